@@ -1,0 +1,322 @@
+"""Axes, channels, intensities and size of images: declared, never guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage.transform import resize
+
+LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
+AXES = "TZCYX"
+
+
+class ImageError(ValueError):
+    """An image that cannot be used; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The meaning of each axis of an array, such as ``YX``, ``ZYX`` or ``YXC``.
+
+    Parameters
+    ----------
+    order : str
+        Letters out of T, Z, C, Y, X, each at most once, with Y and X.
+    """
+
+    order: str
+
+    def __post_init__(self) -> None:
+        order = self.order.upper()
+        if (
+            set(order) - set(AXES)
+            or len(set(order)) != len(order)
+            or not {"Y", "X"} <= set(order)
+        ):
+            raise ImageError(
+                f"axes must be letters of {AXES}, each once, with Y and X, "
+                f"got {self.order!r}"
+            )
+        object.__setattr__(self, "order", order)
+
+    @classmethod
+    def for_image(cls, shape: tuple[int, ...], *, rgb: bool = False) -> Axes:
+        """Return the axes that can be known without being told: YX, and YXC if RGB.
+
+        Raises
+        ------
+        ImageError
+            For any other number of dimensions: the user must say.
+        """
+        if len(shape) == 2:
+            return cls("YX")
+        if len(shape) == 3 and rgb:
+            return cls("YXC")
+        raise ImageError(
+            f"The image has {len(shape)} dimensions {shape}: "
+            "say what they are, for example axes=ZYX, TYX, CYX or YXC."
+        )
+
+    def check(self, shape: tuple[int, ...]) -> None:
+        """Raise `ImageError` where an array of ``shape`` cannot have these axes."""
+        if len(shape) != len(self.order):
+            raise ImageError(
+                f"axes {self.order} name {len(self.order)} dimensions, but the image "
+                f"has {len(shape)} {tuple(shape)}."
+            )
+
+    @property
+    def channel(self) -> int | None:
+        """Position of the channel axis, or None."""
+        return self.order.find("C") if "C" in self.order else None
+
+    @property
+    def stack(self) -> str:
+        """The axes that planes are taken along, in array order."""
+        return "".join(a for a in self.order if a not in "CYX")
+
+    @property
+    def labels(self) -> str:
+        """Axes of the labels: the image's without C."""
+        return self.order.replace("C", "")
+
+    def labels_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the shape of the labels of an image of ``shape``."""
+        return tuple(
+            n for n, a in zip(shape, self.order, strict=True) if a != "C"
+        )
+
+    def plane_indices(self, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+        """Yield the index of each plane into the stack axes, in array order."""
+        sizes = [n for n, a in zip(shape, self.order, strict=True) if a in self.stack]
+        yield from np.ndindex(*sizes)
+
+    def plane_slices(self, index: tuple[int, ...]) -> tuple[int | slice, ...]:
+        """Return the index into the image that takes out one plane (with channels)."""
+        positions = iter(index)
+        return tuple(
+            next(positions) if a in self.stack else slice(None) for a in self.order
+        )
+
+    def to_plane(self, plane: np.ndarray) -> np.ndarray:
+        """Return an array taken by `plane_slices` as ``(Y, X, C)``."""
+        rest = [a for a in self.order if a in "CYX"]
+        plane = np.moveaxis(
+            plane, [rest.index("Y"), rest.index("X")], [0, 1]
+        )
+        return plane if plane.ndim == 3 else plane[..., None]
+
+
+def channels_last(
+    image: np.ndarray,
+    channel_axis: int | None = None,
+    channels: tuple[int, ...] | None = None,
+    rgb: bool | None = None,
+) -> tuple[np.ndarray, bool]:
+    """Return one plane as ``(Y, X, C)`` and whether it is RGB (alpha is dropped).
+
+    Parameters
+    ----------
+    image : (Y, X) or (Y, X, C) array
+        Or with C at ``channel_axis``.
+    channel_axis : int, optional
+        Axis of the channels of a 3-D image; by default the last.
+    channels : tuple of int, optional
+        Channels to take, in order.
+    rgb : bool, optional
+        By default an 8-bit image whose last axis is 3 or 4 long and of which no
+        channels are selected.
+
+    Returns
+    -------
+    (Y, X, C) array, bool
+
+    Raises
+    ------
+    ImageError
+        For other shapes, dtypes that are not real numbers, or absent channels.
+    """
+    image = np.asarray(image)
+    if image.dtype.kind not in "biuf":
+        raise ImageError(f"the image must hold real numbers, got dtype {image.dtype}")
+    if image.ndim == 2:
+        if channel_axis is not None:
+            raise ImageError(f"a 2-D image {image.shape} has no channel axis")
+        image, rgb = image[..., None], False
+    elif image.ndim == 3:
+        axis = -1 if channel_axis is None else channel_axis
+        if not -3 <= axis < 3:
+            raise ImageError(f"channel_axis must be -3 to 2, got {channel_axis}")
+        image = np.moveaxis(image, axis, -1)
+        if rgb is None:
+            rgb = (
+                image.dtype == np.uint8 and image.shape[2] in (3, 4) and not channels
+            )
+        if rgb and image.shape[2] == 4:
+            image = image[..., :3]
+        if rgb and image.shape[2] != 3:
+            raise ImageError(f"an RGB image needs 3 or 4 channels, got {image.shape}")
+    else:
+        raise ImageError(f"image must be (Y, X) or (Y, X, C), got shape {image.shape}")
+    if 0 in image.shape:
+        raise ImageError(f"the image is empty: shape {image.shape}")
+    if channels is not None:
+        bad = [c for c in channels if not 0 <= c < image.shape[2]]
+        if bad or not channels:
+            raise ImageError(
+                f"the image has channels 0 to {image.shape[2] - 1}, asked for "
+                f"{tuple(channels)}"
+            )
+        image = image[..., list(channels)]
+    return image, bool(rgb)
+
+
+def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarray:
+    """Return the 1st and 99.8th percentile of each channel of a whole image.
+
+    Parameters
+    ----------
+    image : (..., C) array
+        Channels last. NaN and infinite pixels do not count.
+    max_pixels : int
+        Larger images are sampled on a regular grid of about this many pixels.
+
+    Returns
+    -------
+    (C, 2) float64 array
+        Low and high; (0, 1) for a channel without a finite pixel.
+    """
+    flat = image.reshape(-1, image.shape[-1])
+    step = max(1, len(flat) // max_pixels)
+    ranges = []
+    for channel in flat[::step].T:
+        values = channel[np.isfinite(channel)].astype(np.float64)
+        ranges.append(
+            np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE])
+            if values.size
+            else np.array([0.0, 1.0])
+        )
+    return np.asarray(ranges)
+
+
+def normalise(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+    """Return an image scaled for the network by the percentiles of its whole source.
+
+    Parameters
+    ----------
+    image : (Y, X, C) array
+    intensities : (C, 2) array
+        From `intensity_range`.
+
+    Returns
+    -------
+    (Y, X, C) float32 array
+        ``(v - 0.5) / 0.25`` where v is 0 at the low and 1 at the high percentile, cut to
+        -0.2 to 1.2. A constant channel becomes 0; NaN becomes the low end.
+    """
+    low = intensities[:, 0].astype(np.float32)
+    span = (intensities[:, 1] - intensities[:, 0]).astype(np.float32)
+    flat = span <= 1e-12 * np.maximum(1, np.abs(low))
+    scaled = (image.astype(np.float32) - low) / np.where(flat, 1, span)
+    scaled = np.nan_to_num(scaled, nan=0.0, posinf=1.2, neginf=-0.2)
+    scaled = np.where(flat, np.float32(0.5), np.clip(scaled, -0.2, 1.2))
+    return np.asarray((scaled - 0.5) / 0.25, np.float32)
+
+
+def to_three_channels(image: np.ndarray) -> np.ndarray:
+    """Return ``(Y, X, 3)``: grey is repeated, two channels get their mean as third.
+
+    More than three channels are refused: choose up to three.
+    """
+    n = image.shape[2]
+    if n == 3:
+        return image
+    if n == 1:
+        return np.repeat(image, 3, axis=2)
+    if n == 2:
+        return np.concatenate([image, image.mean(axis=2, keepdims=True)], axis=2)
+    raise ImageError(f"the image has {n} channels: choose up to three of them")
+
+
+def resize_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return ``(Y, X, C)`` resampled to ``shape`` as float32, averaged when reduced."""
+    image = image.astype(np.float32, copy=False)
+    if image.shape[:2] == tuple(shape):
+        return image
+    reduced = image.shape[0] > shape[0] or image.shape[1] > shape[1]
+    return np.asarray(
+        resize(
+            image, (*shape, image.shape[2]), order=1, mode="reflect",
+            anti_aliasing=reduced, preserve_range=True,
+        ),
+        np.float32,
+    )
+
+
+def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return labels resampled to ``shape`` by nearest neighbour, ids unchanged."""
+    if labels.shape == tuple(shape):
+        return labels
+    rows = _nearest(labels.shape[0], shape[0])
+    columns = _nearest(labels.shape[1], shape[1])
+    return labels[np.ix_(rows, columns)]
+
+
+def _nearest(source: int, target: int) -> np.ndarray:
+    centres = (np.arange(target) + 0.5) * source / target
+    return np.minimum(centres.astype(int), source - 1)
+
+
+def median_diameter(labels: np.ndarray) -> float:
+    """Return the median equivalent diameter of the objects in a label image.
+
+    The equivalent diameter is that of a disc of the same area. Objects cut by the
+    border count only when there is no whole one.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+        Instance ids; 0 is background.
+
+    Returns
+    -------
+    float
+        Diameter in pixels.
+
+    Raises
+    ------
+    ImageError
+        If ``labels`` holds no object.
+
+    Examples
+    --------
+    >>> labels = np.zeros((8, 8), int)
+    >>> labels[2:4, 2:4] = 1
+    >>> round(median_diameter(labels), 2)
+    2.26
+    """
+    areas = np.bincount(labels.ravel())
+    areas[0] = 0
+    if not areas.any():
+        raise ImageError("The prompt mask is empty: paint at least one object.")
+    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    whole = areas.copy()
+    whole[np.unique(edge)] = 0
+    areas = whole if whole.any() else areas
+    return float(np.median(2 * np.sqrt(areas[areas > 0] / np.pi)))
+
+
+def is_net(labels: np.ndarray) -> bool:
+    """Tell whether a mask is net-like, such as membranes: thin for its area.
+
+    True when the mask is far thinner than a disc of its largest object's area, so that
+    "object diameter" has no meaning.
+    """
+    mask = labels > 0
+    if not mask.any():
+        return False
+    width = 4 * float(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask].mean())
+    return width < 0.35 * median_diameter(labels)

@@ -1,0 +1,19 @@
+"""How long work reports and how it is stopped: one plain callable."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Cancelled(Exception):
+    """Raised by a progress callable to stop the work that called it."""
+
+
+class Progress(Protocol):
+    """Called with ``(done, total, message)``; may raise `Cancelled`."""
+
+    def __call__(self, done: int, total: int, message: str = "") -> None: ...
+
+
+def ignore_progress(done: int, total: int, message: str = "") -> None:
+    """Report nothing and never stop."""

@@ -1,0 +1,197 @@
+"""What a run returns, and the recipe that repeats it."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .settings import PostprocessSettings, SegmentSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Maps:
+    """What a model says of each pixel, before objects are made of it.
+
+    Parameters
+    ----------
+    foreground : (Y, X) float32 array
+        Probability in [0, 1].
+    distance : (Y, X) float32 array or None
+        0 at an object's border and outside, 1 in its middle.
+    boundary : (Y, X) float32 array or None
+        Probability in [0, 1] of lying between touching objects.
+    """
+
+    foreground: np.ndarray
+    distance: np.ndarray | None = None
+    boundary: np.ndarray | None = None
+
+    @property
+    def uncertainty(self) -> np.ndarray:
+        """(Y, X) float32 in [0, 1]: 1 where the foreground is a coin toss."""
+        return np.asarray(1 - np.abs(2 * self.foreground - 1), np.float32)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything needed to repeat a run.
+
+    Parameters
+    ----------
+    model : str
+        Built-in name or folder of the model.
+    weights_sha256 : str
+        Hash of the weights file.
+    prompts : tuple of dict
+        Name, source and box of each prompt, in order.
+    segment, postprocess : dict
+        The settings as plain values.
+    device : str
+        Device that was really used, with the reason if another was asked for.
+    axes : str
+        Axes of the query, for example ``"YX"`` or ``"YXC"``.
+    channels : tuple of int or None
+    intensities : tuple
+        Low and high percentile of each channel of the whole query.
+    scale : float
+        Factor by which the query was resampled for the network.
+    notes : tuple of str
+        What was done differently from what was asked, such as smaller tiles.
+    versions : dict
+    prompts_file, query_file : str
+        Where they were read from, if they were files.
+    """
+
+    model: str
+    weights_sha256: str = ""
+    prompts: tuple[dict[str, Any], ...] = ()
+    segment: dict[str, Any] = field(default_factory=dict)
+    postprocess: dict[str, Any] = field(default_factory=dict)
+    device: str = "cpu"
+    axes: str = "YX"
+    channels: tuple[int, ...] | None = None
+    intensities: tuple[tuple[float, float], ...] = ()
+    scale: float = 1.0
+    notes: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    prompts_file: str = ""
+    query_file: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the recipe as plain values."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """Return the recipe as JSON text."""
+        return json.dumps(self.to_dict(), indent=1, default=str)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """Return the recipe written by `to_json`."""
+        values = json.loads(text)
+        values["prompts"] = tuple(values.get("prompts", ()))
+        values["notes"] = tuple(values.get("notes", ()))
+        values["intensities"] = tuple(tuple(v) for v in values.get("intensities", ()))
+        if values.get("channels") is not None:
+            values["channels"] = tuple(values["channels"])
+        return cls(**values)
+
+    def to_python(self) -> str:
+        """Return Python code that repeats the run."""
+        changed = _changed(SegmentSettings(), self.segment) | _changed(
+            PostprocessSettings(), self.postprocess
+        )
+        extra = "".join(f", {k}={v!r}" for k, v in changed.items())
+        axes = f", axes={self.axes!r}" if self.axes != "YX" else ""
+        return (
+            "import napari_svpseg as svpseg\n"
+            "from napari_svpseg.io.images import read_image\n\n"
+            f"prompts = svpseg.load_prompts({self.prompts_file or 'cells.svprompt'!r})\n"
+            f"query = read_image({self.query_file or 'query.tif'!r}).array\n"
+            f"result = svpseg.segment(query, prompts, model={self.model!r}"
+            f"{axes}{extra})\n"
+        )
+
+    def to_command(self) -> str:
+        """Return the command line that repeats the run."""
+        words = [
+            "svpseg", "segment", self.query_file or "query.tif",
+            "--prompts", self.prompts_file or "cells.svprompt",
+            "-o", "out", "--model", self.model,
+        ]
+        if self.axes not in ("YX", "YXC"):
+            words += ["--axes", self.axes]
+        changed = _changed(SegmentSettings(), self.segment) | _changed(
+            PostprocessSettings(), self.postprocess
+        )
+        for name, value in changed.items():
+            option = "--" + name.replace("_", "-")
+            if isinstance(value, bool):
+                words.append(option if value else "--no-" + option[2:])
+            else:
+                words += [option, str(value)]
+        return shlex.join(words)
+
+
+def _changed(defaults: Any, values: dict[str, Any]) -> dict[str, Any]:
+    base = defaults.to_dict()
+    return {k: v for k, v in values.items() if k in base and base[k] != v}
+
+
+def versions() -> dict[str, str]:
+    """Return the versions that a recipe records."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found = {"python": platform.python_version()}
+    for name in ("napari-svpseg", "torch", "numpy", "scikit-image"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """The answer for one query.
+
+    Parameters
+    ----------
+    labels : (Y, X) uint32 array
+        0 = background; object ids, or 1 for all foreground where semantic output was
+        asked for. Stacks have the stack's shape without the channel axis.
+    maps : Maps
+        Kept so that post-processing can be repeated without the model.
+    trust : float
+        In [0, 1]: Dice with which the query's own result re-segments the prompt;
+        NaN where it was not asked for.
+    recipe : Recipe
+    seconds : float
+        Wall time of the run.
+    """
+
+    labels: np.ndarray
+    maps: Maps
+    trust: float
+    recipe: Recipe
+    seconds: float = 0.0
+
+    @property
+    def foreground(self) -> np.ndarray:
+        """(Y, X) float32 foreground probability in [0, 1]."""
+        return self.maps.foreground
+
+    @property
+    def uncertainty(self) -> np.ndarray:
+        """(Y, X) float32 in [0, 1]."""
+        return self.maps.uncertainty
+
+    @property
+    def n_objects(self) -> int:
+        """Number of distinct ids."""
+        return int(np.unique(self.labels[self.labels > 0]).size)

@@ -1,0 +1,89 @@
+"""Every option of a run, declared once: default, range, unit and help text."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+
+def option(
+    default: Any, help: str, *, low: float | None = None, high: float | None = None,
+    unit: str = "", choices: tuple[str, ...] = (),
+) -> Any:
+    """Declare a setting with the text and limits that CLI and dock both show."""
+    return field(
+        default=default,
+        metadata={
+            "help": help, "low": low, "high": high, "unit": unit, "choices": choices,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Base of all settings: checked values, turned to and from plain dicts."""
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value, meta = getattr(self, f.name), f.metadata
+            if value is None:
+                continue
+            if meta["choices"] and value not in meta["choices"]:
+                raise ValueError(
+                    f"{f.name} must be one of {', '.join(meta['choices'])}, "
+                    f"got {value!r}"
+                )
+            low, high = meta["low"], meta["high"]
+            if (low is not None and value < low) or (high is not None and value > high):
+                raise ValueError(f"{f.name} must be {low} to {high}, got {value!r}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Any:
+        """Return settings from plain values; unknown names are refused."""
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"unknown {cls.__name__}: {', '.join(unknown)}")
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class PostprocessSettings(Settings):
+    """From maps to labels; changing these needs no new model run."""
+
+    threshold: float = option(
+        0.5, "Foreground probability from which a pixel counts", low=0.05, high=0.95
+    )
+    min_area: int = option(
+        20, "Smallest object", low=0, high=1_000_000, unit="pixel"
+    )
+    split: bool = option(True, "Split touching objects")
+    split_strength: float = option(
+        0.5, "How readily touching objects are split: 0 rarely, 1 readily",
+        low=0.0, high=1.0,
+    )
+    fill_holes: bool = option(True, "Fill holes inside objects")
+    output: str = option(
+        "instances", "Objects with ids, or one foreground class",
+        choices=("instances", "semantic"),
+    )
+
+
+@dataclass(frozen=True)
+class SegmentSettings(Settings):
+    """How the model is run."""
+
+    device: str = option("auto", "Where the model runs: auto, cpu, cuda, cuda:1, mps")
+    tile: int = option(512, "Largest tile read at once", low=64, high=8192, unit="pixel")
+    overlap: int = option(
+        64, "Pixels shared by neighbouring tiles", low=0, high=1024, unit="pixel"
+    )
+    batch: int = option(4, "Tiles run together on a GPU", low=1, high=256)
+    scale_objects: bool = option(
+        True, "Bring objects to the size the model knows best"
+    )
+    trust: bool = option(True, "Check each result by segmenting the prompt with it")

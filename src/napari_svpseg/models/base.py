@@ -1,0 +1,129 @@
+"""What every network offers, and the registry that builds one by name.
+
+A method is a `torch.nn.Module` with two steps: `encode_prompts` once, and `forward`
+for each tile of the query. All tensors are float32 on the module's device unless
+mixed precision is on; intensities are those of `core.image.normalise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+IGNORE = -1
+"""Value in a prompt's mask: this pixel is unknown (also used as padding)."""
+
+PromptCode = dict[str, Tensor]
+"""What `encode_prompts` keeps of the prompts; each tensor's first axis is the batch."""
+
+
+class PromptSegmenter(nn.Module):
+    """Base of all methods."""
+
+    overlap: int = 32
+    """Pixels around a tile that influence its inside; the least sensible overlap."""
+
+    def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
+        """Return all that is needed of the prompts, independent of the query.
+
+        Parameters
+        ----------
+        images : (B, K, 3, h, w) tensor
+            K prompts; h and w are any size, 64 as a rule.
+        masks : (B, K, h, w) int64 tensor
+            Object ids, 0 = background, -1 = unknown. A mask of zeros is a negative
+            prompt.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+        """Return maps of the query.
+
+        Parameters
+        ----------
+        query : (B, 3, H, W) tensor
+            Any H and W from 1 pixel. B equals the code's batch, or the code's is 1.
+
+        Returns
+        -------
+        dict
+            ``foreground`` (B, 1, H, W) logits; where the method has them
+            ``distance`` (B, 1, H, W) logits (sigmoid: 0 at the object's border, 1 in its
+            middle) and ``boundary`` (B, 1, H, W) logits.
+        """
+        raise NotImplementedError(type(self).__name__)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Name of a method and the arguments of its network."""
+
+    method: str
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+_METHODS: dict[str, Callable[..., PromptSegmenter]] = {}
+
+
+def register(
+    name: str,
+) -> Callable[[Callable[..., PromptSegmenter]], Callable[..., PromptSegmenter]]:
+    """Register a class or function that builds a network under ``name``."""
+
+    def keep(factory: Callable[..., PromptSegmenter]) -> Callable[..., PromptSegmenter]:
+        _METHODS[name] = factory
+        return factory
+
+    return keep
+
+
+def methods() -> tuple[str, ...]:
+    """Return the names of all methods."""
+    _load_methods()
+    return tuple(sorted(_METHODS))
+
+
+def build(config: ModelConfig) -> PromptSegmenter:
+    """Return an untrained network of ``config``.
+
+    Raises
+    ------
+    ValueError
+        For an unknown method, with the known ones.
+    """
+    _load_methods()
+    if config.method not in _METHODS:
+        raise ValueError(
+            f"unknown method {config.method!r}; known: {', '.join(sorted(_METHODS))}"
+        )
+    return _METHODS[config.method](**config.arguments)
+
+
+def _load_methods() -> None:
+    from . import attention, prototype, svp  # noqa: F401  (they register themselves)
+
+
+def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
+    """Return ``(B, C, H, W)`` extended at the bottom and right to a multiple."""
+    height, width = image.shape[-2:]
+    down, right = -height % multiple, -width % multiple
+    if not down and not right:
+        return image
+    mode = "reflect" if down < height and right < width else "replicate"
+    return F.pad(image, (0, right, 0, down), mode=mode)
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Return the number of trainable weights."""
+    return sum(p.numel() for p in network.parameters())
+
+
+def set_deterministic(seed: int) -> None:
+    """Make what follows repeatable on one device."""
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)

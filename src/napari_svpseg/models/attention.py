@@ -1,0 +1,179 @@
+"""Attention over prompt pixels: each query pixel averages the prompt's labels.
+
+References
+----------
+S. Kato, K. Hotta. "One-shot and partially-supervised cell image segmentation using
+small visual prompt". CVPR Workshops (CVMI), 2023.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
+from .unet import Encoder, FeaturePyramid, upsample
+
+CHUNK = 4096
+"""Query pixels attended at once by `chunked_attention`."""
+
+
+def naive_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Return softmax(query keys^T + bias) values, holding the whole matrix.
+
+    Parameters
+    ----------
+    query : (B, N, D) tensor
+        Already multiplied by 1 / temperature.
+    keys : (B, M, D) tensor
+    values : (B, M, V) tensor
+    bias : (B, M) tensor
+        Added to each key's score; -inf leaves a key out.
+
+    Returns
+    -------
+    (B, N, V) tensor
+    """
+    scores = query @ keys.transpose(1, 2) + bias[:, None]
+    return scores.softmax(dim=-1) @ values
+
+
+def chunked_attention(
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, chunk: int = CHUNK
+) -> Tensor:
+    """Return the same as `naive_attention`, a block of query rows at a time."""
+    return torch.cat(
+        [naive_attention(q, keys, values, bias) for q in query.split(chunk, dim=1)],
+        dim=1,
+    )
+
+
+def fused_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Return the same as `naive_attention` by a kernel that never stores the scores.
+
+    Keys and values are brought to one width, as fused kernels need. The bias becomes a
+    further feature of the keys (met by a 1 in every query), so no mask is stored either.
+    """
+    width = max(query.shape[-1] + 1, values.shape[-1])
+    width += -width % 8
+    bias = bias.clamp(min=-1e4)
+    one = torch.ones_like(query[..., :1])
+    query = _widened(torch.cat([query, one], dim=-1), width)
+    keys = _widened(torch.cat([keys, bias[..., None]], dim=-1), width)
+    n_values = values.shape[-1]
+    out = F.scaled_dot_product_attention(
+        query[:, None], keys[:, None], _widened(values, width)[:, None], scale=1.0
+    )
+    return out[:, 0, :, :n_values]
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    return F.pad(x, (0, width - x.shape[-1]))
+
+
+def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+    """Return attention by the form that suits: fused in general, naive when tiny."""
+    if query.shape[1] * keys.shape[1] <= CHUNK * 256:
+        return naive_attention(query, keys, values, bias)
+    return fused_attention(query, keys, values, bias)
+
+
+def label_values(masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Return one-hot (background, foreground) and what is known of each prompt pixel.
+
+    Parameters
+    ----------
+    masks : (B, K, h, w) int tensor
+        Ids, 0 = background, -1 = unknown.
+
+    Returns
+    -------
+    (B, K, 2, h, w) float tensor, (B, K, h, w) float tensor
+    """
+    known = (masks != IGNORE).float()
+    foreground = (masks > 0).float()
+    return torch.stack([(1 - foreground) * known, foreground], dim=2), known
+
+
+@register("svp-attention")
+class AttentionSegmenter(PromptSegmenter):
+    """M2: pixel attention that transfers the prompt's labels.
+
+    Parameters
+    ----------
+    width : int
+        Channels at stride 2; deeper levels have 2, 4 and 4 times as many.
+    features : int
+        Length of the pixel embeddings that are compared.
+    form : str
+        ``"corrected"``: cosine similarity, learned temperature, class balance.
+        ``"released"``: raw dot product of two-channel outputs with temperature 1, as
+        in the published code.
+    """
+
+    overlap = 64
+
+    def __init__(
+        self, width: int = 24, features: int = 64, form: str = "corrected"
+    ) -> None:
+        super().__init__()
+        if form not in ("corrected", "released"):
+            raise ValueError(f"form must be corrected or released, got {form!r}")
+        self.form = form
+        if form == "released":
+            features = 2
+        widths = (width, 2 * width, 4 * width, 4 * width)
+        self.encoder = Encoder(widths, (1, 1, 1))
+        self.pyramid = FeaturePyramid(widths[1:], 2 * width)
+        self.fine = nn.Conv2d(width, 2 * width, 1)
+        self.mix = nn.Sequential(
+            nn.ReLU(), nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.ReLU()
+        )
+        self.embed = nn.Conv2d(2 * width, features, 1)
+        self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))
+
+    def temperature(self) -> Tensor:
+        """Return the temperature: 1 in the released form, else learned, 0.01 to 1."""
+        if self.form == "released":
+            return torch.ones_like(self.log_temperature)
+        return self.log_temperature.exp().clamp(0.01, 1.0)
+
+    def embeddings(self, image: Tensor) -> Tensor:
+        """Return pixel embeddings (B, D, H, W) of an image (B, 3, H, W)."""
+        height, width = image.shape[-2:]
+        maps = self.encoder(pad_to_multiple(image, 16))
+        mixed = self.mix(upsample(self.pyramid(maps[1:])) + self.fine(maps[0]))
+        features = upsample(self.embed(mixed))[..., :height, :width]
+        if self.form == "released":
+            return features
+        return F.normalize(features.float(), dim=1)
+
+    def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
+        """Return keys (B, M, D), values (B, M, 2) and bias (B, M) of all pixels."""
+        batch, n_prompts = images.shape[:2]
+        features = self.embeddings(images.flatten(0, 1))
+        keys = features.unflatten(0, (batch, n_prompts)).permute(0, 1, 3, 4, 2)
+        values, known = label_values(masks)
+        values = values.permute(0, 1, 3, 4, 2).reshape(batch, -1, 2)
+        bias = torch.where(known.reshape(batch, -1) > 0, 0.0, -1e4)
+        if self.form == "corrected":
+            share = values.sum(1, keepdim=True) / values.sum((1, 2), keepdim=True)
+            bias = bias - (values * share.clamp(min=1e-3).log()).sum(-1)
+        return {"keys": keys.reshape(batch, -1, keys.shape[-1]), "values": values,
+                "bias": bias}
+
+    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+        """Return ``foreground`` logits (B, 1, H, W)."""
+        batch, _, height, width = query.shape
+        features = self.embeddings(query)
+        rows = features.flatten(2).transpose(1, 2) / self.temperature()
+        keys, values, bias = (
+            code[name].expand(batch, *code[name].shape[1:])
+            for name in ("keys", "values", "bias")
+        )
+        out = attend(rows, keys.to(rows), values.to(rows), bias.to(rows)).float()
+        foreground = out[..., 1].clamp(1e-4, 1 - 1e-4)
+        return {"foreground": foreground.logit().reshape(batch, 1, height, width)}

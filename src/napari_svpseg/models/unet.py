@@ -1,0 +1,108 @@
+"""Encoder and decoder blocks that all methods share.
+
+Normalisation acts on each pixel alone (over its channels), so that the answer for a
+pixel does not depend on which tile it was read in.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class ChannelNorm(nn.Module):
+    """Layer normalisation over the channels of each pixel."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return ``x`` (B, C, H, W) normalised over C."""
+        x = x.permute(0, 2, 3, 1)
+        x = F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, 1e-5)
+        return x.permute(0, 3, 1, 2)
+
+
+class ResidualBlock(nn.Module):
+    """Two 3 x 3 convolutions added to their input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = ChannelNorm(channels)
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.normal_(self.second.weight, std=1e-2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return a map of the same shape."""
+        return x + self.second(F.relu(self.first(self.norm(x))))
+
+
+class Encoder(nn.Module):
+    """Three channels in, feature maps at stride 2, 4, 8 and 16 out.
+
+    Parameters
+    ----------
+    widths : sequence of 4 ints
+        Channels at stride 2, 4, 8 and 16.
+    depths : sequence of 3 ints
+        Residual blocks at stride 4, 8 and 16.
+    """
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (24, 48, 96, 128),
+        depths: tuple[int, ...] = (2, 2, 2),
+    ) -> None:
+        super().__init__()
+        self.widths = tuple(widths)
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, widths[0], 4, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(widths[0], widths[0], 3, padding=1),
+        )
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                ChannelNorm(width_in),
+                nn.Conv2d(width_in, width, 3, stride=2, padding=1),
+                *(ResidualBlock(width) for _ in range(depth)),
+            )
+            for width_in, width, depth in zip(
+                widths[:-1], widths[1:], depths, strict=True
+            )
+        )
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Return the maps of ``image`` (B, 3, H, W), H and W multiples of 16."""
+        maps = [self.stem(image)]
+        for stage in self.stages:
+            maps.append(stage(maps[-1]))
+        return maps
+
+
+class FeaturePyramid(nn.Module):
+    """Brings coarse maps down to stride 4 and adds them up."""
+
+    def __init__(self, widths: tuple[int, ...], channels: int) -> None:
+        super().__init__()
+        self.laterals = nn.ModuleList(nn.Conv2d(w, channels, 1) for w in widths)
+        self.smooth = nn.Sequential(
+            ChannelNorm(channels), nn.Conv2d(channels, channels, 3, padding=1)
+        )
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        """Return one map (B, C, H/4, W/4) from maps at stride 4, 8, 16."""
+        top = self.laterals[-1](maps[-1])
+        for lateral, fine in zip(
+            reversed(self.laterals[:-1]), reversed(maps[:-1]), strict=True
+        ):
+            top = lateral(fine) + upsample(top)
+        return self.smooth(top)
+
+
+def upsample(x: Tensor, factor: int = 2) -> Tensor:
+    """Return ``x`` enlarged bilinearly."""
+    return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)

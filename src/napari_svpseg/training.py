@@ -1,0 +1,354 @@
+"""Pre-training of a method from a config file: `svpseg train CONFIG.toml`."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .core.card import ModelCard
+from .core.progress import Progress, ignore_progress
+
+if TYPE_CHECKING:
+    from .engine.episodes import Episodes, EpisodeSettings, PackedTasks, TaskSource
+    from .engine.train import TrainSettings
+
+
+class ConfigError(ValueError):
+    """A training config that cannot be used."""
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """What is trained on.
+
+    Parameters
+    ----------
+    datasets : tuple of str
+        Names of folders of the data form; ``NAME:1,2`` takes some classes only.
+    validation : tuple of str
+        The same, never trained on.
+    unlabelled : tuple of str
+        Folders of which only the images are used, for superpixel tasks.
+    skip : tuple of str
+        Beginnings of names of unlabelled images to leave out.
+    superpixel_masks : int
+        Superpixel tasks for each image.
+    scenes : int
+        Drawn scenes.
+    share : dict
+        How often ``real``, ``synthetic`` and ``superpixel`` tasks are asked.
+    """
+
+    datasets: tuple[str, ...] = ()
+    validation: tuple[str, ...] = ()
+    unlabelled: tuple[str, ...] = ()
+    skip: tuple[str, ...] = ()
+    superpixel_masks: int = 6
+    scenes: int = 4000
+    share: dict[str, float] = field(
+        default_factory=lambda: {"real": 0.5, "synthetic": 0.4, "superpixel": 0.1}
+    )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A whole config file."""
+
+    name: str
+    method: str
+    title: str = ""
+    licence: str = "BSD-3-Clause"
+    arguments: dict[str, Any] = field(default_factory=dict)
+    data: DataConfig = field(default_factory=DataConfig)
+    episodes: dict[str, Any] = field(default_factory=dict)
+    train: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: str | Path) -> TrainingConfig:
+        """Read a TOML file.
+
+        Raises
+        ------
+        ConfigError
+            One line: the file and what is wrong.
+        """
+        try:
+            values = tomllib.loads(Path(path).read_text(encoding="utf8"))
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read ({error.strerror}).") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: not a TOML file ({error}).") from error
+        try:
+            data = DataConfig(
+                **{
+                    k: tuple(v) if isinstance(v, list) else v
+                    for k, v in values.pop("data", {}).items()
+                }
+            )
+            return cls(data=data, **values)
+        except TypeError as error:
+            raise ConfigError(f"{path}: {error}") from error
+
+    def settings(self) -> tuple[EpisodeSettings, TrainSettings]:
+        """Return the checked settings of episodes and training."""
+        from .engine.episodes import EpisodeSettings
+        from .engine.train import TrainSettings
+
+        return (
+            EpisodeSettings.from_dict(self.episodes),
+            TrainSettings.from_dict(self.train),
+        )
+
+
+def pack(config: DataConfig, data: Path, *, seed: int = 0) -> PackedTasks:
+    """Return all tasks of a config, read and brought to 8 bit once.
+
+    Parameters
+    ----------
+    config : DataConfig
+    data : Path
+        Folder that holds the data sets.
+    """
+    from .engine.episodes import PackedTasks
+
+    packed = PackedTasks()
+    for entry in dict.fromkeys((*config.datasets, *config.validation)):
+        _pack_dataset(packed, entry, data)
+    rng = np.random.default_rng(seed)
+    for name in config.unlabelled:
+        _pack_superpixels(packed, name, data, config, rng)
+    return packed
+
+
+def _pack_dataset(packed: PackedTasks, entry: str, data: Path) -> None:
+    from .core.image import intensity_range
+    from .io.datasets import read_dataset
+
+    name, _, wanted = entry.partition(":")
+    dataset = read_dataset(data / name)
+    images, labels = [], []
+    for item in dataset.items:
+        image = dataset.image(item)
+        images.append(_to_8_bit(image, intensity_range))
+        labels.append(dataset.labels(item))
+    if dataset.kind == "instance":
+        pictures = [
+            (f"{name}/{item}", image, _compact(ids))
+            for item, image, ids in zip(dataset.items, images, labels, strict=True)
+        ]
+        packed.add(entry, name, pictures, instances=True)
+        return
+    classes = [int(c) for c in wanted.split(",")] if wanted else sorted(
+        {int(c) for ids in labels for c in np.unique(ids)} - {0}
+    )
+    for value in classes:
+        pictures = [
+            (f"{name}/{item}", image, (ids == value).astype(np.uint16))
+            for item, image, ids in zip(dataset.items, images, labels, strict=True)
+        ]
+        packed.add(entry, f"{name}-{value}", pictures, instances=False)
+
+
+def _pack_superpixels(
+    packed: PackedTasks, name: str, data: Path, config: DataConfig,
+    rng: np.random.Generator,
+) -> None:
+    from .core.image import intensity_range
+    from .engine.superpixels import superpixel_masks
+    from .io.images import read_image
+
+    for path in sorted((data / name / "images").iterdir()):
+        if path.name.startswith(config.skip):
+            continue
+        image = _to_8_bit(read_image(path).array, intensity_range)
+        for i, mask in enumerate(superpixel_masks(image, config.superpixel_masks, rng)):
+            key = f"{name}/{path.stem}"
+            packed.add(
+                f"superpixels-{name}", f"{key}-{i}", [(key, image, mask)], instances=False
+            )
+
+
+def _to_8_bit(image: np.ndarray, intensity_range: Any) -> np.ndarray:
+    """Return ``(H, W, 3)`` uint8; other dtypes are mapped by their percentiles."""
+    image = image if image.ndim == 3 else image[..., None]
+    image = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
+    if image.dtype != np.uint8:
+        low, high = intensity_range(image).T
+        scaled = (image - low) / np.maximum(high - low, 1e-9)
+        image = np.clip(scaled * 230 + 12, 0, 255).astype(np.uint8)
+    return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
+
+
+def _compact(ids: np.ndarray) -> np.ndarray:
+    """Return ids renumbered 0, 1, 2, ... so that they fit 16 bit."""
+    values, inverse = np.unique(ids, return_inverse=True)
+    offset = 0 if values[0] == 0 else 1
+    return np.asarray(inverse.reshape(ids.shape) + offset)
+
+
+def sources(
+    config: DataConfig, packed: PackedTasks, seed: int
+) -> list[tuple[TaskSource, float]]:
+    """Return where tasks come from and how often each is asked."""
+    from .engine.episodes import SyntheticTasks, TaskList
+
+    kinds: dict[str, TaskSource | None] = {
+        "real": _task_list(TaskList, packed, set(config.datasets)),
+        "synthetic": SyntheticTasks(config.scenes, seed) if config.scenes else None,
+        "superpixel": _task_list(
+            TaskList, packed, {f"superpixels-{n}" for n in config.unlabelled}
+        ),
+    }
+    unknown = set(config.share) - set(kinds)
+    if unknown:
+        raise ConfigError(f"unknown kinds of tasks in data.share: {sorted(unknown)}")
+    found = [
+        (source, config.share.get(kind, 0.0))
+        for kind, source in kinds.items()
+        if source is not None and config.share.get(kind, 0.0) > 0
+    ]
+    if not found:
+        raise ConfigError("the config names no data to train on")
+    return found
+
+
+def _task_list(factory: Any, packed: PackedTasks, groups: set[str]) -> Any:
+    tasks = packed.tasks(groups)
+    return factory(tasks) if tasks else None
+
+
+def validation_batches(
+    config: TrainingConfig, packed: PackedTasks, n_batches: int = 8
+) -> list[dict[str, Any]]:
+    """Return fixed batches of the validation sets, or of new drawn scenes without."""
+    from .engine.episodes import Episodes, SyntheticTasks, TaskList
+
+    episodes, _ = config.settings()
+    tasks = packed.tasks(set(config.data.validation))
+    source: TaskSource = (
+        TaskList(tasks) if tasks else SyntheticTasks(60, seed=987_654)
+    )
+    held_out = Episodes([(source, 1.0)], episodes, batch=16, n_batches=n_batches, seed=5)
+    return [held_out[i] for i in range(n_batches)]
+
+
+def train_from_config(
+    config_path: str | Path,
+    *,
+    data: str | Path | None = None,
+    output: str | Path | None = None,
+    resume: bool = False,
+    minutes: float | None = None,
+    device: str = "auto",
+    start_from: str | None = None,
+    on_progress: Progress = ignore_progress,
+) -> ModelCard:
+    """Train a method and write its model folder.
+
+    Parameters
+    ----------
+    config_path : path
+        A TOML file, see ``configs/``.
+    data : path, optional
+        Folder that holds the data sets the config names; a config that only draws
+        scenes needs none.
+    output : path, optional
+        Model folder to write; ``runs/NAME/model`` by default. Checkpoints lie beside it.
+    resume : bool
+        Go on from the checkpoint, if there is one.
+    minutes : float, optional
+        Stop after this time; resume later.
+    start_from : str, optional
+        Model whose weights are the start.
+
+    Returns
+    -------
+    ModelCard
+        Of the model written.
+
+    Raises
+    ------
+    ConfigError
+        If the config or the data folder does not fit.
+    """
+    import torch
+
+    from .engine.device import choose
+    from .engine.episodes import Episodes
+    from .engine.train import Trainer
+    from .io.store import load_model, save_model
+    from .models.base import ModelConfig, build, count_parameters
+
+    config = TrainingConfig.read(config_path)
+    episode_settings, settings = config.settings()
+    folder = Path(output) if output else Path("runs") / config.name / "model"
+    torch.manual_seed(settings.seed)
+    network = build(ModelConfig(config.method, config.arguments))
+    if start_from:
+        network.load_state_dict(load_model(start_from).network.state_dict())
+    packed = _packed(config, data, folder.parent, settings.seed)
+    device = choose(device)
+    trainer = Trainer(network, settings, folder.parent, device.torch_device)
+    if resume and trainer.checkpoint.exists():
+        trainer.resume()
+    wanted = sources(config.data, packed, settings.seed)
+
+    def episodes(start: int) -> Episodes:
+        return Episodes(
+            wanted, episode_settings, batch=settings.batch, n_batches=settings.steps,
+            seed=settings.seed, start=start,
+        )
+
+    trainer.run(
+        episodes,
+        validation_batches(config, packed),
+        seconds=math.inf if minutes is None else 60 * minutes,
+        on_progress=on_progress,
+    )
+    last = trainer.history[-1] if trainer.history else {}
+    card = ModelCard(
+        name=config.name,
+        method=config.method,
+        arguments=config.arguments,
+        licence=config.licence,
+        title=config.title,
+        n_parameters=count_parameters(network),
+        training={
+            "config": dataclasses.asdict(config),
+            "steps_done": trainer.step,
+            "episodes": trainer.step * settings.batch,
+            **{k: v for k, v in last.items() if k.startswith("validation")},
+        },
+    )
+    return save_model(folder, trainer.average, card, history=trainer.history)
+
+
+def _packed(
+    config: TrainingConfig, data: str | Path | None, folder: Path, seed: int
+) -> PackedTasks:
+    from .engine.episodes import PackedTasks
+    from .io.tasks import load_tasks, save_tasks
+
+    names = (*config.data.datasets, *config.data.validation, *config.data.unlabelled)
+    if not names:
+        return PackedTasks()
+    if data is None:
+        raise ConfigError(
+            f"the config {config.name} trains on {', '.join(names)}: "
+            "say where they are with --data FOLDER."
+        )
+    data = Path(data)
+    if data.is_file():  # packed before, to travel to another machine
+        return load_tasks(data)
+    cache = folder / "tasks.npz"
+    if cache.exists():
+        return load_tasks(cache)
+    packed = pack(config.data, data, seed=seed)
+    save_tasks(cache, packed)
+    return packed

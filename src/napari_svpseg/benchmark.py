@@ -1,0 +1,561 @@
+"""The one-shot protocol: one prompt box, all other pictures, the same for everyone.
+
+For each data set and class, a few legal boxes are drawn by a seed; every contestant
+gets the same boxes and segments the same pictures. See ``docs/benchmark.md``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .core.geometry import PROMPT_SIZE, Box
+from .core.image import intensity_range, normalise, to_three_channels
+from .core.metrics import dice, iou, match_instances
+from .core.progress import Progress, ignore_progress
+from .core.prompt import Prompt, PromptSet
+from .core.result import versions
+from .core.settings import PostprocessSettings, SegmentSettings
+from .engine import oneshot
+from .engine.memory import PeakMemory
+from .engine.rivals import (
+    Answer,
+    ForestRival,
+    OtsuRival,
+    PromptUNetRival,
+    Query,
+    Rival,
+)
+from .io.atomic import atomic_path
+from .io.datasets import Dataset, read_dataset
+from .report import outlined, sheet, summarise, to_markdown
+
+log = logging.getLogger(__name__)
+
+N_PROMPTS = 5
+MAX_QUERIES = 12
+MAX_LOOKED_AT = 20
+PROTOCOL = 1
+OBJECTS = "objects"
+"""Name of the only class of an instance data set."""
+
+RIVALS = ("forest", "forest-best", "otsu", "unet-prompt")
+UPPER_BOUNDS = ("forest-best",)
+
+
+class BenchmarkError(ValueError):
+    """A benchmark that cannot be run; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One prompt of a task: a box on a picture."""
+
+    image: str
+    box: Box
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One class of one data set, with its prompts and queries.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    name : str
+        Of the class; ``objects`` for an instance data set.
+    value : int or None
+        Of the class in the labels; None for instance labels.
+    rule : BoxRule
+    has_objects : bool
+        Whether single objects are known, so that they can be scored.
+    mosaic : bool
+        Objects fill the picture: their touching borders are taken as background.
+    draws : tuple of Draw
+    queries : tuple of str
+        Names of the pictures to be scored.
+    """
+
+    dataset: Dataset
+    name: str
+    value: int | None
+    rule: oneshot.BoxRule
+    has_objects: bool
+    mosaic: bool
+    draws: tuple[Draw, ...] = ()
+    queries: tuple[str, ...] = ()
+
+    @property
+    def scale(self) -> float:
+        """Factor that brings the pictures to the scale of the prompt."""
+        return PROMPT_SIZE / self.rule.size
+
+    def truth(self, image: str) -> np.ndarray:
+        """Return the (Y, X) object ids of a picture."""
+        return _truth(self.dataset, image, self.value, self.mosaic)
+
+    def prompt(self, draw: Draw) -> Prompt:
+        """Return the prompt of a draw."""
+        return Prompt.from_image(
+            self.dataset.image(draw.image), self.truth(draw.image), draw.box,
+            name=f"{self.dataset.name} {self.name}", source=draw.image,
+        )
+
+    def query(self, image: str) -> Query:
+        """Return a picture to be segmented."""
+        plane = self.dataset.image(image)
+        return Query(
+            plane if plane.ndim == 3 else plane[..., None], self.scale,
+            self.truth(image), self.dataset.ignore(image), image,
+        )
+
+    def pairs(self) -> Iterator[tuple[str, int]]:
+        """Yield query and draw of everything that is scored, query by query."""
+        for image in self.queries:
+            for number, draw in enumerate(self.draws):
+                if draw.image != image:
+                    yield image, number
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what the report tells of the task."""
+        return {
+            "dataset": self.dataset.name, "class": self.name, "box": self.rule.size,
+            "whole_object": self.rule.min_whole_area > 0,
+            "objects_known": self.has_objects, "mosaic": self.mosaic,
+            "draws": [
+                {"image": d.image, "y": d.box.y, "x": d.box.x} for d in self.draws
+            ],
+            "queries": list(self.queries),
+        }
+
+
+def plan(
+    data: Iterable[Path | str], *, prompts: int = N_PROMPTS,
+    max_queries: int = MAX_QUERIES, classes: Sequence[str] | None = None, seed: int = 0,
+) -> list[Task]:
+    """Return the tasks of some data folders, with prompts drawn and queries chosen.
+
+    Parameters
+    ----------
+    data : iterable of path
+        Data folders.
+    prompts : int
+        Draws per task.
+    max_queries : int
+        Queries per task, evenly spaced over the pictures that show the class.
+    classes : sequence of str, optional
+        Only these, by name or value, or ``DATASET:CLASS``.
+    seed : int
+
+    Raises
+    ------
+    BenchmarkError
+        When nothing is left to be scored.
+    """
+    tasks = []
+    for folder in data:
+        dataset = read_dataset(Path(folder))
+        for value, name in _classes_of(dataset):
+            if classes is None or _wanted(dataset.name, name, value, classes):
+                task = _plan_task(dataset, value, name, prompts, max_queries, seed)
+                if task is None:
+                    log.warning(
+                        "%s / %s: no legal box or no other picture, left out",
+                        dataset.name, name,
+                    )
+                else:
+                    tasks.append(task)
+    if not tasks:
+        raise BenchmarkError(
+            "No task is left: check the data folders"
+            + (f" and the classes {', '.join(classes)}." if classes else ".")
+        )
+    return tasks
+
+
+def _classes_of(dataset: Dataset) -> list[tuple[int | None, str]]:
+    if dataset.kind == "instance":
+        return [(None, OBJECTS)]
+    return [(value, name) for value, name in sorted(dataset.classes.items()) if value]
+
+
+def _wanted(
+    dataset: str, name: str, value: int | None, classes: Sequence[str]
+) -> bool:
+    keys = {name, str(value)}
+    return bool((keys | {f"{dataset}:{key}" for key in keys}) & set(classes))
+
+
+def _truth(
+    dataset: Dataset, image: str, value: int | None, mosaic: bool
+) -> np.ndarray:
+    labels = dataset.labels(image).astype(np.int32)
+    if value is not None:
+        return oneshot.objects_of_class(labels, value)
+    return oneshot.cut_borders(labels) if mosaic else labels
+
+
+def _plan_task(
+    dataset: Dataset, value: int | None, name: str, n_prompts: int, max_queries: int,
+    seed: int,
+) -> Task | None:
+    shown = [
+        image
+        for image in dataset.ids
+        if (dataset.labels(image) == value if value else dataset.labels(image)).any()
+    ]
+    looked_at = [
+        _truth(dataset, image, value, False)
+        for image in _evenly(shown, MAX_LOOKED_AT)
+    ]
+    mosaic = value is None and oneshot.is_mosaic(looked_at)
+    if mosaic:
+        looked_at = [oneshot.cut_borders(labels) for labels in looked_at]
+    network = value is not None and oneshot.is_network(looked_at)
+    start = round(PROMPT_SIZE / dataset.scale) if dataset.scale else None
+    rule = oneshot.choose_rule(looked_at, start=start, whole=not network, seed=seed)
+    if rule is None:
+        return None
+    queries = _evenly(shown, max_queries)
+    task = Task(dataset, name, value, rule, not network, mosaic)
+    rng = np.random.default_rng([seed, zlib.crc32(f"{dataset.name}:{name}".encode())])
+    draws = _draw(task, shown, queries, n_prompts, rng)
+    task = replace(task, draws=tuple(draws), queries=tuple(queries))
+    return task if any(task.pairs()) else None
+
+
+def _draw(
+    task: Task, shown: Sequence[str], queries: Sequence[str], n: int,
+    rng: np.random.Generator,
+) -> list[Draw]:
+    """Return up to ``n`` prompts, each from another picture where there are enough.
+
+    Pictures that are not queries come first, so that few queries are lost.
+    """
+    others = [image for image in shown if image not in set(queries)]
+    order = [*rng.permutation(others).tolist(), *rng.permutation(queries).tolist()]
+    draws: list[Draw] = []
+    for _ in range(n):
+        for image in order:
+            box = oneshot.find_box(task.truth(image), task.rule, rng)
+            if box is not None:
+                draws.append(Draw(image, box))
+            if len(draws) == n:
+                return draws
+        if not draws:
+            break
+    return draws
+
+
+def _evenly(items: Sequence[str], n: int) -> list[str]:
+    if len(items) <= n:
+        return list(items)
+    return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]
+
+
+@dataclass(frozen=True, eq=False)
+class ModelContestant:
+    """One of our models, run as `segment` runs it (without the trust check).
+
+    Parameters
+    ----------
+    network : PromptSegmenter
+    device : str
+    """
+
+    network: Any
+    device: str = "auto"
+
+    def fit(self, prompt: Prompt) -> Answer:
+        """Keep the prompt; it is encoded with each query, as for a user."""
+        from .core.instances import instances_from_maps
+        from .engine.device import choose
+        from .engine.predict import predict
+
+        device = choose(self.device)
+        settings = SegmentSettings(device=self.device, trust=False)
+
+        def answer(query: Query) -> np.ndarray:
+            prediction = predict(
+                query.plane, PromptSet([prompt]), self.network, device, settings
+            )
+            return instances_from_maps(prediction.maps, PostprocessSettings())
+
+        return answer
+
+
+def contestant(
+    name: str, *, device: str = "auto", seed: int = 0, n_threads: int = 1
+) -> tuple[Rival, str]:
+    """Return the contestant of a name, and the hash of its weights if it has some.
+
+    Parameters
+    ----------
+    name : str
+        A rival (``forest``, ``forest-best``, ``otsu``, ``unet-prompt``), a built-in
+        model, or a model folder.
+    device : str
+    seed : int
+        Of the rivals' fits.
+    n_threads : int
+        Of the forest.
+    """
+    if name in ("forest", "forest-best"):
+        return ForestRival(seed, n_threads, name == "forest-best"), ""
+    if name == "otsu":
+        return OtsuRival(), ""
+    if name == "unet-prompt":
+        return PromptUNetRival(seed, device=_torch_device(device)), ""
+    from .io.store import load_model
+
+    model = load_model(name)
+    return ModelContestant(model.network, device), model.card.sha256
+
+
+def _torch_device(device: str) -> str:
+    from .engine.device import choose
+
+    return str(choose(device).torch_device)
+
+
+def run(
+    data: Iterable[Path | str], models: Sequence[str], *, prompts: int = N_PROMPTS,
+    max_queries: int = MAX_QUERIES, classes: Sequence[str] | None = None, seed: int = 0,
+    device: str = "auto", n_threads: int = 1, output: Path | str | None = None,
+    resume: bool = False, on_progress: Progress = ignore_progress,
+) -> dict[str, Any]:
+    """Run the one-shot protocol and return its report.
+
+    Parameters
+    ----------
+    data : iterable of path
+        Data folders.
+    models : sequence of str
+        Rivals, built-in models or model folders; see `contestant`.
+    prompts, max_queries, classes, seed
+        As for `plan`.
+    device : str
+        For the models.
+    n_threads : int
+        For the forest.
+    output : path, optional
+        JSON file of the report; a markdown file with the tables is written beside it.
+        Each record is kept at once in ``<output>l`` (JSON lines).
+    resume : bool
+        Take the records that are there already, if they were made with the same
+        protocol and weights.
+    on_progress : Progress
+
+    Returns
+    -------
+    dict
+        ``recipe``, ``tasks``, ``records`` and ``summary`` (see `report.summarise`).
+    """
+    if not models:
+        raise BenchmarkError("No model was named: for example forest,svp.")
+    tasks = plan(
+        data, prompts=prompts, max_queries=max_queries, classes=classes, seed=seed
+    )
+    contestants = {
+        name: contestant(name, device=device, seed=seed, n_threads=n_threads)
+        for name in dict.fromkeys(models)
+    }
+    recipe = {
+        "protocol": PROTOCOL, "prompts": prompts, "max_queries": max_queries,
+        "seed": seed, "device": device, "versions": versions(),
+        "models": {name: sha256 for name, (_, sha256) in contestants.items()},
+    }
+    journal = _Journal(output, recipe, resume)
+    total = len(contestants) * sum(len(list(task.pairs())) for task in tasks)
+    records: list[dict[str, Any]] = []
+    for task in tasks:
+        for record in _run_task(task, contestants, journal):
+            records.append(record)
+            on_progress(
+                len(records), total,
+                f"{record['dataset']} / {record['class']}, {record['model']}",
+            )
+    report = {
+        "recipe": recipe, "tasks": [task.to_dict() for task in tasks],
+        "records": records, "summary": summarise(records),
+    }
+    if output is not None:
+        save_report(report, output)
+    return report
+
+
+def save_report(report: dict[str, Any], path: Path | str) -> None:
+    """Write a report as JSON, and its tables as markdown beside it."""
+    path = Path(path)
+    with atomic_path(path) as part:
+        part.write_text(json.dumps(report, indent=1), encoding="utf-8")
+    with atomic_path(path.with_suffix(".md")) as part:
+        part.write_text(to_markdown(report), encoding="utf-8")
+
+
+def _run_task(
+    task: Task, contestants: dict[str, tuple[Rival, str]], journal: _Journal
+) -> Iterator[dict[str, Any]]:
+    fitted: dict[tuple[str, int], tuple[Answer, float]] = {}
+    query: Query | None = None
+    for image, number in task.pairs():
+        for name, (rival, _) in contestants.items():
+            record = journal.find(task.dataset.name, task.name, name, number, image)
+            if record is None:
+                if (name, number) not in fitted:
+                    prompt = task.prompt(task.draws[number])
+                    start = time.perf_counter()
+                    answer = rival.fit(prompt)
+                    fitted[name, number] = (answer, time.perf_counter() - start)
+                if query is None or query.name != image:
+                    query = task.query(image)
+                record = _score(task, name, number, query, *fitted[name, number])
+                journal.add(record)
+            yield record
+
+
+def _score(
+    task: Task, model: str, draw: int, query: Query, answer: Answer, fit_s: float
+) -> dict[str, Any]:
+    query.take_reused_seconds()
+    with PeakMemory() as memory:
+        start = time.perf_counter()
+        labels = answer(query)
+        seconds = time.perf_counter() - start
+    seconds += fit_s + query.take_reused_seconds()
+    truth, ignore = query.truth, query.ignore
+    if truth is None:
+        raise BenchmarkError(f"{query.name}: no labels to score with")
+    match = match_instances(labels, truth, 0.5, ignore) if task.has_objects else None
+    return {
+        "dataset": task.dataset.name, "class": task.name, "model": model, "draw": draw,
+        "query": query.name,
+        "dice": dice(labels > 0, truth > 0, ignore),
+        "iou": iou(labels > 0, truth > 0, ignore),
+        "f1": None if match is None else match.f1,
+        "ap": None if match is None else match.average_precision,
+        "seconds": None if model in UPPER_BOUNDS else seconds,
+        "peak_mb": memory.peak_mb,
+    }
+
+
+class _Journal:
+    """The records so far: in memory and, line by line, in a file beside the output."""
+
+    def __init__(
+        self, output: Path | str | None, recipe: dict[str, Any], resume: bool
+    ) -> None:
+        self._path = None if output is None else Path(f"{output}l")
+        self._weights: dict[str, str] = recipe["models"]
+        self._records: dict[tuple[Any, ...], dict[str, Any]] = {}
+        head = {n: recipe[n] for n in ("protocol", "prompts", "max_queries", "seed")}
+        if self._path is None:
+            return
+        if resume and self._path.exists():
+            self._read(self._path, head)
+        else:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+
+    def _read(self, path: Path, head: dict[str, Any]) -> None:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        if lines[-1]:  # killed while writing: the torn line is dropped
+            path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+        if len(lines) < 2 or json.loads(lines[0]) != head:
+            raise BenchmarkError(
+                f"{path} was made with other settings ({lines[0]}): choose another "
+                "output, or start anew without --resume."
+            )
+        for line in lines[1:-1]:
+            record = json.loads(line)
+            if record.pop("weights") == self._weights.get(record["model"]):
+                self._records[_key(record)] = record
+
+    def find(self, *key: Any) -> dict[str, Any] | None:
+        """Return the record of data set, class, model, draw and query, or None."""
+        return self._records.get(key)
+
+    def add(self, record: dict[str, Any]) -> None:
+        """Keep a record, on disk too."""
+        self._records[_key(record)] = record
+        if self._path is not None:
+            line = {**record, "weights": self._weights[record["model"]]}
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+
+def _key(record: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(record[n] for n in ("dataset", "class", "model", "draw", "query"))
+
+
+def contact_sheet(
+    data: Iterable[Path | str], models: Sequence[str], path: Path | str, *,
+    prompts: int = N_PROMPTS, max_queries: int = MAX_QUERIES,
+    classes: Sequence[str] | None = None, seed: int = 0, device: str = "auto",
+    side: int = 192, on_progress: Progress = ignore_progress,
+) -> Path:
+    """Write a picture that shows one draw of each task: what was asked, what came.
+
+    Columns: the prompt with its mask, the query, the true objects (blue), and what
+    each model found (orange). With the arguments of `run`, it shows the first draw of
+    that run on its middle query.
+
+    Parameters
+    ----------
+    data, models, prompts, max_queries, classes, seed, device
+        As for `run`.
+    path : path
+        PNG file.
+    side : int
+        Of each picture, in pixels.
+    on_progress : Progress
+
+    Returns
+    -------
+    Path
+        Of the file.
+    """
+    from skimage.io import imsave
+
+    tasks = plan(
+        data, prompts=prompts, max_queries=max_queries, classes=classes, seed=seed
+    )
+    rivals = {m: contestant(m, device=device, seed=seed)[0] for m in models}
+    rows = []
+    for done, task in enumerate(tasks):
+        title = f"{task.dataset.name} / {task.name}, box {task.rule.size}"
+        on_progress(done, len(tasks), title)
+        rows.append((title, _squares(task, rivals, side)))
+    path = Path(path)
+    picture = sheet(rows, ["prompt", "query", "truth", *models])
+    with atomic_path(path) as part:
+        imsave(part, picture, check_contrast=False)
+    return path
+
+
+def _squares(task: Task, rivals: dict[str, Rival], side: int) -> list[np.ndarray]:
+    pairs = [pair for pair in task.pairs() if pair[1] == 0]
+    prompt, query = task.prompt(task.draws[0]), task.query(pairs[len(pairs) // 2][0])
+    plane = _shown(query.plane, intensity_range(query.plane))
+    return [
+        outlined(_shown(prompt.image, prompt.intensities), prompt.mask, side),
+        outlined(plane, None, side),
+        outlined(plane, query.truth, side, colour=1),
+        *(
+            outlined(plane, rival.fit(prompt)(query), side)
+            for rival in rivals.values()
+        ),
+    ]
+
+
+def _shown(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+    """Return an image as (Y, X, 3) in [0, 1]."""
+    return to_three_channels(normalise(image, intensities) * 0.25 + 0.5)

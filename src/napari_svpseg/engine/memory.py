@@ -1,0 +1,74 @@
+"""How much memory a piece of work took at its peak."""
+
+from __future__ import annotations
+
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+_STATUS = Path("/proc/self/status")
+_CLEAR = Path("/proc/self/clear_refs")
+
+
+class PeakMemory:
+    """Measures the peak of this process above where it stood, in MB.
+
+    On Linux the kernel's high-water mark is reset first, so that each piece of work
+    gets its own peak. Elsewhere only growth beyond all earlier peaks is seen; where
+    the system tells nothing, the peak stays None. Where a GPU was used, its peak is
+    added.
+
+    Examples
+    --------
+    >>> with PeakMemory() as memory:
+    ...     block = bytearray(50_000_000)
+    >>> memory.peak_mb is None or memory.peak_mb < 1000
+    True
+    """
+
+    peak_mb: float | None = None
+
+    def __enter__(self) -> PeakMemory:
+        with suppress(OSError):
+            _CLEAR.write_text("5")  # resets VmHWM
+        self._before = _resident_mb("VmRSS")
+        self._cuda = _cuda()
+        if self._cuda is not None:
+            self._cuda.reset_peak_memory_stats()
+            self._held = self._cuda.memory_allocated()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        after = _resident_mb("VmHWM")
+        if self._before is not None and after is not None:
+            self.peak_mb = max(0.0, after - self._before)
+        if self._cuda is not None:
+            peak = (self._cuda.max_memory_allocated() - self._held) / 1e6
+            self.peak_mb = (self.peak_mb or 0.0) + peak
+
+
+def _resident_mb(name: str) -> float | None:
+    try:
+        found = re.search(rf"{name}:\s+(\d+) kB", _STATUS.read_text())
+    except OSError:
+        found = None
+    if found:
+        return int(found[1]) * 1024 / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def _cuda() -> Any:
+    """Return `torch.cuda` where torch is loaded and has used a GPU."""
+    torch = sys.modules.get("torch")
+    return torch.cuda if torch is not None and torch.cuda.is_initialized() else None

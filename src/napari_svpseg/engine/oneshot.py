@@ -1,0 +1,199 @@
+"""The one-shot protocol's choices: what is an object, which box is a fair prompt.
+
+Works on label images; knows nothing of files or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from skimage.segmentation import find_boundaries
+
+from ..core.geometry import PROMPT_SIZE, Box
+
+MIN_SHARE, MAX_SHARE = 0.05, 0.90
+"""Foreground of a legal box."""
+
+BOX_SIZES = (32, 48, 64, 96, 128, 192, 256)
+TRIES = 60
+SPECK = 12
+"""Components of fewer pixels are slips of the pen, not objects."""
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """What makes a box a legal prompt for one task.
+
+    Parameters
+    ----------
+    size : int
+        Side in pixels of the source.
+    min_whole_area : float
+        The box must hold an object of at least this area that does not touch the box's
+        border; 0 = no such object is asked for (membranes, regions).
+    """
+
+    size: int = PROMPT_SIZE
+    min_whole_area: float = 0.0
+
+    def allows(self, labels: np.ndarray) -> bool:
+        """Tell whether ``labels``, cut out by a box, make a legal prompt."""
+        share = np.count_nonzero(labels) / labels.size
+        if not MIN_SHARE <= share <= MAX_SHARE:
+            return False
+        if not self.min_whole_area:
+            return True
+        ids, areas = np.unique(labels, return_counts=True)
+        edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+        whole = (ids > 0) & (areas >= self.min_whole_area) & ~np.isin(ids, edge)
+        return bool(whole.any())
+
+
+def objects_of_class(labels: np.ndarray, value: int) -> np.ndarray:
+    """Return the connected components (eight neighbours) of one class.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+        Class ids.
+    value : int
+
+    Returns
+    -------
+    (Y, X) int32 array
+        Object ids from 1; 0 = everything else.
+    """
+    return np.asarray(ndimage.label(labels == value, np.ones((3, 3)))[0], np.int32)
+
+
+def cut_borders(labels: np.ndarray) -> np.ndarray:
+    """Return a mosaic of touching objects with the pixels along their borders as 0.
+
+    Where objects fill the picture, "foreground" says nothing; with a line between
+    neighbours (one pixel on each side) it means the inside of an object.
+    """
+    touching = find_boundaries(labels, mode="inner", background=0)
+    background = labels == 0
+    if background.any():  # only borders between objects, not those to the background
+        near = ndimage.binary_dilation(background, np.ones((3, 3)))
+        touching &= ~near
+    return np.where(touching, 0, labels)
+
+
+def is_mosaic(images: Sequence[np.ndarray]) -> bool:
+    """Tell whether objects fill the pictures: no box would be 90 % foreground."""
+    shares = [np.count_nonzero(labels) / labels.size for labels in images]
+    return bool(shares) and float(np.median(shares)) > MAX_SHARE
+
+
+def is_network(images: Sequence[np.ndarray]) -> bool:
+    """Tell whether components are strands of a net and not objects.
+
+    In a net one component encloses several others' places: membranes around cells,
+    the sheaths of touching axons. Worms are thin but enclose nothing, a ring of
+    cytoplasm encloses one nucleus.
+    """
+    votes = [_most_holes(labels) >= 3 for labels in images]
+    return bool(votes) and sum(votes) * 2 > len(votes)
+
+
+def _most_holes(labels: np.ndarray) -> int:
+    """Return how many holes the object with the most holes has (specks not counted)."""
+    most = 0
+    for i, where in enumerate(ndimage.find_objects(labels), start=1):
+        if where is None:
+            continue
+        mask = labels[where] == i
+        holes, n = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
+        if n > most:
+            most = max(most, int((np.bincount(holes.ravel())[1:] >= 4 * SPECK).sum()))
+    return most
+
+
+def find_box(
+    labels: np.ndarray, rule: BoxRule, rng: np.random.Generator, tries: int = TRIES
+) -> Box | None:
+    """Return a random legal box in a label image, or None after ``tries``.
+
+    Each try takes a box at random among those that hold a random foreground pixel.
+    """
+    rows, columns = (n - rule.size for n in labels.shape)
+    foreground = np.flatnonzero(labels)
+    if rows < 0 or columns < 0 or foreground.size == 0:
+        return None
+    for pixel in rng.choice(foreground, tries):
+        y, x = divmod(int(pixel), labels.shape[1])
+        box = Box(
+            int(rng.integers(max(0, y - rule.size + 1), min(y, rows) + 1)),
+            int(rng.integers(max(0, x - rule.size + 1), min(x, columns) + 1)),
+            rule.size,
+        )
+        if rule.allows(labels[box.slices]):
+            return box
+    return None
+
+
+def choose_rule(
+    images: Sequence[np.ndarray], *, start: int | None = None, whole: bool = True,
+    seed: int = 0,
+) -> BoxRule | None:
+    """Return the smallest box in which half of the pictures offer a legal prompt.
+
+    A whole object counts from half of the median object's area, so that a box fits the
+    objects and not their crumbs. Where no size holds a whole object (regions that run
+    through the picture), the largest that is legal but for this is taken.
+
+    Parameters
+    ----------
+    images : sequence of (Y, X) int array
+        Object ids of pictures of one task.
+    start : int, optional
+        Smallest side to try; by default 64, or less where objects are tiny.
+    whole : bool
+        Whether a whole object is asked for.
+    seed : int
+
+    Returns
+    -------
+    BoxRule or None
+        None when no picture has a legal box of any size.
+    """
+    areas = _areas(images)
+    if areas.size == 0:
+        return None
+    median = float(np.median(areas))
+    start = start or _start_size(median if whole else np.inf)
+    sizes = [start, *(s for s in BOX_SIZES if s > start)]
+    if whole:
+        for size in sizes:
+            rule = BoxRule(size, max(1.0, median / 2))
+            if _n_legal(images, rule, seed) * 2 >= len(images):
+                return rule
+    counts = {s: _n_legal(images, BoxRule(s), seed) for s in sizes}
+    enough = [s for s in sizes if counts[s] * 2 >= len(images)]
+    if not enough:
+        enough = [s for s in sizes if counts[s]][:1]
+    if not enough:
+        return None
+    return BoxRule(enough[-1] if whole else enough[0])
+
+
+def _start_size(median_area: float) -> int:
+    diameter = 2 * np.sqrt(median_area / np.pi)
+    if diameter < 8:
+        return 32
+    return 48 if diameter < 12 else PROMPT_SIZE
+
+
+def _n_legal(images: Sequence[np.ndarray], rule: BoxRule, seed: int) -> int:
+    rng = np.random.default_rng(seed)
+    return sum(find_box(labels, rule, rng) is not None for labels in images)
+
+
+def _areas(images: Sequence[np.ndarray]) -> np.ndarray:
+    areas = [np.bincount(labels.ravel())[1:] for labels in images]
+    joined = np.concatenate(areas) if areas else np.zeros(0, int)
+    return joined[joined >= SPECK]

@@ -1,0 +1,70 @@
+"""One-shot quality of models and rivals on data folders, with tables and pictures.
+
+    python benchmarks/oneshot.py DATA... --models forest,otsu,panet,svp --output q.json
+    python benchmarks/oneshot.py DATA... --models forest,svp --sheet q.png
+
+The protocol is that of ``docs/benchmark.md``. A run that was stopped goes on with
+``--resume``; models can be added to a finished one in the same way.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from napari_svpseg import benchmark
+from napari_svpseg.report import to_markdown
+
+
+def main() -> None:
+    """Read the options, run, print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", nargs="+", type=Path, help="data folders")
+    parser.add_argument("--models", default="forest,otsu,svp", help="names or folders")
+    parser.add_argument("--prompts", type=int, default=benchmark.N_PROMPTS)
+    parser.add_argument("--max-queries", type=int, default=benchmark.MAX_QUERIES)
+    parser.add_argument("--classes", help="names, values or DATASET:CLASS")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, default=1, help="of the forest")
+    parser.add_argument("--output", type=Path, help="JSON; tables as .md beside it")
+    parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--sheet", type=Path, help="only write this picture (PNG)")
+    options = parser.parse_args()
+    models = options.models.split(",")
+    choice = {
+        "prompts": options.prompts, "max_queries": options.max_queries,
+        "classes": options.classes.split(",") if options.classes else None,
+        "seed": options.seed, "device": options.device,
+    }
+    if options.sheet:
+        path = benchmark.contact_sheet(
+            options.data, models, options.sheet, on_progress=_Line(), **choice
+        )
+        print(path)
+        return
+    report = benchmark.run(
+        options.data, models, n_threads=options.threads, output=options.output,
+        resume=options.resume, on_progress=_Line(), **choice,
+    )
+    print(to_markdown(report))
+
+
+class _Line:
+    """Shows progress on one line of the terminal, at most twice a second."""
+
+    def __init__(self) -> None:
+        self._last = 0.0
+
+    def __call__(self, done: int, total: int, message: str = "") -> None:
+        if time.monotonic() - self._last > 0.5 and sys.stderr.isatty():
+            self._last = time.monotonic()
+            print(f"\r{done}/{total} {message:60.60s}", end="", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

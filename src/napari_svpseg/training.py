@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from .engine.train import TrainSettings
 
 
+VALIDATION_IMAGES = 6
+"""Images taken of each validation set, evenly spaced: the cache has to travel."""
+
+
 class ConfigError(ValueError):
     """A training config that cannot be used."""
 
@@ -118,29 +122,34 @@ def pack(config: DataConfig, data: Path, *, seed: int = 0) -> PackedTasks:
     from .engine.episodes import PackedTasks
 
     packed = PackedTasks()
-    for entry in dict.fromkeys((*config.datasets, *config.validation)):
+    for entry in config.datasets:
         _pack_dataset(packed, entry, data)
+    for entry in config.validation:
+        _pack_dataset(packed, entry, data, at_most=VALIDATION_IMAGES)
     rng = np.random.default_rng(seed)
     for name in config.unlabelled:
         _pack_superpixels(packed, name, data, config, rng)
     return packed
 
 
-def _pack_dataset(packed: PackedTasks, entry: str, data: Path) -> None:
+def _pack_dataset(
+    packed: PackedTasks, entry: str, data: Path, at_most: int | None = None
+) -> None:
     from .core.image import intensity_range
     from .io.datasets import read_dataset
 
     name, _, wanted = entry.partition(":")
     dataset = read_dataset(data / name)
     images, labels = [], []
-    for item in dataset.items:
-        image = dataset.image(item)
-        images.append(_to_8_bit(image, intensity_range))
+    step = 1 if at_most is None else max(1, len(dataset.items) // at_most)
+    items = dataset.items[::step][:at_most]
+    for item in items:
+        images.append(_to_8_bit(dataset.image(item), intensity_range))
         labels.append(dataset.labels(item))
     if dataset.kind == "instance":
         pictures = [
             (f"{name}/{item}", image, _compact(ids))
-            for item, image, ids in zip(dataset.items, images, labels, strict=True)
+            for item, image, ids in zip(items, images, labels, strict=True)
         ]
         packed.add(entry, name, pictures, instances=True)
         return
@@ -150,7 +159,7 @@ def _pack_dataset(packed: PackedTasks, entry: str, data: Path) -> None:
     for value in classes:
         pictures = [
             (f"{name}/{item}", image, (ids == value).astype(np.uint16))
-            for item, image, ids in zip(dataset.items, images, labels, strict=True)
+            for item, image, ids in zip(items, images, labels, strict=True)
         ]
         packed.add(entry, f"{name}-{value}", pictures, instances=False)
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
-from .unet import Encoder, FeaturePyramid, upsample
+from .unet import ChannelNorm, Encoder, FeaturePyramid, upsample
 
 CHUNK = 4096
 """Query pixels attended at once by `chunked_attention`."""
@@ -130,9 +130,11 @@ class AttentionSegmenter(PromptSegmenter):
         self.pyramid = FeaturePyramid(widths[1:], 2 * width)
         self.fine = nn.Conv2d(width, 2 * width, 1)
         self.mix = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(2 * width, 2 * width, 3, padding=1), nn.ReLU()
+            nn.ReLU(), nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            ChannelNorm(2 * width),  # centred vectors: cosines spread over -1 to 1
         )
         self.embed = nn.Conv2d(2 * width, features, 1)
+        self.pixel = nn.Conv2d(3, features, 3, padding=1)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))
 
     def temperature(self) -> Tensor:
@@ -146,7 +148,8 @@ class AttentionSegmenter(PromptSegmenter):
         height, width = image.shape[-2:]
         maps = self.encoder(pad_to_multiple(image, 16))
         mixed = self.mix(upsample(self.pyramid(maps[1:])) + self.fine(maps[0]))
-        features = upsample(self.embed(mixed))[..., :height, :width]
+        # the full-resolution skip tells neighbouring pixels apart
+        features = upsample(self.embed(mixed))[..., :height, :width] + self.pixel(image)
         if self.form == "released":
             return features
         return F.normalize(features.float(), dim=1)

@@ -1,0 +1,647 @@
+"""What notebooks, the command line and the plugin all call.
+
+Importing this module loads neither torch nor Qt: both wait inside the functions that
+need them. `segment` and `segment_file` take and return plain values and arrays, so they
+also run as jobs in an engine process or on a cluster.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .core.card import ModelCard
+from .core.geometry import PROMPT_SIZE, Box
+from .core.image import Axes, ImageError, channels_last, intensity_range
+from .core.instances import instances_from_maps
+from .core.progress import Progress, ignore_progress
+from .core.prompt import Prompt, PromptSet
+from .core.result import Maps, Recipe, Result, versions
+from .core.settings import PostprocessSettings, SegmentSettings, Settings
+
+if TYPE_CHECKING:
+    from .engine.device import Device
+    from .engine.predict import Prediction
+    from .io.store import LoadedModel
+
+    Model = str | Path | LoadedModel
+
+MAX_LOADED = 4
+"""Networks kept in memory; the one used longest ago is dropped first."""
+
+MAX_SAMPLED_PLANES = 64
+MAX_SAMPLED_PIXELS = 4_000_000
+
+_loaded: dict[tuple[str, str, str], LoadedModel] = {}
+_loaded_lock = threading.Lock()
+
+
+def segment(
+    query: Any,
+    prompts: Prompt | PromptSet | Iterable[Prompt],
+    model: Model = "svp",
+    device: str = "auto",
+    output: str = "instances",
+    *,
+    axes: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    rgb: bool | None = None,
+    intensities: np.ndarray | None = None,
+    on_progress: Progress | None = None,
+    on_partial: Callable[[Any], None] | None = None,
+    **settings: Any,
+) -> Result:
+    """Find the prompts' kind of object in an image, stack or time series.
+
+    Stacks are segmented plane by plane; no id occurs in two planes.
+
+    Parameters
+    ----------
+    query : array
+        ``(Y, X)``, RGB ``(Y, X, 3 or 4)``, or any shape that ``axes`` explains. Planes
+        are read one at a time, so a lazy array (dask, zarr) is never loaded whole.
+    prompts : Prompt, PromptSet or iterable of Prompt
+        At least one must show an object.
+    model : str, path or LoadedModel
+        Name of a built-in or own model, a model folder, or what `load_model` returned.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    output : str
+        ``instances`` (an id for each object) or ``semantic`` (1 = found).
+    axes : str, optional
+        Letters of T, Z, C, Y, X for each axis of ``query``; must be said for anything
+        but ``(Y, X)`` and RGB.
+    channels : tuple of int, optional
+        Channels to take, in order; by default those that the prompts were cut from.
+    rgb : bool, optional
+        Whether the channels are red, green, blue (and alpha); by default as in the
+        prompts.
+    intensities : (C, 2) array, optional
+        Percentiles of the whole image where ``query`` is only a part of it.
+    on_progress : callable, optional
+        Called with ``(done, total, message)``; may raise `Cancelled`.
+    on_partial : callable, optional
+        For one plane: called with what the engine has so far. For stacks: called with
+        ``(index, labels)`` of each finished plane.
+    **settings
+        Fields of `SegmentSettings` and `PostprocessSettings`.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ImageError
+        If the axes are unclear or the channels are not those of the prompts.
+    PromptError
+        If no prompt is usable.
+    ValueError
+        For an unknown model, device or setting.
+    """
+    start = time.perf_counter()
+    run, post = split_settings({**settings, "device": device, "output": output})
+    prompts = as_prompt_set(prompts).usable()
+    planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
+    if intensities is None:
+        intensities = planes.intensities()
+    loaded, where = _prepare(model, run.device)
+    job = _Job(loaded, where, prompts, run, np.asarray(intensities, np.float64))
+    maps, labels, predictions = _segment_planes(
+        planes, job, post, on_progress or ignore_progress, on_partial
+    )
+    trusts = [p.trust for p in predictions if np.isfinite(p.trust)]
+    return Result(
+        labels=labels,
+        maps=maps,
+        trust=float(np.mean(trusts)) if trusts else float("nan"),
+        recipe=_recipe(planes, job, post, predictions),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def postprocess(
+    maps: Maps,
+    settings: PostprocessSettings | None = None,
+    *,
+    axes: str | None = None,
+    **changed: Any,
+) -> np.ndarray:
+    """Make labels of maps again, without the model.
+
+    Parameters
+    ----------
+    maps : Maps
+        Of a `Result`; stacks have the stack's shape.
+    settings : PostprocessSettings, optional
+    axes : str, optional
+        Axes of the query; by default the last two axes of ``maps`` are Y and X.
+    **changed
+        Fields of `PostprocessSettings` that differ from ``settings``.
+
+    Returns
+    -------
+    uint32 array of the maps' shape
+    """
+    settings = replace(settings or PostprocessSettings(), **changed)
+    shape = maps.foreground.shape
+    order = Axes(axes).labels if axes else ("TZC"[: len(shape) - 2] + "YX")
+    layout = Axes(order)
+    labels = np.zeros(shape, np.uint32)
+    last = 0
+    for index in layout.plane_indices(shape):
+        plane = _map(lambda m, i=index: _take(m, layout, i), maps)
+        last = _put_labels(
+            labels, layout, index, instances_from_maps(plane, settings), last, settings
+        )
+    return labels
+
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What became of one file of a folder run.
+
+    Parameters
+    ----------
+    source, labels : str
+        The image that was read and the labels file that was written.
+    objects : int
+        Number of ids found; -1 where the file was skipped.
+    seconds : float
+    device : str
+    trust : float
+    notes : tuple of str
+        What was done differently from what was asked.
+    skipped : bool
+        The labels were there already.
+    """
+
+    source: str
+    labels: str
+    objects: int = -1
+    seconds: float = 0.0
+    device: str = ""
+    trust: float = float("nan")
+    notes: tuple[str, ...] = ()
+    skipped: bool = False
+
+
+def labels_path(source: str | Path, out_folder: str | Path) -> Path:
+    """Return where `segment_file` writes the labels of ``source``.
+
+    Examples
+    --------
+    >>> labels_path("day1/cells.ome.tif", "out").as_posix()
+    'out/cells_labels.ome.tif'
+    """
+    stem = Path(source).stem
+    if stem.lower().endswith(".ome"):
+        stem = stem[: -len(".ome")]
+    return Path(out_folder) / f"{stem}_labels.ome.tif"
+
+
+def segment_file(
+    path: str | Path,
+    prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path,
+    out_folder: str | Path,
+    model: Model = "svp",
+    device: str = "auto",
+    output: str = "instances",
+    *,
+    axes: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    skip_done: bool = False,
+    prompts_file: str = "",
+    on_progress: Progress | None = None,
+    on_partial: Callable[[Any], None] | None = None,
+    **settings: Any,
+) -> FileOutcome:
+    """Segment an image file and write ``NAME_labels.ome.tif``.
+
+    The file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path : path
+        Image to be read.
+    prompts : PromptSet, prompts, or path of a prompt file
+    out_folder : path
+        Made if it is not there.
+    skip_done : bool
+        Leave images alone whose labels are there already.
+    prompts_file : str
+        Recorded in the recipe.
+    model, device, output, axes, channels, on_progress, on_partial, **settings
+        As in `segment`.
+
+    Returns
+    -------
+    FileOutcome
+    """
+    from .io.images import read_image, write_labels
+
+    target = labels_path(path, out_folder)
+    if skip_done and target.exists():
+        return FileOutcome(str(path), str(target), skipped=True)
+    if isinstance(prompts, str | Path):
+        from .io.prompts import load_prompts
+
+        prompts_file = prompts_file or str(prompts)
+        prompts = load_prompts(prompts)
+    image = read_image(path, axes=axes)
+    result = segment(
+        image.array, prompts, model, device, output, axes=image.axes.order,
+        channels=channels, rgb=image.rgb or None, on_progress=on_progress,
+        on_partial=on_partial, **settings,
+    )
+    recipe = replace(
+        result.recipe, query_file=str(path), prompts_file=prompts_file
+    )
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_labels(
+        target, result.labels, axes=image.axes.labels, pixel_size=image.pixel_size,
+        unit=image.unit, recipe=recipe,
+    )
+    return FileOutcome(
+        source=str(path), labels=str(target), objects=result.n_objects,
+        seconds=result.seconds, device=recipe.device, trust=result.trust,
+        notes=recipe.notes,
+    )
+
+
+def models() -> list[ModelCard]:
+    """Return the cards of the built-in and the user's own models."""
+    from .io.store import list_models
+
+    return list_models()
+
+
+def load_model(model: str | Path) -> LoadedModel:
+    """Return a model by name or folder, to be given to `segment` again and again.
+
+    Raises
+    ------
+    ValueError
+        If there is no such model, or its weights are not those of its card.
+    """
+    from .io.store import load_model as load
+
+    return load(model)
+
+
+def prompt_from_files(
+    image: str | Path,
+    labels: str | Path | None,
+    box: Box | tuple[int, int],
+    size: int = PROMPT_SIZE,
+    *,
+    axes: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    negative: bool = False,
+    name: str = "prompt",
+) -> Prompt:
+    """Cut a prompt out of an image file and the file of its labels.
+
+    Parameters
+    ----------
+    image, labels : path
+        One plane each; no labels are needed for a negative prompt.
+    box, size, channels, negative, name
+        As for `Prompt.from_image`.
+    axes : str, optional
+        Axes of the image where the file does not say.
+
+    Returns
+    -------
+    Prompt
+    """
+    from .io.images import read_image
+
+    source = read_image(image, axes=axes)
+    if source.axes.stack:
+        raise ImageError(
+            f"{image}: a prompt is cut from one plane, this file has the axes "
+            f"{source.axes.order}: save the plane by itself."
+        )
+    plane = source.axes.to_plane(np.asarray(source.array))
+    mask = None if labels is None else _read_mask(labels)
+    return Prompt.from_image(
+        plane, mask, box, size, channels=channels,
+        rgb=source.rgb and channels is None, negative=negative, name=name,
+        source=str(image), pixel_size=source.pixel_size, unit=source.unit,
+    )
+
+
+def _read_mask(path: str | Path) -> np.ndarray:
+    from .io.images import read_image
+
+    labels = read_image(path)
+    if labels.axes.order != "YX":
+        raise ImageError(
+            f"{path}: labels are one plane of whole numbers, this file has the axes "
+            f"{labels.axes.order}."
+        )
+    return np.asarray(labels.array)
+
+
+def as_prompt_set(prompts: Prompt | PromptSet | Iterable[Prompt]) -> PromptSet:
+    """Return one prompt, or several, as a set."""
+    if isinstance(prompts, PromptSet):
+        return prompts
+    return PromptSet([prompts] if isinstance(prompts, Prompt) else prompts)
+
+
+def split_settings(
+    values: dict[str, Any],
+) -> tuple[SegmentSettings, PostprocessSettings]:
+    """Return plain values as the settings that they are fields of.
+
+    Raises
+    ------
+    TypeError
+        For a name that is a field of neither, with the known ones.
+    """
+    kinds: tuple[type[Settings], ...] = (SegmentSettings, PostprocessSettings)
+    names = [{f.name for f in fields(kind)} for kind in kinds]
+    unknown = sorted(set(values) - names[0] - names[1])
+    if unknown:
+        raise TypeError(
+            f"unknown setting {', '.join(unknown)}; known: "
+            f"{', '.join(sorted(names[0] | names[1]))}"
+        )
+    run, post = (
+        kind.from_dict({k: v for k, v in values.items() if k in known})
+        for kind, known in zip(kinds, names, strict=True)
+    )
+    return run, post
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """The query as planes ``(Y, X, C)`` whose channels are those of the prompts.
+
+    Parameters
+    ----------
+    array : array
+        The query as it was given, read only plane by plane.
+    axes : Axes
+    channels : tuple of int or None
+    rgb : bool
+    """
+
+    array: Any
+    axes: Axes
+    channels: tuple[int, ...] | None
+    rgb: bool
+
+    @classmethod
+    def of(
+        cls,
+        query: Any,
+        prompts: PromptSet,
+        *,
+        axes: str | None = None,
+        channels: tuple[int, ...] | None = None,
+        rgb: bool | None = None,
+    ) -> Planes:
+        """Return the planes of a query, checked against the prompts."""
+        if not hasattr(query, "shape") or not hasattr(query, "dtype"):
+            query = np.asarray(query)
+        shape = tuple(int(n) for n in query.shape)
+        if axes is None:
+            coloured = len(shape) == 3 and shape[-1] in (3, 4)
+            layout = Axes.for_image(
+                shape, rgb=coloured and bool(rgb or prompts[0].rgb)
+            )
+        else:
+            layout = Axes(axes)
+        layout.check(shape)
+        if 0 in shape:
+            raise ImageError(f"the image is empty: shape {shape}")
+        n = 1 if layout.channel is None else shape[layout.channel]
+        if channels is None and layout.channel is not None:
+            channels = prompts[0].channels
+        if rgb is None:
+            rgb = prompts[0].rgb
+        rgb = bool(rgb) and channels is None and n in (3, 4)
+        taken = len(channels) if channels is not None else 3 if rgb else n
+        wanted = prompts[0].n_channels
+        if taken != wanted:
+            raise ImageError(
+                f"The query has {_count(taken)}, the prompts have {wanted}: choose "
+                f"{_count(wanted)} of the query, or cut prompts from an image like it."
+            )
+        return cls(query, layout, channels, rgb)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole query."""
+        return tuple(int(n) for n in self.array.shape)
+
+    @property
+    def indices(self) -> list[tuple[int, ...]]:
+        """Index of each plane into the stack axes."""
+        return list(self.axes.plane_indices(self.shape))
+
+    def read(self, index: tuple[int, ...]) -> np.ndarray:
+        """Return one plane as ``(Y, X, C)``."""
+        plane = np.asarray(self.array[self.axes.plane_slices(index)])
+        plane = self.axes.to_plane(plane)
+        return channels_last(plane, channels=self.channels, rgb=self.rgb)[0]
+
+    def intensities(self) -> np.ndarray:
+        """Return the percentiles of the whole query, sampled where it is large."""
+        indices = self.indices
+        if len(indices) == 1:
+            return intensity_range(self.read(indices[0]))
+        n = min(len(indices), MAX_SAMPLED_PLANES)
+        chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).astype(int)]
+        return intensity_range(
+            np.concatenate([_sample(self.read(i), MAX_SAMPLED_PIXELS // n)
+                            for i in chosen])
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """What is the same for all planes of a run."""
+
+    model: LoadedModel
+    device: Device
+    prompts: PromptSet
+    settings: SegmentSettings
+    intensities: np.ndarray
+
+
+def _segment_planes(
+    planes: Planes,
+    job: _Job,
+    post: PostprocessSettings,
+    on_progress: Progress,
+    on_partial: Callable[[Any], None] | None,
+) -> tuple[Maps, np.ndarray, list[Prediction]]:
+    from .engine.predict import predict
+
+    layout = Axes(planes.axes.labels)
+    shape = planes.axes.labels_shape(planes.shape)
+    indices = planes.indices
+    labels = np.zeros(shape, np.uint32)
+    maps: Maps | None = None
+    predictions: list[Prediction] = []
+    last = 0
+    for i, index in enumerate(indices):
+        prediction = predict(
+            planes.read(index), job.prompts, job.model.network, job.device,
+            job.settings, job.intensities, _share(on_progress, i, len(indices)),
+            on_partial if len(indices) == 1 else None,
+        )
+        plane = instances_from_maps(prediction.maps, post)
+        last = _put_labels(labels, layout, index, plane, last, post)
+        if maps is None:
+            maps = _map(lambda m: np.zeros(shape, np.float32), prediction.maps)
+        for whole, part in zip(_arrays(maps), _arrays(prediction.maps), strict=True):
+            _put(whole, layout, index, part)
+        if on_partial is not None and len(indices) > 1:
+            on_partial((index, _take(labels, layout, index)))
+        predictions.append(replace(prediction, maps=Maps(np.zeros((0, 0)))))
+    assert maps is not None  # there is at least one plane
+    return maps, labels, predictions
+
+
+def _share(on_progress: Progress, i: int, n: int) -> Progress:
+    """Return a callable that reports the i-th of n equal parts of the whole."""
+    if n == 1:
+        return on_progress
+
+    def report(done: int, total: int, message: str = "") -> None:
+        text = f"plane {i + 1} of {n}"
+        on_progress(
+            i * total + done, n * total, f"{text}: {message}" if message else text
+        )
+
+    return report
+
+
+def _prepare(model: Model, device: str) -> tuple[LoadedModel, Device]:
+    """Return the model on the device that is really used, loading it only once."""
+    from .engine.device import choose
+    from .io.store import find_model
+    from .io.store import load_model as load
+
+    where = choose(device)
+    if not isinstance(model, str | Path):
+        model.network.to(where.torch_device).eval()
+        return model, where
+    card = find_model(model)
+    key = (card.path, card.sha256, str(where.torch_device))
+    with _loaded_lock:
+        loaded = _loaded.pop(key, None)
+        if loaded is None:
+            loaded = load(card.path or model)
+            loaded.network.to(where.torch_device).eval()
+        _loaded[key] = loaded
+        while len(_loaded) > MAX_LOADED:
+            _loaded.pop(next(iter(_loaded)))
+    return loaded, where
+
+
+def _recipe(
+    planes: Planes,
+    job: _Job,
+    post: PostprocessSettings,
+    predictions: list[Prediction],
+) -> Recipe:
+    card = job.model.card
+    notes = dict.fromkeys(note for p in predictions for note in p.notes)
+    return Recipe(
+        model=_model_reference(card),
+        weights_sha256=card.sha256,
+        prompts=tuple(_prompt_record(p) for p in job.prompts),
+        segment=job.settings.to_dict(),
+        postprocess=post.to_dict(),
+        device=job.device.name,
+        axes=planes.axes.order,
+        channels=planes.channels,
+        intensities=tuple((float(a), float(b)) for a, b in job.intensities),
+        scale=float(predictions[0].scale),
+        notes=tuple(filter(None, (job.device.reason, *notes))),
+        versions=versions(),
+    )
+
+
+def _model_reference(card: ModelCard) -> str:
+    """Return the model's name where that is enough to find it, else its folder."""
+    from .io.store import find_model
+
+    try:
+        return card.name if find_model(card.name).path == card.path else card.path
+    except ValueError:
+        return card.path or card.name
+
+
+def _prompt_record(prompt: Prompt) -> dict[str, Any]:
+    digest = hashlib.sha256(prompt.image.tobytes() + prompt.mask.tobytes())
+    return {
+        "name": prompt.name,
+        "source": prompt.source,
+        "box": asdict(prompt.box),
+        "negative": prompt.is_negative,
+        "sha256": digest.hexdigest(),
+    }
+
+
+def _count(n: int) -> str:
+    return "1 channel" if n == 1 else f"{n} channels"
+
+
+def _sample(plane: np.ndarray, n: int) -> np.ndarray:
+    flat = plane.reshape(-1, plane.shape[-1])
+    return flat[:: max(1, len(flat) // max(n, 1))]
+
+
+def _arrays(maps: Maps) -> Iterator[np.ndarray]:
+    for f in fields(maps):
+        if getattr(maps, f.name) is not None:
+            yield getattr(maps, f.name)
+
+
+def _map(change: Callable[[np.ndarray], np.ndarray], maps: Maps) -> Maps:
+    """Return the maps with ``change`` applied to each that is there."""
+    return Maps(**{
+        f.name: None if getattr(maps, f.name) is None else change(getattr(maps, f.name))
+        for f in fields(maps)
+    })
+
+
+def _take(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
+    """Return one plane ``(Y, X)`` of an array without channels."""
+    plane = array[layout.plane_slices(index)]
+    return plane if layout.order.index("Y") < layout.order.index("X") else plane.T
+
+
+def _put(
+    array: np.ndarray, layout: Axes, index: tuple[int, ...], plane: np.ndarray
+) -> None:
+    _take(array, layout, index)[...] = plane
+
+
+def _put_labels(
+    labels: np.ndarray,
+    layout: Axes,
+    index: tuple[int, ...],
+    plane: np.ndarray,
+    last: int,
+    settings: PostprocessSettings,
+) -> int:
+    """Write one plane's labels; return the highest id so far, for the next plane."""
+    if settings.output == "instances" and last:
+        plane = np.where(plane > 0, plane + np.uint32(last), 0)
+    _put(labels, layout, index, plane)
+    return max(last, int(plane.max(initial=0)))

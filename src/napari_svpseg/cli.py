@@ -1,0 +1,649 @@
+"""The ``svpseg`` commands; the only module that prints.
+
+Exit status: 0 all done, 1 some inputs failed (each named, the rest done), 2 usage.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import Field, fields
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from . import api
+from .core.card import ModelCard
+from .core.prompt import Prompt, PromptSet
+from .core.settings import PostprocessSettings, SegmentSettings, Settings
+
+IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"}
+DEBUG = "SVPSEG_DEBUG"
+
+app = typer.Typer(
+    name="svpseg", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Find more of these: one labelled 64 x 64 box, every such cell as an object.",
+)
+prompts_app = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Make, show and merge prompts.",
+)
+models_app = typer.Typer(
+    rich_markup_mode=None, help="List, show, import and export models.",
+)
+app.add_typer(prompts_app, name="prompts")
+app.add_typer(models_app, name="models")
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Corners = Annotated[
+    list[tuple[int, int]] | None,
+    typer.Option("--box", help="Top-left corner of a prompt box: Y X.", metavar="Y X"),
+]
+Size = Annotated[int, typer.Option("--size", help="Side of the boxes in pixels.")]
+AxesText = Annotated[
+    str | None,
+    typer.Option("--axes", help="Axes of the images where files do not say: ZYX, ..."),
+]
+ChannelsText = Annotated[
+    str | None, typer.Option("--channels", help="Channels to take, such as 0 or 0,2.")
+]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status; errors are one line on stderr."""
+    debug = bool(os.environ.get(DEBUG))
+    logging.basicConfig(
+        level=logging.DEBUG if debug else logging.WARNING, format="svpseg: %(message)s"
+    )
+    _stop_cleanly_when_terminated()
+    try:
+        status = app(argv, prog_name="svpseg", standalone_mode=False)
+    except KeyboardInterrupt:
+        _say("svpseg: stopped")
+        return 130
+    except Exception as error:
+        if hasattr(error, "format_message"):  # usage, found by typer
+            _say(f"svpseg: {_joined(error.format_message())} (try --help)")
+            return 2
+        if debug:
+            raise
+        _say(f"svpseg: {one_line(error)}")
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def one_line(error: BaseException) -> str:
+    """Return an error's message as one line; its type where the text says little.
+
+    Examples
+    --------
+    >>> one_line(ValueError("no   such model"))
+    'no such model'
+    """
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(n) for n in (error.filename, error.filename2) if n is not None]
+        return ": ".join([*names, error.strerror])
+    text = _joined(str(error))
+    if isinstance(error, ValueError | TypeError | OSError | RuntimeError) and text:
+        return text
+    return f"{type(error).__name__}: {text} (set {DEBUG}=1 to see where)"
+
+
+def settings_options(
+    *kinds: type[Settings],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command, in place of its ``**settings``, an option for each setting."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            p for p in signature.parameters.values()
+            if p.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        added = [_option(f) for kind in kinds for f in fields(kind)]
+
+        @functools.wraps(command)
+        def run(*args: Any, **values: Any) -> Any:
+            return command(*args, **values)
+
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *added]
+        )
+        return run
+
+    return decorate
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.")
+    ] = False,
+) -> None:
+    if version:
+        from .core.result import versions
+
+        print(versions()["napari-svpseg"])
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for picture and labels.")
+    ] = Path("demo-output"),
+    no_gui: Annotated[
+        bool, typer.Option("--no-gui", help="Open no window at all.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        "auto"
+    ),
+    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "svp",
+) -> int:
+    """Do the main job on real data, end to end, and show it in napari."""
+    from .demo import run
+
+    return run(output, gui=not no_gui, device=device, model=model, say=print)
+
+
+@app.command()
+@settings_options(SegmentSettings, PostprocessSettings)
+def segment(
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the labels.")],
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="A prompt file (.svprompt).")
+    ] = None,
+    prompt_image: Annotated[
+        list[Path] | None,
+        typer.Option("--prompt-image", help="Image to cut a prompt from; repeatable."),
+    ] = None,
+    prompt_labels: Annotated[
+        list[Path] | None,
+        typer.Option("--prompt-labels", help="Its labels; one for each image."),
+    ] = None,
+    box: Corners = None,
+    size: Size = 64,
+    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "svp",
+    axes: AxesText = None,
+    channels: ChannelsText = None,
+    skip_done: Annotated[
+        bool, typer.Option("--skip-done", help="Leave images alone that are done.")
+    ] = False,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler that runs the job."),
+    ] = None,
+    **settings: Any,
+) -> int:
+    """Label every object like the prompts' in many images."""
+    _check_settings(settings)
+    chosen = _prompts_from_options(prompts, prompt_image, prompt_labels, box, size)
+    files = _files(images)
+    _refuse_collisions(files, out)
+    out.mkdir(parents=True, exist_ok=True)
+    arguments: dict[str, Any] = {
+        "model": model, "axes": axes, "channels": _channels(channels),
+        "skip_done": skip_done, "prompts_file": str(prompts or ""), **settings,
+    }
+    if scheduler is None:
+        outcomes = _run_here(files, chosen, out, arguments)
+    else:
+        outcomes = _run_on(scheduler, files, chosen, out, arguments)
+    return _report(outcomes, len(files))
+
+
+@prompts_app.command("new")
+def new_prompts(
+    target: Annotated[Path, typer.Argument(help="The .svprompt file to write.")],
+    image: Annotated[
+        list[Path], typer.Option("--image", help="Image to cut from; repeatable.")
+    ],
+    labels: Annotated[
+        list[Path] | None,
+        typer.Option("--labels", help="Its labels; one for each image."),
+    ] = None,
+    box: Corners = None,
+    size: Size = 64,
+    name: Annotated[
+        list[str] | None, typer.Option("--name", help="Name of each prompt.")
+    ] = None,
+    negative: Annotated[
+        bool, typer.Option("--negative", help="These boxes show what not to find.")
+    ] = False,
+    axes: AxesText = None,
+    channels: ChannelsText = None,
+) -> None:
+    """Cut prompts out of images and their labels."""
+    from .io.prompts import save_prompts
+
+    cut = _cut_prompts(
+        image, labels, box, size, negative=negative, axes=axes,
+        channels=_channels(channels), names=name,
+    )
+    save_prompts(PromptSet(cut, target.stem), target)
+    print(f"{target}: {_plural(len(cut), 'prompt')}")
+
+
+@prompts_app.command("show")
+def show_prompts(
+    path: Annotated[Path, typer.Argument(help="A .svprompt file.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what a prompt file holds."""
+    from .io.prompts import load_prompts
+
+    records = [_prompt_row(p) for p in load_prompts(path)]
+    if as_json:
+        print(json.dumps({"file": str(path), "prompts": records}, indent=1))
+        return
+    for r in records:
+        shows = "negative" if r["negative"] else _plural(r["objects"], "object")
+        box = "box y={y} x={x} size={size}".format(**r["box"])
+        off = "" if r["enabled"] else " (off)"
+        channels, source = _plural(r["channels"], "channel"), r["source"] or "unknown"
+        print(f"{r['name']}: {shows}, {channels}, {box} of {source}{off}")
+
+
+@prompts_app.command("merge")
+def merge_prompts(
+    target: Annotated[Path, typer.Argument(help="The .svprompt file to write.")],
+    parts: Annotated[list[Path], typer.Argument(help="Prompt files, in order.")],
+) -> None:
+    """Put the prompts of several files into one."""
+    from .io.prompts import load_prompts, save_prompts
+
+    merged = PromptSet([p for part in parts for p in load_prompts(part)], target.stem)
+    save_prompts(merged, target)
+    print(f"{target}: {_plural(len(merged), 'prompt')}")
+
+
+@models_app.callback(invoke_without_command=True)
+def _list_by_default(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        list_models(as_json)
+
+
+@models_app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the built-in and your own models with licence and hash."""
+    cards = api.models()
+    if as_json:
+        print(json.dumps([_card_row(card) for card in cards], indent=1))
+        return
+    if not cards:
+        _say("svpseg: no model is installed: svpseg models import FILE.zip")
+    rows = [("name", "method", "licence", "weights sha256", "folder")]
+    rows += [(c.name, c.method, c.licence, c.sha256[:16], c.path) for c in cards]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
+
+
+@models_app.command("show")
+def show_model(
+    model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is known of a model."""
+    from .io.store import find_model
+
+    row = _card_row(find_model(model))
+    if as_json:
+        print(json.dumps(row, indent=1))
+        return
+    for key, value in row.items():
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        if text not in ("", "{}"):
+            print(f"{key}: {text}")
+
+
+@models_app.command("import")
+def import_models(
+    archives: Annotated[list[Path], typer.Argument(help="Zips of exported models.")],
+) -> None:
+    """Add models that were exported elsewhere to your own."""
+    from .io.store import import_model
+
+    for archive in archives:
+        card = import_model(archive)
+        print(f"{card.name}: {card.path}")
+
+
+@models_app.command("export")
+def export_models(
+    model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
+    target: Annotated[Path, typer.Option("--out", "-o", help="The zip to write.")],
+) -> None:
+    """Write a model as one zip to give away."""
+    from .io.store import export_model
+
+    export_model(model, target)
+    print(target)
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Argument(help="A TOML file, see configs/.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the data sets it names.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Model folder to write.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this time; resume later.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        "auto"
+    ),
+    start_from: Annotated[
+        str | None, typer.Option(help="Model whose weights are the start.")
+    ] = None,
+) -> None:
+    """Train a method; resumable, the same result in one go or in pieces."""
+    from .training import train_from_config
+
+    card = train_from_config(
+        config, data=data, output=output, resume=resume, minutes=minutes,
+        device=device, start_from=start_from, on_progress=_progress_line("train"),
+    )
+    _end_line()
+    print(f"{card.name}: {card.path}")
+
+
+@app.command()
+def benchmark(
+    data: Annotated[list[Path], typer.Argument(help="Data folders.")],
+    models: Annotated[
+        str, typer.Option(help="Models and rivals, separated by commas.")
+    ] = "svp,forest",
+    prompts: Annotated[int, typer.Option(help="Prompt draws per task.", min=1)] = 5,
+    queries: Annotated[int, typer.Option(help="Images per task.", min=1)] = 12,
+    classes: Annotated[
+        str | None, typer.Option(help="Only these classes, separated by commas.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the prompt draws.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        "auto"
+    ),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the report.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the records that are there.")
+    ] = False,
+) -> None:
+    """Score models on the one-shot protocol, beside the random forest."""
+    from .benchmark import run
+    from .report import to_markdown
+
+    report = run(
+        data, _words(models), prompts=prompts, max_queries=queries,
+        classes=_words(classes) or None, seed=seed, device=device, output=json_file,
+        resume=resume, on_progress=_progress_line("benchmark"),
+    )
+    _end_line()
+    print(to_markdown(report))
+
+
+Outcome = tuple[Path, api.FileOutcome | BaseException]
+
+
+def _run_here(
+    files: list[Path], prompts: PromptSet, out: Path, arguments: dict[str, Any]
+) -> Iterator[Outcome]:
+    for path in files:
+        try:
+            outcome = api.segment_file(
+                path, prompts, out, **arguments, on_progress=_progress_line(path.name)
+            )
+        except Exception as error:  # noqa: BLE001  (named, and the rest is done)
+            _raise_for_debugging(error)
+            yield path, error
+        else:
+            yield path, outcome
+
+
+def _run_on(
+    scheduler: str,
+    files: list[Path],
+    prompts: PromptSet,
+    out: Path,
+    arguments: dict[str, Any],
+) -> Iterator[Outcome]:
+    """Submit every file at once; workers must see the same folders."""
+    from .engine.jobs import connect
+
+    runner = connect(scheduler)
+    try:
+        jobs = [
+            (path, runner.submit(
+                "napari_svpseg.api:segment_file", str(path.resolve()), prompts,
+                str(out.resolve()), **arguments,
+            ))
+            for path in files
+        ]
+        for path, job in jobs:
+            try:
+                yield path, job.result(None)
+            except Exception as error:  # noqa: BLE001  (named, and the rest is done)
+                _raise_for_debugging(error)
+                yield path, error
+    finally:
+        runner.close()
+
+
+def _report(outcomes: Iterator[Outcome], total: int) -> int:
+    failed = 0
+    for i, (path, outcome) in enumerate(outcomes, 1):
+        _end_line()
+        if isinstance(outcome, BaseException):
+            failed += 1
+            text = one_line(outcome)
+            _say(f"svpseg: {text}" if str(path) in text else f"svpseg: {path}: {text}")
+            continue
+        if outcome.skipped:
+            print(f"[{i}/{total}] {path}: done before, {outcome.labels}", flush=True)
+            continue
+        print(
+            f"[{i}/{total}] {path}: {_plural(outcome.objects, 'object')}, "
+            f"{outcome.seconds:.1f} s on {outcome.device}, {outcome.labels}",
+            flush=True,
+        )
+        for note in outcome.notes:
+            _say(f"svpseg: {path}: {note}")
+    if failed:
+        _say(f"svpseg: {failed} of {_plural(total, 'image')} failed, the rest is done")
+    return 1 if failed else 0
+
+
+def _prompts_from_options(
+    file: Path | None,
+    images: list[Path] | None,
+    labels: list[Path] | None,
+    boxes: list[tuple[int, int]] | None,
+    size: int,
+) -> PromptSet:
+    if (file is None) == (not images):
+        raise typer.BadParameter(
+            "say what to find: --prompts FILE, or --prompt-image I --prompt-labels L "
+            "--box Y X"
+        )
+    if file is not None:
+        from .io.prompts import load_prompts
+
+        return load_prompts(file).usable()
+    return PromptSet(_cut_prompts(images or [], labels, boxes, size)).usable()
+
+
+def _cut_prompts(
+    images: list[Path],
+    labels: list[Path] | None,
+    boxes: list[tuple[int, int]] | None,
+    size: int,
+    *,
+    negative: bool = False,
+    axes: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    names: list[str] | None = None,
+) -> list[Prompt]:
+    masks: Sequence[Path | None] = labels or ([None] * len(images) if negative else [])
+    if not len(images) == len(masks) == len(boxes or []):
+        raise typer.BadParameter(
+            f"each prompt needs an image, labels and a box, got {len(images)} images, "
+            f"{len(labels or [])} labels and {len(boxes or [])} boxes"
+        )
+    if names and len(names) != len(images):
+        raise typer.BadParameter(
+            f"got {len(names)} names for {_plural(len(images), 'prompt')}"
+        )
+    names = names or [f"{path.stem} {i}" for i, path in enumerate(images, 1)]
+    cuts = zip(images, masks, boxes or [], names, strict=True)
+    return [
+        api.prompt_from_files(
+            image, mask, box, size, axes=axes, channels=channels, negative=negative,
+            name=name,
+        )
+        for image, mask, box, name in cuts
+    ]
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """Return the files, and the images inside each folder, each once."""
+    files: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = [p for p in sorted(path.iterdir())
+                      if p.suffix.lower() in IMAGE_SUFFIXES]
+            if not inside:
+                raise typer.BadParameter(f"the folder {path} holds no image")
+            files.update(dict.fromkeys(inside))
+        else:
+            files[path] = None
+    return list(files)
+
+
+def _refuse_collisions(files: list[Path], out: Path) -> None:
+    targets: dict[Path, Path] = {}
+    for path in files:
+        target = api.labels_path(path, out)
+        if target in targets:
+            raise typer.BadParameter(
+                f"{targets[target]} and {path} would both become {target}: "
+                "run them into separate folders"
+            )
+        targets[target] = path
+
+
+def _check_settings(settings: dict[str, Any]) -> None:
+    try:
+        api.split_settings(settings)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _channels(text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in _words(text))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"channels are numbers such as 0 or 0,2, got {text!r}"
+        ) from error
+
+
+def _words(text: str | None) -> list[str]:
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def _option(setting: Field[Any]) -> inspect.Parameter:
+    """Return a command's parameter for a setting; limits are checked by typer."""
+    meta, kind = setting.metadata, type(setting.default)
+    text = meta["help"]
+    if meta["choices"]:
+        text += f": {', '.join(meta['choices'])}"
+    if meta["unit"]:
+        text += f" ({meta['unit']})"
+    name = setting.name.replace("_", "-")
+    flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+    limits = {} if kind is bool else {"min": meta["low"], "max": meta["high"]}
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=typer.Option(setting.default, flag, help=text, **limits),
+        annotation=kind,
+    )
+
+
+def _prompt_row(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "name": prompt.name, "negative": prompt.is_negative,
+        "objects": prompt.n_objects, "channels": prompt.n_channels, "rgb": prompt.rgb,
+        "box": {"y": prompt.box.y, "x": prompt.box.x, "size": prompt.box.size},
+        "source": prompt.source, "enabled": prompt.enabled,
+        "pixel_size": prompt.pixel_size, "unit": prompt.unit,
+    }
+
+
+def _card_row(card: ModelCard) -> dict[str, Any]:
+    return {**card.to_dict(), "path": card.path}
+
+
+def _progress_line(name: str) -> Callable[..., None]:
+    """Return a callable that rewrites one line of a terminal, and is silent else."""
+
+    def show(done: int, total: int, message: str = "") -> None:
+        if sys.stderr.isatty():
+            text = f"{name}: {done}/{total} {message}"[:79]
+            sys.stderr.write(f"\r{text:<79}")
+            sys.stderr.flush()
+
+    return show
+
+
+def _end_line() -> None:
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r{'':<79}\r")
+
+
+def _stop_cleanly_when_terminated() -> None:
+    """Let a polite kill unwind, so that half-written temporary files go too."""
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    except ValueError:  # not in the main thread: somebody else is in charge
+        return
+
+
+def _raise_for_debugging(error: BaseException) -> None:
+    if os.environ.get(DEBUG):
+        raise error
+
+
+def _plural(n: int, word: str) -> str:
+    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

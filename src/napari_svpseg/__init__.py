@@ -7,26 +7,56 @@ torch nor Qt.
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from . import models
+
+if TYPE_CHECKING:
+    from .core.card import ModelCard
 
 _PUBLIC = {
     "Box": "core.geometry",
+    "ImageError": "core.image",
+    "Maps": "core.result",
+    "PostprocessSettings": "core.settings",
     "Prompt": "core.prompt",
-    "PromptSet": "core.prompt",
     "PromptError": "core.prompt",
+    "PromptSet": "core.prompt",
     "Recipe": "core.result",
     "Result": "core.result",
-    "segment": "api",
-    "models": "api",
+    "SegmentSettings": "core.settings",
     "load_model": "api",
     "load_prompts": "io.prompts",
+    "postprocess": "api",
     "save_prompts": "io.prompts",
+    "segment": "api",
+    "segment_file": "api",
 }
 
-__all__ = sorted(_PUBLIC)  # noqa: PLE0605
+__all__ = ["models", *sorted(_PUBLIC)]
+
+
+class _ListedModels(ModuleType):
+    """The sub-package of networks; called, it lists the installed models.
+
+    Both are called ``models``, and Python lets a sub-package take its name in the
+    package: so it is the sub-package that answers ``svpseg.models()``.
+    """
+
+    def __call__(self) -> list[ModelCard]:
+        cards: list[ModelCard] = import_module(f"{__name__}.api").models()
+        return cards
+
+
+models.__class__ = _ListedModels
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("napari-svpseg")
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)

@@ -1,0 +1,83 @@
+# make demo    the main job on real data in napari (DEMO=headless: on a virtual display)
+# make test    all tests
+# make lint    style, types and import contracts
+# make bench   speed and memory; make bench-quality DATA="folder folder": accuracy
+#
+# Everything is installed into .venv, in the tested versions of constraints.txt.
+
+PYTHON ?= python3
+DEMO ?=
+OUTPUT ?= demo-output
+DATA ?=
+MODELS ?= svp,svp-attention,panet,forest
+
+ifeq ($(OS),Windows_NT)
+BIN := .venv/Scripts
+else
+BIN := .venv/bin
+endif
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
+STAMPS := .venv/.stamps
+PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
+
+export DEMO PYTHON
+
+.PHONY: demo test lint bench bench-quality dist clean
+.DEFAULT_GOAL := test
+
+demo: $(STAMPS)/app $(STAMPS)/nuclei
+	$(PY) -m napari_svpseg.cli demo --output $(OUTPUT)
+
+test: $(STAMPS)/dev
+	$(PY) -m pytest
+
+lint: $(STAMPS)/dev
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMPS)/dev
+	set -e; for file in benchmarks/bench_*.py; do $(PY) $$file; done
+
+bench-quality: $(STAMPS)/dev
+	$(if $(DATA),,$(error Name the data folders: make bench-quality DATA="a b"))
+	$(BIN)/svpseg benchmark $(DATA) --models $(MODELS) --json bench-output/oneshot.json
+
+dist: $(STAMPS)/dev
+	$(PY) -m build --no-isolation
+
+clean:
+	rm -rf build dist demo-output bench-output .pytest_cache .mypy_cache .ruff_cache
+
+# ------------------------------------------------------------------ installing
+$(STAMPS)/venv:
+	sh scripts/system_packages.sh
+	@$(PYTHON) -c "import sys; sys.exit((sys.version_info < (3, 11)) and \"Python 3.11 or newer is needed: make PYTHON=/path/to/python3.12\")"
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip --disable-pip-version-check install --quiet --upgrade pip
+	mkdir -p $(STAMPS)
+	touch $@
+
+# torch by itself: whatever build of this version the machine offers will serve
+$(STAMPS)/torch: $(STAMPS)/venv constraints.txt
+	@echo "Installing PyTorch (large; once)"
+	$(PIP) torch==2.13.0
+	touch $@
+
+$(STAMPS)/app: $(STAMPS)/torch $(PACKAGE_FILES)
+	@echo "Installing napari-svpseg and napari"
+	$(PIP) hatchling editables
+	$(PIP) --no-build-isolation -e ".[all]"
+	touch $@
+
+$(STAMPS)/dev: $(STAMPS)/app
+	@echo "Installing what the tests need"
+	$(PIP) --no-build-isolation -e ".[dev]"
+	touch $@
+
+# the package is never imported: it ships a real picture of nuclei with labels
+$(STAMPS)/nuclei: $(STAMPS)/venv constraints.txt
+	$(PIP) --no-deps --only-binary :all: stardist || \
+		echo "No picture of nuclei for this Python: the demo shows the other one."
+	touch $@

@@ -252,8 +252,7 @@ def test_unet_trained_on_the_prompt(cells: Path) -> None:
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
 
 
-def test_our_models_take_part(cells: Path, tmp_path: Path) -> None:
-    from napari_svpseg.engine.predict import predict  # noqa: F401
+def test_our_models_take_part(cells: Path) -> None:
     from napari_svpseg.models.base import ModelConfig, build
 
     rival = benchmark.ModelContestant(build(ModelConfig("panet", {"width": 8})), "cpu")

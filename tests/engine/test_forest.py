@@ -60,14 +60,13 @@ def test_forest_finds_the_discs_of_another_picture(prompt: Prompt) -> None:
         pixel_features(normalise(image, intensity_range(image)))
     )
     assert found.dtype == np.float32
-    assert 0 <= found.min() and found.max() <= 1
+    assert found.min() >= 0 and found.max() <= 1
     mask = found > 0.5
     overlap = 2 * (mask & (truth > 0)).sum() / (mask.sum() + (truth > 0).sum())
     assert overlap > 0.9
     # what it found depends on the prompt: the mask turned inside out finds the rest
-    inverse = Prompt(
-        prompt.image, (prompt.mask == 0).astype(np.int32), prompt.intensities, prompt.box
-    )
+    outside = (prompt.mask == 0).astype(np.int32)
+    inverse = Prompt(prompt.image, outside, prompt.intensities, prompt.box)
     rest = PixelForest.fit([inverse]).foreground(
         pixel_features(normalise(image, intensity_range(image)))
     )

@@ -102,7 +102,9 @@ Answer = Callable[[Query], np.ndarray]
 class Rival(Protocol):
     """Fits one prompt; what it returns segments any query."""
 
-    def fit(self, prompt: Prompt) -> Answer: ...
+    def fit(self, prompt: Prompt) -> Answer:
+        """Return what segments queries like the prompt."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,276 @@
+"""From a query of any size and a set of prompts to maps, tile by tile."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..core.geometry import PROMPT_SIZE, Tile
+from ..core.image import (
+    is_net,
+    median_diameter,
+    normalise,
+    resize_image,
+    resize_labels,
+    to_three_channels,
+)
+from ..core.progress import Progress, ignore_progress
+from ..core.prompt import Prompt, PromptError, PromptSet
+from ..core.result import Maps
+from ..core.settings import SegmentSettings
+from ..models.base import IGNORE, PromptSegmenter
+from .device import Device, choose
+from .forward import Forward, evaluating
+from .tiling import (
+    Plane,
+    ScaledQuery,
+    Span,
+    checked_plane,
+    sample,
+    sampled_intensities,
+    spans,
+)
+from .trust import cycle_trust
+
+Partial = Callable[[tuple[Tile, np.ndarray]], None]
+"""Receives a finished tile and its foreground as (H, W) uint8, 255 = certain."""
+
+OBJECT_RANGE = (10.0, 40.0)
+"""Object diameters, in network pixels, that a network is assumed to know."""
+
+MAX_FACTOR = 2.0
+"""Most that objects are enlarged or reduced beyond the box's own scale."""
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What a network says of one query plane.
+
+    Parameters
+    ----------
+    maps : Maps
+        At the query's full size.
+    trust : float
+        In [0, 1], NaN where it was not asked for.
+    notes : tuple of str
+        What was done differently from what was asked.
+    scale : float
+        Factor by which the query was resampled for the network.
+    intensities : (C, 2) float array
+        Percentiles that were used for the query.
+    device : str
+        Where it ran, and why.
+    """
+
+    maps: Maps
+    trust: float
+    notes: tuple[str, ...]
+    scale: float
+    intensities: np.ndarray
+    device: str = "cpu"
+
+
+def predict(
+    plane: Plane,
+    prompts: PromptSet,
+    network: PromptSegmenter,
+    device: Device | torch.device | str | None = None,
+    settings: SegmentSettings | None = None,
+    intensities: np.ndarray | None = None,
+    *,
+    on_progress: Progress = ignore_progress,
+    on_partial: Partial | None = None,
+) -> Prediction:
+    """Return the maps of one query plane.
+
+    Memory is bounded by the tile and the maps: a plane that is only sliced (dask, zarr)
+    is read tile by tile.
+
+    Parameters
+    ----------
+    plane : (Y, X, C) array, or anything sliced like one
+        Raw intensities, any real dtype, from 1 x 1 pixel; as many channels as the
+        prompts.
+    prompts : PromptSet
+        Those that are enabled are used.
+    network : PromptSegmenter
+        Is moved to the device.
+    device : Device or str, optional
+        By default what ``settings.device`` says.
+    settings : SegmentSettings, optional
+    intensities : (C, 2) array, optional
+        Percentiles of the whole query image when ``plane`` is a part of it.
+    on_progress : callable
+        ``(done, total, message)``, called after each tile; may raise `Cancelled`.
+    on_partial : callable, optional
+        Receives ``(tile, foreground)`` for each tile, to be shown while the rest runs.
+
+    Returns
+    -------
+    Prediction
+
+    Raises
+    ------
+    ImageError, PromptError
+        If the query or the prompts cannot be used.
+    """
+    settings = settings or SegmentSettings()
+    device = choose(settings.device if device is None else device)
+    prompts = prompts.usable()
+    checked_plane(plane)
+    if plane.shape[2] != prompts[0].n_channels:
+        raise PromptError(
+            f"The query has {plane.shape[2]} channel(s), the prompts have "
+            f"{prompts[0].n_channels}: choose the same channels for both."
+        )
+    if intensities is None:
+        intensities = sampled_intensities(plane)
+    intensities = np.asarray(intensities, np.float64).reshape(-1, 2)
+    scale = network_scale(prompts, network, resize=settings.scale_objects)
+    query = ScaledQuery(plane, intensities, scale)
+    images, masks = prompt_tensors(prompts, scale)
+    radius, stride = network.overlap, getattr(network, "stride", 16)
+    forward = Forward(
+        network, device, batch=settings.batch, overlap=settings.overlap,
+        radius=radius, stride=stride,
+    )
+    with evaluating(network, device):
+        code = forward.encode(images, masks)
+        side = _tile_side(query.network_shape, settings.tile, device)
+        y_spans, x_spans = (
+            spans(n, scale, side, settings.overlap, radius, stride)
+            for n in query.shape
+        )
+        maps = _all_tiles(
+            query, y_spans, x_spans, lambda pieces: forward(pieces, code),
+            forward.batch, on_progress, on_partial,
+        )
+        named = dict(zip(forward.names, maps, strict=True))
+        trust = math.nan
+        if settings.trust:
+            positive = [i for i, p in enumerate(prompts) if not p.is_negative]
+            trust = cycle_trust(
+                query, named, forward, images[:, positive], masks[:, positive]
+            )
+    notes = [device.reason] if device.is_fallback else []
+    return Prediction(
+        maps=Maps(named["foreground"], named.get("distance"), named.get("boundary")),
+        trust=trust,
+        notes=(*notes, *forward.notes),
+        scale=scale,
+        intensities=intensities,
+        device=str(device),
+    )
+
+
+def network_scale(
+    prompts: PromptSet, network: PromptSegmenter, *, resize: bool = True
+) -> float:
+    """Return network pixels per query pixel.
+
+    The boxes' own scale (64 / side, geometric mean of the positive prompts), times a
+    factor that brings the median object into the range of diameters the network knows
+    (its ``object_range``). The factor is 1 for net-like masks, stays within 1/2 to 2
+    and never makes the query more than four times as large.
+    """
+    positive = [p for p in prompts if not p.is_negative]
+    scale = math.exp(float(np.mean([math.log(p.box.scale) for p in positive])))
+    if not resize or any(is_net(p.mask) for p in positive):
+        return scale
+    diameters = [median_diameter(p.mask) * scale / p.box.scale for p in positive]
+    diameter = float(np.median(diameters))
+    low, high = getattr(network, "object_range", OBJECT_RANGE)
+    factor = float(np.clip(diameter, low, high)) / diameter
+    factor = float(np.clip(factor, 1 / MAX_FACTOR, MAX_FACTOR))
+    return scale * min(factor, max(1.0, 2 / scale))
+
+
+def prompt_tensors(prompts: PromptSet, scale: float) -> tuple[Tensor, Tensor]:
+    """Return prompts at one scale, each with its own intensities, as tensors.
+
+    Returns
+    -------
+    images : (1, K, 3, h, w) float32 tensor
+    masks : (1, K, h, w) int64 tensor
+        Ids; -1 where a prompt is smaller than the largest.
+    """
+    at_scale = [_at_scale(p, scale) for p in prompts]
+    side = max(len(mask) for _, mask in at_scale)
+    images, masks = [], []
+    for image, mask in at_scale:
+        pad = (0, side - len(mask))
+        images.append(np.pad(image, (pad, pad, (0, 0)), mode="edge"))
+        masks.append(np.pad(mask, (pad, pad), constant_values=IGNORE))
+    stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    return stacked[None], torch.from_numpy(np.stack(masks).astype(np.int64))[None]
+
+
+def _at_scale(prompt: Prompt, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    side = max(16, round(PROMPT_SIZE * scale / prompt.box.scale))
+    image = to_three_channels(normalise(prompt.image, prompt.intensities))
+    return resize_image(image, (side, side)), resize_labels(prompt.mask, (side, side))
+
+
+def _tile_side(shape: tuple[int, ...], tile: int, device: Device) -> int:
+    """Return the tile to use: on a CPU one that is a half larger if that suffices."""
+    largest = tile * 3 // 2
+    return largest if device.type == "cpu" and max(shape) <= largest else tile
+
+
+def _all_tiles(
+    query: ScaledQuery,
+    y_spans: list[Span],
+    x_spans: list[Span],
+    forward: Callable[[Tensor], Tensor],
+    batch: int,
+    on_progress: Progress,
+    on_partial: Partial | None,
+) -> np.ndarray:
+    """Return the blended maps (M, Y, X) of all tiles."""
+    maps: np.ndarray | None = None
+    cuts = list(product(y_spans, x_spans))
+    on_progress(0, len(cuts), "Segmenting")
+    for start in range(0, len(cuts), batch):
+        some = cuts[start : start + batch]
+        pieces = torch.stack(
+            [query.read((y.start, y.stop), (x.start, x.stop)) for y, x in some]
+        ).contiguous(memory_format=torch.channels_last)
+        for (y, x), piece in zip(some, forward(pieces), strict=True):
+            part = _to_query(piece, y, x, query.scale)
+            if maps is None:
+                maps = np.zeros((len(part), *query.shape), np.float32)
+            maps[:, y.first : y.last, x.first : x.last] += part * np.outer(
+                y.weights, x.weights
+            )
+            if on_partial is not None:
+                on_partial(_preview(part[0], y, x))
+        on_progress(start + len(some), len(cuts), "Segmenting")
+    assert maps is not None
+    return maps
+
+
+def _to_query(piece: Tensor, y: Span, x: Span, scale: float) -> np.ndarray:
+    """Return the maps of a tile at the pixels of the query, (M, rows, columns)."""
+    rows, columns = (
+        (np.arange(s.first, s.last) + 0.5) * scale - 0.5 - s.start for s in (y, x)
+    )
+    return sample(piece, rows, columns).numpy()
+
+
+def _preview(foreground: np.ndarray, y: Span, x: Span) -> tuple[Tile, np.ndarray]:
+    """Return the part of a tile that counts most there, as uint8."""
+    rows, columns = (np.flatnonzero(s.weights >= 0.5) for s in (y, x))
+    if not rows.size or not columns.size:
+        rows, columns = np.arange(len(y.weights)), np.arange(len(x.weights))
+    tile = Tile(
+        int(y.first + rows[0]), int(y.first + rows[-1] + 1),
+        int(x.first + columns[0]), int(x.first + columns[-1] + 1),
+    )
+    inside = foreground[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return tile, np.round(inside * 255).astype(np.uint8)

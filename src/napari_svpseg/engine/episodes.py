@@ -126,12 +126,12 @@ class TaskList:
 class SyntheticTasks:
     """Draws tasks from ``n_scenes`` drawn scenes.
 
-    The latest ``keep`` scenes are kept in memory, as drawing takes longer than cutting.
+    They stay in memory (0.7 MB each), as drawing takes longer than cutting.
     """
 
-    def __init__(self, n_scenes: int, seed: int = 0, keep: int = 1200) -> None:
+    def __init__(self, n_scenes: int, seed: int = 0) -> None:
         self.n_scenes, self.seed = n_scenes, seed
-        self._scene = lru_cache(maxsize=keep)(self._draw)
+        self._scene = lru_cache(maxsize=n_scenes)(self._draw)
 
     def _draw(self, number: int) -> list[Task]:
         scene = draw_scene(self.seed * 1_000_003 + number)

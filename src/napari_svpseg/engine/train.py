@@ -150,12 +150,14 @@ class Trainer:
         try:
             for batch in self._batches(episodes(self.step)):
                 for name, value in self._train_step(batch).items():
+                    if not math.isfinite(value):
+                        continue
                     running[name] = 0.95 * running.get(name, value) + 0.05 * value
                 if self.step % self.settings.validate_every == 0:
                     self._record(running, validation, time.monotonic() - started)
                 now = time.monotonic()
                 on_progress(
-                    self.step, self.settings.steps, f"loss {running['total']:.3f}"
+                    self.step, self.settings.steps, f"loss {running.get('total', math.nan):.3f}"
                 )
                 if now - saved > checkpoint_seconds:
                     self.save()

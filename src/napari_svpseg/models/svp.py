@@ -203,7 +203,7 @@ class EvidenceSegmenter(PromptSegmenter):
             if self.use["ridge"]:
                 answer["evidence_ridge"] = upsample(ridge[:, :1])[..., :height, :width]
             if self.use["attention"]:
-                p = context[:, :1].clamp(1e-3, 1 - 1e-3)
+                p = context[:, :1].float().clamp(0.01, 0.99)
                 answer["evidence_attention"] = upsample(p.logit(), 4)[
                     ..., :height, :width
                 ]

@@ -1,0 +1,215 @@
+"""From maps to objects, and from objects to the maps a network learns."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+from skimage.measure import label as connected_components
+from skimage.morphology import reconstruction
+from skimage.segmentation import watershed
+
+from .result import Maps
+from .settings import PostprocessSettings
+
+Array = np.ndarray
+
+
+def targets(labels: Array) -> tuple[Array, Array, Array]:
+    """Return what a network is asked to say of each pixel.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+        Object ids; 0 is background.
+
+    Returns
+    -------
+    foreground : (Y, X) float32 array
+        1 inside objects.
+    distance : (Y, X) float32 array
+        Depth inside the object divided by its greatest depth: small at the border, 1 in
+        the middle, 0 outside.
+    boundary : (Y, X) float32 array
+        1 within a pixel of an object's outline.
+    """
+    foreground = labels > 0
+    if not foreground.any():
+        empty = np.zeros(labels.shape, np.float32)
+        return empty, empty.copy(), empty.copy()
+    outline = foreground & _differs_from_neighbour(labels)
+    depth = _depth(foreground & ~outline) + 0.5 * outline
+    deepest = ndimage.maximum(depth, labels, np.arange(int(labels.max()) + 1))
+    deepest = np.maximum(np.asarray(deepest), 1e-3)
+    distance = np.where(foreground, depth / deepest[labels], 0)
+    boundary = ndimage.binary_dilation(outline)
+    return (
+        foreground.astype(np.float32),
+        distance.astype(np.float32),
+        boundary.astype(np.float32),
+    )
+
+
+def _differs_from_neighbour(labels: Array) -> Array:
+    """Return True where one of the 4 neighbours has another id."""
+    differs = np.zeros(labels.shape, bool)
+    down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    differs[1:] |= down
+    differs[:-1] |= down
+    differs[:, 1:] |= right
+    differs[:, :-1] |= right
+    return differs
+
+
+def _depth(mask: Array) -> Array:
+    """Return the distance to the nearest False pixel; outside the image is False."""
+    return np.asarray(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1])
+
+
+def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
+    """Return labelled objects.
+
+    The foreground is cut at the threshold. To split touching objects, the middle of each
+    object is sought in the distance map (or, without one, in the depth of the mask), and
+    a watershed from the middles shares out the foreground. Where a mask is a thin net,
+    such as membranes, there are no middles apart, so it stays in a few pieces.
+
+    Parameters
+    ----------
+    maps : Maps
+    settings : PostprocessSettings
+
+    Returns
+    -------
+    (Y, X) uint32 array
+        Consecutive ids from 1, or 0 and 1 for semantic output.
+    """
+    mask = maps.foreground >= settings.threshold
+    if settings.output == "semantic":
+        return _semantic(mask, settings)
+    if not mask.any():
+        return np.zeros(mask.shape, np.uint32)
+    labels = (
+        _split(mask, maps, settings.split_strength)
+        if settings.split
+        else connected_components(mask, connectivity=1)
+    )
+    if settings.fill_holes:
+        labels = fill_object_holes(labels)
+    return remove_small(labels, settings.min_area)
+
+
+def _semantic(mask: Array, settings: PostprocessSettings) -> Array:
+    if settings.fill_holes:
+        mask = ndimage.binary_fill_holes(mask)
+    pieces = remove_small(connected_components(mask, connectivity=1), settings.min_area)
+    return (pieces > 0).astype(np.uint32)
+
+
+def _split(mask: Array, maps: Maps, strength: float) -> Array:
+    """Return the mask's pieces, each touching group shared out among its middles."""
+    if maps.distance is not None:
+        height = np.where(mask, maps.distance, 0).astype(np.float32)
+        if maps.boundary is not None:
+            height = height * (1 - 0.5 * maps.boundary * mask)
+        height = ndimage.gaussian_filter(height, 1.0)
+        drop = 0.30 * (1 - strength) + 0.03
+    else:
+        depth = ndimage.gaussian_filter(_depth(mask), 1.0)
+        pieces = connected_components(mask, connectivity=1)
+        deepest = np.asarray(
+            ndimage.maximum(depth, pieces, np.arange(int(pieces.max()) + 1))
+        )
+        deepest[0] = 1
+        height = np.where(mask, depth / np.maximum(deepest[pieces], 1.0), 0)
+        height = height.astype(np.float32)
+        drop = 0.36 * (1 - strength) + 0.06
+    seeds = _peaks(height, mask, drop)
+    return np.asarray(watershed(-height, seeds, mask=mask))
+
+
+def _peaks(height: Array, mask: Array, drop: float) -> Array:
+    """Return labelled tops that rise by more than ``drop`` over the pass to a higher one.
+
+    Every connected piece of the mask holds at least one.
+    """
+    lowered = reconstruction(height - drop, height, method="dilation")
+    tops = (height - lowered >= drop - 1e-6) & mask
+    seeds = connected_components(tops, connectivity=2)
+    pieces = connected_components(mask, connectivity=1)
+    has_seed = np.zeros(int(pieces.max()) + 1, bool)
+    has_seed[np.unique(pieces[seeds > 0])] = True
+    bare = np.where(has_seed[pieces], 0, pieces)
+    return np.where(bare > 0, bare + int(seeds.max()), seeds)
+
+
+def fill_object_holes(labels: Array) -> Array:
+    """Return labels whose objects have no holes; a hole that holds another object stays.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+    """
+    background = connected_components(labels == 0, connectivity=1)
+    n = int(background.max())
+    edge = np.zeros(n + 1, bool)
+    for side in (background[0], background[-1], background[:, 0], background[:, -1]):
+        edge[side] = True
+    edge[0] = True
+    if edge.all():
+        return labels
+    # a hole belongs to an object that is its only neighbour
+    low = np.full(n + 1, np.iinfo(np.int64).max)
+    high = np.zeros(n + 1, np.int64)
+    pairs = (
+        (background[1:], labels[:-1]), (background[:-1], labels[1:]),
+        (background[:, 1:], labels[:, :-1]), (background[:, :-1], labels[:, 1:]),
+    )
+    for hole, owner in pairs:
+        touching = (hole > 0) & (owner > 0)
+        np.minimum.at(low, hole[touching], owner[touching])
+        np.maximum.at(high, hole[touching], owner[touching])
+    owners = np.where(~edge & (low == high), high, 0)
+    return np.where(labels == 0, owners[background], labels)
+
+
+def remove_small(labels: Array, min_area: int) -> Array:
+    """Return labels without objects under ``min_area`` pixels, ids 1, 2, 3, ... uint32."""
+    areas = np.bincount(labels.ravel())
+    keep = areas >= max(min_area, 1)
+    keep[0] = False
+    new = np.zeros(len(areas), np.uint32)
+    new[keep] = np.arange(1, int(keep.sum()) + 1, dtype=np.uint32)
+    return new[labels]
+
+
+def protect(new: Array, old: Array, kept_ids: Array | list[int]) -> Array:
+    """Return ``new`` with objects of ``old`` left exactly as they are.
+
+    Parameters
+    ----------
+    new : (Y, X) int array
+        A fresh result. Its objects give way where they overlap kept ones.
+    old : (Y, X) int array
+        The labels on display.
+    kept_ids : sequence of int
+        Ids of ``old`` that the user painted or accepted; they keep id and pixels.
+
+    Returns
+    -------
+    (Y, X) uint32 array
+        New objects get ids above those in use; those mostly covered by a kept object
+        are dropped rather than left as slivers.
+    """
+    if new.shape != old.shape:
+        raise ValueError(f"labels differ in shape: {new.shape} and {old.shape}")
+    kept = np.isin(old, np.asarray(list(kept_ids))) & (old > 0)
+    total = np.bincount(new.ravel())
+    covered = np.bincount(new[kept].ravel(), minlength=len(total))
+    lost = covered > 0.5 * total
+    lost[0] = True
+    fresh = np.where(kept | lost[new], 0, new)
+    first = int(old[kept].max(initial=0)) + 1
+    values, inverse = np.unique(fresh, return_inverse=True)
+    renumbered = np.where(values > 0, first + np.arange(len(values)) - (values[0] == 0), 0)
+    fresh = renumbered[inverse.reshape(fresh.shape)]
+    return np.where(kept, old, fresh).astype(np.uint32)

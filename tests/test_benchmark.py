@@ -252,6 +252,27 @@ def test_unet_trained_on_the_prompt(cells: Path) -> None:
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
 
 
+def test_unet_trained_on_the_other_pictures(cells: Path) -> None:
+    from napari_svpseg.engine.rivals import FullUNetRival
+
+    (task,) = benchmark.plan([cells], prompts=1, max_queries=1)
+    prompt, query = task.prompt(task.draws[0]), task.query(task.queries[0])
+    seen: list[str] = []
+
+    def picture(name: str) -> Query:
+        seen.append(name)
+        return task.query(name)
+
+    rival = FullUNetRival(steps=80, batch=4, width=8)
+    labels = rival.for_pictures(task.dataset.ids, picture).fit(prompt)(query)
+    assert seen and query.name not in seen
+    assert query.truth is not None
+    found, truth = labels > 0, query.truth > 0
+    assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
+    with pytest.raises(ValueError, match="other pictures"):
+        rival.fit(prompt)
+
+
 def test_our_models_take_part(cells: Path) -> None:
     from napari_svpseg.models.base import ModelConfig, build
 

@@ -29,6 +29,7 @@ from .engine.memory import PeakMemory
 from .engine.rivals import (
     Answer,
     ForestRival,
+    FullUNetRival,
     OtsuRival,
     PromptUNetRival,
     Query,
@@ -43,12 +44,14 @@ log = logging.getLogger(__name__)
 N_PROMPTS = 5
 MAX_QUERIES = 12
 MAX_LOOKED_AT = 20
+WINDOW_BOXES = 4
+"""Side of what a contact sheet shows of a query, in boxes."""
 PROTOCOL = 1
 OBJECTS = "objects"
 """Name of the only class of an instance data set."""
 
-RIVALS = ("forest", "forest-best", "otsu", "unet-prompt")
-UPPER_BOUNDS = ("forest-best",)
+RIVALS = ("forest", "forest-best", "otsu", "unet-prompt", "unet-full")
+UPPER_BOUNDS = ("forest-best", "unet-full")
 
 
 class BenchmarkError(ValueError):
@@ -300,8 +303,7 @@ def contestant(
     Parameters
     ----------
     name : str
-        A rival (``forest``, ``forest-best``, ``otsu``, ``unet-prompt``), a built-in
-        model, or a model folder.
+        One of `RIVALS`, a built-in model, or a model folder.
     device : str
     seed : int
         Of the rivals' fits.
@@ -314,6 +316,8 @@ def contestant(
         return OtsuRival(), ""
     if name == "unet-prompt":
         return PromptUNetRival(seed, device=_torch_device(device)), ""
+    if name == "unet-full":
+        return FullUNetRival(seed, device=_torch_device(device)), ""
     from .io.store import load_model
 
     model = load_model(name)
@@ -404,10 +408,11 @@ def save_report(report: dict[str, Any], path: Path | str) -> None:
 def _run_task(
     task: Task, contestants: dict[str, tuple[Rival, str]], journal: _Journal
 ) -> Iterator[dict[str, Any]]:
+    rivals = {name: _for_task(rival, task) for name, (rival, _) in contestants.items()}
     fitted: dict[tuple[str, int], tuple[Answer, float]] = {}
     query: Query | None = None
     for image, number in task.pairs():
-        for name, (rival, _) in contestants.items():
+        for name, rival in rivals.items():
             record = journal.find(task.dataset.name, task.name, name, number, image)
             if record is None:
                 if (name, number) not in fitted:
@@ -422,6 +427,12 @@ def _run_task(
             yield record
 
 
+def _for_task(rival: Rival, task: Task) -> Rival:
+    if isinstance(rival, FullUNetRival):
+        return rival.for_pictures(task.dataset.ids, task.query)
+    return rival
+
+
 def _score(
     task: Task, model: str, draw: int, query: Query, answer: Answer, fit_s: float
 ) -> dict[str, Any]:
@@ -431,9 +442,7 @@ def _score(
         labels = answer(query)
         seconds = time.perf_counter() - start
     seconds += fit_s + query.take_reused_seconds()
-    truth, ignore = query.truth, query.ignore
-    if truth is None:
-        raise BenchmarkError(f"{query.name}: no labels to score with")
+    truth, ignore = task.truth(query.name), query.ignore
     match = match_instances(labels, truth, 0.5, ignore) if task.has_objects else None
     return {
         "dataset": task.dataset.name, "class": task.name, "model": model, "draw": draw,
@@ -544,16 +553,29 @@ def contact_sheet(
 def _squares(task: Task, rivals: dict[str, Rival], side: int) -> list[np.ndarray]:
     pairs = [pair for pair in task.pairs() if pair[1] == 0]
     prompt, query = task.prompt(task.draws[0]), task.query(pairs[len(pairs) // 2][0])
-    plane = _shown(query.plane, intensity_range(query.plane))
+    truth = task.truth(query.name)
+    answers = [_for_task(rival, task).fit(prompt)(query) for rival in rivals.values()]
+    window = _window(truth, WINDOW_BOXES * task.rule.size)
+    plane = _shown(query.plane, intensity_range(query.plane))[window]
     return [
         outlined(_shown(prompt.image, prompt.intensities), prompt.mask, side),
         outlined(plane, None, side),
-        outlined(plane, query.truth, side, colour=1),
-        *(
-            outlined(plane, rival.fit(prompt)(query), side)
-            for rival in rivals.values()
-        ),
+        outlined(plane, truth[window], side, colour=1),
+        *(outlined(plane, labels[window], side) for labels in answers),
     ]
+
+
+def _window(truth: np.ndarray, side: int) -> tuple[slice, slice]:
+    """Return a window of at most ``side`` pixels around the middle of what is true."""
+    middle = np.median(np.argwhere(truth), axis=0)
+    y, x = (
+        slice(max(0, start), max(0, start) + side)
+        for start in (
+            min(int(m) - side // 2, n - side)
+            for m, n in zip(middle, truth.shape, strict=True)
+        )
+    )
+    return y, x
 
 
 def _shown(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:

@@ -7,20 +7,20 @@ at its full size, as our models do.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from scipy import ndimage
 from skimage.filters import threshold_otsu
 
-from ..core.image import intensity_range, normalise, resize_image
+from ..core.geometry import PROMPT_SIZE
+from ..core.image import intensity_range, normalise, resize_image, resize_labels
 from ..core.metrics import dice
 from ..core.prompt import Prompt
 from .forest import (
     PixelForest,
-    Splitting,
     best_splitting,
     pixel_features,
     split_objects,
@@ -181,30 +181,91 @@ class PromptUNetRival:
 
     def fit(self, prompt: Prompt) -> Answer:
         """Train the network on the prompt."""
-        import torch
-
         image = normalise(prompt.image, prompt.intensities)
         network = train_unet(
             [(image, prompt.mask > 0)], seed=self.seed, steps=self.steps,
             batch=self.batch, width=self.width, device=self.device,
         )
 
-        def foreground(scaled: np.ndarray) -> np.ndarray:
-            tensor = torch.from_numpy(scaled).permute(2, 0, 1)[None].to(self.device)
-            with torch.no_grad():
-                return np.asarray(
-                    network(tensor)[0, 0].sigmoid().float().cpu().numpy(), np.float32
-                )
-
-        way: Splitting = best_splitting(
-            foreground(image) > 0.5, prompt.mask, splitting_grid(prompt.mask)
-        )[0]
+        seen = unet_foreground(network, image, self.device) > 0.5
+        way, _ = best_splitting(seen, prompt.mask, splitting_grid(prompt.mask))
 
         def answer(query: Query) -> np.ndarray:
-            mask = query.full_size(foreground(query.scaled)) > 0.5
-            return split_objects(mask, way, 1 / query.scale)
+            mask = unet_foreground(network, query.scaled, self.device)
+            return split_objects(query.full_size(mask) > 0.5, way, 1 / query.scale)
 
         return answer
+
+
+@dataclass(frozen=True)
+class FullUNetRival:
+    """An upper bound: a small U-Net trained on the full labels of other pictures.
+
+    The pictures are dealt into two folds; each is segmented by the network that was
+    trained on the other fold. The prompt tells only the scale and the splitting.
+    """
+
+    seed: int = 0
+    steps: int = 1500
+    batch: int = 8
+    width: int = 16
+    device: str = "cpu"
+    names: tuple[str, ...] = ()
+    picture: Callable[[str], Query] | None = None
+    _networks: dict[int, Any] = field(default_factory=dict)
+
+    def for_pictures(
+        self, names: Sequence[str], picture: Callable[[str], Query]
+    ) -> FullUNetRival:
+        """Return the rival for one task, whose pictures ``picture`` reads by name."""
+        return replace(self, names=tuple(names), picture=picture, _networks={})
+
+    def fit(self, prompt: Prompt) -> Answer:
+        """Choose the splitting; networks are trained when first needed."""
+        if self.picture is None:
+            raise ValueError("unet-full needs the other pictures: use for_pictures")
+        picture, image = self.picture, normalise(prompt.image, prompt.intensities)
+
+        def answer(query: Query) -> np.ndarray:
+            network = self._network(self.names.index(query.name) % 2, picture)
+            seen = unet_foreground(network, image, self.device) > 0.5
+            way, _ = best_splitting(seen, prompt.mask, splitting_grid(prompt.mask))
+            mask = unet_foreground(network, query.scaled, self.device)
+            return split_objects(query.full_size(mask) > 0.5, way, 1 / query.scale)
+
+        return answer
+
+    def _network(self, fold: int, picture: Callable[[str], Query]) -> Any:
+        if fold not in self._networks:
+            others = [n for i, n in enumerate(self.names) if i % 2 != fold]
+            self._networks[fold] = train_unet(
+                [_example(picture(name)) for name in others], seed=self.seed,
+                steps=self.steps, batch=self.batch, width=self.width,
+                device=self.device,
+            )
+        return self._networks[fold]
+
+
+def _example(query: Query) -> tuple[np.ndarray, np.ndarray]:
+    """Return image and foreground at prompt scale, at least 64 x 64."""
+    if query.truth is None:
+        raise ValueError(f"{query.name}: no labels to learn from")
+    image = query.scaled
+    mask = resize_labels(query.truth > 0, (image.shape[0], image.shape[1]))
+    missing = [(0, max(0, PROMPT_SIZE - n)) for n in mask.shape]
+    return np.pad(image, (*missing, (0, 0)), mode="symmetric"), np.pad(
+        mask, missing, mode="symmetric"
+    )
+
+
+def unet_foreground(network: Any, image: np.ndarray, device: str = "cpu") -> np.ndarray:
+    """Return the (Y, X) foreground probability of a (Y, X, C) normalised image."""
+    import torch
+
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].to(device)
+    with torch.no_grad():
+        logits = network(tensor)[0, 0]
+    return np.asarray(logits.sigmoid().float().cpu().numpy(), np.float32)
 
 
 def train_unet(

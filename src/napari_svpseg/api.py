@@ -110,10 +110,9 @@ def segment(
     run, post = split_settings({**settings, "device": device, "output": output})
     prompts = as_prompt_set(prompts).usable()
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
-    if intensities is None:
-        intensities = planes.intensities()
-    loaded, where = _prepare(model, run.device)
-    job = _Job(loaded, where, prompts, run, np.asarray(intensities, np.float64))
+    if intensities is None and len(planes.indices) > 1:
+        intensities = planes.intensities()  # one range for all planes
+    job = _Job(*_prepare(model, run.device), prompts, run, intensities)
     maps, labels, predictions = _segment_planes(
         planes, job, post, on_progress or ignore_progress, on_partial
     )
@@ -431,14 +430,14 @@ class Planes:
         if rgb is None:
             rgb = prompts[0].rgb
         rgb = bool(rgb) and channels is None and n in (3, 4)
-        taken = len(channels) if channels is not None else 3 if rgb else n
-        wanted = prompts[0].n_channels
+        planes = cls(query, layout, channels, rgb)
+        taken, wanted = planes.n_channels, prompts[0].n_channels
         if taken != wanted:
             raise ImageError(
                 f"The query has {_count(taken)}, the prompts have {wanted}: choose "
                 f"{_count(wanted)} of the query, or cut prompts from an image like it."
             )
-        return cls(query, layout, channels, rgb)
+        return planes
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -446,27 +445,66 @@ class Planes:
         return tuple(int(n) for n in self.array.shape)
 
     @property
+    def n_channels(self) -> int:
+        """Number of channels that are taken."""
+        if self.channels is not None:
+            return len(self.channels)
+        at = self.axes.channel
+        return 1 if at is None else 3 if self.rgb else self.shape[at]
+
+    @property
     def indices(self) -> list[tuple[int, ...]]:
         """Index of each plane into the stack axes."""
         return list(self.axes.plane_indices(self.shape))
 
-    def read(self, index: tuple[int, ...]) -> np.ndarray:
-        """Return one plane as ``(Y, X, C)``."""
-        plane = np.asarray(self.array[self.axes.plane_slices(index)])
-        plane = self.axes.to_plane(plane)
-        return channels_last(plane, channels=self.channels, rgb=self.rgb)[0]
+    def view(self, index: tuple[int, ...]) -> np.ndarray | PlaneView:
+        """Return one plane ``(Y, X, C)``; of a lazy array what reads it in pieces."""
+        plane = PlaneView(self, index)
+        return plane[:, :] if isinstance(self.array, np.ndarray) else plane
 
     def intensities(self) -> np.ndarray:
         """Return the percentiles of the whole query, sampled where it is large."""
         indices = self.indices
-        if len(indices) == 1:
-            return intensity_range(self.read(indices[0]))
         n = min(len(indices), MAX_SAMPLED_PLANES)
         chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).astype(int)]
+        pieces = (PlaneView(self, i)[:, :] for i in chosen)
         return intensity_range(
-            np.concatenate([_sample(self.read(i), MAX_SAMPLED_PIXELS // n)
-                            for i in chosen])
+            np.concatenate([_sample(p, MAX_SAMPLED_PIXELS // n) for p in pieces])
         )
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneView:
+    """One plane of a query, sliced like a ``(Y, X, C)`` array."""
+
+    planes: Planes
+    index: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and number of channels."""
+        sizes = dict(zip(self.planes.axes.order, self.planes.shape, strict=True))
+        return sizes["Y"], sizes["X"], self.planes.n_channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the query."""
+        return np.dtype(self.planes.array.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Always 3."""
+        return 3
+
+    def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Return the part at ``[rows, columns]`` with all channels."""
+        axes = self.planes.axes
+        where = list(axes.plane_slices(self.index))
+        where[axes.order.index("Y")], where[axes.order.index("X")] = region[:2]
+        part = axes.to_plane(np.asarray(self.planes.array[tuple(where)]))
+        return channels_last(
+            part, channels=self.planes.channels, rgb=self.planes.rgb
+        )[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -477,7 +515,7 @@ class _Job:
     device: Device
     prompts: PromptSet
     settings: SegmentSettings
-    intensities: np.ndarray
+    intensities: np.ndarray | None
 
 
 def _segment_planes(
@@ -498,9 +536,10 @@ def _segment_planes(
     last = 0
     for i, index in enumerate(indices):
         prediction = predict(
-            planes.read(index), job.prompts, job.model.network, job.device,
-            job.settings, job.intensities, _share(on_progress, i, len(indices)),
-            on_partial if len(indices) == 1 else None,
+            planes.view(index), job.prompts, job.model.network, job.device,
+            job.settings, job.intensities,
+            on_progress=_share(on_progress, i, len(indices)),
+            on_partial=on_partial if len(indices) == 1 else None,
         )
         plane = instances_from_maps(prediction.maps, post)
         last = _put_labels(labels, layout, index, plane, last, post)
@@ -532,13 +571,13 @@ def _share(on_progress: Progress, i: int, n: int) -> Progress:
 def _prepare(model: Model, device: str) -> tuple[LoadedModel, Device]:
     """Return the model on the device that is really used, loading it only once."""
     from .engine.device import choose
-    from .io.store import find_model
-    from .io.store import load_model as load
 
     where = choose(device)
     if not isinstance(model, str | Path):
-        model.network.to(where.torch_device).eval()
         return model, where
+    from .io.store import find_model
+    from .io.store import load_model as load
+
     card = find_model(model)
     key = (card.path, card.sha256, str(where.torch_device))
     with _loaded_lock:
@@ -566,24 +605,26 @@ def _recipe(
         prompts=tuple(_prompt_record(p) for p in job.prompts),
         segment=job.settings.to_dict(),
         postprocess=post.to_dict(),
-        device=job.device.name,
+        device=predictions[0].device,
         axes=planes.axes.order,
         channels=planes.channels,
-        intensities=tuple((float(a), float(b)) for a, b in job.intensities),
+        intensities=tuple((float(a), float(b)) for a, b in predictions[0].intensities),
         scale=float(predictions[0].scale),
-        notes=tuple(filter(None, (job.device.reason, *notes))),
+        notes=tuple(notes),
         versions=versions(),
     )
 
 
 def _model_reference(card: ModelCard) -> str:
     """Return the model's name where that is enough to find it, else its folder."""
+    if not card.path:
+        return card.name
     from .io.store import find_model
 
     try:
         return card.name if find_model(card.name).path == card.path else card.path
     except ValueError:
-        return card.path or card.name
+        return card.path
 
 
 def _prompt_record(prompt: Prompt) -> dict[str, Any]:

@@ -460,7 +460,8 @@ def _report(outcomes: Iterator[Outcome], total: int) -> int:
             continue
         print(
             f"[{i}/{total}] {path}: {_plural(outcome.objects, 'object')}, "
-            f"{outcome.seconds:.1f} s on {outcome.device}, {outcome.labels}",
+            f"{outcome.seconds:.1f} s on {outcome.device.partition(' (')[0]}, "
+            f"{outcome.labels}",
             flush=True,
         )
         for note in outcome.notes:

@@ -281,6 +281,8 @@ def test_our_models_take_part(cells: Path) -> None:
     query = task.query(task.queries[0])
     labels = rival.fit(task.prompt(task.draws[0]))(query)
     assert labels.shape == query.shape and labels.dtype == np.uint32
+    report = benchmark.run([cells], {"mine": rival}, prompts=1, max_queries=1)
+    assert [r["model"] for r in report["records"]] == ["mine"]
 
 
 def test_contact_sheet(cells: Path, tmp_path: Path) -> None:

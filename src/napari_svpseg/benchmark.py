@@ -10,7 +10,7 @@ import json
 import logging
 import time
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -331,10 +331,11 @@ def _torch_device(device: str) -> str:
 
 
 def run(
-    data: Iterable[Path | str], models: Sequence[str], *, prompts: int = N_PROMPTS,
-    max_queries: int = MAX_QUERIES, classes: Sequence[str] | None = None, seed: int = 0,
-    device: str = "auto", n_threads: int = 1, output: Path | str | None = None,
-    resume: bool = False, on_progress: Progress = ignore_progress,
+    data: Iterable[Path | str], models: Sequence[str] | Mapping[str, Rival], *,
+    prompts: int = N_PROMPTS, max_queries: int = MAX_QUERIES,
+    classes: Sequence[str] | None = None, seed: int = 0, device: str = "auto",
+    n_threads: int = 1, output: Path | str | None = None, resume: bool = False,
+    on_progress: Progress = ignore_progress,
 ) -> dict[str, Any]:
     """Run the one-shot protocol and return its report.
 
@@ -342,8 +343,9 @@ def run(
     ----------
     data : iterable of path
         Data folders.
-    models : sequence of str
-        Rivals, built-in models or model folders; see `contestant`.
+    models : sequence of str, or mapping of str to Rival
+        Rivals, built-in models or model folders, see `contestant`; or contestants by
+        the name they get in the report, such as ``ModelContestant(network)``.
     prompts, max_queries, classes, seed
         As for `plan`.
     device : str
@@ -369,7 +371,9 @@ def run(
         data, prompts=prompts, max_queries=max_queries, classes=classes, seed=seed
     )
     contestants = {
-        name: contestant(name, device=device, seed=seed, n_threads=n_threads)
+        name: (models[name], "")
+        if isinstance(models, Mapping)
+        else contestant(name, device=device, seed=seed, n_threads=n_threads)
         for name in dict.fromkeys(models)
     }
     recipe = {

@@ -141,8 +141,8 @@ def _pack_dataset(
     name, _, wanted = entry.partition(":")
     dataset = read_dataset(data / name)
     images, labels = [], []
-    step = 1 if at_most is None else max(1, len(dataset.items) // at_most)
-    items = dataset.items[::step][:at_most]
+    step = 1 if at_most is None else max(1, len(dataset.ids) // at_most)
+    items = dataset.ids[::step][:at_most]
     for item in items:
         images.append(_to_8_bit(dataset.image(item), intensity_range))
         labels.append(dataset.labels(item))

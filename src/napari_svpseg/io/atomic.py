@@ -1,0 +1,76 @@
+"""Files that are whole or not there: a temporary beside the target, then a rename."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+REASONS = {
+    errno.ENOSPC: "the disk is full: free some space and save again",
+    errno.EDQUOT: "the disk quota is used up: free some space and save again",
+    errno.EACCES: "no permission to write there: choose another folder",
+    errno.EPERM: "no permission to write there: choose another folder",
+    errno.EROFS: "the disk is read-only: choose another folder",
+    errno.ENOENT: "the folder does not exist: create it or choose another",
+    errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
+}
+
+
+class WriteError(OSError):
+    """A file could not be written; the message says why and what to do."""
+
+
+@contextlib.contextmanager
+def atomic_path(target: str | Path) -> Iterator[Path]:
+    """Give a temporary path that becomes ``target`` when the block ends well.
+
+    It keeps the target's suffixes, so that writers which look at them are served. When
+    the block fails, nothing is left behind and an older target is untouched.
+
+    Raises
+    ------
+    WriteError
+        One line naming the target, for a full disk, a missing folder and the like.
+    """
+    target = Path(target)
+    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    except OSError as error:
+        raise _explained(error, target) from error
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(target: str | Path) -> Iterator[Path]:
+    """Give a temporary folder that replaces ``target`` when the block ends well."""
+    target = Path(target)
+    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    old = target.with_name(f".{os.getpid()}-{target.name}.old")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        if target.exists():
+            os.replace(target, old)
+        os.replace(temporary, target)
+    except OSError as error:
+        if old.exists() and not target.exists():
+            os.replace(old, target)
+        raise _explained(error, target) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _explained(error: OSError, target: Path) -> OSError:
+    if isinstance(error, WriteError):
+        return error
+    reason = REASONS.get(error.errno or 0, (error.strerror or str(error)))
+    return WriteError(f"{target}: cannot be written, {reason}.")

@@ -1,0 +1,278 @@
+"""Images in, labels out: TIFF with axes and pixel size, PNG and JPEG."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from ..core.image import Axes, ImageError
+from ..core.result import Recipe
+from .atomic import atomic_path
+
+TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+UNITS_UM = {"µm": 1.0, "um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "micrometer": 1.0,
+            "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+
+logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its news is in our errors
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image as it lies in a file.
+
+    Parameters
+    ----------
+    array : numpy array
+    axes : Axes
+        From the file's metadata, or as declared by the caller.
+    pixel_size : (float, float) or None
+        Height and width of a pixel in ``unit``.
+    unit : str
+        ``"um"``, or ``"pixel"`` where the size is not known.
+    rgb : bool
+        The channels are red, green, blue (and alpha).
+    path : Path
+    """
+
+    array: np.ndarray
+    axes: Axes
+    pixel_size: tuple[float, float] | None
+    unit: str
+    rgb: bool
+    path: Path
+
+
+def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
+    """Read an image file.
+
+    Parameters
+    ----------
+    path : path
+        TIFF (OME, ImageJ or plain), PNG, JPEG, BMP or NumPy ``.npy``.
+    axes : str, optional
+        What the dimensions are, such as ``"ZYX"``. Needed for a plain TIFF of more than
+        two dimensions that are not RGB, as shapes are not guessed from.
+
+    Returns
+    -------
+    ImageFile
+
+    Raises
+    ------
+    ImageError
+        One line naming the file: missing, damaged, of an unknown kind, or with axes
+        that must be declared.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ImageError(f"{path}: no such file.")
+    suffix = path.suffix.lower()
+    try:
+        if suffix in TIFF_SUFFIXES:
+            array, found, size, unit, rgb = _read_tiff(path)
+        elif suffix in PICTURE_SUFFIXES:
+            array, found, size, unit, rgb = _read_picture(path)
+        elif suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+            found, size, unit, rgb = "", None, "pixel", False
+        else:
+            raise ImageError(
+                f"{path}: files that end in {suffix or 'nothing'} are not read: "
+                "convert it to TIFF."
+            )
+    except ImageError:
+        raise
+    except Exception as error:
+        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        raise ImageError(f"{path}: cannot be read, it may be damaged ({reason}).") from error
+    if 0 in array.shape or array.ndim < 2:
+        raise ImageError(f"{path}: the image is empty, its shape is {array.shape}.")
+    return ImageFile(array, _axes(path, array, found, axes, rgb), size, unit, rgb, path)
+
+
+def _axes(
+    path: Path, array: np.ndarray, found: str, declared: str | None, rgb: bool
+) -> Axes:
+    try:
+        if declared:
+            given = Axes(declared)
+            given.check(array.shape)
+            return given
+        if found and len(found) == array.ndim:
+            return Axes(found)
+        return Axes.for_image(array.shape, rgb=rgb)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+
+
+def _read_picture(
+    path: Path,
+) -> tuple[np.ndarray, str, tuple[float, float] | None, str, bool]:
+    from skimage.io import imread
+
+    array = np.asarray(imread(path))
+    if array.ndim == 3 and array.shape[2] == 2:  # grey and alpha
+        array = array[..., 0]
+    rgb = array.ndim == 3 and array.shape[2] in (3, 4)
+    return array, "YXC" if rgb else "", None, "pixel", rgb
+
+
+def _read_tiff(
+    path: Path,
+) -> tuple[np.ndarray, str, tuple[float, float] | None, str, bool]:
+    with tifffile.TiffFile(path) as tiff:
+        series = tiff.series[0]
+        array = series.asarray()
+        rgb = series.axes.endswith("S") or tiff.pages[0].photometric == 2
+        letters, array = _known_axes(series.axes, array)
+        declared = tiff.is_ome or tiff.is_imagej or tiff.is_lsm or tiff.is_stk
+        size, unit = _pixel_size(tiff)
+    if not declared and letters not in ("YX", "YXC"):
+        letters = ""  # a plain TIFF's page axis means nothing: the user must say
+    return array, letters, size, unit, rgb
+
+
+def _known_axes(letters: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """Return tifffile's axes in our letters; axes of length 1 we do not know go."""
+    letters = letters.replace("S", "C") if "C" not in letters else letters
+    keep = [
+        not (n == 1 and (a not in "TZCYX" or a in "TZC"))
+        for a, n in zip(letters, array.shape, strict=True)
+    ]
+    index = tuple(slice(None) if k else 0 for k in keep)
+    kept = "".join(a for a, k in zip(letters, keep, strict=True) if k)
+    if set(kept) - set("TZCYX") or len(set(kept)) != len(kept):
+        return "", array[index]
+    return kept, array[index]
+
+
+def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, str]:
+    """Return height and width of a pixel in micrometres, where the file tells."""
+    if tiff.is_ome and tiff.ome_metadata:
+        pixels = _first_pixels(tifffile.xml2dict(tiff.ome_metadata))
+        y, x = pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX")
+        unit = str(pixels.get("PhysicalSizeXUnit", "µm"))
+        if y and x and unit in UNITS_UM:
+            return (float(y) * UNITS_UM[unit], float(x) * UNITS_UM[unit]), "um"
+        return None, "pixel"
+    page = tiff.pages[0]
+    resolution = {t: page.tags.get(t) for t in ("YResolution", "XResolution")}
+    if not tiff.is_imagej or None in resolution.values():
+        return None, "pixel"
+    unit = str((tiff.imagej_metadata or {}).get("unit", ""))
+    if unit not in UNITS_UM:
+        return None, "pixel"
+    sizes = []
+    for tag in resolution.values():
+        assert tag is not None  # checked above
+        number, denominator = tag.value
+        if not number:
+            return None, "pixel"
+        sizes.append(denominator / number * UNITS_UM[unit])
+    return (sizes[0], sizes[1]), "um"
+
+
+def _first_pixels(ome: dict[str, Any]) -> dict[str, Any]:
+    image = ome.get("OME", {}).get("Image", {})
+    image = image[0] if isinstance(image, list) else image
+    pixels = image.get("Pixels", {})
+    return pixels if isinstance(pixels, dict) else {}
+
+
+def labels_dtype(largest: int) -> np.dtype[Any]:
+    """Return the smallest of uint8, uint16, uint32 and uint64 that holds an id."""
+    for kind in (np.uint8, np.uint16, np.uint32):
+        if largest <= np.iinfo(kind).max:
+            return np.dtype(kind)
+    return np.dtype(np.uint64)
+
+
+def write_labels(
+    path: str | Path,
+    labels: np.ndarray,
+    *,
+    axes: str = "YX",
+    pixel_size: tuple[float, float] | None = None,
+    unit: str = "pixel",
+    recipe: Recipe | None = None,
+) -> Path:
+    """Write labels as OME-TIFF, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        ``NAME_labels.ome.tif`` by habit; its folder must exist.
+    labels : int array
+        Ids; the file's dtype follows from the largest one. uint64 is refused, as
+        OME-TIFF has no such type.
+    axes : str
+        Of ``labels``, out of T, Z, Y and X.
+    pixel_size : (float, float), optional
+        Height and width of a pixel in ``unit``.
+    unit : str
+        ``"um"`` and other lengths are written; ``"pixel"`` is left out.
+    recipe : Recipe, optional
+        Written into the description; `read_recipe` reads it back.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    WriteError
+        If the disk is full or the folder cannot be written.
+    ValueError
+        If labels and axes do not fit, or ids are negative or too large.
+    """
+    path = Path(path)
+    labels = np.asarray(labels)
+    Axes(axes).check(labels.shape)
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}")
+    if labels.min(initial=0) < 0:
+        raise ValueError("labels hold negative ids: ids start at 1")
+    dtype = labels_dtype(int(labels.max(initial=0)))
+    if dtype == np.uint64:
+        raise ValueError("labels hold ids above 4294967295: renumber them first")
+    metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
+    if pixel_size is not None and unit != "pixel":
+        name = "µm" if unit in ("um", "micrometer", "micron", "µm") else unit
+        metadata |= {
+            "PhysicalSizeY": float(pixel_size[0]), "PhysicalSizeYUnit": name,
+            "PhysicalSizeX": float(pixel_size[1]), "PhysicalSizeXUnit": name,
+        }
+    if recipe is not None:
+        metadata["Description"] = json.dumps(recipe.to_dict(), default=str)
+    with atomic_path(path) as temporary:
+        tifffile.imwrite(
+            temporary, labels.astype(dtype, copy=False), ome=True, metadata=metadata,
+            photometric="minisblack", compression="zlib",
+            bigtiff=labels.size * dtype.itemsize > 3_500_000_000,
+        )
+    return path
+
+
+def read_recipe(path: str | Path) -> Recipe | None:
+    """Return the recipe that a labels file was written with, or None."""
+    with tifffile.TiffFile(path) as tiff:
+        if not tiff.is_ome or not tiff.ome_metadata:
+            return None
+        ome = tifffile.xml2dict(tiff.ome_metadata)
+    image = ome.get("OME", {}).get("Image", {})
+    image = image[0] if isinstance(image, list) else image
+    text = image.get("Description")
+    if not text:
+        return None
+    try:
+        return Recipe.from_json(text if isinstance(text, str) else json.dumps(text))
+    except (ValueError, TypeError):
+        return None

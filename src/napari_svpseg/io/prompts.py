@@ -1,0 +1,210 @@
+"""A prompt set as one file: ``.svprompt``, a zip of JSON and small TIFF pairs."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from ..core.geometry import PROMPT_SIZE, Box
+from ..core.prompt import Prompt, PromptError, PromptSet
+from .atomic import atomic_path
+
+FORMAT, FORMAT_VERSION = "svprompt", 1
+INDEX = "prompts.json"
+MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_CHANNELS = 2001, 4_000_000, 64
+
+
+class PromptFileError(ValueError):
+    """A prompt file that cannot be read; the message names it and says why."""
+
+
+def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
+    """Write a prompt set, whole or not at all.
+
+    Parameters
+    ----------
+    prompts : PromptSet
+    path : path
+        ``.svprompt`` is added where there is no suffix.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    WriteError
+        If the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    path = path if path.suffix else path.with_suffix(".svprompt")
+    index: dict[str, Any] = {
+        "format": FORMAT, "version": FORMAT_VERSION, "name": prompts.name,
+        "prompts": [_entry(i, prompt) for i, prompt in enumerate(prompts)],
+    }
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        archive.writestr(INDEX, json.dumps(index, indent=1))
+        for entry, prompt in zip(index["prompts"], prompts, strict=True):
+            image = np.ascontiguousarray(np.moveaxis(prompt.image, -1, 0))
+            archive.writestr(entry["image"], _tiff(image, "CYX"))
+            archive.writestr(entry["mask"], _tiff(prompt.mask.astype(np.uint16), "YX"))
+    return path
+
+
+def _entry(i: int, prompt: Prompt) -> dict[str, Any]:
+    return {
+        "name": prompt.name,
+        "source": prompt.source,
+        "corner": [prompt.box.y, prompt.box.x],
+        "size": prompt.box.size,
+        "axes": "CYX",
+        "rgb": prompt.rgb,
+        "channels": None if prompt.channels is None else list(prompt.channels),
+        "pixel_size": None if prompt.pixel_size is None else list(prompt.pixel_size),
+        "unit": prompt.unit,
+        "intensities": prompt.intensities.tolist(),
+        "color": prompt.color,
+        "enabled": prompt.enabled,
+        "negative": prompt.is_negative,
+        "image": f"prompt-{i:03d}-image.tif",
+        "mask": f"prompt-{i:03d}-mask.tif",
+    }
+
+
+def _tiff(array: np.ndarray, axes: str) -> bytes:
+    """Return a TIFF that Fiji opens; float images keep all their digits."""
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, array, photometric="minisblack", compression="zlib",
+        imagej=False, metadata={"axes": axes},
+    )
+    return file.getvalue()
+
+
+def load_prompts(path: str | Path) -> PromptSet:
+    """Read a prompt set; nothing in the file is executed or unpacked to disk.
+
+    Raises
+    ------
+    PromptFileError
+        One line: the file and why it is refused.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise PromptFileError(f"{path}: no such file.")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            _check_members(archive)
+            index = _index(archive)
+            prompts = [_prompt(archive, entry) for entry in index["prompts"]]
+        return PromptSet(prompts, str(index.get("name", path.stem)))
+    except PromptFileError as error:
+        raise PromptFileError(f"{path}: {error}") from error
+    except PromptError as error:
+        raise PromptFileError(f"{path}: {error}") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
+        raise PromptFileError(
+            f"{path}: not a prompt file, or damaged ({error})."
+        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise PromptFileError(
+            f"{path}: damaged, {INDEX} does not describe its prompts "
+            f"({type(error).__name__}: {error})."
+        ) from error
+
+
+def _check_members(archive: zipfile.ZipFile) -> None:
+    members = archive.infolist()
+    if len(members) > MAX_MEMBERS:
+        raise PromptFileError(f"refused, it holds {len(members)} files.")
+    names = [info.filename for info in members]
+    if len(set(names)) != len(names):
+        raise PromptFileError("refused, two files in it have one name.")
+    for info in members:
+        name = info.filename.replace("\\", "/")
+        if "/" in name or ":" in name or name in ("", ".", ".."):
+            raise PromptFileError(f"refused, it holds the path {info.filename!r}.")
+        if info.file_size > MAX_MEMBER_BYTES:
+            raise PromptFileError(
+                f"refused, {info.filename} unpacks to {info.file_size} bytes."
+            )
+    if INDEX not in names:
+        raise PromptFileError(f"not a prompt file, {INDEX} is missing.")
+
+
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a member; sizes are counted, as what a zip declares may be a lie."""
+    with archive.open(name) as file:
+        data = file.read(MAX_MEMBER_BYTES + 1)
+    if len(data) > MAX_MEMBER_BYTES:
+        raise PromptFileError(f"refused, {name} unpacks to too many bytes.")
+    return data
+
+
+def _index(archive: zipfile.ZipFile) -> dict[str, Any]:
+    index = json.loads(_read(archive, INDEX))
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise PromptFileError(f"not a prompt file, {INDEX} is of another kind.")
+    if index.get("version") != FORMAT_VERSION:
+        raise PromptFileError(
+            f"format version {index.get('version')!r} is not known here: "
+            "update napari-svpseg."
+        )
+    return index
+
+
+def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
+    image = _array(archive, str(entry["image"]))
+    mask = _array(archive, str(entry["mask"]))
+    image = image[None] if image.ndim == 2 else image
+    side = (PROMPT_SIZE, PROMPT_SIZE)
+    if image.ndim != 3 or image.shape[1:] != side or image.shape[0] > MAX_CHANNELS:
+        raise PromptFileError(f"{entry['image']} has the shape {image.shape}.")
+    if mask.shape != side or mask.dtype.kind not in "iu":
+        raise PromptFileError(f"{entry['mask']} is no 64 x 64 mask.")
+    channels, size = entry.get("channels"), entry.get("pixel_size")
+    intensities = np.asarray(entry["intensities"], float)
+    if not np.isfinite(intensities).all():
+        raise PromptFileError(f"prompt {entry['name']!r} has no finite intensities.")
+    if size is not None and not all(math.isfinite(s) and s > 0 for s in size):
+        raise PromptFileError(f"prompt {entry['name']!r} has the pixel size {size}.")
+    return Prompt(
+        image=np.moveaxis(image, 0, -1).astype(np.float32),
+        mask=mask.astype(np.int32),
+        intensities=intensities,
+        box=Box(entry["corner"][0], entry["corner"][1], entry["size"]),
+        name=str(entry["name"]),
+        source=str(entry.get("source", "")),
+        rgb=bool(entry.get("rgb", False)),
+        channels=None if channels is None else tuple(int(c) for c in channels),
+        pixel_size=None if size is None else (float(size[0]), float(size[1])),
+        unit=str(entry.get("unit", "pixel")),
+        color=str(entry.get("color", "#ffb000")),
+        enabled=bool(entry.get("enabled", True)),
+    )
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    data = _read(archive, name)
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+            declared = tiff.series[0].nbytes
+            if declared > MAX_MEMBER_BYTES:
+                raise PromptFileError(f"refused, {name} declares {declared} bytes.")
+            return np.asarray(tiff.series[0].asarray())
+    except PromptFileError:
+        raise
+    except Exception as error:
+        raise PromptFileError(f"{name} in it is no readable TIFF.") from error

@@ -81,9 +81,7 @@ def choose(asked: str | torch.device | Device = "auto") -> Device:
     return _cpu(f"{asked} was asked for, but {why}", fallback=True)
 
 
-def describe(
-    device: str = "auto", *, on_progress: Any = None, on_partial: Any = None
-) -> dict[str, Any]:
+def describe(device: str = "auto") -> dict[str, Any]:
     """Return what the device line shows, as plain values.
 
     Returns
@@ -98,7 +96,7 @@ def describe(
         "name": chosen.name,
         "reason": chosen.reason,
         "line": str(chosen),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # a plain text: its own type needs torch
         "python": platform.python_version(),
         "threads": torch.get_num_threads(),
     }

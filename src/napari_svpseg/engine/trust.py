@@ -8,6 +8,8 @@ from torch import Tensor
 
 from ..core.geometry import PROMPT_SIZE
 from ..core.image import resize_image
+from ..core.instances import instances_from_maps
+from ..core.metrics import dice
 from ..core.result import Maps
 from ..core.settings import PostprocessSettings
 from .forward import Forward
@@ -53,8 +55,6 @@ def cycle_trust(
     image, mask = _as_prompt(query, maps, corner, side)
     if not mask.any():
         return 0.0
-    from ..core.metrics import dice
-
     code = forward.encode(image[None, None], torch.from_numpy(mask)[None, None])
     images, masks = images[0, :MAX_PROMPTS], masks[0, :MAX_PROMPTS]
     found = forward(images, code)[:, 0].numpy() > 0.5
@@ -118,8 +118,6 @@ def _as_prompt(
         resize_image(maps[name][at][..., None], shape)[..., 0] if name in maps else None
         for name in ("foreground", "distance", "boundary")
     ))
-    from ..core.instances import instances_from_maps
-
     mask = instances_from_maps(window, PostprocessSettings(min_area=0))
     rows, columns = (
         (round(c * query.scale), round(c * query.scale) + n)

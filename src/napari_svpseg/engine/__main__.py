@@ -1,0 +1,151 @@
+"""The engine process: ``python -m napari_svpseg.engine``, started by `engine.child`.
+
+Reads jobs from its standard input and writes their events to its standard output; what
+jobs print goes to standard error, which is a log file. The main thread works, a second
+one listens, and ends the process when the other side is gone.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from types import FrameType
+from typing import Any
+
+from ..core.progress import Cancelled
+from .child import KINDS, MAGIC
+from .jobs import Event, failure, run_target
+from .parcels import Parcels, Pipe
+
+logger = logging.getLogger(__name__)
+
+INTERRUPT_AFTER_S = 0.3
+"""A cancelled job that has not reported by then is interrupted between two steps."""
+
+_KIND_OF = {name: kind for kind, name in KINDS.items()}
+
+
+class Engine:
+    """Runs one job at a time.
+
+    Parameters
+    ----------
+    pipe : Pipe
+        To the process that submits jobs.
+    parcels : Parcels
+    """
+
+    def __init__(self, pipe: Pipe, parcels: Parcels) -> None:
+        self._pipe, self._parcels = pipe, parcels
+        self._submitted: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
+        self._running: int | None = None
+        self._cancelled: set[int] = set()
+
+    def run(self) -> None:
+        """Work until the process ends."""
+        signal.signal(signal.SIGINT, self._interrupt)
+        threading.Thread(target=self._listen, name="listener", daemon=True).start()
+        while True:
+            try:
+                self._run_job(*self._submitted.get())
+            except Cancelled:  # the interrupt came late
+                continue
+
+    def _run_job(self, number: int, body: bytes) -> None:
+        def send(event: Event) -> None:
+            if event.is_end:
+                self._running = None  # no interrupt from here on
+            if event.kind == "failed":
+                logger.error("job %d failed\n%s", number, event.traceback)
+            try:
+                packed = self._parcels.pack(event)
+            except Exception as error:
+                if not event.is_end:
+                    raise
+                logger.exception("the result of job %d cannot be sent", number)
+                event = failure(error)
+                packed = self._parcels.pack(event)
+            self._pipe.send(_KIND_OF[event.kind], number, packed)
+
+        self._running = number
+        try:
+            target, args, kwargs = self._parcels.unpack(body)
+        except Exception as error:
+            logger.exception("job %d cannot be read", number)
+            send(failure(error))
+            return
+        run_target(target, args, kwargs, send, lambda: number in self._cancelled)
+
+    def _listen(self) -> None:
+        while (message := self._pipe.receive()) is not None:
+            kind, number, body = message
+            if kind == b"S":
+                self._submitted.put((number, body))
+            elif kind == b"C":
+                self._cancelled.add(number)
+                threading.Thread(
+                    target=self._interrupt_later, args=[number], daemon=True
+                ).start()
+        self._parcels.remove()
+        os._exit(0)
+
+    def _interrupt_later(self, number: int) -> None:
+        time.sleep(INTERRUPT_AFTER_S)
+        if self._running != number:
+            return
+        if hasattr(signal, "pthread_kill"):
+            ident = threading.main_thread().ident
+            assert ident is not None
+            signal.pthread_kill(ident, signal.SIGINT)
+        else:
+            import _thread
+
+            _thread.interrupt_main()
+
+    def _interrupt(self, _signal: int, frame: FrameType | None) -> None:
+        """Stop the cancelled job, unless a module is just being imported.
+
+        A module that was imported by half would harm all later jobs.
+        """
+        if self._running in self._cancelled and not _is_importing(frame):
+            raise Cancelled
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def main() -> None:
+    """Take over the standard streams and work."""
+    incoming = os.fdopen(os.dup(0), "rb")
+    outgoing = os.fdopen(os.dup(1), "wb")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    os.dup2(2, 1)  # print() ends up in the log
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    logging.basicConfig(
+        stream=sys.stderr, level=logging.INFO,
+        format=f"%(asctime)s [{os.getpid()}] %(levelname)s %(name)s: %(message)s",
+    )
+    outgoing.write(MAGIC)
+    pipe = Pipe(incoming, outgoing)
+    outgoing.flush()
+    hello: Any = pipe.receive()
+    if hello is None:
+        return
+    folders = hello[2].decode().split("\n")
+    Engine(pipe, Parcels(folders, f"c{os.getpid()}")).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -110,7 +110,7 @@ def test_stacks_equal_their_planes(model, prompt, axes) -> None:
     for shift, plane in zip((0, 2, 4), labels, strict=True):
         ids = set(np.unique(plane[plane > 0]).tolist())
         assert len(ids) == 5
-        assert not ids & seen, "an id in two planes would claim that they are one object"
+        assert not ids & seen, "one id in two planes would claim one object"
         seen |= ids
         assert ((plane > 0) == (discs(shift)[1] > 0)).mean() > 0.99
     assert result.n_objects == 15
@@ -136,7 +136,7 @@ def test_intensities_are_those_of_the_whole_stack(model, prompt) -> None:
     both = svpseg.segment(
         np.stack([bright, dark]), prompt, model=model, device="cpu", axes="ZYX"
     )
-    assert both.labels[1].max() == 0, "an empty plane must not be stretched into objects"
+    assert both.labels[1].max() == 0, "an empty plane must not become objects"
     assert both.labels[0].max() > 0
 
 

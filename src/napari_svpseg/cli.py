@@ -24,7 +24,6 @@ from .core.card import ModelCard
 from .core.prompt import Prompt, PromptSet
 from .core.settings import PostprocessSettings, SegmentSettings, Settings
 
-IMAGE_SUFFIXES = {".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp"}
 DEBUG = "SVPSEG_DEBUG"
 
 app = typer.Typer(
@@ -43,8 +42,8 @@ app.add_typer(models_app, name="models")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Corners = Annotated[
-    list[tuple[int, int]] | None,
-    typer.Option("--box", help="Top-left corner of a prompt box: Y X.", metavar="Y X"),
+    list[str] | None,
+    typer.Option("--box", help="Top-left corner of a prompt box.", metavar="Y X"),
 ]
 Size = Annotated[int, typer.Option("--size", help="Side of the boxes in pixels.")]
 AxesText = Annotated[
@@ -64,19 +63,41 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     _stop_cleanly_when_terminated()
     try:
-        status = app(argv, prog_name="svpseg", standalone_mode=False)
+        words = with_joined_corners(sys.argv[1:] if argv is None else argv)
+        status = app(words, prog_name="svpseg", standalone_mode=False)
     except KeyboardInterrupt:
         _say("svpseg: stopped")
         return 130
     except Exception as error:
         if hasattr(error, "format_message"):  # usage, found by typer
-            _say(f"svpseg: {_joined(error.format_message())} (try --help)")
+            text = error.format_message()
+            is_help = text.startswith("Usage:")  # a command was asked for nothing
+            _say(text if is_help else f"svpseg: {_joined(text)} (try --help)")
             return 2
         if debug:
             raise
         _say(f"svpseg: {one_line(error)}")
         return 1
     return status if isinstance(status, int) else 0
+
+
+def with_joined_corners(words: Sequence[str]) -> list[str]:
+    """Return arguments in which ``--box Y X`` is the one value ``--box Y,X``.
+
+    Typer has no repeatable option of two values.
+
+    Examples
+    --------
+    >>> with_joined_corners(["a.tif", "--box", "16", "40", "-o", "out"])
+    ['a.tif', '--box', '16,40', '-o', 'out']
+    """
+    joined: list[str] = []
+    for word in words:
+        if len(joined) > 1 and joined[-2] == "--box" and "," not in joined[-1]:
+            joined[-1] += f",{word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def one_line(error: BaseException) -> str:
@@ -119,6 +140,24 @@ def settings_options(
         return run
 
     return decorate
+
+
+def _option(setting: Field[Any]) -> inspect.Parameter:
+    """Return a command's parameter for a setting, whose limits its class checks."""
+    meta, kind = setting.metadata, type(setting.default)
+    text = meta["help"]
+    if meta["choices"]:
+        text += f": {', '.join(meta['choices'])}"
+    if meta["low"] is not None:
+        text += f": {meta['low']} to {meta['high']} {meta['unit']}".rstrip()
+    name = setting.name.replace("_", "-")
+    flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=typer.Option(setting.default, flag, help=text),
+        annotation=kind,
+    )
 
 
 @app.callback(invoke_without_command=True)
@@ -188,13 +227,13 @@ def segment(
     """Label every object like the prompts' in many images."""
     _check_settings(settings)
     chosen = _prompts_from_options(prompts, prompt_image, prompt_labels, box, size)
-    files = _files(images)
-    _refuse_collisions(files, out)
-    out.mkdir(parents=True, exist_ok=True)
     arguments: dict[str, Any] = {
         "model": model, "axes": axes, "channels": _channels(channels),
         "skip_done": skip_done, "prompts_file": str(prompts or ""), **settings,
     }
+    files = _files(images)
+    _refuse_collisions(files, out)
+    out.mkdir(parents=True, exist_ok=True)
     if scheduler is None:
         outcomes = _run_here(files, chosen, out, arguments)
     else:
@@ -282,6 +321,7 @@ def list_models(as_json: AsJson = False) -> None:
         return
     if not cards:
         _say("svpseg: no model is installed: svpseg models import FILE.zip")
+        return
     rows = [("name", "method", "licence", "weights sha256", "folder")]
     rows += [(c.name, c.method, c.licence, c.sha256[:16], c.path) for c in cards]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
@@ -475,7 +515,7 @@ def _prompts_from_options(
     file: Path | None,
     images: list[Path] | None,
     labels: list[Path] | None,
-    boxes: list[tuple[int, int]] | None,
+    boxes: list[str] | None,
     size: int,
 ) -> PromptSet:
     if (file is None) == (not images):
@@ -493,7 +533,7 @@ def _prompts_from_options(
 def _cut_prompts(
     images: list[Path],
     labels: list[Path] | None,
-    boxes: list[tuple[int, int]] | None,
+    boxes: list[str] | None,
     size: int,
     *,
     negative: bool = False,
@@ -512,7 +552,8 @@ def _cut_prompts(
             f"got {len(names)} names for {_plural(len(images), 'prompt')}"
         )
     names = names or [f"{path.stem} {i}" for i, path in enumerate(images, 1)]
-    cuts = zip(images, masks, boxes or [], names, strict=True)
+    corners = [_corner(text) for text in boxes or []]
+    cuts = zip(images, masks, corners, names, strict=True)
     return [
         api.prompt_from_files(
             image, mask, box, size, axes=axes, channels=channels, negative=negative,
@@ -524,11 +565,16 @@ def _cut_prompts(
 
 def _files(paths: list[Path]) -> list[Path]:
     """Return the files, and the images inside each folder, each once."""
+    from .io.images import PICTURE_SUFFIXES, TIFF_SUFFIXES
+
+    known = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES)
     files: dict[Path, None] = {}
     for path in paths:
         if path.is_dir():
-            inside = [p for p in sorted(path.iterdir())
-                      if p.suffix.lower() in IMAGE_SUFFIXES]
+            inside = [
+                p for p in sorted(path.iterdir())
+                if p.suffix.lower() in known and not p.name.startswith(".")
+            ]
             if not inside:
                 raise typer.BadParameter(f"the folder {path} holds no image")
             files.update(dict.fromkeys(inside))
@@ -567,27 +613,18 @@ def _channels(text: str | None) -> tuple[int, ...] | None:
         ) from error
 
 
+def _corner(text: str) -> tuple[int, int]:
+    try:
+        y, x = (int(word) for word in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"a box is given by two whole numbers, --box Y X, got {text!r}"
+        ) from error
+    return y, x
+
+
 def _words(text: str | None) -> list[str]:
     return [word.strip() for word in (text or "").split(",") if word.strip()]
-
-
-def _option(setting: Field[Any]) -> inspect.Parameter:
-    """Return a command's parameter for a setting; limits are checked by typer."""
-    meta, kind = setting.metadata, type(setting.default)
-    text = meta["help"]
-    if meta["choices"]:
-        text += f": {', '.join(meta['choices'])}"
-    if meta["unit"]:
-        text += f" ({meta['unit']})"
-    name = setting.name.replace("_", "-")
-    flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
-    limits = {} if kind is bool else {"min": meta["low"], "max": meta["high"]}
-    return inspect.Parameter(
-        setting.name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(setting.default, flag, help=text, **limits),
-        annotation=kind,
-    )
 
 
 def _prompt_row(prompt: Prompt) -> dict[str, Any]:

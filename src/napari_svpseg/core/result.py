@@ -108,13 +108,15 @@ class Recipe:
         )
         extra = "".join(f", {k}={v!r}" for k, v in changed.items())
         axes = f", axes={self.axes!r}" if self.axes != "YX" else ""
+        channels = "" if self.channels is None else f", channels={self.channels!r}"
+        prompts, query = self.prompts_file or "cells.svprompt", self.query_file
         return (
             "import napari_svpseg as svpseg\n"
             "from napari_svpseg.io.images import read_image\n\n"
-            f"prompts = svpseg.load_prompts({self.prompts_file or 'cells.svprompt'!r})\n"
-            f"query = read_image({self.query_file or 'query.tif'!r}).array\n"
+            f"prompts = svpseg.load_prompts({prompts!r})\n"
+            f"query = read_image({query or 'query.tif'!r}).array\n"
             f"result = svpseg.segment(query, prompts, model={self.model!r}"
-            f"{axes}{extra})\n"
+            f"{axes}{channels}{extra})\n"
         )
 
     def to_command(self) -> str:
@@ -126,6 +128,8 @@ class Recipe:
         ]
         if self.axes not in ("YX", "YXC"):
             words += ["--axes", self.axes]
+        if self.channels is not None:
+            words += ["--channels", ",".join(map(str, self.channels))]
         changed = _changed(SegmentSettings(), self.segment) | _changed(
             PostprocessSettings(), self.postprocess
         )

@@ -1,0 +1,201 @@
+"""The wheel, the sdist and the editable install, each in an empty environment."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TOP = Path(__file__).parents[1]
+LARGEST_WHEEL_MB = 30
+OURS = re.compile(r"napari[_-]svpseg|_editable_impl_napari|__editable__", re.IGNORECASE)
+
+LOOK = """
+import json, sys
+from pathlib import Path
+from npe2 import PluginManager
+manager = PluginManager.instance()
+manager.discover()
+manifest = manager.get_manifest("napari-svpseg")
+import napari_svpseg
+beside = Path(napari_svpseg.__file__).parent / "napari.yaml"
+from napari_svpseg.io.store import builtin_folder
+cards = [c for c in napari_svpseg.models() if Path(c.path).parent == builtin_folder()]
+loaded = napari_svpseg.load_model(cards[0].path)
+print(json.dumps({
+    "package": napari_svpseg.__file__, "version": napari_svpseg.__version__,
+    "commands": [c.id for c in manifest.contributions.commands],
+    "widgets": [w.display_name for w in manifest.contributions.widgets],
+    "manifest": beside.read_text("utf-8"),
+    "models": {c.name: c.sha256 for c in cards}, "loaded": loaded.card.name,
+    "parameters": sum(p.numel() for p in loaded.network.parameters()),
+}))
+"""
+
+
+def run(*command: str | Path, cwd: Path, **extra: str) -> str:
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | extra
+    done = subprocess.run(
+        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True,
+        check=False, timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def build(kind: str, source: Path, folder: Path) -> Path:
+    python = sys.executable
+    run(python, "-m", "hatchling", "build", "-t", kind, "-d", folder, cwd=source)
+    (built,) = folder.iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    return build("wheel", TOP, tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory) -> Path:
+    return build("sdist", TOP, tmp_path_factory.mktemp("sdist"))
+
+
+def empty_environment(folder: Path) -> Path:
+    """Return the Python of a new environment that has our dependencies but not us.
+
+    Downloading them again would take minutes, so a ``.pth`` file points to links to
+    what is installed here, all but this package itself.
+    """
+    run(sys.executable, "-m", "venv", "--without-pip", folder, cwd=folder.parent)
+    scripts = "Scripts" if os.name == "nt" else "bin"
+    python = folder / scripts / Path(sys.executable).name
+    site = Path(
+        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))",
+            cwd=folder).strip()
+    )
+    links = folder / "dependencies"
+    links.mkdir()
+    for path in Path(sysconfig.get_path("purelib")).iterdir():
+        if not OURS.match(path.name):
+            (links / path.name).symlink_to(path, target_is_directory=path.is_dir())
+    (site / "dependencies.pth").write_text(str(links))
+    return python
+
+
+def look(python: Path, home: Path) -> dict[str, Any]:
+    found = run(python, "-c", LOOK, cwd=home, NAPARI_SVPSEG_HOME=str(home))
+    answer: dict[str, Any] = json.loads(found.splitlines()[-1])
+    return answer
+
+
+def test_an_empty_environment_does_not_have_us(tmp_path) -> None:
+    python = empty_environment(tmp_path / "env")
+    done = subprocess.run(
+        [str(python), "-c", "import numpy, napari_svpseg"], cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=60,
+    )
+    assert "No module named 'napari_svpseg'" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "editable"])
+def test_installed_the_plugin_is_found_and_a_model_loads(kind, wheel, tmp_path) -> None:
+    python = empty_environment(tmp_path / "env")
+    install = [str(wheel)] if kind == "wheel" else ["--no-build-isolation", "-e", TOP]
+    run(python, "-m", "pip", "install", "--quiet", "--no-deps", *install, cwd=tmp_path)
+    found = look(python, tmp_path)
+    inside = TOP / "src" if kind == "editable" else tmp_path / "env"
+    assert Path(found["package"]).is_relative_to(inside)
+    assert found["manifest"] == (TOP / "napari.yaml").read_text("utf-8")
+    assert "Segment from prompts" in found["widgets"]
+    assert all(name.startswith("napari-svpseg.") for name in found["commands"])
+    assert found["loaded"] in found["models"]
+    assert found["parameters"] > 1000
+    script = python.parent / ("svpseg.exe" if os.name == "nt" else "svpseg")
+    listed = json.loads(run(script, "models", "list", "--json", cwd=tmp_path))
+    assert {c["name"]: c["sha256"] for c in listed}.items() >= found["models"].items()
+    assert all(c["licence"] for c in listed)
+
+
+def test_the_wheel_holds_manifest_weights_and_nothing_else(wheel) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    assert len(names) == len(set(names))
+    code = [n for n in names if not n.startswith("napari_svpseg-")]
+    assert all(n.startswith("napari_svpseg/") for n in code)
+    assert {"napari_svpseg/napari.yaml", "napari_svpseg/py.typed"} <= set(code)
+    assert not [n for n in names if "test" in n or n.endswith(".pyc")]
+    weights = {p.relative_to(TOP).as_posix() for p in (TOP / "weights").rglob("*.*")}
+    assert weights
+    assert weights <= {n.removeprefix("napari_svpseg/") for n in code}
+    assert wheel.stat().st_size < LARGEST_WHEEL_MB * 2**20
+
+
+def test_the_sdist_is_complete(sdist, wheel, tmp_path) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    for name in ("Makefile", "constraints.txt", "napari.yaml", "weights", "tests",
+                 "benchmarks", "LICENSE", "README.md", "hatch_build.py", "scripts"):
+        assert (source / name).exists(), name
+    assert not list(source.rglob("demo-output"))
+    again = build("wheel", source, tmp_path / "again")
+    with zipfile.ZipFile(wheel) as a, zipfile.ZipFile(again) as b:
+        assert sorted(a.namelist()) == sorted(b.namelist())
+
+
+def test_the_manifest_beside_the_code_is_that_of_the_top_level() -> None:
+    beside = TOP / "src" / "napari_svpseg" / "napari.yaml"
+    assert beside.read_bytes() == (TOP / "napari.yaml").read_bytes()
+
+
+def test_the_manifest_is_valid() -> None:
+    from npe2 import PluginManifest
+
+    manifest = PluginManifest.from_file(TOP / "napari.yaml")
+    manifest.validate_imports()
+    assert manifest.name == "napari-svpseg"
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((TOP / "pyproject.toml").read_text("utf-8"))["project"]
+
+
+def test_no_qt_is_among_the_dependencies() -> None:
+    names = {re.split(r"[<>=\[ ;]", d)[0].lower() for d in project()["dependencies"]}
+    assert "napari" in names
+    assert "torch" in names
+    assert not names & {"pyqt5", "pyqt6", "pyside2", "pyside6"}
+    assert "napari[all]" not in project()["dependencies"]
+    assert project()["optional-dependencies"]["all"] == ["napari[all]"]
+
+
+def test_the_tested_versions_name_every_dependency_and_any_build_of_torch() -> None:
+    pinned = dict(
+        line.split("==") for line in (TOP / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    )
+    pinned = {name.lower().replace("_", "-"): v for name, v in pinned.items()}
+    assert pinned["torch"] == "2.13.0"
+    wanted = [re.split(r"[<>=\[ ;]", d)[0].lower() for d in project()["dependencies"]]
+    assert not [name for name in wanted if name.replace("_", "-") not in pinned]
+    assert "napari-svpseg" not in pinned
+
+
+def test_no_file_of_the_project_names_the_machine_it_was_written_on() -> None:
+    home = str(Path.home())
+    for pattern in ("*.toml", "*.md", "*.yaml", "Makefile", "*.txt"):
+        for path in TOP.glob(pattern):
+            text = path.read_text("utf-8")
+            assert str(TOP) + "/" not in text, path
+            assert home + "/" not in text, path

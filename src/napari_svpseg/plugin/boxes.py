@@ -1,0 +1,818 @@
+"""The prompts of a dock: boxes drawn in the viewer, their masks, and loaded prompts."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, QTimer, Signal
+from scipy import ndimage
+
+from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
+from ..core.image import ImageError
+from ..core.prompt import Prompt, PromptError, PromptSet
+from .layers import MARK, ImageSource, fits_on, mark_of, sample_labels
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer, Shapes
+
+logger = logging.getLogger(__name__)
+
+COLORS = ("#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d")
+NEGATIVE_COLOR = "#ff5a4d"
+OFF_COLOR = "#8c8c8c"
+
+CLICK_PIXELS = 4
+"""A press and release closer than this on the screen is a click, not a drag."""
+
+NO_MASK = "No mask yet: choose Labels above, or press Paint."
+EMPTY_MASK = "The mask is empty here: paint at least one object."
+
+
+@dataclass(eq=False)
+class PromptItem:
+    """One row of the list: a box on an image, or a prompt that was loaded.
+
+    Parameters
+    ----------
+    name : str
+    color : str
+    source : ImageSource, optional
+        The image it is cut from; None for a loaded prompt.
+    plane : tuple of int
+        Index into Z and T.
+    box : Box, optional
+    mask_layer : Labels, optional
+    negative, enabled : bool
+    loaded : Prompt, optional
+        The prompt itself where there is no image to cut it from.
+    """
+
+    name: str
+    color: str
+    source: ImageSource | None = None
+    plane: tuple[int, ...] = ()
+    box: Box | None = None
+    mask_layer: Labels | None = None
+    negative: bool = False
+    enabled: bool = True
+    loaded: Prompt | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    crop: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    problem: str = ""
+
+    @property
+    def n_objects(self) -> int:
+        """Number of objects in the mask."""
+        if self.mask is None:
+            return 0
+        return int(np.unique(self.mask[self.mask > 0]).size)
+
+    @property
+    def status(self) -> str:
+        """What the row says below the name."""
+        if self.negative:
+            return "Negative: not wanted"
+        if self.problem:
+            return self.problem
+        n = self.n_objects
+        size = "" if self.box is None else f" · {self.box.size} px"
+        return f"{n} object{'' if n == 1 else 's'}{size}"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be used in a run."""
+        return self.negative or not self.problem
+
+
+class Intensities:
+    """Percentiles of whole images, computed once in the background."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="svpseg-intensities")
+        self._found: dict[tuple[Any, ...], Future[np.ndarray]] = {}
+
+    def request(self, source: ImageSource) -> Future[np.ndarray]:
+        """Return the percentiles, or the promise of them."""
+        data = source.layer.data
+        key = (source.layer.unique_id, id(data), source.axes.order, source.channels)
+        if key not in self._found:
+            self._found[key] = self._pool.submit(_intensities, source)
+        return self._found[key]
+
+    def forget(self, layer: Layer) -> None:
+        """Drop what is known of a layer."""
+        self._found = {k: v for k, v in self._found.items() if k[0] != layer.unique_id}
+
+
+def _intensities(source: ImageSource) -> np.ndarray:
+    from ..api import Planes
+    from .layers import full_data
+
+    planes = Planes(
+        full_data(source.layer), source.axes, source.channels, bool(source.layer.rgb)
+    )
+    return planes.intensities()
+
+
+def as_objects(mask: np.ndarray) -> np.ndarray:
+    """Return a mask with a number for each object.
+
+    Where all was painted with one number, pieces that do not touch are objects of
+    their own.
+    """
+    ids = np.unique(mask[mask > 0])
+    if ids.size != 1:
+        return mask
+    return np.asarray(ndimage.label(mask > 0)[0], mask.dtype)
+
+
+class PromptBook(QObject):
+    """The list of prompts, kept equal to the boxes in the viewer.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    source_of : callable
+        Returns the `ImageSource` of an image layer; raises `ImageError` where its axes
+        are not known.
+    """
+
+    changed = Signal()
+    selected = Signal(str)
+    message = Signal(str, bool)
+    drawing = Signal(bool)
+
+    def __init__(
+        self, viewer: ViewerModel, source_of: Callable[[Image], ImageSource]
+    ) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.items: list[PromptItem] = []
+        self.size = PROMPT_SIZE
+        self.default_mask: Labels | None = None
+        self.intensities = Intensities()
+        self.shortcuts: dict[str, tuple[str, Callable[[], None]]] = {}
+        self._source_of = source_of
+        self._layers: dict[Any, tuple[Shapes, Image]] = {}
+        self._watched: set[Any] = set()
+        self._busy = False
+        self._draw_layer: Shapes | None = None
+        self._n_named = 0
+        self._recut = QTimer(self)
+        self._recut.setSingleShot(True)
+        self._recut.setInterval(150)
+        self._recut.timeout.connect(self.refresh)
+        viewer.layers.events.inserted.connect(self._on_layer_inserted)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+        viewer.layers.selection.events.active.connect(self._on_active)
+
+    def close(self) -> None:
+        """Let go of the viewer; the boxes stay there."""
+        self.stop_drawing()
+        events = self.viewer.layers.events
+        events.inserted.disconnect(self._on_layer_inserted)
+        events.removed.disconnect(self._on_layer_removed)
+        self.viewer.layers.selection.events.active.disconnect(self._on_active)
+        for layer, _ in self._layers.values():
+            layer.events.data.disconnect(self._on_boxes)
+            layer.events.highlight.disconnect(self._on_highlight)
+            layer.events.mode.disconnect(self._on_mode)
+
+    def adopt_all(self) -> None:
+        """Take over the boxes of a sample, or of a dock that was closed."""
+        for layer in list(self.viewer.layers):
+            self._adopt(layer)
+
+    def _adopt(self, layer: Layer) -> None:
+        mark = mark_of(layer, "boxes")
+        if mark is None or layer.unique_id in self._layers:
+            return
+        image = next(
+            (la for la in self.viewer.layers
+             if is_picture(la) and la.name == mark.get("image")), None,
+        )
+        if image is None:
+            return
+        try:
+            source = self._source_of(image)
+        except ImageError as error:
+            logger.info("boxes of %s: %s", image.name, error)
+            return
+        if layer.ndim == len(source.companion_axes):
+            self._take(layer, image)
+            self._follow(layer)
+
+    def _on_layer_inserted(self, event: Any) -> None:
+        if not self._busy:
+            self._adopt(event.value)
+
+    # ------------------------------------------------------------ the list
+
+    def item(self, item_id: str) -> PromptItem | None:
+        """Return the item with this id."""
+        return next((i for i in self.items if i.id == item_id), None)
+
+    def prompts(self) -> PromptSet:
+        """Return the prompts that are on, as the engine takes them.
+
+        Raises
+        ------
+        PromptError
+            Saying what to do, if there is none or one that is on has no mask.
+        """
+        if not self.items:
+            raise PromptError("Draw a box on a few labelled cells to begin.")
+        chosen = [i for i in self.items if i.enabled]
+        for item in chosen:
+            if not item.is_ready:
+                raise PromptError(f"'{item.name}': {item.problem}")
+        return PromptSet([self.prompt(i) for i in chosen]).usable()
+
+    def all_prompts(self) -> PromptSet:
+        """Return all prompts that have a mask, on or off, for saving."""
+        ready = [i for i in self.items if i.is_ready]
+        if not ready:
+            raise PromptError("There is no finished prompt to save yet.")
+        return PromptSet([self.prompt(i) for i in ready])
+
+    def prompt(self, item: PromptItem) -> Prompt:
+        """Return one item as a prompt."""
+        if item.source is None or item.box is None or item.crop is None:
+            assert item.loaded is not None
+            mask = np.zeros_like(item.loaded.mask) if item.negative else None
+            return replace(
+                item.loaded, name=item.name, enabled=item.enabled, color=item.color,
+                **({} if mask is None else {"mask": mask}),
+            )
+        source = item.source
+        pixel_size, unit = source.pixel_size()
+        prompt = Prompt.from_image(
+            item.crop, item.mask, Box(0, 0, item.box.size), channel_axis=2,
+            channels=source.channels, rgb=bool(source.layer.rgb),
+            negative=item.negative, name=item.name, source=source_name(source),
+            intensities=self.intensities.request(source).result(),
+            pixel_size=pixel_size, unit=unit,
+        )
+        return replace(
+            prompt, box=item.box, color=item.color, enabled=item.enabled
+        )
+
+    def add_loaded(self, prompts: PromptSet) -> None:
+        """Append prompts that come from a file."""
+        for prompt in prompts:
+            self.items.append(
+                PromptItem(
+                    name=prompt.name, color=prompt.color, enabled=prompt.enabled,
+                    negative=prompt.is_negative, loaded=prompt, crop=prompt.image,
+                    mask=prompt.mask, box=prompt.box,
+                )
+            )
+        self.changed.emit()
+
+    def remove(self, item_id: str) -> None:
+        """Take an item off the list, and its box out of the viewer."""
+        item = self.item(item_id)
+        if item is None:
+            return
+        layer = self._box_layer_of(item)
+        if layer is not None:
+            ids = self._ids(layer)
+            with self._quiet():
+                layer.remove([ids.index(item_id)])
+        self.items.remove(item)
+        self._style()
+        self.changed.emit()
+
+    def update(self, item_id: str, **values: Any) -> None:
+        """Change the name, state or mask of an item."""
+        item = self.item(item_id)
+        if item is None:
+            return
+        for name, value in values.items():
+            setattr(item, name, value)
+        if "mask_layer" in values:
+            self._watch(item.mask_layer)
+        self._cut(item)
+        self._style()
+        self.changed.emit()
+
+    def refresh(self) -> None:
+        """Cut all boxes anew, after their images or masks have changed."""
+        for item in self.items:
+            self._cut(item)
+        self.changed.emit()
+
+    def axes_changed(self, layer: Image) -> None:
+        """Follow a new declaration of a layer's axes or channels."""
+        for item in self.items:
+            if item.source is not None and item.source.layer is layer:
+                try:
+                    item.source = self._source_of(layer)
+                except ImageError as error:
+                    item.problem = str(error)
+        self.refresh()
+
+    # ------------------------------------------------------------ drawing
+
+    def start_drawing(self, layer: Image) -> None:
+        """Let the next click or drag on the image place a box."""
+        if self.viewer.dims.ndisplay != 2:
+            self.message.emit("Switch to the 2-D view to draw a box.", True)
+            self.drawing.emit(False)
+            return
+        try:
+            source = self._source_of(layer)
+            Box(0, 0, self.size).clamped(source.plane_shape)
+        except (ImageError, ValueError) as error:
+            self.message.emit(sentence(error), True)
+            self.drawing.emit(False)
+            return
+        boxes = self.box_layer(source)
+        self.stop_drawing()
+        self.viewer.layers.selection = {boxes}
+        boxes.visible = True
+        boxes.mode = "pan_zoom"
+        boxes.mouse_pan = False
+        boxes.cursor = "cross"
+        boxes.mouse_drag_callbacks.append(self._on_drag)
+        self._draw_layer = boxes
+        self.intensities.request(source)
+        self.drawing.emit(True)
+        self.message.emit(
+            "Click on a typical cell, or drag a square round a few. "
+            "Hold Shift to place several.", False,
+        )
+
+    def stop_drawing(self) -> None:
+        """Leave the drawing mode."""
+        layer, self._draw_layer = self._draw_layer, None
+        if layer is None:
+            return
+        if self._on_drag in layer.mouse_drag_callbacks:
+            layer.mouse_drag_callbacks.remove(self._on_drag)
+        layer.cursor = "standard"
+        if layer in self.viewer.layers:
+            layer.mouse_pan = True
+            layer.mode = "select"
+        self.drawing.emit(False)
+
+    @property
+    def is_drawing(self) -> bool:
+        """Whether the next click places a box."""
+        return self._draw_layer is not None
+
+    def stamp(self, source: ImageSource, point: tuple[float, ...]) -> PromptItem | None:
+        """Place a box of the chosen size round a point of the world."""
+        if not source.contains(point):
+            self.message.emit(
+                f"That is outside '{source.name}': click on the image.", True
+            )
+            return None
+        data = source.point_to_data(point)
+        box = Box.centred(tuple(data[source.yx]), self.size)
+        return self.place(source, source.plane_at(point), box)
+
+    def place(
+        self, source: ImageSource, plane: tuple[int, ...], box: Box
+    ) -> PromptItem:
+        """Add a box, moved inside the image where it leaves it."""
+        box = box.clamped(source.plane_shape)
+        layer = self.box_layer(source)
+        known = {i.id for i in self.items}
+        layer.add_rectangles([source.corners(plane, box)])
+        layer.selected_data = {layer.nshapes - 1}
+        return next(i for i in self.items if i.id not in known)
+
+    def _on_drag(self, layer: Shapes, event: Any) -> Generator[None, None, None]:
+        if event.button != 1 or layer is not self._draw_layer:
+            return
+        source = self._source_at(event.position, self._layers[layer.unique_id][1])
+        start, moved = tuple(event.position), False
+        event.handled = True
+        yield
+        while event.type == "mouse_move":
+            distance = np.subtract(event.position, start) * self.viewer.camera.zoom
+            moved = moved or float(np.abs(distance).max()) > CLICK_PIXELS
+            event.handled = True
+            yield
+        if moved and source.contains(start):
+            item = self._place_dragged(source, start, tuple(event.position))
+        else:
+            item = self.stamp(source, start)
+        if item is not None and "Shift" not in event.modifiers:
+            self.stop_drawing()
+
+    def _place_dragged(
+        self, source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
+    ) -> PromptItem:
+        corners = np.stack([source.point_to_data(p)[source.yx] for p in (start, end)])
+        side = float(np.abs(corners[1] - corners[0]).max())
+        direction = np.where(corners[1] >= corners[0], 1, -1)
+        square = np.stack([corners[0], corners[0] + direction * max(side, MIN_BOX_SIZE)])
+        box = Box.from_corners(square, shape=source.plane_shape)
+        return self.place(source, source.plane_at(start), box)
+
+    def _source_at(self, point: tuple[float, ...], preferred: Image) -> ImageSource:
+        """Return the preferred image, or the topmost one that lies under the point."""
+        source = self._source_of(preferred)
+        if source.contains(point):
+            return source
+        for layer in reversed(self.viewer.layers):
+            if layer.visible and is_picture(layer):
+                try:
+                    other = self._source_of(layer)
+                except ImageError:
+                    continue
+                if other.contains(point):
+                    return other
+        return source
+
+    # ------------------------------------------------------------ box layers
+
+    def box_layer(self, source: ImageSource) -> Shapes:
+        """Return the Shapes layer with the boxes on an image, made if need be."""
+        for layer, image in self._layers.values():
+            if image is source.layer and layer.ndim == len(source.companion_axes):
+                return layer
+        name = "SVPSeg prompts"
+        if self._layers:
+            name += f" [{source.name}]"
+        selection = set(self.viewer.layers.selection)
+        with self._quiet():
+            layer = self.viewer.add_shapes(
+                ndim=len(source.companion_axes), name=name, face_color="transparent",
+                edge_color=COLORS[0], edge_width=2, opacity=1.0,
+                features={"id": np.empty(0, object), "name": np.empty(0, object)},
+                metadata={MARK: {"kind": "boxes", "image": source.name}},
+                **source.placement(),
+            )
+            self._take(layer, source.layer)
+        self.viewer.layers.selection = selection
+        return layer
+
+    def _take(self, layer: Shapes, image: Image) -> None:
+        """Follow the boxes of a layer from now on."""
+        self._layers[layer.unique_id] = (layer, image)
+        layer.text = {
+            "string": "{name}", "color": "white", "size": 9, "anchor": "upper_left"
+        }
+        layer.events.data.connect(self._on_boxes)
+        layer.events.highlight.connect(self._on_highlight)
+        layer.events.mode.connect(self._on_mode)
+        for key, (_, action) in self.shortcuts.items():
+            layer.bind_key(key, lambda _layer, act=action: act(), overwrite=True)
+
+    def _on_boxes(self, event: Any) -> None:
+        """Make the list follow the boxes: added, moved, resized or deleted."""
+        if self._busy or "ing" in str(getattr(event, "action", "")).lower():
+            return
+        layer = event.source
+        if layer.unique_id not in self._layers:
+            return
+        self._follow(layer)
+
+    def _follow(self, layer: Shapes) -> None:
+        image = self._layers[layer.unique_id][1]
+        source = self._source_of(image)
+        ids = self._ids(layer)
+        self._drop_vanished(layer, ids)
+        vertices, outside = [], []
+        for i, data in enumerate(layer.data):
+            item = self.item(ids[i])
+            corners = np.asarray(data)[:, source.yx]
+            if not _touches(corners, source.plane_shape):
+                outside.append(i)
+                continue
+            box = Box.from_corners(corners, shape=source.plane_shape)
+            plane = source.plane_of(np.asarray(data)[0])
+            if item is None:
+                item = self._new_item(source, plane, box)
+                ids[i] = item.id
+            elif (item.box, item.plane) != (box, plane):
+                item.box, item.plane = box, plane
+                self._cut(item)
+            vertices.append(source.corners(plane, box))
+        gone = {ids[i] for i in outside}
+        self.items = [item for item in self.items if item.id not in gone]
+        self._rewrite(layer, vertices, [i for n, i in enumerate(ids) if n not in outside])
+        if outside:
+            self.message.emit(
+                f"A box outside '{source.name}' was removed: draw it on the image.", True
+            )
+        self.changed.emit()
+
+    def _rewrite(
+        self, layer: Shapes, vertices: list[np.ndarray], ids: list[str]
+    ) -> None:
+        """Put the snapped boxes back into their layer."""
+        selected = {i for i in layer.selected_data if i < len(vertices)}
+        same = len(vertices) == layer.nshapes and all(
+            np.allclose(a, b) for a, b in zip(layer.data, vertices, strict=True)
+        )
+        with self._quiet():
+            if not same:
+                if vertices:
+                    layer.data = [(v, "rectangle") for v in vertices]
+                else:
+                    layer.data = []
+                layer.selected_data = selected
+            self._set_features(layer, ids)
+        self._style()
+
+    def _set_features(self, layer: Shapes, ids: list[str]) -> None:
+        names = [item.name if (item := self.item(i)) else "" for i in ids]
+        layer.features = {
+            "id": np.array(ids, object), "name": np.array(names, object)
+        }
+        layer.refresh_text()
+
+    def _new_item(
+        self, source: ImageSource, plane: tuple[int, ...], box: Box
+    ) -> PromptItem:
+        self._n_named += 1
+        item = PromptItem(
+            name=f"prompt {self._n_named}",
+            color=COLORS[(self._n_named - 1) % len(COLORS)],
+            source=source, plane=plane, box=box, mask_layer=self._mask_for(source),
+        )
+        self.items.append(item)
+        self._watch(item.mask_layer)
+        self._watch(source.layer)
+        self.intensities.request(source)
+        self._cut(item)
+        self.selected.emit(item.id)
+        if item.problem:
+            self.message.emit(item.problem, False)
+        else:
+            self.message.emit("Press Preview to try it on what you see.", False)
+        return item
+
+    def _mask_for(self, source: ImageSource) -> Labels | None:
+        """Return the Labels layer that a new box most probably means."""
+        if self.default_mask in self.viewer.layers:
+            return self.default_mask
+        return next(
+            (la for la in reversed(self.viewer.layers)
+             if is_mask(la) and fits_on(la, source)),
+            None,
+        )
+
+    def _drop_vanished(self, layer: Shapes, ids: list[str]) -> None:
+        image = self._layers[layer.unique_id][1]
+        for item in list(self.items):
+            if (
+                item.source is not None
+                and item.source.layer is image
+                and item.id not in ids
+            ):
+                self.items.remove(item)
+
+    def _box_layer_of(self, item: PromptItem) -> Shapes | None:
+        for layer, _ in self._layers.values():
+            if item.id in self._ids(layer):
+                return layer
+        return None
+
+    @staticmethod
+    def _ids(layer: Shapes) -> list[str]:
+        """Return the item of each box; boxes that are new or pasted have none."""
+        column = list(layer.features["id"]) if "id" in layer.features else []
+        column += [""] * (layer.nshapes - len(column))
+        ids: list[str] = []
+        for value in column:
+            known = isinstance(value, str) and value not in ids
+            ids.append(value if known else "")
+        return ids
+
+    def _style(self) -> None:
+        """Give each box its prompt's colour and name."""
+        for layer, _ in self._layers.values():
+            ids = self._ids(layer)
+            if not ids:
+                continue
+            items = [self.item(i) for i in ids]
+            with self._quiet():
+                layer.edge_color = [outline_color(i) if i else COLORS[0] for i in items]
+                self._set_features(layer, ids)
+
+    def select(self, item_id: str) -> None:
+        """Select an item's box in the viewer."""
+        item = self.item(item_id)
+        layer = self._box_layer_of(item) if item else None
+        if layer is not None:
+            with self._quiet():
+                layer.selected_data = {self._ids(layer).index(item_id)}
+                layer.refresh()
+
+    def _on_highlight(self, event: Any) -> None:
+        layer = event.source
+        chosen = list(layer.selected_data)
+        if self._busy or len(chosen) != 1 or chosen[0] >= layer.nshapes:
+            return
+        item_id = self._ids(layer)[chosen[0]]
+        if self.item(item_id) is not None:
+            self.selected.emit(item_id)
+
+    def _on_mode(self, event: Any) -> None:
+        if self._draw_layer is event.source and str(event.mode) != "pan_zoom":
+            self.stop_drawing()
+
+    def _on_active(self, event: Any) -> None:
+        if self._draw_layer is not None and event.value is not self._draw_layer:
+            self.stop_drawing()
+
+    def _on_layer_removed(self, event: Any) -> None:
+        layer = event.value
+        if layer is self._draw_layer:
+            self.stop_drawing()
+        self._watched.discard(layer.unique_id)
+        boxes = self._layers.pop(layer.unique_id, None)
+        if boxes is not None:
+            image = boxes[1]
+            self.items = [
+                i for i in self.items if i.source is None or i.source.layer is not image
+            ]
+            self.changed.emit()
+            return
+        self._keep_without(layer)
+
+    def _keep_without(self, layer: Layer) -> None:
+        """Turn prompts cut from a layer that has gone into prompts of their own."""
+        touched = False
+        for item in self.items:
+            if item.source is not None and item.source.layer is layer:
+                if item.is_ready:
+                    item.loaded = self.prompt(item)
+                    item.crop, item.mask = item.loaded.image, item.loaded.mask
+                item.source, touched = None, True
+            if item.mask_layer is layer:
+                item.mask_layer, touched = None, True
+                if item.source is not None:
+                    item.problem = NO_MASK
+                    item.mask = None
+        self.items = [i for i in self.items if i.source or i.loaded]
+        if touched:
+            for boxes, image in list(self._layers.values()):
+                if image is layer and boxes in self.viewer.layers:
+                    self._layers.pop(boxes.unique_id)
+                    self.viewer.layers.remove(boxes)
+            self.changed.emit()
+        self.intensities.forget(layer)
+
+    # ------------------------------------------------------------ masks
+
+    def add_paint_layer(self, item: PromptItem) -> Labels:
+        """Return a Labels layer to paint an item's mask in, ready to paint."""
+        assert item.source is not None and item.box is not None
+        source = item.source
+        layer = next(
+            (la for la in self.viewer.layers
+             if (mark := mark_of(la, "mask")) and mark["image"] == source.layer.unique_id),
+            None,
+        )
+        if layer is None:
+            layer = self.viewer.add_labels(
+                np.zeros(source.companion_shape, np.uint16),
+                name=f"SVPSeg mask [{source.name}]", opacity=0.5,
+                metadata={MARK: {"kind": "mask", "image": source.layer.unique_id}},
+                **source.placement(),
+            )
+        self.update(item.id, mask_layer=layer)
+        self.viewer.layers.selection = {layer}
+        layer.selected_label = int(layer.data.max(initial=0)) + 1
+        layer.brush_size = max(2, round(item.box.size / 10))
+        layer.mode = "paint"
+        self._look_at(item)
+        return layer
+
+    def _look_at(self, item: PromptItem) -> None:
+        """Bring a box into view, large enough to paint in."""
+        assert item.source is not None and item.box is not None
+        source, layer = item.source, self._box_layer_of(item)
+        if layer is None:
+            return
+        corners = source.corners(item.plane, item.box)
+        world = np.array([layer.data_to_world(c) for c in corners])
+        centre = world.mean(axis=0)
+        step = list(self.viewer.dims.point)
+        step[-len(centre):-2] = centre[:-2]
+        self.viewer.dims.point = step
+        shown = list(self.viewer.dims.displayed)[-2:]
+        offset = self.viewer.dims.ndim - len(centre)
+        self.viewer.camera.center = tuple(centre[[d - offset for d in shown]])
+        extent = float(np.ptp(world[:, -2:], axis=0).max())
+        self.viewer.camera.zoom = max(self.viewer.camera.zoom, 320 / max(extent, 1e-9))
+
+    def _watch(self, layer: Layer | None) -> None:
+        """Cut the prompts anew after a layer was painted in or got new data."""
+        if layer is None or layer.unique_id in self._watched:
+            return
+        self._watched.add(layer.unique_id)
+        for name in ("paint", "data", "labels_update"):
+            emitter = getattr(layer.events, name, None)
+            if emitter is not None:
+                emitter.connect(self._on_edited)
+
+    def _on_edited(self, event: Any) -> None:
+        if event.type == "data":
+            self.intensities.forget(event.source)
+        self._recut.start()
+
+    def _cut(self, item: PromptItem) -> None:
+        """Take the crop and the mask of an item's box."""
+        source, box = item.source, item.box
+        if source is None or box is None:
+            return
+        item.problem = ""
+        try:
+            item.crop = source.crop(item.plane, box)
+        except (IndexError, ImageError, ValueError) as error:
+            item.problem = f"The box no longer fits '{source.name}'."
+            logger.info("cannot cut %s: %s", item.name, error)
+            return
+        if not np.isfinite(item.crop).all():
+            item.problem = "There are NaN or infinite pixels in the box: move it."
+        item.mask = None
+        if item.mask_layer is None:
+            item.problem = item.problem or NO_MASK
+            return
+        layer = self._box_layer_of(item)
+        place = layer if layer is not None else source.layer
+        start = source.corners(item.plane, box)[0]
+
+        def to_world(pixel: np.ndarray) -> Any:
+            vertex = start.copy()
+            vertex[source.yx] += 0.5 + pixel
+            return place.data_to_world(vertex)
+
+        mask = sample_labels(item.mask_layer, to_world, box.size)
+        if mask.min(initial=0) < 0:
+            item.problem = "The mask holds negative ids: object ids start at 1."
+            return
+        item.mask = as_objects(mask).astype(np.int32)
+        if not mask.any() and not item.problem:
+            item.problem = EMPTY_MASK
+
+    def _quiet(self) -> _Quiet:
+        return _Quiet(self)
+
+
+class _Quiet:
+    """While open, changes to the boxes are ours and are not followed."""
+
+    def __init__(self, book: PromptBook) -> None:
+        self._book = book
+
+    def __enter__(self) -> None:
+        self._before, self._book._busy = self._book._busy, True
+
+    def __exit__(self, *args: object) -> None:
+        self._book._busy = self._before
+
+
+def outline_color(item: PromptItem) -> str:
+    """Return the colour of an item's box and row."""
+    if not item.enabled:
+        return OFF_COLOR
+    return NEGATIVE_COLOR if item.negative else item.color
+
+
+def is_picture(layer: Layer) -> bool:
+    """Tell whether a layer is an image of the user's (not one of our maps)."""
+    from napari.layers import Image
+
+    return type(layer) is Image and mark_of(layer) is None
+
+
+def is_mask(layer: Layer) -> bool:
+    """Tell whether a layer is Labels of the user's, or painted for a prompt."""
+    from napari.layers import Labels
+
+    if not isinstance(layer, Labels):
+        return False
+    return mark_of(layer) is None or mark_of(layer, "mask") is not None
+
+
+def source_name(source: ImageSource) -> str:
+    """Return the file an image was opened from, or the layer's name."""
+    path = getattr(getattr(source.layer, "source", None), "path", None)
+    return str(path) if path else source.name
+
+
+def sentence(error: Exception) -> str:
+    """Return an error's text as a sentence."""
+    text = str(error) or type(error).__name__
+    return text[:1].upper() + text[1:]
+
+
+def _touches(corners: np.ndarray, shape: tuple[int, int]) -> bool:
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return bool((high > -0.5).all() and (low < np.array(shape) - 0.5).all())

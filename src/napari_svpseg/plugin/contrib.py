@@ -1,0 +1,159 @@
+"""What the manifest names: the reader, the writer and the menu commands."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .layers import MARK, mark_of
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Labels
+
+logger = logging.getLogger(__name__)
+
+WIDGET = "Segment from prompts"
+PLUGIN = "napari-svpseg"
+
+
+def get_prompt_reader(path: str | list[str]) -> Callable[[Any], list[Any]] | None:
+    """Return the reader of prompt sets, or None for other files."""
+    paths = [path] if isinstance(path, str) else list(path)
+    if not all(str(p).lower().endswith(".svprompt") for p in paths):
+        return None
+    return read_prompts
+
+
+def read_prompts(path: str | list[str]) -> list[Any]:
+    """Open prompt sets: into the dock if it is open, else as crops and masks.
+
+    Returns
+    -------
+    list of (data, attributes, layer type)
+    """
+    from ..io.prompts import load_prompts
+
+    paths = [path] if isinstance(path, str) else list(path)
+    dock = open_dock()
+    if dock is not None:
+        for one in paths:
+            dock.load_prompt_set(str(one))
+        return [(None,)]
+    layers: list[Any] = []
+    for one in paths:
+        for n, prompt in enumerate(load_prompts(one)):
+            # side by side, so that all are seen at once
+            place = {"translate": (0, n * (prompt.image.shape[1] + 8))}
+            crop = prompt.image if prompt.rgb else prompt.image[..., 0]
+            if prompt.rgb:
+                crop = np.clip(crop, 0, 255).astype(np.uint8)
+            layers.append((crop, {"name": prompt.name, "rgb": prompt.rgb, **place},
+                           "image"))
+            layers.append((prompt.mask, {"name": f"{prompt.name} mask", **place},
+                           "labels"))
+    return layers
+
+
+def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a Labels layer as OME-TIFF, with its pixel size and recipe.
+
+    Parameters
+    ----------
+    path : str
+    data : int array
+        Object ids.
+    meta : dict
+        The layer's attributes, as napari gives them.
+
+    Returns
+    -------
+    list of str
+        What was written.
+    """
+    mark = dict(meta.get("metadata", {}).get(MARK) or {})
+    return [write_ids(path, np.asarray(data), mark, meta)]
+
+
+def write_layer(path: str, layer: Labels) -> str:
+    """Write a Labels layer as `write_ome_tiff` does."""
+    meta = {
+        "scale": layer.scale, "units": getattr(layer, "units", None),
+        "axis_labels": getattr(layer, "axis_labels", None),
+    }
+    return write_ids(path, np.asarray(layer.data), dict(mark_of(layer) or {}), meta)
+
+
+def write_ids(
+    path: str, ids: np.ndarray, mark: dict[str, Any], meta: dict[str, Any]
+) -> str:
+    """Write ids with what their layer knows of them."""
+    import json
+
+    from ..core.result import Recipe
+    from ..io.images import write_labels
+
+    axes = str(mark.get("axes") or _axes_of(ids, meta))
+    scale = np.asarray(meta.get("scale", np.ones(ids.ndim)), float)
+    units = meta.get("units")
+    if "C" in axes and ids.shape[axes.index("C")] == 1:
+        channel = axes.index("C")
+        ids, scale = ids.take(0, axis=channel), np.delete(scale, channel)
+        units = [u for i, u in enumerate(units) if i != channel] if units else None
+        axes = axes.replace("C", "")
+    values = mark.get("recipe")
+    recipe = Recipe.from_json(json.dumps(values, default=str)) if values else None
+    written = write_labels(
+        path, ids, axes=axes,
+        pixel_size=(float(scale[axes.index("Y")]), float(scale[axes.index("X")])),
+        unit=str(units[axes.index("Y")]) if units is not None else "pixel",
+        recipe=recipe,
+    )
+    return str(written)
+
+
+def _axes_of(ids: np.ndarray, meta: dict[str, Any]) -> str:
+    """Return a user's own axis labels where they are axes, else TIFF's usual order."""
+    named = "".join(str(a).upper() for a in meta.get("axis_labels") or ())
+    if len(named) == ids.ndim and set("YX") <= set(named) <= set("TZYX"):
+        return named
+    return {2: "YX", 3: "ZYX", 4: "TZYX"}.get(ids.ndim, "TZCYX"[-ids.ndim:])
+
+
+def open_dock() -> Any:
+    """Return the dock of the current viewer, or None where it is not open."""
+    import napari
+
+    from .segment import SegmentWidget
+
+    viewer = napari.current_viewer()
+    if viewer is None:
+        return None
+    for dock in SegmentWidget.docks():
+        if dock.viewer == viewer:
+            return dock
+    return None
+
+
+def add_prompt(viewer: napari.viewer.Viewer) -> None:
+    """Place a box in the middle of the view, in the dock (opened if need be)."""
+    dock = show_dock(viewer)
+    dock.add_prompt_at_centre()
+
+
+def show_dock(viewer: napari.viewer.Viewer) -> Any:
+    """Return the dock, opened if need be."""
+    dock = open_dock()
+    if dock is None:
+        _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+    return dock
+
+
+def paths_in(folder: Path, *names: str) -> list[Path] | None:
+    """Return files of a folder, or None unless all are there."""
+    paths = [folder / name for name in names]
+    return paths if all(p.is_file() for p in paths) else None

@@ -1,0 +1,196 @@
+"""Small parts that the docks are built of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QDoubleSpinBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QWidget,
+)
+from superqt import QCollapsible, QLabeledDoubleSlider
+
+from ..core.settings import PostprocessSettings, Settings
+
+CHOICE_NAMES = {"instances": "Objects, numbered", "semantic": "One foreground class"}
+
+
+def heading(text: str) -> QLabel:
+    """Return the title of a section."""
+    label = QLabel(f"<b>{text}</b>")
+    label.setContentsMargins(0, 6, 0, 0)
+    return label
+
+
+def note(text: str = "") -> QLabel:
+    """Return small print that wraps and never widens the dock."""
+    label = QLabel(text)
+    label.setWordWrap(True)
+    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
+
+
+def button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:
+    """Return a button that says in its tooltip what it does."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    made.setCheckable(checkable)
+    return made
+
+
+def side_by_side(*widgets: QWidget, stretch: Iterable[int] = ()) -> QWidget:
+    """Return widgets in a row."""
+    row = QWidget()
+    layout = QHBoxLayout(row)
+    layout.setContentsMargins(0, 0, 0, 0)
+    layout.setSpacing(6)
+    for widget in widgets:
+        layout.addWidget(widget)
+    for i, weight in enumerate(stretch):
+        layout.setStretch(i, weight)
+    return row
+
+
+def combo(tip: str) -> QComboBox:
+    """Return a combo box that shrinks rather than widening the dock."""
+    made = QComboBox()
+    made.setToolTip(tip)
+    made.setSizeAdjustPolicy(
+        QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+    )
+    made.setMinimumContentsLength(6)
+    made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
+    return made
+
+
+class Section(QCollapsible):
+    """A part of the dock that folds away."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(title)
+        self.setDuration(0)
+        self.form = QFormLayout()
+        self.form.setContentsMargins(4, 2, 0, 4)
+        self.form.setFieldGrowthPolicy(
+            QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow
+        )
+        body = QWidget()
+        body.setLayout(self.form)
+        self.setContent(body)
+
+
+class SettingsForm(QWidget):
+    """Controls for some fields of a settings class: text and limits come from it.
+
+    Parameters
+    ----------
+    kind : type of Settings
+    names : dict
+        Field name -> what the row is called, in order.
+    """
+
+    changed = Signal()
+
+    def __init__(self, kind: type[Settings], names: dict[str, str]) -> None:
+        super().__init__()
+        self._kind = kind
+        self._widgets: dict[str, QWidget] = {}
+        form = QFormLayout(self)
+        form.setContentsMargins(0, 0, 0, 0)
+        for name, title in names.items():
+            widget = self._control(name)
+            widget.setToolTip(self._field(name).metadata["help"])
+            self._widgets[name] = widget
+            if isinstance(widget, QCheckBox):
+                widget.setText(title)
+                form.addRow(widget)
+            else:
+                form.addRow(title, widget)
+
+    def values(self) -> dict[str, Any]:
+        """Return what the controls say."""
+        return {name: _value(widget) for name, widget in self._widgets.items()}
+
+    def set_values(self, values: dict[str, Any]) -> None:
+        """Show these values; names without a control are passed over."""
+        for name, value in values.items():
+            if name in self._widgets:
+                _set_value(self._widgets[name], value)
+
+    def control(self, name: str) -> QWidget:
+        """Return the control of a field."""
+        return self._widgets[name]
+
+    def _field(self, name: str) -> Any:
+        return self._kind.__dataclass_fields__[name]
+
+    def _control(self, name: str) -> QWidget:
+        field = self._field(name)
+        meta, default = field.metadata, field.default
+        if meta["choices"]:
+            box = combo(meta["help"])
+            for choice in meta["choices"]:
+                box.addItem(CHOICE_NAMES.get(choice, choice), choice)
+            box.currentIndexChanged.connect(lambda _: self.changed.emit())
+            widget: QWidget = box
+        elif isinstance(default, bool):
+            widget = QCheckBox()
+            widget.toggled.connect(lambda _: self.changed.emit())
+        elif isinstance(default, int):
+            spin = QSpinBox()
+            spin.setRange(int(meta["low"]), int(meta["high"]))
+            spin.setSuffix(" px" if meta["unit"] == "pixel" else "")
+            spin.setKeyboardTracking(False)
+            spin.valueChanged.connect(lambda _: self.changed.emit())
+            widget = spin
+        else:
+            slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
+            slider.setRange(meta["low"], meta["high"])
+            slider.setDecimals(2)
+            slider.setSingleStep(0.01)
+            slider.valueChanged.connect(lambda _: self.changed.emit())
+            widget = slider
+        _set_value(widget, default)
+        return widget
+
+
+def _value(widget: QWidget) -> Any:
+    if isinstance(widget, QComboBox):
+        return widget.currentData()
+    if isinstance(widget, QCheckBox):
+        return widget.isChecked()
+    if isinstance(widget, QSpinBox):
+        return int(widget.value())
+    return round(float(widget.value()), 4)
+
+
+def _set_value(widget: QWidget, value: Any) -> None:
+    if isinstance(widget, QComboBox):
+        widget.setCurrentIndex(max(0, widget.findData(value)))
+    elif isinstance(widget, QCheckBox):
+        widget.setChecked(bool(value))
+    elif isinstance(widget, (QSpinBox, QDoubleSpinBox, QLabeledDoubleSlider)):
+        widget.setValue(value)
+
+
+def result_options() -> SettingsForm:
+    """Return the controls of post-processing."""
+    return SettingsForm(
+        PostprocessSettings,
+        {
+            "threshold": "Threshold", "min_area": "Smallest object",
+            "split": "Split touching objects", "split_strength": "Split strength",
+            "fill_holes": "Fill holes", "output": "Result",
+        },
+    )

@@ -1,0 +1,389 @@
+"""Between napari layers and arrays: axes, planes, boxes, and where a result lies."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.transforms import Affine
+
+from ..core.geometry import Box, Tile
+from ..core.image import Axes, ImageError
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+
+MARK = "svpseg"
+"""Key of our entry in a layer's metadata; layers without it are the user's own."""
+
+MAX_PREVIEW = 2048
+"""Longest side of a preview, in pixels."""
+
+AXIS_WORDS = {
+    "time": "T", "frame": "T", "channel": "C", "channels": "C", "depth": "Z",
+    "slice": "Z", "plane": "Z", "row": "Y", "column": "X",
+}
+
+
+def mark_of(layer: Layer, kind: str | None = None) -> dict[str, Any] | None:
+    """Return our entry in a layer's metadata, or None for a layer of the user's."""
+    mark = layer.metadata.get(MARK)
+    if not isinstance(mark, dict) or (kind and mark.get("kind") != kind):
+        return None
+    return mark
+
+
+def known_axes(layer: Image) -> str:
+    """Return the axes that are known without being told, or an empty string.
+
+    They are known from a layer's own axis labels (T, Z, C, Y, X or their names), or
+    when there are two axes. They are never guessed from the shape.
+    """
+    named = "".join(
+        AXIS_WORDS.get(str(label).lower(), str(label).upper())
+        for label in getattr(layer, "axis_labels", ())
+    )
+    order = named + "C" if layer.rgb else named
+    if len(named) == layer.ndim and is_valid(order, layer):
+        return order
+    if layer.ndim == 2:
+        return "YXC" if layer.rgb else "YX"
+    return ""
+
+
+def is_valid(order: str, layer: Image) -> bool:
+    """Tell whether ``order`` can be the axes of an image layer."""
+    try:
+        Axes(order).check(full_shape(layer))
+    except ImageError:
+        return False
+    return order.upper().endswith("C") if layer.rgb else True
+
+
+def axes_choices(layer: Image) -> list[str]:
+    """Return the usual axes of a layer with that many dimensions."""
+    stacks = {2: [""], 3: ["Z", "T", "C"], 4: ["TZ", "ZC", "TC", "CZ", "CT"],
+              5: ["TZC", "TCZ", "CTZ"]}
+    end = "YXC" if layer.rgb else "YX"
+    return [
+        s + end for s in stacks.get(layer.ndim, []) if is_valid(s + end, layer)
+    ]
+
+
+def full_shape(layer: Image) -> tuple[int, ...]:
+    """Return the shape of a layer's data at full resolution, colours included."""
+    return tuple(int(n) for n in full_data(layer).shape)
+
+
+def full_data(layer: Image) -> Any:
+    """Return a layer's data at full resolution, lazily where it is lazy."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """An image layer whose axes have been declared.
+
+    Layers that lie on the image (labels, boxes, masks) are called its companions.
+    They have the image's axes without C, so that they line up in the viewer. Where C
+    stands between other axes it is kept, one long and as wide as all the channels.
+
+    Parameters
+    ----------
+    layer : Image
+    axes : Axes
+    channels : tuple of int, optional
+        Channels to take, in order; None takes all.
+    """
+
+    layer: Image
+    axes: Axes
+    channels: tuple[int, ...] | None = None
+
+    @classmethod
+    def of(
+        cls, layer: Image, order: str, channels: tuple[int, ...] | None = None
+    ) -> ImageSource:
+        """Return the source, or raise `ImageError` saying what to do."""
+        if not order:
+            raise ImageError(
+                f"Say what the {layer.ndim} axes of '{layer.name}' are, in the Axes row."
+            )
+        axes = Axes(order)
+        axes.check(full_shape(layer))
+        if axes.channel == len(axes.order) - 1 and not layer.rgb:
+            raise ImageError(
+                f"'{layer.name}' has its channels last but is not shown as RGB: "
+                "open it as RGB, or with the channels first (CYX)."
+            )
+        if layer.rgb and axes.channel != len(axes.order) - 1:
+            raise ImageError(
+                f"'{layer.name}' is shown as RGB: its last axis must be C, got {order}."
+            )
+        return cls(layer, axes, channels)
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return str(self.layer.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the full data, in the order of `axes`."""
+        return full_shape(self.layer)
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return (self._length("Y"), self._length("X"))
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels that a prompt takes."""
+        if self.channels is not None:
+            return len(self.channels)
+        return 3 if self.layer.rgb else self._length("C")
+
+    @property
+    def n_planes(self) -> int:
+        """Number of planes along Z and T."""
+        return int(np.prod([self._length(a) for a in self.axes.stack], dtype=int))
+
+    @property
+    def companion_axes(self) -> str:
+        """Axes of the layers that lie on the image."""
+        return self._without_outer_channel(self.axes.order)
+
+    @property
+    def companion_shape(self) -> tuple[int, ...]:
+        """Shape of a Labels layer over the whole image."""
+        return tuple(1 if a == "C" else self._length(a) for a in self.companion_axes)
+
+    @property
+    def yx(self) -> list[int]:
+        """Positions of Y and X among the companion's axes."""
+        return [self.companion_axes.index(a) for a in "YX"]
+
+    def placement(self, corner: tuple[int, ...] | None = None) -> dict[str, Any]:
+        """Return the arguments that put a companion where the image is.
+
+        The one function that copies ``scale, translate, rotate, shear, affine, units``
+        and ``axis_labels``, without the channel axis.
+
+        Parameters
+        ----------
+        corner : tuple of int, optional
+            Index of the companion's first pixel in the image, for a part of it.
+        """
+        layer = self.layer
+        order = self.axes.order[: layer.ndim]  # an RGB layer does not count its C
+        keep = [order.index(a) for a in self.companion_axes]
+        shear = {"shear": layer.shear} if np.any(layer.shear) else {}
+        own = Affine(
+            scale=layer.scale, rotate=layer.rotate, translate=layer.translate, **shear
+        ).set_slice(keep)
+        linear, translate = np.array(own.linear_matrix), np.array(own.translate)
+        if "C" in self.companion_axes:
+            position, n = self.companion_axes.index("C"), self._length("C")
+            translate += linear[:, position] * (n - 1) / 2
+            linear[:, position] *= n
+        placed = Affine(linear_matrix=linear, translate=translate)
+        start = np.zeros(len(keep)) if corner is None else np.asarray(corner, float)
+        result = {
+            "scale": np.asarray(placed.scale),
+            "translate": np.asarray(placed(start)),
+            "affine": layer.affine.set_slice(keep).affine_matrix,
+        }
+        if not np.allclose(placed.rotate, np.eye(len(keep))):
+            result["rotate"] = placed.rotate
+        if not np.allclose(placed.shear, 0):
+            result["shear"] = placed.shear
+        if hasattr(layer, "units"):
+            result["units"] = tuple(layer.units[i] for i in keep)
+        if hasattr(layer, "axis_labels"):
+            result["axis_labels"] = tuple(layer.axis_labels[i] for i in keep)
+        return result
+
+    def point_to_data(self, point: tuple[float, ...]) -> np.ndarray:
+        """Return a point of the world as index into the companion's axes."""
+        data = np.asarray(self.layer.world_to_data(tuple(point)[-self.layer.ndim:]))
+        order = self.axes.order[: self.layer.ndim]
+        index = np.array([data[order.index(a)] for a in self.companion_axes])
+        if "C" in self.companion_axes:
+            index[self.companion_axes.index("C")] = 0
+        return index
+
+    def plane_at(self, point: tuple[float, ...]) -> tuple[int, ...]:
+        """Return the index into Z and T of the plane that ``point`` (world) is in."""
+        return self.plane_of(self.point_to_data(point))
+
+    def plane_of(self, vertex: np.ndarray) -> tuple[int, ...]:
+        """Return the index into Z and T of a point in companion coordinates."""
+        return tuple(
+            int(np.clip(round(float(vertex[i])), 0, self._length(a) - 1))
+            for i, a in enumerate(self.companion_axes)
+            if a not in "CYX"
+        )
+
+    def companion_index(
+        self, plane: tuple[int, ...] | None, tile: Tile | None = None
+    ) -> tuple[slice, ...]:
+        """Return the slices of a companion that hold a plane (None: all), or a tile."""
+        positions = iter(plane or ())
+        slices = []
+        for a in self.companion_axes:
+            if a in "YX" and tile is not None:
+                slices.append(tile.slices["YX".index(a)])
+            elif a in "CYX" or plane is None:
+                slices.append(slice(0, 1 if a == "C" else self._length(a)))
+            else:
+                i = next(positions)
+                slices.append(slice(i, i + 1))
+        return tuple(slices)
+
+    def query(self, plane: tuple[int, ...] | None, tile: Tile | None = None) -> Any:
+        """Return the part of the data to be segmented, lazily, with `query_axes`."""
+        slices: list[Any] = list(
+            self.axes.plane_slices(plane)
+            if plane is not None
+            else [slice(None)] * len(self.axes.order)
+        )
+        if tile is not None:
+            for a, part in zip("YX", tile.slices, strict=True):
+                slices[self.axes.order.index(a)] = part
+        return full_data(self.layer)[tuple(slices)]
+
+    def query_axes(self, plane: tuple[int, ...] | None) -> str:
+        """Return the axes of `query`."""
+        if plane is None:
+            return self.axes.order
+        return "".join(a for a in self.axes.order if a in "CYX")
+
+    def crop(self, plane: tuple[int, ...], box: Box) -> np.ndarray:
+        """Return the pixels of a box as ``(Y, X, C)``, with all channels."""
+        tile = Tile(box.y, box.y + box.size, box.x, box.x + box.size)
+        return self.axes.to_plane(np.asarray(self.query(plane, tile)))
+
+    def corners(self, plane: tuple[int, ...], box: Box) -> np.ndarray:
+        """Return the four corners of a box in companion coordinates."""
+        vertices = np.zeros((4, len(self.companion_axes)))
+        positions = iter(plane)
+        for i, a in enumerate(self.companion_axes):
+            if a in "YX":
+                vertices[:, i] = box.corners[:, "YX".index(a)]
+            elif a != "C":
+                vertices[:, i] = next(positions)
+        return vertices
+
+    def contains(self, point: tuple[float, ...]) -> bool:
+        """Tell whether a point of the world is on the image."""
+        y, x = self.point_to_data(point)[self.yx]
+        height, width = self.plane_shape
+        return bool(-0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5)
+
+    def to_companion(self, labels: np.ndarray, plane: tuple[int, ...] | None) -> Any:
+        """Return labels of a plane, or of all, with the companion's axes."""
+        for i, a in enumerate(self.companion_axes):
+            if a == "C" or (a not in "YX" and plane is not None):
+                labels = np.expand_dims(labels, i)
+        return labels
+
+    def from_companion(self, data: np.ndarray) -> np.ndarray:
+        """Return a companion's data without a kept channel axis."""
+        if "C" in self.companion_axes:
+            data = np.take(data, 0, axis=self.companion_axes.index("C"))
+        return np.asarray(data)
+
+    def pixel_size(self) -> tuple[tuple[float, float], str]:
+        """Return height and width of a pixel, and their unit."""
+        place = self.placement()
+        y, x = self.yx
+        units = place.get("units")
+        unit = str(units[y]) if units is not None else "pixel"
+        return (float(place["scale"][y]), float(place["scale"][x])), unit
+
+    def visible_tile(self) -> Tile:
+        """Return the part of the image that is on screen, at most `MAX_PREVIEW` long."""
+        corners = np.array(self.layer.corner_pixels, float)
+        if self.layer.multiscale:
+            corners *= np.asarray(self.layer.downsample_factors)[self.layer.data_level]
+        order = self.axes.order[: self.layer.ndim]
+        bounds = []
+        for a in "YX":
+            low, high = corners[:, order.index(a)]
+            length = self._length(a)
+            start, stop = int(max(low, 0)), int(min(np.ceil(high) + 1, length))
+            if stop - start < 2:
+                start, stop = 0, length
+            if stop - start > MAX_PREVIEW:
+                start = (start + stop - MAX_PREVIEW) // 2
+                stop = start + MAX_PREVIEW
+            bounds += [start, stop]
+        return Tile(*bounds)
+
+    def _length(self, axis: str) -> int:
+        i = self.axes.order.find(axis)
+        return self.shape[i] if i >= 0 else 1
+
+    @staticmethod
+    def _without_outer_channel(order: str) -> str:
+        return order.strip("C")
+
+
+def sample_labels(
+    layer: Labels, to_world: Callable[[np.ndarray], Any], size: int
+) -> np.ndarray:
+    """Return the ids of a Labels layer at the pixels of a box on another layer.
+
+    Read through the world, so that the two layers may differ in shape, scale, position
+    and number of axes. Outside the labels is background.
+
+    Parameters
+    ----------
+    layer : Labels
+    to_world : callable
+        Maps a pixel ``(y, x)`` of the box to a point of the world.
+    size : int
+        Side of the box.
+
+    Returns
+    -------
+    (size, size) int array
+    """
+    def at(y: float, x: float) -> np.ndarray:
+        point = tuple(to_world(np.array([y, x], float)))
+        missing = layer.ndim - len(point)
+        return np.asarray(layer.world_to_data((0,) * missing + point[-layer.ndim:]))
+
+    origin = at(0, 0)
+    step = np.stack([at(1, 0) - origin, at(0, 1) - origin])  # the map is affine
+    grid = np.indices((size, size)).reshape(2, -1).T
+    index = np.rint(origin + grid @ step).astype(np.int64)
+    data = layer.data[0] if layer.multiscale else layer.data
+    inside = ((index >= 0) & (index < np.array(data.shape))).all(axis=1)
+    ids = np.zeros(len(index), np.int64)
+    if inside.any():
+        low, high = index[inside].min(axis=0), index[inside].max(axis=0) + 1
+        part = np.asarray(data[tuple(map(slice, low, high))])
+        ids[inside] = part[tuple((index[inside] - low).T)]
+    return ids.reshape(size, size)
+
+
+def fingerprint(layer: Labels) -> tuple[Any, ...]:
+    """Return a value that changes when the layer's ids do."""
+    data = np.ascontiguousarray(layer.data)
+    return (data.shape, data.dtype.str, zlib.crc32(data.view(np.uint8).reshape(-1)))
+
+
+def is_untouched(layer: Labels) -> bool:
+    """Tell whether a result still is what we wrote."""
+    return bool((mark_of(layer) or {}).get("written") == fingerprint(layer))
+
+
+def fits_on(labels: Labels, source: ImageSource) -> bool:
+    """Tell whether a Labels layer has the shape of an image without its channels."""
+    shape = tuple(labels.data.shape) if not labels.multiscale else None
+    return shape in (source.companion_shape, source.plane_shape)

@@ -1,0 +1,974 @@
+"""The dock "Segment from prompts"."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QProgressBar,
+    QScrollArea,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..core.card import ModelCard
+from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box, Tile
+from ..core.image import ImageError
+from ..core.prompt import PromptError, PromptSet
+from ..core.result import Recipe, Result
+from ..core.settings import SegmentSettings
+from .boxes import PromptBook, is_mask, is_picture, sentence
+from .controls import (
+    Section,
+    SettingsForm,
+    button,
+    combo,
+    heading,
+    note,
+    result_options,
+    side_by_side,
+)
+from .layers import ImageSource, axes_choices, is_untouched, known_axes, mark_of
+from .preferences import preference
+from .prompts import PromptList
+from .results import Journal, Results, recipe_of
+from .worker import Engine, EngineJob, shared_engine
+
+if TYPE_CHECKING:
+    import napari
+    from napari.layers import Image, Labels
+
+logger = logging.getLogger(__name__)
+
+SEGMENT = "napari_svpseg.api:segment"
+POSTPROCESS = "napari_svpseg.api:postprocess"
+DESCRIBE = "napari_svpseg.engine.device:describe"
+
+BEGIN = "Draw a box on a few labelled cells to begin."
+OPEN_IMAGE = "Open an image to begin (or File > Open Sample > SVPSeg)."
+DEVICES = ("auto", "cpu", "cuda", "mps")
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One image, or a part of it, to be segmented."""
+
+    source: ImageSource
+    plane: tuple[int, ...] | None
+    tile: Tile | None = None
+
+
+class SegmentWidget(QWidget):
+    """Find more of what a few boxes show, in all open images.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    engine : Engine, optional
+        Where models run; by default this napari's own.
+    """
+
+    def __init__(
+        self, napari_viewer: napari.viewer.Viewer, engine: Engine | None = None
+    ) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.engine = engine or shared_engine()
+        self.engine.acquire()
+        self.journal = Journal()
+        self.results = Results(napari_viewer, self.journal)
+        self.book = PromptBook(napari_viewer, self.source_of)
+        self.prompts_file = ""
+        self.cards: list[ModelCard] = []
+        self._axes: dict[Any, str] = {}
+        self._channels: dict[Any, tuple[int, ...]] = {}
+        self._unchecked: set[Any] = set()
+        self._steps: list[Step] = []
+        self._n_steps = 0
+        self._n_objects = 0
+        self._prompts: PromptSet | None = None
+        self._job: EngineJob | None = None
+        self._option_job: EngineJob | None = None
+        self._last_result: Any = None
+        self._is_preview = False
+        self._remark = ""
+        self._build()
+        self._connect()
+        self.destroyed.connect(partial(_let_go, self.engine, self.book))
+        self._show_layers()
+        self._show_models()
+        self.book.adopt_all()
+        self._options_timer = QTimer(self)
+        self._options_timer.setSingleShot(True)
+        self._options_timer.setInterval(200)
+        self._options_timer.timeout.connect(self._apply_options)
+        self._open.append(weakref.ref(self))
+        QTimer.singleShot(0, self.ask_device)
+
+    _open: ClassVar[list[weakref.ref[SegmentWidget]]] = []
+
+    @classmethod
+    def docks(cls) -> list[SegmentWidget]:
+        """Return the docks that are open."""
+        docks = [d for ref in cls._open if (d := ref()) is not None]
+        return [d for d in docks if is_alive(d)]
+
+    # ------------------------------------------------------------ what it says
+
+    def settings(self) -> dict[str, Any]:
+        """Return the settings of a run, as `api.segment` takes them."""
+        return {
+            **self.run_settings.values(), **self.options.values(),
+            "device": self.device.currentText(),
+        }
+
+    def source_of(self, layer: Image) -> ImageSource:
+        """Return an image layer with the axes declared for it."""
+        return ImageSource.of(
+            layer, self._axes.get(layer.unique_id, ""),
+            self._channels.get(layer.unique_id),
+        )
+
+    def current_image(self) -> Image | None:
+        """Return the image that is marked in the list."""
+        row = self.images.currentItem()
+        return None if row is None else row.data(Qt.ItemDataRole.UserRole)
+
+    def chosen_images(self) -> list[Image]:
+        """Return the images that are checked in the list."""
+        rows = [self.images.item(i) for i in range(self.images.count())]
+        return [
+            r.data(Qt.ItemDataRole.UserRole) for r in rows
+            if r.checkState() == Qt.CheckState.Checked
+        ]
+
+    def say(self, text: str, error: bool = False) -> None:
+        """Show a message at the bottom of the dock."""
+        color = theme_color(self.viewer.theme, "error") if error else ""
+        self.message.setStyleSheet(f"color: {color};" if color else "")
+        self.message.setText(text)
+
+    # ------------------------------------------------------------ layout
+
+    def _build(self) -> None:
+        body = QWidget()
+        column = QVBoxLayout(body)
+        column.setContentsMargins(6, 0, 6, 6)
+        column.setSpacing(4)
+        for part in (
+            self._build_images, self._build_prompts, self._build_model,
+            self._build_sections,
+        ):
+            part(column)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(body)
+        self.scroll = scroll
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 4)
+        layout.addWidget(scroll, 1)
+        layout.addWidget(self._build_footer())
+        self.setMinimumWidth(300)
+
+    def _build_images(self, column: QVBoxLayout) -> None:
+        column.addWidget(heading("Images"))
+        self.images = QListWidget()
+        self.images.setToolTip("Check the images to segment; boxes go on the marked one")
+        self.images.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.images.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.images.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        column.addWidget(self.images)
+        self.axes = combo(
+            "What each axis of the marked image is: T time, Z depth, C channel, Y, X"
+        )
+        self.axes.setEditable(True)
+        self.axes.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.axes.lineEdit().setPlaceholderText("for example ZYX or TYX")
+        self.channels = QLineEdit()
+        self.channels.setPlaceholderText("all")
+        self.channels.setToolTip("Channels to use, up to three, such as 0, 2")
+        form = QFormLayout()
+        form.setContentsMargins(0, 0, 0, 0)
+        form.addRow("Axes", self.axes)
+        form.addRow("Channels", self.channels)
+        self._image_form = form
+        column.addLayout(form)
+
+    def _build_prompts(self, column: QVBoxLayout) -> None:
+        column.addWidget(heading("Prompts"))
+        self.list = PromptList(self.book)
+        column.addWidget(self.list)
+        self.draw = button(
+            "Draw box",
+            "Click on a cell to place a box, or drag a square (Shift+D on the boxes)",
+            checkable=True,
+        )
+        self.size = QSpinBox()
+        self.size.setRange(MIN_BOX_SIZE, 4096)
+        self.size.setValue(PROMPT_SIZE)
+        self.size.setSingleStep(16)
+        self.size.setSuffix(" px")
+        self.size.setToolTip(
+            "Side of the box that a click places. Choose it so that a few whole "
+            "objects fit in; the box is resampled to 64 x 64."
+        )
+        column.addWidget(side_by_side(self.draw, self.size, stretch=(1, 0)))
+        self.mask = combo("Labels layer that the mask of the marked prompt is taken from")
+        self.paint = button("Paint", "Paint the mask of the marked prompt by hand")
+        column.addWidget(
+            labelled("Mask", side_by_side(self.mask, self.paint, stretch=(1, 0)))
+        )
+        self.save_set = button("Save set…", "Save all prompts as one .svprompt file")
+        self.load_set = button("Load set…", "Add the prompts of a .svprompt file")
+        column.addWidget(side_by_side(self.save_set, self.load_set, stretch=(1, 1)))
+
+    def _build_model(self, column: QVBoxLayout) -> None:
+        column.addWidget(heading("Model"))
+        self.model = combo("Model that finds more of what the prompts show")
+        column.addWidget(self.model)
+        self.card = note()
+        column.addWidget(self.card)
+        self.device_line = note("Starting the engine…")
+        column.addWidget(self.device_line)
+
+    def _build_sections(self, column: QVBoxLayout) -> None:
+        options = Section("Result options")
+        self.options = result_options()
+        self.add_probability = QCheckBox("Add a probability layer")
+        self.add_probability.setToolTip("How sure the model is that a pixel belongs")
+        self.add_uncertainty = QCheckBox("Add an uncertainty layer")
+        self.add_uncertainty.setToolTip("Bright where the model hesitates")
+        for widget in (self.options, self.add_probability, self.add_uncertainty):
+            options.form.addRow(widget)
+        save = Section("Save")
+        self.save = button(
+            "Save labels…", "Write the marked or latest result as OME-TIFF"
+        )
+        self.copy_python = button("Copy as Python", "Code that repeats this result")
+        self.copy_command = button(
+            "Copy as command", "Command line that repeats this result"
+        )
+        save.form.addRow(self.save)
+        save.form.addRow(
+            side_by_side(self.copy_python, self.copy_command, stretch=(1, 1))
+        )
+        advanced = Section("Advanced")
+        self.device = combo("Where the model runs; auto takes a GPU if there is one")
+        self.device.addItems(DEVICES)
+        self.device.setEditable(True)
+        self.device.setCurrentText(str(preference("device")))
+        self.run_settings = SettingsForm(
+            SegmentSettings,
+            {"tile": "Largest tile", "overlap": "Overlap", "batch": "Tiles at once",
+             "scale_objects": "Bring objects to the model's size",
+             "trust": "Check the result on the prompt"},
+        )
+        self.run_settings.set_values({"tile": int(preference("tile"))})
+        self.restart = button(
+            "End the engine", "End the engine and give its memory back; "
+            "the next run starts it again"
+        )
+        advanced.form.addRow("Device", self.device)
+        advanced.form.addRow(self.run_settings)
+        advanced.form.addRow(self.restart)
+        self.sections = {"options": options, "save": save, "advanced": advanced}
+        for section in self.sections.values():
+            column.addWidget(section)
+
+    def _build_footer(self) -> QWidget:
+        footer = QWidget()
+        column = QVBoxLayout(footer)
+        column.setContentsMargins(6, 4, 6, 0)
+        column.setSpacing(4)
+        self.planes = combo("Which planes of a stack or time series to segment")
+        self.planes.addItem("This plane", False)
+        self.planes.addItem("All planes", True)
+        self.planes_row = labelled("Run on", self.planes)
+        self.preview = button(
+            "Preview", "Segment what you see of the marked image (Shift+P on the boxes)"
+        )
+        self.run = button("Run", "Segment all checked images (Shift+R on the boxes)")
+        self.stop = button("Stop", "Stop; what is finished is kept")
+        self.undo = button("Undo", "Take the last result back")
+        self.progress = QProgressBar()
+        self.progress.setTextVisible(True)
+        self.progress.setRange(0, 100)
+        self._progress_row = side_by_side(self.progress, self.stop, stretch=(1, 0))
+        self._progress_row.hide()
+        self.message = note()
+        self.message.setMinimumHeight(36)
+        self.message.setAlignment(Qt.AlignmentFlag.AlignTop)
+        column.addWidget(self.planes_row)
+        column.addWidget(
+            side_by_side(self.preview, self.run, self.undo, stretch=(2, 2, 1))
+        )
+        column.addWidget(self._progress_row)
+        column.addWidget(self.message)
+        return footer
+
+    def _connect(self) -> None:
+        layers = self.viewer.layers.events
+        for event in (layers.inserted, layers.removed, layers.reordered):
+            event.connect(self._show_layers)
+        self.viewer.layers.selection.events.active.connect(self._on_active)
+        self.images.currentRowChanged.connect(self._on_image)
+        self.images.itemChanged.connect(self._on_checked)
+        self.axes.activated.connect(self._on_axes)
+        self.axes.lineEdit().editingFinished.connect(self._on_axes)
+        self.channels.editingFinished.connect(self._on_channels)
+        self.draw.clicked.connect(self._on_draw)
+        self.size.valueChanged.connect(self._on_size)
+        self.mask.activated.connect(self._on_mask)
+        self.paint.clicked.connect(self._on_paint)
+        self.save_set.clicked.connect(lambda: self.save_prompt_set())
+        self.load_set.clicked.connect(lambda: self.load_prompt_set())
+        self.model.currentIndexChanged.connect(self._show_card)
+        self.device.currentTextChanged.connect(lambda _: self.ask_device())
+        self.restart.clicked.connect(self._on_restart)
+        self.preview.clicked.connect(self.start_preview)
+        self.run.clicked.connect(self.start_run)
+        self.stop.clicked.connect(self.cancel)
+        self.undo.clicked.connect(self.undo_last)
+        self.options.changed.connect(self._on_options)
+        self.save.clicked.connect(lambda: self.save_labels())
+        self.copy_python.clicked.connect(lambda: self._copy(Recipe.to_python))
+        self.copy_command.clicked.connect(lambda: self._copy(Recipe.to_command))
+        self.book.message.connect(self.say)
+        self.book.changed.connect(self._show_state)
+        self.book.drawing.connect(self.draw.setChecked)
+        self.list.selection_changed.connect(lambda _: self._show_masks())
+        if preference("shortcuts"):
+            self.book.shortcuts = {
+                "Shift-D": ("Draw box", self.draw.click),
+                "Shift-P": ("Preview", self.start_preview),
+                "Shift-R": ("Run", self.start_run),
+            }
+
+    # ------------------------------------------------------------ showing
+
+    def _show_layers(self, event: Any = None) -> None:
+        """Bring the list of images up to date with the viewer."""
+        current = self.current_image()
+        pictures = [la for la in self.viewer.layers if is_picture(la)]
+        for layer in pictures:
+            if layer.unique_id not in self._axes:
+                self._axes[layer.unique_id] = known_axes(layer)
+                layer.events.name.connect(self._show_layers)
+        self.images.blockSignals(True)
+        self.images.clear()
+        for layer in pictures:
+            row = QListWidgetItem(layer.name)
+            row.setData(Qt.ItemDataRole.UserRole, layer)
+            row.setFlags(row.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+            checked = layer.unique_id not in self._unchecked
+            row.setCheckState(
+                Qt.CheckState.Checked if checked else Qt.CheckState.Unchecked
+            )
+            self.images.addItem(row)
+        if pictures:
+            index = pictures.index(current) if current in pictures else 0
+            self.images.setCurrentRow(index)
+        self.images.blockSignals(False)
+        rows = min(max(1, len(pictures)), 4)
+        height = max(20, self.images.sizeHintForRow(0)) if pictures else 20
+        self.images.setFixedHeight(rows * (height + 2) + 6)
+        self._on_image()
+        self._show_masks()
+        if not self.message.text() or self.message.text() in (BEGIN, OPEN_IMAGE):
+            self.say(BEGIN if pictures else OPEN_IMAGE)
+
+    def _on_active(self, event: Any) -> None:
+        """Mark the image that the user selects in napari's layer list."""
+        for i in range(self.images.count()):
+            if self.images.item(i).data(Qt.ItemDataRole.UserRole) is event.value:
+                self.images.setCurrentRow(i)
+
+    def _on_image(self, row: int = 0) -> None:
+        """Show the axes of the marked image."""
+        layer = self.current_image()
+        self.axes.blockSignals(True)
+        self.axes.clear()
+        if layer is not None:
+            self.axes.addItems(axes_choices(layer))
+            self.axes.setCurrentText(self._axes[layer.unique_id])
+            taken = self._channels.get(layer.unique_id)
+            self.channels.setText(", ".join(map(str, taken)) if taken else "")
+        self.axes.blockSignals(False)
+        self.axes.setEnabled(layer is not None)
+        self._show_state()
+
+    def _show_state(self) -> None:
+        """Show and enable what makes sense now."""
+        layer = self.current_image()
+        order = self._axes.get(layer.unique_id, "") if layer is not None else ""
+        several = "C" in order and not layer.rgb if layer is not None else False
+        self._image_form.setRowVisible(self.channels, several)
+        stacked = any(
+            set(self._axes.get(la.unique_id, "")) & set("TZ")
+            for la in self.chosen_images()
+        )
+        self.planes_row.setVisible(stacked)
+        busy = self._job is not None
+        self.draw.setEnabled(layer is not None)
+        item = self.book.item(self.list.selected)
+        has_box = item is not None and item.source is not None
+        self.mask.setEnabled(has_box)
+        self.paint.setEnabled(has_box)
+        self.save_set.setEnabled(bool(self.book.items))
+        self.preview.setEnabled(layer is not None and not busy)
+        self.run.setEnabled(bool(self.chosen_images()) and not busy)
+        self.undo.setEnabled(bool(self.journal.edits) and not busy)
+        self._progress_row.setVisible(busy)
+        has_result = self._result_layer() is not None
+        for widget in (self.save, self.copy_python, self.copy_command):
+            widget.setEnabled(has_result)
+
+    def _show_masks(self) -> None:
+        """Offer the Labels layers that a mask can be taken from."""
+        item = self.book.item(self.list.selected)
+        wanted = item.mask_layer if item is not None else self.book.default_mask
+        self.mask.blockSignals(True)
+        self.mask.clear()
+        self.mask.addItem("no mask", None)
+        for layer in self.viewer.layers:
+            if is_mask(layer) or layer is wanted:
+                self.mask.addItem(layer.name, layer)
+                if layer is wanted:
+                    self.mask.setCurrentIndex(self.mask.count() - 1)
+        self.mask.blockSignals(False)
+        self._show_state()
+
+    def _show_models(self) -> None:
+        """Fill the list of models; nothing is loaded."""
+        try:
+            from ..io.store import list_models
+
+            self.cards = list_models()
+        except Exception as error:  # noqa: BLE001  (a broken folder must not end it)
+            logger.exception("could not list the models")
+            self.say(f"Models could not be listed: {error}", True)
+        self.model.clear()
+        for card in self.cards:
+            self.model.addItem(card.name, card)
+            self.model.setItemData(
+                self.model.count() - 1, card.title or card.method,
+                Qt.ItemDataRole.ToolTipRole,
+            )
+        self.model.setCurrentIndex(max(0, self.model.findText("svp")))
+        self._show_card()
+
+    def _show_card(self) -> None:
+        card = self.model.currentData()
+        self.card.setText(card_line(card) if card else "No model is installed.")
+
+    # ------------------------------------------------------------ images
+
+    def _on_checked(self, row: QListWidgetItem) -> None:
+        layer = row.data(Qt.ItemDataRole.UserRole)
+        if row.checkState() == Qt.CheckState.Checked:
+            self._unchecked.discard(layer.unique_id)
+        else:
+            self._unchecked.add(layer.unique_id)
+        self._show_state()
+
+    def _on_axes(self) -> None:
+        layer = self.current_image()
+        order = self.axes.currentText().strip().upper().replace(" ", "")
+        if layer is None or order == self._axes[layer.unique_id]:
+            return
+        try:
+            ImageSource.of(layer, order)
+        except ImageError as error:
+            self.say(sentence(error), True)
+            return
+        self._axes[layer.unique_id] = order
+        self._channels.pop(layer.unique_id, None)
+        self.say(f"'{layer.name}' is read as {order}.")
+        self.book.axes_changed(layer)
+        self._on_image()
+
+    def _on_channels(self) -> None:
+        layer = self.current_image()
+        if layer is None:
+            return
+        try:
+            taken = parse_channels(self.channels.text())
+            if taken is not None:
+                source = ImageSource.of(layer, self._axes[layer.unique_id])
+                n = source.n_channels
+                if max(taken) >= n or len(taken) > 3:
+                    raise ValueError(
+                        f"Choose up to three channels from 0 to {n - 1}, such as 0, 1."
+                    )
+        except ValueError as error:
+            self.say(sentence(error), True)
+            return
+        if taken == self._channels.get(layer.unique_id):
+            return
+        self._channels.pop(layer.unique_id, None)
+        if taken is not None:
+            self._channels[layer.unique_id] = taken
+        self.book.axes_changed(layer)
+
+    # ------------------------------------------------------------ prompts
+
+    def _on_draw(self) -> None:
+        layer = self.current_image()
+        if self.book.is_drawing or layer is None:
+            self.book.stop_drawing()
+            self.draw.setChecked(False)
+        else:
+            self.book.start_drawing(layer)
+
+    def _on_size(self, size: int) -> None:
+        self.book.size = size
+
+    def _on_mask(self) -> None:
+        layer = self.mask.currentData()
+        self.book.default_mask = layer
+        self.book.update(self.list.selected, mask_layer=layer)
+        item = self.book.item(self.list.selected)
+        if item is not None:
+            self.say(item.problem or "Press Preview to try it on what you see.")
+
+    def _on_paint(self) -> None:
+        item = self.book.item(self.list.selected)
+        if item is None or item.source is None:
+            return
+        self.book.add_paint_layer(item)
+        self._show_masks()
+        self.say(
+            "Paint the objects inside the box; press M for the next number where "
+            "objects touch. What you leave unpainted is background."
+        )
+
+    def add_prompt_at_centre(self) -> None:
+        """Place a box in the middle of what is seen of the marked image."""
+        layer = self.current_image()
+        if layer is None:
+            self.say(OPEN_IMAGE, True)
+            return
+        try:
+            source = self.source_of(layer)
+            tile = source.visible_tile()
+            centre = ((tile.y0 + tile.y1 - 1) / 2, (tile.x0 + tile.x1 - 1) / 2)
+            box = Box.centred(centre, self.size.value())
+            self.book.place(source, source.plane_at(self.viewer.dims.point), box)
+        except ValueError as error:
+            self.say(sentence(error), True)
+
+    def save_prompt_set(self, path: str = "") -> None:
+        """Save the prompts as one file; asks for the file if none is given."""
+        if not path:
+            path, _ = QFileDialog.getSaveFileName(
+                self, "Save prompts", "cells.svprompt", "Prompt sets (*.svprompt)"
+            )
+        if not path:
+            return
+        from ..io.prompts import save_prompts
+
+        try:
+            prompts = self.book.all_prompts()
+            save_prompts(prompts, path)
+        except (ValueError, OSError) as error:
+            self.say(sentence(error), True)
+            return
+        self.prompts_file = path
+        self.say(f"Saved {count(len(prompts), 'prompt')} in {Path(path).name}.")
+
+    def load_prompt_set(self, path: str = "") -> None:
+        """Add the prompts of a file; asks for the file if none is given."""
+        if not path:
+            path, _ = QFileDialog.getOpenFileName(
+                self, "Load prompts", "", "Prompt sets (*.svprompt)"
+            )
+        if not path:
+            return
+        from ..io.prompts import load_prompts
+
+        try:
+            prompts = load_prompts(path)
+        except (ValueError, OSError) as error:
+            self.say(sentence(error), True)
+            return
+        self.book.add_loaded(prompts)
+        self.prompts_file = path
+        self.say(f"Added {count(len(prompts), 'prompt')} of {Path(path).name}.")
+
+    # ------------------------------------------------------------ running
+
+    def start_preview(self) -> None:
+        """Segment the visible field of the marked image."""
+        layer = self.current_image()
+        if layer is None or self._job is not None:
+            return
+        try:
+            source = self.source_of(layer)
+        except ImageError as error:
+            self.say(sentence(error), True)
+            return
+        plane = source.plane_at(self.viewer.dims.point)
+        self._start([Step(source, plane, source.visible_tile())], preview=True)
+
+    def start_run(self) -> None:
+        """Segment all checked images."""
+        if self._job is not None:
+            return
+        steps = []
+        try:
+            for layer in self.chosen_images():
+                source = self.source_of(layer)
+                everything = self.planes.currentData() or source.n_planes == 1
+                plane = None if everything else source.plane_at(self.viewer.dims.point)
+                steps.append(Step(source, plane))
+        except ImageError as error:
+            self.say(sentence(error), True)
+            return
+        if not steps:
+            self.say("Check at least one image in the list.", True)
+            return
+        self._start(steps, preview=False)
+
+    def cancel(self) -> None:
+        """Stop the run; finished images and planes stay."""
+        self._steps = []
+        if self._job is not None:
+            self.stop.setEnabled(False)
+            self.progress.setFormat("Stopping…")
+            self._job.cancel()
+
+    def _start(self, steps: list[Step], *, preview: bool) -> None:
+        self.book.stop_drawing()
+        card = self.model.currentData()
+        if card is None:
+            self.say("No model is installed: reinstall napari-svpseg.", True)
+            return
+        try:
+            self._prompts = self.book.prompts()
+        except PromptError as error:
+            self.say(sentence(error), True)
+            return
+        self._steps, self._n_steps = list(steps), len(steps)
+        self._n_objects, self._remark, self._is_preview = 0, "", preview
+        self._next()
+
+    def _next(self) -> None:
+        """Submit the next image of the run."""
+        step = self._steps.pop(0)
+        self.say(f"Segmenting '{step.source.name}'…")
+        self.progress.setRange(0, 0)
+        self.progress.setFormat("")
+        self.stop.setEnabled(True)
+        job = self.engine.submit_prepared(SEGMENT, self._call(step))
+        self._job = job
+        job.progressed.connect(self._on_progress)
+        job.partial.connect(lambda value: self._on_partial(step, value))
+        job.returned.connect(lambda result: self._on_result(step, result))
+        job.failed.connect(lambda text: self._on_failed(step, text))
+        job.cancelled.connect(self._on_cancelled)
+        job.finished.connect(self._on_finished)
+        self._show_state()
+
+    def _call(self, step: Step) -> Callable[[], Any]:
+        """Return what makes the arguments of a step, away from the GUI's thread."""
+        source, intensities = step.source, self.book.intensities
+        prompts, model = self._prompts, self.model.currentData()
+        settings = self.settings()
+        several = step.tile is not None or (step.plane is not None and source.n_planes > 1)
+        promise = intensities.request(source) if several else None
+
+        def prepare() -> Any:
+            kwargs = {
+                "model": model.path or model.name,
+                "axes": source.query_axes(step.plane),
+                "channels": source.channels,
+                "rgb": bool(source.layer.rgb),
+                **settings,
+            }
+            if promise is not None:
+                kwargs["intensities"] = promise.result()
+            return (source.query(step.plane, step.tile), prompts), kwargs
+
+        return prepare
+
+    def _on_progress(self, done: int, total: int, text: str) -> None:
+        self.progress.setRange(0, max(total, 1))
+        self.progress.setValue(done)
+        n = self._n_steps
+        which = f"image {n - len(self._steps)} of {n}, " if n > 1 else ""
+        self.progress.setFormat(f"{which}{text or '%p %'}")
+
+    def _on_partial(self, step: Step, value: Any) -> None:
+        """Show a finished plane of a stack while the rest is running."""
+        index, labels = value
+        if self._is_preview or not isinstance(index, tuple) or step.plane is not None:
+            return
+        if step.source.layer not in self.viewer.layers or step.source.n_planes == 1:
+            return
+        self.results.show(step.source, index, labels, text="Plane")
+
+    def _on_result(self, step: Step, result: Result) -> None:
+        if step.source.layer not in self.viewer.layers:
+            return  # the image was closed meanwhile
+        self._n_objects += result.n_objects
+        if step.tile is not None:
+            layer = self.results.show_preview(
+                step.source, step.plane or (), step.tile, result
+            )
+        else:
+            self.results.drop_preview(step.source)
+            layer, remark = self.results.show(
+                step.source, step.plane, result.labels, result=result
+            )
+            self._remark += remark
+            self._show_maps(step, result)
+        self.results.keep(layer, step.source, step.plane, result, step.tile)
+        self._last_result = layer
+        self._describe(result)
+
+    def _show_maps(self, step: Step, result: Result) -> None:
+        if self.add_probability.isChecked():
+            self.results.show_map(
+                step.source, step.plane, result.foreground, "probability"
+            )
+        if self.add_uncertainty.isChecked():
+            self.results.show_map(
+                step.source, step.plane, result.uncertainty, "uncertainty"
+            )
+
+    def _describe(self, result: Result) -> None:
+        text = count(self._n_objects, "object")
+        if self._n_steps > 1:
+            text += f" in {count(self._n_steps - len(self._steps), 'image')}"
+        text += f", {result.seconds:.1f} s"
+        if np.isfinite(result.trust):
+            text += f", trust {result.trust:.2f}"
+        if self._n_objects == 0:
+            text += ". Lower the threshold, or draw a box on a clearer cell."
+        elif self._is_preview:
+            text += " in this view. Press Run for the whole image."
+        else:
+            text += ". Result options and Save are below."
+        notes = [n for n in result.recipe.notes if "no usable GPU" not in n]
+        if notes:
+            text += f" ({'; '.join(notes)})"
+        self.say(text + self._remark)
+
+    def _on_failed(self, step: Step, text: str) -> None:
+        self._steps = []
+        self.say(f"'{step.source.name}': {text}", True)
+
+    def _on_cancelled(self) -> None:
+        self._steps = []
+        self.say("Stopped. What was finished is kept.")
+
+    def _on_finished(self) -> None:
+        self._job = None
+        if self._steps:
+            self._next()
+        self._show_state()
+
+    # ------------------------------------------------------------ result options
+
+    def _on_options(self) -> None:
+        if self._last_result is not None:
+            self._options_timer.start()
+
+    def _apply_options(self) -> None:
+        """Make the objects of the latest result again, without the model."""
+        kept = self.results.kept.get(getattr(self._last_result, "unique_id", None))
+        if self._job is not None or self._option_job is not None:
+            self._options_timer.start()
+            return
+        if kept is None or kept.layer not in self.viewer.layers:
+            return
+        if not is_untouched(kept.layer):
+            self.say(
+                f"You edited '{kept.layer.name}', so it is left as it is: "
+                "press Run for a new result with these options."
+            )
+            return
+        values = self.options.values()
+        axes = kept.source.query_axes(kept.plane)
+        job = self.engine.submit(POSTPROCESS, kept.maps, axes=axes, **values)
+        self._option_job = job
+        job.returned.connect(lambda labels: self._show_options(kept, labels, values))
+        job.failed.connect(lambda text: self.say(text, True))
+        job.finished.connect(self._on_options_done)
+
+    def _on_options_done(self) -> None:
+        self._option_job = None
+        self._show_state()
+
+    def _show_options(self, kept: Any, labels: np.ndarray, values: dict[str, Any]) -> None:
+        if kept.layer not in self.viewer.layers:
+            return
+        n = self.results.show_again(kept, labels, values)
+        self.say(f"{count(n, 'object')} with these options.")
+
+    # ------------------------------------------------------------ undo, save
+
+    def undo_last(self) -> None:
+        """Take our last change of the viewer back."""
+        self.say(self.journal.undo())
+        self._show_state()
+
+    def _result_layer(self) -> Labels | None:
+        """Return the selected result, or the latest one."""
+        active = self.viewer.layers.selection.active
+        if active is not None and mark_of(active, "labels"):
+            return active
+        for layer in reversed(self.viewer.layers):
+            if mark_of(layer, "labels"):
+                return layer
+        return None
+
+    def save_labels(self, path: str = "") -> None:
+        """Write a result as OME-TIFF; asks for the file if none is given."""
+        layer = self._result_layer()
+        if layer is None:
+            self.say("There is no result to save yet: press Run.", True)
+            return
+        if not path:
+            path, _ = QFileDialog.getSaveFileName(
+                self, "Save labels", f"{file_stem(layer)}_labels.ome.tif",
+                "OME-TIFF (*.ome.tif *.tif *.tiff)",
+            )
+        if not path:
+            return
+        from .contrib import write_layer
+
+        try:
+            written = write_layer(path, layer)
+        except (ValueError, OSError) as error:
+            logger.info("saving failed", exc_info=True)
+            self.say(sentence(error), True)
+            return
+        self.say(f"Saved {Path(written).name} in {Path(written).parent}.")
+
+    def _copy(self, form: Callable[[Recipe], str]) -> None:
+        layer = self._result_layer()
+        recipe = recipe_of(layer) if layer is not None else None
+        if recipe is None:
+            self.say("There is no result to copy yet: press Run.", True)
+            return
+        recipe = replace(recipe, prompts_file=self.prompts_file)
+        QGuiApplication.clipboard().setText(form(recipe))
+        hint = "" if self.prompts_file else " Save the prompt set as cells.svprompt too."
+        self.say("Copied: paste it where you want to repeat this result." + hint)
+
+    # ------------------------------------------------------------ engine
+
+    def ask_device(self) -> None:
+        """Start the engine if need be, and show where models will run."""
+        self.device_line.setText("Starting the engine…")
+        job = self.engine.submit(DESCRIBE, self.device.currentText())
+        job.returned.connect(lambda about: self.device_line.setText(device_line(about)))
+        job.failed.connect(lambda text: self.device_line.setText(text))
+
+    def _on_restart(self) -> None:
+        self.engine.close()
+        self.device_line.setText("The engine is off; the next run starts it.")
+
+
+def _let_go(engine: Engine, book: PromptBook) -> None:
+    """Do what is left to do when the dock is gone."""
+    book.close()
+    engine.release()
+
+
+def is_alive(widget: QWidget) -> bool:
+    """Tell whether Qt has not deleted a widget."""
+    try:
+        widget.objectName()
+    except RuntimeError:
+        return False
+    return True
+
+
+def labelled(text: str, widget: QWidget) -> QWidget:
+    """Return a control with its name before it."""
+    label = note(text)
+    label.setWordWrap(False)
+    label.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Preferred)
+    return side_by_side(label, widget, stretch=(0, 1))
+
+
+def theme_color(theme: str, name: str) -> str:
+    """Return a colour of napari's theme."""
+    from napari.utils.theme import get_theme
+
+    return str(getattr(get_theme(theme), name).as_hex())
+
+
+def card_line(card: ModelCard) -> str:
+    """Return what is said of a model below its name."""
+    parts = [card.title or card.method]
+    if card.n_parameters:
+        parts.append(f"{card.n_parameters / 1e6:.1f} M weights")
+    parts.append(
+        "any channels" if card.channels == "any" else f"channels: {card.channels}"
+    )
+    parts.append(f"licence {card.licence}")
+    return " · ".join(parts)
+
+
+def device_line(about: dict[str, Any]) -> str:
+    """Return the line on where models run, from `engine.device.describe`."""
+    kind = str(about.get("device", "cpu")).upper()
+    reason = str(about.get("reason", ""))
+    if kind == "CPU":
+        cores = about.get("threads", 1)
+        return f"CPU · {count(cores, 'core')}: {reason}"
+    memory = about.get("free_mb")
+    room = f", {memory / 1024:.1f} GB free" if memory else ""
+    return f"{about.get('name', kind)} ({kind.lower()}{room}): {reason}"
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 object`` and ``3 objects``."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def parse_channels(text: str) -> tuple[int, ...] | None:
+    """Return the channels named in a text such as ``0, 2``; None for all.
+
+    Raises
+    ------
+    ValueError
+        For anything but whole numbers, each once.
+    """
+    words = text.replace(",", " ").split()
+    if not words or words == ["all"]:
+        return None
+    if not all(w.isdecimal() for w in words) or len(set(words)) != len(words):
+        raise ValueError(f"Channels are numbers from 0, each once, got '{text}'.")
+    return tuple(int(w) for w in words)
+
+
+def file_stem(layer: Labels) -> str:
+    """Return a file name for a result, from the image it belongs to."""
+    name = str((mark_of(layer) or {}).get("image") or layer.name)
+    return "".join(c if c.isalnum() or c in "-_ ." else "_" for c in name).strip()

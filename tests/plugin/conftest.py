@@ -1,0 +1,174 @@
+"""A viewer with discs whose answer is known, and a runner that only pretends."""
+
+from __future__ import annotations
+
+import importlib
+import threading
+import time
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from napari_svpseg.core.card import ModelCard
+from napari_svpseg.core.result import Maps, Recipe, Result
+
+
+def disc_image(shape=(96, 110), spots=((30, 30), (30, 70), (66, 40), (70, 90)), r=8):
+    """Return an image of bright discs and their labels."""
+    yy, xx = np.indices(shape)
+    labels = np.zeros(shape, np.int32)
+    for i, (y, x) in enumerate(spots, start=1):
+        labels[(yy - y) ** 2 + (xx - x) ** 2 <= r * r] = i
+    rng = np.random.default_rng(0)
+    image = np.where(labels > 0, 200.0, 40.0) + rng.normal(0, 4, shape)
+    return image.astype(np.float32), labels
+
+
+def fake_segment(query, prompts, *, axes, on_progress, on_partial=None, **kwargs):
+    """Return thresholded labels with a real `Result` round them."""
+    from skimage.measure import label
+
+    query = np.asarray(query, float)
+    if "C" in axes:
+        query = query.mean(axis=axes.index("C"))
+    on_progress(1, 2, "tile 1 of 2")
+    foreground = (query > query.mean() + query.std()).astype(np.float32)
+    labels = np.zeros(query.shape, np.uint32)
+    planes = foreground.reshape(-1, *foreground.shape[-2:])
+    flat = labels.reshape(-1, *foreground.shape[-2:])
+    last = 0
+    for i, plane in enumerate(planes):
+        found = label(plane > 0)
+        flat[i] = np.where(found > 0, found + last, 0)
+        last = max(last, int(flat[i].max()))
+        if len(planes) > 1 and on_partial is not None:
+            on_partial((np.unravel_index(i, foreground.shape[:-2]), flat[i].copy()))
+    on_progress(2, 2, "tile 2 of 2")
+    recipe = Recipe(
+        "svp", axes=axes, postprocess={"threshold": kwargs["threshold"]},
+        segment={"device": kwargs["device"]},
+    )
+    return Result(labels, Maps(foreground), 0.9, recipe, 0.1)
+
+
+@dataclass
+class FakeJob:
+    stopped: threading.Event
+
+    def cancel(self):
+        self.stopped.set()
+
+
+class Stopped(Exception):
+    pass
+
+
+class FakeRunner:
+    """Runs jobs in threads; ``slow`` seconds pass before the work is done."""
+
+    def __init__(self):
+        self.slow = 0.0
+        self.fail = ""
+        self.calls = []
+        self.closed = 0
+
+    def submit(self, target, *args, on_event=None, **kwargs):
+        self.calls.append((target, args, kwargs))
+        job = FakeJob(threading.Event())
+        threading.Thread(
+            target=self._work, args=(job, target, args, kwargs, on_event), daemon=True
+        ).start()
+        return job
+
+    def close(self):
+        self.closed += 1
+
+    def segment_calls(self):
+        return [c for c in self.calls if c[0].endswith("api:segment")]
+
+    def _work(self, job, target, args, kwargs, on_event):
+        def emit(kind, **values):
+            on_event(SimpleNamespace(kind=kind, **values))
+
+        def on_progress(done, total, message=""):
+            emit("progress", done=done, total=total, message=message)
+            if job.stopped.is_set():
+                raise Stopped
+
+        try:
+            if target.endswith("describe"):
+                value = {"device": "cpu", "threads": 2, "reason": "no GPU found"}
+            elif target.endswith("segment"):
+                value = self._segment(job, args, kwargs, emit, on_progress)
+            else:
+                module, name = target.split(":")
+                value = getattr(importlib.import_module(module), name)(*args, **kwargs)
+        except Stopped:
+            emit("cancelled")
+        except Exception as error:
+            emit("failed", message=str(error), traceback="trace")
+        else:
+            emit("done", value=value)
+
+    def _segment(self, job, args, kwargs, emit, on_progress):
+        end = time.monotonic() + self.slow
+        while time.monotonic() < end:
+            on_progress(0, 2, "waiting")
+            time.sleep(0.01)
+        if self.fail:
+            raise RuntimeError(self.fail)
+        return fake_segment(
+            *args, **kwargs, on_progress=on_progress,
+            on_partial=lambda value: emit("partial", value=value),
+        )
+
+
+@pytest.fixture
+def runner():
+    return FakeRunner()
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy):
+    return make_napari_viewer_proxy()
+
+
+@pytest.fixture
+def open_dock(viewer, runner, monkeypatch, qtbot):
+    """Return a function that opens the dock in the viewer, on the fake runner."""
+    from napari_svpseg.io import store
+    from napari_svpseg.plugin.segment import SegmentWidget
+    from napari_svpseg.plugin.worker import Engine
+
+    card = ModelCard("svp", "svp", title="SVPSeg", n_parameters=800_000)
+    monkeypatch.setattr(store, "list_models", lambda folders=None: [card])
+
+    def open_it():
+        dock = SegmentWidget(viewer, Engine(lambda: runner))
+        viewer.window.add_dock_widget(dock, name="Segment from prompts")
+        qtbot.waitUntil(lambda: "Starting" not in dock.device_line.text())
+        return dock
+
+    return open_it
+
+
+@pytest.fixture
+def discs(viewer):
+    """Add an image of discs and their labels to the viewer."""
+    image, labels = disc_image()
+    viewer.add_image(image, name="discs")
+    viewer.add_labels(labels, name="truth")
+    return viewer
+
+
+@pytest.fixture
+def finish(qtbot):
+    """Return a function that waits until the dock has nothing to do."""
+    def wait(dock, timeout=5000):
+        qtbot.waitUntil(
+            lambda: dock._job is None and not dock._steps, timeout=timeout
+        )
+
+    return wait

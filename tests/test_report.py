@@ -76,6 +76,10 @@ def test_markdown_names_everything() -> None:
     assert "| a / objects | 0.500 | 0.750 |" in text
     assert "| a / objects | 0.500 | - |" in text
     assert "+0.250" in text
+    tables = [part.strip().splitlines() for part in text.split("\n\n")]
+    for lines in (t for t in tables if t[0].startswith("|")):
+        widths = {line.count("|") for line in lines if line.startswith("|")}
+        assert len(widths) == 1 and lines[1].startswith("|---")
 
 
 def test_outlined_fits_the_square() -> None:

@@ -168,9 +168,9 @@ def to_markdown(report: Mapping[str, Any]) -> str:
         means = task_means(records, measure)
         tasks = sorted({t for scores in means.values() for t in scores})
         if tasks:
+            rule = "|---" * (len(models) + 1)
             parts.append(
-                f"{title} per task\n\n| task | " + " | ".join(models) + " |\n"
-                "|---" * (len(models) + 1) + "|\n"
+                f"{title} per task\n\n| task | {' | '.join(models)} |\n{rule}|\n"
                 + "".join(_task_line(task, models, means) for task in tasks)
             )
     return "\n".join(parts)

@@ -238,7 +238,10 @@ def episode_loss(network: PromptSegmenter, batch: dict[str, Tensor]) -> dict[str
     """Return the parts of a batch's loss; keys as in `engine.episodes.cut_episode`."""
     code = network.encode_prompts(batch["prompts"], batch["masks"])
     query = batch["query"].contiguous(memory_format=torch.channels_last)
-    return maps_loss(network(query, code), batch)
+    maps = network(query, code)
+    return maps_loss(maps, batch) | network.regularise(
+        query, maps, batch["prompts"], batch["masks"]
+    )
 
 
 @torch.inference_mode()

@@ -117,7 +117,7 @@ class AttentionSegmenter(PromptSegmenter):
     overlap = 64
 
     def __init__(
-        self, width: int = 24, features: int = 64, form: str = "corrected"
+        self, width: int = 24, features: int = 32, form: str = "corrected"
     ) -> None:
         super().__init__()
         if form not in ("corrected", "released"):

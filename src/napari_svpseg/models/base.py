@@ -59,6 +59,21 @@ class PromptSegmenter(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
 
+    def regularise(
+        self, query: Tensor, maps: dict[str, Tensor], images: Tensor, masks: Tensor
+    ) -> dict[str, Tensor]:
+        """Return further parts of the training loss, by name; none by default.
+
+        Parameters
+        ----------
+        query, images, masks
+            The episode, as given to `forward` and `encode_prompts`.
+        maps : dict
+            What `forward` returned.
+        """
+        return {}
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """Name of a method and the arguments of its network."""

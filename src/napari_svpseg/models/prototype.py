@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .attention import label_values
-from .base import PromptCode, PromptSegmenter, pad_to_multiple, register
+from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
+from .losses import binary_loss
 from .unet import Encoder, FeaturePyramid, upsample
 
 
@@ -98,3 +99,26 @@ class PrototypeSegmenter(PromptSegmenter):
         )
         logits = self.scale * (similarity[:, 1:] - similarity[:, :1])
         return {"foreground": upsample(logits, 4)[..., :height, :width]}
+
+    def regularise(
+        self, query: Tensor, maps: dict[str, Tensor], images: Tensor, masks: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the alignment loss: the answer, taken as a prompt, explains the prompt.
+
+        Episodes whose answer is all one class are left out.
+        """
+        answer = (maps["foreground"][:, 0] > 0).long()
+        share = answer.float().mean((1, 2))
+        usable = (share > 0) & (share < 1)
+        if not usable.any():
+            return {}
+        code = self.encode_prompts(query[usable][:, None], answer[usable][:, None])
+        n_prompts = images.shape[1]
+        code = {k: v.repeat_interleave(n_prompts, dim=0) for k, v in code.items()}
+        logits = self(images[usable].flatten(0, 1), code)["foreground"]
+        given = masks[usable].flatten(0, 1)[:, None]
+        return {
+            "alignment": binary_loss(
+                logits, (given > 0).float(), (given != IGNORE).float()
+            )
+        }

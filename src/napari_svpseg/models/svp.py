@@ -102,7 +102,7 @@ class EvidenceSegmenter(PromptSegmenter):
 
     def features(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
         """Return encoder maps, the pyramid (stride 4) and pixel features (stride 2)."""
-        maps = self.encoder(image)
+        maps = self.encoder(image.contiguous(memory_format=torch.channels_last))
         pyramid = self.pyramid(maps[1:])
         pixels = self.fine_pixels(maps[0]) + upsample(self.coarse_pixels(pyramid))
         pixels = torch.tanh(self.mix_pixels(F.relu(pixels)).float())

@@ -22,7 +22,10 @@ class ChannelNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` (B, C, H, W) normalised over C."""
         x = x.permute(0, 2, 3, 1)
-        x = F.layer_norm(x, (x.shape[-1],), self.weight, self.bias, 1e-5)
+        # in the precision of x: autocast would widen it, at the price of two copies
+        with torch.autocast(x.device.type, enabled=False):
+            weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
+            x = F.layer_norm(x, (x.shape[-1],), weight, bias, 1e-5)
         return x.permute(0, 3, 1, 2)
 
 

@@ -91,12 +91,14 @@ class DaskRunner:
 
     def _follow(self, job: Job, future: Any, events: Any) -> None:
         """Pass on a job's events until its future is done, then its end."""
+        ended = threading.Event()
         try:
-            while not future.done() and not job.done:
-                _post_all(job, events, POLL_S)
+            future.add_done_callback(lambda _: ended.set())
+            while not ended.wait(POLL_S) and not job.done:
+                _post_waiting(job, events)
             if not job.done:
                 end = pickle.loads(future.result())
-                _post_all(job, events, 0.01)
+                _post_waiting(job, events)
                 job.post(end)
         except Exception as error:  # noqa: BLE001  (told to whoever submitted the job)
             job.post(failure(error))
@@ -107,11 +109,11 @@ class DaskRunner:
                 events.close()
 
 
-def _post_all(job: Job, events: Any, timeout: float) -> None:
-    """Pass on what is there, or comes within ``timeout`` seconds."""
-    with suppress(TimeoutError):
-        while True:
-            job.post(pickle.loads(events.get(timeout=timeout)))
+def _post_waiting(job: Job, events: Any) -> None:
+    """Pass on the events that are there (to wait for one fills the cluster's log)."""
+    n = events.qsize()
+    for packed in events.get(batch=n) if n else []:
+        job.post(pickle.loads(packed))
 
 
 def run_on_worker(

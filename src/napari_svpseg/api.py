@@ -19,7 +19,13 @@ import numpy as np
 
 from .core.card import ModelCard
 from .core.geometry import PROMPT_SIZE, Box
-from .core.image import Axes, ImageError, channels_last, intensity_range
+from .core.image import (
+    Axes,
+    ImageError,
+    channels_last,
+    intensity_range,
+    sampled_pixels,
+)
 from .core.instances import instances_from_maps
 from .core.progress import Progress, ignore_progress
 from .core.prompt import Prompt, PromptSet
@@ -131,6 +137,8 @@ def postprocess(
     settings: PostprocessSettings | None = None,
     *,
     axes: str | None = None,
+    on_progress: Progress | None = None,
+    on_partial: Callable[[Any], None] | None = None,
     **changed: Any,
 ) -> np.ndarray:
     """Make labels of maps again, without the model.
@@ -142,6 +150,8 @@ def postprocess(
     settings : PostprocessSettings, optional
     axes : str, optional
         Axes of the query; by default the last two axes of ``maps`` are Y and X.
+    on_progress, on_partial : callable, optional
+        As in `segment`; called after each plane, with ``(index, labels)``.
     **changed
         Fields of `PostprocessSettings` that differ from ``settings``.
 
@@ -155,11 +165,16 @@ def postprocess(
     layout = Axes(order)
     labels = np.zeros(shape, np.uint32)
     last = 0
-    for index in layout.plane_indices(shape):
-        plane = _map(lambda m, i=index: _take(m, layout, i), maps)
+    indices = list(layout.plane_indices(shape))
+    for i, index in enumerate(indices, start=1):
+        plane = _map(lambda m, where=index: _take(m, layout, where), maps)
         last = _put_labels(
             labels, layout, index, instances_from_maps(plane, settings), last, settings
         )
+        if on_progress is not None:
+            on_progress(i, len(indices), "")
+        if on_partial is not None and len(indices) > 1:
+            on_partial((index, _take(labels, layout, index)))
     return labels
 
 
@@ -467,9 +482,9 @@ class Planes:
         indices = self.indices
         n = min(len(indices), MAX_SAMPLED_PLANES)
         chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).astype(int)]
-        pieces = (PlaneView(self, i)[:, :] for i in chosen)
+        share = MAX_SAMPLED_PIXELS // n
         return intensity_range(
-            np.concatenate([_sample(p, MAX_SAMPLED_PIXELS // n) for p in pieces])
+            np.concatenate([sampled_pixels(self.view(i), share) for i in chosen])
         )
 
 
@@ -640,11 +655,6 @@ def _prompt_record(prompt: Prompt) -> dict[str, Any]:
 
 def _count(n: int) -> str:
     return "1 channel" if n == 1 else f"{n} channels"
-
-
-def _sample(plane: np.ndarray, n: int) -> np.ndarray:
-    flat = plane.reshape(-1, plane.shape[-1])
-    return flat[:: max(1, len(flat) // max(n, 1))]
 
 
 def _arrays(maps: Maps) -> Iterator[np.ndarray]:

@@ -461,9 +461,13 @@ class PromptBook(QObject):
     def _take(self, layer: Shapes, image: Image) -> None:
         """Follow the boxes of a layer from now on."""
         self._layers[layer.unique_id] = (layer, image)
-        layer.text = {
-            "string": "{name}", "color": "white", "size": 9, "anchor": "upper_left"
-        }
+        ids = self._ids(layer)
+        with self._quiet():
+            self._set_features(layer, ids)
+            layer.text = {
+                "string": "{name}", "color": COLORS[0], "size": 9,
+                "anchor": "upper_left",
+            }
         layer.events.data.connect(self._on_boxes)
         layer.events.highlight.connect(self._on_highlight)
         layer.events.mode.connect(self._on_mode)
@@ -600,7 +604,9 @@ class PromptBook(QObject):
                 continue
             items = [self.item(i) for i in ids]
             with self._quiet():
-                layer.edge_color = [outline_color(i) if i else COLORS[0] for i in items]
+                colors = [outline_color(i) if i else COLORS[0] for i in items]
+                layer.edge_color = colors
+                layer.text.color = colors
                 self._set_features(layer, ids)
 
     def select(self, item_id: str) -> None:

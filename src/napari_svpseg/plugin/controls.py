@@ -22,7 +22,7 @@ from superqt import QCollapsible, QLabeledDoubleSlider
 
 from ..core.settings import PostprocessSettings, Settings
 
-CHOICE_NAMES = {"instances": "Objects, numbered", "semantic": "One foreground class"}
+CHOICE_NAMES = {"instances": "Objects", "semantic": "One class"}
 
 
 def heading(text: str) -> QLabel:
@@ -80,6 +80,11 @@ class Section(QCollapsible):
     def __init__(self, title: str) -> None:
         super().__init__(title)
         self.setDuration(0)
+        self.layout().setContentsMargins(0, 0, 0, 0)
+        self.toggleButton().setStyleSheet(
+            "QPushButton {text-align: left; padding: 4px 6px; background: transparent;"
+            " border: none; font-weight: bold;}"
+        )
         self.form = QFormLayout()
         self.form.setContentsMargins(4, 2, 0, 4)
         self.form.setFieldGrowthPolicy(
@@ -88,6 +93,7 @@ class Section(QCollapsible):
         body = QWidget()
         body.setLayout(self.form)
         self.setContent(body)
+        self.collapse(animate=False)
 
 
 class SettingsForm(QWidget):

@@ -127,9 +127,14 @@ class PromptRow(QFrame):
         self._lay_out()
 
     def _lay_out(self) -> None:
+        top = QHBoxLayout()
+        top.setSpacing(2)
+        top.addWidget(self.name, 1)
+        top.addWidget(self.negative)
+        top.addWidget(self.delete)
         text = QVBoxLayout()
-        text.setSpacing(0)
-        text.addWidget(self.name)
+        text.setSpacing(2)
+        text.addLayout(top)
         text.addWidget(self.status)
         row = QHBoxLayout(self)
         row.setContentsMargins(4, 4, 4, 4)
@@ -137,8 +142,6 @@ class PromptRow(QFrame):
         row.addWidget(self.enabled)
         row.addWidget(self.picture)
         row.addLayout(text, 1)
-        row.addWidget(self.negative)
-        row.addWidget(self.delete)
 
     def show_item(self, item: PromptItem, *, selected: bool) -> None:
         """Show an item's present state."""

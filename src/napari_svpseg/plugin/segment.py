@@ -393,7 +393,7 @@ class SegmentWidget(QWidget):
         self.images.blockSignals(False)
         rows = min(max(1, len(pictures)), 4)
         height = max(20, self.images.sizeHintForRow(0)) if pictures else 20
-        self.images.setFixedHeight(rows * (height + 2) + 6)
+        self.images.setFixedHeight(rows * height + 2 * self.images.frameWidth() + 4)
         self._on_image()
         self._show_masks()
         if not self.message.text() or self.message.text() in (BEGIN, OPEN_IMAGE):

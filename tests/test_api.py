@@ -18,6 +18,7 @@ from napari_svpseg.core.card import ModelCard
 from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
+from napari_svpseg.engine.jobs import Event, InProcess
 from napari_svpseg.io.images import read_image, read_recipe, write_labels
 from napari_svpseg.models.base import PromptCode, PromptSegmenter
 
@@ -283,6 +284,22 @@ def test_postprocess_repeats_the_run_without_the_model(model, prompt) -> None:
     np.testing.assert_array_equal(again, result.labels)
     larger = svpseg.postprocess(result.maps, min_area=200)
     assert 0 < np.unique(larger).size < np.unique(again).size
+
+
+def test_postprocess_runs_as_a_job_and_reports(model, prompt) -> None:
+    stack = np.stack([discs(0)[0], discs(2)[0]])
+    result = svpseg.segment(stack, prompt, model=model, device="cpu", axes="ZYX")
+    events: list[Event] = []
+    runner = InProcess()
+    job = runner.submit(
+        "napari_svpseg.api:postprocess", result.maps, axes="ZYX", min_area=200,
+        on_event=events.append,
+    )
+    expected = svpseg.postprocess(result.maps, min_area=200)
+    np.testing.assert_array_equal(job.result(60), expected)
+    runner.close()
+    assert [e.kind for e in events if e.kind == "partial"] == ["partial"] * 2
+    assert events[-1].is_end
 
 
 def test_progress_runs_to_its_end_and_can_stop(model, prompt) -> None:

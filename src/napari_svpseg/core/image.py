@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from scipy import ndimage
 from skimage.transform import resize
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
+SAMPLE_BLOCKS, SAMPLE_SIDE = 4, 512
+"""Grid of blocks from which the intensities of a lazily read plane are taken."""
+
 AXES = "TZCYX"
+
+
+class Plane(Protocol):
+    """A ``(Y, X, C)`` array, or anything sliced like one (dask, zarr, a reader)."""
+
+    shape: tuple[int, ...]
+
+    def __getitem__(self, index: Any) -> Any: ...
 
 
 class ImageError(ValueError):
@@ -200,6 +212,39 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
             else np.array([0.0, 1.0])
         )
     return np.asarray(ranges)
+
+
+def sampled_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
+    """Return pixels (N, C) of a plane that stand for all of it.
+
+    Parameters
+    ----------
+    plane : (Y, X, C) array, or anything sliced like one
+        Of an array every n-th pixel is taken; what is read lazily (dask, zarr) is read
+        in a grid of blocks.
+    max_pixels : int
+        About how many are taken at most.
+
+    Returns
+    -------
+    (N, C) array
+    """
+    if isinstance(plane, np.ndarray):
+        pieces = [plane]
+    else:
+        pieces = [
+            np.asarray(plane[y : y + SAMPLE_SIDE, x : x + SAMPLE_SIDE])
+            for y in _block_starts(plane.shape[0])
+            for x in _block_starts(plane.shape[1])
+        ]
+    flat = np.concatenate([p.reshape(-1, plane.shape[2]) for p in pieces])
+    return flat[:: max(1, len(flat) // max(max_pixels, 1))]
+
+
+def _block_starts(length: int) -> list[int]:
+    last = max(0, length - SAMPLE_SIDE)
+    n = min(SAMPLE_BLOCKS, -(-length // SAMPLE_SIDE))
+    return sorted({round(at) for at in np.linspace(0, last, n)})
 
 
 def normalise(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:

@@ -13,11 +13,14 @@ from torch import Tensor
 
 from ..core.geometry import PROMPT_SIZE, Tile
 from ..core.image import (
+    Plane,
+    intensity_range,
     is_net,
     median_diameter,
     normalise,
     resize_image,
     resize_labels,
+    sampled_pixels,
     to_three_channels,
 )
 from ..core.progress import Progress, ignore_progress
@@ -28,12 +31,10 @@ from ..models.base import IGNORE, PromptSegmenter
 from .device import Device, choose
 from .forward import Forward, evaluating
 from .tiling import (
-    Plane,
     ScaledQuery,
     Span,
     checked_plane,
     sample,
-    sampled_intensities,
     spans,
 )
 from .trust import cycle_trust
@@ -130,7 +131,7 @@ def predict(
             f"{prompts[0].n_channels}: choose the same channels for both."
         )
     if intensities is None:
-        intensities = sampled_intensities(plane)
+        intensities = intensity_range(sampled_pixels(plane))
     intensities = np.asarray(intensities, np.float64).reshape(-1, 2)
     scale = network_scale(prompts, network, resize=settings.scale_objects)
     query = ScaledQuery(plane, intensities, scale)

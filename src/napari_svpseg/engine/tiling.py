@@ -9,25 +9,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
 
-from ..core.image import ImageError, intensity_range, normalise, to_three_channels
-
-SAMPLE_BLOCKS, SAMPLE_SIDE = 4, 512
-"""Grid of blocks from which the intensities of a lazily read plane are taken."""
-
-
-class Plane(Protocol):
-    """A ``(Y, X, C)`` array, or anything sliced like one (dask, zarr, a reader)."""
-
-    shape: tuple[int, ...]
-
-    def __getitem__(self, index: Any) -> Any: ...
+from ..core.image import ImageError, Plane, normalise, to_three_channels
 
 
 @dataclass(frozen=True)
@@ -196,23 +184,3 @@ def checked_plane(plane: Plane) -> None:
     if len(shape) != 3 or 0 in shape:
         raise ImageError(f"a query plane must be (Y, X, C), got shape {shape}")
     to_three_channels(np.empty((0, 0, shape[2])))
-
-
-def sampled_intensities(plane: Plane) -> np.ndarray:
-    """Return the percentiles (C, 2) of a plane; of a grid of blocks if read lazily."""
-    if isinstance(plane, np.ndarray):
-        return intensity_range(plane)
-    blocks = [
-        np.asarray(plane[y : y + SAMPLE_SIDE, x : x + SAMPLE_SIDE])
-        for y in _block_starts(plane.shape[0])
-        for x in _block_starts(plane.shape[1])
-    ]
-    return intensity_range(
-        np.concatenate([b.reshape(-1, plane.shape[2]) for b in blocks])
-    )
-
-
-def _block_starts(length: int) -> list[int]:
-    last = max(0, length - SAMPLE_SIDE)
-    n = min(SAMPLE_BLOCKS, -(-length // SAMPLE_SIDE))
-    return sorted({round(at) for at in np.linspace(0, last, n)})

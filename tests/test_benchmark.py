@@ -185,18 +185,19 @@ def test_ignored_pixels_do_not_count(perfect: Perfect, cells: Path) -> None:
     (cells / "ignore").mkdir()
     for i in range(5):
         hidden = np.zeros((112, 112), np.uint8)
-        hidden[:, :56] = 1
+        hidden[:, :40] = 1
         tifffile.imwrite(cells / "ignore" / f"p{i}.tif", hidden)
 
     def half(query: Query) -> np.ndarray:
         assert query.truth is not None
         labels = query.truth.copy()
-        labels[:, :56] = 0
+        labels[:, :40] = 0
         return labels
 
     perfect.answer = half  # type: ignore[method-assign]
     report = benchmark.run([cells], ["perfect"], prompts=1, max_queries=2)
     assert [r["dice"] for r in report["records"]] == [1.0, 1.0]
+    assert all(d["x"] >= 40 for d in report["tasks"][0]["draws"])
     for i in range(5):
         (cells / "ignore" / f"p{i}.tif").unlink()
     report = benchmark.run([cells], ["perfect"], prompts=1, max_queries=2)

@@ -81,6 +81,9 @@ def test_find_box_is_legal_repeatable_and_inside() -> None:
         assert box is not None and box.fits(labels.shape)
         assert rule.allows(labels[box.slices])
     assert find_box(labels[:50], rule, np.random.default_rng(0)) is None
+    ignore = np.zeros(labels.shape, np.uint8)
+    ignore[160, 280] = 1
+    assert find_box(labels, rule, np.random.default_rng(1), ignore) is None
 
 
 def test_nets_and_mosaics_are_known() -> None:

@@ -114,24 +114,27 @@ def _most_holes(labels: np.ndarray) -> int:
 
 
 def find_box(
-    labels: np.ndarray, rule: BoxRule, rng: np.random.Generator, tries: int = TRIES
+    labels: np.ndarray, rule: BoxRule, rng: np.random.Generator,
+    ignore: np.ndarray | None = None,
 ) -> Box | None:
-    """Return a random legal box in a label image, or None after ``tries``.
+    """Return a random legal box in a label image, or None after 60 tries.
 
     Each try takes a box at random among those that hold a random foreground pixel.
+    A box in which pixels are to be ignored is not legal: its mask would be wrong.
     """
     rows, columns = (n - rule.size for n in labels.shape)
     foreground = np.flatnonzero(labels)
     if rows < 0 or columns < 0 or foreground.size == 0:
         return None
-    for pixel in rng.choice(foreground, tries):
+    for pixel in rng.choice(foreground, TRIES):
         y, x = divmod(int(pixel), labels.shape[1])
         box = Box(
             int(rng.integers(max(0, y - rule.size + 1), min(y, rows) + 1)),
             int(rng.integers(max(0, x - rule.size + 1), min(x, columns) + 1)),
             rule.size,
         )
-        if rule.allows(labels[box.slices]):
+        known = ignore is None or not ignore[box.slices].any()
+        if known and rule.allows(labels[box.slices]):
             return box
     return None
 

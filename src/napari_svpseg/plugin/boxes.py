@@ -14,9 +14,9 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from scipy import ndimage
 
 from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
-from ..core.image import ImageError
+from ..core.image import Axes, ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
-from .layers import MARK, ImageSource, fits_on, mark_of, sample_labels
+from .layers import MARK, ImageSource, fits_on, full_data, mark_of, sample_labels
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -31,7 +31,7 @@ OFF_COLOR = "#8c8c8c"
 CLICK_PIXELS = 4
 """A press and release closer than this on the screen is a click, not a drag."""
 
-NO_MASK = "No mask yet: choose Labels above, or press Paint."
+NO_MASK = "No mask yet: choose Labels in the Mask row, or press Paint."
 EMPTY_MASK = "The mask is empty here: paint at least one object."
 
 
@@ -101,10 +101,12 @@ class Intensities:
 
     def request(self, source: ImageSource) -> Future[np.ndarray]:
         """Return the percentiles, or the promise of them."""
-        data = source.layer.data
+        data = full_data(source.layer)
         key = (source.layer.unique_id, id(data), source.axes.order, source.channels)
         if key not in self._found:
-            self._found[key] = self._pool.submit(_intensities, source)
+            self._found[key] = self._pool.submit(
+                _intensities, data, source.axes, source.channels, source.layer.rgb
+            )
         return self._found[key]
 
     def forget(self, layer: Layer) -> None:
@@ -112,14 +114,12 @@ class Intensities:
         self._found = {k: v for k, v in self._found.items() if k[0] != layer.unique_id}
 
 
-def _intensities(source: ImageSource) -> np.ndarray:
+def _intensities(
+    data: Any, axes: Axes, channels: tuple[int, ...] | None, rgb: bool
+) -> np.ndarray:
     from ..api import Planes
-    from .layers import full_data
 
-    planes = Planes(
-        full_data(source.layer), source.axes, source.channels, bool(source.layer.rgb)
-    )
-    return planes.intensities()
+    return Planes(data, axes, channels, bool(rgb)).intensities()
 
 
 def as_objects(mask: np.ndarray) -> np.ndarray:
@@ -313,7 +313,7 @@ class PromptBook(QObject):
     def axes_changed(self, layer: Image) -> None:
         """Follow a new declaration of a layer's axes or channels."""
         for item in self.items:
-            if item.source is not None and item.source.layer is layer:
+            if item.source is not None and item.source.layer == layer:
                 try:
                     item.source = self._source_of(layer)
                 except ImageError as error:
@@ -392,7 +392,7 @@ class PromptBook(QObject):
         return next(i for i in self.items if i.id not in known)
 
     def _on_drag(self, layer: Shapes, event: Any) -> Generator[None, None, None]:
-        if event.button != 1 or layer is not self._draw_layer:
+        if event.button != 1 or layer != self._draw_layer:
             return
         source = self._source_at(event.position, self._layers[layer.unique_id][1])
         start, moved = tuple(event.position), False
@@ -440,7 +440,7 @@ class PromptBook(QObject):
     def box_layer(self, source: ImageSource) -> Shapes:
         """Return the Shapes layer with the boxes on an image, made if need be."""
         for layer, image in self._layers.values():
-            if image is source.layer and layer.ndim == len(source.companion_axes):
+            if image == source.layer and layer.ndim == len(source.companion_axes):
                 return layer
         name = "SVPSeg prompts"
         if self._layers:
@@ -574,7 +574,7 @@ class PromptBook(QObject):
         for item in list(self.items):
             if (
                 item.source is not None
-                and item.source.layer is image
+                and item.source.layer == image
                 and item.id not in ids
             ):
                 self.items.remove(item)
@@ -614,9 +614,11 @@ class PromptBook(QObject):
         item = self.item(item_id)
         layer = self._box_layer_of(item) if item else None
         if layer is not None:
-            with self._quiet():
-                layer.selected_data = {self._ids(layer).index(item_id)}
-                layer.refresh()
+            chosen = {self._ids(layer).index(item_id)}
+            if set(layer.selected_data) != chosen:
+                with self._quiet():
+                    layer.selected_data = chosen
+                    layer.refresh()
 
     def _on_highlight(self, event: Any) -> None:
         layer = event.source
@@ -628,23 +630,23 @@ class PromptBook(QObject):
             self.selected.emit(item_id)
 
     def _on_mode(self, event: Any) -> None:
-        if self._draw_layer is event.source and str(event.mode) != "pan_zoom":
+        if self._draw_layer == event.source and str(event.mode) != "pan_zoom":
             self.stop_drawing()
 
     def _on_active(self, event: Any) -> None:
-        if self._draw_layer is not None and event.value is not self._draw_layer:
+        if self._draw_layer is not None and event.value != self._draw_layer:
             self.stop_drawing()
 
     def _on_layer_removed(self, event: Any) -> None:
         layer = event.value
-        if layer is self._draw_layer:
+        if layer == self._draw_layer:
             self.stop_drawing()
         self._watched.discard(layer.unique_id)
         boxes = self._layers.pop(layer.unique_id, None)
         if boxes is not None:
             image = boxes[1]
             self.items = [
-                i for i in self.items if i.source is None or i.source.layer is not image
+                i for i in self.items if i.source is None or i.source.layer != image
             ]
             self.changed.emit()
             return
@@ -654,12 +656,12 @@ class PromptBook(QObject):
         """Turn prompts cut from a layer that has gone into prompts of their own."""
         touched = False
         for item in self.items:
-            if item.source is not None and item.source.layer is layer:
+            if item.source is not None and item.source.layer == layer:
                 if item.is_ready:
                     item.loaded = self.prompt(item)
                     item.crop, item.mask = item.loaded.image, item.loaded.mask
                 item.source, touched = None, True
-            if item.mask_layer is layer:
+            if item.mask_layer == layer:
                 item.mask_layer, touched = None, True
                 if item.source is not None:
                     item.problem = NO_MASK
@@ -667,7 +669,7 @@ class PromptBook(QObject):
         self.items = [i for i in self.items if i.source or i.loaded]
         if touched:
             for boxes, image in list(self._layers.values()):
-                if image is layer and boxes in self.viewer.layers:
+                if image == layer and boxes in self.viewer.layers:
                     self._layers.pop(boxes.unique_id)
                     self.viewer.layers.remove(boxes)
             self.changed.emit()
@@ -795,7 +797,7 @@ def is_picture(layer: Layer) -> bool:
     """Tell whether a layer is an image of the user's (not one of our maps)."""
     from napari.layers import Image
 
-    return type(layer) is Image and mark_of(layer) is None
+    return isinstance(layer, Image) and mark_of(layer) is None
 
 
 def is_mask(layer: Layer) -> bool:

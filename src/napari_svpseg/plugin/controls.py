@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -35,10 +36,17 @@ def heading(text: str) -> QLabel:
 def note(text: str = "") -> QLabel:
     """Return small print that wraps and never widens the dock."""
     label = QLabel(text)
-    label.setWordWrap(True)
-    label.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    wrap(label)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
+
+
+def wrap(label: QLabel) -> None:
+    """Let a label grow in height, never in width."""
+    label.setWordWrap(True)
+    policy = QSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
+    policy.setHeightForWidth(True)
+    label.setSizePolicy(policy)
 
 
 def button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:
@@ -78,9 +86,15 @@ class Section(QCollapsible):
     """A part of the dock that folds away."""
 
     def __init__(self, title: str) -> None:
-        super().__init__(title)
+        super().__init__(f"▸ {title}")
+        self.toggled.connect(
+            lambda is_open: self.setText(f"{'▾' if is_open else '▸'} {title}")
+        )
         self.setDuration(0)
+        self.setCollapsedIcon(QIcon())
+        self.setExpandedIcon(QIcon())
         self.layout().setContentsMargins(0, 0, 0, 0)
+        self.layout().setSpacing(0)
         self.toggleButton().setStyleSheet(
             "QPushButton {text-align: left; padding: 4px 6px; background: transparent;"
             " border: none; font-weight: bold;}"

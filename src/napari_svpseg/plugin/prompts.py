@@ -11,7 +11,6 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QLineEdit,
-    QSizePolicy,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -19,7 +18,8 @@ from qtpy.QtWidgets import (
 
 from ..core.geometry import PROMPT_SIZE
 from ..core.image import resize_image, resize_labels
-from .boxes import PromptBook, PromptItem, outline_color
+from .boxes import NEGATIVE_COLOR, PromptBook, PromptItem, outline_color
+from .controls import wrap
 
 THUMBNAIL = 56
 """Side of a thumbnail on screen, in pixels."""
@@ -111,16 +111,16 @@ class PromptRow(QFrame):
             lambda: self.renamed.emit(self.item_id, self.name.text().strip())
         )
         self.status = QLabel()
-        self.status.setWordWrap(True)
-        self.status.setSizePolicy(
-            QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred
-        )
+        wrap(self.status)
         self.enabled = QCheckBox()
         self.enabled.setToolTip("Use this prompt")
         self.enabled.setAccessibleName("Use this prompt")
         self.enabled.toggled.connect(lambda on: self.toggled.emit(self.item_id, on))
         self.negative = _tool("–", "Negative: this is what you do not want")
         self.negative.setCheckable(True)
+        self.negative.setStyleSheet(
+            f"QToolButton:checked {{background: {NEGATIVE_COLOR}; color: black;}}"
+        )
         self.negative.toggled.connect(lambda on: self.negated.emit(self.item_id, on))
         self.delete = _tool("✕", "Delete this prompt")
         self.delete.clicked.connect(lambda: self.deleted.emit(self.item_id))
@@ -153,6 +153,7 @@ class PromptRow(QFrame):
             widget.blockSignals(False)
         if not self.name.hasFocus():
             self.name.setText(item.name)
+            self.name.setCursorPosition(0)
         self.status.setText(item.status)
         self.status.setToolTip(item.status)
         warn = not item.is_ready and item.enabled
@@ -180,7 +181,7 @@ class PromptList(QWidget):
         self.selected = ""
         self.rows: dict[str, PromptRow] = {}
         self._empty = QLabel("No prompt yet. Press Draw box, then click on a cell.")
-        self._empty.setWordWrap(True)
+        wrap(self._empty)
         self._empty.setEnabled(False)
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
@@ -211,21 +212,18 @@ class PromptList(QWidget):
         for item in self.book.items:
             if item.id in self.rows:
                 self.rows[item.id].show_item(item, selected=item.id == item_id)
+        self.book.select(item_id)
         self.selection_changed.emit(item_id)
 
     def _new_row(self, item_id: str) -> PromptRow:
         row = PromptRow(item_id)
-        row.clicked.connect(self._on_clicked)
+        row.clicked.connect(self.select)
         row.renamed.connect(self._on_renamed)
         row.toggled.connect(lambda i, on: self.book.update(i, enabled=on))
         row.negated.connect(lambda i, on: self.book.update(i, negative=on))
         row.deleted.connect(self.book.remove)
         self._layout.addWidget(row)
         return row
-
-    def _on_clicked(self, item_id: str) -> None:
-        self.select(item_id)
-        self.book.select(item_id)
 
     def _on_renamed(self, item_id: str, name: str) -> None:
         item = self.book.item(item_id)

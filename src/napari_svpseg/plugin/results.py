@@ -240,7 +240,7 @@ class Results:
             last = edits[-1] if edits else None
             if (
                 text == "Options" and isinstance(last, LabelsWritten)
-                and last.text == text and last.layer is layer and last.region == region
+                and last.text == text and last.layer == layer and last.region == region
             ):
                 last.after = values  # one step of undo for one spell of sliding
                 return

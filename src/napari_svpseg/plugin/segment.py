@@ -402,7 +402,7 @@ class SegmentWidget(QWidget):
     def _on_active(self, event: Any) -> None:
         """Mark the image that the user selects in napari's layer list."""
         for i in range(self.images.count()):
-            if self.images.item(i).data(Qt.ItemDataRole.UserRole) is event.value:
+            if self.images.item(i).data(Qt.ItemDataRole.UserRole) == event.value:
                 self.images.setCurrentRow(i)
 
     def _on_image(self, row: int = 0) -> None:
@@ -453,9 +453,9 @@ class SegmentWidget(QWidget):
         self.mask.clear()
         self.mask.addItem("no mask", None)
         for layer in self.viewer.layers:
-            if is_mask(layer) or layer is wanted:
+            if is_mask(layer) or layer == wanted:
                 self.mask.addItem(layer.name, layer)
-                if layer is wanted:
+                if layer == wanted:
                     self.mask.setCurrentIndex(self.mask.count() - 1)
         self.mask.blockSignals(False)
         self._show_state()
@@ -699,17 +699,19 @@ class SegmentWidget(QWidget):
         several = step.tile is not None or (step.plane is not None and source.n_planes > 1)
         promise = intensities.request(source) if several else None
 
+        query = source.query(step.plane, step.tile)
+        kwargs = {
+            "model": model.path or model.name,
+            "axes": source.query_axes(step.plane),
+            "channels": source.channels,
+            "rgb": bool(source.layer.rgb),
+            **settings,
+        }
+
         def prepare() -> Any:
-            kwargs = {
-                "model": model.path or model.name,
-                "axes": source.query_axes(step.plane),
-                "channels": source.channels,
-                "rgb": bool(source.layer.rgb),
-                **settings,
-            }
             if promise is not None:
                 kwargs["intensities"] = promise.result()
-            return (source.query(step.plane, step.tile), prompts), kwargs
+            return (query, prompts), kwargs
 
         return prepare
 

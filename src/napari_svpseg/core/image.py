@@ -230,14 +230,14 @@ def sampled_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
     (N, C) array
     """
     if isinstance(plane, np.ndarray):
-        pieces = [plane]
+        flat = plane.reshape(-1, plane.shape[2])
     else:
-        pieces = [
+        blocks = [
             np.asarray(plane[y : y + SAMPLE_SIDE, x : x + SAMPLE_SIDE])
             for y in _block_starts(plane.shape[0])
             for x in _block_starts(plane.shape[1])
         ]
-    flat = np.concatenate([p.reshape(-1, plane.shape[2]) for p in pieces])
+        flat = np.concatenate([b.reshape(-1, plane.shape[2]) for b in blocks])
     return flat[:: max(1, len(flat) // max(max_pixels, 1))]
 
 

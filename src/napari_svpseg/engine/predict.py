@@ -241,7 +241,7 @@ def _all_tiles(
         some = cuts[start : start + batch]
         pieces = torch.stack(
             [query.read((y.start, y.stop), (x.start, x.stop)) for y, x in some]
-        ).contiguous(memory_format=torch.channels_last)
+        )
         for (y, x), piece in zip(some, forward(pieces), strict=True):
             part = _to_query(piece, y, x, query.scale)
             if maps is None:

@@ -18,6 +18,9 @@ from .tiling import ScaledQuery
 MIN_SHARE, MAX_SHARE = 0.05, 0.90
 """Foreground of a window that can serve as a prompt."""
 
+ENOUGH_SHARE = 0.25
+"""More foreground than this says no more."""
+
 MAX_PROMPTS = 8
 """Prompts that are segmented again; more would cost more than they tell."""
 
@@ -70,7 +73,8 @@ def most_certain_window(foreground: np.ndarray, side: int) -> tuple[int, int] | 
     """Return the corner of the window whose foreground is most certain, or None.
 
     Windows lie on a grid of a quarter of their side. Those with 5 to 90 % foreground
-    come first; where there is none, the one with the most foreground is taken.
+    come first, and of equally certain ones the fuller, as it shows whole objects;
+    where there is none, the one nearest to these shares is taken.
 
     Parameters
     ----------
@@ -98,7 +102,8 @@ def most_certain_window(foreground: np.ndarray, side: int) -> tuple[int, int] | 
     share = area / min(side * side, height * width)
     certainty = mass / np.maximum(area, 1)
     legal = (share >= MIN_SHARE) & (share <= MAX_SHARE)
-    score = np.where(legal, 1 + certainty, np.minimum(share, 1 - share))
+    fuller = 0.2 * np.minimum(share / ENOUGH_SHARE, 1)
+    score = np.where(legal, 1 + certainty + fuller, np.minimum(share, 1 - share))
     score[area == 0] = -1
     i, j = np.unravel_index(int(score.argmax()), score.shape)
     y = min(int(i) * cell, max(0, height - side))

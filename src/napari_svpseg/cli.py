@@ -58,9 +58,8 @@ ChannelsText = Annotated[
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; errors are one line on stderr."""
     debug = bool(os.environ.get(DEBUG))
-    logging.basicConfig(
-        level=logging.DEBUG if debug else logging.WARNING, format="svpseg: %(message)s"
-    )
+    logging.basicConfig(format="svpseg: %(message)s")
+    logging.getLogger(__package__).setLevel(logging.DEBUG if debug else logging.WARNING)
     _stop_cleanly_when_terminated()
     try:
         words = with_joined_corners(sys.argv[1:] if argv is None else argv)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..engine.episodes import PackedTasks
 from .atomic import atomic_path
+
+if TYPE_CHECKING:
+    from ..engine.episodes import PackedTasks
 
 
 def save_tasks(path: str | Path, packed: PackedTasks) -> None:
@@ -29,6 +32,8 @@ def load_tasks(path: str | Path) -> PackedTasks:
     ValueError
         If the file is not one, naming it.
     """
+    from ..engine.episodes import PackedTasks
+
     try:
         with np.load(path, allow_pickle=False) as file:
             arrays = {k: file[k] for k in file.files}

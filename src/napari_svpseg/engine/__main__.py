@@ -7,6 +7,7 @@ one listens, and ends the process when the other side is gone.
 
 from __future__ import annotations
 
+import _thread
 import logging
 import os
 import queue
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 INTERRUPT_AFTER_S = 0.3
 """A cancelled job that has not reported by then is interrupted between two steps."""
 
+INTERRUPT_AGAIN_S = 0.1
+
 _KIND_OF = {name: kind for kind, name in KINDS.items()}
 
 
@@ -44,6 +47,7 @@ class Engine:
         self._pipe, self._parcels = pipe, parcels
         self._submitted: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
         self._running: int | None = None
+        self._is_sending = False
         self._cancelled: set[int] = set()
 
     def run(self) -> None:
@@ -51,35 +55,44 @@ class Engine:
         signal.signal(signal.SIGINT, self._interrupt)
         threading.Thread(target=self._listen, name="listener", daemon=True).start()
         while True:
+            number, body = self._submitted.get()
             try:
-                self._run_job(*self._submitted.get())
-            except Cancelled:  # the interrupt came late
-                continue
+                self._run_job(number, body)
+            except Cancelled:  # interrupted just before its end was sent
+                self._send(number, Event("cancelled"))
+            self._cancelled.discard(number)
 
     def _run_job(self, number: int, body: bytes) -> None:
-        def send(event: Event) -> None:
-            if event.is_end:
-                self._running = None  # no interrupt from here on
-            if event.kind == "failed":
-                logger.error("job %d failed\n%s", number, event.traceback)
-            try:
-                packed = self._parcels.pack(event)
-            except Exception as error:
-                if not event.is_end:
-                    raise
-                logger.exception("the result of job %d cannot be sent", number)
-                event = failure(error)
-                packed = self._parcels.pack(event)
-            self._pipe.send(_KIND_OF[event.kind], number, packed)
-
         self._running = number
         try:
             target, args, kwargs = self._parcels.unpack(body)
         except Exception as error:
             logger.exception("job %d cannot be read", number)
-            send(failure(error))
+            self._send(number, failure(error))
             return
-        run_target(target, args, kwargs, send, lambda: number in self._cancelled)
+        run_target(
+            target, args, kwargs, lambda event: self._send(number, event),
+            lambda: number in self._cancelled,
+        )
+
+    def _send(self, number: int, event: Event) -> None:
+        self._is_sending = True  # an interrupt would leave half a message
+        try:
+            if event.is_end:
+                self._running = None
+            if event.kind == "failed":
+                logger.error("job %d failed\n%s", number, event.traceback)
+            try:
+                body = self._parcels.pack(event)
+            except Exception as error:
+                if not event.is_end:
+                    raise
+                logger.exception("the result of job %d cannot be sent", number)
+                event = failure(error)
+                body = self._parcels.pack(event)
+            self._pipe.send(_KIND_OF[event.kind], number, body)
+        finally:
+            self._is_sending = False
 
     def _listen(self) -> None:
         while (message := self._pipe.receive()) is not None:
@@ -96,23 +109,25 @@ class Engine:
 
     def _interrupt_later(self, number: int) -> None:
         time.sleep(INTERRUPT_AFTER_S)
-        if self._running != number:
-            return
-        if hasattr(signal, "pthread_kill"):
-            ident = threading.main_thread().ident
-            assert ident is not None
-            signal.pthread_kill(ident, signal.SIGINT)
-        else:
-            import _thread
-
-            _thread.interrupt_main()
+        while self._running == number:
+            if hasattr(signal, "pthread_kill"):
+                ident = threading.main_thread().ident
+                assert ident is not None
+                signal.pthread_kill(ident, signal.SIGINT)
+            else:
+                _thread.interrupt_main()
+            time.sleep(INTERRUPT_AGAIN_S)
 
     def _interrupt(self, _signal: int, frame: FrameType | None) -> None:
-        """Stop the cancelled job, unless a module is just being imported.
+        """Stop the cancelled job, but not while it sends or imports a module.
 
         A module that was imported by half would harm all later jobs.
         """
-        if self._running in self._cancelled and not _is_importing(frame):
+        if (
+            self._running in self._cancelled
+            and not self._is_sending
+            and not _is_importing(frame)
+        ):
             raise Cancelled
 
 

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 MAGIC = b"\0svpseg engine 1\n"
 """First words of the engine; what comes before was printed by others."""
 
-KILL_AFTER_S = 0.8
+KILL_AFTER_S = 0.7
 """A job that has not stopped by then is ended with its process."""
 
 MAX_LOG_BYTES = 1_000_000

@@ -14,6 +14,9 @@ from .jobs import Event, Job, JobError, OnEvent, failure, run_target
 
 logger = logging.getLogger(__name__)
 
+CONNECT_S = 10.0
+"""How long a scheduler may take to answer."""
+
 POLL_S = 0.2
 """How often a running job looks whether it is to stop."""
 
@@ -40,7 +43,7 @@ class DaskRunner:
         self._owned = not isinstance(address, Client)
         try:
             self._client = (
-                Client(address, timeout="10s", set_as_default=False)
+                Client(address, timeout=f"{CONNECT_S} s", set_as_default=False)
                 if self._owned else address
             )
         except (OSError, ValueError) as error:
@@ -75,8 +78,11 @@ class DaskRunner:
 
     def close(self) -> None:
         """Stop all jobs and leave the cluster as it was."""
-        for job in list(self._jobs):
+        jobs = list(self._jobs)
+        for job in jobs:
             job.cancel()
+        for job in jobs:
+            job.wait(2 * GIVE_UP_AFTER_S)
         if self._owned:
             self._client.close()
 

@@ -114,6 +114,10 @@ class Job:
             self._asked_to_stop.set()
             self._stop(self)
 
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end; False where it has not come after ``timeout`` seconds."""
+        return self._ended.wait(timeout)
+
     def result(self, timeout: float | None = None) -> Any:
         """Wait for the result.
 
@@ -124,7 +128,7 @@ class Job:
         TimeoutError
             If it has not ended after ``timeout`` seconds.
         """
-        if not self._ended.wait(timeout):
+        if not self.wait(timeout):
             raise TimeoutError(f"{self.target} has not ended after {timeout} s")
         assert self._end is not None
         if self._end.kind == "failed":

@@ -122,6 +122,8 @@ def test_one_bad_file_is_named_and_the_rest_is_done(here, tmp_path, capsys) -> N
         (("segment", "labels/0.tif", "images/0.tif", "-o", "out", *PROMPT),
          "separate folders"),
         (("segment", "home", "-o", "out", *PROMPT), "holds no image"),
+        (("segment", "images", "-o", "out", *PROMPT, "--model", "no"),
+         "There is no model 'no': choose one of"),
         (("segmnt",), "No such command"),
         (("models", "show"), "Missing argument"),
     ],
@@ -157,13 +159,6 @@ def test_what_cannot_be_done_is_one_line_and_status_1(
     assert len(err.splitlines()) == 1
 
 
-def test_an_unknown_model_fails_each_image_with_its_reason(here, tmp_path, capsys):
-    out = tmp_path / "out"
-    assert svpseg("segment", "images/0.tif", *PROMPT, "-o", out, "--model", "no") == 1
-    assert "no model 'no'" in capsys.readouterr().err
-    assert names(out) == []
-
-
 def test_the_trace_is_there_for_those_who_ask(here, monkeypatch) -> None:
     monkeypatch.setenv(cli.DEBUG, "1")
     with pytest.raises(ValueError, match="nobody"):
@@ -187,7 +182,8 @@ def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path
         return api.FileOutcome(str(path), "x", 1)
 
     monkeypatch.setattr(api, "segment_file", fake)
-    assert svpseg("segment", "images/0.tif", *PROMPT, "-o", tmp_path) == 0
+    words = ("segment", "images/0.tif", *PROMPT, "-o", tmp_path, "--model", "tiny")
+    assert svpseg(*words) == 0
     for settings in (SegmentSettings(), PostprocessSettings()):
         assert settings.to_dict().items() <= seen.items()
     recipe = Recipe(

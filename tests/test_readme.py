@@ -31,8 +31,8 @@ def place(tmp_path, monkeypatch) -> Path:
         for i, (y, x) in enumerate(
             [(30, 30), (40, 70), (75, 45), (110, 100), (60, 120), (130, 40)], 1
         ):
-            y, x = (y, x) + rng.integers(-3, 3, 2)
-            labels[(yy - y) ** 2 + (xx - x) ** 2 <= 81] = i
+            dy, dx = rng.integers(-3, 3, 2)
+            labels[(yy - y - dy) ** 2 + (xx - x - dx) ** 2 <= 81] = i
         image = 30 + 160 * (labels > 0) + rng.normal(0, 6, labels.shape)
         tifffile.imwrite(tmp_path / "images" / f"{name}.tif", image.astype(np.uint8))
         if name == "a":

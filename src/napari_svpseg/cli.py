@@ -232,6 +232,7 @@ def segment(
     }
     files = _files(images)
     _refuse_collisions(files, out)
+    _check_model(model)
     out.mkdir(parents=True, exist_ok=True)
     if scheduler is None:
         outcomes = _run_here(files, chosen, out, arguments)
@@ -598,6 +599,15 @@ def _check_settings(settings: dict[str, Any]) -> None:
     try:
         api.split_settings(settings)
     except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _check_model(model: str) -> None:
+    from .io.store import ModelFormatError, find_model
+
+    try:
+        find_model(model)
+    except ModelFormatError as error:
         raise typer.BadParameter(str(error)) from error
 
 

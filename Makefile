@@ -17,7 +17,7 @@ else
 BIN := .venv/bin
 endif
 PY := $(BIN)/python
-PIP := $(PY) -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PIP := $(PY) -m pip --disable-pip-version-check install -qq -c constraints.txt
 STAMPS := .venv/.stamps
 PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
@@ -55,7 +55,7 @@ $(STAMPS)/venv:
 	sh scripts/system_packages.sh
 	@$(PYTHON) -c "import sys; sys.exit((sys.version_info < (3, 11)) and \"Python 3.11 or newer is needed: make PYTHON=/path/to/python3.12\")"
 	$(PYTHON) -m venv .venv
-	$(PY) -m pip --disable-pip-version-check install --quiet --upgrade pip
+	$(PY) -m pip --disable-pip-version-check install -qq --upgrade pip
 	mkdir -p $(STAMPS)
 	touch $@
 

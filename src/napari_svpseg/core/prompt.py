@@ -181,14 +181,13 @@ class Prompt:
                     f"The mask of prompt '{name}' is empty: paint at least one object "
                     "in the box, or mark the prompt as negative."
                 )
-            mask = np.unique(mask, return_inverse=True)[1].reshape(mask.shape) + (
-                0 if (mask == 0).any() else 1
-            )
+            ranks = np.unique(mask, return_inverse=True)[1].reshape(mask.shape)
+            mask = (ranks + (0 if (mask == 0).any() else 1)).astype(np.int32)
         if intensities is None:
             intensities = intensity_range(image)
         return cls(
             image=resize_image(image[box.slices], (PROMPT_SIZE, PROMPT_SIZE)),
-            mask=resize_labels(mask.astype(np.int32), (PROMPT_SIZE, PROMPT_SIZE)),
+            mask=resize_labels(mask, (PROMPT_SIZE, PROMPT_SIZE)),
             intensities=intensities,
             box=box,
             name=name,

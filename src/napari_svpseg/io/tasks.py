@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +19,7 @@ def save_tasks(path: str | Path, packed: PackedTasks) -> None:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     index = np.frombuffer(json.dumps(packed.index).encode(), np.uint8)
-    arrays = {k: _small(v) for k, v in packed.arrays.items()}
+    arrays: dict[str, Any] = {k: _small(v) for k, v in packed.arrays.items()}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, index=index, **arrays)
 

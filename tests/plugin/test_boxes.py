@@ -369,7 +369,7 @@ def test_channels_are_cut_whole(viewer, open_dock, order, shape, rgb):
         np.ones(source.companion_shape, int), name="all", **source.placement()
     )
     item = dock.book.place(source, plane, Box(3, 5, 32))
-    assert item.mask_layer is labels and item.n_objects == 1
+    assert item.mask_layer == labels and item.n_objects == 1
     prompt = dock.book.prompt(item)
     assert prompt.n_channels == (3 if rgb else 2) and prompt.rgb == rgb
     expected = {"CYX": lambda: data[:, 3:35, 5:37].transpose(1, 2, 0),

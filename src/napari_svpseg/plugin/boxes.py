@@ -399,7 +399,7 @@ class PromptBook(QObject):
         event.handled = True
         yield
         while event.type == "mouse_move":
-            distance = np.subtract(event.position, start) * self.viewer.camera.zoom
+            distance = np.subtract(event.position, start) * camera_of(self.viewer).zoom
             moved = moved or float(np.abs(distance).max()) > CLICK_PIXELS
             event.handled = True
             yield
@@ -715,9 +715,10 @@ class PromptBook(QObject):
         self.viewer.dims.point = step
         shown = list(self.viewer.dims.displayed)[-2:]
         offset = self.viewer.dims.ndim - len(centre)
-        self.viewer.camera.center = tuple(centre[[d - offset for d in shown]])
+        camera = camera_of(self.viewer)
+        camera.center = tuple(centre[[d - offset for d in shown]])
         extent = float(np.ptp(world[:, -2:], axis=0).max())
-        self.viewer.camera.zoom = max(self.viewer.camera.zoom, 320 / max(extent, 1e-9))
+        camera.zoom = max(camera.zoom, 320 / max(extent, 1e-9))
 
     def _watch(self, layer: Layer | None) -> None:
         """Cut the prompts anew after a layer was painted in or got new data."""
@@ -791,6 +792,11 @@ def outline_color(item: PromptItem) -> str:
     if not item.enabled:
         return OFF_COLOR
     return NEGATIVE_COLOR if item.negative else item.color
+
+
+def camera_of(viewer: ViewerModel) -> Any:
+    """Return the camera: it moved to ``viewer.scene`` in napari 0.9."""
+    return getattr(viewer, "scene", viewer).camera
 
 
 def is_picture(layer: Layer) -> bool:

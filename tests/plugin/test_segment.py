@@ -1,0 +1,606 @@
+"""Runs of the dock in a real viewer, with a pretended engine."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from qtpy.QtCore import QTimer
+from qtpy.QtGui import QGuiApplication
+
+from napari_svpseg.core.geometry import Box
+from napari_svpseg.io.images import read_image, read_recipe
+from napari_svpseg.plugin.layers import mark_of
+
+
+def named(viewer, name):
+    return [la for la in viewer.layers if la.name == name]
+
+
+@pytest.fixture
+def dock(discs, open_dock):
+    """Return the dock with one finished prompt on the discs."""
+    dock = open_dock()
+    dock.book.place(dock.source_of(discs.layers["discs"]), (), Box(14, 14, 32))
+    return dock
+
+
+def test_run_makes_a_labels_layer(dock, finish):
+    viewer = dock.viewer
+    dock.run.click()
+    assert not dock.run.isEnabled() and dock.stop.isVisibleTo(dock)
+    finish(dock)
+    layer = viewer.layers["discs [svpseg]"]
+    assert layer.data.dtype == np.uint32 and layer.data.max() == 4
+    mark = mark_of(layer, "labels")
+    assert mark["recipe"]["model"] == "svp" and mark["objects"] == 4
+    assert mark["trust"] == pytest.approx(0.9)
+    assert "4 objects" in dock.message.text()
+    assert dock.run.isEnabled() and not dock.stop.isVisibleTo(dock)
+    assert [la.name for la in viewer.layers][-1] == "SVPSeg prompts"
+
+
+def test_nothing_to_run_says_what_to_do(discs, open_dock):
+    dock = open_dock()
+    assert "Draw a box" in dock.message.text()
+    dock.run.click()
+    assert "Draw a box" in dock.message.text() and dock._job is None
+    dock.images.item(0).setCheckState(dock.images.item(0).checkState().Unchecked)
+    assert not dock.run.isEnabled()
+
+
+def test_an_empty_viewer_says_what_to_do(open_dock):
+    dock = open_dock()
+    assert "Open an image" in dock.message.text()
+    for control in (dock.draw, dock.preview, dock.run, dock.undo, dock.save, dock.paint):
+        assert not control.isEnabled()
+
+
+def test_the_engine_gets_what_the_dock_shows(dock, runner, finish):
+    dock.options.set_values({"threshold": 0.7, "min_area": 9, "split": False})
+    dock.run_settings.set_values({"tile": 256})
+    dock.device.setCurrentText("cpu")
+    dock.run.click()
+    finish(dock)
+    _, (query, prompts), kwargs = runner.segment_calls()[-1]
+    assert query is dock.viewer.layers["discs"].data or query.shape == (96, 110)
+    assert len(prompts) == 1 and prompts[0].n_objects == 1
+    expected = {"threshold": 0.7, "min_area": 9, "split": False, "tile": 256,
+                "device": "cpu", "axes": "YX", "rgb": False, "model": "svp"}
+    assert expected.items() <= kwargs.items()
+    assert "intensities" not in kwargs  # the engine sees the whole image
+
+
+@pytest.mark.parametrize("place", [
+    {"scale": (0.25, 0.5), "translate": (3, 4), "units": ("um", "um")},
+    {"rotate": 20.0}, {"shear": [0.2]}, {"affine": [[1, 0.1, 4], [0, 1, 9], [0, 0, 1]]},
+])
+def test_results_lie_on_their_image(viewer, open_dock, finish, place, request):
+    discs = request.getfixturevalue("discs")
+    image = discs.layers["discs"]
+    truth = discs.layers["truth"]
+    for layer in (image, truth):
+        for name, value in place.items():
+            setattr(layer, name, value)
+    dock = open_dock()
+    dock.book.place(dock.source_of(image), (), Box(14, 14, 32))
+    dock.add_probability.setChecked(True)
+    dock.add_uncertainty.setChecked(True)
+    dock.run.click()
+    finish(dock)
+    names = ("discs [svpseg]", "discs [svpseg] probability",
+             "discs [svpseg] uncertainty")
+    for name in names:
+        layer = viewer.layers[name]
+        for pixel in ((0, 0), (40, 71), (95, 3)):
+            np.testing.assert_allclose(
+                layer.data_to_world(pixel), image.data_to_world(pixel), atol=1e-9
+            )
+        assert layer.units == image.units and layer.axis_labels == image.axis_labels
+        np.testing.assert_allclose(layer.scale, image.scale)
+
+
+def test_preview_is_of_the_visible_field(dock, runner, finish, qtbot):
+    viewer = dock.viewer
+    image = viewer.layers["discs"]
+    image.corner_pixels = np.array([[10, 20], [60, 80]])
+    dock.preview.click()
+    finish(dock)
+    _, (query, _), kwargs = runner.segment_calls()[-1]
+    np.testing.assert_array_equal(query, image.data[10:61, 20:81])
+    np.testing.assert_allclose(
+        kwargs["intensities"], dock.book.prompts()[0].intensities
+    )  # of the whole image, not of what is seen
+    layer = viewer.layers["discs [svpseg] preview"]
+    assert layer.data.shape == (51, 61)
+    np.testing.assert_allclose(layer.data_to_world((0, 0)), (10, 20))
+    dock.preview.click()
+    finish(dock)
+    assert len(named(viewer, "discs [svpseg] preview")) == 1
+    dock.run.click()
+    finish(dock)
+    assert not named(viewer, "discs [svpseg] preview")
+
+
+def test_a_painted_preview_stays(dock, finish):
+    dock.preview.click()
+    finish(dock)
+    preview = dock.viewer.layers["discs [svpseg] preview"]
+    preview.paint((3, 3), 9)
+    dock.run.click()
+    finish(dock)
+    assert preview in dock.viewer.layers and preview.data[3, 3] == 9
+
+
+def test_two_images_run_one_after_the_other(viewer, open_dock, runner, finish, discs):
+    other = discs.layers["discs"].data[::-1].copy()
+    viewer.add_image(other, name="second", translate=(0, 120))
+    dock = open_dock()
+    dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(14, 14, 32))
+    dock.run.click()
+    finish(dock)
+    first, second = viewer.layers["discs [svpseg]"], viewer.layers["second [svpseg]"]
+    np.testing.assert_array_equal(first.data[::-1] > 0, second.data > 0)
+    assert tuple(second.translate) == (0, 120)
+    assert "8 objects in 2 images" in dock.message.text()
+    box = dock.images.item(1)
+    box.setCheckState(box.checkState().Unchecked)
+    n = len(runner.segment_calls())
+    dock.run.click()
+    finish(dock)
+    assert len(runner.segment_calls()) == n + 1
+
+
+# ---------------------------------------------------------------- never overwritten
+
+
+def test_a_second_run_updates_our_layer_and_undo_restores(dock, finish):
+    viewer = dock.viewer
+    dock.run.click()
+    finish(dock)
+    layer = viewer.layers["discs [svpseg]"]
+    first = layer.data.copy()
+    array = layer.data
+    viewer.layers["discs"].data = viewer.layers["discs"].data[:, ::-1].copy()
+    dock.book.refresh()
+    dock.run.click()
+    finish(dock)
+    assert len(named(viewer, "discs [svpseg]")) == 1
+    assert (layer.data != first).any()
+    assert layer.data is array or np.shares_memory(layer.data, array)  # no swap
+    dock.undo.click()
+    np.testing.assert_array_equal(layer.data, first)
+    dock.undo.click()
+    assert not named(viewer, "discs [svpseg]")
+    assert not dock.undo.isEnabled()
+
+
+def test_napari_own_undo_and_redo_stay_right(dock, finish):
+    dock.run.click()
+    finish(dock)
+    layer = dock.viewer.layers["discs [svpseg]"]
+    first = layer.data.copy()
+    image = dock.viewer.layers["discs"]
+    image.data = image.data[::-1].copy()
+    dock.book.refresh()
+    dock.run.click()
+    finish(dock)
+    second = layer.data.copy()
+    layer.undo()
+    np.testing.assert_array_equal(layer.data, first)
+    layer.redo()
+    np.testing.assert_array_equal(layer.data, second)
+
+
+def test_swapping_data_would_have_broken_undo(viewer):
+    """Show the trap that writing through ``data_setitem`` avoids."""
+    layer = viewer.add_labels(np.zeros((20, 20), np.uint32))
+    layer.brush_size = 5
+    layer.paint((5, 5), 3)
+    layer.data = np.full((20, 20), 7, np.uint32)
+    layer.undo()
+    assert (layer.data == 0).any()  # stale pixels of the old array
+
+
+def test_an_edited_result_is_never_overwritten(dock, finish):
+    viewer = dock.viewer
+    dock.run.click()
+    finish(dock)
+    edited = viewer.layers["discs [svpseg]"]
+    edited.paint((5, 5), 77)
+    before = edited.data.copy()
+    dock.run.click()
+    finish(dock)
+    np.testing.assert_array_equal(edited.data, before)
+    assert len([la for la in viewer.layers if mark_of(la, "labels")]) == 2
+    assert "You edited 'discs [svpseg]'" in dock.message.text()
+
+
+def test_an_edit_without_an_event_counts_too(dock, finish):
+    dock.run.click()
+    finish(dock)
+    edited = dock.viewer.layers["discs [svpseg]"]
+    edited.data[3, 3] = 500
+    dock.run.click()
+    finish(dock)
+    assert edited.data[3, 3] == 500
+
+
+def test_the_users_labels_are_never_touched(dock, finish):
+    viewer = dock.viewer
+    mine = viewer.add_labels(np.full((96, 110), 5), name="discs [svpseg]")
+    truth = viewer.layers["truth"].data.copy()
+    dock.run.click()
+    finish(dock)
+    assert (mine.data == 5).all()
+    np.testing.assert_array_equal(viewer.layers["truth"].data, truth)
+    assert any(mark_of(la, "labels") for la in viewer.layers)
+
+
+def test_undo_keeps_what_was_painted_since(dock, finish):
+    viewer = dock.viewer
+    dock.run.click()
+    finish(dock)
+    layer = viewer.layers["discs [svpseg]"]
+    first = layer.data.copy()
+    image = viewer.layers["discs"]
+    image.data = image.data[::-1].copy()
+    dock.book.refresh()
+    dock.run.click()
+    finish(dock)
+    layer.brush_size = 1
+    layer.paint((2, 2), 99)
+    dock.undo.click()
+    expected = first.copy()
+    expected[2, 2] = 99
+    np.testing.assert_array_equal(layer.data, expected)
+    assert "Your own edits are kept" in dock.message.text()
+    dock.undo.click()
+    assert layer in viewer.layers and "edited since" in dock.message.text()
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_options_change_the_result_without_the_model(dock, runner, finish, qtbot):
+    dock.run.click()
+    finish(dock)
+    layer = dock.viewer.layers["discs [svpseg]"]
+    n = len(runner.segment_calls())
+    before = layer.data.copy()
+    dock.options.set_values({"min_area": 5000})
+    qtbot.waitUntil(lambda: layer.data.max() == 0)
+    assert len(runner.segment_calls()) == n
+    assert "0 objects" in dock.message.text()
+    assert mark_of(layer)["recipe"]["postprocess"]["min_area"] == 5000
+    dock.options.set_values({"min_area": 4000})
+    qtbot.wait(400)
+    dock.undo.click()
+    np.testing.assert_array_equal(layer.data > 0, before > 0)
+
+
+def test_options_leave_an_edited_result_alone(dock, finish, qtbot):
+    dock.run.click()
+    finish(dock)
+    layer = dock.viewer.layers["discs [svpseg]"]
+    layer.paint((4, 4), 50)
+    before = layer.data.copy()
+    dock.options.set_values({"min_area": 5000})
+    qtbot.waitUntil(lambda: "You edited" in dock.message.text())
+    np.testing.assert_array_equal(layer.data, before)
+
+
+def test_options_work_on_a_preview(dock, finish, qtbot):
+    dock.preview.click()
+    finish(dock)
+    layer = dock.viewer.layers["discs [svpseg] preview"]
+    assert layer.data.max() > 0
+    dock.options.set_values({"min_area": 5000})
+    qtbot.waitUntil(lambda: layer.data.max() == 0)
+
+
+# ---------------------------------------------------------------- stop, fail
+
+
+def test_stop_ends_a_run_and_the_next_one_works(dock, runner, finish, qtbot):
+    runner.slow = 30
+    dock.run.click()
+    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
+    start = time.monotonic()
+    dock.stop.click()
+    finish(dock)
+    assert time.monotonic() - start < 1
+    assert "Stopped" in dock.message.text()
+    assert not named(dock.viewer, "discs [svpseg]")
+    runner.slow = 0
+    dock.run.click()
+    finish(dock)
+    assert named(dock.viewer, "discs [svpseg]")
+
+
+def test_a_failure_is_one_line_in_the_error_colour(dock, runner, finish):
+    from napari_svpseg.plugin.segment import theme_color
+
+    runner.fail = "The engine was ended while it ran: run again."
+    before = len(dock.viewer.layers)
+    dock.run.click()
+    finish(dock)
+    assert dock.message.text() == (
+        "'discs': The engine was ended while it ran: run again."
+    )
+    assert theme_color(dock.viewer.theme, "error") in dock.message.styleSheet()
+    assert len(dock.viewer.layers) == before and len(dock.book.items) == 1
+    runner.fail = ""
+    dock.run.click()
+    finish(dock)
+    assert dock.message.styleSheet() == ""
+
+
+def test_an_engine_that_cannot_start_is_told(dock, runner, finish):
+    def submit(*args, **kwargs):
+        raise OSError("no Python for the engine at /nowhere")
+
+    runner.submit = submit
+    dock.run.click()
+    finish(dock)
+    assert "no Python for the engine" in dock.message.text()
+
+
+def test_the_window_stays_alive_during_a_slow_run(dock, runner, finish, qtbot):
+    runner.slow = 1.0
+    ticks = []
+    timer = QTimer()
+    timer.timeout.connect(lambda: ticks.append(time.monotonic()))
+    timer.start(5)
+    dock.run.click()
+    finish(dock)
+    timer.stop()
+    gaps = np.diff(ticks)
+    assert len(ticks) > 40
+    assert np.median(gaps) < 0.05
+
+
+def test_an_image_closed_during_its_run(dock, runner, finish, qtbot):
+    runner.slow = 0.4
+    dock.run.click()
+    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
+    dock.viewer.layers.remove("discs")
+    finish(dock)
+    assert not any(mark_of(la, "labels") for la in dock.viewer.layers)
+
+
+# ---------------------------------------------------------------- stacks
+
+
+@pytest.fixture
+def stack(viewer, open_dock, discs):
+    """Return the dock with a stack of three planes and a prompt on the second."""
+    image, labels = discs.layers["discs"].data, discs.layers["truth"].data
+    discs.layers.clear()
+    viewer.add_image(np.stack([image, image[::-1], image[:, ::-1]]), name="stack",
+                     scale=(2, 0.5, 0.5), axis_labels=("z", "y", "x"))
+    viewer.add_labels(np.stack([labels] * 3), name="truth", scale=(2, 0.5, 0.5))
+    dock = open_dock()
+    dock.book.place(dock.source_of(viewer.layers["stack"]), (0,), Box(14, 14, 32))
+    viewer.dims.set_point(0, 2)
+    return dock
+
+
+def test_axes_come_from_the_layer_or_from_the_user(stack):
+    assert stack.axes.currentText() == "ZYX"
+    assert stack.planes_row.isVisibleTo(stack)
+
+
+def test_this_plane_only(stack, runner, finish):
+    stack.planes.setCurrentIndex(stack.planes.findText("This plane"))
+    stack.run.click()
+    finish(stack)
+    _, (query, _), kwargs = runner.segment_calls()[-1]
+    np.testing.assert_array_equal(query, stack.viewer.layers["stack"].data[1])
+    assert kwargs["axes"] == "YX" and kwargs["intensities"].shape == (1, 2)
+    layer = stack.viewer.layers["stack [svpseg]"]
+    assert layer.data.shape == (3, 96, 110)
+    assert layer.data[1].max() == 4 and layer.data[[0, 2]].max() == 0
+    np.testing.assert_allclose(layer.scale, (2, 0.5, 0.5))
+    stack.viewer.dims.set_point(0, 4)
+    stack.run.click()
+    finish(stack)
+    assert layer.data[2].max() > 0 and layer.data[1].max() == 4
+    stack.undo.click()
+    assert layer.data[2].max() == 0 and layer.data[1].max() == 4
+
+
+def test_all_planes(stack, runner, finish):
+    stack.planes.setCurrentIndex(stack.planes.findText("All planes"))
+    stack.run.click()
+    finish(stack)
+    layer = stack.viewer.layers["stack [svpseg]"]
+    assert all(plane.max() > 0 for plane in layer.data)
+    assert runner.segment_calls()[-1][2]["axes"] == "ZYX"
+    assert "12 objects" in stack.message.text()
+
+
+def test_wrong_axes_are_refused(stack):
+    for order in ("YX", "ZZYX", "QYX", "ZYXC"):
+        stack.axes.setCurrentText(order)
+        stack.axes.lineEdit().editingFinished.emit()
+        assert stack.message.styleSheet() != "", order
+        assert stack.source_of(stack.viewer.layers["stack"]).axes.order == "ZYX"
+
+
+@pytest.mark.parametrize("order, shape", [
+    ("CYX", (2, 96, 110)), ("TCYX", (3, 2, 96, 110)), ("CTYX", (2, 3, 96, 110)),
+    ("TZYX", (2, 3, 96, 110)),
+])
+def test_results_line_up_whatever_the_axes(viewer, open_dock, finish, order, shape):
+    yy, xx = np.indices(shape[-2:])
+    plane = np.where((yy - 40) ** 2 + (xx - 50) ** 2 < 100, 9.0, 1.0)
+    layer = viewer.add_image(np.broadcast_to(plane, shape).copy(), name="many",
+                             scale=(0.5,) * len(shape))
+    viewer.add_labels((plane > 5).astype(int), name="truth", scale=(0.5, 0.5))
+    dock = open_dock()
+    dock.axes.setCurrentText(order)
+    dock.axes.lineEdit().editingFinished.emit()
+    source = dock.source_of(layer)
+    dock.book.place(source, (0,) * len(source.axes.stack), Box(24, 34, 32))
+    dock.planes.setCurrentIndex(dock.planes.findText("All planes"))
+    dock.run.click()
+    finish(dock)
+    assert "object" in dock.message.text(), dock.message.text()
+    result = viewer.layers["many [svpseg]"]
+    for corner in ((0,) * (len(shape) - 2), tuple(n - 1 for n in shape[:-2])):
+        viewer.dims.set_point(range(len(shape) - 2), np.multiply(corner, 0.5))
+        world = layer.data_to_world((*corner, 40, 50))
+        assert result.get_value(world, world=True) > 0, corner
+
+
+def test_channels_in_the_last_place_need_rgb(viewer, open_dock):
+    viewer.add_image(np.zeros((64, 70, 5)), name="odd", rgb=False)
+    dock = open_dock()
+    dock.axes.setCurrentText("YXC")
+    dock.axes.lineEdit().editingFinished.emit()
+    assert "channels last" in dock.message.text()
+
+
+def test_rgb_runs(viewer, open_dock, runner, finish):
+    rng = np.random.default_rng(0)
+    viewer.add_image(rng.integers(0, 255, (64, 70, 4)).astype(np.uint8), name="rgba")
+    viewer.add_labels(np.ones((64, 70), int), name="all")
+    dock = open_dock()
+    assert dock.axes.currentText() == "YXC"
+    dock.book.place(dock.source_of(viewer.layers["rgba"]), (), Box(3, 3, 32))
+    dock.run.click()
+    finish(dock)
+    _, (query, prompts), kwargs = runner.segment_calls()[-1]
+    assert kwargs["rgb"] is True and kwargs["axes"] == "YXC" and query.shape[2] == 4
+    assert prompts[0].n_channels == 3
+    assert viewer.layers["rgba [svpseg]"].data.shape == (64, 70)
+
+
+def test_some_channels(viewer, open_dock, runner, finish):
+    viewer.add_image(np.random.default_rng(0).normal(size=(5, 64, 70)), name="five")
+    viewer.add_labels(np.ones((64, 70), int), name="all")
+    dock = open_dock()
+    dock.axes.setCurrentText("CYX")
+    dock.axes.lineEdit().editingFinished.emit()
+    assert dock.channels.isVisibleTo(dock)
+    for bad in ("7", "1, 1", "a", "0 1 2 3"):
+        dock.channels.setText(bad)
+        dock.channels.editingFinished.emit()
+        assert dock.message.styleSheet() != "", bad
+    dock.channels.setText("0, 3")
+    dock.channels.editingFinished.emit()
+    dock.book.place(dock.source_of(viewer.layers["five"]), (), Box(3, 3, 32))
+    dock.run.click()
+    finish(dock)
+    _, (_, prompts), kwargs = runner.segment_calls()[-1]
+    assert kwargs["channels"] == (0, 3) and prompts[0].channels == (0, 3)
+    assert prompts[0].n_channels == 2
+
+
+def test_lazy_images_are_not_loaded(viewer, open_dock, runner, finish):
+    da = pytest.importorskip("dask.array")
+    image = np.zeros((64, 70))
+    image[20:30, 20:30] = 5
+    lazy = da.from_array(np.stack([image] * 4), chunks=(1, 64, 70))
+    viewer.add_image(lazy, name="lazy", axis_labels=("t", "y", "x"))
+    viewer.add_labels((image > 0).astype(int), name="truth")
+    dock = open_dock()
+    dock.book.place(dock.source_of(viewer.layers["lazy"]), (0,), Box(10, 10, 32))
+    assert dock.book.items[0].n_objects == 1
+    dock.run.click()
+    finish(dock)
+    query = runner.segment_calls()[-1][1][0]
+    assert isinstance(query, da.Array) and query.shape == (64, 70)
+    assert viewer.layers["lazy [svpseg]"].data.shape == (4, 64, 70)
+
+
+# ---------------------------------------------------------------- files, clipboard
+
+
+def test_save_and_reload(dock, finish, tmp_path):
+    viewer = dock.viewer
+    for layer in (viewer.layers["discs"], viewer.layers["truth"]):
+        layer.scale, layer.units = (0.25, 0.5), ("um", "um")
+    dock.run.click()
+    finish(dock)
+    target = tmp_path / "discs_labels.ome.tif"
+    dock.save_labels(str(target))
+    assert "Saved discs_labels.ome.tif" in dock.message.text()
+    found = read_image(target)
+    np.testing.assert_array_equal(found.array, viewer.layers["discs [svpseg]"].data)
+    assert found.pixel_size == pytest.approx((0.25, 0.5))
+    assert read_recipe(target).model == "svp"
+
+
+def test_saving_into_nowhere_is_one_line(dock, finish, tmp_path):
+    dock.run.click()
+    finish(dock)
+    dock.save_labels(str(tmp_path / "no" / "where.ome.tif"))
+    assert dock.message.styleSheet() != "" and "\n" not in dock.message.text()
+
+
+def test_prompt_sets_are_saved_and_loaded(dock, tmp_path, finish):
+    target = tmp_path / "cells.svprompt"
+    dock.save_prompt_set(str(target))
+    assert "Saved 1 prompt" in dock.message.text()
+    before = dock.book.prompts()[0]
+    dock.book.remove(dock.book.items[0].id)
+    dock.load_prompt_set(str(target))
+    (item,) = dock.book.items
+    assert item.source is None and item.is_ready
+    np.testing.assert_array_equal(dock.book.prompts()[0].mask, before.mask)
+    dock.run.click()
+    finish(dock)
+    assert "4 objects" in dock.message.text()
+    (tmp_path / "bad.svprompt").write_bytes(b"PK no zip")
+    dock.load_prompt_set(str(tmp_path / "bad.svprompt"))
+    assert dock.message.styleSheet() != "" and len(dock.book.items) == 1
+
+
+def test_copy_as_python_and_command(dock, finish):
+    assert not dock.copy_python.isEnabled()
+    dock.run.click()
+    finish(dock)
+    dock.copy_python.click()
+    assert "svpseg.segment(" in QGuiApplication.clipboard().text()
+    dock.copy_command.click()
+    assert QGuiApplication.clipboard().text().startswith("svpseg segment ")
+
+
+# ---------------------------------------------------------------- form
+
+
+def test_the_dock_fits_a_narrow_column(dock):
+    for section in dock.sections.values():
+        section.expand(animate=False)
+    dock.book.update(dock.book.items[0].id, name="a very long name of a prompt " * 3)
+    assert dock.scroll.widget().minimumSizeHint().width() <= 340
+    assert dock.minimumSizeHint().width() <= 340
+
+
+def test_every_control_says_what_it_does(dock):
+    from qtpy.QtWidgets import QAbstractButton, QComboBox
+
+    ours = [w for kind in (QAbstractButton, QComboBox) for w in dock.findChildren(kind)
+            if w.isVisibleTo(dock) and not w.objectName().startswith("qt_")]
+    assert len(ours) > 10
+    silent = [w.text() if hasattr(w, "text") else w for w in ours
+              if not w.toolTip() and not w.parent().toolTip()]
+    assert [s for s in silent if not str(s).startswith(("▸", "▾"))] == []
+
+
+def test_shortcuts_work_on_our_own_layer_only(dock):
+    keys = {str(k) for k in dock.viewer.layers["SVPSeg prompts"].keymap}
+    assert {"Shift+D", "Shift+P", "Shift+R"} <= keys
+    assert not {str(k) for k in dock.viewer.layers["discs"].keymap} & keys
+
+
+def test_closing_the_dock_ends_the_engine(dock, runner, qtbot, finish):
+    dock.run.click()
+    finish(dock)
+    engine = dock.engine
+    engine.release()
+    assert runner.closed == 1
+    engine.acquire()

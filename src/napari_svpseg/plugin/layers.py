@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -372,15 +373,47 @@ def sample_labels(
     return ids.reshape(size, size)
 
 
-def fingerprint(layer: Labels) -> tuple[Any, ...]:
-    """Return a value that changes when the layer's ids do."""
-    data = np.ascontiguousarray(layer.data)
-    return (data.shape, data.dtype.str, zlib.crc32(data.view(np.uint8).reshape(-1)))
+def fingerprints(
+    data: np.ndarray, axes: str, region: tuple[slice, ...] | None = None
+) -> dict[tuple[int, ...], int]:
+    """Return a number for each plane of labels, which changes when its ids do.
+
+    Parameters
+    ----------
+    data : int array
+    axes : str
+        Of ``data``.
+    region : tuple of slice, optional
+        Only the planes in it.
+
+    Returns
+    -------
+    dict
+        Index of the plane along all axes but Y and X -> number.
+    """
+    spans = [
+        range(n)[region[i]] if region is not None else range(n)
+        for i, n in enumerate(data.shape)
+    ]
+    stacked = [i for i, a in enumerate(axes) if a not in "YX"]
+    prints = {}
+    for plane in product(*(spans[i] for i in stacked)):
+        index: list[Any] = [slice(None)] * data.ndim
+        for i, position in zip(stacked, plane, strict=True):
+            index[i] = position
+        ids = np.ascontiguousarray(data[tuple(index)])
+        prints[plane] = zlib.crc32(ids.view(np.uint8).reshape(-1))
+    return prints
 
 
-def is_untouched(layer: Labels) -> bool:
-    """Tell whether a result still is what we wrote."""
-    return bool((mark_of(layer) or {}).get("written") == fingerprint(layer))
+def is_untouched(layer: Labels, region: tuple[slice, ...] | None = None) -> bool:
+    """Tell whether a result, or a region of it, still is what we wrote."""
+    mark = mark_of(layer) or {}
+    written, axes = mark.get("written"), mark.get("axes")
+    if not written or not axes or len(axes) != layer.data.ndim:
+        return False
+    found = fingerprints(np.asarray(layer.data), axes, region)
+    return all(written.get(plane) == value for plane, value in found.items())
 
 
 def fits_on(labels: Labels, source: ImageSource) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.geometry import Tile
 from ..core.result import Maps, Recipe, Result
-from .layers import MARK, ImageSource, fingerprint, mark_of
+from .layers import MARK, ImageSource, fingerprints, is_untouched, mark_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -39,14 +39,13 @@ class LayerAdded:
 
     viewer: ViewerModel
     layer: Labels
-    written: tuple[Any, ...]
     text: str = "Run"
 
     def undo(self) -> str:
         """Remove the layer, unless the user has painted in it since."""
         if self.layer not in self.viewer.layers:
             return f"'{self.layer.name}' is gone already."
-        if fingerprint(self.layer) != self.written:
+        if not is_untouched(self.layer):
             return f"'{self.layer.name}' was edited since and is kept."
         self.viewer.layers.remove(self.layer)
         return f"Removed '{self.layer.name}'."
@@ -73,15 +72,42 @@ class LabelsWritten:
         return f"'{self.layer.name}' is as it was before.{kept}"
 
 
+@dataclass(eq=False)
+class Together:
+    """Edits that belong to one run and are taken back at once."""
+
+    edits: list[Edit]
+    text: str = "Run"
+
+    def undo(self) -> str:
+        """Take all back, the newest first."""
+        told = [edit.undo() for edit in reversed(self.edits)]
+        return told[-1] if len(told) < 3 else f"Took back {len(told)} changes."
+
+
 class Journal:
     """What was done, newest last."""
 
     def __init__(self, limit: int = 20) -> None:
         self.edits: list[Edit] = []
         self._limit = limit
+        self._run: Together | None = None
+
+    def begin(self) -> None:
+        """From now on, edits belong to one run."""
+        self._run = Together([])
+
+    def end(self) -> None:
+        """The run is over."""
+        self._run = None
 
     def add(self, edit: Edit) -> None:
         """Remember an edit; the oldest are forgotten."""
+        if self._run is not None:
+            self._run.edits.append(edit)
+            if self._run in self.edits:
+                return
+            edit = self._run
         self.edits = [*self.edits, edit][-self._limit:]
 
     def undo(self) -> str:
@@ -127,15 +153,17 @@ class Results:
         self.journal = journal
         self.kept: dict[Any, Kept] = {}
 
-    def layer_of(self, source: ImageSource) -> Labels | None:
-        """Return our result layer of an image, if the user has not edited it."""
+    def layer_of(
+        self, source: ImageSource, region: tuple[slice, ...] | None = None
+    ) -> Labels | None:
+        """Return our result layer of an image, if the user has not edited it there."""
         for layer in reversed(self.viewer.layers):
             mark = mark_of(layer, "labels")
             if (
                 mark is not None
                 and mark.get("source_id") == source.layer.unique_id
                 and tuple(layer.data.shape) == source.companion_shape
-                and is_untouched(layer)
+                and is_untouched(layer, region)
             ):
                 return layer
         return None
@@ -163,28 +191,34 @@ class Results:
         They are written into our own layer of that image where the user has not
         edited it, else into a new one.
         """
-        layer = self.layer_of(source)
+        region = source.companion_index(plane)
+        layer = self.layer_of(source, region)
         edited = self.edited_layers(source) if layer is None else []
         values = source.to_companion(labels, plane)
         if layer is not None and values.size <= MAX_UNDOABLE:
-            self._update(layer, source.companion_index(plane), values, text)
+            self._update(layer, region, values, text)
+            self._sign(layer, source, result, region)
         else:
             layer = self._add(source, plane, values, text)
-        self.describe(layer, source, result)
+            self._sign(layer, source, result, None)
         remark = (
             f" You edited '{edited[-1].name}', so this is in '{layer.name}'."
             if edited else ""
         )
         return layer, remark
 
-    def describe(
-        self, layer: Labels, source: ImageSource, result: Result | None
+    @staticmethod
+    def _sign(
+        layer: Labels, source: ImageSource, result: Result | None,
+        region: tuple[slice, ...] | None,
     ) -> None:
-        """Write into the layer's metadata how its labels came about."""
+        """Write into the layer's metadata what we wrote and how it came about."""
+        old = mark_of(layer, "labels") or {}
+        prints = fingerprints(np.asarray(layer.data), source.companion_axes, region)
         mark: dict[str, Any] = {
-            "kind": "labels", "image": source.name,
+            **old, "kind": "labels", "image": source.name,
             "source_id": source.layer.unique_id, "axes": source.companion_axes,
-            "written": fingerprint(layer),
+            "written": {**old.get("written", {}), **prints},
         }
         if result is not None:
             mark |= {
@@ -192,9 +226,6 @@ class Results:
                 "seconds": result.seconds, "objects": result.n_objects,
                 "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
             }
-        else:
-            old = mark_of(layer, "labels") or {}
-            mark = {**old, **mark}
         layer.metadata[MARK] = mark
 
     def show_again(
@@ -214,7 +245,9 @@ class Results:
         recipe = dict(mark.get("recipe") or {})
         recipe["postprocess"] = {**recipe.get("postprocess", {}), **options}
         layer.metadata[MARK] = {
-            **mark, "recipe": recipe, "objects": n, "written": fingerprint(layer)
+            **mark, "recipe": recipe, "objects": n,
+            "written": mark.get("written", {})
+            | fingerprints(np.asarray(layer.data), source.companion_axes, region),
         }
         return n
 
@@ -261,7 +294,7 @@ class Results:
                 **source.placement(),
             )
         )
-        self.journal.add(LayerAdded(self.viewer, layer, fingerprint(layer), text))
+        self.journal.add(LayerAdded(self.viewer, layer, text))
         return layer
 
     def show_map(
@@ -310,9 +343,10 @@ class Results:
             )
         layer.metadata[MARK] = {
             "kind": "preview", "image": source.name,
-            "source_id": source.layer.unique_id, "written": fingerprint(layer),
+            "source_id": source.layer.unique_id, "axes": source.companion_axes,
+            "written": fingerprints(np.asarray(layer.data), source.companion_axes),
             "recipe": result.recipe.to_dict(), "trust": result.trust,
-            "region": region, "axes": source.companion_axes,
+            "region": region,
         }
         return layer
 

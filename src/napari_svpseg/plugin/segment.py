@@ -672,6 +672,8 @@ class SegmentWidget(QWidget):
             return
         self._steps, self._n_steps = list(steps), len(steps)
         self._n_objects, self._remark, self._is_preview = 0, "", preview
+        if not preview:
+            self.journal.begin()
         self._next()
 
     def _next(self) -> None:
@@ -790,6 +792,8 @@ class SegmentWidget(QWidget):
         self._job = None
         if self._steps:
             self._next()
+        else:
+            self.journal.end()
         self._show_state()
 
     # ------------------------------------------------------------ result options

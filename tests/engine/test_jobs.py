@@ -200,6 +200,13 @@ def test_waiting_jobs_can_be_cancelled(runner):
     assert first.result(10) == 10
 
 
+@pytest.mark.filterwarnings("error:Sending large graph")
+def test_arrays_go_there_and_back(runner):
+    array = np.random.default_rng(0).random((1500, 1500))
+    back = runner.submit("job_functions:give", value=[array]).result(60)
+    np.testing.assert_array_equal(back[0], array)
+
+
 def test_a_failing_receiver_harms_nobody(runner):
     def receive(event):
         raise RuntimeError("the window is gone")

@@ -20,6 +20,9 @@ CONNECT_S = 10.0
 POLL_S = 0.2
 """How often a running job looks whether it is to stop."""
 
+SCATTER_BYTES = 1_000_000
+"""Larger arguments go to a worker directly, not through the scheduler's task graph."""
+
 GIVE_UP_AFTER_S = 0.8
 """A job that has not stopped by then is left to itself; its result is dropped."""
 
@@ -59,6 +62,7 @@ class DaskRunner:
 
         The function and what it imports must be installed there.
         """
+        from dask.sizeof import sizeof
         from distributed import Event as Flag
         from distributed import Queue
 
@@ -67,9 +71,10 @@ class DaskRunner:
         events = Queue(f"{name}-events", client=self._client)
         job = Job(target, on_event, lambda job: self._stop(job, flag))
         self._jobs.add(job)
-        future = self._client.submit(
-            run_on_worker, name, target, args, kwargs, key=name, pure=False
-        )
+        call: Any = (target, args, kwargs)
+        if sizeof(args) + sizeof(kwargs) > SCATTER_BYTES:
+            [call] = self._client.scatter([call], hash=False)
+        future = self._client.submit(run_on_worker, name, call, key=name, pure=False)
         threading.Thread(
             target=self._follow, args=[job, future, events], daemon=True,
             name="svpseg-dask-reader",
@@ -123,7 +128,7 @@ def _post_waiting(job: Job, events: Any) -> None:
 
 
 def run_on_worker(
-    name: str, target: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    name: str, call: tuple[str, tuple[Any, ...], dict[str, Any]]
 ) -> bytes:
     """Run a job in a Dask worker and return its end, pickled."""
     from distributed import Event as Flag
@@ -148,5 +153,5 @@ def run_on_worker(
         looked_at = time.monotonic()
         return bool(flag.is_set())
 
-    run_target(target, args, kwargs, send, is_cancelled)
+    run_target(*call, send, is_cancelled)
     return pickle.dumps(ends[0], protocol=5)

@@ -296,6 +296,52 @@ def test_the_folder_run_goes_on_after_it_was_killed(here, tmp_path) -> None:
     assert all((out / n).stat().st_mtime_ns == t for n, t in before.items())
 
 
+def test_leftovers_of_a_hard_kill_go_with_the_next_run(here, tmp_path) -> None:
+    old, new, other = (
+        tmp_path / n for n in (".123-a_labels.ome.tif", ".9-b.tif", ".hidden-file")
+    )
+    for path in (old, new, other):
+        path.write_bytes(b"II*")
+    os.utime(old, (1e9, 1e9))
+    os.utime(other, (1e9, 1e9))
+    assert svpseg("segment", "images/0.tif", *PROMPT, "-o", tmp_path, *TINY) == 0
+    assert names(tmp_path) == [".9-b.tif", ".hidden-file", "0_labels.ome.tif"]
+
+
+@pytest.mark.slow
+def test_the_same_job_runs_on_a_scheduler(here, tmp_path, monkeypatch, capsys) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(cli, "MAX_SUBMITTED", 2)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+        host="127.0.0.1", protocol="tcp",
+    ) as cluster:
+        (tmp_path / "b.tif").write_bytes(b"no image")
+        words = ("segment", "images", tmp_path / "b.tif", *PROMPT, *TINY)
+        address = cluster.scheduler_address
+        there, local = tmp_path / "there", tmp_path / "local"
+        assert svpseg(*words, "-o", there, "--scheduler", address) == 1
+        assert "b.tif" in capsys.readouterr().err
+        assert svpseg(*words, "-o", local) == 1
+    assert names(there) == names(local) == [f"{i}_labels.ome.tif" for i in range(5)]
+    for name in names(there):
+        np.testing.assert_array_equal(
+            tifffile.imread(there / name), tifffile.imread(local / name)
+        )
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(
+    here, tmp_path, monkeypatch, capsys
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("napari_svpseg.engine.cluster.CONNECT_S", 0.5)
+    assert svpseg("segment", "images", *PROMPT, *TINY, "-o", tmp_path,
+                  "--scheduler", "tcp://127.0.0.1:1") == 1
+    err = capsys.readouterr().err
+    assert "127.0.0.1:1" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_a_read_only_folder_is_one_line(here, tmp_path, capsys) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import Field, fields
 from pathlib import Path
@@ -23,8 +24,11 @@ from . import api
 from .core.card import ModelCard
 from .core.prompt import Prompt, PromptSet
 from .core.settings import PostprocessSettings, SegmentSettings, Settings
+from .io.atomic import remove_leftovers
 
 DEBUG = "SVPSEG_DEBUG"
+MAX_SUBMITTED = 64
+"""Files that wait on a cluster at once."""
 
 app = typer.Typer(
     name="svpseg", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -234,6 +238,7 @@ def segment(
     _refuse_collisions(files, out)
     _check_model(model)
     out.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(out)
     if scheduler is None:
         outcomes = _run_here(files, chosen, out, arguments)
     else:
@@ -464,26 +469,33 @@ def _run_on(
     out: Path,
     arguments: dict[str, Any],
 ) -> Iterator[Outcome]:
-    """Submit every file at once; workers must see the same folders."""
+    """Run on a Dask cluster, many files at once; workers must see the same folders."""
     from .engine.jobs import connect
 
     runner = connect(scheduler)
+    arguments = {**arguments, "model": _for_workers(arguments["model"])}
+    waiting, jobs = deque(files), deque[tuple[Path, Any]]()
     try:
-        jobs = [
-            (path, runner.submit(
-                "napari_svpseg.api:segment_file", str(path.resolve()), prompts,
-                str(out.resolve()), **arguments,
-            ))
-            for path in files
-        ]
-        for path, job in jobs:
+        while waiting or jobs:
+            while waiting and len(jobs) < MAX_SUBMITTED:
+                path = waiting.popleft()
+                jobs.append((path, runner.submit(
+                    "napari_svpseg.api:segment_file", str(path.resolve()), prompts,
+                    str(out.resolve()), **arguments,
+                )))
+            path, job = jobs.popleft()
             try:
-                yield path, job.result(None)
+                yield path, job.result()
             except Exception as error:  # noqa: BLE001  (named, and the rest is done)
                 _raise_for_debugging(error)
                 yield path, error
     finally:
         runner.close()
+
+
+def _for_workers(model: str) -> str:
+    """Return a model's folder as workers see it; a name stays as it is."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _report(outcomes: Iterator[Outcome], total: int) -> int:

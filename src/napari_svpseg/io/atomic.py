@@ -5,9 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
+
+TEMPORARY = re.compile(r"\.\d+-.")
+"""Names of our temporary files: a dot, the process, a dash, the target's name."""
+
+LEFTOVER_AFTER_S = 600.0
 
 REASONS = {
     errno.ENOSPC: "the disk is full: free some space and save again",
@@ -67,6 +74,19 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def remove_leftovers(folder: str | Path) -> None:
+    """Delete temporary files of writers that were killed.
+
+    Those that were changed within the last ten minutes may still be in use and stay.
+    """
+    oldest = time.time() - LEFTOVER_AFTER_S
+    for path in Path(folder).glob(".*-*"):
+        if TEMPORARY.match(path.name) and path.is_file():
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
 
 
 def _explained(error: OSError, target: Path) -> OSError:

@@ -62,8 +62,7 @@ ChannelsText = Annotated[
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status; errors are one line on stderr."""
     debug = bool(os.environ.get(DEBUG))
-    logging.basicConfig(format="svpseg: %(message)s")
-    logging.getLogger(__package__).setLevel(logging.DEBUG if debug else logging.WARNING)
+    _show_our_log(logging.DEBUG if debug else logging.WARNING)
     _stop_cleanly_when_terminated()
     try:
         words = with_joined_corners(sys.argv[1:] if argv is None else argv)
@@ -677,6 +676,16 @@ def _progress_line(name: str) -> Callable[..., None]:
 def _end_line() -> None:
     if sys.stderr.isatty():
         sys.stderr.write(f"\r{'':<79}\r")
+
+
+def _show_our_log(level: int) -> None:
+    """Print what this package logs, and nobody else, as lines on stderr."""
+    logger = logging.getLogger(__package__)
+    logger.setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("svpseg: %(message)s"))
+        logger.addHandler(handler)
 
 
 def _stop_cleanly_when_terminated() -> None:

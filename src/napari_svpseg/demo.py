@@ -7,6 +7,7 @@ environment, the same window opens on a virtual display and its picture is saved
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -139,6 +140,7 @@ def _in_window(
 ) -> list[Outcome]:
     import napari
 
+    logging.getLogger("vispy").setLevel(logging.ERROR)  # a virtual display has no DPI
     say("Opening napari")
     viewer = napari.Viewer()
     viewer.window.resize(*WINDOW)

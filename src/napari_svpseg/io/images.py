@@ -217,7 +217,7 @@ def write_labels(
     pixel_size : (float, float), optional
         Height and width of a pixel in ``unit``.
     unit : str
-        ``"um"`` and other lengths are written; ``"pixel"`` is left out.
+        A length such as ``"um"``; OME-TIFF also knows ``"pixel"``.
     recipe : Recipe, optional
         Written into the description; `read_recipe` reads it back.
 
@@ -244,7 +244,7 @@ def write_labels(
     if dtype == np.uint64:
         raise ValueError("labels hold ids above 4294967295: renumber them first")
     metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
-    if pixel_size is not None and unit != "pixel":
+    if pixel_size is not None:
         name = "µm" if unit in ("um", "micrometer", "micron", "µm") else unit
         metadata |= {
             "PhysicalSizeY": float(pixel_size[0]), "PhysicalSizeYUnit": name,

@@ -62,10 +62,12 @@ def spans(
     padded = _up(network_length(length, scale), stride)
     tile = max(_up(tile, stride), stride)
     overlap = min(_up(overlap, stride), tile // 2 // stride * stride)
-    starts = [0]
-    if padded > tile:
+    if padded > tile:  # as many tiles as needed, and then as small as that allows
+        n = -(-(padded - overlap) // (tile - overlap))
+        tile = _up(-(-(padded + (n - 1) * overlap) // n), stride)
         starts = [*range(0, padded - tile, tile - overlap), padded - tile]
-    tile = min(tile, padded)
+    else:
+        tile, starts = padded, [0]
     unused = radius if 2 * radius <= overlap else overlap // 4
     centres = (np.arange(length) + 0.5) * scale
     cut = []

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_svpseg.engine import device as module
+from napari_svpseg.engine import cores
+from napari_svpseg.engine.cores import physical_cores
 from napari_svpseg.engine.device import (
     Device,
     choose,
     describe,
     is_out_of_memory,
-    physical_cores,
 )
 
 
@@ -97,5 +97,5 @@ def test_full_memory_is_recognised(error, full):
 
 def test_cores_without_hyper_threads(monkeypatch):
     assert physical_cores() >= 1
-    monkeypatch.setattr(module, "_cores_of_machine", lambda: 1)
+    monkeypatch.setattr(cores, "_cores_of_machine", lambda: 1)
     assert physical_cores() == 1

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..core.progress import Cancelled
 from .child import KINDS, MAGIC
+from .cores import physical_cores
 from .jobs import Event, failure, run_target
 from .parcels import Parcels, Pipe
 
@@ -152,6 +153,8 @@ def main() -> None:
         stream=sys.stderr, level=logging.INFO,
         format=f"%(asctime)s [{os.getpid()}] %(levelname)s %(name)s: %(message)s",
     )
+    # torch works best with one thread for each real core
+    os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
     outgoing.write(MAGIC)
     pipe = Pipe(incoming, outgoing)
     outgoing.flush()

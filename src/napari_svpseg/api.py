@@ -659,16 +659,18 @@ def _count(n: int) -> str:
 
 def _arrays(maps: Maps) -> Iterator[np.ndarray]:
     for f in fields(maps):
-        if getattr(maps, f.name) is not None:
+        if isinstance(getattr(maps, f.name), np.ndarray):
             yield getattr(maps, f.name)
 
 
 def _map(change: Callable[[np.ndarray], np.ndarray], maps: Maps) -> Maps:
     """Return the maps with ``change`` applied to each that is there."""
-    return Maps(**{
-        f.name: None if getattr(maps, f.name) is None else change(getattr(maps, f.name))
+    arrays = {
+        f.name: change(getattr(maps, f.name))
         for f in fields(maps)
-    })
+        if isinstance(getattr(maps, f.name), np.ndarray)
+    }
+    return replace(maps, **arrays)
 
 
 def _take(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:

@@ -9,9 +9,11 @@ from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
 from .result import Maps
-from .settings import PostprocessSettings
+from .settings import AUTO, PostprocessSettings
 
 Array = np.ndarray
+SMALLEST_AREA = 20
+"""Objects under this many pixels are removed when nothing is known of their size."""
 
 
 def targets(labels: Array) -> tuple[Array, Array, Array]:
@@ -85,36 +87,51 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     """
     mask = maps.foreground >= settings.threshold
     if settings.output == "semantic":
-        return _semantic(mask, settings)
+        return _semantic(mask, maps, settings)
     if not mask.any():
         return np.zeros(mask.shape, np.uint32)
     labels = (
         _split(mask, maps, settings.split_strength)
-        if settings.split
+        if settings.split and maps.object_diameter != 0
         else connected_components(mask, connectivity=1)
     )
     if settings.fill_holes:
         labels = fill_object_holes(labels)
-    return remove_small(labels, settings.min_area)
+    return remove_small(labels, smallest_area(maps, settings))
 
 
-def _semantic(mask: Array, settings: PostprocessSettings) -> Array:
+def smallest_area(maps: Maps, settings: PostprocessSettings) -> int:
+    """Return the area in pixels under which objects are removed.
+
+    What the settings say, or else a twelfth of the prompts' typical object.
+    """
+    if settings.min_area != AUTO:
+        return settings.min_area
+    if not maps.object_diameter:
+        return SMALLEST_AREA
+    return max(4, round(np.pi / 4 * maps.object_diameter**2 / 12))
+
+
+def _semantic(mask: Array, maps: Maps, settings: PostprocessSettings) -> Array:
     if settings.fill_holes:
         mask = ndimage.binary_fill_holes(mask)
-    pieces = remove_small(connected_components(mask, connectivity=1), settings.min_area)
+    pieces = connected_components(mask, connectivity=1)
+    pieces = remove_small(pieces, smallest_area(maps, settings))
     return (pieces > 0).astype(np.uint32)
 
 
 def _split(mask: Array, maps: Maps, strength: float) -> Array:
     """Return the mask's pieces, each touching group shared out among its middles."""
+    # small bumps inside large objects are no objects
+    blur = float(np.clip(0.06 * (maps.object_diameter or 0), 1.0, 12.0))
     if maps.distance is not None:
         height = np.where(mask, maps.distance, 0).astype(np.float32)
         if maps.boundary is not None:
             height = height * (1 - 0.5 * maps.boundary * mask)
-        height = ndimage.gaussian_filter(height, 1.0)
+        height = ndimage.gaussian_filter(height, blur)
         drop = 0.30 * (1 - strength) + 0.03
     else:
-        depth = ndimage.gaussian_filter(_depth(mask), 1.0)
+        depth = ndimage.gaussian_filter(_depth(mask), blur)
         pieces = connected_components(mask, connectivity=1)
         deepest = np.asarray(
             ndimage.maximum(depth, pieces, np.arange(int(pieces.max()) + 1))

@@ -25,11 +25,15 @@ class Maps:
         0 at an object's border and outside, 1 in its middle.
     boundary : (Y, X) float32 array or None
         Probability in [0, 1] of lying between touching objects.
+    object_diameter : float or None
+        Typical diameter of the prompts' objects in pixels of the maps; 0 where the
+        prompts show a net, None where it is not known.
     """
 
     foreground: np.ndarray
     distance: np.ndarray | None = None
     boundary: np.ndarray | None = None
+    object_diameter: float | None = None
 
     @property
     def uncertainty(self) -> np.ndarray:

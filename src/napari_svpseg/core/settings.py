@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+AUTO = -1
+"""Value of a setting that is taken from the prompts."""
+
 
 def option(
     default: Any, help: str, *, low: float | None = None, high: float | None = None,
@@ -59,7 +62,8 @@ class PostprocessSettings(Settings):
         0.5, "Foreground probability from which a pixel counts", low=0.05, high=0.95
     )
     min_area: int = option(
-        20, "Smallest object", low=0, high=1_000_000, unit="pixel"
+        AUTO, "Smallest object; -1 takes a twelfth of the prompts' objects",
+        low=AUTO, high=1_000_000, unit="pixel",
     )
     split: bool = option(True, "Split touching objects")
     split_strength: float = option(

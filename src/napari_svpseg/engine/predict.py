@@ -161,13 +161,24 @@ def predict(
             )
     notes = [device.reason] if device.is_fallback else []
     return Prediction(
-        maps=Maps(named["foreground"], named.get("distance"), named.get("boundary")),
+        maps=Maps(
+            named["foreground"], named.get("distance"), named.get("boundary"),
+            object_diameter(prompts),
+        ),
         trust=trust,
         notes=(*notes, *forward.notes),
         scale=scale,
         intensities=intensities,
         device=str(device),
     )
+
+
+def object_diameter(prompts: PromptSet) -> float:
+    """Return the prompts' median object diameter in query pixels, 0 for a net."""
+    positive = [p for p in prompts if not p.is_negative]
+    if any(is_net(p.mask) for p in positive):
+        return 0.0
+    return float(np.median([median_diameter(p.mask) / p.box.scale for p in positive]))
 
 
 def network_scale(

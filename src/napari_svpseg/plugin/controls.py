@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible, QLabeledDoubleSlider
 
-from ..core.settings import PostprocessSettings, Settings
+from ..core.settings import AUTO, PostprocessSettings, Settings
 
 CHOICE_NAMES = {"instances": "Objects", "semantic": "One class"}
 
@@ -171,6 +171,8 @@ class SettingsForm(QWidget):
             spin = QSpinBox()
             spin.setRange(int(meta["low"]), int(meta["high"]))
             spin.setSuffix(" px" if meta["unit"] == "pixel" else "")
+            if meta["low"] == AUTO:
+                spin.setSpecialValueText("auto")
             spin.setKeyboardTracking(False)
             spin.valueChanged.connect(lambda _: self.changed.emit())
             widget = spin

@@ -59,6 +59,35 @@ def test_one_click_places_a_snapped_box_with_its_mask(discs, open_dock):
     assert str(layer.mode) == "select" and set(layer.selected_data) == {0}
 
 
+def test_the_view_stands_still_while_boxes_are_drawn_and_moved(discs, open_dock):
+    dock = open_dock()
+    layer = start(dock)
+    assert not discs.scene.camera.mouse_pan
+    drag(layer, (30, 30))
+    assert str(layer.mode) == "select" and not discs.scene.camera.mouse_pan
+    discs.layers.selection.active = discs.layers["discs"]
+    assert discs.scene.camera.mouse_pan
+
+
+def test_a_drag_shows_the_box_before_it_is_let_go(discs, open_dock):
+    dock = open_dock()
+    layer = start(dock)
+    event = SimpleNamespace(type="mouse_press", button=1, position=(20, 20),
+                            modifiers=(), handled=False)
+    callback = next(c for c in layer.mouse_drag_callbacks if c.__name__ == "_on_drag")
+    steps = callback(layer, event)
+    next(steps)
+    event.type = "mouse_move"
+    for end in ((40, 40), (50, 60)):
+        event.position = end
+        next(steps)
+        assert layer.nshapes == 1 and dock.book.items == []
+    event.type = "mouse_release"
+    with pytest.raises(StopIteration):
+        next(steps)
+    assert layer.nshapes == 1 and [i.box.size for i in dock.book.items] == [40]
+
+
 def test_shift_places_several(discs, open_dock):
     dock = open_dock()
     layer = start(dock)
@@ -297,7 +326,7 @@ def test_drawing_needs_the_2d_view(discs, open_dock):
 def test_choosing_another_layer_ends_drawing(discs, open_dock):
     dock = open_dock()
     start(dock)
-    discs.layers.selection = {discs.layers["truth"]}
+    discs.layers.selection.active = discs.layers["truth"]
     assert not dock.book.is_drawing and not dock.draw.isChecked()
 
 

@@ -421,6 +421,16 @@ def test_all_planes(stack, runner, finish):
     assert "12 objects" in stack.message.text()
 
 
+def test_unknown_axes_are_asked_for(viewer, open_dock):
+    viewer.add_image(np.zeros((4, 64, 70)), name="what")
+    dock = open_dock()
+    assert "Say what the 3 axes of 'what' are" in dock.message.text()
+    assert dock.axes.styleSheet() != "" and dock.axes.currentText() == ""
+    dock.axes.setCurrentText("TYX")
+    dock.axes.lineEdit().editingFinished.emit()
+    assert dock.axes.styleSheet() == ""
+
+
 def test_wrong_axes_are_refused(stack):
     for order in ("YX", "ZZYX", "QYX", "ZYXC"):
         stack.axes.setCurrentText(order)

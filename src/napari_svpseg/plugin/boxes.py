@@ -165,6 +165,7 @@ class PromptBook(QObject):
         self._watched: set[Any] = set()
         self._busy = False
         self._draw_layer: Shapes | None = None
+        self._rubber: Shapes | None = None
         self._n_named = 0
         self._recut = QTimer(self)
         self._recut.setSingleShot(True)
@@ -337,7 +338,7 @@ class PromptBook(QObject):
             return
         boxes = self.box_layer(source)
         self.stop_drawing()
-        self.viewer.layers.selection = {boxes}
+        activate(self.viewer, boxes)
         boxes.visible = True
         boxes.mode = "pan_zoom"
         boxes.mouse_pan = False
@@ -359,7 +360,7 @@ class PromptBook(QObject):
         if self._on_drag in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(self._on_drag)
         layer.cursor = "standard"
-        if layer in self.viewer.layers:
+        if layer in self.viewer.layers and str(layer.mode) == "pan_zoom":
             layer.mouse_pan = True
             layer.mode = "select"
         self.drawing.emit(False)
@@ -402,23 +403,49 @@ class PromptBook(QObject):
             distance = np.subtract(event.position, start) * camera_of(self.viewer).zoom
             moved = moved or float(np.abs(distance).max()) > CLICK_PIXELS
             event.handled = True
+            if moved and source.contains(start):
+                self._show_rubber(source, start, tuple(event.position))
             yield
+        self._drop_rubber()
         if moved and source.contains(start):
-            item = self._place_dragged(source, start, tuple(event.position))
+            box = self._dragged(source, start, tuple(event.position))
+            item = self.place(source, source.plane_at(start), box)
         else:
             item = self.stamp(source, start)
         if item is not None and "Shift" not in event.modifiers:
             self.stop_drawing()
 
-    def _place_dragged(
+    def _show_rubber(
         self, source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
-    ) -> PromptItem:
+    ) -> None:
+        """Show the box that letting go would place."""
+        layer, box = self.box_layer(source), self._dragged(source, start, end)
+        corners = source.corners(source.plane_at(start), box)
+        with self._quiet():
+            if self._rubber is None:
+                layer.add_rectangles([corners], edge_color="white")
+                self._rubber = layer
+            else:
+                self._rubber.data = [
+                    (d, "rectangle") for d in (*self._rubber.data[:-1], corners)
+                ]
+
+    def _drop_rubber(self) -> None:
+        layer, self._rubber = self._rubber, None
+        if layer is not None:
+            with self._quiet():
+                layer.remove([layer.nshapes - 1])
+
+    @staticmethod
+    def _dragged(
+        source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
+    ) -> Box:
+        """Return the square that a drag spans, inside the image."""
         corners = np.stack([source.point_to_data(p)[source.yx] for p in (start, end)])
         side = float(np.abs(corners[1] - corners[0]).max())
         direction = np.where(corners[1] >= corners[0], 1, -1)
         square = np.stack([corners[0], corners[0] + direction * max(side, MIN_BOX_SIZE)])
-        box = Box.from_corners(square, shape=source.plane_shape)
-        return self.place(source, source.plane_at(start), box)
+        return Box.from_corners(square, shape=source.plane_shape)
 
     def _source_at(self, point: tuple[float, ...], preferred: Image) -> ImageSource:
         """Return the preferred image, or the topmost one that lies under the point."""
@@ -445,7 +472,7 @@ class PromptBook(QObject):
         name = "SVPSeg prompts"
         if self._layers:
             name += f" [{source.name}]"
-        selection = set(self.viewer.layers.selection)
+        active = self.viewer.layers.selection.active
         with self._quiet():
             layer = self.viewer.add_shapes(
                 ndim=len(source.companion_axes), name=name, face_color="transparent",
@@ -455,7 +482,7 @@ class PromptBook(QObject):
                 **source.placement(),
             )
             self._take(layer, source.layer)
-        self.viewer.layers.selection = selection
+        activate(self.viewer, active)
         return layer
 
     def _take(self, layer: Shapes, image: Image) -> None:
@@ -536,6 +563,7 @@ class PromptBook(QObject):
         layer.features = {
             "id": np.array(ids, object), "name": np.array(names, object)
         }
+        layer.feature_defaults = {"id": "", "name": ""}
         layer.refresh_text()
 
     def _new_item(
@@ -694,7 +722,7 @@ class PromptBook(QObject):
                 **source.placement(),
             )
         self.update(item.id, mask_layer=layer)
-        self.viewer.layers.selection = {layer}
+        activate(self.viewer, layer)
         layer.selected_label = int(layer.data.max(initial=0)) + 1
         layer.brush_size = max(2, round(item.box.size / 10))
         layer.mode = "paint"
@@ -792,6 +820,16 @@ def outline_color(item: PromptItem) -> str:
     if not item.enabled:
         return OFF_COLOR
     return NEGATIVE_COLOR if item.negative else item.color
+
+
+def activate(viewer: ViewerModel, layer: Layer | None) -> None:
+    """Select one layer.
+
+    Through ``active``, which takes the proxies that plugins are given; a set of them
+    would break napari's own checks of which layer is active.
+    """
+    if layer is None or layer in viewer.layers:
+        viewer.layers.selection.active = layer
 
 
 def camera_of(viewer: ViewerModel) -> Any:

@@ -25,6 +25,10 @@ THUMBNAIL = 56
 """Side of a thumbnail on screen, in pixels."""
 
 
+WARN_COLOR = "#cf8a00"
+"""Of what still needs doing; readable on dark and on light."""
+
+
 def thumbnail(item: PromptItem) -> np.ndarray:
     """Return the crop with its mask drawn over it.
 
@@ -157,7 +161,7 @@ class PromptRow(QFrame):
         self.status.setText(item.status)
         self.status.setToolTip(item.status)
         warn = not item.is_ready and item.enabled
-        self.status.setStyleSheet("color: #e3b617;" if warn else "")
+        self.status.setStyleSheet(f"color: {WARN_COLOR};" if warn else "")
         self.picture.setPixmap(pixmap(item, self.devicePixelRatioF()))
         self.picture.setToolTip(_where(item))
         border = "palette(mid)" if not selected else outline_color(item)

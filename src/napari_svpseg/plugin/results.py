@@ -392,15 +392,15 @@ class Kept:
 
 def add_behind_boxes(viewer: ViewerModel, add: Callable[[], Any]) -> Any:
     """Add a layer below the boxes, and leave the selection as it was."""
-    selection = set(viewer.layers.selection)
+    active = viewer.layers.selection.active
     layer = add()
     first = next(
         (i for i, la in enumerate(viewer.layers) if mark_of(la, "boxes")), None
     )
     if first is not None and first < len(viewer.layers) - 1:
         viewer.layers.move(len(viewer.layers) - 1, first)
-    if selection:
-        viewer.layers.selection = selection & set(viewer.layers)
+    if active is not None:
+        viewer.layers.selection.active = active
     return layer
 
 

@@ -49,7 +49,7 @@ from .controls import (
 )
 from .layers import ImageSource, axes_choices, is_untouched, known_axes, mark_of
 from .preferences import preference
-from .prompts import PromptList
+from .prompts import WARN_COLOR, PromptList
 from .results import Journal, Results, recipe_of
 from .worker import Engine, EngineJob, shared_engine
 
@@ -163,8 +163,11 @@ class SegmentWidget(QWidget):
 
     def say(self, text: str, error: bool = False) -> None:
         """Show a message at the bottom of the dock."""
-        color = theme_color(self.viewer.theme, "error") if error else ""
-        self.message.setStyleSheet(f"color: {color};" if color else "")
+        self.message.setStyleSheet(
+            f"background: {theme_color(self.viewer.theme, 'error')}; color: white;"
+            " padding: 4px; border-radius: 3px;"
+            if error else ""
+        )
         self.message.setText(text)
 
     # ------------------------------------------------------------ layout
@@ -392,8 +395,8 @@ class SegmentWidget(QWidget):
             self.images.setCurrentRow(index)
         self.images.blockSignals(False)
         rows = min(max(1, len(pictures)), 4)
-        height = max(20, self.images.sizeHintForRow(0)) if pictures else 20
-        self.images.setFixedHeight(rows * height + 2 * self.images.frameWidth() + 4)
+        height = self.images.sizeHintForRow(0) if pictures else 18
+        self.images.setFixedHeight(rows * height + 2 * self.images.frameWidth())
         self._on_image()
         self._show_masks()
         if not self.message.text() or self.message.text() in (BEGIN, OPEN_IMAGE):
@@ -417,6 +420,11 @@ class SegmentWidget(QWidget):
             self.channels.setText(", ".join(map(str, taken)) if taken else "")
         self.axes.blockSignals(False)
         self.axes.setEnabled(layer is not None)
+        if layer is not None and not self._axes[layer.unique_id]:
+            self.say(
+                f"Say what the {layer.ndim} axes of '{layer.name}' are, in the Axes "
+                "row: T time, Z depth, C channel, Y, X."
+            )
         self._show_state()
 
     def _show_state(self) -> None:
@@ -425,6 +433,8 @@ class SegmentWidget(QWidget):
         order = self._axes.get(layer.unique_id, "") if layer is not None else ""
         several = "C" in order and not layer.rgb if layer is not None else False
         self._image_form.setRowVisible(self.channels, several)
+        unsaid = layer is not None and not order
+        self.axes.setStyleSheet(f"border: 1px solid {WARN_COLOR};" if unsaid else "")
         stacked = any(
             set(self._axes.get(la.unique_id, "")) & set("TZ")
             for la in self.chosen_images()
@@ -947,10 +957,10 @@ def device_line(about: dict[str, Any]) -> str:
     reason = str(about.get("reason", ""))
     if kind == "CPU":
         cores = about.get("threads", 1)
-        return f"CPU · {count(cores, 'core')}: {reason}"
+        return f"CPU · {count(cores, 'core')} ({reason})"
     memory = about.get("free_mb")
     room = f", {memory / 1024:.1f} GB free" if memory else ""
-    return f"{about.get('name', kind)} ({kind.lower()}{room}): {reason}"
+    return f"{about.get('name', kind)} · {kind.lower()}{room} ({reason})"
 
 
 def count(n: int, noun: str) -> str:

@@ -40,6 +40,7 @@ def fake_segment(query, prompts, *, axes, on_progress, on_partial=None, **kwargs
     flat = labels.reshape(-1, *foreground.shape[-2:])
     last = 0
     for i, plane in enumerate(planes):
+        on_progress(i, len(planes), "plane")
         found = label(plane > 0)
         flat[i] = np.where(found > 0, found + last, 0)
         last = max(last, int(flat[i].max()))
@@ -69,7 +70,7 @@ class FakeRunner:
     """Runs jobs in threads; ``slow`` seconds pass before the work is done."""
 
     def __init__(self):
-        self.slow = 0.0
+        self.slow = self.slow_plane = 0.0
         self.fail = ""
         self.calls = []
         self.closed = 0
@@ -121,7 +122,9 @@ class FakeRunner:
             raise RuntimeError(self.fail)
         return fake_segment(
             *args, **kwargs, on_progress=on_progress,
-            on_partial=lambda value: emit("partial", value=value),
+            on_partial=lambda value: (
+                emit("partial", value=value), time.sleep(self.slow_plane)
+            ),
         )
 
 

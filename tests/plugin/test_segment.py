@@ -370,6 +370,49 @@ def test_an_image_closed_during_its_run(dock, runner, finish, qtbot):
     assert not any(mark_of(la, "labels") for la in dock.viewer.layers)
 
 
+def test_an_image_changed_during_its_run(dock, runner, finish, qtbot):
+    runner.slow = 0.4
+    dock.run.click()
+    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
+    dock.viewer.layers["discs"].data = np.zeros((80, 80))
+    finish(dock)
+    assert "changed while it was segmented" in dock.message.text()
+    assert not any(mark_of(la, "labels") for la in dock.viewer.layers)
+
+
+def test_closing_the_dock_during_a_run(dock, runner, qtbot):
+    runner.slow = 30
+    dock.run.click()
+    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
+    viewer = dock.viewer
+    engine = dock.engine
+    viewer.window.remove_dock_widget(dock)
+    dock.close()
+    dock.deleteLater()
+    del dock
+    qtbot.waitUntil(lambda: runner.closed == 1)
+    qtbot.wait(100)
+    viewer.add_image(np.zeros((40, 40)))  # nobody listens any more
+    assert engine is not None and "truth" in [la.name for la in viewer.layers]
+
+
+def test_multiscale_images(viewer, open_dock, runner, finish):
+    image = np.zeros((128, 140), np.float32)
+    image[40:52, 50:64] = 9
+    viewer.add_image([image, image[::2, ::2]], name="pyramid", multiscale=True)
+    viewer.add_labels((image > 0).astype(int), name="truth")
+    dock = open_dock()
+    dock.book.place(dock.source_of(viewer.layers["pyramid"]), (), Box(30, 40, 32))
+    assert dock.book.items[0].n_objects == 1
+    dock.run.click()
+    finish(dock)
+    assert runner.segment_calls()[-1][1][0].shape == (128, 140)
+    assert viewer.layers["pyramid [svpseg]"].data.shape == (128, 140)
+    dock.preview.click()
+    finish(dock)
+    assert dock.message.styleSheet() == "", dock.message.text()
+
+
 # ---------------------------------------------------------------- stacks
 
 
@@ -419,6 +462,46 @@ def test_all_planes(stack, runner, finish):
     assert all(plane.max() > 0 for plane in layer.data)
     assert runner.segment_calls()[-1][2]["axes"] == "ZYX"
     assert "12 objects" in stack.message.text()
+
+
+def test_stop_keeps_finished_planes(stack, runner, finish, qtbot):
+    runner.slow_plane = 0.5
+    stack.planes.setCurrentIndex(stack.planes.findText("All planes"))
+    stack.run.click()
+    qtbot.waitUntil(lambda: bool(named(stack.viewer, "stack [svpseg]")))
+    stack.stop.click()
+    finish(stack)
+    layer = stack.viewer.layers["stack [svpseg]"]
+    assert layer.data[0].max() > 0 and layer.data[2].max() == 0
+    assert "finished is kept" in stack.message.text()
+    stack.undo.click()
+    assert not named(stack.viewer, "stack [svpseg]")
+
+
+def test_one_undo_takes_a_whole_stack_back(stack, finish):
+    stack.planes.setCurrentIndex(stack.planes.findText("All planes"))
+    stack.run.click()
+    finish(stack)
+    assert stack.viewer.layers["stack [svpseg]"].data[2].max() > 0
+    stack.undo.click()
+    assert not named(stack.viewer, "stack [svpseg]")
+    assert not stack.undo.isEnabled()
+
+
+def test_an_edited_plane_does_not_stop_the_others(stack, finish):
+    stack.run.click()
+    finish(stack)
+    layer = stack.viewer.layers["stack [svpseg]"]
+    layer.data[1, 5, 5] = 99
+    stack.viewer.dims.set_point(0, 4)
+    stack.run.click()
+    finish(stack)
+    assert layer.data[2].max() > 0 and layer.data[1, 5, 5] == 99
+    stack.viewer.dims.set_point(0, 2)
+    stack.run.click()
+    finish(stack)
+    assert layer.data[1, 5, 5] == 99
+    assert len([la for la in stack.viewer.layers if mark_of(la, "labels")]) == 2
 
 
 def test_unknown_axes_are_asked_for(viewer, open_dock):

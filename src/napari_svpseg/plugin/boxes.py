@@ -13,7 +13,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 from scipy import ndimage
 
-from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
+from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box, Tile
 from ..core.image import Axes, ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
 from .layers import MARK, ImageSource, fits_on, full_data, mark_of, sample_labels
@@ -723,7 +723,8 @@ class PromptBook(QObject):
             )
         self.update(item.id, mask_layer=layer)
         activate(self.viewer, layer)
-        layer.selected_label = int(layer.data.max(initial=0)) + 1
+        part = layer.data[source.companion_index(item.plane, tile_of(item.box))]
+        layer.selected_label = int(part.max(initial=0)) + 1
         layer.brush_size = max(2, round(item.box.size / 10))
         layer.mode = "paint"
         self._look_at(item)
@@ -820,6 +821,11 @@ def outline_color(item: PromptItem) -> str:
     if not item.enabled:
         return OFF_COLOR
     return NEGATIVE_COLOR if item.negative else item.color
+
+
+def tile_of(box: Box) -> Tile:
+    """Return a box as a tile."""
+    return Tile(box.y, box.y + box.size, box.x, box.x + box.size)
 
 
 def activate(viewer: ViewerModel, layer: Layer | None) -> None:

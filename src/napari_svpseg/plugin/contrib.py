@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -134,9 +133,14 @@ def open_dock() -> Any:
     if viewer is None:
         return None
     for dock in SegmentWidget.docks():
-        if dock.viewer == viewer:
+        if _bare(dock.viewer) is _bare(viewer):
             return dock
     return None
+
+
+def _bare(viewer: Any) -> Any:
+    """Return the viewer itself, not the proxy that plugins are given."""
+    return getattr(viewer, "__wrapped__", viewer)
 
 
 def add_prompt(viewer: napari.viewer.Viewer) -> None:
@@ -151,9 +155,3 @@ def show_dock(viewer: napari.viewer.Viewer) -> Any:
     if dock is None:
         _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
     return dock
-
-
-def paths_in(folder: Path, *names: str) -> list[Path] | None:
-    """Return files of a folder, or None unless all are there."""
-    paths = [folder / name for name in names]
-    return paths if all(p.is_file() for p in paths) else None

@@ -50,7 +50,7 @@ from .controls import (
 from .layers import ImageSource, axes_choices, is_untouched, known_axes, mark_of
 from .preferences import preference
 from .prompts import WARN_COLOR, PromptList
-from .results import Journal, Results, recipe_of
+from .results import Journal, Kept, Results, recipe_of
 from .worker import Engine, EngineJob, shared_engine
 
 if TYPE_CHECKING:
@@ -103,17 +103,19 @@ class SegmentWidget(QWidget):
         self._channels: dict[Any, tuple[int, ...]] = {}
         self._unchecked: set[Any] = set()
         self._steps: list[Step] = []
+        self._step: Step
         self._n_steps = 0
         self._n_objects = 0
         self._prompts: PromptSet | None = None
         self._job: EngineJob | None = None
         self._option_job: EngineJob | None = None
+        self._option_call: tuple[Kept, dict[str, Any]]
         self._last_result: Any = None
         self._is_preview = False
         self._remark = ""
         self._build()
         self._connect()
-        self.destroyed.connect(partial(_let_go, self.engine, self.book))
+        self.destroyed.connect(partial(_let_go, self.engine, self.book, self._unhook))
         self._show_layers()
         self._show_models()
         self.book.adopt_all()
@@ -122,7 +124,10 @@ class SegmentWidget(QWidget):
         self._options_timer.setInterval(200)
         self._options_timer.timeout.connect(self._apply_options)
         self._open.append(weakref.ref(self))
-        QTimer.singleShot(0, self.ask_device)
+        self._start_timer = QTimer(self)
+        self._start_timer.setSingleShot(True)
+        self._start_timer.timeout.connect(self.ask_device)
+        self._start_timer.start(0)
 
     _open: ClassVar[list[weakref.ref[SegmentWidget]]] = []
 
@@ -333,9 +338,12 @@ class SegmentWidget(QWidget):
 
     def _connect(self) -> None:
         layers = self.viewer.layers.events
-        for event in (layers.inserted, layers.removed, layers.reordered):
-            event.connect(self._show_layers)
-        self.viewer.layers.selection.events.active.connect(self._on_active)
+        hooks = [(e, self._show_layers)
+                 for e in (layers.inserted, layers.removed, layers.reordered)]
+        hooks.append((self.viewer.layers.selection.events.active, self._on_active))
+        for emitter, callback in hooks:
+            emitter.connect(callback)
+        self._unhook = [partial(e.disconnect, callback) for e, callback in hooks]
         self.images.currentRowChanged.connect(self._on_image)
         self.images.itemChanged.connect(self._on_checked)
         self.axes.activated.connect(self._on_axes)
@@ -379,6 +387,9 @@ class SegmentWidget(QWidget):
             if layer.unique_id not in self._axes:
                 self._axes[layer.unique_id] = known_axes(layer)
                 layer.events.name.connect(self._show_layers)
+                self._unhook.append(
+                    partial(layer.events.name.disconnect, self._show_layers)
+                )
         self.images.blockSignals(True)
         self.images.clear()
         for layer in pictures:
@@ -695,10 +706,11 @@ class SegmentWidget(QWidget):
         self.stop.setEnabled(True)
         job = self.engine.submit_prepared(SEGMENT, self._call(step))
         self._job = job
+        self._step = step
         job.progressed.connect(self._on_progress)
-        job.partial.connect(lambda value: self._on_partial(step, value))
-        job.returned.connect(lambda result: self._on_result(step, result))
-        job.failed.connect(lambda text: self._on_failed(step, text))
+        job.partial.connect(self._on_partial)
+        job.returned.connect(self._on_result)
+        job.failed.connect(self._on_failed)
         job.cancelled.connect(self._on_cancelled)
         job.finished.connect(self._on_finished)
         self._show_state()
@@ -734,18 +746,25 @@ class SegmentWidget(QWidget):
         which = f"image {n - len(self._steps)} of {n}, " if n > 1 else ""
         self.progress.setFormat(f"{which}{text or '%p %'}")
 
-    def _on_partial(self, step: Step, value: Any) -> None:
+    def _on_partial(self, value: Any) -> None:
         """Show a finished plane of a stack while the rest is running."""
-        index, labels = value
+        step, (index, labels) = self._step, value
         if self._is_preview or not isinstance(index, tuple) or step.plane is not None:
             return
         if step.source.layer not in self.viewer.layers or step.source.n_planes == 1:
             return
-        self.results.show(step.source, index, labels, text="Plane")
+        if labels.shape == step.source.plane_shape:
+            self.results.show(step.source, index, labels, text="Plane")
 
-    def _on_result(self, step: Step, result: Result) -> None:
+    def _on_result(self, result: Result) -> None:
+        step = self._step
         if step.source.layer not in self.viewer.layers:
             return  # the image was closed meanwhile
+        if result.labels.shape != expected_shape(step):
+            self.say(
+                f"'{step.source.name}' changed while it was segmented: run again.", True
+            )
+            return
         self._n_objects += result.n_objects
         if step.tile is not None:
             layer = self.results.show_preview(
@@ -784,15 +803,15 @@ class SegmentWidget(QWidget):
         elif self._is_preview:
             text += " in this view. Press Run for the whole image."
         else:
-            text += ". Result options and Save are below."
+            text += ". Adjust it under Result options, or save it."
         notes = [n for n in result.recipe.notes if "no usable GPU" not in n]
         if notes:
             text += f" ({'; '.join(notes)})"
         self.say(text + self._remark)
 
-    def _on_failed(self, step: Step, text: str) -> None:
+    def _on_failed(self, text: str) -> None:
         self._steps = []
-        self.say(f"'{step.source.name}': {text}", True)
+        self.say(f"'{self._step.source.name}': {text}", True)
 
     def _on_cancelled(self) -> None:
         self._steps = []
@@ -829,16 +848,20 @@ class SegmentWidget(QWidget):
         values = self.options.values()
         axes = kept.source.query_axes(kept.plane)
         job = self.engine.submit(POSTPROCESS, kept.maps, axes=axes, **values)
-        self._option_job = job
-        job.returned.connect(lambda labels: self._show_options(kept, labels, values))
-        job.failed.connect(lambda text: self.say(text, True))
+        self._option_job, self._option_call = job, (kept, values)
+        job.returned.connect(self._show_options)
+        job.failed.connect(self._on_options_failed)
         job.finished.connect(self._on_options_done)
 
     def _on_options_done(self) -> None:
         self._option_job = None
         self._show_state()
 
-    def _show_options(self, kept: Any, labels: np.ndarray, values: dict[str, Any]) -> None:
+    def _on_options_failed(self, text: str) -> None:
+        self.say(text, True)
+
+    def _show_options(self, labels: np.ndarray) -> None:
+        kept, values = self._option_call
         if kept.layer not in self.viewer.layers:
             return
         n = self.results.show_again(kept, labels, values)
@@ -890,10 +913,20 @@ class SegmentWidget(QWidget):
         if recipe is None:
             self.say("There is no result to copy yet: press Run.", True)
             return
-        recipe = replace(recipe, prompts_file=self.prompts_file)
+        recipe = replace(
+            recipe, prompts_file=self.prompts_file, query_file=self._file_of(layer)
+        )
         QGuiApplication.clipboard().setText(form(recipe))
         hint = "" if self.prompts_file else " Save the prompt set as cells.svprompt too."
         self.say("Copied: paste it where you want to repeat this result." + hint)
+
+    def _file_of(self, layer: Labels) -> str:
+        """Return the file that a result's image was opened from, if it was."""
+        wanted = (mark_of(layer) or {}).get("source_id")
+        for image in self.viewer.layers:
+            if image.unique_id == wanted:
+                return str(getattr(image.source, "path", None) or "")
+        return ""
 
     # ------------------------------------------------------------ engine
 
@@ -901,17 +934,24 @@ class SegmentWidget(QWidget):
         """Start the engine if need be, and show where models will run."""
         self.device_line.setText("Starting the engine…")
         job = self.engine.submit(DESCRIBE, self.device.currentText())
-        job.returned.connect(lambda about: self.device_line.setText(device_line(about)))
-        job.failed.connect(lambda text: self.device_line.setText(text))
+        job.returned.connect(self._show_device)
+        job.failed.connect(self.device_line.setText)
+
+    def _show_device(self, about: dict[str, Any]) -> None:
+        self.device_line.setText(device_line(about))
 
     def _on_restart(self) -> None:
         self.engine.close()
         self.device_line.setText("The engine is off; the next run starts it.")
 
 
-def _let_go(engine: Engine, book: PromptBook) -> None:
+def _let_go(
+    engine: Engine, book: PromptBook, unhook: list[Callable[[], None]]
+) -> None:
     """Do what is left to do when the dock is gone."""
     book.close()
+    for disconnect in unhook:
+        disconnect()
     engine.release()
 
 
@@ -922,6 +962,16 @@ def is_alive(widget: QWidget) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def expected_shape(step: Step) -> tuple[int, ...]:
+    """Return the shape that the labels of a step must have."""
+    if step.tile is not None:
+        return step.tile.shape
+    source = step.source
+    if step.plane is not None:
+        return source.plane_shape
+    return source.axes.labels_shape(source.shape)
 
 
 def labelled(text: str, widget: QWidget) -> QWidget:

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -142,8 +141,7 @@ def test_the_wheel_holds_manifest_weights_and_nothing_else(wheel) -> None:
 
 
 def test_the_sdist_is_complete(sdist, wheel, tmp_path) -> None:
-    with tarfile.open(sdist) as archive:
-        archive.extractall(tmp_path, filter="data")
+    run(sys.executable, "-m", "tarfile", "-e", sdist, tmp_path, cwd=tmp_path)
     (source,) = tmp_path.iterdir()
     for name in ("Makefile", "constraints.txt", "napari.yaml", "weights", "tests",
                  "benchmarks", "LICENSE", "README.md", "hatch_build.py", "scripts"):

@@ -191,7 +191,8 @@ def demo(
     """Do the main job on real data, end to end, and show it in napari."""
     from .demo import run
 
-    return run(output, gui=not no_gui, device=device, model=model, say=print)
+    say = functools.partial(print, flush=True)
+    return run(output, gui=not no_gui, device=device, model=model, say=say)
 
 
 @app.command()

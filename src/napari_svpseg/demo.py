@@ -7,7 +7,6 @@ environment, the same window opens on a virtual display and its picture is saved
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shutil
 import subprocess
@@ -139,8 +138,9 @@ def _in_window(
     samples: list[str], output: Path, device: str, model: str, say: Say, *, stay: bool
 ) -> list[Outcome]:
     import napari
+    from vispy import set_log_level
 
-    logging.getLogger("vispy").setLevel(logging.ERROR)  # a virtual display has no DPI
+    set_log_level("error")  # a virtual display has no DPI to warn of
     say("Opening napari")
     viewer = napari.Viewer()
     viewer.window.resize(*WINDOW)

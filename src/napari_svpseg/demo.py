@@ -144,19 +144,21 @@ def _in_window(
     say("Opening napari")
     viewer = napari.Viewer()
     viewer.window.resize(*WINDOW)
-    _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
-    _choose(dock, device, model)
     outcomes = []
-    for sample in samples:
-        viewer.layers.clear()
-        is_main = sample == samples[-1]
-        picture = output / ("window.png" if is_main else f"window_{sample}.png")
-        outcomes.append(_show(viewer, dock, sample, output, picture, say))
-    if stay:
-        say("napari stays open: draw another box, or close it to end the demo.")
-        napari.run()
-    else:
-        viewer.close()
+    try:
+        _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+        _choose(dock, device, model)
+        for sample in samples:
+            viewer.layers.clear()
+            is_main = sample == samples[-1]
+            picture = output / ("window.png" if is_main else f"window_{sample}.png")
+            outcomes.append(_show(viewer, dock, sample, output, picture, say))
+        if stay:
+            say("napari stays open: draw another box, or close it to end the demo.")
+            napari.run()
+    finally:
+        if not stay:
+            viewer.close()
     return outcomes
 
 

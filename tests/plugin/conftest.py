@@ -48,7 +48,9 @@ def fake_segment(query, prompts, *, axes, on_progress, on_partial=None, **kwargs
             on_partial((np.unravel_index(i, foreground.shape[:-2]), flat[i].copy()))
     on_progress(2, 2, "tile 2 of 2")
     recipe = Recipe(
-        "svp", axes=axes, postprocess={"threshold": kwargs["threshold"]},
+        "svp",
+        axes=axes,
+        postprocess={"threshold": kwargs["threshold"]},
         segment={"device": kwargs["device"]},
     )
     return Result(labels, Maps(foreground), 0.9, recipe, 0.1)
@@ -108,7 +110,7 @@ class FakeRunner:
                 value = getattr(importlib.import_module(module), name)(*args, **kwargs)
         except Stopped:
             emit("cancelled")
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             emit("failed", message=str(error), traceback="trace")
         else:
             emit("done", value=value)
@@ -121,9 +123,12 @@ class FakeRunner:
         if self.fail:
             raise RuntimeError(self.fail)
         return fake_segment(
-            *args, **kwargs, on_progress=on_progress,
+            *args,
+            **kwargs,
+            on_progress=on_progress,
             on_partial=lambda value: (
-                emit("partial", value=value), time.sleep(self.slow_plane)
+                emit("partial", value=value),
+                time.sleep(self.slow_plane),
             ),
         )
 
@@ -169,9 +174,8 @@ def discs(viewer):
 @pytest.fixture
 def finish(qtbot):
     """Return a function that waits until the dock has nothing to do."""
+
     def wait(dock, timeout=5000):
-        qtbot.waitUntil(
-            lambda: dock._job is None and not dock._steps, timeout=timeout
-        )
+        qtbot.waitUntil(lambda: dock._job is None and not dock._steps, timeout=timeout)
 
     return wait

@@ -53,8 +53,9 @@ def test_one_click_places_a_snapped_box_with_its_mask(discs, open_dock):
     np.testing.assert_array_equal(
         item.mask > 0, discs.layers["truth"].data[item.box.slices] > 0
     )
-    np.testing.assert_array_equal(item.crop[..., 0],
-                                  discs.layers["discs"].data[item.box.slices])
+    np.testing.assert_array_equal(
+        item.crop[..., 0], discs.layers["discs"].data[item.box.slices]
+    )
     assert not dock.book.is_drawing and not dock.draw.isChecked()
     assert str(layer.mode) == "select" and set(layer.selected_data) == {0}
 
@@ -72,8 +73,9 @@ def test_the_view_stands_still_while_boxes_are_drawn_and_moved(discs, open_dock)
 def test_a_drag_shows_the_box_before_it_is_let_go(discs, open_dock):
     dock = open_dock()
     layer = start(dock)
-    event = SimpleNamespace(type="mouse_press", button=1, position=(20, 20),
-                            modifiers=(), handled=False)
+    event = SimpleNamespace(
+        type="mouse_press", button=1, position=(20, 20), modifiers=(), handled=False
+    )
     callback = next(c for c in layer.mouse_drag_callbacks if c.__name__ == "_on_drag")
     steps = callback(layer, event)
     next(steps)
@@ -109,10 +111,15 @@ def test_every_drag_direction_gives_the_square_it_spans(discs, open_dock, far):
     assert item.box.y <= low[0] + 1 and item.box.y + item.box.size >= high[0] - 1
 
 
-@pytest.mark.parametrize("corners", [
-    [[10, 20], [42, 52]], [[42, 52], [10, 20]], [[42, 20], [10, 52]],
-    [[10, 52], [42, 20]],
-])
+@pytest.mark.parametrize(
+    "corners",
+    [
+        [[10, 20], [42, 52]],
+        [[42, 52], [10, 20]],
+        [[42, 20], [10, 52]],
+        [[10, 52], [42, 20]],
+    ],
+)
 def test_rectangles_in_any_corner_order_become_the_same_box(discs, open_dock, corners):
     dock = open_dock()
     dock.book.box_layer(dock.source_of(discs.layers["discs"]))
@@ -125,9 +132,15 @@ def test_rectangles_in_any_corner_order_become_the_same_box(discs, open_dock, co
     )
 
 
-@pytest.mark.parametrize("point, corner", [
-    ((0, 0), (0, 0)), ((95, 109), (64, 78)), ((0, 109), (0, 78)), ((50, 1), (34, 0)),
-])
+@pytest.mark.parametrize(
+    "point, corner",
+    [
+        ((0, 0), (0, 0)),
+        ((95, 109), (64, 78)),
+        ((0, 109), (0, 78)),
+        ((50, 1), (34, 0)),
+    ],
+)
 def test_a_box_at_the_edge_is_moved_inside(discs, open_dock, point, corner):
     dock = open_dock()
     drag(start(dock), point)
@@ -192,13 +205,16 @@ def test_a_pasted_box_is_a_prompt_of_its_own(discs, open_dock):
     assert dock.book.items[0].box != dock.book.items[1].box
 
 
-@pytest.mark.parametrize("place", [
-    {"scale": (0.25, 0.25), "translate": (100, -30)},
-    {"scale": (2.0, 3.0)},
-    {"rotate": 30.0, "translate": (5, 5)},
-    {"shear": [0.3], "scale": (0.5, 0.5)},
-    {"affine": [[0, 1, 4], [1, 0, 9], [0, 0, 1]]},
-])
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"scale": (0.25, 0.25), "translate": (100, -30)},
+        {"scale": (2.0, 3.0)},
+        {"rotate": 30.0, "translate": (5, 5)},
+        {"shear": [0.3], "scale": (0.5, 0.5)},
+        {"affine": [[0, 1, 4], [1, 0, 9], [0, 0, 1]]},
+    ],
+)
 def test_boxes_and_masks_follow_the_layers_transform(viewer, open_dock, place):
     rng = np.random.default_rng(1)
     image = rng.normal(size=(80, 90))
@@ -221,8 +237,9 @@ def test_boxes_and_masks_follow_the_layers_transform(viewer, open_dock, place):
 
 def test_a_mask_of_another_shape_is_read_where_it_lies(viewer, open_dock):
     viewer.add_image(np.zeros((80, 90)), name="fine", scale=(0.5, 0.5))
-    viewer.add_labels(np.pad(np.ones((10, 10), int), ((10, 20), (10, 25))),
-                      name="coarse")  # 40 x 45 pixels of the double size
+    viewer.add_labels(
+        np.pad(np.ones((10, 10), int), ((10, 20), (10, 25))), name="coarse"
+    )  # 40 x 45 pixels of the double size
     dock = open_dock()
     item = dock.book.place(dock.source_of(viewer.layers["fine"]), (), Box(10, 10, 40))
     assert item.mask_layer is None
@@ -236,9 +253,7 @@ def test_a_mask_of_another_shape_is_read_where_it_lies(viewer, open_dock):
 def test_painting_updates_the_prompt(discs, open_dock, qtbot):
     dock = open_dock()
     discs.layers.remove("truth")
-    item = dock.book.place(
-        dock.source_of(discs.layers["discs"]), (), Box(14, 14, 32)
-    )
+    item = dock.book.place(dock.source_of(discs.layers["discs"]), (), Box(14, 14, 32))
     assert "No mask yet" in item.problem and "Paint" in item.status
     dock.list.select(item.id)
     dock.paint.click()
@@ -365,7 +380,9 @@ def test_a_box_on_a_plane_of_a_stack(viewer, open_dock):
     viewer.dims.set_point(0, 6)
     drag(layer, (6, 25, 25))
     (item,) = dock.book.items
-    assert item.plane == (3,) and item.box == Box(9, 9, 32) or item.box == Box(10, 10, 32)
+    assert (item.plane == (3,) and item.box == Box(9, 9, 32)) or item.box == Box(
+        10, 10, 32
+    )
     assert item.n_objects == 1
     assert set(layer.data[0][:, 0]) == {3.0}
 
@@ -374,17 +391,24 @@ def test_napari_own_rectangle_tool_works_too(discs, open_dock):
     dock = open_dock()
     dock.book.box_layer(dock.source_of(discs.layers["discs"]))
     layer = box_layer(discs)
-    layer.add([[20, 20], [20, 50], [45, 50], [45, 20]], shape_type="rectangle", gui=True)
+    layer.add(
+        [[20, 20], [20, 50], [45, 50], [45, 20]], shape_type="rectangle", gui=True
+    )
     layer.add([[20, 20], [20, 50], [45, 50], [45, 20]], shape_type="rectangle")
     assert len(dock.book.items) == 2
     assert all(i.box.size == 30 for i in dock.book.items)
 
 
-@pytest.mark.parametrize("order, shape, rgb", [
-    ("CYX", (2, 64, 70), False), ("TCYX", (3, 2, 64, 70), False),
-    ("YXC", (64, 70, 3), True), ("ZYXC", (3, 64, 70, 4), True),
-    ("CZYX", (2, 3, 64, 70), False),
-])
+@pytest.mark.parametrize(
+    "order, shape, rgb",
+    [
+        ("CYX", (2, 64, 70), False),
+        ("TCYX", (3, 2, 64, 70), False),
+        ("YXC", (64, 70, 3), True),
+        ("ZYXC", (3, 64, 70, 4), True),
+        ("CZYX", (2, 3, 64, 70), False),
+    ],
+)
 def test_channels_are_cut_whole(viewer, open_dock, order, shape, rgb):
     rng = np.random.default_rng(0)
     data = rng.integers(0, 255, shape).astype(np.uint8)
@@ -401,8 +425,11 @@ def test_channels_are_cut_whole(viewer, open_dock, order, shape, rgb):
     assert item.mask_layer == labels and item.n_objects == 1
     prompt = dock.book.prompt(item)
     assert prompt.n_channels == (3 if rgb else 2) and prompt.rgb == rgb
-    expected = {"CYX": lambda: data[:, 3:35, 5:37].transpose(1, 2, 0),
-                "TCYX": lambda: data[1, :, 3:35, 5:37].transpose(1, 2, 0),
-                "CZYX": lambda: data[:, 1, 3:35, 5:37].transpose(1, 2, 0),
-                "YXC": lambda: data[3:35, 5:37], "ZYXC": lambda: data[1, 3:35, 5:37]}
+    expected = {
+        "CYX": lambda: data[:, 3:35, 5:37].transpose(1, 2, 0),
+        "TCYX": lambda: data[1, :, 3:35, 5:37].transpose(1, 2, 0),
+        "CZYX": lambda: data[:, 1, 3:35, 5:37].transpose(1, 2, 0),
+        "YXC": lambda: data[3:35, 5:37],
+        "ZYXC": lambda: data[1, 3:35, 5:37],
+    }
     np.testing.assert_array_equal(item.crop, expected[order]())

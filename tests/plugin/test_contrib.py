@@ -61,7 +61,10 @@ def _load(name):
 
 def test_the_gui_never_loads_torch():
     done = subprocess.run(
-        [sys.executable, "-c", ASK], capture_output=True, text=True, timeout=180,
+        [sys.executable, "-c", ASK],
+        capture_output=True,
+        text=True,
+        timeout=180,
         check=False,
     )
     assert "LOADED []" in done.stdout, done.stdout + done.stderr
@@ -104,8 +107,10 @@ def test_napari_saves_labels_through_our_writer(viewer, tmp_path):
 
 def test_a_kept_channel_axis_is_not_written(tmp_path):
     data = np.ones((3, 1, 20, 30), np.uint16)
-    meta = {"metadata": {"svpseg": {"kind": "labels", "axes": "TCYX"}},
-            "scale": (1, 2, 1, 1)}
+    meta = {
+        "metadata": {"svpseg": {"kind": "labels", "axes": "TCYX"}},
+        "scale": (1, 2, 1, 1),
+    }
     (written,) = contrib.write_ome_tiff(str(tmp_path / "t.ome.tif"), data, meta)
     found = read_image(written)
     assert found.array.shape == (3, 20, 30) and found.axes.order == "TYX"
@@ -120,8 +125,10 @@ def test_stacks_of_the_user_keep_their_own_axes(tmp_path):
 
 
 def test_samples_are_ready_to_run(viewer, open_dock):
-    for make, image in ((sample.stained_tissue, "tissue"),
-                        (sample.drawn_cells, "drawn 1")):
+    for make, image in (
+        (sample.stained_tissue, "tissue"),
+        (sample.drawn_cells, "drawn 1"),
+    ):
         viewer.layers.clear()
         dock = open_dock()
         for data, meta, kind in make():

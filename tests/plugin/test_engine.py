@@ -70,7 +70,9 @@ def test_the_whole_way(dock, finish, qtbot, tmp_path):
     dock.options.set_values({"threshold": 0.95, "min_area": 100_000})
     qtbot.waitUntil(lambda: layer.data.max() == 0, timeout=20_000)
     dock.save_labels(str(tmp_path / "out.ome.tif"))
-    np.testing.assert_array_equal(read_image(tmp_path / "out.ome.tif").array, layer.data)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "out.ome.tif").array, layer.data
+    )
     recipe = read_recipe(tmp_path / "out.ome.tif")
     assert isinstance(recipe, Recipe) and recipe.postprocess["min_area"] == 100_000
     assert recipe.weights_sha256
@@ -80,8 +82,11 @@ def test_a_killed_engine_loses_nothing(dock, finish, qtbot):
     viewer = dock.viewer
     big = np.random.default_rng(0).normal(size=(3000, 3000)).astype(np.float32)
     viewer.add_image(big, name="big")
-    before = {la.name: np.array(la.data) for la in viewer.layers if la.name != "big"
-              and not mark_of(la)}
+    before = {
+        la.name: np.array(la.data)
+        for la in viewer.layers
+        if la.name != "big" and not mark_of(la)
+    }
     dock.images.item(0).setCheckState(dock.images.item(0).checkState().Unchecked)
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() > 1, timeout=60_000)
@@ -103,8 +108,10 @@ def test_stop_takes_effect_within_a_second(dock, finish, qtbot):
     dock.viewer.add_image(big, name="big")
     dock.run.click()
     qtbot.waitUntil(
-        lambda: "Segmenting 'big'" in dock.message.text()
-        and dock.progress.maximum() > 1, timeout=60_000,
+        lambda: (
+            "Segmenting 'big'" in dock.message.text() and dock.progress.maximum() > 1
+        ),
+        timeout=60_000,
     )
     start = time.monotonic()
     dock.stop.click()

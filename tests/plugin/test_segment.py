@@ -53,7 +53,14 @@ def test_nothing_to_run_says_what_to_do(discs, open_dock):
 def test_an_empty_viewer_says_what_to_do(open_dock):
     dock = open_dock()
     assert "Open an image" in dock.message.text()
-    for control in (dock.draw, dock.preview, dock.run, dock.undo, dock.save, dock.paint):
+    for control in (
+        dock.draw,
+        dock.preview,
+        dock.run,
+        dock.undo,
+        dock.save,
+        dock.paint,
+    ):
         assert not control.isEnabled()
 
 
@@ -66,16 +73,29 @@ def test_the_engine_gets_what_the_dock_shows(dock, runner, finish):
     _, (query, prompts), kwargs = runner.segment_calls()[-1]
     assert query is dock.viewer.layers["discs"].data or query.shape == (96, 110)
     assert len(prompts) == 1 and prompts[0].n_objects == 1
-    expected = {"threshold": 0.7, "min_area": 9, "split": False, "tile": 256,
-                "device": "cpu", "axes": "YX", "rgb": False, "model": "svp"}
+    expected = {
+        "threshold": 0.7,
+        "min_area": 9,
+        "split": False,
+        "tile": 256,
+        "device": "cpu",
+        "axes": "YX",
+        "rgb": False,
+        "model": "svp",
+    }
     assert expected.items() <= kwargs.items()
     assert "intensities" not in kwargs  # the engine sees the whole image
 
 
-@pytest.mark.parametrize("place", [
-    {"scale": (0.25, 0.5), "translate": (3, 4), "units": ("um", "um")},
-    {"rotate": 20.0}, {"shear": [0.2]}, {"affine": [[1, 0.1, 4], [0, 1, 9], [0, 0, 1]]},
-])
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"scale": (0.25, 0.5), "translate": (3, 4), "units": ("um", "um")},
+        {"rotate": 20.0},
+        {"shear": [0.2]},
+        {"affine": [[1, 0.1, 4], [0, 1, 9], [0, 0, 1]]},
+    ],
+)
 def test_results_lie_on_their_image(viewer, open_dock, finish, place, request):
     discs = request.getfixturevalue("discs")
     image = discs.layers["discs"]
@@ -89,8 +109,11 @@ def test_results_lie_on_their_image(viewer, open_dock, finish, place, request):
     dock.add_uncertainty.setChecked(True)
     dock.run.click()
     finish(dock)
-    names = ("discs [svpseg]", "discs [svpseg] probability",
-             "discs [svpseg] uncertainty")
+    names = (
+        "discs [svpseg]",
+        "discs [svpseg] probability",
+        "discs [svpseg] uncertainty",
+    )
     for name in names:
         layer = viewer.layers[name]
         for pixel in ((0, 0), (40, 71), (95, 3)):
@@ -383,17 +406,15 @@ def test_an_image_changed_during_its_run(dock, runner, finish, qtbot):
 def test_closing_the_dock_during_a_run(dock, runner, qtbot):
     runner.slow = 30
     dock.run.click()
-    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
-    viewer = dock.viewer
-    engine = dock.engine
+    progress, viewer = dock.progress, dock.viewer
+    qtbot.waitUntil(lambda: progress.maximum() == 2)
     viewer.window.remove_dock_widget(dock)
     dock.close()
     dock.deleteLater()
-    del dock
     qtbot.waitUntil(lambda: runner.closed == 1)
     qtbot.wait(100)
     viewer.add_image(np.zeros((40, 40)))  # nobody listens any more
-    assert engine is not None and "truth" in [la.name for la in viewer.layers]
+    assert "truth" in viewer.layers
 
 
 def test_multiscale_images(viewer, open_dock, runner, finish):
@@ -421,8 +442,12 @@ def stack(viewer, open_dock, discs):
     """Return the dock with a stack of three planes and a prompt on the second."""
     image, labels = discs.layers["discs"].data, discs.layers["truth"].data
     discs.layers.clear()
-    viewer.add_image(np.stack([image, image[::-1], image[:, ::-1]]), name="stack",
-                     scale=(2, 0.5, 0.5), axis_labels=("z", "y", "x"))
+    viewer.add_image(
+        np.stack([image, image[::-1], image[:, ::-1]]),
+        name="stack",
+        scale=(2, 0.5, 0.5),
+        axis_labels=("z", "y", "x"),
+    )
     viewer.add_labels(np.stack([labels] * 3), name="truth", scale=(2, 0.5, 0.5))
     dock = open_dock()
     dock.book.place(dock.source_of(viewer.layers["stack"]), (0,), Box(14, 14, 32))
@@ -522,15 +547,21 @@ def test_wrong_axes_are_refused(stack):
         assert stack.source_of(stack.viewer.layers["stack"]).axes.order == "ZYX"
 
 
-@pytest.mark.parametrize("order, shape", [
-    ("CYX", (2, 96, 110)), ("TCYX", (3, 2, 96, 110)), ("CTYX", (2, 3, 96, 110)),
-    ("TZYX", (2, 3, 96, 110)),
-])
+@pytest.mark.parametrize(
+    "order, shape",
+    [
+        ("CYX", (2, 96, 110)),
+        ("TCYX", (3, 2, 96, 110)),
+        ("CTYX", (2, 3, 96, 110)),
+        ("TZYX", (2, 3, 96, 110)),
+    ],
+)
 def test_results_line_up_whatever_the_axes(viewer, open_dock, finish, order, shape):
     yy, xx = np.indices(shape[-2:])
     plane = np.where((yy - 40) ** 2 + (xx - 50) ** 2 < 100, 9.0, 1.0)
-    layer = viewer.add_image(np.broadcast_to(plane, shape).copy(), name="many",
-                             scale=(0.5,) * len(shape))
+    layer = viewer.add_image(
+        np.broadcast_to(plane, shape).copy(), name="many", scale=(0.5,) * len(shape)
+    )
     viewer.add_labels((plane > 5).astype(int), name="truth", scale=(0.5, 0.5))
     dock = open_dock()
     dock.axes.setCurrentText(order)
@@ -676,11 +707,18 @@ def test_the_dock_fits_a_narrow_column(dock):
 def test_every_control_says_what_it_does(dock):
     from qtpy.QtWidgets import QAbstractButton, QComboBox
 
-    ours = [w for kind in (QAbstractButton, QComboBox) for w in dock.findChildren(kind)
-            if w.isVisibleTo(dock) and not w.objectName().startswith("qt_")]
+    ours = [
+        w
+        for kind in (QAbstractButton, QComboBox)
+        for w in dock.findChildren(kind)
+        if w.isVisibleTo(dock) and not w.objectName().startswith("qt_")
+    ]
     assert len(ours) > 10
-    silent = [w.text() if hasattr(w, "text") else w for w in ours
-              if not w.toolTip() and not w.parent().toolTip()]
+    silent = [
+        w.text() if hasattr(w, "text") else w
+        for w in ours
+        if not w.toolTip() and not w.parent().toolTip()
+    ]
     assert [s for s in silent if not str(s).startswith(("▸", "▾"))] == []
 
 

@@ -197,8 +197,12 @@ class PromptBook(QObject):
         if mark is None or layer.unique_id in self._layers:
             return
         image = next(
-            (la for la in self.viewer.layers
-             if is_picture(la) and la.name == mark.get("image")), None,
+            (
+                la
+                for la in self.viewer.layers
+                if is_picture(la) and la.name == mark.get("image")
+            ),
+            None,
         )
         if image is None:
             return
@@ -250,30 +254,43 @@ class PromptBook(QObject):
             assert item.loaded is not None
             mask = np.zeros_like(item.loaded.mask) if item.negative else None
             return replace(
-                item.loaded, name=item.name, enabled=item.enabled, color=item.color,
+                item.loaded,
+                name=item.name,
+                enabled=item.enabled,
+                color=item.color,
                 **({} if mask is None else {"mask": mask}),
             )
         source = item.source
         pixel_size, unit = source.pixel_size()
         prompt = Prompt.from_image(
-            item.crop, item.mask, Box(0, 0, item.box.size), channel_axis=2,
-            channels=source.channels, rgb=bool(source.layer.rgb),
-            negative=item.negative, name=item.name, source=source_name(source),
+            item.crop,
+            item.mask,
+            Box(0, 0, item.box.size),
+            channel_axis=2,
+            channels=source.channels,
+            rgb=bool(source.layer.rgb),
+            negative=item.negative,
+            name=item.name,
+            source=source_name(source),
             intensities=self.intensities.request(source).result(),
-            pixel_size=pixel_size, unit=unit,
+            pixel_size=pixel_size,
+            unit=unit,
         )
-        return replace(
-            prompt, box=item.box, color=item.color, enabled=item.enabled
-        )
+        return replace(prompt, box=item.box, color=item.color, enabled=item.enabled)
 
     def add_loaded(self, prompts: PromptSet) -> None:
         """Append prompts that come from a file."""
         for prompt in prompts:
             self.items.append(
                 PromptItem(
-                    name=prompt.name, color=prompt.color, enabled=prompt.enabled,
-                    negative=prompt.is_negative, loaded=prompt, crop=prompt.image,
-                    mask=prompt.mask, box=prompt.box,
+                    name=prompt.name,
+                    color=prompt.color,
+                    enabled=prompt.enabled,
+                    negative=prompt.is_negative,
+                    loaded=prompt,
+                    crop=prompt.image,
+                    mask=prompt.mask,
+                    box=prompt.box,
                 )
             )
         self.changed.emit()
@@ -349,7 +366,8 @@ class PromptBook(QObject):
         self.drawing.emit(True)
         self.message.emit(
             "Click on a typical cell, or drag a square round a few. "
-            "Hold Shift to place several.", False,
+            "Hold Shift to place several.",
+            False,
         )
 
     def stop_drawing(self) -> None:
@@ -444,7 +462,9 @@ class PromptBook(QObject):
         corners = np.stack([source.point_to_data(p)[source.yx] for p in (start, end)])
         side = float(np.abs(corners[1] - corners[0]).max())
         direction = np.where(corners[1] >= corners[0], 1, -1)
-        square = np.stack([corners[0], corners[0] + direction * max(side, MIN_BOX_SIZE)])
+        square = np.stack(
+            [corners[0], corners[0] + direction * max(side, MIN_BOX_SIZE)]
+        )
         return Box.from_corners(square, shape=source.plane_shape)
 
     def _source_at(self, point: tuple[float, ...], preferred: Image) -> ImageSource:
@@ -475,8 +495,12 @@ class PromptBook(QObject):
         active = self.viewer.layers.selection.active
         with self._quiet():
             layer = self.viewer.add_shapes(
-                ndim=len(source.companion_axes), name=name, face_color="transparent",
-                edge_color=COLORS[0], edge_width=2, opacity=1.0,
+                ndim=len(source.companion_axes),
+                name=name,
+                face_color="transparent",
+                edge_color=COLORS[0],
+                edge_width=2,
+                opacity=1.0,
                 features={"id": np.empty(0, object), "name": np.empty(0, object)},
                 metadata={MARK: {"kind": "boxes", "image": source.name}},
                 **source.placement(),
@@ -492,7 +516,9 @@ class PromptBook(QObject):
         with self._quiet():
             self._set_features(layer, ids)
             layer.text = {
-                "string": "{name}", "color": COLORS[0], "size": 9,
+                "string": "{name}",
+                "color": COLORS[0],
+                "size": 9,
                 "anchor": "upper_left",
             }
         layer.events.data.connect(self._on_boxes)
@@ -533,10 +559,13 @@ class PromptBook(QObject):
             vertices.append(source.corners(plane, box))
         gone = {ids[i] for i in outside}
         self.items = [item for item in self.items if item.id not in gone]
-        self._rewrite(layer, vertices, [i for n, i in enumerate(ids) if n not in outside])
+        self._rewrite(
+            layer, vertices, [i for n, i in enumerate(ids) if n not in outside]
+        )
         if outside:
             self.message.emit(
-                f"A box outside '{source.name}' was removed: draw it on the image.", True
+                f"A box outside '{source.name}' was removed: draw it on the image.",
+                True,
             )
         self.changed.emit()
 
@@ -560,9 +589,7 @@ class PromptBook(QObject):
 
     def _set_features(self, layer: Shapes, ids: list[str]) -> None:
         names = [item.name if (item := self.item(i)) else "" for i in ids]
-        layer.features = {
-            "id": np.array(ids, object), "name": np.array(names, object)
-        }
+        layer.features = {"id": np.array(ids, object), "name": np.array(names, object)}
         layer.feature_defaults = {"id": "", "name": ""}
         layer.refresh_text()
 
@@ -573,7 +600,10 @@ class PromptBook(QObject):
         item = PromptItem(
             name=f"prompt {self._n_named}",
             color=COLORS[(self._n_named - 1) % len(COLORS)],
-            source=source, plane=plane, box=box, mask_layer=self._mask_for(source),
+            source=source,
+            plane=plane,
+            box=box,
+            mask_layer=self._mask_for(source),
         )
         self.items.append(item)
         self._watch(item.mask_layer)
@@ -592,8 +622,11 @@ class PromptBook(QObject):
         if self.default_mask in self.viewer.layers:
             return self.default_mask
         return next(
-            (la for la in reversed(self.viewer.layers)
-             if is_mask(la) and fits_on(la, source)),
+            (
+                la
+                for la in reversed(self.viewer.layers)
+                if is_mask(la) and fits_on(la, source)
+            ),
             None,
         )
 
@@ -710,14 +743,19 @@ class PromptBook(QObject):
         assert item.source is not None and item.box is not None
         source = item.source
         layer = next(
-            (la for la in self.viewer.layers
-             if (mark := mark_of(la, "mask")) and mark["image"] == source.layer.unique_id),
+            (
+                la
+                for la in self.viewer.layers
+                if (mark := mark_of(la, "mask"))
+                and mark["image"] == source.layer.unique_id
+            ),
             None,
         )
         if layer is None:
             layer = self.viewer.add_labels(
                 np.zeros(source.companion_shape, np.uint16),
-                name=f"SVPSeg mask [{source.name}]", opacity=0.5,
+                name=f"SVPSeg mask [{source.name}]",
+                opacity=0.5,
                 metadata={MARK: {"kind": "mask", "image": source.layer.unique_id}},
                 **source.placement(),
             )
@@ -740,7 +778,7 @@ class PromptBook(QObject):
         world = np.array([layer.data_to_world(c) for c in corners])
         centre = world.mean(axis=0)
         step = list(self.viewer.dims.point)
-        step[-len(centre):-2] = centre[:-2]
+        step[-len(centre) : -2] = centre[:-2]
         self.viewer.dims.point = step
         shown = list(self.viewer.dims.displayed)[-2:]
         offset = self.viewer.dims.ndim - len(centre)

@@ -51,10 +51,12 @@ def read_prompts(path: str | list[str]) -> list[Any]:
             crop = prompt.image if prompt.rgb else prompt.image[..., 0]
             if prompt.rgb:
                 crop = np.clip(crop, 0, 255).astype(np.uint8)
-            layers.append((crop, {"name": prompt.name, "rgb": prompt.rgb, **place},
-                           "image"))
-            layers.append((prompt.mask, {"name": f"{prompt.name} mask", **place},
-                           "labels"))
+            layers.append(
+                (crop, {"name": prompt.name, "rgb": prompt.rgb, **place}, "image")
+            )
+            layers.append(
+                (prompt.mask, {"name": f"{prompt.name} mask", **place}, "labels")
+            )
     return layers
 
 
@@ -81,7 +83,8 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 def write_layer(path: str, layer: Labels) -> str:
     """Write a Labels layer as `write_ome_tiff` does."""
     meta = {
-        "scale": layer.scale, "units": getattr(layer, "units", None),
+        "scale": layer.scale,
+        "units": getattr(layer, "units", None),
         "axis_labels": getattr(layer, "axis_labels", None),
     }
     return write_ids(path, np.asarray(layer.data), dict(mark_of(layer) or {}), meta)
@@ -107,7 +110,9 @@ def write_ids(
     values = mark.get("recipe")
     recipe = Recipe.from_json(json.dumps(values, default=str)) if values else None
     written = write_labels(
-        path, ids, axes=axes,
+        path,
+        ids,
+        axes=axes,
         pixel_size=(float(scale[axes.index("Y")]), float(scale[axes.index("X")])),
         unit=str(units[axes.index("Y")]) if units is not None else "pixel",
         recipe=recipe,
@@ -120,7 +125,7 @@ def _axes_of(ids: np.ndarray, meta: dict[str, Any]) -> str:
     named = "".join(str(a).upper() for a in meta.get("axis_labels") or ())
     if len(named) == ids.ndim and set("YX") <= set(named) <= set("TZYX"):
         return named
-    return {2: "YX", 3: "ZYX", 4: "TZYX"}.get(ids.ndim, "TZCYX"[-ids.ndim:])
+    return {2: "YX", 3: "ZYX", 4: "TZYX"}.get(ids.ndim, "TZCYX"[-ids.ndim :])
 
 
 def open_dock() -> Any:

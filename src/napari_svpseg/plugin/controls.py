@@ -211,8 +211,11 @@ def result_options() -> SettingsForm:
     return SettingsForm(
         PostprocessSettings,
         {
-            "threshold": "Threshold", "min_area": "Smallest object",
-            "split": "Split touching objects", "split_strength": "Split strength",
-            "fill_holes": "Fill holes", "output": "Result",
+            "threshold": "Threshold",
+            "min_area": "Smallest object",
+            "split": "Split touching objects",
+            "split_strength": "Split strength",
+            "fill_holes": "Fill holes",
+            "output": "Result",
         },
     )

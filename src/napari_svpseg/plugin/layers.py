@@ -24,8 +24,15 @@ MAX_PREVIEW = 2048
 """Longest side of a preview, in pixels."""
 
 AXIS_WORDS = {
-    "time": "T", "frame": "T", "channel": "C", "channels": "C", "depth": "Z",
-    "slice": "Z", "plane": "Z", "row": "Y", "column": "X",
+    "time": "T",
+    "frame": "T",
+    "channel": "C",
+    "channels": "C",
+    "depth": "Z",
+    "slice": "Z",
+    "plane": "Z",
+    "row": "Y",
+    "column": "X",
 }
 
 
@@ -66,12 +73,14 @@ def is_valid(order: str, layer: Image) -> bool:
 
 def axes_choices(layer: Image) -> list[str]:
     """Return the usual axes of a layer with that many dimensions."""
-    stacks = {2: [""], 3: ["Z", "T", "C"], 4: ["TZ", "ZC", "TC", "CZ", "CT"],
-              5: ["TZC", "TCZ", "CTZ"]}
+    stacks = {
+        2: [""],
+        3: ["Z", "T", "C"],
+        4: ["TZ", "ZC", "TC", "CZ", "CT"],
+        5: ["TZC", "TCZ", "CTZ"],
+    }
     end = "YXC" if layer.rgb else "YX"
-    return [
-        s + end for s in stacks.get(layer.ndim, []) if is_valid(s + end, layer)
-    ]
+    return [s + end for s in stacks.get(layer.ndim, []) if is_valid(s + end, layer)]
 
 
 def full_shape(layer: Image) -> tuple[int, ...]:
@@ -111,7 +120,8 @@ class ImageSource:
         """Return the source, or raise `ImageError` saying what to do."""
         if not order:
             raise ImageError(
-                f"Say what the {layer.ndim} axes of '{layer.name}' are, in the Axes row."
+                f"Say what the {layer.ndim} axes of '{layer.name}' are, "
+                "in the Axes row."
             )
         axes = Axes(order)
         axes.check(full_shape(layer))
@@ -210,7 +220,7 @@ class ImageSource:
 
     def point_to_data(self, point: tuple[float, ...]) -> np.ndarray:
         """Return a point of the world as index into the companion's axes."""
-        data = np.asarray(self.layer.world_to_data(tuple(point)[-self.layer.ndim:]))
+        data = np.asarray(self.layer.world_to_data(tuple(point)[-self.layer.ndim :]))
         order = self.axes.order[: self.layer.ndim]
         index = np.array([data[order.index(a)] for a in self.companion_axes])
         if "C" in self.companion_axes:
@@ -307,7 +317,7 @@ class ImageSource:
         return (float(place["scale"][y]), float(place["scale"][x])), unit
 
     def visible_tile(self) -> Tile:
-        """Return the part of the image that is on screen, at most `MAX_PREVIEW` long."""
+        """Return what is on screen of the image, at most `MAX_PREVIEW` long."""
         corners = np.array(self.layer.corner_pixels, float)
         if self.layer.multiscale:
             corners *= np.asarray(self.layer.downsample_factors)[self.layer.data_level]
@@ -354,10 +364,11 @@ def sample_labels(
     -------
     (size, size) int array
     """
+
     def at(y: float, x: float) -> np.ndarray:
         point = tuple(to_world(np.array([y, x], float)))
         missing = layer.ndim - len(point)
-        return np.asarray(layer.world_to_data((0,) * missing + point[-layer.ndim:]))
+        return np.asarray(layer.world_to_data((0,) * missing + point[-layer.ndim :]))
 
     origin = at(0, 0)
     step = np.stack([at(1, 0) - origin, at(0, 1) - origin])  # the map is affine

@@ -78,7 +78,8 @@ def pixmap(item: PromptItem, ratio: float = 1.0) -> QPixmap:
     image = QImage(array.data, width, height, 3 * width, QImage.Format.Format_RGB888)
     side = round(THUMBNAIL * ratio)
     scaled = QPixmap.fromImage(image.copy()).scaled(
-        QSize(side, side), Qt.AspectRatioMode.IgnoreAspectRatio,
+        QSize(side, side),
+        Qt.AspectRatioMode.IgnoreAspectRatio,
         Qt.TransformationMode.SmoothTransformation,
     )
     painter = QPainter(scaled)
@@ -169,7 +170,7 @@ class PromptRow(QFrame):
             f"#svpsegPromptRow {{border: 1px solid {border}; border-radius: 4px;}}"
         )
 
-    def mousePressEvent(self, event: object) -> None:  # noqa: N802  (Qt's name)
+    def mousePressEvent(self, event: object) -> None:
         """Select the row."""
         self.clicked.emit(self.item_id)
 

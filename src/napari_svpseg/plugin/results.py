@@ -98,7 +98,7 @@ class Journal:
         self._run = Together([])
 
     def end(self) -> None:
-        """The run is over."""
+        """Close the run: later edits are on their own."""
         self._run = None
 
     def add(self, edit: Edit) -> None:
@@ -108,7 +108,7 @@ class Journal:
             if self._run in self.edits:
                 return
             edit = self._run
-        self.edits = [*self.edits, edit][-self._limit:]
+        self.edits = [*self.edits, edit][-self._limit :]
 
     def undo(self) -> str:
         """Take the newest edit back."""
@@ -132,9 +132,7 @@ def write_ids(layer: Labels, region: tuple[slice, ...], new: np.ndarray) -> int:
     changed = np.nonzero(old != new)
     if not changed[0].size:
         return 0
-    indices = tuple(
-        c + part.start for c, part in zip(changed, region, strict=True)
-    )
+    indices = tuple(c + part.start for c, part in zip(changed, region, strict=True))
     layer.data_setitem(indices, new[changed].astype(layer.data.dtype))
     return int(changed[0].size)
 
@@ -171,7 +169,8 @@ class Results:
     def edited_layers(self, source: ImageSource) -> list[Labels]:
         """Return our result layers of an image that the user has edited since."""
         return [
-            layer for layer in self.viewer.layers
+            layer
+            for layer in self.viewer.layers
             if (mark := mark_of(layer, "labels")) is not None
             and mark.get("source_id") == source.layer.unique_id
             and not is_untouched(layer)
@@ -203,27 +202,35 @@ class Results:
             self._sign(layer, source, result, None)
         remark = (
             f" You edited '{edited[-1].name}', so this is in '{layer.name}'."
-            if edited else ""
+            if edited
+            else ""
         )
         return layer, remark
 
     @staticmethod
     def _sign(
-        layer: Labels, source: ImageSource, result: Result | None,
+        layer: Labels,
+        source: ImageSource,
+        result: Result | None,
         region: tuple[slice, ...] | None,
     ) -> None:
         """Write into the layer's metadata what we wrote and how it came about."""
         old = mark_of(layer, "labels") or {}
         prints = fingerprints(np.asarray(layer.data), source.companion_axes, region)
         mark: dict[str, Any] = {
-            **old, "kind": "labels", "image": source.name,
-            "source_id": source.layer.unique_id, "axes": source.companion_axes,
+            **old,
+            "kind": "labels",
+            "image": source.name,
+            "source_id": source.layer.unique_id,
+            "axes": source.companion_axes,
             "written": {**old.get("written", {}), **prints},
         }
         if result is not None:
             mark |= {
-                "recipe": result.recipe.to_dict(), "trust": result.trust,
-                "seconds": result.seconds, "objects": result.n_objects,
+                "recipe": result.recipe.to_dict(),
+                "trust": result.trust,
+                "seconds": result.seconds,
+                "objects": result.n_objects,
                 "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
             }
         layer.metadata[MARK] = mark
@@ -238,22 +245,29 @@ class Results:
         is_part = mark.get("kind") == "preview"
         region = (
             tuple(slice(0, n) for n in values.shape)
-            if is_part else source.companion_index(kept.plane)
+            if is_part
+            else source.companion_index(kept.plane)
         )
         self._update(layer, region, values, "Options")
         n = int(np.unique(labels[labels > 0]).size)
         recipe = dict(mark.get("recipe") or {})
         recipe["postprocess"] = {**recipe.get("postprocess", {}), **options}
         layer.metadata[MARK] = {
-            **mark, "recipe": recipe, "objects": n,
+            **mark,
+            "recipe": recipe,
+            "objects": n,
             "written": mark.get("written", {})
             | fingerprints(np.asarray(layer.data), source.companion_axes, region),
         }
         return n
 
     def keep(
-        self, layer: Labels, source: ImageSource, plane: tuple[int, ...] | None,
-        result: Result, tile: Tile | None = None,
+        self,
+        layer: Labels,
+        source: ImageSource,
+        plane: tuple[int, ...] | None,
+        result: Result,
+        tile: Tile | None = None,
     ) -> None:
         """Keep the maps of a result, for the result options."""
         self.kept = {
@@ -272,15 +286,21 @@ class Results:
             edits = self.journal.edits
             last = edits[-1] if edits else None
             if (
-                text == "Options" and isinstance(last, LabelsWritten)
-                and last.text == text and last.layer == layer and last.region == region
+                text == "Options"
+                and isinstance(last, LabelsWritten)
+                and last.text == text
+                and last.layer == layer
+                and last.region == region
             ):
                 last.after = values  # one step of undo for one spell of sliding
                 return
             self.journal.add(LabelsWritten(layer, region, before, values, mark, text))
 
     def _add(
-        self, source: ImageSource, plane: tuple[int, ...] | None, values: np.ndarray,
+        self,
+        source: ImageSource,
+        plane: tuple[int, ...] | None,
+        values: np.ndarray,
         text: str,
     ) -> Labels:
         if plane is None or values.shape == source.companion_shape:
@@ -289,16 +309,22 @@ class Results:
             data = np.zeros(source.companion_shape, np.uint32)
             data[source.companion_index(plane)] = values
         layer = add_behind_boxes(
-            self.viewer, lambda: self.viewer.add_labels(
-                data, name=f"{source.name} [svpseg]", opacity=0.5,
+            self.viewer,
+            lambda: self.viewer.add_labels(
+                data,
+                name=f"{source.name} [svpseg]",
+                opacity=0.5,
                 **source.placement(),
-            )
+            ),
         )
         self.journal.add(LayerAdded(self.viewer, layer, text))
         return layer
 
     def show_map(
-        self, source: ImageSource, plane: tuple[int, ...] | None, values: np.ndarray,
+        self,
+        source: ImageSource,
+        plane: tuple[int, ...] | None,
+        values: np.ndarray,
         name: str,
     ) -> Layer:
         """Show a probability or uncertainty map; ours is replaced."""
@@ -311,15 +337,17 @@ class Results:
         if plane is not None:
             corner = tuple(s.start for s in source.companion_index(plane))
         return add_behind_boxes(
-            self.viewer, lambda: self.viewer.add_image(
-                source.to_companion(values, plane), name=title,
+            self.viewer,
+            lambda: self.viewer.add_image(
+                source.to_companion(values, plane),
+                name=title,
                 colormap="magma" if name == "probability" else "inferno",
-                contrast_limits=(0, 1), blending="additive", opacity=0.7,
-                metadata={
-                    MARK: {"kind": name, "source_id": source.layer.unique_id}
-                },
+                contrast_limits=(0, 1),
+                blending="additive",
+                opacity=0.7,
+                metadata={MARK: {"kind": name, "source_id": source.layer.unique_id}},
                 **source.placement(corner),
-            )
+            ),
         )
 
     def show_preview(
@@ -336,16 +364,22 @@ class Results:
         else:
             self.drop_preview(source)
             layer = add_behind_boxes(
-                self.viewer, lambda: self.viewer.add_labels(
-                    values, name=f"{source.name} [svpseg] preview", opacity=0.5,
+                self.viewer,
+                lambda: self.viewer.add_labels(
+                    values,
+                    name=f"{source.name} [svpseg] preview",
+                    opacity=0.5,
                     **source.placement(corner),
-                )
+                ),
             )
         layer.metadata[MARK] = {
-            "kind": "preview", "image": source.name,
-            "source_id": source.layer.unique_id, "axes": source.companion_axes,
+            "kind": "preview",
+            "image": source.name,
+            "source_id": source.layer.unique_id,
+            "axes": source.companion_axes,
             "written": fingerprints(np.asarray(layer.data), source.companion_axes),
-            "recipe": result.recipe.to_dict(), "trust": result.trust,
+            "recipe": result.recipe.to_dict(),
+            "trust": result.trust,
             "region": region,
         }
         return layer

@@ -107,8 +107,11 @@ def drawn_cells() -> list[LayerData]:
     box = fullest_box(labels)
     mask[box.slices] = labels[box.slices]
     layers: list[LayerData] = [
-        (image, {"name": f"drawn {i + 1}", "rgb": True, "translate": (0, 264 * i)},
-         "image")
+        (
+            image,
+            {"name": f"drawn {i + 1}", "rgb": True, "translate": (0, 264 * i)},
+            "image",
+        )
         for i, image in enumerate(scene.images)
     ]
     layers.append((mask, {"name": "drawn mask", "opacity": 0.5}, "labels"))
@@ -138,8 +141,11 @@ def _boxes(image: str, boxes: list[Box]) -> LayerData:
     return (
         [box.corners for box in boxes],
         {
-            "name": "SVPSeg prompts", "shape_type": "rectangle",
-            "face_color": "transparent", "edge_color": "#ffb000", "edge_width": 2,
+            "name": "SVPSeg prompts",
+            "shape_type": "rectangle",
+            "face_color": "transparent",
+            "edge_color": "#ffb000",
+            "edge_width": 2,
             "metadata": {MARK: {"kind": "boxes", "image": image}},
         },
         "shapes",

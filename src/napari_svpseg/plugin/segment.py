@@ -142,14 +142,16 @@ class SegmentWidget(QWidget):
     def settings(self) -> dict[str, Any]:
         """Return the settings of a run, as `api.segment` takes them."""
         return {
-            **self.run_settings.values(), **self.options.values(),
+            **self.run_settings.values(),
+            **self.options.values(),
             "device": self.device.currentText(),
         }
 
     def source_of(self, layer: Image) -> ImageSource:
         """Return an image layer with the axes declared for it."""
         return ImageSource.of(
-            layer, self._axes.get(layer.unique_id, ""),
+            layer,
+            self._axes.get(layer.unique_id, ""),
             self._channels.get(layer.unique_id),
         )
 
@@ -162,7 +164,8 @@ class SegmentWidget(QWidget):
         """Return the images that are checked in the list."""
         rows = [self.images.item(i) for i in range(self.images.count())]
         return [
-            r.data(Qt.ItemDataRole.UserRole) for r in rows
+            r.data(Qt.ItemDataRole.UserRole)
+            for r in rows
             if r.checkState() == Qt.CheckState.Checked
         ]
 
@@ -171,7 +174,8 @@ class SegmentWidget(QWidget):
         self.message.setStyleSheet(
             f"background: {theme_color(self.viewer.theme, 'error')}; color: white;"
             " padding: 4px; border-radius: 3px;"
-            if error else ""
+            if error
+            else ""
         )
         self.message.setText(text)
 
@@ -183,7 +187,9 @@ class SegmentWidget(QWidget):
         column.setContentsMargins(6, 0, 6, 6)
         column.setSpacing(4)
         for part in (
-            self._build_images, self._build_prompts, self._build_model,
+            self._build_images,
+            self._build_prompts,
+            self._build_model,
             self._build_sections,
         ):
             part(column)
@@ -203,7 +209,9 @@ class SegmentWidget(QWidget):
     def _build_images(self, column: QVBoxLayout) -> None:
         column.addWidget(heading("Images"))
         self.images = QListWidget()
-        self.images.setToolTip("Check the images to segment; boxes go on the marked one")
+        self.images.setToolTip(
+            "Check the images to segment; boxes go on the marked one"
+        )
         self.images.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.images.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.images.setTextElideMode(Qt.TextElideMode.ElideMiddle)
@@ -243,7 +251,9 @@ class SegmentWidget(QWidget):
             "objects fit in; the box is resampled to 64 x 64."
         )
         column.addWidget(side_by_side(self.draw, self.size, stretch=(1, 0)))
-        self.mask = combo("Labels layer that the mask of the marked prompt is taken from")
+        self.mask = combo(
+            "Labels layer that the mask of the marked prompt is taken from"
+        )
         self.paint = button("Paint", "Paint the mask of the marked prompt by hand")
         column.addWidget(
             labelled("Mask", side_by_side(self.mask, self.paint, stretch=(1, 0)))
@@ -289,14 +299,18 @@ class SegmentWidget(QWidget):
         self.device.setCurrentText(str(preference("device")))
         self.run_settings = SettingsForm(
             SegmentSettings,
-            {"tile": "Largest tile", "overlap": "Overlap", "batch": "Tiles at once",
-             "scale_objects": "Bring objects to the model's size",
-             "trust": "Check the result on the prompt"},
+            {
+                "tile": "Largest tile",
+                "overlap": "Overlap",
+                "batch": "Tiles at once",
+                "scale_objects": "Bring objects to the model's size",
+                "trust": "Check the result on the prompt",
+            },
         )
         self.run_settings.set_values({"tile": int(preference("tile"))})
         self.restart = button(
-            "End the engine", "End the engine and give its memory back; "
-            "the next run starts it again"
+            "End the engine",
+            "End the engine and give its memory back; the next run starts it again",
         )
         advanced.form.addRow("Device", self.device)
         advanced.form.addRow(self.run_settings)
@@ -338,8 +352,10 @@ class SegmentWidget(QWidget):
 
     def _connect(self) -> None:
         layers = self.viewer.layers.events
-        hooks = [(e, self._show_layers)
-                 for e in (layers.inserted, layers.removed, layers.reordered)]
+        hooks = [
+            (e, self._show_layers)
+            for e in (layers.inserted, layers.removed, layers.reordered)
+        ]
         hooks.append((self.viewer.layers.selection.events.active, self._on_active))
         for emitter, callback in hooks:
             emitter.connect(callback)
@@ -487,14 +503,15 @@ class SegmentWidget(QWidget):
             from ..io.store import list_models
 
             self.cards = list_models()
-        except Exception as error:  # noqa: BLE001  (a broken folder must not end it)
+        except Exception as error:
             logger.exception("could not list the models")
             self.say(f"Models could not be listed: {error}", True)
         self.model.clear()
         for card in self.cards:
             self.model.addItem(card.name, card)
             self.model.setItemData(
-                self.model.count() - 1, card.title or card.method,
+                self.model.count() - 1,
+                card.title or card.method,
                 Qt.ItemDataRole.ToolTipRole,
             )
         self.model.setCurrentIndex(max(0, self.model.findText("svp")))
@@ -720,7 +737,9 @@ class SegmentWidget(QWidget):
         source, intensities = step.source, self.book.intensities
         prompts, model = self._prompts, self.model.currentData()
         settings = self.settings()
-        several = step.tile is not None or (step.plane is not None and source.n_planes > 1)
+        several = step.tile is not None or (
+            step.plane is not None and source.n_planes > 1
+        )
         promise = intensities.request(source) if several else None
 
         query = source.query(step.plane, step.tile)
@@ -892,7 +911,9 @@ class SegmentWidget(QWidget):
             return
         if not path:
             path, _ = QFileDialog.getSaveFileName(
-                self, "Save labels", f"{file_stem(layer)}_labels.ome.tif",
+                self,
+                "Save labels",
+                f"{file_stem(layer)}_labels.ome.tif",
                 "OME-TIFF (*.ome.tif *.tif *.tiff)",
             )
         if not path:
@@ -917,7 +938,9 @@ class SegmentWidget(QWidget):
             recipe, prompts_file=self.prompts_file, query_file=self._file_of(layer)
         )
         QGuiApplication.clipboard().setText(form(recipe))
-        hint = "" if self.prompts_file else " Save the prompt set as cells.svprompt too."
+        hint = (
+            "" if self.prompts_file else " Save the prompt set as cells.svprompt too."
+        )
         self.say("Copied: paste it where you want to repeat this result." + hint)
 
     def _file_of(self, layer: Labels) -> str:
@@ -945,9 +968,7 @@ class SegmentWidget(QWidget):
         self.device_line.setText("The engine is off; the next run starts it.")
 
 
-def _let_go(
-    engine: Engine, book: PromptBook, unhook: list[Callable[[], None]]
-) -> None:
+def _let_go(engine: Engine, book: PromptBook, unhook: list[Callable[[], None]]) -> None:
     """Do what is left to do when the dock is gone."""
     book.close()
     for disconnect in unhook:

@@ -53,7 +53,7 @@ class EngineJob(QObject):
             self._job = runner().submit(
                 self.target, *args, on_event=self._on_event, **kwargs
             )
-        except Exception as error:  # noqa: BLE001  (shown in the dock, kept in the log)
+        except Exception as error:
             logger.exception("could not start %s", self.target)
             self.post("failed", str(error) or type(error).__name__)
             return

@@ -1,0 +1,111 @@
+"""Take the pictures of docs/segment.md in a real napari window.
+
+Run from the repository: ``python docs/make_screenshots.py`` with a display, or under
+``xvfb-run -a -s "-screen 0 1400x900x24"``. Needs the package ``stardist`` for its
+picture of nuclei (``pip install --no-deps stardist``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import napari
+import numpy as np
+from PIL import Image
+from qtpy.QtWidgets import QApplication
+
+from napari_svpseg.core.geometry import Box
+from napari_svpseg.plugin import sample
+
+IMAGES = Path(__file__).parent / "images"
+
+
+class Studio:
+    """A viewer with the dock, and a camera.
+
+    Parameters
+    ----------
+    model : str
+        Name of the model to use.
+    """
+
+    def __init__(self, model: str) -> None:
+        self.viewer = napari.Viewer()
+        _, self.dock = self.viewer.window.add_plugin_dock_widget(
+            "napari-svpseg", "Segment from prompts"
+        )
+        self.viewer.window.resize(1280, 860)
+        dock = self.dock
+        dock.model.setCurrentIndex(max(0, dock.model.findText(model)))
+        self.wait(lambda: "Starting" not in dock.device_line.text(), 60)
+
+    def wait(self, until: object = None, seconds: float = 0.4) -> None:
+        """Let Qt work until something is true, or the time is over."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and not (until and until()):
+            QApplication.processEvents()
+            time.sleep(0.01)
+
+    def open(self, layers: list[sample.LayerData]) -> None:
+        """Show other layers."""
+        self.viewer.layers.clear()
+        for data, meta, kind in layers:
+            getattr(self.viewer, f"add_{kind}")(data, **meta)
+        self.viewer.reset_view()
+        self.wait()
+
+    def run(self, button: object) -> None:
+        """Press a button and wait for the engine."""
+        button.click()
+        self.wait(lambda: self.dock._job is None, 120)
+        self.wait()
+
+    def shoot(self, name: str) -> None:
+        """Save the window as a picture."""
+        self.wait()
+        picture = self.viewer.screenshot(canvas_only=False, flash=False)
+        small = Image.fromarray(picture[..., :3]).quantize(256)
+        small.save(IMAGES / f"{name}.png", optimize=True)
+
+
+def main() -> None:
+    """Take all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="svp")
+    studio = Studio(parser.parse_args().model)
+    viewer, dock = studio.viewer, studio.dock
+
+    layers = sample.nuclei()
+    studio.open([layer for layer in layers if layer[2] != "shapes"])
+    dock.draw.click()
+    studio.shoot("1-draw")
+    source = dock.source_of(viewer.layers["nuclei"])
+    dock.book.stop_drawing()
+    item = dock.book.place(source, (), Box(262, 66))
+    studio.shoot("2-prompt")
+    studio.run(dock.preview)
+    dock.sections["options"].expand(animate=False)
+    studio.run(dock.run)
+    studio.shoot("3-result")
+    dock.sections["options"].collapse(animate=False)
+    viewer.layers.remove("nuclei labels")
+    dock.paint.click()
+    viewer.layers["nuclei [svpseg]"].visible = False
+    labels = layers[1][0]
+    inside = labels[item.box.slices]
+    for n, label in enumerate([i for i in np.unique(inside) if i][:2], start=1):
+        item.mask_layer.data_setitem(np.nonzero(labels == label), n)
+    studio.wait(seconds=0.6)
+    studio.shoot("4-paint")
+
+    studio.open(sample.stained_tissue())
+    studio.run(dock.run)
+    studio.shoot("5-tissue")
+    dock.engine.close()
+    viewer.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -119,3 +119,37 @@ def test_stop_takes_effect_within_a_second(dock, finish, qtbot):
     assert time.monotonic() - start < 3  # one second, and a busy test machine
     assert "Stopped" in dock.message.text()
     assert any(mark_of(la, "labels") for la in dock.viewer.layers)  # the first image
+
+
+def test_the_copied_python_repeats_the_result_bit_for_bit(
+    viewer, dock, finish, qtbot, tmp_path, home
+):
+    import tifffile
+    from qtpy.QtGui import QGuiApplication
+
+    image = viewer.layers["discs"].data
+    viewer.layers.remove("discs")
+    viewer.layers.remove("SVPSeg prompts") if "SVPSeg prompts" in viewer.layers else None
+    tifffile.imwrite(tmp_path / "query.tif", image)
+    (layer,) = viewer.open(str(tmp_path / "query.tif"), plugin="napari")
+    dock.book.items.clear()
+    dock.book.place(dock.source_of(layer), (), Box(14, 14, 32))
+    dock.save_prompt_set(str(tmp_path / "cells.svprompt"))
+    dock.options.set_values({"threshold": 0.4, "min_area": 3})
+    dock.run.click()
+    finish(dock, 60_000)
+    dock.options.set_values({"threshold": 0.55})
+    result = viewer.layers["query [svpseg]"]
+    qtbot.waitUntil(
+        lambda: mark_of(result)["recipe"]["postprocess"]["threshold"] == 0.55,
+        timeout=20_000,
+    )
+    dock.copy_python.click()
+    code = QGuiApplication.clipboard().text()
+    save = f"\nimport numpy\nnumpy.save({str(tmp_path / 'again.npy')!r}, result.labels)"
+    done = subprocess.run(
+        [sys.executable, "-c", code + save], capture_output=True, text=True, check=False,
+        env={**os.environ, "NAPARI_SVPSEG_HOME": str(home)},
+    )
+    assert done.returncode == 0, code + done.stderr
+    np.testing.assert_array_equal(np.load(tmp_path / "again.npy"), result.data)

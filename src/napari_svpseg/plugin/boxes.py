@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import logging
-import uuid
 from collections.abc import Callable, Generator
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
-from scipy import ndimage
 
 from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box, Tile
-from ..core.image import Axes, ImageError
+from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
-from .layers import MARK, ImageSource, fits_on, full_data, mark_of, sample_labels
+from .controls import sentence
+from .items import (
+    COLORS,
+    EMPTY_MASK,
+    NO_MASK,
+    Intensities,
+    PromptItem,
+    as_objects,
+    outline_color,
+    source_name,
+)
+from .layers import (
+    MARK,
+    ImageSource,
+    fits_on,
+    is_mask,
+    is_picture,
+    mark_of,
+    sample_labels,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -24,114 +40,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-COLORS = ("#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d")
-NEGATIVE_COLOR = "#ff5a4d"
-OFF_COLOR = "#8c8c8c"
-
 CLICK_PIXELS = 4
 """A press and release closer than this on the screen is a click, not a drag."""
-
-NO_MASK = "No mask yet: choose Labels in the Mask row, or press Paint."
-EMPTY_MASK = "The mask is empty here: paint at least one object."
-
-
-@dataclass(eq=False)
-class PromptItem:
-    """One row of the list: a box on an image, or a prompt that was loaded.
-
-    Parameters
-    ----------
-    name : str
-    color : str
-    source : ImageSource, optional
-        The image it is cut from; None for a loaded prompt.
-    plane : tuple of int
-        Index into Z and T.
-    box : Box, optional
-    mask_layer : Labels, optional
-    negative, enabled : bool
-    loaded : Prompt, optional
-        The prompt itself where there is no image to cut it from.
-    """
-
-    name: str
-    color: str
-    source: ImageSource | None = None
-    plane: tuple[int, ...] = ()
-    box: Box | None = None
-    mask_layer: Labels | None = None
-    negative: bool = False
-    enabled: bool = True
-    loaded: Prompt | None = None
-    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
-    crop: np.ndarray | None = None
-    mask: np.ndarray | None = None
-    problem: str = ""
-
-    @property
-    def n_objects(self) -> int:
-        """Number of objects in the mask."""
-        if self.mask is None:
-            return 0
-        return int(np.unique(self.mask[self.mask > 0]).size)
-
-    @property
-    def status(self) -> str:
-        """What the row says below the name."""
-        if self.negative:
-            return "Negative: not wanted"
-        if self.problem:
-            return self.problem
-        n = self.n_objects
-        size = "" if self.box is None else f" · {self.box.size} px"
-        return f"{n} object{'' if n == 1 else 's'}{size}"
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it can be used in a run."""
-        return self.negative or not self.problem
-
-
-class Intensities:
-    """Percentiles of whole images, computed once in the background."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="svpseg-intensities")
-        self._found: dict[tuple[Any, ...], Future[np.ndarray]] = {}
-
-    def request(self, source: ImageSource) -> Future[np.ndarray]:
-        """Return the percentiles, or the promise of them."""
-        data = full_data(source.layer)
-        key = (source.layer.unique_id, id(data), source.axes.order, source.channels)
-        if key not in self._found:
-            self._found[key] = self._pool.submit(
-                _intensities, data, source.axes, source.channels, source.layer.rgb
-            )
-        return self._found[key]
-
-    def forget(self, layer: Layer) -> None:
-        """Drop what is known of a layer."""
-        self._found = {k: v for k, v in self._found.items() if k[0] != layer.unique_id}
-
-
-def _intensities(
-    data: Any, axes: Axes, channels: tuple[int, ...] | None, rgb: bool
-) -> np.ndarray:
-    from ..api import Planes
-
-    return Planes(data, axes, channels, bool(rgb)).intensities()
-
-
-def as_objects(mask: np.ndarray) -> np.ndarray:
-    """Return a mask with a number for each object.
-
-    Where all was painted with one number, pieces that do not touch are objects of
-    their own.
-    """
-    ids = np.unique(mask[mask > 0])
-    if ids.size != 1:
-        return mask
-    return np.asarray(ndimage.label(mask > 0)[0], mask.dtype)
 
 
 class PromptBook(QObject):
@@ -854,13 +764,6 @@ class _Quiet:
         self._book._busy = self._before
 
 
-def outline_color(item: PromptItem) -> str:
-    """Return the colour of an item's box and row."""
-    if not item.enabled:
-        return OFF_COLOR
-    return NEGATIVE_COLOR if item.negative else item.color
-
-
 def tile_of(box: Box) -> Tile:
     """Return a box as a tile."""
     return Tile(box.y, box.y + box.size, box.x, box.x + box.size)
@@ -879,34 +782,6 @@ def activate(viewer: ViewerModel, layer: Layer | None) -> None:
 def camera_of(viewer: ViewerModel) -> Any:
     """Return the camera: it moved to ``viewer.scene`` in napari 0.9."""
     return getattr(viewer, "scene", viewer).camera
-
-
-def is_picture(layer: Layer) -> bool:
-    """Tell whether a layer is an image of the user's (not one of our maps)."""
-    from napari.layers import Image
-
-    return isinstance(layer, Image) and mark_of(layer) is None
-
-
-def is_mask(layer: Layer) -> bool:
-    """Tell whether a layer is Labels of the user's, or painted for a prompt."""
-    from napari.layers import Labels
-
-    if not isinstance(layer, Labels):
-        return False
-    return mark_of(layer) is None or mark_of(layer, "mask") is not None
-
-
-def source_name(source: ImageSource) -> str:
-    """Return the file an image was opened from, or the layer's name."""
-    path = getattr(getattr(source.layer, "source", None), "path", None)
-    return str(path) if path else source.name
-
-
-def sentence(error: Exception) -> str:
-    """Return an error's text as a sentence."""
-    text = str(error) or type(error).__name__
-    return text[:1].upper() + text[1:]
 
 
 def _touches(corners: np.ndarray, shape: tuple[int, int]) -> bool:

@@ -23,6 +23,9 @@ from superqt import QCollapsible, QLabeledDoubleSlider
 
 from ..core.settings import AUTO, PostprocessSettings, Settings
 
+WARN_COLOR = "#cf8a00"
+"""Of what still needs doing; readable on dark and on light."""
+
 CHOICE_NAMES = {"instances": "Objects", "semantic": "One class"}
 
 
@@ -219,3 +222,9 @@ def result_options() -> SettingsForm:
             "output": "Result",
         },
     )
+
+
+def sentence(error: Exception) -> str:
+    """Return an error's text as a sentence."""
+    text = str(error) or type(error).__name__
+    return text[:1].upper() + text[1:]

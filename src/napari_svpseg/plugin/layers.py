@@ -431,3 +431,19 @@ def fits_on(labels: Labels, source: ImageSource) -> bool:
     """Tell whether a Labels layer has the shape of an image without its channels."""
     shape = tuple(labels.data.shape) if not labels.multiscale else None
     return shape in (source.companion_shape, source.plane_shape)
+
+
+def is_picture(layer: Layer) -> bool:
+    """Tell whether a layer is an image of the user's (not one of our maps)."""
+    from napari.layers import Image
+
+    return isinstance(layer, Image) and mark_of(layer) is None
+
+
+def is_mask(layer: Layer) -> bool:
+    """Tell whether a layer is Labels of the user's, or painted for a prompt."""
+    from napari.layers import Labels
+
+    if not isinstance(layer, Labels):
+        return False
+    return mark_of(layer) is None or mark_of(layer, "mask") is not None

@@ -18,15 +18,12 @@ from qtpy.QtWidgets import (
 
 from ..core.geometry import PROMPT_SIZE
 from ..core.image import resize_image, resize_labels
-from .boxes import NEGATIVE_COLOR, PromptBook, PromptItem, outline_color
-from .controls import wrap
+from .boxes import PromptBook
+from .controls import WARN_COLOR, wrap
+from .items import NEGATIVE_COLOR, PromptItem, outline_color
 
 THUMBNAIL = 56
 """Side of a thumbnail on screen, in pixels."""
-
-
-WARN_COLOR = "#cf8a00"
-"""Of what still needs doing; readable on dark and on light."""
 
 
 def thumbnail(item: PromptItem) -> np.ndarray:

@@ -14,14 +14,8 @@ import numpy as np
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
-    QAbstractItemView,
     QCheckBox,
-    QComboBox,
     QFileDialog,
-    QFormLayout,
-    QLineEdit,
-    QListWidget,
-    QListWidgetItem,
     QProgressBar,
     QScrollArea,
     QSizePolicy,
@@ -36,7 +30,7 @@ from ..core.image import ImageError
 from ..core.prompt import PromptError, PromptSet
 from ..core.result import Recipe, Result
 from ..core.settings import SegmentSettings
-from .boxes import PromptBook, is_mask, is_picture, sentence
+from .boxes import PromptBook
 from .controls import (
     Section,
     SettingsForm,
@@ -45,11 +39,13 @@ from .controls import (
     heading,
     note,
     result_options,
+    sentence,
     side_by_side,
 )
-from .layers import ImageSource, axes_choices, is_untouched, known_axes, mark_of
+from .images import ImagePanel
+from .layers import ImageSource, is_mask, is_untouched, mark_of
 from .preferences import preference
-from .prompts import WARN_COLOR, PromptList
+from .prompts import PromptList
 from .results import Journal, Kept, Results, recipe_of
 from .worker import Engine, EngineJob, shared_engine
 
@@ -96,12 +92,12 @@ class SegmentWidget(QWidget):
         self.engine.acquire()
         self.journal = Journal()
         self.results = Results(napari_viewer, self.journal)
-        self.book = PromptBook(napari_viewer, self.source_of)
+        self.image_panel = ImagePanel(napari_viewer)
+        self.images = self.image_panel.list
+        self.axes, self.channels = self.image_panel.axes, self.image_panel.channels
+        self.book = PromptBook(napari_viewer, self.image_panel.source_of)
         self.prompts_file = ""
         self.cards: list[ModelCard] = []
-        self._axes: dict[Any, str] = {}
-        self._channels: dict[Any, tuple[int, ...]] = {}
-        self._unchecked: set[Any] = set()
         self._steps: list[Step] = []
         self._step: Step
         self._n_steps = 0
@@ -115,8 +111,10 @@ class SegmentWidget(QWidget):
         self._remark = ""
         self._build()
         self._connect()
-        self.destroyed.connect(partial(_let_go, self.engine, self.book, self._unhook))
-        self._show_layers()
+        self.destroyed.connect(
+            partial(_let_go, self.engine, self.book, self.image_panel)
+        )
+        self.image_panel.refresh()
         self._show_models()
         self.book.adopt_all()
         self._options_timer = QTimer(self)
@@ -149,25 +147,15 @@ class SegmentWidget(QWidget):
 
     def source_of(self, layer: Image) -> ImageSource:
         """Return an image layer with the axes declared for it."""
-        return ImageSource.of(
-            layer,
-            self._axes.get(layer.unique_id, ""),
-            self._channels.get(layer.unique_id),
-        )
+        return self.image_panel.source_of(layer)
 
     def current_image(self) -> Image | None:
         """Return the image that is marked in the list."""
-        row = self.images.currentItem()
-        return None if row is None else row.data(Qt.ItemDataRole.UserRole)
+        return self.image_panel.marked()
 
     def chosen_images(self) -> list[Image]:
         """Return the images that are checked in the list."""
-        rows = [self.images.item(i) for i in range(self.images.count())]
-        return [
-            r.data(Qt.ItemDataRole.UserRole)
-            for r in rows
-            if r.checkState() == Qt.CheckState.Checked
-        ]
+        return self.image_panel.checked()
 
     def say(self, text: str, error: bool = False) -> None:
         """Show a message at the bottom of the dock."""
@@ -186,8 +174,9 @@ class SegmentWidget(QWidget):
         column = QVBoxLayout(body)
         column.setContentsMargins(6, 0, 6, 6)
         column.setSpacing(4)
+        column.addWidget(heading("Images"))
+        column.addWidget(self.image_panel)
         for part in (
-            self._build_images,
             self._build_prompts,
             self._build_model,
             self._build_sections,
@@ -205,32 +194,6 @@ class SegmentWidget(QWidget):
         layout.addWidget(scroll, 1)
         layout.addWidget(self._build_footer())
         self.setMinimumWidth(300)
-
-    def _build_images(self, column: QVBoxLayout) -> None:
-        column.addWidget(heading("Images"))
-        self.images = QListWidget()
-        self.images.setToolTip(
-            "Check the images to segment; boxes go on the marked one"
-        )
-        self.images.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
-        self.images.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.images.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        column.addWidget(self.images)
-        self.axes = combo(
-            "What each axis of the marked image is: T time, Z depth, C channel, Y, X"
-        )
-        self.axes.setEditable(True)
-        self.axes.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        self.axes.lineEdit().setPlaceholderText("for example ZYX or TYX")
-        self.channels = QLineEdit()
-        self.channels.setPlaceholderText("all")
-        self.channels.setToolTip("Channels to use, up to three, such as 0, 2")
-        form = QFormLayout()
-        form.setContentsMargins(0, 0, 0, 0)
-        form.addRow("Axes", self.axes)
-        form.addRow("Channels", self.channels)
-        self._image_form = form
-        column.addLayout(form)
 
     def _build_prompts(self, column: QVBoxLayout) -> None:
         column.addWidget(heading("Prompts"))
@@ -351,20 +314,9 @@ class SegmentWidget(QWidget):
         return footer
 
     def _connect(self) -> None:
-        layers = self.viewer.layers.events
-        hooks = [
-            (e, self._show_layers)
-            for e in (layers.inserted, layers.removed, layers.reordered)
-        ]
-        hooks.append((self.viewer.layers.selection.events.active, self._on_active))
-        for emitter, callback in hooks:
-            emitter.connect(callback)
-        self._unhook = [partial(e.disconnect, callback) for e, callback in hooks]
-        self.images.currentRowChanged.connect(self._on_image)
-        self.images.itemChanged.connect(self._on_checked)
-        self.axes.activated.connect(self._on_axes)
-        self.axes.lineEdit().editingFinished.connect(self._on_axes)
-        self.channels.editingFinished.connect(self._on_channels)
+        self.image_panel.changed.connect(self._on_images)
+        self.image_panel.message.connect(self.say)
+        self.image_panel.redeclared.connect(self.book.axes_changed)
         self.draw.clicked.connect(self._on_draw)
         self.size.valueChanged.connect(self._on_size)
         self.mask.activated.connect(self._on_mask)
@@ -395,78 +347,16 @@ class SegmentWidget(QWidget):
 
     # ------------------------------------------------------------ showing
 
-    def _show_layers(self, event: Any = None) -> None:
-        """Bring the list of images up to date with the viewer."""
-        current = self.current_image()
-        pictures = [la for la in self.viewer.layers if is_picture(la)]
-        for layer in pictures:
-            if layer.unique_id not in self._axes:
-                self._axes[layer.unique_id] = known_axes(layer)
-                layer.events.name.connect(self._show_layers)
-                self._unhook.append(
-                    partial(layer.events.name.disconnect, self._show_layers)
-                )
-        self.images.blockSignals(True)
-        self.images.clear()
-        for layer in pictures:
-            row = QListWidgetItem(layer.name)
-            row.setData(Qt.ItemDataRole.UserRole, layer)
-            row.setFlags(row.flags() | Qt.ItemFlag.ItemIsUserCheckable)
-            checked = layer.unique_id not in self._unchecked
-            row.setCheckState(
-                Qt.CheckState.Checked if checked else Qt.CheckState.Unchecked
-            )
-            self.images.addItem(row)
-        if pictures:
-            index = pictures.index(current) if current in pictures else 0
-            self.images.setCurrentRow(index)
-        self.images.blockSignals(False)
-        rows = min(max(1, len(pictures)), 4)
-        height = self.images.sizeHintForRow(0) if pictures else 18
-        self.images.setFixedHeight(rows * height + 2 * self.images.frameWidth())
-        self._on_image()
+    def _on_images(self) -> None:
+        """Follow the list of images and its marks."""
         self._show_masks()
         if not self.message.text() or self.message.text() in (BEGIN, OPEN_IMAGE):
-            self.say(BEGIN if pictures else OPEN_IMAGE)
-
-    def _on_active(self, event: Any) -> None:
-        """Mark the image that the user selects in napari's layer list."""
-        for i in range(self.images.count()):
-            if self.images.item(i).data(Qt.ItemDataRole.UserRole) == event.value:
-                self.images.setCurrentRow(i)
-
-    def _on_image(self, row: int = 0) -> None:
-        """Show the axes of the marked image."""
-        layer = self.current_image()
-        self.axes.blockSignals(True)
-        self.axes.clear()
-        if layer is not None:
-            self.axes.addItems(axes_choices(layer))
-            self.axes.setCurrentText(self._axes[layer.unique_id])
-            taken = self._channels.get(layer.unique_id)
-            self.channels.setText(", ".join(map(str, taken)) if taken else "")
-        self.axes.blockSignals(False)
-        self.axes.setEnabled(layer is not None)
-        if layer is not None and not self._axes[layer.unique_id]:
-            self.say(
-                f"Say what the {layer.ndim} axes of '{layer.name}' are, in the Axes "
-                "row: T time, Z depth, C channel, Y, X."
-            )
-        self._show_state()
+            self.say(OPEN_IMAGE if self.current_image() is None else BEGIN)
 
     def _show_state(self) -> None:
         """Show and enable what makes sense now."""
         layer = self.current_image()
-        order = self._axes.get(layer.unique_id, "") if layer is not None else ""
-        several = "C" in order and not layer.rgb if layer is not None else False
-        self._image_form.setRowVisible(self.channels, several)
-        unsaid = layer is not None and not order
-        self.axes.setStyleSheet(f"border: 1px solid {WARN_COLOR};" if unsaid else "")
-        stacked = any(
-            set(self._axes.get(la.unique_id, "")) & set("TZ")
-            for la in self.chosen_images()
-        )
-        self.planes_row.setVisible(stacked)
+        self.planes_row.setVisible(self.image_panel.has_stacks())
         busy = self._job is not None
         self.draw.setEnabled(layer is not None)
         item = self.book.item(self.list.selected)
@@ -520,55 +410,6 @@ class SegmentWidget(QWidget):
     def _show_card(self) -> None:
         card = self.model.currentData()
         self.card.setText(card_line(card) if card else "No model is installed.")
-
-    # ------------------------------------------------------------ images
-
-    def _on_checked(self, row: QListWidgetItem) -> None:
-        layer = row.data(Qt.ItemDataRole.UserRole)
-        if row.checkState() == Qt.CheckState.Checked:
-            self._unchecked.discard(layer.unique_id)
-        else:
-            self._unchecked.add(layer.unique_id)
-        self._show_state()
-
-    def _on_axes(self) -> None:
-        layer = self.current_image()
-        order = self.axes.currentText().strip().upper().replace(" ", "")
-        if layer is None or order == self._axes[layer.unique_id]:
-            return
-        try:
-            ImageSource.of(layer, order)
-        except ImageError as error:
-            self.say(sentence(error), True)
-            return
-        self._axes[layer.unique_id] = order
-        self._channels.pop(layer.unique_id, None)
-        self.say(f"'{layer.name}' is read as {order}.")
-        self.book.axes_changed(layer)
-        self._on_image()
-
-    def _on_channels(self) -> None:
-        layer = self.current_image()
-        if layer is None:
-            return
-        try:
-            taken = parse_channels(self.channels.text())
-            if taken is not None:
-                source = ImageSource.of(layer, self._axes[layer.unique_id])
-                n = source.n_channels
-                if max(taken) >= n or len(taken) > 3:
-                    raise ValueError(
-                        f"Choose up to three channels from 0 to {n - 1}, such as 0, 1."
-                    )
-        except ValueError as error:
-            self.say(sentence(error), True)
-            return
-        if taken == self._channels.get(layer.unique_id):
-            return
-        self._channels.pop(layer.unique_id, None)
-        if taken is not None:
-            self._channels[layer.unique_id] = taken
-        self.book.axes_changed(layer)
 
     # ------------------------------------------------------------ prompts
 
@@ -968,11 +809,10 @@ class SegmentWidget(QWidget):
         self.device_line.setText("The engine is off; the next run starts it.")
 
 
-def _let_go(engine: Engine, book: PromptBook, unhook: list[Callable[[], None]]) -> None:
+def _let_go(engine: Engine, book: PromptBook, images: ImagePanel) -> None:
     """Do what is left to do when the dock is gone."""
     book.close()
-    for disconnect in unhook:
-        disconnect()
+    images.close_hooks()
     engine.release()
 
 
@@ -1037,22 +877,6 @@ def device_line(about: dict[str, Any]) -> str:
 def count(n: int, noun: str) -> str:
     """Return a number with its noun, such as ``1 object`` and ``3 objects``."""
     return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def parse_channels(text: str) -> tuple[int, ...] | None:
-    """Return the channels named in a text such as ``0, 2``; None for all.
-
-    Raises
-    ------
-    ValueError
-        For anything but whole numbers, each once.
-    """
-    words = text.replace(",", " ").split()
-    if not words or words == ["all"]:
-        return None
-    if not all(w.isdecimal() for w in words) or len(set(words)) != len(words):
-        raise ValueError(f"Channels are numbers from 0, each once, got '{text}'.")
-    return tuple(int(w) for w in words)
 
 
 def file_stem(layer: Labels) -> str:

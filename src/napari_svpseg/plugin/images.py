@@ -1,0 +1,263 @@
+"""The list of images to segment, and what their axes are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QFormLayout,
+    QLineEdit,
+    QListWidget,
+    QListWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..core.image import ImageError
+from .controls import WARN_COLOR, combo, sentence
+from .layers import ImageSource, axes_choices, is_picture, known_axes
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image
+
+LAYER = Qt.ItemDataRole.UserRole
+MAX_ROWS = 4
+
+
+class ImagePanel(QWidget):
+    """The images of a viewer: checked ones are segmented, the marked one gets boxes.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    """
+
+    changed = Signal()
+    redeclared = Signal(object)
+    message = Signal(str, bool)
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self._axes: dict[Any, str] = {}
+        self._channels: dict[Any, tuple[int, ...]] = {}
+        self._unchecked: set[Any] = set()
+        self._asked: Any = None
+        self._unhook: list[Callable[[], None]] = []
+        self._build()
+        self._connect()
+
+    def source_of(self, layer: Image) -> ImageSource:
+        """Return an image layer with the axes declared for it.
+
+        Raises
+        ------
+        ImageError
+            Where they have not been, saying what to do.
+        """
+        key = layer.unique_id
+        return ImageSource.of(layer, self._axes.get(key, ""), self._channels.get(key))
+
+    def marked(self) -> Image | None:
+        """Return the image that boxes are drawn on."""
+        row = self.list.currentItem()
+        return None if row is None else row.data(LAYER)
+
+    def checked(self) -> list[Image]:
+        """Return the images that are to be segmented."""
+        rows = [self.list.item(i) for i in range(self.list.count())]
+        return [r.data(LAYER) for r in rows if r.checkState() == Qt.CheckState.Checked]
+
+    def has_stacks(self) -> bool:
+        """Tell whether a checked image has planes along Z or T."""
+        return any(
+            set(self._axes.get(la.unique_id, "")) & set("TZ") for la in self.checked()
+        )
+
+    def close_hooks(self) -> None:
+        """Let go of the viewer."""
+        for disconnect in self._unhook:
+            disconnect()
+
+    def refresh(self, event: Any = None) -> None:
+        """Bring the list up to date with the viewer."""
+        current = self.marked()
+        pictures = [la for la in self.viewer.layers if is_picture(la)]
+        for layer in pictures:
+            if layer.unique_id not in self._axes:
+                self._axes[layer.unique_id] = known_axes(layer)
+                self._hook(layer.events.name, self.refresh)
+        self.list.blockSignals(True)
+        self.list.clear()
+        for layer in pictures:
+            self.list.addItem(self._row(layer))
+        if pictures:
+            index = pictures.index(current) if current in pictures else 0
+            self.list.setCurrentRow(index)
+        self.list.blockSignals(False)
+        rows = min(max(1, len(pictures)), MAX_ROWS)
+        height = self.list.sizeHintForRow(0) if pictures else 18
+        self.list.setFixedHeight(rows * height + 2 * self.list.frameWidth())
+        self._show_marked()
+
+    def _build(self) -> None:
+        self.list = QListWidget()
+        self.list.setToolTip("Check the images to segment; boxes go on the marked one")
+        self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.axes = combo(
+            "What each axis of the marked image is: T time, Z depth, C channel, Y, X"
+        )
+        self.axes.setEditable(True)
+        self.axes.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
+        self.axes.lineEdit().setPlaceholderText("for example ZYX or TYX")
+        self.channels = QLineEdit()
+        self.channels.setPlaceholderText("all")
+        self.channels.setToolTip("Channels to use, up to three, such as 0, 2")
+        self._form = QFormLayout()
+        self._form.setContentsMargins(0, 0, 0, 0)
+        self._form.addRow("Axes", self.axes)
+        self._form.addRow("Channels", self.channels)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(self.list)
+        column.addLayout(self._form)
+
+    def _connect(self) -> None:
+        layers = self.viewer.layers
+        for emitter in (
+            layers.events.inserted,
+            layers.events.removed,
+            layers.events.reordered,
+        ):
+            self._hook(emitter, self.refresh)
+        self._hook(layers.selection.events.active, self._on_active)
+        self.list.currentRowChanged.connect(self._show_marked)
+        self.list.itemChanged.connect(self._on_checked)
+        self.axes.activated.connect(self._on_axes)
+        self.axes.lineEdit().editingFinished.connect(self._on_axes)
+        self.channels.editingFinished.connect(self._on_channels)
+
+    def _hook(self, emitter: Any, callback: Callable[..., None]) -> None:
+        emitter.connect(callback)
+        self._unhook.append(partial(emitter.disconnect, callback))
+
+    def _row(self, layer: Image) -> QListWidgetItem:
+        row = QListWidgetItem(layer.name)
+        row.setData(LAYER, layer)
+        row.setFlags(row.flags() | Qt.ItemFlag.ItemIsUserCheckable)
+        is_on = layer.unique_id not in self._unchecked
+        row.setCheckState(Qt.CheckState.Checked if is_on else Qt.CheckState.Unchecked)
+        return row
+
+    def _show_marked(self, row: int = 0) -> None:
+        """Show the axes of the marked image; ask for them where they are not known."""
+        layer = self.marked()
+        order = "" if layer is None else self._axes[layer.unique_id]
+        self.axes.blockSignals(True)
+        self.axes.clear()
+        if layer is not None:
+            self.axes.addItems(axes_choices(layer))
+            self.axes.setCurrentText(order)
+            taken = self._channels.get(layer.unique_id)
+            self.channels.setText(", ".join(map(str, taken)) if taken else "")
+        self.axes.blockSignals(False)
+        self.axes.setEnabled(layer is not None)
+        unsaid = layer is not None and not order
+        self.axes.setStyleSheet(f"border: 1px solid {WARN_COLOR};" if unsaid else "")
+        several = layer is not None and "C" in order and not layer.rgb
+        self._form.setRowVisible(self.channels, several)
+        self.changed.emit()
+        if layer is not None and unsaid and self._asked != layer.unique_id:
+            self._asked = layer.unique_id
+            self.message.emit(
+                f"Say what the {layer.ndim} axes of '{layer.name}' are, in the Axes "
+                "row: T time, Z depth, C channel, Y, X.",
+                False,
+            )
+
+    def _on_active(self, event: Any) -> None:
+        """Mark the image that the user selects in napari's layer list."""
+        for i in range(self.list.count()):
+            if self.list.item(i).data(LAYER) == event.value:
+                self.list.setCurrentRow(i)
+
+    def _on_checked(self, row: QListWidgetItem) -> None:
+        layer = row.data(LAYER)
+        if row.checkState() == Qt.CheckState.Checked:
+            self._unchecked.discard(layer.unique_id)
+        else:
+            self._unchecked.add(layer.unique_id)
+        self.changed.emit()
+
+    def _on_axes(self) -> None:
+        layer = self.marked()
+        order = self.axes.currentText().strip().upper().replace(" ", "")
+        if layer is None or order == self._axes[layer.unique_id]:
+            return
+        try:
+            ImageSource.of(layer, order)
+        except ImageError as error:
+            self.message.emit(sentence(error), True)
+            return
+        self._axes[layer.unique_id] = order
+        self._channels.pop(layer.unique_id, None)
+        self.message.emit(f"'{layer.name}' is read as {order}.", False)
+        self.redeclared.emit(layer)
+        self._show_marked()
+
+    def _on_channels(self) -> None:
+        layer = self.marked()
+        if layer is None:
+            return
+        try:
+            whole = ImageSource.of(layer, self._axes[layer.unique_id])
+            taken = parse_channels(self.channels.text(), whole.n_channels)
+        except ValueError as error:
+            self.message.emit(sentence(error), True)
+            return
+        if taken == self._channels.get(layer.unique_id):
+            return
+        self._channels.pop(layer.unique_id, None)
+        if taken is not None:
+            self._channels[layer.unique_id] = taken
+        self.redeclared.emit(layer)
+
+
+def parse_channels(text: str, n: int) -> tuple[int, ...] | None:
+    """Return the channels named in a text such as ``0, 2``; None for all.
+
+    Parameters
+    ----------
+    text : str
+    n : int
+        Number of channels that there are.
+
+    Raises
+    ------
+    ValueError
+        For anything but up to three different channels.
+
+    Examples
+    --------
+    >>> parse_channels("0, 2", 4)
+    (0, 2)
+    """
+    words = text.replace(",", " ").split()
+    if not words or words == ["all"]:
+        return None
+    taken = tuple(int(w) for w in words if w.isdecimal() and int(w) < n)
+    if len(taken) != len(words) or len(set(taken)) != len(taken) or len(taken) > 3:
+        raise ValueError(
+            f"Choose up to three channels from 0 to {n - 1}, such as 0, 1; "
+            f"got '{text}'."
+        )
+    return taken

@@ -15,6 +15,8 @@ SAMPLE_BLOCKS, SAMPLE_SIDE = 4, 512
 """Grid of blocks from which the intensities of a lazily read plane are taken."""
 
 AXES = "TZCYX"
+NET_WIDTH = 0.35
+"""Width over equivalent diameter under which a mask is a net (a disc has 1.3)."""
 
 
 class Plane(Protocol):
@@ -355,13 +357,22 @@ def median_diameter(labels: np.ndarray) -> float:
 
 
 def is_net(labels: np.ndarray) -> bool:
-    """Tell whether a mask is net-like, such as membranes: thin for its area.
+    """Tell whether a mask is net-like, such as membranes, so that it has no diameter.
 
-    True when the mask is far thinner than a disc of its largest object's area, so that
-    "object diameter" has no meaning.
+    A net is far thinner than a disc of its area, and it goes on beyond the crop (a ring
+    inside the crop is an object).
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+        Ids; 0 is background.
     """
     mask = labels > 0
     if not mask.any():
         return False
-    width = 4 * float(ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1][mask].mean())
-    return width < 0.35 * median_diameter(labels)
+    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
+    if not edge.any():
+        return False
+    depth = ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
+    width = 4 * float(depth[mask].mean())
+    return bool(width < NET_WIDTH * median_diameter(labels))

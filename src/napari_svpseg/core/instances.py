@@ -8,12 +8,15 @@ from skimage.measure import label as connected_components
 from skimage.morphology import reconstruction
 from skimage.segmentation import watershed
 
-from .result import Maps
+from .image import is_net, median_diameter
+from .result import Maps, ObjectLook
 from .settings import AUTO, PostprocessSettings
 
 Array = np.ndarray
 SMALLEST_AREA = 20
 """Objects under this many pixels are removed when nothing is known of their size."""
+HOLE_SHARE = 0.03
+"""Holes of the prompts' objects, by their area, from which holes are left open."""
 
 
 def targets(labels: Array) -> tuple[Array, Array, Array]:
@@ -90,12 +93,13 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
         return _semantic(mask, maps, settings)
     if not mask.any():
         return np.zeros(mask.shape, np.uint32)
+    look = maps.objects
     labels = (
         _split(mask, maps, settings.split_strength)
-        if settings.split and maps.object_diameter != 0
+        if settings.split and not (look and look.net)
         else connected_components(mask, connectivity=1)
     )
-    if settings.fill_holes:
+    if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
     return remove_small(labels, smallest_area(maps, settings))
 
@@ -107,15 +111,21 @@ def smallest_area(maps: Maps, settings: PostprocessSettings) -> int:
     """
     if settings.min_area != AUTO:
         return settings.min_area
-    if not maps.object_diameter:
+    if maps.objects is None or maps.objects.net:
         return SMALLEST_AREA
-    return max(4, round(np.pi / 4 * maps.object_diameter**2 / 12))
+    return max(4, round(np.pi / 4 * maps.objects.diameter**2 / 12))
+
+
+def _fills_holes(maps: Maps, settings: PostprocessSettings) -> bool:
+    """Tell whether holes are filled: not where the prompts' own objects have some."""
+    look = maps.objects
+    return settings.fill_holes and not (look and (look.net or look.holes))
 
 
 def _semantic(mask: Array, maps: Maps, settings: PostprocessSettings) -> Array:
-    if settings.fill_holes:
-        mask = ndimage.binary_fill_holes(mask)
     pieces = connected_components(mask, connectivity=1)
+    if _fills_holes(maps, settings):
+        pieces = fill_object_holes(pieces)
     pieces = remove_small(pieces, smallest_area(maps, settings))
     return (pieces > 0).astype(np.uint32)
 
@@ -123,7 +133,7 @@ def _semantic(mask: Array, maps: Maps, settings: PostprocessSettings) -> Array:
 def _split(mask: Array, maps: Maps, strength: float) -> Array:
     """Return the mask's pieces, each touching group shared out among its middles."""
     # small bumps inside large objects are no objects
-    blur = float(np.clip(0.06 * (maps.object_diameter or 0), 1.0, 12.0))
+    blur = float(np.clip(0.06 * (maps.objects.diameter if maps.objects else 0), 1.0, 12.0))
     if maps.distance is not None:
         height = np.where(mask, maps.distance, 0).astype(np.float32)
         if maps.boundary is not None:
@@ -157,6 +167,27 @@ def _peaks(height: Array, mask: Array, drop: float) -> Array:
     has_seed[np.unique(pieces[seeds > 0])] = True
     bare = np.where(has_seed[pieces], 0, pieces)
     return np.where(bare > 0, bare + int(seeds.max()), seeds)
+
+
+def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
+    """Return what the objects of prompt masks look like.
+
+    Parameters
+    ----------
+    masks : list of (64, 64) int arrays
+        Of prompts that show an object.
+    scales : list of float
+        Prompt pixels per query pixel of each.
+    """
+    diameters = [median_diameter(m) / s for m, s in zip(masks, scales, strict=True)]
+    open_share = [
+        np.count_nonzero(fill_object_holes(m) != m) / np.count_nonzero(m) for m in masks
+    ]
+    return ObjectLook(
+        diameter=float(np.median(diameters)),
+        net=any(is_net(m) for m in masks),
+        holes=float(np.mean(open_share)) > HOLE_SHARE,
+    )
 
 
 def fill_object_holes(labels: Array) -> Array:

@@ -13,6 +13,25 @@ import numpy as np
 from .settings import PostprocessSettings, SegmentSettings
 
 
+@dataclass(frozen=True)
+class ObjectLook:
+    """What the prompts' objects look like, as far as it guides making objects of maps.
+
+    Parameters
+    ----------
+    diameter : float
+        Typical equivalent diameter in pixels of the query.
+    net : bool
+        The prompts show a net, such as membranes, and no single objects.
+    holes : bool
+        The objects have holes, such as cytoplasm around a nucleus.
+    """
+
+    diameter: float
+    net: bool = False
+    holes: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Maps:
     """What a model says of each pixel, before objects are made of it.
@@ -25,15 +44,14 @@ class Maps:
         0 at an object's border and outside, 1 in its middle.
     boundary : (Y, X) float32 array or None
         Probability in [0, 1] of lying between touching objects.
-    object_diameter : float or None
-        Typical diameter of the prompts' objects in pixels of the maps; 0 where the
-        prompts show a net, None where it is not known.
+    objects : ObjectLook or None
+        What the prompts' objects look like, where it is known.
     """
 
     foreground: np.ndarray
     distance: np.ndarray | None = None
     boundary: np.ndarray | None = None
-    object_diameter: float | None = None
+    objects: ObjectLook | None = None
 
     @property
     def uncertainty(self) -> np.ndarray:

@@ -23,6 +23,7 @@ from ..core.image import (
     sampled_pixels,
     to_three_channels,
 )
+from ..core.instances import look_of
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptError, PromptSet
 from ..core.result import Maps
@@ -159,11 +160,12 @@ def predict(
             trust = cycle_trust(
                 query, named, forward, images[:, positive], masks[:, positive]
             )
+    shown = [p for p in prompts if not p.is_negative]
     notes = [device.reason] if device.is_fallback else []
     return Prediction(
         maps=Maps(
             named["foreground"], named.get("distance"), named.get("boundary"),
-            object_diameter(prompts),
+            look_of([p.mask for p in shown], [p.box.scale for p in shown]),
         ),
         trust=trust,
         notes=(*notes, *forward.notes),
@@ -171,14 +173,6 @@ def predict(
         intensities=intensities,
         device=str(device),
     )
-
-
-def object_diameter(prompts: PromptSet) -> float:
-    """Return the prompts' median object diameter in query pixels, 0 for a net."""
-    positive = [p for p in prompts if not p.is_negative]
-    if any(is_net(p.mask) for p in positive):
-        return 0.0
-    return float(np.median([median_diameter(p.mask) / p.box.scale for p in positive]))
 
 
 def network_scale(

@@ -118,7 +118,7 @@ def load_prompts(path: str | Path) -> PromptSet:
         raise PromptFileError(
             f"{path}: not a prompt file, or damaged ({error})."
         ) from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise PromptFileError(
             f"{path}: damaged, {INDEX} does not describe its prompts "
             f"({type(error).__name__}: {error})."

@@ -1,0 +1,204 @@
+"""Objects to maps and back, and what a re-run may not touch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_svpseg.core.instances import (
+    fill_object_holes,
+    instances_from_maps,
+    look_of,
+    protect,
+    remove_small,
+    targets,
+)
+from napari_svpseg.core.metrics import dice, f1
+from napari_svpseg.core.result import Maps, ObjectLook
+from napari_svpseg.core.settings import PostprocessSettings
+
+PLAIN = PostprocessSettings(min_area=0)
+
+
+def discs(centres, radius: int = 8, shape=(96, 96)) -> np.ndarray:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    labels = np.zeros(shape, np.int32)
+    for i, (cy, cx) in enumerate(centres, 1):
+        labels[((y - cy) ** 2 + (x - cx) ** 2 <= radius**2) & (labels == 0)] = i
+    return labels
+
+
+TOUCHING = [(30, 30), (30, 45), (44, 37), (70, 70)]
+
+
+def maps_of(labels: np.ndarray, **extra) -> Maps:
+    return Maps(*targets(labels), **extra)
+
+
+def test_targets_say_inside_middle_and_outline():
+    labels = discs([(40, 40)], 10)
+    foreground, distance, boundary = targets(labels)
+    np.testing.assert_array_equal(foreground, labels > 0)
+    assert np.unravel_index(distance.argmax(), distance.shape) == (40, 40)
+    assert distance.max() == 1
+    assert (distance[labels == 0] == 0).all()
+    assert boundary[40, 30] == 1
+    assert boundary[40, 40] == 0
+
+
+def test_every_object_reaches_depth_one_whatever_its_size():
+    labels = discs([(20, 20)], 5) + 2 * (discs([(60, 60)], 20) > 0)
+    distance = targets(labels)[1]
+    assert distance[labels == 1].max() == distance[labels == 2].max() == 1
+
+
+def test_where_two_objects_touch_there_is_a_boundary():
+    labels = np.zeros((32, 32), int)
+    labels[8:24, 4:16], labels[8:24, 16:28] = 1, 2
+    _, distance, boundary = targets(labels)
+    assert boundary[16, 15] == boundary[16, 16] == 1
+    assert distance[16, 15] < 0.2
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 50), (7, 3), (64, 65)])
+def test_empty_labels_of_any_shape(shape):
+    maps = maps_of(np.zeros(shape, int))
+    assert instances_from_maps(maps, PLAIN).shape == shape
+    assert not instances_from_maps(maps, PLAIN).any()
+    full = Maps(np.ones(shape, np.float32))
+    assert instances_from_maps(full, PLAIN).max() == 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(
+    st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20, unique=True
+), st.integers(4, 8))
+def test_discs_come_back(cells, radius):
+    labels = discs([(10 + 16 * y, 10 + 16 * x) for y, x in cells], radius, (106, 106))
+    found = instances_from_maps(maps_of(labels), PLAIN)
+    assert f1(found, labels) == 1
+    assert dice(found, labels) == 1
+    assert found.dtype == np.uint32
+
+
+def test_touching_discs_are_split_with_and_without_a_distance_map():
+    labels = discs(TOUCHING)
+    assert f1(instances_from_maps(maps_of(labels), PLAIN), labels) == 1
+    alone = Maps((labels > 0).astype(np.float32))
+    assert f1(instances_from_maps(alone, PLAIN), labels) == 1
+
+
+def test_without_split_touching_discs_are_one():
+    labels = discs(TOUCHING)
+    found = instances_from_maps(
+        maps_of(labels), PostprocessSettings(split=False, min_area=0)
+    )
+    assert found.max() == 2
+
+
+def test_prompts_that_show_a_net_are_not_split():
+    labels = discs(TOUCHING)
+    found = instances_from_maps(maps_of(labels, objects=ObjectLook(5.0, net=True)), PLAIN)
+    assert found.max() == 2
+
+
+def test_split_strength_never_makes_fewer_objects():
+    rng = np.random.default_rng(0)
+    labels = discs(rng.uniform(8, 88, (30, 2)), 9)
+    maps = Maps((labels > 0).astype(np.float32))
+    counts = [
+        instances_from_maps(maps, PostprocessSettings(split_strength=s, min_area=0)).max()
+        for s in (0.0, 0.3, 0.6, 1.0)
+    ]
+    assert counts == sorted(counts)
+    assert counts[0] < counts[-1]
+
+
+def test_semantic_output_is_zero_and_one():
+    labels = discs(TOUCHING)
+    found = instances_from_maps(
+        maps_of(labels),
+        PostprocessSettings(output="semantic", min_area=0, fill_holes=False),
+    )
+    np.testing.assert_array_equal(found, labels > 0)
+
+
+def test_the_smallest_object_follows_the_prompts_unless_it_is_given():
+    labels = discs([(30, 30)], 10) + 2 * (discs([(70, 70)], 2) > 0)
+    maps = maps_of(labels, objects=ObjectLook(20.0))
+    assert instances_from_maps(maps, PostprocessSettings()).max() == 1
+    assert instances_from_maps(maps, PostprocessSettings(min_area=5)).max() == 2
+    assert instances_from_maps(maps, PostprocessSettings(min_area=1000)).max() == 0
+
+
+def test_holes_are_filled_but_not_over_another_object():
+    labels = discs([(30, 30)], 14)
+    labels[28:33, 28:33] = 0
+    ring = discs([(70, 70)], 14) * 2
+    ring[66:75, 66:75] = 0
+    ring[69:72, 69:72] = 3
+    filled = fill_object_holes(labels + ring)
+    assert filled[30, 30] == 1
+    assert filled[70, 70] == 3
+    assert filled[0, 0] == 0
+    np.testing.assert_array_equal(fill_object_holes(filled), filled)
+
+
+def test_holes_stay_where_the_prompts_objects_have_some():
+    ring = discs([(48, 48)], 20)
+    ring[40:57, 40:57] = 0
+    look = look_of([ring[16:80, 16:80]], [1.0])
+    assert (look.holes, look.net) == (True, False)
+    assert not look_of([discs(TOUCHING)[:64, :64]], [1.0]).holes
+    for output in ("instances", "semantic"):
+        settings = PostprocessSettings(output=output, split=False)
+        assert instances_from_maps(maps_of(ring, objects=look), settings)[48, 48] == 0
+        assert instances_from_maps(maps_of(ring), settings)[48, 48] == 1
+
+
+def test_a_net_is_not_filled():
+    net = np.zeros((64, 64), int)
+    net[::16], net[:, ::16] = 1, 1
+    maps = Maps((net > 0).astype(np.float32), objects=look_of([net], [1.0]))
+    np.testing.assert_array_equal(instances_from_maps(maps, PLAIN) > 0, net > 0)
+
+
+def test_the_look_is_in_pixels_of_the_query():
+    labels = discs([(32, 32)], 10, (64, 64))
+    assert look_of([labels], [0.5]).diameter == pytest.approx(40, abs=1)
+
+
+def test_a_hole_at_the_border_stays_open():
+    labels = np.ones((20, 20), int)
+    labels[:5, 8:12] = 0
+    np.testing.assert_array_equal(fill_object_holes(labels), labels)
+
+
+def test_small_objects_go_and_ids_are_renumbered():
+    labels = np.zeros((20, 20), np.int64)
+    labels[:2, :2], labels[5:15, 5:15], labels[18, 18] = 70_000, 12, 5
+    kept = remove_small(labels, 4)
+    assert (kept[0, 0], kept[10, 10], kept[18, 18]) == (2, 1, 0)
+    np.testing.assert_array_equal(remove_small(kept, 4), kept)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_what_the_user_kept_is_never_touched(seed):
+    rng = np.random.default_rng(seed)
+    old = discs(rng.uniform(0, 64, (6, 2)), 7, (64, 64))
+    new = discs(rng.uniform(0, 64, (6, 2)), 7, (64, 64))
+    kept = [int(i) for i in np.unique(old) if i and rng.random() < 0.5]
+    merged = protect(new, old, kept)
+    inside = np.isin(old, kept) & (old > 0)
+    np.testing.assert_array_equal(merged[inside], old[inside])
+    assert not np.isin(merged[~inside], kept).any() or not kept
+    for number in np.unique(merged[~inside & (merged > 0)]):
+        assert len(np.unique(new[merged == number])) == 1, "no two new objects merge"
+
+
+def test_labels_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match="differ in shape"):
+        protect(np.zeros((4, 4), int), np.zeros((5, 5), int), [1])

@@ -1,0 +1,129 @@
+"""Prompts are checked when they are made."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_svpseg.core.geometry import Box
+from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
+
+
+@pytest.fixture
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    labels = np.zeros((100, 120), np.int32)
+    labels[20:40, 20:40], labels[50:60, 30:44] = 9, 70_000
+    return 100.0 * (labels > 0) + 10, labels
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int32", "float64"])
+def test_any_real_dtype_gives_a_float_crop(scene, dtype):
+    image, labels = scene
+    prompt = Prompt.from_image((image > 50).astype(dtype), labels, (5, 8))
+    assert prompt.image.shape == (64, 64, 1)
+    assert prompt.image.dtype == np.float32
+    assert prompt.mask.dtype == np.int32
+    assert set(np.unique(prompt.mask)) == {0, 1, 2}, "ids are renumbered"
+    assert prompt.n_objects == 2
+
+
+@pytest.mark.parametrize("size", [16, 33, 64, 100])
+def test_a_box_of_any_side_becomes_64(scene, size):
+    image, labels = scene
+    prompt = Prompt.from_image(image, labels, Box(0, 15, size)) if size > 20 else (
+        Prompt.from_image(image, labels, Box(25, 25, size))
+    )
+    assert prompt.mask.shape == (64, 64)
+    assert prompt.box.scale == 64 / size
+
+
+def test_a_mask_without_background_keeps_all_objects(scene):
+    image, labels = scene
+    prompt = Prompt.from_image(image, labels + 5, (0, 0))
+    assert prompt.n_objects == 3
+    assert (prompt.mask > 0).all()
+
+
+def test_intensities_are_those_of_the_whole_image(scene):
+    image, labels = scene
+    image[90:] = 5000
+    prompt = Prompt.from_image(image, labels, (5, 8))
+    assert prompt.intensities[0, 1] == 5000
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"box": (60, 0)}, "leaves the image"),
+        ({"box": (-1, 0)}, "leaves the image"),
+        ({"box": (0, 0), "size": 128}, "leaves the image"),
+        ({"labels": np.zeros((100, 120), int)}, "is empty: paint at least one object"),
+        ({"labels": np.ones((10, 12), int)}, "differ in shape"),
+        ({"labels": np.ones((100, 120))}, "whole numbers"),
+        ({"labels": np.full((100, 120), -1)}, "negative ids"),
+        ({"labels": None}, "needs labels"),
+    ],
+)
+def test_what_cannot_be_a_prompt_is_one_clear_line(scene, change, text):
+    image, labels = scene
+    given = {"image": image, "labels": labels, "box": (5, 8)} | change
+    with pytest.raises(PromptError, match=text) as caught:
+        Prompt.from_image(**given)
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_in_the_box_is_refused_and_elsewhere_is_not(scene):
+    image, labels = scene
+    image[95, 5] = np.nan
+    assert Prompt.from_image(image, labels, (5, 8)).n_objects == 2
+    image[30, 30] = np.nan
+    with pytest.raises(PromptError, match="NaN or infinite"):
+        Prompt.from_image(image, labels, (5, 8))
+
+
+def test_an_image_smaller_than_the_box_is_refused():
+    with pytest.raises(PromptError, match="leaves the image"):
+        Prompt.from_image(np.zeros((30, 30)), np.ones((30, 30), int), (0, 0))
+
+
+def test_a_negative_prompt_needs_no_mask(scene):
+    prompt = Prompt.from_image(scene[0], None, (5, 8), negative=True)
+    assert prompt.is_negative
+    assert prompt.n_objects == 0
+
+
+def test_rgb_and_chosen_channels(scene):
+    _, labels = scene
+    colour = np.random.default_rng(0).integers(0, 255, (*labels.shape, 4), dtype=np.uint8)
+    prompt = Prompt.from_image(colour, labels, (5, 8))
+    assert (prompt.n_channels, prompt.rgb) == (3, True)
+    two = Prompt.from_image(colour, labels, (5, 8), channels=(2, 0))
+    assert (two.n_channels, two.rgb, two.channels) == (2, False, (2, 0))
+    first = Prompt.from_image(np.moveaxis(colour, -1, 0), labels, (5, 8), channel_axis=0)
+    np.testing.assert_array_equal(first.image, prompt.image)
+
+
+def test_a_set_keeps_order_and_refuses_mixed_channels(scene):
+    image, labels = scene
+    one = Prompt.from_image(image, labels, (5, 8), name="one")
+    two = Prompt.from_image(image, labels, (0, 0), name="two")
+    prompts = PromptSet([one]).added(two)
+    assert [p.name for p in prompts] == ["one", "two"]
+    assert (len(prompts), prompts[1].name) == (2, "two")
+    colour = Prompt.from_image(np.dstack([image] * 3), labels, (5, 8), name="colour")
+    with pytest.raises(PromptError, match="'colour' has 3 channels, 'one' has 1"):
+        PromptSet([one, colour])
+
+
+def test_usable_drops_what_is_switched_off(scene):
+    from dataclasses import replace
+
+    image, labels = scene
+    one = Prompt.from_image(image, labels, (5, 8))
+    off = replace(one, enabled=False)
+    negative = Prompt.from_image(image, None, (5, 8), negative=True)
+    assert len(PromptSet([one, off]).usable()) == 1
+    with pytest.raises(PromptError, match="No prompt"):
+        PromptSet([off]).usable()
+    with pytest.raises(PromptError, match="All prompts are negative"):
+        PromptSet([negative, off]).usable()

@@ -1,0 +1,191 @@
+"""What is written is read again; what is damaged is named."""
+
+from __future__ import annotations
+
+import errno
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_svpseg.core.image import ImageError
+from napari_svpseg.core.result import Recipe
+from napari_svpseg.io.atomic import WriteError, atomic_folder, atomic_path
+from napari_svpseg.io.images import labels_dtype, read_image, read_recipe, write_labels
+
+RNG = np.random.default_rng(0)
+
+
+@pytest.mark.parametrize(("axes", "shape"), [
+    ("YX", (20, 31)), ("ZYX", (3, 20, 31)), ("TYX", (2, 9, 9)), ("TZYX", (2, 3, 8, 9)),
+])
+@pytest.mark.parametrize("largest", [1, 255, 256, 65_535, 65_536, 4_000_000_000])
+def test_labels_come_back(tmp_path, axes, shape, largest):
+    labels = RNG.integers(0, largest, shape, endpoint=True, dtype=np.uint32)
+    labels.flat[0] = largest
+    path = write_labels(tmp_path / "a_labels.ome.tif", labels, axes=axes)
+    back = read_image(path)
+    np.testing.assert_array_equal(back.array, labels)
+    assert back.axes.order == axes
+    assert back.array.dtype == labels_dtype(largest)
+    assert [p.name for p in tmp_path.iterdir()] == ["a_labels.ome.tif"]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.floats(1e-3, 1e3), st.floats(1e-3, 1e3))
+def test_pixel_sizes_come_back(tmp_path_factory, y, x):
+    path = tmp_path_factory.mktemp("size") / "a.ome.tif"
+    write_labels(path, np.ones((4, 5), np.uint8), pixel_size=(y, x), unit="um")
+    back = read_image(path)
+    assert back.unit == "um"
+    assert back.pixel_size == pytest.approx((y, x), rel=1e-5)
+
+
+def test_the_recipe_comes_back(tmp_path):
+    recipe = Recipe("svp", "abc", notes=("kleinere Kacheln für µm <&>",), scale=0.5)
+    path = write_labels(tmp_path / "a.ome.tif", np.ones((4, 5), int), recipe=recipe)
+    assert read_recipe(path) == recipe
+    plain = write_labels(tmp_path / "b.ome.tif", np.ones((4, 5), int))
+    assert read_recipe(plain) is None
+
+
+@pytest.mark.parametrize(("labels", "text"), [
+    (np.full((4, 4), -1), "negative ids"),
+    (np.ones((4, 4)), "whole numbers"),
+    (np.full((4, 4), 2**32), "above 4294967295"),
+    (np.ones((4, 4, 4), int), "axes YX name 2 dimensions"),
+])
+def test_labels_that_cannot_be_written_leave_nothing(tmp_path, labels, text):
+    with pytest.raises(ValueError, match=text):
+        write_labels(tmp_path / "a.ome.tif", labels)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_full_disk_is_told_and_the_old_file_survives(tmp_path, monkeypatch):
+    path = write_labels(tmp_path / "a.ome.tif", np.ones((4, 4), int))
+    before = path.read_bytes()
+
+    def full(file, *args, **kwargs):
+        with open(file, "wb") as f:
+            f.write(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(tifffile, "imwrite", full)
+    with pytest.raises(WriteError, match=r"a\.ome\.tif: cannot be written.*disk is full"):
+        write_labels(path, np.zeros((4, 4), int))
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.ome.tif"]
+
+
+def test_a_missing_folder_is_told(tmp_path):
+    with pytest.raises(WriteError, match="folder does not exist"):
+        write_labels(tmp_path / "no" / "a.ome.tif", np.ones((4, 4), int))
+
+
+def test_work_that_is_stopped_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), atomic_folder(tmp_path / "b") as temporary:
+        (temporary / "file").write_text("half")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    target = tmp_path / "model"
+    for text in ("old", "new"):
+        with atomic_folder(target) as temporary:
+            (temporary / text).write_text(text)
+    assert [p.name for p in target.iterdir()] == ["new"]
+    assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32"])
+def test_plain_tiff_of_one_plane_needs_no_axes(tmp_path, dtype):
+    image = RNG.integers(0, 200, (12, 17)).astype(dtype)
+    tifffile.imwrite(tmp_path / "a.tif", image)
+    back = read_image(tmp_path / "a.tif")
+    np.testing.assert_array_equal(back.array, image)
+    assert (back.axes.order, back.rgb, back.unit) == ("YX", False, "pixel")
+
+
+def test_plain_stacks_must_be_declared(tmp_path):
+    stack = RNG.integers(0, 200, (5, 12, 17), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", stack, photometric="minisblack")
+    with pytest.raises(ImageError, match=r"a\.tif: .*say what they are"):
+        read_image(tmp_path / "a.tif")
+    assert read_image(tmp_path / "a.tif", axes="TYX").axes.order == "TYX"
+    with pytest.raises(ImageError, match=r"a\.tif: axes YX name 2"):
+        read_image(tmp_path / "a.tif", axes="YX")
+
+
+def test_imagej_stacks_say_what_they_are(tmp_path):
+    stack = RNG.integers(0, 200, (5, 12, 17), dtype=np.uint16)
+    tifffile.imwrite(
+        tmp_path / "a.tif", stack, imagej=True, resolution=(2.0, 4.0),
+        metadata={"axes": "ZYX", "unit": "um"},
+    )
+    back = read_image(tmp_path / "a.tif")
+    assert back.axes.order == "ZYX"
+    assert back.pixel_size == pytest.approx((0.25, 0.5))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_colour(tmp_path, suffix):
+    from skimage.io import imsave
+
+    image = np.full((16, 24, 3), 120, np.uint8)
+    image[:8, :, 0] = 250
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".tif":
+        tifffile.imwrite(path, image, photometric="rgb")
+    else:
+        imsave(path, image, check_contrast=False)
+    back = read_image(path)
+    assert (back.axes.order, back.rgb, back.array.shape) == ("YXC", True, (16, 24, 3))
+
+
+def test_numpy_files(tmp_path):
+    np.save(tmp_path / "a.npy", np.ones((4, 5)))
+    assert read_image(tmp_path / "a.npy").axes.order == "YX"
+    np.save(tmp_path / "b.npy", np.array([{"a": 1}], object), allow_pickle=True)
+    with pytest.raises(ImageError, match=r"b\.npy: cannot be read"):
+        read_image(tmp_path / "b.npy")
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.png", "a.jpg", "a.npy"])
+@pytest.mark.parametrize("content", [b"", b"nonsense" * 40])
+def test_damaged_files_are_one_line_with_their_name(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ImageError, match=f"{name}: cannot be read") as caught:
+        read_image(tmp_path / name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_truncated_tiff_is_named(tmp_path):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, RNG.integers(0, 255, (200, 200), dtype=np.uint8),
+                     compression="zlib")
+    path.write_bytes(path.read_bytes()[:-15_000])
+    with pytest.raises(ImageError, match=r"a\.tif: cannot be read"):
+        read_image(path)
+
+
+def test_missing_and_unknown_files_are_named(tmp_path):
+    with pytest.raises(ImageError, match="no such file"):
+        read_image(tmp_path / "none.tif")
+    (tmp_path / "a.czi").write_bytes(b"x")
+    with pytest.raises(ImageError, match=r"\.czi are not read: convert it to TIFF"):
+        read_image(tmp_path / "a.czi")
+
+
+def test_the_recipe_in_the_file_is_plain_json(tmp_path):
+    path = write_labels(tmp_path / "a.ome.tif", np.ones((4, 5), int), recipe=Recipe("m"))
+    with tifffile.TiffFile(path) as tiff:
+        text = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Description"]
+    values = json.loads(text) if isinstance(text, str) else text
+    assert values["model"] == "m"

@@ -7,7 +7,6 @@ also run as jobs in an engine process or on a cluster.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -28,7 +27,7 @@ from .core.image import (
 )
 from .core.instances import instances_from_maps
 from .core.progress import Progress, ignore_progress
-from .core.prompt import Prompt, PromptSet
+from .core.prompt import Prompt, PromptSet, prompt_print
 from .core.result import Maps, Recipe, Result, versions
 from .core.settings import PostprocessSettings, SegmentSettings, Settings
 
@@ -643,13 +642,12 @@ def _model_reference(card: ModelCard) -> str:
 
 
 def _prompt_record(prompt: Prompt) -> dict[str, Any]:
-    digest = hashlib.sha256(prompt.image.tobytes() + prompt.mask.tobytes())
     return {
         "name": prompt.name,
         "source": prompt.source,
         "box": asdict(prompt.box),
         "negative": prompt.is_negative,
-        "sha256": digest.hexdigest(),
+        "sha256": prompt_print(prompt),
     }
 
 

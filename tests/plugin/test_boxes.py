@@ -433,3 +433,32 @@ def test_channels_are_cut_whole(viewer, open_dock, order, shape, rgb):
         "ZYXC": lambda: data[1, 3:35, 5:37],
     }
     np.testing.assert_array_equal(item.crop, expected[order]())
+
+
+def test_a_mask_that_does_not_reach_the_box_is_told(viewer, open_dock, discs):
+    dock = open_dock()
+    item = dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(14, 14, 32))
+    far = viewer.add_labels(np.ones((20, 20), int), name="far", translate=(500, 500))
+    dock.book.update(item.id, mask_layer=far)
+    assert "does not reach this box" in item.problem
+
+
+def test_a_new_box_takes_the_mask_that_shows_something(viewer, open_dock, discs):
+    image = viewer.layers["discs"].data
+    dock = open_dock()
+    first = dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(14, 14, 32))
+    dock.book.default_mask = first.mask_layer
+    other = viewer.add_image(image, name="other", translate=(0, 200))
+    own = viewer.add_labels(
+        viewer.layers["truth"].data, name="own", translate=(0, 200)
+    )
+    item = dock.book.place(dock.source_of(other), (), Box(14, 14, 32))
+    assert item.mask_layer == own and item.is_ready
+
+
+def test_the_boxes_of_a_closed_image_go_with_it(viewer, open_dock, discs):
+    dock = open_dock()
+    item = dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(14, 14, 32))
+    dock.book.remove(item.id)
+    viewer.layers.remove("discs")
+    assert "SVPSeg prompts" not in viewer.layers

@@ -735,3 +735,114 @@ def test_closing_the_dock_ends_the_engine(dock, runner, qtbot, finish):
     engine.release()
     assert runner.closed == 1
     engine.acquire()
+
+
+# ---------------------------------------------------------------- as a new user meets it
+
+
+def test_a_result_is_never_hidden_under_its_image(viewer, dock, finish):
+    later = viewer.add_image(np.flipud(viewer.layers["discs"].data), name="later")
+    dock.run.click()
+    finish(dock)
+    names = [la.name for la in viewer.layers]
+    assert names.index("later [svpseg]") > names.index(later.name)
+    assert names.index("discs [svpseg]") > names.index("discs")
+
+
+def test_time_and_trust_are_those_of_the_whole_run(viewer, dock, finish):
+    viewer.add_image(np.flipud(viewer.layers["discs"].data), name="second")
+    dock.run.click()
+    finish(dock)
+    assert "8 objects in 2 images, 0.2 s, trust 0.90." in dock.message.text()
+    dock.preview.click()
+    finish(dock)
+    assert "4 objects in this view, 0.1 s, trust 0.90." in dock.message.text()
+
+
+def test_low_trust_says_what_helps(dock, finish, monkeypatch):
+    from napari_svpseg.plugin import segment
+
+    monkeypatch.setattr(segment, "LOW_TRUST", 0.95)
+    dock.run.click()
+    finish(dock)
+    assert "which is low" in dock.message.text()
+    assert "second box" in dock.message.text()
+
+
+def test_closing_an_image_ends_its_part_of_a_run(viewer, dock, runner, finish, qtbot):
+    runner.slow = 30
+    viewer.add_image(np.flipud(viewer.layers["discs"].data), name="second")
+    viewer.add_image(np.fliplr(viewer.layers["discs"].data), name="third")
+    dock.run.click()
+    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
+    runner.slow = 0
+    viewer.layers.remove("third")
+    start = time.monotonic()
+    viewer.layers.remove("discs")
+    finish(dock)
+    assert time.monotonic() - start < 2
+    assert len(runner.segment_calls()) == 2
+    assert named(viewer, "second [svpseg]") and not named(viewer, "discs [svpseg]")
+
+
+def test_a_closed_image_is_told(dock, runner, finish, qtbot):
+    runner.slow = 30
+    dock.run.click()
+    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
+    dock.viewer.layers.remove("discs")
+    finish(dock)
+    assert "'discs' was closed" in dock.message.text()
+
+
+def test_undo_of_options_brings_their_controls_back(dock, finish, qtbot):
+    dock.run.click()
+    finish(dock)
+    layer = dock.viewer.layers["discs [svpseg]"]
+    dock.options.set_values({"threshold": 0.9, "min_area": 5000})
+    qtbot.waitUntil(lambda: layer.data.max() == 0)
+    assert "smallest object" in dock.message.text()
+    dock.undo.click()
+    assert layer.data.max() == 4
+    assert dock.options.values()["threshold"] == pytest.approx(0.5)
+
+
+def test_copy_names_a_prompt_file_only_while_it_fits(dock, finish, tmp_path):
+    path = tmp_path / "cells.svprompt"
+    dock.save_prompt_set(str(path))
+    dock.run.click()
+    finish(dock)
+    mark = mark_of(dock.viewer.layers["discs [svpseg]"])
+    mark["recipe"]["prompts"] = tuple({"sha256": p} for p in dock._prompts_now())
+    dock.copy_command.click()
+    assert str(path) in QGuiApplication.clipboard().text()
+    assert "query.tif" in dock.message.text()  # the image is no file
+    mark["recipe"]["prompts"] += ({"sha256": "of a box drawn after saving"},)
+    dock.copy_command.click()
+    assert str(path) not in QGuiApplication.clipboard().text()
+    assert "prompts have changed" in dock.message.text()
+
+
+def test_the_recipe_of_one_plane_says_which(viewer, open_dock, finish, discs):
+    from napari_svpseg.plugin.results import recipe_of
+
+    image = viewer.layers["discs"].data
+    viewer.layers.remove("discs")
+    stack = viewer.add_image(np.stack([image, image, image]), name="stack")
+    dock = open_dock()
+    dock.axes.setCurrentText("ZYX")
+    dock.axes.lineEdit().editingFinished.emit()
+    viewer.dims.set_current_step(0, 2)
+    dock.book.place(dock.source_of(stack), (2,), Box(14, 14, 32))
+    dock.run.click()
+    finish(dock)
+    recipe = recipe_of(viewer.layers["stack [svpseg]"])
+    assert recipe.plane == (2,) and recipe.stack_axes == "ZYX"
+    assert ".array[2]" in recipe.to_python()
+    assert "--axes ZYX" in recipe.to_command()
+
+
+def test_expected_errors_leave_no_traceback_on_the_screen():
+    from napari_svpseg.plugin.worker import is_told
+
+    assert is_told("Traceback\n  ...\nnapari_svpseg.core.image.ImageError: say so")
+    assert not is_told("Traceback\n  ...\nKeyError: 'a bug'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -268,6 +269,11 @@ class PromptSet:
                 "All prompts are negative: add one that shows what to find."
             )
         return enabled
+
+
+def prompt_print(prompt: Prompt) -> str:
+    """Return the hash of what a prompt shows: its image and its mask."""
+    return hashlib.sha256(prompt.image.tobytes() + prompt.mask.tobytes()).hexdigest()
 
 
 def renamed(prompt: Prompt, name: str) -> Prompt:

@@ -87,6 +87,10 @@ class Recipe:
     versions : dict
     prompts_file, query_file : str
         Where they were read from, if they were files.
+    plane : tuple of int
+        Where one plane of a stack was segmented: its index along T and Z.
+    stack_axes : str
+        Axes of that stack.
     """
 
     model: str
@@ -103,6 +107,8 @@ class Recipe:
     versions: dict[str, str] = field(default_factory=dict)
     prompts_file: str = ""
     query_file: str = ""
+    plane: tuple[int, ...] = ()
+    stack_axes: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
@@ -119,6 +125,7 @@ class Recipe:
         values["prompts"] = tuple(values.get("prompts", ()))
         values["notes"] = tuple(values.get("notes", ()))
         values["intensities"] = tuple(tuple(v) for v in values.get("intensities", ()))
+        values["plane"] = tuple(values.get("plane", ()))
         if values.get("channels") is not None:
             values["channels"] = tuple(values["channels"])
         return cls(**values)
@@ -132,24 +139,38 @@ class Recipe:
         axes = f", axes={self.axes!r}" if self.axes != "YX" else ""
         channels = "" if self.channels is None else f", channels={self.channels!r}"
         prompts, query = self.prompts_file or "cells.svprompt", self.query_file
+        part = self._plane_index()
+        if part:  # percentiles are those of the whole stack
+            extra += f", intensities={[list(pair) for pair in self.intensities]!r}"
         return (
             "import napari_svpseg as svpseg\n"
             "from napari_svpseg.io.images import read_image\n\n"
             f"prompts = svpseg.load_prompts({prompts!r})\n"
-            f"query = read_image({query or 'query.tif'!r}).array\n"
+            f"query = read_image({query or 'query.tif'!r}).array{part}\n"
             f"result = svpseg.segment(query, prompts, model={self.model!r}"
             f"{axes}{channels}{extra})\n"
         )
 
+    def _plane_index(self) -> str:
+        """Return what takes the plane out of the stack, such as ``[3]``."""
+        if not self.plane:
+            return ""
+        positions = iter(self.plane)
+        words = [":" if a in "CYX" else str(next(positions)) for a in self.stack_axes]
+        while words[-1] == ":":
+            words.pop()
+        return f"[{', '.join(words)}]"
+
     def to_command(self) -> str:
-        """Return the command line that repeats the run."""
+        """Return the command line that repeats the run, on all planes of a stack."""
         words = [
             "svpseg", "segment", self.query_file or "query.tif",
             "--prompts", self.prompts_file or "cells.svprompt",
             "-o", "out", "--model", self.model,
         ]
-        if self.axes not in ("YX", "YXC"):
-            words += ["--axes", self.axes]
+        axes = self.stack_axes or self.axes
+        if axes not in ("YX", "YXC"):
+            words += ["--axes", axes]
         if self.channels is not None:
             words += ["--channels", ",".join(map(str, self.channels))]
         changed = _changed(SegmentSettings(), self.segment) | _changed(

@@ -17,6 +17,7 @@ from .controls import sentence
 from .items import (
     COLORS,
     EMPTY_MASK,
+    FAR_MASK,
     NO_MASK,
     Intensities,
     PromptItem,
@@ -31,6 +32,7 @@ from .layers import (
     is_mask,
     is_picture,
     mark_of,
+    reaches,
     sample_labels,
 )
 
@@ -513,13 +515,12 @@ class PromptBook(QObject):
             source=source,
             plane=plane,
             box=box,
-            mask_layer=self._mask_for(source),
         )
         self.items.append(item)
+        self._choose_mask(item)
         self._watch(item.mask_layer)
         self._watch(source.layer)
         self.intensities.request(source)
-        self._cut(item)
         self.selected.emit(item.id)
         if item.problem:
             self.message.emit(item.problem, False)
@@ -527,18 +528,21 @@ class PromptBook(QObject):
             self.message.emit("Press Preview to try it on what you see.", False)
         return item
 
-    def _mask_for(self, source: ImageSource) -> Labels | None:
-        """Return the Labels layer that a new box most probably means."""
+    def _choose_mask(self, item: PromptItem) -> None:
+        """Take the mask from the Labels layer that a new box most probably means."""
+        assert item.source is not None
+        likely: list[Labels | None] = [
+            la
+            for la in reversed(self.viewer.layers)
+            if is_mask(la) and fits_on(la, item.source)
+        ]
         if self.default_mask in self.viewer.layers:
-            return self.default_mask
-        return next(
-            (
-                la
-                for la in reversed(self.viewer.layers)
-                if is_mask(la) and fits_on(la, source)
-            ),
-            None,
-        )
+            likely.insert(0, self.default_mask)
+        for layer in (*likely, likely[0] if likely else None):
+            item.mask_layer = layer
+            self._cut(item)
+            if item.is_ready:
+                return
 
     def _drop_vanished(self, layer: Shapes, ids: list[str]) -> None:
         image = self._layers[layer.unique_id][1]
@@ -638,11 +642,11 @@ class PromptBook(QObject):
                     item.problem = NO_MASK
                     item.mask = None
         self.items = [i for i in self.items if i.source or i.loaded]
+        for boxes, image in list(self._layers.values()):
+            if image == layer and boxes in self.viewer.layers:
+                self._layers.pop(boxes.unique_id)
+                self.viewer.layers.remove(boxes)
         if touched:
-            for boxes, image in list(self._layers.values()):
-                if image == layer and boxes in self.viewer.layers:
-                    self._layers.pop(boxes.unique_id)
-                    self.viewer.layers.remove(boxes)
             self.changed.emit()
         self.intensities.forget(layer)
 
@@ -745,7 +749,8 @@ class PromptBook(QObject):
             return
         item.mask = as_objects(mask).astype(np.int32)
         if not mask.any() and not item.problem:
-            item.problem = EMPTY_MASK
+            is_here = reaches(item.mask_layer, to_world, box.size)
+            item.problem = EMPTY_MASK if is_here else FAR_MASK
 
     def _quiet(self) -> _Quiet:
         return _Quiet(self)

@@ -23,6 +23,7 @@ NEGATIVE_COLOR = "#ff5a4d"
 OFF_COLOR = "#8c8c8c"
 
 NO_MASK = "No mask yet: choose Labels in the Mask row, or press Paint."
+FAR_MASK = "The mask layer does not reach this box: choose another, or press Paint."
 EMPTY_MASK = "The mask is empty here: paint at least one object."
 
 

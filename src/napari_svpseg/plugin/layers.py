@@ -364,6 +364,25 @@ def sample_labels(
     -------
     (size, size) int array
     """
+    index, inside = _pixels_of(layer, to_world, size)
+    data = layer.data[0] if layer.multiscale else layer.data
+    ids = np.zeros(len(index), np.int64)
+    if inside.any():
+        low, high = index[inside].min(axis=0), index[inside].max(axis=0) + 1
+        part = np.asarray(data[tuple(map(slice, low, high))])
+        ids[inside] = part[tuple((index[inside] - low).T)]
+    return ids.reshape(size, size)
+
+
+def reaches(layer: Labels, to_world: Callable[[np.ndarray], Any], size: int) -> bool:
+    """Tell whether a Labels layer covers any of a box, as for `sample_labels`."""
+    return bool(_pixels_of(layer, to_world, size)[1].any())
+
+
+def _pixels_of(
+    layer: Labels, to_world: Callable[[np.ndarray], Any], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a layer's index for each pixel of a box, and whether it is inside."""
 
     def at(y: float, x: float) -> np.ndarray:
         point = tuple(to_world(np.array([y, x], float)))
@@ -374,14 +393,8 @@ def sample_labels(
     step = np.stack([at(1, 0) - origin, at(0, 1) - origin])  # the map is affine
     grid = np.indices((size, size)).reshape(2, -1).T
     index = np.rint(origin + grid @ step).astype(np.int64)
-    data = layer.data[0] if layer.multiscale else layer.data
-    inside = ((index >= 0) & (index < np.array(data.shape))).all(axis=1)
-    ids = np.zeros(len(index), np.int64)
-    if inside.any():
-        low, high = index[inside].min(axis=0), index[inside].max(axis=0) + 1
-        part = np.asarray(data[tuple(map(slice, low, high))])
-        ids[inside] = part[tuple((index[inside] - low).T)]
-    return ids.reshape(size, size)
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    return index, ((index >= 0) & (index < np.array(shape))).all(axis=1)
 
 
 def fingerprints(

@@ -11,7 +11,14 @@ import numpy as np
 
 from ..core.geometry import Tile
 from ..core.result import Maps, Recipe, Result
-from .layers import MARK, ImageSource, fingerprints, is_untouched, mark_of
+from .layers import (
+    MARK,
+    ImageSource,
+    fingerprints,
+    is_picture,
+    is_untouched,
+    mark_of,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -425,14 +432,15 @@ class Kept:
 
 
 def add_behind_boxes(viewer: ViewerModel, add: Callable[[], Any]) -> Any:
-    """Add a layer below the boxes, and leave the selection as it was."""
+    """Add a layer below the boxes but above all images; the selection stays."""
     active = viewer.layers.selection.active
     layer = add()
-    first = next(
-        (i for i, la in enumerate(viewer.layers) if mark_of(la, "boxes")), None
-    )
-    if first is not None and first < len(viewer.layers) - 1:
-        viewer.layers.move(len(viewer.layers) - 1, first)
+    others = list(viewer.layers)[:-1]
+    boxes = [i for i, la in enumerate(others) if mark_of(la, "boxes")]
+    images = [i for i, la in enumerate(others) if is_picture(la)]
+    place = max(min(boxes, default=len(others)), max(images, default=-1) + 1)
+    if place < len(others):
+        viewer.layers.move(len(others), place)
     if active is not None:
         viewer.layers.selection.active = active
     return layer

@@ -27,7 +27,7 @@ from qtpy.QtWidgets import (
 from ..core.card import ModelCard
 from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box, Tile
 from ..core.image import ImageError
-from ..core.prompt import PromptError, PromptSet
+from ..core.prompt import PromptError, PromptSet, prompt_print
 from ..core.result import Recipe, Result
 from ..core.settings import SegmentSettings
 from .boxes import PromptBook
@@ -62,6 +62,8 @@ DESCRIBE = "napari_svpseg.engine.device:describe"
 BEGIN = "Draw a box on a few labelled cells to begin."
 OPEN_IMAGE = "Open an image to begin (or File > Open Sample > SVPSeg)."
 DEVICES = ("auto", "cpu", "cuda", "mps")
+LOW_TRUST = 0.4
+"""Below this a result needs another look."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,6 +104,10 @@ class SegmentWidget(QWidget):
         self._step: Step
         self._n_steps = 0
         self._n_objects = 0
+        self._seconds = 0.0
+        self._trusts: list[float] = []
+        self._is_closed = False
+        self._saved_prompts: list[str] = []
         self._prompts: PromptSet | None = None
         self._job: EngineJob | None = None
         self._option_job: EngineJob | None = None
@@ -304,6 +310,9 @@ class SegmentWidget(QWidget):
         self._progress_row.hide()
         self.message = note()
         self.message.setMinimumHeight(36)
+        self.message.setToolTip(
+            "Trust: how well the result finds the prompts again; 1 is best."
+        )
         self.message.setAlignment(Qt.AlignmentFlag.AlignTop)
         column.addWidget(self.planes_row)
         column.addWidget(
@@ -350,6 +359,7 @@ class SegmentWidget(QWidget):
     def _on_images(self) -> None:
         """Follow the list of images and its marks."""
         self._show_masks()
+        self._skip_closed()
         if not self.message.text() or self.message.text() in (BEGIN, OPEN_IMAGE):
             self.say(OPEN_IMAGE if self.current_image() is None else BEGIN)
 
@@ -474,7 +484,7 @@ class SegmentWidget(QWidget):
         except (ValueError, OSError) as error:
             self.say(sentence(error), True)
             return
-        self.prompts_file = path
+        self._remember_file(path, prompts)
         self.say(f"Saved {count(len(prompts), 'prompt')} in {Path(path).name}.")
 
     def load_prompt_set(self, path: str = "") -> None:
@@ -493,8 +503,13 @@ class SegmentWidget(QWidget):
             self.say(sentence(error), True)
             return
         self.book.add_loaded(prompts)
-        self.prompts_file = path
+        self._remember_file(path, prompts)
         self.say(f"Added {count(len(prompts), 'prompt')} of {Path(path).name}.")
+
+    def _remember_file(self, path: str, prompts: PromptSet) -> None:
+        """Remember which prompts a file holds, for the recipes that are copied."""
+        self.prompts_file = path
+        self._saved_prompts = [prompt_print(p) for p in prompts if p.enabled]
 
     # ------------------------------------------------------------ running
 
@@ -551,6 +566,7 @@ class SegmentWidget(QWidget):
             return
         self._steps, self._n_steps = list(steps), len(steps)
         self._n_objects, self._remark, self._is_preview = 0, "", preview
+        self._seconds, self._trusts = 0.0, []
         if not preview:
             self.journal.begin()
         self._next()
@@ -565,6 +581,7 @@ class SegmentWidget(QWidget):
         job = self.engine.submit_prepared(SEGMENT, self._call(step))
         self._job = job
         self._step = step
+        self._is_closed = False
         job.progressed.connect(self._on_progress)
         job.partial.connect(self._on_partial)
         job.returned.connect(self._on_result)
@@ -619,13 +636,17 @@ class SegmentWidget(QWidget):
     def _on_result(self, result: Result) -> None:
         step = self._step
         if step.source.layer not in self.viewer.layers:
-            return  # the image was closed meanwhile
+            self.say(closed(step))
+            return
         if result.labels.shape != expected_shape(step):
             self.say(
                 f"'{step.source.name}' changed while it was segmented: run again.", True
             )
             return
         self._n_objects += result.n_objects
+        self._seconds += result.seconds
+        self._trusts.append(result.trust)
+        result = replace(result, recipe=recipe_with_plane(result.recipe, step))
         if step.tile is not None:
             layer = self.results.show_preview(
                 step.source, step.plane or (), step.tile, result
@@ -655,13 +676,20 @@ class SegmentWidget(QWidget):
         text = count(self._n_objects, "object")
         if self._n_steps > 1:
             text += f" in {count(self._n_steps - len(self._steps), 'image')}"
-        text += f", {result.seconds:.1f} s"
-        if np.isfinite(result.trust):
-            text += f", trust {result.trust:.2f}"
+        text += f"{' in this view' if self._is_preview else ''}, {self._seconds:.1f} s"
+        trusts = [t for t in self._trusts if np.isfinite(t)]
+        trust = float(np.mean(trusts)) if trusts else np.nan
+        if trusts:
+            text += f", trust {trust:.2f}"
         if self._n_objects == 0:
             text += ". Lower the threshold, or draw a box on a clearer cell."
+        elif trust < LOW_TRUST:
+            text += (
+                ", which is low. Mask every object in the box to its edge, or draw "
+                "a second box."
+            )
         elif self._is_preview:
-            text += " in this view. Press Run for the whole image."
+            text += ". Press Run for the whole image."
         else:
             text += ". Adjust it under Result options, or save it."
         notes = [n for n in result.recipe.notes if "no usable GPU" not in n]
@@ -673,7 +701,18 @@ class SegmentWidget(QWidget):
         self._steps = []
         self.say(f"'{self._step.source.name}': {text}", True)
 
+    def _skip_closed(self) -> None:
+        """Do not segment images that have been closed since the run began."""
+        layers = self.viewer.layers
+        self._steps = [s for s in self._steps if s.source.layer in layers]
+        if self._job is not None and self._step.source.layer not in layers:
+            self._is_closed = True
+            self._job.cancel()
+
     def _on_cancelled(self) -> None:
+        if self._is_closed:
+            self.say(closed(self._step))
+            return
         self._steps = []
         self.say("Stopped. What was finished is kept.")
 
@@ -725,13 +764,22 @@ class SegmentWidget(QWidget):
         if kept.layer not in self.viewer.layers:
             return
         n = self.results.show_again(kept, labels, values)
-        self.say(f"{count(n, 'object')} with these options.")
+        hint = "" if n else " Lower the threshold or the smallest object."
+        self.say(f"{count(n, 'object')} with these options.{hint}")
 
     # ------------------------------------------------------------ undo, save
 
     def undo_last(self) -> None:
         """Take our last change of the viewer back."""
+        edits = self.journal.edits
+        are_options = bool(edits) and edits[-1].text == "Options"
         self.say(self.journal.undo())
+        recipe = recipe_of(self._last_result) if are_options else None
+        if recipe is not None:  # the controls say what is shown
+            self._options_timer.stop()
+            self.options.blockSignals(True)
+            self.options.set_values(recipe.postprocess)
+            self.options.blockSignals(False)
         self._show_state()
 
     def _result_layer(self) -> Labels | None:
@@ -775,14 +823,30 @@ class SegmentWidget(QWidget):
         if recipe is None:
             self.say("There is no result to copy yet: press Run.", True)
             return
+        used = [p.get("sha256") for p in recipe.prompts]
+        is_saved = bool(self.prompts_file) and used == self._saved_prompts
         recipe = replace(
-            recipe, prompts_file=self.prompts_file, query_file=self._file_of(layer)
+            recipe,
+            prompts_file=self.prompts_file if is_saved else "",
+            query_file=self._file_of(layer),
         )
         QGuiApplication.clipboard().setText(form(recipe))
-        hint = (
-            "" if self.prompts_file else " Save the prompt set as cells.svprompt too."
-        )
-        self.say("Copied: paste it where you want to repeat this result." + hint)
+        text = "Copied: paste it where you want to repeat this result."
+        if not is_saved and used == self._prompts_now():
+            text += " Save the prompt set as cells.svprompt too."
+        elif not is_saved:
+            text += " The prompts have changed since: Run and save the set first."
+        if not recipe.query_file:
+            text += " Put your image's file in place of query.tif."
+        if recipe.plane and form is Recipe.to_command:
+            text += " The command segments all planes."
+        self.say(text)
+
+    def _prompts_now(self) -> list[str]:
+        try:
+            return [prompt_print(p) for p in self.book.prompts()]
+        except PromptError:
+            return []
 
     def _file_of(self, layer: Labels) -> str:
         """Return the file that a result's image was opened from, if it was."""
@@ -823,6 +887,18 @@ def is_alive(widget: QWidget) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def closed(step: Step) -> str:
+    """Return what is said of an image that was closed while it was segmented."""
+    return f"'{step.source.name}' was closed, so there is no result for it."
+
+
+def recipe_with_plane(recipe: Recipe, step: Step) -> Recipe:
+    """Return a recipe that says which plane of a stack was segmented."""
+    if step.plane is None or step.source.n_planes == 1:
+        return recipe
+    return replace(recipe, plane=step.plane, stack_axes=step.source.axes.order)
 
 
 def expected_shape(step: Step) -> tuple[int, ...]:

@@ -88,10 +88,19 @@ class EngineJob(QObject):
             message = event if isinstance(event, str) else event.message
             trace = getattr(event, "traceback", "")
             if trace:
-                logger.error("%s failed\n%s", self.target, trace)
+                level = logging.DEBUG if is_told(trace) else logging.ERROR
+                logger.log(level, "%s failed\n%s", self.target, trace)
             self.failed.emit(message)
         self._job = None
         self.finished.emit()
+
+
+def is_told(trace: str) -> bool:
+    """Tell whether an error is one whose message alone says what to do."""
+    return any(
+        line.startswith(("napari_svpseg.", "ValueError: "))
+        for line in trace.splitlines()
+    )
 
 
 class Engine(QObject):

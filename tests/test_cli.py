@@ -113,6 +113,10 @@ def test_one_bad_file_is_named_and_the_rest_is_done(here, tmp_path, capsys) -> N
          "1 images, 0 labels and 0 boxes"),
         (("segment", "images", "-o", "out", *PROMPT[:4], "--box", "8", "x"),
          "two whole numbers"),
+        (("segment", "images", *PROMPT[:4], "--box", "8", "-o", "out"),
+         "two whole numbers, --box Y X, got '8'"),
+        (("segment", "images", "-o", "out", *PROMPT, "--device", "gpu"),
+         "device must be auto"),
         (("segment", "images", "-o", "out", *PROMPT, "--threshold", "2"),
          "threshold must be 0.05 to 0.95, got 2.0"),
         (("segment", "images", "-o", "out", *PROMPT, "--output", "boxes"),
@@ -142,7 +146,7 @@ def test_wrong_usage_is_one_line_and_status_2(here, capsys, words, text) -> None
     [
         (("segment", "images", "-o", "out", "--prompts", "p.svprompt"), "p.svprompt"),
         (("segment", "images", "-o", "out", *PROMPT[:4], "--box", "90", "8"),
-         "leaves the image"),
+         "images/0.tif with labels/0.tif: The box at y=90, x=8"),
         (("models", "show", "nobody"), "no model 'nobody'"),
         (("models", "import", "images/0.tif"), "not a model file"),
         (("train", "gone.toml"), "gone.toml"),
@@ -228,6 +232,21 @@ def test_a_prompt_from_a_stack_asks_for_one_plane(here, tmp_path) -> None:
                      metadata={"axes": "ZYX"})
     with pytest.raises((PromptError, ValueError), match="one plane"):
         api.prompt_from_files(path, here / "labels" / "0.tif", (0, 0))
+
+
+def test_chosen_channels_are_those_of_the_prompt_too(here, tmp_path) -> None:
+    image, labels = discs(0)
+    other = np.zeros_like(image)
+    tifffile.imwrite(tmp_path / "two.tif", np.stack([other, image]))
+    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    words = (
+        "segment", tmp_path / "two.tif", "-o", tmp_path / "out", "--model", "tiny",
+        "--prompt-image", tmp_path / "two.tif", "--box", "8", "8",
+        "--prompt-labels", tmp_path / "labels.tif", "--axes", "CYX", "--channels", "1",
+    )
+    assert svpseg(*words) == 0
+    written = tmp_path / "out" / "two_labels.ome.tif"
+    assert read_recipe(written).channels == (1,)
 
 
 def test_stacks_need_their_axes_said(here, tmp_path, capsys) -> None:

@@ -27,7 +27,7 @@ from .core.image import (
 )
 from .core.instances import instances_from_maps
 from .core.progress import Progress, ignore_progress
-from .core.prompt import Prompt, PromptSet, prompt_print
+from .core.prompt import Prompt, PromptError, PromptSet, prompt_print
 from .core.result import Maps, Recipe, Result, versions
 from .core.settings import PostprocessSettings, SegmentSettings, Settings
 
@@ -280,7 +280,7 @@ def segment_file(
     target.parent.mkdir(parents=True, exist_ok=True)
     write_labels(
         target, result.labels, axes=image.axes.labels, pixel_size=image.pixel_size,
-        unit=image.unit, recipe=recipe,
+        unit=image.unit, recipe=recipe, z_step=image.z_step,
     )
     return FileOutcome(
         source=str(path), labels=str(target), objects=result.n_objects,
@@ -345,11 +345,15 @@ def prompt_from_files(
         )
     plane = source.axes.to_plane(np.asarray(source.array))
     mask = None if labels is None else _read_mask(labels)
-    return Prompt.from_image(
-        plane, mask, box, size, channels=channels,
-        rgb=source.rgb and channels is None, negative=negative, name=name,
-        source=str(image), pixel_size=source.pixel_size, unit=source.unit,
-    )
+    try:
+        return Prompt.from_image(
+            plane, mask, box, size, channels=channels,
+            rgb=source.rgb and channels is None, negative=negative, name=name,
+            source=str(image), pixel_size=source.pixel_size, unit=source.unit,
+        )
+    except PromptError as error:
+        where = image if labels is None else f"{image} with {labels}"
+        raise PromptError(f"{where}: {error}") from error
 
 
 def _read_mask(path: str | Path) -> np.ndarray:

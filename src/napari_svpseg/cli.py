@@ -22,6 +22,7 @@ import typer
 
 from . import api
 from .core.card import ModelCard
+from .core.image import ImageError
 from .core.prompt import Prompt, PromptSet
 from .core.settings import PostprocessSettings, SegmentSettings, Settings
 from .io.atomic import remove_leftovers
@@ -95,7 +96,8 @@ def with_joined_corners(words: Sequence[str]) -> list[str]:
     """
     joined: list[str] = []
     for word in words:
-        if len(joined) > 1 and joined[-2] == "--box" and "," not in joined[-1]:
+        is_number = word.removeprefix("-").isdigit()
+        if is_number and joined[-2:-1] == ["--box"] and "," not in joined[-1]:
             joined[-1] += f",{word}"
         else:
             joined.append(word)
@@ -229,9 +231,12 @@ def segment(
 ) -> int:
     """Label every object like the prompts' in many images."""
     _check_settings(settings)
-    chosen = _prompts_from_options(prompts, prompt_image, prompt_labels, box, size)
+    taken = _channels(channels)
+    chosen = _prompts_from_options(
+        prompts, prompt_image, prompt_labels, box, size, axes=axes, channels=taken
+    )
     arguments: dict[str, Any] = {
-        "model": model, "axes": axes, "channels": _channels(channels),
+        "model": model, "axes": axes, "channels": taken,
         "skip_done": skip_done, "prompts_file": str(prompts or ""), **settings,
     }
     files = _files(images)
@@ -355,12 +360,17 @@ def show_model(
 @models_app.command("import")
 def import_models(
     archives: Annotated[list[Path], typer.Argument(help="Zips of exported models.")],
+    name: Annotated[
+        str, typer.Option(help="What to call it; for one model at a time.")
+    ] = "",
 ) -> None:
     """Add models that were exported elsewhere to your own."""
     from .io.store import import_model
 
+    if name and len(archives) > 1:
+        raise typer.BadParameter("--name goes with one model at a time")
     for archive in archives:
-        card = import_model(archive)
+        card = import_model(archive, name=name)
         print(f"{card.name}: {card.path}")
 
 
@@ -529,6 +539,9 @@ def _prompts_from_options(
     labels: list[Path] | None,
     boxes: list[str] | None,
     size: int,
+    *,
+    axes: str | None,
+    channels: tuple[int, ...] | None,
 ) -> PromptSet:
     if (file is None) == (not images):
         raise typer.BadParameter(
@@ -539,7 +552,15 @@ def _prompts_from_options(
         from .io.prompts import load_prompts
 
         return load_prompts(file).usable()
-    return PromptSet(_cut_prompts(images or [], labels, boxes, size)).usable()
+    try:  # the axes of the images to segment may be those of a stack
+        cut = _cut_prompts(images or [], labels, boxes, size, channels=channels)
+    except ImageError:
+        if axes is None:
+            raise
+        cut = _cut_prompts(
+            images or [], labels, boxes, size, axes=axes, channels=channels
+        )
+    return PromptSet(cut).usable()
 
 
 def _cut_prompts(
@@ -608,8 +629,11 @@ def _refuse_collisions(files: list[Path], out: Path) -> None:
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
+    from .engine.device import choose
+
     try:
-        api.split_settings(settings)
+        run, _ = api.split_settings(settings)
+        choose(run.device)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 

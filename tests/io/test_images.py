@@ -189,3 +189,41 @@ def test_the_recipe_in_the_file_is_plain_json(tmp_path):
         text = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Description"]
     values = json.loads(text) if isinstance(text, str) else text
     assert values["model"] == "m"
+
+
+@pytest.mark.parametrize(
+    ("unit", "written", "size"),
+    [("nanometer", "nm", 0.0005), ("um", "µm", 0.5), ("millimeter", "mm", 500.0)],
+)
+def test_units_are_those_of_ome_and_planes_keep_their_distance(
+    tmp_path, unit, written, size
+):
+    path = write_labels(
+        tmp_path / "a.ome.tif", np.ones((3, 8, 9), np.uint8), axes="ZYX",
+        pixel_size=(0.5, 0.5), unit=unit, z_step=2.0,
+    )
+    with tifffile.TiffFile(path) as tiff:
+        assert f'PhysicalSizeZUnit="{written}"' in tiff.ome_metadata
+        assert 'PhysicalSizeZ="2.0"' in tiff.ome_metadata
+    back = read_image(path)
+    assert back.pixel_size == pytest.approx((size, size))
+    assert back.z_step == pytest.approx(4 * size)
+
+
+def test_imagej_stacks_keep_the_distance_of_their_planes(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros((5, 12, 17), np.uint16), imagej=True,
+        resolution=(2.0, 2.0), metadata={"axes": "ZYX", "unit": "um", "spacing": 3.0},
+    )
+    assert read_image(tmp_path / "a.tif").z_step == pytest.approx(3.0)
+
+
+def test_colours_stored_plane_by_plane_are_colours(tmp_path):
+    image = RNG.integers(0, 255, (3, 16, 24), dtype=np.uint8)
+    tifffile.imwrite(
+        tmp_path / "a.tif", image, photometric="rgb", planarconfig="separate"
+    )
+    back = read_image(tmp_path / "a.tif")
+    assert back.rgb and back.axes.order == "YXC"
+    np.testing.assert_array_equal(back.array, np.moveaxis(image, 0, -1))
+    assert read_image(tmp_path / "a.tif", axes="ZYX").array.shape == (3, 16, 24)

@@ -123,6 +123,16 @@ def test_a_model_travels_as_one_zip(saved, tmp_path):
     assert card.sha256 == saved.sha256
     with pytest.raises(ModelFormatError, match="already a model 'mine'"):
         import_model(path)
+    again = import_model(path, name="mine-2")
+    assert (again.name, again.sha256) == ("mine-2", saved.sha256)
+    assert find_model("mine-2").path == again.path
+
+
+def test_no_import_is_hidden_by_a_built_in_model(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "builtin_folder", lambda: tmp_path)
+    with pytest.raises(ModelFormatError, match="built-in"):
+        import_model(tmp_path / "mine")
+    assert import_model(tmp_path / "mine", name="ours").name == "ours"
 
 
 @pytest.mark.parametrize(("name", "text"), [

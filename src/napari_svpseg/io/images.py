@@ -17,6 +17,9 @@ from .atomic import atomic_path
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+OME_UNITS = {"um": "µm", "micrometer": "µm", "micron": "µm", "nanometer": "nm",
+             "millimeter": "mm", "centimeter": "cm", "meter": "m", "angstrom": "Å",
+             "picometer": "pm", "inch": "in"}
 UNITS_UM = {"µm": 1.0, "um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "micrometer": 1.0,
             "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
 
@@ -39,6 +42,8 @@ class ImageFile:
     rgb : bool
         The channels are red, green, blue (and alpha).
     path : Path
+    z_step : float or None
+        Distance of two planes along Z, in ``unit``.
     """
 
     array: np.ndarray
@@ -47,6 +52,7 @@ class ImageFile:
     unit: str
     rgb: bool
     path: Path
+    z_step: float | None = None
 
 
 def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
@@ -73,10 +79,12 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
     path = Path(path)
     if not path.is_file():
         raise ImageError(f"{path}: no such file.")
-    suffix = path.suffix.lower()
+    suffix, z_step = path.suffix.lower(), None
     try:
         if suffix in TIFF_SUFFIXES:
-            array, found, size, unit, rgb = _read_tiff(path)
+            array, found, size, unit, rgb, z_step = _read_tiff(path)
+            if rgb and found == "CYX" and not axes:  # colours plane by plane
+                array, found = np.moveaxis(array, 0, -1), "YXC"
         elif suffix in PICTURE_SUFFIXES:
             array, found, size, unit, rgb = _read_picture(path)
         elif suffix == ".npy":
@@ -94,7 +102,8 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
         raise ImageError(f"{path}: cannot be read, it may be damaged ({reason}).") from error
     if 0 in array.shape or array.ndim < 2:
         raise ImageError(f"{path}: the image is empty, its shape is {array.shape}.")
-    return ImageFile(array, _axes(path, array, found, axes, rgb), size, unit, rgb, path)
+    meaning = _axes(path, array, found, axes, rgb)
+    return ImageFile(array, meaning, size, unit, rgb, path, z_step)
 
 
 def _axes(
@@ -126,7 +135,7 @@ def _read_picture(
 
 def _read_tiff(
     path: Path,
-) -> tuple[np.ndarray, str, tuple[float, float] | None, str, bool]:
+) -> tuple[np.ndarray, str, tuple[float, float] | None, str, bool, float | None]:
     with tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         array = series.asarray()
@@ -134,9 +143,11 @@ def _read_tiff(
         letters, array = _known_axes(series.axes, array)
         declared = tiff.is_ome or tiff.is_imagej or tiff.is_lsm or tiff.is_stk
         size, unit = _pixel_size(tiff)
-    if not declared and letters not in ("YX", "YXC"):
+        z_step = _z_step(tiff) if size is not None else None
+    known = ("YX", "YXC", "CYX") if rgb else ("YX",)
+    if not declared and letters not in known:
         letters = ""  # a plain TIFF's page axis means nothing: the user must say
-    return array, letters, size, unit, rgb
+    return array, letters, size, unit, rgb, z_step
 
 
 def _known_axes(letters: str, array: np.ndarray) -> tuple[str, np.ndarray]:
@@ -179,6 +190,19 @@ def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, st
     return (sizes[0], sizes[1]), "um"
 
 
+def _z_step(tiff: tifffile.TiffFile) -> float | None:
+    """Return the distance of two planes in micrometres, where the file tells."""
+    if tiff.is_ome and tiff.ome_metadata:
+        pixels = _first_pixels(tifffile.xml2dict(tiff.ome_metadata))
+        step, unit = pixels.get("PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit", "µm")
+    else:
+        told = tiff.imagej_metadata or {}
+        step, unit = told.get("spacing"), told.get("unit", "")
+    if not isinstance(step, int | float) or str(unit) not in UNITS_UM or not step:
+        return None
+    return float(step) * UNITS_UM[str(unit)]
+
+
 def _first_pixels(ome: dict[str, Any]) -> dict[str, Any]:
     image = ome.get("OME", {}).get("Image", {})
     image = image[0] if isinstance(image, list) else image
@@ -202,6 +226,7 @@ def write_labels(
     pixel_size: tuple[float, float] | None = None,
     unit: str = "pixel",
     recipe: Recipe | None = None,
+    z_step: float | None = None,
 ) -> Path:
     """Write labels as OME-TIFF, whole or not at all.
 
@@ -220,6 +245,8 @@ def write_labels(
         A length such as ``"um"``; OME-TIFF also knows ``"pixel"``.
     recipe : Recipe, optional
         Written into the description; `read_recipe` reads it back.
+    z_step : float, optional
+        Distance of two planes along Z, in ``unit``.
 
     Returns
     -------
@@ -245,11 +272,13 @@ def write_labels(
         raise ValueError("labels hold ids above 4294967295: renumber them first")
     metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
     if pixel_size is not None:
-        name = "µm" if unit in ("um", "micrometer", "micron", "µm") else unit
+        name = OME_UNITS.get(unit, unit)
         metadata |= {
             "PhysicalSizeY": float(pixel_size[0]), "PhysicalSizeYUnit": name,
             "PhysicalSizeX": float(pixel_size[1]), "PhysicalSizeXUnit": name,
         }
+        if z_step and "Z" in axes:
+            metadata |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
     if recipe is not None:
         metadata["Description"] = json.dumps(recipe.to_dict(), default=str)
     with atomic_path(path) as temporary:

@@ -293,7 +293,9 @@ def export_model(model: str | Path, path: str | Path) -> Path:
     return path
 
 
-def import_model(path: str | Path, folder: Path | None = None) -> ModelCard:
+def import_model(
+    path: str | Path, folder: Path | None = None, name: str = ""
+) -> ModelCard:
     """Add a model from a zip or folder to the user's own.
 
     Parameters
@@ -302,6 +304,8 @@ def import_model(path: str | Path, folder: Path | None = None) -> ModelCard:
         A zip written by `export_model`, or a model folder.
     folder : Path, optional
         Where models are kept; `user_folder` by default.
+    name : str
+        What to call it; by default as where it comes from.
 
     Raises
     ------
@@ -310,22 +314,24 @@ def import_model(path: str | Path, folder: Path | None = None) -> ModelCard:
     """
     path, folder = Path(path), folder or user_folder()
     if path.is_dir():
-        card = read_card(path)
+        card = _named(read_card(path), name)
         target = _free_place(card.name, folder)
         with atomic_folder(target) as temporary:
-            for name in MEMBERS:
-                if (path / name).is_file():
-                    shutil.copy2(path / name, temporary / name)
+            for member in MEMBERS:
+                if (path / member).is_file():
+                    shutil.copy2(path / member, temporary / member)
+            _write_card(temporary / CARD, card)
         return load_model(target).card
     try:
         with zipfile.ZipFile(path) as archive:
             members = _checked_members(archive, path)
             values = json.loads(archive.read(members[CARD]))
-            card = _card(values, path)
+            card = _named(_card(values, path), name)
             target = _free_place(card.name, folder)
             with atomic_folder(target) as temporary:
-                for name, info in members.items():
-                    (temporary / name).write_bytes(archive.read(info))
+                for member, info in members.items():
+                    (temporary / member).write_bytes(archive.read(info))
+                _write_card(temporary / CARD, card)
     except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
         if isinstance(error, ModelFormatError):
             raise
@@ -339,13 +345,23 @@ def import_model(path: str | Path, folder: Path | None = None) -> ModelCard:
         raise
 
 
+def _named(card: ModelCard, name: str) -> ModelCard:
+    return dataclasses.replace(card, name=name) if name else card
+
+
 def _free_place(name: str, folder: Path) -> Path:
+    if folder == user_folder() and (builtin_folder() / name / CARD).is_file():
+        raise ModelFormatError(
+            f"'{name}' is the name of a built-in model, which would hide this one: "
+            "import it under another (--name)."
+        )
     if not name or name != Path(name).name or name.startswith("."):
         raise ModelFormatError(f"'{name}' is not a name for a model folder.")
     target = folder / name
     if target.exists():
         raise ModelFormatError(
-            f"There is already a model '{name}' in {folder}: remove or rename it first."
+            f"There is already a model '{name}' in {folder}: import this one under "
+            "another name (--name), or remove that one first."
         )
     folder.mkdir(parents=True, exist_ok=True)
     return target

@@ -116,6 +116,7 @@ def write_ids(
         pixel_size=(float(scale[axes.index("Y")]), float(scale[axes.index("X")])),
         unit=str(units[axes.index("Y")]) if units is not None else "pixel",
         recipe=recipe,
+        z_step=float(scale[axes.index("Z")]) if "Z" in axes else None,
     )
     return str(written)
 

@@ -462,3 +462,43 @@ def test_the_boxes_of_a_closed_image_go_with_it(viewer, open_dock, discs):
     dock.book.remove(item.id)
     viewer.layers.remove("discs")
     assert "SVPSeg prompts" not in viewer.layers
+
+
+def test_a_dock_opened_again_finds_all_as_it_was(viewer, open_dock, discs):
+    image = viewer.layers["discs"].data
+    viewer.layers.remove("discs")
+    cyx = viewer.add_image(np.stack([image, image]), name="cyx")
+    dock = open_dock()
+    dock.axes.setCurrentText("CYX")
+    dock.axes.lineEdit().editingFinished.emit()
+    dock.channels.setText("1")
+    dock.channels.editingFinished.emit()
+    for corner in (4, 50):
+        dock.book.place(dock.source_of(cyx), (), Box(corner, corner, 32))
+    first, second = dock.book.items
+    dock.book.update(first.id, name="discs")
+    dock.book.update(second.id, negative=True, enabled=False)
+    dock.book.close()
+    dock.image_panel.close_hooks()
+
+    again = open_dock()
+    assert again.source_of(cyx).axes.order == "CYX"
+    assert again.source_of(cyx).channels == (1,)
+    first, second = again.book.items
+    assert first.name == "discs" and first.is_ready and not first.negative
+    assert first.mask_layer == viewer.layers["truth"]
+    assert second.negative and not second.enabled
+
+
+def test_the_tab_key_goes_from_top_to_bottom(viewer, open_dock, discs):
+    dock = open_dock()
+    for corner in (4, 50):
+        dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(corner, 8, 32))
+    chain, widget = [], dock.axes
+    while widget not in chain:
+        chain.append(widget)
+        widget = widget.nextInFocusChain()
+    rows = [dock.list.rows[i.id] for i in dock.book.items]
+    seen = [rows[0].enabled, rows[0].delete, rows[1].enabled, rows[1].delete]
+    places = [chain.index(w) for w in (dock.axes, *seen, dock.draw, dock.run)]
+    assert places == sorted(places)

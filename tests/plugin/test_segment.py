@@ -846,3 +846,47 @@ def test_expected_errors_leave_no_traceback_on_the_screen():
 
     assert is_told("Traceback\n  ...\nnapari_svpseg.core.image.ImageError: say so")
     assert not is_told("Traceback\n  ...\nKeyError: 'a bug'")
+
+
+def test_a_file_name_without_suffix_gets_one(dock, finish, tmp_path, monkeypatch):
+    from napari_svpseg.plugin import segment
+
+    def choose(name):
+        monkeypatch.setattr(
+            segment.QFileDialog,
+            "getSaveFileName",
+            lambda *args: (str(tmp_path / name), ""),
+        )
+
+    dock.run.click()
+    finish(dock)
+    choose("cells")
+    dock.save.click()
+    dock.save_set.click()
+    assert read_image(tmp_path / "cells.ome.tif").array.max() == 4
+    assert (tmp_path / "cells.svprompt").is_file()
+    before = (tmp_path / "cells.ome.tif").read_bytes()
+    dock.save.click()  # the dialog asked about "cells", not about this file
+    assert "there already" in dock.message.text()
+    assert (tmp_path / "cells.ome.tif").read_bytes() == before
+    choose("picture.png")
+    dock.save.click()
+    assert (tmp_path / "picture.png.ome.tif").is_file()
+
+
+def test_maps_lie_under_the_labels(dock, finish):
+    dock.add_probability.setChecked(True)
+    dock.add_uncertainty.setChecked(True)
+    dock.run.click()
+    finish(dock)
+    names = [la.name for la in dock.viewer.layers]
+    labels = names.index("discs [svpseg]")
+    assert names.index("discs") < names.index("discs [svpseg] probability") < labels
+    assert names.index("discs") < names.index("discs [svpseg] uncertainty") < labels
+
+
+def test_long_names_are_shortened_not_cut(dock):
+    dock.viewer.add_labels(np.zeros((9, 9), int), name="a very long name " * 5)
+    dock.mask.setFixedWidth(120)
+    dock.mask.setCurrentIndex(dock.mask.count() - 1)
+    assert dock.mask.shown_text().endswith("…")

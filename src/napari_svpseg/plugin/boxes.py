@@ -248,6 +248,7 @@ class PromptBook(QObject):
                     item.source = self._source_of(layer)
                 except ImageError as error:
                     item.problem = str(error)
+        self.adopt_all()
         self.refresh()
 
     # ------------------------------------------------------------ drawing
@@ -463,7 +464,8 @@ class PromptBook(QObject):
             box = Box.from_corners(corners, shape=source.plane_shape)
             plane = source.plane_of(np.asarray(data)[0])
             if item is None:
-                item = self._new_item(source, plane, box)
+                before = (mark_of(layer) or {}).get("items", {}).get(ids[i])
+                item = self._new_item(source, plane, box, before or {})
                 ids[i] = item.id
             elif (item.box, item.plane) != (box, plane):
                 item.box, item.plane = box, plane
@@ -506,18 +508,30 @@ class PromptBook(QObject):
         layer.refresh_text()
 
     def _new_item(
-        self, source: ImageSource, plane: tuple[int, ...], box: Box
+        self,
+        source: ImageSource,
+        plane: tuple[int, ...],
+        box: Box,
+        before: dict[str, Any],
     ) -> PromptItem:
+        """Append the item of a new box, or of one that an earlier dock left."""
         self._n_named += 1
+        known = {
+            k: before[k]
+            for k in ("name", "color", "negative", "enabled") & before.keys()
+        }
         item = PromptItem(
-            name=f"prompt {self._n_named}",
-            color=COLORS[(self._n_named - 1) % len(COLORS)],
+            **{
+                "name": f"prompt {self._n_named}",
+                "color": COLORS[(self._n_named - 1) % len(COLORS)],
+                **known,
+            },
             source=source,
             plane=plane,
             box=box,
         )
         self.items.append(item)
-        self._choose_mask(item)
+        self._choose_mask(item, str(before.get("mask", "")))
         self._watch(item.mask_layer)
         self._watch(source.layer)
         self.intensities.request(source)
@@ -528,7 +542,7 @@ class PromptBook(QObject):
             self.message.emit("Press Preview to try it on what you see.", False)
         return item
 
-    def _choose_mask(self, item: PromptItem) -> None:
+    def _choose_mask(self, item: PromptItem, name: str = "") -> None:
         """Take the mask from the Labels layer that a new box most probably means."""
         assert item.source is not None
         likely: list[Labels | None] = [
@@ -538,6 +552,8 @@ class PromptBook(QObject):
         ]
         if self.default_mask in self.viewer.layers:
             likely.insert(0, self.default_mask)
+        if name in self.viewer.layers and is_mask(self.viewer.layers[name]):
+            likely.insert(0, self.viewer.layers[name])
         for layer in (*likely, likely[0] if likely else None):
             item.mask_layer = layer
             self._cut(item)
@@ -583,6 +599,10 @@ class PromptBook(QObject):
                 layer.edge_color = colors
                 layer.text.color = colors
                 self._set_features(layer, ids)
+            layer.metadata[MARK] = {
+                **(mark_of(layer) or {}),
+                "items": {i.id: state_of(i) for i in items if i is not None},
+            }
 
     def select(self, item_id: str) -> None:
         """Select an item's box in the viewer."""
@@ -767,6 +787,17 @@ class _Quiet:
 
     def __exit__(self, *args: object) -> None:
         self._book._busy = self._before
+
+
+def state_of(item: PromptItem) -> dict[str, Any]:
+    """Return what a dock that is opened again cannot see from the box itself."""
+    return {
+        "name": item.name,
+        "color": item.color,
+        "negative": item.negative,
+        "enabled": item.enabled,
+        "mask": item.mask_layer.name if item.mask_layer is not None else "",
+    }
 
 
 def tile_of(box: Box) -> Tile:

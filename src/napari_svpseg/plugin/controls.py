@@ -17,6 +17,9 @@ from qtpy.QtWidgets import (
     QPushButton,
     QSizePolicy,
     QSpinBox,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QWidget,
 )
 from superqt import QCollapsible, QLabeledDoubleSlider
@@ -73,9 +76,31 @@ def side_by_side(*widgets: QWidget, stretch: Iterable[int] = ()) -> QWidget:
     return row
 
 
-def combo(tip: str) -> QComboBox:
+class ElidedCombo(QComboBox):
+    """A combo box that ends a name that is too long with an ellipsis."""
+
+    def shown_text(self) -> str:
+        """Return the text as it fits."""
+        room = self.width() - 34  # the arrow and the paddings of napari's themes
+        return str(
+            self.fontMetrics().elidedText(
+                self.currentText(), Qt.TextElideMode.ElideRight, room
+            )
+        )
+
+    def paintEvent(self, event: object) -> None:
+        """Draw the box with the text as it fits."""
+        option = QStyleOptionComboBox()
+        self.initStyleOption(option)
+        option.currentText = self.shown_text()
+        painter = QStylePainter(self)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+
+def combo(tip: str) -> ElidedCombo:
     """Return a combo box that shrinks rather than widening the dock."""
-    made = QComboBox()
+    made = ElidedCombo()
     made.setToolTip(tip)
     made.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon

@@ -20,7 +20,14 @@ from qtpy.QtWidgets import (
 
 from ..core.image import ImageError
 from .controls import WARN_COLOR, combo, sentence
-from .layers import ImageSource, axes_choices, is_picture, known_axes
+from .layers import (
+    ImageSource,
+    axes_choices,
+    declare,
+    declared,
+    is_picture,
+    known_axes,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -91,7 +98,10 @@ class ImagePanel(QWidget):
         pictures = [la for la in self.viewer.layers if is_picture(la)]
         for layer in pictures:
             if layer.unique_id not in self._axes:
-                self._axes[layer.unique_id] = known_axes(layer)
+                order = self._axes[layer.unique_id] = known_axes(layer)
+                told, channels = declared(layer)
+                if channels is not None and told == order:
+                    self._channels[layer.unique_id] = channels
                 self._hook(layer.events.name, self.refresh)
         self.list.blockSignals(True)
         self.list.clear()
@@ -210,6 +220,7 @@ class ImagePanel(QWidget):
             return
         self._axes[layer.unique_id] = order
         self._channels.pop(layer.unique_id, None)
+        declare(layer, order, None)
         self.message.emit(f"'{layer.name}' is read as {order}.", False)
         self.redeclared.emit(layer)
         self._show_marked()
@@ -229,6 +240,7 @@ class ImagePanel(QWidget):
         self._channels.pop(layer.unique_id, None)
         if taken is not None:
             self._channels[layer.unique_id] = taken
+        declare(layer, self._axes[layer.unique_id], taken)
         self.redeclared.emit(layer)
 
 

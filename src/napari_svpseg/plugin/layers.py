@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 MARK = "svpseg"
 """Key of our entry in a layer's metadata; layers without it are the user's own."""
 
+DECLARED = "svpseg_axes"
+"""Key of the axes and channels that the user declared for an image."""
+
 MAX_PREVIEW = 2048
 """Longest side of a preview, in pixels."""
 
@@ -47,9 +50,13 @@ def mark_of(layer: Layer, kind: str | None = None) -> dict[str, Any] | None:
 def known_axes(layer: Image) -> str:
     """Return the axes that are known without being told, or an empty string.
 
-    They are known from a layer's own axis labels (T, Z, C, Y, X or their names), or
-    when there are two axes. They are never guessed from the shape.
+    They are known from what was declared for it before, from a layer's own axis labels
+    (T, Z, C, Y, X or their names), or when there are two axes. They are never guessed
+    from the shape.
     """
+    told = declared(layer)[0]
+    if told and is_valid(told, layer):
+        return told
     named = "".join(
         AXIS_WORDS.get(str(label).lower(), str(label).upper())
         for label in getattr(layer, "axis_labels", ())
@@ -60,6 +67,17 @@ def known_axes(layer: Image) -> str:
     if layer.ndim == 2:
         return "YXC" if layer.rgb else "YX"
     return ""
+
+
+def declared(layer: Image) -> tuple[str, tuple[int, ...] | None]:
+    """Return the axes and channels that were declared for a layer; "" for none."""
+    order, channels = layer.metadata.get(DECLARED) or ("", None)
+    return str(order), None if channels is None else tuple(channels)
+
+
+def declare(layer: Image, order: str, channels: tuple[int, ...] | None) -> None:
+    """Keep a layer's axes and channels with it, for a dock that is opened again."""
+    layer.metadata[DECLARED] = (order, channels)
 
 
 def is_valid(order: str, layer: Image) -> bool:

@@ -334,7 +334,7 @@ class Results:
         values: np.ndarray,
         name: str,
     ) -> Layer:
-        """Show a probability or uncertainty map; ours is replaced."""
+        """Show a probability or uncertainty map under the result; ours is replaced."""
         title = f"{source.name} [svpseg] {name}"
         for layer in list(self.viewer.layers):
             mark = mark_of(layer, name)
@@ -343,7 +343,7 @@ class Results:
         corner = None
         if plane is not None:
             corner = tuple(s.start for s in source.companion_index(plane))
-        return add_behind_boxes(
+        layer = add_behind_boxes(
             self.viewer,
             lambda: self.viewer.add_image(
                 source.to_companion(values, plane),
@@ -356,6 +356,11 @@ class Results:
                 **source.placement(corner),
             ),
         )
+        result = self.layer_of(source)
+        if result is not None:
+            layers = self.viewer.layers
+            layers.move(layers.index(layer), layers.index(result))
+        return layer
 
     def show_preview(
         self, source: ImageSource, plane: tuple[int, ...], tile: Tile, result: Result

@@ -204,6 +204,7 @@ class SegmentWidget(QWidget):
     def _build_prompts(self, column: QVBoxLayout) -> None:
         column.addWidget(heading("Prompts"))
         self.list = PromptList(self.book)
+        self.list.tab_after = self.channels
         column.addWidget(self.list)
         self.draw = button(
             "Draw box",
@@ -474,6 +475,7 @@ class SegmentWidget(QWidget):
             path, _ = QFileDialog.getSaveFileName(
                 self, "Save prompts", "cells.svprompt", "Prompt sets (*.svprompt)"
             )
+            path = self._with_suffix(path, (".svprompt",))
         if not path:
             return
         from ..io.prompts import save_prompts
@@ -805,6 +807,7 @@ class SegmentWidget(QWidget):
                 f"{file_stem(layer)}_labels.ome.tif",
                 "OME-TIFF (*.ome.tif *.tif *.tiff)",
             )
+            path = self._with_suffix(path, (".ome.tif", ".tif", ".tiff"))
         if not path:
             return
         from .contrib import write_layer
@@ -816,6 +819,16 @@ class SegmentWidget(QWidget):
             self.say(sentence(error), True)
             return
         self.say(f"Saved {Path(written).name} in {Path(written).parent}.")
+
+    def _with_suffix(self, path: str, known: tuple[str, ...]) -> str:
+        """Return a chosen file with a suffix; empty if that would replace a file."""
+        if not path or path.lower().endswith(known):
+            return path
+        path += known[0]
+        if not Path(path).exists():
+            return path
+        self.say(f"{path} is there already: choose another name.", True)
+        return ""
 
     def _copy(self, form: Callable[[Recipe], str]) -> None:
         layer = self._result_layer()

@@ -153,8 +153,10 @@ def _pack_dataset(
         ]
         packed.add(entry, name, pictures, instances=True)
         return
-    classes = [int(c) for c in wanted.split(",")] if wanted else sorted(
-        {int(c) for ids in labels for c in np.unique(ids)} - {0}
+    classes = (
+        [int(c) for c in wanted.split(",")]
+        if wanted
+        else sorted({int(c) for ids in labels for c in np.unique(ids)} - {0})
     )
     for value in classes:
         pictures = [
@@ -165,7 +167,10 @@ def _pack_dataset(
 
 
 def _pack_superpixels(
-    packed: PackedTasks, name: str, data: Path, config: DataConfig,
+    packed: PackedTasks,
+    name: str,
+    data: Path,
+    config: DataConfig,
     rng: np.random.Generator,
 ) -> None:
     from .core.image import intensity_range
@@ -179,7 +184,10 @@ def _pack_superpixels(
         for i, mask in enumerate(superpixel_masks(image, config.superpixel_masks, rng)):
             key = f"{name}/{path.stem}"
             packed.add(
-                f"superpixels-{name}", f"{key}-{i}", [(key, image, mask)], instances=False
+                f"superpixels-{name}",
+                f"{key}-{i}",
+                [(key, image, mask)],
+                instances=False,
             )
 
 
@@ -240,10 +248,10 @@ def validation_batches(
 
     episodes, _ = config.settings()
     tasks = packed.tasks(set(config.data.validation))
-    source: TaskSource = (
-        TaskList(tasks) if tasks else SyntheticTasks(60, seed=987_654)
+    source: TaskSource = TaskList(tasks) if tasks else SyntheticTasks(60, seed=987_654)
+    held_out = Episodes(
+        [(source, 1.0)], episodes, batch=16, n_batches=n_batches, seed=5
     )
-    held_out = Episodes([(source, 1.0)], episodes, batch=16, n_batches=n_batches, seed=5)
     return [held_out[i] for i in range(n_batches)]
 
 
@@ -268,7 +276,7 @@ def train_from_config(
         Folder that holds the data sets the config names; a config that only draws
         scenes needs none.
     output : path, optional
-        Model folder to write; ``runs/NAME/model`` by default. Checkpoints lie beside it.
+        Model folder to write; ``runs/NAME/model`` by default. Checkpoints lie beside.
     resume : bool
         Go on from the checkpoint, if there is one.
     minutes : float, optional
@@ -310,8 +318,12 @@ def train_from_config(
 
     def episodes(start: int) -> Episodes:
         return Episodes(
-            wanted, episode_settings, batch=settings.batch, n_batches=settings.steps,
-            seed=settings.seed, start=start,
+            wanted,
+            episode_settings,
+            batch=settings.batch,
+            n_batches=settings.steps,
+            seed=settings.seed,
+            start=start,
         )
 
     trainer.run(

@@ -30,7 +30,8 @@ def test_all_four_corners_in_any_order_give_one_box():
 
 
 @given(
-    st.integers(16, 300), st.integers(16, 300),
+    st.integers(16, 300),
+    st.integers(16, 300),
     st.lists(
         st.tuples(st.floats(-500, 500), st.floats(-500, 500)), min_size=2, max_size=5
     ),
@@ -48,7 +49,11 @@ def test_a_click_far_from_a_long_drag_keeps_the_longer_side():
 
 @pytest.mark.parametrize(
     ("values", "text"),
-    [((0, 0, 15), "at least 16"), ((0.5, 0, 64), "whole pixel"), ((0, 0, 8.5), "whole")],
+    [
+        ((0, 0, 15), "at least 16"),
+        ((0.5, 0, 64), "whole pixel"),
+        ((0, 0, 8.5), "whole"),
+    ],
 )
 def test_bad_boxes_are_refused(values, text):
     with pytest.raises(ValueError, match=text):
@@ -90,7 +95,9 @@ def test_an_overlap_as_large_as_the_tile_is_refused():
 
 
 @given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 60))
-def test_blending_weights_are_positive_symmetric_and_at_most_one(height, width, overlap):
+def test_blending_weights_are_positive_symmetric_and_at_most_one(
+    height, width, overlap
+):
     window = blend_window((height, width), overlap)
     assert window.shape == (height, width)
     assert window.min() > 0

@@ -55,7 +55,9 @@ def test_planes_of_a_stack_put_it_together_again(order):
     ]
     n_channels = sizes["C"] if "C" in order else 1
     assert all(p.shape == (4, 5, n_channels) for p in planes)
-    assert sorted(np.concatenate([p.ravel() for p in planes])) == list(range(array.size))
+    assert sorted(np.concatenate([p.ravel() for p in planes])) == list(
+        range(array.size)
+    )
     assert axes.labels_shape(shape) == tuple(sizes[a] for a in order if a != "C")
 
 
@@ -111,7 +113,8 @@ def test_a_change_of_gain_and_offset_changes_nothing():
     other = image * 37.5 - 900
     np.testing.assert_allclose(
         normalise(image, intensity_range(image)),
-        normalise(other, intensity_range(other)), atol=1e-4,
+        normalise(other, intensity_range(other)),
+        atol=1e-4,
     )
 
 

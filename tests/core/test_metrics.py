@@ -59,13 +59,17 @@ def brute_force(a: np.ndarray, b: np.ndarray, threshold: float) -> int:
     a_ids, b_ids = (np.unique(m[m > 0]).tolist() for m in (a, b))
     good = {
         (i, j)
-        for i in a_ids for j in b_ids
+        for i in a_ids
+        for j in b_ids
         if ((a == i) & (b == j)).sum() / ((a == i) | (b == j)).sum() >= threshold
     }
     short, long = sorted((a_ids, b_ids), key=len)
     flip = len(a_ids) > len(b_ids)
     return max(
-        sum(((j, i) if flip else (i, j)) in good for i, j in zip(short, order, strict=False))
+        sum(
+            ((j, i) if flip else (i, j)) in good
+            for i, j in zip(short, order, strict=False)
+        )
         for order in permutations(long, len(short))
     )
 

@@ -30,8 +30,10 @@ def test_any_real_dtype_gives_a_float_crop(scene, dtype):
 @pytest.mark.parametrize("size", [16, 33, 64, 100])
 def test_a_box_of_any_side_becomes_64(scene, size):
     image, labels = scene
-    prompt = Prompt.from_image(image, labels, Box(0, 15, size)) if size > 20 else (
-        Prompt.from_image(image, labels, Box(25, 25, size))
+    prompt = (
+        Prompt.from_image(image, labels, Box(0, 15, size))
+        if size > 20
+        else (Prompt.from_image(image, labels, Box(25, 25, size)))
     )
     assert prompt.mask.shape == (64, 64)
     assert prompt.box.scale == 64 / size
@@ -94,12 +96,16 @@ def test_a_negative_prompt_needs_no_mask(scene):
 
 def test_rgb_and_chosen_channels(scene):
     _, labels = scene
-    colour = np.random.default_rng(0).integers(0, 255, (*labels.shape, 4), dtype=np.uint8)
+    colour = np.random.default_rng(0).integers(
+        0, 255, (*labels.shape, 4), dtype=np.uint8
+    )
     prompt = Prompt.from_image(colour, labels, (5, 8))
     assert (prompt.n_channels, prompt.rgb) == (3, True)
     two = Prompt.from_image(colour, labels, (5, 8), channels=(2, 0))
     assert (two.n_channels, two.rgb, two.channels) == (2, False, (2, 0))
-    first = Prompt.from_image(np.moveaxis(colour, -1, 0), labels, (5, 8), channel_axis=0)
+    first = Prompt.from_image(
+        np.moveaxis(colour, -1, 0), labels, (5, 8), channel_axis=0
+    )
     np.testing.assert_array_equal(first.image, prompt.image)
 
 

@@ -44,23 +44,43 @@ def test_unknown_settings_are_refused():
 
 def test_a_recipe_survives_json():
     recipe = Recipe(
-        "svp", "abc", ({"name": "one", "box": [1, 2, 64]},), {"tile": 256},
-        {"threshold": 0.4}, "cpu", "ZYXC", (2, 0), ((0.0, 9.5),), 0.5, ("smaller tile",),
-        {"numpy": "2"}, "cells.svprompt", "q.tif",
+        "svp",
+        "abc",
+        ({"name": "one", "box": [1, 2, 64]},),
+        {"tile": 256},
+        {"threshold": 0.4},
+        "cpu",
+        "ZYXC",
+        (2, 0),
+        ((0.0, 9.5),),
+        0.5,
+        ("smaller tile",),
+        {"numpy": "2"},
+        "cells.svprompt",
+        "q.tif",
     )
     assert Recipe.from_json(recipe.to_json()) == recipe
 
 
 def test_a_recipe_as_python_and_as_command_names_what_differs():
     recipe = Recipe(
-        "svp", segment=SegmentSettings(tile=256).to_dict(),
-        postprocess=PostprocessSettings(split=False).to_dict(), axes="ZYX",
-        prompts_file="my cells.svprompt", query_file="q.tif",
+        "svp",
+        segment=SegmentSettings(tile=256).to_dict(),
+        postprocess=PostprocessSettings(split=False).to_dict(),
+        axes="ZYX",
+        prompts_file="my cells.svprompt",
+        query_file="q.tif",
     )
     python, command = recipe.to_python(), recipe.to_command()
     compile(python, "recipe", "exec")
     for text in ("tile=256", "split=False", "axes='ZYX'", "my cells.svprompt"):
         assert text in python
-    for text in ("--tile 256", "--no-split", "--axes ZYX", "'my cells.svprompt'", "q.tif"):
+    for text in (
+        "--tile 256",
+        "--no-split",
+        "--axes ZYX",
+        "'my cells.svprompt'",
+        "q.tif",
+    ):
         assert text in command
     assert "threshold" not in python + command

@@ -13,8 +13,12 @@ def folder(tmp_path, toml: str):
     for part in ("images", "labels", "ignore"):
         (tmp_path / part).mkdir()
     for name in "ab":
-        tifffile.imwrite(tmp_path / "images" / f"{name}.tif", np.full((9, 8), 3, np.uint8))
-        tifffile.imwrite(tmp_path / "labels" / f"{name}.tif", np.ones((9, 8), np.uint16))
+        tifffile.imwrite(
+            tmp_path / "images" / f"{name}.tif", np.full((9, 8), 3, np.uint8)
+        )
+        tifffile.imwrite(
+            tmp_path / "labels" / f"{name}.tif", np.ones((9, 8), np.uint16)
+        )
     tifffile.imwrite(tmp_path / "images" / "c.tif", np.zeros((9, 8), np.uint8))
     tifffile.imwrite(tmp_path / "ignore" / "b.tif", np.ones((9, 8), np.uint8))
     (tmp_path / "dataset.toml").write_text(toml)
@@ -30,10 +34,16 @@ def test_only_labelled_images_count(tmp_path):
     assert data.ignore("b").all()
 
 
-@pytest.mark.parametrize(("text", "factor"), [
-    ("0.25", 0.25), ('"reduce by 4"', 0.25), ('"enlarge by 2 to 4"', 2.0), ('"as is"', 1.0),
-    ('"as is or reduce by 2"', 1.0),
-])
+@pytest.mark.parametrize(
+    ("text", "factor"),
+    [
+        ("0.25", 0.25),
+        ('"reduce by 4"', 0.25),
+        ('"enlarge by 2 to 4"', 2.0),
+        ('"as is"', 1.0),
+        ('"as is or reduce by 2"', 1.0),
+    ],
+)
 def test_the_scale_is_a_factor(tmp_path, text, factor):
     data = read_dataset(folder(tmp_path, f'kind = "instance"\nscale = {text}'))
     assert data.scale == factor
@@ -44,10 +54,14 @@ def test_classes_of_a_semantic_set(tmp_path):
     assert read_dataset(folder(tmp_path, toml)).classes == {1: "one", 2: "two"}
 
 
-@pytest.mark.parametrize(("toml", "text"), [
-    ("kind = ", "not TOML"), ('kind = "other"', "kind must be"),
-    ('kind = "semantic"', r"needs \[classes\]"),
-])
+@pytest.mark.parametrize(
+    ("toml", "text"),
+    [
+        ("kind = ", "not TOML"),
+        ('kind = "other"', "kind must be"),
+        ('kind = "semantic"', r"needs \[classes\]"),
+    ],
+)
 def test_a_wrong_description_is_named(tmp_path, toml, text):
     with pytest.raises(DatasetError, match=text) as caught:
         read_dataset(folder(tmp_path, toml))

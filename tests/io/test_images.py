@@ -19,9 +19,15 @@ from napari_svpseg.io.images import labels_dtype, read_image, read_recipe, write
 RNG = np.random.default_rng(0)
 
 
-@pytest.mark.parametrize(("axes", "shape"), [
-    ("YX", (20, 31)), ("ZYX", (3, 20, 31)), ("TYX", (2, 9, 9)), ("TZYX", (2, 3, 8, 9)),
-])
+@pytest.mark.parametrize(
+    ("axes", "shape"),
+    [
+        ("YX", (20, 31)),
+        ("ZYX", (3, 20, 31)),
+        ("TYX", (2, 9, 9)),
+        ("TZYX", (2, 3, 8, 9)),
+    ],
+)
 @pytest.mark.parametrize("largest", [1, 255, 256, 65_535, 65_536, 4_000_000_000])
 def test_labels_come_back(tmp_path, axes, shape, largest):
     labels = RNG.integers(0, largest, shape, endpoint=True, dtype=np.uint32)
@@ -52,12 +58,15 @@ def test_the_recipe_comes_back(tmp_path):
     assert read_recipe(plain) is None
 
 
-@pytest.mark.parametrize(("labels", "text"), [
-    (np.full((4, 4), -1), "negative ids"),
-    (np.ones((4, 4)), "whole numbers"),
-    (np.full((4, 4), 2**32), "above 4294967295"),
-    (np.ones((4, 4, 4), int), "axes YX name 2 dimensions"),
-])
+@pytest.mark.parametrize(
+    ("labels", "text"),
+    [
+        (np.full((4, 4), -1), "negative ids"),
+        (np.ones((4, 4)), "whole numbers"),
+        (np.full((4, 4), 2**32), "above 4294967295"),
+        (np.ones((4, 4, 4), int), "axes YX name 2 dimensions"),
+    ],
+)
 def test_labels_that_cannot_be_written_leave_nothing(tmp_path, labels, text):
     with pytest.raises(ValueError, match=text):
         write_labels(tmp_path / "a.ome.tif", labels)
@@ -74,7 +83,9 @@ def test_a_full_disk_is_told_and_the_old_file_survives(tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(tifffile, "imwrite", full)
-    with pytest.raises(WriteError, match=r"a\.ome\.tif: cannot be written.*disk is full"):
+    with pytest.raises(
+        WriteError, match=r"a\.ome\.tif: cannot be written.*disk is full"
+    ):
         write_labels(path, np.zeros((4, 4), int))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.ome.tif"]
@@ -126,7 +137,10 @@ def test_plain_stacks_must_be_declared(tmp_path):
 def test_imagej_stacks_say_what_they_are(tmp_path):
     stack = RNG.integers(0, 200, (5, 12, 17), dtype=np.uint16)
     tifffile.imwrite(
-        tmp_path / "a.tif", stack, imagej=True, resolution=(2.0, 4.0),
+        tmp_path / "a.tif",
+        stack,
+        imagej=True,
+        resolution=(2.0, 4.0),
         metadata={"axes": "ZYX", "unit": "um"},
     )
     back = read_image(tmp_path / "a.tif")
@@ -168,8 +182,9 @@ def test_damaged_files_are_one_line_with_their_name(tmp_path, name, content):
 
 def test_a_truncated_tiff_is_named(tmp_path):
     path = tmp_path / "a.tif"
-    tifffile.imwrite(path, RNG.integers(0, 255, (200, 200), dtype=np.uint8),
-                     compression="zlib")
+    tifffile.imwrite(
+        path, RNG.integers(0, 255, (200, 200), dtype=np.uint8), compression="zlib"
+    )
     path.write_bytes(path.read_bytes()[:-15_000])
     with pytest.raises(ImageError, match=r"a\.tif: cannot be read"):
         read_image(path)
@@ -184,7 +199,9 @@ def test_missing_and_unknown_files_are_named(tmp_path):
 
 
 def test_the_recipe_in_the_file_is_plain_json(tmp_path):
-    path = write_labels(tmp_path / "a.ome.tif", np.ones((4, 5), int), recipe=Recipe("m"))
+    path = write_labels(
+        tmp_path / "a.ome.tif", np.ones((4, 5), int), recipe=Recipe("m")
+    )
     with tifffile.TiffFile(path) as tiff:
         text = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Description"]
     values = json.loads(text) if isinstance(text, str) else text
@@ -199,8 +216,12 @@ def test_units_are_those_of_ome_and_planes_keep_their_distance(
     tmp_path, unit, written, size
 ):
     path = write_labels(
-        tmp_path / "a.ome.tif", np.ones((3, 8, 9), np.uint8), axes="ZYX",
-        pixel_size=(0.5, 0.5), unit=unit, z_step=2.0,
+        tmp_path / "a.ome.tif",
+        np.ones((3, 8, 9), np.uint8),
+        axes="ZYX",
+        pixel_size=(0.5, 0.5),
+        unit=unit,
+        z_step=2.0,
     )
     with tifffile.TiffFile(path) as tiff:
         assert f'PhysicalSizeZUnit="{written}"' in tiff.ome_metadata
@@ -212,8 +233,11 @@ def test_units_are_those_of_ome_and_planes_keep_their_distance(
 
 def test_imagej_stacks_keep_the_distance_of_their_planes(tmp_path):
     tifffile.imwrite(
-        tmp_path / "a.tif", np.zeros((5, 12, 17), np.uint16), imagej=True,
-        resolution=(2.0, 2.0), metadata={"axes": "ZYX", "unit": "um", "spacing": 3.0},
+        tmp_path / "a.tif",
+        np.zeros((5, 12, 17), np.uint16),
+        imagej=True,
+        resolution=(2.0, 2.0),
+        metadata={"axes": "ZYX", "unit": "um", "spacing": 3.0},
     )
     assert read_image(tmp_path / "a.tif").z_step == pytest.approx(3.0)
 

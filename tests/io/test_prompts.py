@@ -25,10 +25,17 @@ def prompt(n_channels: int = 1, **changes) -> Prompt:
     mask = np.zeros((64, 64), np.int32)
     mask[5:20, 5:20], mask[30:50, 30:50] = 1, 2
     made = Prompt(
-        image=rng.normal(900, 300, (64, 64, n_channels)).astype(np.float32), mask=mask,
-        intensities=np.sort(rng.random((n_channels, 2)), axis=1), box=Box(3, 7, 96),
-        name="Zelle µ", source="a b.tif", channels=tuple(range(n_channels)),
-        pixel_size=(0.5, 0.25), unit="um", color="#12ab00", enabled=False,
+        image=rng.normal(900, 300, (64, 64, n_channels)).astype(np.float32),
+        mask=mask,
+        intensities=np.sort(rng.random((n_channels, 2)), axis=1),
+        box=Box(3, 7, 96),
+        name="Zelle µ",
+        source="a b.tif",
+        channels=tuple(range(n_channels)),
+        pixel_size=(0.5, 0.25),
+        unit="um",
+        color="#12ab00",
+        enabled=False,
     )
     return replace(made, **changes)
 
@@ -45,8 +52,16 @@ def same(one: Prompt, two: Prompt) -> bool:
 @pytest.mark.parametrize("n_channels", [1, 2, 3, 5])
 def test_every_field_comes_back(tmp_path, n_channels):
     prompts = PromptSet(
-        [prompt(n_channels), prompt(n_channels, mask=np.zeros((64, 64), np.int32),
-                                    channels=None, pixel_size=None)], "mine",
+        [
+            prompt(n_channels),
+            prompt(
+                n_channels,
+                mask=np.zeros((64, 64), np.int32),
+                channels=None,
+                pixel_size=None,
+            ),
+        ],
+        "mine",
     )
     path = save_prompts(prompts, tmp_path / "cells")
     assert path.name == "cells.svprompt"
@@ -58,14 +73,18 @@ def test_every_field_comes_back(tmp_path, n_channels):
 
 @settings(max_examples=15, deadline=None)
 @given(
-    st.text(max_size=30), st.integers(-50, 9000), st.integers(16, 5000),
+    st.text(max_size=30),
+    st.integers(-50, 9000),
+    st.integers(16, 5000),
     st.floats(-1e6, 1e6, width=32),
 )
 def test_odd_names_corners_and_intensities_come_back(
     tmp_path_factory, name, corner, size, level
 ):
     made = prompt(
-        name=name, box=Box(corner, 4, size), image=np.full((64, 64, 1), level, np.float32)
+        name=name,
+        box=Box(corner, 4, size),
+        image=np.full((64, 64, 1), level, np.float32),
     )
     path = save_prompts(PromptSet([made]), tmp_path_factory.mktemp("p") / "a.svprompt")
     assert same(load_prompts(path)[0], made)
@@ -117,31 +136,45 @@ def tiff(array) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize(("edit", "text"), [
-    (lambda m: m | {"../evil.txt": b"x"}, "holds the path"),
-    (lambda m: m | {"/etc/evil": b"x"}, "holds the path"),
-    (lambda m: m | {"C:\\evil": b"x"}, "holds the path"),
-    (lambda m: m | {"folder/a": b"x"}, "holds the path"),
-    (lambda m: m | {"bomb": bytes(5_000_000)}, "unpacks to 5000000 bytes"),
-    (lambda m: {"other": b"x"}, "prompts.json is missing"),
-    (lambda m: {k: v for k, v in m.items() if "mask" not in k}, "damaged"),
-    (lambda m: m | {"prompts.json": b"{"}, "damaged"),
-    (lambda m: m | {"prompts.json": b"[]"}, "of another kind"),
-    (edit_index(version=99), "format version 99 is not known here: update"),
-    (edit_index(format="x"), "of another kind"),
-    (edit_index(prompts="abc"), "damaged"),
-    (edit_entry(corner=[1]), "damaged"),
-    (edit_entry(size=3), "at least 16"),
-    (edit_entry(intensities=[[0, float("nan")]]), "no finite intensities"),
-    (edit_entry(intensities=[]), "intensity"),
-    (edit_entry(pixel_size=[0, -1]), "pixel size"),
-    (edit_entry(image="prompts.json"), "no readable TIFF"),
-    (lambda m: m | {"prompt-000-image.tif": b"II*"}, "no readable TIFF"),
-    (lambda m: m | {"prompt-000-image.tif": tiff(np.zeros((65, 64)))}, "has the shape"),
-    (lambda m: m | {"prompt-000-mask.tif": tiff(np.zeros((64, 64)))}, "no 64 x 64 mask"),
-    (lambda m: m | {"prompt-000-image.tif": tiff(np.full((64, 64), np.nan, np.float32))},
-     "NaN or infinite"),
-])
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (lambda m: m | {"../evil.txt": b"x"}, "holds the path"),
+        (lambda m: m | {"/etc/evil": b"x"}, "holds the path"),
+        (lambda m: m | {"C:\\evil": b"x"}, "holds the path"),
+        (lambda m: m | {"folder/a": b"x"}, "holds the path"),
+        (lambda m: m | {"bomb": bytes(5_000_000)}, "unpacks to 5000000 bytes"),
+        (lambda m: {"other": b"x"}, "prompts.json is missing"),
+        (lambda m: {k: v for k, v in m.items() if "mask" not in k}, "damaged"),
+        (lambda m: m | {"prompts.json": b"{"}, "damaged"),
+        (lambda m: m | {"prompts.json": b"[]"}, "of another kind"),
+        (edit_index(version=99), "format version 99 is not known here: update"),
+        (edit_index(format="x"), "of another kind"),
+        (edit_index(prompts="abc"), "damaged"),
+        (edit_entry(corner=[1]), "damaged"),
+        (edit_entry(size=3), "at least 16"),
+        (edit_entry(intensities=[[0, float("nan")]]), "no finite intensities"),
+        (edit_entry(intensities=[]), "intensity"),
+        (edit_entry(pixel_size=[0, -1]), "pixel size"),
+        (edit_entry(image="prompts.json"), "no readable TIFF"),
+        (lambda m: m | {"prompt-000-image.tif": b"II*"}, "no readable TIFF"),
+        (
+            lambda m: m | {"prompt-000-image.tif": tiff(np.zeros((65, 64)))},
+            "has the shape",
+        ),
+        (
+            lambda m: m | {"prompt-000-mask.tif": tiff(np.zeros((64, 64)))},
+            "no 64 x 64 mask",
+        ),
+        (
+            lambda m: (
+                m
+                | {"prompt-000-image.tif": tiff(np.full((64, 64), np.nan, np.float32))}
+            ),
+            "NaN or infinite",
+        ),
+    ],
+)
 def test_damaged_and_hostile_files_are_refused_in_one_line(tmp_path, edit, text):
     path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
     changed(path, edit)
@@ -149,7 +182,9 @@ def test_damaged_and_hostile_files_are_refused_in_one_line(tmp_path, edit, text)
         load_prompts(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-    assert [p.name for p in tmp_path.iterdir()] == ["a.svprompt"], "nothing was unpacked"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.svprompt"], (
+        "nothing was unpacked"
+    )
 
 
 def test_a_lie_about_the_size_is_found_out(tmp_path):

@@ -49,7 +49,10 @@ def test_a_model_comes_back(saved, tmp_path):
     for name, value in network().state_dict().items():
         assert torch.equal(loaded.network.state_dict()[name], value)
     assert sorted(p.name for p in (tmp_path / "mine").iterdir()) == [
-        "README.md", "history.csv", "model.json", "weights.safetensors",
+        "README.md",
+        "history.csv",
+        "model.json",
+        "weights.safetensors",
     ]
     assert "| cells | 0.500 |" in (tmp_path / "mine" / "README.md").read_text()
 
@@ -58,7 +61,9 @@ def test_models_are_found_by_name_where_the_user_keeps_them(saved, tmp_path):
     import_model(tmp_path / "mine")
     assert find_model("mine").path == str(user_folder() / "mine")
     assert "mine" in [c.name for c in list_models()]
-    with pytest.raises(ModelFormatError, match=r"no model 'other': choose one of .*mine"):
+    with pytest.raises(
+        ModelFormatError, match=r"no model 'other': choose one of .*mine"
+    ):
         find_model("other")
 
 
@@ -85,14 +90,17 @@ def edit_card(folder, **values):
     path.write_text(json.dumps(json.loads(path.read_text()) | values))
 
 
-@pytest.mark.parametrize(("values", "text"), [
-    ({"version": 2}, "format version 2"),
-    ({"method": 5}, "'method' is missing or wrong"),
-    ({"method": "nope"}, "do not fit.*unknown method"),
-    ({"arguments": {"width": 6}}, "do not fit"),
-    ({"arguments": {"speed": 6}}, "do not fit"),
-    ({"sha256": "0" * 64}, "their hashes differ"),
-])
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"version": 2}, "format version 2"),
+        ({"method": 5}, "'method' is missing or wrong"),
+        ({"method": "nope"}, "do not fit.*unknown method"),
+        ({"arguments": {"width": 6}}, "do not fit"),
+        ({"arguments": {"speed": 6}}, "do not fit"),
+        ({"sha256": "0" * 64}, "their hashes differ"),
+    ],
+)
 def test_a_wrong_card_is_refused_in_one_line(saved, tmp_path, values, text):
     edit_card(tmp_path / "mine", **values)
     with pytest.raises(ModelFormatError, match=text) as caught:
@@ -135,9 +143,13 @@ def test_no_import_is_hidden_by_a_built_in_model(saved, tmp_path, monkeypatch):
     assert import_model(tmp_path / "mine", name="ours").name == "ours"
 
 
-@pytest.mark.parametrize(("name", "text"), [
-    ("../../evil", "holds the path"), ("/evil", "holds the path"),
-])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("../../evil", "holds the path"),
+        ("/evil", "holds the path"),
+    ],
+)
 def test_a_zip_with_other_paths_is_refused(saved, tmp_path, name, text):
     path = export_model(tmp_path / "mine", tmp_path / "mine.zip")
     with zipfile.ZipFile(path, "a") as archive:
@@ -163,7 +175,9 @@ def test_a_name_cannot_leave_the_folder(saved, tmp_path):
         import_model(tmp_path / "mine")
 
 
-def test_saving_over_a_model_keeps_the_old_one_if_it_fails(saved, tmp_path, monkeypatch):
+def test_saving_over_a_model_keeps_the_old_one_if_it_fails(
+    saved, tmp_path, monkeypatch
+):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
@@ -174,7 +188,9 @@ def test_saving_over_a_model_keeps_the_old_one_if_it_fails(saved, tmp_path, monk
     assert load_model(tmp_path / "mine").card == saved
 
 
-@pytest.mark.parametrize("card", list_models([store.builtin_folder()]), ids=lambda c: c.name)
+@pytest.mark.parametrize(
+    "card", list_models([store.builtin_folder()]), ids=lambda c: c.name
+)
 def test_the_built_in_models_load_and_answer(card):
     loaded = load_model(card.path)
     assert card.licence

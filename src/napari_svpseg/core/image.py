@@ -99,9 +99,7 @@ class Axes:
 
     def labels_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """Return the shape of the labels of an image of ``shape``."""
-        return tuple(
-            n for n, a in zip(shape, self.order, strict=True) if a != "C"
-        )
+        return tuple(n for n, a in zip(shape, self.order, strict=True) if a != "C")
 
     def plane_indices(self, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
         """Yield the index of each plane into the stack axes, in array order."""
@@ -118,9 +116,7 @@ class Axes:
     def to_plane(self, plane: np.ndarray) -> np.ndarray:
         """Return an array taken by `plane_slices` as ``(Y, X, C)``."""
         rest = [a for a in self.order if a in "CYX"]
-        plane = np.moveaxis(
-            plane, [rest.index("Y"), rest.index("X")], [0, 1]
-        )
+        plane = np.moveaxis(plane, [rest.index("Y"), rest.index("X")], [0, 1])
         return plane if plane.ndim == 3 else plane[..., None]
 
 
@@ -166,9 +162,7 @@ def channels_last(
             raise ImageError(f"channel_axis must be -3 to 2, got {channel_axis}")
         image = np.moveaxis(image, axis, -1)
         if rgb is None:
-            rgb = (
-                image.dtype == np.uint8 and image.shape[2] in (3, 4) and not channels
-            )
+            rgb = image.dtype == np.uint8 and image.shape[2] in (3, 4) and not channels
         if rgb and image.shape[2] == 4:
             image = image[..., :3]
         if rgb and image.shape[2] != 3:
@@ -261,8 +255,8 @@ def normalise(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:
     Returns
     -------
     (Y, X, C) float32 array
-        ``(v - 0.5) / 0.25`` where v is 0 at the low and 1 at the high percentile, cut to
-        -0.2 to 1.2. A constant channel becomes 0; NaN becomes the low end.
+        ``(v - 0.5) / 0.25`` where v is 0 at the low and 1 at the high percentile, cut
+        to -0.2 to 1.2. A constant channel becomes 0; NaN becomes the low end.
     """
     low = intensities[:, 0].astype(np.float32)
     span = (intensities[:, 1] - intensities[:, 0]).astype(np.float32)
@@ -289,15 +283,19 @@ def to_three_channels(image: np.ndarray) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return ``(Y, X, C)`` resampled to ``shape`` as float32, averaged when reduced."""
+    """Return ``(Y, X, C)`` resampled to ``shape``, float32, averaged if reduced."""
     image = image.astype(np.float32, copy=False)
     if image.shape[:2] == tuple(shape):
         return image
     reduced = image.shape[0] > shape[0] or image.shape[1] > shape[1]
     return np.asarray(
         resize(
-            image, (*shape, image.shape[2]), order=1, mode="reflect",
-            anti_aliasing=reduced, preserve_range=True,
+            image,
+            (*shape, image.shape[2]),
+            order=1,
+            mode="reflect",
+            anti_aliasing=reduced,
+            preserve_range=True,
         ),
         np.float32,
     )

@@ -12,7 +12,7 @@ Array = np.ndarray
 
 
 def dice(prediction: Array, truth: Array, ignore: Array | None = None) -> float:
-    """Return 2 TP / (2 TP + FP + FN) of the foreground (non-zero); 1 when both are empty.
+    """Return 2 TP / (2 TP + FP + FN) of the non-zero pixels; 1 when both are empty.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ def dice(prediction: Array, truth: Array, ignore: Array | None = None) -> float:
 
 
 def iou(prediction: Array, truth: Array, ignore: Array | None = None) -> float:
-    """Return TP / (TP + FP + FN) of the foreground (non-zero); 1 when both are empty."""
+    """Return TP / (TP + FP + FN) of the non-zero pixels; 1 when both are empty."""
     both, either = _overlap(prediction, truth, ignore)
     return 1.0 if either == 0 else both / either
 
@@ -88,8 +88,8 @@ def match_instances(
     threshold : float
         In (0, 1].
     ignore : array, optional
-        Where it is non-zero nothing counts: predicted objects mostly inside are dropped,
-        and all objects lose those pixels.
+        Where it is non-zero nothing counts: predicted objects mostly inside are
+        dropped, and all objects lose those pixels.
 
     Returns
     -------
@@ -112,16 +112,12 @@ def match_instances(
     scores = both / (p_area[rows] + t_area[columns] - both)
     good = scores >= threshold
     chosen = _assign(rows[good], columns[good], scores[good])
-    pairs = tuple(
-        (int(p_ids[r]), int(t_ids[c]), float(s)) for r, c, s in chosen
-    )
+    pairs = tuple((int(p_ids[r]), int(t_ids[c]), float(s)) for r, c, s in chosen)
     n_p, n_t = int((p_ids > 0).sum()), int((t_ids > 0).sum())
     return Matching(len(pairs), n_p - len(pairs), n_t - len(pairs), pairs)
 
 
-def _assign(
-    rows: Array, columns: Array, scores: Array
-) -> list[tuple[int, int, float]]:
+def _assign(rows: Array, columns: Array, scores: Array) -> list[tuple[int, int, float]]:
     """Return the pairs of the best one-to-one assignment."""
     if not len(rows):
         return []

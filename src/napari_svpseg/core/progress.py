@@ -12,7 +12,8 @@ class Cancelled(Exception):
 class Progress(Protocol):
     """Called with ``(done, total, message)``; may raise `Cancelled`."""
 
-    def __call__(self, done: int, total: int, message: str = "") -> None: ...
+    def __call__(self, done: int, total: int, message: str = "") -> None:
+        """Tell that ``done`` of ``total`` steps are done."""
 
 
 def ignore_progress(done: int, total: int, message: str = "") -> None:

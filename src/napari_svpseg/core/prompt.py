@@ -153,8 +153,8 @@ class Prompt:
             box = Box(int(box[0]), int(box[1]), size)
         if not box.fits(image.shape[:2]):
             raise PromptError(
-                f"The box at y={box.y}, x={box.x} of {box.size} pixels leaves the image "
-                f"({image.shape[0]} x {image.shape[1]}): move it inside."
+                f"The box at y={box.y}, x={box.x} of {box.size} pixels leaves the "
+                f"image ({image.shape[0]} x {image.shape[1]}): move it inside."
             )
         if negative:
             mask = np.zeros((box.size, box.size), np.int32)

@@ -164,9 +164,15 @@ class Recipe:
     def to_command(self) -> str:
         """Return the command line that repeats the run, on all planes of a stack."""
         words = [
-            "svpseg", "segment", self.query_file or "query.tif",
-            "--prompts", self.prompts_file or "cells.svprompt",
-            "-o", "out", "--model", self.model,
+            "svpseg",
+            "segment",
+            self.query_file or "query.tif",
+            "--prompts",
+            self.prompts_file or "cells.svprompt",
+            "-o",
+            "out",
+            "--model",
+            self.model,
         ]
         axes = self.stack_axes or self.axes
         if axes not in ("YX", "YXC"):

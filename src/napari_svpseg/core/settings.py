@@ -10,14 +10,23 @@ AUTO = -1
 
 
 def option(
-    default: Any, help: str, *, low: float | None = None, high: float | None = None,
-    unit: str = "", choices: tuple[str, ...] = (),
+    default: Any,
+    help: str,
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    unit: str = "",
+    choices: tuple[str, ...] = (),
 ) -> Any:
     """Declare a setting with the text and limits that CLI and dock both show."""
     return field(
         default=default,
         metadata={
-            "help": help, "low": low, "high": high, "unit": unit, "choices": choices,
+            "help": help,
+            "low": low,
+            "high": high,
+            "unit": unit,
+            "choices": choices,
         },
     )
 
@@ -62,17 +71,23 @@ class PostprocessSettings(Settings):
         0.5, "Foreground probability from which a pixel counts", low=0.05, high=0.95
     )
     min_area: int = option(
-        AUTO, "Smallest object; -1 takes a twelfth of the prompts' objects",
-        low=AUTO, high=1_000_000, unit="pixel",
+        AUTO,
+        "Smallest object; -1 takes a twelfth of the prompts' objects",
+        low=AUTO,
+        high=1_000_000,
+        unit="pixel",
     )
     split: bool = option(True, "Split touching objects")
     split_strength: float = option(
-        0.5, "How readily touching objects are split: 0 rarely, 1 readily",
-        low=0.0, high=1.0,
+        0.5,
+        "How readily touching objects are split: 0 rarely, 1 readily",
+        low=0.0,
+        high=1.0,
     )
     fill_holes: bool = option(True, "Fill holes inside objects")
     output: str = option(
-        "instances", "Objects with ids, or one foreground class",
+        "instances",
+        "Objects with ids, or one foreground class",
         choices=("instances", "semantic"),
     )
 
@@ -82,12 +97,12 @@ class SegmentSettings(Settings):
     """How the model is run."""
 
     device: str = option("auto", "Where the model runs: auto, cpu, cuda, cuda:1, mps")
-    tile: int = option(512, "Largest tile read at once", low=64, high=8192, unit="pixel")
+    tile: int = option(
+        512, "Largest tile read at once", low=64, high=8192, unit="pixel"
+    )
     overlap: int = option(
         64, "Pixels shared by neighbouring tiles", low=0, high=1024, unit="pixel"
     )
     batch: int = option(4, "Tiles run together on a GPU", low=1, high=256)
-    scale_objects: bool = option(
-        True, "Bring objects to the size the model knows best"
-    )
+    scale_objects: bool = option(True, "Bring objects to the size the model knows best")
     trust: bool = option(True, "Check each result by segmenting the prompt with it")

@@ -176,7 +176,9 @@ class Look:
     @classmethod
     def draw(cls, rng: Rng) -> Look:
         """Return a random look."""
-        grey = rng.dirichlet([1, 1, 1]).astype(np.float32) if rng.random() < 0.3 else None
+        grey = (
+            rng.dirichlet([1, 1, 1]).astype(np.float32) if rng.random() < 0.3 else None
+        )
         order = tuple(rng.permutation(3)) if rng.random() < 0.3 else (0, 1, 2)
         gamma = float(np.exp(rng.normal(0, 0.25)))
         return cls(order, grey, bool(rng.random() < 0.3), gamma)
@@ -279,8 +281,12 @@ def cut_episode(
         ]
         for _ in range(8):
             crop, ids = cut(
-                picture, _centre(picture, rng, 0.35 * settings.prompt / zoom),
-                settings.prompt, zoom, rng, turn=k > 0 or rng.random() < 0.5,
+                picture,
+                _centre(picture, rng, 0.35 * settings.prompt / zoom),
+                settings.prompt,
+                zoom,
+                rng,
+                turn=k > 0 or rng.random() < 0.5,
             )
             mask = target(ids)
             share = float((mask > 0).mean())
@@ -311,10 +317,15 @@ def cut_episode(
     strong = 1.0 if rng.random() < 0.5 else 0.5
     full = np.ones_like(foreground)
     maps = {
-        "foreground": foreground, "distance": distance, "boundary": boundary,
-        "known": full, "instances": full * float(instances),
+        "foreground": foreground,
+        "distance": distance,
+        "boundary": boundary,
+        "known": full,
+        "instances": full * float(instances),
     }
-    episode = {k: torch.from_numpy(np.asarray(v, np.float32)[None]) for k, v in maps.items()}
+    episode = {
+        k: torch.from_numpy(np.asarray(v, np.float32)[None]) for k, v in maps.items()
+    }
     episode["query"] = torch.from_numpy(disturb(look(crop), rng, strong))
     episode["prompts"] = torch.from_numpy(np.stack(prompts))
     episode["masks"] = torch.from_numpy(np.stack(masks))
@@ -341,7 +352,10 @@ def _centre(picture: Picture, rng: Rng, jitter: float) -> np.ndarray:
 
 
 def _empty_crop(
-    task: Task, settings: EpisodeSettings, zoom: float, rng: Rng,
+    task: Task,
+    settings: EpisodeSettings,
+    zoom: float,
+    rng: Rng,
     target: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray | None:
     for _ in range(6):
@@ -354,7 +368,13 @@ def _empty_crop(
 
 
 def cut(
-    picture: Picture, centre: np.ndarray, size: int, zoom: float, rng: Rng, *, turn: bool
+    picture: Picture,
+    centre: np.ndarray,
+    size: int,
+    zoom: float,
+    rng: Rng,
+    *,
+    turn: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return a turned, mirrored and zoomed crop.
 
@@ -370,7 +390,9 @@ def cut(
         angle = rng.uniform(0, 2 * np.pi)
     mirror = -1.0 if rng.random() < 0.5 else 1.0
     stretch = float(np.exp(rng.normal(0, 0.06))) if turn else 1.0
-    rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    rotation = np.array(
+        [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
+    )
     matrix = rotation @ np.diag([stretch * mirror, 1 / stretch]) / zoom
     reach = int(np.ceil(size * 0.75 * max(stretch, 1 / stretch) / zoom)) + 4
     height, width = picture.ids.shape
@@ -437,7 +459,7 @@ def disturb(crop: np.ndarray, rng: Rng, strength: float) -> np.ndarray:
 
 
 def _borders(ids: np.ndarray, band: float) -> np.ndarray:
-    """Return 1 within ``band`` pixels of where one object meets another or background."""
+    """Return 1 within ``band`` pixels of where an object meets what it is not."""
     change = np.zeros(ids.shape, bool)
     down, right = ids[1:] != ids[:-1], ids[:, 1:] != ids[:, :-1]
     change[1:] |= down
@@ -465,8 +487,12 @@ class PackedTasks:
     index: list[dict] = field(default_factory=list)  # type: ignore[type-arg]
 
     def add(
-        self, group: str, name: str, pictures: list[tuple[str, np.ndarray, np.ndarray]],
-        *, instances: bool,
+        self,
+        group: str,
+        name: str,
+        pictures: list[tuple[str, np.ndarray, np.ndarray]],
+        *,
+        instances: bool,
     ) -> None:
         """Add a task of pictures ``(image name, image, ids)``."""
         pairs = []

@@ -82,7 +82,9 @@ def smooth_noise(rng: Rng, size: int, scale: float) -> np.ndarray:
 
 def _background(rng: Rng, size: int, level: np.ndarray) -> np.ndarray:
     image = np.broadcast_to(level, (size, size, 3)).astype(np.float32).copy()
-    image += rng.uniform(0, 0.12) * smooth_noise(rng, size, rng.uniform(30, 120))[..., None]
+    image += (
+        rng.uniform(0, 0.12) * smooth_noise(rng, size, rng.uniform(30, 120))[..., None]
+    )
     if rng.random() < 0.6:
         grain = smooth_noise(rng, size, rng.uniform(1, 12))[..., None]
         image += rng.uniform(0, 0.12) * grain * rng.uniform(0.5, 1, 3)
@@ -128,7 +130,9 @@ def _rival_kind(rng: Rng, kind: _Kind, grey: bool) -> _Kind:
         values["color"] = np.clip(kind.color + shift, 0, 1).astype(np.float32)
     else:
         values[str(decisive)] = getattr(other, str(decisive))
-        values["texture"] = other.texture if decisive == "texture" else values["texture"]
+        values["texture"] = (
+            other.texture if decisive == "texture" else values["texture"]
+        )
     return _Kind(**values)
 
 
@@ -155,7 +159,9 @@ def _depth(kind: _Kind, rng: Rng) -> np.ndarray:
     theta = np.arctan2(v / b, u / a)
     limit = np.ones_like(rho)
     for k in range(2, 6):
-        limit += kind.wobble / k * rng.normal() * np.cos(k * theta + rng.uniform(0, 6.3))
+        limit += (
+            kind.wobble / k * rng.normal() * np.cos(k * theta + rng.uniform(0, 6.3))
+        )
     if kind.shape == "star":
         limit += 0.3 * np.cos(rng.integers(3, 7) * theta)
     depth = (limit - rho) * b
@@ -167,8 +173,14 @@ def _depth(kind: _Kind, rng: Rng) -> np.ndarray:
 
 
 def _place(
-    rng: Rng, kind: _Kind, taken: np.ndarray, ids: np.ndarray, image: np.ndarray,
-    texture: np.ndarray, centres: list[np.ndarray], number: int,
+    rng: Rng,
+    kind: _Kind,
+    taken: np.ndarray,
+    ids: np.ndarray,
+    image: np.ndarray,
+    texture: np.ndarray,
+    centres: list[np.ndarray],
+    number: int,
 ) -> bool:
     size = len(ids)
     centre = rng.uniform(-6, size + 6, 2)
@@ -224,7 +236,9 @@ def _object_scene(rng: Rng, size: int, n_images: int) -> Scene:
         centres: list[list[np.ndarray]] = [[], []]
         for number in range(1, 140):
             k = int(rng.integers(n_kinds))
-            _place(rng, kinds[k], taken, maps[k], image, textures[k], centres[k], number)
+            _place(
+                rng, kinds[k], taken, maps[k], image, textures[k], centres[k], number
+            )
             if taken.mean() > fill:
                 break
         images.append(_finished(image, finish))
@@ -257,8 +271,10 @@ def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
         grid = np.stack(
             np.meshgrid(
                 np.arange(-pitch, size * stretch + pitch, pitch),
-                np.arange(-pitch, size + pitch, pitch), indexing="ij",
-            ), -1,
+                np.arange(-pitch, size + pitch, pitch),
+                indexing="ij",
+            ),
+            -1,
         ).reshape(-1, 2)
         grid = grid + rng.normal(0, jitter * pitch, grid.shape)
         distance, nearest = cKDTree(grid).query(
@@ -269,8 +285,10 @@ def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
         empty = rng.random(len(grid)) < missing
         is_wall = gap < width * 1.4
         tone = rng.normal(0, 1, len(grid))[owner] * variety
-        image = inner + tone[..., None] + (
-            grain * smooth_noise(rng, size, grain_scale)[..., None]
+        image = (
+            inner
+            + tone[..., None]
+            + (grain * smooth_noise(rng, size, grain_scale)[..., None])
         )
         edge = np.exp(-((gap / (width * 1.2)) ** 2))[..., None]
         image = image * (1 - edge) + wall * edge
@@ -297,8 +315,13 @@ def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
     """Regions that differ in texture or tone, such as tissues; no single objects."""
     grey = bool(rng.random() < 0.4)
     looks = [
-        (_color(rng, grey), rng.uniform(0.02, 0.35), rng.uniform(1, 10),
-         rng.uniform(0, 1), _color(rng, grey))
+        (
+            _color(rng, grey),
+            rng.uniform(0.02, 0.35),
+            rng.uniform(1, 10),
+            rng.uniform(0, 1),
+            _color(rng, grey),
+        )
         for _ in range(2)
     ]
     if rng.random() < 0.5:  # same tone, only the texture tells
@@ -307,7 +330,9 @@ def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
     finish = int(rng.integers(1 << 31))
     images, ids = [], []
     for _ in range(n_images):
-        region = smooth_noise(rng, size, scale) + 0.3 * smooth_noise(rng, size, scale / 3)
+        region = smooth_noise(rng, size, scale) + 0.3 * smooth_noise(
+            rng, size, scale / 3
+        )
         inside = ndimage.gaussian_filter(region, 1) > level
         layers = []
         for tone, depth, grain, dots, dot_color in looks:

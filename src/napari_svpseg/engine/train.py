@@ -38,7 +38,8 @@ class TrainSettings(Settings):
     seed: int = option(0, "Seed of weights and episodes")
     workers: int = option(0, "Loader processes", low=0)
     precision: str = option(
-        "auto", "bf16 halves memory and time on new hardware",
+        "auto",
+        "bf16 halves memory and time on new hardware",
         choices=("auto", "float32", "bf16"),
     )
 
@@ -157,7 +158,9 @@ class Trainer:
                     self._record(running, validation, time.monotonic() - started)
                 now = time.monotonic()
                 on_progress(
-                    self.step, self.settings.steps, f"loss {running.get('total', math.nan):.3f}"
+                    self.step,
+                    self.settings.steps,
+                    f"loss {running.get('total', math.nan):.3f}",
                 )
                 if now - saved > checkpoint_seconds:
                     self.save()
@@ -174,7 +177,9 @@ class Trainer:
             return
         workers = self.settings.workers
         yield from DataLoader(
-            data, batch_size=None, num_workers=workers,
+            data,
+            batch_size=None,
+            num_workers=workers,
             pin_memory=self.device.type == "cuda",
             prefetch_factor=4 if workers else None,
         )
@@ -225,7 +230,10 @@ class Trainer:
         )
 
     def _record(
-        self, running: dict[str, float], validation: list[dict[str, Tensor]], seconds: float
+        self,
+        running: dict[str, float],
+        validation: list[dict[str, Tensor]],
+        seconds: float,
     ) -> None:
         row = {"step": float(self.step), "seconds": seconds, **running}
         if validation:
@@ -234,7 +242,9 @@ class Trainer:
         self.history.append(row)
 
 
-def episode_loss(network: PromptSegmenter, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+def episode_loss(
+    network: PromptSegmenter, batch: dict[str, Tensor]
+) -> dict[str, Tensor]:
     """Return the parts of a batch's loss; keys as in `engine.episodes.cut_episode`."""
     code = network.encode_prompts(batch["prompts"], batch["masks"])
     query = batch["query"].contiguous(memory_format=torch.channels_last)

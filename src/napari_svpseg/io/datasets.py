@@ -1,4 +1,4 @@
-"""Data sets with ground truth: ``images/``, ``labels/``, ``ignore/``, ``dataset.toml``."""
+"""Data sets with ground truth: images, labels, ignored pixels and a description."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def read_dataset(folder: str | Path) -> Dataset:
     labelled = {p.stem for p in (folder / "labels").glob("*.tif")}
     ids = tuple(sorted(labelled & set(images)))
     if not ids:
-        raise DatasetError(f"{folder}: no image in images/ has labels/ of the same name.")
+        raise DatasetError(
+            f"{folder}: no image in images/ has labels/ of the same name."
+        )
     classes = values.get("classes")
     named = (
         {int(k): str(v) for k, v in classes.items() if int(k) > 0}
@@ -94,8 +96,13 @@ def read_dataset(folder: str | Path) -> Dataset:
     if kind == "semantic" and not named:
         raise DatasetError(f"{folder}: a semantic set needs [classes] in dataset.toml.")
     return Dataset(
-        folder, values.get("name", folder.name), kind, named,
-        _scale(values.get("scale", values.get("suggested_scale"))), ids, images,
+        folder,
+        values.get("name", folder.name),
+        kind,
+        named,
+        _scale(values.get("scale", values.get("suggested_scale"))),
+        ids,
+        images,
     )
 
 

@@ -17,11 +17,29 @@ from .atomic import atomic_path
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-OME_UNITS = {"um": "µm", "micrometer": "µm", "micron": "µm", "nanometer": "nm",
-             "millimeter": "mm", "centimeter": "cm", "meter": "m", "angstrom": "Å",
-             "picometer": "pm", "inch": "in"}
-UNITS_UM = {"µm": 1.0, "um": 1.0, "micron": 1.0, "\\u00B5m": 1.0, "micrometer": 1.0,
-            "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+OME_UNITS = {
+    "um": "µm",
+    "micrometer": "µm",
+    "micron": "µm",
+    "nanometer": "nm",
+    "millimeter": "mm",
+    "centimeter": "cm",
+    "meter": "m",
+    "angstrom": "Å",
+    "picometer": "pm",
+    "inch": "in",
+}
+UNITS_UM = {
+    "µm": 1.0,
+    "um": 1.0,
+    "micron": 1.0,
+    "\\u00B5m": 1.0,
+    "micrometer": 1.0,
+    "nm": 1e-3,
+    "mm": 1e3,
+    "cm": 1e4,
+    "m": 1e6,
+}
 
 logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its news is in our errors
 
@@ -98,8 +116,12 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
     except ImageError:
         raise
     except Exception as error:
-        reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        raise ImageError(f"{path}: cannot be read, it may be damaged ({reason}).") from error
+        reason = (
+            str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+        )
+        raise ImageError(
+            f"{path}: cannot be read, it may be damaged ({reason})."
+        ) from error
     if 0 in array.shape or array.ndim < 2:
         raise ImageError(f"{path}: the image is empty, its shape is {array.shape}.")
     meaning = _axes(path, array, found, axes, rgb)
@@ -274,8 +296,10 @@ def write_labels(
     if pixel_size is not None:
         name = OME_UNITS.get(unit, unit)
         metadata |= {
-            "PhysicalSizeY": float(pixel_size[0]), "PhysicalSizeYUnit": name,
-            "PhysicalSizeX": float(pixel_size[1]), "PhysicalSizeXUnit": name,
+            "PhysicalSizeY": float(pixel_size[0]),
+            "PhysicalSizeYUnit": name,
+            "PhysicalSizeX": float(pixel_size[1]),
+            "PhysicalSizeXUnit": name,
         }
         if z_step and "Z" in axes:
             metadata |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
@@ -283,8 +307,12 @@ def write_labels(
         metadata["Description"] = json.dumps(recipe.to_dict(), default=str)
     with atomic_path(path) as temporary:
         tifffile.imwrite(
-            temporary, labels.astype(dtype, copy=False), ome=True, metadata=metadata,
-            photometric="minisblack", compression="zlib",
+            temporary,
+            labels.astype(dtype, copy=False),
+            ome=True,
+            metadata=metadata,
+            photometric="minisblack",
+            compression="zlib",
             bigtiff=labels.size * dtype.itemsize > 3_500_000_000,
         )
     return path

@@ -84,16 +84,22 @@ class Task:
     def prompt(self, draw: Draw) -> Prompt:
         """Return the prompt of a draw."""
         return Prompt.from_image(
-            self.dataset.image(draw.image), self.truth(draw.image), draw.box,
-            name=f"{self.dataset.name} {self.name}", source=draw.image,
+            self.dataset.image(draw.image),
+            self.truth(draw.image),
+            draw.box,
+            name=f"{self.dataset.name} {self.name}",
+            source=draw.image,
         )
 
     def query(self, image: str) -> Query:
         """Return a picture to be segmented."""
         plane = self.dataset.image(image)
         return Query(
-            plane if plane.ndim == 3 else plane[..., None], self.scale,
-            self.truth(image), self.dataset.ignore(image), image,
+            plane if plane.ndim == 3 else plane[..., None],
+            self.scale,
+            self.truth(image),
+            self.dataset.ignore(image),
+            image,
         )
 
     def pairs(self) -> Iterator[tuple[str, int]]:
@@ -106,9 +112,12 @@ class Task:
     def to_dict(self) -> dict[str, Any]:
         """Return what the report tells of the task."""
         return {
-            "dataset": self.dataset.name, "class": self.name, "box": self.rule.size,
+            "dataset": self.dataset.name,
+            "class": self.name,
+            "box": self.rule.size,
             "whole_object": self.rule.min_whole_area > 0,
-            "objects_known": self.has_objects, "mosaic": self.mosaic,
+            "objects_known": self.has_objects,
+            "mosaic": self.mosaic,
             "draws": [
                 {"image": d.image, "y": d.box.y, "x": d.box.x} for d in self.draws
             ],
@@ -117,8 +126,12 @@ class Task:
 
 
 def plan(
-    data: Iterable[Path | str], *, prompts: int = N_PROMPTS,
-    max_queries: int = MAX_QUERIES, classes: Sequence[str] | None = None, seed: int = 0,
+    data: Iterable[Path | str],
+    *,
+    prompts: int = N_PROMPTS,
+    max_queries: int = MAX_QUERIES,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
 ) -> list[Task]:
     """Return the tasks of some data folders, with prompts drawn and queries chosen.
 
@@ -148,7 +161,8 @@ def plan(
                 if task is None:
                     log.warning(
                         "%s / %s: no legal box or no other picture, left out",
-                        dataset.name, name,
+                        dataset.name,
+                        name,
                     )
                 else:
                     tasks.append(task)
@@ -166,16 +180,12 @@ def _classes_of(dataset: Dataset) -> list[tuple[int | None, str]]:
     return [(value, name) for value, name in sorted(dataset.classes.items()) if value]
 
 
-def _wanted(
-    dataset: str, name: str, value: int | None, classes: Sequence[str]
-) -> bool:
+def _wanted(dataset: str, name: str, value: int | None, classes: Sequence[str]) -> bool:
     keys = {name, str(value)}
     return bool((keys | {f"{dataset}:{key}" for key in keys}) & set(classes))
 
 
-def _truth(
-    dataset: Dataset, image: str, value: int | None, mosaic: bool
-) -> np.ndarray:
+def _truth(dataset: Dataset, image: str, value: int | None, mosaic: bool) -> np.ndarray:
     labels = dataset.labels(image).astype(np.int32)
     if value is not None:
         return oneshot.objects_of_class(labels, value)
@@ -183,7 +193,11 @@ def _truth(
 
 
 def _plan_task(
-    dataset: Dataset, value: int | None, name: str, n_prompts: int, max_queries: int,
+    dataset: Dataset,
+    value: int | None,
+    name: str,
+    n_prompts: int,
+    max_queries: int,
     seed: int,
 ) -> Task | None:
     shown = [
@@ -192,8 +206,7 @@ def _plan_task(
         if (dataset.labels(image) == value if value else dataset.labels(image)).any()
     ]
     looked_at = [
-        _truth(dataset, image, value, False)
-        for image in _evenly(shown, MAX_LOOKED_AT)
+        _truth(dataset, image, value, False) for image in _evenly(shown, MAX_LOOKED_AT)
     ]
     mosaic = value is None and oneshot.is_mosaic(looked_at)
     if mosaic:
@@ -212,7 +225,10 @@ def _plan_task(
 
 
 def _draw(
-    task: Task, shown: Sequence[str], queries: Sequence[str], n: int,
+    task: Task,
+    shown: Sequence[str],
+    queries: Sequence[str],
+    n: int,
     rng: np.random.Generator,
 ) -> list[Draw]:
     """Return up to ``n`` prompts, each from another picture where there are enough.

@@ -48,7 +48,9 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     path = Path(path)
     path = path if path.suffix else path.with_suffix(".svprompt")
     index: dict[str, Any] = {
-        "format": FORMAT, "version": FORMAT_VERSION, "name": prompts.name,
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "name": prompts.name,
         "prompts": [_entry(i, prompt) for i, prompt in enumerate(prompts)],
     }
     with (
@@ -87,8 +89,12 @@ def _tiff(array: np.ndarray, axes: str) -> bytes:
     """Return a TIFF that Fiji opens; float images keep all their digits."""
     file = io.BytesIO()
     tifffile.imwrite(
-        file, array, photometric="minisblack", compression="zlib",
-        imagej=False, metadata={"axes": axes},
+        file,
+        array,
+        photometric="minisblack",
+        compression="zlib",
+        imagej=False,
+        metadata={"axes": axes},
     )
     return file.getvalue()
 

@@ -62,7 +62,7 @@ def user_folder() -> Path:
 
 
 def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
-    """Return the cards of all models, built-in ones first; broken folders are skipped."""
+    """Return the cards of all models, ``svp`` first; broken folders are skipped."""
     cards: dict[str, ModelCard] = {}
     for folder in (builtin_folder(), user_folder()) if folders is None else folders:
         if not folder.is_dir():
@@ -109,7 +109,10 @@ def _card(values: Any, folder: Path) -> ModelCard:
         )
     known = {f.name for f in dataclasses.fields(ModelCard)} - {"path"}
     for name, kind in (
-        ("name", str), ("method", str), ("arguments", dict), ("sha256", str)
+        ("name", str),
+        ("method", str),
+        ("arguments", dict),
+        ("sha256", str),
     ):
         if not isinstance(values.get(name), kind):
             raise ModelFormatError(f"{folder / CARD}: '{name}' is missing or wrong.")
@@ -217,7 +220,9 @@ def save_model(
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     data = save(state)
     card = dataclasses.replace(
-        card, sha256=hashlib.sha256(data).hexdigest(), path=str(folder),
+        card,
+        sha256=hashlib.sha256(data).hexdigest(),
+        path=str(folder),
         n_parameters=sum(p.numel() for p in network.parameters()),
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -257,7 +262,10 @@ def describe(card: ModelCard) -> str:
     config = card.training.get("config", {})
     data = config.get("data", {}) if isinstance(config, dict) else {}
     lines = [
-        f"# {card.name}", "", card.title or card.method, "",
+        f"# {card.name}",
+        "",
+        card.title or card.method,
+        "",
         f"- method: `{card.method}`, {card.n_parameters:,} parameters",
         f"- licence of the weights: {card.licence}",
         f"- takes: {card.channels} channels",
@@ -270,7 +278,9 @@ def describe(card: ModelCard) -> str:
     if card.scores:
         lines += ["", "## Scores", "", "| data set | Dice | F1@0.5 |", "|---|---|---|"]
         for name, score in card.scores.items():
-            lines.append(f"| {name} | {_number(score, 'dice')} | {_number(score, 'f1')} |")
+            lines.append(
+                f"| {name} | {_number(score, 'dice')} | {_number(score, 'f1')} |"
+            )
     return "\n".join(lines) + "\n"
 
 
@@ -376,11 +386,17 @@ def _checked_members(
             continue
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
         if len(parts) > 2 or ".." in parts or parts[0].startswith("/"):
-            raise ModelFormatError(f"{path}: refused, it holds the path {info.filename}.")
+            raise ModelFormatError(
+                f"{path}: refused, it holds the path {info.filename}."
+            )
         if parts[-1] in MEMBERS:
             members[parts[-1]] = info
     if CARD not in members or WEIGHTS not in members:
-        raise ModelFormatError(f"{path}: not a model file, {CARD} or {WEIGHTS} missing.")
+        raise ModelFormatError(
+            f"{path}: not a model file, {CARD} or {WEIGHTS} missing."
+        )
     if sum(info.file_size for info in members.values()) > MAX_MODEL_BYTES:
-        raise ModelFormatError(f"{path}: refused, over {MAX_MODEL_BYTES >> 20} MB unpacked.")
+        raise ModelFormatError(
+            f"{path}: refused, over {MAX_MODEL_BYTES >> 20} MB unpacked."
+        )
     return members

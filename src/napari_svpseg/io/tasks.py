@@ -44,7 +44,8 @@ def load_tasks(path: str | Path) -> PackedTasks:
         ) from error
     arrays = {
         k: np.ascontiguousarray(np.broadcast_to(v, (*v.shape[:2], 3)))
-        if v.ndim == 3 else v
+        if v.ndim == 3
+        else v
         for k, v in arrays.items()
     }
     return PackedTasks(arrays, index)

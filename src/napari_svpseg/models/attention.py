@@ -21,7 +21,9 @@ CHUNK = 4096
 """Query pixels attended at once by `chunked_attention`."""
 
 
-def naive_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
+def naive_attention(
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor
+) -> Tensor:
     """Return softmax(query keys^T + bias) values, holding the whole matrix.
 
     Parameters
@@ -51,11 +53,13 @@ def chunked_attention(
     )
 
 
-def fused_attention(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """Return the same as `naive_attention` by a kernel that never stores the scores.
+def fused_attention(
+    query: Tensor, keys: Tensor, values: Tensor, bias: Tensor
+) -> Tensor:
+    """Return what `naive_attention` does by a kernel that stores no scores.
 
     Keys and values are brought to one width, as fused kernels need. The bias becomes a
-    further feature of the keys (met by a 1 in every query), so no mask is stored either.
+    further feature of the keys (met by a 1 in every query), so no mask is stored.
     """
     width = max(query.shape[-1] + 1, values.shape[-1])
     width += -width % 8
@@ -130,7 +134,8 @@ class AttentionSegmenter(PromptSegmenter):
         self.pyramid = FeaturePyramid(widths[1:], 2 * width)
         self.fine = nn.Conv2d(width, 2 * width, 1)
         self.mix = nn.Sequential(
-            nn.ReLU(), nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
             ChannelNorm(2 * width),  # centred vectors: cosines spread over -1 to 1
         )
         self.embed = nn.Conv2d(2 * width, features, 1)
@@ -165,8 +170,11 @@ class AttentionSegmenter(PromptSegmenter):
         if self.form == "corrected":
             share = values.sum(1, keepdim=True) / values.sum((1, 2), keepdim=True)
             bias = bias - (values * share.clamp(min=1e-3).log()).sum(-1)
-        return {"keys": keys.reshape(batch, -1, keys.shape[-1]), "values": values,
-                "bias": bias}
+        return {
+            "keys": keys.reshape(batch, -1, keys.shape[-1]),
+            "values": values,
+            "bias": bias,
+        }
 
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
         """Return ``foreground`` logits (B, 1, H, W)."""

@@ -53,11 +53,10 @@ class PromptSegmenter(nn.Module):
         -------
         dict
             ``foreground`` (B, 1, H, W) logits; where the method has them
-            ``distance`` (B, 1, H, W) logits (sigmoid: 0 at the object's border, 1 in its
-            middle) and ``boundary`` (B, 1, H, W) logits.
+            ``distance`` (B, 1, H, W) logits (sigmoid: 0 at the object's border, 1 in
+            its middle) and ``boundary`` (B, 1, H, W) logits.
         """
         raise NotImplementedError(type(self).__name__)
-
 
     def regularise(
         self, query: Tensor, maps: dict[str, Tensor], images: Tensor, masks: Tensor

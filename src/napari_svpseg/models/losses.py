@@ -35,9 +35,7 @@ def binary_loss(
     return known_mean(loss, weight)
 
 
-def maps_loss(
-    maps: dict[str, Tensor], target: dict[str, Tensor]
-) -> dict[str, Tensor]:
+def maps_loss(maps: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the weighted parts of the loss of a model's maps.
 
     Parameters

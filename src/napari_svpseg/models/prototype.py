@@ -103,7 +103,7 @@ class PrototypeSegmenter(PromptSegmenter):
     def regularise(
         self, query: Tensor, maps: dict[str, Tensor], images: Tensor, masks: Tensor
     ) -> dict[str, Tensor]:
-        """Return the alignment loss: the answer, taken as a prompt, explains the prompt.
+        """Return the alignment loss: the answer, as a prompt, explains the prompt.
 
         Episodes whose answer is all one class are left out.
         """

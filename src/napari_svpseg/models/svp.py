@@ -91,7 +91,9 @@ class EvidenceSegmenter(PromptSegmenter):
         self.merge2 = nn.Conv2d(d4, d2, 1)
         self.skip2 = nn.Conv2d(w2 + N_LABELS, d2, 1)
         self.out2 = nn.Sequential(
-            ChannelNorm(d2), nn.Conv2d(d2, d2, 3, padding=1), nn.ReLU(),
+            ChannelNorm(d2),
+            nn.Conv2d(d2, d2, 3, padding=1),
+            nn.ReLU(),
             nn.Conv2d(d2, 4 * N_LABELS, 3, padding=1),
         )
         self.modulate = nn.Linear(2 * w4 + 2, 2 * d8)
@@ -133,9 +135,7 @@ class EvidenceSegmenter(PromptSegmenter):
         labels4, known4 = F.avg_pool2d(labels, 4), F.avg_pool2d(known, 4)
         foreground, background = labels4[:, :1], known4 - labels4[:, :1]
         if self.use["attention"]:
-            code |= self._attention_code(
-                pyramid, labels4, background, known4, together
-            )
+            code |= self._attention_code(pyramid, labels4, background, known4, together)
         if self.use["modulation"]:
             code["modulation"] = self._modulation(
                 pyramid, foreground, background, masks, together
@@ -143,7 +143,11 @@ class EvidenceSegmenter(PromptSegmenter):
         return code
 
     def _attention_code(
-        self, pyramid: Tensor, labels: Tensor, background: Tensor, known: Tensor,
+        self,
+        pyramid: Tensor,
+        labels: Tensor,
+        background: Tensor,
+        known: Tensor,
         together: tuple[int, int],
     ) -> PromptCode:
         keys = F.normalize(rows(self.embed(pyramid), together).float(), dim=2)
@@ -159,7 +163,11 @@ class EvidenceSegmenter(PromptSegmenter):
         return {"keys": keys, "values": values, "bias": bias}
 
     def _modulation(
-        self, pyramid: Tensor, foreground: Tensor, background: Tensor, masks: Tensor,
+        self,
+        pyramid: Tensor,
+        foreground: Tensor,
+        background: Tensor,
+        masks: Tensor,
         together: tuple[int, int],
     ) -> Tensor:
         vectors = [
@@ -197,7 +205,9 @@ class EvidenceSegmenter(PromptSegmenter):
         out = F.pixel_shuffle(self.out2(z), 2) + upsample(ridge)
         out = out[..., :height, :width].float()
         answer = dict(
-            zip(("foreground", "distance", "boundary"), out.split(1, dim=1), strict=True)
+            zip(
+                ("foreground", "distance", "boundary"), out.split(1, dim=1), strict=True
+            )
         )
         if self.training:
             if self.use["ridge"]:
@@ -223,8 +233,10 @@ class EvidenceSegmenter(PromptSegmenter):
         batch, _, height, width = pyramid.shape
         if not self.use["attention"]:
             n = self.value.out_features + N_LABELS + 1
-            return (pyramid.new_zeros(batch, n, height, width),
-                    pyramid.new_zeros(batch, 2, height, width))
+            return (
+                pyramid.new_zeros(batch, n, height, width),
+                pyramid.new_zeros(batch, 2, height, width),
+            )
         query = F.normalize(self.embed(pyramid).float(), dim=1)
         query = query.flatten(2).transpose(1, 2)
         temperature = self.log_temperature.exp().clamp(0.02, 1.0)
@@ -275,7 +287,10 @@ def _id_change(masks: Tensor) -> Tensor:
     ids = F.pad(masks.float()[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     centre = ids[:, 1:-1, 1:-1]
     neighbours = (
-        ids[:, :-2, 1:-1], ids[:, 2:, 1:-1], ids[:, 1:-1, :-2], ids[:, 1:-1, 2:]
+        ids[:, :-2, 1:-1],
+        ids[:, 2:, 1:-1],
+        ids[:, 1:-1, :-2],
+        ids[:, 1:-1, 2:],
     )
     changed = torch.zeros_like(centre, dtype=torch.bool)
     for neighbour in neighbours:
@@ -290,8 +305,11 @@ def typical_size(masks: Tensor) -> Tensor:
         ids = torch.unique(mask)
         n = int((ids > 0).sum())
         area = (mask > 0).sum() / max(n, 1)
-        sizes.append(torch.log2((area.float().sqrt() * 1.13 + 1) / 16) if n else
-                     torch.zeros((), device=mask.device))
+        sizes.append(
+            torch.log2((area.float().sqrt() * 1.13 + 1) / 16)
+            if n
+            else torch.zeros((), device=mask.device)
+        )
     return torch.stack(sizes)
 
 

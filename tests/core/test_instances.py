@@ -72,9 +72,15 @@ def test_empty_labels_of_any_shape(shape):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.lists(
-    st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=1, max_size=20, unique=True
-), st.integers(4, 8))
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 5), st.integers(0, 5)),
+        min_size=1,
+        max_size=20,
+        unique=True,
+    ),
+    st.integers(4, 8),
+)
 def test_discs_come_back(cells, radius):
     labels = discs([(10 + 16 * y, 10 + 16 * x) for y, x in cells], radius, (106, 106))
     found = instances_from_maps(maps_of(labels), PLAIN)
@@ -100,7 +106,9 @@ def test_without_split_touching_discs_are_one():
 
 def test_prompts_that_show_a_net_are_not_split():
     labels = discs(TOUCHING)
-    found = instances_from_maps(maps_of(labels, objects=ObjectLook(5.0, net=True)), PLAIN)
+    found = instances_from_maps(
+        maps_of(labels, objects=ObjectLook(5.0, net=True)), PLAIN
+    )
     assert found.max() == 2
 
 
@@ -109,7 +117,9 @@ def test_split_strength_never_makes_fewer_objects():
     labels = discs(rng.uniform(8, 88, (30, 2)), 9)
     maps = Maps((labels > 0).astype(np.float32))
     counts = [
-        instances_from_maps(maps, PostprocessSettings(split_strength=s, min_area=0)).max()
+        instances_from_maps(
+            maps, PostprocessSettings(split_strength=s, min_area=0)
+        ).max()
         for s in (0.0, 0.3, 0.6, 1.0)
     ]
     assert counts == sorted(counts)

@@ -890,3 +890,23 @@ def test_long_names_are_shortened_not_cut(dock):
     dock.mask.setFixedWidth(120)
     dock.mask.setCurrentIndex(dock.mask.count() - 1)
     assert dock.mask.shown_text().endswith("…")
+
+
+def test_closing_the_dock_ends_its_run_and_frees_the_engine(
+    dock, viewer, runner, qtbot, open_dock
+):
+    from napari_svpseg.plugin.segment import SegmentWidget
+
+    runner.slow = 30
+    dock.run.click()
+    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
+    viewer.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=3000)
+    assert runner.closed == 1
+    assert dock not in SegmentWidget.docks()
+    assert "SVPSeg prompts" in viewer.layers
+    again = open_dock()
+    assert len(again.book.items) == 1 and again in SegmentWidget.docks()
+    viewer.layers["SVPSeg prompts"].selected_data = {0}
+    viewer.layers["SVPSeg prompts"].remove_selected()
+    assert not again.book.items and len(dock.book.items) == 1  # the old one sleeps

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
     QCheckBox,
@@ -117,9 +117,8 @@ class SegmentWidget(QWidget):
         self._remark = ""
         self._build()
         self._connect()
-        self.destroyed.connect(
-            partial(_let_go, self.engine, self.book, self.image_panel)
-        )
+        self._leave = _Leave(self.engine, self.book, self.image_panel)
+        self.destroyed.connect(partial(_Leave.__call__, self._leave))
         self.image_panel.refresh()
         self._show_models()
         self.book.adopt_all()
@@ -139,7 +138,18 @@ class SegmentWidget(QWidget):
     def docks(cls) -> list[SegmentWidget]:
         """Return the docks that are open."""
         docks = [d for ref in cls._open if (d := ref()) is not None]
-        return [d for d in docks if is_alive(d)]
+        return [d for d in docks if is_alive(d) and not d._leave.is_done]
+
+    def changeEvent(self, event: QEvent) -> None:
+        """End the run and let go of the viewer when the dock is closed.
+
+        napari only takes a closed dock's widget out of the window; it lives on.
+        """
+        super().changeEvent(event)
+        if event.type() == QEvent.Type.ParentChange and self.parentWidget() is None:
+            self._options_timer.stop()
+            self.cancel()
+            self._leave()
 
     # ------------------------------------------------------------ what it says
 
@@ -886,11 +896,21 @@ class SegmentWidget(QWidget):
         self.device_line.setText("The engine is off; the next run starts it.")
 
 
-def _let_go(engine: Engine, book: PromptBook, images: ImagePanel) -> None:
-    """Do what is left to do when the dock is gone."""
-    book.close()
-    images.close_hooks()
-    engine.release()
+class _Leave:
+    """What is left to do, once, when the dock is closed or gone."""
+
+    def __init__(self, engine: Engine, book: PromptBook, images: ImagePanel) -> None:
+        self._parts = engine, book, images
+        self.is_done = False
+
+    def __call__(self, *_: object) -> None:
+        if self.is_done:
+            return
+        self.is_done = True
+        engine, book, images = self._parts
+        book.close()
+        images.close_hooks()
+        engine.release()
 
 
 def is_alive(widget: QWidget) -> bool:

@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+from skimage.measure import label as connected_components
+from skimage.segmentation import watershed
 
 from napari_svpseg.core.instances import (
+    CROSS,
+    _basins,
     fill_object_holes,
     instances_from_maps,
     look_of,
@@ -94,6 +99,67 @@ def test_touching_discs_are_split_with_and_without_a_distance_map():
     assert f1(instances_from_maps(maps_of(labels), PLAIN), labels) == 1
     alone = Maps((labels > 0).astype(np.float32))
     assert f1(instances_from_maps(alone, PLAIN), labels) == 1
+
+
+def by_reconstruction(height, mask, drop):
+    """Return the plain form of ``_basins``: a watershed from h-maxima."""
+    from skimage.morphology import reconstruction
+
+    inside = np.where(mask, height.astype(float), -1.0)
+    lowered = reconstruction(inside - drop, inside, footprint=CROSS)
+    tops = (inside - lowered >= drop - 1e-6) & mask
+    return watershed(-height, connected_components(tops, connectivity=1), mask=mask)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.02, 0.1, 0.3]))
+def test_basins_are_those_of_h_maxima(seed, drop):
+    rng = np.random.default_rng(seed)
+    height = ndimage.gaussian_filter(rng.random((40, 41)), 2).astype(np.float32)
+    height = (height - height.min()) / np.ptp(height)
+    mask = ndimage.gaussian_filter(rng.random((40, 41)), 2) > 0.48
+    found, plain = _basins(height, mask, drop), by_reconstruction(height, mask, drop)
+    np.testing.assert_array_equal(found > 0, mask)
+    assert len(np.unique(found)) == len(np.unique(plain))
+    assert f1(found, plain) > 0.9
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_all_foreground_is_shared_out_among_connected_objects(seed, with_distance):
+    rng = np.random.default_rng(seed)
+    shape = tuple(rng.integers(1, 40, 2))
+    noise = [rng.random(shape).astype(np.float32) for _ in range(3)]
+    maps = Maps(*noise) if with_distance else Maps(noise[0])
+    found = instances_from_maps(maps, PLAIN)
+    inside = noise[0] >= 0.5
+    assert (found[inside] > 0).all()
+    pieces = connected_components(found, background=0, connectivity=1)
+    assert pieces.max() == found.max(), "no object lies in two pieces"
+    assert len(np.unique(found[found > 0])) == found.max(), "ids are consecutive"
+
+
+def test_a_net_without_prompts_breaks_at_its_crossings_at_most():
+    net = np.zeros((256, 256), bool)
+    for start in range(0, 256, 24):
+        net[start : start + 3], net[:, start : start + 3] = True, True
+    n_crossings = 11 * 11
+    for maps in (maps_of(net.astype(int)), Maps(net.astype(np.float32))):
+        assert instances_from_maps(maps, PostprocessSettings()).max() <= n_crossings
+    known = Maps(net.astype(np.float32), objects=ObjectLook(9.0, net=True))
+    assert instances_from_maps(known, PostprocessSettings()).max() == 1
+
+
+def test_a_clump_is_split_by_the_prompts_size_without_a_distance_map():
+    labels = discs([(60, 20), (60, 31), (60, 42)], 6) + 4 * (
+        discs([(40, 62)], 26) > 0
+    ) * (discs([(60, 20), (60, 31), (60, 42)], 6) == 0)
+    maps = Maps((labels > 0).astype(np.float32))
+    sized = Maps(maps.foreground, objects=ObjectLook(12.0))
+    small = {int(i) for i in labels[60, [20, 31, 42]]}
+    assert len(small) == 3
+    found = instances_from_maps(sized, PLAIN)
+    assert len({int(i) for i in found[60, [20, 31, 42]]}) == 3
 
 
 def test_without_split_touching_discs_are_one():

@@ -33,7 +33,7 @@ class Box:
     def __post_init__(self) -> None:
         for name in ("y", "x", "size"):
             value = getattr(self, name)
-            if int(value) != value:
+            if not _is_whole(value):
                 raise ValueError(f"Box {name} must be a whole pixel, got {value!r}")
             object.__setattr__(self, name, int(value))
         if self.size < MIN_BOX_SIZE:
@@ -59,6 +59,8 @@ class Box:
             The longer side is kept; the box is clamped into the image.
         """
         corners = np.asarray(corners, float).reshape(-1, 2)
+        if not len(corners) or not np.isfinite(corners).all():
+            raise ValueError(f"corners must be finite (y, x) pairs, got {corners}")
         low, high = corners.min(axis=0) + 0.5, corners.max(axis=0) + 0.5
         size = max(MIN_BOX_SIZE, round(float((high - low).max())))
         return cls.centred((low + high) / 2 - 0.5, size).clamped(shape)
@@ -110,6 +112,10 @@ class Box:
         y0, x0 = self.y - 0.5, self.x - 0.5
         y1, x1 = y0 + self.size, x0 + self.size
         return np.array([[y0, x0], [y0, x1], [y1, x1], [y1, x0]])
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and float(value).is_integer()
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+import numpy as np
+
 AUTO = -1
 """Value of a setting that is taken from the prompts."""
 
@@ -31,6 +33,19 @@ def option(
     )
 
 
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def _is_kind(value: Any, default: Any) -> bool:
+    """Tell whether a value is of the kind of a default; numpy's scalars are."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(default, bool) or isinstance(value, bool):
+        return isinstance(default, bool) and isinstance(value, bool)
+    if isinstance(default, float):
+        return isinstance(value, int | float)
+    return isinstance(value, type(default))
+
+
 @dataclass(frozen=True)
 class Settings:
     """Base of all settings: checked values, turned to and from plain dicts."""
@@ -40,13 +55,18 @@ class Settings:
             value, meta = getattr(self, f.name), f.metadata
             if value is None:
                 continue
+            if not _is_kind(value, f.default):
+                raise ValueError(
+                    f"{f.name} must be {KINDS[type(f.default)]}, got {value!r}"
+                )
             if meta["choices"] and value not in meta["choices"]:
                 raise ValueError(
                     f"{f.name} must be one of {', '.join(meta['choices'])}, "
                     f"got {value!r}"
                 )
             low, high = meta["low"], meta["high"]
-            if (low is not None and value < low) or (high is not None and value > high):
+            below = low is not None and not value >= low  # NaN is in no range
+            if below or (high is not None and not value <= high):
                 raise ValueError(f"{f.name} must be {low} to {high}, got {value!r}")
 
     def to_dict(self) -> dict[str, Any]:

@@ -21,6 +21,7 @@ REASONS = {
     errno.EDQUOT: "the disk quota is used up: free some space and save again",
     errno.EACCES: "no permission to write there: choose another folder",
     errno.EPERM: "no permission to write there: choose another folder",
+    errno.EFBIG: "it is larger than the disk allows: choose another folder",
     errno.EROFS: "the disk is read-only: choose another folder",
     errno.ENOENT: "the folder does not exist: create it or choose another",
     errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
@@ -47,6 +48,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
     try:
         yield temporary
+        _to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:
         raise _explained(error, target) from error
@@ -64,6 +66,8 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     try:
         temporary.mkdir(parents=True)
         yield temporary
+        for path in temporary.iterdir():
+            _to_disk(path)
         if target.exists():
             os.replace(target, old)
         os.replace(temporary, target)
@@ -74,6 +78,12 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file is on the disk, so that a power cut cannot empty it."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
 
 
 def remove_leftovers(folder: str | Path) -> None:

@@ -49,7 +49,7 @@ class EvidenceSegmenter(PromptSegmenter):
     """
 
     overlap = 64
-    object_range = (10.0, 40.0)
+    object_range = (14.0, 24.0)
 
     def __init__(
         self,

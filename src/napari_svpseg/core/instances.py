@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label as connected_components
@@ -10,12 +12,19 @@ from skimage.segmentation import watershed
 from .image import is_net, median_diameter
 from .result import Maps, ObjectLook
 from .settings import AUTO, PostprocessSettings
+from .stitch import Window, block_grid, fill_holes, label_blocks, renumber
 
 Array = np.ndarray
 SMALLEST_AREA = 20
 """Objects under this many pixels are removed when nothing is known of their size."""
 HOLE_SHARE = 0.03
 """Holes of the prompts' objects, by their area, from which holes are left open."""
+LARGEST_WHOLE = 2048 * 2048
+"""Pixels from which an image is labelled block by block."""
+BLOCK_SIDE = 1536
+"""Pixels along a block and its halo."""
+HALO_RANGE = (64, 256)
+"""Least and most pixels that blocks see of their neighbours."""
 CROSS = ndimage.generate_binary_structure(2, 1)
 """A pixel and its 4 neighbours; pixels that meet at a corner are two objects."""
 
@@ -90,20 +99,82 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     (Y, X) uint32 array
         Consecutive ids from 1, or 0 and 1 for semantic output.
     """
-    mask = maps.foreground >= settings.threshold
-    if settings.output == "semantic":
-        return _semantic(mask, maps, settings)
-    if not mask.any():
-        return np.zeros(mask.shape, np.uint32)
-    look = maps.objects
-    labels = (
-        _split(mask, maps, settings.split_strength)
-        if settings.split and not (look and look.net)
-        else connected_components(mask, connectivity=1)
-    )
+    if maps.foreground.size > LARGEST_WHOLE:
+        return instances_in_blocks(maps, settings)
+    labels = _pieces(maps, settings)
     if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
-    return remove_small(labels, smallest_area(maps, settings))
+    labels = remove_small(labels, smallest_area(maps, settings))
+    if settings.output == "semantic":
+        return (labels > 0).astype(np.uint32)
+    return labels
+
+
+def instances_in_blocks(
+    maps: Maps,
+    settings: PostprocessSettings,
+    side: int | None = None,
+    halo: int | None = None,
+) -> Array:
+    """Return what `instances_from_maps` does, in the memory of one block.
+
+    Objects at a seam between blocks are recognised by what both blocks see of them in
+    their halo. Objects and their neighbours within the halo come out as from the whole
+    image, with other ids.
+
+    Parameters
+    ----------
+    maps : Maps
+    settings : PostprocessSettings
+    side, halo : int or None
+        Block and halo in pixels; None chooses the halo by the objects' diameter, and
+        blocks that with it take about `BLOCK_SIDE`.
+
+    Returns
+    -------
+    (Y, X) uint32 array
+    """
+    if halo is None:
+        halo = _halo(maps) if _splits(maps, settings) else 1
+    grid = block_grid(maps.foreground.shape, side or BLOCK_SIDE - 2 * halo, halo)
+    labels, owner = label_blocks(
+        lambda window: _pieces(_cut(maps, window), settings), grid
+    )
+    if _fills_holes(maps, settings):
+        owner = fill_holes(labels, owner, grid)
+    renumber(labels, owner, grid, smallest_area(maps, settings))
+    if settings.output == "semantic":
+        np.minimum(labels, 1, out=labels)
+    return labels
+
+
+def _halo(maps: Maps) -> int:
+    """Return how many pixels around a block decide on the objects in it."""
+    diameter = maps.objects.diameter if maps.objects else 0
+    return int(np.clip(2 * diameter, *HALO_RANGE))
+
+
+def _cut(maps: Maps, window: Window) -> Maps:
+    return replace(
+        maps,
+        foreground=maps.foreground[window],
+        distance=None if maps.distance is None else maps.distance[window],
+        boundary=None if maps.boundary is None else maps.boundary[window],
+    )
+
+
+def _pieces(maps: Maps, settings: PostprocessSettings) -> Array:
+    """Return the foreground in pieces, still with holes and with the smallest."""
+    mask = maps.foreground >= settings.threshold
+    if _splits(maps, settings) and mask.any():
+        return _split(mask, maps, settings.split_strength)
+    return np.asarray(connected_components(mask, connectivity=1))
+
+
+def _splits(maps: Maps, settings: PostprocessSettings) -> bool:
+    """Tell whether touching objects are split: not in nets, nor for one class."""
+    net = maps.objects is not None and maps.objects.net
+    return settings.split and settings.output == "instances" and not net
 
 
 def smallest_area(maps: Maps, settings: PostprocessSettings) -> int:
@@ -122,14 +193,6 @@ def _fills_holes(maps: Maps, settings: PostprocessSettings) -> bool:
     """Tell whether holes are filled: not where the prompts' own objects have some."""
     look = maps.objects
     return settings.fill_holes and not (look and (look.net or look.holes))
-
-
-def _semantic(mask: Array, maps: Maps, settings: PostprocessSettings) -> Array:
-    pieces = connected_components(mask, connectivity=1)
-    if _fills_holes(maps, settings):
-        pieces = fill_object_holes(pieces)
-    pieces = remove_small(pieces, smallest_area(maps, settings))
-    return (pieces > 0).astype(np.uint32)
 
 
 def _split(mask: Array, maps: Maps, strength: float) -> Array:

@@ -258,13 +258,21 @@ def normalise(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:
         ``(v - 0.5) / 0.25`` where v is 0 at the low and 1 at the high percentile, cut
         to -0.2 to 1.2. A constant channel becomes 0; NaN becomes the low end.
     """
-    low = intensities[:, 0].astype(np.float32)
-    span = (intensities[:, 1] - intensities[:, 0]).astype(np.float32)
+    kind = np.promote_types(image.dtype, np.float32)  # float64 for 32-bit integers
+    low = intensities[:, 0].astype(kind)
+    span = (intensities[:, 1] - intensities[:, 0]).astype(kind)
     flat = span <= 1e-12 * np.maximum(1, np.abs(low))
-    scaled = (image.astype(np.float32) - low) / np.where(flat, 1, span)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is dealt with below
+        scaled = (image.astype(kind) - low) / np.where(flat, 1, span)
     scaled = np.nan_to_num(scaled, nan=0.0, posinf=1.2, neginf=-0.2)
-    scaled = np.where(flat, np.float32(0.5), np.clip(scaled, -0.2, 1.2))
+    scaled = np.where(flat, 0.5, np.clip(scaled, -0.2, 1.2))
     return np.asarray((scaled - 0.5) / 0.25, np.float32)
+
+
+def as_float32(image: np.ndarray) -> np.ndarray:
+    """Return an image as float32; what is too large becomes infinite, quietly."""
+    with np.errstate(over="ignore"):
+        return image.astype(np.float32, copy=False)
 
 
 def to_three_channels(image: np.ndarray) -> np.ndarray:
@@ -284,7 +292,7 @@ def to_three_channels(image: np.ndarray) -> np.ndarray:
 
 def resize_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """Return ``(Y, X, C)`` resampled to ``shape``, float32, averaged if reduced."""
-    image = image.astype(np.float32, copy=False)
+    image = as_float32(image)
     if image.shape[:2] == tuple(shape):
         return image
     reduced = image.shape[0] > shape[0] or image.shape[1] > shape[1]
@@ -343,13 +351,14 @@ def median_diameter(labels: np.ndarray) -> float:
     >>> round(median_diameter(labels), 2)
     2.26
     """
-    areas = np.bincount(labels.ravel())
-    areas[0] = 0
+    ids, ranks, areas = np.unique(labels, return_inverse=True, return_counts=True)
+    areas[ids <= 0] = 0
     if not areas.any():
         raise ImageError("The prompt mask is empty: paint at least one object.")
-    edge = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    ranks = ranks.reshape(labels.shape)
+    edge = np.concatenate([ranks[0], ranks[-1], ranks[:, 0], ranks[:, -1]])
     whole = areas.copy()
-    whole[np.unique(edge)] = 0
+    whole[edge] = 0
     areas = whole if whole.any() else areas
     return float(np.median(2 * np.sqrt(areas[areas > 0] / np.pi)))
 

@@ -34,7 +34,7 @@ def _overlap(prediction: Array, truth: Array, ignore: Array | None) -> tuple[int
     p, t = _same_shape(prediction, truth)
     p, t = p > 0, t > 0
     if ignore is not None:
-        counts = np.asarray(ignore) == 0
+        counts = ~_ignored(ignore, p)
         p, t = p & counts, t & counts
     return int((p & t).sum()), int((p | t).sum())
 
@@ -44,6 +44,15 @@ def _same_shape(prediction: Array, truth: Array) -> tuple[Array, Array]:
     if p.shape != t.shape:
         raise ValueError(f"prediction and truth differ in shape: {p.shape}, {t.shape}")
     return p, t
+
+
+def _ignored(ignore: Array, like: Array) -> Array:
+    ignored = np.asarray(ignore) != 0
+    if ignored.shape != like.shape:
+        raise ValueError(
+            f"ignore and labels differ in shape: {ignored.shape}, {like.shape}"
+        )
+    return ignored
 
 
 @dataclass(frozen=True)
@@ -97,7 +106,7 @@ def match_instances(
     """
     p, t = _same_shape(prediction, truth)
     if ignore is not None:
-        p, t = _without_ignored(p, t, np.asarray(ignore) != 0)
+        p, t = _without_ignored(p, t, _ignored(ignore, p))
     p_ids, p_index = np.unique(p, return_inverse=True)
     t_ids, t_index = np.unique(t, return_inverse=True)
     table = coo_matrix(

@@ -9,7 +9,13 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .geometry import PROMPT_SIZE, Box
-from .image import channels_last, intensity_range, resize_image, resize_labels
+from .image import (
+    as_float32,
+    channels_last,
+    intensity_range,
+    resize_image,
+    resize_labels,
+)
 
 
 class PromptError(ValueError):
@@ -63,13 +69,19 @@ class Prompt:
 
     def __post_init__(self) -> None:
         side = (PROMPT_SIZE, PROMPT_SIZE)
-        if self.image.ndim != 3 or self.image.shape[:2] != side:
+        shape = self.image.shape
+        if len(shape) != 3 or shape[:2] != side or not shape[2]:
             raise PromptError(
                 f"a prompt image must be 64 x 64 x channels, got {self.image.shape}"
             )
         if self.mask.shape != side:
             raise PromptError(f"a prompt mask must be 64 x 64, got {self.mask.shape}")
-        if not np.isfinite(self.image).all():
+        if self.image.dtype.kind not in "biuf":
+            raise PromptError(
+                f"a prompt image must be real numbers, got dtype {self.image.dtype}"
+            )
+        image = as_float32(self.image)
+        if not np.isfinite(image).all():
             raise PromptError(
                 f"The prompt '{self.name}' holds NaN or infinite pixels: "
                 "draw the box elsewhere."
@@ -79,7 +91,7 @@ class Prompt:
                 f"The mask of prompt '{self.name}' holds negative ids: "
                 "object ids start at 1."
             )
-        object.__setattr__(self, "image", self.image.astype(np.float32, copy=False))
+        object.__setattr__(self, "image", image)
         object.__setattr__(self, "mask", self.mask.astype(np.int32, copy=False))
         intensities = np.asarray(self.intensities, np.float64).reshape(-1, 2)
         if len(intensities) != self.image.shape[2]:
@@ -87,6 +99,8 @@ class Prompt:
                 f"a prompt of {self.image.shape[2]} channels needs as many intensity "
                 f"ranges, got {len(intensities)}"
             )
+        if not np.isfinite(intensities).all():
+            raise PromptError(f"The prompt '{self.name}' has no finite intensities.")
         object.__setattr__(self, "intensities", intensities)
 
     @classmethod

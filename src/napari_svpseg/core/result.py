@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -116,12 +116,21 @@ class Recipe:
 
     def to_json(self) -> str:
         """Return the recipe as JSON text."""
-        return json.dumps(self.to_dict(), indent=1, default=str)
+        return json.dumps(self.to_dict(), indent=1, default=_plain)
 
     @classmethod
     def from_json(cls, text: str) -> Recipe:
-        """Return the recipe written by `to_json`."""
+        """Return the recipe written by `to_json`.
+
+        Raises
+        ------
+        ValueError
+            If ``text`` is no recipe, or one of a later version.
+        """
         values = json.loads(text)
+        known = {f.name for f in fields(cls)}
+        if not isinstance(values, dict) or not {"model"} <= set(values) <= known:
+            raise ValueError("This is no recipe, or one of a later version.")
         values["prompts"] = tuple(values.get("prompts", ()))
         values["notes"] = tuple(values.get("notes", ()))
         values["intensities"] = tuple(tuple(v) for v in values.get("intensities", ()))
@@ -189,6 +198,11 @@ class Recipe:
             else:
                 words += [option, str(value)]
         return shlex.join(words)
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON knows for numpy's numbers and arrays, and text for the rest."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
 
 def _changed(defaults: Any, values: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -19,7 +20,9 @@ from .atomic import atomic_path
 
 FORMAT, FORMAT_VERSION = "svprompt", 1
 INDEX = "prompts.json"
-MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_CHANNELS = 2001, 4_000_000, 64
+MAX_PROMPTS, MAX_CHANNELS = 1000, 64
+MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_BYTES = 2 * MAX_PROMPTS + 1, 4_000_000, 400_000_000
+PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 class PromptFileError(ValueError):
@@ -33,7 +36,7 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     ----------
     prompts : PromptSet
     path : path
-        ``.svprompt`` is added where there is no suffix.
+        ``.svprompt`` is added where it is missing.
 
     Returns
     -------
@@ -44,9 +47,17 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     ------
     WriteError
         If the disk is full or the folder cannot be written.
+    PromptError
+        If there are more prompts or channels than a file may hold.
     """
     path = Path(path)
-    path = path if path.suffix else path.with_suffix(".svprompt")
+    if path.suffix.lower() != ".svprompt":
+        path = path.with_name(f"{path.name}.svprompt")
+    if len(prompts) > MAX_PROMPTS or any(p.n_channels > MAX_CHANNELS for p in prompts):
+        raise PromptError(
+            f"A prompt file holds up to {MAX_PROMPTS} prompts of up to {MAX_CHANNELS} "
+            "channels: save fewer."
+        )
     index: dict[str, Any] = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -116,19 +127,28 @@ def load_prompts(path: str | Path) -> PromptSet:
             index = _index(archive)
             prompts = [_prompt(archive, entry) for entry in index["prompts"]]
         return PromptSet(prompts, str(index.get("name", path.stem)))
-    except PromptFileError as error:
-        raise PromptFileError(f"{path}: {error}") from error
-    except PromptError as error:
-        raise PromptFileError(f"{path}: {error}") from error
+    except (PromptFileError, PromptError) as error:
+        raise PromptFileError(f"{path}: {_one_line(error)}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise PromptFileError(
-            f"{path}: not a prompt file, or damaged ({error})."
+            f"{path}: not a prompt file, or damaged ({_one_line(error)})."
         ) from error
-    except (LookupError, TypeError, ValueError, AttributeError) as error:
+    except _ODD_CONTENT as error:
         raise PromptFileError(
             f"{path}: damaged, {INDEX} does not describe its prompts "
-            f"({type(error).__name__}: {error})."
+            f"({type(error).__name__}: {_one_line(error)})."
         ) from error
+
+
+_ODD_CONTENT = (
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
+)  # fmt: skip
+
+
+def _one_line(error: Exception) -> str:
+    """Return a message that what a file holds can neither break nor stretch."""
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
@@ -146,6 +166,12 @@ def _check_members(archive: zipfile.ZipFile) -> None:
             raise PromptFileError(
                 f"refused, {info.filename} unpacks to {info.file_size} bytes."
             )
+        if info.compress_type not in PLAIN or info.flag_bits & 1:
+            raise PromptFileError(
+                f"refused, {info.filename} is encrypted or packed in an odd way."
+            )
+    if sum(info.file_size for info in members) > MAX_BYTES:
+        raise PromptFileError(f"refused, it unpacks to over {MAX_BYTES} bytes.")
     if INDEX not in names:
         raise PromptFileError(f"not a prompt file, {INDEX} is missing.")
 
@@ -168,6 +194,8 @@ def _index(archive: zipfile.ZipFile) -> dict[str, Any]:
             f"format version {index.get('version')!r} is not known here: "
             "update napari-svpseg."
         )
+    if len(index["prompts"]) > MAX_PROMPTS:
+        raise PromptFileError(f"refused, it lists {len(index['prompts'])} prompts.")
     return index
 
 
@@ -178,9 +206,14 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
     side = (PROMPT_SIZE, PROMPT_SIZE)
     if image.ndim != 3 or image.shape[1:] != side or image.shape[0] > MAX_CHANNELS:
         raise PromptFileError(f"{entry['image']} has the shape {image.shape}.")
+    if image.dtype.kind not in "biuf":
+        raise PromptFileError(f"{entry['image']} has the dtype {image.dtype}.")
     if mask.shape != side or mask.dtype.kind not in "iu":
         raise PromptFileError(f"{entry['mask']} is no 64 x 64 mask.")
     channels, size = entry.get("channels"), entry.get("pixel_size")
+    color = str(entry.get("color", "#ffb000"))
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
+        raise PromptFileError(f"prompt {entry['name']!r} has the colour {color!r}.")
     intensities = np.asarray(entry["intensities"], float)
     if not np.isfinite(intensities).all():
         raise PromptFileError(f"prompt {entry['name']!r} has no finite intensities.")
@@ -188,7 +221,7 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
         raise PromptFileError(f"prompt {entry['name']!r} has the pixel size {size}.")
     return Prompt(
         image=np.moveaxis(image, 0, -1).astype(np.float32),
-        mask=mask.astype(np.int32),
+        mask=mask.astype(np.int64),
         intensities=intensities,
         box=Box(entry["corner"][0], entry["corner"][1], entry["size"]),
         name=str(entry["name"]),
@@ -197,7 +230,7 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
         channels=None if channels is None else tuple(int(c) for c in channels),
         pixel_size=None if size is None else (float(size[0]), float(size[1])),
         unit=str(entry.get("unit", "pixel")),
-        color=str(entry.get("color", "#ffb000")),
+        color=color,
         enabled=bool(entry.get("enabled", True)),
     )
 

@@ -10,13 +10,14 @@ import logging
 import os
 import shutil
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..core.card import ModelCard
-from .atomic import atomic_folder, atomic_path
+from .atomic import WriteError, atomic_folder, atomic_path
 
 if TYPE_CHECKING:
     from ..models.base import PromptSegmenter
@@ -25,6 +26,13 @@ FORMAT_VERSION = 1
 MAX_MODEL_BYTES = 2_000_000_000
 WEIGHTS, CARD, README = "weights.safetensors", "model.json", "README.md"
 MEMBERS = (CARD, WEIGHTS, README, "history.csv", "prompts.svprompt")
+
+KINDS = {
+    "name": str, "method": str, "arguments": dict, "licence": str, "sha256": str,
+    "channels": str, "title": str, "paper": str, "n_parameters": int, "training": dict,
+    "scores": dict, "version": int,
+}  # fmt: skip
+NEEDED = ("name", "method", "sha256")
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +70,17 @@ def user_folder() -> Path:
 
 
 def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
-    """Return the cards of all models, ``svp`` first; broken folders are skipped."""
+    """Return the cards of all models, ``svp`` first; broken folders are skipped.
+
+    Parameters
+    ----------
+    folders : iterable of Path, optional
+        Where to look; of two models of one name the first found counts. By default
+        `builtin_folder` and `user_folder`.
+    """
     cards: dict[str, ModelCard] = {}
     for folder in (builtin_folder(), user_folder()) if folders is None else folders:
-        if not folder.is_dir():
-            continue
-        for path in sorted(folder.iterdir()):
-            if not (path / CARD).is_file():
-                continue
+        for path in _model_folders(folder):
             try:
                 card = read_card(path)
             except ModelFormatError as error:
@@ -77,6 +88,21 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
                 continue
             cards.setdefault(card.name, card)
     return sorted(cards.values(), key=lambda c: (c.name != "svp", c.name))
+
+
+def _model_folders(folder: Path) -> list[Path]:
+    """Return what may be models in a folder; hidden ones are half written."""
+    try:
+        return [
+            path
+            for path in sorted(folder.iterdir())
+            if not path.name.startswith(".") and (path / CARD).is_file()
+        ]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        logger.warning("%s: models there cannot be read (%s).", folder, error.strerror)
+        return []
 
 
 def read_card(folder: str | Path) -> ModelCard:
@@ -94,7 +120,7 @@ def read_card(folder: str | Path) -> ModelCard:
         raise ModelFormatError(
             f"{folder}: not a model folder, {CARD} is missing or unreadable."
         ) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ModelFormatError(f"{folder / CARD}: damaged, not JSON.") from error
     return _card(values, folder)
 
@@ -107,18 +133,12 @@ def _card(values: Any, folder: Path) -> ModelCard:
             f"{folder / CARD}: format version {values.get('version')!r} is not known "
             "here: update napari-svpseg."
         )
-    known = {f.name for f in dataclasses.fields(ModelCard)} - {"path"}
-    for name, kind in (
-        ("name", str),
-        ("method", str),
-        ("arguments", dict),
-        ("sha256", str),
-    ):
-        if not isinstance(values.get(name), kind):
-            raise ModelFormatError(f"{folder / CARD}: '{name}' is missing or wrong.")
-    return ModelCard(
-        **{k: v for k, v in values.items() if k in known}, path=str(folder)
-    )
+    known = {k: v for k, v in values.items() if k in KINDS}
+    wrong = [k for k, v in known.items() if not isinstance(v, KINDS[k])]
+    wrong += [k for k in NEEDED if not known.get(k) and k not in wrong]
+    if wrong:
+        raise ModelFormatError(f"{folder / CARD}: '{wrong[0]}' is missing or wrong.")
+    return ModelCard(**{"arguments": {}} | known, path=str(folder))
 
 
 def find_model(model: str | Path) -> ModelCard:
@@ -132,19 +152,23 @@ def find_model(model: str | Path) -> ModelCard:
     path = Path(model)
     if (path / CARD).is_file():
         return read_card(path)
+    _refuse_pickles(path)
     cards = list_models()
     for card in cards:
         if card.name == str(model):
             return card
-    if path.suffix in (".pt", ".pth", ".ckpt", ".pkl"):
-        raise ModelFormatError(
-            f"{model}: pickled weights can run code and are not read: "
-            "give a model folder with model.json and weights.safetensors."
-        )
     names = ", ".join(card.name for card in cards) or "none"
     raise ModelFormatError(
         f"There is no model '{model}': choose one of {names}, or a model folder."
     )
+
+
+def _refuse_pickles(path: Path) -> None:
+    if path.suffix.lower() in (".pt", ".pth", ".ckpt", ".pkl", ".bin"):
+        raise ModelFormatError(
+            f"{path}: pickled weights can run code and are not read: "
+            f"give a model folder with {CARD} and {WEIGHTS}."
+        )
 
 
 def load_model(model: str | Path) -> LoadedModel:
@@ -160,31 +184,49 @@ def load_model(model: str | Path) -> LoadedModel:
     ModelFormatError
         If the weights are missing, damaged, not those of the card, or do not fit it.
     """
+    card = find_model(model)
+    return LoadedModel(card, _network(card, Path(card.path), told=Path(card.path)))
+
+
+_ODD_CONTENT = (
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
+    AssertionError,
+)  # fmt: skip
+"""What reading or building from a card of odd content can raise."""
+
+
+def _network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
+    """Return the network in ``folder``; errors name the place ``told``."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     from ..models.base import ModelConfig, build
 
-    card = find_model(model)
-    path = Path(card.path) / WEIGHTS
     try:
-        data = path.read_bytes()
+        data = (folder / WEIGHTS).read_bytes()
     except OSError as error:
-        raise ModelFormatError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise ModelFormatError(
+            f"{told / WEIGHTS}: cannot be read ({error.strerror})."
+        ) from error
     if hashlib.sha256(data).hexdigest() != card.sha256:
         raise ModelFormatError(
-            f"{path}: these are not the weights of {CARD} (their hashes differ): "
-            "install the model again."
+            f"{told / WEIGHTS}: these are not the weights of {CARD} (their hashes "
+            "differ): install the model again."
         )
     try:
         network = build(ModelConfig(card.method, card.arguments))
         network.load_state_dict(load(data))
-    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+    except (SafetensorError, *_ODD_CONTENT) as error:
         raise ModelFormatError(
-            f"{card.path}: weights and {CARD} do not fit ({reason})."
+            f"{told}: weights and {CARD} do not fit ({_first_lines(error)})."
         ) from error
-    return LoadedModel(card, network.eval())
+    return network.eval()
+
+
+def _first_lines(error: Exception) -> str:
+    """Return the start of a message as one line; torch puts the cause in the second."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__
 
 
 def save_model(
@@ -200,7 +242,7 @@ def save_model(
     Parameters
     ----------
     folder : path
-        Replaced if it is there.
+        A model that is there is replaced; a folder of anything else is refused.
     network : PromptSegmenter
     card : ModelCard
         Hash, number of parameters and path are filled in.
@@ -217,6 +259,7 @@ def save_model(
     from safetensors.torch import save
 
     folder = Path(folder)
+    check_place(folder)
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     data = save(state)
     card = dataclasses.replace(
@@ -233,6 +276,25 @@ def save_model(
         if history:
             _write_history(temporary / "history.csv", history)
     return card
+
+
+def check_place(folder: str | Path) -> None:
+    """Raise `WriteError` where writing a model would delete something else."""
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    other = [] if folder.is_dir() else [folder]
+    if not other:
+        other = [p for p in folder.iterdir() if not _is_of_a_model(p)]
+    if other:
+        raise WriteError(
+            f"{folder}: holds '{other[0].name}', which is no part of a model and would "
+            "be lost: choose a new folder."
+        )
+
+
+def _is_of_a_model(path: Path) -> bool:
+    return path.is_file() and (path.name in MEMBERS or path.name.startswith("."))
 
 
 def update_card(card: ModelCard, readme: str | None = None) -> None:
@@ -294,7 +356,9 @@ def export_model(model: str | Path, path: str | Path) -> Path:
     card, path = find_model(model), Path(path)
     with (
         atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+        zipfile.ZipFile(
+            temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
+        ) as archive,
     ):
         for name in MEMBERS:
             member = Path(card.path) / name
@@ -330,8 +394,8 @@ def import_model(
             for member in MEMBERS:
                 if (path / member).is_file():
                     shutil.copy2(path / member, temporary / member)
-            _write_card(temporary / CARD, card)
-        return load_model(target).card
+            return _received(card, path, temporary, target)
+    _refuse_pickles(path)
     try:
         with zipfile.ZipFile(path) as archive:
             members = _checked_members(archive, path)
@@ -341,18 +405,20 @@ def import_model(
             with atomic_folder(target) as temporary:
                 for member, info in members.items():
                     (temporary / member).write_bytes(archive.read(info))
-                _write_card(temporary / CARD, card)
-    except (OSError, zipfile.BadZipFile, ValueError, KeyError) as error:
-        if isinstance(error, ModelFormatError):
-            raise
-        raise ModelFormatError(
-            f"{path}: not a model file, it cannot be read ({error})."
-        ) from error
-    try:
-        return load_model(target).card
-    except ModelFormatError:
-        shutil.rmtree(target)
+                return _received(card, path, temporary, target)
+    except (ModelFormatError, WriteError):
         raise
+    except (OSError, zipfile.BadZipFile, zlib.error, *_ODD_CONTENT) as error:
+        raise ModelFormatError(
+            f"{path}: not a model file, it cannot be read ({_first_lines(error)})."
+        ) from error
+
+
+def _received(card: ModelCard, source: Path, there: Path, target: Path) -> ModelCard:
+    """Return the card of a model that was just copied, once its weights are proven."""
+    _write_card(there / CARD, card)
+    _network(card, there, told=source)
+    return dataclasses.replace(card, path=str(target))
 
 
 def _named(card: ModelCard, name: str) -> ModelCard:
@@ -385,9 +451,9 @@ def _checked_members(
         if info.is_dir():
             continue
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-        if len(parts) > 2 or ".." in parts or parts[0].startswith("/"):
+        if not 1 <= len(parts) <= 2 or ".." in parts or parts[0].startswith("/"):
             raise ModelFormatError(
-                f"{path}: refused, it holds the path {info.filename}."
+                f"{path}: refused, it holds the path {info.filename!r}."
             )
         if parts[-1] in MEMBERS:
             members[parts[-1]] = info

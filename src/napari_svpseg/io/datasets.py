@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from dataclasses import dataclass, field
@@ -87,23 +88,42 @@ def read_dataset(folder: str | Path) -> Dataset:
         raise DatasetError(
             f"{folder}: no image in images/ has labels/ of the same name."
         )
-    classes = values.get("classes")
-    named = (
-        {int(k): str(v) for k, v in classes.items() if int(k) > 0}
-        if isinstance(classes, dict)
-        else {}
-    )
+    named = _classes(values.get("classes"), folder)
     if kind == "semantic" and not named:
         raise DatasetError(f"{folder}: a semantic set needs [classes] in dataset.toml.")
     return Dataset(
         folder,
-        values.get("name", folder.name),
+        str(values.get("name", folder.name)),
         kind,
         named,
-        _scale(values.get("scale", values.get("suggested_scale"))),
+        _checked_scale(values.get("scale", values.get("suggested_scale")), folder),
         ids,
         images,
     )
+
+
+def _classes(table: object, folder: Path) -> dict[int, str]:
+    """Return the names of class ids above 0, of a table such as ``1 = "nuclei"``."""
+    if not isinstance(table, dict):
+        return {}
+    try:
+        return {int(k): str(v) for k, v in table.items() if int(k) > 0}
+    except ValueError as error:
+        raise DatasetError(
+            f"{folder}: [classes] in dataset.toml must name class ids ({error})."
+        ) from error
+
+
+def _checked_scale(text: object, folder: Path) -> float | None:
+    try:
+        factor = _scale(text)
+    except ZeroDivisionError:
+        factor = 0.0
+    if factor is not None and not 0 < factor < math.inf:
+        raise DatasetError(
+            f"{folder}: scale in dataset.toml must be above 0, got {text!r}."
+        )
+    return factor
 
 
 def _scale(text: object) -> float | None:

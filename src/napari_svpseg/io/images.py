@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import tifffile
@@ -192,7 +193,7 @@ def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, st
         pixels = _first_pixels(tifffile.xml2dict(tiff.ome_metadata))
         y, x = pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX")
         unit = str(pixels.get("PhysicalSizeXUnit", "µm"))
-        if y and x and unit in UNITS_UM:
+        if _is_length(y) and _is_length(x) and unit in UNITS_UM:
             return (float(y) * UNITS_UM[unit], float(x) * UNITS_UM[unit]), "um"
         return None, "pixel"
     page = tiff.pages[0]
@@ -206,7 +207,7 @@ def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, st
     for tag in resolution.values():
         assert tag is not None  # checked above
         number, denominator = tag.value
-        if not number:
+        if not number or not denominator:
             return None, "pixel"
         sizes.append(denominator / number * UNITS_UM[unit])
     return (sizes[0], sizes[1]), "um"
@@ -220,7 +221,7 @@ def _z_step(tiff: tifffile.TiffFile) -> float | None:
     else:
         told = tiff.imagej_metadata or {}
         step, unit = told.get("spacing"), told.get("unit", "")
-    if not isinstance(step, int | float) or str(unit) not in UNITS_UM or not step:
+    if not _is_length(step) or str(unit) not in UNITS_UM:
         return None
     return float(step) * UNITS_UM[str(unit)]
 
@@ -284,7 +285,14 @@ def write_labels(
     """
     path = Path(path)
     labels = np.asarray(labels)
+    axes = Axes(axes).order
     Axes(axes).check(labels.shape)
+    if not axes.endswith("YX"):
+        raise ValueError(
+            f"labels are written with Y X last, got axes {axes}: turn them"
+        )
+    if not labels.size:
+        raise ValueError(f"there are no labels to write: shape {labels.shape}")
     if labels.dtype.kind not in "iub":
         raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}")
     if labels.min(initial=0) < 0:
@@ -293,7 +301,7 @@ def write_labels(
     if dtype == np.uint64:
         raise ValueError("labels hold ids above 4294967295: renumber them first")
     metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
-    if pixel_size is not None:
+    if pixel_size is not None and all(_is_length(float(size)) for size in pixel_size):
         name = OME_UNITS.get(unit, unit)
         metadata |= {
             "PhysicalSizeY": float(pixel_size[0]),
@@ -301,10 +309,10 @@ def write_labels(
             "PhysicalSizeX": float(pixel_size[1]),
             "PhysicalSizeXUnit": name,
         }
-        if z_step and "Z" in axes:
+        if z_step and _is_length(float(z_step)) and "Z" in axes:
             metadata |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
     if recipe is not None:
-        metadata["Description"] = json.dumps(recipe.to_dict(), default=str)
+        metadata["Description"] = recipe.to_json()
     with atomic_path(path) as temporary:
         tifffile.imwrite(
             temporary,
@@ -318,12 +326,27 @@ def write_labels(
     return path
 
 
+def _is_length(value: object) -> TypeGuard[float]:
+    """Tell whether a size can be one: a finite number above 0."""
+    return isinstance(value, int | float) and 0 < value < math.inf
+
+
 def read_recipe(path: str | Path) -> Recipe | None:
-    """Return the recipe that a labels file was written with, or None."""
-    with tifffile.TiffFile(path) as tiff:
-        if not tiff.is_ome or not tiff.ome_metadata:
-            return None
-        ome = tifffile.xml2dict(tiff.ome_metadata)
+    """Return the recipe that a labels file was written with, or None.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing or no TIFF.
+    """
+    try:
+        with tifffile.TiffFile(path) as tiff:
+            if not tiff.is_ome or not tiff.ome_metadata:
+                return None
+            ome = tifffile.xml2dict(tiff.ome_metadata)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise ImageError(f"{path}: no TIFF that can be read ({reason}).") from error
     image = ome.get("OME", {}).get("Image", {})
     image = image[0] if isinstance(image, list) else image
     text = image.get("Description")

@@ -120,7 +120,11 @@ def test_basins_are_those_of_h_maxima(seed, drop):
     mask = ndimage.gaussian_filter(rng.random((40, 41)), 2) > 0.48
     found, plain = _basins(height, mask, drop), by_reconstruction(height, mask, drop)
     np.testing.assert_array_equal(found > 0, mask)
-    assert len(np.unique(found)) == len(np.unique(plain))
+    fewest, most = (
+        len(np.unique(by_reconstruction(height, mask, drop + nearly)))
+        for nearly in (1e-5, -1e-5)  # a rise of just ``drop`` may count or not
+    )
+    assert fewest <= len(np.unique(found)) <= most
     assert f1(found, plain) > 0.9
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -12,7 +14,7 @@ from typing import Any, TypeGuard
 import numpy as np
 import tifffile
 
-from ..core.image import Axes, ImageError
+from ..core.image import AXES, Axes, ImageError
 from ..core.result import Recipe
 from .atomic import atomic_path
 
@@ -42,7 +44,8 @@ UNITS_UM = {
     "m": 1e6,
 }
 
-logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # its news is in our errors
+COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
+ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,32 +162,52 @@ def _read_picture(
 def _read_tiff(
     path: Path,
 ) -> tuple[np.ndarray, str, tuple[float, float] | None, str, bool, float | None]:
-    with tifffile.TiffFile(path) as tiff:
+    with _quiet(), tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         array = series.asarray()
-        rgb = series.axes.endswith("S") or tiff.pages[0].photometric == 2
+        samples = array.shape[series.axes.index("S")] if "S" in series.axes else 1
+        rgb = tiff.pages[0].photometric in COLOURS and samples in (3, 4)
         letters, array = _known_axes(series.axes, array)
+        if samples == 2 and set(tiff.pages[0].extrasamples) & ALPHA:
+            letters, array = _without_alpha(letters, array)
         declared = tiff.is_ome or tiff.is_imagej or tiff.is_lsm or tiff.is_stk
         size, unit = _pixel_size(tiff)
         z_step = _z_step(tiff) if size is not None else None
-    known = ("YX", "YXC", "CYX") if rgb else ("YX",)
+    known = ("YX",) if samples == 1 else ("YX", "YXC", "CYX")
     if not declared and letters not in known:
         letters = ""  # a plain TIFF's page axis means nothing: the user must say
     return array, letters, size, unit, rgb, z_step
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep tifffile from logging what our own errors say."""
+    log = logging.getLogger("tifffile")
+    level = log.level
+    log.setLevel(logging.CRITICAL + 1)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _without_alpha(letters: str, array: np.ndarray) -> tuple[str, np.ndarray]:
+    """Return a grey image without its transparency."""
+    return letters.replace("C", ""), array.take(0, axis=letters.index("C"))
+
+
 def _known_axes(letters: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return tifffile's axes in our letters; axes of length 1 we do not know go."""
-    letters = letters.replace("S", "C") if "C" not in letters else letters
+    """Return tifffile's axes in our letters; axes of length 1 go."""
     keep = [
-        not (n == 1 and (a not in "TZCYX" or a in "TZC"))
+        not (n == 1 and a not in "YX")
         for a, n in zip(letters, array.shape, strict=True)
     ]
-    index = tuple(slice(None) if k else 0 for k in keep)
+    array = array[tuple(slice(None) if k else 0 for k in keep)]
     kept = "".join(a for a, k in zip(letters, keep, strict=True) if k)
-    if set(kept) - set("TZCYX") or len(set(kept)) != len(kept):
-        return "", array[index]
-    return kept, array[index]
+    kept = kept.replace("S", "C") if "C" not in kept else kept
+    if set(kept) - set(AXES) or len(set(kept)) != len(kept):
+        return "", array
+    return kept, array
 
 
 def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, str]:
@@ -261,7 +284,7 @@ def write_labels(
         Ids; the file's dtype follows from the largest one. uint64 is refused, as
         OME-TIFF has no such type.
     axes : str
-        Of ``labels``, out of T, Z, Y and X.
+        Of ``labels``, out of T, Z, Y and X; in the file they have that order.
     pixel_size : (float, float), optional
         Height and width of a pixel in ``unit``.
     unit : str
@@ -287,10 +310,6 @@ def write_labels(
     labels = np.asarray(labels)
     axes = Axes(axes).order
     Axes(axes).check(labels.shape)
-    if not axes.endswith("YX"):
-        raise ValueError(
-            f"labels are written with Y X last, got axes {axes}: turn them"
-        )
     if not labels.size:
         raise ValueError(f"there are no labels to write: shape {labels.shape}")
     if labels.dtype.kind not in "iub":
@@ -300,6 +319,7 @@ def write_labels(
     dtype = labels_dtype(int(labels.max(initial=0)))
     if dtype == np.uint64:
         raise ValueError("labels hold ids above 4294967295: renumber them first")
+    labels, axes = _ordered(labels, axes)
     metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
     if pixel_size is not None and all(_is_length(float(size)) for size in pixel_size):
         name = OME_UNITS.get(unit, unit)
@@ -326,6 +346,12 @@ def write_labels(
     return path
 
 
+def _ordered(labels: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
+    """Return labels with their axes in the order of OME-TIFF, T Z C Y X."""
+    order = sorted(axes, key=AXES.index)
+    return labels.transpose([axes.index(a) for a in order]), "".join(order)
+
+
 def _is_length(value: object) -> TypeGuard[float]:
     """Tell whether a size can be one: a finite number above 0."""
     return isinstance(value, int | float) and 0 < value < math.inf
@@ -340,7 +366,7 @@ def read_recipe(path: str | Path) -> Recipe | None:
         If the file is missing or no TIFF.
     """
     try:
-        with tifffile.TiffFile(path) as tiff:
+        with _quiet(), tifffile.TiffFile(path) as tiff:
             if not tiff.is_ome or not tiff.ome_metadata:
                 return None
             ome = tifffile.xml2dict(tiff.ome_metadata)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -301,3 +302,13 @@ def test_no_models_and_no_data(cells: Path) -> None:
         benchmark.run([cells], [])
     with pytest.raises(benchmark.BenchmarkError, match="No task"):
         benchmark.plan([])
+
+
+def test_a_sheet_shows_a_draw_with_another_picture(cells: Path, monkeypatch) -> None:
+    (task,) = benchmark.plan([cells], prompts=2, max_queries=2)
+    alone = dataclasses.replace(
+        task, draws=task.draws[:2], queries=(task.draws[0].image,)
+    )
+    assert {number for _, number in alone.pairs()} == {1}
+    squares = benchmark._squares(alone, {"otsu": benchmark.OtsuRival()}, 64)
+    assert [s.shape for s in squares] == [(64, 64, 3)] * 4

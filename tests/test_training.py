@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import tifffile
 
+from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.store import load_model
+from napari_svpseg.io.tasks import load_tasks
 from napari_svpseg.training import ConfigError, TrainingConfig, pack, train_from_config
 
 CONFIG = """
@@ -128,3 +130,38 @@ def test_the_configs_of_the_project_are_valid(path):
     config = TrainingConfig.read(path)
     config.settings()
     build(ModelConfig(config.method, config.arguments))
+
+
+def test_tasks_packed_for_another_config_are_not_taken(tmp_path):
+    first, second = tmp_path / "first.toml", tmp_path / "second.toml"
+    first.write_text(CONFIG.format(datasets='"blobs"'))
+    second.write_text(CONFIG.format(datasets='"blobs", "more"'))
+    data_set(tmp_path / "data" / "blobs")
+    data_set(tmp_path / "data" / "more")
+    run = {"data": tmp_path / "data", "output": tmp_path / "run" / "model"}
+    train_from_config(first, **run)
+    cache = tmp_path / "run" / "tasks.npz"
+    with pytest.raises(ConfigError, match=r"holds no tasks of more.*pack it again"):
+        train_from_config(second, data=cache, output=tmp_path / "other" / "model")
+    train_from_config(second, **run)  # packs again
+    groups = {entry["group"] for entry in load_tasks(cache).index}
+    assert groups == {"blobs", "more"}
+
+
+def test_what_would_fail_at_the_end_fails_before_the_training(config, tmp_path):
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (folder / "diary.txt").write_text("dear diary")
+    steps = []
+    with pytest.raises(WriteError, match=r"diary\.txt"):
+        train_from_config(config, output=folder, on_progress=lambda *a: steps.append(a))
+    assert not steps
+    other = tmp_path / "other.toml"
+    other.write_text(config.read_text().replace("width = 4", "width = 6"))
+    train_from_config(config, output=tmp_path / "a" / "model")
+    with pytest.raises(ConfigError, match="do not fit the config: start from a model"):
+        train_from_config(
+            other,
+            output=tmp_path / "b" / "model",
+            start_from=str(tmp_path / "a" / "model"),
+        )

@@ -559,15 +559,18 @@ def _segment_planes(
             on_progress=_share(on_progress, i, len(indices)),
             on_partial=on_partial if len(indices) == 1 else None,
         )
+        predictions.append(replace(prediction, maps=Maps(np.zeros((0, 0)))))
         plane = instances_from_maps(prediction.maps, post)
+        if len(indices) == 1:  # nothing is copied
+            maps = _map(lambda m: _as_stack(m, layout, shape), prediction.maps)
+            return maps, _as_stack(plane, layout, shape), predictions
         last = _put_labels(labels, layout, index, plane, last, post)
         if maps is None:
             maps = _map(lambda m: np.zeros(shape, np.float32), prediction.maps)
         for whole, part in zip(_arrays(maps), _arrays(prediction.maps), strict=True):
             _put(whole, layout, index, part)
-        if on_partial is not None and len(indices) > 1:
+        if on_partial is not None:
             on_partial((index, _take(labels, layout, index)))
-        predictions.append(replace(prediction, maps=Maps(np.zeros((0, 0)))))
     assert maps is not None  # there is at least one plane
     return maps, labels, predictions
 
@@ -677,7 +680,16 @@ def _map(change: Callable[[np.ndarray], np.ndarray], maps: Maps) -> Maps:
 
 def _take(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
     """Return one plane ``(Y, X)`` of an array without channels."""
-    plane = array[layout.plane_slices(index)]
+    return _turned(array[layout.plane_slices(index)], layout)
+
+
+def _as_stack(plane: np.ndarray, layout: Axes, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the only plane ``(Y, X)`` of a stack in the stack's shape."""
+    return _turned(plane, layout).reshape(shape)
+
+
+def _turned(plane: np.ndarray, layout: Axes) -> np.ndarray:
+    """Return a plane with Y and X in the order of the layout, or the other way."""
     return plane if layout.order.index("Y") < layout.order.index("X") else plane.T
 
 

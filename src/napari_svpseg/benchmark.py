@@ -228,7 +228,8 @@ def _score(
         labels = answer(query)
         seconds = time.perf_counter() - start
     seconds += fit_s + query.take_reused_seconds()
-    truth, ignore = task.truth(query.name), query.ignore
+    truth, ignore = query.truth, query.ignore
+    assert truth is not None  # `Task.query` reads it
     match = match_instances(labels, truth, 0.5, ignore) if task.has_objects else None
     return {
         "dataset": task.dataset.name, "class": task.name, "model": model, "draw": draw,
@@ -337,8 +338,9 @@ def contact_sheet(
 
 
 def _squares(task: Task, rivals: dict[str, Rival], side: int) -> list[np.ndarray]:
-    pairs = [pair for pair in task.pairs() if pair[1] == 0]
-    prompt, query = task.prompt(task.draws[0]), task.query(pairs[len(pairs) // 2][0])
+    first = min(draw for _, draw in task.pairs())  # a draw may have no other picture
+    images = [image for image, draw in task.pairs() if draw == first]
+    prompt, query = task.prompt(task.draws[first]), task.query(images[len(images) // 2])
     truth = task.truth(query.name)
     answers = [_for_task(rival, task).fit(prompt)(query) for rival in rivals.values()]
     window = _window(truth, WINDOW_BOXES * task.rule.size)

@@ -292,23 +292,26 @@ def train_from_config(
     Raises
     ------
     ConfigError
-        If the config or the data folder does not fit.
+        If the config, the data or the model to start from do not fit.
+    WriteError
+        If the output folder holds something other than a model.
     """
     import torch
 
     from .engine.device import choose
     from .engine.episodes import Episodes
     from .engine.train import Trainer
-    from .io.store import load_model, save_model
+    from .io.store import check_place, load_model, save_model
     from .models.base import ModelConfig, build, count_parameters
 
     config = TrainingConfig.read(config_path)
     episode_settings, settings = config.settings()
     folder = Path(output) if output else Path("runs") / config.name / "model"
+    check_place(folder)  # now, and not after hours
     torch.manual_seed(settings.seed)
     network = build(ModelConfig(config.method, config.arguments))
     if start_from:
-        network.load_state_dict(load_model(start_from).network.state_dict())
+        _take_weights(network, load_model(start_from).network, start_from)
     packed = _packed(config, data, folder.parent, settings.seed)
     device = choose(device)
     trainer = Trainer(network, settings, folder.parent, device.torch_device)
@@ -350,6 +353,16 @@ def train_from_config(
     return save_model(folder, trainer.average, card, history=trainer.history)
 
 
+def _take_weights(network: Any, other: Any, name: str) -> None:
+    try:
+        network.load_state_dict(other.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f"the weights of {name} do not fit the config: start from a model of the "
+            "same method and arguments."
+        ) from error
+
+
 def _packed(
     config: TrainingConfig, data: str | Path | None, folder: Path, seed: int
 ) -> PackedTasks:
@@ -366,10 +379,26 @@ def _packed(
         )
     data = Path(data)
     if data.is_file():  # packed before, to travel to another machine
-        return load_tasks(data)
+        packed = load_tasks(data)
+        if lacking := _lacking(packed, config.data):
+            raise ConfigError(
+                f"{data}: holds no tasks of {', '.join(lacking)}, which the config "
+                f"{config.name} trains on: pack it again from the data folder."
+            )
+        return packed
     cache = folder / "tasks.npz"
     if cache.exists():
-        return load_tasks(cache)
+        packed = load_tasks(cache)
+        if not _lacking(packed, config.data):
+            return packed
     packed = pack(config.data, data, seed=seed)
     save_tasks(cache, packed)
     return packed
+
+
+def _lacking(packed: PackedTasks, data: DataConfig) -> list[str]:
+    """Return the data sets of a config that were not packed."""
+    there = {entry["group"] for entry in packed.index}
+    names = [*data.datasets, *data.validation]
+    lacking = [n for n in names if n not in there]
+    return lacking + [n for n in data.unlabelled if f"superpixels-{n}" not in there]

@@ -113,6 +113,22 @@ def test_an_object_larger_than_the_halo_is_one_piece():
                 assert found.max() == 1
 
 
+def test_blocks_that_disagree_by_a_pixel_do_not_merge_neighbours():
+    y, x = np.mgrid[:40, :80]
+    grid = block_grid((40, 80), 40, 10)
+
+    def label(window):
+        right = window[1].start > 0
+        return np.where(y < x // 2 + right, 1, 2)[window]  # a slanted border, moved
+
+    labels, owner = label_blocks(label, grid)
+    assert labels.max() == 4
+    assert len(np.unique(owner)) == 3  # background and two objects
+    upper, lower = owner[labels[:, 38:42]][[2, 37]]
+    assert len(set(upper)) == len(set(lower)) == 1
+    assert upper[0] != lower[0]
+
+
 def test_nets_and_masks_are_labelled_exactly():
     rng = np.random.default_rng(3)
     noise = ndimage.gaussian_filter(rng.normal(0, 1, (230, 310)), 2.5)

@@ -103,7 +103,10 @@ def test_a_task_without_objects_is_none():
 
 def test_drawn_scenes_serve_as_tasks():
     batch = Episodes(
-        [(SyntheticTasks(3, seed=1), 1.0)], EpisodeSettings(query=64), batch=3, n_batches=1
+        [(SyntheticTasks(3, seed=1), 1.0)],
+        EpisodeSettings(query=64),
+        batch=3,
+        n_batches=1,
     )[0]
     assert batch["query"].shape == (3, 3, 64, 64)
     assert torch.isfinite(batch["query"]).all()

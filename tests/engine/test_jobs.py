@@ -276,6 +276,23 @@ def test_a_job_that_does_not_report_is_interrupted(child, name):
     assert child.submit("job_functions:who").result(30) == pid  # the same process
 
 
+class SlowToRead:
+    """Sleeps for half a minute when it is unpickled."""
+
+    def __reduce__(self):
+        return time.sleep, (30,)
+
+
+def test_a_job_is_cancelled_while_its_arguments_are_read(child):
+    pid = child.submit("job_functions:who").result(30)
+    job = child.submit("job_functions:give", SlowToRead())
+    time.sleep(0.2)
+    job.cancel()
+    with pytest.raises(Cancelled):
+        job.result(5)
+    assert child.submit("job_functions:who").result(30) == pid
+
+
 def test_a_job_that_hangs_is_killed_and_the_waiting_one_runs(child):
     pid = child.submit("job_functions:who").result(30)
     job = child.submit("job_functions:stubborn", 30)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -161,6 +163,111 @@ def test_colour(tmp_path, suffix):
         imsave(path, image, check_contrast=False)
     back = read_image(path)
     assert (back.axes.order, back.rgb, back.array.shape) == ("YXC", True, (16, 24, 3))
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        ((9, 8, 2), {"photometric": "minisblack", "planarconfig": "contig"}, "YXC"),
+        ((9, 8, 3), {"photometric": "minisblack", "planarconfig": "contig"}, "YXC"),
+        ((5, 9, 8), {"photometric": "minisblack", "planarconfig": "separate"}, "CYX"),
+    ],
+)
+def test_samples_that_are_no_colours_are_channels(tmp_path, shape, options, expected):
+    image = RNG.integers(0, 9, shape).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", image, **options)
+    back = read_image(tmp_path / "a.tif")
+    assert (back.axes.order, back.rgb) == (expected, False)
+    np.testing.assert_array_equal(back.array, image)
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".png"])
+def test_transparency_of_a_grey_image_goes(tmp_path, suffix):
+    from skimage.io import imsave
+
+    image = RNG.integers(0, 255, (9, 8, 2), dtype=np.uint8)
+    if suffix == ".tif":
+        tifffile.imwrite(
+            tmp_path / "a.tif", image, photometric="minisblack", extrasamples=[2]
+        )
+    else:
+        imsave(tmp_path / "a.png", image, check_contrast=False)
+    back = read_image(tmp_path / f"a{suffix}")
+    assert (back.axes.order, back.rgb) == ("YX", False)
+    np.testing.assert_array_equal(back.array, image[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("axes", "shape", "expected", "rgb"),
+    [
+        ("YXS", (9, 8, 3), "YXC", True),
+        ("ZYXS", (4, 9, 8, 3), "ZYXC", True),
+        ("CYXS", (1, 9, 8, 3), "YXC", True),
+        ("TCYX", (2, 3, 9, 8), "TCYX", False),
+        ("TZCYX", (2, 1, 3, 9, 8), "TCYX", False),
+    ],
+)
+def test_axes_of_ome(tmp_path, axes, shape, expected, rgb):
+    path = tmp_path / "a.ome.tif"
+    colours = {"photometric": "rgb" if rgb else "minisblack"}
+    tifffile.imwrite(
+        path, np.zeros(shape, np.uint8), metadata={"axes": axes}, **colours
+    )
+    back = read_image(path)
+    assert (back.axes.order, back.rgb) == (expected, rgb)
+    assert back.array.ndim == len(expected)
+
+
+@pytest.mark.parametrize(
+    ("axes", "written"),
+    [("YXZ", "ZYX"), ("ZTYX", "TZYX"), ("zyx", "ZYX"), ("XY", "YX")],
+)
+def test_labels_are_written_in_the_order_of_ome(tmp_path, axes, written):
+    labels = RNG.integers(0, 9, (4, 5, 6, 7)[: len(axes)], dtype=np.uint8)
+    back = read_image(write_labels(tmp_path / "a.ome.tif", labels, axes=axes))
+    assert back.axes.order == written
+    order = [axes.upper().index(a) for a in written]
+    np.testing.assert_array_equal(back.array, labels.transpose(order))
+
+
+def test_the_log_of_the_reader_is_left_as_it_was(tmp_path, caplog):
+    (tmp_path / "a.tif").write_bytes(b"II*\0nonsense" * 9)
+    level = logging.getLogger("tifffile").level
+    with pytest.raises(ImageError):
+        read_image(tmp_path / "a.tif")
+    assert logging.getLogger("tifffile").level == level
+    assert not caplog.records
+
+
+def test_a_resolution_without_a_length_is_not_believed(tmp_path):
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.ones((4, 5), np.uint8), resolution=(72, 72),
+        resolutionunit="INCH",
+    )  # fmt: skip
+    assert read_image(tmp_path / "a.tif").pixel_size is None
+
+
+def test_the_first_series_and_the_full_level_are_read(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tiff:
+        tiff.write(np.ones((64, 64), np.uint8), subifds=1)
+        tiff.write(np.ones((32, 32), np.uint8), subfiletype=1)
+    assert read_image(tmp_path / "a.tif").array.shape == (64, 64)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.integers(1, 40))
+def test_bytes_changed_at_random_are_read_or_refused(tmp_path_factory, seed, n):
+    rng = np.random.default_rng(seed)
+    path = tmp_path_factory.mktemp("fuzz") / "a.ome.tif"
+    write_labels(path, rng.integers(0, 900, (20, 31)), pixel_size=(1, 1), unit="um")
+    data = bytearray(path.read_bytes())
+    for at in rng.integers(0, len(data), n):
+        data[at] = rng.integers(256)
+    path.write_bytes(data)
+    with contextlib.suppress(ImageError):
+        read_image(path)
+    with contextlib.suppress(ImageError):
+        read_recipe(path)
 
 
 def test_numpy_files(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.core.prompt import Prompt, PromptSet
+from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.prompts import PromptFileError, load_prompts, save_prompts
 
@@ -148,6 +149,15 @@ def tiff(array) -> bytes:
         (lambda m: {k: v for k, v in m.items() if "mask" not in k}, "damaged"),
         (lambda m: m | {"prompts.json": b"{"}, "damaged"),
         (lambda m: m | {"prompts.json": b"[]"}, "of another kind"),
+        (edit_index(prompts=[{}] * 1001), "lists 1001 prompts"),
+        (edit_index(prompts=5), "damaged"),
+        (lambda m: m | {"prompts.json": b"[" * 100_000}, "damaged"),
+        (edit_entry(corner=[float("inf"), 0]), "whole pixel"),
+        (edit_entry(size=10**400), "damaged"),
+        (edit_entry(intensities=[[0, 10**400]]), "damaged"),
+        (edit_entry(color="url(x)"), "colour"),
+        (edit_entry(name="a\nb", color=""), "colour"),
+        (edit_entry(channels=["x"]), "damaged"),
         (edit_index(version=99), "format version 99 is not known here: update"),
         (edit_index(format="x"), "of another kind"),
         (edit_index(prompts="abc"), "damaged"),
@@ -185,6 +195,70 @@ def test_damaged_and_hostile_files_are_refused_in_one_line(tmp_path, edit, text)
     assert [p.name for p in tmp_path.iterdir()] == ["a.svprompt"], (
         "nothing was unpacked"
     )
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_odd_packing_is_refused(tmp_path, packing):
+    path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
+    with zipfile.ZipFile(path, "a", packing) as archive:
+        archive.writestr("more", bytes(1000))
+    with pytest.raises(PromptFileError, match="packed in an odd way"):
+        load_prompts(path)
+
+
+def test_a_locked_file_is_refused(tmp_path):
+    path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\1\2") + 8] |= 1  # the flag of encryption, last member
+    path.write_bytes(data)
+    with pytest.raises(PromptFileError, match="encrypted"):
+        load_prompts(path)
+
+
+def test_many_members_that_are_small_alone_are_a_bomb_together(tmp_path):
+    path = tmp_path / "a.svprompt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("prompts.json", "{}")
+        for i in range(101):
+            archive.writestr(str(i), bytes(4_000_000))
+    with pytest.raises(PromptFileError, match="unpacks to over 400000000 bytes"):
+        load_prompts(path)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    with pytest.raises(PromptError, match="up to 64 channels"):
+        save_prompts(PromptSet([prompt(65)]), tmp_path / "a.svprompt")
+    with pytest.raises(PromptError, match="up to 1000 prompts"):
+        save_prompts(PromptSet([prompt()] * 1001), tmp_path / "a.svprompt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("cells", "cells.svprompt"),
+        ("cells v1.2", "cells v1.2.svprompt"),
+        ("cells.svprompt", "cells.svprompt"),
+        ("Cells.SVPROMPT", "Cells.SVPROMPT"),
+    ],
+)
+def test_the_ending_is_added_where_it_is_missing(tmp_path, name, written):
+    assert save_prompts(PromptSet([prompt()]), tmp_path / name).name == written
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.integers(1, 30))
+def test_bytes_changed_at_random_are_read_or_refused(tmp_path_factory, seed, n):
+    rng = np.random.default_rng(seed)
+    path = save_prompts(
+        PromptSet([prompt()]), tmp_path_factory.mktemp("fuzz") / "a.svprompt"
+    )
+    data = bytearray(path.read_bytes())
+    for at in rng.integers(0, len(data), n):
+        data[at] = rng.integers(256)
+    path.write_bytes(data)
+    with contextlib.suppress(PromptFileError):
+        load_prompts(path)
 
 
 def test_a_lie_about_the_size_is_found_out(tmp_path):

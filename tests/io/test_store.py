@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import zipfile
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 
 from napari_svpseg.core.card import ModelCard
 from napari_svpseg.io import store
+from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.store import (
     ModelFormatError,
     export_model,
@@ -109,6 +112,107 @@ def test_a_wrong_card_is_refused_in_one_line(saved, tmp_path, values, text):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", ""),
+        ("name", None),
+        ("method", ""),
+        ("arguments", []),
+        ("sha256", 5),
+        ("licence", 5),
+        ("n_parameters", "many"),
+        ("scores", "good"),
+        ("training", []),
+    ],
+)
+def test_each_entry_of_a_card_is_of_its_kind(saved, tmp_path, name, value, caplog):
+    edit_card(tmp_path / "mine", **{name: value})
+    with pytest.raises(ModelFormatError, match=f"'{name}' is missing or wrong"):
+        store.read_card(tmp_path / "mine")
+    assert list_models([tmp_path]) == []
+    assert name in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "[" * 100_000, "\xff"])
+def test_a_card_that_is_no_object_is_refused(saved, tmp_path, text):
+    (tmp_path / "mine" / "model.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(ModelFormatError, match=r"model\.json: damaged"):
+        load_model(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"width": "x"}, {"width": 0}, {"width": -1}, {"features": None}]
+)
+def test_arguments_that_build_nothing_are_refused(saved, tmp_path, arguments):
+    edit_card(tmp_path / "mine", arguments=ARGUMENTS | arguments)
+    with pytest.raises(ModelFormatError, match="do not fit") as caught:
+        load_model(tmp_path / "mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_pickles_under_the_name_of_safetensors_are_refused(saved, tmp_path):
+    path = tmp_path / "mine" / "weights.safetensors"
+    torch.save(network().state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit_card(tmp_path / "mine", sha256=digest)
+    with pytest.raises(ModelFormatError, match="do not fit"):
+        load_model(tmp_path / "mine")
+
+
+def test_half_written_folders_are_no_models(saved, tmp_path):
+    shutil.copytree(tmp_path / "mine", tmp_path / ".77-mine")
+    (card,) = list_models([tmp_path])
+    assert card.path == str(tmp_path / "mine")
+
+
+def test_folders_that_are_not_there_hold_no_models(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert list_models([tmp_path / "none", tmp_path / "file"]) == []
+
+
+def test_a_model_never_replaces_anything_else(saved, tmp_path):
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "thesis.txt").write_text("years")
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for folder in (documents, tmp_path / "mine", documents / "thesis.txt"):
+        with pytest.raises(WriteError, match="would be lost: choose a new folder"):
+            save_model(folder, network(), saved)
+    assert (documents / "thesis.txt").read_text() == "years"
+    (tmp_path / "mine" / "notes.txt").unlink()
+    assert save_model(tmp_path / "mine", network(), saved) == saved
+
+
+def test_a_full_disk_is_no_damaged_model(saved, tmp_path, monkeypatch):
+    path = export_model(tmp_path / "mine", tmp_path / "mine.zip")
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store, "_write_card", fail)
+    for source in (path, tmp_path / "mine"):
+        with pytest.raises(WriteError, match="disk is full"):
+            import_model(source)
+    assert not list(user_folder().iterdir())
+
+
+def test_a_folder_with_corrupt_weights_is_not_taken_in(saved, tmp_path):
+    (tmp_path / "mine" / "weights.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelFormatError, match=r"mine.*hashes differ"):
+        import_model(tmp_path / "mine")
+    assert not list(user_folder().iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\3\4"])
+def test_what_is_no_zip_is_not_taken_in(tmp_path, content):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ModelFormatError, match=r"a\.zip: not a model file"):
+        import_model(tmp_path / "a.zip")
+    with pytest.raises(ModelFormatError, match=r"b\.zip: not a model file"):
+        import_model(tmp_path / "b.zip")
+
+
 def test_corrupt_weights_are_refused(saved, tmp_path):
     path = tmp_path / "mine" / "weights.safetensors"
     path.write_bytes(path.read_bytes()[:-4])
@@ -121,8 +225,9 @@ def test_corrupt_weights_are_refused(saved, tmp_path):
 
 def test_pickled_weights_are_refused(tmp_path):
     torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
-    with pytest.raises(ModelFormatError, match="pickled weights can run code"):
-        load_model(tmp_path / "a.pt")
+    for use in (load_model, import_model):
+        with pytest.raises(ModelFormatError, match="pickled weights can run code"):
+            use(tmp_path / "a.pt")
 
 
 def test_a_model_travels_as_one_zip(saved, tmp_path):

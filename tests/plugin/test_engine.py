@@ -129,7 +129,8 @@ def test_the_copied_python_repeats_the_result_bit_for_bit(
 
     image = viewer.layers["discs"].data
     viewer.layers.remove("discs")
-    viewer.layers.remove("SVPSeg prompts") if "SVPSeg prompts" in viewer.layers else None
+    if "SVPSeg prompts" in viewer.layers:
+        viewer.layers.remove("SVPSeg prompts")
     tifffile.imwrite(tmp_path / "query.tif", image)
     (layer,) = viewer.open(str(tmp_path / "query.tif"), plugin="napari")
     dock.book.items.clear()
@@ -148,7 +149,8 @@ def test_the_copied_python_repeats_the_result_bit_for_bit(
     code = QGuiApplication.clipboard().text()
     save = f"\nimport numpy\nnumpy.save({str(tmp_path / 'again.npy')!r}, result.labels)"
     done = subprocess.run(
-        [sys.executable, "-c", code + save], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code + save],
+        capture_output=True, text=True, check=False,
         env={**os.environ, "NAPARI_SVPSEG_HOME": str(home)},
     )
     assert done.returncode == 0, code + done.stderr

@@ -737,7 +737,7 @@ def test_closing_the_dock_ends_the_engine(dock, runner, qtbot, finish):
     engine.acquire()
 
 
-# ---------------------------------------------------------------- as a new user meets it
+# --------------------------------------------------------------- as a new user meets it
 
 
 def test_a_result_is_never_hidden_under_its_image(viewer, dock, finish):

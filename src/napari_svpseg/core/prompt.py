@@ -86,6 +86,15 @@ class Prompt:
                 f"The prompt '{self.name}' holds NaN or infinite pixels: "
                 "draw the box elsewhere."
             )
+        if self.mask.dtype.kind not in "biu":
+            raise PromptError(
+                f"a prompt mask must hold whole numbers, got dtype {self.mask.dtype}"
+            )
+        if self.mask.max(initial=0) > np.iinfo(np.int32).max:
+            raise PromptError(
+                f"The mask of prompt '{self.name}' holds ids above "
+                f"{np.iinfo(np.int32).max}: renumber its objects."
+            )
         if self.mask.min(initial=0) < 0:
             raise PromptError(
                 f"The mask of prompt '{self.name}' holds negative ids: "

@@ -67,6 +67,8 @@ class Engine:
         self._running = number
         try:
             target, args, kwargs = self._parcels.unpack(body)
+        except Cancelled:  # no failure: `run` tells of it
+            raise
         except Exception as error:
             logger.exception("job %d cannot be read", number)
             self._send(number, failure(error))

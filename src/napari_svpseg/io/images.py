@@ -162,7 +162,7 @@ def _read_picture(
 def _read_tiff(
     path: Path,
 ) -> tuple[np.ndarray, str, tuple[float, float] | None, str, bool, float | None]:
-    with _quiet(), tifffile.TiffFile(path) as tiff:
+    with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         array = series.asarray()
         samples = array.shape[series.axes.index("S")] if "S" in series.axes else 1
@@ -180,7 +180,7 @@ def _read_tiff(
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet_tifffile() -> Iterator[None]:
     """Keep tifffile from logging what our own errors say."""
     log = logging.getLogger("tifffile")
     level = log.level
@@ -366,7 +366,7 @@ def read_recipe(path: str | Path) -> Recipe | None:
         If the file is missing or no TIFF.
     """
     try:
-        with _quiet(), tifffile.TiffFile(path) as tiff:
+        with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
             if not tiff.is_ome or not tiff.ome_metadata:
                 return None
             ome = tifffile.xml2dict(tiff.ome_metadata)

@@ -17,6 +17,7 @@ import tifffile
 from ..core.geometry import PROMPT_SIZE, Box
 from ..core.prompt import Prompt, PromptError, PromptSet
 from .atomic import atomic_path
+from .images import quiet_tifffile
 
 FORMAT, FORMAT_VERSION = "svprompt", 1
 INDEX = "prompts.json"
@@ -141,7 +142,7 @@ def load_prompts(path: str | Path) -> PromptSet:
 
 
 _ODD_CONTENT = (
-    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError,
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
 )  # fmt: skip
 
 
@@ -238,7 +239,7 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     data = _read(archive, name)
     try:
-        with tifffile.TiffFile(io.BytesIO(data)) as tiff:
+        with quiet_tifffile(), tifffile.TiffFile(io.BytesIO(data)) as tiff:
             declared = tiff.series[0].nbytes
             if declared > MAX_MEMBER_BYTES:
                 raise PromptFileError(f"refused, {name} declares {declared} bytes.")

@@ -1,0 +1,57 @@
+"""Tiny data drawn by hand: discs whose answer is known, a prompt, a bare model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from napari_svpseg.core.prompt import Prompt
+
+DISCS = ((20, 24, 7), (24, 70, 8), (66, 22, 9), (70, 66, 7), (48, 46, 6))
+"""Centre and radius of the discs, in pixels; none touches another or the border."""
+
+
+class Scene(NamedTuple):
+    """An image (96, 96) float32 and its labels (96, 96) int32."""
+
+    image: np.ndarray
+    labels: np.ndarray
+
+
+@pytest.fixture
+def disc_scene() -> Scene:
+    """Return five bright discs on a dark, slightly noisy ground."""
+    y, x = np.mgrid[:96, :96]
+    labels = np.zeros((96, 96), np.int32)
+    for i, (cy, cx, radius) in enumerate(DISCS, 1):
+        labels[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = i
+    noise = np.random.default_rng(0).normal(0, 3, labels.shape)
+    return Scene((20 + 180 * (labels > 0) + noise).astype(np.float32), labels)
+
+
+@pytest.fixture
+def disc_prompt(disc_scene: Scene) -> Prompt:
+    """Return a prompt of 64 x 64 pixels that shows three of the discs whole."""
+    return Prompt.from_image(*disc_scene, (8, 8), name="discs", source="discs.tif")
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an untrained model of a few thousand weights."""
+    import torch
+
+    from napari_svpseg.core.card import ModelCard
+    from napari_svpseg.io.store import save_model
+    from napari_svpseg.models.base import ModelConfig, build
+
+    config = ModelConfig("panet", {"width": 4, "features": 8})
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    network = build(config)
+    torch.set_rng_state(state)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_model(folder, network, ModelCard("tiny", config.method, config.arguments))
+    return folder

@@ -53,7 +53,7 @@ class Settings:
     def __post_init__(self) -> None:
         for f in fields(self):
             value, meta = getattr(self, f.name), f.metadata
-            if value is None:
+            if value is None or f.default is None:  # checked by the class itself
                 continue
             if not _is_kind(value, f.default):
                 raise ValueError(

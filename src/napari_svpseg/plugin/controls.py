@@ -253,3 +253,44 @@ def sentence(error: Exception) -> str:
     """Return an error's text as a sentence."""
     text = str(error) or type(error).__name__
     return text[:1].upper() + text[1:]
+
+
+def is_alive(widget: QWidget) -> bool:
+    """Tell whether Qt has not deleted a widget."""
+    try:
+        widget.objectName()
+    except RuntimeError:
+        return False
+    return True
+
+
+def labelled(text: str, widget: QWidget) -> QWidget:
+    """Return a control with its name before it."""
+    label = note(text)
+    label.setWordWrap(False)
+    label.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Preferred)
+    return side_by_side(label, widget, stretch=(0, 1))
+
+
+def theme_color(theme: str, name: str) -> str:
+    """Return a colour of napari's theme."""
+    from napari.utils.theme import get_theme
+
+    return str(getattr(get_theme(theme), name).as_hex())
+
+
+def count(n: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 object`` and ``3 objects``."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
+def device_line(about: dict[str, Any]) -> str:
+    """Return the line on where models run, from `engine.device.describe`."""
+    kind = str(about.get("device", "cpu")).upper()
+    reason = str(about.get("reason", ""))
+    if kind == "CPU":
+        cores = about.get("threads", 1)
+        return f"CPU · {count(cores, 'core')} ({reason})"
+    memory = about.get("free_mb")
+    room = f", {memory / 1024:.1f} GB free" if memory else ""
+    return f"{about.get('name', kind)} · {kind.lower()}{room} ({reason})"

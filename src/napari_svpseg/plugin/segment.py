@@ -18,7 +18,6 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QProgressBar,
     QScrollArea,
-    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -36,11 +35,16 @@ from .controls import (
     SettingsForm,
     button,
     combo,
+    count,
+    device_line,
     heading,
+    is_alive,
+    labelled,
     note,
     result_options,
     sentence,
     side_by_side,
+    theme_color,
 )
 from .images import ImagePanel
 from .layers import ImageSource, is_mask, is_untouched, mark_of
@@ -913,15 +917,6 @@ class _Leave:
         engine.release()
 
 
-def is_alive(widget: QWidget) -> bool:
-    """Tell whether Qt has not deleted a widget."""
-    try:
-        widget.objectName()
-    except RuntimeError:
-        return False
-    return True
-
-
 def closed(step: Step) -> str:
     """Return what is said of an image that was closed while it was segmented."""
     return f"'{step.source.name}' was closed, so there is no result for it."
@@ -944,21 +939,6 @@ def expected_shape(step: Step) -> tuple[int, ...]:
     return source.axes.labels_shape(source.shape)
 
 
-def labelled(text: str, widget: QWidget) -> QWidget:
-    """Return a control with its name before it."""
-    label = note(text)
-    label.setWordWrap(False)
-    label.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Preferred)
-    return side_by_side(label, widget, stretch=(0, 1))
-
-
-def theme_color(theme: str, name: str) -> str:
-    """Return a colour of napari's theme."""
-    from napari.utils.theme import get_theme
-
-    return str(getattr(get_theme(theme), name).as_hex())
-
-
 def card_line(card: ModelCard) -> str:
     """Return what is said of a model below its name."""
     parts = [card.title or card.method]
@@ -969,23 +949,6 @@ def card_line(card: ModelCard) -> str:
     )
     parts.append(f"licence {card.licence}")
     return " · ".join(parts)
-
-
-def device_line(about: dict[str, Any]) -> str:
-    """Return the line on where models run, from `engine.device.describe`."""
-    kind = str(about.get("device", "cpu")).upper()
-    reason = str(about.get("reason", ""))
-    if kind == "CPU":
-        cores = about.get("threads", 1)
-        return f"CPU · {count(cores, 'core')} ({reason})"
-    memory = about.get("free_mb")
-    room = f", {memory / 1024:.1f} GB free" if memory else ""
-    return f"{about.get('name', kind)} · {kind.lower()}{room} ({reason})"
-
-
-def count(n: int, noun: str) -> str:
-    """Return a number with its noun, such as ``1 object`` and ``3 objects``."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def file_stem(layer: Labels) -> str:

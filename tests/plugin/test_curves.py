@@ -1,0 +1,56 @@
+"""Training curves: points, colours, beginning anew, and life without pyqtgraph."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from napari_svpseg.plugin.curves import Curves
+
+
+@pytest.fixture
+def curves(qtbot):
+    curves = Curves(scores=("held back",))
+    qtbot.addWidget(curves)
+    return curves
+
+
+def test_points_become_lines(curves):
+    for step in range(5):
+        curves.add_point("loss", step, 1 / (step + 1))
+        curves.add_point("held back", step, step / 5)
+    xs, ys = curves._lines["loss"].getData()
+    assert list(xs) == [0, 1, 2, 3, 4] and ys[-1] == pytest.approx(0.2)
+    assert len(curves._plots[True].listDataItems()) == 1
+    assert "loss 0.2" in curves._numbers.text() and "0.8" in curves._numbers.text()
+    assert curves.color("loss") != curves.color("held back")
+
+
+def test_begin_anew(curves):
+    curves.add_point("loss", 0, 1)
+    curves.clear()
+    assert not curves.points and curves._numbers.text() == ""
+    curves.add_point("loss", 7, 2)
+    assert list(curves._lines["loss"].getData()[0]) == [7]
+    assert len(curves._plots[False].listDataItems()) == 1
+
+
+def test_numbers_without_pyqtgraph(curves, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyqtgraph", None)
+    curves.add_point("loss", 0, 1.25)
+    assert "loss 1.25" in curves._numbers.text()
+    assert "train" in curves._numbers.toolTip()
+    curves.clear()
+
+
+def test_pyqtgraph_waits_for_the_first_point():
+    code = (
+        "import sys; import napari_svpseg.plugin.curves;"
+        "print([m for m in ('pyqtgraph', 'torch') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

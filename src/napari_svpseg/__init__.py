@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Box": "core.geometry",
+    "FineTuneProgress": "core.finetune",
+    "FineTuneResult": "core.finetune",
+    "FineTuneSettings": "core.finetune",
     "ImageError": "core.image",
     "Maps": "core.result",
     "PostprocessSettings": "core.settings",
@@ -26,6 +29,7 @@ _PUBLIC = {
     "Recipe": "core.result",
     "Result": "core.result",
     "SegmentSettings": "core.settings",
+    "finetune": "api",
     "load_model": "api",
     "load_prompts": "io.prompts",
     "postprocess": "api",

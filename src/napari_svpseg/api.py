@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .core.card import ModelCard
+from .core.finetune import FineTuneProgress, FineTuneResult, FineTuneSettings
 from .core.geometry import PROMPT_SIZE, Box
 from .core.image import (
     Axes,
@@ -50,7 +51,7 @@ _loaded_lock = threading.Lock()
 
 def segment(
     query: Any,
-    prompts: Prompt | PromptSet | Iterable[Prompt],
+    prompts: Prompt | PromptSet | Iterable[Prompt] | None = None,
     model: Model = "svp",
     device: str = "auto",
     output: str = "instances",
@@ -72,8 +73,9 @@ def segment(
     query : array
         ``(Y, X)``, RGB ``(Y, X, 3 or 4)``, or any shape that ``axes`` explains. Planes
         are read one at a time, so a lazy array (dask, zarr) is never loaded whole.
-    prompts : Prompt, PromptSet or iterable of Prompt
-        At least one must show an object.
+    prompts : Prompt, PromptSet or iterable of Prompt, optional
+        At least one must show an object. By default those in the model's folder, as
+        fine-tuned models have them.
     model : str, path or LoadedModel
         Name of a built-in or own model, a model folder, or what `load_model` returned.
     device : str
@@ -113,7 +115,7 @@ def segment(
     """
     start = time.perf_counter()
     run, post = split_settings({**settings, "device": device, "output": output})
-    prompts = as_prompt_set(prompts).usable()
+    prompts = as_prompt_set(own_prompts(model) if prompts is None else prompts).usable()
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
     if intensities is None and len(planes.indices) > 1:
         intensities = planes.intensities()  # one range for all planes
@@ -222,7 +224,7 @@ def labels_path(source: str | Path, out_folder: str | Path) -> Path:
 
 def segment_file(
     path: str | Path,
-    prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path,
+    prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path | None,
     out_folder: str | Path,
     model: Model = "svp",
     device: str = "auto",
@@ -245,6 +247,7 @@ def segment_file(
     path : path
         Image to be read.
     prompts : PromptSet, prompts, or path of a prompt file
+        None takes those in the model's folder.
     out_folder : path
         Made if it is not there.
     skip_done : bool
@@ -287,6 +290,113 @@ def segment_file(
         seconds=result.seconds, device=recipe.device, trust=result.trust,
         notes=recipe.notes,
     )
+
+
+def finetune(
+    images: Sequence[Any],
+    partial_labels: Sequence[Any],
+    *,
+    start_from: Model = "svp",
+    device: str = "auto",
+    settings: FineTuneSettings | None = None,
+    output: str | Path | None = None,
+    training_set: str | Path | None = None,
+    names: Sequence[str] | None = None,
+    held_out_images: Iterable[int] = (),
+    rgb: bool | None = None,
+    channels: tuple[int, ...] | None = None,
+    resume: bool = False,
+    on_progress: Progress | None = None,
+    on_partial: Callable[[FineTuneProgress], None] | None = None,
+) -> FineTuneResult:
+    """Train a model further on a few partly labelled images, and check it.
+
+    A part of the labels is kept out of training. The model that does better on them,
+    the one at the start or the best on the way, becomes a model folder with prompts in
+    it, which `segment` takes as ``model``.
+
+    Parameters
+    ----------
+    images : sequence of (Y, X) or (Y, X, C) arrays
+        Planes with up to three channels (or ``channels`` chosen).
+    partial_labels : sequence of (Y, X) int arrays
+        One for each image: 0 = unknown, 1 = background, 2, 3, ... = objects, or
+        classes where ``settings.semantic``. See `core.partial` for other forms.
+    start_from : str, path or LoadedModel
+        What is trained further.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    settings : FineTuneSettings, optional
+        By default the quick preset: under a minute on two processor cores.
+    output : path, optional
+        Model folder to write; by default a new one among the user's own models.
+    training_set : path, optional
+        A folder of images and labels (`io.training_set`): what is given is added to
+        it, and all of it that is in use is trained on.
+    names : sequence of str, optional
+        Of the images, for messages and the training set.
+    held_out_images : iterable of int
+        Images that are only used to check.
+    rgb, channels
+        As in `segment`.
+    resume : bool
+        Go on from the checkpoint of a run that was cut off or cancelled.
+    on_progress : callable, optional
+        Called with ``(step, steps, message)``; may raise `Cancelled`.
+    on_partial : callable, optional
+        Called with a `FineTuneProgress` after each step.
+
+    Returns
+    -------
+    FineTuneResult
+
+    Raises
+    ------
+    FineTuneError
+        If the labels do not suffice or do not fit, or there is nothing to resume.
+    WriteError
+        If the model cannot be written; the last checkpoint stays beside it.
+    """
+    from .finetuning import run
+
+    return run(
+        images, partial_labels, start_from=start_from, device=device,
+        settings=settings, output=output, training_set=training_set, names=names,
+        held_out_images=held_out_images, rgb=rgb, channels=channels, resume=resume,
+        on_progress=on_progress, on_partial=on_partial,
+    )
+
+
+def stop_finetune(output: str | Path) -> bool:
+    """Ask the training of a model folder to end and keep its best so far.
+
+    Returns
+    -------
+    bool
+        Whether such a training was there.
+    """
+    from .finetuning import stop
+
+    return stop(output)
+
+
+def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any]]:
+    """Return trainings that were cut off and can be resumed.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where models are written; by default the folder of the user's own models.
+
+    Returns
+    -------
+    list of dict
+        ``output``, ``start_from``, ``settings`` and ``training_set`` of each.
+    """
+    from .finetuning import unfinished
+    from .io.store import user_folder
+
+    return unfinished(user_folder() if folder is None else folder)
 
 
 def models() -> list[ModelCard]:
@@ -366,6 +476,21 @@ def _read_mask(path: str | Path) -> np.ndarray:
             f"{labels.axes.order}."
         )
     return np.asarray(labels.array)
+
+
+def own_prompts(model: Model) -> PromptSet:
+    """Return the prompts in a model's folder.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
+    from .io.store import prompts_of
+
+    if isinstance(model, str | Path):
+        return prompts_of(model)
+    return prompts_of(model.card.path or model.card.name)
 
 
 def as_prompt_set(prompts: Prompt | PromptSet | Iterable[Prompt]) -> PromptSet:

@@ -80,10 +80,9 @@ class Trainer:
         """File that `resume` reads."""
         return self.folder / "checkpoint.pt"
 
-    def save(self) -> None:
-        """Write the checkpoint; a crash leaves the last one whole."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        state = {
+    def state(self) -> dict[str, Any]:
+        """Return all that a checkpoint holds."""
+        return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -92,6 +91,19 @@ class Trainer:
             "history": self.history,
             "settings": self.settings.to_dict(),
         }
+
+    def take_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best = state["step"], state["best"]
+        self.history = state["history"]
+
+    def save(self) -> None:
+        """Write the checkpoint; a crash leaves the last one whole."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = self.state()
         temporary = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
         try:
             torch.save(state, temporary)
@@ -113,16 +125,12 @@ class Trainer:
             state = torch.load(
                 self.checkpoint, map_location=self.device, weights_only=True
             )
-            self.network.load_state_dict(state["network"])
-            self.average.load_state_dict(state["average"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            self.take_state(state)
         except Exception as error:
             raise ValueError(
                 f"{self.checkpoint} cannot be resumed ({type(error).__name__}): "
                 "delete it to start anew."
             ) from error
-        self.step, self.best = state["step"], state["best"]
-        self.history = state["history"]
 
     # -- training --------------------------------------------------------------------
 
@@ -190,7 +198,7 @@ class Trainer:
             group["lr"] = self.settings.learning_rate * self._schedule()
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
         with self._autocast():
-            parts = episode_loss(self.network, batch)
+            parts = self._loss(batch)
         total = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
@@ -204,6 +212,9 @@ class Trainer:
         return {"total": float(total.detach())} | {
             k: float(v.detach()) for k, v in parts.items()
         }
+
+    def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return episode_loss(self.network, batch)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         precision = self.settings.precision

@@ -18,14 +18,17 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.card import ModelCard
 from .atomic import WriteError, atomic_folder, atomic_path
+from .prompts import load_prompts, save_prompts
 
 if TYPE_CHECKING:
+    from ..core.prompt import PromptSet
     from ..models.base import PromptSegmenter
 
 FORMAT_VERSION = 1
 MAX_MODEL_BYTES = 2_000_000_000
 WEIGHTS, CARD, README = "weights.safetensors", "model.json", "README.md"
-MEMBERS = (CARD, WEIGHTS, README, "history.csv", "prompts.svprompt")
+PROMPTS = "prompts.svprompt"
+MEMBERS = (CARD, WEIGHTS, README, "history.csv", PROMPTS)
 
 KINDS = {
     "name": str, "method": str, "arguments": dict, "licence": str, "sha256": str,
@@ -236,6 +239,7 @@ def save_model(
     *,
     history: list[Mapping[str, float]] | None = None,
     readme: str | None = None,
+    prompts: PromptSet | None = None,
 ) -> ModelCard:
     """Write a model folder, whole or not at all.
 
@@ -250,6 +254,8 @@ def save_model(
         Rows of ``history.csv``.
     readme : str, optional
         The card for people; by default written from ``card``.
+    prompts : PromptSet, optional
+        What the model looks for when it is given no other prompts.
 
     Returns
     -------
@@ -275,7 +281,26 @@ def save_model(
         (temporary / README).write_text(readme or describe(card), encoding="utf8")
         if history:
             _write_history(temporary / "history.csv", history)
+        if prompts is not None:
+            save_prompts(prompts, temporary / PROMPTS)
     return card
+
+
+def prompts_of(model: str | Path) -> PromptSet:
+    """Return the prompts that lie in a model's folder.
+
+    Raises
+    ------
+    ModelFormatError
+        If there is no such model, or it has none.
+    """
+    card = find_model(model)
+    path = Path(card.path) / PROMPTS
+    if not path.is_file():
+        raise ModelFormatError(
+            f"The model '{card.name}' has no prompts of its own: draw or give some."
+        )
+    return load_prompts(path)
 
 
 def check_place(folder: str | Path) -> None:

@@ -45,8 +45,8 @@ def maps_loss(maps: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, T
         are auxiliary foreground logits.
     target : dict
         ``foreground``, ``distance``, ``boundary`` in [0, 1], ``known`` (1 where the
-        foreground is known) and ``instances`` (1 where objects are known as well), all
-        (B, 1, H, W).
+        foreground is known), ``instances`` (1 where objects are known as well) and,
+        where outlines are known elsewhere than depth, ``outlines``; all (B, 1, H, W).
     """
     known, instances = target["known"], target["instances"]
     foreground = target["foreground"]
@@ -66,7 +66,8 @@ def maps_loss(maps: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, T
         )
     if "boundary" in maps:
         parts["boundary"] = 0.5 * binary_loss(
-            maps["boundary"], target["boundary"], instances, positive_weight=3.0
+            maps["boundary"], target["boundary"], target.get("outlines", instances),
+            positive_weight=3.0,
         )
     for name, logits in maps.items():
         if name.startswith("evidence"):

@@ -454,7 +454,7 @@ def prompt_from_files(
             f"{source.axes.order}: save the plane by itself."
         )
     plane = source.axes.to_plane(np.asarray(source.array))
-    mask = None if labels is None else _read_mask(labels)
+    mask = None if labels is None else read_mask(labels)
     try:
         return Prompt.from_image(
             plane, mask, box, size, channels=channels,
@@ -466,7 +466,8 @@ def prompt_from_files(
         raise PromptError(f"{where}: {error}") from error
 
 
-def _read_mask(path: str | Path) -> np.ndarray:
+def read_mask(path: str | Path) -> np.ndarray:
+    """Return the labels in a file, which must be one plane."""
     from .io.images import read_image
 
     labels = read_image(path)

@@ -18,6 +18,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 from . import api
@@ -417,6 +418,148 @@ def train(
     )
     _end_line()
     print(f"{card.name}: {card.path}")
+
+
+@app.command()
+def finetune(
+    pairs: Annotated[
+        list[str] | None,
+        typer.Argument(help="Images and their partial labels.", metavar="IMAGE=LABELS"),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Model folder to write.")
+    ] = None,
+    start_from: Annotated[
+        str, typer.Option(help="Model that is trained further: a name or a folder.")
+    ] = "svp",
+    preset: Annotated[
+        str, typer.Option(help="quick (under a minute) or thorough.")
+    ] = "quick",
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this time; resume later.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
+    boxes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box",
+            help="The labels are ordinary ones, complete inside this box of --size "
+            "pixels; one for each image, in order.",
+            metavar="Y X",
+        ),
+    ] = None,
+    size: Size = 64,
+    complete: Annotated[
+        bool,
+        typer.Option("--complete", help="Ordinary labels: 0 = background."),
+    ] = False,
+    held_out: Annotated[
+        float, typer.Option(help="Share of the labels kept out to check: 0 to 0.8.")
+    ] = 0.25,
+    seed: Annotated[int, typer.Option(help="Same seed, same model.", min=0)] = 0,
+    unlabelled_is_background: Annotated[
+        bool, typer.Option("--unlabelled-is-background", help="0 is no longer unknown.")
+    ] = False,
+    semantic: Annotated[
+        bool, typer.Option("--semantic", help="Labels 2, 3, ... are classes.")
+    ] = False,
+    wanted: Annotated[int, typer.Option(help="The class to find.", min=2)] = 2,
+    training_set: Annotated[
+        Path | None,
+        typer.Option(help="Folder that keeps all images and labels; used as a whole."),
+    ] = None,
+    channels: ChannelsText = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        "auto"
+    ),
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Train a model further on a few partly labelled images, and check it.
+
+    Labels: 0 = unknown, 1 = background, 2, 3, ... = objects.
+    """
+    from .core.finetune import FineTuneSettings
+
+    if out is None:
+        raise typer.BadParameter("say where the model goes: -o MODEL")
+    if not pairs and training_set is None:
+        raise typer.BadParameter("name images and their labels: IMAGE=LABELS")
+    changed: dict[str, Any] = {
+        "held_out": held_out, "seed": seed, "semantic": semantic, "wanted": wanted,
+        "unlabelled_is_background": unlabelled_is_background,
+    }
+    if minutes is not None:
+        changed["seconds"] = 60 * minutes
+    if steps is not None:
+        changed["steps"] = steps
+    try:
+        settings = FineTuneSettings.of_preset(preset, **changed)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    _check_model(start_from)
+    names, images, labels = _partial_labels(pairs or [], boxes, size, complete)
+    result = api.finetune(
+        images, labels, start_from=start_from, device=device, settings=settings,
+        output=out, training_set=training_set, names=names,
+        channels=_channels(channels), resume=resume,
+        on_progress=_progress_line("finetune"),
+    )
+    _end_line()
+    for note in result.notes:
+        _say(f"svpseg: {note}")
+    if as_json:
+        print(json.dumps(result.to_dict(), indent=1))
+        return
+    print(f"before: {result.before}")
+    print(f"after:  {result.after}")
+    n = result.before.n_pixels
+    print(f"on {n} held-back pixels, {_plural(result.before.n_objects, 'object')}")
+    print(f"kept:   {result.kept}, {result.seconds:.0f} s of training")
+    print(result.model)
+
+
+def _partial_labels(
+    pairs: list[str], boxes: list[str] | None, size: int, complete: bool
+) -> tuple[list[str], list[Any], list[Any]]:
+    """Return names, images and partial labels of ``IMAGE=LABELS`` pairs."""
+    from .core.geometry import Box
+    from .core.partial import checked, from_labels, merged
+    from .io.images import read_image
+
+    if boxes and len(boxes) != len(pairs):
+        raise typer.BadParameter(
+            f"got {_plural(len(boxes), 'box')} for {_plural(len(pairs), 'image')}"
+        )
+    corners = [_corner(text) for text in boxes or []]
+    found: dict[str, tuple[Any, Any]] = {}
+    for n, pair in enumerate(pairs):
+        image_path, sign, labels_path = pair.partition("=")
+        if not (image_path and sign and labels_path):
+            raise typer.BadParameter(f"give IMAGE=LABELS, got {pair!r}")
+        image = read_image(image_path)
+        if image.axes.stack:
+            raise ImageError(
+                f"{image_path}: one plane is trained on, this file has the axes "
+                f"{image.axes.order}: save the plane by itself."
+            )
+        plane = image.axes.to_plane(np.asarray(image.array))
+        labels = api.read_mask(labels_path)
+        if corners:
+            labels = from_labels(labels, [Box(*corners[n], size)])
+        elif complete:
+            labels = from_labels(labels)
+        labels = checked(labels, plane.shape, labels_path)
+        if image_path in found:
+            labels = merged(found[image_path][1], labels, image_path)
+        found[image_path] = (plane, labels)
+    return (
+        [Path(path).name for path in found],
+        [plane for plane, _ in found.values()],
+        [labels for _, labels in found.values()],
+    )
 
 
 @app.command()

@@ -130,9 +130,13 @@ def _check_same_run(folder: Path, wanted: str) -> None:
 
 
 def _from_arrays(
-    images: Sequence[Any], partial_labels: Sequence[Any], names: Sequence[str] | None,
-    rgb: bool | None, channels: tuple[int, ...] | None,
-    settings: FineTuneSettings, notes: list[str],
+    images: Sequence[Any],
+    partial_labels: Sequence[Any],
+    names: Sequence[str] | None,
+    rgb: bool | None,
+    channels: tuple[int, ...] | None,
+    settings: FineTuneSettings,
+    notes: list[str],
 ) -> list[PartialImage]:
     if len(images) != len(partial_labels):
         raise FineTuneError(
@@ -159,8 +163,13 @@ def _with_own_names(images: list[PartialImage]) -> list[PartialImage]:
 
 
 def _partial_image(
-    image: Any, labels: Any, name: str, rgb: bool | None,
-    channels: tuple[int, ...] | None, settings: FineTuneSettings, notes: list[str],
+    image: Any,
+    labels: Any,
+    name: str,
+    rgb: bool | None,
+    channels: tuple[int, ...] | None,
+    settings: FineTuneSettings,
+    notes: list[str],
 ) -> PartialImage:
     from .engine.partial import PartialImage
 
@@ -243,7 +252,8 @@ def _print_of(
 ) -> str:
     """Return the hash of all that decides what comes out, but for the time."""
     digest = hashlib.sha256(start.sha256.encode())
-    told = {k: v for k, v in settings.to_dict().items() if k not in ("seconds", "preset")}
+    told = settings.to_dict()
+    del told["seconds"], told["preset"]
     digest.update(json.dumps(told, sort_keys=True).encode())
     for image in images:
         for array in (image.plane, image.ids, image.held):
@@ -255,12 +265,19 @@ def _print_of(
 
 
 def run(
-    images: Sequence[Any], partial_labels: Sequence[Any], *,
-    start_from: str | Path | LoadedModel = "svp", device: str = "auto",
-    settings: FineTuneSettings | None = None, output: str | Path | None = None,
-    training_set: str | Path | None = None, names: Sequence[str] | None = None,
-    held_out_images: Iterable[int] = (), rgb: bool | None = None,
-    channels: tuple[int, ...] | None = None, resume: bool = False,
+    images: Sequence[Any],
+    partial_labels: Sequence[Any],
+    *,
+    start_from: str | Path | LoadedModel = "svp",
+    device: str = "auto",
+    settings: FineTuneSettings | None = None,
+    output: str | Path | None = None,
+    training_set: str | Path | None = None,
+    names: Sequence[str] | None = None,
+    held_out_images: Iterable[int] = (),
+    rgb: bool | None = None,
+    channels: tuple[int, ...] | None = None,
+    resume: bool = False,
     on_progress: Progress | None = None,
     on_partial: Callable[[FineTuneProgress], None] | None = None,
 ) -> FineTuneResult:
@@ -277,14 +294,19 @@ def run(
     where = choose(device)
     if where.is_fallback:
         notes.append(where.reason)
-    found = _from_arrays(
-        images, partial_labels, names, rgb, channels, settings, notes
-    )
+    found = _from_arrays(images, partial_labels, names, rgb, channels, settings, notes)
     whole = set(held_out_images)
     if training_set is not None:
         found, whole = _from_set(
-            Path(training_set), images, partial_labels, found, settings, notes, whole,
-            rgb=rgb, channels=channels,
+            Path(training_set),
+            images,
+            partial_labels,
+            found,
+            settings,
+            notes,
+            whole,
+            rgb=rgb,
+            channels=channels,
         )
     _check_labels(found, settings)
     found, held = _held_back(found, settings, whole)
@@ -293,31 +315,53 @@ def run(
     folder, again = _prepared_folder(
         target,
         {
-            "output": str(target), "start_from": str(model.card.path or model.card.name),
+            "output": str(target),
+            "start_from": str(model.card.path or model.card.name),
             "settings": settings.to_dict(),
             "training_set": None if training_set is None else str(training_set),
             "print": _print_of(found, settings, model.card),
         },
-        resume, notes,
+        resume,
+        notes,
     )
     tuned = finetune(
-        model.network, found, settings, device=where, folder=folder, held=held,
-        resume=again, should_stop=(folder / STOP).exists,
-        on_progress=on_progress or ignore_progress, on_partial=on_partial,
+        model.network,
+        found,
+        settings,
+        device=where,
+        folder=folder,
+        held=held,
+        resume=again,
+        should_stop=(folder / STOP).exists,
+        on_progress=on_progress or ignore_progress,
+        on_partial=on_partial,
     )
     notes += tuned.notes
     _write_model(target, tuned, model.card, found, settings, str(where))
     shutil.rmtree(folder, ignore_errors=True)
     return FineTuneResult(
-        tuned.before, tuned.after, tuned.kept, str(target), tuned.history,
-        tuple(dict.fromkeys(notes)), tuned.stopped, tuned.seconds,
+        tuned.before,
+        tuned.after,
+        tuned.kept,
+        str(target),
+        tuned.history,
+        tuple(dict.fromkeys(notes)),
+        tuned.stopped,
+        tuned.seconds,
     )
 
 
 def _from_set(
-    folder: Path, images: Sequence[Any], partial_labels: Sequence[Any],
-    found: list[PartialImage], settings: FineTuneSettings, notes: list[str],
-    whole: set[int], *, rgb: bool | None, channels: tuple[int, ...] | None,
+    folder: Path,
+    images: Sequence[Any],
+    partial_labels: Sequence[Any],
+    found: list[PartialImage],
+    settings: FineTuneSettings,
+    notes: list[str],
+    whole: set[int],
+    *,
+    rgb: bool | None,
+    channels: tuple[int, ...] | None,
 ) -> tuple[list[PartialImage], set[int]]:
     """Add what was given to a training set; return all of it that is used."""
     from .io.training_set import TrainingSet
@@ -327,8 +371,12 @@ def _from_set(
         zip(images, partial_labels, found, strict=True)
     ):
         training.add(
-            given.name, np.asarray(image), np.asarray(labels), rgb=given.rgb,
-            channels=channels, held_out=True if n in whole else None,
+            given.name,
+            np.asarray(image),
+            np.asarray(labels),
+            rgb=given.rgb,
+            channels=channels,
+            held_out=True if n in whole else None,
         )
     used = [e for e in training.entries() if e.used]
     notes += training.problems
@@ -352,22 +400,34 @@ def _new_place() -> Path:
 
 
 def _write_model(
-    target: Path, tuned: Tuned, start: ModelCard, images: Sequence[PartialImage],
-    settings: FineTuneSettings, device: str,
+    target: Path,
+    tuned: Tuned,
+    start: ModelCard,
+    images: Sequence[PartialImage],
+    settings: FineTuneSettings,
+    device: str,
 ) -> None:
     from .io.store import save_model
 
     labelled = sum(int((i.ids != UNKNOWN).sum()) for i in images)
     shown = tuned.after if tuned.kept == "after" else tuned.before
     card = ModelCard(
-        name=target.name, method=start.method, arguments=start.arguments,
-        licence=start.licence, channels=start.channels,
+        name=target.name,
+        method=start.method,
+        arguments=start.arguments,
+        licence=start.licence,
+        channels=start.channels,
         title=f"{start.name}, fine-tuned on {len(images)} images",
         training={
-            "start_from": start.name, "start_sha256": start.sha256,
-            "images": [i.name for i in images], "labelled_pixels": labelled,
-            "settings": settings.to_dict(), "steps": tuned.steps, "kept": tuned.kept,
-            "before": _numbers(tuned.before), "after": _numbers(tuned.after),
+            "start_from": start.name,
+            "start_sha256": start.sha256,
+            "images": [i.name for i in images],
+            "labelled_pixels": labelled,
+            "settings": settings.to_dict(),
+            "steps": tuned.steps,
+            "kept": tuned.kept,
+            "before": _numbers(tuned.before),
+            "after": _numbers(tuned.after),
             "device": device,
         },
         scores={"held-back labels": _numbers(shown)},

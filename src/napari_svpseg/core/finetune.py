@@ -166,9 +166,13 @@ class FineTuneResult:
     def to_dict(self) -> dict[str, Any]:
         """Return plain values that JSON can hold (no NaN)."""
         return {
-            "before": _plain(self.before), "after": _plain(self.after),
-            "kept": self.kept, "model": self.model, "stopped": self.stopped,
-            "seconds": self.seconds, "notes": list(self.notes),
+            "before": _plain(self.before),
+            "after": _plain(self.after),
+            "kept": self.kept,
+            "model": self.model,
+            "stopped": self.stopped,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
             "history": self.history,
         }
 

@@ -42,7 +42,9 @@ class PartialLabelError(FineTuneError):
 # ---------------------------------------------------------------- forms of labels
 
 
-def from_labels(labels: Array, boxes: Iterable[Box | Sequence[int]] | None = None) -> Array:
+def from_labels(
+    labels: Array, boxes: Iterable[Box | Sequence[int]] | None = None
+) -> Array:
     """Return partial labels of ordinary ones: all of it, or what lies in boxes.
 
     Parameters
@@ -203,8 +205,10 @@ def _whole_numbers(labels: Array, what: str) -> Array:
         raise PartialLabelError(
             f"{what} must be one plane (Y, X), got shape {labels.shape}."
         )
-    if labels.dtype.kind == "f" and labels.size and np.array_equal(
-        labels, np.round(labels)
+    if (
+        labels.dtype.kind == "f"
+        and labels.size
+        and np.array_equal(labels, np.round(labels))
     ):
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "biu":
@@ -286,10 +290,8 @@ def known_borders(ids: Array, complete: Array) -> tuple[Array, Array]:
         unknown pixel is near.
     """
     known = ids != UNKNOWN
-    if known.all():
-        inside = known
-    else:
-        inside = ndimage.distance_transform_edt(known) > EDGE
+    distance = ndimage.distance_transform_edt(known)
+    inside = np.ones_like(known) if known.all() else distance > EDGE
     depth = np.isin(ids, complete) | ((ids == 0) & inside)
     return depth, inside
 
@@ -348,10 +350,8 @@ def hold_out(
     nothing = tuple(np.zeros(a.shape, bool) for a in ids)
     whole = set(whole)
     if whole:
-        masks = tuple(
-            (a != UNKNOWN) & (i in whole) for i, a in enumerate(ids)
-        )
-        if _shows_both(ids, [~m & (a != UNKNOWN) for m, a in zip(masks, ids, strict=True)]):
+        masks = tuple((a != UNKNOWN) & (i in whole) for i, a in enumerate(ids))
+        if _shows_both(ids, _rest(ids, masks)):
             return HeldOut(masks, len(whole))
         raise PartialLabelError(
             "All labelled images are held out: leave at least one with objects and "
@@ -370,8 +370,7 @@ def hold_out(
             continue
         trial = [m.copy() for m in chosen]
         trial[unit.image][tuple(unit.pixels)] = True
-        rest = [~m & (a != UNKNOWN) for m, a in zip(trial, ids, strict=True)]
-        if taken + unit.size > 0.6 * total or not _shows_both(ids, rest):
+        if taken + unit.size > 0.6 * total or not _shows_both(ids, _rest(ids, trial)):
             continue
         chosen, taken = trial, taken + unit.size
         if taken >= share * total:
@@ -434,12 +433,17 @@ def _halved(unit: _Unit, ids: Array) -> list[_Unit] | None:
     middle = np.median(unit.pixels[axis])
     there = ids[tuple(unit.pixels)]
     side = unit.pixels[axis] > middle
-    values, inverse = np.unique(there, return_inverse=True)
+    _, inverse = np.unique(there, return_inverse=True)
     above = np.bincount(inverse, side) / np.bincount(inverse)
     side = np.where(there > 0, above[inverse] > 0.5, side)
     if side.all() or not side.any():
         return None
     return [_Unit(unit.image, unit.pixels[:, s]) for s in (~side, side)]
+
+
+def _rest(ids: Sequence[Array], masks: Sequence[Array]) -> list[Array]:
+    """Return what is known and not in the masks."""
+    return [~m & (a != UNKNOWN) for a, m in zip(ids, masks, strict=True)]
 
 
 def _shows_both(ids: Sequence[Array], masks: Sequence[Array]) -> bool:
@@ -452,9 +456,7 @@ def _shows_both(ids: Sequence[Array], masks: Sequence[Array]) -> bool:
 # ---------------------------------------------------------------- prompts
 
 
-def prompt_boxes(
-    ids: Sequence[Array], n: int, seed: int = 0
-) -> list[tuple[int, Box]]:
+def prompt_boxes(ids: Sequence[Array], n: int, seed: int = 0) -> list[tuple[int, Box]]:
     """Return boxes in which all is labelled, to be cut out as prompts.
 
     Boxes are 64 pixels wide, larger for large objects, smaller where less is labelled.
@@ -526,6 +528,8 @@ def _best_box(
 def _window_sums(mask: Array, side: int) -> Array:
     sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     return np.asarray(
-        sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side]
+        sums[side:, side:]
+        - sums[:-side, side:]
+        - sums[side:, :-side]
         + sums[:-side, :-side]
     )

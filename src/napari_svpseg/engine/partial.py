@@ -1,9 +1,9 @@
 """Fine-tuning on partial labels: only what is known teaches, the rest is guessed.
 
-A step takes windows of the user's images. Prompts are cut from labelled places, queries
-from other ones, both turned, zoomed and shaded. The loss counts known pixels only; where
-nothing is known, an averaged copy of the network (the teacher) says what it is sure of.
-Weights are held to where they started, and some labels are kept out of training: they
+A step takes windows of the user's images. Prompts are cut from labelled places,
+queries from other ones, both turned, zoomed and shaded. The loss counts known pixels
+only; where nothing is known, an averaged copy of the network (the teacher) says what it
+is sure of. Weights are held to where they started, and some labels are kept out of training: they
 tell which of all the models on the way is the best, the one at the start among them.
 
 References
@@ -20,7 +20,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -50,11 +50,19 @@ from ..core.partial import (
 from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import Prompt, PromptSet
 from ..core.settings import PostprocessSettings, SegmentSettings
-from ..models.base import IGNORE, PromptSegmenter, set_deterministic
+from ..models.base import PromptSegmenter, set_deterministic
 from ..models.losses import known_mean
 from .device import Device, choose
-from .episodes import Episodes, EpisodeSettings, Look, Picture, TaskList, cut, disturb
-from .episodes import make_task
+from .episodes import (
+    Episodes,
+    EpisodeSettings,
+    Look,
+    Picture,
+    TaskList,
+    cut,
+    disturb,
+    make_task,
+)
 from .predict import network_scale, predict
 from .superpixels import superpixel_masks
 from .train import Trainer, TrainSettings, episode_loss
@@ -71,7 +79,7 @@ MARGIN = 48
 MAX_WINDOWS = 12
 FEW_PIXELS = 1000
 SURE, KEPT_SHARE, AGREEMENT = 0.6, 0.8, 0.15
-"""Pseudo labels: least confidence, share kept of each class, how far views may differ."""
+"""Pseudo labels: least confidence, share kept of a class, how far views differ."""
 PSEUDO_WEIGHT, PSEUDO_RAMP = 0.5, 0.3
 
 log = logging.getLogger(__name__)
@@ -120,7 +128,11 @@ class PartialImage:
         """Return the prompt in a box, with these ids instead of the known ones."""
         mask = np.maximum(self.taught if ids is None else ids, 0)
         return Prompt.from_image(
-            self.plane, mask, box, rgb=self.rgb, source=self.name,
+            self.plane,
+            mask,
+            box,
+            rgb=self.rgb,
+            source=self.name,
             name=f"{self.name or 'image'} y={box.y} x={box.x}",
             intensities=self.intensities,
         )
@@ -176,8 +188,10 @@ class Tuned:
 
 
 def cut_prompts(
-    images: Sequence[PartialImage], settings: FineTuneSettings,
-    network: PromptSegmenter, device: Device,
+    images: Sequence[PartialImage],
+    settings: FineTuneSettings,
+    network: PromptSegmenter,
+    device: Device,
 ) -> PromptSet:
     """Return the prompts that labelled places offer.
 
@@ -202,8 +216,10 @@ def cut_prompts(
 
 
 def _filled_prompts(
-    images: Sequence[PartialImage], settings: FineTuneSettings,
-    network: PromptSegmenter, device: Device,
+    images: Sequence[PartialImage],
+    settings: FineTuneSettings,
+    network: PromptSegmenter,
+    device: Device,
 ) -> list[Prompt]:
     sites = _scribbled_boxes(images, settings)
     if not sites:
@@ -251,8 +267,8 @@ def _scribbled_boxes(
         if side < 16 or not (ids > 0).any():
             continue
         near = [
-            ndimage.uniform_filter((ids == v if v == 0 else ids > 0).astype(float), side)
-            for v in (0, 1)
+            ndimage.uniform_filter(mask.astype(float), side)
+            for mask in (ids == 0, ids > 0)
         ]
         value = np.sqrt(np.maximum(near[0], 0)) + np.sqrt(np.maximum(near[1], 0))
         value[~(ids > 0)] = -1
@@ -284,7 +300,10 @@ class Windows:
     """
 
     def __init__(
-        self, images: Sequence[PartialImage], prompts: PromptSet, zoom: float,
+        self,
+        images: Sequence[PartialImage],
+        prompts: PromptSet,
+        zoom: float,
         settings: FineTuneSettings,
     ) -> None:
         self.settings, self.zoom = settings, zoom
@@ -298,11 +317,14 @@ class Windows:
         by_name = {image.name: n for n, image in enumerate(images)}
         self.prompt_sites = [
             (by_name[p.source], p.box.y + p.box.size / 2, p.box.x + p.box.size / 2)
-            for p in prompts if not p.is_negative
+            for p in prompts
+            if not p.is_negative
         ]
 
     @staticmethod
-    def _sites(images: Sequence[PartialImage]) -> list[tuple[int, np.ndarray, np.ndarray]]:
+    def _sites(
+        images: Sequence[PartialImage],
+    ) -> list[tuple[int, np.ndarray, np.ndarray]]:
         """Return, for each labelled region, image, object pixels and other pixels."""
         from ..core.partial import label_regions
 
@@ -357,7 +379,8 @@ class Windows:
             n = int(rng.integers(len(self.pictures)))
             return n, rng.uniform([0, 0], self.pictures[n].ids.shape)
         n, objects, others = self.sites[rng.integers(len(self.sites))]
-        pixels = objects if len(objects) and (rng.random() < 0.6 or not len(others)) else others
+        wanted = len(objects) and (rng.random() < 0.6 or not len(others))
+        pixels = objects if wanted else others
         jitter = 0.25 * QUERY_SIDE / self.zoom
         return n, pixels[rng.integers(len(pixels))] + rng.uniform(-jitter, jitter, 2)
 
@@ -366,7 +389,8 @@ class Windows:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return a prompt, from another place than the query's where there is one."""
         far = [
-            s for s in self.prompt_sites
+            s
+            for s in self.prompt_sites
             if s[0] != query[0] or math.dist(s[1:], query[1:]) > QUERY_SIDE / self.zoom
         ]
         sites = far if far and rng.random() < 0.8 else self.prompt_sites
@@ -387,9 +411,12 @@ class Windows:
         depth, outline = known_borders(ids, complete)
         instances = float(self.is_object)
         return {
-            "foreground": foreground, "distance": distance, "boundary": boundary,
+            "foreground": foreground,
+            "distance": distance,
+            "boundary": boundary,
             "known": (ids != UNKNOWN).astype(np.float32),
-            "instances": depth * instances, "outlines": outline * instances,
+            "instances": depth * instances,
+            "outlines": outline * instances,
         }
 
 
@@ -413,19 +440,27 @@ class FineTuner(Trainer):
     """
 
     def __init__(
-        self, network: PromptSegmenter, settings: FineTuneSettings, folder: Path,
+        self,
+        network: PromptSegmenter,
+        settings: FineTuneSettings,
+        folder: Path,
         device: torch.device,
     ) -> None:
         self.tuning = settings
         super().__init__(
             network,
             TrainSettings(
-                steps=settings.steps, batch=settings.batch, seed=settings.seed,
-                learning_rate=settings.learning_rate, weight_decay=0.0,
-                warm_up=min(10, max(1, settings.steps // 10)), averaging=0.98,
+                steps=settings.steps,
+                batch=settings.batch,
+                seed=settings.seed,
+                learning_rate=settings.learning_rate,
+                weight_decay=0.0,
+                warm_up=min(10, max(1, settings.steps // 10)),
+                averaging=0.98,
                 precision="float32",
             ),
-            folder, device,
+            folder,
+            device,
         )
         self.start = [p.detach().clone() for p in self.network.parameters()]
         self.sure = torch.zeros(2)
@@ -440,17 +475,28 @@ class FineTuner(Trainer):
     def state(self) -> dict[str, Any]:
         """Return all that a checkpoint holds."""
         return super().state() | {
-            "fine_tuning": self.tuning.to_dict(), "sure": self.sure,
-            "seconds": self.seconds, "loss_mean": self.loss_mean,
-            "best_step": self.best_step, "best_value": self.best_value,
-            "best_weights": self.best_weights, "start": self.start,
+            "fine_tuning": self.tuning.to_dict(),
+            "sure": self.sure,
+            "seconds": self.seconds,
+            "loss_mean": self.loss_mean,
+            "best_step": self.best_step,
+            "best_value": self.best_value,
+            "best_weights": self.best_weights,
+            "start": self.start,
         }
 
     def take_state(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         super().take_state(state)
-        for name in ("sure", "seconds", "loss_mean", "best_step", "best_value",
-                     "best_weights", "start"):
+        for name in (
+            "sure",
+            "seconds",
+            "loss_mean",
+            "best_step",
+            "best_value",
+            "best_weights",
+            "start",
+        ):
             setattr(self, name, state[name])
 
     def train_step(self, batch: dict[str, Tensor]) -> float:
@@ -492,9 +538,10 @@ class FineTuner(Trainer):
         """Return what the teacher says (0 or 1), and 1 where it is to be believed."""
         teacher, clean = self.average, batch["clean"]
         code = teacher.encode_prompts(batch["prompts"], batch["masks"])
-        both = teacher(torch.cat([clean, clean.flip(-1)]), {
-            k: torch.cat([v, v]) for k, v in code.items()
-        })["foreground"].sigmoid()
+        both = teacher(
+            torch.cat([clean, clean.flip(-1)]),
+            {k: torch.cat([v, v]) for k, v in code.items()},
+        )["foreground"].sigmoid()
         one, other = both.chunk(2)
         other = other.flip(-1)
         mean = (one + other) / 2
@@ -506,7 +553,8 @@ class FineTuner(Trainer):
             of_class = unknown & (found == c)
             if of_class.sum() > 50:
                 values = confidence[of_class]
-                q = torch.quantile(values[:: max(1, len(values) // 20_000)], 1 - KEPT_SHARE)
+                values = values[:: max(1, len(values) // 20_000)]
+                q = torch.quantile(values, 1 - KEPT_SHARE)
                 old = float(self.sure[c])
                 self.sure[c] = float(q) if not old else 0.9 * old + 0.1 * float(q)
             limit[found == c] = max(SURE, float(self.sure[c]))
@@ -594,15 +642,28 @@ def finetune(
             "started from is kept, with your boxes as its prompts."
         )
     return Tuned(
-        best.to("cpu").eval(), prompts, before, after, kept, tuner.history,
-        tuple(notes), stopped, tuner.step, tuner.seconds,
+        best.to("cpu").eval(),
+        prompts,
+        before,
+        after,
+        kept,
+        tuner.history,
+        tuple(notes),
+        stopped,
+        tuner.step,
+        tuner.seconds,
     )
 
 
 def _train(
-    tuner: FineTuner, windows: Windows, warm_up: Episodes | None, check: _Check,
-    should_stop: Callable[[], bool], on_progress: Progress,
-    on_partial: Callable[[FineTuneProgress], None] | None, notes: list[str],
+    tuner: FineTuner,
+    windows: Windows,
+    warm_up: Episodes | None,
+    check: _Check,
+    should_stop: Callable[[], bool],
+    on_progress: Progress,
+    on_partial: Callable[[FineTuneProgress], None] | None,
+    notes: list[str],
 ) -> bool:
     """Train to the last step, the end of time or a stop; return whether stopped."""
     settings = tuner.tuning
@@ -624,10 +685,16 @@ def _train(
                 dice = _look(tuner, check)
                 tuner.seconds = earlier + time.monotonic() - began
             if on_partial is not None:
-                on_partial(FineTuneProgress(
-                    tuner.step, settings.steps, tuner.seconds, tuner.loss_mean, dice,
-                    tuner.best_step,
-                ))
+                on_partial(
+                    FineTuneProgress(
+                        tuner.step,
+                        settings.steps,
+                        tuner.seconds,
+                        tuner.loss_mean,
+                        dice,
+                        tuner.best_step,
+                    )
+                )
             on_progress(tuner.step, settings.steps, f"loss {tuner.loss_mean:.3f}")
             if time.monotonic() - saved > CHECKPOINT_S:
                 _save(tuner, notes)
@@ -654,11 +721,15 @@ def _look(tuner: FineTuner, check: _Check) -> float:
         tuner.best_weights = {
             k: v.detach().clone() for k, v in tuner.average.state_dict().items()
         }
-    tuner.history.append({
-        "step": float(tuner.step), "seconds": tuner.seconds,
-        "train_loss": tuner.loss_mean, "held_back_dice": score.dice,
-        "held_back_f1": math.nan if score.f1 is None else score.f1,
-    })
+    tuner.history.append(
+        {
+            "step": float(tuner.step),
+            "seconds": tuner.seconds,
+            "train_loss": tuner.loss_mean,
+            "held_back_dice": score.dice,
+            "held_back_f1": math.nan if score.f1 is None else score.f1,
+        }
+    )
     return score.dice
 
 
@@ -674,7 +745,9 @@ def _save(tuner: FineTuner, notes: list[str]) -> None:
             notes.append(text)
 
 
-def _warm_up(images: Sequence[PartialImage], settings: FineTuneSettings) -> Episodes | None:
+def _warm_up(
+    images: Sequence[PartialImage], settings: FineTuneSettings
+) -> Episodes | None:
     """Return batches of superpixel tasks for the first fifth of the steps."""
     rng = np.random.default_rng([settings.seed, 31])
     tasks = []
@@ -686,8 +759,11 @@ def _warm_up(images: Sequence[PartialImage], settings: FineTuneSettings) -> Epis
     if not tasks:
         return None
     return Episodes(
-        [(TaskList([tasks]), 1.0)], EpisodeSettings(query=QUERY_SIDE),
-        batch=settings.batch, n_batches=max(1, settings.steps // 5), seed=settings.seed,
+        [(TaskList([tasks]), 1.0)],
+        EpisodeSettings(query=QUERY_SIDE),
+        batch=settings.batch,
+        n_batches=max(1, settings.steps // 5),
+        seed=settings.seed,
     )
 
 
@@ -698,15 +774,21 @@ class _Check:
     """Scores a network on held-back labels, or on all where none are held back."""
 
     def __init__(
-        self, images: Sequence[PartialImage], prompts: PromptSet, device: Device,
-        settings: FineTuneSettings, zoom: float,
+        self,
+        images: Sequence[PartialImage],
+        prompts: PromptSet,
+        device: Device,
+        settings: FineTuneSettings,
+        zoom: float,
     ) -> None:
         self.prompts, self.device, self.settings = prompts, device, settings
         self.is_held_back = any(i.held.any() for i in images)
         self.windows = [
-            window for image in images
+            window
+            for image in images
             for window in _check_windows(
-                image, image.held if self.is_held_back else image.ids != UNKNOWN,
+                image,
+                image.held if self.is_held_back else image.ids != UNKNOWN,
                 round(MARGIN / zoom),
             )
         ]
@@ -720,8 +802,12 @@ class _Check:
         post = PostprocessSettings()
         for image, where, held in self.windows:
             prediction = predict(
-                image.plane[where], self.prompts, network, self.device,
-                SegmentSettings(trust=False), image.intensities,
+                image.plane[where],
+                self.prompts,
+                network,
+                self.device,
+                SegmentSettings(trust=False),
+                image.intensities,
             )
             ids = np.maximum(image.ids[where], 0)
             p, t = (prediction.maps.foreground > 0.5) & held, (ids > 0) & held

@@ -4,8 +4,8 @@
     FOLDER/NAME/labels-0001.tif partial labels, every version that was ever added
     FOLDER/NAME/entry.json      axes, which version counts, used or not, held out or not
 
-Entries are written whole or not at all. Labels are never overwritten: a new version gets
-the next number, and the newest one that can be read counts.
+Entries are written whole or not at all. Labels are never overwritten: a new version
+gets the next number, and the newest one that can be read counts.
 """
 
 from __future__ import annotations
@@ -150,7 +150,14 @@ class TrainingSet:
         if folder.exists():
             return self._add_version(folder, plane, labels, used, held_out)
         entry = Entry(
-            name, folder, order, rgb, channels, source, used, held_out,
+            name,
+            folder,
+            order,
+            rgb,
+            channels,
+            source,
+            used,
+            held_out,
             counts=label_counts(labels),
         )
         try:
@@ -167,7 +174,11 @@ class TrainingSet:
         return entry
 
     def _add_version(
-        self, folder: Path, plane: np.ndarray, labels: np.ndarray, used: bool,
+        self,
+        folder: Path,
+        plane: np.ndarray,
+        labels: np.ndarray,
+        used: bool,
         held_out: bool | None,
     ) -> Entry:
         entry = self._entry(folder)
@@ -241,8 +252,10 @@ class TrainingSet:
                 )
             channels = values.pop("channels")
             entry = Entry(
-                name=folder.name, folder=folder,
-                channels=None if channels is None else tuple(channels), **values,
+                name=folder.name,
+                folder=folder,
+                channels=None if channels is None else tuple(channels),
+                **values,
             )
             versions = _versions(folder)
             image = entry.image()
@@ -259,7 +272,9 @@ class TrainingSet:
                 logger.warning("%s", error)
                 continue
             return replace(
-                entry, version=version, n_versions=len(versions),
+                entry,
+                version=version,
+                n_versions=len(versions),
                 counts=label_counts(labels),
             )
         raise TrainingSetError(
@@ -296,8 +311,12 @@ def _versions(folder: Path) -> list[int]:
 
 def _to_json(entry: Entry) -> str:
     values: dict[str, Any] = {
-        "format": VERSION, "axes": entry.axes, "rgb": entry.rgb,
-        "channels": entry.channels, "source": entry.source, "used": entry.used,
+        "format": VERSION,
+        "axes": entry.axes,
+        "rgb": entry.rgb,
+        "channels": entry.channels,
+        "source": entry.source,
+        "used": entry.used,
         "held_out": entry.held_out,
     }
     return json.dumps(values, indent=1) + "\n"
@@ -307,9 +326,7 @@ def _read(path: Path) -> np.ndarray:
     try:
         return np.asarray(tifffile.imread(path))
     except Exception as error:
-        raise TrainingSetError(
-            f"{path}: cannot be read ({_reason(error)})."
-        ) from error
+        raise TrainingSetError(f"{path}: cannot be read ({_reason(error)}).") from error
 
 
 def _write(path: Path, array: np.ndarray) -> None:

@@ -3,8 +3,8 @@
 A step takes windows of the user's images. Prompts are cut from labelled places,
 queries from other ones, both turned, zoomed and shaded. The loss counts known pixels
 only; where nothing is known, an averaged copy of the network (the teacher) says what it
-is sure of. Weights are held to where they started, and some labels are kept out of training: they
-tell which of all the models on the way is the best, the one at the start among them.
+is sure of. Weights are held to where they started, and some labels are kept out of
+training: they tell which of all models on the way is the best, the start among them.
 
 References
 ----------

@@ -15,6 +15,7 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.prompts import save_prompts
+from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.plugin import contrib, sample
 from napari_svpseg.plugin.preferences import DEFAULTS, preference
 
@@ -176,3 +177,29 @@ def test_boxes_of_a_sample_have_the_layer_mark():
     data = sample.stained_tissue()
     marks = [meta.get("metadata", {}) for _, meta, _ in data]
     assert any(m.get("svpseg", {}).get("kind") == "boxes" for m in marks)
+
+
+@pytest.mark.parametrize("end", [".ome.tif", ".zip", ".geojson", ".csv"])
+def test_napari_saves_labels_in_each_format(viewer, tmp_path, end):
+    labels = np.zeros((2, 20, 30), np.uint32)
+    labels[0, 2:5, 3:7] = 70_001
+    labels[0, 3, 4] = 0
+    labels[1, 12:15, 3:7] = 2
+    layer = viewer.add_labels(
+        labels, name="mine", scale=(2, 0.5, 0.5), units=("um",) * 3,
+        axis_labels=("z", "y", "x"),
+    )  # fmt: skip
+    path = tmp_path / f"mine{end}"
+    assert layer.save(str(path), plugin="napari-svpseg") == [str(path)]
+    if end == ".csv":
+        names, first, second = path.read_text().splitlines()
+        row = dict(zip(names.split(","), first.split(","), strict=True))
+        assert (row["label"], row["z"]) == ("70001", "0") and second.startswith("2,1,")
+        assert (row["area"], row["area_um2"]) == ("11", "2.75")
+        return
+    read = {
+        ".ome.tif": lambda: read_image(path).array,
+        ".zip": lambda: read_rois(path, labels.shape, axes="ZYX"),
+        ".geojson": lambda: read_geojson(path, labels.shape, axes="ZYX"),
+    }[end]
+    np.testing.assert_array_equal(read(), labels)

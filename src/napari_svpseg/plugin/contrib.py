@@ -1,18 +1,22 @@
-"""What the manifest names: the reader, the writer and the menu commands."""
+"""What the manifest names: the reader, the writers and the menu commands."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .layers import MARK, mark_of
+from ..core.batch import FORMATS
+from .layers import MARK
 
 if TYPE_CHECKING:
     import napari
     from napari.layers import Labels
+
+    from ..io.exports import Found
 
 logger = logging.getLogger(__name__)
 
@@ -76,28 +80,58 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     list of str
         What was written.
     """
-    mark = dict(meta.get("metadata", {}).get(MARK) or {})
-    return [write_ids(path, np.asarray(data), mark, meta)]
+    return [_write("ome-tiff", path, data, meta)]
+
+
+def write_rois(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a Labels layer as a zip of ImageJ ROIs; see `write_ome_tiff`."""
+    return [_write("rois", path, data, meta)]
+
+
+def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a Labels layer as GeoJSON for QuPath; see `write_ome_tiff`."""
+    return [_write("geojson", path, data, meta)]
+
+
+def write_csv(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write the measurements of a Labels layer as CSV; see `write_ome_tiff`."""
+    return [_write("csv", path, data, meta)]
 
 
 def write_layer(path: str, layer: Labels) -> str:
-    """Write a Labels layer as `write_ome_tiff` does."""
+    """Write a Labels layer in the format that the path's end says."""
     meta = {
         "scale": layer.scale,
         "units": getattr(layer, "units", None),
         "axis_labels": getattr(layer, "axis_labels", None),
+        "metadata": layer.metadata,
     }
-    return write_ids(path, np.asarray(layer.data), dict(mark_of(layer) or {}), meta)
+    return _write(format_of(path), path, layer.data, meta)
 
 
-def write_ids(
-    path: str, ids: np.ndarray, mark: dict[str, Any], meta: dict[str, Any]
-) -> str:
-    """Write ids with what their layer knows of them."""
-    import json
+def format_of(path: str) -> str:
+    """Return the format that a path's end names; OME-TIFF where it names none.
 
+    Examples
+    --------
+    >>> format_of("cells.ZIP")
+    'rois'
+    """
+    ends = [kind for kind, end in FORMATS.items() if path.lower().endswith(end)]
+    return ends[0] if ends else "ome-tiff"
+
+
+def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
+    from ..io.exports import export
+
+    mark = dict((meta.get("metadata") or {}).get(MARK) or {})
+    return str(export(path, kind, _found(np.asarray(data), mark, meta)))
+
+
+def _found(ids: np.ndarray, mark: dict[str, Any], meta: dict[str, Any]) -> Found:
+    """Return ids with what their layer knows of them."""
     from ..core.result import Recipe
-    from ..io.images import write_labels
+    from ..io.exports import Found
 
     axes = str(mark.get("axes") or _axes_of(ids, meta))
     scale = np.asarray(meta.get("scale", np.ones(ids.ndim)), float)
@@ -109,16 +143,14 @@ def write_ids(
         axes = axes.replace("C", "")
     values = mark.get("recipe")
     recipe = Recipe.from_json(json.dumps(values, default=str)) if values else None
-    written = write_labels(
-        path,
+    return Found(
         ids,
-        axes=axes,
+        axes,
         pixel_size=(float(scale[axes.index("Y")]), float(scale[axes.index("X")])),
         unit=str(units[axes.index("Y")]) if units is not None else "pixel",
-        recipe=recipe,
         z_step=float(scale[axes.index("Z")]) if "Z" in axes else None,
+        recipe=recipe,
     )
-    return str(written)
 
 
 def _axes_of(ids: np.ndarray, meta: dict[str, Any]) -> str:

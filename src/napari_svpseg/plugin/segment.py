@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..core.batch import FORMAT_TITLES, FORMATS
 from ..core.card import ModelCard
 from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box, Tile
 from ..core.image import ImageError
@@ -62,6 +63,14 @@ logger = logging.getLogger(__name__)
 SEGMENT = "napari_svpseg.api:segment"
 POSTPROCESS = "napari_svpseg.api:postprocess"
 DESCRIBE = "napari_svpseg.engine.device:describe"
+
+TIFF_ENDS = (".ome.tif", ".tif", ".tiff")
+SAVE_FILTERS = {
+    f"{title} (*{' *'.join(ends)})": ends
+    for kind, title in FORMAT_TITLES.items()
+    if (ends := TIFF_ENDS if kind == "ome-tiff" else (FORMATS[kind],))
+}
+"""What the file dialog offers, and how such files end."""
 
 BEGIN = "Draw a box on a few labelled cells to begin."
 OPEN_IMAGE = "Open an image to begin (or File > Open Sample > SVPSeg)."
@@ -266,7 +275,8 @@ class SegmentWidget(QWidget):
             options.form.addRow(widget)
         save = Section("Save")
         self.save = button(
-            "Save labels…", "Write the marked or latest result as OME-TIFF"
+            "Save labels…",
+            "Write the marked or latest result: OME-TIFF, ImageJ ROIs, GeoJSON, CSV",
         )
         self.copy_python = button("Copy as Python", "Code that repeats this result")
         self.copy_command = button(
@@ -809,19 +819,19 @@ class SegmentWidget(QWidget):
         return None
 
     def save_labels(self, path: str = "") -> None:
-        """Write a result as OME-TIFF; asks for the file if none is given."""
+        """Write a result in the format of the file, which is asked for if not given."""
         layer = self._result_layer()
         if layer is None:
             self.say("There is no result to save yet: press Run.", True)
             return
         if not path:
-            path, _ = QFileDialog.getSaveFileName(
+            path, chosen = QFileDialog.getSaveFileName(
                 self,
                 "Save labels",
                 f"{file_stem(layer)}_labels.ome.tif",
-                "OME-TIFF (*.ome.tif *.tif *.tiff)",
+                ";;".join(SAVE_FILTERS),
             )
-            path = self._with_suffix(path, (".ome.tif", ".tif", ".tiff"))
+            path = self._with_suffix(path, SAVE_FILTERS.get(chosen, TIFF_ENDS))
         if not path:
             return
         from .contrib import write_layer

@@ -1,0 +1,191 @@
+"""A folder run as one value: what is read, how, and what is written where."""
+
+from __future__ import annotations
+
+import string
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import PurePath
+from typing import Any
+
+from .settings import PostprocessSettings, SegmentSettings
+
+FORMATS = {
+    "ome-tiff": ".ome.tif",
+    "rois": ".zip",
+    "geojson": ".geojson",
+    "csv": ".csv",
+}
+"""What can be written of an image's objects, and how these files end."""
+
+FORMAT_TITLES = {
+    "ome-tiff": "OME-TIFF labels",
+    "rois": "ImageJ ROIs",
+    "geojson": "GeoJSON for QuPath",
+    "csv": "CSV of measurements",
+}
+
+PATTERN = "{name}_labels"
+WORDS = ("name", "folder", "model", "prompts")
+"""What a name pattern may hold: stem and folder of the image, model, prompt file."""
+
+
+@dataclass(frozen=True)
+class BatchJob:
+    """Everything that a folder run needs; written as ``run.json``.
+
+    Parameters
+    ----------
+    inputs : tuple of str
+        Image files, and folders of them.
+    prompts : str
+        A prompt file.
+    output : str
+        Folder for what is written.
+    model : str
+        Name or folder of a model.
+    settings : dict
+        Fields of `SegmentSettings` and `PostprocessSettings` that were chosen.
+    formats : tuple of str
+        Out of `FORMATS`, at least one.
+    pattern : str
+        Names of the files without their ends, see `WORDS`.
+    include : str
+        Which files of a folder are taken, such as ``*.tif``.
+    axes : str or None
+        Where files do not say.
+    channels : tuple of int or None
+    skip_done : bool
+        Leave images alone whose files are there already.
+    """
+
+    inputs: tuple[str, ...]
+    prompts: str
+    output: str
+    model: str = "svp"
+    settings: dict[str, Any] = field(default_factory=dict)
+    formats: tuple[str, ...] = ("ome-tiff",)
+    pattern: str = PATTERN
+    include: str = "*"
+    axes: str | None = None
+    channels: tuple[int, ...] | None = None
+    skip_done: bool = False
+
+    def __post_init__(self) -> None:
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(value, list):
+                object.__setattr__(self, f.name, tuple(value))
+        if not self.inputs:
+            raise ValueError("Choose the images: files, or a folder.")
+        if not self.prompts:
+            raise ValueError("Say what to find: choose prompts.")
+        if not self.output:
+            raise ValueError("Choose a folder for the results.")
+        if not self.formats:
+            raise ValueError("Choose at least one format to write.")
+        unknown = sorted(set(self.formats) - set(FORMATS))
+        if unknown:
+            raise ValueError(
+                f"unknown format {', '.join(unknown)}: choose of {', '.join(FORMATS)}"
+            )
+        check_pattern(self.pattern)
+        run, post = (
+            {f.name for f in fields(kind)}
+            for kind in (SegmentSettings, PostprocessSettings)
+        )
+        SegmentSettings.from_dict(
+            {k: v for k, v in self.settings.items() if k not in post}
+        )
+        PostprocessSettings.from_dict(
+            {k: v for k, v in self.settings.items() if k not in run}
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the job as plain values."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> BatchJob:
+        """Return the job of plain values.
+
+        Raises
+        ------
+        ValueError
+            For unknown or missing names, or values that make no sense.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(values) - known)
+        if unknown:
+            raise ValueError(f"a job has no {', '.join(unknown)}")
+        missing = sorted({"inputs", "prompts", "output"} - set(values))
+        if missing:
+            raise ValueError(f"the job lacks {', '.join(missing)}")
+        wrong = [
+            name for name, kind in (
+                ("inputs", list | tuple), ("formats", list | tuple), ("settings", dict),
+                ("prompts", str), ("output", str), ("model", str), ("pattern", str),
+                ("include", str), ("skip_done", bool),
+            ) if name in values and not isinstance(values[name], kind)
+        ]
+        if wrong:
+            raise ValueError(f"the job's {wrong[0]} is {values[wrong[0]]!r}")
+        return cls(**values)
+
+    def targets(self, image: str) -> dict[str, str]:
+        """Return the path of each file that is written for an image, by format."""
+        stem = file_stem(image, self.pattern, model=self.model, prompts=self.prompts)
+        folder = PurePath(self.output)
+        return {kind: str(folder / f"{stem}{FORMATS[kind]}") for kind in self.formats}
+
+    def same_results(self, other: BatchJob) -> bool:
+        """Tell whether both give the same objects for the same image."""
+        names = ("prompts", "model", "settings", "axes", "channels")
+        return all(getattr(self, n) == getattr(other, n) for n in names)
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise ValueError where a name pattern cannot name files.
+
+    Examples
+    --------
+    >>> check_pattern("{name}_cells")
+    """
+    try:
+        words = {word for _, word, _, _ in string.Formatter().parse(pattern)} - {None}
+    except ValueError as error:
+        raise ValueError(f"the name pattern {pattern!r} is not closed") from error
+    if not words <= set(WORDS) or "name" not in words:
+        raise ValueError(
+            "a name pattern holds {name}, and if you like {folder}, {model} and "
+            f"{{prompts}}, got {pattern!r}"
+        )
+    if set(pattern) & set('/\\:*?"<>|'):
+        raise ValueError(f"a name pattern names no folders, got {pattern!r}")
+
+
+def image_name(path: str) -> str:
+    """Return an image's name without its ends.
+
+    Examples
+    --------
+    >>> image_name("day1/cells.ome.tif")
+    'cells'
+    """
+    stem = PurePath(path).stem
+    return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem
+
+
+def file_stem(
+    path: str, pattern: str = PATTERN, *, model: str = "", prompts: str = ""
+) -> str:
+    """Return the name of an image's results, without their ends.
+
+    Examples
+    --------
+    >>> file_stem("day1/cells.ome.tif", "{folder}_{name}_labels")
+    'day1_cells_labels'
+    """
+    return pattern.format(
+        name=image_name(path), folder=PurePath(path).parent.name,
+        model=PurePath(model).name, prompts=PurePath(prompts).stem,
+    )

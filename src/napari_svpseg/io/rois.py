@@ -1,0 +1,331 @@
+"""Objects as outlines for other programs: ImageJ ROIs, and GeoJSON for QuPath.
+
+Outlines run along pixel edges, so that what is read back is what was written, pixel
+for pixel. Ids of any size stay, as names.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.image import Axes
+from ..core.outlines import Outline, Part, outlines, rasterise
+from .atomic import atomic_path
+from .images import labels_dtype
+
+MAX_SHORT = 32_767
+"""Largest coordinate of an ImageJ ROI of whole numbers; others are written as paths."""
+
+MOVE, LINE, CLOSE = 0, 1, 4
+"""Segments of a path in an ImageJ ROI."""
+
+NUMBERED = re.compile(r"(\d+)(?: |$)")
+"""Names that begin with the id."""
+
+Planes = Iterator[tuple[dict[str, int], list[Outline]]]
+Shape = tuple[int, ...]
+
+
+class OutlineError(ValueError):
+    """A file of outlines cannot be read; the message names it."""
+
+
+def write_rois(path: str | Path, labels: np.ndarray, *, axes: str = "YX") -> Path:
+    """Write each object as an ImageJ ROI, all in one zip.
+
+    Objects with holes or of several parts become one composite ROI. ROIs of stacks
+    have the position of their plane.
+
+    Parameters
+    ----------
+    path : path
+        Ends in ``.zip``; its folder must exist.
+    labels : int array
+        Ids of any size.
+    axes : str
+        Of ``labels``, out of T, Z, Y and X.
+
+    Returns
+    -------
+    Path
+        The file written; a zip without entries where there is no object.
+    """
+    import zipfile
+
+    path = Path(path)
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
+    ):
+        depth = _lengths(labels, axes).get("Z", 1)
+        for plane, found in _planes(labels, axes):
+            at = "".join(f" {axis.lower()}{n + 1}" for axis, n in plane.items())
+            for outline in found:
+                roi = _roi(outline, f"{outline.label}{at}", plane, depth)
+                archive.writestr(f"{roi.name}.roi", roi.tobytes())
+    return path
+
+
+def _roi(outline: Outline, name: str, plane: dict[str, int], depth: int) -> Any:
+    """Return an object as `roifile.ImagejRoi`."""
+    from roifile import ROI_TYPE, ImagejRoi
+
+    corners = np.concatenate(outline.rings)
+    (top, left), (bottom, right) = corners.min(0), corners.max(0)
+    roi = ImagejRoi(
+        top=int(top), left=int(left), bottom=int(bottom), right=int(right), name=name
+    )
+    if plane:
+        roi.z_position, roi.t_position = plane.get("Z", 0) + 1, plane.get("T", 0) + 1
+        roi.c_position = 1
+        roi.position = plane.get("T", 0) * depth + roi.z_position
+    if len(outline.rings) == 1 and max(bottom, right) <= MAX_SHORT:
+        roi.roitype = ROI_TYPE.TRACED
+        roi.n_coordinates = len(corners)
+        roi.integer_coordinates = (corners - (top, left))[:, ::-1].astype(np.int32)
+    else:
+        roi.roitype = ROI_TYPE.RECT
+        segments: list[float] = []
+        for ring in outline.rings:
+            for n, (y, x) in enumerate(ring.tolist()):
+                segments += (LINE if n else MOVE, x, y)
+            segments.append(CLOSE)
+        roi.multi_coordinates = np.array(segments, np.float32)
+        roi.shape_roi_size = len(segments)
+    return roi
+
+
+def read_rois(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndarray:
+    """Return the labels of a zip of ImageJ ROIs, or of one ``.roi`` file.
+
+    Parameters
+    ----------
+    path : path
+    shape : tuple of int
+        Of the labels, in the order of ``axes``.
+    axes : str
+        Out of T, Z, Y and X.
+
+    Returns
+    -------
+    int array
+        Ids are the ROIs' names where these begin with different numbers, else
+        1, 2, 3, ...
+
+    Raises
+    ------
+    OutlineError
+        If the file is no ROI.
+    """
+    from roifile import ImagejRoi, roiread
+
+    try:
+        read = roiread(path) if _has_entries(Path(path)) else []
+        rois = [read] if isinstance(read, ImagejRoi) else list(read)
+        placed = [(_position(roi), _rings_of(roi)) for roi in rois]
+    except Exception as error:
+        raise OutlineError(f"{path}: no ImageJ ROIs ({_reason(error)}).") from error
+    ids = _ids([roi.name for roi in rois])
+    return _assembled(
+        [(at, _outline(n, rings))
+         for n, (at, rings) in zip(ids, placed, strict=True) if rings],
+        shape, axes,
+    )
+
+
+def _has_entries(path: Path) -> bool:
+    import zipfile
+
+    if path.suffix.lower() != ".zip":
+        return True
+    with zipfile.ZipFile(path) as archive:
+        return bool(archive.namelist())
+
+
+def _position(roi: Any) -> dict[str, int]:
+    return {"Z": max(0, roi.z_position - 1), "T": max(0, roi.t_position - 1)}
+
+
+def _rings_of(roi: Any) -> list[np.ndarray]:
+    """Return the corners (y, x) of a ROI that encloses an area."""
+    paths = roi.coordinates(multi=True)
+    return [np.asarray(p, float)[:, ::-1] for p in paths if len(p) > 2]
+
+
+def write_geojson(
+    path: str | Path, labels: np.ndarray, *, axes: str = "YX", name: str = ""
+) -> Path:
+    """Write each object as a GeoJSON feature, as QuPath imports it.
+
+    Coordinates are pixels, x before y. Objects are detections of QuPath, named by
+    their ids.
+
+    Parameters
+    ----------
+    path : path
+        Ends in ``.geojson``; its folder must exist.
+    labels : int array
+        Ids of any size.
+    axes : str
+        Of ``labels``, out of T, Z, Y and X; features of stacks name their plane.
+    name : str
+        What the objects are, such as ``"round cells"``: QuPath's class.
+
+    Returns
+    -------
+    Path
+        The file written.
+    """
+    path = Path(path)
+    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        file.write('{"type": "FeatureCollection", "features": [')
+        between = "\n"
+        for plane, found in _planes(labels, axes):
+            for outline in found:
+                file.write(between + json.dumps(_feature(outline, plane, name)))
+                between = ",\n"
+        file.write("\n]}\n")
+    return path
+
+
+def _feature(outline: Outline, plane: dict[str, int], name: str) -> dict[str, Any]:
+    polygons = [[_closed(ring) for ring in part.rings] for part in outline.parts]
+    several = len(polygons) > 1
+    geometry: dict[str, Any] = {
+        "type": "MultiPolygon" if several else "Polygon",
+        "coordinates": polygons if several else polygons[0],
+    }
+    if plane:
+        geometry["plane"] = {"c": -1, "z": plane.get("Z", 0), "t": plane.get("T", 0)}
+    properties: dict[str, Any] = {
+        "objectType": "detection", "name": str(outline.label), "label": outline.label,
+    }
+    if name:
+        properties["classification"] = {"name": name}
+    return {"type": "Feature", "geometry": geometry, "properties": properties}
+
+
+def _closed(ring: np.ndarray) -> list[list[int]]:
+    """Return a ring as GeoJSON has it: (x, y), and the first corner again."""
+    corners: list[list[int]] = ring[:, ::-1].tolist()
+    return [*corners, corners[0]]
+
+
+def read_geojson(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndarray:
+    """Return the labels of the polygons in a GeoJSON file.
+
+    Parameters
+    ----------
+    path : path
+    shape : tuple of int
+        Of the labels, in the order of ``axes``.
+    axes : str
+        Out of T, Z, Y and X.
+
+    Returns
+    -------
+    int array
+        Ids are the features' labels or names where these begin with different
+        numbers, else 1, 2, 3, ...
+
+    Raises
+    ------
+    OutlineError
+        If the file is no GeoJSON.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        if isinstance(values, dict):
+            values = values.get("features", [values])
+        names, placed = [], []
+        for feature in values:
+            rings = _polygon_rings(feature["geometry"])
+            if rings:
+                properties = feature.get("properties") or {}
+                plane = feature["geometry"].get("plane") or {}
+                at = {"Z": int(plane.get("z", 0)), "T": int(plane.get("t", 0))}
+                names.append(str(properties.get("label", properties.get("name", ""))))
+                placed.append((at, rings))
+    except OSError:
+        raise
+    except Exception as error:
+        raise OutlineError(f"{path}: no GeoJSON ({_reason(error)}).") from error
+    ids = _ids(names)
+    found = [
+        (at, _outline(n, rings)) for n, (at, rings) in zip(ids, placed, strict=True)
+    ]
+    return _assembled(found, shape, axes)
+
+
+def _polygon_rings(geometry: dict[str, Any]) -> list[np.ndarray]:
+    """Return all rings (y, x) of a polygon or several; none of other geometries."""
+    polygons: list[Any] = []
+    if geometry["type"] == "Polygon":
+        polygons = [geometry["coordinates"]]
+    elif geometry["type"] == "MultiPolygon":
+        polygons = geometry["coordinates"]
+    return [np.asarray(ring, float)[:, 1::-1] for rings in polygons for ring in rings]
+
+
+def _outline(label: int, rings: list[np.ndarray]) -> Outline:
+    """Return an outline whose rings are filled by the even-odd rule."""
+    return Outline(label, tuple(Part(ring) for ring in rings))
+
+
+def _ids(names: list[str]) -> list[int]:
+    """Return the numbers that names begin with, or 1, 2, 3, ... where not all do."""
+    found = [NUMBERED.match(name) for name in names]
+    numbers = [int(m[1]) for m in found if m]
+    if len(numbers) == len(names) and 0 not in numbers:
+        return numbers
+    return list(range(1, len(names) + 1))
+
+
+def _assembled(
+    placed: list[tuple[dict[str, int], Outline]], shape: Shape, axes: str
+) -> np.ndarray:
+    """Return labels of this shape with each outline in its plane."""
+    layout = Axes(axes)
+    layout.check(shape)
+    largest = max((outline.label for _, outline in placed), default=0)
+    labels = np.zeros(shape, labels_dtype(largest))
+    stack = [axis for axis in layout.order if axis in "TZ"]
+    for index in layout.plane_indices(shape):
+        here = dict(zip(stack, index, strict=True))
+        inside = [
+            outline for at, outline in placed
+            if all(at[axis] == n for axis, n in here.items())
+        ]
+        plane = _upright(labels[layout.plane_slices(index)], layout)
+        plane[...] = rasterise(inside, plane.shape, labels.dtype)
+    return labels
+
+
+def _planes(labels: np.ndarray, axes: str) -> Planes:
+    """Yield where each plane lies along Z and T, and its outlines."""
+    labels = np.asarray(labels)
+    layout = Axes(axes)
+    layout.check(labels.shape)
+    stack = [axis for axis in layout.order if axis in "TZ"]
+    for index in layout.plane_indices(labels.shape):
+        plane = _upright(labels[layout.plane_slices(index)], layout)
+        yield dict(zip(stack, index, strict=True)), outlines(plane)
+
+
+def _upright(plane: np.ndarray, layout: Axes) -> np.ndarray:
+    """Return a plane with Y before X."""
+    return plane if layout.order.index("Y") < layout.order.index("X") else plane.T
+
+
+def _lengths(labels: np.ndarray, axes: str) -> dict[str, int]:
+    return dict(zip(axes.upper(), np.shape(labels), strict=False))
+
+
+def _reason(error: Exception) -> str:
+    return str(error).partition("\n")[0][:120] or type(error).__name__

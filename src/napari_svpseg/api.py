@@ -31,6 +31,7 @@ from .core.progress import Progress, ignore_progress
 from .core.prompt import Prompt, PromptError, PromptSet, prompt_print
 from .core.result import Maps, Recipe, Result, versions
 from .core.settings import PostprocessSettings, SegmentSettings, Settings
+from .core.weak import BankPatch, WeakResult, WeakSettings
 
 if TYPE_CHECKING:
     from .engine.device import Device
@@ -54,7 +55,7 @@ def segment(
     prompts: Prompt | PromptSet | Iterable[Prompt] | None = None,
     model: Model = "svp",
     device: str = "auto",
-    output: str = "instances",
+    output: str | None = None,
     *,
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
@@ -74,14 +75,15 @@ def segment(
         ``(Y, X)``, RGB ``(Y, X, 3 or 4)``, or any shape that ``axes`` explains. Planes
         are read one at a time, so a lazy array (dask, zarr) is never loaded whole.
     prompts : Prompt, PromptSet or iterable of Prompt, optional
-        At least one must show an object. By default those in the model's folder, as
-        fine-tuned models have them.
+        At least one must show an object. A model that knows its classes takes none;
+        others are asked with the prompts in their folder where none are given.
     model : str, path or LoadedModel
         Name of a built-in or own model, a model folder, or what `load_model` returned.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-    output : str
-        ``instances`` (an id for each object) or ``semantic`` (1 = found).
+    output : str, optional
+        ``instances`` (an id for each object) or ``semantic`` (1 = found, or the class
+        id). By default the classes of a model that knows them, and objects else.
     axes : str, optional
         Letters of T, Z, C, Y, X for each axis of ``query``; must be said for anything
         but ``(Y, X)`` and RGB.
@@ -114,12 +116,17 @@ def segment(
         For an unknown model, device or setting.
     """
     start = time.perf_counter()
-    run, post = split_settings({**settings, "device": device, "output": output})
-    prompts = as_prompt_set(own_prompts(model) if prompts is None else prompts).usable()
+    run, post = split_settings(
+        {**settings, "device": device, "output": output or "instances"}
+    )
+    loaded, where = _prepare(model, run.device)
+    prompts = _prompts_for(loaded, prompts)
+    if output is None and not loaded.network.needs_prompt:
+        post = replace(post, output="semantic")
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
     if intensities is None and len(planes.indices) > 1:
         intensities = planes.intensities()  # one range for all planes
-    job = _Job(*_prepare(model, run.device), prompts, run, intensities)
+    job = _Job(loaded, where, prompts, run, intensities)
     maps, labels, predictions = _segment_planes(
         planes, job, post, on_progress or ignore_progress, on_partial
     )
@@ -130,6 +137,7 @@ def segment(
         trust=float(np.mean(trusts)) if trusts else float("nan"),
         recipe=_recipe(planes, job, post, predictions),
         seconds=time.perf_counter() - start,
+        classes=loaded.card.classes,
     )
 
 
@@ -228,7 +236,7 @@ def segment_file(
     out_folder: str | Path,
     model: Model = "svp",
     device: str = "auto",
-    output: str = "instances",
+    output: str | None = None,
     *,
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
@@ -246,8 +254,7 @@ def segment_file(
     ----------
     path : path
         Image to be read.
-    prompts : PromptSet, prompts, or path of a prompt file
-        None takes those in the model's folder.
+    prompts : PromptSet, prompts, path of a prompt file, or None as in `segment`
     out_folder : path
         Made if it is not there.
     skip_done : bool
@@ -399,6 +406,97 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
     return unfinished(user_folder() if folder is None else folder)
 
 
+def fit_weak(
+    images: Any,
+    tags: Any,
+    *,
+    settings: WeakSettings | None = None,
+    output: str | Path | None = None,
+    device: str = "auto",
+    start_from: str | Path = "svp",
+    bank: Sequence[BankPatch] | None = None,
+    resume: bool = False,
+    on_progress: Progress | None = None,
+    on_partial: Callable[[Any], None] | None = None,
+) -> WeakResult:
+    """Train a model of classes from tags that say which image holds what.
+
+    Parameters
+    ----------
+    images : folder, mapping of str to path or array, or sequence of paths or arrays
+        Single planes, grey or colour. Names in the tags are relative to the folder.
+    tags : Tags, path of a ``tags.csv``, mapping, or sequence
+        Classes of each image; an empty list says that it holds none of them.
+    settings : WeakSettings, optional
+    output : path, optional
+        Model folder to write; by default a new one among the user's models.
+        Checkpoints lie beside it in ``NAME-training``.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    start_from : str or path
+        Model whose encoder is the start: ``svp``, or one made of it.
+    bank : sequence of BankPatch, optional
+        An image bank that the user has looked through; by default it is found.
+    resume : bool
+        Go on from the checkpoints, if there are some.
+    on_progress : callable, optional
+        Called with ``(done, total, message)``; may raise `Cancelled`.
+    on_partial : callable, optional
+        Receives `WeakProgress` at each step, the bank (a list of `BankPatch`) once it
+        is found, and a `WeakPreview` of some images after each pass.
+
+    Returns
+    -------
+    WeakResult
+
+    Raises
+    ------
+    WeakError, TagsError
+        If nothing can be learned from the tags, in one line.
+    """
+    from .weak import fit_weak as fit
+
+    return fit(
+        images, tags, settings=settings, output=output, device=device,
+        start_from=start_from, bank=bank, resume=resume, on_progress=on_progress,
+        on_partial=on_partial,
+    )
+
+
+def find_bank(
+    images: Any,
+    tags: Any,
+    *,
+    settings: WeakSettings | None = None,
+    device: str = "auto",
+    start_from: str | Path = "svp",
+    on_progress: Progress | None = None,
+) -> tuple[BankPatch, ...]:
+    """Return the image bank that `fit_weak` would start from; takes seconds.
+
+    Parameters
+    ----------
+    images, tags, settings, device, start_from, on_progress
+        As for `fit_weak`.
+    """
+    from .weak import find_bank as find
+
+    return find(
+        images, tags, settings=settings, device=device, start_from=start_from,
+        on_progress=on_progress,
+    )
+
+
+def stop_weak(output: str | Path) -> None:
+    """Ask the training that will write the model folder ``output`` to end now.
+
+    It keeps what it has learned so far, and writes the model. Works from any process.
+    """
+    from .weak import stop_weak as stop
+
+    stop(output)
+
+
 def models() -> list[ModelCard]:
     """Return the cards of the built-in and the user's own models."""
     from .io.store import list_models
@@ -501,6 +599,15 @@ def as_prompt_set(prompts: Prompt | PromptSet | Iterable[Prompt]) -> PromptSet:
     return PromptSet([prompts] if isinstance(prompts, Prompt) else prompts)
 
 
+def _prompts_for(
+    model: LoadedModel, prompts: Prompt | PromptSet | Iterable[Prompt] | None
+) -> PromptSet:
+    """Return the prompts that a model is asked with: none where it knows classes."""
+    if not model.network.needs_prompt:
+        return PromptSet()
+    return as_prompt_set(own_prompts(model) if prompts is None else prompts).usable()
+
+
 def split_settings(
     values: dict[str, Any],
 ) -> tuple[SegmentSettings, PostprocessSettings]:
@@ -560,22 +667,24 @@ class Planes:
         shape = tuple(int(n) for n in query.shape)
         if axes is None:
             coloured = len(shape) == 3 and shape[-1] in (3, 4)
-            layout = Axes.for_image(
-                shape, rgb=coloured and bool(rgb or prompts[0].rgb)
-            )
+            as_prompted = bool(rgb or not len(prompts) or prompts[0].rgb)
+            layout = Axes.for_image(shape, rgb=coloured and as_prompted)
         else:
             layout = Axes(axes)
         layout.check(shape)
         if 0 in shape:
             raise ImageError(f"the image is empty: shape {shape}")
         n = 1 if layout.channel is None else shape[layout.channel]
-        if channels is None and layout.channel is not None:
+        if not len(prompts):  # the model knows its classes
+            rgb = n in (3, 4) and query.dtype == np.uint8 if rgb is None else rgb
+        if channels is None and layout.channel is not None and len(prompts):
             channels = prompts[0].channels
         if rgb is None:
             rgb = prompts[0].rgb
         rgb = bool(rgb) and channels is None and n in (3, 4)
         planes = cls(query, layout, channels, rgb)
-        taken, wanted = planes.n_channels, prompts[0].n_channels
+        taken = planes.n_channels
+        wanted = prompts[0].n_channels if len(prompts) else taken
         if taken != wanted:
             raise ImageError(
                 f"The query has {_count(taken)}, the prompts have {wanted}: choose "
@@ -692,7 +801,7 @@ def _segment_planes(
             return maps, _as_stack(plane, layout, shape), predictions
         last = _put_labels(labels, layout, index, plane, last, post)
         if maps is None:
-            maps = _map(lambda m: np.zeros(shape, np.float32), prediction.maps)
+            maps = _map(lambda m: np.zeros(shape, m.dtype), prediction.maps)
         for whole, part in zip(_arrays(maps), _arrays(prediction.maps), strict=True):
             _put(whole, layout, index, part)
         if on_partial is not None:
@@ -757,6 +866,7 @@ def _recipe(
         channels=planes.channels,
         intensities=tuple((float(a), float(b)) for a, b in predictions[0].intensities),
         scale=float(predictions[0].scale),
+        needs_prompt=job.model.network.needs_prompt,
         notes=tuple(notes),
         versions=versions(),
     )

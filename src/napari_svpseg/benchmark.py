@@ -10,7 +10,7 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +54,31 @@ class ModelContestant:
     ----------
     network : PromptSegmenter
     device : str
+    classes : tuple of str
+        Of a model that knows classes: it takes no prompt.
+    asked : int or None
+        The one of them, from 1, that a task is about.
     """
 
     network: Any
     device: str = "auto"
+    classes: tuple[str, ...] = ()
+    asked: int | None = None
+
+    def knows(self, task: Task) -> bool:
+        """Tell whether the model can be asked for the class of a task."""
+        return not self.classes or self._class_of(task) is not None
+
+    def for_task(self, task: Task) -> ModelContestant:
+        """Return the contestant for the class of a task."""
+        return replace(self, asked=self._class_of(task))
+
+    def _class_of(self, task: Task) -> int | None:
+        names = [name.casefold() for name in self.classes]
+        for name in (task.name, str(task.value)):
+            if name.casefold() in names:
+                return names.index(name.casefold()) + 1
+        return None
 
     def fit(self, prompt: Prompt) -> Answer:
         """Keep the prompt; it is encoded with each query, as for a user."""
@@ -69,10 +90,13 @@ class ModelContestant:
         settings = SegmentSettings(device=self.device, trust=False)
 
         def answer(query: Query) -> np.ndarray:
-            prediction = predict(
+            maps = predict(
                 query.plane, PromptSet([prompt]), self.network, device, settings
-            )
-            return instances_from_maps(prediction.maps, PostprocessSettings())
+            ).maps
+            if maps.classes is not None:
+                own = np.where(maps.classes == self.asked, maps.foreground, 0)
+                maps = replace(maps, foreground=own, classes=None)
+            return instances_from_maps(maps, PostprocessSettings())
 
         return answer
 
@@ -103,7 +127,8 @@ def contestant(
     from .io.store import load_model
 
     model = load_model(name)
-    return ModelContestant(model.network, device), model.card.sha256
+    classes = tuple(model.card.classes)
+    return ModelContestant(model.network, device, classes), model.card.sha256
 
 
 def _torch_device(device: str) -> str:
@@ -194,7 +219,14 @@ def save_report(report: dict[str, Any], path: Path | str) -> None:
 def _run_task(
     task: Task, contestants: dict[str, tuple[Rival, str]], journal: _Journal
 ) -> Iterator[dict[str, Any]]:
-    rivals = {name: _for_task(rival, task) for name, (rival, _) in contestants.items()}
+    rivals = {
+        name: _for_task(rival, task)
+        for name, (rival, _) in contestants.items()
+        if not isinstance(rival, ModelContestant) or rival.knows(task)
+    }
+    for name in contestants.keys() - rivals.keys():
+        log.warning("%s / %s: %s was not trained on that class, left out",
+                    task.dataset.name, task.name, name)
     fitted: dict[tuple[str, int], tuple[Answer, float]] = {}
     query: Query | None = None
     for image, number in task.pairs():
@@ -214,6 +246,8 @@ def _run_task(
 
 
 def _for_task(rival: Rival, task: Task) -> Rival:
+    if isinstance(rival, ModelContestant):
+        return rival.for_task(task)
     if isinstance(rival, FullUNetRival):
         return rival.for_pictures(task.dataset.ids, task.query)
     return rival

@@ -26,6 +26,7 @@ from .core.card import ModelCard
 from .core.image import ImageError
 from .core.prompt import Prompt, PromptSet
 from .core.settings import PostprocessSettings, SegmentSettings, Settings
+from .core.weak import WeakSettings
 from .io.atomic import remove_leftovers
 
 DEBUG = "SVPSEG_DEBUG"
@@ -149,7 +150,7 @@ def settings_options(
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """Return a command's parameter for a setting, whose limits its class checks."""
-    meta, kind = setting.metadata, type(setting.default)
+    meta, kind = setting.metadata, _kind(setting)
     text = meta["help"]
     if meta["choices"]:
         text += f": {', '.join(meta['choices'])}"
@@ -163,6 +164,13 @@ def _option(setting: Field[Any]) -> inspect.Parameter:
         default=typer.Option(setting.default, flag, help=text),
         annotation=kind,
     )
+
+
+def _kind(setting: Field[Any]) -> Any:
+    """Return the type that an option has on the command line; lists are text."""
+    if setting.default is not None:
+        return type(setting.default)
+    return float | None if setting.metadata["unit"] else str | None
 
 
 @app.callback(invoke_without_command=True)
@@ -201,6 +209,7 @@ def demo(
 @app.command()
 @settings_options(SegmentSettings, PostprocessSettings)
 def segment(
+    context: typer.Context,
     images: Annotated[
         list[Path], typer.Argument(help="Image files, or folders of them.")
     ],
@@ -233,16 +242,20 @@ def segment(
     """Label every object like the prompts' in many images."""
     _check_settings(settings)
     taken = _channels(channels)
-    chosen = _prompts_from_options(
-        prompts, prompt_image, prompt_labels, box, size, axes=axes, channels=taken
-    )
+    _check_model(model)
+    chosen = None
+    if prompts is not None or prompt_image or not _brings_its_own(model):
+        chosen = _prompts_from_options(
+            prompts, prompt_image, prompt_labels, box, size, axes=axes, channels=taken
+        )
+    if _knows_classes(model) and _is_default(context, "output"):
+        settings["output"] = "semantic"
     arguments: dict[str, Any] = {
         "model": model, "axes": axes, "channels": taken,
         "skip_done": skip_done, "prompts_file": str(prompts or ""), **settings,
     }
     files = _files(images)
     _refuse_collisions(files, out)
-    _check_model(model)
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
     if scheduler is None:
@@ -563,6 +576,53 @@ def _partial_labels(
 
 
 @app.command()
+@settings_options(WeakSettings)
+def weak(
+    folder: Annotated[Path, typer.Argument(help="Folder with the images.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Model folder to write.")
+    ],
+    tags: Annotated[
+        Path | None,
+        typer.Option(
+            help="Table of file, class, ...; by default the names of the folders tell."
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        "auto"
+    ),
+    start_from: Annotated[
+        str, typer.Option(help="Model whose encoder is the start.")
+    ] = "svp",
+    **settings: Any,
+) -> None:
+    """Train a model of classes from tags: which image holds what."""
+    from .io.tags import read_tags, tags_from_folders
+
+    try:
+        chosen = WeakSettings.from_dict(
+            {**settings, "classes": _words(settings["classes"]) or None}
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    given = tags_from_folders(folder) if tags is None else read_tags(tags)
+    result = api.fit_weak(
+        folder, given, settings=chosen, output=output, device=device,
+        start_from=start_from, resume=resume, on_progress=_progress_line("weak"),
+    )
+    _end_line()
+    for note in result.notes:
+        _say(f"svpseg: {note}")
+    print(
+        f"{result.model}: {', '.join(chosen.classes or given.classes)}; "
+        f"a bank of {_plural(len(result.bank), 'prompt')}, {result.seconds:.0f} s"
+    )
+
+
+@app.command()
 def benchmark(
     data: Annotated[list[Path], typer.Argument(help="Data folders.")],
     models: Annotated[
@@ -601,7 +661,7 @@ Outcome = tuple[Path, api.FileOutcome | BaseException]
 
 
 def _run_here(
-    files: list[Path], prompts: PromptSet, out: Path, arguments: dict[str, Any]
+    files: list[Path], prompts: PromptSet | None, out: Path, arguments: dict[str, Any]
 ) -> Iterator[Outcome]:
     for path in files:
         try:
@@ -618,7 +678,7 @@ def _run_here(
 def _run_on(
     scheduler: str,
     files: list[Path],
-    prompts: PromptSet,
+    prompts: PromptSet | None,
     out: Path,
     arguments: dict[str, Any],
 ) -> Iterator[Outcome]:
@@ -788,6 +848,26 @@ def _check_model(model: str) -> None:
         find_model(model)
     except ModelFormatError as error:
         raise typer.BadParameter(str(error)) from error
+
+
+def _brings_its_own(model: str) -> bool:
+    """Tell whether a model knows its classes, or has prompts in its folder."""
+    from .io.store import PROMPTS, find_model
+
+    folder = Path(find_model(model).path)
+    return _knows_classes(model) or (folder / PROMPTS).is_file()
+
+
+def _knows_classes(model: str) -> bool:
+    from .io.store import find_model
+
+    return bool(find_model(model).classes)
+
+
+def _is_default(context: typer.Context, option: str) -> bool:
+    """Tell whether the running command was not given an option."""
+    source = context.get_parameter_source(option)
+    return source is None or source.name == "DEFAULT"
 
 
 def _channels(text: str | None) -> tuple[int, ...] | None:

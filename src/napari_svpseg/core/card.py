@@ -30,6 +30,9 @@ class ModelCard:
         Data sets with their licences, seed, steps, commit.
     scores : dict
         Scores as written by the benchmark.
+    classes : dict of str to str
+        Name and colour ``#rrggbb`` of each class, in the order of their ids from 1, of
+        a model that needs no prompt.
     path : str
         Folder it was read from.
     version : int
@@ -47,6 +50,7 @@ class ModelCard:
     n_parameters: int = 0
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
+    classes: dict[str, str] = field(default_factory=dict)
     path: str = ""
     version: int = 1
 

@@ -97,8 +97,11 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     Returns
     -------
     (Y, X) uint32 array
-        Consecutive ids from 1, or 0 and 1 for semantic output.
+        Consecutive ids from 1, or 0 and 1 for semantic output. Where the maps tell
+        classes, each object is of one class, and semantic output is the class ids.
     """
+    if maps.classes is not None:
+        return _instances_of_classes(maps, settings)
     if maps.foreground.size > LARGEST_WHOLE:
         return instances_in_blocks(maps, settings)
     labels = _pieces(maps, settings)
@@ -108,6 +111,26 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     if settings.output == "semantic":
         return (labels > 0).astype(np.uint32)
     return labels
+
+
+def _instances_of_classes(maps: Maps, settings: PostprocessSettings) -> Array:
+    """Return the objects of each class; holes are filled only with background."""
+    assert maps.classes is not None
+    found = np.zeros(maps.foreground.shape, np.uint32)
+    sure = maps.foreground >= settings.threshold
+    for value in np.unique(maps.classes[sure]).tolist():
+        own = maps.classes == value
+        of_class = replace(
+            maps, foreground=np.where(own, maps.foreground, 0), classes=None
+        )
+        part = instances_from_maps(of_class, settings)
+        part[sure & ~own] = 0
+        if settings.output == "semantic":
+            found[part > 0] = value
+        else:
+            part[part > 0] += found.max(initial=0)
+            np.maximum(found, part, out=found)
+    return found
 
 
 def instances_in_blocks(

@@ -46,12 +46,15 @@ class Maps:
         Probability in [0, 1] of lying between touching objects.
     objects : ObjectLook or None
         What the prompts' objects look like, where it is known.
+    classes : (Y, X) uint8 array or None
+        Most likely class of each pixel, from 1, where the model knows classes.
     """
 
     foreground: np.ndarray
     distance: np.ndarray | None = None
     boundary: np.ndarray | None = None
     objects: ObjectLook | None = None
+    classes: np.ndarray | None = None
 
     @property
     def uncertainty(self) -> np.ndarray:
@@ -91,6 +94,8 @@ class Recipe:
         Where one plane of a stack was segmented: its index along T and Z.
     stack_axes : str
         Axes of that stack.
+    needs_prompt : bool
+        False for a model that knows its classes.
     """
 
     model: str
@@ -109,6 +114,7 @@ class Recipe:
     query_file: str = ""
     plane: tuple[int, ...] = ()
     stack_axes: str = ""
+    needs_prompt: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
@@ -151,12 +157,16 @@ class Recipe:
         part = self._plane_index()
         if part:  # percentiles are those of the whole stack
             extra += f", intensities={[list(pair) for pair in self.intensities]!r}"
+        load = given = ""
+        if self.needs_prompt:
+            load = f"prompts = svpseg.load_prompts({prompts!r})\n"
+            given = "prompts, "
         return (
             "import napari_svpseg as svpseg\n"
             "from napari_svpseg.io.images import read_image\n\n"
-            f"prompts = svpseg.load_prompts({prompts!r})\n"
+            f"{load}"
             f"query = read_image({query or 'query.tif'!r}).array{part}\n"
-            f"result = svpseg.segment(query, prompts, model={self.model!r}"
+            f"result = svpseg.segment(query, {given}model={self.model!r}"
             f"{axes}{channels}{extra})\n"
         )
 
@@ -176,8 +186,8 @@ class Recipe:
             "svpseg",
             "segment",
             self.query_file or "query.tif",
-            "--prompts",
-            self.prompts_file or "cells.svprompt",
+            *(["--prompts", self.prompts_file or "cells.svprompt"]
+              if self.needs_prompt else []),
             "-o",
             "out",
             "--model",
@@ -230,8 +240,9 @@ class Result:
     Parameters
     ----------
     labels : (Y, X) uint32 array
-        0 = background; object ids, or 1 for all foreground where semantic output was
-        asked for. Stacks have the stack's shape without the channel axis.
+        0 = background; object ids, or where semantic output was asked for 1 for all
+        foreground, and class ids of a model that knows classes. Stacks have the
+        stack's shape without the channel axis.
     maps : Maps
         Kept so that post-processing can be repeated without the model.
     trust : float
@@ -240,6 +251,9 @@ class Result:
     recipe : Recipe
     seconds : float
         Wall time of the run.
+    classes : dict of str to str
+        Name and colour of each class, in the order of their ids from 1, of a model that
+        knows classes.
     """
 
     labels: np.ndarray
@@ -247,6 +261,7 @@ class Result:
     trust: float
     recipe: Recipe
     seconds: float = 0.0
+    classes: dict[str, str] = field(default_factory=dict)
 
     @property
     def foreground(self) -> np.ndarray:
@@ -262,3 +277,16 @@ class Result:
     def n_objects(self) -> int:
         """Number of distinct ids."""
         return int(np.unique(self.labels[self.labels > 0]).size)
+
+    @property
+    def object_classes(self) -> dict[int, str]:
+        """Class name of each id, where the model knows classes."""
+        found = self.labels > 0
+        if self.maps.classes is None or not found.any():
+            return {}
+        ids, first = np.unique(self.labels[found], return_index=True)
+        names, of_pixel = list(self.classes), self.maps.classes[found]
+        return {
+            int(i): names[int(of_pixel[at]) - 1]
+            for i, at in zip(ids, first, strict=True)
+        }

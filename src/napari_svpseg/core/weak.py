@@ -12,11 +12,12 @@ from .geometry import Box
 from .settings import Settings, option
 
 COLOURS = (
-    "#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7",
+    "#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d", "#ff8552",
+    "#5ce0c6", "#b0b7c3",
 )  # fmt: skip
-"""Colours that people with colour-blindness tell apart (Okabe and Ito)."""
+"""One colour for each class; all can be told apart on a dark ground."""
 
-VARIANTS = ("published", "seed")
+VARIANTS = ("published",)
 
 
 class WeakError(ValueError):
@@ -112,7 +113,7 @@ def class_colours(classes: tuple[str, ...]) -> dict[str, str]:
     Examples
     --------
     >>> class_colours(("nucleus",))
-    {'nucleus': '#e69f00'}
+    {'nucleus': '#ffb000'}
     """
     return {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(classes)}
 

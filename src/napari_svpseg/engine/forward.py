@@ -75,7 +75,7 @@ class Forward:
     def __call__(self, pieces: Tensor, code: PromptCode) -> Tensor:
         """Return probabilities (B, M, H, W) on the CPU of pieces (B, 3, H, W).
 
-        The M maps are those in `names`.
+        The M maps are those in `names`; those of classes are called 1, 2, and so on.
         """
         if len(pieces) > self.batch:
             return torch.cat([self(part, code) for part in pieces.split(self.batch)])
@@ -130,6 +130,10 @@ class Forward:
         def run(network: PromptSegmenter, to: Callable[[Tensor], Tensor]) -> Tensor:
             there = {name: to(value) for name, value in code.items()}
             answer = network(to(pieces), there)
+            if "classes" in answer:
+                shares = answer["classes"].float().softmax(dim=1)
+                self.names = ("foreground", *map(str, range(1, shares.shape[1])))
+                return torch.cat([1 - shares[:, :1], shares[:, 1:]], dim=1).cpu()
             self.names = tuple(name for name in MAPS if name in answer)
             maps = torch.cat([answer[name].float() for name in self.names], dim=1)
             return maps.sigmoid_().cpu()

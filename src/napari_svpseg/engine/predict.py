@@ -28,7 +28,7 @@ from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptError, PromptSet
 from ..core.result import Maps
 from ..core.settings import SegmentSettings
-from ..models.base import IGNORE, PromptSegmenter
+from ..models.base import IGNORE, PromptCode, PromptSegmenter
 from .device import Device, choose
 from .forward import Forward, evaluating
 from .tiling import (
@@ -80,7 +80,7 @@ class Prediction:
 
 def predict(
     plane: Plane,
-    prompts: PromptSet,
+    prompts: PromptSet | None,
     network: PromptSegmenter,
     device: Device | torch.device | str | None = None,
     settings: SegmentSettings | None = None,
@@ -99,8 +99,8 @@ def predict(
     plane : (Y, X, C) array, or anything sliced like one
         Raw intensities, any real dtype, from 1 x 1 pixel; as many channels as the
         prompts.
-    prompts : PromptSet
-        Those that are enabled are used.
+    prompts : PromptSet or None
+        Those that are enabled are used. A network that knows its classes takes none.
     network : PromptSegmenter
         Is moved to the device.
     device : Device or str, optional
@@ -124,9 +124,9 @@ def predict(
     """
     settings = settings or SegmentSettings()
     device = choose(settings.device if device is None else device)
-    prompts = prompts.usable()
+    prompts = _prompts_for(network, prompts)
     checked_plane(plane)
-    if plane.shape[2] != prompts[0].n_channels:
+    if len(prompts) and plane.shape[2] != prompts[0].n_channels:
         raise PromptError(
             f"The query has {plane.shape[2]} channel(s), the prompts have "
             f"{prompts[0].n_channels}: choose the same channels for both."
@@ -136,14 +136,16 @@ def predict(
     intensities = np.asarray(intensities, np.float64).reshape(-1, 2)
     scale = network_scale(prompts, network, resize=settings.scale_objects)
     query = ScaledQuery(plane, intensities, scale)
-    images, masks = prompt_tensors(prompts, scale)
     radius, stride = network.overlap, getattr(network, "stride", 16)
     forward = Forward(
         network, device, batch=settings.batch, overlap=settings.overlap,
         radius=radius, stride=stride,
     )
     with evaluating(network, device):
-        code = forward.encode(images, masks)
+        code: PromptCode = {}
+        if len(prompts):
+            images, masks = prompt_tensors(prompts, scale)
+            code = forward.encode(images, masks)
         side = _tile_side(query.network_shape, settings.tile, device)
         y_spans, x_spans = (
             spans(n, scale, side, settings.overlap, radius, stride)
@@ -155,17 +157,22 @@ def predict(
         )
         named = dict(zip(forward.names, maps, strict=True))
         trust = math.nan
-        if settings.trust:
+        if settings.trust and len(prompts):
             positive = [i for i, p in enumerate(prompts) if not p.is_negative]
             trust = cycle_trust(
                 query, named, forward, images[:, positive], masks[:, positive]
             )
     shown = [p for p in prompts if not p.is_negative]
     notes = [device.reason] if device.is_fallback else []
+    look = (
+        look_of([p.mask for p in shown], [p.box.scale for p in shown])
+        if shown else None
+    )
     return Prediction(
         maps=Maps(
             named["foreground"], named.get("distance"), named.get("boundary"),
-            look_of([p.mask for p in shown], [p.box.scale for p in shown]),
+            look,
+            None if shown else (maps[1:].argmax(0) + 1).astype(np.uint8),
         ),
         trust=trust,
         notes=(*notes, *forward.notes),
@@ -175,16 +182,27 @@ def predict(
     )
 
 
+def _prompts_for(network: PromptSegmenter, prompts: PromptSet | None) -> PromptSet:
+    """Return the prompts that a network takes: none where it knows its classes."""
+    if not network.needs_prompt:
+        return PromptSet()
+    if prompts is None:
+        raise PromptError("This model needs a prompt: draw a box, or give a file.")
+    return prompts.usable()
+
+
 def network_scale(
     prompts: PromptSet, network: PromptSegmenter, *, resize: bool = True
 ) -> float:
-    """Return network pixels per query pixel.
+    """Return network pixels per query pixel; what a network of classes is made for.
 
     The boxes' own scale (64 / side, geometric mean of the positive prompts), times a
     factor that brings the median object into the range of diameters the network knows
     (its ``object_range``). The factor is 1 for net-like masks, stays within 1/2 to 2
     and never makes the query more than four times as large.
     """
+    if not network.needs_prompt:
+        return float(network.scale)
     positive = [p for p in prompts if not p.is_negative]
     scale = math.exp(float(np.mean([math.log(p.box.scale) for p in positive])))
     if not resize or any(is_net(p.mask) for p in positive):

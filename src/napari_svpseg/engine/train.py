@@ -71,6 +71,7 @@ class Trainer:
         )
         self.step = 0
         self.best = math.inf
+        self.running: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
 
     # -- checkpoints -----------------------------------------------------------------
@@ -155,7 +156,7 @@ class Trainer:
             Wall time after which it stops; `resume` goes on from there.
         """
         started = saved = time.monotonic()
-        running: dict[str, float] = {}
+        running = self.running
         try:
             for batch in self._batches(episodes(self.step)):
                 for name, value in self._train_step(batch).items():
@@ -239,6 +240,9 @@ class Trainer:
         torch._foreach_lerp_(
             list(self.average.parameters()), list(self.network.parameters()), 1 - decay
         )
+        buffers = zip(self.average.buffers(), self.network.buffers(), strict=True)
+        for average, own in buffers:
+            average.copy_(own)
 
     def _record(
         self,

@@ -33,7 +33,7 @@ MEMBERS = (CARD, WEIGHTS, README, "history.csv", PROMPTS)
 KINDS = {
     "name": str, "method": str, "arguments": dict, "licence": str, "sha256": str,
     "channels": str, "title": str, "paper": str, "n_parameters": int, "training": dict,
-    "scores": dict, "version": int,
+    "scores": dict, "classes": dict, "version": int,
 }  # fmt: skip
 NEEDED = ("name", "method", "sha256")
 
@@ -139,6 +139,8 @@ def _card(values: Any, folder: Path) -> ModelCard:
     known = {k: v for k, v in values.items() if k in KINDS}
     wrong = [k for k, v in known.items() if not isinstance(v, KINDS[k])]
     wrong += [k for k in NEEDED if not known.get(k) and k not in wrong]
+    if not all(isinstance(v, str) for v in known.get("classes", {}).values()):
+        wrong.append("classes")
     if wrong:
         raise ModelFormatError(f"{folder / CARD}: '{wrong[0]}' is missing or wrong.")
     return ModelCard(**{"arguments": {}} | known, path=str(folder))
@@ -362,6 +364,8 @@ def describe(card: ModelCard) -> str:
         lines.append(f"- trained on: {', '.join(data['datasets'])}")
     if "episodes" in card.training:
         lines.append(f"- episodes seen: {card.training['episodes']:,}")
+    if card.classes:
+        lines.append(f"- needs no prompt; finds: {', '.join(card.classes)}")
     if card.scores:
         lines += ["", "## Scores", "", "| data set | Dice | F1@0.5 |", "|---|---|---|"]
         for name, score in card.scores.items():

@@ -28,6 +28,9 @@ class PromptSegmenter(nn.Module):
     overlap: int = 32
     """Pixels around a tile that influence its inside; the least sensible overlap."""
 
+    needs_prompt: bool = True
+    """False for a network that knows its classes, see `SemanticSegmenter`."""
+
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
         """Return all that is needed of the prompts, independent of the query.
 
@@ -71,6 +74,40 @@ class PromptSegmenter(nn.Module):
             What `forward` returned.
         """
         return {}
+
+
+class SemanticSegmenter(PromptSegmenter):
+    """A network that was trained on certain classes and is asked without a prompt.
+
+    Parameters
+    ----------
+    classes : int
+        Number of classes, background not counted.
+    scale : float
+        Network pixels per image pixel.
+    """
+
+    needs_prompt = False
+
+    def __init__(self, classes: int, scale: float = 1.0) -> None:
+        super().__init__()
+        if not 1 <= classes <= 254:
+            raise ValueError(f"a network has 1 to 254 classes, got {classes}")
+        if not scale > 0:
+            raise ValueError(f"scale must be above 0, got {scale}")
+        self.n_classes, self.scale = int(classes), float(scale)
+
+    def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
+        """Return nothing: the classes are known."""
+        return {}
+
+    def class_logits(self, query: Tensor) -> Tensor:
+        """Return (B, classes + 1, H, W) logits of (B, 3, H, W); background is first."""
+        raise NotImplementedError(type(self).__name__)
+
+    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+        """Return ``classes`` (B, classes + 1, H, W): logits, background first."""
+        return {"classes": self.class_logits(query)}
 
 
 @dataclass(frozen=True)
@@ -119,7 +156,7 @@ def build(config: ModelConfig) -> PromptSegmenter:
 
 
 def _load_methods() -> None:
-    from . import attention, prototype, svp  # noqa: F401  (they register themselves)
+    from . import attention, pbip, prototype, semantic, svp  # noqa: F401  (they register themselves)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

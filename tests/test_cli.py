@@ -14,11 +14,12 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_svpseg import api, cli
+from napari_svpseg import api, batch, cli
 from napari_svpseg.core.card import ModelCard
 from napari_svpseg.core.prompt import PromptError
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
+from napari_svpseg.io.batch import RUN_FILES
 from napari_svpseg.io.images import read_recipe
 from napari_svpseg.io.store import save_model
 from napari_svpseg.models.base import ModelConfig, build
@@ -71,7 +72,8 @@ TINY = ("--model", "tiny", "--device", "cpu", "--no-trust")
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(p.name for p in folder.iterdir())
+    """Return what a run wrote besides its own records."""
+    return sorted(p.name for p in folder.iterdir() if p.name not in RUN_FILES)
 
 
 def test_a_folder_is_segmented_and_each_file_tells_how(here, tmp_path, capsys) -> None:
@@ -330,7 +332,7 @@ def test_leftovers_of_a_hard_kill_go_with_the_next_run(here, tmp_path) -> None:
 @pytest.mark.slow
 def test_the_same_job_runs_on_a_scheduler(here, tmp_path, monkeypatch, capsys) -> None:
     distributed = pytest.importorskip("distributed")
-    monkeypatch.setattr(cli, "MAX_SUBMITTED", 2)
+    monkeypatch.setattr(batch, "MAX_SUBMITTED", 2)
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
         host="127.0.0.1", protocol="tcp",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .core.batch import PATTERN, FileOutcome, file_stem
 from .core.card import ModelCard
 from .core.finetune import FineTuneProgress, FineTuneResult, FineTuneSettings
 from .core.geometry import PROMPT_SIZE, Box
@@ -27,6 +28,7 @@ from .core.image import (
     sampled_pixels,
 )
 from .core.instances import instances_from_maps
+from .core.measure import object_sizes
 from .core.progress import Progress, ignore_progress
 from .core.prompt import Prompt, PromptError, PromptSet, prompt_print
 from .core.result import Maps, Recipe, Result, versions
@@ -187,36 +189,9 @@ def postprocess(
     return labels
 
 
-@dataclass(frozen=True)
-class FileOutcome:
-    """What became of one file of a folder run.
-
-    Parameters
-    ----------
-    source, labels : str
-        The image that was read and the labels file that was written.
-    objects : int
-        Number of ids found; -1 where the file was skipped.
-    seconds : float
-    device : str
-    trust : float
-    notes : tuple of str
-        What was done differently from what was asked.
-    skipped : bool
-        The labels were there already.
-    """
-
-    source: str
-    labels: str
-    objects: int = -1
-    seconds: float = 0.0
-    device: str = ""
-    trust: float = float("nan")
-    notes: tuple[str, ...] = ()
-    skipped: bool = False
-
-
-def labels_path(source: str | Path, out_folder: str | Path) -> Path:
+def labels_path(
+    source: str | Path, out_folder: str | Path, pattern: str = PATTERN
+) -> Path:
     """Return where `segment_file` writes the labels of ``source``.
 
     Examples
@@ -224,10 +199,7 @@ def labels_path(source: str | Path, out_folder: str | Path) -> Path:
     >>> labels_path("day1/cells.ome.tif", "out").as_posix()
     'out/cells_labels.ome.tif'
     """
-    stem = Path(source).stem
-    if stem.lower().endswith(".ome"):
-        stem = stem[: -len(".ome")]
-    return Path(out_folder) / f"{stem}_labels.ome.tif"
+    return Path(out_folder) / f"{file_stem(str(source), pattern)}.ome.tif"
 
 
 def segment_file(
@@ -242,13 +214,14 @@ def segment_file(
     channels: tuple[int, ...] | None = None,
     skip_done: bool = False,
     prompts_file: str = "",
+    targets: dict[str, str] | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
     **settings: Any,
 ) -> FileOutcome:
-    """Segment an image file and write ``NAME_labels.ome.tif``.
+    """Segment an image file and write ``NAME_labels.ome.tif``, or other formats.
 
-    The file appears under its name only when it is complete.
+    Each file appears under its name only when it is complete.
 
     Parameters
     ----------
@@ -258,9 +231,11 @@ def segment_file(
     out_folder : path
         Made if it is not there.
     skip_done : bool
-        Leave images alone whose labels are there already.
+        Leave images alone whose files are there already.
     prompts_file : str
         Recorded in the recipe.
+    targets : dict, optional
+        File to write for each of the formats of `core.batch.FORMATS` that are wanted.
     model, device, output, axes, channels, on_progress, on_partial, **settings
         As in `segment`.
 
@@ -268,11 +243,13 @@ def segment_file(
     -------
     FileOutcome
     """
-    from .io.images import read_image, write_labels
+    from .io.exports import Found, export
+    from .io.images import read_image
 
-    target = labels_path(path, out_folder)
-    if skip_done and target.exists():
-        return FileOutcome(str(path), str(target), skipped=True)
+    targets = targets or {"ome-tiff": str(labels_path(path, out_folder))}
+    first = next(iter(targets.values()))
+    if skip_done and all(Path(target).exists() for target in targets.values()):
+        return FileOutcome(str(path), first, status="skipped")
     if isinstance(prompts, str | Path):
         from .io.prompts import load_prompts
 
@@ -287,15 +264,17 @@ def segment_file(
     recipe = replace(
         result.recipe, query_file=str(path), prompts_file=prompts_file
     )
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_labels(
-        target, result.labels, axes=image.axes.labels, pixel_size=image.pixel_size,
-        unit=image.unit, recipe=recipe, z_step=image.z_step,
+    found = Found(
+        result.labels, image.axes.labels, image.pixel_size, image.unit, image.z_step,
+        recipe, image.array, image.axes.order,
     )
+    Path(out_folder).mkdir(parents=True, exist_ok=True)
+    for kind, target in targets.items():
+        export(target, kind, found)
     return FileOutcome(
-        source=str(path), labels=str(target), objects=result.n_objects,
-        seconds=result.seconds, device=recipe.device, trust=result.trust,
-        notes=recipe.notes,
+        source=str(path), labels=first, seconds=result.seconds, device=recipe.device,
+        trust=result.trust, notes=recipe.notes,
+        **object_sizes(result.labels, image.pixel_size),
     )
 
 
@@ -855,6 +834,7 @@ def _recipe(
 ) -> Recipe:
     card = job.model.card
     notes = dict.fromkeys(note for p in predictions for note in p.notes)
+    notes |= dict.fromkeys(signal_notes([p.intensities for p in predictions]))
     return Recipe(
         model=_model_reference(card),
         weights_sha256=card.sha256,
@@ -870,6 +850,22 @@ def _recipe(
         notes=tuple(notes),
         versions=versions(),
     )
+
+
+def signal_notes(intensities: list[np.ndarray]) -> list[str]:
+    """Return what is to be told of images in which there is nothing to see.
+
+    Parameters
+    ----------
+    intensities : list of (C, 2) array
+        Percentiles of each plane, of all channels.
+    """
+    blank = [not (pair[:, 1] > pair[:, 0]).any() for pair in intensities]
+    n, total = sum(blank), len(blank)
+    if not n:
+        return []
+    what = "the image has" if total == 1 else f"{n} of {total} planes have"
+    return [f"{what} no signal: nearly all pixels are alike, or no numbers"]
 
 
 def _model_reference(card: ModelCard) -> str:

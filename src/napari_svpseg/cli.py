@@ -12,9 +12,8 @@ import logging
 import os
 import signal
 import sys
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import Field, fields
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -22,16 +21,13 @@ import numpy as np
 import typer
 
 from . import api
+from .core.batch import FORMATS, PATTERN, BatchJob, FileOutcome
 from .core.card import ModelCard
 from .core.image import ImageError
+from .core.messages import DEBUG, joined, one_line
 from .core.prompt import Prompt, PromptSet
 from .core.settings import PostprocessSettings, SegmentSettings, Settings
 from .core.weak import WeakSettings
-from .io.atomic import remove_leftovers
-
-DEBUG = "SVPSEG_DEBUG"
-MAX_SUBMITTED = 64
-"""Files that wait on a cluster at once."""
 
 app = typer.Typer(
     name="svpseg", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -77,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # usage, found by typer
             text = error.format_message()
             is_help = text.startswith("Usage:")  # a command was asked for nothing
-            _say(text if is_help else f"svpseg: {_joined(text)} (try --help)")
+            _say(text if is_help else f"svpseg: {joined(text)} (try --help)")
             return 2
         if debug:
             raise
@@ -104,23 +100,6 @@ def with_joined_corners(words: Sequence[str]) -> list[str]:
         else:
             joined.append(word)
     return joined
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error's message as one line; its type where the text says little.
-
-    Examples
-    --------
-    >>> one_line(ValueError("no   such model"))
-    'no such model'
-    """
-    if isinstance(error, OSError) and error.strerror:
-        names = [str(n) for n in (error.filename, error.filename2) if n is not None]
-        return ": ".join([*names, error.strerror])
-    text = _joined(str(error))
-    if isinstance(error, ValueError | TypeError | OSError | RuntimeError) and text:
-        return text
-    return f"{type(error).__name__}: {text} (set {DEBUG}=1 to see where)"
 
 
 def settings_options(
@@ -211,9 +190,11 @@ def demo(
 def segment(
     context: typer.Context,
     images: Annotated[
-        list[Path], typer.Argument(help="Image files, or folders of them.")
-    ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="Folder for the labels.")],
+        list[Path] | None, typer.Argument(help="Image files, or folders of them.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the results.")
+    ] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="A prompt file (.svprompt).")
     ] = None,
@@ -233,6 +214,20 @@ def segment(
     skip_done: Annotated[
         bool, typer.Option("--skip-done", help="Leave images alone that are done.")
     ] = False,
+    formats: Annotated[
+        str, typer.Option(help=f"What to write, of {', '.join(FORMATS)}.")
+    ] = "ome-tiff",
+    pattern: Annotated[
+        str,
+        typer.Option(help="Names of the results: {name}, {folder}, {model}, {prompts}"),
+    ] = PATTERN,
+    include: Annotated[
+        str, typer.Option(help="Which files of a folder are taken, such as '*.tif'.")
+    ] = "*",
+    job: Annotated[
+        Path | None,
+        typer.Option(help="A run.json that says all this; goes with --skip-done."),
+    ] = None,
     scheduler: Annotated[
         str | None,
         typer.Option(help="Address of a Dask scheduler that runs the job."),
@@ -240,6 +235,21 @@ def segment(
     **settings: Any,
 ) -> int:
     """Label every object like the prompts' in many images."""
+    if job is not None:
+        if images or prompts or prompt_image:
+            raise typer.BadParameter("--job says itself which images and prompts")
+        from .io.batch import read_run
+
+        stored, _ = read_run(job)
+        stored = replace(
+            stored, skip_done=skip_done or stored.skip_done,
+            output=str(out or stored.output),
+        )
+        return _run_job(stored, None, scheduler)
+    if out is None:
+        raise typer.BadParameter("Missing option '--out' / '-o'")
+    if not images:
+        raise typer.BadParameter("Missing argument 'IMAGES...'")
     _check_settings(settings)
     taken = _channels(channels)
     _check_model(model)
@@ -250,19 +260,44 @@ def segment(
         )
     if _knows_classes(model) and _is_default(context, "output"):
         settings["output"] = "semantic"
-    arguments: dict[str, Any] = {
-        "model": model, "axes": axes, "channels": taken,
-        "skip_done": skip_done, "prompts_file": str(prompts or ""), **settings,
-    }
-    files = _files(images)
-    _refuse_collisions(files, out)
-    out.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
-    if scheduler is None:
-        outcomes = _run_here(files, chosen, out, arguments)
-    else:
-        outcomes = _run_on(scheduler, files, chosen, out, arguments)
-    return _report(outcomes, len(files))
+    try:
+        made = BatchJob(
+            tuple(map(str, images)), str(prompts or ""), str(out), model, settings,
+            tuple(_words(formats)), pattern, include, axes, taken, skip_done,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return _run_job(made, chosen, scheduler)
+
+
+def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) -> int:
+    """Run a job over its files, telling of each; return the exit status."""
+    from .batch import run_batch, save_cut_prompts
+    from .io.batch import find_images, refuse_collisions
+
+    _check_settings(job.settings)
+    _check_model(job.model)
+    try:
+        files = find_images(job.inputs, job.include, job)
+        refuse_collisions(job, files)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if prompts is not None and not job.prompts:
+        job = replace(job, prompts=str(save_cut_prompts(prompts, job.output)))
+    runner = None
+    if scheduler is not None:
+        from .engine.jobs import connect
+
+        runner = connect(scheduler)
+    try:
+        outcomes = run_batch(
+            job, prompts, runner=runner, on_progress=_progress_line("segment"),
+            on_partial=_say_each(len(files)),
+        )
+    finally:
+        if runner is not None:
+            runner.close()
+    return _report(outcomes)
 
 
 @prompts_app.command("new")
@@ -657,83 +692,46 @@ def benchmark(
     print(to_markdown(report))
 
 
-Outcome = tuple[Path, api.FileOutcome | BaseException]
+def _report(outcomes: list[FileOutcome]) -> int:
+    """Say what is left to say of a run, and return the exit status."""
+    _end_line()
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if failed:
+        total = _plural(len(outcomes), "image")
+        _say(f"svpseg: {failed} of {total} failed, the rest is done")
+    return 1 if failed else 0
 
 
-def _run_here(
-    files: list[Path], prompts: PromptSet | None, out: Path, arguments: dict[str, Any]
-) -> Iterator[Outcome]:
-    for path in files:
-        try:
-            outcome = api.segment_file(
-                path, prompts, out, **arguments, on_progress=_progress_line(path.name)
-            )
-        except Exception as error:  # noqa: BLE001  (named, and the rest is done)
-            _raise_for_debugging(error)
-            yield path, error
-        else:
-            yield path, outcome
+def _say_each(total: int) -> Callable[[list[FileOutcome]], None]:
+    """Return a callable that tells of each file once it is done."""
+    n = 0
+
+    def tell(outcomes: list[FileOutcome]) -> None:
+        nonlocal n
+        for outcome in outcomes:
+            if outcome.status != "running":
+                n += 1
+                _end_line()
+                _say_outcome(outcome, f"[{n}/{total}] {outcome.source}: ")
+
+    return tell
 
 
-def _run_on(
-    scheduler: str,
-    files: list[Path],
-    prompts: PromptSet | None,
-    out: Path,
-    arguments: dict[str, Any],
-) -> Iterator[Outcome]:
-    """Run on a Dask cluster, many files at once; workers must see the same folders."""
-    from .engine.jobs import connect
-
-    runner = connect(scheduler)
-    arguments = {**arguments, "model": _for_workers(arguments["model"])}
-    waiting, jobs = deque(files), deque[tuple[Path, Any]]()
-    try:
-        while waiting or jobs:
-            while waiting and len(jobs) < MAX_SUBMITTED:
-                path = waiting.popleft()
-                jobs.append((path, runner.submit(
-                    "napari_svpseg.api:segment_file", str(path.resolve()), prompts,
-                    str(out.resolve()), **arguments,
-                )))
-            path, job = jobs.popleft()
-            try:
-                yield path, job.result()
-            except Exception as error:  # noqa: BLE001  (named, and the rest is done)
-                _raise_for_debugging(error)
-                yield path, error
-    finally:
-        runner.close()
-
-
-def _for_workers(model: str) -> str:
-    """Return a model's folder as workers see it; a name stays as it is."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
-
-
-def _report(outcomes: Iterator[Outcome], total: int) -> int:
-    failed = 0
-    for i, (path, outcome) in enumerate(outcomes, 1):
-        _end_line()
-        if isinstance(outcome, BaseException):
-            failed += 1
-            text = one_line(outcome)
-            _say(f"svpseg: {text}" if str(path) in text else f"svpseg: {path}: {text}")
-            continue
-        if outcome.skipped:
-            print(f"[{i}/{total}] {path}: done before, {outcome.labels}", flush=True)
-            continue
+def _say_outcome(outcome: FileOutcome, start: str) -> None:
+    if outcome.status == "failed":
+        named = outcome.source in outcome.error
+        text = outcome.error if named else f"{outcome.source}: {outcome.error}"
+        _say(f"svpseg: {text}")
+    elif outcome.skipped:
+        print(f"{start}done before, {outcome.labels}", flush=True)
+    else:
         print(
-            f"[{i}/{total}] {path}: {_plural(outcome.objects, 'object')}, "
-            f"{outcome.seconds:.1f} s on {outcome.device.partition(' (')[0]}, "
-            f"{outcome.labels}",
+            f"{start}{_plural(outcome.objects, 'object')}, {outcome.seconds:.1f} s on "
+            f"{outcome.device.partition(' (')[0]}, {outcome.labels}",
             flush=True,
         )
         for note in outcome.notes:
-            _say(f"svpseg: {path}: {note}")
-    if failed:
-        _say(f"svpseg: {failed} of {_plural(total, 'image')} failed, the rest is done")
-    return 1 if failed else 0
+            _say(f"svpseg: {outcome.source}: {note}")
 
 
 def _prompts_from_options(
@@ -797,38 +795,6 @@ def _cut_prompts(
         )
         for image, mask, box, name in cuts
     ]
-
-
-def _files(paths: list[Path]) -> list[Path]:
-    """Return the files, and the images inside each folder, each once."""
-    from .io.images import PICTURE_SUFFIXES, TIFF_SUFFIXES
-
-    known = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES)
-    files: dict[Path, None] = {}
-    for path in paths:
-        if path.is_dir():
-            inside = [
-                p for p in sorted(path.iterdir())
-                if p.suffix.lower() in known and not p.name.startswith(".")
-            ]
-            if not inside:
-                raise typer.BadParameter(f"the folder {path} holds no image")
-            files.update(dict.fromkeys(inside))
-        else:
-            files[path] = None
-    return list(files)
-
-
-def _refuse_collisions(files: list[Path], out: Path) -> None:
-    targets: dict[Path, Path] = {}
-    for path in files:
-        target = api.labels_path(path, out)
-        if target in targets:
-            raise typer.BadParameter(
-                f"{targets[target]} and {path} would both become {target}: "
-                "run them into separate folders"
-            )
-        targets[target] = path
 
 
 def _check_settings(settings: dict[str, Any]) -> None:
@@ -944,17 +910,8 @@ def _stop_cleanly_when_terminated() -> None:
         return
 
 
-def _raise_for_debugging(error: BaseException) -> None:
-    if os.environ.get(DEBUG):
-        raise error
-
-
 def _plural(n: int, word: str) -> str:
     return f"{n} {word}" if n == 1 else f"{n} {word}s"
-
-
-def _joined(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _say(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import string
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePath
@@ -38,7 +39,7 @@ class BatchJob:
     inputs : tuple of str
         Image files, and folders of them.
     prompts : str
-        A prompt file.
+        A prompt file; empty for models that bring their own.
     output : str
         Folder for what is written.
     model : str
@@ -77,8 +78,6 @@ class BatchJob:
                 object.__setattr__(self, f.name, tuple(value))
         if not self.inputs:
             raise ValueError("Choose the images: files, or a folder.")
-        if not self.prompts:
-            raise ValueError("Say what to find: choose prompts.")
         if not self.output:
             raise ValueError("Choose a folder for the results.")
         if not self.formats:
@@ -137,10 +136,56 @@ class BatchJob:
         folder = PurePath(self.output)
         return {kind: str(folder / f"{stem}{FORMATS[kind]}") for kind in self.formats}
 
-    def same_results(self, other: BatchJob) -> bool:
-        """Tell whether both give the same objects for the same image."""
-        names = ("prompts", "model", "settings", "axes", "channels")
-        return all(getattr(self, n) == getattr(other, n) for n in names)
+
+@dataclass(frozen=True)
+class FileOutcome:
+    """What became of one file of a folder run; a row of ``summary.csv``.
+
+    Parameters
+    ----------
+    source : str
+        The image.
+    labels : str
+        The first file that was written of it.
+    objects : int
+        Number of ids found; -1 where it is not known.
+    seconds : float
+    device : str
+    trust : float
+    notes : tuple of str
+        What was done differently from what was asked.
+    status : str
+        ``done``, ``skipped`` (its files were there already), ``failed``, or
+        ``running``.
+    area_mean, area_median, area_total : float
+        Of the objects, in pixels.
+    pixel_area : float
+        Of a pixel in square micrometres, NaN where it is not known.
+    covered : float
+        Share of the image that is object.
+    error : str
+        Why it failed, in one line.
+    """
+
+    source: str
+    labels: str = ""
+    objects: int = -1
+    seconds: float = math.nan
+    device: str = ""
+    trust: float = math.nan
+    notes: tuple[str, ...] = ()
+    status: str = "done"
+    area_mean: float = math.nan
+    area_median: float = math.nan
+    area_total: float = math.nan
+    pixel_area: float = math.nan
+    covered: float = math.nan
+    error: str = ""
+
+    @property
+    def skipped(self) -> bool:
+        """Whether its files were there already."""
+        return self.status == "skipped"
 
 
 def check_pattern(pattern: str) -> None:

@@ -195,7 +195,7 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
     Returns
     -------
     (C, 2) float64 array
-        Low and high; (0, 1) for a channel without a finite pixel.
+        Low and high; (0, 0) for a channel without a finite pixel.
     """
     flat = image.reshape(-1, image.shape[-1])
     step = max(1, len(flat) // max_pixels)
@@ -205,7 +205,7 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
         ranges.append(
             np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE])
             if values.size
-            else np.array([0.0, 1.0])
+            else np.zeros(2)
         )
     return np.asarray(ranges)
 

@@ -140,3 +140,28 @@ def _with_units(table: Table, pixel_size: tuple[float, float], unit: str) -> Tab
         if name == "area":
             found[f"area_{unit}2"] = column * height * width
     return found
+
+
+def object_sizes(
+    labels: np.ndarray, pixel_size: tuple[float, float] | None = None
+) -> dict[str, Any]:
+    """Return the number and areas of the objects, as a `FileOutcome` tells them.
+
+    Parameters
+    ----------
+    labels : int array
+        Ids of any size; 0 is background.
+    pixel_size : (float, float), optional
+        Height and width of a pixel in micrometres.
+    """
+    ids, areas = np.unique(labels, return_counts=True)
+    areas = areas[ids != 0]
+    total = int(areas.sum())
+    return {
+        "objects": len(areas),
+        "area_mean": total / len(areas) if len(areas) else float("nan"),
+        "area_median": float(np.median(areas)) if len(areas) else float("nan"),
+        "area_total": float(total),
+        "covered": total / max(1, np.size(labels)),
+        "pixel_area": pixel_size[0] * pixel_size[1] if pixel_size else float("nan"),
+    }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +41,38 @@ class Device:
     def __str__(self) -> str:
         """Return one line, as recipes and the dock show it."""
         return f"{self.torch_device} ({self.name}; {self.reason})"
+
+
+@contextmanager
+def working_threads(wanted: int, asked: str = "auto") -> Iterator[int]:
+    """Share the processor among images that are segmented at the same time.
+
+    On a CPU each image gets one core as long as there are images enough: several
+    images at once are faster than several cores on one. On a GPU two are in work, so
+    that it computes one while the other is read or written.
+
+    Parameters
+    ----------
+    wanted : int
+        Images there are.
+    asked : str
+        The device, as for `choose`.
+
+    Yields
+    ------
+    int
+        How many to run at once.
+    """
+    if choose(asked).type != "cpu":
+        yield max(1, min(wanted, 2))
+        return
+    before = torch.get_num_threads()
+    n = max(1, min(wanted, before))
+    torch.set_num_threads(before // n)
+    try:
+        yield n
+    finally:
+        torch.set_num_threads(before)
 
 
 def choose(asked: str | torch.device | Device = "auto") -> Device:

@@ -70,8 +70,8 @@ def test_a_model_comes_out_that_segments_without_prompts(tune, images, tmp_path)
     found = svpseg.segment(images[0][0], model=result.model)
     assert found.labels.shape == images[0][0].shape
     assert len(prompts_of(result.model)) >= 1
-    card = load_model(result.model).card
-    assert card.training["start_from"] == "tiny" and card.training["kept"] == result.kept
+    told = load_model(result.model).card.training
+    assert told["start_from"] == "tiny" and told["kept"] == result.kept
 
 
 def test_training_learns_the_discs(tune):
@@ -125,7 +125,8 @@ def test_a_cancelled_run_goes_on_and_ends_like_one_in_one_go(tune, tmp_path):
     ]
     steps = []
     parts = tune(
-        "parts", settings=settings, resume=True, on_partial=lambda p: steps.append(p.step)
+        "parts", settings=settings, resume=True,
+        on_partial=lambda p: steps.append(p.step),
     )
     assert steps[0] == 8
     assert whole.kept == parts.kept == "after"

@@ -361,20 +361,19 @@ def hold_out(
         return HeldOut(nothing, 0, ("No labels were held back, as was asked.",))
     units = _blocks(ids)
     total = sum(int(u.pixels.shape[1]) for u in units)
-    order = np.random.default_rng([seed, 17]).permutation(len(units))
+    drawn = np.random.default_rng([seed, 17]).permutation(len(units))
+    order = sorted(drawn.tolist(), key=lambda i: not units[i].shows_both(ids))
     chosen = [m.copy() for m in nothing]
     taken = 0
     for i in order:
         unit = units[i]
-        if taken + 0.5 * unit.size > max(share * total, 1) and taken:
+        if _shows_both(ids, chosen) and taken + 0.5 * unit.size > share * total:
             continue
         trial = [m.copy() for m in chosen]
         trial[unit.image][tuple(unit.pixels)] = True
         if taken + unit.size > 0.6 * total or not _shows_both(ids, _rest(ids, trial)):
             continue
         chosen, taken = trial, taken + unit.size
-        if taken >= share * total:
-            break
     if taken and _shows_both(ids, chosen):
         return HeldOut(tuple(chosen), len(units))
     return HeldOut(
@@ -396,6 +395,10 @@ class _Unit:
     def size(self) -> int:
         return int(self.pixels.shape[1])
 
+    def shows_both(self, ids: Sequence[Array]) -> bool:
+        there = ids[self.image][tuple(self.pixels)]
+        return min((there > 0).sum(), (there == 0).sum()) >= FEWEST_PIXELS // 2
+
 
 def _blocks(ids: Sequence[Array]) -> list[_Unit]:
     units = [
@@ -407,11 +410,12 @@ def _blocks(ids: Sequence[Array]) -> list[_Unit]:
     for _ in range(8):
         if len(units) >= 4 or not units:
             break
-        largest = max(range(len(units)), key=lambda i: units[i].size)
-        halves = _halved(units[largest], ids[units[largest].image])
-        if halves is None:
+        by_size = sorted(range(len(units)), key=lambda i: -units[i].size)
+        cuts = ((i, _halved(units[i], ids[units[i].image])) for i in by_size)
+        first = next((c for c in cuts if _is_fair(c[1], ids)), None)
+        if first is None:
             break
-        units[largest : largest + 1] = halves
+        units[first[0] : first[0] + 1] = first[1]
     return units
 
 
@@ -424,20 +428,22 @@ def label_regions(known: Array) -> tuple[Array, int]:
     return np.where(known, regions, 0), int(n)
 
 
-def _halved(unit: _Unit, ids: Array) -> list[_Unit] | None:
+def _is_fair(halves: list[_Unit], ids: Sequence[Array]) -> bool:
+    return len(halves) == 2 and all(half.shows_both(ids) for half in halves)
+
+
+def _halved(unit: _Unit, ids: Array) -> list[_Unit]:
     """Return a region cut across its longer side; objects stay whole."""
     extent = np.ptp(unit.pixels, axis=1)
     axis = int(np.argmax(extent))
     if extent[axis] < 16:
-        return None
+        return []
     middle = np.median(unit.pixels[axis])
     there = ids[tuple(unit.pixels)]
     side = unit.pixels[axis] > middle
     _, inverse = np.unique(there, return_inverse=True)
     above = np.bincount(inverse, side) / np.bincount(inverse)
     side = np.where(there > 0, above[inverse] > 0.5, side)
-    if side.all() or not side.any():
-        return None
     return [_Unit(unit.image, unit.pixels[:, s]) for s in (~side, side)]
 
 

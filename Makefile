@@ -2,6 +2,7 @@
 # make test    all tests
 # make lint    style, types and import contracts
 # make bench   speed and memory; make bench-quality DATA="folder folder": accuracy
+# make bench-partial DATA="folder folder"    fine-tuning from five labelled boxes
 #
 # Everything is installed into .venv, in the tested versions of constraints.txt.
 
@@ -23,7 +24,7 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON
 
-.PHONY: demo test lint bench bench-quality dist clean
+.PHONY: demo test lint bench bench-quality bench-partial dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -43,6 +44,10 @@ bench: $(STAMPS)/dev
 bench-quality: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-quality DATA="a b"))
 	$(BIN)/svpseg benchmark $(DATA) --models $(MODELS) --json bench-output/oneshot.json
+
+bench-partial: $(STAMPS)/dev
+	$(if $(DATA),,$(error Name the data folders: make bench-partial DATA="a b"))
+	$(PY) benchmarks/partial.py $(DATA) --resume --curve
 
 dist: $(STAMPS)/dev
 	$(PY) -m build --no-isolation

@@ -37,7 +37,8 @@ from .core.prompt import PromptSet
 from .io.atomic import WriteError, atomic_path
 
 if TYPE_CHECKING:
-    from .engine.partial import PartialImage, Tuned
+    from .engine.partial import OnLook, Tuned
+    from .engine.windows import PartialImage
     from .io.store import LoadedModel
 
 RUN, STOP = "run.json", "stop"
@@ -171,7 +172,7 @@ def _partial_image(
     settings: FineTuneSettings,
     notes: list[str],
 ) -> PartialImage:
-    from .engine.partial import PartialImage
+    from .engine.windows import PartialImage
 
     plane, is_rgb = channels_last(np.asarray(image), None, channels, rgb)
     if min(plane.shape[:2]) < MIN_BOX_SIZE:
@@ -280,8 +281,9 @@ def run(
     resume: bool = False,
     on_progress: Progress | None = None,
     on_partial: Callable[[FineTuneProgress], None] | None = None,
+    on_look: OnLook | None = None,
 ) -> FineTuneResult:
-    """Fine-tune a model; see `api.finetune`."""
+    """Fine-tune a model; see `api.finetune`, and `engine.partial` for ``on_look``."""
     from .engine.device import choose
     from .engine.partial import finetune
     from .io.store import check_place, find_model, load_model
@@ -335,6 +337,7 @@ def run(
         should_stop=(folder / STOP).exists,
         on_progress=on_progress or ignore_progress,
         on_partial=on_partial,
+        on_look=on_look,
     )
     notes += tuned.notes
     _write_model(target, tuned, model.card, found, settings, str(where))

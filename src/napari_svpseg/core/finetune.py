@@ -111,7 +111,7 @@ class HeldBackScore:
     f1 : float or None
         F1 of objects matched at an IoU of 0.5; None where no whole object is known.
     n_pixels, n_objects : int
-        What the score rests on.
+        What the score rests on: held-back pixels, and whole objects among them.
     """
 
     dice: float

@@ -1,0 +1,461 @@
+"""Fine-tuning on partial labels: before, after, a forest, a U-Net, and full labels.
+
+    python benchmarks/partial.py DATA... [--boxes 5] [--queries 4] [--output FOLDER]
+
+On each task some images get one labelled box each (`docs/benchmark.md` says how boxes
+are drawn) or scribbles of 1 % of their pixels. All contestants learn from the same
+labels and are scored on the same other images:
+
+- before: the model as it ships, with the boxes as its prompts
+- after:  what fine-tuning gives back (the better of the two on held-back labels)
+- forest: a random forest on filter features, fitted to the pixels of all the boxes
+- unet:   a small U-Net trained from scratch on the boxes (--rivals forest,unet)
+- full:   our network fine-tuned on all labels of the same images, the ceiling
+
+Writes partial.json, partial.md, boxes.png and seconds.png; a run that was stopped goes
+on with --resume.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import napari_svpseg as svpseg
+from napari_svpseg import finetuning
+from napari_svpseg.core.finetune import FineTuneSettings
+from napari_svpseg.core.image import intensity_range, normalise, resize_image
+from napari_svpseg.core.metrics import dice, f1
+from napari_svpseg.core.partial import from_labels
+from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.engine.forest import PixelForest, pixel_features, split_objects
+from napari_svpseg.engine.rivals import train_unet, unet_foreground
+from napari_svpseg.io.oneshot import Task, plan
+
+SCRIBBLES = "scribbles"
+FULL_STEPS = 2
+"""Times the steps that training on full labels gets."""
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One task with a number of boxes (or scribbles) and what to score on."""
+
+    task: Task
+    n_boxes: int
+    scribbles: bool
+    queries: tuple[str, ...]
+    crop: int
+
+    @property
+    def key(self) -> str:
+        """Name of the job in records."""
+        labels = SCRIBBLES if self.scribbles else str(self.n_boxes)
+        return f"{self.task.dataset.name} / {self.task.name} / {labels}"
+
+    @property
+    def draws(self) -> Sequence[Any]:
+        """The boxes."""
+        return self.task.draws[: self.n_boxes]
+
+    def images(self) -> list[np.ndarray]:
+        """Return the images with labels."""
+        return [self.task.dataset.image(d.image) for d in self.draws]
+
+    def labels(self, *, full: bool = False) -> list[np.ndarray]:
+        """Return partial labels of each image, or all its labels."""
+        found = []
+        for number, draw in enumerate(self.draws):
+            truth = self.task.truth(draw.image)
+            if full:
+                found.append(from_labels(truth))
+            elif self.scribbles:
+                found.append(scribbled(truth, np.random.default_rng(number)))
+            else:
+                found.append(from_labels(truth, [draw.box]))
+        return found
+
+    def prompts(self) -> PromptSet:
+        """Return the boxes as prompts."""
+        return PromptSet(self.task.prompt(draw) for draw in self.draws)
+
+    def query(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return the middle of a picture, its labels and the picture's percentiles."""
+        plane = self.task.dataset.image(name)
+        plane = plane if plane.ndim == 3 else plane[..., None]
+        truth = self.task.truth(name)
+        side = [min(n, round(self.crop / self.task.scale)) for n in truth.shape]
+        where = tuple(
+            slice((n - s) // 2, (n - s) // 2 + s)
+            for n, s in zip(truth.shape, side, strict=True)
+        )
+        return plane[where], truth[where], intensity_range(plane)
+
+
+def scribbled(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return short strokes over 1 % of the pixels, as many on objects as beside."""
+    partial = np.zeros(truth.shape, np.int32)
+    for value, mask in ((2, truth > 0), (1, truth == 0)):
+        inside = np.flatnonzero(mask)
+        wanted = truth.size // 200
+        for _ in range(10_000):
+            if (partial == value).sum() >= wanted or not inside.size:
+                break
+            y, x = np.unravel_index(rng.choice(inside), truth.shape)
+            angle = rng.uniform(0, np.pi)
+            along = np.arange(-8, 9)
+            rows = np.round(y + along * np.sin(angle)).astype(int)
+            columns = np.round(x + along * np.cos(angle)).astype(int)
+            good = (
+                (rows >= 0) & (columns >= 0)
+                & (rows < truth.shape[0]) & (columns < truth.shape[1])
+            )
+            rows, columns = rows[good], columns[good]
+            same = truth[rows, columns] == truth[y, x]
+            partial[rows[same], columns[same]] = value
+    return partial
+
+
+Segment = Callable[[np.ndarray, np.ndarray], np.ndarray]
+"""Gives labels of a plane (Y, X, C), given its percentiles."""
+
+
+def our_model(model: Any, prompts: PromptSet | None) -> Segment:
+    """Return our network as a contestant; without prompts it uses its own."""
+
+    def segment(plane: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+        return svpseg.segment(
+            plane, prompts, model, axes="YXC", intensities=intensities, trust=False,
+            channels=tuple(range(plane.shape[2])),
+        ).labels
+
+    return segment
+
+
+def forest(job: Job) -> Segment:
+    """Return a forest fitted to the pixels of all boxes."""
+    fitted = PixelForest.fit(job.prompts())
+
+    def segment(plane: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+        mask = _at_scale(
+            plane, intensities, job.task.scale,
+            lambda image: fitted.foreground(pixel_features(image)),
+        )
+        return split_objects(mask, fitted.splitting, 1 / job.task.scale)
+
+    return segment
+
+
+def unet(job: Job, steps: int = 300) -> Segment:
+    """Return a U-Net trained from scratch on the boxes."""
+    prompts = job.prompts()
+    network = train_unet(
+        [(normalise(p.image, p.intensities), p.mask > 0) for p in prompts], steps=steps
+    )
+    splitting = PixelForest.fit([prompts[0]]).splitting
+
+    def segment(plane: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+        mask = _at_scale(
+            plane, intensities, job.task.scale,
+            lambda image: unet_foreground(network, image),
+        )
+        return split_objects(mask, splitting, 1 / job.task.scale)
+
+    return segment
+
+
+def _at_scale(
+    plane: np.ndarray, intensities: np.ndarray, scale: float,
+    foreground: Callable[[np.ndarray], np.ndarray],
+) -> np.ndarray:
+    shape = tuple(max(1, round(n * scale)) for n in plane.shape[:2])
+    image = resize_image(normalise(plane, intensities), (shape[0], shape[1]))
+    full = resize_image(foreground(image)[..., None], plane.shape[:2])
+    return np.asarray(full[..., 0] > 0.5)
+
+
+def score(job: Job, segment: Segment) -> dict[str, float | None]:
+    """Return mean Dice and F1@0.5 over the queries."""
+    dices, f1s = [], []
+    for name in job.queries:
+        plane, truth, intensities = job.query(name)
+        labels = segment(plane, intensities)
+        dices.append(dice(labels, truth))
+        f1s.append(f1(labels, truth))
+    return {
+        "dice": float(np.mean(dices)),
+        "f1": float(np.mean(f1s)) if job.task.has_objects else None,
+    }
+
+
+def run_job(
+    job: Job, rivals: Sequence[str], settings: FineTuneSettings, folder: Path,
+    model: str, curve: bool,
+) -> dict[str, Any]:
+    """Return the scores of all contestants on one job."""
+    record: dict[str, Any] = {"key": job.key, "boxes": job.n_boxes,
+                              "scribbles": job.scribbles, "seconds": {}, "curve": []}
+    images, start = job.images(), time.perf_counter()
+    record["before"] = score(job, our_model(model, job.prompts()))
+    looked: list[float] = []
+
+    def look(network: Any, prompts: PromptSet, seconds: float) -> None:
+        if curve:
+            began = time.perf_counter()
+            loaded = replace_network(model, network)
+            record["curve"].append(
+                {"seconds": seconds} | score(job, our_model(loaded, prompts))
+            )
+            looked.append(time.perf_counter() - began)
+
+    start = time.perf_counter()
+    result = finetuning.run(
+        images, job.labels(), start_from=model, settings=settings,
+        output=folder / "after", on_look=look,
+    )
+    record["seconds"]["after"] = time.perf_counter() - start - sum(looked)
+    record["training_seconds"] = result.seconds - sum(looked)
+    record["kept"] = result.kept
+    record["held_back"] = {"before": result.before.value, "after": result.after.value}
+    record["after"] = score(job, our_model(result.model, None))
+    for name, make in (("forest", forest), ("unet", unet)):
+        if name in rivals:
+            start = time.perf_counter()
+            fitted = make(job)
+            record["seconds"][name] = time.perf_counter() - start
+            record[name] = score(job, fitted)
+    if "full" in rivals:
+        start = time.perf_counter()
+        longer = replace(settings, steps=FULL_STEPS * settings.steps, seconds=1e6)
+        best = finetuning.run(
+            images, job.labels(full=True), start_from=model, settings=longer,
+            output=folder / "full",
+        )
+        record["seconds"]["full"] = time.perf_counter() - start
+        record["full"] = score(job, our_model(best.model, None))
+    record["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return record
+
+
+def replace_network(model: str, network: Any) -> Any:
+    """Return a loaded model with another network."""
+    from napari_svpseg.io.store import LoadedModel, find_model
+
+    return LoadedModel(find_model(model), network)
+
+
+# ---------------------------------------------------------------- tables, pictures
+
+CONTESTANTS = ("before", "after", "forest", "unet", "full")
+
+
+def gap_closed(record: dict[str, Any], measure: str) -> float | None:
+    """Return how much of the way from before to full labels was gone, or None."""
+    if "full" not in record or record["before"][measure] is None:
+        return None
+    before, after, full = (
+        record[name][measure] for name in ("before", "after", "full")
+    )
+    return (after - before) / (full - before) if full - before > 0.01 else None
+
+
+def to_markdown(records: Sequence[dict[str, Any]]) -> str:
+    """Return the table of all jobs and what it comes to."""
+    names = [n for n in CONTESTANTS if any(n in r for r in records)]
+    lines = [
+        "| task / boxes | " + " | ".join(f"{n} Dice / F1" for n in names)
+        + " | gap closed (Dice) | kept | s |",
+        "|---|" + "---|" * (len(names) + 3),
+    ]
+    for r in records:
+        cells = [_pair(r.get(n)) for n in names]
+        gap = gap_closed(r, "dice")
+        closed = "-" if gap is None else f"{100 * gap:.0f} %"
+        lines.append(
+            f"| {r['key']} | " + " | ".join(cells)
+            + f" | {closed} | {r['kept']} | {r['seconds']['after']:.0f} |"
+        )
+    return "\n".join([*lines, "", *_summary(records)]) + "\n"
+
+
+def _pair(found: dict[str, Any] | None) -> str:
+    if found is None:
+        return "-"
+    return " / ".join("-" if v is None else f"{v:.3f}" for v in found.values())
+
+
+def _summary(records: Sequence[dict[str, Any]]) -> list[str]:
+    lines = []
+    for name in CONTESTANTS:
+        for measure in ("dice", "f1"):
+            values = [r[name][measure] for r in records if r.get(name)]
+            values = [v for v in values if v is not None]
+            if values:
+                lines.append(
+                    f"- {name}, mean {measure}: {np.mean(values):.3f} of {len(values)}"
+                )
+    both = [r for r in records if "full" in r]
+    if both:
+        means = [np.mean([r[n]["dice"] for r in both]) for n in
+                 ("before", "after", "full")]
+        way = means[2] - means[0]
+        if way > 0:
+            lines.append(
+                f"- gap closed, of the mean Dice: {(means[1] - means[0]) / way:.0%}"
+            )
+    against = [r for r in records if "forest" in r]
+    if against:
+        wins = sum(r["after"]["dice"] > r["forest"]["dice"] for r in against)
+        lines.append(f"- better Dice than the forest: {wins} of {len(against)} tasks")
+    worse = sum(
+        r["after"]["dice"] < r["before"]["dice"] - 0.005 for r in records
+    )
+    lines += [
+        f"- worse than before on unseen images by over 0.005: {worse} of "
+        f"{len(records)}",
+        f"- seconds of fine-tuning: median "
+        f"{np.median([r['seconds']['after'] for r in records]):.0f}, most "
+        f"{max(r['seconds']['after'] for r in records):.0f}",
+        f"- peak memory: {max(r['peak_mb'] for r in records):.0f} MB",
+    ]
+    return lines
+
+
+def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
+    """Write Dice and F1 over the number of boxes, and over seconds, as PNG."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    boxed = [r for r in records if not r["scribbles"]]
+    counts = sorted({r["boxes"] for r in boxed})
+    for axis, measure in zip(axes, ("dice", "f1"), strict=True):
+        for name in CONTESTANTS:
+            means = [_mean(boxed, n, name, measure) for n in counts]
+            if any(m is not None for m in means):
+                axis.plot(counts, [np.nan if m is None else m for m in means],
+                          marker="o", label=name)
+        axis.set(xlabel="labelled boxes, one per image", ylabel=measure,
+                 xticks=counts, title=f"mean {measure} of {_tasks(boxed)} tasks")
+        axis.legend()
+    figure.savefig(folder / "boxes.png", dpi=120)
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axis, measure in zip(axes, ("dice", "f1"), strict=True):
+        for r in records:
+            points = [(0.0, r["before"][measure])]
+            points += [(c["seconds"], c[measure]) for c in r["curve"]]
+            if len(points) > 1 and points[0][1] is not None:
+                axis.plot(*zip(*points, strict=True), marker=".", label=r["key"])
+        axis.set(xlabel="seconds of training", ylabel=measure,
+                 title=f"{measure} on unseen images")
+    axes[0].legend(fontsize=6)
+    figure.savefig(folder / "seconds.png", dpi=120)
+
+
+def _mean(
+    records: Sequence[dict[str, Any]], boxes: int, name: str, measure: str
+) -> float | None:
+    values = [r[name][measure] for r in records if r["boxes"] == boxes and r.get(name)]
+    values = [v for v in values if v is not None]
+    return float(np.mean(values)) if values else None
+
+
+def _tasks(records: Sequence[dict[str, Any]]) -> int:
+    return len({r["key"].rpartition(" / ")[0] for r in records})
+
+
+# ---------------------------------------------------------------- the run
+
+
+def jobs_of(options: argparse.Namespace) -> list[Job]:
+    """Return all jobs, those with few boxes first."""
+    counts = [int(n) for n in options.boxes.split(",")]
+    classes = options.classes.split(",") if options.classes else None
+    tasks = plan(options.data, prompts=max(counts), max_queries=50, classes=classes,
+                 seed=options.seed)
+    found = []
+    for task in tasks:
+        labelled = {d.image for d in task.draws}
+        free = [q for q in task.queries if q not in labelled]
+        if not free:
+            print(f"{task.dataset.name}: no image is left to score on", file=sys.stderr)
+            continue
+        at = np.linspace(0, len(free) - 1, min(options.queries, len(free)))
+        queries = tuple(free[i] for i in at.round().astype(int))
+        found += [Job(task, n, False, queries, options.crop) for n in counts]
+        if options.scribbles:
+            found.append(Job(task, max(counts), True, queries, options.crop))
+    return found
+
+
+def main() -> None:
+    """Read the options, run, print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", nargs="+", type=Path, help="data folders")
+    parser.add_argument("--boxes", default="5", help="such as 1,2,5,10")
+    parser.add_argument("--scribbles", action="store_true", help="1 %% of pixels too")
+    parser.add_argument("--rivals", default="forest,full", help="of forest,unet,full")
+    parser.add_argument("--model", default="svp")
+    parser.add_argument("--classes", help="names, values or DATASET:CLASS")
+    parser.add_argument("--queries", type=int, default=4, help="images scored a task")
+    parser.add_argument("--crop", type=int, default=384,
+                        help="side of what is scored of each, at prompt scale")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
+                        help="a setting of fine-tuning")
+    parser.add_argument("--curve", action="store_true", help="score while training")
+    parser.add_argument("--output", type=Path, default=Path("bench-output/partial"))
+    parser.add_argument("--resume", action="store_true")
+    options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
+    report = options.output / "partial.json"
+    records = []
+    if options.resume and report.exists():
+        records = json.loads(report.read_text(encoding="utf8"))["records"]
+    done = {r["key"] for r in records}
+    settings = with_settings(options.set)
+    for job in jobs_of(options):
+        if job.key in done:
+            continue
+        record = run_job(job, options.rivals.split(","), settings,
+                         options.output / "models", options.model, options.curve)
+        records.append(record)
+        told = {n: _pair(record.get(n)) for n in CONTESTANTS if n in record}
+        print(job.key, told, record["kept"], file=sys.stderr, flush=True)
+        recipe = {
+            "settings": settings.to_dict(), "data": [d.name for d in options.data],
+            "queries": options.queries, "crop": options.crop, "seed": options.seed,
+            "model": options.model,
+        }
+        report.write_text(json.dumps({"recipe": recipe, "records": records}, indent=1))
+    table = to_markdown(records)
+    (options.output / "partial.md").write_text(table, encoding="utf8")
+    draw_curves(records, options.output)
+    print(table)
+
+
+def with_settings(words: Sequence[str]) -> FineTuneSettings:
+    """Return the quick preset with ``NAME=VALUE`` changed."""
+    settings = FineTuneSettings()
+    for word in words:
+        name, _, value = word.partition("=")
+        kind = type(getattr(settings, name))
+        settings = replace(settings, **{name: kind(float(value))})
+    return settings
+
+
+if __name__ == "__main__":
+    main()

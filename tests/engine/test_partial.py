@@ -1,0 +1,203 @@
+"""Training on partial labels: what is unknown or held back teaches nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from napari_svpseg.core.finetune import FineTuneError, FineTuneSettings
+from napari_svpseg.core.image import intensity_range
+from napari_svpseg.core.partial import UNKNOWN, from_labels, hold_out, to_ids
+from napari_svpseg.engine.device import choose
+from napari_svpseg.engine.held_back import Check
+from napari_svpseg.engine.partial import FineTuner, finetune
+from napari_svpseg.engine.windows import PartialImage, Windows, cut_prompts
+from napari_svpseg.models.base import ModelConfig, PromptSegmenter, build
+from napari_svpseg.models.losses import maps_loss
+
+SETTINGS = FineTuneSettings(steps=4, batch=2, seed=1)
+BOXES = [(0, 0, 48, 48), (48, 48, 48, 48)]
+
+
+def tiny():
+    torch.manual_seed(0)
+    return build(ModelConfig("panet", {"width": 4, "features": 8}))
+
+
+def partial_image(image, ids, held=None, name="a"):
+    plane = image[..., None]
+    held = np.zeros(ids.shape, bool) if held is None else held
+    return PartialImage(plane, intensity_range(plane), ids, held, name)
+
+
+@pytest.fixture
+def image(disc_scene):
+    """Return the discs with two labelled boxes, one of them held back."""
+    ids = to_ids(from_labels(disc_scene.labels, BOXES))
+    held = np.zeros(ids.shape, bool)
+    held[48:, 48:] = True
+    return partial_image(disc_scene.image, ids, held)
+
+
+@pytest.fixture
+def windows(image):
+    device = choose("cpu")
+    prompts = cut_prompts([image], SETTINGS, tiny(), device)
+    return Windows([image], prompts, 1.0, SETTINGS)
+
+
+def test_prompts_come_from_labels_that_are_not_held_back(image):
+    (prompt,) = cut_prompts([image], SETTINGS, tiny(), choose("cpu"))
+    assert prompt.box.y + prompt.box.size <= 48 and prompt.box.x == 0
+    assert prompt.n_objects == 2
+
+
+def test_batches_are_the_same_for_the_same_number_and_seed(windows, image):
+    first, again, next_one = windows[3], windows[3], windows[4]
+    assert all(torch.equal(first[k], again[k]) for k in first)
+    assert not torch.equal(first["query"], next_one["query"])
+
+
+def test_windows_know_nothing_of_held_back_labels(disc_scene, image, windows):
+    unlike = image.ids.copy()
+    unlike[image.held] = np.where(unlike[image.held] > 0, 0, 7)
+    prompts = cut_prompts([image], SETTINGS, tiny(), choose("cpu"))
+    other = Windows(
+        [partial_image(disc_scene.image, unlike, image.held)], prompts, 1.0, SETTINGS
+    )
+    for n in range(4):
+        first, second = windows[n], other[n]
+        assert all(torch.equal(first[k], second[k]) for k in first)
+
+
+def test_unknown_pixels_are_known_as_such(windows):
+    batch = windows[0]
+    known, instances, outlines = (
+        batch[k] for k in ("known", "instances", "outlines")
+    )
+    assert 0 < known.mean() < 1
+    assert ((known == 0) & (instances + outlines > 0)).sum() == 0
+    assert (batch["masks"] == UNKNOWN).any() and (batch["masks"] > 0).any()
+
+
+def test_the_loss_counts_known_pixels_only(windows):
+    batch = windows[0]
+    maps = {
+        k: torch.randn_like(batch["foreground"])
+        for k in ("foreground", "distance", "boundary")
+    }
+    loss = maps_loss(maps, batch)
+    unlike = dict(batch)
+    for k in maps:
+        unlike[k] = torch.where(batch["known"] == 0, 1 - batch[k], batch[k])
+    assert all(torch.equal(v, loss[k]) for k, v in maps_loss(maps, unlike).items())
+    unlike["foreground"] = 1 - batch["foreground"]  # but known ones do count
+    assert maps_loss(maps, unlike)["foreground"] != loss["foreground"]
+
+
+def test_the_anchor_is_nothing_at_the_start_and_grows(windows, tmp_path):
+    settings = replace(SETTINGS, anchor=1.0, learning_rate=1e-2)
+    tuner = FineTuner(tiny(), settings, tmp_path, torch.device("cpu"))
+    assert tuner._anchor_loss()["anchor"] == 0
+    tuner.train_step(windows[0])
+    assert tuner._anchor_loss()["anchor"] > 0
+
+
+def test_pseudo_labels_are_sure_away_from_borders_and_never_where_labels_are(
+    windows, tmp_path, monkeypatch
+):
+    tuner = FineTuner(tiny(), SETTINGS, tmp_path, torch.device("cpu"))
+    batch = windows[0]
+    half = torch.zeros_like(batch["foreground"])
+    half[..., : half.shape[-1] // 2] = 1
+    monkeypatch.setattr(tuner, "average", TwoHalves())
+    found, kept = tuner._pseudo_labels(batch)
+    assert torch.equal(found, half)
+    assert kept.sum() > 0 and not (kept * batch["known"]).any()
+    middle = half.shape[-1] // 2
+    assert not kept[..., middle - 2 : middle + 2].any()  # nobody is sure beside it
+
+
+class TwoHalves(PromptSegmenter):
+    """Is sure that the left half of a window is foreground, whichever way it lies."""
+
+    def encode_prompts(self, images, masks):
+        return {"none": torch.zeros(len(images), 1)}
+
+    def forward(self, query, code):
+        logits = torch.full_like(query[:, :1], -3.0)
+        n = len(query) // 2
+        middle = query.shape[-1] // 2
+        logits[:n, ..., :middle] = 3.0
+        logits[n:, ..., middle:] = 3.0  # the second view is mirrored
+        return {"foreground": logits}
+
+
+def test_views_that_disagree_teach_nothing(windows, tmp_path, monkeypatch):
+    class Left(TwoHalves):
+        def forward(self, query, code):
+            logits = torch.full_like(query[:, :1], -3.0)
+            logits[..., : query.shape[-1] // 2] = 3.0
+            return {"foreground": logits}
+
+    tuner = FineTuner(tiny(), SETTINGS, tmp_path, torch.device("cpu"))
+    monkeypatch.setattr(tuner, "average", Left())
+    assert tuner._pseudo_labels(windows[0])[1].sum() == 0
+
+
+class Oracle(PromptSegmenter):
+    """Sees what is bright."""
+
+    def encode_prompts(self, images, masks):
+        return {"none": torch.zeros(len(images), 1)}
+
+    def forward(self, query, code):
+        return {"foreground": 8 * (query.mean(1, keepdim=True))}
+
+
+def test_the_check_gives_full_marks_to_who_knows(image):
+    prompts = cut_prompts([image], SETTINGS, tiny(), choose("cpu"))
+    check = Check([image], prompts, choose("cpu"), SETTINGS, 1.0)
+    score = check(Oracle())
+    assert check.is_held_back and check.n_pixels == 48 * 48
+    assert score.dice > 0.95 and score.f1 == 1.0 and score.n_objects >= 1
+    semantic = replace(SETTINGS, semantic=True)
+    assert Check([image], prompts, choose("cpu"), semantic, 1.0)(Oracle()).f1 is None
+
+
+def test_scribbles_become_prompts_the_network_completes(disc_scene):
+    ids = np.full(disc_scene.labels.shape, UNKNOWN)
+    ids[20, 20:28], ids[42:45, 5:90] = 1, 0
+    (prompt, *_) = cut_prompts(
+        [partial_image(disc_scene.image, ids)], SETTINGS, Oracle(), choose("cpu")
+    )
+    y, x = 20 - prompt.box.y, 24 - prompt.box.x
+    assert prompt.mask[y, x] > 0
+    assert 3 * 8 < (prompt.mask > 0).sum() < 64 * 64 / 2  # the discs, not the stroke
+    with pytest.raises(FineTuneError, match="No place shows an object"):
+        cut_prompts(
+            [partial_image(disc_scene.image, np.minimum(ids, 0))], SETTINGS, Oracle(),
+            choose("cpu"),
+        )
+
+
+def test_the_network_given_is_not_changed(image, tmp_path):
+    network = tiny()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    held = hold_out([image.ids], 0.25)
+    tuned = finetune(
+        network, [image], replace(SETTINGS, learning_rate=0.1), device="cpu",
+        folder=tmp_path, held=held,
+    )
+    assert tuned.steps == 4
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_the_clock_only_stops(image, tmp_path):
+    settings = replace(SETTINGS, steps=10_000, seconds=1.0)
+    tuned = finetune(tiny(), [image], settings, device="cpu", folder=tmp_path)
+    assert 1 <= tuned.steps < 10_000
+    assert any("time of 1 s was up" in note for note in tuned.notes)

@@ -416,8 +416,8 @@ def _write_model(
     shown = tuned.after if tuned.kept == "after" else tuned.before
     card = ModelCard(
         name=target.name,
-        method=start.method,
-        arguments=start.arguments,
+        method=tuned.config.method if tuned.config else start.method,
+        arguments=tuned.config.arguments if tuned.config else start.arguments,
         licence=start.licence,
         channels=start.channels,
         title=f"{start.name}, fine-tuned on {len(images)} images",

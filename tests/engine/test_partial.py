@@ -13,7 +13,9 @@ from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.partial import UNKNOWN, from_labels, hold_out, to_ids
 from napari_svpseg.engine.device import choose
 from napari_svpseg.engine.held_back import Check
-from napari_svpseg.engine.partial import FineTuner, finetune
+from napari_svpseg.engine.partial import finetune
+from napari_svpseg.engine.second import self_labelled
+from napari_svpseg.engine.tuner import FineTuner
 from napari_svpseg.engine.windows import PartialImage, Windows, cut_prompts
 from napari_svpseg.models.base import ModelConfig, PromptSegmenter, build
 from napari_svpseg.models.losses import maps_loss
@@ -194,6 +196,28 @@ def test_the_network_given_is_not_changed(image, tmp_path):
     )
     assert tuned.steps == 4
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+
+
+def test_a_second_network_learns_from_what_the_first_one_says(image, disc_scene):
+    """Labels it makes fill the image; true ones stay, held-back ones are not used."""
+    prompts = cut_prompts([image], SETTINGS, Oracle(), choose("cpu"))
+    (made,) = self_labelled([image], Oracle(), prompts, choose("cpu"))
+    taught = image.taught != UNKNOWN
+    assert np.array_equal(made.ids[taught], image.taught[taught])
+    assert not made.held.any()
+    known = made.ids != UNKNOWN
+    assert known.mean() > 0.6
+    right = (made.ids > 0) == (disc_scene.labels > 0)
+    assert right[known].mean() > 0.98
+
+
+def test_the_second_network_is_kept_only_if_it_is_better(image, tmp_path):
+    settings = replace(SETTINGS, second_network=True, learning_rate=0.0)
+    tuned = finetune(tiny(), [image], settings, device="cpu", folder=tmp_path)
+    (told,) = [note for note in tuned.notes if "second network" in note]
+    assert ("is kept" in told) == (tuned.config is not None)
+    if tuned.config is not None:
+        build(tuned.config).load_state_dict(tuned.network.state_dict())
 
 
 def test_the_clock_only_stops(image, tmp_path):

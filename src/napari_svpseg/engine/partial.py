@@ -1,16 +1,8 @@
 """Fine-tuning on partial labels: only what is known teaches, the rest is guessed.
 
-A step takes windows of the user's images. Prompts are cut from labelled places,
-queries from other ones, both turned, zoomed and shaded. The loss counts known pixels
-only; where nothing is known, an averaged copy of the network (the teacher) says what it
-is sure of. Weights are held to where they started, and some labels are kept out of
-training: they tell which of all models on the way is the best, the start among them.
-
-References
-----------
-X. Li, Y. Grandvalet, F. Davoine. "Explicit inductive bias for transfer learning with
-convolutional networks" (L2-SP). ICML 2018.
-A. Tarvainen, H. Valpola. "Mean teachers are better role models". NeurIPS 2017.
+A step takes windows of the user's images (`windows`), the tuner learns from them
+(`tuner`), and labels that were kept out of training (`held_back`) tell which of all
+models on the way is the best, the one at the start among them.
 """
 
 from __future__ import annotations
@@ -19,37 +11,33 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 
 from ..core.finetune import FineTuneProgress, FineTuneSettings, HeldBackScore
 from ..core.partial import HeldOut
 from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import PromptSet
-from ..models.base import PromptSegmenter, set_deterministic
-from ..models.losses import known_mean
+from ..models.base import ModelConfig, PromptSegmenter
 from .device import Device, choose
 from .episodes import Episodes, EpisodeSettings, TaskList, make_task
 from .held_back import Check
 from .predict import network_scale
+from .second import CONFIG, train_second
 from .superpixels import superpixel_masks
-from .train import Trainer, TrainSettings, episode_loss
+from .tuner import FineTuner
 from .windows import QUERY_SIDE, PartialImage, Windows, cut_prompts
 
 CHECKS = 8
 """How often the held-back labels are looked at."""
 CHECKPOINT_S = 4.0
 FEW_PIXELS = 1000
-SURE, KEPT_SHARE, AGREEMENT = 0.6, 0.8, 0.15
-"""Pseudo labels: least confidence, share kept of a class, how far views differ."""
-PSEUDO_WEIGHT, PSEUDO_RAMP = 0.5, 0.3
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +52,8 @@ class Tuned:
     ----------
     network : PromptSegmenter
         The better of the two, in evaluation mode on the CPU.
+    config : ModelConfig or None
+        Of the network where it is another method's than at the start.
     prompts : PromptSet
         To be used with it.
     before, after : HeldBackScore
@@ -79,6 +69,7 @@ class Tuned:
     """
 
     network: PromptSegmenter
+    config: ModelConfig | None
     prompts: PromptSet
     before: HeldBackScore
     after: HeldBackScore
@@ -90,147 +81,18 @@ class Tuned:
     seconds: float
 
 
-# ---------------------------------------------------------------- training
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Let torch give the same numbers for the same seed, and restore how it was."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=True)
 
 
-class FineTuner(Trainer):
-    """A network in fine-tuning: known pixels, a teacher for the rest, an anchor.
-
-    Parameters
-    ----------
-    network : PromptSegmenter
-        What it starts from; is changed.
-    settings : FineTuneSettings
-    folder : Path
-        Holds the checkpoint.
-    device : torch.device
-    """
-
-    def __init__(
-        self,
-        network: PromptSegmenter,
-        settings: FineTuneSettings,
-        folder: Path,
-        device: torch.device,
-    ) -> None:
-        self.tuning = settings
-        super().__init__(
-            network,
-            TrainSettings(
-                steps=settings.steps,
-                batch=settings.batch,
-                seed=settings.seed,
-                learning_rate=settings.learning_rate,
-                weight_decay=0.0,
-                warm_up=min(10, max(1, settings.steps // 10)),
-                averaging=0.98,
-                precision="float32",
-            ),
-            folder,
-            device,
-        )
-        self.start = [p.detach().clone() for p in self.network.parameters()]
-        self.sure = torch.zeros(2)
-        """Confidence from which a pixel of background and of foreground counts."""
-        self.seconds = 0.0
-        self.loss_mean = math.nan
-        self.best_step = 0
-        self.best_value = -math.inf
-        self.best_weights: dict[str, Tensor] = {}
-        self.before: HeldBackScore | None = None
-
-    def state(self) -> dict[str, Any]:
-        """Return all that a checkpoint holds."""
-        return super().state() | {
-            "fine_tuning": self.tuning.to_dict(),
-            "sure": self.sure,
-            "seconds": self.seconds,
-            "loss_mean": self.loss_mean,
-            "best_step": self.best_step,
-            "best_value": self.best_value,
-            "best_weights": self.best_weights,
-            "start": self.start,
-        }
-
-    def take_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
-        super().take_state(state)
-        for name in (
-            "sure",
-            "seconds",
-            "loss_mean",
-            "best_step",
-            "best_value",
-            "best_weights",
-            "start",
-        ):
-            setattr(self, name, state[name])
-
-    def train_step(self, batch: dict[str, Tensor]) -> float:
-        """Take one step; return its loss."""
-        loss = self._train_step(batch)["total"]
-        if math.isfinite(loss):
-            mean = loss if math.isnan(self.loss_mean) else self.loss_mean
-            self.loss_mean = 0.9 * mean + 0.1 * loss
-        return loss
-
-    def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        teaching = self.tuning.pseudo_labels and "clean" in batch
-        if not teaching:
-            return episode_loss(self.network, batch) | self._anchor_loss()
-        from ..models.losses import maps_loss
-
-        code = self.network.encode_prompts(batch["prompts"], batch["masks"])
-        maps = self.network(batch["query"], code)
-        parts = maps_loss(maps, batch) | self.network.regularise(
-            batch["query"], maps, batch["prompts"], batch["masks"]
-        )
-        target, kept = self._pseudo_labels(batch)
-        ramp = min(1.0, self.step / max(1.0, PSEUDO_RAMP * self.settings.steps))
-        loss = F.binary_cross_entropy_with_logits(
-            maps["foreground"], target, reduction="none"
-        )
-        parts["pseudo"] = PSEUDO_WEIGHT * ramp * known_mean(loss, kept)
-        return parts | self._anchor_loss()
-
-    def _anchor_loss(self) -> dict[str, Tensor]:
-        if not self.tuning.anchor:
-            return {}
-        moved = torch._foreach_sub(list(self.network.parameters()), self.start)
-        squares = torch.stack([d.square().sum() for d in moved])
-        return {"anchor": self.tuning.anchor * squares.sum()}
-
-    @torch.no_grad()
-    def _pseudo_labels(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what the teacher says (0 or 1), and 1 where it is to be believed."""
-        teacher, clean = self.average, batch["clean"]
-        code = teacher.encode_prompts(batch["prompts"], batch["masks"])
-        both = teacher(
-            torch.cat([clean, clean.flip(-1)]),
-            {k: torch.cat([v, v]) for k, v in code.items()},
-        )["foreground"].sigmoid()
-        one, other = both.chunk(2)
-        other = other.flip(-1)
-        mean = (one + other) / 2
-        found = (mean > 0.5).float()
-        confidence = torch.where(mean > 0.5, mean, 1 - mean)
-        unknown = batch["known"] == 0
-        limit = torch.empty_like(mean)
-        for c in (0, 1):
-            of_class = unknown & (found == c)
-            if of_class.sum() > 50:
-                values = confidence[of_class]
-                values = values[:: max(1, len(values) // 20_000)]
-                q = torch.quantile(values, 1 - KEPT_SHARE)
-                old = float(self.sure[c])
-                self.sure[c] = float(q) if not old else 0.9 * old + 0.1 * float(q)
-            limit[found == c] = max(SURE, float(self.sure[c]))
-        band = F.max_pool2d(found, 5, 1, 2) + F.max_pool2d(-found, 5, 1, 2) > 0
-        kept = unknown & (confidence >= limit) & ~band
-        kept &= (one - other).abs() <= AGREEMENT
-        return found, kept.float()
-
-
+@deterministic()
 def finetune(
     network: PromptSegmenter,
     images: Sequence[PartialImage],
@@ -274,7 +136,6 @@ def finetune(
     """
     device = choose(device)
     notes = list(held.notes if held else ())
-    set_deterministic(settings.seed)
     start = copy.deepcopy(network).to(device.torch_device).eval()
     prompts = cut_prompts(images, settings, start, device)
     zoom = network_scale(prompts, start)
@@ -310,17 +171,33 @@ def finetune(
         best.load_state_dict(tuner.best_weights)
         after = check(best)
     elif tuner.history:
-        candidate = copy.deepcopy(tuner.average)
-        after = check(candidate)
-    kept = "after" if tuner.best_weights and after.value > before.value else "before"
+        after = check(tuner.average)
+    config = None
+    best, kept = (best, "after") if after.value > before.value else (start, "before")
+    if settings.second_network and not stopped:
+        second = train_second(
+            best,
+            prompts,
+            images,
+            settings,
+            device,
+            folder / "second",
+            should_stop,
+            on_progress,
+        )
+        score = check(second)
+        said = "does better and is kept" if score.value > after.value else "is not kept"
+        notes.append(f"The second network ({score}) {said}.")
+        if score.value > max(before.value, after.value):
+            best, after, kept, config = second, score, "after", CONFIG
     if kept == "before":
-        best = start
         notes.append(
             "Fine-tuning did not do better on the held-back labels: the model it "
             "started from is kept, with your boxes as its prompts."
         )
     return Tuned(
         best.to("cpu").eval(),
+        config,
         prompts,
         before,
         after,

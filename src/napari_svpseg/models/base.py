@@ -156,7 +156,8 @@ def build(config: ModelConfig) -> PromptSegmenter:
 
 
 def _load_methods() -> None:
-    from . import attention, pbip, prototype, semantic, svp  # noqa: F401  (they register themselves)
+    # they register themselves
+    from . import attention, pbip, plain, prototype, semantic, svp  # noqa: F401
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

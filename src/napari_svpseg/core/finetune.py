@@ -10,7 +10,7 @@ from .settings import Settings, option
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
-    "thorough": {"seconds": 900.0, "steps": 900, "batch": 6},
+    "thorough": {"seconds": 900.0, "steps": 800, "batch": 6},
 }
 """Fields in which each preset differs from the defaults."""
 
@@ -29,9 +29,9 @@ class FineTuneSettings(Settings):
     seconds: float = option(
         45.0, "Time after which training stops", low=1, high=1e6, unit="s"
     )
-    steps: int = option(110, "Training steps", low=1, high=1_000_000)
+    steps: int = option(100, "Training steps", low=1, high=1_000_000)
     batch: int = option(4, "Windows of a step", low=1, high=256)
-    learning_rate: float = option(1e-3, "Highest learning rate", low=0, high=1)
+    learning_rate: float = option(5e-4, "Highest learning rate", low=0, high=1)
     held_out: float = option(
         0.25, "Share of the labels kept out of training, to check", low=0, high=0.8
     )
@@ -46,7 +46,7 @@ class FineTuneSettings(Settings):
         2, "Class that the model shall find, where labels are classes", low=2
     )
     pseudo_labels: bool = option(
-        True, "Learn from what the model is sure of where nothing is labelled"
+        False, "Learn from what the model is sure of where nothing is labelled"
     )
     second_network: bool = option(
         False, "Train a second, plain network on the model's own labels"

@@ -310,11 +310,14 @@ class HeldOut:
     n_units : int
         How many blocks of labels there were to choose from.
     notes : tuple of str
+    whole_images : bool
+        The user said which images only check; else blocks were chosen here.
     """
 
     masks: tuple[Array, ...]
     n_units: int
     notes: tuple[str, ...] = ()
+    whole_images: bool = False
 
     @property
     def n_pixels(self) -> int:
@@ -352,7 +355,7 @@ def hold_out(
     if whole:
         masks = tuple((a != UNKNOWN) & (i in whole) for i, a in enumerate(ids))
         if _shows_both(ids, _rest(ids, masks)):
-            return HeldOut(masks, len(whole))
+            return HeldOut(masks, len(whole), whole_images=True)
         raise PartialLabelError(
             "All labelled images are held out: leave at least one with objects and "
             "background to train on."

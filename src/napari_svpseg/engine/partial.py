@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ class Tuned:
     config : ModelConfig or None
         Of the network where it is another method's than at the start.
     prompts : PromptSet
-        To be used with it.
+        To be used with it; unlike those it was scored with, also of the labels that
+        were held back.
     before, after : HeldBackScore
     kept : str
         ``before`` or ``after``.
@@ -195,6 +196,10 @@ def finetune(
             "Fine-tuning did not do better on the held-back labels: the model it "
             "started from is kept, with your boxes as its prompts."
         )
+    if held is not None and not held.whole_images:
+        # they were not trained on, but show the model what to find all the same
+        all_labels = [replace(i, held=np.zeros_like(i.held)) for i in images]
+        prompts = cut_prompts(all_labels, settings, best, device)
     return Tuned(
         best.to("cpu").eval(),
         config,

@@ -347,6 +347,7 @@ def train_from_config(
             "config": dataclasses.asdict(config),
             "steps_done": trainer.step,
             "episodes": trainer.step * settings.batch,
+            **({"start_from": Path(start_from).name} if start_from else {}),
             **{k: v for k, v in last.items() if k.startswith("validation")},
         },
     )
@@ -354,13 +355,19 @@ def train_from_config(
 
 
 def _take_weights(network: Any, other: Any, name: str) -> None:
+    """Take over all weights of a model; parts that it has not stay as they are."""
     try:
-        network.load_state_dict(other.state_dict())
+        extra = network.load_state_dict(other.state_dict(), strict=False)
     except RuntimeError as error:
-        raise ConfigError(
-            f"the weights of {name} do not fit the config: start from a model of the "
-            "same method and arguments."
-        ) from error
+        raise ConfigError(_MISFIT.format(name)) from error
+    if extra.unexpected_keys:
+        raise ConfigError(_MISFIT.format(name))
+
+
+_MISFIT = (
+    "the weights of {} do not fit the config: start from a model of the same method "
+    "and arguments, or of one it builds on."
+)
 
 
 def _packed(

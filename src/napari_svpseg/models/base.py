@@ -157,7 +157,17 @@ def build(config: ModelConfig) -> PromptSegmenter:
 
 def _load_methods() -> None:
     # they register themselves
-    from . import attention, pbip, plain, prototype, semantic, svp  # noqa: F401
+    from . import (  # noqa: F401
+        alpnet,
+        attention,
+        concat,
+        dspnet,
+        pbip,
+        plain,
+        prototype,
+        semantic,
+        svp,
+    )
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -17,6 +17,9 @@ from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
 from .losses import binary_loss
 from .unet import Encoder, FeaturePyramid, upsample
 
+STRIDE = 4
+"""Image pixels to a feature pixel."""
+
 
 def masked_average(features: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean vector of a map.
@@ -73,32 +76,51 @@ class PrototypeSegmenter(PromptSegmenter):
         return self.embed(self.pyramid(self.encoder(pad_to_multiple(image, 16))[1:]))
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
+        """Return what `prototypes` makes of the prompts; with features in training."""
+        features = self.embeddings(images.flatten(0, 1)).float()
+        features = features.unflatten(0, images.shape[:2])
+        code = self.prototypes(features, masks)
+        return code | {"features": features} if self.training else code
+
+    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+        """Return ``foreground`` logits (B, 1, H, W)."""
+        features = self.embeddings(query).float()
+        height, width = query.shape[-2:]
+        logits = upsample(self.compare(features, code), STRIDE)
+        maps = {"foreground": logits[..., :height, :width]}
+        if self.training:  # `regularise` needs them again
+            maps |= {"features": features, "prompt_features": code["features"]}
+        return maps
+
+    def prototypes(self, features: Tensor, masks: Tensor) -> PromptCode:
         """Return the prototypes (B, 2, D): background, foreground.
 
         Each prompt's are averaged over the prompts that show the class.
+
+        Parameters
+        ----------
+        features : (B, K, D, h/4, w/4) tensor
+            Of prompts; may be larger by padding.
+        masks : (B, K, h, w) int tensor
         """
-        batch, n_prompts, _, height, width = images.shape
-        features = self.embeddings(images.flatten(0, 1))
+        together = masks.shape[:2]
+        height, width = masks.shape[2:]
         # masks are met at full resolution, as in the original
-        features = upsample(features, 4)[..., :height, :width]
+        features = upsample(features.flatten(0, 1), STRIDE)[..., :height, :width]
         values, _ = label_values(masks)
         values = values.flatten(0, 1)
         vectors = torch.stack(
             [masked_average(features, values[:, c]) for c in (0, 1)], dim=1
-        ).unflatten(0, (batch, n_prompts))
-        shown = (values.sum((2, 3)) > 0).float().unflatten(0, (batch, n_prompts))
+        ).unflatten(0, together)
+        shown = (values.sum((2, 3)) > 0).float().unflatten(0, together)
         total = (vectors * shown[..., None]).sum(1)
         return {"prototypes": total / shown.sum(1)[..., None].clamp(min=1)}
 
-    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
-        """Return ``foreground`` logits (B, 1, H, W)."""
-        height, width = query.shape[-2:]
-        similarity = cosine_map(
-            self.embeddings(query),
-            code["prototypes"].expand(query.shape[0], -1, -1),
-        )
-        logits = self.scale * (similarity[:, 1:] - similarity[:, :1])
-        return {"foreground": upsample(logits, 4)[..., :height, :width]}
+    def compare(self, features: Tensor, code: PromptCode) -> Tensor:
+        """Return logits (B, 1, h, w) of a query's features (B, D, h, w)."""
+        vectors = code["prototypes"].expand(features.shape[0], -1, -1)
+        similarity = cosine_map(features, vectors)
+        return self.scale * (similarity[:, 1:] - similarity[:, :1])
 
     def regularise(
         self, query: Tensor, maps: dict[str, Tensor], images: Tensor, masks: Tensor
@@ -107,18 +129,23 @@ class PrototypeSegmenter(PromptSegmenter):
 
         Episodes whose answer is all one class are left out.
         """
-        answer = (maps["foreground"][:, 0] > 0).long()
-        share = answer.float().mean((1, 2))
+        answer = (maps["foreground"] > 0).long()
+        share = answer.float().mean((1, 2, 3))
         usable = (share > 0) & (share < 1)
         if not usable.any():
             return {}
-        code = self.encode_prompts(query[usable][:, None], answer[usable][:, None])
-        n_prompts = images.shape[1]
+        code = self.answer_prototypes(maps["features"][usable, None], answer[usable])
+        n_prompts, height, width = masks.shape[1:]
         code = {k: v.repeat_interleave(n_prompts, dim=0) for k, v in code.items()}
-        logits = self(images[usable].flatten(0, 1), code)["foreground"]
+        logits = self.compare(maps["prompt_features"][usable].flatten(0, 1), code)
+        logits = upsample(logits, STRIDE)[..., :height, :width]
         given = masks[usable].flatten(0, 1)[:, None]
         return {
             "alignment": binary_loss(
                 logits, (given > 0).float(), (given != IGNORE).float()
             )
         }
+
+    def answer_prototypes(self, features: Tensor, masks: Tensor) -> PromptCode:
+        """Return the prototypes of an answer, for the alignment loss."""
+        return self.prototypes(features, masks)

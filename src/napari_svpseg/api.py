@@ -814,7 +814,7 @@ def _prepare(model: Model, device: str) -> tuple[LoadedModel, Device]:
     from .io.store import load_model as load
 
     card = find_model(model)
-    key = (card.path, card.sha256, str(where.torch_device))
+    key = (card.path or card.name, card.sha256, str(where.torch_device))
     with _loaded_lock:
         loaded = _loaded.pop(key, None)
         if loaded is None:

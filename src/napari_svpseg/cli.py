@@ -381,8 +381,17 @@ def list_models(as_json: AsJson = False) -> None:
     if not cards:
         _say("svpseg: no model is installed: svpseg models import FILE.zip")
         return
-    rows = [("name", "method", "licence", "weights sha256", "folder")]
-    rows += [(c.name, c.method, c.licence, c.sha256[:16], c.path) for c in cards]
+    rows = [
+        ("name", "method", "licence", "weights", "sha256", "folder or package", "paper")
+    ]
+    rows += [
+        (
+            c.name, c.method, c.licence, f"{c.n_parameters / 1e6:.2f} M",
+            c.sha256[:16] or "-", c.path or str(c.training.get("package", "")),
+            c.paper,
+        )
+        for c in cards
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     for row in rows:
         print("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())

@@ -67,6 +67,7 @@ class TrainingConfig:
     name: str
     method: str
     title: str = ""
+    paper: str = ""
     licence: str = "BSD-3-Clause"
     arguments: dict[str, Any] = field(default_factory=dict)
     data: DataConfig = field(default_factory=DataConfig)
@@ -342,6 +343,7 @@ def train_from_config(
         arguments=config.arguments,
         licence=config.licence,
         title=config.title,
+        paper=config.paper,
         n_parameters=count_parameters(network),
         training={
             "config": dataclasses.asdict(config),

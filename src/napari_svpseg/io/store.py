@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..core.card import ModelCard
+from ..core.plugins import is_plugin, plugin_cards
 from .atomic import WriteError, atomic_folder, atomic_path
 from .prompts import load_prompts, save_prompts
 
@@ -79,7 +80,7 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
     ----------
     folders : iterable of Path, optional
         Where to look; of two models of one name the first found counts. By default
-        `builtin_folder` and `user_folder`.
+        `builtin_folder` and `user_folder`, then the methods of other packages.
     """
     cards: dict[str, ModelCard] = {}
     for folder in (builtin_folder(), user_folder()) if folders is None else folders:
@@ -89,6 +90,9 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
             except ModelFormatError as error:
                 logger.warning("%s", error)
                 continue
+            cards.setdefault(card.name, card)
+    if folders is None:
+        for card in plugin_cards():
             cards.setdefault(card.name, card)
     return sorted(cards.values(), key=lambda c: (c.name != "svp", c.name))
 
@@ -190,7 +194,18 @@ def load_model(model: str | Path) -> LoadedModel:
         If the weights are missing, damaged, not those of the card, or do not fit it.
     """
     card = find_model(model)
+    if is_plugin(card):
+        return LoadedModel(card, _of_plugin(card))
     return LoadedModel(card, _network(card, Path(card.path), told=Path(card.path)))
+
+
+def _of_plugin(card: ModelCard) -> PromptSegmenter:
+    from ..models.base import ModelConfig, build
+
+    try:
+        return build(ModelConfig(card.method)).eval()
+    except ValueError as error:
+        raise ModelFormatError(_joined(str(error))) from error
 
 
 _ODD_CONTENT = (
@@ -226,6 +241,10 @@ def _network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
             f"{told}: weights and {CARD} do not fit ({_first_lines(error)})."
         ) from error
     return network.eval()
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
 
 
 def _first_lines(error: Exception) -> str:

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.plugins import plugin_methods
+
 IGNORE = -1
 """Value in a prompt's mask: this pixel is unknown (also used as padding)."""
 
@@ -134,9 +136,9 @@ def register(
 
 
 def methods() -> tuple[str, ...]:
-    """Return the names of all methods."""
+    """Return the names of all methods, those of other packages too."""
     _load_methods()
-    return tuple(sorted(_METHODS))
+    return tuple(sorted({*_METHODS, *plugin_methods()}))
 
 
 def build(config: ModelConfig) -> PromptSegmenter:
@@ -145,14 +147,30 @@ def build(config: ModelConfig) -> PromptSegmenter:
     Raises
     ------
     ValueError
-        For an unknown method, with the known ones.
+        For an unknown method, with the known ones; for another package's method that
+        cannot be loaded or gives no `PromptSegmenter`, with the reason.
     """
     _load_methods()
-    if config.method not in _METHODS:
+    if config.method in _METHODS:
+        return _METHODS[config.method](**config.arguments)
+    point = plugin_methods().get(config.method)
+    if point is None:
         raise ValueError(
-            f"unknown method {config.method!r}; known: {', '.join(sorted(_METHODS))}"
+            f"unknown method {config.method!r}; known: {', '.join(methods())}"
         )
-    return _METHODS[config.method](**config.arguments)
+    try:
+        network = point.load()(**config.arguments)
+    except Exception as error:
+        raise ValueError(
+            f"the method {config.method!r} ({point.value}) cannot be loaded: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(network, PromptSegmenter):
+        raise ValueError(
+            f"the method {config.method!r} ({point.value}) gives no PromptSegmenter "
+            f"but a {type(network).__name__}."
+        )
+    return network
 
 
 def _load_methods() -> None:

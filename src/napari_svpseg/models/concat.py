@@ -119,6 +119,7 @@ class ConcatSegmenter(PromptSegmenter):
         if self.fusion == "mean" or vectors.shape[1] == 1:
             mean = values.mean(1)[..., None, None]
             return mean.expand(-1, -1, *features.shape[2:])
-        scores = torch.einsum("bdhw,bkd->bkhw", self.pick(features), self.offer(vectors))
+        picks, offers = self.pick(features), self.offer(vectors)
+        scores = torch.einsum("bdhw,bkd->bkhw", picks, offers)
         weights = (scores / math.sqrt(QUERY_FEATURES)).softmax(dim=1)
         return torch.einsum("bkhw,bkv->bvhw", weights, values)

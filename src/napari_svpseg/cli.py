@@ -446,7 +446,19 @@ def export_models(
 
 @app.command()
 def train(
-    config: Annotated[Path, typer.Argument(help="A TOML file, see configs/.")],
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file, see configs/.")
+    ] = None,
+    self_supervised: Annotated[
+        Path | None,
+        typer.Option(
+            "--self-supervised", metavar="FOLDER",
+            help="Learn from unlabelled images instead of a config.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="Of a self-supervised training.")
+    ] = "alpnet",
     data: Annotated[
         Path | None, typer.Option(help="Folder with the data sets it names.")
     ] = None,
@@ -463,15 +475,29 @@ def train(
         "auto"
     ),
     start_from: Annotated[
-        str | None, typer.Option(help="Model whose weights are the start.")
+        str | None,
+        typer.Option(help="Model whose weights are the start; none: no trained ones."),
     ] = None,
 ) -> None:
-    """Train a method; resumable, the same result in one go or in pieces."""
-    from .training import train_from_config
+    """Train a method from a config (resumable), or on a folder without labels."""
+    from .training import train_from_config, train_self_supervised
 
+    if (config is None) == (self_supervised is None):
+        raise typer.BadParameter("give a config, or --self-supervised FOLDER")
+    if self_supervised is not None:
+        if output is None:
+            raise typer.BadParameter("--self-supervised needs --output FOLDER")
+        card = train_self_supervised(
+            self_supervised, output, method=method, minutes=minutes or 5.0,
+            start_from=start_from, device=device, on_progress=_progress_line("train"),
+        )
+        _end_line()
+        print(f"{card.name}: {card.path}")
+        return
     card = train_from_config(
         config, data=data, output=output, resume=resume, minutes=minutes,
-        device=device, start_from=start_from, on_progress=_progress_line("train"),
+        device=device, start_from=None if start_from == "none" else start_from,
+        on_progress=_progress_line("train"),
     )
     _end_line()
     print(f"{card.name}: {card.path}")

@@ -1,10 +1,14 @@
-"""Pre-training of a method from a config file: `svpseg train CONFIG.toml`."""
+"""Training of a method: from a config file, or without labels on a folder of images.
+
+`svpseg train CONFIG.toml` and `svpseg train --self-supervised FOLDER`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -411,3 +415,262 @@ def _lacking(packed: PackedTasks, data: DataConfig) -> list[str]:
     names = [*data.datasets, *data.validation]
     lacking = [n for n in names if n not in there]
     return lacking + [n for n in data.unlabelled if f"superpixels-{n}" not in there]
+
+
+# ---------------------------------------------------------------- without labels
+
+MAX_PLANES = 200
+"""Unlabelled planes looked at, evenly spaced."""
+WINDOW = 512
+"""Side of what is cut out of a larger plane; superpixels take time."""
+TASKS_PER_PLANE = 6
+PREPARING = 0.2
+"""Share of the time that making superpixels may take."""
+SELF_SUPERVISED = {"superpixel": 0.8, "synthetic": 0.2}
+
+
+def train_self_supervised(
+    folder: str | Path,
+    output: str | Path,
+    *,
+    method: str = "alpnet",
+    minutes: float = 5.0,
+    start_from: str | Path | None = None,
+    device: str = "auto",
+    seed: int = 0,
+    on_progress: Progress = ignore_progress,
+    on_partial: Callable[[dict[str, float]], None] | None = None,
+) -> ModelCard:
+    """Train a method on unlabelled images and write its model folder.
+
+    Superpixels that look alike are made the objects of pseudo tasks (SSL-ALPNet, Ouyang
+    et al.); a fifth of the episodes are drawn scenes, so that the shape of objects is
+    not forgotten.
+
+    Parameters
+    ----------
+    folder : path
+        Of the images; any format that `io.images.read_image` takes, stacks too.
+    output : path
+        Model folder to write.
+    method : str
+        Of an untrained start; see `models.base.methods`.
+    minutes : float
+        Wall time, a fifth of it at most for making superpixels.
+    start_from : str or path, optional
+        Model whose weights are the start, ``"none"`` for untrained weights. By default
+        the model that has the method's name.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    seed : int
+    on_progress : Progress
+        Told the seconds used and the seconds there are.
+    on_partial : callable, optional
+        Given each row of the history: step, seconds, parts of the loss and, from eight
+        images on, ``validation_dice`` on superpixels of images left out.
+
+    Returns
+    -------
+    ModelCard
+        Of the model written.
+
+    Raises
+    ------
+    ConfigError
+        If there is nothing to learn from, or the model to start from does not fit.
+    WriteError
+        If the output folder holds something other than a model.
+    """
+    import tempfile
+    import time
+
+    import torch
+
+    from .engine.device import choose
+    from .engine.train import Trainer, TrainSettings
+    from .io.store import check_place, save_model
+    from .models.base import count_parameters
+
+    if minutes <= 0:
+        raise ConfigError(f"minutes must be more than 0, got {minutes:g}.")
+    check_place(output)
+    started = time.monotonic()
+    seconds = 60 * minutes
+
+    def tell(message: str) -> None:
+        used = min(time.monotonic() - started, seconds)
+        on_progress(int(used), max(1, int(seconds)), message)
+
+    torch.manual_seed(seed)
+    network, start = _self_supervised_start(method, start_from)
+    packed, held_out, n_images = _superpixel_tasks(
+        Path(folder), seed, PREPARING * seconds, tell
+    )
+    settings = TrainSettings(
+        steps=1_000_000, batch=8, warm_up=20, validate_every=25, seed=seed,
+        learning_rate=1e-3 if start else 2e-3, averaging=0.99,
+    )
+    batches, validation = _self_supervised_batches(packed, held_out, settings)
+    with tempfile.TemporaryDirectory() as scratch:
+        where = choose(device).torch_device
+        trainer = Trainer(network, settings, Path(scratch), where)
+        told = 0
+
+        def follow(done: int, total: int, message: str = "") -> None:
+            nonlocal told
+            tell(f"step {trainer.step}, {message}")
+            if on_partial is not None and len(trainer.history) > told:
+                told = len(trainer.history)
+                on_partial(trainer.history[-1])
+
+        # a tenth of the time shows how many steps fit, so that the learning rate can
+        # fall to the end
+        left = seconds - (time.monotonic() - started)
+        trainer.run(batches, validation, seconds=0.1 * left, on_progress=follow)
+        steps = max(trainer.step + 1, int(trainer.step / 0.1))
+        trainer.settings = dataclasses.replace(settings, steps=steps)
+        left = seconds - (time.monotonic() - started)
+        trainer.run(batches, validation, seconds=left, on_progress=follow)
+    last = trainer.history[-1] if trainer.history else {}
+    card = ModelCard(
+        name=Path(output).name,
+        method=start.method if start else method,
+        arguments=start.arguments if start else {},
+        licence=start.licence if start else "not stated",
+        title=f"{start.method if start else method} trained on unlabelled images",
+        paper="Ouyang et al., ECCV 2020; IEEE TMI 2022",
+        n_parameters=count_parameters(network),
+        training={
+            "self_supervised": {"images": n_images, "minutes": minutes, "seed": seed},
+            "start_from": start.name if start else "none",
+            "steps_done": trainer.step,
+            "episodes": trainer.step * settings.batch,
+            **{k: v for k, v in last.items() if k.startswith("validation")},
+        },
+    )
+    return save_model(output, trainer.average, card, history=trainer.history)
+
+
+def _self_supervised_start(
+    method: str, start_from: str | Path | None
+) -> tuple[Any, ModelCard | None]:
+    """Return a network to train, and the card of its weights if they are trained."""
+    from .io.store import list_models, load_model
+    from .models.base import ModelConfig, build
+
+    if start_from is None:
+        there = [c.name for c in list_models() if c.name == method == c.method]
+        start_from = there[0] if there else "none"
+    if str(start_from) != "none":
+        model = load_model(start_from)
+        learns = any(p.requires_grad for p in model.network.parameters())
+        if not learns or not model.network.needs_prompt:
+            raise ConfigError(f"the model {start_from} has nothing to train.")
+        return model.network, model.card
+    try:
+        return build(ModelConfig(method)), None
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"{method} cannot be trained: {error}") from error
+
+
+def _superpixel_tasks(
+    folder: Path, seed: int, seconds: float, tell: Callable[[str], None]
+) -> tuple[PackedTasks, PackedTasks, int]:
+    """Return superpixel tasks of most images, of those left out, and how many images.
+
+    Each round adds a task to every image until there are six or the time is up.
+    """
+    import time
+
+    from .engine.episodes import PackedTasks
+    from .engine.superpixels import superpixel_masks
+
+    rng = np.random.default_rng([seed, 37])
+    planes = _unlabelled_planes(folder, rng, tell)
+    packed, held_out = PackedTasks(), PackedTasks()
+    started = time.monotonic()
+    for turn in range(TASKS_PER_PLANE):
+        for i, (name, image) in enumerate(planes):
+            if turn and time.monotonic() - started > seconds:
+                break
+            tell(f"superpixels of {name}")
+            left_out = len(planes) >= 8 and i % 8 == 7
+            for mask in superpixel_masks(image, 1, rng):
+                (held_out if left_out else packed).add(
+                    name, f"{name}-{turn}", [(name, image, mask)], instances=False
+                )
+    if not packed.index:
+        raise ConfigError(
+            f"{folder}: its {len(planes)} image(s) show nothing to learn from: "
+            "are they blank?"
+        )
+    return packed, held_out, len(planes)
+
+
+def _unlabelled_planes(
+    folder: Path, rng: np.random.Generator, tell: Callable[[str], None]
+) -> list[tuple[str, np.ndarray]]:
+    """Return names and 8-bit pictures (H, W, 3) of a folder's images."""
+    from .core.image import ImageError, channels_last, intensity_range
+    from .io.batch import find_images
+    from .io.images import read_image
+
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder of images.")
+    files = find_images([folder])
+    planes: list[tuple[str, np.ndarray]] = []
+    bad = ""
+    for path in files[:: max(1, len(files) // MAX_PLANES)]:
+        tell(f"reading {path.name}")
+        try:
+            file = read_image(path)
+        except ImageError as error:
+            bad = str(error)
+            continue
+        indices = list(file.axes.plane_indices(file.array.shape))
+        most = max(1, MAX_PLANES // len(files))
+        for index in indices[:: max(1, len(indices) // most)][:most]:
+            plane = file.axes.to_plane(
+                np.asarray(file.array[file.axes.plane_slices(index)])
+            )
+            plane, _ = channels_last(plane, rgb=file.rgb)
+            plane = _window(plane, rng)
+            if min(plane.shape[:2]) < 64:
+                bad = f"{path}: smaller than 64 pixels."
+                continue
+            number = "".join(f"-{n}" for n in index)
+            planes.append((path.name + number, _to_8_bit(plane, intensity_range)))
+    if not planes:
+        raise ConfigError(bad or f"{folder}: holds no images.")
+    return planes
+
+
+def _window(plane: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return a window of at most 512 x 512 pixels at a random place."""
+    y, x = (int(rng.integers(max(1, n - WINDOW + 1))) for n in plane.shape[:2])
+    return plane[y : y + WINDOW, x : x + WINDOW]
+
+
+def _self_supervised_batches(
+    packed: PackedTasks, held_out: PackedTasks, settings: TrainSettings
+) -> tuple[Callable[[int], Episodes], list[dict[str, Any]]]:
+    from .engine.episodes import Episodes, EpisodeSettings, SyntheticTasks, TaskList
+
+    kinds: dict[str, TaskSource] = {
+        "superpixel": TaskList(packed.tasks()), "synthetic": SyntheticTasks(40),
+    }
+    wanted = [(source, SELF_SUPERVISED[kind]) for kind, source in kinds.items()]
+    shape = EpisodeSettings()
+
+    def batches(start: int) -> Episodes:
+        return Episodes(
+            wanted, shape, batch=settings.batch, n_batches=settings.steps,
+            seed=settings.seed, start=start,
+        )
+
+    if not held_out.index:
+        return batches, []
+    left_out = Episodes(
+        [(TaskList(held_out.tasks()), 1.0)], shape, batch=8, n_batches=2, seed=5
+    )
+    return batches, [left_out[i] for i in range(len(left_out))]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,3 +58,41 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_model(folder, network, ModelCard("tiny", config.method, config.arguments))
     return folder
+
+
+EXAMPLE = Path(__file__).parent / "example_method"
+
+
+@pytest.fixture
+def install_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Return what puts the example package where Python finds it.
+
+    Beside its module lies what an installer writes of it.
+    """
+
+    def install(target: str = "") -> None:
+        project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
+        folder = tmp_path / "site"
+        about = folder / f"svpseg_brightness-{project['version']}.dist-info"
+        about.mkdir(parents=True)
+        (folder / "brightness.py").write_text((EXAMPLE / "brightness.py").read_text())
+        (about / "METADATA").write_text(
+            f"Metadata-Version: 2.4\nName: {project['name']}\n"
+            f"Version: {project['version']}\nSummary: {project['description']}\n"
+            f"License-Expression: {project['license']}\n"
+        )
+        ((group, points),) = project["entry-points"].items()
+        lines = [f"{name} = {target or value}" for name, value in points.items()]
+        (about / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
+        monkeypatch.syspath_prepend(folder)
+        monkeypatch.delitem(sys.modules, "brightness", raising=False)
+
+    return install
+
+
+@pytest.fixture
+def example_method(install_method: Callable[..., None]) -> None:
+    """Install the method ``brightness`` of another package."""
+    install_method()

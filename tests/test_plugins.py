@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,40 +16,13 @@ from napari_svpseg.core.plugins import plugin_methods
 from napari_svpseg.io.store import ModelFormatError, list_models
 from napari_svpseg.models.base import ModelConfig, build, methods
 
-EXAMPLE = Path(__file__).parent / "example_method"
-
-
-def install(folder: Path, monkeypatch, target: str | None = None) -> None:
-    """Put the example where Python finds it, with what an installer writes of it."""
-    project = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]
-    (folder / "brightness.py").write_text((EXAMPLE / "brightness.py").read_text())
-    about = folder / f"svpseg_brightness-{project['version']}.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text(
-        f"Metadata-Version: 2.4\nName: {project['name']}\n"
-        f"Version: {project['version']}\nSummary: {project['description']}\n"
-        f"License-Expression: {project['license']}\n"
-    )
-    ((group, points),) = project["entry-points"].items()
-    lines = [f"{name} = {target or value}" for name, value in points.items()]
-    (about / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
-    monkeypatch.syspath_prepend(folder)
-    monkeypatch.delitem(sys.modules, "brightness", raising=False)
-
-
-@pytest.fixture
-def example(tmp_path, monkeypatch) -> None:
-    folder = tmp_path / "site"
-    folder.mkdir()
-    install(folder, monkeypatch)
-
 
 def test_without_such_packages_there_is_nothing():
     assert "brightness" not in plugin_methods()
     assert "brightness" not in methods()
 
 
-def test_it_is_listed_by_what_its_package_says_and_not_imported(example):
+def test_it_is_listed_by_what_its_package_says_and_not_imported(example_method):
     card = next(c for c in list_models() if c.name == "brightness")
     assert card.method == "brightness"
     assert card.licence == "MIT"
@@ -62,7 +33,7 @@ def test_it_is_listed_by_what_its_package_says_and_not_imported(example):
 
 
 def test_the_command_line_lists_and_runs_it(
-    example, disc_scene, tmp_path, capsys
+    example_method, disc_scene, tmp_path, capsys
 ):
     assert main(["models", "list"]) == 0
     assert "svpseg-brightness 1.2.3" in capsys.readouterr().out
@@ -70,9 +41,22 @@ def test_the_command_line_lists_and_runs_it(
     tifffile.imwrite(image, disc_scene.image)
     tifffile.imwrite(labels, disc_scene.labels)
     words = [
-        "segment", str(image), "--prompt-image", str(image),
-        "--prompt-labels", str(labels), "--box", "8", "8", "--no-trust",
-        "--model", "brightness", "--device", "cpu", "-o", str(tmp_path / "out"),
+        "segment",
+        str(image),
+        "--prompt-image",
+        str(image),
+        "--prompt-labels",
+        str(labels),
+        "--box",
+        "8",
+        "8",
+        "--no-trust",
+        "--model",
+        "brightness",
+        "--device",
+        "cpu",
+        "-o",
+        str(tmp_path / "out"),
     ]
     assert main(words) == 0
     found = tifffile.imread(next((tmp_path / "out").glob("*.tif")))
@@ -80,7 +64,7 @@ def test_the_command_line_lists_and_runs_it(
 
 
 def test_two_methods_without_weights_are_not_taken_for_each_other(
-    example, disc_scene, disc_prompt
+    example_method, disc_scene, disc_prompt
 ):
     result = api.segment(
         disc_scene.image, disc_prompt, model="brightness", device="cpu", trust=False
@@ -89,7 +73,7 @@ def test_two_methods_without_weights_are_not_taken_for_each_other(
     assert dice(np.asarray(result.labels) > 0, disc_scene.labels > 0) > 0.9
 
 
-def test_the_benchmark_scores_it(example, tmp_path, disc_scene):
+def test_the_benchmark_scores_it(example_method, tmp_path, disc_scene):
     folder = tmp_path / "discs"
     for name in ("images", "labels"):
         (folder / name).mkdir(parents=True)
@@ -105,14 +89,14 @@ def test_the_benchmark_scores_it(example, tmp_path, disc_scene):
     assert min(scores) > 0.9
 
 
-def test_a_method_that_cannot_be_loaded_is_named_in_one_line(tmp_path, monkeypatch):
-    install(tmp_path, monkeypatch, target="brightness:Missing")
+def test_a_method_that_cannot_be_loaded_is_named_in_one_line(install_method):
+    install_method("brightness:Missing")
     assert "brightness" in [card.name for card in list_models()]
     with pytest.raises(ModelFormatError, match=r"brightness:Missing.*AttributeError"):
         api.load_model("brightness")
 
 
-def test_what_gives_no_segmenter_is_refused(tmp_path, monkeypatch):
-    install(tmp_path, monkeypatch, target="collections:OrderedDict")
+def test_what_gives_no_segmenter_is_refused(install_method):
+    install_method("collections:OrderedDict")
     with pytest.raises(ValueError, match="gives no PromptSegmenter but a OrderedDict"):
         build(ModelConfig("brightness"))

@@ -165,3 +165,31 @@ def test_what_would_fail_at_the_end_fails_before_the_training(config, tmp_path):
             output=tmp_path / "b" / "model",
             start_from=str(tmp_path / "a" / "model"),
         )
+
+
+def test_a_config_of_one_image_trains_on_it(tmp_path, disc_scene, capsys):
+    folder = tmp_path / "data" / "discs"
+    for name, array in (("images", disc_scene.image), ("labels", disc_scene.labels)):
+        (folder / name).mkdir(parents=True)
+        for item in "ab":
+            array = array.astype(np.uint16)
+            tifffile.imwrite(folder / name / f"{item}.tif", np.minimum(array, 255))
+    (folder / "dataset.toml").write_text('name = "discs"\nkind = "instance"\n')
+    config = tmp_path / "one.toml"
+    config.write_text(
+        'name = "one"\nmethod = "svp-attention"\n[arguments]\nwidth = 4\n'
+        'features = 8\n[one_image]\nimage = "discs/a"\nprompt = "discs/b"\n'
+        "label = 1\n[train]\nsteps = 2\nside = 48\n"
+    )
+    card = train_from_config(config, data=tmp_path / "data", output=tmp_path / "m")
+    assert card.training["steps_done"] == 2
+    assert card.training["config"]["one_image"]["image"] == "discs/a"
+    config.write_text(config.read_text().replace("discs/b", "discs/z"))
+    with pytest.raises(ConfigError, match="holds no image 'z'"):
+        train_from_config(config, data=tmp_path / "data", output=tmp_path / "m")
+    config.write_text(config.read_text().replace("discs/z", "discs/b").replace(
+        "label = 1", "label = 9"))
+    with pytest.raises(ConfigError, match="shows one class only"):
+        train_from_config(config, data=tmp_path / "data", output=tmp_path / "m")
+    with pytest.raises(ConfigError, match="with --data FOLDER"):
+        train_from_config(config, output=tmp_path / "m")

@@ -20,6 +20,7 @@ from .core.progress import Progress, ignore_progress
 
 if TYPE_CHECKING:
     from .engine.episodes import Episodes, EpisodeSettings, PackedTasks, TaskSource
+    from .engine.one_image import Example
     from .engine.train import TrainSettings
 
 
@@ -65,6 +66,26 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
+class OneImageConfig:
+    """One-shot training on one image, in place of episodes (Kato and Hotta, 2023).
+
+    Parameters
+    ----------
+    image, prompt : str
+        ``DATASET/ID`` of the image learned from, and of that the prompt is cut from.
+    label : int
+        Class that is foreground.
+    corner : two ints
+        Top-left corner of the prompt, (y, x).
+    """
+
+    image: str
+    prompt: str
+    label: int = 1
+    corner: tuple[int, ...] = (0, 0)
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """A whole config file."""
 
@@ -77,6 +98,7 @@ class TrainingConfig:
     data: DataConfig = field(default_factory=DataConfig)
     episodes: dict[str, Any] = field(default_factory=dict)
     train: dict[str, Any] = field(default_factory=dict)
+    one_image: OneImageConfig | None = None
 
     @classmethod
     def read(cls, path: str | Path) -> TrainingConfig:
@@ -100,6 +122,8 @@ class TrainingConfig:
                     for k, v in values.pop("data", {}).items()
                 }
             )
+            if "one_image" in values:
+                values["one_image"] = OneImageConfig(**values["one_image"])
             return cls(data=data, **values)
         except TypeError as error:
             raise ConfigError(f"{path}: {error}") from error
@@ -109,6 +133,8 @@ class TrainingConfig:
         from .engine.episodes import EpisodeSettings
         from .engine.train import TrainSettings
 
+        if self.one_image is not None:  # has its own
+            return EpisodeSettings(), TrainSettings(seed=self.train.get("seed", 0))
         return (
             EpisodeSettings.from_dict(self.episodes),
             TrainSettings.from_dict(self.train),
@@ -317,6 +343,10 @@ def train_from_config(
     network = build(ModelConfig(config.method, config.arguments))
     if start_from:
         _take_weights(network, load_model(start_from).network, start_from)
+    if config.one_image is not None:
+        return _train_on_one_image(
+            config, network, data, folder, device, start_from, on_progress
+        )
     packed = _packed(config, data, folder.parent, settings.seed)
     device = choose(device)
     trainer = Trainer(network, settings, folder.parent, device.torch_device)
@@ -358,6 +388,93 @@ def train_from_config(
         },
     )
     return save_model(folder, trainer.average, card, history=trainer.history)
+
+
+def _train_on_one_image(
+    config: TrainingConfig,
+    network: Any,
+    data: str | Path | None,
+    folder: Path,
+    device: str,
+    start_from: str | None,
+    on_progress: Progress,
+) -> ModelCard:
+    from .engine.device import choose
+    from .engine.one_image import OneImageSettings, fit_one_image
+    from .io.store import save_model
+    from .models.base import count_parameters
+
+    wanted = config.one_image
+    assert wanted is not None
+    if data is None:
+        raise ConfigError(
+            f"the config {config.name} trains on {wanted.image}: say where that is "
+            "with --data FOLDER."
+        )
+    settings = OneImageSettings.from_dict(config.train)
+    image = example(Path(data), wanted.image, wanted.label)
+    prompt = example(Path(data), wanted.prompt, wanted.label, wanted.corner)
+    losses = fit_one_image(
+        network, image, prompt, settings, choose(device).torch_device, on_progress
+    )
+    card = ModelCard(
+        name=config.name,
+        method=config.method,
+        arguments=config.arguments,
+        licence=config.licence,
+        title=config.title,
+        paper=config.paper,
+        n_parameters=count_parameters(network),
+        training={
+            "config": dataclasses.asdict(config),
+            "steps_done": settings.steps,
+            **({"start_from": Path(start_from).name} if start_from else {}),
+        },
+    )
+    history = [{"step": i + 1.0, "total": loss} for i, loss in enumerate(losses)]
+    return save_model(folder, network, card, history=history)
+
+
+def example(
+    data: Path, name: str, label: int, corner: tuple[int, ...] | None = None
+) -> Example:
+    """Return a labelled image of a data set, or the 64 x 64 prompt at a corner of it.
+
+    Parameters
+    ----------
+    data : Path
+        Folder that holds the data sets.
+    name : str
+        ``DATASET/ID``.
+    label : int
+        Class that is foreground.
+    corner : (y, x), optional
+
+    Raises
+    ------
+    ConfigError
+        If there is no such image, or no such label in the prompt.
+    """
+    import torch
+
+    from .core.image import channels_last, intensity_range, normalise, to_three_channels
+    from .engine.one_image import Example
+    from .io.datasets import read_dataset
+
+    folder, _, item = name.partition("/")
+    dataset = read_dataset(data / folder)
+    if item not in dataset.ids:
+        raise ConfigError(f"{data / folder}: holds no image {item!r}.")
+    plane, _ = channels_last(dataset.image(item))
+    plane = to_three_channels(normalise(plane, intensity_range(plane)))
+    mask = dataset.labels(item) == label
+    if corner is not None:
+        y, x = corner
+        plane, mask = plane[y : y + 64, x : x + 64], mask[y : y + 64, x : x + 64]
+        if not mask.any() or mask.all():
+            raise ConfigError(f"{name}: the prompt at {y}, {x} shows one class only.")
+    tensor = torch.from_numpy(np.ascontiguousarray(np.moveaxis(plane, -1, 0)))
+    return Example(tensor.float(), torch.from_numpy(mask.astype(np.int64)))
 
 
 def _take_weights(network: Any, other: Any, name: str) -> None:

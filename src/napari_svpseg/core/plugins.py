@@ -35,13 +35,13 @@ def plugin_cards() -> list[ModelCard]:
 def _card(point: EntryPoint) -> ModelCard:
     if point.dist is None:
         return ModelCard(point.name, point.name, licence="not stated")
-    about = point.dist.metadata
-    licence = about.get("License-Expression") or about.get("License") or "not stated"
+    about = point.dist.metadata.json
+    licence = str(about.get("license_expression") or about.get("license") or "")
     return ModelCard(
         name=point.name,
         method=point.name,
-        licence=licence.splitlines()[0],
-        title=about.get("Summary") or f"of the package {point.dist.name}",
+        licence=licence.splitlines()[0] if licence else "not stated",
+        title=str(about.get("summary") or f"of the package {point.dist.name}"),
         training={"package": f"{point.dist.name} {point.dist.version}"},
     )
 

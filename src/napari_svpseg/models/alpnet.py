@@ -70,6 +70,7 @@ class LocalPrototypeSegmenter(PrototypeSegmenter):
             whole = masked_average(features, shares[:, index])[:, None]
             code |= self.bag(name, whole, local, shares[:, index], together)
         return code
+
     def bag(
         self,
         name: str,

@@ -72,9 +72,7 @@ class ConcatSegmenter(PromptSegmenter):
         self.fuse8 = nn.Sequential(
             nn.Conv2d(w8 + vector, w8, 3, padding=1), ResidualBlock(w8)
         )
-        self.fuse4 = nn.Sequential(
-            nn.Conv2d(w8 + w4 + more, w4, 1), ResidualBlock(w4)
-        )
+        self.fuse4 = nn.Sequential(nn.Conv2d(w8 + w4 + more, w4, 1), ResidualBlock(w4))
         self.fuse2 = nn.Sequential(
             nn.Conv2d(w4 + w2 + more, w2, 1),
             ChannelNorm(w2),

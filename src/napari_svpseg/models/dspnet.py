@@ -102,7 +102,10 @@ class DetailPrototypeSegmenter(LocalPrototypeSegmenter):
         whole = masked_average(features[:, 0], shares[:, 0, 1])[:, None, None]
         bias = torch.zeros(whole.shape[:3], device=whole.device)
         return {
-            "maps": features, "shares": shares, "clusters": whole, "cluster_bias": bias,
+            "maps": features,
+            "shares": shares,
+            "clusters": whole,
+            "cluster_bias": bias,
         }
 
     def _shares(self, features: Tensor, masks: Tensor) -> Tensor:

@@ -269,6 +269,8 @@ def segment_file(
         recipe, image.array, image.axes.order,
     )
     Path(out_folder).mkdir(parents=True, exist_ok=True)
+    if on_progress is not None:
+        on_progress(1, 1, "Writing")  # the last chance to stop
     for kind, target in targets.items():
         export(target, kind, found)
     return FileOutcome(

@@ -109,8 +109,8 @@ def run_batch(
     try:
         look()
         todo = book.skip_done()
-        for outcome in work(job, todo, prompts, look, book.started):
-            book.add(outcome)
+        for outcome in work(job, todo, prompts, look, book):
+            book.tell(outcome)
             look()
         state = "done"
     finally:
@@ -170,9 +170,13 @@ class _Book:
         """Tell that a file is in work."""
         self._tell([FileOutcome(str(path), status="running")])
 
-    def add(self, outcome: FileOutcome) -> None:
-        """Note what became of a file, and tell."""
+    def note(self, outcome: FileOutcome) -> FileOutcome:
+        """Note what became of a file; called in the thread that worked on it."""
         self._found[outcome.source] = outcome
+        return outcome
+
+    def tell(self, outcome: FileOutcome) -> None:
+        """Tell of a file, and write the summary where that is due."""
         lines = [f"{outcome.source}: {_told(outcome)}"]
         self.log(lines + [f"{outcome.source}: {note}" for note in outcome.notes])
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
@@ -249,7 +253,7 @@ def _prepared(job: BatchJob, path: Path) -> dict[str, Any]:
 
 def _here(
     job: BatchJob, files: list[Path], prompts: PromptSet | None,
-    look: Callable[[], None], started: Callable[[Path], None],
+    look: Callable[[], None], book: _Book,
 ) -> Iterator[FileOutcome]:
     """Segment files in threads of this process."""
     from .engine.device import working_threads
@@ -262,28 +266,28 @@ def _here(
             raise Cancelled
 
     def segment(path: Path) -> FileOutcome:
-        return api.segment_file(
+        return book.note(outcome_of(path, lambda: api.segment_file(
             path, prompts, job.output, **_prepared(job, path), on_progress=on_progress
-        )
+        )))
 
     if not files:
         return
     with working_threads(n, job.settings.get("device", "auto")) as n:
         pool = ThreadPoolExecutor(n, thread_name_prefix="svpseg-batch")
-        waiting, running = deque(files), dict[Future[FileOutcome], Path]()
+        waiting, running = deque(files), set[Future[FileOutcome]]()
         try:
             while waiting or running:
                 while waiting and len(running) < n:
                     path = waiting.popleft()
-                    running[pool.submit(segment, path)] = path
-                    started(path)
-                ended, _ = wait(running, LOOK_EVERY_S, FIRST_COMPLETED)
+                    running.add(pool.submit(segment, path))
+                    book.started(path)
+                ended, running = wait(running, LOOK_EVERY_S, FIRST_COMPLETED)
                 look()
                 for future in ended:
-                    yield outcome_of(running.pop(future), future.result)
-        finally:
+                    yield future.result()
+        finally:  # what is in work ends by itself, before its file would be written
             stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _on(runner: Any) -> Any:
@@ -291,13 +295,13 @@ def _on(runner: Any) -> Any:
 
     def work(
         job: BatchJob, files: list[Path], prompts: PromptSet | None,
-        look: Callable[[], None], started: Callable[[Path], None],
+        look: Callable[[], None], book: _Book,
     ) -> Iterator[FileOutcome]:
         waiting, jobs = deque(files), deque[tuple[Path, Any]]()
         while waiting or jobs:
             while waiting and len(jobs) < MAX_SUBMITTED:
                 path = waiting.popleft()
-                started(path)
+                book.started(path)
                 arguments = _prepared(job, path)
                 arguments["model"] = _for_workers(job.model)
                 arguments["targets"] = {
@@ -311,7 +315,7 @@ def _on(runner: Any) -> Any:
             path, submitted = jobs.popleft()
             while not submitted.wait(LOOK_EVERY_S):
                 look()
-            yield outcome_of(path, submitted.result)
+            yield book.note(outcome_of(path, submitted.result))
 
     return work
 

@@ -52,6 +52,8 @@ MAX_SUBMITTED = 64
 SAVE_EVERY_S = 1.0
 """How often the summary is written while a run goes on."""
 
+OTHER = "made with other prompts, another model or other settings"
+
 LOOK_EVERY_S = 0.1
 """How often a run looks whether it is to stop."""
 
@@ -135,7 +137,7 @@ class _Book:
             "files": len(files), "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
-        self._warn_of_other_runs()
+        self._kept_note = self._of_another_kind()
         write_run(self.folder / RUN, job, self._record | {"state": "running"})
         self.log([f"started: {len(files)} files, model {job.model}"])
 
@@ -159,6 +161,8 @@ class _Book:
             outcome = (
                 replace(known, labels=targets[0]) if known else outcome_of_file(outcome)
             )
+            notes = dict.fromkeys((*outcome.notes, *self._kept_note))
+            outcome = replace(outcome, notes=tuple(notes))
             self._found[str(path)] = outcome
             skipped.append(outcome)
         if skipped:
@@ -208,19 +212,18 @@ class _Book:
         write_summary(self.folder / SUMMARY, self.in_order())
         self._saved_at = time.monotonic()
 
-    def _warn_of_other_runs(self) -> None:
-        """Say where what is there already was made in another way."""
+    def _of_another_kind(self) -> tuple[str, ...]:
+        """Return what is to be said of results that were made in another way."""
         if not self.job.skip_done:
-            return
+            return ()
         try:
             _, record = read_run(self.folder / RUN)
         except (ValueError, OSError):
-            return
-        if record.get("print") != self._record["print"]:
-            logger.warning(
-                "%s: what is done there was made with other prompts, another model or "
-                "other settings, and is kept", self.folder,
-            )
+            return ()
+        if record.get("print") == self._record["print"]:
+            return ()
+        logger.warning("%s: what is done there is kept, but was %s", self.folder, OTHER)
+        return (f"kept, but {OTHER}",)
 
 
 def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:

@@ -196,7 +196,7 @@ class BatchWidget(QWidget):
         header.setMinimumSectionSize(40)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for section, width in ((1, 86), (2, 58), (3, 46)):
+        for section, width in ((1, 60), (2, 58), (3, 46)):
             header.resizeSection(section, width)
         self.table.setMinimumHeight(180)
         column.addWidget(self.table, 1)
@@ -356,8 +356,8 @@ class BatchWidget(QWidget):
             self.files.set_paths(found)
             place = Path(self.inputs[0])
             place = place if place.is_dir() else place.parent
-            self.where.setText(f"{count(len(found), 'image')} of {place}")
-            self.where.setToolTip(str(place))
+            self.where.setText(f"{count(len(found), 'image')} of {place.name or place}")
+            self.where.setToolTip(str(place.resolve()))
             self.say(self._next_step())
         self._is_stopped = False
         self._show_state()
@@ -544,7 +544,7 @@ class BatchWidget(QWidget):
             names = ", ".join(Path(o.source).name for o in bad[:3])
             more = f" and {len(bad) - 3} more" if len(bad) > 3 else ""
             text += f" Not done: {names}{more}; point at a row to see why."
-        self.say(text, bool(bad))
+        self.say(text, len(bad) == len(outcomes))
 
     def _on_failed(self, text: str) -> None:
         self.say(text, True)

@@ -10,7 +10,7 @@ from typing import Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtGui import QColor
 
-from ..core.batch import FileOutcome
+from ..core.batch import FileOutcome, image_name
 from .controls import WARN_COLOR
 
 COLUMNS = ("File", "Status", "Objects", "Trust")
@@ -65,7 +65,7 @@ class FileTable(QAbstractTableModel):
         outcome = self.outcome(row)
         if outcome is None:
             return WAITING
-        return "done before" if outcome.skipped else outcome.status
+        return "kept" if outcome.skipped else outcome.status
 
     def count(self, *statuses: str) -> int:
         """Return how many files have one of these statuses."""
@@ -110,6 +110,7 @@ class FileTable(QAbstractTableModel):
         lines = [self.paths[row]]
         if outcome is not None:
             lines += [outcome.error] if outcome.error else []
+            lines += ["was done before"] if outcome.skipped else []
             lines += outcome.notes
             if outcome.area_mean > 0:
                 lines.append(f"mean area {outcome.area_mean:.0f} pixels")
@@ -119,7 +120,7 @@ class FileTable(QAbstractTableModel):
 
     def _text(self, row: int, column: int) -> str:
         if column == 0:
-            return Path(self.paths[row]).name
+            return image_name(self.paths[row])
         if column == 1:
             return self.status(row)
         outcome = self.outcome(row)

@@ -282,3 +282,14 @@ def test_what_the_user_kept_is_never_touched(seed):
 def test_labels_of_another_shape_are_refused():
     with pytest.raises(ValueError, match="differ in shape"):
         protect(np.zeros((4, 4), int), np.zeros((5, 5), int), [1])
+
+
+def test_parts_of_one_object_s_size_are_split_less_readily() -> None:
+    """A saddle that parts two objects does not part one object in two."""
+    labels = two_discs(radius=12, apart=18)
+    distance = targets(labels)[1]
+    distance[labels > 0] = np.clip(distance[labels > 0] * 0.3 + 0.7, 0, 1)
+    maps = Maps((labels > 0).astype(np.float32), distance)
+    each, both = (ObjectLook(diameter=d) for d in (24.0, 40.0))
+    assert count(instances_from_maps(replace(maps, objects=each), PLAIN)) == 2
+    assert count(instances_from_maps(replace(maps, objects=both), PLAIN)) == 1

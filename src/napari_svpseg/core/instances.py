@@ -25,6 +25,10 @@ BLOCK_SIDE = 1536
 """Pixels along a block and its halo."""
 HALO_RANGE = (64, 256)
 """Least and most pixels that blocks see of their neighbours."""
+CRUMB, CRUMB_DOUBT = 0.25, 3.0
+"""A part this small, in typical objects, must rise this many times as much to be one."""
+WHOLE_DOUBT = 2.0
+"""The same for two parts that together are no larger than one typical object."""
 CROSS = ndimage.generate_binary_structure(2, 1)
 """A pixel and its 4 neighbours; pixels that meet at a corner are two objects."""
 
@@ -241,15 +245,19 @@ def _split(mask: Array, maps: Maps, strength: float) -> Array:
         height = np.where(mask, depth / np.maximum(deepest, 1.0)[pieces], 0)
         height = height.astype(np.float32)
         drop = 0.36 * (1 - strength) + 0.06
-    return _basins(height, mask, drop)
+    typical = np.pi / 4 * maps.objects.diameter**2 if maps.objects else None
+    return _basins(height, mask, drop, typical)
 
 
-def _basins(height: Array, mask: Array, drop: float) -> Array:
+def _basins(
+    height: Array, mask: Array, drop: float, typical: float | None = None
+) -> Array:
     """Return the mask shared out among tops that rise by ``drop`` over all passes.
 
     Every top gets its basin; then basins are joined over their passes, the highest
     first, where the lower top rises less. This is the watershed from h-maxima, without
-    the slow reconstruction by which those are usually found.
+    the slow reconstruction by which those are usually found. Where the ``typical`` area
+    of an object is known, parts that are one object's size together rise by more.
     """
     inside = np.where(mask, height, -np.inf).astype(np.float32)
     tops = (ndimage.maximum_filter(inside, footprint=CROSS) == inside) & mask
@@ -258,14 +266,32 @@ def _basins(height: Array, mask: Array, drop: float) -> Array:
     n = int(seeds.max())
     top = np.zeros(n + 1, np.float32)
     top[seeds[tops]] = inside[tops]
+    area = np.bincount(basins.ravel(), minlength=n + 1) / (typical or 1.0)
     owner = list(range(n + 1))
     for low, high, saddle in _passes(basins, inside):
         one, two = _owner(owner, low), _owner(owner, high)
         if top[one] < top[two]:
             one, two = two, one
-        if one != two and top[two] - saddle < drop:
+        if one == two:
+            continue
+        needed = drop * _doubt(area[one], area[two]) if typical else drop
+        if top[two] - saddle < needed:
             owner[two] = one
+            area[one] += area[two]
     return np.array([_owner(owner, i) for i in range(n + 1)])[basins]
+
+
+def _doubt(one: float, two: float) -> float:
+    """Return by how much more two parts must rise to be two objects.
+
+    Parameters
+    ----------
+    one, two : float
+        Areas of the parts, in typical objects.
+    """
+    if min(one, two) < CRUMB:
+        return CRUMB_DOUBT
+    return float(np.clip(WHOLE_DOUBT + 1 - (one + two), 1, WHOLE_DOUBT))
 
 
 def _passes(basins: Array, height: Array) -> list[tuple[int, int, float]]:

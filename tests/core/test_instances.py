@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -286,10 +288,13 @@ def test_labels_of_another_shape_are_refused():
 
 def test_parts_of_one_object_s_size_are_split_less_readily() -> None:
     """A saddle that parts two objects does not part one object in two."""
-    labels = two_discs(radius=12, apart=18)
-    distance = targets(labels)[1]
-    distance[labels > 0] = np.clip(distance[labels > 0] * 0.3 + 0.7, 0, 1)
-    maps = Maps((labels > 0).astype(np.float32), distance)
-    each, both = (ObjectLook(diameter=d) for d in (24.0, 40.0))
-    assert count(instances_from_maps(replace(maps, objects=each), PLAIN)) == 2
-    assert count(instances_from_maps(replace(maps, objects=both), PLAIN)) == 1
+    labels = discs([(40, 30), (40, 50)], radius=11)
+    foreground, distance, _ = targets(labels)
+    distance = (0.72 + 0.28 * ndimage.gaussian_filter(distance, 2)) * foreground
+
+    def found(diameter: float) -> int:
+        maps = Maps(foreground, distance, objects=ObjectLook(diameter))
+        return int(instances_from_maps(maps, replace(PLAIN, split_strength=0.8)).max())
+
+    assert found(22.0) == 2
+    assert found(44.0) == 1

@@ -125,4 +125,11 @@ class SegmentSettings(Settings):
     )
     batch: int = option(4, "Tiles run together on a GPU", low=1, high=256)
     scale_objects: bool = option(True, "Bring objects to the size the model knows best")
+    refine: int = option(
+        0,
+        "Steps in which the model is fitted to the prompts, 40 are plenty; used where "
+        "the check of each result says that it helps; 0 = off",
+        low=0,
+        high=1000,
+    )
     trust: bool = option(True, "Check each result by segmenting the prompt with it")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 import numpy as np
@@ -31,6 +31,7 @@ from ..core.settings import SegmentSettings
 from ..models.base import IGNORE, PromptCode, PromptSegmenter
 from .device import Device, choose
 from .forward import Forward, evaluating
+from .refine import refined
 from .tiling import (
     ScaledQuery,
     Span,
@@ -125,6 +126,11 @@ def predict(
     settings = settings or SegmentSettings()
     device = choose(settings.device if device is None else device)
     prompts = _prompts_for(network, prompts)
+    if settings.refine and len(prompts):
+        return _refined_or_plain(
+            plane, prompts, network, device, settings, intensities, on_progress,
+            on_partial,
+        )
     checked_plane(plane)
     if len(prompts) and plane.shape[2] != prompts[0].n_channels:
         raise PromptError(
@@ -189,6 +195,51 @@ def _prompts_for(network: PromptSegmenter, prompts: PromptSet | None) -> PromptS
     if prompts is None:
         raise PromptError("This model needs a prompt: draw a box, or give a file.")
     return prompts.usable()
+
+
+def _refined_or_plain(
+    plane: Plane,
+    prompts: PromptSet,
+    network: PromptSegmenter,
+    device: Device,
+    settings: SegmentSettings,
+    intensities: np.ndarray | None,
+    on_progress: Progress,
+    on_partial: Partial | None,
+) -> Prediction:
+    """Return the better by the cycle check: the network fitted to the prompts or not.
+
+    The check is made whether or not its number is asked for.
+    """
+    once = replace(settings, refine=0, trust=True)
+    plain = predict(
+        plane, prompts, network, device, once, intensities,
+        on_progress=on_progress, on_partial=on_partial,
+    )
+    scale = network_scale(prompts, network, resize=settings.scale_objects)
+    fitted = refined(
+        network, *prompt_tensors(prompts, scale), settings.refine,
+        on_progress=on_progress,
+    )
+    better = predict(
+        plane, prompts, fitted, device, once, plain.intensities,
+        on_progress=on_progress, on_partial=on_partial,
+    )
+    kept = better if better.trust > plain.trust else plain
+    return replace(
+        kept,
+        trust=kept.trust if settings.trust else math.nan,
+        notes=(*kept.notes, _refine_note(plain.trust, better.trust)),
+    )
+
+
+def _refine_note(plain: float, fitted: float) -> str:
+    if fitted > plain:
+        return f"fitted to the prompts (trust {fitted:.2f}, before {plain:.2f})"
+    return (
+        "fitting to the prompts did not help and was not used "
+        f"(trust {fitted:.2f}, before {plain:.2f})"
+    )
 
 
 def network_scale(

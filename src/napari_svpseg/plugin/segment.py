@@ -294,6 +294,7 @@ class SegmentWidget(QWidget):
         self.run_settings = SettingsForm(
             SegmentSettings,
             {
+                "refine": "Steps of fitting to the prompts",
                 "tile": "Largest tile",
                 "overlap": "Overlap",
                 "batch": "Tiles at once",

@@ -42,6 +42,9 @@ WINDOW_BOXES = 4
 """Side of what a contact sheet shows of a query, in boxes."""
 PROTOCOL = 1
 
+REFINED, REFINE_STEPS = "+refine", 40
+"""Ending of a model's name that asks for fitting to the prompt, and its steps."""
+
 RIVALS = ("forest", "forest-best", "otsu", "unet-prompt", "unet-full")
 UPPER_BOUNDS = ("forest-best", "unet-full")
 
@@ -58,12 +61,15 @@ class ModelContestant:
         Of a model that knows classes: it takes no prompt.
     asked : int or None
         The one of them, from 1, that a task is about.
+    refine : int
+        Steps of fitting to the prompt, see `engine.refine`.
     """
 
     network: Any
     device: str = "auto"
     classes: tuple[str, ...] = ()
     asked: int | None = None
+    refine: int = 0
 
     def knows(self, task: Task) -> bool:
         """Tell whether the model can be asked for the class of a task."""
@@ -87,7 +93,9 @@ class ModelContestant:
         from .engine.predict import predict
 
         device = choose(self.device)
-        settings = SegmentSettings(device=self.device, trust=False)
+        settings = SegmentSettings(
+            device=self.device, trust=False, refine=self.refine
+        )
 
         def answer(query: Query) -> np.ndarray:
             maps = predict(
@@ -109,7 +117,8 @@ def contestant(
     Parameters
     ----------
     name : str
-        One of `RIVALS`, a built-in model, or a model folder.
+        One of `RIVALS`, a built-in model, or a model folder; ``svp+refine`` is ``svp``
+        fitted to each prompt.
     device : str
     seed : int
         Of the rivals' fits.
@@ -126,9 +135,12 @@ def contestant(
         return FullUNetRival(seed, device=_torch_device(device)), ""
     from .io.store import load_model
 
+    name, fitted, _ = name.partition(REFINED)
     model = load_model(name)
-    classes = tuple(model.card.classes)
-    return ModelContestant(model.network, device, classes), model.card.sha256
+    return ModelContestant(
+        model.network, device, tuple(model.card.classes),
+        refine=REFINE_STEPS if fitted else 0,
+    ), model.card.sha256
 
 
 def _torch_device(device: str) -> str:

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_svpseg.core.metrics import average_precision, dice, f1, iou, match_instances
+from napari_svpseg.core.metrics import (
+    average_precision,
+    dice,
+    expected_calibration_error,
+    f1,
+    iou,
+    match_instances,
+)
 
 A = np.array([[1, 1, 0, 0], [1, 1, 0, 2], [0, 0, 0, 2], [0, 0, 0, 2]])
 B = np.array([[5, 5, 0, 0], [5, 0, 0, 0], [0, 0, 0, 7], [3, 0, 0, 7]])
@@ -90,3 +97,21 @@ def test_matching_agrees_with_brute_force(seed, threshold):
 def test_ids_do_not_matter():
     renamed = np.where(A > 0, A * 50_000, 0)
     assert match_instances(renamed, B).f1 == match_instances(A, B).f1
+
+
+def test_calibration_of_a_known_case():
+    """Of 100 pixels promised at 0.8, 60 are true: the error is 0.2; with 80, none."""
+    promised = np.full((10, 10), 0.8)
+    pixels = np.arange(100).reshape(10, 10)
+    assert expected_calibration_error(promised, pixels < 60) == pytest.approx(0.2)
+    assert expected_calibration_error(promised, pixels < 80) == pytest.approx(0.0)
+
+
+def test_calibration_weighs_bins_by_their_pixels():
+    p = np.r_[np.full(90, 0.95), np.full(10, 0.05)]
+    truth = np.r_[np.ones(90), np.ones(10)]  # right for the sure, wrong for the rest
+    assert expected_calibration_error(p, truth) == pytest.approx(
+        0.9 * 0.05 + 0.1 * 0.95
+    )
+    assert expected_calibration_error(p, truth, ignore=p < 0.5) == pytest.approx(0.05)
+    assert np.isnan(expected_calibration_error(p, truth, ignore=np.ones(100)))

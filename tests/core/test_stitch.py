@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 import numpy as np
 import pytest
 from scipy import ndimage
@@ -60,7 +62,7 @@ def same_objects(one: np.ndarray, two: np.ndarray) -> bool:
 @pytest.mark.parametrize("side", [1000, 64, 17])
 def test_cores_fill_the_image_once(shape, side):
     seen = np.zeros(shape, int)
-    for block in sum(block_grid(shape, side, 5), []):
+    for block in chain.from_iterable(block_grid(shape, side, 5)):
         seen[block.core] += 1
         assert max(seen[block.core].shape) <= side
         assert seen[block.view].shape <= tuple(n + 10 for n in seen[block.core].shape)
@@ -96,8 +98,8 @@ def test_a_disc_on_the_corner_of_four_blocks_is_one():
     y, x = np.mgrid[:200, :200]
     labels = (np.hypot(y - 101, x - 98) <= 30).astype(int)
     for halo in (2, 8, 64):
-        assert same_objects(instances_in_blocks(Maps(*targets(labels)), PLAIN, 100, halo),
-                            labels)  # fmt: skip
+        found = instances_in_blocks(Maps(*targets(labels)), PLAIN, 100, halo)
+        assert same_objects(found, labels)
 
 
 def test_an_object_larger_than_the_halo_is_one_piece():

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from napari_svpseg.engine.episodes import (
+    OTHER,
     Episodes,
     EpisodeSettings,
     PackedTasks,
@@ -90,7 +91,8 @@ def test_zoom_scales_objects(task, zoom):
 
 def test_role_swap_and_border_tasks_have_no_instances(task):
     for name in ("role_swap", "border_tasks"):
-        settings = EpisodeSettings(**({"border_tasks": 0, "role_swap": 0} | {name: 1.0}))
+        none = {"border_tasks": 0, "role_swap": 0}
+        settings = EpisodeSettings(**(none | {name: 1.0}))
         episode = cut_episode(task, 1, settings, np.random.default_rng(2))
         assert episode["instances"].max() == 0, name
     assert cut_episode(task, 1, PLAIN, np.random.default_rng(2))["instances"].min() == 1
@@ -137,3 +139,23 @@ def test_a_damaged_pack_is_named(tmp_path):
     path.write_bytes(b"nonsense")
     with pytest.raises(ValueError, match=r"tasks\.npz: not a file of packed"):
         load_tasks(path)
+
+
+def test_only_the_negative_prompt_tells_two_kinds_apart():
+    source = SyntheticTasks(30, seed=4)
+    settings = EpisodeSettings(rivals=1.0)
+    rng = np.random.default_rng(0)
+    task = next(t for t in iter(lambda: source(rng), None) if t.rivals)
+    episode = next(
+        e for i in range(20)
+        if (e := cut_episode(task, 2, settings, np.random.default_rng(i))) is not None
+    )
+    shown, negative = episode["masks"].numpy()
+    assert (shown > 0).any()
+    assert not (shown == OTHER).any()
+    assert set(np.unique(negative)) <= {-1, 0}
+    assert (negative == 0).any()
+    assert episode["foreground"].max() <= 1
+    plain = cut_episode(task, 1, settings, np.random.default_rng(0))
+    assert plain is not None, "with one prompt there is nothing to tell apart"
+    assert (plain["masks"] >= 0).all()

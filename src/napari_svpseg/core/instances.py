@@ -26,7 +26,7 @@ BLOCK_SIDE = 1536
 HALO_RANGE = (64, 256)
 """Least and most pixels that blocks see of their neighbours."""
 CRUMB, CRUMB_DOUBT = 0.25, 3.0
-"""A part this small, in typical objects, must rise this many times as much to be one."""
+"""A part this small, in typical objects, must rise this many times as much."""
 WHOLE_DOUBT = 2.0
 """The same for two parts that together are no larger than one typical object."""
 CROSS = ndimage.generate_binary_structure(2, 1)

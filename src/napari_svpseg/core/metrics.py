@@ -166,3 +166,45 @@ def average_precision(
 ) -> float:
     """Return TP / (TP + FP + FN) of objects matched at an IoU of ``threshold``."""
     return match_instances(prediction, truth, threshold, ignore).average_precision
+
+
+def expected_calibration_error(
+    probability: Array, truth: Array, ignore: Array | None = None, n_bins: int = 15
+) -> float:
+    """Return how far probabilities are from the shares that they promise.
+
+    Pixels are sorted into bins of equal width by their probability of foreground; the
+    error is the mean, over pixels, of the difference between a bin's mean probability
+    and its share of true foreground.
+
+    Parameters
+    ----------
+    probability : float array
+        In [0, 1].
+    truth : int or bool array of the same shape
+        Non-zero is foreground.
+    ignore : array, optional
+        Pixels where it is non-zero do not count.
+    n_bins : int
+
+    Returns
+    -------
+    float
+        0 (calibrated) to 1; NaN where no pixel counts.
+
+    References
+    ----------
+    M. P. Naeini et al. "Obtaining well calibrated probabilities using Bayesian
+    binning". AAAI 2015.
+    """
+    p, t = _same_shape(probability, truth)
+    t = t > 0
+    if ignore is not None:
+        counts = ~_ignored(ignore, t)
+        p, t = p[counts], t[counts]
+    if not p.size:
+        return float("nan")
+    bins = np.clip((p * n_bins).astype(int), 0, n_bins - 1).ravel()
+    promised = np.bincount(bins, p.ravel(), n_bins)
+    true = np.bincount(bins, t.ravel(), n_bins)
+    return float(np.abs(promised - true).sum() / p.size)

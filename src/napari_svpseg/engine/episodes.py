@@ -7,7 +7,7 @@ however often training was interrupted.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -20,9 +20,12 @@ from torch.utils.data import Dataset
 from ..core.image import intensity_range, median_diameter
 from ..core.instances import targets
 from ..core.settings import Settings, option
+from ..models.base import IGNORE
 from .synthetic import draw_scene
 
 Rng = np.random.Generator
+OTHER = 65_535
+"""Id of the pixels of objects that are not wanted, in `Task.rivals`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,12 +79,16 @@ class Task:
         Whether ids are single objects; else they only tell foreground.
     diameter : float
         Typical object diameter in pixels; 0 where it has no meaning.
+    rivals : tuple of Picture
+        The same pictures with `OTHER` where they show another kind of object, where
+        that is known; none otherwise.
     """
 
     name: str
     pictures: tuple[Picture, ...]
     instances: bool
     diameter: float = 0.0
+    rivals: tuple[Picture, ...] = ()
 
 
 def make_task(
@@ -135,11 +142,17 @@ class SyntheticTasks:
 
     def _draw(self, number: int) -> list[Task]:
         scene = draw_scene(self.seed * 1_000_003 + number)
-        drawn = (
-            make_task(f"synthetic-{number}", scene.images, ids, instances=instances)
-            for ids, instances in zip(scene.kinds, scene.instances, strict=True)
-        )
-        return [task for task in drawn if task is not None]
+        drawn = []
+        for kind, (ids, instances) in enumerate(
+            zip(scene.kinds, scene.instances, strict=True)
+        ):
+            name = f"synthetic-{number}"
+            task = make_task(name, scene.images, ids, instances=instances)
+            if task is not None:
+                others = [k for i, k in enumerate(scene.kinds) if i != kind]
+                rivals = _rivals(scene.images, ids, others)
+                drawn.append(replace(task, rivals=rivals))
+        return drawn
 
     def __call__(self, rng: Rng) -> Task:
         """Return one kind of object of one scene."""
@@ -147,6 +160,18 @@ class SyntheticTasks:
             found = self._scene(int(rng.integers(self.n_scenes)))
             if found:
                 return found[rng.integers(len(found))]
+
+
+def _rivals(
+    images: list[np.ndarray], ids: list[np.ndarray], kinds: list[list[np.ndarray]]
+) -> tuple[Picture, ...]:
+    """Return the pictures that show both the wanted and another kind."""
+    found = []
+    for i, (image, wanted) in enumerate(zip(images, ids, strict=True)):
+        other = np.any([kind[i] > 0 for kind in kinds], axis=0) & (wanted == 0)
+        if wanted.any() and np.any(other):
+            found.append(Picture(image, np.where(other, OTHER, wanted)))
+    return tuple(found)
 
 
 @dataclass(frozen=True)
@@ -160,6 +185,9 @@ class EpisodeSettings(Settings):
     role_swap: float = option(0.08, "Share with roles swapped", low=0, high=1)
     empty: float = option(0.1, "Share of queries cut away from objects", low=0, high=1)
     negative: float = option(0.1, "Share with a negative prompt added", low=0, high=1)
+    rivals: float = option(
+        0.0, "Share where only a negative prompt tells two kinds apart", low=0, high=1
+    )
     smallest: float = option(8.0, "Smallest object drawn", low=2, unit="pixel")
     largest: float = option(44.0, "Largest object drawn", low=4, unit="pixel")
 
@@ -260,6 +288,8 @@ def cut_episode(
         (3, q, q) float32 and the query's ``foreground``, ``distance``, ``boundary``,
         ``known`` and ``instances``, each (1, q, q) float32.
     """
+    if n_prompts > 1 and task.rivals and rng.random() < settings.rivals:
+        return _rivals_episode(task, n_prompts, settings, rng)
     role = rng.random()
     border = task.instances and role < settings.border_tasks
     swap = not border and role > 1 - settings.role_swap
@@ -312,9 +342,19 @@ def cut_episode(
     )
     shift = float(np.exp(rng.normal(0, 0.12)))
     crop, ids = cut(picture, centre, settings.query, zoom * shift, rng, turn=True)
-    mask = target(ids)
-    foreground, distance, boundary = targets(mask)
     strong = 1.0 if rng.random() < 0.5 else 0.5
+    query = disturb(look(crop), rng, strong)
+    return _as_tensors(prompts, masks, query, target(ids), instances)
+
+
+def _as_tensors(
+    prompts: list[np.ndarray],
+    masks: list[np.ndarray],
+    query: np.ndarray,
+    truth: np.ndarray,
+    instances: bool,
+) -> dict[str, Tensor]:
+    foreground, distance, boundary = targets(truth)
     full = np.ones_like(foreground)
     maps = {
         "foreground": foreground,
@@ -326,10 +366,54 @@ def cut_episode(
     episode = {
         k: torch.from_numpy(np.asarray(v, np.float32)[None]) for k, v in maps.items()
     }
-    episode["query"] = torch.from_numpy(disturb(look(crop), rng, strong))
+    episode["query"] = torch.from_numpy(query)
     episode["prompts"] = torch.from_numpy(np.stack(prompts))
     episode["masks"] = torch.from_numpy(np.stack(masks))
     return episode
+
+
+def _rivals_episode(
+    task: Task, n_prompts: int, settings: EpisodeSettings, rng: Rng
+) -> dict[str, Tensor] | None:
+    """Return an episode in which only the last prompt tells what is not wanted.
+
+    The other kind of object is unknown in the prompts that show the wanted one, and
+    background in the last, which shows nothing else.
+    """
+    look, zoom = Look.draw(rng), _zoom(task, settings, rng)
+    prompts, masks = [], []
+    for k in range(n_prompts):
+        negative = k == n_prompts - 1
+        for _ in range(8):
+            picture = task.rivals[rng.integers(len(task.rivals))]
+            shown = (picture.ids == OTHER) if negative else _wanted(picture.ids)
+            centre = _centre_of(shown, rng)
+            crop, ids = cut(picture, centre, settings.prompt, zoom, rng, turn=True)
+            wanted, other = _wanted(ids), ids == OTHER
+            if float((other if negative else wanted).mean()) >= 0.03:
+                break
+        else:
+            return None
+        mask = np.where(other, IGNORE, ids)
+        if negative:
+            mask = np.where(wanted, IGNORE, 0)
+        prompts.append(disturb(look(crop), rng, 0.5))
+        masks.append(mask.astype(np.int64))
+    picture = task.rivals[rng.integers(len(task.rivals))]
+    centre = _centre_of(picture.ids > 0, rng)
+    crop, ids = cut(picture, centre, settings.query, zoom, rng, turn=True)
+    truth = np.where(ids == OTHER, 0, ids)
+    query = disturb(look(crop), rng, 0.5)
+    return _as_tensors(prompts, masks, query, truth, task.instances)
+
+
+def _wanted(ids: np.ndarray) -> np.ndarray:
+    return (ids > 0) & (ids != OTHER)
+
+
+def _centre_of(mask: np.ndarray, rng: Rng) -> np.ndarray:
+    where = np.flatnonzero(mask)
+    return np.array(np.unravel_index(where[rng.integers(len(where))], mask.shape))
 
 
 def _zoom(task: Task, settings: EpisodeSettings, rng: Rng) -> float:

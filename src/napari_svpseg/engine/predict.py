@@ -87,6 +87,7 @@ def predict(
     settings: SegmentSettings | None = None,
     intensities: np.ndarray | None = None,
     *,
+    judge: PromptSegmenter | None = None,
     on_progress: Progress = ignore_progress,
     on_partial: Partial | None = None,
 ) -> Prediction:
@@ -109,6 +110,8 @@ def predict(
     settings : SegmentSettings, optional
     intensities : (C, 2) array, optional
         Percentiles of the whole query image when ``plane`` is a part of it.
+    judge : PromptSegmenter, optional
+        Network that checks the result on the prompts; by default ``network``.
     on_progress : callable
         ``(done, total, message)``, called after each tile; may raise `Cancelled`.
     on_partial : callable, optional
@@ -161,13 +164,16 @@ def predict(
             query, y_spans, x_spans, lambda pieces: forward(pieces, code),
             forward.batch, on_progress, on_partial,
         )
-        named = dict(zip(forward.names, maps, strict=True))
+        named, told = dict(zip(forward.names, maps, strict=True)), forward.notes
         trust = math.nan
         if settings.trust and len(prompts):
             positive = [i for i, p in enumerate(prompts) if not p.is_negative]
-            trust = cycle_trust(
-                query, named, forward, images[:, positive], masks[:, positive]
-            )
+            if judge is not None:
+                forward = Forward(judge, device, radius=radius, stride=stride)
+            with evaluating(judge or network, device):
+                trust = cycle_trust(
+                    query, named, forward, images[:, positive], masks[:, positive]
+                )
     shown = [p for p in prompts if not p.is_negative]
     notes = [device.reason] if device.is_fallback else []
     look = (
@@ -181,7 +187,7 @@ def predict(
             None if shown else (maps[1:].argmax(0) + 1).astype(np.uint8),
         ),
         trust=trust,
-        notes=(*notes, *forward.notes),
+        notes=(*notes, *told),
         scale=scale,
         intensities=intensities,
         device=str(device),
@@ -209,7 +215,9 @@ def _refined_or_plain(
 ) -> Prediction:
     """Return the better by the cycle check: the network fitted to the prompts or not.
 
-    The check is made whether or not its number is asked for.
+    Both are checked by the network as it was: the fitted one knows the prompts by heart
+    and finds them whatever it is shown. The check is made whether or not its number is
+    asked for.
     """
     once = replace(settings, refine=0, trust=True)
     plain = predict(
@@ -222,7 +230,7 @@ def _refined_or_plain(
         on_progress=on_progress,
     )
     better = predict(
-        plane, prompts, fitted, device, once, plain.intensities,
+        plane, prompts, fitted, device, once, plain.intensities, judge=network,
         on_progress=on_progress, on_partial=on_partial,
     )
     kept = better if better.trust > plain.trust else plain

@@ -93,20 +93,31 @@ def test_it_can_be_cancelled(network, tensors):
         refine(network, *tensors, steps=50, on_progress=stop)
 
 
-@pytest.mark.parametrize(("fitted", "used"), [(0.9, True), (0.4, False), (0.5, False)])
-def test_the_fit_is_used_only_where_the_check_improves(
-    network, disc_scene, disc_prompt, monkeypatch, fitted, used
+@pytest.mark.parametrize(
+    ("trust", "doubt", "used"),
+    [(0.9, 0.3, True), (0.49, 0.3, True), (0.4, 0.3, False), (0.9, 0.5, False)],
+)
+def test_the_fit_is_used_only_where_the_check_and_certainty_allow(
+    network, disc_scene, disc_prompt, monkeypatch, trust, doubt, used
 ):
-    trusts = iter([0.5, fitted])
+    """Before: trust 0.5, doubt 0.4."""
+    trusts, doubts = iter([0.5, trust]), iter([doubt, 0.4])
     monkeypatch.setattr(prediction, "cycle_trust", lambda *_: next(trusts))
+    monkeypatch.setattr(prediction, "_doubt", lambda _: next(doubts))
     plane, prompts = disc_scene.image[..., None], PromptSet([disc_prompt])
     found = predict(plane, prompts, network, "cpu", SegmentSettings(refine=3))
-    assert found.trust == max(0.5, fitted)
+    assert found.trust == (trust if used else 0.5)
     (note,) = found.notes
     assert note.startswith("fitted to the prompts") == used
     plain = predict(plane, prompts, network, "cpu", SegmentSettings(trust=False))
     same = np.array_equal(found.maps.foreground, plain.maps.foreground)
     assert same != used
+
+
+def test_doubt_is_of_what_may_be_there():
+    assert prediction._doubt(np.array([0.0, 0.2, 1.0])) == 0
+    assert prediction._doubt(np.array([0.0, 0.5, 1.0])) == pytest.approx(0.5)
+    assert prediction._doubt(np.zeros(3)) == 1
 
 
 def test_without_trust_none_is_told(network, disc_scene, disc_prompt):

@@ -47,6 +47,12 @@ Partial = Callable[[tuple[Tile, np.ndarray]], None]
 OBJECT_RANGE = (10.0, 40.0)
 """Object diameters, in network pixels, that a network is assumed to know."""
 
+POSSIBLE = 0.3
+"""Foreground probability from which a pixel says how certain an answer is."""
+
+TRUST_TOLERANCE = 0.02
+"""A fit whose answer leads back to the prompts this much worse may still be used."""
+
 MAX_FACTOR = 2.0
 """Most that objects are enlarged or reduced beyond the box's own scale."""
 
@@ -213,11 +219,12 @@ def _refined_or_plain(
     on_progress: Progress,
     on_partial: Partial | None,
 ) -> Prediction:
-    """Return the better by the cycle check: the network fitted to the prompts or not.
+    """Return what the network says, fitted to the prompts where that helps.
 
-    Both are checked by the network as it was: the fitted one knows the prompts by heart
-    and finds them whatever it is shown. The check is made whether or not its number is
-    asked for.
+    The fit is used where its answer is more certain and leads back to the prompts no
+    worse. Both answers are checked by the network as it was: the fitted one knows the
+    prompts by heart and finds them whatever it is shown. The check is made whether or
+    not its number is asked for.
     """
     once = replace(settings, refine=0, trust=True)
     plain = predict(
@@ -233,21 +240,24 @@ def _refined_or_plain(
         plane, prompts, fitted, device, once, plain.intensities, judge=network,
         on_progress=on_progress, on_partial=on_partial,
     )
-    kept = better if better.trust > plain.trust else plain
+    helps = (
+        better.trust >= plain.trust - TRUST_TOLERANCE
+        and _doubt(better.maps.foreground) < _doubt(plain.maps.foreground)
+    )
+    kept = better if helps else plain
+    trusts = f"trust {better.trust:.2f}, before {plain.trust:.2f}"
+    told = "fitted to the prompts" if helps else "fitting to the prompts did not help"
     return replace(
         kept,
         trust=kept.trust if settings.trust else math.nan,
-        notes=(*kept.notes, _refine_note(plain.trust, better.trust)),
+        notes=(*kept.notes, f"{told} ({trusts})"),
     )
 
 
-def _refine_note(plain: float, fitted: float) -> str:
-    if fitted > plain:
-        return f"fitted to the prompts (trust {fitted:.2f}, before {plain:.2f})"
-    return (
-        "fitting to the prompts did not help and was not used "
-        f"(trust {fitted:.2f}, before {plain:.2f})"
-    )
+def _doubt(foreground: np.ndarray) -> float:
+    """Return the mean uncertainty where something may be, 1 if there is nothing."""
+    found = foreground[foreground > POSSIBLE]
+    return float(np.mean(1 - np.abs(2 * found - 1))) if found.size else 1.0
 
 
 def network_scale(

@@ -27,6 +27,10 @@ from .unet import ChannelNorm, Encoder, FeaturePyramid, ResidualBlock, upsample
 N_LABELS = 3
 """Foreground, distance and boundary of a prompt pixel."""
 
+VETO_GAIN, VETO_MARGIN, VETO_WIDTH = 10.0, 0.02, 0.01
+"""Most that a negative prompt takes off the logits; by how much more a pixel must
+resemble it than the other prompts for half of that, and how sharply (cosines)."""
+
 
 @register("svp")
 class EvidenceSegmenter(PromptSegmenter):
@@ -160,7 +164,12 @@ class EvidenceSegmenter(PromptSegmenter):
         expected = (given[..., [0, 3]] * share[:, None]).sum(-1).clamp(min=0.02)
         off = weight < 0.5
         bias = torch.where(off, -1e4, -expected.log())
-        return {"keys": keys, "values": values, "bias": bias}
+        code = {"keys": keys, "values": values, "bias": bias}
+        shows = rows(labels[:, :1], together)[..., 0].unflatten(1, (together[1], -1))
+        negative = (shows.sum(2, keepdim=True) == 0).expand_as(shows).flatten(1)
+        if negative.any():
+            code["negative"] = negative
+        return code
 
     def _modulation(
         self,
@@ -203,6 +212,9 @@ class EvidenceSegmenter(PromptSegmenter):
         x = self.out4(x + upsample(self.up(self.blocks8(y))))
         z = upsample(self.merge2(x)) + self.skip2(torch.cat([maps[0], ridge], dim=1))
         out = F.pixel_shuffle(self.out2(z), 2) + upsample(ridge)
+        if "negative" in code:
+            veto = upsample(self._veto(pyramid, code), 4)
+            out = torch.cat([out[:, :1] - veto, out[:, 1:]], dim=1)
         out = out[..., :height, :width].float()
         answer = dict(
             zip(
@@ -227,6 +239,32 @@ class EvidenceSegmenter(PromptSegmenter):
         maps = maps + weights[:, -1][..., None, None]
         return maps * self.ridge_gain[:, None, None]
 
+    def _veto(self, pyramid: Tensor, code: PromptCode) -> Tensor:
+        """Return what negative prompts take off the logits, (B, 1, h, w).
+
+        Pixels that resemble a negative prompt more than anything in the others.
+        """
+        off = code["bias"] < -100
+        best = [
+            torch.cat(
+                [
+                    (q @ code["keys"].transpose(1, 2))
+                    .masked_fill((off | (code["negative"] != side))[:, None], -2.0)
+                    .amax(-1)
+                    for q in self._queries(pyramid)
+                ],
+                dim=1,
+            )
+            for side in (True, False)
+        ]
+        share = ((best[0] - best[1] - VETO_MARGIN) / VETO_WIDTH).sigmoid()
+        return VETO_GAIN * share.unflatten(1, pyramid.shape[2:])[:, None]
+
+    def _queries(self, pyramid: Tensor) -> tuple[Tensor, ...]:
+        """Return the vectors to be compared, of unit length, in blocks of pixels."""
+        query = F.normalize(self.embed(pyramid).float(), dim=1)
+        return query.flatten(2).transpose(1, 2).split(4096, dim=1)
+
     def _attention_maps(
         self, pyramid: Tensor, code: PromptCode
     ) -> tuple[Tensor, Tensor]:
@@ -237,14 +275,12 @@ class EvidenceSegmenter(PromptSegmenter):
                 pyramid.new_zeros(batch, n, height, width),
                 pyramid.new_zeros(batch, 2, height, width),
             )
-        query = F.normalize(self.embed(pyramid).float(), dim=1)
-        query = query.flatten(2).transpose(1, 2)
         temperature = self.log_temperature.exp().clamp(0.02, 1.0)
         parts = [
             similarity_and_context(
                 q, code["keys"], code["values"], code["bias"], temperature
             )
-            for q in query.split(4096, dim=1)
+            for q in self._queries(pyramid)
         ]
         context, similarity = (
             torch.cat([part[i] for part in parts], dim=1)

@@ -3,6 +3,7 @@
 # make lint    style, types and import contracts
 # make bench   speed and memory; make bench-quality DATA="folder folder": accuracy
 # make bench-partial DATA="folder folder"    fine-tuning from five labelled boxes
+# make bench-methods DATA=folder: ablations of the methods
 #
 # Everything is installed into .venv, in the tested versions of constraints.txt.
 
@@ -10,6 +11,8 @@ PYTHON ?= python3
 DEMO ?=
 OUTPUT ?= demo-output
 DATA ?=
+SETS ?= yeast_phase,dsb_grey_cytology,ecoli_brightfield,worms_brightfield
+TASKS ?=
 MODELS ?= svp,svp-attention,panet,forest
 
 ifeq ($(OS),Windows_NT)
@@ -24,7 +27,7 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON
 
-.PHONY: demo test lint bench bench-quality bench-partial dist clean
+.PHONY: demo test lint bench bench-quality bench-methods bench-partial dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -48,6 +51,11 @@ bench-quality: $(STAMPS)/dev
 bench-partial: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-partial DATA="a b"))
 	$(PY) benchmarks/partial.py $(DATA) --resume --curve
+
+bench-methods: $(STAMPS)/dev
+	$(if $(DATA),,$(error Name the folder that holds the data sets: make bench-methods DATA=folder))
+	$(PY) benchmarks/methods.py $(DATA) --sets $(SETS) $(if $(TASKS),--tasks $(TASKS))
+	$(PY) benchmarks/kato_hotta.py $(DATA) --json bench-output/kato-hotta.json
 
 dist: $(STAMPS)/dev
 	$(PY) -m build --no-isolation

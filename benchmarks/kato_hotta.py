@@ -44,7 +44,7 @@ WINDOW = 256
 
 
 class OutputLayer(PromptSegmenter):
-    """The encoder of `AttentionSegmenter` and a 1 x 1 convolution; the prompt is unused."""
+    """The encoder of `AttentionSegmenter` and a 1 x 1 convolution; no prompt."""
 
     def __init__(self, body: AttentionSegmenter) -> None:
         super().__init__()

@@ -1,0 +1,188 @@
+"""Ablations of the founding methods, on episodes of sets they were not trained on.
+
+    python benchmarks/methods.py DATA --sets yeast_phase,worms_brightfield
+    python benchmarks/methods.py DATA --sets yeast_phase --tasks tasks.npz --minutes 5
+
+An episode is a prompt of 64 x 64 pixels and a query of 128 x 128, cut and zoomed as in
+training but from other data; every arm sees the same ones. The score is the mean
+foreground Dice. With ``--tasks`` (the file that `svpseg train` packs beside its output)
+the arms of "superpixels x local prototypes" are trained anew, so many minutes each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_svpseg.engine.episodes import (
+    Episodes,
+    EpisodeSettings,
+    TaskList,
+    cut_episode,
+)
+from napari_svpseg.engine.train import Trainer, validate
+from napari_svpseg.io.store import load_model
+from napari_svpseg.io.tasks import load_tasks
+from napari_svpseg.models.base import ModelConfig, PromptSegmenter, build
+from napari_svpseg.training import DataConfig, TrainingConfig, pack, sources
+
+CPU = torch.device("cpu")
+CONFIG = Path(__file__).parents[1] / "configs" / "alpnet.toml"
+Batches = list[dict[str, Any]]
+
+
+def variant(model: str, **changes: Any) -> PromptSegmenter:
+    """Return a trained model with some arguments changed; its weights must fit."""
+    loaded = load_model(model)
+    config = ModelConfig(loaded.card.method, loaded.card.arguments | changes)
+    network = build(config)
+    network.load_state_dict(loaded.network.state_dict())
+    return network.eval()
+
+
+def show(title: str, rows: dict[str, list[float]], head: list[str]) -> None:
+    """Print a table."""
+    print(f"\n{title}\n\n| arm | " + " | ".join(head) + " |")
+    print("|---|" + "---|" * len(head))
+    for name, values in rows.items():
+        print(f"| {name} | " + " | ".join(f"{v:.3f}" for v in values) + " |")
+
+
+def dice(network: PromptSegmenter, batches: Batches) -> float:
+    """Return the mean foreground Dice."""
+    return validate(network, batches, CPU)["validation_dice"]
+
+
+def prompt_size(cut: Any) -> None:
+    """Print what larger prompts bring."""
+    sizes = (32, 64, 128)
+    batches = [cut(prompt=size) for size in sizes]
+    rows = {
+        model: [dice(variant(model), b) for b in batches]
+        for model in ("svp-concat", "svp-attention", "panet", "alpnet")
+    }
+    show("Side of the prompt, pixels", rows, [str(s) for s in sizes])
+
+
+def fusion(cut: Any) -> None:
+    """Print how several prompts are best put together by svp-concat."""
+    batches = [cut(), cut(n_prompts=3)]
+    rows = {
+        kind: [dice(variant("svp-concat", fusion=kind), b) for b in batches]
+        for kind in ("mean", "attention")
+    }
+    show("svp-concat: fusion of prompts", rows, ["1 prompt", "3 prompts"])
+
+
+def parts_of_dspnet(cut: Any) -> None:
+    """Print what DSPNet's parts bring, with the weights as they are."""
+    batches = cut()
+    arms: dict[str, dict[str, Any]] = {
+        "all parts": {}, "without RAN": {"ran": False}, "without FSPA": {"fspa": False},
+        "without BCMA": {"bcma": False},
+        "none": {"ran": False, "fspa": False, "bcma": False},
+        "released form": {"form": "released"},
+    }
+    rows = {name: [dice(variant("dspnet", **a), batches)] for name, a in arms.items()}
+    show("dspnet: its parts, not trained anew", rows, ["Dice"])
+
+
+def local_prototypes(cut: Any) -> None:
+    """Print what local prototypes bring, with the weights as they are."""
+    batches = cut()
+    rows = {
+        f"alpnet, {name}": [dice(variant("alpnet", **arguments), batches)]
+        for name, arguments in {
+            "global": {"local_prototypes": False}, "windows of 4 pixels": {"window": 1},
+            "windows of 8 pixels": {"window": 2}, "windows of 16 pixels": {"window": 4},
+        }.items()
+    }
+    rows["panet"] = [dice(variant("panet"), batches)]
+    show("alpnet: its prototypes, not trained anew", rows, ["Dice"])
+
+
+def superpixels_by_prototypes(cut: Any, tasks: Path, minutes: float) -> None:
+    """Train and print global and local prototypes, with and without superpixels."""
+    config, batches = TrainingConfig.read(CONFIG), cut()
+    packed = load_tasks(tasks)
+    rows: dict[str, list[float]] = {}
+    for local in (False, True):
+        scores = []
+        for real in (1.0, 0.0, 0.5):
+            share = {"real": real, "superpixel": 1 - real}
+            data = dataclasses.replace(config.data, share=share, scenes=0)
+            scores.append(_trained(config, data, packed, local, minutes, batches))
+        rows["local" if local else "global"] = scores
+    show(
+        f"Prototypes x superpixels, trained {minutes:g} minutes each", rows,
+        ["labels", "superpixels", "both"],
+    )
+
+
+def _trained(
+    config: TrainingConfig, data: DataConfig, packed: Any, local: bool, minutes: float,
+    batches: Batches,
+) -> float:
+    episodes, settings = config.settings()
+    settings = dataclasses.replace(settings, warm_up=20, averaging=0.98)
+    torch.manual_seed(0)
+    arguments = config.arguments | {"local_prototypes": local}
+    network = build(ModelConfig("alpnet", arguments))
+    trainer = Trainer(network, settings, Path("bench-output") / "arm", CPU)
+    wanted = sources(data, packed, 0)
+
+    def from_batch(start: int) -> Episodes:
+        return Episodes(
+            wanted, episodes, batch=settings.batch, n_batches=settings.steps,
+            start=start,
+        )
+
+    trainer.run(from_batch, [], seconds=60 * minutes)
+    return dice(trainer.average, batches)
+
+
+def _batch(
+    source: TaskList, n_prompts: int, settings: EpisodeSettings, number: int
+) -> dict[str, Any]:
+    rng = np.random.default_rng([7, number])
+    found: list[dict[str, Any]] = []
+    while len(found) < 8:
+        episode = cut_episode(source(rng), n_prompts, settings, rng)
+        found += [] if episode is None else [episode]
+    return {name: torch.stack([e[name] for e in found]) for name in found[0]}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--sets", required=True, help="separated by commas")
+    parser.add_argument("--batches", type=int, default=4, help="of 8 episodes")
+    parser.add_argument("--tasks", type=Path, help="packed tasks to train arms on")
+    parser.add_argument("--minutes", type=float, default=2.0)
+    given = parser.parse_args()
+    packed = pack(DataConfig(validation=tuple(given.sets.split(","))), given.data)
+    source = TaskList(packed.tasks())
+
+    def cut(prompt: int = 64, n_prompts: int = 1) -> Batches:
+        settings = EpisodeSettings(
+            prompt=prompt, border_tasks=0, role_swap=0, empty=0, negative=0
+        )
+        return [_batch(source, n_prompts, settings, i) for i in range(given.batches)]
+
+    print(f"{8 * given.batches} episodes of {given.sets}")
+    prompt_size(cut)
+    fusion(cut)
+    local_prototypes(cut)
+    parts_of_dspnet(cut)
+    if given.tasks is not None:
+        superpixels_by_prototypes(cut, given.tasks, given.minutes)
+
+
+if __name__ == "__main__":
+    main()

@@ -58,6 +58,18 @@ def dice(network: PromptSegmenter, batches: Batches) -> float:
     return validate(network, batches, CPU)["validation_dice"]
 
 
+def all_methods(cut: Any) -> None:
+    """Print every trained model, with one prompt and with three."""
+    batches = [cut(), cut(n_prompts=3)]
+    rows = {
+        model: [dice(variant(model), b) for b in batches]
+        for model in (
+            "svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet"
+        )
+    }
+    show("All methods", rows, ["1 prompt", "3 prompts"])
+
+
 def prompt_size(cut: Any) -> None:
     """Print what larger prompts bring."""
     sizes = (32, 64, 128)
@@ -162,7 +174,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", required=True, help="separated by commas")
-    parser.add_argument("--batches", type=int, default=4, help="of 8 episodes")
+    parser.add_argument("--batches", type=int, default=8, help="of 8 episodes")
     parser.add_argument("--tasks", type=Path, help="packed tasks to train arms on")
     parser.add_argument("--minutes", type=float, default=2.0)
     given = parser.parse_args()
@@ -176,6 +188,7 @@ def main() -> None:
         return [_batch(source, n_prompts, settings, i) for i in range(given.batches)]
 
     print(f"{8 * given.batches} episodes of {given.sets}")
+    all_methods(cut)
     prompt_size(cut)
     fusion(cut)
     local_prototypes(cut)

@@ -3,8 +3,8 @@
     python benchmarks/bench_methods.py [--models alpnet,dspnet] [--repeats 3]
 
 ``processor s`` is what a 512 x 512 picture costs all cores together, from the prompt to
-the labels; on two idle cores it takes about 60 % of that. ``peak MB`` is the process on a
-1024 x 1024 picture with four prompts, beyond what it used before.
+the labels. ``peak MB`` is the peak of the process on a 1024 x 1024 picture with four
+prompts, beyond what it used before.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import argparse
 import time
 
 import torch
-from bench_speed import cells
 
 import napari_svpseg as svpseg
+from bench_speed import cells
 from napari_svpseg.engine.memory import PeakMemory
 from napari_svpseg.io.store import load_model
 

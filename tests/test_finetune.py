@@ -13,14 +13,21 @@ import tifffile
 import napari_svpseg as svpseg
 from napari_svpseg import api, finetuning
 from napari_svpseg.cli import main
+from napari_svpseg.core.card import ModelCard
 from napari_svpseg.core.finetune import FineTuneError, FineTuneSettings
 from napari_svpseg.core.partial import from_labels
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.engine.jobs import InProcess
 from napari_svpseg.engine.train import Trainer
 from napari_svpseg.io.atomic import WriteError
-from napari_svpseg.io.store import ModelFormatError, load_model, prompts_of
+from napari_svpseg.io.store import (
+    ModelFormatError,
+    load_model,
+    prompts_of,
+    save_model,
+)
 from napari_svpseg.io.training_set import TrainingSet
+from napari_svpseg.models.base import ModelConfig, build
 
 BOXES = ((0, 0, 48, 48), (48, 48, 48, 48))
 TINY = FineTuneSettings(steps=5, batch=2, learning_rate=3e-3, seed=3, seconds=1000)
@@ -196,6 +203,14 @@ def test_the_start_model_deleted_is_named(tune, tiny_model, tmp_path):
         tune(start_from=gone)
 
 
+def test_a_model_without_prompts_is_refused(tune, tmp_path):
+    config = ModelConfig("semantic", {"classes": 2})
+    card = ModelCard("classes", config.method, config.arguments)
+    save_model(tmp_path / "classes", build(config), card)
+    with pytest.raises(FineTuneError, match="takes no prompts"):
+        tune(start_from=tmp_path / "classes")
+
+
 def test_a_place_that_holds_something_else_is_refused_before_training(tune, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
@@ -360,6 +375,16 @@ def test_the_command_gives_the_same_model_as_python(
     )
     assert told["after"]["dice"] == result.after.dice
     assert same(weights(tmp_path / "model"), weights(tmp_path / "again"))
+
+
+def test_the_command_segments_with_a_fine_tuned_model_and_no_prompts(
+    pairs, tiny_model, tmp_path
+):
+    assert command(pairs, tiny_model, tmp_path / "model") == 0
+    image = pairs[0].split("=")[0]
+    words = ["segment", image, "-o", str(tmp_path / "out"), "--model"]
+    assert main([*words, str(tmp_path / "model")]) == 0
+    assert (tmp_path / "out" / "i0_labels.ome.tif").is_file()
 
 
 def test_ordinary_labels_with_boxes(disc_scene, tiny_model, tmp_path, capsys):

@@ -519,7 +519,7 @@ def finetune(
         str, typer.Option(help="quick (under a minute) or thorough.")
     ] = "quick",
     minutes: Annotated[
-        float | None, typer.Option(help="Stop after this time; resume later.")
+        float | None, typer.Option(help="Train at most this long.")
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
     boxes: Annotated[

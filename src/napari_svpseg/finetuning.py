@@ -314,6 +314,11 @@ def run(
     found, held = _held_back(found, settings, whole)
     model = load_model(start_from) if card is not None else start_from
     assert not isinstance(model, str | Path)
+    if not model.network.needs_prompt:
+        raise FineTuneError(
+            f"The model '{model.card.name}' takes no prompts and is not trained in "
+            "this way: start from another, such as svp."
+        )
     folder, again = _prepared_folder(
         target,
         {

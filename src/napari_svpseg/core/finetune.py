@@ -27,7 +27,8 @@ class FineTuneSettings(Settings):
         "quick", "How long it takes", choices=("quick", "thorough", "custom")
     )
     seconds: float = option(
-        45.0, "Time after which training stops", low=1, high=1e6, unit="s"
+        45.0, "Time after which training ends, with its checks", low=1, high=1e6,
+        unit="s",
     )
     steps: int = option(100, "Training steps", low=1, high=1_000_000)
     batch: int = option(4, "Windows of a step", low=1, high=256)

@@ -135,6 +135,7 @@ def finetune(
     -------
     Tuned
     """
+    began = time.monotonic()
     device = choose(device)
     notes = list(held.notes if held else ())
     start = copy.deepcopy(network).to(device.torch_device).eval()
@@ -149,7 +150,10 @@ def finetune(
     tuner = FineTuner(copy.deepcopy(start), settings, folder, device.torch_device)
     if resume:
         tuner.resume()
+    looking = time.monotonic()
     before = check(start)
+    reserve = time.monotonic() - looking  # the last look takes as long
+    began -= tuner.seconds  # earlier sittings count as well
     if not resume or tuner.best_step == 0:
         tuner.best_value = before.value
     windows = Windows(images, prompts, zoom, settings)
@@ -164,6 +168,8 @@ def finetune(
         on_partial,
         on_look,
         notes,
+        began,
+        reserve,
     )
     after = before
     best = start
@@ -225,28 +231,32 @@ def _train(
     on_partial: Callable[[FineTuneProgress], None] | None,
     on_look: OnLook | None,
     notes: list[str],
+    began: float,
+    reserve: float,
 ) -> bool:
-    """Train to the last step, the end of time or a stop; return whether stopped."""
+    """Train to the last step, the end of time or a stop; return whether stopped.
+
+    Time counts from ``began``, and ``reserve`` of it is left over.
+    """
     settings = tuner.tuning
     every = max(1, settings.steps // CHECKS)
-    earlier = tuner.seconds
-    began = saved = time.monotonic()
+    saved = time.monotonic()
     stopped = False
     try:
         while tuner.step < settings.steps:
             n = tuner.step
             early = warm_up is not None and n < len(warm_up)
             tuner.train_step(warm_up[n] if early else windows[n])  # type: ignore[index]
-            tuner.seconds = earlier + time.monotonic() - began
+            tuner.seconds = time.monotonic() - began
             stopped = should_stop()
-            over = tuner.seconds >= settings.seconds
+            over = tuner.seconds + reserve >= settings.seconds
             last = tuner.step >= settings.steps or stopped or over
             dice = None
             if tuner.step % every == 0 or last:
                 dice = _look(tuner, check)
                 if on_look is not None:
                     on_look(tuner.average, check.prompts, tuner.seconds)
-                tuner.seconds = earlier + time.monotonic() - began
+                tuner.seconds = time.monotonic() - began
             if on_partial is not None:
                 on_partial(
                     FineTuneProgress(

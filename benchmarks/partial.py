@@ -12,8 +12,9 @@ labels and are scored on the same other images:
 - unet:   a small U-Net trained from scratch on the boxes (--rivals forest,unet)
 - full:   our network fine-tuned on all labels of the same images, the ceiling
 
-Writes partial.json, partial.md, boxes.png and seconds.png; a run that was stopped goes
-on with --resume.
+Writes partial.json, partial.md, boxes.png and, with --curve, seconds.png; a run that
+was stopped goes on with --resume. On a busy machine the clock would cut training short:
+give --set seconds=100000 and read the processor seconds.
 """
 
 from __future__ import annotations
@@ -352,6 +353,8 @@ def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
                  xticks=counts, title=f"mean {measure} of {_tasks(boxed)} tasks")
         axis.legend()
     figure.savefig(folder / "boxes.png", dpi=120)
+    if not any(r["curve"] for r in records):
+        return
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for axis, measure in zip(axes, ("dice", "f1"), strict=True):
         for r in records:

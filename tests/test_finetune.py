@@ -280,6 +280,16 @@ def test_scribbles_are_enough(tune, images, disc_scene):
     assert result.before.f1 is None  # scribbles say nothing of whole objects
 
 
+def test_chosen_channels_are_those_of_the_prompts(tune, images):
+    stacked = [np.stack([0 * i, i, 2 * i, i], axis=-1) for i in images[0]]
+    result = tune(images=stacked, channels=(1,))
+    assert prompts_of(result.model)[0].channels == (1,)
+    found = svpseg.segment(stacked[0], model=result.model, axes="YXC")
+    assert np.array_equal(
+        found.labels, svpseg.segment(images[0][0], model=result.model).labels
+    )
+
+
 def test_classes_instead_of_objects(tune, images, disc_scene):
     classes = np.where(disc_scene.labels > 3, 3, np.where(disc_scene.labels > 0, 2, 1))
     settings = replace(TINY, semantic=True, wanted=3)
@@ -394,7 +404,9 @@ def test_ordinary_labels_with_boxes(disc_scene, tiny_model, tmp_path, capsys):
     out = tmp_path / "model"
     boxes = ("--box", "0", "0", "--box", "48", "48", "--size", "48", "--json")
     assert command([pair, pair], tiny_model, out, *boxes) == 0
-    assert json.loads(capsys.readouterr().out)["before"]["n_pixels"] >= 1000
+    told = json.loads(capsys.readouterr().out)
+    assert told["before"]["n_pixels"] >= 1000
+    assert 0 <= told["rest"]["after"]["dice"] <= 1
 
 
 @pytest.mark.parametrize(

@@ -583,7 +583,9 @@ def finetune(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     _check_model(start_from)
-    names, images, labels = _partial_labels(pairs or [], boxes, size, complete)
+    names, images, labels, truths = _partial_labels(
+        pairs or [], boxes, size, complete
+    )
     result = api.finetune(
         images, labels, start_from=start_from, device=device, settings=settings,
         output=out, training_set=training_set, names=names,
@@ -593,21 +595,32 @@ def finetune(
     _end_line()
     for note in result.notes:
         _say(f"svpseg: {note}")
+    rest = _scores_of_the_rest(images, labels, truths, start_from, result.model, device)
     if as_json:
-        print(json.dumps(result.to_dict(), indent=1))
+        print(json.dumps(result.to_dict() | {"rest": rest}, indent=1))
         return
     print(f"before: {result.before}")
     print(f"after:  {result.after}")
     n = result.before.n_pixels
-    print(f"on {n} held-back pixels, {_plural(result.before.n_objects, 'object')}")
+    print(
+        f"on {n} held-back pixels, {_plural(result.before.n_objects, 'whole object')}"
+    )
+    for name, scores in rest.items():
+        print(
+            f"{name}, outside the boxes: Dice {scores['dice']:.3f}, "
+            f"F1@0.5 {scores['f1']:.3f}"
+        )
     print(f"kept:   {result.kept}, {result.seconds:.0f} s of training")
     print(result.model)
 
 
 def _partial_labels(
     pairs: list[str], boxes: list[str] | None, size: int, complete: bool
-) -> tuple[list[str], list[Any], list[Any]]:
-    """Return names, images and partial labels of ``IMAGE=LABELS`` pairs."""
+) -> tuple[list[str], list[Any], list[Any], list[Any]]:
+    """Return names, images, partial labels and labels of ``IMAGE=LABELS`` pairs.
+
+    There are labels where boxes were given: they say more than the boxes do.
+    """
     from .core.geometry import Box
     from .core.partial import checked, from_labels, merged
     from .io.images import read_image
@@ -618,6 +631,7 @@ def _partial_labels(
         )
     corners = [_corner(text) for text in boxes or []]
     found: dict[str, tuple[Any, Any]] = {}
+    truths: dict[str, Any] = {}
     for n, pair in enumerate(pairs):
         image_path, sign, labels_path = pair.partition("=")
         if not (image_path and sign and labels_path):
@@ -631,6 +645,7 @@ def _partial_labels(
         plane = image.axes.to_plane(np.asarray(image.array))
         labels = api.read_mask(labels_path)
         if corners:
+            truths[image_path] = checked(labels, plane.shape, labels_path)
             labels = from_labels(labels, [Box(*corners[n], size)])
         elif complete:
             labels = from_labels(labels)
@@ -642,7 +657,31 @@ def _partial_labels(
         [Path(path).name for path in found],
         [plane for plane, _ in found.values()],
         [labels for _, labels in found.values()],
+        list(truths.values()),
     )
+
+
+def _scores_of_the_rest(
+    images: list[Any], partial: list[Any], truths: list[Any], start: str, model: str,
+    device: str,
+) -> dict[str, dict[str, float]]:
+    """Return how both models do where labels are known but were not given."""
+    from .core.metrics import dice, f1
+
+    scores = {}
+    prompts = api.own_prompts(model) if truths else None
+    for name, asked in (("before", start), ("after", model)):
+        each = []
+        for image, known, truth in zip(images, partial, truths, strict=False):
+            found = api.segment(
+                image, prompts, asked, device, axes="YXC", trust=False
+            ).labels
+            given = known > 0
+            each.append((dice(found, truth, given), f1(found, truth, 0.5, given)))
+        if each:
+            means = np.mean(each, axis=0)
+            scores[name] = {"dice": float(means[0]), "f1": float(means[1])}
+    return scores
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -76,15 +76,12 @@ class PartialImage:
     def prompt(self, box: Box, ids: np.ndarray | None = None) -> Prompt:
         """Return the prompt in a box, with these ids instead of the known ones."""
         mask = np.maximum(self.taught if ids is None else ids, 0)
-        return Prompt.from_image(
-            self.plane,
-            mask,
-            box,
-            rgb=self.rgb,
-            source=self.name,
+        prompt = Prompt.from_image(
+            self.plane, mask, box, rgb=self.rgb, source=self.name,
             name=f"{self.name or 'image'} y={box.y} x={box.x}",
             intensities=self.intensities,
         )
+        return replace(prompt, channels=self.channels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -367,17 +367,20 @@ def hold_out(
     drawn = np.random.default_rng([seed, 17]).permutation(len(units))
     order = sorted(drawn.tolist(), key=lambda i: not units[i].shows_both(ids))
     chosen = [m.copy() for m in nothing]
-    taken = 0
+    taken, enough = 0, False
     for i in order:
         unit = units[i]
-        if _shows_both(ids, chosen) and taken + 0.5 * unit.size > share * total:
+        if enough and taken + 0.5 * unit.size > share * total:
+            continue
+        if taken + unit.size > 0.6 * total:
             continue
         trial = [m.copy() for m in chosen]
         trial[unit.image][tuple(unit.pixels)] = True
-        if taken + unit.size > 0.6 * total or not _shows_both(ids, _rest(ids, trial)):
+        if not _shows_both(ids, _rest(ids, trial)):
             continue
         chosen, taken = trial, taken + unit.size
-    if taken and _shows_both(ids, chosen):
+        enough = _shows_both(ids, chosen)
+    if enough:
         return HeldOut(tuple(chosen), len(units))
     return HeldOut(
         nothing,

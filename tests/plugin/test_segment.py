@@ -10,8 +10,11 @@ from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 
 from napari_svpseg.core.geometry import Box
+from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.images import read_image, read_recipe
 from napari_svpseg.plugin.layers import mark_of
+from napari_svpseg.plugin.results import recipe_of
 
 
 def named(viewer, name):
@@ -638,6 +641,65 @@ def test_lazy_images_are_not_loaded(viewer, open_dock, runner, finish):
     query = runner.segment_calls()[-1][1][0]
     assert isinstance(query, da.Array) and query.shape == (64, 70)
     assert viewer.layers["lazy [svpseg]"].data.shape == (4, 64, 70)
+
+
+def test_a_huge_image_is_previewed_without_reading_the_rest(
+    viewer, open_dock, runner, finish, disc_prompt
+):
+    da = pytest.importorskip("dask.array")
+    side, chunk, read = 20_000, 625, set()
+
+    def block(block_info):
+        y, x = (low for low, _ in block_info[None]["array-location"])
+        read.add((y, x))
+        yy, xx = np.indices((chunk, chunk))
+        discs = (yy % 50 - 25) ** 2 + (xx % 50 - 25) ** 2 < 100
+        return (200 * discs + (y + x) // 4000).astype(np.uint8)
+
+    lazy = da.map_blocks(
+        block, chunks=((chunk,) * (side // chunk),) * 2, dtype=np.uint8,
+        meta=np.zeros((0, 0), np.uint8),
+    )  # fmt: skip
+    read.clear()
+    small = [np.zeros((side // n, side // n), np.uint8) for n in (8, 64)]
+    layer = viewer.add_image([lazy, *small], name="slide", contrast_limits=(0, 255))
+    dock = open_dock()
+    viewer.camera.center, viewer.camera.zoom = (10_100, 12_100), 2
+    source = dock.source_of(layer)
+    dock.book.add_loaded(PromptSet([disc_prompt]))
+    tile = source.visible_tile()
+    assert max(tile.shape) <= 2048
+    dock.preview.click()
+    finish(dock, 60_000)
+    query = runner.segment_calls()[-1][1][0]
+    assert query.shape == tile.shape
+    assert viewer.layers["slide [svpseg] preview"].data.max() > 1
+    seen = {
+        (y, x)
+        for y in range(tile.y0 // chunk * chunk, tile.y1, chunk)
+        for x in range(tile.x0 // chunk * chunk, tile.x1, chunk)
+    }
+    # 16 blocks of 512 x 512 tell the intensities of the whole; each lies in 4 chunks
+    assert seen <= read and len(read - seen) <= 16 * 4
+    assert len(read) < 0.1 * (side // chunk) ** 2
+
+
+def test_planes_keep_their_own_recipes(viewer, open_dock, finish, disc_scene):
+    image, labels = disc_scene
+    stack = viewer.add_image(np.stack([image] * 3), name="s", axis_labels="tyx")
+    viewer.add_labels(labels, name="truth")
+    dock = open_dock()
+    dock.book.place(dock.source_of(stack), (0,), Box(8, 8, 64))
+    for plane, threshold in ((0, 0.3), (2, 0.6), (0, 0.7)):
+        viewer.dims.set_point(0, plane)
+        dock.options.set_values({"threshold": threshold})
+        dock.run.click()
+        finish(dock)
+    recipe = recipe_of(viewer.layers["s [svpseg]"])
+    assert (recipe.plane, recipe.postprocess["threshold"]) == ((0,), 0.7)
+    (other,) = recipe.other_planes
+    assert (tuple(other["plane"]), other["postprocess"]["threshold"]) == ((2,), 0.6)
+    assert Recipe.from_json(recipe.to_json()) == recipe
 
 
 # ---------------------------------------------------------------- files, clipboard

@@ -96,6 +96,8 @@ class Recipe:
         Axes of that stack.
     needs_prompt : bool
         False for a model that knows its classes.
+    other_planes : tuple of dict
+        Recipes of the other planes, where planes were segmented one by one.
     """
 
     model: str
@@ -115,6 +117,7 @@ class Recipe:
     plane: tuple[int, ...] = ()
     stack_axes: str = ""
     needs_prompt: bool = True
+    other_planes: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
@@ -141,6 +144,7 @@ class Recipe:
         values["notes"] = tuple(values.get("notes", ()))
         values["intensities"] = tuple(tuple(v) for v in values.get("intensities", ()))
         values["plane"] = tuple(values.get("plane", ()))
+        values["other_planes"] = tuple(values.get("other_planes", ()))
         if values.get("channels") is not None:
             values["channels"] = tuple(values["channels"])
         return cls(**values)

@@ -234,7 +234,7 @@ class Results:
         }
         if result is not None:
             mark |= {
-                "recipe": result.recipe.to_dict(),
+                "recipe": with_other_planes(result.recipe, old.get("recipe")),
                 "trust": result.trust,
                 "seconds": result.seconds,
                 "objects": result.n_objects,
@@ -449,6 +449,23 @@ def add_behind_boxes(viewer: ViewerModel, add: Callable[[], Any]) -> Any:
     if active is not None:
         viewer.layers.selection.active = active
     return layer
+
+
+def with_other_planes(
+    recipe: Recipe, before: dict[str, Any] | None
+) -> dict[str, Any]:
+    """Return a plane's recipe with those of the layer's other planes.
+
+    Planes may have been segmented with other prompts, options or models.
+    """
+    values = recipe.to_dict()
+    if before and recipe.plane:
+        one = {k: v for k, v in before.items() if k != "other_planes"}
+        others = [*before.get("other_planes", ()), one]
+        values["other_planes"] = tuple(
+            other for other in others if tuple(other.get("plane", ())) != recipe.plane
+        )
+    return values
 
 
 def recipe_of(layer: Labels) -> Recipe | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from napari_svpseg import api
 from napari_svpseg.io.store import builtin_folder, load_model
 
 NAMES = ("svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet")
@@ -16,7 +17,7 @@ def network(request):
 
 
 def episode() -> tuple[torch.Tensor, torch.Tensor]:
-    """Bright cells of 20 pixels on a dark ground, as `core.image.normalise` has them."""
+    """Bright cells of 20 pixels on a dark ground, standardised."""
     y, x = torch.meshgrid(torch.arange(64), torch.arange(64), indexing="ij")
     mask = torch.zeros(64, 64, dtype=torch.int64)
     for i, (cy, cx) in enumerate([(16, 16), (20, 46), (46, 20), (48, 48)], 1):
@@ -49,3 +50,13 @@ def test_the_mask_of_the_prompt_decides(network):
 def test_every_shipped_method_names_its_paper():
     cards = {name: load_model(builtin_folder() / name).card for name in NAMES[1:]}
     assert not [name for name, card in cards.items() if not card.paper]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_model_segments_a_picture(name, disc_scene, disc_prompt):
+    result = api.segment(
+        disc_scene.image, disc_prompt, model=str(builtin_folder() / name), device="cpu",
+        trust=False,
+    )
+    covered = torch.from_numpy(result.labels > 0)
+    assert dice(covered, torch.from_numpy(disc_scene.labels > 0)) >= 0.8

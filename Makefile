@@ -27,7 +27,7 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON
 
-.PHONY: demo test lint bench bench-quality bench-methods bench-partial dist clean
+.PHONY: demo test lint bench bench-quality bench-methods bench-partial bench-weak dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -56,6 +56,10 @@ bench-methods: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the folder that holds the data sets: make bench-methods DATA=folder))
 	$(PY) benchmarks/methods.py $(DATA) --sets $(SETS) $(if $(TASKS),--tasks $(TASKS))
 	$(PY) benchmarks/kato_hotta.py $(DATA) --json bench-output/kato-hotta.json
+
+bench-weak: $(STAMPS)/dev
+	$(if $(DATA),,$(error Name the folder of the data sets: make bench-weak DATA=folder))
+	$(PY) benchmarks/weak.py $(DATA) --output bench-output/weak.json
 
 dist: $(STAMPS)/dev
 	$(PY) -m build --no-isolation

@@ -60,6 +60,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+<<<<<<< HEAD
 EXAMPLE = Path(__file__).parent / "example_method"
 
 
@@ -96,3 +97,53 @@ def install_method(
 def example_method(install_method: Callable[..., None]) -> None:
     """Install the method ``brightness`` of another package."""
     install_method()
+=======
+@pytest.fixture(scope="session")
+def tiny_svp(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of an untrained, very small default model."""
+    import torch
+
+    from napari_svpseg.core.card import ModelCard
+    from napari_svpseg.io.store import save_model
+    from napari_svpseg.models.base import ModelConfig, build
+
+    config = ModelConfig("svp", {
+        "widths": [8, 12, 12, 12], "depths": [1, 1, 1], "features": 12,
+        "pixel_features": 12, "decoder": [8, 8, 8],
+    })
+    state = torch.get_rng_state()
+    torch.manual_seed(0)
+    network = build(config)
+    torch.set_rng_state(state)
+    folder = tmp_path_factory.mktemp("models") / "tiny-svp"
+    save_model(folder, network, ModelCard("tiny-svp", config.method, config.arguments))
+    return folder
+
+
+@pytest.fixture
+def tagged_discs(tmp_path: Path) -> Path:
+    """Return a folder of twelve pictures 48 x 48, and their ``tags.csv``.
+
+    Four hold a bright disc, four a dark square, four nothing; all are noisy.
+    """
+    from skimage.io import imsave
+
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[:48, :48]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    rows = []
+    for i in range(12):
+        image = rng.normal(110, 8, (48, 48))
+        cy, cx = rng.integers(14, 34, 2)
+        kind = ("disc", "square", "")[i % 3]
+        if kind == "disc":
+            image[(y - cy) ** 2 + (x - cx) ** 2 <= 100] += 90
+        elif kind == "square":
+            image[cy - 9 : cy + 9, cx - 9 : cx + 9] -= 90
+        pixels = np.clip(image, 0, 255).astype(np.uint8)
+        imsave(folder / f"{i:02d}.png", pixels, check_contrast=False)
+        rows.append(f"{i:02d}.png,{kind}")
+    (folder / "tags.csv").write_text("\n".join(rows))
+    return folder
+>>>>>>> 39b1cc3 (Weak labels: seed variant, benchmark, tests)

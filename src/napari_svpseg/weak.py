@@ -38,7 +38,8 @@ from .io.tags import Tags, read_tags, tagged_files
 if TYPE_CHECKING:
     from .engine.bank import Bank
     from .engine.device import Device
-    from .engine.weak import Course, Windows
+    from .engine.weak import Course
+    from .engine.tagged import Windows
     from .models.base import SemanticSegmenter
     from .models.semantic import Trunk
 
@@ -331,7 +332,7 @@ class _Work:
 
     def read(self) -> None:
         """Read the images into windows; those that cannot be read are left out."""
-        from .engine.weak import cut_windows
+        from .engine.tagged import cut_windows
 
         tags = self.given.tags
         self.classes = self.settings.classes or tags.classes

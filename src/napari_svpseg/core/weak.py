@@ -17,7 +17,7 @@ COLOURS = (
 )  # fmt: skip
 """One colour for each class; all can be told apart on a dark ground."""
 
-VARIANTS = ("published",)
+VARIANTS = ("published", "seed")
 
 
 class WeakError(ValueError):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,9 +12,7 @@ from torch.nn import functional as F
 from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ..core.weak import BankPatch, WeakError, WeakSettings
 from ..models.pbip import GRID, BankEncoder, cosine_kmeans
-
-if TYPE_CHECKING:
-    from .weak import Windows
+from .tagged import Windows
 
 PLACES = 64
 """Places looked at in each window."""
@@ -130,7 +127,7 @@ def build_bank(
     generator = torch.Generator().manual_seed(settings.seed)
     patches: list[BankPatch] = []
     notes: list[str] = []
-    typical = torch.zeros(len(places.vectors), dtype=torch.bool)
+    scores = []
     image_of = windows.owner[places.window]
     for c, name in enumerate(classes):
         held = windows.tags[:, c] > 0
@@ -141,11 +138,12 @@ def build_bank(
                 "hold other classes too, and may be mixed"
             )
         own = (alone if alone.any() else held)[image_of]
-        score = _difference(places.vectors, own, ~held[image_of])
+        without = ~held[image_of]
+        score = _difference(places.vectors, own, without)
+        scores.append(score)
         best = own.nonzero()[:, 0]
         best = best[score[best].argsort(descending=True)]
         best = best[: max(k, round(TYPICAL * len(best)))]
-        typical[best] = True
         centres, _ = cosine_kmeans(places.vectors[best], k, generator)
         prototypes[c, : len(centres)] = centres
         if given is None:
@@ -156,7 +154,11 @@ def build_bank(
                     _patch(windows, places, i, shapes, settings.scale, name, s)
                     for i in chosen
                 ]
-    background, _ = cosine_kmeans(places.vectors[~typical], k, generator)
+    empty = windows.tags.sum(1)[image_of] == 0
+    if not empty.any():  # then what is least like any class
+        likeness = torch.stack(scores).amax(0)
+        empty = likeness <= likeness.quantile(TYPICAL)
+    background, _ = cosine_kmeans(places.vectors[empty], k, generator)
     if given is not None:
         patches = list(given)
         prototypes = _prototypes_of(patches, classes, windows, places, settings)
@@ -172,14 +174,17 @@ def build_bank(
 
 
 def _difference(vectors: Tensor, own: Tensor, others: Tensor) -> Tensor:
-    """Return how much more like the one than like the others each vector is."""
+    """Return how much more like the one than like the others each vector is.
+
+    0 is as the others are, on average.
+    """
     if not others.any():
         return torch.zeros(len(vectors))
     a, b = vectors[own], vectors[others]
     spread = (torch.cov(a.T) + torch.cov(b.T)) / 2
     ridge = RIDGE * spread.diagonal().mean() * torch.eye(len(spread))
     direction = torch.linalg.solve(spread + ridge, a.mean(0) - b.mean(0))
-    return vectors @ direction
+    return (vectors - b.mean(0)) @ direction
 
 
 def _of_different_images(nearest: Tensor, image_of: Tensor, n: int) -> list[int]:

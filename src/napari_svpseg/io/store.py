@@ -143,7 +143,9 @@ def _card(values: Any, folder: Path) -> ModelCard:
     known = {k: v for k, v in values.items() if k in KINDS}
     wrong = [k for k, v in known.items() if not isinstance(v, KINDS[k])]
     wrong += [k for k in NEEDED if not known.get(k) and k not in wrong]
-    if not all(isinstance(v, str) for v in known.get("classes", {}).values()):
+    if not wrong and not all(
+        isinstance(colour, str) for colour in known.get("classes", {}).values()
+    ):
         wrong.append("classes")
     if wrong:
         raise ModelFormatError(f"{folder / CARD}: '{wrong[0]}' is missing or wrong.")

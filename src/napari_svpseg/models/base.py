@@ -180,6 +180,7 @@ def _load_methods() -> None:
         attention,
         concat,
         dspnet,
+        memory,
         pbip,
         plain,
         prototype,

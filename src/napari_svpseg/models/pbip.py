@@ -3,7 +3,7 @@
 The *published* variant. A bank of patches, described by a fixed encoder, gives several
 prototypes for each class; a trainable encoder is asked at several strides how similar
 each pixel is to them, and has only the tags of whole images to learn from. What it
-finds is cut out, described by the fixed encoder again, and compared with the bank.
+finds is described by the fixed encoder again, and compared with the bank.
 
 The medical CLIP of the paper is replaced by the default model's own encoder, and there
 are maps at stride 2 and 4, so that cells can be found and not only tissue.
@@ -33,7 +33,8 @@ TEMPERATURE = 0.07
 CUT = 0.5
 """Share of a map's highest value from which a pixel belongs to what was found."""
 
-BACKGROUND_POWER = 10
+BACKGROUND_POWER = 5
+"""Background is (1 - highest score) to this power (10 in the paper): cuts at 0.25."""
 MARGIN = 0.1
 """Pixels whose two best scores differ by less are not known."""
 
@@ -70,21 +71,29 @@ class BankEncoder(nn.Module):
         ]
         return torch.cat(joined, dim=1).permute(0, 2, 3, 1)
 
-    def regions(self, image: Tensor, weights: Tensor) -> Tensor:
-        """Return unit vectors (B, length) of weighted regions.
+    def regions(self, image: Tensor, *weights: Tensor) -> list[Tensor]:
+        """Return unit vectors (B, length) of weighted regions of images.
+
+        The features of the region are averaged, and not the region cut out of the image
+        and the rest blackened: its border would be all that the encoder sees.
 
         Parameters
         ----------
         image : (B, 3, H, W) tensor
-        weights : (B, H, W) tensor
-            Not negative.
+        *weights : (B, H, W) tensors
+            Not negative; one region each.
         """
-        pooled = []
-        for features in self.trunk(image):
-            share = F.adaptive_avg_pool2d(weights[:, None], features.shape[-2:])
-            total = share.sum((2, 3)).clamp(min=1e-4)
-            pooled.append((features * share).sum((2, 3)) / total)
-        return self.standardised(torch.cat(pooled, dim=1))
+        with torch.no_grad():
+            maps = self.trunk(image)
+        vectors = []
+        for weight in weights:
+            pooled = []
+            for m in maps:
+                share = F.adaptive_avg_pool2d(weight[:, None], m.shape[-2:])
+                total = share.sum((2, 3)).clamp(min=1e-4)
+                pooled.append((m * share).sum((2, 3)) / total)
+            vectors.append(self.standardised(torch.cat(pooled, dim=1)))
+        return vectors
 
     def standardise_by(self, raw: Tensor) -> None:
         """Remember mean and spread of raw vectors (N, length)."""
@@ -255,6 +264,34 @@ class PrototypePrompting(SemanticSegmenter):
         ]
         return self.fused(scaled, query.shape[-2:])
 
+    def tag_scores(self, query: Tensor) -> Tensor:
+        """Return the logit (B, classes) that a query holds each class."""
+        return torch.stack(self.tag_logits(self.similarities(query))[0]).mean(0)
+
+    def image_scores(self, windows: Tensor, held: Tensor) -> Tensor:
+        """Return scores (n, classes + 1, S, S) of all windows of one image.
+
+        The maps are normalised by what the image reaches, and what it does not hold is
+        left out.
+
+        Parameters
+        ----------
+        windows : (n, 3, S, S) tensor
+        held : (classes,) tensor
+            1 for each class that the image holds.
+        """
+        levels = [self._both_ways(part) for part in windows.split(8)]
+        maps = [torch.cat(level) for level in zip(*levels, strict=True)]
+        scaled = [m / m.amax((0, 2, 3), keepdim=True).clamp(min=1e-4) for m in maps]
+        fused = self.fused(scaled, windows.shape[-2:])
+        return with_background(fused * held[:, None, None])
+
+    def _both_ways(self, images: Tensor) -> list[Tensor]:
+        """Return the class maps of images, mean of both ways round."""
+        plain = self.class_maps(self.similarities(images))
+        flipped = self.class_maps(self.similarities(images.flip(-1)))
+        return [(a + b.flip(-1)) / 2 for a, b in zip(plain, flipped, strict=True)]
+
     def class_logits(self, query: Tensor) -> Tensor:
         """Return (B, classes + 1, H, W) logits, background first."""
         height, width = query.shape[-2:]
@@ -263,7 +300,7 @@ class PrototypePrompting(SemanticSegmenter):
 
 
 def with_background(maps: Tensor) -> Tensor:
-    """Return maps (B, N + 1, H, W) of (B, N, H, W): background is (1 - max) ** 10."""
+    """Return maps (B, N + 1, H, W) of (B, N, H, W): background is (1 - max) ** 5."""
     background = (1 - maps.amax(1, keepdim=True)) ** BACKGROUND_POWER
     return torch.cat([background, maps], dim=1)
 
@@ -328,19 +365,17 @@ def match_losses(
     share = (maps / top).clamp(0, 1)
     inside = (share > CUT).float()
     found, left = inside * share, (1 - inside) * (1 - share)
-    both = encoder.regions(
-        torch.cat([found[:, None] * image, left[:, None] * image]),
-        torch.cat([found, left]),
-    )
-    g_found, g_left = both.chunk(2)
+    g_found, g_left = encoder.regions(image, found, left)
     own = bank[chosen]
     foreign = bank[None].repeat(len(image), 1, 1, 1)
     foreign[torch.arange(len(image)), chosen[0]] = 0
     foreign = foreign.flatten(1, 2)
     foreign = torch.cat([foreign, others[None].expand(len(image), -1, -1)], dim=1)
-    there = foreign.any(-1, keepdim=True)
-    mean = (foreign * there).sum(1) / there.sum(1).clamp(min=1)
+    # what is left may be several things: it is to be like the one it is most like
+    likeness = torch.einsum("rd,rmd->rm", g_left.detach(), foreign)
+    nearest = likeness.masked_fill(~foreign.any(-1), -2).argmax(1)
+    like = foreign[torch.arange(len(image)), nearest]
     return {
         "found": contrast_loss(g_found, own, foreign),
-        "left": contrast_loss(g_left, mean, own[:, None]),
+        "left": contrast_loss(g_left, like, own[:, None]),
     }

@@ -30,6 +30,7 @@ from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.core.weak import WeakSettings, class_ious, confusion
 from napari_svpseg.engine.bank import build_bank
 from napari_svpseg.engine.predict import predict
+from napari_svpseg.engine.tagged import Windows, cut_windows
 from napari_svpseg.engine.weak import (
     FINE,
     Course,
@@ -38,7 +39,6 @@ from napari_svpseg.engine.weak import (
     run_second,
     second_network,
 )
-from napari_svpseg.engine.tagged import Windows, cut_windows
 from napari_svpseg.io.atomic import atomic_path
 from napari_svpseg.io.datasets import read_dataset
 from napari_svpseg.io.store import load_model
@@ -196,23 +196,27 @@ class Contest:
         """Return what trains the network of each row."""
         plain = {"prototypes": False, "contrast": False}
         rows: dict[str, Callable[[], Any]] = {
-            "CAM": lambda: self.first("CAM", plain),
-            "CAM, four strides": lambda: self.first("CAM4", plain, FINE),
-            "+ prototypes": lambda: self.first("prototypes", {"contrast": False}),
-            "+ contrast (full)": lambda: self.first("full", {}),
-            "seed variant": lambda: self.first("seed", {"variant": "seed"}),
-            "full, second stage": lambda: self.second("full"),
-            "seed, second stage": lambda: self.second("seed"),
+            "CAM": lambda: self.first(plain),
+            "CAM, four strides": lambda: self.first(plain, FINE),
+            "+ prototypes": lambda: self.first({"contrast": False}),
+            "+ contrast (full)": lambda: self.first({}),
+            "full, second stage": lambda: self.second({}),
+            "seed variant": lambda: self.first({"variant": "seed"}),
+            "seed, second stage": lambda: self.second({"variant": "seed"}),
             "ceiling (true masks)": lambda: self.second(None),
         }
         for k in looks:
-            rows[f"full, {k} looks"] = lambda k=k: self.first(
-                f"K{k}", {"n_prototypes": k}
-            )
+            rows[f"full, {k} looks"] = lambda k=k: self.first({"n_prototypes": k})
         return rows
 
-    def first(self, key: str, changed: dict[str, Any], fusion: Any = None) -> Any:
-        """Return a network of the first stage."""
+    def first(self, changed: dict[str, Any], fusion: Any = None) -> Any:
+        """Return a network of the first stage, trained once."""
+        key = json.dumps([changed, fusion])
+        if key not in self._first:
+            self._first[key] = self._train_first(changed, fusion)
+        return self._first[key]
+
+    def _train_first(self, changed: dict[str, Any], fusion: Any) -> Any:
         settings = WeakSettings(**self.changed | changed)
         torch.manual_seed(settings.seed)
         shapes = [image.shape[:2] for image in self.data.images]
@@ -223,15 +227,14 @@ class Contest:
         stage = FirstStage.of(settings, self.windows, bank, start(), {}, fusion)
         with tempfile.TemporaryDirectory() as folder:
             course = Course(Path(folder), lambda progress: None)
-            self._first[key] = stage.run(self.all, self.all[:0], course, CPU)
-        return self._first[key]
+            return stage.run(self.all, self.all[:0], course, CPU)
 
-    def second(self, key: str | None) -> Any:
+    def second(self, changed: dict[str, Any] | None) -> Any:
         """Return a network of the second stage, after that first one or the truth."""
         settings = WeakSettings(**self.changed)
         masks = self.truth
-        if key is not None:
-            masks = pseudo_masks(self._first[key], self.windows)
+        if changed is not None:
+            masks = pseudo_masks(self.first(changed), self.windows)
         torch.manual_seed(settings.seed)
         network, _ = second_network(settings, len(self.data.values), start(), {})
         with tempfile.TemporaryDirectory() as folder:
@@ -295,12 +298,14 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--looks", default="", help="such as 1,5: further rows")
+    parser.add_argument("--rows", default="", help="only these, separated by ;")
     parser.add_argument("--output", type=Path, help="JSON; what is in it is kept")
     options = parser.parse_args()
     records: list[dict[str, Any]] = []
     if options.output and options.output.exists():
         records = json.loads(options.output.read_text())
     looks = [int(k) for k in options.looks.split(",") if k]
+    wanted = [row.strip() for row in options.rows.split(";") if row.strip()]
     for name in options.sets.split(","):
         for seed in range(options.seeds):
             done = {
@@ -313,9 +318,9 @@ def main() -> None:
             contest = Contest(data, changed)
             print(f"{name}, seed {seed}: windows that hold {data.kinds}", flush=True)
             rows = contest.rows(looks)
-            if done >= set(rows):
-                continue
             for row, train in rows.items():
+                if row in done or (wanted and row not in wanted):
+                    continue
                 started = time.perf_counter()
                 network = train()
                 seconds = time.perf_counter() - started
@@ -325,10 +330,7 @@ def main() -> None:
                     "miou_background": with_background,
                     "pseudo": contest.pseudo(network), "seconds": seconds,
                 }
-                records = [
-                    r for r in records
-                    if (r["dataset"], r["seed"], r["row"]) != (name, seed, row)
-                ] + [record]
+                records.append(record)
                 print(
                     f"  {row}: {100 * without:.1f} ({100 * with_background:.1f}), "
                     f"{seconds:.0f} s", flush=True,

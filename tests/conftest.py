@@ -60,7 +60,6 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-<<<<<<< HEAD
 EXAMPLE = Path(__file__).parent / "example_method"
 
 
@@ -97,7 +96,8 @@ def install_method(
 def example_method(install_method: Callable[..., None]) -> None:
     """Install the method ``brightness`` of another package."""
     install_method()
-=======
+
+
 @pytest.fixture(scope="session")
 def tiny_svp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of an untrained, very small default model."""
@@ -146,4 +146,3 @@ def tagged_discs(tmp_path: Path) -> Path:
         rows.append(f"{i:02d}.png,{kind}")
     (folder / "tags.csv").write_text("\n".join(rows))
     return folder
->>>>>>> 39b1cc3 (Weak labels: seed variant, benchmark, tests)

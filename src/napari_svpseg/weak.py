@@ -38,8 +38,8 @@ from .io.tags import Tags, read_tags, tagged_files
 if TYPE_CHECKING:
     from .engine.bank import Bank
     from .engine.device import Device
-    from .engine.weak import Course
     from .engine.tagged import Windows
+    from .engine.weak import Course
     from .models.base import SemanticSegmenter
     from .models.semantic import Trunk
 

@@ -20,6 +20,7 @@ from napari_svpseg.core.weak import (
 )
 from napari_svpseg.engine.bank import build_bank
 from napari_svpseg.engine.tag_losses import AskedTags
+from napari_svpseg.engine.tagged import Batches, Windows, cut_windows
 from napari_svpseg.engine.weak import (
     Course,
     FirstStage,
@@ -31,7 +32,6 @@ from napari_svpseg.engine.weak import (
     superpixels,
     tag_accuracy,
 )
-from napari_svpseg.engine.tagged import Batches, Windows, cut_windows
 from napari_svpseg.models.pbip import BankEncoder
 from napari_svpseg.models.semantic import UNKNOWN, Trunk
 

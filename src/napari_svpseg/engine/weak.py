@@ -22,8 +22,8 @@ from ..models.pbip import PrototypePrompting, cosine_kmeans, pseudo_mask
 from ..models.semantic import SemanticUNet, Trunk, semantic_loss
 from .bank import Bank
 from .tag_losses import PublishedLoss, SeedLoss
-from .train import Trainer, TrainSettings
 from .tagged import MAX_WINDOWS, Batches, Windows
+from .train import Trainer, TrainSettings
 
 FINE, COARSE = (0.3, 0.3, 0.3, 0.1), (0.0, 0.0, 0.0, 1.0)
 """Weights of the maps at stride 2, 4, 8 and 16."""

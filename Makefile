@@ -13,7 +13,7 @@ OUTPUT ?= demo-output
 DATA ?=
 SETS ?= yeast_phase,dsb_grey_cytology,ecoli_brightfield,worms_brightfield
 TASKS ?=
-MODELS ?= svp,svp-attention,panet,forest
+MODELS ?= forest,otsu,panet,svp-attention,svp,svp-research
 
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts

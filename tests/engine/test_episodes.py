@@ -94,13 +94,14 @@ def test_role_swap_and_border_tasks_have_no_instances(task):
         none = {"border_tasks": 0, "role_swap": 0}
         settings = EpisodeSettings(**(none | {name: 1.0}))
         episode = cut_episode(task, 1, settings, np.random.default_rng(2))
-        assert episode["instances"].max() == 0, name
+        assert not episode["instances"].any(), name
     assert cut_episode(task, 1, PLAIN, np.random.default_rng(2))["instances"].min() == 1
 
 
 def test_a_task_without_objects_is_none():
     picture = disc_picture()
-    assert make_task("empty", [picture.image], [0 * picture.ids], instances=True) is None
+    nothing = [0 * picture.ids]
+    assert make_task("empty", [picture.image], nothing, instances=True) is None
 
 
 def test_drawn_scenes_serve_as_tasks():

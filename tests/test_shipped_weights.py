@@ -9,7 +9,12 @@ import torch
 from napari_svpseg.core.metrics import dice
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.settings import SegmentSettings
-from napari_svpseg.engine.episodes import Episodes, EpisodeSettings, SyntheticTasks
+from napari_svpseg.engine.episodes import (
+    Episodes,
+    EpisodeSettings,
+    SyntheticTasks,
+    cut_episode,
+)
 from napari_svpseg.engine.predict import predict
 from napari_svpseg.engine.train import episode_loss
 from napari_svpseg.io.store import load_model
@@ -80,21 +85,26 @@ def test_only_the_kind_that_the_prompt_shows_is_found(network) -> None:
 
 
 def test_a_negative_prompt_removes_what_it_shows(network) -> None:
-    """Crumbs as bright as the discs, which the first prompt does not show."""
-    y, x = np.mgrid[:128, :192]
-    discs, crumbs = (np.zeros((128, 192), np.int32) for _ in range(2))
-    for i, (cy, cx) in enumerate([(18, 20), (44, 44), (100, 22), (96, 150), (30, 150)]):
-        discs[(y - cy) ** 2 + (x - cx) ** 2 <= 81] = i + 1
-    places = [(20, 90), (44, 108), (104, 90), (64, 170), (80, 120)]
-    for i, (cy, cx) in enumerate(places):
-        crumbs[(abs(y - cy) <= 4) & (abs(x - cx) <= 11)] = i + 1
-    noise = np.random.default_rng(0).normal(0, 4, (128, 192))
-    image = (40 + 120.0 * (discs > 0) + 120.0 * (crumbs > 0) + noise).astype(np.float32)
-    shows = Prompt.from_image(image, discs, (0, 0))
-    not_these = Prompt.from_image(image, None, (0, 66), negative=True)
-    before = foreground(network, image, shows)
-    after = foreground(network, image, shows, not_these)
-    unseen = crumbs >= 3  # those outside the negative box
-    assert before[unseen].mean() > 0.5, "else there is nothing to remove"
-    assert after[unseen].mean() < 0.5 * before[unseen].mean()
-    assert after[discs > 0].mean() > 0.8
+    """Drawn scenes of two kinds, of which only the last prompt says which is wanted."""
+    source, settings = SyntheticTasks(24, seed=UNSEEN + 1), EpisodeSettings(rivals=1.0)
+    found: dict[bool, list[torch.Tensor]] = {True: [], False: []}
+    truth = []
+    for i in range(40):
+        rng = np.random.default_rng([3, i])
+        task = source(rng)
+        episode = cut_episode(task, 2, settings, rng) if task.rivals else None
+        if episode is None:
+            continue
+        truth.append(episode["foreground"] > 0.5)
+        images, masks = episode["prompts"][None], episode["masks"][None]
+        for with_negative in (True, False):
+            n = 2 if with_negative else 1
+            with torch.no_grad():
+                code = network.encode_prompts(images[:, :n], masks[:, :n])
+                maps = network(episode["query"][None], code)
+            found[with_negative].append(maps["foreground"][0] > 0)
+    assert len(truth) > 10
+    wanted = torch.stack(truth)
+    after, before = (torch.stack(found[key]) for key in (True, False))
+    assert after[~wanted].float().mean() < 0.5 * before[~wanted].float().mean()
+    assert after[wanted].float().mean() > 0.5

@@ -27,10 +27,6 @@ from .unet import ChannelNorm, Encoder, FeaturePyramid, ResidualBlock, upsample
 N_LABELS = 3
 """Foreground, distance and boundary of a prompt pixel."""
 
-VETO_GAIN, VETO_MARGIN, VETO_WIDTH = 10.0, 0.02, 0.01
-"""Most that a negative prompt takes off the logits; by how much more a pixel must
-resemble it than the other prompts for half of that, and how sharply (cosines)."""
-
 
 @register("svp")
 class EvidenceSegmenter(PromptSegmenter):
@@ -164,12 +160,7 @@ class EvidenceSegmenter(PromptSegmenter):
         expected = (given[..., [0, 3]] * share[:, None]).sum(-1).clamp(min=0.02)
         off = weight < 0.5
         bias = torch.where(off, -1e4, -expected.log())
-        code = {"keys": keys, "values": values, "bias": bias}
-        shows = rows(labels[:, :1], together)[..., 0].unflatten(1, (together[1], -1))
-        negative = (shows.sum(2, keepdim=True) == 0).expand_as(shows).flatten(1)
-        if negative.any():
-            code["negative"] = negative
-        return code
+        return {"keys": keys, "values": values, "bias": bias}
 
     def _modulation(
         self,
@@ -212,9 +203,6 @@ class EvidenceSegmenter(PromptSegmenter):
         x = self.out4(x + upsample(self.up(self.blocks8(y))))
         z = upsample(self.merge2(x)) + self.skip2(torch.cat([maps[0], ridge], dim=1))
         out = F.pixel_shuffle(self.out2(z), 2) + upsample(ridge)
-        if "negative" in code:
-            veto = upsample(self._veto(pyramid, code), 4)
-            out = torch.cat([out[:, :1] - veto, out[:, 1:]], dim=1)
         out = out[..., :height, :width].float()
         answer = dict(
             zip(
@@ -238,27 +226,6 @@ class EvidenceSegmenter(PromptSegmenter):
         maps = torch.einsum("bdhw,bdl->blhw", pixels, weights[:, :-1])
         maps = maps + weights[:, -1][..., None, None]
         return maps * self.ridge_gain[:, None, None]
-
-    def _veto(self, pyramid: Tensor, code: PromptCode) -> Tensor:
-        """Return what negative prompts take off the logits, (B, 1, h, w).
-
-        Pixels that resemble a negative prompt more than anything in the others.
-        """
-        off = code["bias"] < -100
-        best = [
-            torch.cat(
-                [
-                    (q @ code["keys"].transpose(1, 2))
-                    .masked_fill((off | (code["negative"] != side))[:, None], -2.0)
-                    .amax(-1)
-                    for q in self._queries(pyramid)
-                ],
-                dim=1,
-            )
-            for side in (True, False)
-        ]
-        share = ((best[0] - best[1] - VETO_MARGIN) / VETO_WIDTH).sigmoid()
-        return VETO_GAIN * share.unflatten(1, pyramid.shape[2:])[:, None]
 
     def _queries(self, pyramid: Tensor) -> tuple[Tensor, ...]:
         """Return the vectors to be compared, of unit length, in blocks of pixels."""

@@ -1,0 +1,59 @@
+"""Write a benchmark's scores into a model's card.
+
+    svpseg benchmark DATA... --models svp,forest --json q.json
+    python benchmarks/card_scores.py q.json weights/svp --model svp
+
+The text of the card after the table (notes, data, known failures) stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from napari_svpseg.io.store import describe, find_model, update_card
+from napari_svpseg.report import RIVAL, task_means
+
+NOTES = "<!-- notes -->"
+"""What follows in a README is kept."""
+
+
+def main() -> None:
+    """Read the options, write the card, print the scores."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("report", type=Path, help="JSON of the benchmark")
+    parser.add_argument("folder", type=Path, help="model folder")
+    parser.add_argument("--model", help="its name in the report; the folder's if none")
+    options = parser.parse_args()
+    records = json.loads(options.report.read_text(encoding="utf-8"))["records"]
+    card = find_model(str(options.folder))
+    model = options.model or card.name
+    dice, f1 = task_means(records, "dice"), task_means(records, "f1")
+    if model not in dice:
+        raise SystemExit(f"{options.report} has no records of {model}.")
+    scores = {
+        task: {
+            "dice": round(dice[model][task], 3),
+            "f1": _rounded(f1.get(model, {}), task),
+            f"{RIVAL}_dice": _rounded(dice.get(RIVAL, {}), task),
+            f"{RIVAL}_f1": _rounded(f1.get(RIVAL, {}), task),
+        }
+        for task in sorted(dice[model])
+    }
+    card = replace(card, scores=scores)
+    readme = options.folder / "README.md"
+    _, mark, notes = readme.read_text(encoding="utf-8").partition(NOTES)
+    update_card(card, f"{describe(card).rstrip()}\n\n{mark}{notes}".rstrip() + "\n")
+    print(readme.read_text(encoding="utf-8"))
+
+
+def _rounded(means: dict[str, float], task: str) -> float | None:
+    value = means.get(task, math.nan)
+    return None if math.isnan(value) else round(value, 3)
+
+
+if __name__ == "__main__":
+    main()

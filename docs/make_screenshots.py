@@ -23,23 +23,20 @@ IMAGES = Path(__file__).parent / "images"
 
 
 class Studio:
-    """A viewer with the dock, and a camera.
+    """A viewer with a dock, and a camera.
 
     Parameters
     ----------
-    model : str
-        Name of the model to use.
+    widget : str
+        Name of the dock.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, widget: str) -> None:
         self.viewer = napari.Viewer()
         _, self.dock = self.viewer.window.add_plugin_dock_widget(
-            "napari-svpseg", "Segment from prompts"
+            "napari-svpseg", widget
         )
         self.viewer.window.resize(1280, 860)
-        dock = self.dock
-        dock.model.setCurrentIndex(max(0, dock.model.findText(model)))
-        self.wait(lambda: "Starting" not in dock.device_line.text(), 60)
 
     def wait(self, until: object = None, seconds: float = 0.4) -> None:
         """Let Qt work until something is true, or the time is over."""
@@ -74,8 +71,10 @@ def main() -> None:
     """Take all pictures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="svp")
-    studio = Studio(parser.parse_args().model)
+    studio = Studio("Segment from prompts")
     viewer, dock = studio.viewer, studio.dock
+    dock.refresh_models(parser.parse_args().model)
+    studio.wait(lambda: "Starting" not in dock.device_line.text(), 60)
 
     layers = sample.nuclei()
     studio.open([layer for layer in layers if layer[2] != "shapes"])

@@ -478,6 +478,13 @@ def stop_weak(output: str | Path) -> None:
     stop(output)
 
 
+def forget_weak(output: str | Path) -> None:
+    """Remove what a cancelled training left beside the model folder ``output``."""
+    from .weak import forget_weak as forget
+
+    forget(output)
+
+
 def models() -> list[ModelCard]:
     """Return the cards of the built-in and the user's own models."""
     from .io.store import list_models

@@ -280,6 +280,11 @@ def stop_weak(output: str | Path) -> None:
     (folder / "stop").touch()
 
 
+def forget_weak(output: str | Path) -> None:
+    """Remove the checkpoints of a training that was cancelled."""
+    shutil.rmtree(training_folder(output), ignore_errors=True)
+
+
 def _free_folder() -> Path:
     from .io.store import user_folder
 

@@ -74,6 +74,7 @@ class FakeRunner:
     def __init__(self):
         self.slow = self.slow_plane = 0.0
         self.fail = ""
+        self.pretend = {}
         self.calls = []
         self.closed = 0
 
@@ -103,6 +104,8 @@ class FakeRunner:
         try:
             if target.endswith("describe"):
                 value = {"device": "cpu", "threads": 2, "reason": "no GPU found"}
+            elif (name := target.split(":")[1]) in self.pretend:
+                value = self.pretend[name](emit, on_progress, *args, **kwargs)
             elif target.endswith("segment"):
                 value = self._segment(job, args, kwargs, emit, on_progress)
             else:

@@ -28,6 +28,17 @@ def test_points_become_lines(curves):
     assert curves.color("loss") != curves.color("held back")
 
 
+def test_all_points_are_seen(curves, qtbot):
+    for step in range(50):
+        curves.add_point("loss", step, 5 - step / 10)
+    curves.add_point("held back", 20, 0.5)
+    curves.show()
+    qtbot.wait(50)
+    for plot in curves._plots.values():
+        (left, right), _ = plot.viewRange()
+        assert left <= 0 and right >= 49
+
+
 def test_begin_anew(curves):
     curves.add_point("loss", 0, 1)
     curves.clear()

@@ -102,7 +102,7 @@ def read_tags(path: str | Path) -> Tags:
     ------
     TagsError
         One line that names the file and every bad row: a file listed twice, no file,
-        or nothing to be read.
+        or neither image nor class.
     """
     path = Path(path)
     rows, classes = _rows(path)
@@ -124,7 +124,7 @@ def read_tags(path: str | Path) -> Tags:
             images[name], seen_at[name] = given, line
     if bad:
         raise TagsError(f"{path}: {_some(bad)}: correct it and try again.")
-    if not images:
+    if not images and not classes:
         raise TagsError(f"{path}: holds no image: write a line file,class for each.")
     try:
         return Tags(images, _ordered(classes, images))

@@ -191,5 +191,5 @@ def show_dock(viewer: napari.viewer.Viewer) -> Any:
     """Return the dock, opened if need be."""
     dock = open_dock()
     if dock is None:
-        _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+        _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET, tabify=True)
     return dock

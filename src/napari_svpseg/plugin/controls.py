@@ -29,7 +29,12 @@ from ..core.settings import AUTO, PostprocessSettings, Settings
 WARN_COLOR = "#cf8a00"
 """Of what still needs doing; readable on dark and on light."""
 
-CHOICE_NAMES = {"instances": "Objects", "semantic": "One class"}
+CHOICE_NAMES = {
+    "instances": "Objects",
+    "semantic": "Classes",
+    "published": "Fixed prototypes (published)",
+    "seed": "Learned prototypes",
+}
 
 
 def heading(text: str) -> QLabel:

@@ -18,7 +18,7 @@ INK = "#8a919c"
 
 
 class Curves(QWidget):
-    """Numbers against steps: losses below, scores (0 to 1) above them.
+    """Numbers against steps: losses, and above them scores (0 to 1) once there are any.
 
     pyqtgraph is loaded with the first point. Where it is not installed, the latest
     numbers are shown as text.
@@ -38,6 +38,7 @@ class Curves(QWidget):
         self._x_name = x_name
         self._lines: dict[str, Any] = {}
         self._plots: dict[bool, Any] = {}
+        self._frame: Any = None
         self._numbers = note()
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
@@ -49,8 +50,6 @@ class Curves(QWidget):
         xs, ys = self.points.setdefault(series, ([], []))
         xs.append(float(x))
         ys.append(float(y))
-        if not self._plots:
-            self._make_plots()
         line = self._line(series)
         if line is not None:
             line.setData(xs, ys)
@@ -69,50 +68,54 @@ class Curves(QWidget):
         return COLORS[list(self.points).index(series) % len(COLORS)]
 
     def _line(self, series: str) -> Any:
-        plot = self._plots.get(series in self._scores)
-        if plot is None:
+        """Return what draws a series; None without pyqtgraph."""
+        is_score = series in self._scores
+        if is_score not in self._plots and not self._add_plot(is_score):
             return None
         if series not in self._lines:
-            pen = {"color": self.color(series), "width": 2}
-            symbol = "o" if series in self._scores else None
-            self._lines[series] = plot.plot(
-                pen=pen,
-                symbol=symbol,
+            self._lines[series] = self._plots[is_score].plot(
+                pen={"color": self.color(series), "width": 2},
+                symbol="o" if is_score else None,
                 symbolSize=5,
                 symbolBrush=self.color(series),
                 symbolPen=None,
             )
         return self._lines[series]
 
-    def _make_plots(self) -> None:
-        """Load pyqtgraph and make what is drawn on."""
+    def _add_plot(self, is_score: bool) -> bool:
+        """Make the plot of the scores, or of all else, with the first point."""
         try:
             import pyqtgraph
         except ImportError:
             logger.info("pyqtgraph is not installed: numbers instead of curves")
             self._numbers.setToolTip('Curves need pip install "napari-svpseg[train]"')
-            return
-        frame = pyqtgraph.GraphicsLayoutWidget()
-        frame.setBackground(None)
-        frame.setFixedHeight(220 if self._scores else 140)
-        frame.ci.setContentsMargins(0, 0, 0, 0)
-        if self._scores:
-            scores = self._plots[True] = frame.addPlot(row=0, col=0)
-            scores.setYRange(0, 1, padding=0.05)
-            scores.setLabel("left", "score", color=INK)
-        below = self._plots[False] = frame.addPlot(row=len(self._plots), col=0)
-        below.setLabel("left", "loss", color=INK)
-        below.setLabel("bottom", self._x_name, color=INK)
-        for plot in self._plots.values():
-            plot.setMenuEnabled(False)
-            plot.hideButtons()
-            plot.setMouseEnabled(x=False, y=False)
-            plot.setXLink(below)
-            plot.getAxis("left").setWidth(44)
-            for side in ("left", "bottom"):
-                plot.getAxis(side).setPen(INK)
-                plot.getAxis(side).setTextPen(INK)
-        self._column.insertWidget(0, frame)
+            return False
+        if self._frame is None:
+            self._frame = pyqtgraph.GraphicsLayoutWidget()
+            self._frame.setBackground(None)
+            self._frame.ci.setContentsMargins(0, 0, 0, 0)
+            self._column.insertWidget(0, self._frame)
+        plot = self._plots[is_score] = self._frame.addPlot(
+            row=0 if is_score else 1, col=0
+        )
+        self._frame.setFixedHeight(120 * len(self._plots))
+        if is_score:
+            plot.setYRange(0, 1, padding=0.05)
+        plot.setMenuEnabled(False)
+        plot.hideButtons()
+        plot.setMouseEnabled(x=False, y=False)
+        plot.setLabel("left", "score" if is_score else "loss", color=INK)
+        plot.getAxis("left").setWidth(44)
+        for side in ("left", "bottom"):
+            plot.getAxis(side).setPen(INK)
+            plot.getAxis(side).setTextPen(INK)
+            plot.getAxis(side).enableAutoSIPrefix(False)
+        if not is_score:
+            plot.setLabel("bottom", self._x_name, color=INK)
+        if len(self._plots) == 2:
+            self._plots[True].setXLink(self._plots[False])
+            self._plots[True].getAxis("bottom").setStyle(showValues=False)
+        return True
 
     def _show_numbers(self) -> None:
         """Write the legend: each series in its colour, with its latest number."""

@@ -36,7 +36,7 @@ def thumbnail(item: PromptItem) -> np.ndarray:
     side = (PROMPT_SIZE, PROMPT_SIZE)
     if item.crop is None:
         return np.full((*side, 3), 60, np.uint8)
-    picture = _visible(resize_image(item.crop[..., :3], side))
+    picture = visible(resize_image(item.crop[..., :3], side))
     if item.mask is None or item.negative:
         return picture
     mask = resize_labels(item.mask, side)
@@ -48,7 +48,7 @@ def thumbnail(item: PromptItem) -> np.ndarray:
     return np.asarray(shaded, np.uint8)
 
 
-def _visible(crop: np.ndarray) -> np.ndarray:
+def visible(crop: np.ndarray) -> np.ndarray:
     """Return a crop stretched to 0-255, with three channels."""
     finite = np.nan_to_num(crop, posinf=0.0, neginf=0.0)
     low, high = np.percentile(finite, [1, 99.5])

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from ..core.geometry import Tile
 from ..core.result import Maps, Recipe, Result
+from .classes import class_entries, dress, with_labels
 from .layers import (
     MARK,
     ImageSource,
@@ -75,6 +76,7 @@ class LabelsWritten:
         unchanged = now == self.after
         write_ids(self.layer, self.region, np.where(unchanged, self.before, now))
         self.layer.metadata[MARK] = dict(self.mark)
+        dress(self.layer)
         kept = " Your own edits are kept." if not unchanged.all() else ""
         return f"'{self.layer.name}' is as it was before.{kept}"
 
@@ -233,14 +235,17 @@ class Results:
             "written": {**old.get("written", {}), **prints},
         }
         if result is not None:
+            is_part = source.n_planes > 1 and result.labels.ndim == 2
             mark |= {
                 "recipe": with_other_planes(result.recipe, old.get("recipe")),
                 "trust": result.trust,
                 "seconds": result.seconds,
                 "objects": result.n_objects,
                 "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
+                **class_entries(result, is_part=is_part),
             }
         layer.metadata[MARK] = mark
+        dress(layer)
 
     def show_again(
         self, kept: Kept, labels: np.ndarray, options: dict[str, Any]
@@ -265,7 +270,12 @@ class Results:
             "objects": n,
             "written": mark.get("written", {})
             | fingerprints(np.asarray(layer.data), source.companion_axes, region),
+            **class_entries(
+                with_labels(kept.result, labels, options),
+                is_part=source.n_planes > 1 and kept.plane is not None and not is_part,
+            ),
         }
+        dress(layer)
         return n
 
     def keep(
@@ -280,7 +290,9 @@ class Results:
         self.kept = {
             k: v for k, v in self.kept.items() if v.layer in self.viewer.layers
         }
-        self.kept[layer.unique_id] = Kept(layer, source, plane, result.maps, tile)
+        self.kept[layer.unique_id] = Kept(
+            layer, source, plane, replace(result, labels=result.labels[:0]), tile
+        )
         while sum(k.n_bytes for k in self.kept.values()) > MAX_KEPT_BYTES:
             del self.kept[next(iter(self.kept))]
 
@@ -393,7 +405,9 @@ class Results:
             "recipe": result.recipe.to_dict(),
             "trust": result.trust,
             "region": region,
+            **class_entries(result),
         }
+        dress(layer)
         return layer
 
     @staticmethod
@@ -426,8 +440,13 @@ class Kept:
     layer: Labels
     source: ImageSource
     plane: tuple[int, ...] | None
-    maps: Maps
+    result: Result
     tile: Tile | None = None
+
+    @property
+    def maps(self) -> Maps:
+        """The maps."""
+        return self.result.maps
 
     @property
     def n_bytes(self) -> int:

@@ -24,7 +24,6 @@ from qtpy.QtWidgets import (
 )
 
 from ..core.batch import FORMAT_TITLES, FORMATS
-from ..core.card import ModelCard
 from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box, Tile
 from ..core.image import ImageError
 from ..core.prompt import PromptError, PromptSet, prompt_print
@@ -49,6 +48,7 @@ from .controls import (
 )
 from .images import ImagePanel
 from .layers import ImageSource, is_mask, is_untouched, mark_of
+from .models import ModelPicker
 from .preferences import preference
 from .prompts import PromptList
 from .results import Journal, Kept, Results, recipe_of
@@ -112,7 +112,6 @@ class SegmentWidget(QWidget):
         self.axes, self.channels = self.image_panel.axes, self.image_panel.channels
         self.book = PromptBook(napari_viewer, self.image_panel.source_of)
         self.prompts_file = ""
-        self.cards: list[ModelCard] = []
         self._steps: list[Step] = []
         self._step: Step
         self._n_steps = 0
@@ -126,14 +125,14 @@ class SegmentWidget(QWidget):
         self._option_job: EngineJob | None = None
         self._option_call: tuple[Kept, dict[str, Any]]
         self._last_result: Any = None
-        self._is_preview = False
+        self._is_preview = self._knew_classes = False
         self._remark = ""
         self._build()
         self._connect()
         self._leave = _Leave(self.engine, self.book, self.image_panel)
         self.destroyed.connect(partial(_Leave.__call__, self._leave))
         self.image_panel.refresh()
-        self._show_models()
+        self.refresh_models()
         self.book.adopt_all()
         self._options_timer = QTimer(self)
         self._options_timer.setSingleShot(True)
@@ -257,10 +256,9 @@ class SegmentWidget(QWidget):
 
     def _build_model(self, column: QVBoxLayout) -> None:
         column.addWidget(heading("Model"))
-        self.model = combo("Model that finds more of what the prompts show")
-        column.addWidget(self.model)
-        self.card = note()
-        column.addWidget(self.card)
+        self.models = ModelPicker("Model that finds more of what the prompts show")
+        self.model = self.models.combo
+        column.addWidget(self.models)
         self.device_line = note("Starting the engine…")
         column.addWidget(self.device_line)
 
@@ -358,7 +356,8 @@ class SegmentWidget(QWidget):
         self.paint.clicked.connect(self._on_paint)
         self.save_set.clicked.connect(lambda: self.save_prompt_set())
         self.load_set.clicked.connect(lambda: self.load_prompt_set())
-        self.model.currentIndexChanged.connect(self._show_card)
+        self.models.changed.connect(self._on_model)
+        self.models.failed.connect(lambda text: self.say(text, True))
         self.device.currentTextChanged.connect(lambda _: self.ask_device())
         self.restart.clicked.connect(self._on_restart)
         self.preview.clicked.connect(self.start_preview)
@@ -423,29 +422,21 @@ class SegmentWidget(QWidget):
         self.mask.blockSignals(False)
         self._show_state()
 
-    def _show_models(self) -> None:
-        """Fill the list of models; nothing is loaded."""
-        try:
-            from ..io.store import list_models
+    def refresh_models(self, name: str = "") -> None:
+        """List the models anew, and choose one by its name."""
+        self.models.refresh(name)
 
-            self.cards = list_models()
-        except Exception as error:
-            logger.exception("could not list the models")
-            self.say(f"Models could not be listed: {error}", True)
-        self.model.clear()
-        for card in self.cards:
-            self.model.addItem(card.name, card)
-            self.model.setItemData(
-                self.model.count() - 1,
-                card.title or card.method,
-                Qt.ItemDataRole.ToolTipRole,
-            )
-        self.model.setCurrentIndex(max(0, self.model.findText("svp")))
-        self._show_card()
-
-    def _show_card(self) -> None:
-        card = self.model.currentData()
-        self.card.setText(card_line(card) if card else "No model is installed.")
+    def _on_model(self) -> None:
+        """Follow the choice: classes of a model that knows them, objects else."""
+        knows_classes = self.models.knows_classes
+        if knows_classes == self._knew_classes:
+            return
+        self._knew_classes = knows_classes
+        self.options.set_values(
+            {"output": "semantic" if knows_classes else "instances"}
+        )
+        if knows_classes:
+            self.say("This model needs no prompt: press Preview or Run.")
 
     # ------------------------------------------------------------ prompts
 
@@ -582,12 +573,11 @@ class SegmentWidget(QWidget):
 
     def _start(self, steps: list[Step], *, preview: bool) -> None:
         self.book.stop_drawing()
-        card = self.model.currentData()
-        if card is None:
+        if self.models.card is None:
             self.say("No model is installed: reinstall napari-svpseg.", True)
             return
         try:
-            self._prompts = self.book.prompts()
+            self._prompts = None if self.models.knows_classes else self.book.prompts()
         except PromptError as error:
             self.say(sentence(error), True)
             return
@@ -700,7 +690,11 @@ class SegmentWidget(QWidget):
             )
 
     def _describe(self, result: Result) -> None:
-        text = count(self._n_objects, "object")
+        semantic = result.recipe.postprocess.get("output") == "semantic"
+        if result.classes and semantic:
+            text = ", ".join(found_classes(result)) or "None of the classes"
+        else:
+            text = count(self._n_objects, "object")
         if self._n_steps > 1:
             text += f" in {count(self._n_steps - len(self._steps), 'image')}"
         text += f"{' in this view' if self._is_preview else ''}, {self._seconds:.1f} s"
@@ -709,7 +703,9 @@ class SegmentWidget(QWidget):
         if trusts:
             text += f", trust {trust:.2f}"
         if self._n_objects == 0:
-            text += ". Lower the threshold, or draw a box on a clearer cell."
+            text += ". Lower the threshold" + (
+                "." if result.classes else ", or draw a box on a clearer cell."
+            )
         elif trust < LOW_TRUST:
             text += (
                 ", which is low. Mask every object in the box to its edge, or draw "
@@ -940,6 +936,12 @@ def recipe_with_plane(recipe: Recipe, step: Step) -> Recipe:
     return replace(recipe, plane=step.plane, stack_axes=step.source.axes.order)
 
 
+def found_classes(result: Result) -> list[str]:
+    """Return the classes that semantic labels show, in order."""
+    names = list(result.classes)
+    return [names[i - 1] for i in np.unique(result.labels).tolist() if i]
+
+
 def expected_shape(step: Step) -> tuple[int, ...]:
     """Return the shape that the labels of a step must have."""
     if step.tile is not None:
@@ -948,18 +950,6 @@ def expected_shape(step: Step) -> tuple[int, ...]:
     if step.plane is not None:
         return source.plane_shape
     return source.axes.labels_shape(source.shape)
-
-
-def card_line(card: ModelCard) -> str:
-    """Return what is said of a model below its name."""
-    parts = [card.title or card.method]
-    if card.n_parameters:
-        parts.append(f"{card.n_parameters / 1e6:.1f} M weights")
-    parts.append(
-        "any channels" if card.channels == "any" else f"channels: {card.channels}"
-    )
-    parts.append(f"licence {card.licence}")
-    return " · ".join(parts)
 
 
 def file_stem(layer: Labels) -> str:

@@ -707,9 +707,10 @@ def _superpixel_tasks(
     packed, held_out = PackedTasks(), PackedTasks()
     started = time.monotonic()
     for turn in range(TASKS_PER_PLANE):
-        for i, (name, image) in enumerate(planes):
-            if turn and time.monotonic() - started > seconds:
+        for i in rng.permutation(len(planes)):
+            if packed.index and time.monotonic() - started > seconds:
                 break
+            name, image = planes[i]
             tell(f"superpixels of {name}")
             left_out = len(planes) >= 8 and i % 8 == 7
             for mask in superpixel_masks(image, 1, rng):

@@ -288,9 +288,9 @@ def _here(
                 look()
                 for future in ended:
                     yield future.result()
-        finally:  # what is in work ends by itself, before its file would be written
+        finally:  # what is in work ends at its next step, or is noted as done
             stop.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _on(runner: Any) -> Any:

@@ -38,6 +38,7 @@ _PUBLIC = {
     "save_prompts": "io.prompts",
     "segment": "api",
     "segment_file": "api",
+    "segment_zarr": "large",
 }
 
 __all__ = ["models", *sorted(_PUBLIC)]

@@ -137,6 +137,24 @@ def _instances_of_classes(maps: Maps, settings: PostprocessSettings) -> Array:
     return found
 
 
+def window_instances(maps: Maps, settings: PostprocessSettings) -> Array:
+    """Return the objects of a part of an image, the smallest among them.
+
+    Parameters
+    ----------
+    maps : Maps
+        Of a window of a large image.
+    settings : PostprocessSettings
+
+    Returns
+    -------
+    (Y, X) int array
+        Ids from 1, with gaps.
+    """
+    labels = _pieces(maps, settings)
+    return fill_object_holes(labels) if _fills_holes(maps, settings) else labels
+
+
 def instances_in_blocks(
     maps: Maps,
     settings: PostprocessSettings,
@@ -162,7 +180,7 @@ def instances_in_blocks(
     (Y, X) uint32 array
     """
     if halo is None:
-        halo = _halo(maps) if _splits(maps, settings) else 1
+        halo = halo_of(maps.objects) if _splits(maps, settings) else 1
     grid = block_grid(maps.foreground.shape, side or BLOCK_SIDE - 2 * halo, halo)
     labels, owner = label_blocks(
         lambda window: _pieces(_cut(maps, window), settings), grid
@@ -175,10 +193,9 @@ def instances_in_blocks(
     return labels
 
 
-def _halo(maps: Maps) -> int:
+def halo_of(look: ObjectLook | None) -> int:
     """Return how many pixels around a block decide on the objects in it."""
-    diameter = maps.objects.diameter if maps.objects else 0
-    return int(np.clip(2 * diameter, *HALO_RANGE))
+    return int(np.clip(2 * (look.diameter if look else 0), *HALO_RANGE))
 
 
 def _cut(maps: Maps, window: Window) -> Maps:

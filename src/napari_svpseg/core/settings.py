@@ -110,6 +110,13 @@ class PostprocessSettings(Settings):
         "Objects with ids, or one foreground class",
         choices=("instances", "semantic"),
     )
+    link_planes: bool = option(
+        False, "Give objects of a stack one id from plane to plane"
+    )
+    link_overlap: float = option(
+        0.25, "Least overlap (intersection over union) of linked objects",
+        low=0.01, high=1.0,
+    )
 
 
 @dataclass(frozen=True)

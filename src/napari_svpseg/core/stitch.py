@@ -156,12 +156,12 @@ def compare(one: Array, two: Array) -> tuple[Array, Array]:
         one[both].astype(np.int64) * stride + two[both], return_counts=True
     )
     a, b = np.divmod(keys, stride)
-    best = _is_best(a, shared) & _is_best(b, shared)
+    best = is_best(a, shared) & is_best(b, shared)
     smaller = np.minimum(_areas(one, a), _areas(two, b))
     return np.stack([a, b], axis=1), best & (shared >= SAME_SHARE * smaller)
 
 
-def _is_best(ids: Array, shared: Array) -> Array:
+def is_best(ids: Array, shared: Array) -> Array:
     """Return True at the first entry of each id that shares the most."""
     order = np.lexsort((-shared, ids))
     best = np.zeros(len(ids), bool)

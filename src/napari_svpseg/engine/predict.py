@@ -335,7 +335,7 @@ def _all_tiles(
             [query.read((y.start, y.stop), (x.start, x.stop)) for y, x in some]
         )
         for (y, x), piece in zip(some, forward(pieces), strict=True):
-            part = _to_query(piece, y, x, query.scale)
+            part = to_query(piece, y, x, query.scale)
             if maps is None:
                 maps = np.zeros((len(part), *query.shape), np.float32)
             maps[:, y.first : y.last, x.first : x.last] += part * np.outer(
@@ -348,7 +348,7 @@ def _all_tiles(
     return maps
 
 
-def _to_query(piece: Tensor, y: Span, x: Span, scale: float) -> np.ndarray:
+def to_query(piece: Tensor, y: Span, x: Span, scale: float) -> np.ndarray:
     """Return the maps of a tile at the pixels of the query, (M, rows, columns)."""
     rows, columns = (
         (np.arange(s.first, s.last) + 0.5) * scale - 0.5 - s.start for s in (y, x)

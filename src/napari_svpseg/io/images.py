@@ -179,6 +179,27 @@ def _read_tiff(
     return array, letters, size, unit, rgb, z_step
 
 
+def read_tiff_facts(
+    path: Path,
+) -> tuple[str, tuple[float, float] | None, str, float | None]:
+    """Return a TIFF file's axes, pixel size, unit and z step without reading pixels.
+
+    The axes are those of its first series, and empty where they must be declared.
+    """
+    try:
+        with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
+            letters = tiff.series[0].axes
+            letters = letters.replace("S", "C") if "C" not in letters else letters
+            declared = tiff.is_ome or tiff.is_imagej or tiff.is_lsm or tiff.is_stk
+            size, unit = _pixel_size(tiff)
+            z_step = _z_step(tiff) if size is not None else None
+    except Exception as error:
+        raise ImageError(f"{path}: cannot be read, it may be damaged.") from error
+    if set(letters) - set(AXES) or not (declared or letters in ("YX", "YXC", "CYX")):
+        letters = ""
+    return letters, size, unit, z_step
+
+
 @contextlib.contextmanager
 def quiet_tifffile() -> Iterator[None]:
     """Keep tifffile from logging what our own errors say."""

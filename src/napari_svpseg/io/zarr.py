@@ -1,0 +1,401 @@
+"""OME-Zarr (NGFF 0.4 and 0.5): images read by region, labels written block by block.
+
+Large TIFF files are opened here too: tifffile shows them as Zarr arrays.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.image import Axes, ImageError
+from ..core.result import Recipe
+from .atomic import WriteError
+from .images import TIFF_SUFFIXES, read_tiff_facts
+
+SMALLEST_LEVEL = 512
+"""Levels are added to a pyramid until one is no larger than this."""
+
+UNITS = {"um": "micrometer", "nm": "nanometer", "mm": "millimeter", "cm": "centimeter",
+         "m": "meter", "Å": "angstrom", "pm": "picometer", "in": "inch"}
+KINDS = {"T": "time", "C": "channel"}
+VERSIONS = {"0.4": 2, "0.5": 3}
+"""Format of Zarr that goes with each version of OME-Zarr."""
+
+NEEDED = "Zarr is not installed: pip install 'napari-svpseg[zarr]'"
+
+
+@dataclass(frozen=True, eq=False)
+class LazyImage:
+    """An image in a file, of which only what is sliced is read.
+
+    Parameters
+    ----------
+    array : array
+        Sliced like a numpy array, and returns one.
+    axes : Axes
+    scale : dict of str to float
+        Size of a pixel along each of T, Z, Y, X, at the chosen level.
+    unit : str
+        Of Z, Y and X; ``pixel`` where it is not known.
+    path : Path
+    level : int
+    version : str
+        Of OME-Zarr; empty for other files.
+    """
+
+    array: Any
+    axes: Axes
+    scale: dict[str, float]
+    unit: str
+    path: Path
+    level: int = 0
+    version: str = ""
+
+
+def is_zarr(path: str | Path) -> bool:
+    """Tell whether a path is the folder of a Zarr group or array."""
+    path = Path(path)
+    names = (".zattrs", ".zgroup", ".zarray", "zarr.json")
+    return path.is_dir() and any((path / name).is_file() for name in names)
+
+
+def open_image(
+    path: str | Path, level: int = 0, axes: str | None = None
+) -> LazyImage:
+    """Open an OME-Zarr image, a plain Zarr array or a TIFF file without reading it.
+
+    Parameters
+    ----------
+    path : path
+    level : int
+        Of a pyramid; 0 is the full size.
+    axes : str, optional
+        What the dimensions are, where the file does not say.
+
+    Raises
+    ------
+    ImageError
+        One line naming the file: missing, damaged, without such a level, or with axes
+        that must be declared.
+    """
+    path = Path(path)
+    if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
+        return _open_tiff(path, level, axes)
+    if not is_zarr(path):
+        raise ImageError(f"{path}: there is no Zarr image and no TIFF file here.")
+    zarr = _zarr()
+    try:
+        node = zarr.open(path, mode="r")
+    except Exception as error:
+        raise ImageError(
+            f"{path}: cannot be read, it may be damaged ({_first_line(error)})."
+        ) from error
+    if isinstance(node, zarr.Array):
+        if level:
+            raise ImageError(f"{path}: is one array, there is no level {level}.")
+        return LazyImage(node, _axes_of(path, node, axes), {}, "pixel", path)
+    return _open_group(path, node, level, axes)
+
+
+def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyImage:
+    attributes = dict(group.attrs)
+    ome = attributes.get("ome", attributes)
+    try:
+        multiscale = ome["multiscales"][0]
+        version = str(ome.get("version") or multiscale.get("version") or "0.4")
+        datasets = multiscale["datasets"]
+        if not 0 <= level < len(datasets):
+            raise ImageError(
+                f"{path}: has the levels 0 to {len(datasets) - 1}, asked for {level}."
+            )
+        array = group[datasets[level]["path"]]
+        declared = [a if isinstance(a, dict) else {"name": a}
+                    for a in multiscale.get("axes", [])]
+        letters = "".join(str(a["name"]) for a in declared).upper()
+        scale = _scale(datasets[level], multiscale, len(array.shape))
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        raise ImageError(
+            f"{path}: is no OME-Zarr image of version 0.4 or 0.5 "
+            f"(missing or wrong: {_first_line(error)})."
+        ) from error
+    units = {a.get("unit") for a in declared if str(a["name"]).upper() in "ZYX"}
+    names = {name: short for short, name in UNITS.items()}
+    unit = names.get(str(units.pop()), "pixel") if len(units) == 1 else "pixel"
+    meaning = _axes_of(path, array, axes or letters)
+    by_axis = {
+        a: s for a, s in zip(meaning.order, scale, strict=True) if a != "C"
+    }
+    return LazyImage(array, meaning, by_axis, unit, path, level, version)
+
+
+def _scale(dataset: dict[str, Any], multiscale: dict[str, Any], n: int) -> list[float]:
+    """Return the size of a pixel along each axis: the level's times the image's."""
+    scale = [1.0] * n
+    for holder in (dataset, multiscale):
+        for change in holder.get("coordinateTransformations", ()):
+            values = change.get("scale") if change.get("type") == "scale" else None
+            if values is not None and len(values) == n:
+                scale = [a * float(b) for a, b in zip(scale, values, strict=True)]
+    return scale
+
+
+def _axes_of(path: Path, array: Any, axes: str | None) -> Axes:
+    shape = tuple(int(n) for n in array.shape)
+    try:
+        meaning = Axes(axes) if axes else Axes.for_image(shape)
+        meaning.check(shape)
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from error
+    if 0 in shape:
+        raise ImageError(f"{path}: the image is empty, its shape is {shape}.")
+    return meaning
+
+
+def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
+    import tifffile
+
+    zarr = _zarr()
+    letters, size, unit, z_step = read_tiff_facts(path)
+    try:
+        store = tifffile.imread(path, aszarr=True, level=level)
+        array = zarr.open(store, mode="r")
+    except Exception as error:
+        raise ImageError(
+            f"{path}: level {level} cannot be read ({_first_line(error)})."
+        ) from error
+    if not isinstance(array, zarr.Array):
+        array = array["0"]
+    meaning = _axes_of(path, array, axes or letters)
+    scale = {} if size is None else {"Y": size[0], "X": size[1]}
+    if z_step is not None:
+        scale["Z"] = z_step
+    if level:
+        scale = {}  # what a level of a TIFF is reduced by is not said
+    return LazyImage(array, meaning, scale, unit, path, level)
+
+
+# ---------------------------------------------------------------------- labels
+@dataclass(frozen=True)
+class LabelsLayout:
+    """Where labels are written, and how.
+
+    Parameters
+    ----------
+    folder : str
+        Of the group of these labels, while they are made.
+    shape, chunks : tuple of int
+    axes : str
+    dtype : str
+    scale : tuple of float
+        Size of a pixel along each axis.
+    unit : str
+    version : str
+        ``0.4`` or ``0.5``.
+    """
+
+    folder: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    axes: str
+    dtype: str
+    scale: tuple[float, ...]
+    unit: str
+    version: str = "0.5"
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise ValueError(
+                f"OME-Zarr is written in version {' or '.join(VERSIONS)}, "
+                f"got {self.version!r}"
+            )
+
+    @property
+    def level_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the levels: Y and X halved until they are small."""
+        shapes = [self.shape]
+        while max(shapes[-1][-2:]) > SMALLEST_LEVEL:
+            *stack, y, x = shapes[-1]
+            shapes.append((*stack, -(-y // 2), -(-x // 2)))
+        return shapes
+
+
+def create_labels(layout: LabelsLayout) -> None:
+    """Make the empty arrays of all levels; what is there is replaced."""
+    zarr = _zarr()
+    group = zarr.open_group(
+        layout.folder, mode="w", zarr_format=VERSIONS[layout.version]
+    )
+    three = VERSIONS[layout.version] == 3
+    more: dict[str, Any] = (
+        {"dimension_names": list(layout.axes.lower())} if three
+        else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    )
+    for level, shape in enumerate(layout.level_shapes):
+        group.create_array(
+            str(level), shape=shape, dtype=layout.dtype, fill_value=0,
+            chunks=tuple(min(c, n) for c, n in zip(layout.chunks, shape, strict=True)),
+            **more,
+        )
+
+
+def open_level(folder: str | Path, level: int = 0) -> Any:
+    """Return the array of one level, to be read and written in whole chunks."""
+    return _zarr().open_array(Path(folder) / str(level), mode="r+")
+
+
+def chunk_windows(layout: LabelsLayout, level: int) -> Iterator[tuple[slice, ...]]:
+    """Yield the window of each chunk of a level."""
+    shape = layout.level_shapes[level]
+    counts = [-(-n // min(c, n)) for n, c in zip(shape, layout.chunks, strict=True)]
+    for at in np.ndindex(*counts):
+        yield tuple(
+            slice(i * c, min(n, (i + 1) * c))
+            for i, n, c in zip(at, shape, layout.chunks, strict=True)
+        )
+
+
+def reduce_chunk(layout: LabelsLayout, level: int, window: tuple[slice, ...]) -> None:
+    """Write a part of a level: every second pixel of the level below."""
+    source, target = (open_level(layout.folder, n) for n in (level - 1, level))
+    fine = tuple(
+        slice(w.start * f, min(n, w.stop * f), f)
+        for w, n, f in zip(
+            window, source.shape, [1] * (len(window) - 2) + [2, 2], strict=True
+        )
+    )
+    part = np.asarray(source[fine])
+    if part.any():
+        target[window] = part
+
+
+def publish_labels(
+    layout: LabelsLayout, store: str | Path, name: str, recipe: Recipe,
+    extra: dict[str, Any],
+) -> Path:
+    """Write the metadata of finished labels and move them to ``store/labels/NAME``.
+
+    Parameters
+    ----------
+    layout : LabelsLayout
+        In a folder on the same disk as ``store``.
+    store : path
+        An OME-Zarr image, which the labels are added to, or a new group.
+    name : str
+        Labels of this name are replaced.
+    recipe : Recipe
+        Kept in the attribute ``svpseg`` of the labels, together with ``extra``.
+    """
+    from ome_zarr.format import format_from_version
+    from ome_zarr.writer import write_label_metadata, write_multiscales_metadata
+
+    zarr = _zarr()
+    store, fmt = Path(store), format_from_version(layout.version)
+    group = zarr.open_group(layout.folder, mode="r+")
+    write_multiscales_metadata(
+        group, _datasets(layout), fmt=fmt, axes=_axes_records(layout), name=name
+    )
+    group.attrs["svpseg"] = {"recipe": json.loads(recipe.to_json()), **extra}
+    zarr_format = VERSIONS[layout.version]
+    try:
+        root = zarr.open_group(store, mode="a", zarr_format=zarr_format)
+        parent = root.require_group("labels")
+    except Exception as error:
+        raise WriteError(
+            f"{store}: cannot be written ({_first_line(error)})."
+        ) from error
+    target, old = store / "labels" / name, Path(f"{layout.folder}.old")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(layout.folder, target)
+    shutil.rmtree(old, ignore_errors=True)
+    _forget(parent, name)
+    source = {"source": {"image": "../../"}} if is_image(store) else {}
+    write_label_metadata(parent, name, fmt=fmt, **source)
+    return target
+
+
+def is_image(path: str | Path) -> bool:
+    """Tell whether a path is an OME-Zarr image."""
+    if not is_zarr(path):
+        return False
+    attributes = dict(_zarr().open(Path(path), mode="r").attrs)
+    return "multiscales" in attributes.get("ome", attributes)
+
+
+def _forget(labels: Any, name: str) -> None:
+    """Take a name out of the list of labels, to which it is added again."""
+    attributes = dict(labels.attrs)
+    holder = attributes.get("ome", attributes)
+    if name in holder.get("labels", []):
+        holder["labels"] = [n for n in holder["labels"] if n != name]
+        labels.attrs.update(attributes)
+
+
+def read_stamp(store: str | Path, name: str) -> dict[str, Any]:
+    """Return what `publish_labels` kept with labels; empty if there are none."""
+    folder = Path(store) / "labels" / name
+    if not is_zarr(folder):
+        return {}
+    kept = _zarr().open_group(folder, mode="r").attrs.get("svpseg")
+    return dict(kept) if isinstance(kept, dict) else {}
+
+
+def _datasets(layout: LabelsLayout) -> list[dict[str, Any]]:
+    """Return path, scale and, as every second pixel is kept, place of each level."""
+    found = []
+    for level, _ in enumerate(layout.level_shapes):
+        factor = [1] * (len(layout.shape) - 2) + [2**level] * 2
+        scale = [s * f for s, f in zip(layout.scale, factor, strict=True)]
+        found.append({
+            "path": str(level),
+            "coordinateTransformations": [{"type": "scale", "scale": scale}],
+        })
+    return found
+
+
+def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
+    unit = UNITS.get(layout.unit)
+    records = []
+    for letter in layout.axes:
+        kind = KINDS.get(letter, "space")
+        record = {"name": letter.lower(), "type": kind}
+        if kind == "space" and unit:
+            record["unit"] = unit
+        records.append(record)
+    return records
+
+
+def create_scratch(
+    path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
+) -> None:
+    """Make an array for what a run keeps until it is done, if it is not there."""
+    if not is_zarr(path):
+        _zarr().create_array(
+            path, shape=shape, chunks=chunks, dtype=dtype, fill_value=0
+        )
+
+
+def open_scratch(path: Path) -> Any:
+    """Return an array made by `create_scratch`, to be read and written."""
+    return _zarr().open_array(path, mode="r+")
+
+
+def _zarr() -> Any:
+    try:
+        import zarr
+    except ImportError as error:
+        raise ImageError(NEEDED) from error
+    return zarr
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error)
+    return text.splitlines()[0][:120] if text else type(error).__name__

@@ -1,6 +1,7 @@
 # make demo    the main job on real data in napari (DEMO=headless: on a virtual display)
 # make test    all tests
 # make lint    style, types and import contracts
+# make bench-scale   a large OME-Zarr on 1 and 2 workers, one of them killed (SIZE=)
 # make bench   speed and memory; make bench-quality DATA="folder folder": accuracy
 # make bench-partial DATA="folder folder"    fine-tuning from five labelled boxes
 # make bench-methods DATA=folder: ablations of the methods
@@ -15,6 +16,9 @@ SETS ?= yeast_phase,dsb_grey_cytology,ecoli_brightfield,worms_brightfield
 TASKS ?=
 MODELS ?= forest,otsu,panet,svp-attention,svp,svp-research
 
+SIZE ?= 16384
+MODELS ?= svp,svp-attention,panet,forest
+
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
 else
@@ -27,7 +31,7 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON
 
-.PHONY: demo test lint bench bench-quality bench-methods bench-partial bench-weak dist clean
+.PHONY: demo test lint bench bench-quality bench-methods bench-partial bench-weak bench-scale dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -61,6 +65,9 @@ bench-weak: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the folder of the data sets: make bench-weak DATA=folder))
 	$(PY) benchmarks/weak.py $(DATA) --output bench-output/weak.json
 
+bench-scale: $(STAMPS)/dev
+	$(PY) benchmarks/scale.py --size $(SIZE) --json bench-output/scale.json
+
 dist: $(STAMPS)/dev
 	$(PY) -m build --no-isolation
 
@@ -88,9 +95,11 @@ $(STAMPS)/app: $(STAMPS)/torch $(PACKAGE_FILES)
 	$(PIP) --no-build-isolation -e ".[all]"
 	touch $@
 
+# ome-zarr by itself: for files on this machine its cloud clients are not needed
 $(STAMPS)/dev: $(STAMPS)/app
 	@echo "Installing what the tests need"
 	$(PIP) --no-build-isolation -e ".[dev]"
+	$(PIP) --no-deps ome-zarr
 	touch $@
 
 # the package is never imported: it ships a real picture of nuclei with labels

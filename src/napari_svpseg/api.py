@@ -28,6 +28,7 @@ from .core.image import (
     sampled_pixels,
 )
 from .core.instances import instances_from_maps
+from .core.link import link_planes
 from .core.measure import object_sizes
 from .core.progress import Progress, ignore_progress
 from .core.prompt import Prompt, PromptError, PromptSet, prompt_print
@@ -186,7 +187,7 @@ def postprocess(
             on_progress(i, len(indices), "")
         if on_partial is not None and len(indices) > 1:
             on_partial((index, _take(labels, layout, index)))
-    return labels
+    return _linked(labels, layout, settings)
 
 
 def labels_path(
@@ -795,7 +796,17 @@ def _segment_planes(
         if on_partial is not None:
             on_partial((index, _take(labels, layout, index)))
     assert maps is not None  # there is at least one plane
-    return maps, labels, predictions
+    return maps, _linked(labels, layout, post), predictions
+
+
+def _linked(
+    labels: np.ndarray, layout: Axes, settings: PostprocessSettings
+) -> np.ndarray:
+    """Return a stack's labels, linked along Z and then T if that is asked for."""
+    if not settings.link_planes or settings.output != "instances":
+        return labels
+    axes = tuple(layout.order.index(a) for a in "ZT" if a in layout.order)
+    return link_planes(labels, axes, settings.link_overlap)
 
 
 def _share(on_progress: Progress, i: int, n: int) -> Progress:

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import Field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -28,6 +28,9 @@ from .core.messages import DEBUG, joined, one_line
 from .core.prompt import Prompt, PromptSet
 from .core.settings import PostprocessSettings, SegmentSettings, Settings
 from .core.weak import WeakSettings
+
+if TYPE_CHECKING:
+    from .large import LargeOutcome
 
 app = typer.Typer(
     name="svpseg", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -232,9 +235,21 @@ def segment(
         str | None,
         typer.Option(help="Address of a Dask scheduler that runs the job."),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes for a Zarr image on this machine; 0: only this."),
+    ] = None,
+    level: Annotated[
+        int, typer.Option(help="Level of a Zarr image that is segmented.")
+    ] = 0,
+    name: Annotated[str, typer.Option(help="Name of labels in a Zarr.")] = "cells",
     **settings: Any,
 ) -> int:
-    """Label every object like the prompts' in many images."""
+    """Label every object like the prompts' in many images.
+
+    A Zarr image, or a TIFF whose labels are to be a Zarr (-o labels.zarr), is segmented
+    in parts by several processes; without -o its labels are added to it.
+    """
     if job is not None:
         if images or prompts or prompt_image:
             raise typer.BadParameter("--job says itself which images and prompts")
@@ -246,7 +261,8 @@ def segment(
             output=str(out or stored.output),
         )
         return _run_job(stored, None, scheduler)
-    if out is None:
+    large = bool(images) and _is_large(images, out)
+    if out is None and not large:
         raise typer.BadParameter("Missing option '--out' / '-o'")
     if not images:
         raise typer.BadParameter("Missing argument 'IMAGES...'")
@@ -258,6 +274,15 @@ def segment(
         chosen = _prompts_from_options(
             prompts, prompt_image, prompt_labels, box, size, axes=axes, channels=taken
         )
+    if large:
+        from .large import segment_zarr
+
+        outcome = segment_zarr(
+            images[0], prompts or chosen, out, model, name=name, level=level, axes=axes,
+            channels=taken, scheduler=scheduler, workers=workers, skip_done=skip_done,
+            on_progress=_progress_line("segment"), **settings,
+        )
+        return _report_large(outcome)
     if _knows_classes(model) and _is_default(context, "output"):
         settings["output"] = "semantic"
     try:
@@ -268,6 +293,33 @@ def segment(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return _run_job(made, chosen, scheduler)
+
+
+def _is_large(images: list[Path], out: Path | None) -> bool:
+    """Tell whether a run goes from one large image to labels in a Zarr."""
+    from .io.zarr import is_zarr
+
+    large = any(is_zarr(image) for image in images)
+    large |= out is not None and out.suffix.lower() == ".zarr"
+    if large and len(images) > 1:
+        raise typer.BadParameter("Zarr images are segmented one at a time")
+    return large
+
+
+def _report_large(outcome: LargeOutcome) -> int:
+    """Print what became of a large image."""
+    _end_line()
+    if outcome.skipped:
+        print(f"{outcome.labels}: done already")
+        return 0
+    rate = outcome.megapixels / max(outcome.seconds, 1e-9)
+    print(
+        f"{outcome.labels}: {_plural(outcome.objects, 'object')}, "
+        f"{outcome.seconds:.1f} s, {rate:.2f} megapixels/s"
+    )
+    for note in outcome.notes:
+        _say(f"svpseg: {outcome.source}: {note}")
+    return 0
 
 
 def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) -> int:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 import numpy as np
 from scipy import sparse
@@ -371,7 +371,7 @@ def link_planes(labels: Array, axes: int | Index, min_overlap: float) -> Array:
         found = [
             match(owner[pairs], shared, areas, min_overlap)
             for pairs, shared in (
-                overlaps(one, two) for one, two in zip(along[:-1], along[1:], strict=True)
+                overlaps(one, two) for one, two in pairwise(along)
             )
         ]
         owner = union(n, np.concatenate([np.zeros((0, 2), np.int64), *found]))[owner]

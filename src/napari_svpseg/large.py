@@ -425,8 +425,10 @@ def _run(
         folder=str(work / "labels"),
         dtype="uint32" if objects < 2**32 else "uint64", **plan.layout,
     )
-    if not (work / "relabel.npy").exists():
+    if not ((work / "relabel.npy").exists() and (work / "labels").exists()):
         create_labels(layout)
+        for mark in (work / "written").iterdir():  # of labels that are gone
+            mark.unlink()
         with atomic_path(work / "relabel.npy") as path:
             np.save(path, new)
     stage(write_block, blocks, "Writing labels")

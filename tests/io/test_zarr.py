@@ -160,7 +160,8 @@ def test_labels_are_opened_by_ome_zarr(tmp_path, version, inside):
 
 
 def test_ids_of_64_bits_and_stacks_are_kept(tmp_path):
-    labels = random_labels((2, 600, 300), np.uint64) + np.uint64(2**40)
+    plane = random_labels((600, 300), np.uint64) + np.uint64(2**40)
+    labels = np.stack([plane, plane[::-1]])
     layout = made(tmp_path / "work", labels)
     target = publish_labels(layout, tmp_path / "a.zarr", "cells", Recipe("svp"), {})
     image = open_image(target)

@@ -15,9 +15,7 @@ DATA ?=
 SETS ?= yeast_phase,dsb_grey_cytology,ecoli_brightfield,worms_brightfield
 TASKS ?=
 MODELS ?= forest,otsu,panet,svp-attention,svp,svp-research
-
 SIZE ?= 16384
-MODELS ?= svp,svp-attention,panet,forest
 
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts

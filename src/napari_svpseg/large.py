@@ -189,7 +189,7 @@ class Plan:
 def segment_zarr(
     image: str | Path,
     prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path,
-    output: str | Path | None = None,
+    store: str | Path | None = None,
     model: str | Path = "svp",
     *,
     name: str = "cells",
@@ -216,7 +216,7 @@ def segment_zarr(
     image : path
         OME-Zarr 0.4 or 0.5, a Zarr array, or a TIFF file. All workers must see it.
     prompts : PromptSet, prompts, or path of a prompt file
-    output : path, optional
+    store : path, optional
         OME-Zarr to which ``labels/NAME`` is added, made if it is not there; by default
         the image itself.
     model : str or path
@@ -261,19 +261,19 @@ def segment_zarr(
     """
     start = time.perf_counter()
     report = on_progress or ignore_progress
-    store = Path(image if output is None else output).absolute()
+    where = Path(image if store is None else store).absolute()
     plan, code = make_plan(
         image, prompts, model, level=level, axes=axes, channels=channels, cell=cell,
         halo=halo, version=version, settings=settings,
     )
     _check_name(name)
-    target = store / "labels" / name
-    if skip_done and read_stamp(store, name).get("run") == plan.key:
+    target = where / "labels" / name
+    if skip_done and read_stamp(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
-    work = store.with_name(f"{store.name}.{name}.work")
+    work = where.with_name(f"{where.name}.{name}.work")
     _start_or_resume(work, plan, code)
     with workers_of(scheduler, workers, str(work)) as client:
-        objects, notes = _run(plan, work, store, name, client, block, report)
+        objects, notes = _run(plan, work, where, name, client, block, report)
     shutil.rmtree(work, ignore_errors=True)
     return LargeOutcome(
         str(image), str(target), objects, time.perf_counter() - start,

@@ -98,8 +98,7 @@ def test_a_given_client_stays_open_and_gets_every_task(tmp_path):
 
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, host="127.0.0.1",
-            dashboard_address=None,
+            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

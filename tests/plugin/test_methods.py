@@ -14,6 +14,6 @@ def test_a_method_of_another_package_can_be_chosen(
     monkeypatch.setattr(store, "list_models", lambda folders=None: plugin_cards())
     dock = open_dock()
     dock.model.setCurrentIndex(dock.model.findText("brightness"))
-    assert "Bright like the prompt, or dark like it" in dock.card.text()
-    assert "licence MIT" in dock.card.text()
+    assert "Bright like the prompt, or dark like it" in dock.models.about.text()
+    assert "licence MIT" in dock.models.about.text()
     assert "brightness" not in sys.modules

@@ -842,7 +842,7 @@ def test_closing_an_image_ends_its_part_of_a_run(viewer, dock, runner, finish, q
     start = time.monotonic()
     viewer.layers.remove("discs")
     finish(dock)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 20, "the run of 30 s was waited for"
     assert len(runner.segment_calls()) == 2
     assert named(viewer, "second [svpseg]") and not named(viewer, "discs [svpseg]")
 

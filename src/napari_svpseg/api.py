@@ -369,6 +369,13 @@ def stop_finetune(output: str | Path) -> bool:
     return stop(output)
 
 
+def forget_finetune(output: str | Path) -> None:
+    """Delete what a training that was cut off left behind."""
+    from .finetuning import forget
+
+    forget(output)
+
+
 def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any]]:
     """Return trainings that were cut off and can be resumed.
 

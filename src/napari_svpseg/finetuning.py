@@ -88,6 +88,11 @@ def unfinished(folder: str | Path) -> list[dict[str, Any]]:
     return found
 
 
+def forget(output: str | Path) -> None:
+    """Delete the checkpoints of a training that shall not go on."""
+    shutil.rmtree(run_folder(output), ignore_errors=True)
+
+
 def _prepared_folder(
     output: Path, values: dict[str, Any], resume: bool, notes: list[str]
 ) -> tuple[Path, bool]:

@@ -182,10 +182,7 @@ class TrainingSet:
         held_out: bool | None,
     ) -> Entry:
         entry = self._entry(folder)
-        known = entry.image()
-        if known.shape != plane.shape or not np.array_equal(
-            known, plane, equal_nan=plane.dtype.kind == "f"
-        ):
+        if not _equal(entry.image(), plane):
             raise TrainingSetError(
                 f"{folder}: holds another image under the name '{entry.name}': add "
                 "this one under another name."
@@ -280,6 +277,15 @@ class TrainingSet:
         raise TrainingSetError(
             f"{folder}: no labels in it can be read, it is passed over."
         )
+
+
+def is_same_image(entry: Entry, image: np.ndarray, axes: str | None = None) -> bool:
+    """Tell whether an entry holds this image (``axes`` as for `TrainingSet.add`)."""
+    return _equal(entry.image(), _plane(np.asarray(image), axes)[0])
+
+
+def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    return np.array_equal(first, second, equal_nan=second.dtype.kind == "f")
 
 
 def _check_name(name: str) -> None:

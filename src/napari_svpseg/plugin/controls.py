@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDoubleSpinBox,
     QFormLayout,
+    QFrame,
     QHBoxLayout,
     QLabel,
     QPushButton,
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import (
     QStyle,
     QStyleOptionComboBox,
     QStylePainter,
+    QVBoxLayout,
     QWidget,
 )
 from superqt import QCollapsible, QLabeledDoubleSlider
@@ -143,6 +145,42 @@ class Section(QCollapsible):
         self.collapse(animate=False)
 
 
+class Offer(QFrame):
+    """A quiet bar that offers something, until it is taken or put away.
+
+    Parameters
+    ----------
+    take, leave : str
+        What the two buttons say.
+    """
+
+    taken = Signal()
+    left = Signal()
+
+    def __init__(self, take: str, leave: str) -> None:
+        super().__init__()
+        self.setObjectName("svpsegOffer")
+        self.setStyleSheet(
+            f"#svpsegOffer {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
+        )
+        self.text = note()
+        self.take = QPushButton(take)
+        self.leave = QPushButton(leave)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(6, 4, 6, 4)
+        column.setSpacing(4)
+        column.addWidget(self.text)
+        column.addWidget(side_by_side(self.take, self.leave, stretch=(2, 1)))
+        self.take.clicked.connect(self.taken)
+        self.leave.clicked.connect(self.left)
+        self.hide()
+
+    def offer(self, text: str) -> None:
+        """Show the bar."""
+        self.text.setText(text)
+        self.show()
+
+
 class SettingsForm(QWidget):
     """Controls for some fields of a settings class: text and limits come from it.
 
@@ -202,13 +240,23 @@ class SettingsForm(QWidget):
             widget.toggled.connect(lambda _: self.changed.emit())
         elif isinstance(default, int):
             spin = QSpinBox()
-            spin.setRange(int(meta["low"]), int(meta["high"]))
+            high = 2**31 - 1 if meta["high"] is None else int(meta["high"])
+            spin.setRange(int(meta["low"]), high)
             spin.setSuffix(" px" if meta["unit"] == "pixel" else "")
             if meta["low"] == AUTO:
                 spin.setSpecialValueText("auto")
             spin.setKeyboardTracking(False)
             spin.valueChanged.connect(lambda _: self.changed.emit())
             widget = spin
+        elif meta["high"] > 1 or default < 0.01:  # too wide or too fine to slide
+            number = QDoubleSpinBox()
+            number.setDecimals(0 if default >= 10 else 5)
+            number.setRange(meta["low"], meta["high"])
+            number.setSingleStep(default / 10 or 0.1)
+            number.setSuffix(f" {meta['unit']}" if meta["unit"] else "")
+            number.setKeyboardTracking(False)
+            number.valueChanged.connect(lambda _: self.changed.emit())
+            widget = number
         else:
             slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
             slider.setRange(meta["low"], meta["high"])
@@ -227,7 +275,7 @@ def _value(widget: QWidget) -> Any:
         return widget.isChecked()
     if isinstance(widget, QSpinBox):
         return int(widget.value())
-    return round(float(widget.value()), 4)
+    return round(float(widget.value()), 6)
 
 
 def _set_value(widget: QWidget, value: Any) -> None:

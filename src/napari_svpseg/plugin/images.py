@@ -43,15 +43,18 @@ class ImagePanel(QWidget):
     Parameters
     ----------
     viewer : ViewerModel
+    checkable : bool
+        Whether there is something to check; else only the marked image counts.
     """
 
     changed = Signal()
     redeclared = Signal(object)
     message = Signal(str, bool)
 
-    def __init__(self, viewer: ViewerModel) -> None:
+    def __init__(self, viewer: ViewerModel, *, checkable: bool = True) -> None:
         super().__init__()
         self.viewer = viewer
+        self._checkable = checkable
         self._axes: dict[Any, str] = {}
         self._channels: dict[Any, tuple[int, ...]] = {}
         self._unchecked: set[Any] = set()
@@ -118,7 +121,11 @@ class ImagePanel(QWidget):
 
     def _build(self) -> None:
         self.list = QListWidget()
-        self.list.setToolTip("Check the images to segment; boxes go on the marked one")
+        self.list.setToolTip(
+            "Check the images to segment; boxes go on the marked one"
+            if self._checkable
+            else "The marked image is the one that is worked on"
+        )
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
@@ -163,6 +170,8 @@ class ImagePanel(QWidget):
     def _row(self, layer: Image) -> QListWidgetItem:
         row = QListWidgetItem(layer.name)
         row.setData(LAYER, layer)
+        if not self._checkable:
+            return row
         row.setFlags(row.flags() | Qt.ItemFlag.ItemIsUserCheckable)
         is_on = layer.unique_id not in self._unchecked
         row.setCheckState(Qt.CheckState.Checked if is_on else Qt.CheckState.Unchecked)

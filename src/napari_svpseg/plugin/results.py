@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 MAX_UNDOABLE = 16_000_000
 """Pixels that a write may change in place; larger results get a layer of their own."""
 
+WRITTEN = "svpseg_written"
+"""Key, in a result's metadata, of the ids that we wrote."""
+
 MAX_KEPT_BYTES = 1_000_000_000
 """Maps kept in memory, so that the result options need no new run."""
 
@@ -144,6 +147,23 @@ def write_ids(layer: Labels, region: tuple[slice, ...], new: np.ndarray) -> int:
     indices = tuple(c + part.start for c, part in zip(changed, region, strict=True))
     layer.data_setitem(indices, new[changed].astype(layer.data.dtype))
     return int(changed[0].size)
+
+
+def remember(
+    layer: Labels,
+    region: tuple[slice, ...] | None = None,
+    ids: np.ndarray | None = None,
+) -> None:
+    """Keep what we wrote beside the layer, so that corrections of it can be told."""
+    now = np.asarray(layer.data)
+    if now.size > MAX_UNDOABLE:
+        layer.metadata.pop(WRITTEN, None)
+        return
+    kept = layer.metadata.get(WRITTEN)
+    if region is None or kept is None or kept.shape != now.shape:
+        kept = layer.metadata[WRITTEN] = now.copy()
+    if region is not None:
+        kept[region] = now[region] if ids is None else ids
 
 
 class Results:

@@ -1,0 +1,837 @@
+"""The dock "Fine-tune"."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import (
+    QFileDialog,
+    QFrame,
+    QLineEdit,
+    QMessageBox,
+    QProgressBar,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ..core.finetune import FineTuneProgress, FineTuneResult, FineTuneSettings
+from ..core.image import ImageError
+from ..core.partial import BACKGROUND, FIRST_OBJECT
+from ..io.training_set import Entry, TrainingSet
+from .background import Background
+from .compare import Comparison
+from .controls import (
+    Offer,
+    Section,
+    SettingsForm,
+    button,
+    combo,
+    count,
+    heading,
+    labelled,
+    note,
+    sentence,
+    side_by_side,
+    theme_color,
+)
+from .curves import Curves
+from .images import ImagePanel
+from .layers import ImageSource
+from .models import ModelPicker
+from .partials import Labelled, labelled_layers, start_painting
+from .preferences import preference
+from .training_table import TrainingTable
+from .worker import Engine, EngineJob, shared_engine
+
+if TYPE_CHECKING:
+    import napari
+
+logger = logging.getLogger(__name__)
+
+FINETUNE = "napari_svpseg.api:finetune"
+IMPORT = "napari_svpseg.io.store:import_model"
+
+PRESETS = {
+    "quick": "Quick (under a minute)",
+    "thorough": "Thorough (15 minutes)",
+    "custom": "Custom (see Training options)",
+}
+LOSS, HELD_BACK = "training loss", "labels kept back"
+BEGIN = "Paint a few cells and some background, then press Add this image."
+KEEP, LATER, STAY = "Stop and keep best", "Go on next time", "Cancel"
+
+
+class FineTuneWidget(QWidget):
+    """Train a model further on a few painted cells.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    engine : Engine, optional
+        Where models run; by default this napari's own.
+    """
+
+    def __init__(
+        self, napari_viewer: napari.viewer.Viewer, engine: Engine | None = None
+    ) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.engine = engine or shared_engine()
+        self.engine.acquire()
+        self.image_panel = ImagePanel(napari_viewer, checkable=False)
+        self.curves = Curves(scores=(HELD_BACK,))
+        self.compare = Comparison(napari_viewer, self.engine)
+        self.result: FineTuneResult | None = None
+        self._files = Background(1)
+        self._set = TrainingSet(training_sets() / "cells")
+        self._entries: list[Entry] = []
+        self._offered: dict[str, Any] = {}
+        self._job: EngineJob | None = None
+        self._run: dict[str, Any] = {}
+        self._started_from = ""
+        self._window: QWidget | None = None
+        self._closes = False
+        self._build()
+        self._connect()
+        self._leave = _Leave(self)
+        self.destroyed.connect(partial(_Leave.__call__, self._leave))
+        self.image_panel.refresh()
+        self.models.refresh()
+        self._read_set()
+        self._look_for_unfinished()
+        self.say(BEGIN)
+
+    # ------------------------------------------------------------ closing
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Let go of the viewer when the dock is closed; checkpoints stay."""
+        super().changeEvent(event)
+        if event is None or event.type() != QEvent.Type.ParentChange:
+            return
+        if self.parentWidget() is None:
+            self.cancel()
+            self._leave()
+
+    def showEvent(self, event: Any) -> None:
+        """Watch for the window being closed."""
+        super().showEvent(event)
+        window = self.window()
+        if window is not self and window is not self._window:
+            self._window = window
+            window.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Ask before a window is closed in which a model is trained."""
+        is_close = event is not None and event.type() == QEvent.Type.Close
+        if not is_close or self._job is None or self._job.target != FINETUNE:
+            return False
+        choice = self.ask_to_close()
+        if choice == LATER:
+            self.cancel()
+            return False
+        if choice == KEEP:
+            self._closes = True
+            self.stop_and_keep()
+        event.ignore()  # type: ignore[union-attr]
+        return True
+
+    def ask_to_close(self) -> str:
+        """Ask what becomes of the training; return what was chosen."""
+        box = QMessageBox(self)
+        box.setIcon(QMessageBox.Icon.Question)
+        box.setText("A model is being fine-tuned.")
+        box.setInformativeText(
+            "Keep the best model so far, or go on when napari is opened next time? "
+            "The labels are kept in any case."
+        )
+        roles = QMessageBox.ButtonRole
+        chosen = {
+            box.addButton(KEEP, roles.AcceptRole): KEEP,
+            box.addButton(LATER, roles.DestructiveRole): LATER,
+            box.addButton(STAY, roles.RejectRole): STAY,
+        }
+        box.exec()
+        return chosen.get(box.clickedButton(), STAY)
+
+    # ------------------------------------------------------------ what it says
+
+    def settings(self) -> FineTuneSettings:
+        """Return the settings of a training."""
+        preset = self.preset.currentData()
+        if preset == "custom":
+            chosen = FineTuneSettings(preset=preset, **self.options.values())
+        else:
+            chosen = FineTuneSettings.of_preset(preset)
+        return replace(chosen, **self.meaning.values())
+
+    def say(self, text: str, error: bool = False) -> None:
+        """Show a message at the bottom of the dock."""
+        self.message.setStyleSheet(
+            f"background: {theme_color(self.viewer.theme, 'error')}; color: white;"
+            " padding: 4px; border-radius: 3px;"
+            if error
+            else ""
+        )
+        self.message.setText(text)
+
+    def _fail(self, error: Any) -> None:
+        self.say(sentence(error) if isinstance(error, Exception) else str(error), True)
+
+    # ------------------------------------------------------------ layout
+
+    def _build(self) -> None:
+        body = QWidget()
+        column = QVBoxLayout(body)
+        column.setContentsMargins(6, 0, 6, 6)
+        column.setSpacing(4)
+        self.unfinished = Offer("Go on", "Discard")
+        column.addWidget(self.unfinished)
+        self._build_labels(column)
+        self._build_set(column)
+        self._build_model(column)
+        self._build_options(column)
+        self._build_outcome(column)
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(body)
+        self.scroll = scroll
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 4)
+        layout.addWidget(scroll, 1)
+        layout.addWidget(self._build_footer())
+        self.setMinimumWidth(320)
+
+    def _build_labels(self, column: QVBoxLayout) -> None:
+        column.addWidget(heading("Labels of the marked image"))
+        column.addWidget(self.image_panel)
+        self.paint_cell = button(
+            "Paint a cell", "Paint one more cell: it gets a number of its own"
+        )
+        self.paint_background = button(
+            "Paint background", "Paint what is no cell, beside the cells above all"
+        )
+        column.addWidget(
+            side_by_side(self.paint_cell, self.paint_background, stretch=(1, 1))
+        )
+        self.labels = combo("Where the labels of the marked image are taken from")
+        self.add = button(
+            "Add this image", "Put the marked image and its labels into the set"
+        )
+        column.addWidget(labelled("Take", self.labels))
+        column.addWidget(self.add)
+
+    def _build_set(self, column: QVBoxLayout) -> None:
+        column.addWidget(heading("Training set"))
+        self.table = TrainingTable()
+        column.addWidget(self.table)
+        self.set_line = note()
+        self.choose_set = button("Other set…", "Use a training set in another folder")
+        column.addWidget(side_by_side(self.set_line, self.choose_set, stretch=(1, 0)))
+
+    def _build_model(self, column: QVBoxLayout) -> None:
+        column.addWidget(heading("Model"))
+        self.models = ModelPicker("Model that is trained further")
+        column.addWidget(self.models)
+        self.name = QLineEdit("my cells")
+        self.name.setToolTip("Name under which the new model is listed in all docks")
+        column.addWidget(labelled("Save as", self.name))
+        self.preset = combo("How long it trains")
+        for key, title in PRESETS.items():
+            self.preset.addItem(title, key)
+        column.addWidget(labelled("Time", self.preset))
+
+    def _build_options(self, column: QVBoxLayout) -> None:
+        meaning = Section("What the labels mean")
+        self.meaning = SettingsForm(
+            FineTuneSettings,
+            {
+                "unlabelled_is_background": "Unlabelled is background",
+                "semantic": "Numbers are classes, not cells",
+                "wanted": "Class to find",
+            },
+        )
+        meaning.form.addRow(self.meaning)
+        training = Section("Training options")
+        self.options = SettingsForm(
+            FineTuneSettings,
+            {
+                "seconds": "Time limit",
+                "steps": "Steps",
+                "learning_rate": "Learning rate",
+                "batch": "Windows of a step",
+                "held_out": "Share kept back",
+                "pseudo_labels": "Learn from unlabelled pixels too",
+                "self_supervised_first": "Practise on superpixels first",
+                "second_network": "Second network on its labels",
+                "seed": "Seed",
+            },
+        )
+        training.form.addRow(self.options)
+        share = Section("Share")
+        self.export = button("Export…", "Write the model as one zip for others")
+        self.bring = button("Import…", "Add a model that somebody exported")
+        share.form.addRow(side_by_side(self.export, self.bring, stretch=(1, 1)))
+        self.sections = {"meaning": meaning, "training": training, "share": share}
+        for section in self.sections.values():
+            column.addWidget(section)
+
+    def _build_outcome(self, column: QVBoxLayout) -> None:
+        self.outcome = QWidget()
+        inside = QVBoxLayout(self.outcome)
+        inside.setContentsMargins(0, 0, 0, 0)
+        inside.setSpacing(4)
+        inside.addWidget(heading("Progress"))
+        inside.addWidget(self.curves)
+        self.scores = note()
+        inside.addWidget(self.scores)
+        inside.addWidget(self.compare)
+        self.outcome.hide()
+        column.addWidget(self.outcome)
+
+    def _build_footer(self) -> QWidget:
+        footer = QWidget()
+        column = QVBoxLayout(footer)
+        column.setContentsMargins(6, 4, 6, 0)
+        column.setSpacing(4)
+        self.start_button = button("Start", "Train with the images of the set")
+        self.use = button(
+            "Use model", "Segment images with it, in Segment from prompts"
+        )
+        self.progress = QProgressBar()
+        self.progress.setRange(0, 100)
+        self.stop = button("Stop and keep best", "End now; the best so far is saved")
+        self._progress_row = QWidget()
+        rows = QVBoxLayout(self._progress_row)
+        rows.setContentsMargins(0, 0, 0, 0)
+        rows.setSpacing(4)
+        rows.addWidget(self.progress)
+        rows.addWidget(self.stop)
+        self._progress_row.hide()
+        self.message = note()
+        self.message.setMinimumHeight(36)
+        self.message.setAlignment(Qt.AlignmentFlag.AlignTop)
+        column.addWidget(side_by_side(self.start_button, self.use, stretch=(2, 1)))
+        column.addWidget(self._progress_row)
+        column.addWidget(self.message)
+        return footer
+
+    def _connect(self) -> None:
+        self.image_panel.changed.connect(self._show_labels)
+        self.image_panel.message.connect(self.say)
+        self.image_panel.redeclared.connect(lambda _: self._show_labels())
+        self.paint_cell.clicked.connect(lambda: self._paint(FIRST_OBJECT))
+        self.paint_background.clicked.connect(lambda: self._paint(BACKGROUND))
+        self.add.clicked.connect(self.add_image)
+        self.table.used.connect(self._on_used)
+        self.table.held_out.connect(self._on_held_out)
+        self.choose_set.clicked.connect(lambda: self.open_set())
+        self.models.failed.connect(self._fail)
+        self.unfinished.taken.connect(self.resume)
+        self.unfinished.left.connect(self._discard)
+        self.start_button.clicked.connect(self.start)
+        self.stop.clicked.connect(self.stop_and_keep)
+        self.use.clicked.connect(self.use_model)
+        self.export.clicked.connect(lambda: self.export_model())
+        self.bring.clicked.connect(lambda: self.import_model())
+        self.compare.look.clicked.connect(self._on_compare)
+        self.compare.failed.connect(self._fail)
+        self.compare.changed.connect(self._show_state)
+
+    def _show_state(self) -> None:
+        """Enable what makes sense now."""
+        busy = self._job is not None
+        has_image = self.image_panel.marked() is not None
+        for widget in (self.paint_cell, self.paint_background):
+            widget.setEnabled(has_image)
+        self.labels.setEnabled(self.labels.count() > 1)
+        self.add.setEnabled(has_image and self.labels.currentData() is not None)
+        self.start_button.setEnabled(not busy and any(e.used for e in self._entries))
+        self.name.setEnabled(not busy)
+        self._progress_row.setVisible(busy)
+        self.use.setEnabled(self.result is not None and not busy)
+        self.compare.setVisible(self.result is not None)
+        self.compare.look.setEnabled(
+            has_image and not busy and not self.compare.is_busy
+        )
+        for one in (self.unfinished.take, self.unfinished.leave):
+            one.setEnabled(not busy)
+
+    # ------------------------------------------------------------ labels
+
+    def source(self) -> ImageSource | None:
+        """Return the marked image; None where it is said what is missing."""
+        layer = self.image_panel.marked()
+        if layer is None:
+            self.say("Open an image first.", True)
+            return None
+        try:
+            return self.image_panel.source_of(layer)
+        except ImageError as error:
+            self._fail(error)
+            return None
+
+    def _show_labels(self) -> None:
+        """Offer the layers that labels of the marked image can be taken of."""
+        layer = self.image_panel.marked()
+        ways: list[Labelled] = []
+        if layer is not None:
+            try:
+                source = self.image_panel.source_of(layer)
+                ways = labelled_layers(self.viewer, source)
+            except ImageError as error:
+                logger.info("labels of %s: %s", layer.name, error)
+        before = self.labels.currentText()
+        self.labels.clear()
+        for way in ways:
+            self.labels.addItem(way.title, way)
+        if not ways:
+            self.labels.addItem("nothing labelled yet", None)
+        self.labels.setCurrentIndex(max(0, self.labels.findText(before)))
+        self._show_state()
+
+    def _paint(self, label: int) -> None:
+        source = self.source()
+        if source is None:
+            return
+        layer = start_painting(self.viewer, source, label)
+        self._show_labels()
+        self.labels.setCurrentIndex(0)
+        what = "background" if label == BACKGROUND else f"cell {layer.selected_label}"
+        self.say(
+            f"Paint {what} with the mouse; [ and ] change the brush. What you leave "
+            "unpainted stays unknown. Then press Add this image."
+        )
+
+    def add_image(self) -> None:
+        """Put the marked image and its labels into the training set."""
+        source, way = self.source(), self.labels.currentData()
+        if source is None or way is None:
+            return
+        plane = source.plane_at(self.viewer.dims.point)
+        try:
+            read = way.read(plane)
+        except (ValueError, IndexError) as error:
+            self._fail(error)
+            return
+        pixels = source.query(plane)
+        name = entry_name(source, plane)
+        details = {
+            "axes": source.query_axes(plane),
+            "rgb": bool(source.layer.rgb),
+            "channels": source.channels,
+            "source": str(source.layer.source.path or source.name),
+        }
+        training_set = self._set
+
+        def add() -> Entry:
+            return add_to(training_set, name, np.asarray(pixels), read(), details)
+
+        self.say(f"Adding '{name}'…")
+        self._files.call(add, self._on_added, self._fail)
+
+    def _on_added(self, entry: Entry) -> None:
+        counts = entry.counts or {}
+        self.say(
+            f"Added '{entry.name}': {count(counts.get('n_objects', 0), 'cell')}, "
+            f"{counts.get('objects', 0):,} pixels, and "
+            f"{counts.get('background', 0):,} of background. Press Start, or add "
+            "another image."
+        )
+        self._read_set()
+
+    # ------------------------------------------------------------ training set
+
+    def open_set(self, folder: str = "") -> None:
+        """Use a training set in another folder, which is asked for if not given."""
+        if not folder:
+            folder = QFileDialog.getExistingDirectory(
+                self, "Folder of a training set", str(self._set.folder.parent)
+            )
+        if folder:
+            self._set = TrainingSet(folder)
+            self._read_set()
+
+    def _read_set(self) -> None:
+        self._read(lambda: self._set.entries())
+
+    def _read(self, work: Callable[[], Any]) -> None:
+        training_set = self._set
+
+        def read() -> tuple[list[Entry], list[str]]:
+            work()
+            return training_set.entries(), list(training_set.problems)
+
+        self._files.call(read, self._on_set, self._on_set_failed)
+
+    def _on_set(self, value: tuple[list[Entry], list[str]]) -> None:
+        self._entries, problems = value
+        self.table.show_entries(self._entries)
+        self.set_line.setText(
+            f"{self._set.folder.name}: {count(len(self._entries), 'image')}"
+        )
+        self.set_line.setToolTip(str(self._set.folder))
+        if problems:
+            self.say(problems[0], True)
+        self._show_state()
+
+    def _on_set_failed(self, error: Any) -> None:
+        self._fail(error)
+        self.table.show_entries(self._entries)  # as it is on the disk
+
+    def _on_used(self, name: str, on: bool) -> None:
+        self._read(lambda: self._set.set_used(name, on))
+
+    def _on_held_out(self, name: str, held_out: bool | None) -> None:
+        self._read(lambda: self._set.set_held_out(name, held_out))
+
+    # ------------------------------------------------------------ training
+
+    def start(self) -> None:
+        """Train with the images of the set."""
+        card = self.models.card
+        if card is None:
+            self.say("No model is installed: reinstall napari-svpseg.", True)
+            return
+        name = " ".join(self.name.text().split())
+        if not name or set(name) & set('/\\:*?"<>|') or name.startswith("."):
+            self.say("Give the model a name of letters and numbers.", True)
+            return
+        try:
+            settings = self.settings()
+        except ValueError as error:
+            self._fail(error)
+            return
+        from ..io.store import user_folder
+
+        output = free_place(user_folder() / name, [c.name for c in self.models_known()])
+        self.name.setText(output.name)
+        self._submit(
+            {
+                "output": str(output),
+                "start_from": card.path or card.name,
+                "settings": settings.to_dict(),
+                "training_set": str(self._set.folder),
+            },
+            resume=False,
+        )
+
+    def models_known(self) -> list[Any]:
+        """Return the cards of all models in the list."""
+        combo = self.models.combo
+        return [combo.itemData(i) for i in range(combo.count())]
+
+    def resume(self) -> None:
+        """Go on with the training that was cut off."""
+        run, self._offered = self._offered, {}
+        if run:
+            self.unfinished.hide()
+            self.name.setText(Path(run["output"]).name)
+            self._submit(run, resume=True)
+
+    def _submit(self, run: dict[str, Any], *, resume: bool) -> None:
+        try:
+            settings = FineTuneSettings(**run["settings"])
+        except (TypeError, ValueError) as error:
+            self._fail(error)
+            return
+        self._run = run
+        self.result = None
+        self.compare.clear()
+        self.curves.clear()
+        self.scores.setText("")
+        self.outcome.show()
+        self.progress.setRange(0, 0)
+        self.progress.setFormat("")
+        self.stop.setEnabled(True)
+        self.say("Going on…" if resume else "Training; you can go on working.")
+        job = self.engine.submit(
+            FINETUNE,
+            [],
+            [],
+            start_from=run["start_from"],
+            settings=settings,
+            output=run["output"],
+            training_set=run["training_set"],
+            device=str(preference("device")),
+            resume=resume,
+        )
+        self._job = job
+        job.progressed.connect(self._on_progress)
+        job.partial.connect(self._on_partial)
+        job.returned.connect(self._on_result)
+        job.failed.connect(self._on_failed)
+        job.cancelled.connect(self._on_cancelled)
+        job.finished.connect(self._on_finished)
+        self._show_state()
+        bar = self.scroll.verticalScrollBar()
+        bar.rangeChanged.connect(self._show_end)
+
+    def _show_end(self, low: int, high: int) -> None:
+        """Bring the curves into view, once, as they appear."""
+        bar = self.scroll.verticalScrollBar()
+        bar.rangeChanged.disconnect(self._show_end)
+        bar.setValue(high)
+
+    def stop_and_keep(self) -> None:
+        """End the training; the best model so far is saved."""
+        if self._job is None or self._job.target != FINETUNE:
+            return
+        output = self._run["output"]
+        self.stop.setEnabled(False)
+        self.progress.setFormat("Stopping; the best so far is kept…")
+        from ..api import stop_finetune
+
+        self._files.call(lambda: stop_finetune(output), self._on_stop, self._fail)
+
+    def _on_stop(self, was_there: bool) -> None:
+        if not was_there and self._job is not None:  # it has not begun yet
+            self._job.cancel()
+
+    def cancel(self) -> None:
+        """End the training; its checkpoint stays, to go on from."""
+        self.compare.cancel()
+        if self._job is not None:
+            self._job.cancel()
+
+    def _on_progress(self, done: int, total: int, text: str) -> None:
+        self.progress.setRange(0, max(total, 1))
+        self.progress.setValue(done)
+        if self.stop.isEnabled():
+            self.progress.setFormat(text or "%p %")
+
+    def _on_partial(self, value: Any) -> None:
+        if not isinstance(value, FineTuneProgress):
+            return
+        if np.isfinite(value.train_loss):
+            self.curves.add_point(LOSS, value.step, value.train_loss)
+        if value.held_back_dice is not None and np.isfinite(value.held_back_dice):
+            self.curves.add_point(HELD_BACK, value.step, value.held_back_dice)
+
+    def _on_result(self, result: FineTuneResult) -> None:
+        self.result = result
+        self._started_from = str(self._run["start_from"])
+        self.scores.setText(score_lines(result))
+        name = Path(result.model).name
+        if result.kept == "after":
+            text = f"Better on the labels kept back. '{name}' is in every Model menu."
+        else:
+            text = (
+                f"Not better on the labels kept back: '{name}' is the model it started "
+                "from. Add more labels where it fails, and start again."
+            )
+        notes = [n for n in result.notes if "no usable GPU" not in n]
+        self.say(f"{text} ({'; '.join(notes)})" if notes else text)
+        self._refresh_models()
+
+    def _refresh_models(self) -> None:
+        from .weak import segment_docks
+
+        self.models.refresh()
+        for dock in segment_docks(self.viewer):
+            dock.refresh_models()
+
+    def _on_failed(self, text: str) -> None:
+        self._fail(text)
+        self._look_for_unfinished()
+
+    def _on_cancelled(self) -> None:
+        self.say("Stopped.")
+        self._look_for_unfinished()
+
+    def _on_finished(self) -> None:
+        self._job = None
+        self._show_state()
+        if self._closes and self._window is not None:
+            self._window.close()
+
+    # ------------------------------------------------------------ what was cut off
+
+    def _look_for_unfinished(self) -> None:
+        from ..api import unfinished_finetunes
+
+        self._files.call(unfinished_finetunes, self._on_unfinished)
+
+    def _on_unfinished(self, runs: list[dict[str, Any]]) -> None:
+        runs = [r for r in runs if r.get("training_set")]
+        if not runs or self._job is not None:
+            return
+        self._offered = runs[-1]
+        name = Path(self._offered["output"]).name
+        self.unfinished.offer(
+            f"The training of '{name}' was cut off. Its checkpoint is there."
+        )
+
+    def _discard(self) -> None:
+        run, self._offered = self._offered, {}
+        self.unfinished.hide()
+        if run:
+            from ..api import forget_finetune
+
+            self._files.call(
+                lambda: forget_finetune(run["output"]),
+                lambda _: self._look_for_unfinished(),
+                self._fail,
+            )
+
+    # ------------------------------------------------------------ using the model
+
+    def _on_compare(self) -> None:
+        source = self.source()
+        if source is None or self.result is None:
+            return
+        plane = source.plane_at(self.viewer.dims.point)
+        self.compare.start(source, plane, self._started_from, self.result.model)
+
+    def use_model(self) -> None:
+        """Choose the model and its prompts in the Segment dock."""
+        if self.result is None:
+            return
+        model = self.result.model
+        from ..io.store import prompts_of
+
+        self._files.call(lambda: prompts_of(model), self._on_prompts, self._fail)
+
+    def _on_prompts(self, prompts: Any) -> None:
+        from .contrib import show_dock
+
+        assert self.result is not None
+        dock = show_dock(self.viewer)
+        dock.refresh_models(Path(self.result.model).name)
+        if not dock.book.items:
+            dock.book.add_loaded(prompts)
+        dock.say("The fine-tuned model and its prompts are chosen: press Run.")
+        self.say("The model is chosen in Segment from prompts: press Run there.")
+
+    def export_model(self, path: str = "") -> None:
+        """Write the latest, or the chosen, model as one zip."""
+        card = self.models.card
+        model = self.result.model if self.result else card.path if card else ""
+        if not model:
+            return
+        if not path:
+            path, _ = QFileDialog.getSaveFileName(
+                self, "Export model", f"{Path(model).name}.zip", "Models (*.zip)"
+            )
+        if not path:
+            return
+        from ..io.store import export_model
+
+        self._files.call(
+            lambda: export_model(model, path),
+            lambda written: self.say(f"Exported '{Path(model).name}' as {written}."),
+            self._fail,
+        )
+
+    def import_model(self, path: str = "") -> None:
+        """Add a model that somebody exported; its weights are proven first."""
+        if not path:
+            path, _ = QFileDialog.getOpenFileName(
+                self, "Import model", "", "Models (*.zip)"
+            )
+        if not path:
+            return
+        job = self.engine.submit(IMPORT, path)
+        job.returned.connect(self._on_imported)
+        job.failed.connect(self._fail)
+
+    def _on_imported(self, card: Any) -> None:
+        self.models.refresh(card.name)
+        self._refresh_models()
+        self.say(f"'{card.name}' is now among the models.")
+
+
+class _Leave:
+    """What is left to do, once, when the dock is closed or gone."""
+
+    def __init__(self, dock: FineTuneWidget) -> None:
+        self._parts = dock.image_panel, dock._files, dock.engine
+        self.is_done = False
+
+    def __call__(self, *_: object) -> None:
+        if self.is_done:
+            return
+        self.is_done = True
+        images, files, engine = self._parts
+        images.close_hooks()
+        files.close()
+        engine.release()
+
+
+def training_sets() -> Path:
+    """Return the folder of the user's training sets."""
+    from ..io.store import user_folder
+
+    return user_folder().parent / "training-sets"
+
+
+def free_place(folder: Path, taken: list[str]) -> Path:
+    """Return a folder that is not there, and whose name no model has."""
+    free, n = folder, 2
+    while free.exists() or free.name in taken:
+        free, n = folder.with_name(f"{folder.name} {n}"), n + 1
+    return free
+
+
+def entry_name(source: ImageSource, plane: tuple[int, ...]) -> str:
+    """Return what a plane of an image is called in a training set."""
+    name = "".join(c if c.isalnum() or c in "-_ ." else "_" for c in source.name)
+    name = name.strip(" .") or "image"
+    if source.n_planes == 1:
+        return name
+    stack = source.axes.stack
+    return name + "".join(f" {a}{i}" for a, i in zip(stack, plane, strict=True))
+
+
+def add_to(
+    training_set: TrainingSet,
+    name: str,
+    image: np.ndarray,
+    labels: np.ndarray,
+    details: dict[str, Any],
+) -> Entry:
+    """Add labels of an image; another image of that name gets a number.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+    name : str
+    image : array
+        Its axes are in ``details``.
+    labels : (Y, X) int array
+        Partial labels.
+    details : dict
+        Further arguments of `TrainingSet.add`.
+    """
+    from ..io.training_set import is_same_image
+
+    free, n = name, 2
+    known = {e.name: e for e in training_set.entries()}
+    while free in known and not is_same_image(known[free], image, details["axes"]):
+        free, n = f"{name} {n}", n + 1
+    old = known.get(free)
+    kept = {} if old is None else {"used": old.used, "held_out": old.held_out}
+    return training_set.add(free, image, labels, **details, **kept)
+
+
+def score_lines(result: FineTuneResult) -> str:
+    """Return the scores before and after, as they are shown."""
+    if result.after.n_pixels == 0:
+        return "No labels were kept back, so it could not be checked."
+    objects = result.after.n_objects
+    held = f"{result.after.n_pixels:,} pixels"
+    held += f" and {count(objects, 'cell')}" if objects else ""
+    before, after = result.before, result.after
+    if result.kept == "after":
+        return f"{before} → <b>{after}</b><br>on {held} kept back from training"
+    return f"<b>{before}</b>, new {after}<br>on {held} kept back from training"

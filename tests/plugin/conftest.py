@@ -136,6 +136,13 @@ class FakeRunner:
         )
 
 
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    """Keep models, sessions and training sets away from the user's own."""
+    monkeypatch.setenv("NAPARI_SVPSEG_HOME", str(tmp_path / "own-home"))
+    return tmp_path / "own-home"
+
+
 @pytest.fixture
 def runner():
     return FakeRunner()

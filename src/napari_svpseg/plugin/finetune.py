@@ -6,11 +6,12 @@ import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import (
     QFileDialog,
     QFrame,
@@ -26,6 +27,7 @@ from ..core.finetune import FineTuneProgress, FineTuneResult, FineTuneSettings
 from ..core.image import ImageError
 from ..core.partial import BACKGROUND, FIRST_OBJECT
 from ..io.training_set import Entry, TrainingSet
+from .autosave import Autosave
 from .background import Background
 from .compare import Comparison
 from .controls import (
@@ -172,6 +174,26 @@ class FineTuneWidget(QWidget):
             chosen = FineTuneSettings.of_preset(preset)
         return replace(chosen, **self.meaning.values())
 
+    def choices(self) -> dict[str, Any]:
+        """Return what the controls say, for the next session."""
+        return {
+            "options": self.options.values(),
+            "meaning": self.meaning.values(),
+            "preset": self.preset.currentData(),
+            "name": self.name.text(),
+            "model": self.models.combo.currentText(),
+            "set": str(self._set.folder),
+        }
+
+    def restore_choices(self, values: dict[str, Any]) -> None:
+        """Show what `choices` returned in the last session."""
+        self.options.set_values(values["options"])
+        self.meaning.set_values(values["meaning"])
+        self.preset.setCurrentIndex(max(0, self.preset.findData(values["preset"])))
+        self.name.setText(values["name"])
+        self.models.refresh(values["model"])
+        self.open_set(values["set"])
+
     def say(self, text: str, error: bool = False) -> None:
         """Show a message at the bottom of the dock."""
         self.message.setStyleSheet(
@@ -192,6 +214,11 @@ class FineTuneWidget(QWidget):
         column = QVBoxLayout(body)
         column.setContentsMargins(6, 0, 6, 6)
         column.setSpacing(4)
+        self.autosave = Autosave.of(self.viewer)
+        self.last_session = self.autosave.attach(
+            "finetune", self.choices, self.restore_choices
+        )
+        column.addWidget(self.last_session)
         self.unfinished = Offer("Go on", "Discard")
         column.addWidget(self.unfinished)
         self._build_labels(column)
@@ -327,6 +354,8 @@ class FineTuneWidget(QWidget):
         return footer
 
     def _connect(self) -> None:
+        self.autosave.message.connect(self.say)
+        self.options.changed.connect(self.autosave.touch)
         self.image_panel.changed.connect(self._show_labels)
         self.image_panel.message.connect(self.say)
         self.image_panel.redeclared.connect(lambda _: self._show_labels())
@@ -574,14 +603,12 @@ class FineTuneWidget(QWidget):
         job.cancelled.connect(self._on_cancelled)
         job.finished.connect(self._on_finished)
         self._show_state()
-        bar = self.scroll.verticalScrollBar()
-        bar.rangeChanged.connect(self._show_end)
+        # in a thread, long before the first point: loading it takes a second
+        self._files.call(lambda: import_module("pyqtgraph"), lambda _: None)
 
-    def _show_end(self, low: int, high: int) -> None:
-        """Bring the curves into view, once, as they appear."""
-        bar = self.scroll.verticalScrollBar()
-        bar.rangeChanged.disconnect(self._show_end)
-        bar.setValue(high)
+    def _show_outcome(self) -> None:
+        """Bring the curves into view, once they have been laid out."""
+        QTimer.singleShot(50, lambda: self.scroll.ensureWidgetVisible(self.outcome))
 
     def stop_and_keep(self) -> None:
         """End the training; the best model so far is saved."""
@@ -613,6 +640,8 @@ class FineTuneWidget(QWidget):
     def _on_partial(self, value: Any) -> None:
         if not isinstance(value, FineTuneProgress):
             return
+        if not self.curves.points:
+            self._show_outcome()
         if np.isfinite(value.train_loss):
             self.curves.add_point(LOSS, value.step, value.train_loss)
         if value.held_back_dice is not None and np.isfinite(value.held_back_dice):
@@ -630,9 +659,11 @@ class FineTuneWidget(QWidget):
                 f"Not better on the labels kept back: '{name}' is the model it started "
                 "from. Add more labels where it fails, and start again."
             )
-        notes = [n for n in result.notes if "no usable GPU" not in n]
+        said = ("no usable GPU", "did not do better")
+        notes = [n for n in result.notes if not any(s in n for s in said)]
         self.say(f"{text} ({'; '.join(notes)})" if notes else text)
         self._refresh_models()
+        self._show_outcome()
 
     def _refresh_models(self) -> None:
         from .weak import segment_docks

@@ -8,7 +8,12 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 PLUGIN = "napari-svpseg"
-DEFAULTS: dict[str, Any] = {"device": "auto", "tile": 512, "shortcuts": True}
+DEFAULTS: dict[str, Any] = {
+    "device": "auto",
+    "tile": 512,
+    "shortcuts": True,
+    "autosave": True,
+}
 
 
 def preference(name: str) -> Any:

@@ -29,6 +29,7 @@ from ..core.image import ImageError
 from ..core.prompt import PromptError, PromptSet, prompt_print
 from ..core.result import Recipe, Result
 from ..core.settings import SegmentSettings
+from .autosave import Autosave
 from .boxes import PromptBook
 from .controls import (
     Section,
@@ -173,6 +174,22 @@ class SegmentWidget(QWidget):
             "device": self.device.currentText(),
         }
 
+    def choices(self) -> dict[str, Any]:
+        """Return what the controls say, for the next session."""
+        return {
+            "run": self.run_settings.values(),
+            "options": self.options.values(),
+            "size": self.size.value(),
+            "model": self.model.currentText(),
+        }
+
+    def restore_choices(self, values: dict[str, Any]) -> None:
+        """Show what `choices` returned in the last session."""
+        self.run_settings.set_values(values["run"])
+        self.options.set_values(values["options"])
+        self.size.setValue(values["size"])
+        self.refresh_models(values["model"])
+
     def source_of(self, layer: Image) -> ImageSource:
         """Return an image layer with the axes declared for it."""
         return self.image_panel.source_of(layer)
@@ -202,6 +219,11 @@ class SegmentWidget(QWidget):
         column = QVBoxLayout(body)
         column.setContentsMargins(6, 0, 6, 6)
         column.setSpacing(4)
+        self.autosave = Autosave.of(self.viewer)
+        self.last_session = self.autosave.attach(
+            "segment", self.choices, self.restore_choices, self.book
+        )
+        column.addWidget(self.last_session)
         column.addWidget(heading("Images"))
         column.addWidget(self.image_panel)
         for part in (
@@ -347,6 +369,8 @@ class SegmentWidget(QWidget):
         return footer
 
     def _connect(self) -> None:
+        self.autosave.message.connect(self.say)
+        self.options.changed.connect(self.autosave.touch)
         self.image_panel.changed.connect(self._on_images)
         self.image_panel.message.connect(self.say)
         self.image_panel.redeclared.connect(self.book.axes_changed)

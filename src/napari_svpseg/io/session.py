@@ -1,0 +1,436 @@
+"""Sessions on disk: what a viewer held, saved as it changes, read back after a crash.
+
+A session is a folder: ``session.json`` (layers, settings), ``prompts.svprompt`` and a
+log for each Labels layer, to which blocks of 256 x 256 pixels are appended as they
+change. The folder is locked by the process that writes it; the system drops the lock
+when that process ends, however it ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import time
+import uuid
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ..core.prompt import PromptSet
+from .atomic import WriteError, atomic_path
+from .prompts import PromptFileError, load_prompts, save_prompts
+
+logger = logging.getLogger(__name__)
+
+VERSION = 1
+STATE, PROMPTS, LOCK = "session.json", "prompts.svprompt", "lock"
+DAMAGED = "damaged-"
+BLOCK = 256
+"""Side of the blocks that labels are saved in, in pixels."""
+COMPACT_AT = 8_000_000
+"""Bytes from which a log that mostly holds old blocks is written anew."""
+MAX_PIXELS = 2_000_000_000
+MAX_HEADER = 10_000
+
+Start = tuple[int, ...]
+
+
+class SessionError(ValueError):
+    """A session that cannot be read; the message names it and says why."""
+
+
+def sessions_folder() -> Path:
+    """Return where sessions lie, beside the user's models (it may not exist yet)."""
+    from .store import user_folder
+
+    return user_folder().parent / "sessions"
+
+
+# ---------------------------------------------------------------- locks
+
+
+def _locked(path: Path) -> IO[bytes] | None:
+    """Return an open file with its lock, or None where another process holds it."""
+    file = path.open("ab")
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(0)
+            msvcrt.locking(  # type: ignore[attr-defined,unused-ignore]
+                file.fileno(),
+                msvcrt.LK_NBLCK,  # type: ignore[attr-defined,unused-ignore]
+                1,
+            )
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        return None
+    return file
+
+
+# ---------------------------------------------------------------- writing
+
+
+def blocks_of(
+    shape: Sequence[int], region: Sequence[slice] | None = None
+) -> Iterator[Start]:
+    """Yield the starts of the blocks that a region touches, by default of all.
+
+    Blocks are `BLOCK` long along the last two axes and 1 along the others.
+
+    Examples
+    --------
+    >>> list(blocks_of((2, 300, 200), (slice(1, 2), slice(0, 300), slice(0, 9))))
+    [(1, 0, 0), (1, 256, 0)]
+    """
+    spans = []
+    for axis, n in enumerate(shape):
+        side = BLOCK if axis >= len(shape) - 2 else 1
+        part = slice(None) if region is None else region[axis]
+        low, high, _ = part.indices(n)
+        spans.append(range(low // side * side, high, side))
+    grid = np.meshgrid(*spans, indexing="ij") if spans else []
+    yield from zip(*(g.ravel().tolist() for g in grid), strict=True)
+
+
+def block_slices(start: Start, shape: Sequence[int]) -> tuple[slice, ...]:
+    """Return the pixels of the block that starts there."""
+    sides = [1] * (len(shape) - 2) + [BLOCK, BLOCK]
+    return tuple(
+        slice(s, min(s + side, n))
+        for s, side, n in zip(start, sides[-len(shape) :], shape, strict=True)
+    )
+
+
+@dataclass
+class _Log:
+    """What is known of the log of one layer."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    checksums: dict[Start, int] = field(default_factory=dict)
+    sizes: dict[Start, int] = field(default_factory=dict)
+    n_bytes: int = 0
+
+
+class Session:
+    """A session that is being written. Calls come from one thread at a time.
+
+    Parameters
+    ----------
+    folder : path
+        Where sessions lie; this one gets a folder of its own in it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        self.folder = Path(folder) / name
+        self._lock: IO[bytes] | None = None
+        self._logs: dict[str, _Log] = {}
+        self._state = ""
+        self._prompts = 0
+
+    def open(self) -> None:
+        """Make the folder and lock it; done by the first write.
+
+        Raises
+        ------
+        WriteError
+            If it cannot be made.
+        """
+        if self._lock is not None:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock = _locked(self.folder / LOCK)
+        except OSError as error:
+            raise WriteError(
+                f"{self.folder}: the session cannot be saved ({error.strerror})."
+            ) from error
+
+    def write_state(self, state: dict[str, Any]) -> None:
+        """Write what is not pixels, if it has changed."""
+        self.open()
+        text = json.dumps(state, default=str)
+        if text == self._state:
+            return
+        values = {"format": VERSION, "when": time.strftime("%H:%M"), **state}
+        with atomic_path(self.folder / STATE) as temporary:
+            temporary.write_text(json.dumps(values, default=str), encoding="utf8")
+        self._state = text
+
+    def write_prompts(self, prompts: PromptSet) -> None:
+        """Write the prompts, if they have changed; none removes them."""
+        self.open()
+        digest = 0
+        for prompt in prompts:
+            told = f"{prompt.name}{prompt.box}{prompt.enabled}{prompt.color}"
+            for data in (told.encode(), prompt.image.tobytes(), prompt.mask.tobytes()):
+                digest = zlib.crc32(data, digest)
+        if digest == self._prompts:
+            return
+        if len(prompts):
+            save_prompts(prompts, self.folder / PROMPTS)
+        else:
+            (self.folder / PROMPTS).unlink(missing_ok=True)
+        self._prompts = digest
+
+    def write_blocks(
+        self,
+        key: str,
+        shape: Sequence[int],
+        dtype: str,
+        blocks: Iterable[tuple[Start, np.ndarray]],
+    ) -> int:
+        """Append the blocks of a layer that differ from what was written last.
+
+        Parameters
+        ----------
+        key : str
+            Letters and digits that name the layer in this session.
+        shape : sequence of int
+            Of the whole layer.
+        dtype : str
+        blocks : iterable of (start, array)
+
+        Returns
+        -------
+        int
+            Bytes written.
+        """
+        self.open()
+        log = self._logs.get(key)
+        path = self._path(key)
+        if log is None or (log.shape, log.dtype) != (tuple(shape), dtype):
+            log = self._logs[key] = _Log(tuple(shape), dtype)
+            head = {"format": VERSION, "shape": list(shape), "dtype": dtype}
+            with _explained(path), path.open("wb") as file:
+                file.write(json.dumps(head).encode() + b"\n")
+        before = log.n_bytes
+        with _explained(path), path.open("ab") as file:
+            for start, array in blocks:
+                self._append(file, log, start, np.ascontiguousarray(array))
+        if log.n_bytes > COMPACT_AT and log.n_bytes > 4 * sum(log.sizes.values()):
+            self._compact(path, log)
+        return log.n_bytes - before
+
+    def _append(
+        self, file: IO[bytes], log: _Log, start: Start, array: np.ndarray
+    ) -> None:
+        raw = array.tobytes()
+        checksum = zlib.crc32(raw)
+        known = log.checksums.get(start)
+        if known == checksum or (known is None and not array.any()):
+            return
+        packed = zlib.compress(raw, 1)
+        head = {"start": start, "shape": array.shape, "n": len(packed), "crc": checksum}
+        record = json.dumps(head).encode() + b"\n" + packed
+        file.write(record)
+        log.checksums[start], log.sizes[start] = checksum, len(record)
+        log.n_bytes += len(record)
+
+    def _compact(self, path: Path, log: _Log) -> None:
+        """Write the log anew with the latest of each block."""
+        with path.open("rb") as file:
+            head = file.readline()
+            latest = {tuple(r["start"]): (r, packed) for r, packed in _records(file)}
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            file.write(head)
+            for record, packed in latest.values():
+                file.write(json.dumps(record).encode() + b"\n" + packed)
+        log.n_bytes = sum(log.sizes.values())
+
+    def drop_labels(self, keep: Iterable[str]) -> None:
+        """Delete the logs of layers that are gone."""
+        for key in set(self._logs) - set(keep):
+            del self._logs[key]
+            self._path(key).unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """End the session well: nothing of it is offered later."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+            shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps open files
+
+    def _path(self, key: str) -> Path:
+        return self.folder / f"labels-{key}.log"
+
+
+@contextlib.contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(
+            f"{path}: the session cannot be saved ({error.strerror or error})."
+        ) from error
+
+
+def _records(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
+    """Yield the whole records of a log; one that was cut off ends it."""
+    while line := file.readline(MAX_HEADER):
+        try:
+            record = json.loads(line)
+            packed = file.read(int(record["n"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise SessionError("a block in it is damaged") from error
+        if len(packed) != record["n"]:
+            return  # the process ended while it wrote this one
+        yield record, packed
+
+
+# ---------------------------------------------------------------- reading
+
+
+@dataclass
+class SavedSession:
+    """A session that a process left behind when it ended without closing it.
+
+    Parameters
+    ----------
+    folder : Path
+    state : dict
+        As given to `Session.write_state`, with ``when``.
+    """
+
+    folder: Path
+    state: dict[str, Any]
+    problems: list[str] = field(default_factory=list)
+    _lock: IO[bytes] | None = None
+
+    @property
+    def when(self) -> str:
+        """Time of day of the last change."""
+        return str(self.state.get("when", ""))
+
+    def prompts(self) -> PromptSet:
+        """Return the prompts; damaged ones are told of in `problems`."""
+        path = self.folder / PROMPTS
+        if not path.is_file():
+            return PromptSet([])
+        try:
+            return load_prompts(path)
+        except PromptFileError as error:
+            self.problems.append(str(error))
+            return PromptSet([])
+
+    def labels(self, key: str) -> np.ndarray | None:
+        """Return a layer's labels as they were; None where nothing can be read.
+
+        What is damaged is left out and told of in `problems`.
+        """
+        path = self.folder / f"labels-{Path(key).name}.log"
+        try:
+            with path.open("rb") as file:
+                return self._labels(path, file)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            self.problems.append(f"{path}: damaged, its labels are lost ({error}).")
+            return None
+
+    def _labels(self, path: Path, file: IO[bytes]) -> np.ndarray:
+        head = json.loads(file.readline(MAX_HEADER))
+        shape, dtype = tuple(int(n) for n in head["shape"]), np.dtype(head["dtype"])
+        if dtype.kind not in "biu" or not 2 <= len(shape) <= 8:
+            raise SessionError(f"shape {shape}, dtype {dtype}")
+        if min(shape) < 1 or int(np.prod(shape, dtype=object)) > MAX_PIXELS:
+            raise SessionError(f"shape {shape}")
+        labels = np.zeros(shape, dtype)
+        try:
+            for record, packed in _records(file):
+                _put(labels, record, packed)
+        except (SessionError, zlib.error, ValueError, KeyError, TypeError) as error:
+            self.problems.append(
+                f"{path}: damaged, labels that were saved later are lost ({error})."
+            )
+        return labels
+
+    def discard(self) -> None:
+        """Delete it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.release()
+
+    def release(self) -> None:
+        """Leave it for the next start."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def keep_aside(self) -> Path:
+        """Rename it, so that it is offered no more, but nothing is lost."""
+        target = self.folder.with_name(f"{DAMAGED}{self.folder.name}")
+        with contextlib.suppress(OSError):
+            os.replace(self.folder, target)
+        self.release()
+        return target
+
+
+def _put(labels: np.ndarray, record: dict[str, Any], packed: bytes) -> None:
+    """Write one block into its place."""
+    start = tuple(int(s) for s in record["start"])
+    if len(start) != labels.ndim or any(
+        not 0 <= s < n for s, n in zip(start, labels.shape, strict=True)
+    ):
+        raise SessionError(f"a block starts at {start}")
+    place = labels[block_slices(start, labels.shape)]
+    unpacker = zlib.decompressobj()
+    raw = unpacker.decompress(packed, place.nbytes + 1)
+    if len(raw) != place.nbytes or zlib.crc32(raw) != record["crc"]:
+        raise SessionError(f"the block at {start} is not what was written")
+    place[...] = np.frombuffer(raw, labels.dtype).reshape(place.shape)
+
+
+def left_behind(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
+    """Return the sessions whose processes ended without closing them, newest first.
+
+    Each is locked for this process, so that nobody else is offered it. Damaged ones
+    are kept aside and told of.
+
+    Returns
+    -------
+    sessions : list of SavedSession
+    problems : list of str
+        One line for each session that cannot be read.
+    """
+    sessions, problems = [], []
+    for path in sorted(Path(folder).glob("[0-9]*"), reverse=True):
+        try:
+            lock = _locked(path / LOCK) if path.is_dir() else None
+        except OSError:
+            continue
+        if lock is None:
+            continue
+        saved = SavedSession(path, {}, _lock=lock)
+        if not (path / STATE).is_file():
+            saved.discard()  # it ended before anything was saved
+            continue
+        try:
+            saved.state = _state(path / STATE)
+        except SessionError as error:
+            there = saved.keep_aside()
+            problems.append(f"{error} It is kept in {there}.")
+            continue
+        sessions.append(saved)
+    return sessions, problems
+
+
+def _state(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text(encoding="utf8"))
+    except (OSError, ValueError) as error:
+        raise SessionError(f"{path}: the last session is damaged.") from error
+    if not isinstance(values, dict) or values.get("format") != VERSION:
+        raise SessionError(f"{path}: the last session is of another version.")
+    return values

@@ -85,10 +85,12 @@ def settled(qtbot):
 
     def wait(saver):
         qtbot.waitUntil(
-            lambda: not (
-                saver._timer.isActive()
-                or saver._files.is_busy
-                or any(saver._dirty.values())
+            lambda: (
+                not (
+                    saver._timer.isActive()
+                    or saver._files.is_busy
+                    or any(saver._dirty.values())
+                )
             ),
             timeout=20_000,
         )

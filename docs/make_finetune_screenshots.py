@@ -1,0 +1,88 @@
+"""Take the pictures of docs/fine-tune.md in a real napari window.
+
+Run from the repository: ``python docs/make_finetune_screenshots.py`` with a display, or
+under ``xvfb-run -a -s "-screen 0 1400x900x24"``. Needs the package ``stardist`` for its
+picture of nuclei (``pip install --no-deps stardist``).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import napari
+import numpy as np
+from PIL import Image
+from qtpy.QtWidgets import QApplication
+from scipy import ndimage
+
+from napari_svpseg.plugin import sample
+from napari_svpseg.plugin.finetune import FineTuneWidget
+from napari_svpseg.plugin.partials import paint_layer
+
+IMAGES = Path(__file__).parent / "images"
+
+
+def wait(until: Callable[[], bool] | None = None, seconds: float = 1.0) -> None:
+    """Let Qt work until something is true, or the time is over."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not (until and until()):
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+def shoot(viewer: napari.Viewer, name: str) -> None:
+    """Save the window as a picture."""
+    wait()
+    picture = viewer.screenshot(canvas_only=False, flash=False)
+    small = Image.fromarray(picture[..., :3]).quantize(256)
+    small.save(IMAGES / f"fine-tune-{name}.png", optimize=True)
+
+
+def paint(dock: FineTuneWidget, labels: np.ndarray) -> None:
+    """Paint a few nuclei, and what is around them."""
+    dock.paint_cell.click()
+    layer = paint_layer(dock.viewer, dock.source())
+    chosen = np.unique(labels[labels > 0])[::4][:12]
+    for n, label in enumerate(chosen, start=2):
+        layer.data_setitem(np.nonzero(labels == label), n)
+    far = ndimage.distance_transform_edt(labels == 0)
+    near = ndimage.distance_transform_edt(~np.isin(labels, chosen)) < 9
+    around = near & (far > 2)
+    layer.data_setitem(np.nonzero(around), 1)
+
+
+def main() -> None:
+    """Take all pictures."""
+    viewer = napari.Viewer()
+    _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")
+    viewer.window.resize(1280, 860)
+    for data, meta, kind in sample.nuclei():
+        if kind != "shapes":
+            getattr(viewer, f"add_{kind}")(data, **meta)
+    viewer.layers["nuclei labels"].visible = False
+    viewer.reset_view()
+    paint(dock, np.asarray(viewer.layers["nuclei labels"].data))
+    shoot(viewer, "1-paint")
+    dock.add.click()
+    wait(lambda: bool(dock._entries), 20)
+    dock.start_button.click()
+    curves = dock.curves.points
+    wait(lambda: len(curves.get("labels kept back", ([], []))[0]) >= 3, 300)
+    shoot(viewer, "2-train")
+    wait(lambda: dock._job is None, 300)
+    dock.compare.look.click()
+    wait(lambda: not dock.compare.is_busy, 120)
+    dock.scroll.ensureWidgetVisible(dock.compare)
+    shoot(viewer, "3-after")
+    dock.engine.close()
+    viewer.close()
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["NAPARI_SVPSEG_HOME"] = home
+        main()

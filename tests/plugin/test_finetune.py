@@ -332,7 +332,7 @@ def test_closing_the_window_asks(added, training, monkeypatch, idle, choice):
     monkeypatch.setattr(added, "ask_to_close", lambda: asked.append(1) or choice)
     monkeypatch.setattr(api, "stop_finetune", lambda o: stopped.append(o) or True)
     window, event = Window(), QEvent(QEvent.Type.Close)
-    added._window = window
+    monkeypatch.setattr(added, "window", lambda: window)
     assert not added.eventFilter(window, event) and not asked  # nothing is trained
     added.start_button.click()
     held = added.eventFilter(window, event)

@@ -99,7 +99,6 @@ class FineTuneWidget(QWidget):
         self._job: EngineJob | None = None
         self._run: dict[str, Any] = {}
         self._started_from = ""
-        self._window: QWidget | None = None
         self._closes = False
         self._build()
         self._connect()
@@ -126,9 +125,8 @@ class FineTuneWidget(QWidget):
         """Watch for the window being closed."""
         super().showEvent(event)
         window = self.window()
-        if window is not self and window is not self._window:
-            self._window = window
-            window.installEventFilter(self)
+        if window is not self:
+            window.installEventFilter(self)  # once, however often it is shown
 
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Ask before a window is closed in which a model is trained."""
@@ -683,8 +681,8 @@ class FineTuneWidget(QWidget):
     def _on_finished(self) -> None:
         self._job = None
         self._show_state()
-        if self._closes and self._window is not None:
-            self._window.close()
+        if self._closes:
+            self.window().close()
 
     # ------------------------------------------------------------ what was cut off
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
+from qtpy.QtWidgets import QWidget
 
 from ..core.prompt import Prompt, PromptSet
 from ..io.session import (
@@ -22,7 +23,7 @@ from ..io.session import (
     sessions_folder,
 )
 from .background import Background
-from .controls import Offer, count, sentence
+from .controls import Offer, count, is_alive, sentence
 from .layers import DECLARED, MARK, declared, is_picture, mark_of
 from .partials import KIND, color
 from .preferences import preference
@@ -272,7 +273,7 @@ class Autosave(QObject):
         """Return all but pixels, as plain values."""
         names = {la.unique_id: la.name for la in viewer.layers}
         for dock, settings in self._settings.items():
-            method = settings()
+            method = called(settings)
             if method is not None:
                 self._last_settings[dock] = method()
         return {
@@ -359,7 +360,7 @@ class Autosave(QObject):
             _add_boxes(viewer, saved.state)
             self._add_lost(prompts, saved.state, missing)
             for dock, values in saved.state.get("settings", {}).items():
-                method = self._restore.get(dock, lambda: None)()
+                method = called(self._restore.get(dock))
                 if method is not None:
                     method(values)
         except Exception as error:
@@ -397,6 +398,15 @@ def _close(viewer_id: int) -> None:
             autosave.close()
         except RuntimeError:  # Qt has deleted it with the application
             autosave._session.close()
+
+
+def called(method: weakref.WeakMethod[Any] | None) -> Any:
+    """Return a dock's method; None where Qt or Python has deleted the dock."""
+    found = None if method is None else method()
+    owner = getattr(found, "__self__", None)
+    if isinstance(owner, QWidget) and not is_alive(owner):
+        return None
+    return found
 
 
 def region_of(atom: Any) -> tuple[slice, ...]:

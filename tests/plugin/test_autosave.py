@@ -24,6 +24,7 @@ from .conftest import disc_image
 
 WORK = """
 import sys, time
+import numpy as np
 from qtpy.QtWidgets import QApplication
 app = QApplication([])
 from napari.components import ViewerModel
@@ -45,10 +46,10 @@ dock = Dock()
 keeper.attach("dock", dock.choices, dock.restore, book)
 item = book.place(source, (), Box(14, 14, 32))
 mask = book.add_paint_layer(item)
-mask.data_setitem(([30, 31, 32], [30, 31, 32]), 1)
+mask.data_setitem(tuple(np.array([[30, 31, 32], [30, 31, 32]])), 1)
 layer = start_painting(viewer, source, 2)
-layer.data_setitem(([5, 6], [7, 8]), 2)
-layer.data_setitem(([50, 60], [70, 80]), 1)
+layer.data_setitem(tuple(np.array([[5, 6], [7, 8]])), 2)
+layer.data_setitem(tuple(np.array([[50, 60], [70, 80]])), 1)
 end = time.monotonic() + 2
 while time.monotonic() < end or keeper._timer.isActive() or keeper._files.is_busy:
     app.processEvents(); time.sleep(0.01)
@@ -144,7 +145,9 @@ def test_a_killed_napari_gives_everything_back(picture, viewer, open_dock, qtbot
 
 def test_a_session_that_is_closed_is_not_offered(model, settled):
     viewer, saver = model
-    start_painting(viewer, source_of(viewer), 2).data_setitem(([5], [5]), 2)
+    start_painting(viewer, source_of(viewer), 2).data_setitem(
+        tuple(np.array([[5], [5]])), 2
+    )
     settled(saver)
     assert saver._session.folder.is_dir()
     saver.close()
@@ -158,7 +161,9 @@ def test_two_viewers_do_not_overwrite_each_other(model, settled):
     second.add_image(disc_image()[0], name="discs")
     other = Autosave.of(second)
     for value, (viewer, one) in enumerate(((first, saver), (second, other)), start=2):
-        start_painting(viewer, source_of(viewer), 2).data_setitem(([5], [5]), value)
+        start_painting(viewer, source_of(viewer), 2).data_setitem(
+            tuple(np.array([[5], [5]])), value
+        )
         settled(one)
     assert saver._session.folder != other._session.folder
     crash(saver)
@@ -173,8 +178,8 @@ def test_two_viewers_do_not_overwrite_each_other(model, settled):
 def test_undo_is_saved_too(model, settled):
     viewer, saver = model
     layer = start_painting(viewer, source_of(viewer), 2)
-    layer.data_setitem(([5], [5]), 2)
-    layer.data_setitem(([9], [9]), 3)
+    layer.data_setitem(tuple(np.array([[5], [5]])), 2)
+    layer.data_setitem(tuple(np.array([[9], [9]])), 3)
     settled(saver)
     layer.undo()
     settled(saver)
@@ -189,7 +194,7 @@ def test_results_are_saved_once_they_are_edited(model, settled):
     viewer, saver = model
     labels = disc_image()[1].astype(np.uint32)
     layer = viewer.add_labels(labels, metadata={"svpseg": {"kind": "labels"}})
-    layer.data_setitem(([1], [1]), 9)  # as a run writes it
+    layer.data_setitem(tuple(np.array([[1], [1]])), 9)  # as a run writes it
     settled(saver)
     assert not saver._keys
     layer.mode = "paint"
@@ -234,7 +239,9 @@ def test_the_gui_only_copies_small_blocks(model, settled, monkeypatch):
 
 def test_a_damaged_session_is_told_and_kept(model, settled, qtbot):
     viewer, saver = model
-    start_painting(viewer, source_of(viewer), 2).data_setitem(([5], [5]), 2)
+    start_painting(viewer, source_of(viewer), 2).data_setitem(
+        tuple(np.array([[5], [5]])), 2
+    )
     settled(saver)
     crash(saver)
     (saver._session.folder / STATE).write_text("{")
@@ -254,9 +261,9 @@ def test_a_disk_that_cannot_be_written_is_told_once(model, own_home, qtbot):
     told = []
     saver.message.connect(lambda text, error: told.append(text))
     layer = start_painting(viewer, source_of(viewer), 2)
-    layer.data_setitem(([5], [5]), 2)
+    layer.data_setitem(tuple(np.array([[5], [5]])), 2)
     qtbot.waitUntil(lambda: bool(told), timeout=20_000)
-    layer.data_setitem(([6], [6]), 2)
+    layer.data_setitem(tuple(np.array([[6], [6]])), 2)
     qtbot.wait(100)
     assert len(told) == 1 and "Autosave is off" in told[0]
     assert layer.data[6, 6] == 2 and mark_of(layer, "partial")

@@ -150,7 +150,7 @@ def test_adding_again_is_a_new_version_and_another_image_a_new_entry(added, idle
     viewer = added.viewer
     added.table.item(0, 4).setCheckState(Qt.CheckState.Checked)
     idle(added)
-    paint_layer(viewer, added.source()).data_setitem(([90], [5]), 1)
+    paint_layer(viewer, added.source()).data_setitem(tuple(np.array([[90], [5]])), 1)
     added.add.click()
     idle(added)
     (entry,) = added._entries
@@ -195,8 +195,8 @@ def test_labels_of_every_kind(dock):
     results = Results(viewer, Journal())
     layer, _ = results.show(source, None, truth.astype(np.uint32))
     layer.data_setitem(np.nonzero(truth == 1), 0)  # erased
-    layer.data_setitem(([50], [10]), 9)  # painted
-    start_painting(viewer, source, 2).data_setitem(([4], [4]), 2)
+    layer.data_setitem(tuple(np.array([[50], [10]])), 9)  # painted
+    start_painting(viewer, source, 2).data_setitem(tuple(np.array([[4], [4]])), 2)
     from napari_svpseg.plugin.boxes import PromptBook
 
     book = PromptBook(viewer, dock.image_panel.source_of)
@@ -231,7 +231,9 @@ def test_planes_of_stacks_are_entries_of_their_own(viewer, open_finetune, idle):
     viewer.layers.clear()
     viewer.add_image(stack, name="stack", metadata={"svpseg_axes": ("ZYX", None)})
     viewer.dims.set_point(0, 2)
-    start_painting(viewer, dock.source(), 2).data_setitem(([2], [3], [4]), 2)
+    start_painting(viewer, dock.source(), 2).data_setitem(
+        tuple(np.array([[2], [3], [4]])), 2
+    )
     dock._show_labels()
     dock.add.click()
     idle(dock)

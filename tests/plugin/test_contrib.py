@@ -27,6 +27,7 @@ import napari
 viewer = napari.Viewer(show=False)
 _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Segment from prompts")
 _, weak = viewer.window.add_plugin_dock_widget("napari-svpseg", "Train from tags")
+viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")
 import napari_svpseg.plugin.contrib, napari_svpseg.plugin.sample, napari_svpseg.api
 viewer.open_sample("napari-svpseg", "tissue")
 dock.add_prompt_at_centre()

@@ -217,7 +217,7 @@ def test_labels_of_every_kind(dock):
 def test_painting_that_contradicts_a_correction_is_told(dock):
     viewer, source = dock.viewer, dock.source()
     truth = viewer.layers["truth"].data.astype(np.uint32)
-    layer, _ = Results(viewer, Journal()).show(source, None, truth)
+    layer, _ = Results(viewer, Journal()).show(source, None, truth.copy())
     layer.data_setitem(np.nonzero(truth == 1), 0)
     start_painting(viewer, source, 2).data_setitem(np.nonzero(truth == 1), 2)
     both = labelled_layers(viewer, source)[0]

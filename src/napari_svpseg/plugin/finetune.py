@@ -101,6 +101,11 @@ class FineTuneWidget(QWidget):
         self._started_from = ""
         self._closes = False
         self._build()
+        self._outcome_timer = QTimer(self)
+        self._outcome_timer.setSingleShot(True)
+        self._outcome_timer.timeout.connect(
+            lambda: self.scroll.ensureWidgetVisible(self.outcome)
+        )
         self._connect()
         self._leave = _Leave(self)
         self.destroyed.connect(partial(_Leave.__call__, self._leave))
@@ -606,7 +611,7 @@ class FineTuneWidget(QWidget):
 
     def _show_outcome(self) -> None:
         """Bring the curves into view, once they have been laid out."""
-        QTimer.singleShot(50, lambda: self.scroll.ensureWidgetVisible(self.outcome))
+        self._outcome_timer.start(50)
 
     def stop_and_keep(self) -> None:
         """End the training; the best model so far is saved."""

@@ -79,6 +79,7 @@ class LabelsWritten:
         unchanged = now == self.after
         write_ids(self.layer, self.region, np.where(unchanged, self.before, now))
         self.layer.metadata[MARK] = dict(self.mark)
+        remember(self.layer, self.region, self.before)
         dress(self.layer)
         kept = " Your own edits are kept." if not unchanged.all() else ""
         return f"'{self.layer.name}' is as it was before.{kept}"
@@ -265,6 +266,7 @@ class Results:
                 **class_entries(result, is_part=is_part),
             }
         layer.metadata[MARK] = mark
+        remember(layer, region)
         dress(layer)
 
     def show_again(
@@ -296,6 +298,7 @@ class Results:
             ),
         }
         dress(layer)
+        remember(layer, region)
         return n
 
     def keep(

@@ -96,7 +96,7 @@ def test_the_recipe_says_everything_and_survives_json(model, prompt) -> None:
         | {
             "prompts": recipe.prompts, "notes": recipe.notes,
             "intensities": recipe.intensities, "channels": recipe.channels,
-            "plane": recipe.plane,
+            "plane": recipe.plane, "other_planes": recipe.other_planes,
         }
     )
 

@@ -314,7 +314,7 @@ class SegmentWidget(QWidget):
         self.run_settings = SettingsForm(
             SegmentSettings,
             {
-                "refine": "Steps of fitting to the prompts",
+                "refine": "Fit to prompts",
                 "tile": "Largest tile",
                 "overlap": "Overlap",
                 "batch": "Tiles at once",

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_svpseg import cli
+from napari_svpseg import api, batch, cli
 from napari_svpseg.api import FileOutcome, labels_path
 from napari_svpseg.batch import run_batch
 from napari_svpseg.core.batch import FORMATS, BatchJob, check_pattern
@@ -30,8 +30,10 @@ from napari_svpseg.io.batch import (
     write_run,
     write_summary,
 )
+from napari_svpseg.io.images import read_image
 from napari_svpseg.io.prompts import save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
+from napari_svpseg.io.zarr import open_image
 
 N = 6
 
@@ -312,3 +314,44 @@ def test_planning_a_run_loads_no_torch() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_zarr_images_are_a_format_of_folders(job, disc_scene, capsys) -> None:
+    """In: OME-Zarr items among the files; out: OME-Zarr labels with a pyramid."""
+    import zarr
+
+    folder = Path(job.inputs[0])
+    zarr.create_array(folder / "plain.zarr", data=disc_scene.image)
+    words = ("--formats", "ome-zarr,csv", "--include", "*.zarr")
+    status = cli.main([
+        "segment", str(folder), "--prompts", job.prompts, "-o", job.output,
+        "--model", job.model, *words,
+    ])
+    assert status == 0, capsys.readouterr()
+    written = Path(job.output) / "plain_labels.zarr"
+    found = open_image(written / "labels" / "cells").array
+    again = api.segment_file(
+        folder / "plain.zarr", job.prompts, job.output, job.model
+    )
+    assert np.array_equal(found[:], read_image(again.labels).array)
+    with open(Path(job.output) / "plain_labels.csv") as file:
+        assert len(file.readlines()) == found[:].max() + 1
+    one = replace(job, include="*.zarr", formats=("ome-zarr",), skip_done=True)
+    (outcome,) = run_batch(one)
+    assert outcome.skipped and outcome.labels == str(written)
+
+
+def test_a_zarr_too_large_for_memory_goes_from_file_to_file(
+    job, disc_scene, monkeypatch
+) -> None:
+    import zarr
+
+    folder = Path(job.inputs[0])
+    zarr.create_array(folder / "large.zarr", data=disc_scene.image)
+    monkeypatch.setattr(batch, "LARGE", 1000)
+    large = replace(job, include="large.zarr", formats=("ome-zarr",))
+    (outcome,) = run_batch(large)
+    labels = open_image(Path(outcome.labels) / "labels" / "cells")
+    assert outcome.status == "done" and outcome.objects == labels.array[:].max() > 0
+    (outcome,) = run_batch(replace(large, formats=("ome-tiff", "ome-zarr")))
+    assert "too large for OME-TIFF labels: choose OME-Zarr labels" in outcome.error

@@ -178,4 +178,4 @@ def test_command_line(scene, tiny_model, tmp_path, capsys):
     assert cli.main(words) == 0
     assert "done already" in capsys.readouterr().out
     assert cli.main([*words[:1], words[1], *words[1:]]) == 2
-    assert "one at a time" in capsys.readouterr().err
+    assert "several images go into a folder" in capsys.readouterr().err

@@ -222,6 +222,8 @@ def segment_file(
 ) -> FileOutcome:
     """Segment an image file and write ``NAME_labels.ome.tif``, or other formats.
 
+    Of an OME-Zarr image only what is needed at a time is read.
+
     Each file appears under its name only when it is complete.
 
     Parameters
@@ -246,6 +248,7 @@ def segment_file(
     """
     from .io.exports import Found, export
     from .io.images import read_image
+    from .io.zarr import is_zarr, read_zarr
 
     targets = targets or {"ome-tiff": str(labels_path(path, out_folder))}
     first = next(iter(targets.values()))
@@ -256,7 +259,7 @@ def segment_file(
 
         prompts_file = prompts_file or str(prompts)
         prompts = load_prompts(prompts)
-    image = read_image(path, axes=axes)
+    image = (read_zarr if is_zarr(path) else read_image)(path, axes=axes)
     result = segment(
         image.array, prompts, model, device, output, axes=image.axes.order,
         channels=channels, rgb=image.rgb or None, on_progress=on_progress,

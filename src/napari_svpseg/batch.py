@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from . import api
-from .core.batch import BatchJob, FileOutcome
+from .core.batch import FORMAT_TITLES, BatchJob, FileOutcome
 from .core.messages import DEBUG, one_line
 from .core.progress import Cancelled, Progress, ignore_progress
 from .core.prompt import PromptSet, prompt_print
@@ -40,11 +40,15 @@ from .io.batch import (
     write_run,
     write_summary,
 )
+from .io.zarr import is_zarr, open_image
 
 logger = logging.getLogger(__name__)
 
 MAX_AT_ONCE = 8
 """Images in work at once on this machine."""
+
+LARGE = 100_000_000
+"""Pixels from which a Zarr image of a folder is segmented from file to file."""
 
 MAX_SUBMITTED = 64
 """Images that wait on a cluster at once."""
@@ -254,6 +258,47 @@ def _prepared(job: BatchJob, path: Path) -> dict[str, Any]:
     }
 
 
+def segment_item(
+    path: str | Path, prompts: PromptSet | None, out_folder: str | Path, *,
+    targets: dict[str, str], model: str, on_progress: Progress = ignore_progress,
+    prompts_file: str = "", **more: Any,
+) -> FileOutcome:
+    """Segment one image of a folder run; a large Zarr from file to file.
+
+    Parameters
+    ----------
+    path, prompts, out_folder, targets, model, on_progress, prompts_file, **more
+        As in `api.segment_file`.
+
+    Raises
+    ------
+    ValueError
+        If the image is too large for a format that was asked for.
+    """
+    path = Path(path)
+    if not is_zarr(path) or open_image(path, 0, more.get("axes")).n_pixels < LARGE:
+        return api.segment_file(
+            path, prompts, out_folder, model=model, targets=targets,
+            prompts_file=prompts_file, on_progress=on_progress, **more,
+        )
+    others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
+    if others or prompts is None:
+        what = " and ".join(others) or "a model without prompts"
+        raise ValueError(
+            f"{path}: is too large for {what}: choose {FORMAT_TITLES['ome-zarr']} only"
+        )
+    from .large import segment_zarr
+
+    outcome = segment_zarr(
+        path, prompts, targets["ome-zarr"], model, workers=0, on_progress=on_progress,
+        **more,
+    )
+    return FileOutcome(
+        str(path), targets["ome-zarr"], outcome.objects, outcome.seconds,
+        notes=outcome.notes,
+    )
+
+
 def _here(
     job: BatchJob, files: list[Path], prompts: PromptSet | None,
     look: Callable[[], None], book: _Book,
@@ -269,7 +314,7 @@ def _here(
             raise Cancelled
 
     def segment(path: Path) -> FileOutcome:
-        return book.note(outcome_of(path, lambda: api.segment_file(
+        return book.note(outcome_of(path, lambda: segment_item(
             path, prompts, job.output, **_prepared(job, path), on_progress=on_progress
         )))
 
@@ -312,7 +357,7 @@ def _on(runner: Any) -> Any:
                     for kind, target in arguments["targets"].items()
                 }
                 jobs.append((path, runner.submit(
-                    "napari_svpseg.api:segment_file", str(path.resolve()), prompts,
+                    "napari_svpseg.batch:segment_item", str(path.resolve()), prompts,
                     str(Path(job.output).resolve()), **arguments,
                 )))
             path, submitted = jobs.popleft()

@@ -248,7 +248,8 @@ def segment(
     """Label every object like the prompts' in many images.
 
     A Zarr image, or a TIFF whose labels are to be a Zarr (-o labels.zarr), is segmented
-    in parts by several processes; without -o its labels are added to it.
+    in parts by several processes; without -o its labels are added to it. Several Zarr
+    images, a folder of them, or one with --formats are a folder run like any other.
     """
     if job is not None:
         if images or prompts or prompt_image:
@@ -262,6 +263,7 @@ def segment(
         )
         return _run_job(stored, None, scheduler)
     large = bool(images) and _is_large(images, out)
+    large = large and _is_default(context, "formats")
     if out is None and not large:
         raise typer.BadParameter("Missing option '--out' / '-o'")
     if not images:
@@ -299,11 +301,12 @@ def _is_large(images: list[Path], out: Path | None) -> bool:
     """Tell whether a run goes from one large image to labels in a Zarr."""
     from .io.zarr import is_zarr
 
-    large = any(is_zarr(image) for image in images)
-    large |= out is not None and out.suffix.lower() == ".zarr"
-    if large and len(images) > 1:
-        raise typer.BadParameter("Zarr images are segmented one at a time")
-    return large
+    to_zarr = out is not None and out.suffix.lower() == ".zarr"
+    if to_zarr and len(images) > 1:
+        raise typer.BadParameter(
+            "several images go into a folder: -o FOLDER --formats ome-zarr"
+        )
+    return to_zarr or (len(images) == 1 and is_zarr(images[0]))
 
 
 def _report_large(outcome: LargeOutcome) -> int:

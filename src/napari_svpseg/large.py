@@ -14,6 +14,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import product
@@ -50,6 +51,7 @@ from .engine.distributed import TileGrid, predict_tiles, run_tasks, workers_of
 from .io.atomic import atomic_path
 from .io.zarr import (
     LabelsLayout,
+    LazyImage,
     chunk_windows,
     create_labels,
     create_scratch,
@@ -271,7 +273,7 @@ def segment_zarr(
     if skip_done and read_stamp(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
     work = where.with_name(f"{where.name}.{name}.work")
-    _start_or_resume(work, plan, code)
+    start_or_resume(work, plan, code)
     with workers_of(scheduler, workers, str(work)) as client:
         objects, notes = _run(plan, work, where, name, client, block, report)
     shutil.rmtree(work, ignore_errors=True)
@@ -287,7 +289,7 @@ def _check_name(name: str) -> None:
 
 
 def make_plan(
-    image: str | Path,
+    image: str | Path | LazyImage,
     prompts: Any,
     model: str | Path,
     *,
@@ -298,10 +300,11 @@ def make_plan(
     halo: int | None = None,
     version: str | None = None,
     settings: dict[str, Any] | None = None,
+    intensities: np.ndarray | None = None,
 ) -> tuple[Plan, dict[str, np.ndarray]]:
     """Return the plan of a run and the code of its prompts, made once for all tasks.
 
-    Of the image only a sample is read, for its intensities.
+    Of the image only a sample is read, for its intensities, where they are not given.
     """
     from .engine.device import choose
     from .engine.forward import Forward, evaluating
@@ -324,7 +327,8 @@ def make_plan(
             f"the model {loaded.card.name} takes no prompts: use it on image files "
             "that fit into memory"
         )
-    source = open_image(image, level, axes)
+    source = image if isinstance(image, LazyImage) else open_image(image, level, axes)
+    image = source.path
     planes = api.Planes.of(
         source.array, chosen, axes=source.axes.order, channels=channels
     )
@@ -338,12 +342,13 @@ def make_plan(
     look = look_of([p.mask for p in shown], [p.box.scale for p in shown])
     sizes = dict(zip(planes.axes.order, planes.shape, strict=True))
     stack = tuple(sizes[a] for a in planes.axes.stack)
+    intensities = planes.intensities() if intensities is None else intensities
     recipe = Recipe(
         model=str(model), weights_sha256=loaded.card.sha256,
         prompts=tuple(_record(p) for p in chosen), segment=run.to_dict(),
         postprocess=post.to_dict(), device=str(where), axes=planes.axes.order,
         channels=planes.channels, scale=float(scale), versions=versions(),
-        intensities=tuple((float(a), float(b)) for a, b in planes.intensities()),
+        intensities=tuple((float(a), float(b)) for a, b in intensities),
         prompts_file=prompts_file, query_file=str(image),
     )
     letters = planes.axes.stack + "YX"
@@ -379,7 +384,7 @@ def _record(prompt: Prompt) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------- the run as a whole
-def _start_or_resume(work: Path, plan: Plan, code: dict[str, np.ndarray]) -> None:
+def start_or_resume(work: Path, plan: Plan, code: dict[str, np.ndarray]) -> None:
     """Make the folder of a run, or leave what the same run has done already."""
     stored = work / "plan.json"
     if stored.exists() and json.loads(stored.read_text("utf-8")).get("key") == plan.key:
@@ -435,6 +440,18 @@ def _run(
     for level in range(1, len(layout.level_shapes)):
         tasks = [(layout, level, some) for some in _in_parts(layout, level)]
         run_tasks(reduce_part, tasks, client, report, f"Writing level {level}")
+    notes, device = run_notes(plan, work, beyond)
+    recipe = replace(
+        Recipe.from_json(json.dumps(plan.recipe)), notes=tuple(notes), device=device
+    )
+    extra = {"run": plan.key, "objects": objects, "cell": plan.cell,
+             "halo": plan.halo, "level": plan.level}
+    publish_labels(layout, store, name, recipe, extra)
+    return objects, notes
+
+
+def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
+    """Return what is to be told of a run, and the devices it ran on."""
     marks = [json.loads(p.read_text()) for p in sorted((work / "tiles.done").iterdir())]
     notes = list(dict.fromkeys(note for mark in marks for note in mark["notes"]))
     notes += api.signal_notes([np.asarray(plan.recipe["intensities"])])
@@ -443,14 +460,7 @@ def _run(
             f"{beyond} pieces of objects reach beyond the halo of {plan.halo} pixels "
             "and may be cut: choose a larger halo"
         )
-    recipe = replace(
-        Recipe.from_json(json.dumps(plan.recipe)), notes=tuple(notes),
-        device=", ".join(sorted({mark["device"] for mark in marks})),
-    )
-    extra = {"run": plan.key, "objects": objects, "cell": plan.cell,
-             "halo": plan.halo, "level": plan.level}
-    publish_labels(layout, store, name, recipe, extra)
-    return objects, notes
+    return notes, ", ".join(sorted({mark["device"] for mark in marks}))
 
 
 def _groups(
@@ -482,7 +492,7 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
     links: list[tuple[int, tuple[int, ...], tuple[int, ...], np.ndarray, np.ndarray]]
     links, size = [], plan.shape[0] * plan.shape[1]
     for p, at in product(range(len(plan.planes)), plan.cells()):
-        table = _read_table(work, p, at)
+        table = table_of(work, p, at)
         moved = np.where(table.areas > 0, table.first + p * size, table.first)
         tables[p, *at] = replace(table, first=moved)
         with np.load(_mark(work, "seams", p, at)) as stored:
@@ -565,10 +575,26 @@ def _plan(work: str, key: str) -> Plan:
     return Plan(**values)
 
 
+_given: dict[str, LazyImage] = {}
+"""Images that are arrays of this process, by the folder of their run."""
+
+
+@contextmanager
+def given_image(work: Path, image: LazyImage) -> Iterator[None]:
+    """Let a run of this process read an array in place of a file."""
+    _planes.cache_clear()
+    _given[str(work)] = image
+    try:
+        yield
+    finally:
+        del _given[str(work)]
+        _planes.cache_clear()
+
+
 @lru_cache(maxsize=2)
 def _planes(work: str, key: str) -> api.Planes:
     plan = _plan(work, key)
-    source = open_image(plan.image, plan.level, plan.axes)
+    source = _given.get(work) or open_image(plan.image, plan.level, plan.axes)
     return api.Planes(source.array, source.axes, plan.channels, plan.rgb)
 
 
@@ -717,7 +743,7 @@ def _offsets(work: str, key: str) -> dict[tuple[int, Place], tuple[int, int]]:
     plan, last = _plan(work, key), 0
     found = {}
     for p, at in product(range(len(plan.planes)), plan.cells()):
-        n = _read_table(Path(work), p, at).n
+        n = table_of(Path(work), p, at).n
         found[p, (at[0], at[1])] = last, n
         last += n
     return found
@@ -729,7 +755,8 @@ def reduce_part(layout: LabelsLayout, level: int, windows: list[Any]) -> None:
         reduce_chunk(layout, level, window)
 
 
-def _read_table(work: Path, p: int, at: tuple[int, ...]) -> CellTable:
+def table_of(work: Path, p: int, at: tuple[int, ...]) -> CellTable:
+    """Return what is known of the objects of a cell of plane ``p``."""
     with np.load(_mark(work, "tables", p, at)) as stored:
         return CellTable(**{name: stored[name] for name in stored.files})
 

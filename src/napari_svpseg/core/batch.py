@@ -15,6 +15,7 @@ FORMATS = {
     "rois": ".zip",
     "geojson": ".geojson",
     "csv": ".csv",
+    "ome-zarr": ".zarr",
 }
 """What can be written of an image's objects, and how these files end."""
 
@@ -23,6 +24,7 @@ FORMAT_TITLES = {
     "rois": "ImageJ ROIs",
     "geojson": "GeoJSON for QuPath",
     "csv": "CSV of measurements",
+    "ome-zarr": "OME-Zarr labels",
 }
 
 PATTERN = "{name}_labels"
@@ -37,7 +39,7 @@ class BatchJob:
     Parameters
     ----------
     inputs : tuple of str
-        Image files, and folders of them.
+        Image files, OME-Zarr images, and folders of them.
     prompts : str
         A prompt file; empty for models that bring their own.
     output : str

@@ -51,7 +51,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         _to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise _explained(error, target) from error
+        raise explained(error, target) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -67,14 +67,15 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         temporary.mkdir(parents=True)
         yield temporary
         for path in temporary.iterdir():
-            _to_disk(path)
+            if path.is_file():
+                _to_disk(path)
         if target.exists():
             os.replace(target, old)
         os.replace(temporary, target)
     except OSError as error:
         if old.exists() and not target.exists():
             os.replace(old, target)
-        raise _explained(error, target) from error
+        raise explained(error, target) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -99,7 +100,8 @@ def remove_leftovers(folder: str | Path) -> None:
                     path.unlink()
 
 
-def _explained(error: OSError, target: Path) -> OSError:
+def explained(error: OSError, target: Path) -> OSError:
+    """Return an error of the disk in one line that names the target."""
     if isinstance(error, WriteError):
         return error
     reason = REASONS.get(error.errno or 0, (error.strerror or str(error)))

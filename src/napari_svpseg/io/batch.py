@@ -17,6 +17,7 @@ from ..core.measure import object_sizes
 from .atomic import atomic_path
 from .images import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_image
 from .tables import write_rows
+from .zarr import is_zarr
 
 RUN, SUMMARY, LOG = "run.json", "summary.csv", "run.log"
 CUT_PROMPTS = "prompts.svprompt"
@@ -51,6 +52,8 @@ def find_images(
 ) -> list[Path]:
     """Return the files, and the images inside each folder, each once.
 
+    An OME-Zarr image is a folder, and counts as one image.
+
     Parameters
     ----------
     inputs : iterable of path
@@ -66,12 +69,12 @@ def find_images(
     """
     files: dict[Path, None] = {}
     for path in map(Path, inputs):
-        if not path.is_dir():
+        if not path.is_dir() or is_zarr(path):
             files[path] = None
             continue
         inside = [
             p for p in sorted(path.iterdir())
-            if p.suffix.lower() in KNOWN and not p.name.startswith(".")
+            if (p.suffix.lower() in KNOWN or is_zarr(p)) and not p.name.startswith(".")
             and fnmatch(p.name.lower(), include.lower())
         ]
         if job is not None:

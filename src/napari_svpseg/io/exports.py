@@ -13,6 +13,7 @@ from ..core.result import Recipe
 from .images import write_labels
 from .rois import write_geojson, write_rois
 from .tables import write_table
+from .zarr import write_zarr_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,9 +90,20 @@ def _csv(path: Path, found: Found) -> Path:
     return write_table(path, table)
 
 
+def _ome_zarr(path: Path, found: Found) -> Path:
+    scale = {"Z": found.z_step or 1.0}
+    if found.pixel_size is not None:
+        scale |= dict(zip("YX", found.pixel_size, strict=True))
+    return write_zarr_labels(
+        path, found.labels, axes=found.axes, scale=scale, unit=found.unit,
+        recipe=found.recipe,
+    )
+
+
 WRITERS: dict[str, Callable[[Path, Found], Path]] = {
     "ome-tiff": _ome_tiff,
     "rois": _rois,
     "geojson": _geojson,
     "csv": _csv,
+    "ome-zarr": _ome_zarr,
 }

@@ -6,10 +6,11 @@ Large TIFF files are opened here too: tifffile shows them as Zarr arrays.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,11 @@ import numpy as np
 
 from ..core.image import Axes, ImageError
 from ..core.result import Recipe
-from .atomic import WriteError
-from .images import TIFF_SUFFIXES, read_tiff_facts
+from .atomic import WriteError, atomic_folder
+from .images import TIFF_SUFFIXES, ImageFile, read_tiff_facts
+
+CHUNK = 1024
+"""Pixels along a chunk of labels."""
 
 SMALLEST_LEVEL = 512
 """Levels are added to a pyramid until one is no larger than this."""
@@ -58,6 +62,12 @@ class LazyImage:
     path: Path
     level: int = 0
     version: str = ""
+
+    @property
+    def n_pixels(self) -> int:
+        """Pixels of all planes, each counted once whatever its channels."""
+        sizes = zip(self.axes.order, self.array.shape, strict=True)
+        return math.prod(int(n) for a, n in sizes if a != "C")
 
 
 def is_zarr(path: str | Path) -> bool:
@@ -216,6 +226,8 @@ class LabelsLayout:
                 f"OME-Zarr is written in version {' or '.join(VERSIONS)}, "
                 f"got {self.version!r}"
             )
+        if "T" in self.axes[1:]:
+            raise ValueError(f"OME-Zarr has time as its first axis, got {self.axes}")
 
     @property
     def level_shapes(self) -> list[tuple[int, ...]]:
@@ -276,6 +288,34 @@ def reduce_chunk(layout: LabelsLayout, level: int, window: tuple[slice, ...]) ->
         target[window] = part
 
 
+def write_reduced(
+    layout: LabelsLayout, place: tuple[int, ...], window: tuple[slice, ...],
+    labels: np.ndarray,
+) -> None:
+    """Write a part of a plane into all levels but the first.
+
+    Parameters
+    ----------
+    layout : LabelsLayout
+    place : tuple of int
+        Index of the plane along the axes before Y and X.
+    window : (slice, slice)
+        In the plane at full size.
+    labels : (Y, X) int array
+        What the window holds.
+    """
+    for level in range(1, len(layout.level_shapes)):
+        step = 2**level
+        first = [-(-w.start // step) for w in window]
+        part = labels[tuple(
+            slice(f * step - w.start, None, step)
+            for f, w in zip(first, window, strict=True)
+        )]
+        if part.size:
+            where = (slice(f, f + n) for f, n in zip(first, part.shape, strict=True))
+            open_level(layout.folder, level)[(*place, *where)] = part
+
+
 def publish_labels(
     layout: LabelsLayout, store: str | Path, name: str, recipe: Recipe,
     extra: dict[str, Any],
@@ -293,33 +333,147 @@ def publish_labels(
     recipe : Recipe
         Kept in the attribute ``svpseg`` of the labels, together with ``extra``.
     """
-    from ome_zarr.format import format_from_version
-    from ome_zarr.writer import write_label_metadata, write_multiscales_metadata
-
-    zarr = _zarr()
-    store, fmt = Path(store), format_from_version(layout.version)
-    group = zarr.open_group(layout.folder, mode="r+")
-    write_multiscales_metadata(
-        group, _datasets(layout), fmt=fmt, axes=_axes_records(layout), name=name
-    )
-    group.attrs["svpseg"] = {"recipe": json.loads(recipe.to_json()), **extra}
-    zarr_format = VERSIONS[layout.version]
-    try:
-        root = zarr.open_group(store, mode="a", zarr_format=zarr_format)
-        parent = root.require_group("labels")
-    except Exception as error:
-        raise WriteError(
-            f"{store}: cannot be written ({_first_line(error)})."
-        ) from error
+    store = Path(store)
+    describe_labels(layout, name)
+    write_stamp(layout.folder, {"recipe": json.loads(recipe.to_json()), **extra})
+    parent = _labels_of(store, layout.version)
     target, old = store / "labels" / name, Path(f"{layout.folder}.old")
     if target.exists():
         os.replace(target, old)
     os.replace(layout.folder, target)
     shutil.rmtree(old, ignore_errors=True)
-    _forget(parent, name)
-    source = {"source": {"image": "../../"}} if is_image(store) else {}
-    write_label_metadata(parent, name, fmt=fmt, **source)
+    _list_labels(parent, name, layout.version, is_inside=is_image(store))
     return target
+
+
+def begin_labels(store: str | Path, name: str, layout: LabelsLayout) -> LabelsLayout:
+    """Make empty labels at their final place, to be seen while they are filled.
+
+    Returns
+    -------
+    LabelsLayout
+        With the folder ``store/labels/NAME``; labels that were there are gone.
+    """
+    parent = _labels_of(Path(store), layout.version)
+    layout = replace(layout, folder=str(Path(store) / "labels" / name))
+    create_labels(layout)
+    describe_labels(layout, name)
+    _list_labels(parent, name, layout.version)
+    return layout
+
+
+def describe_labels(layout: LabelsLayout, name: str) -> None:
+    """Write what OME-Zarr says of a pyramid: its levels, axes and pixel sizes."""
+    from ome_zarr.format import format_from_version
+    from ome_zarr.writer import write_multiscales_metadata
+
+    write_multiscales_metadata(
+        _zarr().open_group(layout.folder, mode="r+"), _datasets(layout),
+        fmt=format_from_version(layout.version), axes=_axes_records(layout), name=name,
+    )
+
+
+def write_stamp(folder: str | Path, values: dict[str, Any]) -> None:
+    """Keep plain values with the labels in a folder; see `read_stamp`."""
+    _zarr().open_group(folder, mode="r+").attrs["svpseg"] = values
+
+
+def _labels_of(store: Path, version: str) -> Any:
+    """Return the group of all labels of a store, made if it is not there."""
+    try:
+        root = _zarr().open_group(store, mode="a", zarr_format=VERSIONS[version])
+        return root.require_group("labels")
+    except Exception as error:
+        raise WriteError(
+            f"{store}: cannot be written ({_first_line(error)})."
+        ) from error
+
+
+def _list_labels(
+    parent: Any, name: str, version: str, *, is_inside: bool = False
+) -> None:
+    """Put labels on the list of a store, once; ``is_inside`` an image they are of."""
+    from ome_zarr.format import format_from_version
+    from ome_zarr.writer import write_label_metadata
+
+    _forget(parent, name)
+    source = {"source": {"image": "../../"}} if is_inside else {}
+    write_label_metadata(parent, name, fmt=format_from_version(version), **source)
+
+
+def write_zarr_labels(
+    path: str | Path, labels: Any, *, axes: str, scale: dict[str, float] | None = None,
+    unit: str = "pixel", recipe: Recipe | None = None, name: str = "cells",
+    version: str = "0.5",
+) -> Path:
+    """Write labels as an OME-Zarr of their own, with a pyramid, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Such as ``NAME_labels.zarr``; what is there is replaced.
+    labels : int array
+        Read chunk by chunk, so that it may be larger than the memory.
+    axes : str
+        Of ``labels``, with Y and X last.
+    scale : dict of str to float, optional
+        Size of a pixel along each axis.
+    unit : str
+    recipe : Recipe, optional
+        Kept in the attribute ``svpseg``.
+    name : str
+        Of the labels in it: they lie in ``path/labels/NAME``.
+    version : str
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    WriteError
+        If the disk is full or the folder cannot be written.
+    ValueError
+        If labels and axes do not fit.
+    """
+    shape = tuple(int(n) for n in labels.shape)
+    Axes(axes).check(shape)
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}")
+    if not axes.upper().endswith("YX"):
+        raise ValueError(f"OME-Zarr has Y and X as its last axes, got {axes}")
+    letters = Axes(axes).order
+    dtype = "uint64" if labels.dtype.itemsize == 8 else "uint32"
+    chunks = (*(1,) * (len(shape) - 2), CHUNK, CHUNK)
+    sizes = tuple((scale or {}).get(a, 1.0) for a in letters)
+    with atomic_folder(path) as temporary:
+        layout = LabelsLayout("", shape, chunks, letters, dtype, sizes, unit, version)
+        layout = begin_labels(temporary, name, layout)
+        target = open_level(layout.folder)
+        for window in chunk_windows(layout, 0):
+            part = np.asarray(labels[window])
+            if part.min(initial=0) < 0:
+                raise ValueError("labels hold negative ids: ids start at 1")
+            if part.any():
+                target[window] = part.astype(dtype)
+        for level in range(1, len(layout.level_shapes)):
+            for window in chunk_windows(layout, level):
+                reduce_chunk(layout, level, window)
+        if recipe is not None:
+            write_stamp(layout.folder, {"recipe": json.loads(recipe.to_json())})
+    return Path(path)
+
+
+def read_zarr(path: str | Path, axes: str | None = None) -> ImageFile:
+    """Return a Zarr image as `images.read_image` returns files; its array is lazy."""
+    image = open_image(path, axes=axes)
+    order, sizes = image.axes.order, image.scale
+    size = (sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
+    last = image.array.shape[-1]
+    rgb = order.endswith("C") and last in (3, 4) and image.array.dtype == np.uint8
+    return ImageFile(
+        image.array, image.axes, size, image.unit, rgb, image.path, sizes.get("Z")
+    )
 
 
 def is_image(path: str | Path) -> bool:
@@ -362,7 +516,9 @@ def _datasets(layout: LabelsLayout) -> list[dict[str, Any]]:
 
 
 def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
-    unit = UNITS.get(layout.unit)
+    unit = layout.unit if layout.unit in UNITS.values() else UNITS.get(
+        layout.unit.replace("µ", "u")
+    )
     records = []
     for letter in layout.axes:
         kind = KINDS.get(letter, "space")

@@ -1,6 +1,6 @@
 """Fine-tuning on partial labels: before, after, a forest, a U-Net, and full labels.
 
-    python benchmarks/partial.py DATA... [--boxes 5] [--queries 4] [--output FOLDER]
+    python benchmarks/partial.py DATA... [--boxes 1,2,5] [--queries 4] [--output FOLDER]
 
 On each task some images get one labelled box each (`docs/benchmark.md` says how boxes
 are drawn) or scribbles of 1 % of their pixels. All contestants learn from the same
@@ -8,9 +8,13 @@ labels and are scored on the same other images:
 
 - before: the model as it ships, with the boxes as its prompts
 - after:  what fine-tuning gives back (the better of the two on held-back labels)
-- forest: a random forest on filter features, fitted to the pixels of all the boxes
-- unet:   a small U-Net trained from scratch on the boxes (--rivals forest,unet)
+- second: a plain network trained on what that one says of the images
+- forest: a random forest on filter features, fitted to the labelled pixels
+- unet:   a small U-Net trained from scratch on the boxes
 - full:   our network fine-tuned on all labels of the same images, the ceiling
+
+Choose among the last four with --rivals. What does not depend on the settings of
+fine-tuning is kept in references.json and not computed again.
 
 Writes partial.json, partial.md, boxes.png and, with --curve, seconds.png; a run that
 was stopped goes on with --resume. On a busy machine the clock would cut training short:
@@ -33,14 +37,22 @@ import numpy as np
 
 import napari_svpseg as svpseg
 from napari_svpseg import finetuning
+from napari_svpseg.core.card import ModelCard
 from napari_svpseg.core.finetune import FineTuneSettings
-from napari_svpseg.core.image import intensity_range, normalise, resize_image
+from napari_svpseg.core.image import (
+    intensity_range,
+    normalise,
+    resize_image,
+    resize_labels,
+)
 from napari_svpseg.core.metrics import dice, f1
-from napari_svpseg.core.partial import from_labels
+from napari_svpseg.core.partial import from_labels, to_ids
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.engine.forest import PixelForest, pixel_features, split_objects
 from napari_svpseg.engine.rivals import train_unet, unet_foreground
+from napari_svpseg.io.atomic import atomic_path
 from napari_svpseg.io.oneshot import Task, plan
+from napari_svpseg.io.store import LoadedModel, find_model, load_model, prompts_of
 
 SCRIBBLES = "scribbles"
 
@@ -89,8 +101,7 @@ class Job:
 
     def query(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return the middle of a picture, its labels and the picture's percentiles."""
-        plane = self.task.dataset.image(name)
-        plane = plane if plane.ndim == 3 else plane[..., None]
+        plane = _three_axes(self.task.dataset.image(name))
         truth = self.task.truth(name)
         side = [min(n, round(self.crop / self.task.scale)) for n in truth.shape]
         where = tuple(
@@ -141,8 +152,16 @@ def our_model(model: Any, prompts: PromptSet | None) -> Segment:
 
 
 def forest(job: Job) -> Segment:
-    """Return a forest fitted to the pixels of all boxes."""
-    fitted = PixelForest.fit(job.prompts())
+    """Return a forest fitted to the labelled pixels."""
+    if job.scribbles:
+        images = [_three_axes(image) for image in job.images()]
+        scale = job.task.scale
+        fitted = PixelForest.fit_pixels(
+            [_reduced(i, intensity_range(i), scale) for i in images],
+            [resize_labels(ids, _shape(ids, scale)) for ids in job.labels()],
+        )
+    else:
+        fitted = PixelForest.fit(job.prompts())
 
     def segment(plane: np.ndarray, intensities: np.ndarray) -> np.ndarray:
         mask = _at_scale(
@@ -152,6 +171,31 @@ def forest(job: Job) -> Segment:
         return split_objects(mask, fitted.splitting, 1 / job.task.scale)
 
     return segment
+
+
+def second(job: Job, model: str, settings: FineTuneSettings, folder: Path) -> Segment:
+    """Return a plain network trained on what the fine-tuned ``model`` says."""
+    from napari_svpseg.engine.device import choose
+    from napari_svpseg.engine.second import CONFIG, train_second
+    from napari_svpseg.engine.windows import PartialImage
+
+    loaded, prompts = load_model(model), prompts_of(model)
+    images = []
+    for number, (image, labels) in enumerate(
+        zip(job.images(), job.labels(), strict=True)
+    ):
+        plane = _three_axes(image)
+        nothing = np.zeros(labels.shape, bool)
+        images.append(
+            PartialImage(plane, intensity_range(plane), to_ids(labels), nothing,
+                         f"image {number + 1}")
+        )
+    network = train_second(
+        loaded.network, prompts, images, settings, choose("cpu"), folder,
+        lambda: False, lambda *_: None,
+    )
+    card = ModelCard("second", CONFIG.method, CONFIG.arguments)
+    return our_model(LoadedModel(card, network), prompts)
 
 
 def unet(job: Job, steps: int = 300) -> Segment:
@@ -172,14 +216,26 @@ def unet(job: Job, steps: int = 300) -> Segment:
     return segment
 
 
+def _three_axes(image: np.ndarray) -> np.ndarray:
+    return image if image.ndim == 3 else image[..., None]
+
+
+def _shape(image: np.ndarray, scale: float) -> tuple[int, int]:
+    """Return height and width at the scale of the prompts."""
+    height, width = (max(1, round(n * scale)) for n in image.shape[:2])
+    return height, width
+
+
+def _reduced(plane: np.ndarray, intensities: np.ndarray, scale: float) -> np.ndarray:
+    return resize_image(normalise(plane, intensities), _shape(plane, scale))
+
+
 def _at_scale(
     plane: np.ndarray, intensities: np.ndarray, scale: float,
     foreground: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
-    shape = tuple(max(1, round(n * scale)) for n in plane.shape[:2])
-    image = resize_image(normalise(plane, intensities), (shape[0], shape[1]))
-    full = resize_image(foreground(image)[..., None], plane.shape[:2])
-    return np.asarray(full[..., 0] > 0.5)
+    found = foreground(_reduced(plane, intensities, scale))
+    return np.asarray(resize_image(found[..., None], plane.shape[:2])[..., 0] > 0.5)
 
 
 def score(job: Job, segment: Segment) -> dict[str, float | None]:
@@ -196,21 +252,51 @@ def score(job: Job, segment: Segment) -> dict[str, float | None]:
     }
 
 
+class References:
+    """Scores that do not depend on how the model is fine-tuned, kept in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.known: dict[str, dict[str, Any]] = {}
+        if path.exists():
+            self.known = json.loads(path.read_text(encoding="utf8"))
+
+    def get(self, key: str, compute: Callable[[], Segment], job: Job) -> dict[str, Any]:
+        """Return ``dice``, ``f1`` and ``seconds`` to get ready, computed if unknown."""
+        if key not in self.known:
+            start = time.perf_counter()
+            segment = compute()
+            seconds = time.perf_counter() - start
+            self.known[key] = score(job, segment) | {"seconds": seconds}
+            with atomic_path(self.path) as temporary:
+                temporary.write_text(json.dumps(self.known, indent=1), encoding="utf8")
+        return self.known[key]
+
+
 def run_job(
     job: Job, rivals: Sequence[str], settings: FineTuneSettings, folder: Path,
-    model: str, curve: bool, full_steps: float,
+    model: str, curve: bool, full_steps: float, references: References,
 ) -> dict[str, Any]:
     """Return the scores of all contestants on one job."""
-    record: dict[str, Any] = {"key": job.key, "boxes": job.n_boxes,
-                              "scribbles": job.scribbles, "seconds": {}, "curve": []}
-    images = job.images()
-    record["before"] = score(job, our_model(model, job.prompts()))
+    card = find_model(model)
+    record: dict[str, Any] = {
+        "key": job.key, "boxes": job.n_boxes, "scribbles": job.scribbles,
+        "seen": how_seen(card, job.task), "seconds": {}, "curve": [],
+    }
+
+    def refer(name: str, compute: Callable[[], Segment], about: str = "") -> None:
+        key = f"{name} / {job.key} / {job.crop} / {','.join(job.queries)} / {about}"
+        found = references.get(key, compute, job)
+        record[name] = {n: found[n] for n in ("dice", "f1")}
+        record["seconds"][name] = found["seconds"]
+
+    refer("before", lambda: our_model(model, job.prompts()), card.sha256)
     looked: list[float] = []
 
     def look(network: Any, prompts: PromptSet, seconds: float) -> None:
         if curve:
             began = time.process_time()
-            loaded = replace_network(model, network)
+            loaded = LoadedModel(card, network)
             record["curve"].append(
                 {"seconds": seconds} | score(job, our_model(loaded, prompts))
             )
@@ -218,44 +304,53 @@ def run_job(
 
     start, busy = time.perf_counter(), time.process_time()
     result = finetuning.run(
-        images, job.labels(), start_from=model, settings=settings,
+        job.images(), job.labels(), start_from=model, settings=settings,
         output=folder / "after", on_look=look,
     )
     record["seconds"]["after"] = time.perf_counter() - start - sum(looked)
     record["processor_seconds"] = time.process_time() - busy - sum(looked)
     record["kept"] = result.kept
     record["held_back"] = {"before": result.before.value, "after": result.after.value}
+    record["history"] = result.history
     record["after"] = score(job, our_model(result.model, None))
-    for name, make in (("forest", forest), ("unet", unet)):
-        if name in rivals:
-            start = time.perf_counter()
-            fitted = make(job)
-            record["seconds"][name] = time.perf_counter() - start
-            record[name] = score(job, fitted)
-    if "full" in rivals:
+    if "second" in rivals:
         start = time.perf_counter()
-        steps = max(1, round(full_steps * settings.steps))
-        longer = replace(settings, steps=steps, seconds=1e6)
-        best = finetuning.run(
-            images, job.labels(full=True), start_from=model, settings=longer,
-            output=folder / "full",
-        )
-        record["seconds"]["full"] = time.perf_counter() - start
-        record["full"] = score(job, our_model(best.model, None))
+        trained = second(job, result.model, settings, folder / "second")
+        record["seconds"]["second"] = time.perf_counter() - start
+        record["second"] = score(job, trained)
+    if "forest" in rivals:
+        refer("forest", lambda: forest(job))
+    if "unet" in rivals and not job.scribbles:
+        refer("unet", lambda: unet(job))
+    if "full" in rivals:
+        steps = max(1, round(full_steps * FineTuneSettings().steps))
+        about = f"{card.sha256} {steps}"
+        refer("full", lambda: ceiling(job, model, steps, folder), about)
     record["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return record
 
 
-def replace_network(model: str, network: Any) -> Any:
-    """Return a loaded model with another network."""
-    from napari_svpseg.io.store import LoadedModel, find_model
+def ceiling(job: Job, model: str, steps: int, folder: Path) -> Segment:
+    """Return our network fine-tuned on all labels of the labelled images."""
+    best = finetuning.run(
+        job.images(), job.labels(full=True), start_from=model,
+        settings=FineTuneSettings(steps=steps, seconds=1e6), output=folder / "full",
+    )
+    return our_model(best.model, None)
 
-    return LoadedModel(find_model(model), network)
+
+def how_seen(card: ModelCard, task: Task) -> str:
+    """Return whether the model was trained or tuned on the data set of a task."""
+    data = card.training.get("config", {}).get("data", {})
+    for name, told in (("datasets", "trained on"), ("validation", "tuned on")):
+        if task.dataset.name in {d.partition(":")[0] for d in data.get(name, [])}:
+            return told
+    return "unseen"
 
 
 # ---------------------------------------------------------------- tables, pictures
 
-CONTESTANTS = ("before", "after", "forest", "unet", "full")
+CONTESTANTS = ("before", "after", "second", "forest", "unet", "full")
 
 
 def gap_closed(record: dict[str, Any], measure: str) -> float | None:
@@ -272,16 +367,17 @@ def to_markdown(records: Sequence[dict[str, Any]]) -> str:
     """Return the table of all jobs and what it comes to."""
     names = [n for n in CONTESTANTS if any(n in r for r in records)]
     lines = [
-        "| task / boxes | " + " | ".join(f"{n} Dice / F1" for n in names)
+        "| task / boxes | seen before | "
+        + " | ".join(f"{n} Dice / F1" for n in names)
         + " | gap closed (Dice) | kept | s |",
-        "|---|" + "---|" * (len(names) + 3),
+        "|---|" + "---|" * (len(names) + 4),
     ]
     for r in records:
         cells = [_pair(r.get(n)) for n in names]
         gap = gap_closed(r, "dice")
         closed = "-" if gap is None else f"{100 * gap:.0f} %"
         lines.append(
-            f"| {r['key']} | " + " | ".join(cells)
+            f"| {r['key']} | {r['seen']} | " + " | ".join(cells)
             + f" | {closed} | {r['kept']} | {r['seconds']['after']:.0f} |"
         )
     return "\n".join([*lines, "", *_summary(records)]) + "\n"
@@ -294,43 +390,66 @@ def _pair(found: dict[str, Any] | None) -> str:
 
 
 def _summary(records: Sequence[dict[str, Any]]) -> list[str]:
-    lines = []
-    for name in CONTESTANTS:
-        for measure in ("dice", "f1"):
-            values = [r[name][measure] for r in records if r.get(name)]
-            values = [v for v in values if v is not None]
-            if values:
-                lines.append(
-                    f"- {name}, mean {measure}: {np.mean(values):.3f} of {len(values)}"
-                )
-    both = [r for r in records if "full" in r]
-    if both:
-        means = [np.mean([r[n]["dice"] for r in both]) for n in
-                 ("before", "after", "full")]
-        way = means[2] - means[0]
-        if way > 0:
-            lines.append(
-                f"- gap closed, of the mean Dice: {(means[1] - means[0]) / way:.0%}"
-            )
-    against = [r for r in records if "forest" in r]
-    if against:
-        wins = sum(r["after"]["dice"] > r["forest"]["dice"] for r in against)
-        lines.append(f"- better Dice than the forest: {wins} of {len(against)} tasks")
-    worse = sum(
-        r["after"]["dice"] < r["before"]["dice"] - 0.005 for r in records
-    )
-    lines += [
-        f"- worse than before on unseen images by over 0.005: {worse} of "
-        f"{len(records)}",
-        f"- seconds of fine-tuning: median "
-        f"{np.median([r['seconds']['after'] for r in records]):.0f}, most "
-        f"{max(r['seconds']['after'] for r in records):.0f}",
-        f"- processor seconds of it: median "
-        f"{np.median([r['processor_seconds'] for r in records]):.0f}, most "
-        f"{max(r['processor_seconds'] for r in records):.0f}",
+    """Return lines for all tasks, and for those the model has never seen."""
+    lines = _totals(records)
+    unseen = [r for r in records if r["seen"] == "unseen"]
+    if unseen and len(unseen) < len(records):
+        lines += ["", "Of the tasks on data sets that the model has never seen:", ""]
+        lines += _totals(unseen)
+    if not records:
+        return lines
+    seconds = [r["seconds"]["after"] for r in records]
+    busy = [r["processor_seconds"] for r in records]
+    return [
+        *lines,
+        "",
+        f"- seconds of fine-tuning: median {np.median(seconds):.0f}, most "
+        f"{max(seconds):.0f}",
+        f"- processor seconds of it: median {np.median(busy):.0f}, most "
+        f"{max(busy):.0f}",
         f"- peak memory: {max(r['peak_mb'] for r in records):.0f} MB",
     ]
-    return lines
+
+
+def _totals(records: Sequence[dict[str, Any]]) -> list[str]:
+    lines = []
+    for name in CONTESTANTS:
+        means = [_mean_of([r[name] for r in records if name in r], m)
+                 for m in ("dice", "f1")]
+        if means[0] is not None:
+            lines.append(f"- {name}, mean Dice / F1: "
+                         + " / ".join("-" if m is None else f"{m:.3f}" for m in means))
+    for measure, title in (("dice", "Dice"), ("f1", "F1")):
+        both = [r for r in records if "full" in r and r["full"][measure] is not None]
+        if both:
+            first, now, most = (
+                _mean_of([r[n] for r in both], measure)
+                for n in ("before", "after", "full")
+            )
+            if most > first:
+                lines.append(
+                    f"- gap closed, of the mean {title} of {len(both)} tasks: "
+                    f"{(now - first) / (most - first):.0%}"
+                )
+    for rival in ("forest", "unet"):
+        against = [r for r in records if rival in r]
+        if against:
+            wins = sum(r["after"]["dice"] > r[rival]["dice"] for r in against)
+            lines.append(f"- better Dice than the {rival}: {wins} of {len(against)}")
+    worse = sum(r["after"]["dice"] < r["before"]["dice"] - 0.005 for r in records)
+    held = sum(r["kept"] == "after" and r["held_back"]["after"]
+               < r["held_back"]["before"] for r in records)
+    return [
+        *lines,
+        f"- worse than before on held-back labels: {held} of {len(records)}",
+        f"- worse than before on unseen images, by over 0.005: {worse} of "
+        f"{len(records)}",
+    ]
+
+
+def _mean_of(scores: Sequence[dict[str, Any]], measure: str) -> Any:
+    values = [s[measure] for s in scores if s[measure] is not None]
+    return float(np.mean(values)) if values else None
 
 
 def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
@@ -345,7 +464,11 @@ def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
     counts = sorted({r["boxes"] for r in boxed})
     for axis, measure in zip(axes, ("dice", "f1"), strict=True):
         for name in CONTESTANTS:
-            means = [_mean(boxed, n, name, measure) for n in counts]
+            means = [
+                _mean_of([r[name] for r in boxed if r["boxes"] == n and name in r],
+                         measure)
+                for n in counts
+            ]
             if any(m is not None for m in means):
                 axis.plot(counts, [np.nan if m is None else m for m in means],
                           marker="o", label=name)
@@ -366,14 +489,6 @@ def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
                  title=f"{measure} on unseen images")
     axes[0].legend(fontsize=6)
     figure.savefig(folder / "seconds.png", dpi=120)
-
-
-def _mean(
-    records: Sequence[dict[str, Any]], boxes: int, name: str, measure: str
-) -> float | None:
-    values = [r[name][measure] for r in records if r["boxes"] == boxes and r.get(name)]
-    values = [v for v in values if v is not None]
-    return float(np.mean(values)) if values else None
 
 
 def _tasks(records: Sequence[dict[str, Any]]) -> int:
@@ -412,7 +527,8 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path, help="data folders")
     parser.add_argument("--boxes", default="5", help="such as 1,2,5,10")
     parser.add_argument("--scribbles", action="store_true", help="1 %% of pixels too")
-    parser.add_argument("--rivals", default="forest,full", help="of forest,unet,full")
+    parser.add_argument("--rivals", default="forest,unet,full",
+                        help="of second,forest,unet,full")
     parser.add_argument("--model", default="svp")
     parser.add_argument("--classes", help="names, values or DATASET:CLASS")
     parser.add_argument("--queries", type=int, default=4, help="images scored a task")
@@ -425,6 +541,8 @@ def main() -> None:
                         help="a setting of fine-tuning")
     parser.add_argument("--curve", action="store_true", help="score while training")
     parser.add_argument("--output", type=Path, default=Path("bench-output/partial"))
+    parser.add_argument("--references", type=Path,
+                        help="file of what is known already; one beside the report")
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -434,12 +552,13 @@ def main() -> None:
         records = json.loads(report.read_text(encoding="utf8"))["records"]
     done = {r["key"] for r in records}
     settings = with_settings(options.set)
+    references = References(options.references or options.output / "references.json")
     for job in jobs_of(options):
         if job.key in done:
             continue
         record = run_job(job, options.rivals.split(","), settings,
                          options.output / "models", options.model, options.curve,
-                         options.full_steps)
+                         options.full_steps, references)
         records.append(record)
         told = {n: _pair(record.get(n)) for n in CONTESTANTS if n in record}
         print(job.key, told, record["kept"], file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ dependencies of the package.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -255,6 +255,36 @@ class PixelForest:
             unseen = (shares > 0.5).reshape(first.shape)
         way, _ = best_splitting(unseen, first, splitting_grid(first))
         return cls(classifier, way, n_threads)
+
+    @classmethod
+    def fit_pixels(
+        cls,
+        images: Sequence[np.ndarray],
+        labels: Sequence[np.ndarray],
+        *,
+        seed: int = 0,
+    ) -> PixelForest:
+        """Fit 100 trees to the labelled pixels of whole images, such as scribbles.
+
+        How objects are split cannot be told from those: connected components are.
+
+        Parameters
+        ----------
+        images : sequence of (Y, X, C) float32 array
+            Normalised, at the scale at which images will be segmented.
+        labels : sequence of (Y, X) int array
+            Partial labels: 0 = unknown, 1 = background, 2, 3, ... = objects.
+        seed : int
+        """
+        table = np.concatenate(
+            [
+                pixel_features(image)[partial > 0]
+                for image, partial in zip(images, labels, strict=True)
+            ]
+        )
+        target = np.concatenate([partial[partial > 0] > 1 for partial in labels])
+        classifier = _forest_class()(n_estimators=N_TREES, random_state=seed)
+        return cls(classifier.fit(table, target), Splitting())
 
     def foreground(self, features: np.ndarray) -> np.ndarray:
         """Return the foreground probability of each pixel.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +156,39 @@ def test_a_run_with_other_labels_is_not_resumed(tune, images):
     other = [images[1][0], np.where(images[1][1] > 1, 0, images[1][1])]
     with pytest.raises(FineTuneError, match="other images, labels or settings"):
         tune(partial_labels=other, resume=True)
+
+
+def test_what_is_being_trained_is_left_alone_by_others(tune, tmp_path):
+    cancelled(tune)
+    assert not finetuning.is_running(tmp_path / "mine")
+    with finetuning.claimed(tmp_path / "mine"):
+        assert finetuning.is_running(tmp_path / "mine")
+        for call in (tune, lambda: tune(resume=True)):
+            with pytest.raises(FineTuneError, match="mine: is being trained already"):
+                call()
+        with pytest.raises(FineTuneError, match="being trained"):
+            api.forget_finetune(tmp_path / "mine")
+        assert api.unfinished_finetunes(tmp_path) == []  # not cut off: going on
+    (left,) = api.unfinished_finetunes(tmp_path)
+    assert tune(resume=True).model == left["output"]
+    assert [p.name for p in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_killed_process_leaves_no_lock(tmp_path):
+    code = (
+        "import os, sys; from napari_svpseg import finetuning\n"
+        "with finetuning.claimed(sys.argv[1]):\n"
+        "    print(finetuning.is_running(sys.argv[1]), flush=True)\n"
+        "    os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "m"], stdout=subprocess.PIPE, text=True
+    )
+    assert done.stdout == "True\n" and done.returncode
+    assert (tmp_path / ".m.run").is_dir()
+    assert not finetuning.is_running(tmp_path / "m")
+    api.forget_finetune(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_corrupt_checkpoint_is_named(tune, tmp_path):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,13 +36,14 @@ from .core.partial import (
 from .core.progress import Progress, ignore_progress
 from .core.prompt import PromptSet
 from .io.atomic import WriteError, atomic_path
+from .io.locks import locked
 
 if TYPE_CHECKING:
     from .engine.partial import OnLook, Tuned
     from .engine.windows import PartialImage
     from .io.store import LoadedModel
 
-RUN, STOP = "run.json", "stop"
+RUN, STOP, LOCK = "run.json", "stop", "lock"
 
 
 # ---------------------------------------------------------------- the run's folder
@@ -53,6 +55,64 @@ def run_folder(output: str | Path) -> Path:
     return output.with_name(f".{output.name}.run")
 
 
+@contextlib.contextmanager
+def claimed(output: str | Path) -> Iterator[Path]:
+    """Give the run's folder of a model, kept from all other processes meanwhile.
+
+    Raises
+    ------
+    FineTuneError
+        If the model is being trained already.
+    WriteError
+        If the folder cannot be made.
+    """
+    folder = run_folder(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = locked(folder / LOCK)
+    except OSError as error:
+        raise WriteError(
+            f"{output}: cannot be written ({error.strerror}): choose another folder "
+            "for the model."
+        ) from error
+    if lock is None:
+        raise FineTuneError(
+            f"{output}: is being trained already, in another window or by a command: "
+            "stop that training or choose another name."
+        )
+    try:
+        yield folder
+    finally:
+        lock.close()
+        with contextlib.suppress(OSError):
+            if [p.name for p in folder.iterdir()] == [LOCK]:
+                _empty(folder, but=())
+
+
+def is_running(output: str | Path) -> bool:
+    """Return whether some process is training ``output`` now."""
+    path = run_folder(output) / LOCK
+    try:
+        lock = locked(path) if path.is_file() else contextlib.nullcontext()
+    except OSError:
+        return False
+    if lock is None:
+        return True
+    with lock:
+        return False
+
+
+def _empty(folder: Path, but: Sequence[str] = (LOCK,)) -> None:
+    """Delete what a folder holds, and the folder where nothing shall be left."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name not in but:
+            path.unlink()
+    if not but:
+        folder.rmdir()
+
+
 def stop(output: str | Path) -> bool:
     """Ask the training of ``output`` to end and to keep the best so far.
 
@@ -61,10 +121,9 @@ def stop(output: str | Path) -> bool:
     bool
         Whether such a training was there to be asked.
     """
-    folder = run_folder(output)
-    if not folder.is_dir():
+    if not is_running(output):
         return False
-    (folder / STOP).touch()
+    (run_folder(output) / STOP).touch()
     return True
 
 
@@ -75,46 +134,54 @@ def unfinished(folder: str | Path) -> list[dict[str, Any]]:
     -------
     list of dict
         ``output``, ``start_from``, ``settings``, ``training_set`` (or None) and
-        ``step``; `resume` goes on with the same images and labels.
+        ``step``; `resume` goes on with the same images and labels. Those that some
+        process is busy with are left out.
     """
     found = []
     for path in sorted(Path(folder).glob(".*.run")):
         try:
             values = json.loads((path / RUN).read_text(encoding="utf8"))
-        except (OSError, ValueError):
+            there = isinstance(values, dict) and (path / "checkpoint.pt").is_file()
+            if there and not is_running(values["output"]):
+                found.append(values)
+        except (OSError, ValueError, KeyError):
             continue
-        if (path / "checkpoint.pt").is_file() and isinstance(values, dict):
-            found.append(values)
     return found
 
 
 def forget(output: str | Path) -> None:
-    """Delete the checkpoints of a training that shall not go on."""
-    shutil.rmtree(run_folder(output), ignore_errors=True)
+    """Delete the checkpoints of a training that shall not go on.
+
+    Raises
+    ------
+    FineTuneError
+        If it is going on.
+    """
+    if run_folder(output).is_dir():
+        with claimed(output) as folder:
+            _empty(folder)
 
 
-def _prepared_folder(
-    output: Path, values: dict[str, Any], resume: bool, notes: list[str]
-) -> tuple[Path, bool]:
-    """Return the run's folder, and whether there is something to go on with."""
-    folder = run_folder(output)
+def _prepare(
+    folder: Path, values: dict[str, Any], resume: bool, notes: list[str]
+) -> bool:
+    """Make a run's folder ready; return whether there is something to go on with."""
     if resume and (folder / "checkpoint.pt").is_file():
         _check_same_run(folder, values["print"])
         (folder / STOP).unlink(missing_ok=True)
-        return folder, True
+        return True
     if resume:
         notes.append(f"{folder}: holds no checkpoint, the training began anew.")
     try:
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        _empty(folder)
     except OSError as error:
         raise WriteError(
-            f"{output}: cannot be written ({error.strerror}): choose another folder "
-            "for the model."
+            f"{folder}: what is left of an older training cannot be deleted "
+            f"({error.strerror}): delete it, or choose another name."
         ) from error
     with atomic_path(folder / RUN) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf8")
-    return folder, False
+    return False
 
 
 def _check_same_run(folder: Path, wanted: str) -> None:
@@ -324,34 +391,31 @@ def run(
             f"The model '{model.card.name}' takes no prompts and is not trained in "
             "this way: start from another, such as svp."
         )
-    folder, again = _prepared_folder(
-        target,
-        {
-            "output": str(target),
-            "start_from": str(model.card.path or model.card.name),
-            "settings": settings.to_dict(),
-            "training_set": None if training_set is None else str(training_set),
-            "print": _print_of(found, settings, model.card),
-        },
-        resume,
-        notes,
-    )
-    tuned = finetune(
-        model.network,
-        found,
-        settings,
-        device=where,
-        folder=folder,
-        held=held,
-        resume=again,
-        should_stop=(folder / STOP).exists,
-        on_progress=on_progress or ignore_progress,
-        on_partial=on_partial,
-        on_look=on_look,
-    )
-    notes += tuned.notes
-    _write_model(target, tuned, model.card, found, settings, str(where))
-    shutil.rmtree(folder, ignore_errors=True)
+    values = {
+        "output": str(target),
+        "start_from": str(model.card.path or model.card.name),
+        "settings": settings.to_dict(),
+        "training_set": None if training_set is None else str(training_set),
+        "print": _print_of(found, settings, model.card),
+    }
+    with claimed(target) as folder:
+        again = _prepare(folder, values, resume, notes)
+        tuned = finetune(
+            model.network,
+            found,
+            settings,
+            device=where,
+            folder=folder,
+            held=held,
+            resume=again,
+            should_stop=(folder / STOP).exists,
+            on_progress=on_progress or ignore_progress,
+            on_partial=on_partial,
+            on_look=on_look,
+        )
+        notes += tuned.notes
+        _write_model(target, tuned, model.card, found, settings, str(where))
+        _empty(folder)
     return FineTuneResult(
         tuned.before,
         tuned.after,

@@ -25,6 +25,7 @@ import numpy as np
 
 from ..core.prompt import PromptSet
 from .atomic import WriteError, atomic_path
+from .locks import locked
 from .prompts import PromptFileError, load_prompts, save_prompts
 
 logger = logging.getLogger(__name__)
@@ -51,32 +52,6 @@ def sessions_folder() -> Path:
     from .store import user_folder
 
     return user_folder().parent / "sessions"
-
-
-# ---------------------------------------------------------------- locks
-
-
-def _locked(path: Path) -> IO[bytes] | None:
-    """Return an open file with its lock, or None where another process holds it."""
-    file = path.open("ab")
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            file.seek(0)
-            msvcrt.locking(  # type: ignore[attr-defined,unused-ignore]
-                file.fileno(),
-                msvcrt.LK_NBLCK,  # type: ignore[attr-defined,unused-ignore]
-                1,
-            )
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
-        return None
-    return file
 
 
 # ---------------------------------------------------------------- writing
@@ -153,7 +128,7 @@ class Session:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.folder / LOCK)
+            self._lock = locked(self.folder / LOCK)
         except OSError as error:
             raise WriteError(
                 f"{self.folder}: the session cannot be saved ({error.strerror})."
@@ -407,7 +382,7 @@ def left_behind(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
     sessions, problems = [], []
     for path in sorted(Path(folder).glob("[0-9]*"), reverse=True):
         try:
-            lock = _locked(path / LOCK) if path.is_dir() else None
+            lock = locked(path / LOCK) if path.is_dir() else None
         except OSError:
             continue
         if lock is None:

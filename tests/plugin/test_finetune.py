@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -27,7 +28,12 @@ from napari_svpseg.io.training_set import TrainingSet
 from napari_svpseg.plugin import finetune as module
 from napari_svpseg.plugin.finetune import HELD_BACK, KEEP, LATER, LOSS, STAY
 from napari_svpseg.plugin.layers import mark_of
-from napari_svpseg.plugin.partials import labelled_layers, paint_layer, start_painting
+from napari_svpseg.plugin.partials import (
+    accept,
+    labelled_layers,
+    paint_layer,
+    start_painting,
+)
 from napari_svpseg.plugin.results import Journal, Results
 
 from .test_engine import SAVE_MODEL
@@ -212,6 +218,61 @@ def test_labels_of_every_kind(dock):
     assert (inside[14:46, 14:46] > 0).all() and not inside[60:].any()
     objects = ways["objects of truth"]
     assert ((objects > 1) == (truth > 0)).all()
+
+
+def clicked(dock, y, x):
+    """Click on a place, as napari tells its callbacks of it."""
+    callback = dock.viewer.mouse_drag_callbacks[-1]  # after napari's own
+    event = SimpleNamespace(button=1, position=(y, x), type="mouse_press")
+    drag = callback(dock.viewer, event)
+    next(drag)
+    event.type = "mouse_release"
+    list(drag)
+
+
+def test_accepted_cells_become_labels(dock, idle):
+    viewer, source = dock.viewer, dock.source()
+    truth = viewer.layers["truth"].data
+    viewer.layers["truth"].visible = False
+    dock.accept_cells.click()
+    assert "no result is shown" in dock.message.text()
+    assert not dock.accept_cells.isChecked()
+    Results(viewer, Journal()).show(source, None, truth.astype(np.uint32))
+    dock.accept_cells.click()
+    assert dock.accept_cells.isChecked()
+    for y, x in ((30, 30), (66, 40), (2, 2)):
+        clicked(dock, y, x)
+    assert "no cell" in dock.message.text()
+    layer = paint_layer(viewer, source)
+    np.testing.assert_array_equal(layer.data == 2, truth == 1)
+    np.testing.assert_array_equal(layer.data == 3, truth == 3)
+    ring = layer.data == 1
+    assert ring[30, 39] and ring[30, 40] and not ring[30, 41]
+    assert not ring[truth > 0].any()
+    clicked(dock, 30, 30)
+    assert "among the labels already" in dock.message.text()
+    layer.undo()
+    assert not (layer.data == 3).any() and (layer.data == 2).any()  # one undo, one cell
+    assert dock.labels.currentText().startswith("what I painted")
+    dock.paint_cell.click()  # another tool ends this one
+    assert not dock.accept_cells.isChecked()
+    assert dock.accepting._on_drag not in viewer.mouse_drag_callbacks
+    dock.add.click()
+    idle(dock)
+    assert "1 cell" in dock.message.text()
+
+
+def test_accepting_paints_over_no_label_and_finds_large_cells(dock):
+    viewer, source = dock.viewer, dock.source()
+    start_painting(viewer, source, 2).data_setitem(tuple(np.array([[5], [50]])), 2)
+    found = np.zeros(source.plane_shape, np.uint32)
+    found[2:94, 3:107] = 7  # larger than the first look
+    Results(viewer, Journal()).show(source, None, found)
+    assert accept(viewer, source, (90, 100))
+    layer = paint_layer(viewer, source)
+    assert layer.data[5, 50] == 2 and (layer.data == 3).sum() == 92 * 104 - 1
+    assert accept(viewer, source, (0, 0)) is None
+    assert accept(viewer, source, (500, 0)) is None
 
 
 def test_painting_that_contradicts_a_correction_is_told(dock):

@@ -27,6 +27,7 @@ from ..core.finetune import FineTuneProgress, FineTuneResult, FineTuneSettings
 from ..core.image import ImageError
 from ..core.partial import BACKGROUND, FIRST_OBJECT
 from ..io.training_set import Entry, TrainingSet
+from .accepting import AcceptTool
 from .autosave import Autosave
 from .background import Background
 from .compare import Comparison
@@ -91,6 +92,7 @@ class FineTuneWidget(QWidget):
         self.image_panel = ImagePanel(napari_viewer, checkable=False)
         self.curves = Curves(scores=(HELD_BACK,))
         self.compare = Comparison(napari_viewer, self.engine)
+        self.accepting = AcceptTool(napari_viewer, self.source)
         self.result: FineTuneResult | None = None
         self._files = Background(1)
         self._set = TrainingSet(training_sets() / "cells")
@@ -123,6 +125,7 @@ class FineTuneWidget(QWidget):
         if event is None or event.type() != QEvent.Type.ParentChange:
             return
         if self.parentWidget() is None:
+            self.accepting.stop()
             self.cancel()
             self._leave()
 
@@ -254,6 +257,12 @@ class FineTuneWidget(QWidget):
         column.addWidget(
             side_by_side(self.paint_cell, self.paint_background, stretch=(1, 1))
         )
+        self.accept_cells = button(
+            "Accept cells of a result",
+            "Click on cells that were found right: they become labels",
+        )
+        self.accept_cells.setCheckable(True)
+        column.addWidget(self.accept_cells)
         self.labels = combo("Where the labels of the marked image are taken from")
         self.add = button(
             "Add this image", "Put the marked image and its labels into the set"
@@ -364,6 +373,10 @@ class FineTuneWidget(QWidget):
         self.image_panel.redeclared.connect(lambda _: self._show_labels())
         self.paint_cell.clicked.connect(lambda: self._paint(FIRST_OBJECT))
         self.paint_background.clicked.connect(lambda: self._paint(BACKGROUND))
+        self.accept_cells.clicked.connect(self._on_accept_cells)
+        self.accepting.switched.connect(self.accept_cells.setChecked)
+        self.accepting.accepted.connect(self._show_painted)
+        self.accepting.message.connect(self.say)
         self.add.clicked.connect(self.add_image)
         self.table.used.connect(self._on_used)
         self.table.held_out.connect(self._on_held_out)
@@ -384,7 +397,7 @@ class FineTuneWidget(QWidget):
         """Enable what makes sense now."""
         busy = self._job is not None
         has_image = self.image_panel.marked() is not None
-        for widget in (self.paint_cell, self.paint_background):
+        for widget in (self.paint_cell, self.paint_background, self.accept_cells):
             widget.setEnabled(has_image)
         self.labels.setEnabled(self.labels.count() > 1)
         self.add.setEnabled(has_image and self.labels.currentData() is not None)
@@ -436,14 +449,25 @@ class FineTuneWidget(QWidget):
         source = self.source()
         if source is None:
             return
+        self.accepting.stop()
         layer = start_painting(self.viewer, source, label)
-        self._show_labels()
-        self.labels.setCurrentIndex(0)
+        self._show_painted()
         what = "background" if label == BACKGROUND else f"cell {layer.selected_label}"
         self.say(
             f"Paint {what} with the mouse; [ and ] change the brush. What you leave "
             "unpainted stays unknown. Then press Add this image."
         )
+
+    def _show_painted(self) -> None:
+        self._show_labels()
+        self.labels.setCurrentIndex(0)
+
+    def _on_accept_cells(self, on: bool) -> None:
+        self.accept_cells.setChecked(self.accepting.is_on)
+        if on:
+            self.accepting.start()
+        else:
+            self.accepting.stop()
 
     def add_image(self) -> None:
         """Put the marked image and its labels into the training set."""

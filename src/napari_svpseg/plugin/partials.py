@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..core.geometry import Box
+from ..core.geometry import Box, Tile
 from ..core.partial import (
     BACKGROUND,
     FIRST_OBJECT,
+    UNLABELLED,
+    PartialLabelError,
     from_correction,
     from_labels,
     from_objects,
@@ -98,6 +100,114 @@ def start_painting(viewer: ViewerModel, source: ImageSource, label: int) -> Labe
     layer.selected_label = label
     layer.mode = "paint"
     return layer
+
+
+def results_on(viewer: ViewerModel, source: ImageSource) -> list[Labels]:
+    """Return the visible layers whose objects can be accepted, the topmost first."""
+    return [
+        layer
+        for layer in reversed(viewer.layers)
+        if layer.visible
+        and (is_mask(layer) or mark_of(layer, "labels") is not None)
+        and fits_on(layer, source)
+    ]
+
+
+def accept(
+    viewer: ViewerModel, source: ImageSource, point: tuple[float, ...]
+) -> str | None:
+    """Copy the object of a result at a point of the world into the labels to learn.
+
+    A thin ring around it becomes background. What is labelled already is not painted
+    over; one undo takes the whole object back.
+
+    Returns
+    -------
+    str or None
+        What was accepted, in words; None where there is no object.
+
+    Raises
+    ------
+    PartialLabelError
+        If the object is labelled already.
+    """
+    index = np.round(source.point_to_data(point)).astype(int)
+    y, x = (int(index[i]) for i in source.yx)
+    plane = source.plane_at(point)
+    if not source.contains(point):
+        return None
+    for result in results_on(viewer, source):
+        corner, mask = _object_at(result, source, plane, (y, x))
+        if mask.any():
+            break
+    else:
+        return None
+    layer = paint_layer(viewer, source) or start_painting(viewer, source, FIRST_OBJECT)
+    painted = _window(layer, source, plane, corner, mask.shape)
+    partial = from_objects(mask.astype(np.int32))
+    inside = (partial >= FIRST_OBJECT) & (painted < FIRST_OBJECT)
+    if not inside.any():
+        raise PartialLabelError("This cell is among the labels already.")
+    label = max(BACKGROUND, int(np.asarray(layer.data).max(initial=0))) + 1
+    around = (partial == BACKGROUND) & (painted == UNLABELLED)
+    values = np.where(inside, label, BACKGROUND)[inside | around]
+    layer.data_setitem(_indices(inside | around, corner, source, plane), values)
+    return f"a cell of '{result.name}'"
+
+
+def _object_at(
+    layer: Labels, source: ImageSource, plane: tuple[int, ...], point: tuple[int, int]
+) -> tuple[tuple[int, int], np.ndarray]:
+    """Return the object at a point as a mask, and the corner of that.
+
+    Only the surroundings are read, more and more until the object is complete.
+    """
+    half = 64
+    while True:
+        low = [max(0, p - half) for p in point]
+        high = [
+            min(n, p + half) for n, p in zip(source.plane_shape, point, strict=True)
+        ]
+        corner, shape = (low[0], low[1]), (high[0] - low[0], high[1] - low[1])
+        seen = _window(layer, source, plane, corner, shape)
+        label = seen[point[0] - low[0], point[1] - low[1]]
+        mask = (seen == label) & (label > 0)
+        inner = [
+            slice(int(lo > 0), n - int(hi < size))
+            for lo, hi, n, size in zip(
+                low, high, shape, source.plane_shape, strict=True
+            )
+        ]
+        inside = np.zeros(shape, bool)
+        inside[tuple(inner)] = True
+        if not (mask & ~inside).any():
+            return corner, mask
+        half *= 2
+
+
+def _window(
+    layer: Labels, source: ImageSource, plane: tuple[int, ...],
+    corner: tuple[int, int], shape: tuple[int, ...],
+) -> np.ndarray:
+    """Return a copy of a part of one plane of a companion, ``(Y, X)``."""
+    y, x = corner
+    tile = Tile(y, y + shape[0], x, x + shape[1])
+    if layer.data.shape == source.plane_shape:
+        return np.array(layer.data[tile.slices])
+    return np.array(layer.data[source.companion_index(plane, tile)]).reshape(shape)
+
+
+def _indices(
+    mask: np.ndarray, corner: tuple[int, int], source: ImageSource,
+    plane: tuple[int, ...],
+) -> tuple[np.ndarray, ...]:
+    """Return where in a whole companion the pixels of a mask are."""
+    pixels = np.nonzero(mask)
+    starts = [part.start for part in source.companion_index(plane)]
+    found = [np.full(pixels[0].shape, start) for start in starts]
+    for axis, position, first in zip(source.yx, pixels, corner, strict=True):
+        found[axis] = position + first
+    return tuple(found)
 
 
 def color(layer: Labels) -> None:

@@ -45,6 +45,9 @@ logger = logging.getLogger(__name__)
 CLICK_PIXELS = 4
 """A press and release closer than this on the screen is a click, not a drag."""
 
+BOX_PIXELS = 320
+"""A box that is gone to is at least so long on screen."""
+
 
 class PromptBook(QObject):
     """The list of prompts, kept equal to the boxes in the viewer.
@@ -672,8 +675,17 @@ class PromptBook(QObject):
 
     # ------------------------------------------------------------ masks
 
-    def add_paint_layer(self, item: PromptItem) -> Labels:
-        """Return a Labels layer to paint an item's mask in, ready to paint."""
+    def add_paint_layer(
+        self, item: PromptItem, found: np.ndarray | None = None
+    ) -> Labels:
+        """Return a Labels layer to paint an item's mask in, ready to paint.
+
+        Parameters
+        ----------
+        item : PromptItem
+        found : (side, side) int array, optional
+            Labels to begin with, where nothing is painted yet.
+        """
         assert item.source is not None and item.box is not None
         source = item.source
         layer = next(
@@ -693,10 +705,12 @@ class PromptBook(QObject):
                 metadata={MARK: {"kind": "mask", "image": source.layer.unique_id}},
                 **source.placement(),
             )
+        region = source.companion_index(item.plane, tile_of(item.box))
+        if found is not None:
+            fill(layer, region, source.to_companion(found, item.plane))
         self.update(item.id, mask_layer=layer)
         activate(self.viewer, layer)
-        part = layer.data[source.companion_index(item.plane, tile_of(item.box))]
-        layer.selected_label = int(part.max(initial=0)) + 1
+        layer.selected_label = int(layer.data[region].max(initial=0)) + 1
         layer.brush_size = max(2, round(item.box.size / 10))
         layer.mode = "paint"
         self._look_at(item)
@@ -705,21 +719,9 @@ class PromptBook(QObject):
     def _look_at(self, item: PromptItem) -> None:
         """Bring a box into view, large enough to paint in."""
         assert item.source is not None and item.box is not None
-        source, layer = item.source, self._box_layer_of(item)
-        if layer is None:
-            return
-        corners = source.corners(item.plane, item.box)
-        world = np.array([layer.data_to_world(c) for c in corners])
-        centre = world.mean(axis=0)
-        step = list(self.viewer.dims.point)
-        step[-len(centre) : -2] = centre[:-2]
-        self.viewer.dims.point = step
-        shown = list(self.viewer.dims.displayed)[-2:]
-        offset = self.viewer.dims.ndim - len(centre)
-        camera = camera_of(self.viewer)
-        camera.center = tuple(centre[[d - offset for d in shown]])
-        extent = float(np.ptp(world[:, -2:], axis=0).max())
-        camera.zoom = max(camera.zoom, 320 / max(extent, 1e-9))
+        layer = self._box_layer_of(item)
+        if layer is not None:
+            look_at(self.viewer, layer, item.source.corners(item.plane, item.box))
 
     def _watch(self, layer: Layer | None) -> None:
         """Cut the prompts anew after a layer was painted in or got new data."""
@@ -818,6 +820,49 @@ def activate(viewer: ViewerModel, layer: Layer | None) -> None:
 def camera_of(viewer: ViewerModel) -> Any:
     """Return the camera: it moved to ``viewer.scene`` in napari 0.9."""
     return getattr(viewer, "scene", viewer).camera
+
+
+def fill(layer: Labels, region: tuple[slice, ...], found: np.ndarray) -> None:
+    """Write labels into a part of a layer, numbered from 1, if nothing is there yet."""
+    if np.asarray(layer.data[region]).any():
+        return
+    at = np.nonzero(found)
+    if at[0].size:
+        ids = np.unique(found[at], return_inverse=True)[1] + 1
+        whole = tuple(i + part.start for i, part in zip(at, region, strict=True))
+        layer.data_setitem(whole, ids.astype(layer.data.dtype))
+
+
+def look_at(
+    viewer: ViewerModel,
+    layer: Layer,
+    corners: np.ndarray,
+    pixels: int = BOX_PIXELS,
+    *,
+    closer: bool = True,
+) -> None:
+    """Bring a rectangle into view, at least so many pixels long on screen.
+
+    Parameters
+    ----------
+    layer : Layer
+        In whose coordinates the corners are.
+    corners : (4, D) array
+    pixels : int
+    closer : bool
+        Keep the zoom where it is closer already.
+    """
+    world = np.array([layer.data_to_world(c) for c in corners])
+    centre = world.mean(axis=0)
+    step = list(viewer.dims.point)
+    step[-len(centre) : -2] = centre[:-2]
+    viewer.dims.point = step
+    shown = list(viewer.dims.displayed)[-2:]
+    offset = viewer.dims.ndim - len(centre)
+    camera = camera_of(viewer)
+    camera.center = tuple(centre[[d - offset for d in shown]])
+    zoom = pixels / max(float(np.ptp(world[:, -2:], axis=0).max()), 1e-9)
+    camera.zoom = max(camera.zoom, zoom) if closer else zoom
 
 
 def _touches(corners: np.ndarray, shape: tuple[int, int]) -> bool:

@@ -79,6 +79,12 @@ class ImagePanel(QWidget):
         row = self.list.currentItem()
         return None if row is None else row.data(LAYER)
 
+    def mark(self, layer: Image) -> None:
+        """Mark an image of the list."""
+        for i in range(self.list.count()):
+            if self.list.item(i).data(LAYER) == layer:
+                self.list.setCurrentRow(i)
+
     def checked(self) -> list[Image]:
         """Return the images that are to be segmented."""
         rows = [self.list.item(i) for i in range(self.list.count())]
@@ -205,9 +211,7 @@ class ImagePanel(QWidget):
 
     def _on_active(self, event: Any) -> None:
         """Mark the image that the user selects in napari's layer list."""
-        for i in range(self.list.count()):
-            if self.list.item(i).data(LAYER) == event.value:
-                self.list.setCurrentRow(i)
+        self.mark(event.value)
 
     def _on_checked(self, row: QListWidgetItem) -> None:
         layer = row.data(LAYER)

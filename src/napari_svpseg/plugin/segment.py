@@ -47,6 +47,7 @@ from .controls import (
     side_by_side,
     theme_color,
 )
+from .doubt import DoubtGuide
 from .images import ImagePanel
 from .layers import ImageSource, is_mask, is_untouched, mark_of
 from .models import ModelPicker
@@ -130,7 +131,9 @@ class SegmentWidget(QWidget):
         self._remark = ""
         self._build()
         self._connect()
-        self._leave = _Leave(self.engine, self.book, self.image_panel)
+        self._leave = _Leave(
+            self.engine, self.book, self.image_panel, self.guide
+        )
         self.destroyed.connect(partial(_Leave.__call__, self._leave))
         self.image_panel.refresh()
         self.refresh_models()
@@ -364,7 +367,9 @@ class SegmentWidget(QWidget):
         column.addWidget(
             side_by_side(self.preview, self.run, self.undo, stretch=(2, 2, 1))
         )
+        self.guide = DoubtGuide(self.viewer, self.results, self.book, self.image_panel)
         column.addWidget(self._progress_row)
+        column.addWidget(self.guide)
         column.addWidget(self.message)
         return footer
 
@@ -392,6 +397,7 @@ class SegmentWidget(QWidget):
         self.save.clicked.connect(lambda: self.save_labels())
         self.copy_python.clicked.connect(lambda: self._copy(Recipe.to_python))
         self.copy_command.clicked.connect(lambda: self._copy(Recipe.to_command))
+        self.guide.message.connect(self.say)
         self.book.message.connect(self.say)
         self.book.changed.connect(self._show_state)
         self.book.drawing.connect(self.draw.setChecked)
@@ -401,6 +407,9 @@ class SegmentWidget(QWidget):
                 "Shift-D": ("Draw box", self.draw.click),
                 "Shift-P": ("Preview", self.start_preview),
                 "Shift-R": ("Run", self.start_run),
+                "Shift-N": ("Next doubtful place", self.guide.next_place),
+                "Shift-I": ("Next doubtful image", self.guide.next_image),
+                "Shift-A": ("Make it a prompt", self.guide.accept),
             }
 
     # ------------------------------------------------------------ showing
@@ -427,6 +436,7 @@ class SegmentWidget(QWidget):
         self.run.setEnabled(bool(self.chosen_images()) and not busy)
         self.undo.setEnabled(bool(self.journal.edits) and not busy)
         self._progress_row.setVisible(busy)
+        self.guide.refresh(busy=busy)
         has_result = self._result_layer() is not None
         for widget in (self.save, self.copy_python, self.copy_command):
             widget.setEnabled(has_result)
@@ -597,6 +607,7 @@ class SegmentWidget(QWidget):
 
     def _start(self, steps: list[Step], *, preview: bool) -> None:
         self.book.stop_drawing()
+        self.guide.drop()
         if self.models.card is None:
             self.say("No model is installed: reinstall napari-svpseg.", True)
             return
@@ -934,15 +945,18 @@ class SegmentWidget(QWidget):
 class _Leave:
     """What is left to do, once, when the dock is closed or gone."""
 
-    def __init__(self, engine: Engine, book: PromptBook, images: ImagePanel) -> None:
-        self._parts = engine, book, images
+    def __init__(
+        self, engine: Engine, book: PromptBook, images: ImagePanel, guide: DoubtGuide
+    ) -> None:
+        self._parts = engine, book, images, guide
         self.is_done = False
 
     def __call__(self, *_: object) -> None:
         if self.is_done:
             return
         self.is_done = True
-        engine, book, images = self._parts
+        engine, book, images, guide = self._parts
+        guide.close_guide()
         book.close()
         images.close_hooks()
         engine.release()

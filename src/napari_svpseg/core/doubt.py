@@ -1,0 +1,176 @@
+"""Where another prompt would help most: the places and images that a model doubts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .geometry import PROMPT_SIZE, Box, tile_starts
+from .result import Maps
+
+POSSIBLE = 0.2
+"""Foreground probability from which a pixel may be part of an object."""
+
+MAX_PIXELS = 1_000_000
+"""Pixels that tell enough of the doubt in an image."""
+
+LEAST_DOUBT = 0.02
+"""Mean uncertainty of a box below which nothing in it is worth a look."""
+
+
+@dataclass(frozen=True)
+class DoubtfulPlace:
+    """A box in which a model is not sure.
+
+    Parameters
+    ----------
+    box : Box
+    doubt : float
+        Mean uncertainty of its pixels, in [0, 1].
+    n_objects : int
+        Objects that the box shows, or parts of them, as they are labelled now.
+    """
+
+    box: Box
+    doubt: float
+    n_objects: int
+
+
+def doubtful_places(
+    maps: Maps,
+    labels: np.ndarray,
+    size: int = PROMPT_SIZE,
+    *,
+    taken: Iterable[Box] = (),
+    limit: int | None = None,
+) -> list[DoubtfulPlace]:
+    """Return boxes in which a prompt would help, the most doubtful first.
+
+    The boxes lie inside the image and overlap neither each other nor those that are
+    ``taken``. Boxes that show objects come first. A box is ranked by its uncertainty
+    where something may be (`doubt_map`), summed.
+
+    Parameters
+    ----------
+    maps : Maps
+        Of one plane.
+    labels : (Y, X) int array
+        What was made of the maps; 0 = background.
+    size : int
+        Side of the boxes, in pixels.
+    taken : iterable of Box
+        Prompts, and places that were looked at already.
+    limit : int, optional
+        At most so many.
+
+    Returns
+    -------
+    list of DoubtfulPlace
+        Empty where the image is smaller than a box, or nothing is doubtful.
+
+    Raises
+    ------
+    ValueError
+        If maps and labels differ in shape.
+    """
+    doubt = doubt_map(maps)
+    if labels.shape != doubt.shape:
+        raise ValueError(
+            f"maps and labels differ in shape: {doubt.shape} and {labels.shape}"
+        )
+    if min(doubt.shape) < size:
+        return []
+    step = max(1, size // 4)
+    ys, xs = (tile_starts(n, size, size - step) for n in doubt.shape)
+    sums = box_sums(doubt, ys, xs, size)
+    score = sums + size * size * (box_sums(labels > 0, ys, xs, size) > 0)
+    score[sums < LEAST_DOUBT * size * size] = -1
+    rows, columns = np.array(ys), np.array(xs)
+    for box in taken:
+        score[np.ix_(*_near(rows, columns, box, size))] = -1
+    places: list[DoubtfulPlace] = []
+    while score.max() > 0 and (limit is None or len(places) < limit):
+        i, j = np.unravel_index(int(score.argmax()), score.shape)
+        box = Box(int(rows[i]), int(columns[j]), size)
+        ids = np.unique(labels[box.slices])
+        places.append(
+            DoubtfulPlace(box, float(sums[i, j]) / size**2, int((ids > 0).sum()))
+        )
+        score[np.ix_(*_near(rows, columns, box, size))] = -1
+    return places
+
+
+def doubt_map(maps: Maps) -> np.ndarray:
+    """Return the uncertainty of each pixel that may be part of an object, else 0.
+
+    Returns
+    -------
+    (Y, X) float32 array
+        In [0, 1].
+    """
+    return np.where(maps.foreground >= POSSIBLE, maps.uncertainty, np.float32(0))
+
+
+def box_sums(
+    values: np.ndarray, ys: Sequence[int], xs: Sequence[int], size: int
+) -> np.ndarray:
+    """Return the sums of an array over the boxes with corners ``ys`` x ``xs``.
+
+    Parameters
+    ----------
+    values : (Y, X) array
+    ys, xs : sequence of int
+        From 0, increasing; the last boxes end at the array's border.
+    size : int
+        Side of the boxes.
+
+    Returns
+    -------
+    (len(ys), len(xs)) float64 array
+    """
+    sums = np.asarray(values)
+    for axis, starts in enumerate((np.array(ys), np.array(xs))):
+        edges = np.union1d(starts, starts + size)
+        between = np.add.reduceat(sums, edges[:-1], axis, np.float64)
+        running = np.insert(np.cumsum(between, axis), 0, 0, axis)
+        first, last = (np.searchsorted(edges, e) for e in (starts, starts + size))
+        sums = running.take(last, axis) - running.take(first, axis)
+    return np.asarray(sums)
+
+
+def _near(
+    rows: np.ndarray, columns: np.ndarray, box: Box, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return which rows and columns begin boxes that overlap ``box``."""
+    return (
+        (rows > box.y - size) & (rows < box.y + box.size),
+        (columns > box.x - size) & (columns < box.x + box.size),
+    )
+
+
+def image_doubt(maps: Maps, threshold: float = 0.5) -> float:
+    """Return how far a mask is expected to be from the truth.
+
+    One minus the Dice that the mask would have if its probabilities were right.
+
+    Parameters
+    ----------
+    maps : Maps
+        Of one plane; only some of the pixels of a large one are looked at.
+    threshold : float
+        Probability from which a pixel is in the mask.
+
+    Returns
+    -------
+    float
+        In [0, 1]; 0 where nothing is found and nothing may be there.
+    """
+    step = max(1, round((maps.foreground.size / MAX_PIXELS) ** 0.5))
+    foreground = maps.foreground[::step, ::step]
+    possible = np.where(foreground >= POSSIBLE, foreground, 0)
+    found = foreground >= threshold
+    both = float(foreground.sum(dtype=np.float64, where=found))
+    either = float(possible.sum(dtype=np.float64)) + float(found.sum())
+    return 1 - 2 * both / either if either else 0.0

@@ -5,6 +5,7 @@
 # make bench   speed and memory; make bench-quality DATA="folder folder": accuracy
 # make bench-partial DATA="folder folder"    fine-tuning from five labelled boxes
 # make bench-methods DATA=folder: ablations of the methods
+# make bench-doubt DATA="folder folder"     following the doubt against prompting at random
 #
 # Everything is installed into .venv, in the tested versions of constraints.txt.
 
@@ -29,7 +30,7 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON
 
-.PHONY: demo test lint bench bench-quality bench-methods bench-partial bench-weak bench-scale dist clean
+.PHONY: demo test lint bench bench-quality bench-methods bench-partial bench-weak bench-doubt bench-scale dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -62,6 +63,10 @@ bench-methods: $(STAMPS)/dev
 bench-weak: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the folder of the data sets: make bench-weak DATA=folder))
 	$(PY) benchmarks/weak.py $(DATA) --output bench-output/weak.json
+
+bench-doubt: $(STAMPS)/dev
+	$(if $(DATA),,$(error Name the data folders: make bench-doubt DATA="a b"))
+	$(PY) benchmarks/doubt.py $(DATA) --resume
 
 bench-scale: $(STAMPS)/dev
 	$(PY) benchmarks/scale.py --size $(SIZE) --json bench-output/scale.json

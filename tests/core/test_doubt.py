@@ -35,10 +35,9 @@ def test_sums_are_those_of_the_boxes(shape, size):
 
 def test_the_least_certain_object_comes_first():
     maps, labels = maps_of((256, 256), [(20, 20, 0.95), (20, 200, 0.6), (200, 20, 0.8)])
-    places = doubtful_places(maps, labels)
-    inside = [labels[p.box.slices].max() for p in places]
-    assert inside[:2] == [2, 3]
-    assert places[0].doubt == pytest.approx(400 * 0.8 / 64**2, rel=1e-5)
+    places = doubtful_places(maps, labels)  # the first is certain enough
+    assert [labels[p.box.slices].max() for p in places] == [2, 3]
+    assert [p.doubt for p in places] == pytest.approx([0.8, 0.4], abs=1e-6)
     assert all(p.n_objects == 1 for p in places)
 
 
@@ -81,10 +80,15 @@ def test_shapes_must_agree():
 
 
 def test_doubt_of_an_image():
-    doubt = [
-        image_doubt(maps_of((64, 64), [(20, 20, p)])[0]) for p in (0, 0.1, 1, 0.8, 0.6)
-    ]
-    assert doubt[:3] == pytest.approx([0, 0, 0])
-    assert doubt[3] == pytest.approx(1 - 2 * 0.8 / 1.8, rel=1e-5)
-    assert doubt[4] > doubt[3]
-    assert image_doubt(maps_of((64, 64), [(20, 20, 0.4)])[0]) == 1  # maybe missed
+    doubt = [image_doubt(maps_of((64, 64), [(20, 20, p)])[0]) for p in (1, 0.8, 0.6)]
+    assert doubt == pytest.approx([0, 0.4, 0.8], abs=1e-6)
+    certain = maps_of((64, 64), [(20, 20, 1)])[0]
+    assert image_doubt(certain, 0.9) == pytest.approx(0.05)
+    assert image_doubt(maps_of((64, 64), [(20, 20, 0.1)])[0]) == 1  # nothing found
+
+
+def test_doubt_of_a_large_image_is_that_of_a_part_of_its_pixels():
+    rng = np.random.default_rng(0)
+    maps = Maps(rng.random((1500, 1700)).astype(np.float32))
+    part = Maps(maps.foreground[:500, :500])
+    assert image_doubt(maps) == pytest.approx(image_doubt(part), abs=0.01)

@@ -37,7 +37,7 @@ def picture(certainties):
 @pytest.fixture
 def dock(viewer, open_dock, runner):
     runner.pretend["segment"] = unsure_segment
-    viewer.add_image(picture([1, 0.85, 0.55, 0.75]), name="cells")
+    viewer.add_image(picture([1, 0.8, 0.55, 0.75]), name="cells")
     dock = open_dock()
     dock.book.place(dock.source_of(viewer.layers["cells"]), (), Box(4, 4, 40))
     item = dock.book.items[0]
@@ -58,7 +58,9 @@ def shown_box(dock):
 
 
 def holds(corner, spot, size=40):
-    return all(c <= s - 8 and s + 8 < c + size for c, s in zip(corner, spot, strict=True))
+    return all(
+        c <= s - 8 and s + 8 < c + size for c, s in zip(corner, spot, strict=True)
+    )
 
 
 def test_the_guide_comes_with_the_first_result(dock, finish, wait):

@@ -16,8 +16,11 @@ POSSIBLE = 0.2
 MAX_PIXELS = 1_000_000
 """Pixels that tell enough of the doubt in an image."""
 
-LEAST_DOUBT = 0.02
-"""Mean uncertainty of a box below which nothing in it is worth a look."""
+LEAST_DOUBT = 0.25
+"""A box, or an image, is worth a look from this doubt on; clear edges cause less."""
+
+LEAST_SHARE = 0.02
+"""Share of a box that must be possible for it to be worth a look."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class DoubtfulPlace:
     ----------
     box : Box
     doubt : float
-        Mean uncertainty of its pixels, in [0, 1].
+        Mean uncertainty where something may be, in [0, 1].
     n_objects : int
         Objects that the box shows, or parts of them, as they are labelled now.
     """
@@ -49,8 +52,9 @@ def doubtful_places(
     """Return boxes in which a prompt would help, the most doubtful first.
 
     The boxes lie inside the image and overlap neither each other nor those that are
-    ``taken``. Boxes that show objects come first. A box is ranked by its uncertainty
-    where something may be (`doubt_map`), summed.
+    ``taken``. Boxes that show objects come first. Where the model is certain enough
+    (`LEAST_DOUBT`) there is no box; the others are ranked by the uncertainty where
+    something may be, summed, so that a box with much to correct comes before a speck.
 
     Parameters
     ----------
@@ -75,18 +79,22 @@ def doubtful_places(
     ValueError
         If maps and labels differ in shape.
     """
-    doubt = doubt_map(maps)
-    if labels.shape != doubt.shape:
+    if labels.shape != maps.foreground.shape:
         raise ValueError(
-            f"maps and labels differ in shape: {doubt.shape} and {labels.shape}"
+            "maps and labels differ in shape: "
+            f"{maps.foreground.shape} and {labels.shape}"
         )
-    if min(doubt.shape) < size:
+    if min(labels.shape) < size:
         return []
     step = max(1, size // 4)
-    ys, xs = (tile_starts(n, size, size - step) for n in doubt.shape)
-    sums = box_sums(doubt, ys, xs, size)
-    score = sums + size * size * (box_sums(labels > 0, ys, xs, size) > 0)
-    score[sums < LEAST_DOUBT * size * size] = -1
+    ys, xs = (tile_starts(n, size, size - step) for n in labels.shape)
+    possible = maps.foreground >= POSSIBLE
+    unsure = box_sums(np.where(possible, maps.uncertainty, 0), ys, xs, size)
+    area = box_sums(possible, ys, xs, size)
+    doubt = unsure / np.maximum(area, 1)
+    shows_object = box_sums(labels > 0, ys, xs, size) > 0
+    score = unsure + size * size * shows_object
+    score[(doubt < LEAST_DOUBT) | (area < LEAST_SHARE * size * size)] = -1
     rows, columns = np.array(ys), np.array(xs)
     for box in taken:
         score[np.ix_(*_near(rows, columns, box, size))] = -1
@@ -95,22 +103,9 @@ def doubtful_places(
         i, j = np.unravel_index(int(score.argmax()), score.shape)
         box = Box(int(rows[i]), int(columns[j]), size)
         ids = np.unique(labels[box.slices])
-        places.append(
-            DoubtfulPlace(box, float(sums[i, j]) / size**2, int((ids > 0).sum()))
-        )
+        places.append(DoubtfulPlace(box, float(doubt[i, j]), int((ids > 0).sum())))
         score[np.ix_(*_near(rows, columns, box, size))] = -1
     return places
-
-
-def doubt_map(maps: Maps) -> np.ndarray:
-    """Return the uncertainty of each pixel that may be part of an object, else 0.
-
-    Returns
-    -------
-    (Y, X) float32 array
-        In [0, 1].
-    """
-    return np.where(maps.foreground >= POSSIBLE, maps.uncertainty, np.float32(0))
 
 
 def box_sums(
@@ -150,27 +145,26 @@ def _near(
     )
 
 
-def image_doubt(maps: Maps, threshold: float = 0.5) -> float:
-    """Return how far a mask is expected to be from the truth.
+def image_doubt(maps: Maps, trust: float = float("nan")) -> float:
+    """Return how doubtful the result of an image is as a whole.
 
-    One minus the Dice that the mask would have if its probabilities were right.
+    The mean of two things: the uncertainty where something may be, and how badly the
+    result finds the prompts again.
 
     Parameters
     ----------
     maps : Maps
-        Of one plane; only some of the pixels of a large one are looked at.
-    threshold : float
-        Probability from which a pixel is in the mask.
+        Of one plane; of a large one only some of the pixels are looked at.
+    trust : float
+        Of the result, in [0, 1]; NaN where it is not known.
 
     Returns
     -------
     float
-        In [0, 1]; 0 where nothing is found and nothing may be there.
+        In [0, 1]; 1 where nothing may be there at all.
     """
     step = max(1, round((maps.foreground.size / MAX_PIXELS) ** 0.5))
-    foreground = maps.foreground[::step, ::step]
-    possible = np.where(foreground >= POSSIBLE, foreground, 0)
-    found = foreground >= threshold
-    both = float(foreground.sum(dtype=np.float64, where=found))
-    either = float(possible.sum(dtype=np.float64)) + float(found.sum())
-    return 1 - 2 * both / either if either else 0.0
+    seen = Maps(maps.foreground[::step, ::step])
+    possible = seen.foreground >= POSSIBLE
+    unsure = float(seen.uncertainty[possible].mean()) if possible.any() else 1.0
+    return unsure if np.isnan(trust) else (unsure + 1 - trust) / 2

@@ -67,6 +67,12 @@ class Seen:
         tile = self.kept.tile
         return (0, 0) if tile is None else (tile.y0, tile.x0)
 
+    @property
+    def trust(self) -> float:
+        """Trust in the result; NaN where it is not known of this plane alone."""
+        is_alone = self.kept.plane is not None or self.source.n_planes == 1
+        return self.kept.result.trust if is_alone else float("nan")
+
     def maps(self) -> Maps:
         """Return the plane's maps, (Y, X)."""
         query = Axes(self.source.query_axes(self.kept.plane))
@@ -206,9 +212,10 @@ class DoubtGuide(QWidget):
             return
         visited = self._visited.setdefault(seen.key, [])
         if not places:
-            again = " Press again to go through the places once more." if visited else ""
+            again = " Press again to see the places once more." if visited else ""
             visited.clear()
-            self.message.emit(f"Nothing doubtful is left in {seen.title}.{again}", False)
+            text = f"Nothing doubtful is left in {seen.title}.{again}"
+            self.message.emit(text, False)
             return
         place, box = places[0], moved(places[0].box, seen.corner)
         visited.append(box)
@@ -216,11 +223,11 @@ class DoubtGuide(QWidget):
         layer = self._outline(seen, box)
         look_at(self.viewer, layer, layer.data[0])
         left = len(places) - 1
-        more = f"{left} more to look at" if left else "the last one"
+        more = f"{left} more" if left else "the last one"
         self.offer.offer(
             f"Doubtful place in {seen.title}: "
             f"{count(place.n_objects, 'object') if place.n_objects else 'no object'} "
-            f"so far, {100 * place.doubt:.0f} % unsure; {more}."
+            f"so far, doubt {place.doubt:.2f}; {more}."
         )
         self.message.emit(
             "If its labels are not right, make it a prompt and correct them; "
@@ -272,9 +279,9 @@ class DoubtGuide(QWidget):
             return
         self.drop()
         every = list({s.key: s for s in self._seen()}.values())
-        maps = [s.maps() for s in every]
+        told = [(s.maps(), s.trust) for s in every]
         self._background.call(
-            lambda: [image_doubt(m) for m in maps],
+            lambda: [image_doubt(maps, trust) for maps, trust in told],
             lambda doubts: self._rank(every, doubts),
         )
 
@@ -286,8 +293,11 @@ class DoubtGuide(QWidget):
             for i, doubt in enumerate(doubts)
             if {every[i].source.layer, every[i].kept.layer} <= layers
         )
-        left = [(n, i) for n, (_, i) in enumerate(ranked, start=1)
-                if every[i].key not in self._visited_images]
+        left = [
+            (n, i)
+            for n, (_, i) in enumerate(ranked, start=1)
+            if every[i].key not in self._visited_images
+        ]
         if not left:
             self._visited_images.clear()
             self.message.emit(
@@ -301,11 +311,10 @@ class DoubtGuide(QWidget):
         self._visited_images.add(seen.key)
         self._go_to(seen)
         rank = "The most doubtful" if n == 1 else f"Number {n}"
-        trust = seen.kept.result.trust
-        told = f", trust {trust:.2f}" if np.isfinite(trust) else ""
+        told = f" (trust {seen.trust:.2f})" if np.isfinite(seen.trust) else ""
         self.message.emit(
-            f"{rank} of {len(ranked)} results: {seen.title}, about "
-            f"{100 * doubts[i]:.0f} % unsure{told}. Next doubtful place shows where.",
+            f"{rank} of {len(ranked)} results: {seen.title}{told}. "
+            "Next doubtful place shows where.",
             False,
         )
 
@@ -319,9 +328,7 @@ class DoubtGuide(QWidget):
         corners[:, source.yx] = np.minimum(
             corners[:, source.yx], (height - 0.5, width - 0.5)
         )
-        look_at(
-            self.viewer, seen.kept.layer, corners, IMAGE_PIXELS, closer=False
-        )
+        look_at(self.viewer, seen.kept.layer, corners, IMAGE_PIXELS, closer=False)
 
     # ------------------------------------------------------------ results
 

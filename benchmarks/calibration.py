@@ -1,17 +1,30 @@
 """How far the foreground probabilities of a model can be taken at their word.
 
     python benchmarks/calibration.py DATA... --model svp
+    python benchmarks/calibration.py DATA... --fit BASE...
 
 Prints the expected calibration error (15 bins, over pixels) of each task of the
-one-shot protocol, the mean, and the share of true foreground in each bin.
+one-shot protocol, the mean, and the share of true foreground in each bin. With
+``--fit`` it also prints what is left of the error when the logits are recalibrated, by
+a factor alone (which leaves masks at 0.5 as they are) and by a factor and an offset,
+that fit the data sets ``BASE`` best; those must be others than ``DATA``.
+
+References
+----------
+C. Guo et al. "On calibration of modern neural networks". ICML 2017.
 """
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from scipy.optimize import minimize
+from scipy.special import expit, logit
 
 from napari_svpseg.core.metrics import expected_calibration_error
 from napari_svpseg.core.prompt import PromptSet
@@ -21,44 +34,145 @@ from napari_svpseg.io.oneshot import plan
 from napari_svpseg.io.store import load_model
 
 N_BINS = 10
+MAX_PIXELS = 30_000
+"""Pixels of a picture that are looked at, chosen at random."""
 
 
-def main() -> None:
-    """Read the options, run, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", nargs="+", type=Path, help="data folders")
-    parser.add_argument("--model", default="svp", help="name or folder")
-    parser.add_argument("--prompts", type=int, default=2)
-    parser.add_argument("--max-queries", type=int, default=4)
-    options = parser.parse_args()
-    network = load_model(options.model).network
+@dataclass(frozen=True, eq=False)
+class Pixels:
+    """Pixels of one picture: what was promised, and what is true.
+
+    Parameters
+    ----------
+    promised : (N,) float array
+    true : (N,) bool array
+    """
+
+    promised: np.ndarray
+    true: np.ndarray
+
+    def recalibrated(self, factor: float, offset: float) -> Pixels:
+        """Return the pixels with logits multiplied by a factor, plus an offset."""
+        logits = logit(np.clip(self.promised, 1e-6, 1 - 1e-6))
+        return Pixels(expit(factor * logits + offset), self.true)
+
+    @property
+    def error(self) -> float:
+        """The expected calibration error."""
+        return expected_calibration_error(self.promised, self.true)
+
+    @property
+    def log_loss(self) -> float:
+        """Mean negative logarithm of what was promised to the truth."""
+        p = np.clip(np.where(self.true, self.promised, 1 - self.promised), 1e-6, 1)
+        return float(-np.log(p).mean())
+
+
+def pixels_of(
+    data: Iterable[Path], network: Any, options: argparse.Namespace
+) -> dict[str, list[Pixels]]:
+    """Return the pixels of every scored picture, by task."""
     settings = SegmentSettings(trust=False)
-    errors: dict[str, float] = {}
-    promised, true, pixels = (np.zeros(N_BINS) for _ in range(3))
-    for task in plan(
-        options.data, prompts=options.prompts, max_queries=options.max_queries
-    ):
-        found = []
+    rng = np.random.default_rng(0)
+    found: dict[str, list[Pixels]] = {}
+    for task in plan(data, prompts=options.prompts, max_queries=options.max_queries):
+        name = f"{task.dataset.name} / {task.name}"
         for image, draw in task.pairs():
             query, prompt = task.query(image), task.prompt(task.draws[draw])
             maps = predict(
                 query.plane, PromptSet([prompt]), network, None, settings
             ).maps
-            p, truth = maps.foreground, query.truth > 0
-            found.append(expected_calibration_error(p, truth, query.ignore))
-            bins = np.clip((p * N_BINS).astype(int), 0, N_BINS - 1).ravel()
-            pixels += np.bincount(bins, minlength=N_BINS) / p.size
-            promised += np.bincount(bins, p.ravel(), N_BINS) / p.size
-            true += np.bincount(bins, truth.ravel(), N_BINS) / p.size
-        name = f"{task.dataset.name} / {task.name}"
-        errors[name] = float(np.mean(found))
-        print(f"{name:52s} {errors[name]:.3f}", flush=True)
-    mean = np.mean(list(errors.values()))
-    print(f"{'mean expected calibration error':52s} {mean:.3f}")
+            assert query.truth is not None
+            known = np.ones(query.truth.shape, bool)
+            if query.ignore is not None:
+                known = query.ignore == 0
+            where = np.flatnonzero(known)
+            where = rng.choice(where, min(MAX_PIXELS, where.size), replace=False)
+            found.setdefault(name, []).append(
+                Pixels(maps.foreground.ravel()[where], query.truth.ravel()[where] > 0)
+            )
+        print(f"{name:52s} {mean_error(found[name]):.3f}", flush=True)
+    return found
+
+
+def mean_error(pictures: Sequence[Pixels]) -> float:
+    """Return the mean calibration error of pictures."""
+    return float(np.mean([p.error for p in pictures]))
+
+
+def fit(tasks: dict[str, list[Pixels]], *, with_offset: bool) -> tuple[float, float]:
+    """Return the factor and the offset with the least log loss, mean over tasks."""
+
+    def loss(x: np.ndarray) -> float:
+        factor, offset = float(np.exp(x[0])), float(x[1]) if with_offset else 0.0
+        return float(
+            np.mean(
+                [
+                    np.mean([p.recalibrated(factor, offset).log_loss for p in pictures])
+                    for pictures in tasks.values()
+                ]
+            )
+        )
+
+    best = minimize(loss, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-3}).x
+    return float(np.exp(best[0])), float(best[1]) if with_offset else 0.0
+
+
+def print_bins(tasks: dict[str, list[Pixels]]) -> None:
+    """Print the true share of what was promised, every picture counting alike."""
+    promised, true, share = (np.zeros(N_BINS) for _ in range(3))
+    pictures = [p for task in tasks.values() for p in task]
+    for p in pictures:
+        bins = np.clip((p.promised * N_BINS).astype(int), 0, N_BINS - 1)
+        weight = 1 / (p.true.size * len(pictures))
+        share += np.bincount(bins, minlength=N_BINS) * weight
+        promised += np.bincount(bins, p.promised, N_BINS) * weight
+        true += np.bincount(bins, p.true, N_BINS) * weight
     print("\nprobability   true share   share of pixels (every picture counts alike)")
-    for p, t, n in zip(promised, true, pixels, strict=True):
+    for p, t, n in zip(promised, true, share, strict=True):
         if n:
-            print(f"{p / n:11.3f} {t / n:12.3f} {n / pixels.sum():17.3f}")
+            print(f"{p / n:11.3f} {t / n:12.3f} {n:17.3f}")
+
+
+def main() -> None:
+    """Read the options, run, print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", nargs="+", type=Path, help="data folders")
+    parser.add_argument("--fit", nargs="+", type=Path, default=[], help="data folders")
+    parser.add_argument("--model", default="svp", help="name or folder")
+    parser.add_argument("--prompts", type=int, default=2)
+    parser.add_argument("--max-queries", type=int, default=4)
+    options = parser.parse_args()
+    network = load_model(options.model).network
+    tasks = pixels_of(options.data, network, options)
+    before = np.mean([mean_error(pictures) for pictures in tasks.values()])
+    print(f"{'mean expected calibration error':52s} {before:.3f}")
+    print_bins(tasks)
+    if not options.fit:
+        return
+    print("\nto be fitted:")
+    base = pixels_of(options.fit, network, options)
+    for with_offset in (False, True):
+        factor, offset = fit(base, with_offset=with_offset)
+        print(f"\nlogits x {factor:.3f} + {offset:.3f}")
+        for title, some in (("fitted", base), ("others", tasks)):
+            errors, losses = [], []
+            for pictures in some.values():
+                after = [p.recalibrated(factor, offset) for p in pictures]
+                errors.append((mean_error(pictures), mean_error(after)))
+                losses.append(
+                    np.mean(
+                        [
+                            (b.log_loss, a.log_loss)
+                            for b, a in zip(pictures, after, strict=True)
+                        ],
+                        axis=0,
+                    )
+                )
+            (b, a), (lb, la) = np.mean(errors, axis=0), np.mean(losses, axis=0)
+            print(f"{title}: error {b:.3f} -> {a:.3f}, log loss {lb:.3f} -> {la:.3f}")
 
 
 if __name__ == "__main__":

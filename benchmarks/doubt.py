@@ -378,12 +378,18 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("bench-output/doubt.jsonl"))
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
-    network = load_model(options.model).network
-    records = _read(options.output) if options.resume else []
+    loaded = load_model(options.model)
+    head = {
+        "model": loaded.card.sha256,
+        "added": options.added,
+        "most": options.most,
+        "open": options.open,
+        "queries": options.queries,
+        "max_queries": options.max_queries,
+        "seed": options.seed,
+    }
+    records = _begin(options.output, head, resume=options.resume)
     done = {(r["dataset"], r["class"], r["draw"]) for r in records}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    if not options.resume:
-        options.output.write_text("", encoding="utf-8")
     classes = options.classes.split(",") if options.classes else None
     for task in plan(
         options.data,
@@ -396,7 +402,7 @@ def main() -> None:
             if (task.dataset.name, task.name, number) in done:
                 continue
             start = time.perf_counter()
-            new = list(simulate(task, number, network, options))
+            new = list(simulate(task, number, loaded.network, options))
             with options.output.open("a", encoding="utf-8") as file:
                 file.writelines(json.dumps(r) + "\n" for r in new)
             records += new
@@ -409,13 +415,19 @@ def main() -> None:
     print(report(records, options.added, options.most))
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
-    """Return the records so far; a line torn by a kill is left out."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    path.write_text("".join(f"{line}\n" for line in lines[:-1]), encoding="utf-8")
-    return [json.loads(line) for line in lines[:-1]]
+def _begin(path: Path, head: dict[str, Any], *, resume: bool) -> list[dict[str, Any]]:
+    """Return the records so far, or begin a file; a torn last line is left out."""
+    lines = [json.dumps(head)]
+    if resume and path.exists():
+        lines = path.read_text(encoding="utf-8").split("\n")[:-1] or lines
+    if json.loads(lines[0]) != head:
+        raise SystemExit(
+            f"{path} was made with other settings ({lines[0]}): choose another "
+            "--output, or leave out --resume."
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    return [json.loads(line) for line in lines[1:]]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ POSSIBLE = 0.2
 MAX_PIXELS = 1_000_000
 """Pixels that tell enough of the doubt in an image."""
 
-LEAST_DOUBT = 0.25
+LEAST_DOUBT = 0.3
 """A box, or an image, is worth a look from this doubt on; clear edges cause less."""
 
 LEAST_SHARE = 0.02

@@ -9,7 +9,9 @@ what the network was trained on:
   the largest similarity to foreground and to background is kept (stride 4);
 - the mean foreground and background vectors and the object size adjust the decoder.
 
-A decoder turns the evidence into foreground, object middle and border maps.
+A decoder turns the evidence into foreground, object middle and border maps. A stiff
+linear classifier of plain filters (`models.filters`) is added to the foreground: it
+steadies the answer where the cells are unlike all that the network has seen.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
+from .filters import PENALTY, pixel_filters, standardised
 from .prototype import masked_average
 from .unet import ChannelNorm, Encoder, FeaturePyramid, ResidualBlock, upsample
 
@@ -46,6 +49,9 @@ class EvidenceSegmenter(PromptSegmenter):
         Channels of the decoder at stride 2, 4 and 8.
     ridge, attention, modulation : bool
         Switch off a kind of evidence, for ablation.
+    filters : float
+        Weight of the linear classifier on filters in the foreground's logits; 0
+        switches it off. Not used in training.
     """
 
     overlap = 64
@@ -61,8 +67,10 @@ class EvidenceSegmenter(PromptSegmenter):
         ridge: bool = True,
         attention: bool = True,
         modulation: bool = True,
+        filters: float = 0.0,
     ) -> None:
         super().__init__()
+        self.filters = float(filters)
         self.use = {"ridge": ridge, "attention": attention, "modulation": modulation}
         w2, w4, w8, w16 = widths
         d2, d4, d8 = decoder
@@ -140,6 +148,8 @@ class EvidenceSegmenter(PromptSegmenter):
             code["modulation"] = self._modulation(
                 pyramid, foreground, background, masks, together
             )
+        if self.filters and not self.training:
+            code |= _filter_code(images, labels, known, together)
         return code
 
     def _attention_code(
@@ -209,6 +219,8 @@ class EvidenceSegmenter(PromptSegmenter):
                 ("foreground", "distance", "boundary"), out.split(1, dim=1), strict=True
             )
         )
+        if "filter_weights" in code:
+            answer["foreground"] += self.filters * self._filter_map(query, code)
         if self.training:
             if self.use["ridge"]:
                 answer["evidence_ridge"] = upsample(ridge[:, :1])[..., :height, :width]
@@ -218,6 +230,17 @@ class EvidenceSegmenter(PromptSegmenter):
                     ..., :height, :width
                 ]
         return answer
+
+    def _filter_map(self, query: Tensor, code: PromptCode) -> Tensor:
+        """Return what the filters tell of the foreground, about -1 to 1."""
+        height, width = query.shape[2:]
+        x = pixel_filters(pad_to_multiple(query, 16))
+        units = (code[k][..., None, None] for k in ("filter_mean", "filter_scale"))
+        x = standardised(x, *units)
+        weights = code["filter_weights"][..., 0]
+        found = torch.einsum("bdhw,bd->bhw", x, weights[:, :-1])
+        found = (found + weights[:, -1:, None])[:, None]
+        return upsample(found)[..., :height, :width]
 
     def _ridge_maps(self, pixels: Tensor, code: PromptCode) -> Tensor:
         if not self.use["ridge"]:
@@ -256,6 +279,23 @@ class EvidenceSegmenter(PromptSegmenter):
             for i in (0, 1)
         )
         return context, similarity
+
+
+def _filter_code(
+    images: Tensor, labels: Tensor, known: Tensor, together: tuple[int, int]
+) -> PromptCode:
+    """Return the weights of the linear classifier on filters, and their units."""
+    x = rows(pixel_filters(images), together)
+    given = rows(F.avg_pool2d(labels[:, :1], 2), together)
+    weight = rows(F.avg_pool2d(known, 2), together)
+    total = weight.sum(1).clamp(min=1)
+    mean = (x * weight).sum(1) / total
+    scale = ((x - mean[:, None]).square() * weight).sum(1).div(total).sqrt() + 1e-2
+    code = {"filter_mean": mean, "filter_scale": scale}
+    x = standardised(x, mean[:, None], scale[:, None])
+    penalty = torch.tensor(PENALTY, device=x.device)
+    code["filter_weights"] = ridge_weights(x, given, weight[..., 0], penalty)
+    return code
 
 
 def prompt_labels(masks: Tensor) -> tuple[Tensor, Tensor]:

@@ -220,7 +220,8 @@ class EvidenceSegmenter(PromptSegmenter):
             )
         )
         if "filter_weights" in code:
-            answer["foreground"] += self.filters * self._filter_map(query, code)
+            plain = self.filters * self._filter_map(query, code)
+            answer["foreground"] = answer["foreground"] + plain
         if self.training:
             if self.use["ridge"]:
                 answer["evidence_ridge"] = upsample(ridge[:, :1])[..., :height, :width]

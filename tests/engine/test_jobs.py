@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import signal
 import subprocess
@@ -24,7 +25,7 @@ from napari_svpseg.engine.jobs import (
     find_target,
     run_target,
 )
-from napari_svpseg.engine.parcels import PREFIX, Parcels, remove_stale
+from napari_svpseg.engine.parcels import PREFIX, Parcels, Pipe, remove_stale
 
 FUNCTIONS = '''
 import os, sys, time
@@ -370,6 +371,13 @@ def test_a_wrong_interpreter_is_told(functions, python):
     with pytest.raises(JobError, match=f"not.* start.* with {python}"):
         runner.submit("operator:add", 1, 2).result(30)
     runner.close()
+
+
+def test_a_pipe_that_was_closed_is_a_broken_pipe():
+    incoming, outgoing = io.BytesIO(), io.BytesIO()
+    outgoing.close()
+    with pytest.raises(BrokenPipeError):
+        Pipe(incoming, outgoing).send(b"S", 1)
 
 
 def test_the_log_does_not_grow_for_ever(child):

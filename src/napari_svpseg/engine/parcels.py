@@ -122,8 +122,11 @@ class Pipe:
     def send(self, kind: bytes, job: int, body: bytes = b"") -> None:
         """Send a message; OSError where the other side is gone."""
         with self._lock:
-            self._outgoing.write(_ENVELOPE.pack(kind, job, len(body)) + body)
-            self._outgoing.flush()
+            try:
+                self._outgoing.write(_ENVELOPE.pack(kind, job, len(body)) + body)
+                self._outgoing.flush()
+            except ValueError as error:  # closed by who noticed first
+                raise BrokenPipeError("the pipe was closed") from error
 
     def receive(self) -> tuple[bytes, int, bytes] | None:
         """Wait for a message; None where the other side is gone."""

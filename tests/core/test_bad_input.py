@@ -23,7 +23,6 @@ from napari_svpseg.core.image import (
 from napari_svpseg.core.instances import (
     fill_object_holes,
     instances_from_maps,
-    protect,
     remove_small,
     targets,
 )
@@ -268,13 +267,6 @@ def test_huge_ids_take_no_more_memory_than_small_ones():
     assert is_net(labels) == is_net(small)
     assert resize_labels(labels, (40, 40)).max() == 2**31 - 1
     assert dice(labels, small) == f1(labels, small) == 1
-
-
-def test_protecting_against_an_empty_result_keeps_what_is_kept():
-    old = np.array([[1, 1, 2], [0, 3, 3]], np.uint32)
-    merged = protect(np.zeros_like(old), old, [2, 3])
-    np.testing.assert_array_equal(merged, [[0, 0, 2], [0, 3, 3]])
-    assert not protect(np.zeros_like(old), old, []).any()
 
 
 @pytest.mark.parametrize("score", [dice, iou, f1, average_precision])

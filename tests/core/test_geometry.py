@@ -1,4 +1,4 @@
-"""Boxes snap and stay inside; tiles cover; blending weights are usable."""
+"""Boxes snap and stay inside; tiles cover."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_svpseg.core.geometry import Box, blend_window, tile_starts, tiles
+from napari_svpseg.core.geometry import Box, tile_starts
 
 CORNERS = [(10.2, 20.4), (73.9, 84.1)]
 
@@ -81,25 +81,6 @@ def test_tiles_cover_a_line_and_share_their_overlap(length, tile, overlap):
     assert len(set(starts)) == len(starts)
 
 
-def test_tiles_cover_an_image():
-    seen = np.zeros((130, 77), int)
-    for tile in tiles((130, 77), 50, 10):
-        seen[tile.slices] += 1
-        assert seen[tile.slices].shape == tile.shape
-    assert seen.min() >= 1
-
-
 def test_an_overlap_as_large_as_the_tile_is_refused():
     with pytest.raises(ValueError, match="larger than its overlap"):
         tile_starts(100, 32, 32)
-
-
-@given(st.integers(1, 80), st.integers(1, 80), st.integers(0, 60))
-def test_blending_weights_are_positive_symmetric_and_at_most_one(
-    height, width, overlap
-):
-    window = blend_window((height, width), overlap)
-    assert window.shape == (height, width)
-    assert window.min() > 0
-    assert window.max() <= 1.01
-    np.testing.assert_allclose(window, window[::-1, ::-1])

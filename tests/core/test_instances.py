@@ -18,7 +18,6 @@ from napari_svpseg.core.instances import (
     fill_object_holes,
     instances_from_maps,
     look_of,
-    protect,
     remove_small,
     targets,
 )
@@ -264,26 +263,6 @@ def test_small_objects_go_and_ids_are_renumbered():
     kept = remove_small(labels, 4)
     assert (kept[0, 0], kept[10, 10], kept[18, 18]) == (2, 1, 0)
     np.testing.assert_array_equal(remove_small(kept, 4), kept)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000))
-def test_what_the_user_kept_is_never_touched(seed):
-    rng = np.random.default_rng(seed)
-    old = discs(rng.uniform(0, 64, (6, 2)), 7, (64, 64))
-    new = discs(rng.uniform(0, 64, (6, 2)), 7, (64, 64))
-    kept = [int(i) for i in np.unique(old) if i and rng.random() < 0.5]
-    merged = protect(new, old, kept)
-    inside = np.isin(old, kept) & (old > 0)
-    np.testing.assert_array_equal(merged[inside], old[inside])
-    assert not np.isin(merged[~inside], kept).any() or not kept
-    for number in np.unique(merged[~inside & (merged > 0)]):
-        assert len(np.unique(new[merged == number])) == 1, "no two new objects merge"
-
-
-def test_labels_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match="differ in shape"):
-        protect(np.zeros((4, 4), int), np.zeros((5, 5), int), [1])
 
 
 def test_parts_of_one_object_s_size_are_split_less_readily() -> None:

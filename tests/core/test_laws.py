@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_svpseg.core.geometry import Box, blend_window, tiles
+from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import (
     intensity_range,
     normalise,
@@ -21,7 +21,6 @@ from napari_svpseg.core.image import (
 from napari_svpseg.core.instances import (
     fill_object_holes,
     instances_from_maps,
-    protect,
     remove_small,
     targets,
 )
@@ -54,7 +53,7 @@ def same_objects(one: np.ndarray, two: np.ndarray) -> bool:
     )
 
 
-# ------------------------------------------------------------------ boxes and tiles
+# --------------------------------------------------------------------------- boxes
 
 
 @quick
@@ -94,41 +93,6 @@ def test_clamping_twice_is_clamping_once(y, x, size, height, width):
     assert box.fits((height, width))
     assert box.clamped((height, width)) == box
     assert box.size == min(size, height, width)
-
-
-@quick
-@given(
-    st.integers(1, 150), st.integers(1, 150), st.integers(12, 70), st.integers(0, 11)
-)
-def test_blending_the_tiles_of_a_picture_gives_the_picture(
-    height, width, side, overlap
-):
-    picture = np.random.default_rng(height).random((height, width))
-    total, weight = np.zeros((2, height, width))
-    for tile in tiles((height, width), side, overlap):
-        window = blend_window(tile.shape, overlap)
-        total[tile.slices] += window * picture[tile.slices]
-        weight[tile.slices] += window
-    assert weight.min() > 0, "every pixel is covered"
-    np.testing.assert_allclose(total / weight, picture, rtol=1e-6)
-
-
-@pytest.mark.parametrize("overlap", [0, 1, 8, 31])
-def test_no_tile_is_larger_than_asked_for_and_all_are_alike(overlap):
-    shapes = {tile.shape for tile in tiles((201, 97), 32, overlap)}
-    assert shapes == {(32, 32)}
-
-
-def test_blending_has_no_step_at_a_seam():
-    """Two tiles that disagree by 1 change smoothly into each other."""
-    overlap, total, weight = 32, np.zeros((1, 96)), np.zeros((1, 96))
-    for value, tile in enumerate(tiles((1, 96), 64, overlap)):
-        window = blend_window(tile.shape, overlap)
-        total[tile.slices] += window * value
-        weight[tile.slices] += window
-    steps = np.abs(np.diff((total / weight)[0]))
-    assert steps.max() < 0.1
-    assert np.diff((total / weight)[0]).min() >= -1e-6
 
 
 # ------------------------------------------------------------------------ intensities
@@ -270,25 +234,6 @@ def test_filling_holes_twice_is_filling_once_and_takes_nothing_away(seed):
     filled = fill_object_holes(labels)
     np.testing.assert_array_equal(filled[labels > 0], labels[labels > 0])
     np.testing.assert_array_equal(fill_object_holes(filled), filled)
-
-
-@quick
-@given(seeds)
-def test_keeping_all_gives_the_old_and_keeping_none_gives_the_new(seed):
-    old, new = blobs(seed), blobs(seed + 1)
-    ids = np.unique(old[old > 0])
-    everywhere = protect(np.zeros_like(new), old, ids)
-    np.testing.assert_array_equal(everywhere, old)
-    assert same_objects(protect(new, old, []), new)
-
-
-@quick
-@given(seeds)
-def test_protecting_again_changes_nothing(seed):
-    old, new = blobs(seed), blobs(seed + 1)
-    ids = np.unique(old[old > 0])[::2]
-    merged = protect(new, old, ids)
-    assert same_objects(protect(merged, merged, ids), merged)
 
 
 # ----------------------------------------------------------------------------- scores

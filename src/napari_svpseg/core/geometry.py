@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -149,35 +148,3 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]
-
-
-def tiles(shape: tuple[int, int], tile: int, overlap: int) -> Iterator[Tile]:
-    """Yield the tiles that cover an image of ``shape`` (height, width), row by row."""
-    height, width = shape
-    for y in tile_starts(height, tile, overlap):
-        for x in tile_starts(width, tile, overlap):
-            yield Tile(y, min(y + tile, height), x, min(x + tile, width))
-
-
-def blend_window(shape: tuple[int, int], overlap: int) -> np.ndarray:
-    """Return the smooth weight of a tile: 1 inside, falling towards its four sides.
-
-    Parameters
-    ----------
-    shape : (int, int)
-        Height and width of the tile.
-    overlap : int
-        Width of the falling part, in pixels.
-
-    Returns
-    -------
-    (H, W) float32 array
-        Weights in (0, 1], never zero, so that a normalised sum is always defined.
-    """
-    return np.outer(*(_ramp(n, overlap) for n in shape)).astype(np.float32)
-
-
-def _ramp(length: int, overlap: int) -> np.ndarray:
-    distance = np.minimum(np.arange(length), np.arange(length)[::-1]) + 0.5
-    rising = np.clip(distance / max(overlap, 1), 0, 1)
-    return np.asarray(0.5 - 0.5 * np.cos(np.pi * rising)) + 1e-3

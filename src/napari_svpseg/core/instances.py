@@ -398,38 +398,3 @@ def remove_small(labels: Array, min_area: int) -> Array:
     new = np.zeros(len(areas), np.uint32)
     new[keep] = np.arange(1, int(keep.sum()) + 1, dtype=np.uint32)
     return new[labels]
-
-
-def protect(new: Array, old: Array, kept_ids: Array | list[int]) -> Array:
-    """Return ``new`` with objects of ``old`` left exactly as they are.
-
-    Parameters
-    ----------
-    new : (Y, X) int array
-        A fresh result. Its objects give way where they overlap kept ones.
-    old : (Y, X) int array
-        The labels on display.
-    kept_ids : sequence of int
-        Ids of ``old`` that the user painted or accepted; they keep id and pixels.
-
-    Returns
-    -------
-    (Y, X) uint32 array
-        New objects get ids above those in use; those mostly covered by a kept object
-        are dropped rather than left as slivers.
-    """
-    if new.shape != old.shape:
-        raise ValueError(f"labels differ in shape: {new.shape} and {old.shape}")
-    kept = np.isin(old, np.asarray(list(kept_ids))) & (old > 0)
-    total = np.bincount(new.ravel())
-    covered = np.bincount(new[kept].ravel(), minlength=len(total))
-    lost = covered > 0.5 * total
-    lost[0] = True
-    fresh = np.where(kept | lost[new], 0, new)
-    first = int(old[kept].max(initial=0)) + 1
-    values, inverse = np.unique(fresh, return_inverse=True)
-    renumbered = np.where(
-        values > 0, first + np.arange(len(values)) - (values[0] == 0), 0
-    )
-    fresh = renumbered[inverse.reshape(fresh.shape)]
-    return np.where(kept, old, fresh).astype(np.uint32)

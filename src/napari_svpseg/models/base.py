@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -202,9 +201,3 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
 def count_parameters(network: nn.Module) -> int:
     """Return the number of trainable weights."""
     return sum(p.numel() for p in network.parameters())
-
-
-def set_deterministic(seed: int) -> None:
-    """Make what follows repeatable on one device."""
-    torch.manual_seed(seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)

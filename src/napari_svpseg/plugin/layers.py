@@ -320,12 +320,6 @@ class ImageSource:
                 labels = np.expand_dims(labels, i)
         return labels
 
-    def from_companion(self, data: np.ndarray) -> np.ndarray:
-        """Return a companion's data without a kept channel axis."""
-        if "C" in self.companion_axes:
-            data = np.take(data, 0, axis=self.companion_axes.index("C"))
-        return np.asarray(data)
-
     def pixel_size(self) -> tuple[tuple[float, float], str]:
         """Return height and width of a pixel, and their unit."""
         place = self.placement()

@@ -154,7 +154,7 @@ def test_a_full_disk_is_told_and_costs_nothing(
         with pytest.raises(WriteError, match=r"GB left.*choose another folder"):
             run(scene, tmp_path / "a.zarr", tiny_model)
     assert not (tmp_path / "a.zarr").exists()
-    write, calls = stored.write_reduced, []
+    write, calls = stored.write_window, []
 
     def full(*arguments):
         calls.append(arguments)
@@ -163,7 +163,7 @@ def test_a_full_disk_is_told_and_costs_nothing(
         write(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stored, "write_reduced", full)
+        patch.setattr(stored, "write_window", full)
         with pytest.raises(WriteError, match=r"a\.zarr: .*the disk is full"):
             run(scene, tmp_path / "a.zarr", tiny_model)
     again = run(scene, tmp_path / "a.zarr", tiny_model)

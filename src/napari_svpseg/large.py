@@ -300,6 +300,7 @@ def make_plan(
     halo: int | None = None,
     version: str | None = None,
     settings: dict[str, Any] | None = None,
+    rgb: bool | None = None,
     intensities: np.ndarray | None = None,
 ) -> tuple[Plan, dict[str, np.ndarray]]:
     """Return the plan of a run and the code of its prompts, made once for all tasks.
@@ -330,7 +331,7 @@ def make_plan(
     source = image if isinstance(image, LazyImage) else open_image(image, level, axes)
     image = source.path
     planes = api.Planes.of(
-        source.array, chosen, axes=source.axes.order, channels=channels
+        source.array, chosen, axes=source.axes.order, channels=channels, rgb=rgb
     )
     where = choose(run.device)
     scale = network_scale(chosen, network, resize=run.scale_objects)

@@ -28,11 +28,10 @@ from .io.zarr import (
     LabelsLayout,
     LazyImage,
     begin_labels,
-    open_level,
     open_scratch,
     read_stamp,
-    write_reduced,
     write_stamp,
+    write_window,
 )
 from .large import (
     CELL,
@@ -62,9 +61,11 @@ def segment_stored(
     axes: str,
     image: str = "",
     channels: tuple[int, ...] | None = None,
+    rgb: bool | None = None,
     intensities: np.ndarray | None = None,
     scale: dict[str, float] | None = None,
     unit: str = "pixel",
+    about: dict[str, Any] | None = None,
     cell: int = CELL,
     on_progress: Progress | None = None,
     on_partial: Callable[[StoredLabels | Filled], None] | None = None,
@@ -87,11 +88,13 @@ def segment_stored(
         Of ``query``; those of the labels are the same without C.
     image : str
         Name of the image, its file if it has one: tells one run from another.
-    channels, intensities
+    channels, rgb, intensities
         As in `api.segment`.
     scale : dict of str to float, optional
         Size of a pixel along each axis.
     unit : str
+    about : dict, optional
+        Plain values that are kept with the labels.
     cell : int
         Pixels along the grid on which objects are found.
     on_progress : callable, optional
@@ -124,13 +127,13 @@ def segment_stored(
         store.parent.mkdir(parents=True, exist_ok=True)
         _check_room(store.parent, source.n_pixels)
         plan, code = make_plan(
-            source, prompts, model, channels=channels, cell=cell, settings=settings,
-            intensities=intensities,
+            source, prompts, model, channels=channels, rgb=rgb, cell=cell,
+            settings=settings, intensities=intensities,
         )
         work = work_folder(store)
         start_or_resume(work, plan, code)
         with given_image(work, source):
-            run = _Run(plan, work, _labels(store, plan), report, tell)
+            run = _Run(plan, work, _labels(store, plan, about or {}), report, tell)
             tell(run.begun())
             ended = run.fill()
     except OSError as error:
@@ -153,7 +156,7 @@ def _told(error: OSError, store: Path) -> OSError:
     return explained(error, store) if error.errno else error
 
 
-def _labels(store: Path, plan: Plan) -> LabelsLayout:
+def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
     """Return the arrays that a run fills, made if they are not its own already."""
     layout = LabelsLayout(
         folder=str(store / "labels" / NAME), dtype="uint32", **plan.layout
@@ -161,7 +164,8 @@ def _labels(store: Path, plan: Plan) -> LabelsLayout:
     stamp = read_stamp(store, NAME)
     if stamp.get("run") != plan.key or stamp.get("state") != FILLING:
         layout = begin_labels(store, NAME, layout)
-        write_stamp(layout.folder, {"run": plan.key, "state": FILLING})
+        stamp = {"run": plan.key, "state": FILLING, "about": about}
+        write_stamp(layout.folder, {**stamp, "recipe": plan.recipe})
     return layout
 
 
@@ -227,10 +231,9 @@ class _Run:
             device=device,
         )
         values = json.loads(recipe.to_json())
-        stamp = {
-            "run": self.plan.key, "state": DONE, "objects": objects, "recipe": values
-        }
-        write_stamp(self.layout.folder, stamp)
+        kept = read_stamp(Path(self.layout.folder).parents[1], NAME)
+        stamp = {"state": DONE, "objects": objects, "recipe": values}
+        write_stamp(self.layout.folder, kept | stamp)
         return StoredLabels(
             self.layout.folder, len(self.layout.level_shapes), objects, recipe=values,
             notes=tuple(notes),
@@ -240,9 +243,10 @@ class _Run:
         self, plane: tuple[int, ...], window: Window, labels: np.ndarray
     ) -> None:
         """Write a part of a plane, into all levels."""
-        labels = labels.astype(np.uint32)
-        open_level(self.layout.folder)[(*plane, *window)] = labels
-        write_reduced(self.layout, plane, window, labels)
+        n_levels = len(self.layout.level_shapes)
+        write_window(
+            self.layout.folder, n_levels, plane, window, labels.astype(np.uint32)
+        )
 
     def _new_tiles(self) -> Iterator[tuple[Place, list[list[Place]]]]:
         """Yield each cell with the tiles that it needs and none before it needed.

@@ -288,23 +288,46 @@ def reduce_chunk(layout: LabelsLayout, level: int, window: tuple[slice, ...]) ->
         target[window] = part
 
 
-def write_reduced(
-    layout: LabelsLayout, place: tuple[int, ...], window: tuple[slice, ...],
-    labels: np.ndarray,
+def count_levels(folder: str | Path) -> int:
+    """Return how many levels a pyramid of labels has."""
+    return sum(1 for name in _zarr().open_group(folder, mode="r") if name.isdecimal())
+
+
+def write_window(
+    folder: str | Path, n_levels: int, place: tuple[int, ...],
+    window: tuple[slice, ...], labels: np.ndarray,
 ) -> None:
-    """Write a part of a plane into all levels but the first.
+    """Write a part of a plane into all levels of a pyramid.
 
     Parameters
     ----------
-    layout : LabelsLayout
+    folder : path
+    n_levels : int
     place : tuple of int
         Index of the plane along the axes before Y and X.
     window : (slice, slice)
         In the plane at full size.
     labels : (Y, X) int array
-        What the window holds.
     """
-    for level in range(1, len(layout.level_shapes)):
+    open_level(folder)[(*place, *window)] = labels
+    _write_reduced(folder, n_levels, place, window, labels)
+
+
+def reduce_window(
+    folder: str | Path, n_levels: int, place: tuple[int, ...],
+    window: tuple[slice, ...],
+) -> None:
+    """Bring all levels up to what a part of a plane shows at full size."""
+    labels = np.asarray(open_level(folder)[(*place, *window)])
+    _write_reduced(folder, n_levels, place, window, labels)
+
+
+def _write_reduced(
+    folder: str | Path, n_levels: int, place: tuple[int, ...],
+    window: tuple[slice, ...], labels: np.ndarray,
+) -> None:
+    """Write a part of a plane into all levels but the first."""
+    for level in range(1, n_levels):
         step = 2**level
         first = [-(-w.start // step) for w in window]
         part = labels[tuple(
@@ -313,7 +336,7 @@ def write_reduced(
         )]
         if part.size:
             where = (slice(f, f + n) for f, n in zip(first, part.shape, strict=True))
-            open_level(layout.folder, level)[(*place, *where)] = part
+            open_level(folder, level)[(*place, *where)] = part
 
 
 def publish_labels(

@@ -45,6 +45,8 @@ MAX_WHOLE = 64_000_000
 
 PAINTED = ("mask", KIND)
 """Kinds of our layers that the user paints in, and no run writes in."""
+ON_DISK = ("stored", "stored edit")
+"""Kinds of our layers whose strokes are written to a store at once."""
 EDITING = ("paint", "fill", "erase", "polygon")
 PLACE = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
 
@@ -179,6 +181,8 @@ class Autosave(QObject):
     def _on_paint(self, event: Any) -> None:
         layer = event.source
         kind = (mark_of(layer) or {}).get("kind")
+        if kind in ON_DISK:
+            return
         if kind not in PAINTED and (
             kind in ("preview", "comparison") or str(layer.mode) not in EDITING
         ):

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.batch import FORMATS
+from .editwindow import full_labels
 from .layers import MARK
+from .stored import MAX_WHOLE, KeptChannel
 
 if TYPE_CHECKING:
     import napari
@@ -93,6 +95,11 @@ def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     return [_write("geojson", path, data, meta)]
 
 
+def write_ome_zarr(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a Labels layer as OME-Zarr labels with a pyramid; see `write_ome_tiff`."""
+    return [_write("ome-zarr", path, data, meta)]
+
+
 def write_csv(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write the measurements of a Labels layer as CSV; see `write_ome_tiff`."""
     return [_write("csv", path, data, meta)]
@@ -106,7 +113,7 @@ def write_layer(path: str, layer: Labels) -> str:
         "axis_labels": getattr(layer, "axis_labels", None),
         "metadata": layer.metadata,
     }
-    return _write(format_of(path), path, layer.data, meta)
+    return _write(format_of(path), path, full_labels(layer), meta)
 
 
 def format_of(path: str) -> str:
@@ -125,10 +132,19 @@ def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
     from ..io.exports import export
 
     mark = dict((meta.get("metadata") or {}).get(MARK) or {})
-    return str(export(path, kind, _found(np.asarray(data), mark, meta)))
+    if not hasattr(data, "dtype") or meta.get("multiscale"):
+        data = data[0]  # of a pyramid
+    if kind != "ome-zarr":
+        if data.size > MAX_WHOLE:
+            raise ValueError(
+                f"{path}: {data.size / 1e6:.0f} megapixels are too many for this "
+                "format: save as OME-Zarr."
+            )
+        data = np.asarray(data)
+    return str(export(path, kind, _found(data, mark, meta)))
 
 
-def _found(ids: np.ndarray, mark: dict[str, Any], meta: dict[str, Any]) -> Found:
+def _found(ids: Any, mark: dict[str, Any], meta: dict[str, Any]) -> Found:
     """Return ids with what their layer knows of them."""
     from ..core.result import Recipe
     from ..io.exports import Found
@@ -138,7 +154,8 @@ def _found(ids: np.ndarray, mark: dict[str, Any], meta: dict[str, Any]) -> Found
     units = meta.get("units")
     if "C" in axes and ids.shape[axes.index("C")] == 1:
         channel = axes.index("C")
-        ids, scale = ids.take(0, axis=channel), np.delete(scale, channel)
+        ids = ids.array if isinstance(ids, KeptChannel) else ids.take(0, axis=channel)
+        scale = np.delete(scale, channel)
         units = [u for i, u in enumerate(units) if i != channel] if units else None
         axes = axes.replace("C", "")
     values = mark.get("recipe")

@@ -285,6 +285,18 @@ class ImageSource:
                 slices[self.axes.order.index(a)] = part
         return full_data(self.layer)[tuple(slices)]
 
+    def planes(self, plane: tuple[int, ...] | None) -> Any:
+        """Return the data of one plane (None: of all), lazily, with all its axes."""
+        positions = iter(plane or ())
+        slices = []
+        for a in self.axes.order:
+            if a in "CYX" or plane is None:
+                slices.append(slice(None))
+            else:
+                i = next(positions)
+                slices.append(slice(i, i + 1))
+        return full_data(self.layer)[tuple(slices)]
+
     def query_axes(self, plane: tuple[int, ...] | None) -> str:
         """Return the axes of `query`."""
         if plane is None:

@@ -13,6 +13,8 @@ DEFAULTS: dict[str, Any] = {
     "tile": 512,
     "shortcuts": True,
     "autosave": True,
+    "large": 32,
+    "results": "",
 }
 
 

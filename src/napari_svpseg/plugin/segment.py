@@ -29,6 +29,7 @@ from ..core.image import ImageError
 from ..core.prompt import PromptError, PromptSet, prompt_print
 from ..core.result import Recipe, Result
 from ..core.settings import SegmentSettings
+from ..core.stored import Filled, StoredLabels
 from .autosave import Autosave
 from .boxes import PromptBook
 from .controls import (
@@ -54,6 +55,9 @@ from .models import ModelPicker
 from .preferences import preference
 from .prompts import PromptList
 from .results import Journal, Kept, Results, recipe_of
+from .stored import KIND as STORED
+from .stored import StoredResults
+from .storedbox import StoredBox
 from .worker import Engine, EngineJob, shared_engine
 
 if TYPE_CHECKING:
@@ -63,6 +67,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SEGMENT = "napari_svpseg.api:segment"
+STORE = "napari_svpseg.stored:segment_stored"
 POSTPROCESS = "napari_svpseg.api:postprocess"
 DESCRIBE = "napari_svpseg.engine.device:describe"
 
@@ -77,6 +82,9 @@ SAVE_FILTERS = {
 BEGIN = "Draw a box on a few labelled cells to begin."
 OPEN_IMAGE = "Open an image to begin (or File > Open Sample > SVPSeg)."
 DEVICES = ("auto", "cpu", "cuda", "mps")
+SAVABLE = ("labels", STORED)
+"""Kinds of our layers that are results."""
+
 LOW_TRUST = 0.4
 """Below this a result needs another look."""
 
@@ -88,6 +96,7 @@ class Step:
     source: ImageSource
     plane: tuple[int, ...] | None
     tile: Tile | None = None
+    store: str = ""
 
 
 class SegmentWidget(QWidget):
@@ -109,6 +118,7 @@ class SegmentWidget(QWidget):
         self.engine.acquire()
         self.journal = Journal()
         self.results = Results(napari_viewer, self.journal)
+        self.stored = StoredResults(napari_viewer, self.journal)
         self.image_panel = ImagePanel(napari_viewer)
         self.images = self.image_panel.list
         self.axes, self.channels = self.image_panel.axes, self.image_panel.channels
@@ -132,7 +142,8 @@ class SegmentWidget(QWidget):
         self._build()
         self._connect()
         self._leave = _Leave(
-            self.engine, self.book, self.image_panel, self.guide
+            self.guide.close_guide, self.book.close, self.image_panel.close_hooks,
+            self.stored.close, self.engine.release,
         )
         self.destroyed.connect(partial(_Leave.__call__, self._leave))
         self.image_panel.refresh()
@@ -333,7 +344,12 @@ class SegmentWidget(QWidget):
         advanced.form.addRow("Device", self.device)
         advanced.form.addRow(self.run_settings)
         advanced.form.addRow(self.restart)
-        self.sections = {"options": options, "save": save, "advanced": advanced}
+        large = Section("Large results")
+        self.large = StoredBox(self.stored)
+        large.form.addRow(self.large)
+        self.sections = {
+            "options": options, "save": save, "large": large, "advanced": advanced
+        }
         for section in self.sections.values():
             column.addWidget(section)
 
@@ -378,6 +394,8 @@ class SegmentWidget(QWidget):
         self.options.changed.connect(self.autosave.touch)
         self.image_panel.changed.connect(self._on_images)
         self.image_panel.message.connect(self.say)
+        self.stored.message.connect(self.say)
+        self.stored.changed.connect(self._show_state)
         self.image_panel.redeclared.connect(self.book.axes_changed)
         self.draw.clicked.connect(self._on_draw)
         self.size.valueChanged.connect(self._on_size)
@@ -588,7 +606,7 @@ class SegmentWidget(QWidget):
                 source = self.source_of(layer)
                 everything = self.planes.currentData() or source.n_planes == 1
                 plane = None if everything else source.plane_at(self.viewer.dims.point)
-                steps.append(Step(source, plane))
+                steps.append(Step(source, plane, store=self._store(source, plane)))
         except ImageError as error:
             self.say(sentence(error), True)
             return
@@ -596,6 +614,10 @@ class SegmentWidget(QWidget):
             self.say("Check at least one image in the list.", True)
             return
         self._start(steps, preview=False)
+
+    def _store(self, source: ImageSource, plane: tuple[int, ...] | None) -> str:
+        """Return where a result is stored that is too large for memory, else ""."""
+        return "" if self.models.knows_classes else self.large.store_for(source, plane)
 
     def cancel(self) -> None:
         """Stop the run; finished images and planes stay."""
@@ -630,7 +652,8 @@ class SegmentWidget(QWidget):
         self.progress.setRange(0, 0)
         self.progress.setFormat("")
         self.stop.setEnabled(True)
-        job = self.engine.submit_prepared(SEGMENT, self._call(step))
+        target = STORE if step.store else SEGMENT
+        job = self.engine.submit_prepared(target, self._call(step))
         self._job = job
         self._step = step
         self._is_closed = False
@@ -647,7 +670,7 @@ class SegmentWidget(QWidget):
         source, intensities = step.source, self.book.intensities
         prompts, model = self._prompts, self.model.currentData()
         settings = self.settings()
-        several = step.tile is not None or (
+        several = bool(step.tile or step.store) or (
             step.plane is not None and source.n_planes > 1
         )
         promise = intensities.request(source) if several else None
@@ -660,11 +683,15 @@ class SegmentWidget(QWidget):
             "rgb": bool(source.layer.rgb),
             **settings,
         }
+        args: tuple[Any, ...] = (query, prompts)
+        if step.store:
+            query, about = self.stored.arguments(source, step.plane, step.store)
+            args, kwargs = (query, prompts, step.store), kwargs | about
 
         def prepare() -> Any:
             if promise is not None:
                 kwargs["intensities"] = promise.result()
-            return (query, prompts), kwargs
+            return args, kwargs
 
         return prepare
 
@@ -677,7 +704,11 @@ class SegmentWidget(QWidget):
 
     def _on_partial(self, value: Any) -> None:
         """Show a finished plane of a stack while the rest is running."""
-        step, (index, labels) = self._step, value
+        step = self._step
+        if step.store:
+            self._on_filled(step, value)
+            return
+        index, labels = value
         if self._is_preview or not isinstance(index, tuple) or step.plane is not None:
             return
         if step.source.layer not in self.viewer.layers or step.source.n_planes == 1:
@@ -685,8 +716,34 @@ class SegmentWidget(QWidget):
         if labels.shape == step.source.plane_shape:
             self.results.show(step.source, index, labels, text="Plane")
 
-    def _on_result(self, result: Result) -> None:
+    def _on_filled(self, step: Step, value: StoredLabels | Filled) -> None:
+        """Show what there is of a result on the disk."""
+        if step.source.layer not in self.viewer.layers:
+            return
+        if isinstance(value, Filled):
+            self.stored.show(value)
+        else:
+            self.results.drop_preview(step.source)
+            self._last_result = self.stored.begin(
+                step.source, step.plane, step.store, value
+            )
+
+    def _on_stored(self, labels: StoredLabels) -> None:
+        """Say what became of a result on the disk."""
+        layer = self.stored.end(labels)
+        self._n_objects += max(labels.objects, 0)
+        notes = "".join(f" ({text})" for text in labels.notes if "usable" not in text)
+        where = f" It lies in {self._step.store}." if layer is not None else ""
+        self.say(
+            f"{count(labels.objects, 'object')}, {labels.seconds:.0f} s."
+            f"{where} Save writes it elsewhere.{notes}"
+        )
+
+    def _on_result(self, result: Result | StoredLabels) -> None:
         step = self._step
+        if isinstance(result, StoredLabels):
+            self._on_stored(result)
+            return
         if step.source.layer not in self.viewer.layers:
             self.say(closed(step))
             return
@@ -757,6 +814,7 @@ class SegmentWidget(QWidget):
 
     def _on_failed(self, text: str) -> None:
         self._steps = []
+        self.stored.stop()
         self.say(f"'{self._step.source.name}': {text}", True)
 
     def _skip_closed(self) -> None:
@@ -768,11 +826,13 @@ class SegmentWidget(QWidget):
             self._job.cancel()
 
     def _on_cancelled(self) -> None:
+        self.stored.stop()
         if self._is_closed:
             self.say(closed(self._step))
             return
         self._steps = []
-        self.say("Stopped. What was finished is kept.")
+        more = " Run goes on from there." if self._step.store else ""
+        self.say(f"Stopped. What was finished is kept.{more}")
 
     def _on_finished(self) -> None:
         self._job = None
@@ -790,6 +850,9 @@ class SegmentWidget(QWidget):
 
     def _apply_options(self) -> None:
         """Make the objects of the latest result again, without the model."""
+        if mark_of(self._last_result, STORED):
+            self.say("Press Run for a large result with these options.")
+            return
         kept = self.results.kept.get(getattr(self._last_result, "unique_id", None))
         if self._job is not None or self._option_job is not None:
             self._options_timer.start()
@@ -843,10 +906,8 @@ class SegmentWidget(QWidget):
     def _result_layer(self) -> Labels | None:
         """Return the selected result, or the latest one."""
         active = self.viewer.layers.selection.active
-        if active is not None and mark_of(active, "labels"):
-            return active
-        for layer in reversed(self.viewer.layers):
-            if mark_of(layer, "labels"):
+        for layer in (active, *reversed(self.viewer.layers)):
+            if layer is not None and (mark_of(layer) or {}).get("kind") in SAVABLE:
                 return layer
         return None
 
@@ -868,13 +929,23 @@ class SegmentWidget(QWidget):
             return
         from .contrib import write_layer
 
+        if mark_of(layer, STORED):
+            self.say(f"Saving {Path(path).name}…")
+            self.stored.save(path, layer, self._on_saved, self._on_not_saved)
+            return
         try:
             written = write_layer(path, layer)
         except (ValueError, OSError) as error:
-            logger.info("saving failed", exc_info=True)
-            self.say(sentence(error), True)
+            self._on_not_saved(error)
             return
+        self._on_saved(written)
+
+    def _on_saved(self, written: str) -> None:
         self.say(f"Saved {Path(written).name} in {Path(written).parent}.")
+
+    def _on_not_saved(self, error: Exception) -> None:
+        logger.info("saving failed: %s", error)
+        self.say(sentence(error), True)
 
     def _with_suffix(self, path: str, known: tuple[str, ...]) -> str:
         """Return a chosen file with a suffix; empty if that would replace a file."""
@@ -945,21 +1016,16 @@ class SegmentWidget(QWidget):
 class _Leave:
     """What is left to do, once, when the dock is closed or gone."""
 
-    def __init__(
-        self, engine: Engine, book: PromptBook, images: ImagePanel, guide: DoubtGuide
-    ) -> None:
-        self._parts = engine, book, images, guide
+    def __init__(self, *steps: Callable[[], None]) -> None:
+        self._steps = steps
         self.is_done = False
 
     def __call__(self, *_: object) -> None:
         if self.is_done:
             return
         self.is_done = True
-        engine, book, images, guide = self._parts
-        guide.close_guide()
-        book.close()
-        images.close_hooks()
-        engine.release()
+        for step in self._steps:
+            step()
 
 
 def closed(step: Step) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -118,6 +118,39 @@ class Axes:
         rest = [a for a in self.order if a in "CYX"]
         plane = np.moveaxis(plane, [rest.index("Y"), rest.index("X")], [0, 1])
         return plane if plane.ndim == 3 else plane[..., None]
+
+
+class StackedChannels:
+    """Arrays of one shape as one array with a channel axis before theirs.
+
+    Nothing is copied; what is sliced is read from each.
+
+    Parameters
+    ----------
+    arrays : sequence of arrays
+        One for each channel; may be lazy.
+    """
+
+    def __init__(self, arrays: Sequence[Any]) -> None:
+        self.arrays = tuple(arrays)
+        self.dtype = np.result_type(*(np.dtype(a.dtype) for a in self.arrays))
+        self.shape = (len(self.arrays), *(int(n) for n in self.arrays[0].shape))
+        self.ndim = len(self.shape)
+
+    def part(self, index: tuple[Any, ...]) -> StackedChannels:
+        """Return a part along the other axes, all channels of it, unread."""
+        return StackedChannels([array[index] for array in self.arrays])
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        index = index if isinstance(index, tuple) else (index,)
+        own, rest = index[0], index[1:]
+        if isinstance(own, slice):
+            chosen = self.arrays[own]
+            return np.stack([np.asarray(array[rest], self.dtype) for array in chosen])
+        return np.asarray(self.arrays[own][rest], self.dtype)
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return np.asarray(self[:,], dtype)
 
 
 def channels_last(

@@ -52,6 +52,8 @@ class Prompt:
         Outline colour, ``#rrggbb``.
     enabled : bool
         Whether it takes part in a run.
+    channel_names : tuple of str
+        Of the images that its channels were taken from, where each was one of its own.
     """
 
     image: np.ndarray
@@ -66,6 +68,7 @@ class Prompt:
     unit: str = "pixel"
     color: str = "#ffb000"
     enabled: bool = True
+    channel_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         side = (PROMPT_SIZE, PROMPT_SIZE)

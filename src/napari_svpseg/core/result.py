@@ -98,6 +98,10 @@ class Recipe:
         False for a model that knows its classes.
     other_planes : tuple of dict
         Recipes of the other planes, where planes were segmented one by one.
+    level : int
+        Of the image's pyramid.
+    channel_files : tuple of str
+        Files, or names, of the images that were taken as channels.
     """
 
     model: str
@@ -118,6 +122,8 @@ class Recipe:
     stack_axes: str = ""
     needs_prompt: bool = True
     other_planes: tuple[dict[str, Any], ...] = ()
+    level: int = 0
+    channel_files: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
@@ -145,6 +151,7 @@ class Recipe:
         values["intensities"] = tuple(tuple(v) for v in values.get("intensities", ()))
         values["plane"] = tuple(values.get("plane", ()))
         values["other_planes"] = tuple(values.get("other_planes", ()))
+        values["channel_files"] = tuple(values.get("channel_files", ()))
         if values.get("channels") is not None:
             values["channels"] = tuple(values["channels"])
         return cls(**values)
@@ -165,14 +172,26 @@ class Recipe:
         if self.needs_prompt:
             load = f"prompts = svpseg.load_prompts({prompts!r})\n"
             given = "prompts, "
+        imports, array = self._query_code(query or "query.tif")
         return (
-            "import napari_svpseg as svpseg\n"
-            "from napari_svpseg.io.images import read_image\n\n"
+            f"{imports}\n\n"
             f"{load}"
-            f"query = read_image({query or 'query.tif'!r}).array{part}\n"
+            f"query = {array}{part}\n"
             f"result = svpseg.segment(query, {given}model={self.model!r}"
             f"{axes}{channels}{extra})\n"
         )
+
+    def _query_code(self, query: str) -> tuple[str, str]:
+        """Return the imports, and the code that reads the query."""
+        ours, read = "import napari_svpseg as svpseg\n", "io.images import read_image"
+        if self.channel_files:
+            code = f"np.stack([read_image(p).array for p in {self.channel_files!r}])"
+            head = f"import numpy as np\n\n{ours}from napari_svpseg.{read}"
+            return head, code
+        if self.level or query.endswith(".zarr"):
+            code = f"open_image({query!r}, level={self.level}).array"
+            return f"{ours}from napari_svpseg.io.zarr import open_image", code
+        return f"{ours}from napari_svpseg.{read}", f"read_image({query!r}).array"
 
     def _plane_index(self) -> str:
         """Return what takes the plane out of the stack, such as ``[3]``."""
@@ -202,6 +221,8 @@ class Recipe:
             words += ["--axes", axes]
         if self.channels is not None:
             words += ["--channels", ",".join(map(str, self.channels))]
+        if self.level:
+            words += ["--level", str(self.level)]
         changed = _changed(SegmentSettings(), self.segment) | _changed(
             PostprocessSettings(), self.postprocess
         )

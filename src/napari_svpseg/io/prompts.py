@@ -88,6 +88,7 @@ def _entry(i: int, prompt: Prompt) -> dict[str, Any]:
         "channels": None if prompt.channels is None else list(prompt.channels),
         "pixel_size": None if prompt.pixel_size is None else list(prompt.pixel_size),
         "unit": prompt.unit,
+        "channel_names": list(prompt.channel_names),
         "intensities": prompt.intensities.tolist(),
         "color": prompt.color,
         "enabled": prompt.enabled,
@@ -233,6 +234,7 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
         unit=str(entry.get("unit", "pixel")),
         color=color,
         enabled=bool(entry.get("enabled", True)),
+        channel_names=tuple(str(n) for n in entry.get("channel_names", ())),
     )
 
 

@@ -191,7 +191,13 @@ class PromptBook(QObject):
             pixel_size=pixel_size,
             unit=unit,
         )
-        return replace(prompt, box=item.box, color=item.color, enabled=item.enabled)
+        return replace(
+            prompt,
+            box=item.box,
+            color=item.color,
+            enabled=item.enabled,
+            channel_names=source.channel_names,
+        )
 
     def add_loaded(self, prompts: PromptSet) -> None:
         """Append prompts that come from a file."""
@@ -244,7 +250,7 @@ class PromptBook(QObject):
         self.changed.emit()
 
     def axes_changed(self, layer: Image) -> None:
-        """Follow a new declaration of a layer's axes or channels."""
+        """Follow a new declaration of a layer's axes, channels or level."""
         for item in self.items:
             if item.source is not None and item.source.layer == layer:
                 try:
@@ -252,7 +258,31 @@ class PromptBook(QObject):
                 except ImageError as error:
                     item.problem = str(error)
         self.adopt_all()
+        for boxes, image in list(self._layers.values()):
+            if image == layer:
+                self._move_to_level(boxes)
         self.refresh()
+
+    def _move_to_level(self, boxes: Shapes) -> None:
+        """Keep boxes where they are in the world when their pixels are others."""
+        image = self._layers[boxes.unique_id][1]
+        try:
+            place = self._source_of(image).placement()
+        except ImageError:
+            return
+        if len(place["scale"]) != boxes.ndim or np.allclose(
+            [*place["scale"], *place["translate"]], [*boxes.scale, *boxes.translate]
+        ):
+            return
+        world = [[boxes.data_to_world(v) for v in box] for box in boxes.data]
+        with self._quiet():
+            boxes.scale, boxes.translate = place["scale"], place["translate"]
+            if world:
+                boxes.data = [
+                    (np.array([boxes.world_to_data(p) for p in box]), "rectangle")
+                    for box in world
+                ]
+        self._follow(boxes)
 
     # ------------------------------------------------------------ drawing
 
@@ -694,6 +724,7 @@ class PromptBook(QObject):
                 for la in self.viewer.layers
                 if (mark := mark_of(la, "mask"))
                 and mark["image"] == source.layer.unique_id
+                and tuple(la.data.shape) == source.companion_shape
             ),
             None,
         )

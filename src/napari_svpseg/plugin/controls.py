@@ -197,7 +197,7 @@ class SettingsForm(QWidget):
         super().__init__()
         self._kind = kind
         self._widgets: dict[str, QWidget] = {}
-        form = QFormLayout(self)
+        form = self._form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         for name, title in names.items():
             widget = self._control(name)
@@ -218,6 +218,11 @@ class SettingsForm(QWidget):
         for name, value in values.items():
             if name in self._widgets:
                 _set_value(self._widgets[name], value)
+
+    def show_rows(self, names: Iterable[str], visible: bool) -> None:
+        """Show or hide the rows of some fields."""
+        for name in names:
+            self._form.setRowVisible(self._widgets[name], visible)
 
     def control(self, name: str) -> QWidget:
         """Return the control of a field."""
@@ -297,6 +302,8 @@ def result_options() -> SettingsForm:
             "split": "Split touching objects",
             "split_strength": "Split strength",
             "fill_holes": "Fill holes",
+            "link_planes": "Link objects across planes",
+            "link_overlap": "Least overlap",
             "output": "Result",
         },
     )

@@ -14,6 +14,9 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QListWidget,
     QListWidgetItem,
+    QMenu,
+    QSizePolicy,
+    QToolButton,
     QVBoxLayout,
     QWidget,
 )
@@ -57,6 +60,8 @@ class ImagePanel(QWidget):
         self._checkable = checkable
         self._axes: dict[Any, str] = {}
         self._channels: dict[Any, tuple[int, ...]] = {}
+        self._levels: dict[Any, int] = {}
+        self._others: dict[Any, list[Image]] = {}
         self._unchecked: set[Any] = set()
         self._asked: Any = None
         self._unhook: list[Callable[[], None]] = []
@@ -72,7 +77,23 @@ class ImagePanel(QWidget):
             Where they have not been, saying what to do.
         """
         key = layer.unique_id
-        return ImageSource.of(layer, self._axes.get(key, ""), self._channels.get(key))
+        return ImageSource.of(
+            layer,
+            self._axes.get(key, ""),
+            self._channels.get(key),
+            level=self._levels.get(key, 0),
+            others=self._others_of(layer),
+        )
+
+    def _others_of(self, layer: Image) -> tuple[Image, ...]:
+        """Return the layers that are further channels of a layer."""
+        chosen = self._others.get(layer.unique_id, [])
+        return tuple(la for la in chosen if la in self.viewer.layers)
+
+    def _owner_of(self, layer: Image) -> Image | None:
+        """Return the layer that a layer is a channel of."""
+        pictures = [la for la in self.viewer.layers if is_picture(la)]
+        return next((la for la in pictures if layer in self._others_of(la)), None)
 
     def marked(self) -> Image | None:
         """Return the image that boxes are drawn on."""
@@ -148,6 +169,19 @@ class ImagePanel(QWidget):
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.addRow("Axes", self.axes)
         self._form.addRow("Channels", self.channels)
+        self.others = QToolButton()
+        self.others.setToolTip(
+            "Other layers of the same shape, to be taken as further channels"
+        )
+        self.others.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
+        self.others.setSizePolicy(
+            QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed
+        )
+        self._menu = QMenu(self.others)
+        self.others.setMenu(self._menu)
+        self._form.addRow("Together", self.others)
+        self.level = combo("Level of the pyramid: 0 is full size, others are faster")
+        self._form.addRow("Level", self.level)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
@@ -168,6 +202,7 @@ class ImagePanel(QWidget):
         self.axes.activated.connect(self._on_axes)
         self.axes.lineEdit().editingFinished.connect(self._on_axes)
         self.channels.editingFinished.connect(self._on_channels)
+        self.level.activated.connect(self._on_level)
 
     def _hook(self, emitter: Any, callback: Callable[..., None]) -> None:
         emitter.connect(callback)
@@ -176,6 +211,11 @@ class ImagePanel(QWidget):
     def _row(self, layer: Image) -> QListWidgetItem:
         row = QListWidgetItem(layer.name)
         row.setData(LAYER, layer)
+        owner = self._owner_of(layer)
+        if owner is not None:
+            row.setText(f"{layer.name} (channel of {owner.name})")
+            row.setFlags(row.flags() & ~Qt.ItemFlag.ItemIsUserCheckable)
+            return row
         if not self._checkable:
             return row
         row.setFlags(row.flags() | Qt.ItemFlag.ItemIsUserCheckable)
@@ -195,6 +235,8 @@ class ImagePanel(QWidget):
             taken = self._channels.get(layer.unique_id)
             self.channels.setText(", ".join(map(str, taken)) if taken else "")
         self.axes.blockSignals(False)
+        self._show_level(layer)
+        self._show_others(layer)
         self.axes.setEnabled(layer is not None)
         unsaid = layer is not None and not order
         self.axes.setStyleSheet(f"border: 1px solid {WARN_COLOR};" if unsaid else "")
@@ -208,6 +250,71 @@ class ImagePanel(QWidget):
                 "row: T time, Z depth, C channel, Y, X.",
                 False,
             )
+
+    def _show_level(self, layer: Image | None) -> None:
+        """Show the levels of a pyramid, and the one that is taken."""
+        several = layer is not None and bool(layer.multiscale)
+        self.level.clear()
+        if layer is not None and several:
+            order = self._axes[layer.unique_id] or "YX"
+            for n, data in enumerate(layer.data):
+                sizes = dict(zip(order[-data.ndim :], data.shape, strict=False))
+                text = f"{n}: {sizes.get('Y', '?')} x {sizes.get('X', '?')}"
+                self.level.addItem(text, n)
+            self.level.setCurrentIndex(self._levels.get(layer.unique_id, 0))
+        self._form.setRowVisible(self.level, several)
+
+    def _show_others(self, layer: Image | None) -> None:
+        """Offer the layers that can be channels of the marked one."""
+        self._menu.clear()
+        taken = () if layer is None else self._others_of(layer)
+        pictures = [la for la in self.viewer.layers if is_picture(la)]
+        offered = []
+        if layer is not None and not layer.rgb and self._owner_of(layer) is None:
+            order = self._axes[layer.unique_id]
+            offered = [la for la in pictures if la != layer and not la.rgb]
+            offered = [] if "C" in order or not order else offered
+        for other in offered:
+            action = self._menu.addAction(other.name)
+            action.setCheckable(True)
+            action.setChecked(other in taken)
+            action.toggled.connect(partial(self._on_other, layer, other))
+        names = [la.name for la in (layer, *taken)] if layer is not None else []
+        self.others.setText(" + ".join(names) if taken else "this layer alone")
+        self._form.setRowVisible(self.others, bool(offered))
+
+    def _on_other(self, layer: Image, other: Image, is_on: bool) -> None:
+        """Take another layer as a further channel, or no more."""
+        chosen = [la for la in self._others_of(layer) if la != other]
+        chosen += [other] if is_on else []
+        order = self._axes[layer.unique_id]
+        try:
+            ImageSource.of(layer, order, others=tuple(chosen))
+        except ImageError as error:
+            self.message.emit(sentence(error), True)
+            self._show_others(layer)
+            return
+        self._others[layer.unique_id] = chosen
+        self._others.pop(other.unique_id, None)
+        self._channels.pop(layer.unique_id, None)
+        names = " + ".join(la.name for la in (layer, *chosen))
+        self.message.emit(f"'{layer.name}' is read as {names}.", False)
+        self.refresh()
+        self.redeclared.emit(layer)
+
+    def _on_level(self) -> None:
+        layer = self.marked()
+        level = self.level.currentData()
+        if layer is None or level == self._levels.get(layer.unique_id, 0):
+            return
+        self._levels[layer.unique_id] = level
+        self.message.emit(
+            f"'{layer.name}' is segmented at {self.level.currentText()}; "
+            "boxes keep their place.",
+            False,
+        )
+        self.redeclared.emit(layer)
+        self.changed.emit()
 
     def _on_active(self, event: Any) -> None:
         """Mark the image that the user selects in napari's layer list."""
@@ -233,6 +340,7 @@ class ImagePanel(QWidget):
             return
         self._axes[layer.unique_id] = order
         self._channels.pop(layer.unique_id, None)
+        self._others.pop(layer.unique_id, None)
         declare(layer, order, None)
         self.message.emit(f"'{layer.name}' is read as {order}.", False)
         self.redeclared.emit(layer)

@@ -11,9 +11,9 @@ import numpy as np
 from scipy import ndimage
 
 from ..core.geometry import Box
-from ..core.image import Axes
+from ..core.image import Axes, StackedChannels
 from ..core.prompt import Prompt
-from .layers import ImageSource, full_data
+from .layers import ImageSource
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
@@ -93,8 +93,10 @@ class Intensities:
 
     def request(self, source: ImageSource) -> Future[np.ndarray]:
         """Return the percentiles, or the promise of them."""
-        data = full_data(source.layer)
-        key = (source.layer.unique_id, id(data), source.axes.order, source.channels)
+        data = source.data
+        parts = data.arrays if isinstance(data, StackedChannels) else (data,)
+        pixels = tuple(map(id, parts))
+        key = (source.layer.unique_id, pixels, source.axes.order, source.channels)
         if key not in self._found:
             self._found[key] = self._pool.submit(
                 _intensities, data, source.axes, source.channels, source.layer.rgb

@@ -12,7 +12,7 @@ import numpy as np
 from napari.utils.transforms import Affine
 
 from ..core.geometry import Box, Tile
-from ..core.image import Axes, ImageError
+from ..core.image import Axes, ImageError, StackedChannels
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -25,6 +25,9 @@ DECLARED = "svpseg_axes"
 
 MAX_PREVIEW = 2048
 """Longest side of a preview, in pixels."""
+
+MAX_CHANNELS = 3
+"""Channels that a model takes."""
 
 AXIS_WORDS = {
     "time": "T",
@@ -101,6 +104,13 @@ def axes_choices(layer: Image) -> list[str]:
     return [s + end for s in stacks.get(layer.ndim, []) if is_valid(s + end, layer)]
 
 
+def level_factors(layer: Image, level: int) -> np.ndarray:
+    """Return how many pixels at full size a pixel of a level is long, by axis."""
+    if not layer.multiscale:
+        return np.ones(layer.ndim)
+    return np.asarray(layer.downsample_factors[level], float)
+
+
 def full_shape(layer: Image) -> tuple[int, ...]:
     """Return the shape of a layer's data at full resolution, colours included."""
     return tuple(int(n) for n in full_data(layer).shape)
@@ -125,15 +135,28 @@ class ImageSource:
     axes : Axes
     channels : tuple of int, optional
         Channels to take, in order; None takes all.
+    level : int
+        Of a multiscale layer: all pixels are those of this level.
+    others : tuple of Image
+        Layers of the same shape that are taken as further channels. C is then the
+        first of the axes, and the layer itself the first channel.
     """
 
     layer: Image
     axes: Axes
     channels: tuple[int, ...] | None = None
+    level: int = 0
+    others: tuple[Image, ...] = ()
 
     @classmethod
     def of(
-        cls, layer: Image, order: str, channels: tuple[int, ...] | None = None
+        cls,
+        layer: Image,
+        order: str,
+        channels: tuple[int, ...] | None = None,
+        *,
+        level: int = 0,
+        others: tuple[Image, ...] = (),
     ) -> ImageSource:
         """Return the source, or raise `ImageError` saying what to do."""
         if not order:
@@ -152,7 +175,29 @@ class ImageSource:
             raise ImageError(
                 f"'{layer.name}' is shown as RGB: its last axis must be C, got {order}."
             )
-        return cls(layer, axes, channels)
+        if others:
+            check_channels(layer, axes, others)
+            axes = Axes(f"C{axes.order}")
+        return cls(layer, axes, channels, level, others)
+
+    @property
+    def data(self) -> Any:
+        """The pixels, in the order of `axes`, lazily where they are lazy."""
+        layers = (self.layer, *self.others)
+        arrays = [la.data[self.level] if la.multiscale else la.data for la in layers]
+        return StackedChannels(arrays) if self.others else arrays[0]
+
+    @property
+    def layer_axes(self) -> str:
+        """Axes of the layer's own dimensions; an RGB layer does not count its C."""
+        order = self.axes.order[1:] if self.others else self.axes.order
+        return order[: self.layer.ndim]
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the layers that are the channels, where there are several."""
+        layers = (self.layer, *self.others) if self.others else ()
+        return tuple(str(layer.name) for layer in layers)
 
     @property
     def name(self) -> str:
@@ -162,7 +207,7 @@ class ImageSource:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the full data, in the order of `axes`."""
-        return full_shape(self.layer)
+        return tuple(int(n) for n in self.data.shape)
 
     @property
     def plane_shape(self) -> tuple[int, int]:
@@ -208,11 +253,16 @@ class ImageSource:
             Index of the companion's first pixel in the image, for a part of it.
         """
         layer = self.layer
-        order = self.axes.order[: layer.ndim]  # an RGB layer does not count its C
+        order = self.layer_axes
         keep = [order.index(a) for a in self.companion_axes]
         shear = {"shear": layer.shear} if np.any(layer.shear) else {}
-        own = Affine(
+        full = Affine(
             scale=layer.scale, rotate=layer.rotate, translate=layer.translate, **shear
+        )
+        factors = level_factors(layer, self.level)
+        own = Affine(
+            linear_matrix=np.asarray(full.linear_matrix) * factors,
+            translate=np.asarray(full((factors - 1) / 2)),  # a first pixel's middle
         ).set_slice(keep)
         linear, translate = np.array(own.linear_matrix), np.array(own.translate)
         if "C" in self.companion_axes:
@@ -239,7 +289,9 @@ class ImageSource:
     def point_to_data(self, point: tuple[float, ...]) -> np.ndarray:
         """Return a point of the world as index into the companion's axes."""
         data = np.asarray(self.layer.world_to_data(tuple(point)[-self.layer.ndim :]))
-        order = self.axes.order[: self.layer.ndim]
+        factors = level_factors(self.layer, self.level)
+        data = (data - (factors - 1) / 2) / factors
+        order = self.layer_axes
         index = np.array([data[order.index(a)] for a in self.companion_axes])
         if "C" in self.companion_axes:
             index[self.companion_axes.index("C")] = 0
@@ -283,7 +335,13 @@ class ImageSource:
         if tile is not None:
             for a, part in zip("YX", tile.slices, strict=True):
                 slices[self.axes.order.index(a)] = part
-        return full_data(self.layer)[tuple(slices)]
+        return self._part(slices)
+
+    def _part(self, slices: list[Any]) -> Any:
+        data = self.data
+        if isinstance(data, StackedChannels):
+            return data.part(tuple(slices[1:]))
+        return data[tuple(slices)]
 
     def planes(self, plane: tuple[int, ...] | None) -> Any:
         """Return the data of one plane (None: of all), lazily, with all its axes."""
@@ -295,7 +353,7 @@ class ImageSource:
             else:
                 i = next(positions)
                 slices.append(slice(i, i + 1))
-        return full_data(self.layer)[tuple(slices)]
+        return self._part(slices)
 
     def query_axes(self, plane: tuple[int, ...] | None) -> str:
         """Return the axes of `query`."""
@@ -345,7 +403,8 @@ class ImageSource:
         corners = np.array(self.layer.corner_pixels, float)
         if self.layer.multiscale:
             corners *= np.asarray(self.layer.downsample_factors)[self.layer.data_level]
-        order = self.axes.order[: self.layer.ndim]
+        corners /= level_factors(self.layer, self.level)
+        order = self.layer_axes
         bounds = []
         for a in "YX":
             low, high = corners[:, order.index(a)]
@@ -366,6 +425,32 @@ class ImageSource:
     @staticmethod
     def _without_outer_channel(order: str) -> str:
         return order.strip("C")
+
+
+def check_channels(layer: Image, axes: Axes, others: tuple[Image, ...]) -> None:
+    """Raise `ImageError` where layers cannot be the channels of one image."""
+    for one in (layer, *others):
+        if one.rgb or (one is layer and axes.channel is not None):
+            raise ImageError(
+                f"'{one.name}' has channels of its own: only layers without them can "
+                "be taken together."
+            )
+    if len(others) >= MAX_CHANNELS:
+        raise ImageError(f"Take up to {MAX_CHANNELS} layers as channels.")
+    for other in others:
+        if full_shape(other) != full_shape(layer) or (
+            other.multiscale != layer.multiscale
+        ):
+            raise ImageError(
+                f"'{layer.name}' is {size_text(layer)}, '{other.name}' "
+                f"{size_text(other)}: layers taken as channels must be of one shape."
+            )
+
+
+def size_text(layer: Image) -> str:
+    """Return the shape of a layer, for the user."""
+    levels = f" with {len(layer.data)} levels" if layer.multiscale else ""
+    return " x ".join(map(str, full_shape(layer))) + levels
 
 
 def sample_labels(

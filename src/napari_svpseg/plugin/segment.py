@@ -442,7 +442,9 @@ class SegmentWidget(QWidget):
     def _show_state(self) -> None:
         """Show and enable what makes sense now."""
         layer = self.current_image()
-        self.planes_row.setVisible(self.image_panel.has_stacks())
+        has_stacks = self.image_panel.has_stacks()
+        self.planes_row.setVisible(has_stacks)
+        self.options.show_rows(("link_planes", "link_overlap"), has_stacks)
         busy = self._job is not None
         self.draw.setEnabled(layer is not None)
         item = self.book.item(self.list.selected)
@@ -679,7 +681,7 @@ class SegmentWidget(QWidget):
         kwargs = {
             "model": model.path or model.name,
             "axes": source.query_axes(step.plane),
-            "channels": source.channels,
+            "channels": source.channels or named_channels(prompts, source),
             "rgb": bool(source.layer.rgb),
             **settings,
         }
@@ -980,6 +982,8 @@ class SegmentWidget(QWidget):
             text += " Put your image's file in place of query.tif."
         if recipe.plane and form is Recipe.to_command:
             text += " The command segments all planes."
+        if recipe.channel_files and form is Recipe.to_command:
+            text += " The command takes one file with all these channels."
         self.say(text)
 
     def _prompts_now(self) -> list[str]:
@@ -1028,6 +1032,20 @@ class _Leave:
             step()
 
 
+def named_channels(
+    prompts: PromptSet | None, source: ImageSource
+) -> tuple[int, ...] | None:
+    """Return where the channels of the prompts are among an image's, by their names.
+
+    None where they are in order, or not all known: then they go by their place.
+    """
+    wanted = prompts[0].channel_names if prompts is not None and len(prompts) else ()
+    names = source.channel_names
+    if not wanted or not set(wanted) <= set(names) or wanted == names:
+        return None
+    return tuple(names.index(name) for name in wanted)
+
+
 def closed(step: Step) -> str:
     """Return what is said of an image that was closed while it was segmented."""
     return f"'{step.source.name}' was closed, so there is no result for it."
@@ -1035,6 +1053,12 @@ def closed(step: Step) -> str:
 
 def recipe_with_plane(recipe: Recipe, step: Step) -> Recipe:
     """Return a recipe that says which plane of a stack was segmented."""
+    files = tuple(
+        str(getattr(layer.source, "path", None) or f"{layer.name}.tif")
+        for layer in (step.source.layer, *step.source.others)
+        if step.source.others
+    )
+    recipe = replace(recipe, level=step.source.level, channel_files=files)
     if step.plane is None or step.source.n_planes == 1:
         return recipe
     return replace(recipe, plane=step.plane, stack_axes=step.source.axes.order)

@@ -550,8 +550,9 @@ def image_token(source: ImageSource) -> str:
     """Return what tells an image from another, also in another session."""
     path = getattr(getattr(source.layer, "source", None), "path", None)
     if path and os.path.exists(path):
-        return f"{path}?{os.stat(path).st_mtime_ns}&{source.name}"
-    return f"{source.name} {source.shape}"
+        names = "+".join(source.channel_names) or source.name
+        return f"{path}?{os.stat(path).st_mtime_ns}&{names}&{source.level}"
+    return f"{source.name} {source.shape} {source.channel_names}"
 
 
 def plain(value: Any) -> Any:

@@ -265,3 +265,25 @@ def test_the_table_tells_what_needs_a_look() -> None:
     assert cells(2) == ["3", "failed", "", ""]
     assert color(2) is not None and "cannot be read" in table.told(2)
     assert cells(3) == ["4", "waiting", "", ""]
+
+
+def test_zarr_images_and_labels(
+    dock, folder, prompts_file, disc_scene, wait_for_end, tmp_path
+) -> None:
+    import zarr
+
+    zarr.create_array(folder / "plain.zarr", data=disc_scene.image)
+    dock.include.setText("*.zarr")
+    dock.set_folder(str(folder))
+    assert dock.files.paths == [str(folder / "plain.zarr")]
+    dock.load_prompts(prompts_file)
+    dock.set_output(str(tmp_path / "out"))
+    dock.formats["ome-tiff"].setChecked(False)
+    dock.formats["ome-zarr"].setChecked(True)
+    dock.start.click()
+    wait_for_end(dock)
+    assert "1 of 1 image done" in dock.message.text(), dock.message.text()
+    dock.open_file(0)
+    image, labels = dock.viewer.layers
+    assert image.data.shape == labels.data.shape == (96, 96)
+    assert isinstance(labels.data, zarr.Array) and labels.name == "cells"

@@ -16,6 +16,7 @@ from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.prompts import save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
+from napari_svpseg.io.zarr import open_image
 from napari_svpseg.plugin import contrib, sample
 from napari_svpseg.plugin.preferences import DEFAULTS, preference
 
@@ -181,7 +182,7 @@ def test_boxes_of_a_sample_have_the_layer_mark():
     assert any(m.get("svpseg", {}).get("kind") == "boxes" for m in marks)
 
 
-@pytest.mark.parametrize("end", [".ome.tif", ".zip", ".geojson", ".csv"])
+@pytest.mark.parametrize("end", [".ome.tif", ".zip", ".geojson", ".csv", ".zarr"])
 def test_napari_saves_labels_in_each_format(viewer, tmp_path, end):
     labels = np.zeros((2, 20, 30), np.uint32)
     labels[0, 2:5, 3:7] = 70_001
@@ -192,7 +193,9 @@ def test_napari_saves_labels_in_each_format(viewer, tmp_path, end):
         axis_labels=("z", "y", "x"),
     )  # fmt: skip
     path = tmp_path / f"mine{end}"
-    assert layer.save(str(path), plugin="napari-svpseg") == [str(path)]
+    viewer.layers.selection = {layer}
+    saved = viewer.layers.save(str(path), selected=True, plugin="napari-svpseg")
+    assert saved == [str(path)]
     if end == ".csv":
         names, first, second = path.read_text().splitlines()
         row = dict(zip(names.split(","), first.split(","), strict=True))
@@ -203,5 +206,6 @@ def test_napari_saves_labels_in_each_format(viewer, tmp_path, end):
         ".ome.tif": lambda: read_image(path).array,
         ".zip": lambda: read_rois(path, labels.shape, axes="ZYX"),
         ".geojson": lambda: read_geojson(path, labels.shape, axes="ZYX"),
+        ".zarr": lambda: open_image(path / "labels" / "cells").array[:],
     }[end]
     np.testing.assert_array_equal(read(), labels)

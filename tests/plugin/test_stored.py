@@ -211,6 +211,11 @@ def test_a_pyramid_is_edited_through_a_window(
     part.undo()
     qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 0, timeout=3000)
     part.paint(tuple(np.round(at).astype(int)), 6)
+    part.selected_label = 3  # is in view
+    assert part.selected_label == 3
+    layer.metadata["svpseg"]["highest"] = 50
+    part.selected_label = 20  # an object elsewhere may have it
+    assert part.selected_label == 51
     dock.large.edit.click()
     assert part not in dock.viewer.layers
     qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 6, timeout=3000)

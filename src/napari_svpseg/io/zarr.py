@@ -53,6 +53,8 @@ class LazyImage:
     level : int
     version : str
         Of OME-Zarr; empty for other files.
+    n_levels : int
+        Of its pyramid.
     """
 
     array: Any
@@ -62,6 +64,7 @@ class LazyImage:
     path: Path
     level: int = 0
     version: str = ""
+    n_levels: int = 1
 
     @property
     def n_pixels(self) -> int:
@@ -143,7 +146,8 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
     by_axis = {
         a: s for a, s in zip(meaning.order, scale, strict=True) if a != "C"
     }
-    return LazyImage(array, meaning, by_axis, unit, path, level, version)
+    n_levels = len(datasets)
+    return LazyImage(array, meaning, by_axis, unit, path, level, version, n_levels)
 
 
 def _scale(dataset: dict[str, Any], multiscale: dict[str, Any], n: int) -> list[float]:

@@ -26,7 +26,9 @@ from qtpy.QtWidgets import (
 from ..core.batch import FORMAT_TITLES, PATTERN, BatchJob, FileOutcome
 from ..core.prompt import PromptSet
 from ..core.settings import SegmentSettings
+from ..core.stored import NAME
 from ..io.batch import RUN, find_images, read_run, refuse_collisions
+from ..io.zarr import is_zarr
 from .controls import (
     Section,
     SettingsForm,
@@ -43,6 +45,7 @@ from .controls import (
 )
 from .filelist import FileTable
 from .images import parse_channels
+from .lazy import add_zarr
 from .preferences import preference
 from .worker import Engine, EngineJob, shared_engine
 
@@ -334,7 +337,8 @@ class BatchWidget(QWidget):
         self.inputs = tuple(paths)
         if not self.output.text():
             first = Path(paths[0])
-            parent = first if first.is_dir() else first.parent
+            is_folder = first.is_dir() and not is_zarr(first)
+            parent = first if is_folder else first.parent
             self.output.setText(str(parent.with_name(f"{parent.name}_svpseg")))
         self._list_files()
 
@@ -586,8 +590,11 @@ class BatchWidget(QWidget):
         """Open an image, and its labels where there are any."""
         outcome = self.files.outcome(row)
         try:
-            self.viewer.open(self.files.paths[row])
+            image = self.files.paths[row]
+            add_zarr(self.viewer, image) if is_zarr(image) else self.viewer.open(image)
             labels = outcome.labels if outcome is not None else ""
+            if is_zarr(labels):
+                add_zarr(self.viewer, Path(labels) / "labels" / NAME, "labels")
             if labels.lower().endswith((".tif", ".tiff")) and Path(labels).exists():
                 self.viewer.open(labels, layer_type="labels")
         except Exception as error:

@@ -66,23 +66,44 @@ class EditWindow(QObject):
             metadata={MARK: {**(mark_of(target) or {}), "kind": KIND}},
             **moved(target, (*self._place, self._tile.y0, self._tile.x0)),
         )
-        self.layer.selected_label = next_id(target, 0)
+        self._fresh: set[int] = set()
+        self.layer.selected_label = self._allot(0)
         self.layer.bind_key("M", self._on_next_id, overwrite=True)
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(WRITE_AFTER_MS)
         self._timer.timeout.connect(self.write)
+        self.layer.events.selected_label.connect(self._on_selected)
         self.layer.events.paint.connect(self._on_change)
         self.layer.events.set_data.connect(self._on_change)  # napari's undo
 
     def close(self) -> None:
         """Follow the layer no more."""
         self._timer.stop()
+        self.layer.events.selected_label.disconnect(self._on_selected)
         self.layer.events.paint.disconnect(self._on_change)
         self.layer.events.set_data.disconnect(self._on_change)
 
     def _on_next_id(self, layer: Labels) -> None:
-        layer.selected_label = self._next(self.target, int(layer.selected_label))
+        layer.selected_label = self._allot(int(layer.selected_label))
+
+    def _allot(self, used: int) -> int:
+        """Return an id for a new object."""
+        fresh = self._next(self.target, used)
+        self._fresh.add(fresh)
+        return fresh
+
+    def _on_selected(self, event: Any) -> None:
+        """Take another id in place of one of an object that is not in view.
+
+        napari's button *new* counts what it sees only.
+        """
+        chosen = int(self.layer.selected_label)
+        highest = int((mark_of(self.target) or {}).get("highest", 0))
+        if chosen in self._fresh or not 0 < chosen <= highest:
+            return
+        if not (self.layer.data == chosen).any():
+            self.layer.selected_label = self._allot(0)
 
     def _on_change(self, event: Any = None) -> None:
         self._timer.start()

@@ -34,8 +34,8 @@ logger = logging.getLogger(__name__)
 KIND = "stored"
 """Kind of our layers that lie on the disk."""
 
-DIRECT = 4096 * 4096
-"""Pixels of a plane up to which napari edits it in place; larger ones are pyramids."""
+DIRECT = 2304 * 2304
+"""Pixels of a plane up to which it is edited in place (the largest common camera)."""
 
 MAX_WHOLE = 500_000_000
 """Pixels up to which a result is written in formats that need it whole."""

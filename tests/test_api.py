@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 import napari_svpseg as svpseg
-from napari_svpseg import api
+from napari_svpseg import api, segmenting
 from napari_svpseg.core.card import ModelCard
 from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.progress import Cancelled
@@ -382,11 +382,11 @@ def test_loaded_networks_stay_warm_and_few(monkeypatch, tmp_path, prompt) -> Non
 
     monkeypatch.setattr("napari_svpseg.io.store.find_model", find)
     monkeypatch.setattr("napari_svpseg.io.store.load_model", load)
-    monkeypatch.setattr(api, "_loaded", {})
+    monkeypatch.setattr(segmenting, "_loaded", {})
     image, _ = discs()
     for name in "aabac":
         svpseg.segment(image, prompt, model=name, device="cpu", trust=False)
     assert [path.split("/")[-1] for path in loads] == ["a", "b", "c"]
     for name in "defg":
         svpseg.segment(image, prompt, model=name, device="cpu", trust=False)
-    assert len(api._loaded) == api.MAX_LOADED
+    assert len(segmenting._loaded) == segmenting.MAX_LOADED

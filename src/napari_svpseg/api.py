@@ -7,10 +7,9 @@ also run as jobs in an engine process or on a cluster.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,37 +19,30 @@ from .core.batch import PATTERN, FileOutcome, file_stem
 from .core.card import ModelCard
 from .core.finetune import FineTuneProgress, FineTuneResult, FineTuneSettings
 from .core.geometry import PROMPT_SIZE, Box
-from .core.image import (
-    Axes,
-    ImageError,
-    channels_last,
-    intensity_range,
-    sampled_pixels,
-)
+from .core.image import Axes, ImageError
 from .core.instances import instances_from_maps
-from .core.link import link_planes
 from .core.measure import object_sizes
+from .core.planes import Planes, take
 from .core.progress import Progress, ignore_progress
-from .core.prompt import Prompt, PromptError, PromptSet, prompt_print
-from .core.result import Maps, Recipe, Result, versions
-from .core.settings import PostprocessSettings, SegmentSettings, Settings
+from .core.prompt import Prompt, PromptError, PromptSet
+from .core.result import Maps, Result
+from .core.settings import PostprocessSettings, split_settings
 from .core.weak import BankPatch, WeakResult, WeakSettings
+from .segmenting import (
+    Job,
+    each_map,
+    linked,
+    prepare,
+    prompts_for,
+    put_labels,
+    recipe_of,
+    segment_planes,
+)
 
 if TYPE_CHECKING:
-    from .engine.device import Device
-    from .engine.predict import Prediction
     from .io.store import LoadedModel
 
     Model = str | Path | LoadedModel
-
-MAX_LOADED = 4
-"""Networks kept in memory; the one used longest ago is dropped first."""
-
-MAX_SAMPLED_PLANES = 64
-MAX_SAMPLED_PIXELS = 4_000_000
-
-_loaded: dict[tuple[str, str, str], LoadedModel] = {}
-_loaded_lock = threading.Lock()
 
 
 def segment(
@@ -122,15 +114,15 @@ def segment(
     run, post = split_settings(
         {**settings, "device": device, "output": output or "instances"}
     )
-    loaded, where = _prepare(model, run.device)
-    prompts = _prompts_for(loaded, prompts)
+    loaded, where = prepare(model, run.device)
+    prompts = prompts_for(loaded, prompts)
     if output is None and not loaded.network.needs_prompt:
         post = replace(post, output="semantic")
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
     if intensities is None and len(planes.indices) > 1:
         intensities = planes.intensities()  # one range for all planes
-    job = _Job(loaded, where, prompts, run, intensities)
-    maps, labels, predictions = _segment_planes(
+    job = Job(loaded, where, prompts, run, intensities)
+    maps, labels, predictions = segment_planes(
         planes, job, post, on_progress or ignore_progress, on_partial
     )
     trusts = [p.trust for p in predictions if np.isfinite(p.trust)]
@@ -138,7 +130,7 @@ def segment(
         labels=labels,
         maps=maps,
         trust=float(np.mean(trusts)) if trusts else float("nan"),
-        recipe=_recipe(planes, job, post, predictions),
+        recipe=recipe_of(planes, job, post, predictions),
         seconds=time.perf_counter() - start,
         classes=loaded.card.classes,
     )
@@ -179,15 +171,15 @@ def postprocess(
     last = 0
     indices = list(layout.plane_indices(shape))
     for i, index in enumerate(indices, start=1):
-        plane = _map(lambda m, where=index: _take(m, layout, where), maps)
-        last = _put_labels(
+        plane = each_map(lambda m, where=index: take(m, layout, where), maps)
+        last = put_labels(
             labels, layout, index, instances_from_maps(plane, settings), last, settings
         )
         if on_progress is not None:
             on_progress(i, len(indices), "")
         if on_partial is not None and len(indices) > 1:
-            on_partial((index, _take(labels, layout, index)))
-    return _linked(labels, layout, settings)
+            on_partial((index, take(labels, layout, index)))
+    return linked(labels, layout, settings)
 
 
 def labels_path(
@@ -574,403 +566,3 @@ def read_mask(path: str | Path) -> np.ndarray:
             f"{labels.axes.order}."
         )
     return np.asarray(labels.array)
-
-
-def own_prompts(model: Model) -> PromptSet:
-    """Return the prompts in a model's folder.
-
-    Raises
-    ------
-    ValueError
-        If it has none.
-    """
-    from .io.store import prompts_of
-
-    if isinstance(model, str | Path):
-        return prompts_of(model)
-    return prompts_of(model.card.path or model.card.name)
-
-
-def as_prompt_set(prompts: Prompt | PromptSet | Iterable[Prompt]) -> PromptSet:
-    """Return one prompt, or several, as a set."""
-    if isinstance(prompts, PromptSet):
-        return prompts
-    return PromptSet([prompts] if isinstance(prompts, Prompt) else prompts)
-
-
-def _prompts_for(
-    model: LoadedModel, prompts: Prompt | PromptSet | Iterable[Prompt] | None
-) -> PromptSet:
-    """Return the prompts that a model is asked with: none where it knows classes."""
-    if not model.network.needs_prompt:
-        return PromptSet()
-    return as_prompt_set(own_prompts(model) if prompts is None else prompts).usable()
-
-
-def split_settings(
-    values: dict[str, Any],
-) -> tuple[SegmentSettings, PostprocessSettings]:
-    """Return plain values as the settings that they are fields of.
-
-    Raises
-    ------
-    TypeError
-        For a name that is a field of neither, with the known ones.
-    """
-    kinds: tuple[type[Settings], ...] = (SegmentSettings, PostprocessSettings)
-    names = [{f.name for f in fields(kind)} for kind in kinds]
-    unknown = sorted(set(values) - names[0] - names[1])
-    if unknown:
-        raise TypeError(
-            f"unknown setting {', '.join(unknown)}; known: "
-            f"{', '.join(sorted(names[0] | names[1]))}"
-        )
-    run, post = (
-        kind.from_dict({k: v for k, v in values.items() if k in known})
-        for kind, known in zip(kinds, names, strict=True)
-    )
-    return run, post
-
-
-@dataclass(frozen=True, eq=False)
-class Planes:
-    """The query as planes ``(Y, X, C)`` whose channels are those of the prompts.
-
-    Parameters
-    ----------
-    array : array
-        The query as it was given, read only plane by plane.
-    axes : Axes
-    channels : tuple of int or None
-    rgb : bool
-    """
-
-    array: Any
-    axes: Axes
-    channels: tuple[int, ...] | None
-    rgb: bool
-
-    @classmethod
-    def of(
-        cls,
-        query: Any,
-        prompts: PromptSet,
-        *,
-        axes: str | None = None,
-        channels: tuple[int, ...] | None = None,
-        rgb: bool | None = None,
-    ) -> Planes:
-        """Return the planes of a query, checked against the prompts."""
-        if not hasattr(query, "shape") or not hasattr(query, "dtype"):
-            query = np.asarray(query)
-        shape = tuple(int(n) for n in query.shape)
-        if axes is None:
-            coloured = len(shape) == 3 and shape[-1] in (3, 4)
-            as_prompted = bool(rgb or not len(prompts) or prompts[0].rgb)
-            layout = Axes.for_image(shape, rgb=coloured and as_prompted)
-        else:
-            layout = Axes(axes)
-        layout.check(shape)
-        if 0 in shape:
-            raise ImageError(f"the image is empty: shape {shape}")
-        n = 1 if layout.channel is None else shape[layout.channel]
-        if not len(prompts):  # the model knows its classes
-            rgb = n in (3, 4) and query.dtype == np.uint8 if rgb is None else rgb
-        if channels is None and layout.channel is not None and len(prompts):
-            channels = prompts[0].channels
-        if rgb is None:
-            rgb = prompts[0].rgb
-        rgb = bool(rgb) and channels is None and n in (3, 4)
-        planes = cls(query, layout, channels, rgb)
-        taken = planes.n_channels
-        wanted = prompts[0].n_channels if len(prompts) else taken
-        if taken != wanted:
-            raise ImageError(
-                f"The query has {_count(taken)}, the prompts have {wanted}: choose "
-                f"{_count(wanted)} of the query, or cut prompts from an image like it."
-            )
-        return planes
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the whole query."""
-        return tuple(int(n) for n in self.array.shape)
-
-    @property
-    def n_channels(self) -> int:
-        """Number of channels that are taken."""
-        if self.channels is not None:
-            return len(self.channels)
-        at = self.axes.channel
-        return 1 if at is None else 3 if self.rgb else self.shape[at]
-
-    @property
-    def indices(self) -> list[tuple[int, ...]]:
-        """Index of each plane into the stack axes."""
-        return list(self.axes.plane_indices(self.shape))
-
-    def view(self, index: tuple[int, ...]) -> np.ndarray | PlaneView:
-        """Return one plane ``(Y, X, C)``; of a lazy array what reads it in pieces."""
-        plane = PlaneView(self, index)
-        return plane[:, :] if isinstance(self.array, np.ndarray) else plane
-
-    def intensities(self) -> np.ndarray:
-        """Return the percentiles of the whole query, sampled where it is large."""
-        indices = self.indices
-        n = min(len(indices), MAX_SAMPLED_PLANES)
-        chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).astype(int)]
-        share = MAX_SAMPLED_PIXELS // n
-        return intensity_range(
-            np.concatenate([sampled_pixels(self.view(i), share) for i in chosen])
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class PlaneView:
-    """One plane of a query, sliced like a ``(Y, X, C)`` array."""
-
-    planes: Planes
-    index: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, int, int]:
-        """Height, width and number of channels."""
-        sizes = dict(zip(self.planes.axes.order, self.planes.shape, strict=True))
-        return sizes["Y"], sizes["X"], self.planes.n_channels
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Data type of the query."""
-        return np.dtype(self.planes.array.dtype)
-
-    @property
-    def ndim(self) -> int:
-        """Always 3."""
-        return 3
-
-    def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
-        """Return the part at ``[rows, columns]`` with all channels."""
-        axes = self.planes.axes
-        where = list(axes.plane_slices(self.index))
-        where[axes.order.index("Y")], where[axes.order.index("X")] = region[:2]
-        part = axes.to_plane(np.asarray(self.planes.array[tuple(where)]))
-        return channels_last(
-            part, channels=self.planes.channels, rgb=self.planes.rgb
-        )[0]
-
-
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """What is the same for all planes of a run."""
-
-    model: LoadedModel
-    device: Device
-    prompts: PromptSet
-    settings: SegmentSettings
-    intensities: np.ndarray | None
-
-
-def _segment_planes(
-    planes: Planes,
-    job: _Job,
-    post: PostprocessSettings,
-    on_progress: Progress,
-    on_partial: Callable[[Any], None] | None,
-) -> tuple[Maps, np.ndarray, list[Prediction]]:
-    from .engine.predict import predict
-
-    layout = Axes(planes.axes.labels)
-    shape = planes.axes.labels_shape(planes.shape)
-    indices = planes.indices
-    labels = np.zeros(shape, np.uint32)
-    maps: Maps | None = None
-    predictions: list[Prediction] = []
-    last = 0
-    for i, index in enumerate(indices):
-        prediction = predict(
-            planes.view(index), job.prompts, job.model.network, job.device,
-            job.settings, job.intensities,
-            on_progress=_share(on_progress, i, len(indices)),
-            on_partial=on_partial if len(indices) == 1 else None,
-        )
-        predictions.append(replace(prediction, maps=Maps(np.zeros((0, 0)))))
-        plane = instances_from_maps(prediction.maps, post)
-        if len(indices) == 1:  # nothing is copied
-            maps = _map(lambda m: _as_stack(m, layout, shape), prediction.maps)
-            return maps, _as_stack(plane, layout, shape), predictions
-        last = _put_labels(labels, layout, index, plane, last, post)
-        if maps is None:
-            maps = _map(lambda m: np.zeros(shape, m.dtype), prediction.maps)
-        for whole, part in zip(_arrays(maps), _arrays(prediction.maps), strict=True):
-            _put(whole, layout, index, part)
-        if on_partial is not None:
-            on_partial((index, _take(labels, layout, index)))
-    assert maps is not None  # there is at least one plane
-    return maps, _linked(labels, layout, post), predictions
-
-
-def _linked(
-    labels: np.ndarray, layout: Axes, settings: PostprocessSettings
-) -> np.ndarray:
-    """Return a stack's labels, linked along Z and then T if that is asked for."""
-    if not settings.link_planes or settings.output != "instances":
-        return labels
-    axes = tuple(layout.order.index(a) for a in "ZT" if a in layout.order)
-    return link_planes(labels, axes, settings.link_overlap)
-
-
-def _share(on_progress: Progress, i: int, n: int) -> Progress:
-    """Return a callable that reports the i-th of n equal parts of the whole."""
-    if n == 1:
-        return on_progress
-
-    def report(done: int, total: int, message: str = "") -> None:
-        text = f"plane {i + 1} of {n}"
-        on_progress(
-            i * total + done, n * total, f"{text}: {message}" if message else text
-        )
-
-    return report
-
-
-def _prepare(model: Model, device: str) -> tuple[LoadedModel, Device]:
-    """Return the model on the device that is really used, loading it only once."""
-    from .engine.device import choose
-
-    where = choose(device)
-    if not isinstance(model, str | Path):
-        return model, where
-    from .io.store import find_model
-    from .io.store import load_model as load
-
-    card = find_model(model)
-    key = (card.path or card.name, card.sha256, str(where.torch_device))
-    with _loaded_lock:
-        loaded = _loaded.pop(key, None)
-        if loaded is None:
-            loaded = load(card.path or model)
-            loaded.network.to(where.torch_device).eval()
-        _loaded[key] = loaded
-        while len(_loaded) > MAX_LOADED:
-            _loaded.pop(next(iter(_loaded)))
-    return loaded, where
-
-
-def _recipe(
-    planes: Planes,
-    job: _Job,
-    post: PostprocessSettings,
-    predictions: list[Prediction],
-) -> Recipe:
-    card = job.model.card
-    notes = dict.fromkeys(note for p in predictions for note in p.notes)
-    notes |= dict.fromkeys(signal_notes([p.intensities for p in predictions]))
-    return Recipe(
-        model=_model_reference(card),
-        weights_sha256=card.sha256,
-        prompts=tuple(_prompt_record(p) for p in job.prompts),
-        segment=job.settings.to_dict(),
-        postprocess=post.to_dict(),
-        device=predictions[0].device,
-        axes=planes.axes.order,
-        channels=planes.channels,
-        intensities=tuple((float(a), float(b)) for a, b in predictions[0].intensities),
-        scale=float(predictions[0].scale),
-        needs_prompt=job.model.network.needs_prompt,
-        notes=tuple(notes),
-        versions=versions(),
-    )
-
-
-def signal_notes(intensities: list[np.ndarray]) -> list[str]:
-    """Return what is to be told of images in which there is nothing to see.
-
-    Parameters
-    ----------
-    intensities : list of (C, 2) array
-        Percentiles of each plane, of all channels.
-    """
-    blank = [not (pair[:, 1] > pair[:, 0]).any() for pair in intensities]
-    n, total = sum(blank), len(blank)
-    if not n:
-        return []
-    what = "the image has" if total == 1 else f"{n} of {total} planes have"
-    return [f"{what} no signal: nearly all pixels are alike, or no numbers"]
-
-
-def _model_reference(card: ModelCard) -> str:
-    """Return the model's name where that is enough to find it, else its folder."""
-    if not card.path:
-        return card.name
-    from .io.store import find_model
-
-    try:
-        return card.name if find_model(card.name).path == card.path else card.path
-    except ValueError:
-        return card.path
-
-
-def _prompt_record(prompt: Prompt) -> dict[str, Any]:
-    return {
-        "name": prompt.name,
-        "source": prompt.source,
-        "box": asdict(prompt.box),
-        "negative": prompt.is_negative,
-        "sha256": prompt_print(prompt),
-    }
-
-
-def _count(n: int) -> str:
-    return "1 channel" if n == 1 else f"{n} channels"
-
-
-def _arrays(maps: Maps) -> Iterator[np.ndarray]:
-    for f in fields(maps):
-        if isinstance(getattr(maps, f.name), np.ndarray):
-            yield getattr(maps, f.name)
-
-
-def _map(change: Callable[[np.ndarray], np.ndarray], maps: Maps) -> Maps:
-    """Return the maps with ``change`` applied to each that is there."""
-    arrays = {
-        f.name: change(getattr(maps, f.name))
-        for f in fields(maps)
-        if isinstance(getattr(maps, f.name), np.ndarray)
-    }
-    return replace(maps, **arrays)
-
-
-def _take(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
-    """Return one plane ``(Y, X)`` of an array without channels."""
-    return _turned(array[layout.plane_slices(index)], layout)
-
-
-def _as_stack(plane: np.ndarray, layout: Axes, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the only plane ``(Y, X)`` of a stack in the stack's shape."""
-    return _turned(plane, layout).reshape(shape)
-
-
-def _turned(plane: np.ndarray, layout: Axes) -> np.ndarray:
-    """Return a plane with Y and X in the order of the layout, or the other way."""
-    return plane if layout.order.index("Y") < layout.order.index("X") else plane.T
-
-
-def _put(
-    array: np.ndarray, layout: Axes, index: tuple[int, ...], plane: np.ndarray
-) -> None:
-    _take(array, layout, index)[...] = plane
-
-
-def _put_labels(
-    labels: np.ndarray,
-    layout: Axes,
-    index: tuple[int, ...],
-    plane: np.ndarray,
-    last: int,
-    settings: PostprocessSettings,
-) -> int:
-    """Write one plane's labels; return the highest id so far, for the next plane."""
-    if settings.output == "instances" and last:
-        plane = np.where(plane > 0, plane + np.uint32(last), 0)
-    _put(labels, layout, index, plane)
-    return max(last, int(plane.max(initial=0)))

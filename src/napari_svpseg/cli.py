@@ -26,8 +26,14 @@ from .core.card import ModelCard
 from .core.image import ImageError
 from .core.messages import DEBUG, joined, one_line
 from .core.prompt import Prompt, PromptSet
-from .core.settings import PostprocessSettings, SegmentSettings, Settings
+from .core.settings import (
+    PostprocessSettings,
+    SegmentSettings,
+    Settings,
+    split_settings,
+)
 from .core.weak import WeakSettings
+from .segmenting import own_prompts
 
 if TYPE_CHECKING:
     from .large import LargeOutcome
@@ -724,7 +730,7 @@ def _scores_of_the_rest(
     from .core.metrics import dice, f1
 
     scores = {}
-    prompts = api.own_prompts(model) if truths else None
+    prompts = own_prompts(model) if truths else None
     for name, asked in (("before", start), ("after", model)):
         each = []
         for image, known, truth in zip(images, partial, truths, strict=False):
@@ -930,7 +936,7 @@ def _check_settings(settings: dict[str, Any]) -> None:
     from .engine.device import choose
 
     try:
-        run, _ = api.split_settings(settings)
+        run, _ = split_settings(settings)
         choose(run.device)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error

@@ -46,7 +46,7 @@ from .core.link import (
 from .core.progress import Progress, ignore_progress
 from .core.prompt import Prompt, PromptSet, prompt_print
 from .core.result import Maps, ObjectLook, Recipe, versions
-from .core.settings import PostprocessSettings, SegmentSettings
+from .core.settings import PostprocessSettings, SegmentSettings, split_settings
 from .engine.distributed import TileGrid, predict_tiles, run_tasks, workers_of
 from .io.atomic import atomic_path
 from .io.zarr import (
@@ -61,6 +61,10 @@ from .io.zarr import (
     publish_labels,
     read_stamp,
     reduce_chunk,
+)
+from .segmenting import (
+    as_prompt_set,
+    signal_notes,
 )
 
 CELL = 1024
@@ -312,7 +316,7 @@ def make_plan(
     from .engine.predict import network_scale, prompt_tensors
     from .io.store import load_model
 
-    run, post = api.split_settings({**(settings or {}), "trust": False})
+    run, post = split_settings({**(settings or {}), "trust": False})
     if cell < 16:
         raise ValueError(f"cell must be at least 16 pixels, got {cell}")
     prompts_file = ""
@@ -320,7 +324,7 @@ def make_plan(
         from .io.prompts import load_prompts
 
         prompts_file, prompts = str(prompts), load_prompts(prompts)
-    chosen = api.as_prompt_set(prompts).usable()
+    chosen = as_prompt_set(prompts).usable()
     loaded = load_model(model)
     network = loaded.network
     if not network.needs_prompt:
@@ -455,7 +459,7 @@ def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
     """Return what is to be told of a run, and the devices it ran on."""
     marks = [json.loads(p.read_text()) for p in sorted((work / "tiles.done").iterdir())]
     notes = list(dict.fromkeys(note for mark in marks for note in mark["notes"]))
-    notes += api.signal_notes([np.asarray(plan.recipe["intensities"])])
+    notes += signal_notes([np.asarray(plan.recipe["intensities"])])
     if beyond:
         notes.append(
             f"{beyond} pieces of objects reach beyond the halo of {plan.halo} pixels "

@@ -22,7 +22,9 @@ NET_WIDTH = 0.35
 class Plane(Protocol):
     """A ``(Y, X, C)`` array, or anything sliced like one (dask, zarr, a reader)."""
 
-    shape: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Height, width and number of channels."""
 
     def __getitem__(self, index: Any) -> Any: ...
 

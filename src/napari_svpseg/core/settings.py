@@ -140,3 +140,28 @@ class SegmentSettings(Settings):
         high=1000,
     )
     trust: bool = option(True, "Check each result by segmenting the prompt with it")
+
+
+def split_settings(
+    values: dict[str, Any],
+) -> tuple[SegmentSettings, PostprocessSettings]:
+    """Return plain values as the settings that they are fields of.
+
+    Raises
+    ------
+    TypeError
+        For a name that is a field of neither, with the known ones.
+    """
+    kinds: tuple[type[Settings], ...] = (SegmentSettings, PostprocessSettings)
+    names = [{f.name for f in fields(kind)} for kind in kinds]
+    unknown = sorted(set(values) - names[0] - names[1])
+    if unknown:
+        raise TypeError(
+            f"unknown setting {', '.join(unknown)}; known: "
+            f"{', '.join(sorted(names[0] | names[1]))}"
+        )
+    run, post = (
+        kind.from_dict({k: v for k, v in values.items() if k in known})
+        for kind, known in zip(kinds, names, strict=True)
+    )
+    return run, post

@@ -111,7 +111,7 @@ class Intensities:
 def _intensities(
     data: Any, axes: Axes, channels: tuple[int, ...] | None, rgb: bool
 ) -> np.ndarray:
-    from ..api import Planes
+    from ..core.planes import Planes
 
     return Planes(data, axes, channels, bool(rgb)).intensities()
 

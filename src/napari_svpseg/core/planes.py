@@ -1,0 +1,167 @@
+"""A query of any axes, read as planes, and results put back in its shape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from .image import Axes, ImageError, channels_last, intensity_range, sampled_pixels
+from .prompt import PromptSet
+
+MAX_SAMPLED_PLANES = 64
+MAX_SAMPLED_PIXELS = 4_000_000
+
+
+@dataclass(frozen=True, eq=False)
+class Planes:
+    """The query as planes ``(Y, X, C)`` whose channels are those of the prompts.
+
+    Parameters
+    ----------
+    array : array
+        The query as it was given, read only plane by plane.
+    axes : Axes
+    channels : tuple of int or None
+    rgb : bool
+    """
+
+    array: Any
+    axes: Axes
+    channels: tuple[int, ...] | None
+    rgb: bool
+
+    @classmethod
+    def of(
+        cls,
+        query: Any,
+        prompts: PromptSet,
+        *,
+        axes: str | None = None,
+        channels: tuple[int, ...] | None = None,
+        rgb: bool | None = None,
+    ) -> Planes:
+        """Return the planes of a query, checked against the prompts."""
+        if not hasattr(query, "shape") or not hasattr(query, "dtype"):
+            query = np.asarray(query)
+        shape = tuple(int(n) for n in query.shape)
+        if axes is None:
+            coloured = len(shape) == 3 and shape[-1] in (3, 4)
+            as_prompted = bool(rgb or not len(prompts) or prompts[0].rgb)
+            layout = Axes.for_image(shape, rgb=coloured and as_prompted)
+        else:
+            layout = Axes(axes)
+        layout.check(shape)
+        if 0 in shape:
+            raise ImageError(f"the image is empty: shape {shape}")
+        n = 1 if layout.channel is None else shape[layout.channel]
+        if not len(prompts):  # the model knows its classes
+            rgb = n in (3, 4) and query.dtype == np.uint8 if rgb is None else rgb
+        if channels is None and layout.channel is not None and len(prompts):
+            channels = prompts[0].channels
+        if rgb is None:
+            rgb = prompts[0].rgb
+        rgb = bool(rgb) and channels is None and n in (3, 4)
+        planes = cls(query, layout, channels, rgb)
+        taken = planes.n_channels
+        wanted = prompts[0].n_channels if len(prompts) else taken
+        if taken != wanted:
+            raise ImageError(
+                f"The query has {_count(taken)}, the prompts have {wanted}: choose "
+                f"{_count(wanted)} of the query, or cut prompts from an image like it."
+            )
+        return planes
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the whole query."""
+        return tuple(int(n) for n in self.array.shape)
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels that are taken."""
+        if self.channels is not None:
+            return len(self.channels)
+        at = self.axes.channel
+        return 1 if at is None else 3 if self.rgb else self.shape[at]
+
+    @property
+    def indices(self) -> list[tuple[int, ...]]:
+        """Index of each plane into the stack axes."""
+        return list(self.axes.plane_indices(self.shape))
+
+    def view(self, index: tuple[int, ...]) -> np.ndarray | PlaneView:
+        """Return one plane ``(Y, X, C)``; of a lazy array what reads it in pieces."""
+        plane = PlaneView(self, index)
+        return plane[:, :] if isinstance(self.array, np.ndarray) else plane
+
+    def intensities(self) -> np.ndarray:
+        """Return the percentiles of the whole query, sampled where it is large."""
+        indices = self.indices
+        n = min(len(indices), MAX_SAMPLED_PLANES)
+        chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).astype(int)]
+        share = MAX_SAMPLED_PIXELS // n
+        return intensity_range(
+            np.concatenate([sampled_pixels(self.view(i), share) for i in chosen])
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneView:
+    """One plane of a query, sliced like a ``(Y, X, C)`` array."""
+
+    planes: Planes
+    index: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and number of channels."""
+        sizes = dict(zip(self.planes.axes.order, self.planes.shape, strict=True))
+        return sizes["Y"], sizes["X"], self.planes.n_channels
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Data type of the query."""
+        return np.dtype(self.planes.array.dtype)
+
+    @property
+    def ndim(self) -> int:
+        """Always 3."""
+        return 3
+
+    def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
+        """Return the part at ``[rows, columns]`` with all channels."""
+        axes = self.planes.axes
+        where = list(axes.plane_slices(self.index))
+        where[axes.order.index("Y")], where[axes.order.index("X")] = region[:2]
+        part = axes.to_plane(np.asarray(self.planes.array[tuple(where)]))
+        return channels_last(
+            part, channels=self.planes.channels, rgb=self.planes.rgb
+        )[0]
+
+
+def take(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
+    """Return one plane ``(Y, X)`` of an array without channels."""
+    return _turned(array[layout.plane_slices(index)], layout)
+
+
+def put(
+    array: np.ndarray, layout: Axes, index: tuple[int, ...], plane: np.ndarray
+) -> None:
+    """Write one plane ``(Y, X)`` into an array without channels."""
+    take(array, layout, index)[...] = plane
+
+
+def as_stack(plane: np.ndarray, layout: Axes, shape: tuple[int, ...]) -> np.ndarray:
+    """Return the only plane ``(Y, X)`` of a stack in the stack's shape."""
+    return _turned(plane, layout).reshape(shape)
+
+
+def _turned(plane: np.ndarray, layout: Axes) -> np.ndarray:
+    """Return a plane with Y and X in the order of the layout, or the other way."""
+    return plane if layout.order.index("Y") < layout.order.index("X") else plane.T
+
+
+def _count(n: int) -> str:
+    return "1 channel" if n == 1 else f"{n} channels"

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from napari_svpseg import api, cli
 from napari_svpseg.core.progress import Cancelled
-from napari_svpseg.core.prompt import Prompt
+from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.distributed import workers_of
 from napari_svpseg.io.prompts import save_prompts
 from napari_svpseg.io.zarr import open_image, read_stamp
@@ -165,7 +165,7 @@ def test_semantic_output_and_bad_arguments(scene, tiny_model, tmp_path):
 
 def test_command_line(scene, tiny_model, tmp_path, capsys):
     folder, prompt = scene
-    save_prompts(api.as_prompt_set(prompt), tmp_path / "discs.svprompt")
+    save_prompts(PromptSet([prompt]), tmp_path / "discs.svprompt")
     words = [
         "segment", str(folder / "plane.zarr"), "--prompts",
         str(tmp_path / "discs.svprompt"), "-o", str(tmp_path / "l.zarr"), "--model",

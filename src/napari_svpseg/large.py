@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 
-from . import api
 from .core.image import ImageError
 from .core.instances import halo_of, look_of, smallest_area, window_instances
 from .core.link import (
@@ -43,6 +42,7 @@ from .core.link import (
     union,
     within,
 )
+from .core.planes import Planes, PlaneView
 from .core.progress import Progress, ignore_progress
 from .core.prompt import Prompt, PromptSet, prompt_print
 from .core.result import Maps, ObjectLook, Recipe, versions
@@ -334,7 +334,7 @@ def make_plan(
         )
     source = image if isinstance(image, LazyImage) else open_image(image, level, axes)
     image = source.path
-    planes = api.Planes.of(
+    planes = Planes.of(
         source.array, chosen, axes=source.axes.order, channels=channels, rgb=rgb
     )
     where = choose(run.device)
@@ -597,10 +597,10 @@ def given_image(work: Path, image: LazyImage) -> Iterator[None]:
 
 
 @lru_cache(maxsize=2)
-def _planes(work: str, key: str) -> api.Planes:
+def _planes(work: str, key: str) -> Planes:
     plan = _plan(work, key)
     source = _given.get(work) or open_image(plan.image, plan.level, plan.axes)
-    return api.Planes(source.array, source.axes, plan.channels, plan.rgb)
+    return Planes(source.array, source.axes, plan.channels, plan.rgb)
 
 
 @lru_cache(maxsize=1)
@@ -638,7 +638,7 @@ def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
         stride=plan.stride,
     )
     query = ScaledQuery(
-        api.PlaneView(planes, plan.planes[p]),
+        PlaneView(planes, plan.planes[p]),
         np.asarray(plan.recipe["intensities"], np.float64), plan.recipe["scale"],
     )
     target = open_scratch(Path(work) / "tiles")

@@ -16,13 +16,12 @@ from qtpy.QtWidgets import (
     QListWidgetItem,
     QMenu,
     QSizePolicy,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
 from ..core.image import ImageError
-from .controls import WARN_COLOR, combo, sentence
+from .controls import WARN_COLOR, button, combo, sentence
 from .layers import (
     ImageSource,
     axes_choices,
@@ -47,7 +46,8 @@ class ImagePanel(QWidget):
     ----------
     viewer : ViewerModel
     checkable : bool
-        Whether there is something to check; else only the marked image counts.
+        Whether there is something to check; else only the marked image counts, as it
+        is: at full size, and with its own channels.
     """
 
     changed = Signal()
@@ -169,14 +169,10 @@ class ImagePanel(QWidget):
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.addRow("Axes", self.axes)
         self._form.addRow("Channels", self.channels)
-        self.others = QToolButton()
-        self.others.setToolTip(
-            "Other layers of the same shape, to be taken as further channels"
+        self.others = button(
+            "", "Other layers of the same shape, to be taken as further channels"
         )
-        self.others.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
-        self.others.setSizePolicy(
-            QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed
-        )
+        self.others.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         self._menu = QMenu(self.others)
         self.others.setMenu(self._menu)
         self._form.addRow("Together", self.others)
@@ -253,7 +249,7 @@ class ImagePanel(QWidget):
 
     def _show_level(self, layer: Image | None) -> None:
         """Show the levels of a pyramid, and the one that is taken."""
-        several = layer is not None and bool(layer.multiscale)
+        several = self._checkable and layer is not None and bool(layer.multiscale)
         self.level.clear()
         if layer is not None and several:
             order = self._axes[layer.unique_id] or "YX"
@@ -281,7 +277,7 @@ class ImagePanel(QWidget):
             action.toggled.connect(partial(self._on_other, layer, other))
         names = [la.name for la in (layer, *taken)] if layer is not None else []
         self.others.setText(" + ".join(names) if taken else "this layer alone")
-        self._form.setRowVisible(self.others, bool(offered))
+        self._form.setRowVisible(self.others, self._checkable and bool(offered))
 
     def _on_other(self, layer: Image, other: Image, is_on: bool) -> None:
         """Take another layer as a further channel, or no more."""

@@ -195,6 +195,7 @@ class SegmentWidget(QWidget):
             "options": self.options.values(),
             "size": self.size.value(),
             "model": self.model.currentText(),
+            "large": self.large.values(),
         }
 
     def restore_choices(self, values: dict[str, Any]) -> None:
@@ -203,6 +204,7 @@ class SegmentWidget(QWidget):
         self.options.set_values(values["options"])
         self.size.setValue(values["size"])
         self.refresh_models(values["model"])
+        self.large.set_values(values.get("large", {}))
 
     def source_of(self, layer: Image) -> ImageSource:
         """Return an image layer with the axes declared for it."""

@@ -95,12 +95,12 @@ class StoredBox(QWidget):
 
     def values(self) -> dict[str, Any]:
         """Return what the controls say."""
-        return {"large": self.limit.value(), "folder": self.folder.text()}
+        return {"limit": self.limit.value(), "folder": self.folder.text()}
 
     def set_values(self, values: dict[str, Any]) -> None:
         """Show what `values` returned."""
-        self.limit.setValue(values["large"])
-        self.folder.setText(values["folder"])
+        self.limit.setValue(values.get("limit", self.limit.value()))
+        self.folder.setText(values.get("folder", self.folder.text()))
 
     def _choose(self) -> None:
         path = QFileDialog.getExistingDirectory(

@@ -97,6 +97,7 @@ def test_the_recipe_says_everything_and_survives_json(model, prompt) -> None:
             "prompts": recipe.prompts, "notes": recipe.notes,
             "intensities": recipe.intensities, "channels": recipe.channels,
             "plane": recipe.plane, "other_planes": recipe.other_planes,
+            "channel_files": recipe.channel_files,
         }
     )
 

@@ -64,6 +64,7 @@ from .io.zarr import (
 )
 from .segmenting import (
     as_prompt_set,
+    model_reference,
     signal_notes,
 )
 
@@ -349,12 +350,13 @@ def make_plan(
     stack = tuple(sizes[a] for a in planes.axes.stack)
     intensities = planes.intensities() if intensities is None else intensities
     recipe = Recipe(
-        model=str(model), weights_sha256=loaded.card.sha256,
+        model=model_reference(loaded.card), weights_sha256=loaded.card.sha256,
         prompts=tuple(_record(p) for p in chosen), segment=run.to_dict(),
         postprocess=post.to_dict(), device=str(where), axes=planes.axes.order,
         channels=planes.channels, scale=float(scale), versions=versions(),
         intensities=tuple((float(a), float(b)) for a, b in intensities),
-        prompts_file=prompts_file, query_file=str(image),
+        prompts_file=prompts_file, query_file=str(image), level=source.level,
+        by_parts=True,
     )
     letters = planes.axes.stack + "YX"
     plan = Plan(

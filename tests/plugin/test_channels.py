@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -178,3 +180,9 @@ def test_a_zarr_is_read_by_the_code_that_repeats_a_run():
     recipe = Recipe("svp", query_file="slide.zarr", level=2)
     assert "open_image('slide.zarr', level=2).array" in recipe.to_python()
     assert "--level 2" in recipe.to_command()
+    parts = replace(recipe, by_parts=True, segment={"trust": False, "tile": 256})
+    assert parts.to_python().endswith(
+        "svpseg.segment_zarr('slide.zarr', 'cells.svprompt', 'labels.zarr', 'svp', "
+        "level=2, tile=256)\n"
+    )
+    assert "slide.zarr --prompts cells.svprompt -o labels.zarr" in parts.to_command()

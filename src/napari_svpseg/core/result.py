@@ -102,6 +102,8 @@ class Recipe:
         Of the image's pyramid.
     channel_files : tuple of str
         Files, or names, of the images that were taken as channels.
+    by_parts : bool
+        The image was segmented part by part, into labels in a Zarr.
     """
 
     model: str
@@ -124,6 +126,7 @@ class Recipe:
     other_planes: tuple[dict[str, Any], ...] = ()
     level: int = 0
     channel_files: tuple[str, ...] = ()
+    by_parts: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
@@ -165,6 +168,14 @@ class Recipe:
         axes = f", axes={self.axes!r}" if self.axes != "YX" else ""
         channels = "" if self.channels is None else f", channels={self.channels!r}"
         prompts, query = self.prompts_file or "cells.svprompt", self.query_file
+        if self.by_parts and not self.channel_files:
+            level = f", level={self.level}" if self.level else ""
+            return (
+                "import napari_svpseg as svpseg\n\n"
+                f"outcome = svpseg.segment_zarr({query or 'query.zarr'!r}, "
+                f"{prompts!r}, 'labels.zarr', {self.model!r}{level}{axes}{channels}"
+                f"{extra.replace(', trust=False', '')})\n"
+            )
         part = self._plane_index()
         if part:  # percentiles are those of the whole stack
             extra += f", intensities={[list(pair) for pair in self.intensities]!r}"
@@ -212,7 +223,7 @@ class Recipe:
             *(["--prompts", self.prompts_file or "cells.svprompt"]
               if self.needs_prompt else []),
             "-o",
-            "out",
+            "labels.zarr" if self.by_parts else "out",
             "--model",
             self.model,
         ]

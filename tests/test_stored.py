@@ -143,6 +143,17 @@ def test_stacks_with_channels(scene, tiny_model, tmp_path):
     assert open_image(outcome.folder).scale == {"Z": 3.0, "Y": 0.5, "X": 0.5}
 
 
+def test_colour(tiny_model, tmp_path):
+    grey, labels = field((70, 80))
+    image = np.stack([grey, 255 - grey, grey // 2], axis=-1)
+    prompts = PromptSet([Prompt.from_image(image, labels, (2, 3))])
+    outcome = run(
+        (image, prompts), tmp_path / "a.zarr", tiny_model, axes="YXC", rgb=True
+    )
+    found = levels(outcome)[0]
+    assert found.shape == (70, 80) and found.any()
+
+
 def test_a_full_disk_is_told_and_costs_nothing(
     scene, tiny_model, tmp_path, monkeypatch
 ):

@@ -273,42 +273,56 @@ def test_a_full_disk_is_one_line(dock, finish, filler):
     assert mark_of(result(dock))["state"] == "stopped"
 
 
-@pytest.mark.parametrize("order, shape, corner", [
-    ("ZYX", (3, 96, 110), (1, 0, 0)), ("TCYX", (3, 2, 96, 110), (1, 0, 0, 0)),
+@pytest.mark.parametrize("order, shape", [
+    ("ZYX", (3, 96, 110)), ("TCYX", (3, 2, 96, 110)),
 ])
-@pytest.mark.parametrize("everything", [False, True])
 def test_stacks_lie_on_their_image(
-    viewer, open_dock, filler, finish, tmp_path, order, shape, corner, everything
+    viewer, open_dock, filler, finish, tmp_path, order, shape, monkeypatch, qtbot
 ):
     image, labels = disc_image()
     stack = np.broadcast_to(image, shape).copy()
     scale = (2.0, *(1.0,) * (len(shape) - 3), 0.5, 0.5)
     layer = viewer.add_image(stack, name="stack", scale=scale, units="um")
-    viewer.add_labels(labels, name="truth", scale=(0.5, 0.5))
+    viewer.add_labels(labels, name="truth", scale=(0.5, 0.5), units="um")
     dock = open_dock()
     dock.large.limit.setValue(5)
     dock.large.folder.setText(str(tmp_path))
     dock.axes.setCurrentText(order)
     dock.axes.lineEdit().editingFinished.emit()
-    source = dock.source_of(layer)
-    dock.book.place(source, (1,), Box(14, 14, 32))
+    dock.book.place(dock.source_of(layer), (1,), Box(14, 14, 32))
     viewer.dims.set_point(0, 2.0)
-    dock.planes.setCurrentIndex(int(everything))
-    dock.run.click()
-    finish(dock)
-    found = result(dock)
-    inner = (1,) * (len(shape) - 3)
-    assert tuple(found.data.shape) == (3 if everything else 1, *inner, 96, 110)
-    assert isinstance(found.data, KeptChannel) is (order == "TCYX")
-    world = layer.data_to_world((*corner[:-2], 30, 70))
-    assert found.get_value(world, world=True) > 0
-    assert str(found.units[-1]) == "micrometer"
-    first = 0 if not everything else 1
-    at = (first, *(0,) * len(inner), 5, 50)
-    found.paint(at, 50)
-    assert on_disk(found)[first, 5, 50] == 50
-    kept = open_image(mark_of(found)["folder"])
-    assert kept.scale[order[0]] == 2.0 and kept.unit == "um"
+    inner = (0,) * (len(shape) - 3)
+    for everything in (False, True):
+        dock.planes.setCurrentIndex(int(everything))
+        dock.run.click()
+        finish(dock)
+        found = [la for la in viewer.layers if mark_of(la, "stored")][-1]
+        n = 3 if everything else 1
+        assert tuple(found.data.shape) == (n, *(1,) * len(inner), 96, 110)
+        assert isinstance(found.data, KeptChannel) is (order == "TCYX")
+        world = layer.data_to_world((1, *inner, 30, 70))
+        assert found.get_value(world, world=True) > 0
+        assert str(found.units[-1]) == "micrometer"
+        at = (1 if everything else 0, *inner, 5, 50)
+        found.paint(at, 50)
+        assert on_disk(found)[at[0], 5, 50] == 50
+        kept = open_image(mark_of(found)["folder"])
+        assert kept.scale[order[0]] == 2.0 and kept.unit == "um"
+    # the same as a pyramid, which is edited plane by plane
+    monkeypatch.setattr(stored, "DIRECT", 1000)
+    store = mark_of(found)["store"]
+    viewer.layers.remove(found)
+    dock.large.open_result(store)
+    again = dock.stored.layer
+    assert again.multiscale and len(again.data) == 2
+    viewer.reset_view()
+    dock.large.edit.click()
+    part = next(la for la in viewer.layers if mark_of(la, "stored edit"))
+    corner = part.world_to_data(again.data_to_world((1, *inner, 20, 50)))
+    part.paint(tuple(np.round(corner).astype(int)), 60)
+    dock.large.edit.click()
+    qtbot.waitUntil(lambda: on_disk(again)[1, 20, 50] == 60, timeout=3000)
+    assert on_disk(again)[0, 20, 50] == on_disk(again)[2, 20, 50] == 0
 
 
 def test_a_kept_channel_is_an_array_of_one_more_axis():

@@ -148,10 +148,12 @@ def test_colour(tiny_model, tmp_path):
     image = np.stack([grey, 255 - grey, grey // 2], axis=-1)
     prompts = PromptSet([Prompt.from_image(image, labels, (2, 3))])
     outcome = run(
-        (image, prompts), tmp_path / "a.zarr", tiny_model, axes="YXC", rgb=True
+        (image, prompts), tmp_path / "a.zarr", tiny_model, axes="YXC", rgb=True,
+        refine=5,
     )
     found = levels(outcome)[0]
     assert found.shape == (70, 80) and found.any()
+    assert any("fitting to the prompts is not used" in note for note in outcome.notes)
 
 
 def test_a_full_disk_is_told_and_costs_nothing(

@@ -462,6 +462,8 @@ def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
     marks = [json.loads(p.read_text()) for p in sorted((work / "tiles.done").iterdir())]
     notes = list(dict.fromkeys(note for mark in marks for note in mark["notes"]))
     notes += signal_notes([np.asarray(plan.recipe["intensities"])])
+    if plan.segment.refine:
+        notes.append("fitting to the prompts is not used for images done by parts")
     if beyond:
         notes.append(
             f"{beyond} pieces of objects reach beyond the halo of {plan.halo} pixels "

@@ -143,6 +143,8 @@ def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     assert mark_of(layer)["state"] == "stopped" and layer.editable
     store = mark_of(layer)["store"]
     filler.slow = 0
+    dock.viewer.layers.remove(layer)  # as after a crash
+    dock.large.open_result(store)
     dock.run.click()
     finish(dock)
     assert mark_of(result(dock))["store"] == store  # the same one went on
@@ -183,6 +185,7 @@ def test_an_edited_result_is_never_overwritten(dock, finish, filler):
     dock.run.click()
     finish(dock)
     layers = [la for la in dock.viewer.layers if mark_of(la, "stored")]
+    assert "You edited 'discs [svpseg]'" in dock.message.text()
     assert len(layers) == 2 and not first.visible and on_disk(first)[10, 50] == 99
     dock.undo.click()
     assert len(layers) == 2 and "kept in" in dock.message.text()

@@ -740,7 +740,7 @@ class SegmentWidget(QWidget):
         where = f" It lies in {self._step.store}." if layer is not None else ""
         self.say(
             f"{count(labels.objects, 'object')}, {labels.seconds:.0f} s."
-            f"{where} Save writes it elsewhere.{notes}"
+            f"{where} Save writes it elsewhere.{notes}{self.stored.remark}"
         )
 
     def _on_result(self, result: Result | StoredLabels) -> None:

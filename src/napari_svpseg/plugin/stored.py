@@ -144,6 +144,7 @@ class StoredResults(QObject):
         super().__init__()
         self.viewer, self.journal = viewer, journal
         self.layer: Labels | None = None
+        self.remark = ""
         self._files = Background(1)
         self._dirty: dict[Any, set[tuple[tuple[int, ...], int, int]]] = {}
         self._edit: EditWindow | None = None
@@ -234,10 +235,12 @@ class StoredResults(QObject):
         old = self.unfinished(source, plane)
         if old is not None:
             self.viewer.layers.remove(old)
+        edited = []
         for other in self.viewer.layers:
             mark = mark_of(other, KIND) or {}
             if mark.get("source_id") == source.layer.unique_id:
                 other.visible = False
+                edited += [other.name] if mark["edited"] else []
         corner = tuple(s.start for s in source.companion_index(plane))
         layer = self._add(
             labels,
@@ -254,6 +257,11 @@ class StoredResults(QObject):
         )
         self.journal.add(StoredAdded(self.viewer, layer))
         layer.editable = False
+        self.remark = (
+            f" You edited '{edited[-1]}', so this is in '{layer.name}'."
+            if edited
+            else ""
+        )
         return layer
 
     def _add(

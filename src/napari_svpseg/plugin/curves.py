@@ -96,12 +96,11 @@ class Curves(QWidget):
             self._frame.ci.setContentsMargins(0, 0, 0, 0)
             self._column.insertWidget(0, self._frame)
         plot = self._plots[is_score] = self._frame.addPlot(
-            row=0 if is_score else 1, col=0
+            row=0 if is_score else 1, col=0, enableMenu=False
         )
         self._frame.setFixedHeight(120 * len(self._plots))
         if is_score:
             plot.setYRange(0, 1, padding=0.05)
-        plot.setMenuEnabled(False)
         plot.hideButtons()
         plot.setMouseEnabled(x=False, y=False)
         plot.setLabel("left", "score" if is_score else "loss", color=INK)

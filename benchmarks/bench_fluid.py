@@ -1,0 +1,192 @@
+"""How long the window stands still while a model is fine-tuned in it.
+
+Run with a display: ``python benchmarks/bench_fluid.py`` (or under ``xvfb-run``). Opens
+napari with the Fine-tune dock, paints, trains for a while, and asks the event loop for
+a tick every millisecond. Prints the longest gaps between ticks: by the clock, and in
+processor time of napari's own process (all its threads), which other programs on the
+machine do not lengthen; and where the window was in those over ``--told`` milliseconds.
+The same is measured before the training, for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import sys
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+class Ticks:
+    """Gaps between the ticks of the event loop, and where the long ones were spent."""
+
+    def __init__(self, told_ms: float) -> None:
+        from qtpy.QtCore import QTimer
+
+        self.told_s = told_ms / 1000
+        self.gaps: list[tuple[float, float]] = []
+        self.places: collections.Counter[str] = collections.Counter()
+        self._main = threading.get_ident()
+        self._last = (time.perf_counter(), time.process_time())
+        self._timer = QTimer()
+        self._timer.setInterval(1)
+        self._timer.timeout.connect(self._tick)
+        self._on = True
+        self._watch = threading.Thread(target=self._look, daemon=True)
+
+    def start(self) -> None:
+        """Begin to count."""
+        self._last = (time.perf_counter(), time.process_time())
+        self._timer.start()
+        self._watch.start()
+
+    def stop(self) -> dict[str, Any]:
+        """Return the longest gaps, in milliseconds, and the places."""
+        self._timer.stop()
+        self._on = False
+        self._watch.join()
+        wall, own = (sorted((g[i] for g in self.gaps), reverse=True) for i in (0, 1))
+        return {
+            "ticks": len(self.gaps),
+            "longest_ms": [round(1000 * g, 1) for g in wall[:5]],
+            "longest_own_ms": [round(1000 * g, 1) for g in own[:5]],
+            "over_50_ms": sum(g > 0.05 for g in wall),
+            "own_over_50_ms": sum(g > 0.05 for g in own),
+            "places": self.places.most_common(12),
+        }
+
+    def _tick(self) -> None:
+        now = (time.perf_counter(), time.process_time())
+        self.gaps.append((now[0] - self._last[0], now[1] - self._last[1]))
+        self._last = now
+
+    def _look(self) -> None:
+        """Note where the window's thread is when a tick is overdue."""
+        seen = 0.0
+        while self._on:
+            time.sleep(0.005)
+            began = self._last[0]
+            if time.perf_counter() - began > self.told_s and began != seen:
+                seen = began
+                frame = sys._current_frames()[self._main]
+                self.places[_place(traceback.extract_stack(frame))] += 1
+
+
+def _place(stack: traceback.StackSummary) -> str:
+    """Return the innermost frames, and the innermost of the plugin."""
+    told = stack[-3:]
+    told += [f for f in stack[:-3] if "napari_svpseg" in f.filename][-1:]
+    names = [f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in told]
+    return " > ".join([*names[3:], *names[:3]])
+
+
+def run(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
+    """Let Qt's own event loop run."""
+    from qtpy.QtCore import QEventLoop, QTimer
+
+    loop = QEventLoop()
+    end = time.monotonic() + seconds
+
+    def look() -> None:
+        if until() or time.monotonic() > end:
+            loop.quit()
+
+    timer = QTimer()
+    timer.timeout.connect(look)
+    timer.start(50)
+    loop.exec()
+    timer.stop()
+
+
+def measured(seconds: float, told: float, until: Callable[[], bool]) -> dict[str, Any]:
+    """Return the gaps of some time of the event loop."""
+    ticks = Ticks(told)
+    ticks.start()
+    run(seconds, until)
+    return ticks.stop()
+
+
+def scene(side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return an image of bright discs of two sizes, and their labels."""
+    rng = np.random.default_rng(0)
+    yy, xx = np.indices((side, side))
+    labels = np.zeros((side, side), np.int32)
+    for n in range(1, side * side // 2000):
+        y, x, r = rng.integers(side), rng.integers(side), rng.integers(6, 13)
+        labels[(yy - y) ** 2 + (xx - x) ** 2 <= r * r] = n
+    return np.where(labels > 0, 160.0, 60.0) + rng.normal(0, 25, labels.shape), labels
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seconds", type=float, default=30, help="of training")
+    parser.add_argument("--side", type=int, default=512, help="of the image")
+    parser.add_argument("--told", type=float, default=25, help="ms from which a gap "
+                        "is looked into")
+    parser.add_argument("--json", action="store_true")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["NAPARI_SVPSEG_HOME"] = home
+        found = measure(options.seconds, options.side, options.told)
+    if options.json:
+        print(json.dumps(found))
+        return
+    for phase, gaps in found.items():
+        print(f"{phase}: {gaps['ticks']} ticks")
+        for name in ("longest", "longest_own"):
+            title = "by the clock" if name == "longest" else "of napari's own time"
+            values = ", ".join(f"{v:.0f}" for v in gaps[f"{name}_ms"])
+            print(f"  longest gaps {title}: {values} ms")
+        print(f"  over 50 ms: {gaps['over_50_ms']}, own time {gaps['own_over_50_ms']}")
+        for place, n in gaps["places"]:
+            print(f"    {n} x {place}")
+
+
+def measure(seconds: float, side: int, told: float) -> dict[str, Any]:
+    """Return the gaps before, at the start of, and in a training."""
+    import napari
+
+    from napari_svpseg.plugin.partials import paint_layer
+
+    viewer = napari.Viewer()
+    _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")
+    image, labels = scene(side)
+    viewer.add_image(image.astype(np.float32), name="discs")
+    dock.paint_cell.click()
+    layer = paint_layer(viewer, dock.source())
+    half = side // 2
+    for n in np.unique(labels[:half, :half])[1:]:
+        layer.data_setitem(np.nonzero(labels == n), int(n) + 1)
+    inside = np.nonzero(labels[:half, :half] == 0)
+    layer.data_setitem(inside, 1)
+    dock.add.click()
+    run(20, lambda: bool(dock._entries))
+    run(3)
+    found = {"before": measured(5, told, lambda: False)}
+    dock.start_button.click()
+    found["the start, to the first point"] = measured(
+        120, told, lambda: bool(dock.curves.points)
+    )
+    run(1)
+    found["training"] = measured(seconds, told, lambda: dock._job is None)
+    dock.stop.click()
+    found["the end"] = measured(60, told, lambda: dock._job is None)
+    found["training"]["points"] = {k: len(v[0]) for k, v in dock.curves.points.items()}
+    dock.engine.close()
+    viewer.close()
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -345,6 +345,37 @@ def test_other_ways_of_training_run(tune):
     assert tune(settings=settings).before.n_pixels > 96 * 96 / 8
 
 
+def test_unlabelled_images_are_learned_from_first(tune, images, tmp_path):
+    folder = tmp_path / "others"
+    folder.mkdir()
+    for n, image in enumerate(images[0]):
+        tifffile.imwrite(folder / f"{n}.tif", image.T)
+    (folder / "broken.tif").write_bytes(b"no image")
+    told = []
+    settings = replace(TINY, steps=20, learning_rate=1e-2)
+    first = tune(
+        "first", settings=settings, unlabelled=folder,
+        on_progress=lambda done, total, text="": told.append(text),
+    )
+    assert "superpixels of the images" in told
+    plain = tune("plain", settings=settings)
+    again = tune("again", settings=settings, unlabelled=folder)
+    training = load_model(first.model).card.training
+    assert training["unlabelled_images"] == 2
+    assert training["settings"]["self_supervised_first"]
+    losses = [[row["train_loss"] for row in r.history] for r in (first, again, plain)]
+    assert losses[0] == losses[1] != losses[2]
+    assert same(weights(first.model), weights(again.model))
+
+
+def test_a_folder_without_images_is_named(tune, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for name in ("empty", "missing"):
+        with pytest.raises(FineTuneError, match=name):
+            tune(unlabelled=tmp_path / name)
+    assert api.unfinished_finetunes(tmp_path) == []
+
+
 def test_a_training_set_grows_and_is_trained_on_as_a_whole(tune, images, tmp_path):
     folder = tmp_path / "set"
     first = tune(

@@ -285,6 +285,7 @@ def finetune(
     settings: FineTuneSettings | None = None,
     output: str | Path | None = None,
     training_set: str | Path | None = None,
+    unlabelled: str | Path | None = None,
     names: Sequence[str] | None = None,
     held_out_images: Iterable[int] = (),
     rgb: bool | None = None,
@@ -317,6 +318,10 @@ def finetune(
     training_set : path, optional
         A folder of images and labels (`io.training_set`): what is given is added to
         it, and all of it that is in use is trained on.
+    unlabelled : path, optional
+        A folder of further images, without labels: the model first learns from
+        superpixels of some of them (``settings.self_supervised_first`` does so with
+        the labelled images alone).
     names : sequence of str, optional
         Of the images, for messages and the training set.
     held_out_images : iterable of int
@@ -345,8 +350,9 @@ def finetune(
 
     return run(
         images, partial_labels, start_from=start_from, device=device,
-        settings=settings, output=output, training_set=training_set, names=names,
-        held_out_images=held_out_images, rgb=rgb, channels=channels, resume=resume,
+        settings=settings, output=output, training_set=training_set,
+        unlabelled=unlabelled, names=names, held_out_images=held_out_images,
+        rgb=rgb, channels=channels, resume=resume,
         on_progress=on_progress, on_partial=on_partial,
     )
 

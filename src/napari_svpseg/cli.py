@@ -612,6 +612,10 @@ def finetune(
         Path | None,
         typer.Option(help="Folder that keeps all images and labels; used as a whole."),
     ] = None,
+    unlabelled: Annotated[
+        Path | None,
+        typer.Option(help="First learn from the images in this folder, unlabelled."),
+    ] = None,
     channels: ChannelsText = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
         "auto"
@@ -649,7 +653,7 @@ def finetune(
     )
     result = api.finetune(
         images, labels, start_from=start_from, device=device, settings=settings,
-        output=out, training_set=training_set, names=names,
+        output=out, training_set=training_set, unlabelled=unlabelled, names=names,
         channels=_channels(channels), resume=resume,
         on_progress=_progress_line("finetune"),
     )

@@ -44,6 +44,8 @@ if TYPE_CHECKING:
     from .io.store import LoadedModel
 
 RUN, STOP, LOCK = "run.json", "stop", "lock"
+MAX_UNLABELLED = 24
+"""Pictures taken of a folder of unlabelled images."""
 
 
 # ---------------------------------------------------------------- the run's folder
@@ -133,8 +135,8 @@ def unfinished(folder: str | Path) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        ``output``, ``start_from``, ``settings``, ``training_set`` (or None) and
-        ``step``; `resume` goes on with the same images and labels. Those that some
+        ``output``, ``start_from``, ``settings``, ``training_set`` and ``unlabelled``
+        (or None); `resume` goes on with the same images and labels. Those that some
         process is busy with are left out.
     """
     found = []
@@ -321,7 +323,10 @@ def _held_back(
 
 
 def _print_of(
-    images: Sequence[PartialImage], settings: FineTuneSettings, start: ModelCard
+    images: Sequence[PartialImage],
+    unlabelled: Sequence[tuple[str, np.ndarray]],
+    settings: FineTuneSettings,
+    start: ModelCard,
 ) -> str:
     """Return the hash of all that decides what comes out, but for the time."""
     digest = hashlib.sha256(start.sha256.encode())
@@ -331,6 +336,8 @@ def _print_of(
     for image in images:
         for array in (image.plane, image.ids, image.held):
             digest.update(np.ascontiguousarray(array).tobytes())
+    for name, picture in unlabelled:
+        digest.update(name.encode() + np.ascontiguousarray(picture).tobytes())
     return digest.hexdigest()
 
 
@@ -346,6 +353,7 @@ def run(
     settings: FineTuneSettings | None = None,
     output: str | Path | None = None,
     training_set: str | Path | None = None,
+    unlabelled: str | Path | None = None,
     names: Sequence[str] | None = None,
     held_out_images: Iterable[int] = (),
     rgb: bool | None = None,
@@ -361,6 +369,7 @@ def run(
     from .io.store import check_place, find_model, load_model
 
     settings = settings or FineTuneSettings()
+    on_progress = on_progress or ignore_progress
     notes: list[str] = []
     card = find_model(start_from) if isinstance(start_from, str | Path) else None
     target = Path(output) if output is not None else _new_place()
@@ -391,12 +400,17 @@ def run(
             f"The model '{model.card.name}' takes no prompts and is not trained in "
             "this way: start from another, such as svp."
         )
+    pictures: list[tuple[str, np.ndarray]] = []
+    if unlabelled is not None:
+        settings = replace(settings, self_supervised_first=True)
+        pictures = _unlabelled(Path(unlabelled), settings, on_progress)
     values = {
         "output": str(target),
         "start_from": str(model.card.path or model.card.name),
         "settings": settings.to_dict(),
         "training_set": None if training_set is None else str(training_set),
-        "print": _print_of(found, settings, model.card),
+        "unlabelled": None if unlabelled is None else str(unlabelled),
+        "print": _print_of(found, pictures, settings, model.card),
     }
     with claimed(target) as folder:
         again = _prepare(folder, values, resume, notes)
@@ -407,14 +421,17 @@ def run(
             device=where,
             folder=folder,
             held=held,
+            unlabelled=pictures,
             resume=again,
             should_stop=(folder / STOP).exists,
-            on_progress=on_progress or ignore_progress,
+            on_progress=on_progress,
             on_partial=on_partial,
             on_look=on_look,
         )
         notes += tuned.notes
-        _write_model(target, tuned, model.card, found, settings, str(where))
+        _write_model(
+            target, tuned, model.card, found, len(pictures), settings, str(where)
+        )
         _empty(folder)
     return FineTuneResult(
         tuned.before,
@@ -468,6 +485,25 @@ def _from_set(
     )
 
 
+def _unlabelled(
+    folder: Path, settings: FineTuneSettings, on_progress: Progress
+) -> list[tuple[str, np.ndarray]]:
+    """Return names and pictures of a folder's images, the same for the same seed."""
+    from .engine.partial import SUPERPIXEL_SIDE
+    from .training import unlabelled_planes
+
+    try:
+        return unlabelled_planes(
+            folder,
+            np.random.default_rng([settings.seed, 37]),
+            lambda text: on_progress(0, settings.steps, text),
+            limit=MAX_UNLABELLED,
+            side=SUPERPIXEL_SIDE,
+        )
+    except ValueError as error:  # no such folder, nothing in it, nothing readable
+        raise FineTuneError(str(error)) from error
+
+
 def _new_place() -> Path:
     """Return a folder among the user's own models that is not there yet."""
     from .io.store import user_folder
@@ -481,6 +517,7 @@ def _write_model(
     tuned: Tuned,
     start: ModelCard,
     images: Sequence[PartialImage],
+    n_unlabelled: int,
     settings: FineTuneSettings,
     device: str,
 ) -> None:
@@ -500,6 +537,7 @@ def _write_model(
             "start_sha256": start.sha256,
             "images": [i.name for i in images],
             "labelled_pixels": labelled,
+            "unlabelled_images": n_unlabelled,
             "settings": settings.to_dict(),
             "steps": tuned.steps,
             "kept": tuned.kept,

@@ -703,7 +703,7 @@ def _superpixel_tasks(
     from .engine.superpixels import superpixel_masks
 
     rng = np.random.default_rng([seed, 37])
-    planes = _unlabelled_planes(folder, rng, tell)
+    planes = unlabelled_planes(folder, rng, tell)
     packed, held_out = PackedTasks(), PackedTasks()
     started = time.monotonic()
     for turn in range(TASKS_PER_PLANE):
@@ -725,11 +725,40 @@ def _superpixel_tasks(
     return packed, held_out, len(planes)
 
 
-def _unlabelled_planes(
-    folder: Path, rng: np.random.Generator, tell: Callable[[str], None]
+def unlabelled_planes(
+    folder: Path,
+    rng: np.random.Generator,
+    tell: Callable[[str], None] = lambda _: None,
+    *,
+    limit: int = MAX_PLANES,
+    side: int = WINDOW,
 ) -> list[tuple[str, np.ndarray]]:
-    """Return names and 8-bit pictures (H, W, 3) of a folder's images."""
+    """Return names and pictures of a folder's images.
+
+    Parameters
+    ----------
+    folder : Path
+        Any format that `io.images.read_image` takes, stacks too.
+    rng : numpy Generator
+        For the place of a window in large images.
+    tell : callable
+        Told the file that is read.
+    limit : int
+        Planes wanted at most, evenly spaced over the files.
+    side : int
+        Height and width of a picture at most, in pixels.
+
+    Returns
+    -------
+    list of (str, (H, W, 3) uint8 array)
+
+    Raises
+    ------
+    ConfigError
+        If there is no image in it that can be read.
+    """
     from .core.image import ImageError, channels_last, intensity_range
+    from .engine.superpixels import window
     from .io.batch import find_images
     from .io.images import read_image
 
@@ -738,7 +767,7 @@ def _unlabelled_planes(
     files = find_images([folder])
     planes: list[tuple[str, np.ndarray]] = []
     bad = ""
-    for path in files[:: max(1, len(files) // MAX_PLANES)]:
+    for path in files[:: max(1, -(-len(files) // limit))]:
         tell(f"reading {path.name}")
         try:
             file = read_image(path)
@@ -746,13 +775,13 @@ def _unlabelled_planes(
             bad = str(error)
             continue
         indices = list(file.axes.plane_indices(file.array.shape))
-        most = max(1, MAX_PLANES // len(files))
+        most = max(1, limit // len(files))
         for index in indices[:: max(1, len(indices) // most)][:most]:
             plane = file.axes.to_plane(
                 np.asarray(file.array[file.axes.plane_slices(index)])
             )
             plane, _ = channels_last(plane, rgb=file.rgb)
-            plane = _window(plane, rng)
+            plane = window(plane, side, rng)
             if min(plane.shape[:2]) < 64:
                 bad = f"{path}: smaller than 64 pixels."
                 continue
@@ -761,12 +790,6 @@ def _unlabelled_planes(
     if not planes:
         raise ConfigError(bad or f"{folder}: holds no images.")
     return planes
-
-
-def _window(plane: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return a window of at most 512 x 512 pixels at a random place."""
-    y, x = (int(rng.integers(max(1, n - WINDOW + 1))) for n in plane.shape[:2])
-    return plane[y : y + WINDOW, x : x + WINDOW]
 
 
 def _self_supervised_batches(

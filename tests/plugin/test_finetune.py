@@ -315,6 +315,7 @@ def test_the_engine_gets_what_the_dock_shows(added, training, idle):
     added.start_button.click()
     idle(added)
     (call,) = training.calls
+    assert call["unlabelled"] is None and not call["settings"].self_supervised_first
     settings = call["settings"]
     assert (settings.preset, settings.steps, settings.seed) == ("custom", 7, 5)
     assert settings.learning_rate == pytest.approx(0.002)
@@ -322,6 +323,32 @@ def test_the_engine_gets_what_the_dock_shows(added, training, idle):
     assert Path(call["output"]).name == "round ones"
     assert call["training_set"] == str(added._set.folder)
     assert call["start_from"] == "svp" and not call["resume"]
+
+
+def test_unlabelled_images_are_chosen_once_they_are_wanted(
+    added, training, idle, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(
+        module.QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "more")
+    )
+    assert not added.choose_unlabelled.isVisibleTo(added)
+    added.practise.click()
+    assert added.unlabelled_line.text() == "Only images of the set"
+    added.choose_unlabelled.click()
+    assert added.unlabelled_line.text() == "Set, and more"
+    chosen = added.choices()
+    training.go.set()
+    added.start_button.click()
+    idle(added)
+    assert training.calls[0]["unlabelled"] == str(tmp_path / "more")
+    assert training.calls[0]["settings"].self_supervised_first
+    added.practise.click()
+    added.start_button.click()
+    idle(added)
+    assert training.calls[1]["unlabelled"] is None
+    assert not training.calls[1]["settings"].self_supervised_first
+    added.restore_choices(chosen)
+    assert added.practise.isChecked() and added.choices() == chosen
 
 
 def test_presets(dock):

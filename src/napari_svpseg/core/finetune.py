@@ -53,7 +53,7 @@ class FineTuneSettings(Settings):
         False, "Train a second, plain network on the model's own labels"
     )
     self_supervised_first: bool = option(
-        False, "First practise on superpixels of the images, without labels"
+        False, "First learn from superpixels of the images, labelled or not"
     )
     anchor: float = option(
         1e-3, "How strongly weights are held to where they started", low=0, high=100

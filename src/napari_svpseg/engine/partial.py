@@ -30,7 +30,7 @@ from .episodes import Episodes, EpisodeSettings, TaskList, make_task
 from .held_back import Check
 from .predict import network_scale
 from .second import CONFIG, train_second
-from .superpixels import superpixel_masks
+from .superpixels import superpixel_masks, window
 from .tuner import FineTuner
 from .windows import QUERY_SIDE, PartialImage, Windows, cut_prompts
 
@@ -38,6 +38,8 @@ CHECKS = 8
 """How often the held-back labels are looked at."""
 CHECKPOINT_S = 4.0
 FEW_PIXELS = 1000
+SUPERPIXEL_TASKS, SUPERPIXEL_SIDE = 48, 256
+"""Superpixel tasks that are made at most, and the side of their pictures in pixels."""
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +104,7 @@ def finetune(
     device: Device | str = "auto",
     folder: Path,
     held: HeldOut | None = None,
+    unlabelled: Sequence[tuple[str, np.ndarray]] = (),
     resume: bool = False,
     should_stop: Callable[[], bool] = lambda: False,
     on_progress: Progress = ignore_progress,
@@ -122,6 +125,8 @@ def finetune(
         Checkpoints go there every few seconds.
     held : HeldOut, optional
         How labels were held back; its notes are passed on.
+    unlabelled : sequence of (str, (H, W, 3) uint8 array)
+        Names and pictures of further images, for ``settings.self_supervised_first``.
     resume : bool
         Go on from the checkpoint.
     should_stop : callable
@@ -157,7 +162,12 @@ def finetune(
     if not resume or tuner.best_step == 0:
         tuner.best_value = before.value
     windows = Windows(images, prompts, zoom, settings)
-    warm_up = _warm_up(images, settings) if settings.self_supervised_first else None
+    warm_up = None
+    if settings.self_supervised_first and tuner.step < settings.steps:
+        on_progress(tuner.step, settings.steps, "superpixels of the images")
+        warm_up = _warm_up(images, unlabelled, settings)
+        if warm_up is None:
+            notes.append("The images show no superpixels to learn from first.")
     stopped = _train(
         tuner,
         windows,
@@ -319,15 +329,25 @@ def _save(tuner: FineTuner, notes: list[str]) -> None:
 
 
 def _warm_up(
-    images: Sequence[PartialImage], settings: FineTuneSettings
+    images: Sequence[PartialImage],
+    unlabelled: Sequence[tuple[str, np.ndarray]],
+    settings: FineTuneSettings,
 ) -> Episodes | None:
-    """Return batches of superpixel tasks for the first fifth of the steps."""
+    """Return batches of superpixel tasks for the first fifth of the steps.
+
+    Each superpixel and those that look alike are the objects of a pseudo task, as in
+    `training.train_self_supervised`; labels are not looked at.
+    """
     rng = np.random.default_rng([settings.seed, 31])
-    tasks = []
+    pictures = list(unlabelled)
     for image in images:
-        picture = np.clip(image.three * 230 + 12, 0, 255).astype(np.uint8)
-        for mask in superpixel_masks(picture, 4, rng):
-            task = make_task(image.name, [picture], [mask], instances=False)
+        eight_bit = np.clip(image.three * 230 + 12, 0, 255).astype(np.uint8)
+        pictures.append((image.name, window(eight_bit, SUPERPIXEL_SIDE, rng)))
+    n_masks = max(1, round(SUPERPIXEL_TASKS / len(pictures)))
+    tasks = []
+    for name, picture in pictures:
+        for mask in superpixel_masks(picture, min(4, n_masks), rng):
+            task = make_task(name, [picture], [mask], instances=False)
             tasks += [] if task is None else [task]
     if not tasks:
         return None

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QEvent, QObject, Qt, QTimer
 from qtpy.QtWidgets import (
+    QCheckBox,
     QFileDialog,
     QFrame,
     QLineEdit,
@@ -101,6 +102,7 @@ class FineTuneWidget(QWidget):
         self._job: EngineJob | None = None
         self._run: dict[str, Any] = {}
         self._started_from = ""
+        self._unlabelled = ""
         self._closes = False
         self._build()
         self._outcome_timer = QTimer(self)
@@ -111,6 +113,7 @@ class FineTuneWidget(QWidget):
         self._connect()
         self._leave = _Leave(self)
         self.destroyed.connect(partial(_Leave.__call__, self._leave))
+        self.use_unlabelled("")
         self.image_panel.refresh()
         self.models.refresh()
         self._read_set()
@@ -178,7 +181,11 @@ class FineTuneWidget(QWidget):
             chosen = FineTuneSettings(preset=preset, **self.options.values())
         else:
             chosen = FineTuneSettings.of_preset(preset)
-        return replace(chosen, **self.meaning.values())
+        return replace(
+            chosen,
+            self_supervised_first=self.practise.isChecked(),
+            **self.meaning.values(),
+        )
 
     def choices(self) -> dict[str, Any]:
         """Return what the controls say, for the next session."""
@@ -189,6 +196,8 @@ class FineTuneWidget(QWidget):
             "name": self.name.text(),
             "model": self.models.combo.currentText(),
             "set": str(self._set.folder),
+            "practise": self.practise.isChecked(),
+            "unlabelled": self._unlabelled,
         }
 
     def restore_choices(self, values: dict[str, Any]) -> None:
@@ -199,6 +208,8 @@ class FineTuneWidget(QWidget):
         self.name.setText(values["name"])
         self.models.refresh(values["model"])
         self.open_set(values["set"])
+        self.use_unlabelled(values.get("unlabelled", ""))
+        self.practise.setChecked(bool(values.get("practise")))
 
     def say(self, text: str, error: bool = False) -> None:
         """Show a message at the bottom of the dock."""
@@ -289,6 +300,21 @@ class FineTuneWidget(QWidget):
         for key, title in PRESETS.items():
             self.preset.addItem(title, key)
         column.addWidget(labelled("Time", self.preset))
+        self.practise = QCheckBox("Learn from my unlabelled images first")
+        self.practise.setToolTip(
+            "First learn from superpixels, which need no labels, of the images of the "
+            "set and of a folder of your images"
+        )
+        column.addWidget(self.practise)
+        self.unlabelled_line = note()
+        self.choose_unlabelled = button(
+            "Folder…", "Folder of images that need no labels; some of them are taken"
+        )
+        self._unlabelled_row = side_by_side(
+            self.unlabelled_line, self.choose_unlabelled, stretch=(1, 0)
+        )
+        self._unlabelled_row.hide()
+        column.addWidget(self._unlabelled_row)
 
     def _build_options(self, column: QVBoxLayout) -> None:
         meaning = Section("What the labels mean")
@@ -311,7 +337,6 @@ class FineTuneWidget(QWidget):
                 "batch": "Windows of a step",
                 "held_out": "Share kept back",
                 "pseudo_labels": "Learn from unlabelled pixels too",
-                "self_supervised_first": "Practise on superpixels first",
                 "second_network": "Second network on its labels",
                 "seed": "Seed",
             },
@@ -382,6 +407,9 @@ class FineTuneWidget(QWidget):
         self.table.held_out.connect(self._on_held_out)
         self.choose_set.clicked.connect(lambda: self.open_set())
         self.models.failed.connect(self._fail)
+        self.practise.toggled.connect(self._unlabelled_row.setVisible)
+        self.practise.toggled.connect(self.autosave.touch)
+        self.choose_unlabelled.clicked.connect(self._ask_for_unlabelled)
         self.unfinished.taken.connect(self.resume)
         self.unfinished.left.connect(self._discard)
         self.start_button.clicked.connect(self.start)
@@ -551,6 +579,23 @@ class FineTuneWidget(QWidget):
     def _on_held_out(self, name: str, held_out: bool | None) -> None:
         self._read(lambda: self._set.set_held_out(name, held_out))
 
+    # ------------------------------------------------------------ unlabelled images
+
+    def use_unlabelled(self, folder: str) -> None:
+        """Learn first from the images in a folder too; an empty name takes none."""
+        self._unlabelled = folder
+        self.unlabelled_line.setText(
+            f"Set, and {Path(folder).name}" if folder else "Only images of the set"
+        )
+        self.unlabelled_line.setToolTip(folder)
+
+    def _ask_for_unlabelled(self) -> None:
+        folder = QFileDialog.getExistingDirectory(
+            self, "Folder of images", self._unlabelled
+        )
+        if folder:
+            self.use_unlabelled(folder)
+
     # ------------------------------------------------------------ training
 
     def start(self) -> None:
@@ -578,6 +623,7 @@ class FineTuneWidget(QWidget):
                 "start_from": card.path or card.name,
                 "settings": settings.to_dict(),
                 "training_set": str(self._set.folder),
+                "unlabelled": self._unlabelled if self.practise.isChecked() else None,
             },
             resume=False,
         )
@@ -619,6 +665,7 @@ class FineTuneWidget(QWidget):
             settings=settings,
             output=run["output"],
             training_set=run["training_set"],
+            unlabelled=run.get("unlabelled") or None,
             device=str(preference("device")),
             resume=resume,
         )

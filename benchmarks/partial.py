@@ -17,8 +17,9 @@ Choose among the last four with --rivals. What does not depend on the settings o
 fine-tuning is kept in references.json and not computed again.
 
 Writes partial.json, partial.md, boxes.png and, with --curve, seconds.png; a run that
-was stopped goes on with --resume. On a busy machine the clock would cut training short:
-give --set seconds=100000 and read the processor seconds.
+was stopped goes on with --resume, which also adds rivals to one that was done. On a
+busy machine the clock would cut training short: give --set seconds=100000 and read the
+processor seconds.
 """
 
 from __future__ import annotations
@@ -273,24 +274,15 @@ class References:
         return self.known[key]
 
 
-def run_job(
-    job: Job, rivals: Sequence[str], settings: FineTuneSettings, folder: Path,
-    model: str, curve: bool, full_steps: float, references: References,
+def train(
+    job: Job, settings: FineTuneSettings, output: Path, model: str, curve: bool
 ) -> dict[str, Any]:
-    """Return the scores of all contestants on one job."""
+    """Return the record of fine-tuning on one job, with the scores after it."""
     card = find_model(model)
     record: dict[str, Any] = {
         "key": job.key, "boxes": job.n_boxes, "scribbles": job.scribbles,
         "seen": how_seen(card, job.task), "seconds": {}, "curve": [],
     }
-
-    def refer(name: str, compute: Callable[[], Segment], about: str = "") -> None:
-        key = f"{name} / {job.key} / {job.crop} / {','.join(job.queries)} / {about}"
-        found = references.get(key, compute, job)
-        record[name] = {n: found[n] for n in ("dice", "f1")}
-        record["seconds"][name] = found["seconds"]
-
-    refer("before", lambda: our_model(model, job.prompts()), card.sha256)
     looked: list[float] = []
 
     def look(network: Any, prompts: PromptSet, seconds: float) -> None:
@@ -305,7 +297,7 @@ def run_job(
     start, busy = time.perf_counter(), time.process_time()
     result = finetuning.run(
         job.images(), job.labels(), start_from=model, settings=settings,
-        output=folder / "after", on_look=look,
+        output=output, on_look=look,
     )
     record["seconds"]["after"] = time.perf_counter() - start - sum(looked)
     record["processor_seconds"] = time.process_time() - busy - sum(looked)
@@ -313,9 +305,27 @@ def run_job(
     record["held_back"] = {"before": result.before.value, "after": result.after.value}
     record["history"] = result.history
     record["after"] = score(job, our_model(result.model, None))
-    if "second" in rivals:
+    record["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    return record
+
+
+def compare(
+    record: dict[str, Any], job: Job, rivals: Sequence[str], settings: FineTuneSettings,
+    tuned: Path, model: str, full_steps: float, references: References,
+) -> None:
+    """Add the scores of the other contestants to a record."""
+    card = find_model(model)
+
+    def refer(name: str, compute: Callable[[], Segment], about: str = "") -> None:
+        key = f"{name} / {job.key} / {job.crop} / {','.join(job.queries)} / {about}"
+        found = references.get(key, compute, job)
+        record[name] = {n: found[n] for n in ("dice", "f1")}
+        record["seconds"][name] = found["seconds"]
+
+    refer("before", lambda: our_model(model, job.prompts()), card.sha256)
+    if "second" in rivals and "second" not in record:
         start = time.perf_counter()
-        trained = second(job, result.model, settings, folder / "second")
+        trained = second(job, str(tuned), settings, tuned.with_name("second"))
         record["seconds"]["second"] = time.perf_counter() - start
         record["second"] = score(job, trained)
     if "forest" in rivals:
@@ -324,17 +334,16 @@ def run_job(
         refer("unet", lambda: unet(job))
     if "full" in rivals:
         steps = max(1, round(full_steps * FineTuneSettings().steps))
-        about = f"{card.sha256} {steps}"
-        refer("full", lambda: ceiling(job, model, steps, folder), about)
-    record["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return record
+        output = tuned.with_name("full")
+        refer("full", lambda: ceiling(job, model, steps, output),
+              f"{card.sha256} {steps}")
 
 
-def ceiling(job: Job, model: str, steps: int, folder: Path) -> Segment:
+def ceiling(job: Job, model: str, steps: int, output: Path) -> Segment:
     """Return our network fine-tuned on all labels of the labelled images."""
     best = finetuning.run(
         job.images(), job.labels(full=True), start_from=model,
-        settings=FineTuneSettings(steps=steps, seconds=1e6), output=folder / "full",
+        settings=FineTuneSettings(steps=steps, seconds=1e6), output=output,
     )
     return our_model(best.model, None)
 
@@ -550,16 +559,17 @@ def main() -> None:
     records = []
     if options.resume and report.exists():
         records = json.loads(report.read_text(encoding="utf8"))["records"]
-    done = {r["key"] for r in records}
+    done = {r["key"]: r for r in records}
     settings = with_settings(options.set)
     references = References(options.references or options.output / "references.json")
     for job in jobs_of(options):
-        if job.key in done:
-            continue
-        record = run_job(job, options.rivals.split(","), settings,
-                         options.output / "models", options.model, options.curve,
-                         options.full_steps, references)
-        records.append(record)
+        tuned = options.output / "models" / job.key.replace(" / ", "-") / "after"
+        record = done.get(job.key)
+        if record is None:
+            record = train(job, settings, tuned, options.model, options.curve)
+            records.append(record)
+        compare(record, job, options.rivals.split(","), settings, tuned, options.model,
+                options.full_steps, references)
         told = {n: _pair(record.get(n)) for n in CONTESTANTS if n in record}
         print(job.key, told, record["kept"], file=sys.stderr, flush=True)
         recipe = {

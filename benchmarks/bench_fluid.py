@@ -176,12 +176,12 @@ def measure(seconds: float, side: int, told: float) -> dict[str, Any]:
     found = {"before": measured(5, told, lambda: False)}
     dock.start_button.click()
     found["the start, to the first point"] = measured(
-        120, told, lambda: bool(dock.curves.points)
+        300, told, lambda: bool(dock.curves.points)
     )
     run(1)
     found["training"] = measured(seconds, told, lambda: dock._job is None)
     dock.stop.click()
-    found["the end"] = measured(60, told, lambda: dock._job is None)
+    found["the end"] = measured(300, told, lambda: dock._job is None)
     found["training"]["points"] = {k: len(v[0]) for k, v in dock.curves.points.items()}
     dock.engine.close()
     viewer.close()

@@ -36,6 +36,8 @@ from .windows import QUERY_SIDE, PartialImage, Windows, cut_prompts
 
 CHECKS = 8
 """How often the held-back labels are looked at."""
+LEAST_GAIN = 0.005
+"""Of the score on held-back labels, for the new model to be kept: less is noise."""
 CHECKPOINT_S = 4.0
 FEW_PIXELS = 1000
 SUPERPIXEL_TASKS, SUPERPIXEL_SIDE = 48, 256
@@ -190,7 +192,8 @@ def finetune(
     elif tuner.history:
         after = check(tuner.average)
     config = None
-    best, kept = (best, "after") if after.value > before.value else (start, "before")
+    better = after.value > before.value + LEAST_GAIN
+    best, kept = (best, "after") if better else (start, "before")
     if settings.second_network and not stopped:
         second = train_second(
             best,
@@ -203,14 +206,16 @@ def finetune(
             on_progress,
         )
         score = check(second)
-        said = "does better and is kept" if score.value > after.value else "is not kept"
+        better = score.value > max(before.value + LEAST_GAIN, after.value)
+        said = "does better and is kept" if better else "is not kept"
         notes.append(f"The second network ({score}) {said}.")
-        if score.value > max(before.value, after.value):
+        if better:
             best, after, kept, config = second, score, "after", CONFIG
     if kept == "before":
         notes.append(
-            "Fine-tuning did not do better on the held-back labels: the model it "
-            "started from is kept, with your boxes as its prompts."
+            "Fine-tuning did not do better on the held-back labels (by at least "
+            f"{LEAST_GAIN:g}): the model it started from is kept, with your boxes as "
+            "its prompts."
         )
     if held is not None and not held.whole_images:
         # they were not trained on, but show the model what to find all the same

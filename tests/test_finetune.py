@@ -20,7 +20,7 @@ from napari_svpseg.core.finetune import FineTuneError, FineTuneSettings
 from napari_svpseg.core.partial import from_labels
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.engine.jobs import InProcess
-from napari_svpseg.engine.partial import LEAST_GAIN
+from napari_svpseg.engine.partial import is_better
 from napari_svpseg.engine.train import Trainer
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.store import (
@@ -75,8 +75,8 @@ def test_a_model_comes_out_that_segments_without_prompts(tune, images, tmp_path)
     assert [p.step for p in seen] == list(range(1, 6))
     assert any(p.held_back_dice is not None for p in seen)
     assert result.before.n_pixels == result.after.n_pixels > 0
-    gain = result.after.value - result.before.value
-    assert (gain > LEAST_GAIN) == (result.kept == "after")
+    better = is_better(result.after.value, result.before.value)
+    assert better == (result.kept == "after")
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]  # and nothing beside it
     found = svpseg.segment(images[0][0], model=result.model)
     assert found.labels.shape == images[0][0].shape
@@ -110,9 +110,9 @@ def test_a_model_that_is_not_better_is_not_kept(tune, tiny_model):
 def test_a_gain_that_may_be_noise_is_not_kept(tune, tiny_model, monkeypatch):
     settings = replace(TINY, steps=12, learning_rate=1e-2)
     result = tune("kept", settings=settings)
-    gain = result.after.value - result.before.value
-    assert result.kept == "after"
-    monkeypatch.setattr("napari_svpseg.engine.partial.LEAST_GAIN", gain + 0.001)
+    left = (1 - result.after.value) / (1 - result.before.value)  # of the error
+    assert result.kept == "after" and left < 0.97
+    monkeypatch.setattr("napari_svpseg.engine.partial.LEAST_GAIN", 1 - left + 0.001)
     result = tune("not kept", settings=settings)
     assert result.kept == "before" and result.after.value > result.before.value
     assert same(weights(result.model), weights(tiny_model))

@@ -17,10 +17,12 @@ def curves(qtbot):
     return curves
 
 
-def test_points_become_lines(curves):
+def test_points_become_lines(curves, qtbot):
     for step in range(5):
         curves.add_point("loss", step, 1 / (step + 1))
         curves.add_point("held back", step, step / 5)
+    assert len(curves._lines["loss"].getData()[0]) == 1  # the rest is drawn at once
+    qtbot.waitUntil(lambda: len(curves._lines["loss"].getData()[0]) == 5)
     xs, ys = curves._lines["loss"].getData()
     assert list(xs) == [0, 1, 2, 3, 4] and ys[-1] == pytest.approx(0.2)
     assert len(curves._plots[True].listDataItems()) == 1
@@ -32,6 +34,7 @@ def test_all_points_are_seen(curves, qtbot):
     for step in range(50):
         curves.add_point("loss", step, 5 - step / 10)
     curves.add_point("held back", 20, 0.5)
+    curves.draw()
     curves.show()
     qtbot.wait(50)
     for plot in curves._plots.values():

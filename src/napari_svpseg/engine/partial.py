@@ -36,8 +36,8 @@ from .windows import QUERY_SIDE, PartialImage, Windows, cut_prompts
 
 CHECKS = 8
 """How often the held-back labels are looked at."""
-LEAST_GAIN = 0.005
-"""Of the score on held-back labels, for the new model to be kept: less is noise."""
+LEAST_GAIN = 0.03
+"""Share of the error on held-back labels that has to go: less is taken as noise."""
 CHECKPOINT_S = 4.0
 FEW_PIXELS = 1000
 SUPERPIXEL_TASKS, SUPERPIXEL_SIDE = 48, 256
@@ -192,8 +192,8 @@ def finetune(
     elif tuner.history:
         after = check(tuner.average)
     config = None
-    better = after.value > before.value + LEAST_GAIN
-    best, kept = (best, "after") if better else (start, "before")
+    kept = "after" if is_better(after.value, before.value) else "before"
+    best = best if kept == "after" else start
     if settings.second_network and not stopped:
         second = train_second(
             best,
@@ -206,16 +206,15 @@ def finetune(
             on_progress,
         )
         score = check(second)
-        better = score.value > max(before.value + LEAST_GAIN, after.value)
+        better = is_better(score.value, before.value) and score.value > after.value
         said = "does better and is kept" if better else "is not kept"
         notes.append(f"The second network ({score}) {said}.")
         if better:
             best, after, kept, config = second, score, "after", CONFIG
     if kept == "before":
         notes.append(
-            "Fine-tuning did not do better on the held-back labels (by at least "
-            f"{LEAST_GAIN:g}): the model it started from is kept, with your boxes as "
-            "its prompts."
+            "Fine-tuning did not do better on the held-back labels: the model it "
+            "started from is kept, with your boxes as its prompts."
         )
     if held is not None and not held.whole_images:
         # they were not trained on, but show the model what to find all the same
@@ -234,6 +233,17 @@ def finetune(
         tuner.step,
         tuner.seconds,
     )
+
+
+def is_better(after: float, before: float) -> bool:
+    """Return whether a score is so much higher that it is hardly by chance.
+
+    Examples
+    --------
+    >>> is_better(0.91, 0.90), is_better(0.9001, 0.9)
+    (True, False)
+    """
+    return 1 - after < (1 - LEAST_GAIN) * (1 - before)
 
 
 def _train(

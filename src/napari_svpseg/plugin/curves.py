@@ -6,6 +6,7 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from .controls import note
@@ -13,6 +14,7 @@ from .controls import note
 logger = logging.getLogger(__name__)
 
 COLORS = ("#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d")
+DRAWN_EVERY_MS = 150
 INK = "#8a919c"
 """Of axes and numbers; readable on dark and on light."""
 
@@ -39,6 +41,11 @@ class Curves(QWidget):
         self._lines: dict[str, Any] = {}
         self._plots: dict[bool, Any] = {}
         self._frame: Any = None
+        self._changed: set[str] = set()
+        self._pause = QTimer(self)
+        self._pause.setSingleShot(True)
+        self._pause.setInterval(DRAWN_EVERY_MS)
+        self._pause.timeout.connect(self.draw)
         self._numbers = note()
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
@@ -50,13 +57,25 @@ class Curves(QWidget):
         xs, ys = self.points.setdefault(series, ([], []))
         xs.append(float(x))
         ys.append(float(y))
-        line = self._line(series)
-        if line is not None:
-            line.setData(xs, ys)
-        self._show_numbers()
+        self._changed.add(series)
+        if not self._pause.isActive():
+            self.draw()
+
+    def draw(self) -> None:
+        """Show the points that have come since; done by itself, but not at each."""
+        for series in sorted(self._changed, key=list(self.points).index):
+            line = self._line(series)
+            if line is not None:
+                line.setData(*self.points[series])
+        if self._changed:
+            self._show_numbers()
+            self._pause.start()  # drawn again when it ends, if more have come
+        self._changed.clear()
 
     def clear(self) -> None:
         """Begin anew."""
+        self._pause.stop()
+        self._changed.clear()
         for series, line in self._lines.items():
             self._plots[series in self._scores].removeItem(line)
         self._lines.clear()
@@ -98,7 +117,7 @@ class Curves(QWidget):
         plot = self._plots[is_score] = self._frame.addPlot(
             row=0 if is_score else 1, col=0, enableMenu=False
         )
-        self._frame.setFixedHeight(120 * len(self._plots))
+        self._frame.setFixedHeight(120 * len(self._plots) + 12)
         if is_score:
             plot.setYRange(0, 1, padding=0.05)
         plot.hideButtons()

@@ -108,7 +108,7 @@ class FineTuneWidget(QWidget):
         self._outcome_timer = QTimer(self)
         self._outcome_timer.setSingleShot(True)
         self._outcome_timer.timeout.connect(
-            lambda: self.scroll.ensureWidgetVisible(self.outcome)
+            lambda: self.scroll.ensureWidgetVisible(self.outcome, 0, 0)
         )
         self._connect()
         self._leave = _Leave(self)
@@ -677,8 +677,9 @@ class FineTuneWidget(QWidget):
         job.cancelled.connect(self._on_cancelled)
         job.finished.connect(self._on_finished)
         self._show_state()
-        # in a thread, long before the first point: loading it takes a second
-        self._files.call(lambda: import_module("pyqtgraph"), lambda _: None)
+        # in a thread, long before they are needed: loading them takes a second
+        for module in ("pyqtgraph", "napari_svpseg.plugin.weak"):
+            self._files.call(partial(import_module, module), lambda _: None)
 
     def _show_outcome(self) -> None:
         """Bring the curves into view, once they have been laid out."""
@@ -714,12 +715,13 @@ class FineTuneWidget(QWidget):
     def _on_partial(self, value: Any) -> None:
         if not isinstance(value, FineTuneProgress):
             return
-        if not self.curves.points:
-            self._show_outcome()
+        n_curves = len(self.curves.points)
         if np.isfinite(value.train_loss):
             self.curves.add_point(LOSS, value.step, value.train_loss)
         if value.held_back_dice is not None and np.isfinite(value.held_back_dice):
             self.curves.add_point(HELD_BACK, value.step, value.held_back_dice)
+        if len(self.curves.points) > n_curves:
+            self._show_outcome()
 
     def _on_result(self, result: FineTuneResult) -> None:
         self.result = result

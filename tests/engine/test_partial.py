@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from napari_svpseg.core.finetune import FineTuneError, FineTuneSettings
+from napari_svpseg.core.finetune import (
+    FineTuneError,
+    FineTuneSettings,
+    HeldBackScore,
+)
 from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.partial import UNKNOWN, from_labels, hold_out, to_ids
 from napari_svpseg.engine.device import choose
 from napari_svpseg.engine.held_back import Check
-from napari_svpseg.engine.partial import finetune
+from napari_svpseg.engine.partial import _look, finetune
 from napari_svpseg.engine.second import self_labelled
 from napari_svpseg.engine.tuner import FineTuner
 from napari_svpseg.engine.windows import PartialImage, Windows, cut_prompts
@@ -218,6 +222,18 @@ def test_the_second_network_is_kept_only_if_it_is_better(image, tmp_path):
     assert ("is kept" in told) == (tuned.config is not None)
     if tuned.config is not None:
         build(tuned.config).load_state_dict(tuned.network.state_dict())
+
+
+def test_of_states_that_are_as_good_the_last_is_kept(tmp_path):
+    tuner = FineTuner(tiny(), SETTINGS, tmp_path, torch.device("cpu"))
+    tuner.best_value = 0.8  # of the model at the start
+    kept = []
+    for value in (0.801, 0.9, 0.95, 0.949, 0.93, 0.9495, 0.80):
+        tuner.step += 1
+        _look(tuner, lambda _, v=value: HeldBackScore(v, None, 9, 0), 0.8)
+        kept.append(tuner.best_step)
+    assert kept == [1, 2, 3, 4, 4, 6, 6]
+    assert tuner.best_value == 0.95
 
 
 def test_the_clock_only_stops(image, tmp_path):

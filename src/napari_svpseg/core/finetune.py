@@ -30,7 +30,7 @@ class FineTuneSettings(Settings):
         45.0, "Time after which training ends, with its checks", low=1, high=1e6,
         unit="s",
     )
-    steps: int = option(100, "Training steps", low=1, high=1_000_000)
+    steps: int = option(160, "Training steps", low=1, high=1_000_000)
     batch: int = option(4, "Windows of a step", low=1, high=256)
     learning_rate: float = option(5e-4, "Highest learning rate", low=0, high=1)
     held_out: float = option(

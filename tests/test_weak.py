@@ -26,7 +26,7 @@ from napari_svpseg.engine.jobs import InProcess
 from napari_svpseg.io.prompts import load_prompts
 from napari_svpseg.io.store import import_model, load_model, read_card
 from napari_svpseg.io.tags import Tags, TagsError, read_tags
-from napari_svpseg.weak import training_folder
+from napari_svpseg.weak import TaggedImages, training_folder
 
 QUICK = {"epochs": 1, "second_epochs": 1, "batch": 4, "n_prototypes": 2}
 
@@ -162,6 +162,33 @@ def test_the_same_seed_gives_the_same_model(tagged_discs, tiny_svp, tmp_path):
         for n in ("a", "b")
     }
     assert len(hashes) == 1
+
+
+def test_windows_are_measured_by_all_of_them(tiny_svp, tmp_path):
+    """A window of empty ground is not stretched until it looks like the others."""
+    rng = np.random.default_rng(0)
+    ground = [rng.normal(50, 2, (32, 32)) for _ in range(3)]
+    cells = [g + 100 * (np.indices(g.shape)[0] > 20) for g in ground]
+    images = {str(i): im for i, im in enumerate(ground + cells)}
+    given = TaggedImages.of(images, {key: ["x"] for key in images})
+    assert np.ptp(given.plane("0")[1]) < 15
+    given = TaggedImages.of(images, {key: ["x"] for key in images})
+    assert given.share_intensities(31) is None and np.ptp(given.plane("0")[1]) < 15
+    shared = given.share_intensities(32)
+    assert np.ptp(shared) > 90 and given.plane("0")[1] is shared
+    tags = {"0": [], "1": [], "2": [], "3": ["x"], "4": ["x"], "5": ["x"]}
+    result = fit(images, tags, tmp_path / "m", tiny_svp, second_stage=False)
+    assert result.intensities == shared.tolist()
+    assert read_card(result.model).training["intensities"] == shared.tolist()
+    kept = fit(
+        images, tags, tmp_path / "n", tiny_svp, second_stage=False, intensities="image"
+    )
+    assert kept.intensities is None
+    images["5"] = np.stack([images["5"]] * 3, axis=-1)
+    told = fit(
+        images, tags, tmp_path / "o", tiny_svp, second_stage=False, intensities="set"
+    )
+    assert told.intensities is None and "several kinds" in " ".join(told.notes)
 
 
 # ------------------------------------------------------------------------- bad input

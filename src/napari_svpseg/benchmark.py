@@ -96,15 +96,21 @@ class ModelContestant:
         settings = SegmentSettings(
             device=self.device, trust=False, refine=self.refine
         )
+        post = PostprocessSettings()
 
         def answer(query: Query) -> np.ndarray:
             maps = predict(
                 query.plane, PromptSet([prompt]), self.network, device, settings
             ).maps
-            if maps.classes is not None:
-                own = np.where(maps.classes == self.asked, maps.foreground, 0)
-                maps = replace(maps, foreground=own, classes=None)
-            return instances_from_maps(maps, PostprocessSettings())
+            if maps.classes is None:
+                return instances_from_maps(maps, post)
+            own = maps.classes == self.asked
+            mine = replace(
+                maps, foreground=np.where(own, maps.foreground, 0), classes=None
+            )
+            labels = instances_from_maps(mine, post)
+            labels[(maps.foreground >= post.threshold) & ~own] = 0  # no hole of ours
+            return labels
 
         return answer
 

@@ -23,6 +23,7 @@ import typer
 from . import api
 from .core.batch import FORMATS, PATTERN, BatchJob, FileOutcome
 from .core.card import ModelCard
+from .core.geometry import MIN_BOX_SIZE
 from .core.image import ImageError
 from .core.messages import DEBUG, joined, one_line
 from .core.prompt import Prompt, PromptSet
@@ -747,6 +748,30 @@ def _scores_of_the_rest(
             means = np.mean(each, axis=0)
             scores[name] = {"dice": float(means[0]), "f1": float(means[1])}
     return scores
+
+
+@app.command()
+def tags(
+    data: Annotated[Path, typer.Argument(help="Data folder whose labels are classes.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for windows and tags.csv.")
+    ],
+    side: Annotated[
+        int, typer.Option(help="Side of a window in pixels.", min=MIN_BOX_SIZE)
+    ] = 64,
+    number: Annotated[int, typer.Option(help="Windows at most.", min=2)] = 120,
+    seed: Annotated[int, typer.Option(help="Of the places.", min=0)] = 0,
+) -> None:
+    """Cut tagged windows out of pictures with masks, to try `svpseg weak` on them."""
+    from .io.datasets import read_dataset
+    from .io.windows import write_windows
+
+    written = write_windows(read_dataset(data), output, side, number, seed)
+    print(
+        f"{output / 'tags.csv'}: {_plural(len(written), 'window')}; "
+        + ", ".join(f"{c}: {len(written.images_of(c))}" for c in written.classes)
+        + f", none: {sum(not held for held in written.values())}"
+    )
 
 
 @app.command()

@@ -5,6 +5,7 @@ See ``docs/weak-labels.md``; `api.fit_weak` is what everybody calls.
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -49,6 +50,8 @@ STAGES = ("reading", "bank", "first stage", "pseudo masks", "second stage", "sav
 N_PREVIEWS = 2
 MAX_PREVIEW_SIDE = 1024
 MAX_TOLD = 5
+PIXELS_OF_EACH = 10_000
+"""Looked at in each image where all are measured together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,6 +130,40 @@ class TaggedImages:
         if name not in self._intensities:
             self._intensities[name] = intensity_range(plane)
         return plane, self._intensities[name]
+
+    def share_intensities(self, largest: float) -> np.ndarray | None:
+        """Let all images be measured by the intensities of all of them together.
+
+        Windows of larger pictures need that: one of empty ground would be stretched
+        until its noise looks like cells.
+
+        Parameters
+        ----------
+        largest : float
+            Nothing is done if a side of an image is longer.
+
+        Returns
+        -------
+        (C, 2) array or None
+            The percentiles; None where the images stay as they are: they are larger, or
+            of several kinds.
+        """
+        pixels, kinds = [], set()
+        for name in self.sources:
+            try:
+                plane, _ = self.plane(name)
+            except ImageError:
+                continue  # told when it is read to be trained on
+            kinds.add((plane.shape[2], plane.dtype))
+            if max(plane.shape[:2]) > largest or len(kinds) > 1:
+                return None
+            flat = plane.reshape(-1, plane.shape[2])
+            pixels.append(flat[:: max(1, len(flat) // PIXELS_OF_EACH)])
+        if not pixels:
+            return None
+        shared = intensity_range(np.concatenate(pixels))
+        self._intensities.update(dict.fromkeys(self.sources, shared))
+        return shared
 
 
 def _name_of(image: Any, i: int) -> str:
@@ -328,6 +365,7 @@ class _Work:
     classes: tuple[str, ...] = ()
     windows: Windows | None = None
     shapes: list[tuple[int, int]] = field(default_factory=list)
+    shared: np.ndarray | None = None
     bank: Bank | None = None
 
     def _tell(self, stage: str, step: int, n_steps: int) -> None:
@@ -344,6 +382,7 @@ class _Work:
         unknown = sorted({c for held in tags.values() for c in held} - {*self.classes})
         self.notes += [*self.given.notes, *_told("classes left out", unknown)]
         check_tags({n: tags[n] for n in self.given.sources}, self.classes)
+        self._share_intensities()
         rows = {
             name: [float(c in tags[name]) for c in self.classes]
             for name in self.given.sources
@@ -351,6 +390,17 @@ class _Work:
         self.windows = cut_windows(self._planes(), rows, self.settings)
         usable = {name: tags[name] for name in self.windows.names}
         self.notes += check_tags(usable, self.classes)
+
+    def _share_intensities(self) -> None:
+        kind = self.settings.intensities
+        if kind == "image":
+            return
+        largest = self.settings.window if kind == "auto" else math.inf
+        self.shared = self.given.share_intensities(largest)
+        if self.shared is None and kind == "set":
+            self.notes.append(
+                "images of several kinds: each is measured by its own intensities"
+            )
 
     def _planes(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         bad: list[str] = []
@@ -461,6 +511,7 @@ class _Work:
         self._tell("saving", 0, 1)
         network = network.cpu().eval()
         tags = self.given.tags
+        intensities = None if self.shared is None else self.shared.tolist()
         held = {c: len([n for n in self.windows.names if c in tags[n]])
                 for c in self.classes}
         card = ModelCard(
@@ -471,6 +522,7 @@ class _Work:
                 "from": "image-level tags", "images": len(self.windows.names),
                 "windows": len(self.windows), "images_of": held,
                 "settings": self.settings.to_dict(), "notes": self.notes,
+                "intensities": intensities,
                 "seconds": round(self.course.seconds, 1),
                 "bank": [patch.to_dict() for patch in self.bank.patches],
             },
@@ -485,7 +537,7 @@ class _Work:
             shutil.rmtree(self.course.folder, ignore_errors=True)
         return WeakResult(
             str(folder), self.bank.patches, tuple(self.course.history),
-            tuple(self.notes), self.course.seconds,
+            tuple(self.notes), self.course.seconds, intensities,
         )
 
     def _prompts(self, network: SemanticSegmenter, name: str) -> PromptSet:

@@ -18,6 +18,7 @@ COLOURS = (
 """One colour for each class; all can be told apart on a dark ground."""
 
 VARIANTS = ("published", "seed")
+INTENSITIES = ("auto", "image", "set")
 
 
 class WeakError(ValueError):
@@ -43,6 +44,12 @@ class WeakSettings(Settings):
     scale: float = option(
         1.0, "Size at which the network sees the images; 0.25 for large structures",
         low=0.05, high=8.0,
+    )
+    intensities: str = option(
+        "auto",
+        "What brightness is measured by: each image, or all; auto: all, if images are "
+        "no larger than a window",
+        choices=INTENSITIES,
     )
     n_prototypes: int = option(
         3, "Looks that a class may have: each becomes a prototype", low=1, high=16
@@ -224,6 +231,8 @@ class WeakResult:
         What the user should know: images left out, classes without an image of their
         own, stopped early.
     seconds : float
+    intensities : list of [low, high] or None
+        Percentiles of all images together, where they were measured so.
     """
 
     model: str
@@ -231,6 +240,7 @@ class WeakResult:
     history: tuple[dict[str, float], ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    intensities: list[list[float]] | None = None
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray, n: int) -> np.ndarray:

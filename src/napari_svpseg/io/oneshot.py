@@ -174,6 +174,14 @@ def plan(
     return tasks
 
 
+def scored_pictures(dataset: Dataset, max_queries: int = MAX_QUERIES) -> set[str]:
+    """Return the pictures of a data set that are queries of any of its tasks."""
+    scored: set[str] = set()
+    for value, _ in _classes_of(dataset):
+        scored |= {*_evenly(_shown(dataset, value), max_queries)}
+    return scored
+
+
 def _classes_of(dataset: Dataset) -> list[tuple[int | None, str]]:
     if dataset.kind == "instance":
         return [(None, OBJECTS)]
@@ -192,6 +200,15 @@ def _truth(dataset: Dataset, image: str, value: int | None, mosaic: bool) -> np.
     return oneshot.cut_borders(labels) if mosaic else labels
 
 
+def _shown(dataset: Dataset, value: int | None) -> list[str]:
+    """Return the pictures that show a class, or any object."""
+    return [
+        image
+        for image in dataset.ids
+        if (dataset.labels(image) == value if value else dataset.labels(image)).any()
+    ]
+
+
 def _plan_task(
     dataset: Dataset,
     value: int | None,
@@ -200,11 +217,7 @@ def _plan_task(
     max_queries: int,
     seed: int,
 ) -> Task | None:
-    shown = [
-        image
-        for image in dataset.ids
-        if (dataset.labels(image) == value if value else dataset.labels(image)).any()
-    ]
+    shown = _shown(dataset, value)
     looked_at = [
         _truth(dataset, image, value, False) for image in _evenly(shown, MAX_LOOKED_AT)
     ]

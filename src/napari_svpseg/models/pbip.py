@@ -33,8 +33,8 @@ TEMPERATURE = 0.07
 CUT = 0.5
 """Share of a map's highest value from which a pixel belongs to what was found."""
 
-BACKGROUND_POWER = 5
-"""Background is (1 - highest score) to this power (10 in the paper): cuts at 0.25."""
+BACKGROUND_POWER = 2
+"""Background is (1 - highest score) to this power (10 in the paper): cuts at 0.38."""
 MARGIN = 0.1
 """Pixels whose two best scores differ by less are not known."""
 
@@ -300,7 +300,7 @@ class PrototypePrompting(SemanticSegmenter):
 
 
 def with_background(maps: Tensor) -> Tensor:
-    """Return maps (B, N + 1, H, W) of (B, N, H, W): background is (1 - max) ** 5."""
+    """Return maps (B, N + 1, H, W) of (B, N, H, W): background is (1 - max) ** 2."""
     background = (1 - maps.amax(1, keepdim=True)) ** BACKGROUND_POWER
     return torch.cat([background, maps], dim=1)
 

@@ -131,7 +131,9 @@ class BankBox(QWidget):
         except (TypeError, KeyError, ValueError):
             self.message.emit(f"The bank of '{card.name}' cannot be read.", True)
             return
-        result = WeakResult(card.path, bank)
+        result = WeakResult(
+                card.path, bank, intensities=card.training.get("intensities")
+            )
         self.load(result)
         self.opened.emit(result)
 

@@ -190,7 +190,12 @@ class WeakWidget(QWidget):
         self.device.setCurrentText(str(preference("device")))
         self.advanced = SettingsForm(
             WeakSettings,
-            {"window": "Window", "scale": "Scale", "batch": "Windows at once"},
+            {
+                "window": "Window",
+                "scale": "Scale",
+                "intensities": "Brightness of",
+                "batch": "Windows at once",
+            },
         )
         advanced.form.addRow("Device", self.device)
         advanced.form.addRow(self.advanced)
@@ -523,11 +528,15 @@ class WeakWidget(QWidget):
             return
         self.say(f"Looking at '{picture.title}'…")
         model, device = self.result.model, self.device.currentText()
+        measured = self.result.intensities
 
         def prepare() -> Any:
             from ..io.images import read_image
 
-            kwargs = {"model": model, "device": device, "output": "semantic"}
+            kwargs: dict[str, Any] = {
+                "model": model, "device": device, "output": "semantic",
+                "intensities": None if measured is None else np.array(measured),
+            }  # fmt: skip
             if not isinstance(image, str):
                 return (image, None), {**kwargs, "axes": "YXC"}
             file = read_image(image)

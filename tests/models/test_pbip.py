@@ -180,7 +180,7 @@ def test_background_is_what_is_like_no_class():
     maps = torch.tensor([0.0, 0.1, 0.9]).reshape(1, 1, 1, 3)
     scores = P.with_background(maps)
     assert scores.argmax(1).flatten().tolist() == [0, 0, 1]
-    assert scores[0, 0, 0, 1] == pytest.approx(0.9**5)
+    assert scores[0, 0, 0, 1] == pytest.approx(0.9**P.BACKGROUND_POWER)
 
 
 def test_pseudo_masks_leave_out_what_is_undecided():

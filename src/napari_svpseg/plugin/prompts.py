@@ -36,7 +36,9 @@ def thumbnail(item: PromptItem) -> np.ndarray:
     side = (PROMPT_SIZE, PROMPT_SIZE)
     if item.crop is None:
         return np.full((*side, 3), 60, np.uint8)
-    picture = visible(resize_image(item.crop[..., :3], side))
+    crop = item.crop[..., :3]
+    picture = resize_image(crop, side)
+    picture = picture.astype(np.uint8) if is_colour(crop) else visible(picture)
     if item.mask is None or item.negative:
         return picture
     mask = resize_labels(item.mask, side)
@@ -46,6 +48,11 @@ def thumbnail(item: PromptItem) -> np.ndarray:
     shaded[inside] = 0.72 * shaded[inside] + 0.28 * color
     shaded[edge] = color
     return np.asarray(shaded, np.uint8)
+
+
+def is_colour(image: np.ndarray) -> bool:
+    """Tell whether an image is of 8 bit colour, and is shown as it is."""
+    return image.dtype == np.uint8 and image.shape[-1] == 3
 
 
 def visible(crop: np.ndarray) -> np.ndarray:

@@ -39,7 +39,7 @@ from ..core.image import Axes, ImageError
 from .background import Background
 from .classes import class_color
 from .layers import ImageSource, known_axes
-from .prompts import visible
+from .prompts import is_colour, visible
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -135,11 +135,17 @@ class Picture:
 
 
 def _small(array: np.ndarray, axes: Axes) -> np.ndarray:
-    """Return the middle plane of an image, subsampled and stretched to 0-255."""
+    """Return the middle plane of an image, subsampled and stretched to 0-255.
+
+    Colour pictures of 8 bit are shown as they are.
+    """
     planes = list(axes.plane_indices(array.shape))
     plane = axes.to_plane(array[axes.plane_slices(planes[len(planes) // 2])])
     step = max(1, min(plane.shape[:2]) // (2 * THUMBNAIL))
-    return visible(plane[::step, ::step, :3].astype(np.float32))
+    small = plane[::step, ::step, :3]
+    if is_colour(small):
+        return np.ascontiguousarray(small)
+    return visible(small.astype(np.float32))
 
 
 def _small_of_layer(layer: Image) -> np.ndarray:

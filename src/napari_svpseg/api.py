@@ -37,6 +37,7 @@ from .segmenting import (
     put_labels,
     recipe_of,
     segment_planes,
+    trained_intensities,
 )
 
 if TYPE_CHECKING:
@@ -119,6 +120,8 @@ def segment(
     if output is None and not loaded.network.needs_prompt:
         post = replace(post, output="semantic")
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
+    if intensities is None:
+        intensities = trained_intensities(loaded, planes)
     if intensities is None and len(planes.indices) > 1:
         intensities = planes.intensities()  # one range for all planes
     job = Job(loaded, where, prompts, run, intensities)

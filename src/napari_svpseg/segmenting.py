@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
@@ -14,7 +15,7 @@ from .core.card import ModelCard
 from .core.image import Axes
 from .core.instances import instances_from_maps
 from .core.link import link_planes
-from .core.planes import Planes, as_stack, put, take
+from .core.planes import Planes, PlaneView, as_stack, put, take
 from .core.progress import Progress
 from .core.prompt import Prompt, PromptSet, prompt_print
 from .core.result import Maps, Recipe, versions
@@ -90,6 +91,21 @@ def prompts_for(
     if not model.network.needs_prompt:
         return PromptSet()
     return as_prompt_set(own_prompts(model) if prompts is None else prompts).usable()
+
+
+def trained_intensities(model: LoadedModel, planes: Planes) -> np.ndarray | None:
+    """Return what a query is measured by that is a window like those of a training.
+
+    None for all others: they are measured by themselves. See `TaggedImages`.
+    """
+    known = model.card.training.get("intensities")
+    if not isinstance(known, dict):
+        return None
+    plane = PlaneView(planes, planes.indices[0])
+    largest = known["largest"] or math.inf
+    same = plane.shape[2] == len(known["range"]) and str(plane.dtype) == known["dtype"]
+    fits = same and max(plane.shape[:2]) <= largest
+    return np.array(known["range"]) if fits else None
 
 
 def as_prompt_set(prompts: Prompt | PromptSet | Iterable[Prompt]) -> PromptSet:

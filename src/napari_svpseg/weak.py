@@ -5,7 +5,6 @@ See ``docs/weak-labels.md``; `api.fit_weak` is what everybody calls.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -131,7 +130,7 @@ class TaggedImages:
             self._intensities[name] = intensity_range(plane)
         return plane, self._intensities[name]
 
-    def share_intensities(self, largest: float) -> np.ndarray | None:
+    def share_intensities(self, largest: int | None) -> dict[str, Any] | None:
         """Let all images be measured by the intensities of all of them together.
 
         Windows of larger pictures need that: one of empty ground would be stretched
@@ -139,14 +138,15 @@ class TaggedImages:
 
         Parameters
         ----------
-        largest : float
+        largest : int or None
             Nothing is done if a side of an image is longer.
 
         Returns
         -------
-        (C, 2) array or None
-            The percentiles; None where the images stay as they are: they are larger, or
-            of several kinds.
+        dict or None
+            What the model's card tells: ``range`` (the percentiles of each channel),
+            ``dtype``, ``largest``. None where the images stay as they are: they are
+            larger, or of several kinds.
         """
         pixels, kinds = [], set()
         for name in self.sources:
@@ -155,7 +155,8 @@ class TaggedImages:
             except ImageError:
                 continue  # told when it is read to be trained on
             kinds.add((plane.shape[2], plane.dtype))
-            if max(plane.shape[:2]) > largest or len(kinds) > 1:
+            too_large = largest is not None and max(plane.shape[:2]) > largest
+            if too_large or len(kinds) > 1:
                 return None
             flat = plane.reshape(-1, plane.shape[2])
             pixels.append(flat[:: max(1, len(flat) // PIXELS_OF_EACH)])
@@ -163,7 +164,8 @@ class TaggedImages:
             return None
         shared = intensity_range(np.concatenate(pixels))
         self._intensities.update(dict.fromkeys(self.sources, shared))
-        return shared
+        dtype = str(kinds.pop()[1])
+        return {"range": shared.tolist(), "dtype": dtype, "largest": largest}
 
 
 def _name_of(image: Any, i: int) -> str:
@@ -365,7 +367,7 @@ class _Work:
     classes: tuple[str, ...] = ()
     windows: Windows | None = None
     shapes: list[tuple[int, int]] = field(default_factory=list)
-    shared: np.ndarray | None = None
+    shared: dict[str, Any] | None = None
     bank: Bank | None = None
 
     def _tell(self, stage: str, step: int, n_steps: int) -> None:
@@ -395,7 +397,7 @@ class _Work:
         kind = self.settings.intensities
         if kind == "image":
             return
-        largest = self.settings.window if kind == "auto" else math.inf
+        largest = self.settings.window if kind == "auto" else None
         self.shared = self.given.share_intensities(largest)
         if self.shared is None and kind == "set":
             self.notes.append(
@@ -511,7 +513,6 @@ class _Work:
         self._tell("saving", 0, 1)
         network = network.cpu().eval()
         tags = self.given.tags
-        intensities = None if self.shared is None else self.shared.tolist()
         held = {c: len([n for n in self.windows.names if c in tags[n]])
                 for c in self.classes}
         card = ModelCard(
@@ -522,7 +523,7 @@ class _Work:
                 "from": "image-level tags", "images": len(self.windows.names),
                 "windows": len(self.windows), "images_of": held,
                 "settings": self.settings.to_dict(), "notes": self.notes,
-                "intensities": intensities,
+                "intensities": self.shared,
                 "seconds": round(self.course.seconds, 1),
                 "bank": [patch.to_dict() for patch in self.bank.patches],
             },
@@ -537,7 +538,7 @@ class _Work:
             shutil.rmtree(self.course.folder, ignore_errors=True)
         return WeakResult(
             str(folder), self.bank.patches, tuple(self.course.history),
-            tuple(self.notes), self.course.seconds, intensities,
+            tuple(self.notes), self.course.seconds,
         )
 
     def _prompts(self, network: SemanticSegmenter, name: str) -> PromptSet:

@@ -231,8 +231,6 @@ class WeakResult:
         What the user should know: images left out, classes without an image of their
         own, stopped early.
     seconds : float
-    intensities : list of [low, high] or None
-        Percentiles of all images together, where they were measured so.
     """
 
     model: str
@@ -240,7 +238,6 @@ class WeakResult:
     history: tuple[dict[str, float], ...] = ()
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
-    intensities: list[list[float]] | None = None
 
 
 def confusion(prediction: np.ndarray, truth: np.ndarray, n: int) -> np.ndarray:

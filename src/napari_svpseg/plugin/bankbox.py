@@ -131,9 +131,7 @@ class BankBox(QWidget):
         except (TypeError, KeyError, ValueError):
             self.message.emit(f"The bank of '{card.name}' cannot be read.", True)
             return
-        result = WeakResult(
-                card.path, bank, intensities=card.training.get("intensities")
-            )
+        result = WeakResult(card.path, bank)
         self.load(result)
         self.opened.emit(result)
 

@@ -528,15 +528,11 @@ class WeakWidget(QWidget):
             return
         self.say(f"Looking at '{picture.title}'…")
         model, device = self.result.model, self.device.currentText()
-        measured = self.result.intensities
 
         def prepare() -> Any:
             from ..io.images import read_image
 
-            kwargs: dict[str, Any] = {
-                "model": model, "device": device, "output": "semantic",
-                "intensities": None if measured is None else np.array(measured),
-            }  # fmt: skip
+            kwargs = {"model": model, "device": device, "output": "semantic"}
             if not isinstance(image, str):
                 return (image, None), {**kwargs, "axes": "YXC"}
             file = read_image(image)

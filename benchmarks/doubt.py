@@ -160,15 +160,16 @@ def _place_in(session: Session, i: int, answer: Answer) -> Box | None:
 
 def random_box(session: Session, rng: Rng) -> Place | None:
     """Take a random legal box on a random picture."""
-    return _random_in(session, rng, rng.permutation(len(session.pictures)).tolist())
+    return random_in(session, rng, rng.permutation(len(session.pictures)).tolist())
 
 
 def random_box_here(session: Session, rng: Rng) -> Place | None:
     """Take a random legal box on the first picture."""
-    return _random_in(session, rng, [0])
+    return random_in(session, rng, [0])
 
 
-def _random_in(session: Session, rng: Rng, order: Sequence[int]) -> Place | None:
+def random_in(session: Session, rng: Rng, order: Sequence[int]) -> Place | None:
+    """Return a random legal box on the first of some pictures that has one free."""
     for i in order:
         query = session.pictures[i]
         assert query.truth is not None
@@ -379,17 +380,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     loaded = load_model(options.model)
-    head = {
-        "model": loaded.card.sha256,
-        "added": options.added,
-        "most": options.most,
-        "open": options.open,
-        "queries": options.queries,
-        "max_queries": options.max_queries,
-        "seed": options.seed,
-    }
-    records = _begin(options.output, head, resume=options.resume)
-    done = {(r["dataset"], r["class"], r["draw"]) for r in records}
+    names = ("added", "most", "open", "queries", "max_queries", "seed")
+    records, done = begin(options, loaded.card.sha256, names)
     classes = options.classes.split(",") if options.classes else None
     for task in plan(
         options.data,
@@ -399,26 +391,27 @@ def main() -> None:
         seed=options.seed,
     ):
         for number in range(len(task.draws)):
-            if (task.dataset.name, task.name, number) in done:
-                continue
-            start = time.perf_counter()
-            new = list(simulate(task, number, loaded.network, options))
-            with options.output.open("a", encoding="utf-8") as file:
-                file.writelines(json.dumps(r) + "\n" for r in new)
-            records += new
-            print(
-                f"{task.dataset.name} / {task.name}, draw {number}: "
-                f"{time.perf_counter() - start:.0f} s",
-                file=sys.stderr,
-                flush=True,
-            )
+            if (task.dataset.name, task.name, number) not in done:
+                start = time.perf_counter()
+                new = list(simulate(task, number, loaded.network, options))
+                records += write(options.output, new)
+                title = f"{task.dataset.name} / {task.name}, draw {number}"
+                seconds = time.perf_counter() - start
+                print(f"{title}: {seconds:.0f} s", file=sys.stderr, flush=True)
     print(report(records, options.added, options.most))
 
 
-def _begin(path: Path, head: dict[str, Any], *, resume: bool) -> list[dict[str, Any]]:
-    """Return the records so far, or begin a file; a torn last line is left out."""
+def begin(
+    options: argparse.Namespace, weights: str, names: Sequence[str]
+) -> tuple[list[dict[str, Any]], set[tuple[str, str, int]]]:
+    """Begin a file, or go on with it: return its records, and which draws are done.
+
+    The first line holds the settings; a last line torn by a kill is left out.
+    """
+    path: Path = options.output
+    head = {"model": weights, **{n: getattr(options, n) for n in names}}
     lines = [json.dumps(head)]
-    if resume and path.exists():
+    if options.resume and path.exists():
         lines = path.read_text(encoding="utf-8").split("\n")[:-1] or lines
     if json.loads(lines[0]) != head:
         raise SystemExit(
@@ -427,7 +420,15 @@ def _begin(path: Path, head: dict[str, Any], *, resume: bool) -> list[dict[str, 
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return [json.loads(line) for line in lines[1:]]
+    records = [json.loads(line) for line in lines[1:]]
+    return records, {(r["dataset"], r["class"], r["draw"]) for r in records}
+
+
+def write(path: Path, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Append records to a file, and return them."""
+    with path.open("a", encoding="utf-8") as file:
+        file.writelines(json.dumps(r) + "\n" for r in records)
+    return records
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _PUBLIC = {
     "Box": "core.geometry",
+    "DoubtfulPlace": "core.doubt",
     "FineTuneProgress": "core.finetune",
     "FineTuneResult": "core.finetune",
     "FineTuneSettings": "core.finetune",
@@ -30,8 +31,10 @@ _PUBLIC = {
     "Result": "core.result",
     "SegmentSettings": "core.settings",
     "WeakSettings": "core.weak",
+    "doubtful_places": "core.doubt",
     "finetune": "api",
     "fit_weak": "api",
+    "image_doubt": "core.doubt",
     "load_model": "api",
     "load_prompts": "io.prompts",
     "postprocess": "api",

@@ -251,7 +251,10 @@ def simulate(
 
 
 def scores(session: Session, task: Task, untouched: list[Query]) -> dict[str, Any]:
-    """Return Dice and F1 on untouched pictures, and on the rest of the first one."""
+    """Return Dice and F1 on untouched pictures, and Dice on the rest of the first.
+
+    The rest is what lies in no box; it has no Dice where nothing of the kind is left.
+    """
     found = [_scored(session, task, q, q.ignore) for q in untouched]
     first = session.pictures[0]
     hidden = np.zeros(first.plane.shape[:2], bool)
@@ -259,12 +262,13 @@ def scores(session: Session, task: Task, untouched: list[Query]) -> dict[str, An
         hidden |= first.ignore > 0
     for box in session.taken(0):
         hidden[box.slices] = True
-    rest = _scored(session, task, first, hidden)
+    assert first.truth is not None
+    is_left = bool(first.truth[~hidden].any())
+    rest = _scored(session, task, first, hidden) if is_left else (None, None)
     return {
         "dice": float(np.mean([d for d, _ in found])),
         "f1": float(np.mean([f for _, f in found])) if task.has_objects else None,
         "rest_dice": rest[0],
-        "rest_f1": rest[1] if task.has_objects else None,
     }
 
 

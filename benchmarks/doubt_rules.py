@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from doubt import Answer, Session, begin, random_in, write
-from napari_svpseg.core.doubt import POSSIBLE, image_doubt
+from napari_svpseg.core.doubt import LEAST_IMAGE_DOUBT, POSSIBLE, image_doubt
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import intensity_range, normalise
 from napari_svpseg.core.metrics import dice, f1
@@ -175,6 +175,16 @@ def report(records: Sequence[dict[str, Any]]) -> str:
             found = gains(records, key, lambda r, f=field, i=i: r[f][i])
             (d, n), (o, _) = found["dice"], found["f1"]
             lines.append(f"| {name} | {d:+.4f} | {o:+.4f} | {n} |")
+    pictures = {picture_of(r): r["pictures"] for r in records}
+    signs = np.array(list(pictures.values()))
+    doubt, true = signs[:, PICTURE_RULES.index("both")], 1 - signs[:, -1]
+    lines += [
+        "",
+        f"{len(signs)} pictures: correlation of their doubt (both) and true Dice "
+        f"{np.corrcoef(doubt, true)[0, 1]:+.2f}; Dice of those with a doubt of "
+        f"{LEAST_IMAGE_DOUBT} or more {true[doubt >= LEAST_IMAGE_DOUBT].mean():.3f}, "
+        f"of the others {true[doubt < LEAST_IMAGE_DOUBT].mean():.3f}",
+    ]
     return "\n".join(lines)
 
 

@@ -17,7 +17,10 @@ MAX_PIXELS = 1_000_000
 """Pixels that tell enough of the doubt in an image."""
 
 LEAST_DOUBT = 0.3
-"""A box, or an image, is worth a look from this doubt on; clear edges cause less."""
+"""A box is worth a look from this doubt on; clear edges cause less."""
+
+LEAST_IMAGE_DOUBT = 0.2
+"""An image is worth a look from this doubt on."""
 
 LEAST_SHARE = 0.02
 """Share of a box that must be possible for it to be worth a look."""

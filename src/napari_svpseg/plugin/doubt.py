@@ -10,7 +10,12 @@ import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from ..core.doubt import DoubtfulPlace, doubtful_places, image_doubt
+from ..core.doubt import (
+    LEAST_IMAGE_DOUBT,
+    DoubtfulPlace,
+    doubtful_places,
+    image_doubt,
+)
 from ..core.geometry import Box
 from ..core.image import Axes
 from ..core.result import Maps
@@ -69,9 +74,8 @@ class Seen:
 
     @property
     def trust(self) -> float:
-        """Trust in the result; NaN where it is not known of this plane alone."""
-        is_alone = self.kept.plane is not None or self.source.n_planes == 1
-        return self.kept.result.trust if is_alone else float("nan")
+        """Trust in the result; for a plane of a stack, that in the whole stack."""
+        return self.kept.result.trust
 
     def maps(self) -> Maps:
         """Return the plane's maps, (Y, X)."""
@@ -277,8 +281,11 @@ class DoubtGuide(QWidget):
         """Go to the least certain image or plane that was not gone to yet."""
         if self._background.is_busy:
             return
-        self.drop()
         every = list({s.key: s for s in self._seen()}.values())
+        if not every:
+            self.message.emit(NO_RESULT, False)
+            return
+        self.drop()
         told = [(s.maps(), s.trust) for s in every]
         self._background.call(
             lambda: [image_doubt(maps, trust) for maps, trust in told],
@@ -297,14 +304,13 @@ class DoubtGuide(QWidget):
             (n, i)
             for n, (_, i) in enumerate(ranked, start=1)
             if every[i].key not in self._visited_images
+            and doubts[i] >= LEAST_IMAGE_DOUBT
         ]
         if not left:
+            again = " Press again to begin anew." if self._visited_images else ""
             self._visited_images.clear()
-            self.message.emit(
-                f"You have been to all {len(ranked)} results. Press again to begin "
-                "with the most doubtful.",
-                False,
-            )
+            text = f"Nothing doubtful is left in {count(len(ranked), 'result')}.{again}"
+            self.message.emit(text, False)
             return
         n, i = left[0]
         seen = every[i]

@@ -386,12 +386,11 @@ def main() -> None:
     loaded = load_model(options.model)
     names = ("added", "most", "open", "queries", "max_queries", "seed")
     records, done = begin(options, loaded.card.sha256, names)
-    classes = options.classes.split(",") if options.classes else None
     for task in plan(
         options.data,
         prompts=options.prompts,
         max_queries=options.max_queries,
-        classes=classes,
+        classes=options.classes.split(",") if options.classes else None,
         seed=options.seed,
     ):
         for number in range(len(task.draws)):

@@ -46,7 +46,7 @@ PLACE_RULES = (
 PICTURE_RULES = (
     "low trust",
     "mean uncertainty where something may be, picture",
-    "both",
+    "both, as in `core.doubt.image_doubt`",
     "expected Dice",
     "another picture",
     "its true Dice (cannot be known)",
@@ -177,10 +177,10 @@ def report(records: Sequence[dict[str, Any]]) -> str:
             lines.append(f"| {name} | {d:+.4f} | {o:+.4f} | {n} |")
     pictures = {picture_of(r): r["pictures"] for r in records}
     signs = np.array(list(pictures.values()))
-    doubt, true = signs[:, PICTURE_RULES.index("both")], 1 - signs[:, -1]
+    doubt, true = signs[:, 2], 1 - signs[:, -1]
     lines += [
         "",
-        f"{len(signs)} pictures: correlation of their doubt (both) and true Dice "
+        f"{len(signs)} pictures: correlation of their doubt and true Dice "
         f"{np.corrcoef(doubt, true)[0, 1]:+.2f}; Dice of those with a doubt of "
         f"{LEAST_IMAGE_DOUBT} or more {true[doubt >= LEAST_IMAGE_DOUBT].mean():.3f}, "
         f"of the others {true[doubt < LEAST_IMAGE_DOUBT].mean():.3f}",
@@ -199,6 +199,7 @@ def main() -> None:
     parser.add_argument("--open", type=int, default=3, help="pictures that are open")
     parser.add_argument("--queries", type=int, default=2, help="untouched pictures")
     parser.add_argument("--max-queries", type=int, default=40)
+    parser.add_argument("--classes", help="names, values or DATASET:CLASS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("bench-output/rules.jsonl"))
     parser.add_argument("--resume", action="store_true")
@@ -207,7 +208,10 @@ def main() -> None:
     names = ("open", "queries", "max_queries", "seed")
     records, done = begin(options, loaded.card.sha256, names)
     for task in plan(
-        options.data, prompts=options.prompts, max_queries=options.max_queries
+        options.data,
+        prompts=options.prompts,
+        max_queries=options.max_queries,
+        classes=options.classes.split(",") if options.classes else None,
     ):
         for number in range(len(task.draws)):
             if (task.dataset.name, task.name, number) not in done:

@@ -83,7 +83,8 @@ def test_doubt_of_an_image():
     doubt = [image_doubt(maps_of((64, 64), [(20, 20, p)])[0]) for p in (1, 0.8, 0.6)]
     assert doubt == pytest.approx([0, 0.4, 0.8], abs=1e-6)
     certain = maps_of((64, 64), [(20, 20, 1)])[0]
-    assert image_doubt(certain, 0.9) == pytest.approx(0.05)
+    assert image_doubt(certain, 0.9) == pytest.approx(0.075)
+    assert image_doubt(maps_of((64, 64), [(20, 20, 0.8)])[0], 0.9) > 0.1
     assert image_doubt(maps_of((64, 64), [(20, 20, 0.1)])[0]) == 1  # nothing found
 
 

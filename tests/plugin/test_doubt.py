@@ -24,7 +24,7 @@ def unsure_segment(emit, on_progress, query, prompts, *, axes, **settings):
 
     labels = label(foreground > 0.5).astype(np.uint32)
     recipe = Recipe("svp", axes=axes, postprocess={}, segment={})
-    return Result(labels, Maps(foreground), 0.7, recipe, 0.1)
+    return Result(labels, Maps(foreground), 0.9, recipe, 0.1)
 
 
 def picture(certainties):
@@ -187,7 +187,7 @@ def test_the_least_certain_image_comes_first(dock, finish, wait):
 
 def test_planes_of_a_stack_are_images(viewer, open_dock, runner, finish, wait):
     runner.pretend["segment"] = unsure_segment
-    planes = [picture([1, 1, 1, c]) for c in (0.9, 0.6, 0.95)]
+    planes = [picture([1, 1, *two]) for two in ((1, 0.9), (0.7, 0.6), (0.95, 1))]
     viewer.add_image(np.stack(planes), name="stack", axis_labels=("z", "y", "x"))
     dock = open_dock()
     source = dock.source_of(viewer.layers["stack"])

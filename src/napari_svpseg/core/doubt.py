@@ -19,7 +19,10 @@ MAX_PIXELS = 1_000_000
 LEAST_DOUBT = 0.3
 """A box is worth a look from this doubt on; clear edges cause less."""
 
-LEAST_IMAGE_DOUBT = 0.2
+TRUST_WEIGHT = 0.75
+"""Of the trust in the doubt of an image."""
+
+LEAST_IMAGE_DOUBT = 0.15
 """An image is worth a look from this doubt on."""
 
 LEAST_SHARE = 0.02
@@ -151,8 +154,8 @@ def _near(
 def image_doubt(maps: Maps, trust: float = float("nan")) -> float:
     """Return how doubtful the result of an image is as a whole.
 
-    The mean of two things: the uncertainty where something may be, and how badly the
-    result finds the prompts again.
+    Made of how badly the result finds the prompts again and, with a third of the
+    weight, of the mean uncertainty where something may be.
 
     Parameters
     ----------
@@ -170,4 +173,6 @@ def image_doubt(maps: Maps, trust: float = float("nan")) -> float:
     seen = Maps(maps.foreground[::step, ::step])
     possible = seen.foreground >= POSSIBLE
     unsure = float(seen.uncertainty[possible].mean()) if possible.any() else 1.0
-    return unsure if np.isnan(trust) else (unsure + 1 - trust) / 2
+    if np.isnan(trust):
+        return unsure
+    return TRUST_WEIGHT * (1 - trust) + (1 - TRUST_WEIGHT) * unsure

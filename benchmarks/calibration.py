@@ -114,7 +114,8 @@ def fit(tasks: dict[str, list[Pixels]], *, with_offset: bool) -> tuple[float, fl
             )
         )
 
-    best = minimize(loss, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-3}).x
+    start = {"initial_simplex": [[0.0, 0.0], [0.5, 0.0], [0.0, 0.5]], "xatol": 1e-3}
+    best = minimize(loss, [0.0, 0.0], method="Nelder-Mead", options=start).x
     return float(np.exp(best[0])), float(best[1]) if with_offset else 0.0
 
 

@@ -229,6 +229,8 @@ def simulate(
     opened = [draw.image, *others[options.queries :][: options.open - 1]]
     pictures = [task.query(name) for name in opened]
     for n_user, (user, choose) in enumerate(USERS.items()):
+        if options.users and user not in options.users.split(";"):
+            continue
         session = Session(network, task.rule, pictures, [(0, draw.box)])
         rng = np.random.default_rng([options.seed, seed, number, n_user])
         most = options.most - 1 if user == "random" else options.added
@@ -378,6 +380,7 @@ def main() -> None:
     parser.add_argument("--open", type=int, default=4, help="pictures that are open")
     parser.add_argument("--queries", type=int, default=3, help="untouched pictures")
     parser.add_argument("--max-queries", type=int, default=40)
+    parser.add_argument("--users", help="only these, separated by semicolons")
     parser.add_argument("--classes", help="names, values or DATASET:CLASS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=Path("bench-output/doubt.jsonl"))

@@ -89,11 +89,6 @@ def main() -> None:
     studio.run(dock.run)
     studio.shoot("3-result")
     dock.sections["options"].collapse(animate=False)
-    viewer.reset_view()
-    dock.guide.next_place()
-    studio.wait(lambda: dock.guide.offer.isVisibleTo(dock), 20)
-    studio.shoot("6-doubt")
-    dock.guide.drop()
     viewer.layers.remove("nuclei labels")
     dock.paint.click()
     viewer.layers["nuclei [svpseg]"].visible = False
@@ -107,6 +102,9 @@ def main() -> None:
     studio.open(sample.stained_tissue())
     studio.run(dock.run)
     studio.shoot("5-tissue")
+    dock.guide.next_place()
+    studio.wait(lambda: dock.guide.offer.isVisibleTo(dock), 20)
+    studio.shoot("6-doubt")
     dock.engine.close()
     viewer.close()
 

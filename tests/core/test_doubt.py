@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_svpseg.core.doubt import box_sums, doubtful_places, image_doubt
+from napari_svpseg.core.doubt import (
+    box_sums,
+    doubtful_pixels,
+    doubtful_places,
+    image_doubt,
+)
 from napari_svpseg.core.geometry import Box, tile_starts
 from napari_svpseg.core.result import Maps
 
@@ -39,6 +44,13 @@ def test_the_least_certain_object_comes_first():
     assert [labels[p.box.slices].max() for p in places] == [2, 3]
     assert [p.doubt for p in places] == pytest.approx([0.8, 0.4], abs=1e-6)
     assert all(p.n_objects == 1 for p in places)
+
+
+def test_the_rim_of_a_clear_object_is_not_doubtful():
+    maps, labels = maps_of((128, 256), [(20, 20, 1.0), (20, 200, 0.6)])
+    maps.foreground[19, 20:40] = maps.foreground[40, 20:40] = 0.5  # unsure rims
+    assert not doubtful_pixels(maps)[:, :128].any()
+    assert [labels[p.box.slices].max() for p in doubtful_places(maps, labels)] == [2]
 
 
 def test_places_are_inside_and_apart():

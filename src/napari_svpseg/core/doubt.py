@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from .geometry import PROMPT_SIZE, Box, tile_starts
 from .result import Maps
@@ -17,7 +18,7 @@ MAX_PIXELS = 1_000_000
 """Pixels that tell enough of the doubt in an image."""
 
 LEAST_DOUBT = 0.3
-"""A box is worth a look from this doubt on; clear edges cause less."""
+"""Mean uncertainty from which something is doubtful; clear edges cause less."""
 
 TRUST_WEIGHT = 0.75
 """Of the trust in the doubt of an image."""
@@ -26,7 +27,7 @@ LEAST_IMAGE_DOUBT = 0.15
 """An image is worth a look from this doubt on."""
 
 LEAST_SHARE = 0.02
-"""Share of a box that must be possible for it to be worth a look."""
+"""Share of a box that must be doubtful for it to be worth a look."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class DoubtfulPlace:
     ----------
     box : Box
     doubt : float
-        Mean uncertainty where something may be, in [0, 1].
+        Mean uncertainty of what is doubtful in it, in [0, 1].
     n_objects : int
         Objects that the box shows, or parts of them, as they are labelled now.
     """
@@ -58,9 +59,9 @@ def doubtful_places(
     """Return boxes in which a prompt would help, the most doubtful first.
 
     The boxes lie inside the image and overlap neither each other nor those that are
-    ``taken``. Boxes that show objects come first. Where the model is certain enough
-    (`LEAST_DOUBT`) there is no box; the others are ranked by the uncertainty where
-    something may be, summed, so that a box with much to correct comes before a speck.
+    ``taken``. Those that show objects come first. They are ranked by the uncertainty of
+    what is doubtful (`doubtful_pixels`), summed, so that a box with much to correct
+    comes before a speck.
 
     Parameters
     ----------
@@ -94,24 +95,41 @@ def doubtful_places(
         return []
     step = max(1, size // 4)
     ys, xs = (tile_starts(n, size, size - step) for n in labels.shape)
-    possible = maps.foreground >= POSSIBLE
-    unsure = box_sums(np.where(possible, maps.uncertainty, 0), ys, xs, size)
-    area = box_sums(possible, ys, xs, size)
+    doubtful = doubtful_pixels(maps)
+    unsure = box_sums(np.where(doubtful, maps.uncertainty, 0), ys, xs, size)
+    area = box_sums(doubtful, ys, xs, size)
     doubt = unsure / np.maximum(area, 1)
     shows_object = box_sums(labels > 0, ys, xs, size) > 0
     score = unsure + size * size * shows_object
-    score[(doubt < LEAST_DOUBT) | (area < LEAST_SHARE * size * size)] = -1
+    score[area < LEAST_SHARE * size * size] = -1
     rows, columns = np.array(ys), np.array(xs)
     for box in taken:
         score[np.ix_(*_near(rows, columns, box, size))] = -1
     places: list[DoubtfulPlace] = []
     while score.max() > 0 and (limit is None or len(places) < limit):
-        i, j = np.unravel_index(int(score.argmax()), score.shape)
+        best = np.argwhere(np.isclose(score, score.max()))
+        i, j = best[len(best) // 2]  # of equal boxes the middle one: not at an edge
         box = Box(int(rows[i]), int(columns[j]), size)
         ids = np.unique(labels[box.slices])
         places.append(DoubtfulPlace(box, float(doubt[i, j]), int((ids > 0).sum())))
         score[np.ix_(*_near(rows, columns, box, size))] = -1
     return places
+
+
+def doubtful_pixels(maps: Maps) -> np.ndarray:
+    """Return where there may be something of which the model is not sure.
+
+    Connected pixels that may be foreground are taken together: the rim of a clear
+    object is unsure too, but the object is not.
+
+    Returns
+    -------
+    (Y, X) bool array
+    """
+    parts, n = ndimage.label(maps.foreground >= POSSIBLE)
+    sums = np.bincount(parts.ravel(), maps.uncertainty.ravel(), n + 1)
+    mean = sums / np.maximum(np.bincount(parts.ravel(), minlength=n + 1), 1)
+    return np.asarray((mean >= LEAST_DOUBT)[parts] & (parts > 0))
 
 
 def box_sums(

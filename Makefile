@@ -17,6 +17,7 @@ SETS ?= yeast_phase,dsb_grey_cytology,ecoli_brightfield,worms_brightfield
 TASKS ?=
 MODELS ?= forest,otsu,panet,svp-attention,svp,svp-research
 SIZE ?= 16384
+DRAWS ?= 2
 
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
@@ -66,7 +67,7 @@ bench-weak: $(STAMPS)/dev
 
 bench-doubt: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-doubt DATA="a b"))
-	$(PY) benchmarks/doubt.py $(DATA) --resume
+	$(PY) benchmarks/doubt.py $(DATA) --prompts $(DRAWS) --resume
 
 bench-scale: $(STAMPS)/dev
 	$(PY) benchmarks/scale.py --size $(SIZE) --json bench-output/scale.json

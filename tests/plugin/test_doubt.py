@@ -48,7 +48,11 @@ def dock(viewer, open_dock, runner):
 @pytest.fixture
 def wait(qtbot):
     """Return a function that waits until the guide has found what it looks for."""
-    return lambda dock: qtbot.waitUntil(lambda: not dock.guide._background.is_busy)
+
+    def found(dock):
+        qtbot.waitUntil(lambda: not dock.guide._background.is_busy, timeout=20_000)
+
+    return found
 
 
 def shown_box(dock):
@@ -165,7 +169,7 @@ def test_the_least_certain_image_comes_first(dock, finish, wait):
     viewer.add_image(picture([0.6, 0.6, 0.55, 0.6]), name="dim")
     viewer.add_image(picture([0.95, 0.95, 0.95, 1]), name="bright")
     dock.run.click()
-    finish(dock)
+    finish(dock, timeout=20_000)
     names = []
     for _ in range(2):
         dock.guide.image_button.click()

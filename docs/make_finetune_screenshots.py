@@ -19,6 +19,7 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 from scipy import ndimage
 
+from napari_svpseg.core.finetune import PRESETS
 from napari_svpseg.plugin import sample
 from napari_svpseg.plugin.finetune import FineTuneWidget
 from napari_svpseg.plugin.partials import paint_layer
@@ -57,6 +58,7 @@ def paint(dock: FineTuneWidget, labels: np.ndarray) -> None:
 
 def main() -> None:
     """Take all pictures."""
+    PRESETS["quick"]["seconds"] = 900.0  # a busy machine would cut it short
     viewer = napari.Viewer()
     _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")
     viewer.window.resize(1280, 860)

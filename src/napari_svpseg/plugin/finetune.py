@@ -107,9 +107,7 @@ class FineTuneWidget(QWidget):
         self._build()
         self._outcome_timer = QTimer(self)
         self._outcome_timer.setSingleShot(True)
-        self._outcome_timer.timeout.connect(
-            lambda: self.scroll.ensureWidgetVisible(self.outcome, 0, 0)
-        )
+        self._outcome_timer.timeout.connect(self._scroll_to_outcome)
         self._connect()
         self._leave = _Leave(self)
         self.destroyed.connect(partial(_Leave.__call__, self._leave))
@@ -391,6 +389,7 @@ class FineTuneWidget(QWidget):
         return footer
 
     def _connect(self) -> None:
+        self.scroll.verticalScrollBar().rangeChanged.connect(self._on_laid_out)
         self.autosave.message.connect(self.say)
         self.options.changed.connect(self.autosave.touch)
         self.image_panel.changed.connect(self._show_labels)
@@ -682,8 +681,15 @@ class FineTuneWidget(QWidget):
             self._files.call(partial(import_module, module), lambda _: None)
 
     def _show_outcome(self) -> None:
-        """Bring the curves into view, once they have been laid out."""
-        self._outcome_timer.start(50)
+        """Bring the curves into view, while and after they are laid out."""
+        self._outcome_timer.start(500)
+
+    def _scroll_to_outcome(self) -> None:
+        self.scroll.ensureWidgetVisible(self.outcome, 0, 0)
+
+    def _on_laid_out(self) -> None:
+        if self._outcome_timer.isActive():
+            self._scroll_to_outcome()
 
     def stop_and_keep(self) -> None:
         """End the training; the best model so far is saved."""

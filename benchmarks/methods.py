@@ -1,18 +1,21 @@
 """Ablations of the founding methods, on episodes of sets they were not trained on.
 
     python benchmarks/methods.py DATA --sets yeast_phase,worms_brightfield
-    python benchmarks/methods.py DATA --sets yeast_phase --tasks tasks.npz --minutes 5
+    python benchmarks/methods.py DATA --sets yeast_phase --only superpixels --steps 300
 
 An episode is a prompt of 64 x 64 pixels and a query of 128 x 128, cut and zoomed as in
 training but from other data; every arm sees the same ones. The score is the mean
-foreground Dice. With ``--tasks`` (the file that `svpseg train` packs beside its output)
-the arms of "superpixels x local prototypes" are trained anew, so many minutes each.
+foreground Dice. Only the arms of "prototypes x what they learned from" are trained
+here, ``--steps`` each; ``--tasks`` (the file that `svpseg train` packs beside its
+output) saves making superpixels again.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ import torch
 from napari_svpseg.engine.episodes import (
     Episodes,
     EpisodeSettings,
+    PackedTasks,
     TaskList,
     cut_episode,
 )
@@ -30,6 +34,14 @@ from napari_svpseg.io.store import load_model
 from napari_svpseg.io.tasks import load_tasks
 from napari_svpseg.models.base import ModelConfig, PromptSegmenter, build
 from napari_svpseg.training import DataConfig, TrainingConfig, pack, sources
+
+LEARNED_FROM: dict[str, tuple[tuple[str, ...], float]] = {
+    "labels of nuclei": (("dsb_fluorescence", "dsb_stained_brightfield"), 1.0),
+    "labels of all sets": ((), 1.0),
+    "superpixels": ((), 0.0),
+    "labels and superpixels": ((), 0.5),
+}
+"""Data sets (none: those of the config) and share of labelled episodes."""
 
 CPU = torch.device("cpu")
 CONFIG = Path(__file__).parents[1] / "configs" / "alpnet.toml"
@@ -50,7 +62,8 @@ def show(title: str, rows: dict[str, list[float]], head: list[str]) -> None:
     print(f"\n{title}\n\n| arm | " + " | ".join(head) + " |")
     print("|---|" + "---|" * len(head))
     for name, values in rows.items():
-        print(f"| {name} | " + " | ".join(f"{v:.3f}" for v in values) + " |")
+        cells = " | ".join(f"{v:.3f}" for v in values)
+        print(f"| {name} | {cells} |", flush=True)
 
 
 def dice(network: PromptSegmenter, batches: Batches) -> float:
@@ -118,34 +131,52 @@ def local_prototypes(cut: Any) -> None:
     show("alpnet: its prototypes, not trained anew", rows, ["Dice"])
 
 
-def superpixels_by_prototypes(cut: Any, tasks: Path, minutes: float) -> None:
-    """Train and print global and local prototypes, with and without superpixels."""
+def superpixels_by_prototypes(
+    cut: Any, packed: PackedTasks, steps: int, journal: Path
+) -> None:
+    """Train and print global and local prototypes, with and without superpixels.
+
+    Every arm starts untrained. What was trained is kept; a run that was stopped goes on
+    where it was.
+    """
     config, batches = TrainingConfig.read(CONFIG), cut()
-    packed = load_tasks(tasks)
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    told = f"{steps} steps, {len(batches)} batches"
+    done = {(r["arm"], r["told"]): r["dice"] for r in map(json.loads, lines)}
     rows: dict[str, list[float]] = {}
     for local in (False, True):
-        scores = []
-        for real in (1.0, 0.0, 0.5):
-            share = {"real": real, "superpixel": 1 - real}
-            data = dataclasses.replace(config.data, share=share, scenes=0)
-            scores.append(_trained(config, data, packed, local, minutes, batches))
-        rows["local" if local else "global"] = scores
+        row = "local prototypes (ALPNet)" if local else "global prototypes (PANet)"
+        rows[row] = []
+        for name, (datasets, real) in LEARNED_FROM.items():
+            arm = f"{row}, {name}"
+            if (arm, told) not in done:
+                share = {"real": real, "superpixel": 1 - real}
+                data = dataclasses.replace(
+                    config.data, share=share, datasets=datasets or config.data.datasets
+                )
+                score = _trained(config, data, packed, local, steps, batches)
+                done[arm, told] = score
+                with journal.open("a") as file:
+                    file.write(json.dumps({"arm": arm, "told": told, "dice": score}))
+                    file.write("\n")
+            rows[row].append(done[arm, told])
     show(
-        f"Prototypes x superpixels, trained {minutes:g} minutes each", rows,
-        ["labels", "superpixels", "both"],
+        f"Prototypes x what they learned from, {steps} steps from an untrained start",
+        rows, list(LEARNED_FROM),
     )
 
 
 def _trained(
-    config: TrainingConfig, data: DataConfig, packed: Any, local: bool, minutes: float,
-    batches: Batches,
+    config: TrainingConfig, data: DataConfig, packed: PackedTasks, local: bool,
+    steps: int, batches: Batches,
 ) -> float:
     episodes, settings = config.settings()
-    settings = dataclasses.replace(settings, warm_up=20, averaging=0.98)
+    settings = dataclasses.replace(
+        settings, steps=steps, warm_up=20, averaging=0.95, learning_rate=2e-3
+    )
     torch.manual_seed(0)
     arguments = config.arguments | {"local_prototypes": local}
     network = build(ModelConfig("alpnet", arguments))
-    trainer = Trainer(network, settings, Path("bench-output") / "arm", CPU)
     wanted = sources(data, packed, 0)
 
     def from_batch(start: int) -> Episodes:
@@ -154,7 +185,9 @@ def _trained(
             start=start,
         )
 
-    trainer.run(from_batch, [], seconds=60 * minutes)
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Trainer(network, settings, Path(scratch), CPU)
+        trainer.run(from_batch, [])
     return dice(trainer.average, batches)
 
 
@@ -174,9 +207,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", required=True, help="separated by commas")
-    parser.add_argument("--batches", type=int, default=8, help="of 8 episodes")
-    parser.add_argument("--tasks", type=Path, help="packed tasks to train arms on")
-    parser.add_argument("--minutes", type=float, default=2.0)
+    parser.add_argument("--batches", type=int, default=16, help="of 8 episodes")
+    parser.add_argument(
+        "--steps", type=int, default=60, help="for each trained arm; 0 trains none"
+    )
+    parser.add_argument(
+        "--tasks", type=Path, help="tasks that svpseg train packed; else they are made"
+    )
+    parser.add_argument("--only", help="tables, separated by commas")
     given = parser.parse_args()
     packed = pack(DataConfig(validation=tuple(given.sets.split(","))), given.data)
     source = TaskList(packed.tasks())
@@ -187,14 +225,29 @@ def main() -> None:
         )
         return [_batch(source, n_prompts, settings, i) for i in range(given.batches)]
 
-    print(f"{8 * given.batches} episodes of {given.sets}")
-    all_methods(cut)
-    prompt_size(cut)
-    fusion(cut)
-    local_prototypes(cut)
-    parts_of_dspnet(cut)
-    if given.tasks is not None:
-        superpixels_by_prototypes(cut, given.tasks, given.minutes)
+    tables = {
+        "methods": all_methods, "size": prompt_size, "fusion": fusion,
+        "prototypes": local_prototypes, "parts": parts_of_dspnet,
+    }
+    wanted = given.only.split(",") if given.only else [*tables, "superpixels"]
+    print(f"{8 * given.batches} episodes of {given.sets}", flush=True)
+    for name, table in tables.items():
+        if name in wanted:
+            table(cut)
+    if "superpixels" in wanted and given.steps:
+        journal = Path("bench-output") / "superpixels.jsonl"
+        journal.parent.mkdir(exist_ok=True)
+        superpixels_by_prototypes(
+            cut, _base_tasks(given.data, given.tasks), given.steps, journal
+        )
+
+
+def _base_tasks(data: Path, tasks: Path | None) -> PackedTasks:
+    """Return what the trained arms learn from."""
+    if tasks is not None:
+        return load_tasks(tasks)
+    config = TrainingConfig.read(CONFIG).data
+    return pack(dataclasses.replace(config, validation=(), superpixel_masks=2), data)
 
 
 if __name__ == "__main__":

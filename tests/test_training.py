@@ -7,11 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.store import load_model
 from napari_svpseg.io.tasks import load_tasks
-from napari_svpseg.training import ConfigError, TrainingConfig, pack, train_from_config
+from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.training import (
+    ConfigError,
+    TrainingConfig,
+    _take_weights,
+    pack,
+    train_from_config,
+)
 
 CONFIG = """
 name = "tiny"
@@ -159,12 +167,31 @@ def test_what_would_fail_at_the_end_fails_before_the_training(config, tmp_path):
     other = tmp_path / "other.toml"
     other.write_text(config.read_text().replace("width = 4", "width = 6"))
     train_from_config(config, output=tmp_path / "a" / "model")
-    with pytest.raises(ConfigError, match="do not fit the config: start from a model"):
+    with pytest.raises(ConfigError, match="do not fit the config: their encoders"):
         train_from_config(
             other,
             output=tmp_path / "b" / "model",
             start_from=str(tmp_path / "a" / "model"),
         )
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments"),
+    [
+        ("panet", {}), ("alpnet", {}), ("dspnet", {}), ("svp-attention", {}),
+        ("svp-concat", {"widths": (24, 48, 96)}),
+    ],
+)
+def test_every_method_can_start_from_the_default_models_encoder(method, arguments):
+    start = build(ModelConfig("svp"))
+    network = build(ModelConfig(method, arguments))
+    _take_weights(network, start, "svp")
+    theirs = start.encoder.state_dict()
+    for name, value in network.encoder.state_dict().items():
+        assert torch.equal(value, theirs[name]), name
+    if method != "svp-concat":
+        assert torch.equal(network.pyramid.smooth[1].weight,
+                           start.pyramid.smooth[1].weight)
 
 
 def test_a_config_of_one_image_trains_on_it(tmp_path, disc_scene, capsys):

@@ -478,19 +478,17 @@ def example(
 
 
 def _take_weights(network: Any, other: Any, name: str) -> None:
-    """Take over all weights of a model; parts that it has not stay as they are."""
-    try:
-        extra = network.load_state_dict(other.state_dict(), strict=False)
-    except RuntimeError as error:
-        raise ConfigError(_MISFIT.format(name)) from error
-    if extra.unexpected_keys:
-        raise ConfigError(_MISFIT.format(name))
+    """Take over what fits of a model's weights, the encoder in any case.
 
-
-_MISFIT = (
-    "the weights of {} do not fit the config: start from a model of the same method "
-    "and arguments, or of one it builds on."
-)
+    All methods are built on one encoder; what is a method's own stays as it is.
+    """
+    own, there = network.state_dict(), other.state_dict()
+    fitting = {k: v for k, v in there.items() if k in own and v.shape == own[k].shape}
+    if not all(k in fitting for k in own if k.startswith("encoder.")):
+        raise ConfigError(
+            f"the weights of {name} do not fit the config: their encoders differ."
+        )
+    network.load_state_dict(fitting, strict=False)
 
 
 def _packed(

@@ -1,11 +1,21 @@
-"""Methods of other packages in the dock."""
+"""The methods in the dock: those that ship, and one of another package."""
 
 from __future__ import annotations
 
 import sys
 
+import numpy as np
+
+from napari_svpseg.core.metrics import dice
 from napari_svpseg.core.plugins import plugin_cards
+from napari_svpseg.engine.synthetic import draw_scene
 from napari_svpseg.io import store
+from napari_svpseg.plugin.layers import mark_of
+from napari_svpseg.plugin.sample import DRAWN_SEED
+from napari_svpseg.plugin.segment import SegmentWidget
+from napari_svpseg.plugin.worker import Engine
+
+SHIPPED = {"svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet"}
 
 
 def test_a_method_of_another_package_can_be_chosen(
@@ -17,3 +27,31 @@ def test_a_method_of_another_package_can_be_chosen(
     assert "Bright like the prompt, or dark like it" in dock.models.about.text()
     assert "licence MIT" in dock.models.about.text()
     assert "brightness" not in sys.modules
+
+
+def test_every_listed_model_segments_the_demo_picture(viewer, finish, qtbot):
+    """In the real engine, one after the other, as `svpseg demo` does it."""
+    dock = SegmentWidget(viewer, Engine())
+    try:
+        viewer.window.add_dock_widget(dock, name="Segment from prompts")
+        viewer.open_sample("napari-svpseg", "drawn")
+        viewer.layers.remove("drawn 2")
+        qtbot.waitUntil(lambda: dock.device_line.text() != "", timeout=60_000)
+        mask = viewer.layers["drawn mask"]
+        item = dock.book.items[-1]
+        dock.book.update(item.id, mask_layer=mask, name="drawn")
+        truth = draw_scene(DRAWN_SEED, size=256).kinds[0][0]
+        ignore = np.zeros(truth.shape, bool)
+        ignore[item.box.slices] = True
+        listed = [dock.model.itemText(i) for i in range(dock.model.count())]
+        assert set(listed) >= SHIPPED
+        for name in listed:
+            dock.model.setCurrentIndex(dock.model.findText(name))
+            dock.run.click()
+            finish(dock, 60_000)
+            assert dock.message.styleSheet() == "", dock.message.text()
+            (found,) = [la for la in viewer.layers if mark_of(la, "labels")]
+            assert mark_of(found)["recipe"]["model"].endswith(name)
+            assert dice(found.data > 0, truth > 0, ignore) > 0.6, name
+    finally:
+        dock.engine.close()

@@ -43,7 +43,7 @@ class LocalPrototypeSegmenter(PrototypeSegmenter):
     def __init__(
         self,
         width: int = 24,
-        features: int = 64,
+        features: int = 48,
         scale: float = 20.0,
         window: int = 2,
         coverage: float = 0.95,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
-from .unet import ChannelNorm, Encoder, FeaturePyramid, upsample
+from .unet import ChannelNorm, FeaturePyramid, standard_encoder, upsample
 
 CHUNK = 4096
 """Query pixels attended at once by `chunked_attention`."""
@@ -139,9 +139,8 @@ class AttentionSegmenter(PromptSegmenter):
             raise ValueError(f"stride must be 1 or 2, got {stride}")
         if form == "released":
             features = 2
-        widths = (width, 2 * width, 4 * width, 4 * width)
-        self.encoder = Encoder(widths, (1, 1, 1))
-        self.pyramid = FeaturePyramid(widths[1:], 2 * width)
+        self.encoder = standard_encoder(width)
+        self.pyramid = FeaturePyramid(self.encoder.widths[1:], 2 * width)
         self.fine = nn.Conv2d(width, 2 * width, 1)
         self.mix = nn.Sequential(
             nn.ReLU(),

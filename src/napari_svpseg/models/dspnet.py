@@ -57,7 +57,7 @@ class DetailPrototypeSegmenter(LocalPrototypeSegmenter):
     def __init__(
         self,
         width: int = 24,
-        features: int = 64,
+        features: int = 48,
         scale: float = 20.0,
         window: int = 2,
         form: str = "intended",

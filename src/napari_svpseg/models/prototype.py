@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from .attention import label_values
 from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
 from .losses import binary_loss
-from .unet import Encoder, FeaturePyramid, upsample
+from .unet import FeaturePyramid, standard_encoder, upsample
 
 STRIDE = 4
 """Image pixels to a feature pixel."""
@@ -62,12 +62,11 @@ class PrototypeSegmenter(PromptSegmenter):
     overlap = 64
 
     def __init__(
-        self, width: int = 24, features: int = 64, scale: float = 20.0
+        self, width: int = 24, features: int = 48, scale: float = 20.0
     ) -> None:
         super().__init__()
-        widths = (width, 2 * width, 4 * width, 4 * width)
-        self.encoder = Encoder(widths, (1, 1, 1))
-        self.pyramid = FeaturePyramid(widths[1:], 2 * width)
+        self.encoder = standard_encoder(width)
+        self.pyramid = FeaturePyramid(self.encoder.widths[1:], 2 * width)
         self.embed = nn.Conv2d(2 * width, features, 1)
         self.scale = scale
 

@@ -86,6 +86,16 @@ class Encoder(nn.Module):
         return maps
 
 
+def standard_encoder(width: int = 24) -> Encoder:
+    """Return an encoder of the default model's proportions.
+
+    With 24 channels at stride 2 it is the default model's own, so that every method can
+    start from what that one has learned.
+    """
+    widths = (width, 2 * width, 4 * width, 16 * width // 3)
+    return Encoder(widths, (1, 2, 2))
+
+
 class FeaturePyramid(nn.Module):
     """Brings coarse maps down to stride 4 and adds them up."""
 

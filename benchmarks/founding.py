@@ -112,7 +112,9 @@ def encoder_of(kind: str, task: Task, number: int, scale: float) -> Encode | Non
     if kind == "no prompt":
         box = prompt_tensors(PromptSet([prompt]), scale)
         return lambda network: {
-            k: torch.zeros_like(v) for k, v in network.encode_prompts(*box).items()
+            # weights, keys, values and vectors; what is divided by stays
+            k: v if k.endswith("scale") else torch.zeros_like(v)
+            for k, v in network.encode_prompts(*box).items()
         }
     query = task.query(draw.image)
     plane, ids = query.plane, task.truth(draw.image)

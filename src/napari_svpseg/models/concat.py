@@ -51,7 +51,7 @@ class ConcatSegmenter(PromptSegmenter):
 
     def __init__(
         self,
-        widths: tuple[int, ...] = (24, 48, 96),
+        widths: tuple[int, ...] = (24, 56, 112),
         depths: tuple[int, ...] = (1, 2),
         vector: int = 128,
         use_mask: bool = True,

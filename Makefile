@@ -4,7 +4,7 @@
 # make bench-scale   a large OME-Zarr on 1 and 2 workers, one of them killed (SIZE=)
 # make bench   speed and memory; make bench-quality DATA="folder folder": accuracy
 # make bench-partial DATA="folder folder"    fine-tuning from five labelled boxes
-# make bench-methods DATA=folder    ablations of the methods (STEPS=, DRAWS=, SETS=)
+# make bench-methods DATA=folder    ablations of the methods (STEPS=, DRAWS=, FOLD_STEPS=, SETS=)
 # make bench-doubt DATA="folder folder"     following the doubt against prompting at random
 #
 # Everything is installed into .venv, in the tested versions of constraints.txt.
@@ -16,7 +16,8 @@ DATA ?=
 SETS ?= yeast_phase,dsb_grey_cytology,ecoli_brightfield,worms_brightfield
 TASKS ?=
 STEPS ?= 60
-DRAWS ?= 2
+DRAWS ?= 1
+FOLD_STEPS ?= 20
 MODELS ?= forest,otsu,panet,svp-attention,svp,svp-research
 SIZE ?= 16384
 DRAWS ?= 2
@@ -62,7 +63,7 @@ bench-methods: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the folder that holds the data sets: make bench-methods DATA=folder))
 	$(PY) benchmarks/methods.py $(DATA) --sets $(SETS) --steps $(STEPS) $(if $(TASKS),--tasks $(TASKS))
 	$(PY) benchmarks/founding.py $(DATA) --sets $(SETS) --draws $(DRAWS)
-	$(PY) benchmarks/kato_hotta.py $(DATA) --json bench-output/kato-hotta.json
+	$(PY) benchmarks/kato_hotta.py $(DATA) --steps $(FOLD_STEPS) --json bench-output/kato-hotta.json
 
 bench-weak: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the folder of the data sets: make bench-weak DATA=folder))

@@ -1,11 +1,15 @@
 """A large OME-Zarr with 1 worker, with 2, and with one of them killed.
 
-Makes a synthetic image of discs on uneven ground, runs it three times, and prints
-seconds, megapixels per second, peak memory of all processes together, and whether all
-labels are the same. In the third run a worker is killed and the run is broken off; it
-is then resumed.
+Makes an image of discs on uneven ground, or tiles up a real one, runs it three times,
+and prints seconds, megapixels per second, core-seconds, peak memory of all processes
+together, and whether all labels are the same. In the third run a worker is killed, the
+tasks that were begun twice are counted, and the run is broken off; it is then resumed.
 
     python benchmarks/scale.py --size 16384 --json bench-output/scale.json
+    python benchmarks/scale.py --size 4096 --real image.tif --labels labels.tif
+    python benchmarks/scale.py --size 40000 --filled 4096 --runs two
+
+With ``--folder`` everything is kept, and a call that was broken off is gone on with.
 """
 
 from __future__ import annotations
@@ -17,21 +21,33 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 import psutil
 import zarr
+from distributed import WorkerPlugin
 from skimage.measure import label
 
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt
 from napari_svpseg.engine.distributed import workers_of
+from napari_svpseg.io.images import read_image
 from napari_svpseg.io.zarr import open_image
 from napari_svpseg.large import segment_zarr
 
 PART = 2048
 """Pixels along the parts in which images are made and compared."""
+
+BOX = 64
+"""Pixels along the prompt's box."""
+
+Part = Callable[[int, int], np.ndarray]
+"""From the first row and column of a part to its pixels."""
 
 
 def field(y: int, x: int, side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,27 +66,73 @@ def field(y: int, x: int, side: int) -> tuple[np.ndarray, np.ndarray]:
     return image, inside
 
 
-def make_image(path: Path, size: int) -> None:
-    """Write the image part by part."""
+def drawn() -> tuple[Part, Prompt, str]:
+    """Return how parts are drawn, a prompt, and what it is called."""
+    image, inside = field(0, 0, 512)
+    prompt = Prompt.from_image(image, label(inside), (112, 112), name="discs")
+    return lambda y, x: field(y, x, PART)[0], prompt, "discs"
+
+
+def tiled_up(image_file: Path, labels_file: Path) -> tuple[Part, Prompt, str]:
+    """Return the same of a real image, mirrored at its borders again and again.
+
+    The prompt is the box with the most objects that it does not cut.
+    """
+    image, labels = (np.asarray(read_image(p).array) for p in (image_file, labels_file))
+    twice = np.concatenate([image, image[::-1]], axis=0)
+    twice = np.concatenate([twice, twice[:, ::-1]], axis=1)
+
+    def part(y: int, x: int) -> np.ndarray:
+        rows, columns = (
+            np.arange(first, first + PART) % n
+            for first, n in zip((y, x), twice.shape[:2], strict=True)
+        )
+        return twice[np.ix_(rows, columns)]
+
+    def whole(at: tuple[int, int]) -> int:
+        box = labels[at[0] : at[0] + BOX, at[1] : at[1] + BOX]
+        border = np.concatenate([box[0], box[-1], box[:, 0], box[:, -1]])
+        return len(np.setdiff1d(box, np.append(border, 0)))
+
+    corners = product(*(range(0, n - BOX + 1, BOX // 4) for n in labels.shape))
+    prompt = Prompt.from_image(image, labels, max(corners, key=whole), name="real")
+    return part, prompt, image_file.name
+
+
+def make_image(path: Path, size: int, part: Part, filled: int) -> None:
+    """Write the image part by part; beyond ``filled`` pixels nothing is stored."""
+    sample = part(0, 0)
+    colours = sample.shape[2:]
     group = zarr.open_group(path, mode="w", zarr_format=3)
-    array = group.create_array("0", shape=(size, size), chunks=(512, 512), dtype="u1")
-    for y in range(0, size, PART):
-        for x in range(0, size, PART):
-            image, _ = field(y, x, PART)
-            array[y : y + PART, x : x + PART] = image[: size - y, : size - x]
+    array = group.create_array(
+        "0", shape=(size, size, *colours), chunks=(512, 512, *colours),
+        dtype=sample.dtype, fill_value=0,
+    )
+    for y, x in product(range(0, min(size, filled), PART), repeat=2):
+        array[y : y + PART, x : x + PART] = part(y, x)[: size - y, : size - x]
     axes = [{"name": a, "type": "space", "unit": "micrometer"} for a in "yx"]
-    scale = [{"type": "scale", "scale": [0.5, 0.5]}]
+    axes += [{"name": "c", "type": "channel"}] * len(colours)
+    scale = [{"type": "scale", "scale": [0.5, 0.5] + [1.0] * len(colours)}]
     datasets = [{"path": "0", "coordinateTransformations": scale}]
     group.attrs["ome"] = {
         "version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}],
     }
 
 
-class PeakMemory:
-    """Highest memory of this process and its children, of all of them together."""
+class Watch:
+    """Highest memory of this process and its children, all together, and their time.
 
-    def __enter__(self) -> PeakMemory:
-        self.bytes, self._stop = 0, threading.Event()
+    Attributes
+    ----------
+    bytes : int
+        Highest sum of resident memory.
+    core_seconds : float
+        Processor time of all; it does not grow where other programs work too.
+    """
+
+    def __enter__(self) -> Watch:
+        self.bytes, self._spent, self._stop = 0, {}, threading.Event()
+        self._before = sum(psutil.Process().cpu_times()[:2])
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
@@ -78,17 +140,36 @@ class PeakMemory:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
+        self.core_seconds = sum(self._spent.values()) - self._before
 
     def _watch(self) -> None:
         me = psutil.Process()
         while not self._stop.wait(0.25):
             total = 0
             for process in (me, *me.children(recursive=True)):
-                try:
+                with suppress(psutil.Error):
                     total += process.memory_info().rss
-                except psutil.Error:
-                    continue
+                    self._spent[process.pid] = sum(process.cpu_times()[:2])
             self.bytes = max(self.bytes, total)
+
+
+class Begun(WorkerPlugin):
+    """Writes down each task that a worker begins.
+
+    Parameters
+    ----------
+    path : str
+        One line for each.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def transition(self, key: str, start: str, finish: str, **_: object) -> None:
+        """Note a task that begins."""
+        if finish == "executing":
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(f"{key}\n")
 
 
 def same(one: Path, two: Path) -> bool:
@@ -96,31 +177,49 @@ def same(one: Path, two: Path) -> bool:
     a, b = (open_image(path).array for path in (one, two))
     return a.shape == b.shape and all(
         np.array_equal(a[y : y + PART, x : x + PART], b[y : y + PART, x : x + PART])
-        for y in range(0, a.shape[0], PART)
-        for x in range(0, a.shape[1], PART)
+        for y, x in product(range(0, a.shape[0], PART), range(0, a.shape[1], PART))
     )
 
 
 def run(folder: Path, prompt: Prompt, name: str, model: str, workers: int) -> dict:
-    """Run the image and return what it took."""
-    with PeakMemory() as peak:
-        made = segment_zarr(
-            folder / "image.zarr", prompt, folder / f"{name}.zarr", model,
-            workers=workers,
-        )
-    record = {
-        "run": name, "workers": workers, "objects": made.objects,
-        "seconds": round(made.seconds, 1),
-        "megapixels_per_s": round(made.megapixels / made.seconds, 3),
-        "peak_mb": round(peak.bytes / 2**20),
-    }
+    """Run the image and return what it took; what was run before is only told."""
+    kept = folder / f"{name}.json"
+    if kept.exists():
+        record = json.loads(kept.read_text("utf-8"))
+    else:
+        started = time.perf_counter()
+        times: dict[str, float] = {}
+
+        def clock(done: int, total: int, message: str = "") -> None:
+            times.setdefault(message, time.perf_counter() - started)
+
+        with Watch() as watch:
+            made = segment_zarr(
+                folder / "image.zarr", prompt, folder / f"{name}.zarr", model,
+                workers=workers, on_progress=clock,
+            )
+        record = {
+            "run": name, "workers": workers, "objects": made.objects,
+            "seconds": round(made.seconds, 1),
+            "megapixels_per_s": round(made.megapixels / made.seconds, 3),
+            "core_seconds": round(watch.core_seconds, 1),
+            "megapixels_per_core_s": round(made.megapixels / watch.core_seconds, 3),
+            "peak_mb": round(watch.bytes / 2**20),
+            "begun_after_s": {k: round(v, 1) for k, v in times.items()},
+        }
+        kept.write_text(json.dumps(record, indent=1), "utf-8")
     print("  ".join(f"{k} {v}" for k, v in record.items()), flush=True)
     return record
 
 
-def broken_run(folder: Path, prompt: Prompt, model: str) -> None:
-    """Kill a worker in the middle, and then the run itself."""
+def broken_run(folder: Path, prompt: Prompt, model: str) -> dict:
+    """Kill a worker in the middle, and then the run itself; return what it cost."""
+    kept = folder / "broken.json"
+    if kept.exists():
+        return json.loads(kept.read_text("utf-8"))
     killed: list[int] = []
+    begun = folder / "begun.txt"
+    begun.unlink(missing_ok=True)
 
     def disturb(done: int, total: int, message: str = "") -> None:
         if message == "Predicting" and done >= total // 3 and not killed:
@@ -131,46 +230,76 @@ def broken_run(folder: Path, prompt: Prompt, model: str) -> None:
             print(f"broken off after {done} of {total} blocks", flush=True)
             raise Cancelled
 
+    shutil.rmtree(folder / "killed.zarr.cells.work", ignore_errors=True)
     with workers_of(workers=2, folder=str(folder / "dask")) as client:
-        try:
+        client.register_plugin(Begun(str(begun)))
+        with suppress(Cancelled):
             segment_zarr(
                 folder / "image.zarr", prompt, folder / "killed.zarr", model,
                 scheduler=client, on_progress=disturb,
             )
-        except Cancelled:
-            return
+    tasks = begun.read_text("utf-8").split("\n")[:-1]
+    cost = {"tasks": len(set(tasks)), "begun_again": len(tasks) - len(set(tasks))}
+    kept.write_text(json.dumps(cost), "utf-8")
+    return cost
 
 
 def main() -> int:
     """Run all and return 0 if the labels are the same."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=16384)
+    parser.add_argument("--filled", type=int, default=sys.maxsize,
+                        help="pixels along the corner that is not empty")
+    parser.add_argument("--real", type=Path, help="an image to be tiled up")
+    parser.add_argument("--labels", type=Path, help="the labels of that image")
+    parser.add_argument("--runs", default="one,two,killed")
     parser.add_argument("--model", default="svp")
     parser.add_argument("--folder", type=Path, help="default: a temporary folder")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    if (options.real is None) != (options.labels is None):
+        parser.error("--real and --labels go together")
+    runs = options.runs.split(",")
+    if not runs or set(runs) - {"one", "two", "killed"}:
+        parser.error("--runs takes one, two and killed, with commas between them")
+    part, prompt, what = (
+        tiled_up(options.real, options.labels) if options.real else drawn()
+    )
     folder = options.folder or Path(tempfile.mkdtemp(prefix="svpseg-scale-"))
     folder.mkdir(parents=True, exist_ok=True)
-    image, inside = field(0, 0, 512)
-    prompt = Prompt.from_image(image, label(inside), (112, 112), name="discs")
+    found = {"size": options.size, "image": what, "model": options.model}
+    if options.filled < options.size:
+        found["filled"] = options.filled
     try:
-        make_image(folder / "image.zarr", options.size)
-        print(f"{options.size} x {options.size} pixels, model {options.model}")
-        records = [
-            run(folder, prompt, "one", options.model, 1),
-            run(folder, prompt, "two", options.model, 2),
-        ]
-        broken_run(folder, prompt, options.model)
-        records.append(run(folder, prompt, "killed", options.model, 2))
+        if not (folder / "image.json").exists():
+            make_image(folder / "image.zarr", options.size, part, options.filled)
+            (folder / "image.json").write_text(json.dumps(found), "utf-8")
+        elif json.loads((folder / "image.json").read_text("utf-8")) != found:
+            parser.error(f"{folder} holds another benchmark: choose another folder")
+        size = f"{options.size} x {options.size} pixels"
+        print(f"{size} of {what}, model {options.model}", flush=True)
+        records = []
+        for name in runs:
+            if name == "killed":
+                found["broken"] = broken_run(folder, prompt, options.model)
+                print("a worker killed: {begun_again} of {tasks} tasks were begun "
+                      "again".format(**found["broken"]))
+            workers = 1 if name == "one" else 2
+            records.append(run(folder, prompt, name, options.model, workers))
+        found["records"] = records
+        if {"one", "two"} <= set(runs):
+            one, two = records[runs.index("one")], records[runs.index("two")]
+            found["efficiency"] = round(one["seconds"] / two["seconds"] / 2, 3)
+            print(f"efficiency of 2 workers: {found['efficiency']}")
         alike = all(
-            same(folder / "one.zarr/labels/cells", folder / f"{n}.zarr/labels/cells")
-            for n in ("two", "killed")
+            same(folder / f"{runs[0]}.zarr/labels/cells",
+                 folder / f"{name}.zarr/labels/cells") for name in runs[1:]
         )
-        print(f"all labels the same: {'yes' if alike else 'NO'}")
+        found["same"] = alike
+        if len(runs) > 1:
+            print(f"all labels the same: {'yes' if alike else 'NO'}")
         if options.json:
             options.json.parent.mkdir(parents=True, exist_ok=True)
-            found = {"size": options.size, "model": options.model, "same": alike,
-                     "records": records}
             options.json.write_text(json.dumps(found, indent=1), "utf-8")
         return 0 if alike else 1
     finally:

@@ -626,6 +626,12 @@ def _network(work: str, key: str) -> tuple[Any, Any, dict[str, Any]]:
     return loaded.network, choose(plan.segment.device), code
 
 
+@lru_cache(maxsize=1)
+def _flat(work: str, key: str) -> dict[Any, Any]:
+    """Return the answers of this worker to tiles of a single value."""
+    return {}
+
+
 def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
     """Predict some tiles of plane ``p``."""
     from .engine.forward import Forward, evaluating
@@ -655,7 +661,7 @@ def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
     with evaluating(network, device):
         predict_tiles(
             query, plan.grid(), places, lambda pieces: forward(pieces, code), write,
-            forward.batch,
+            forward.batch, _flat(work, key),
         )
     notes = [device.reason] if device.is_fallback else []
     with atomic_path(mark) as path:

@@ -112,3 +112,32 @@ def test_a_given_client_stays_open_and_gets_every_task(tmp_path):
 
         with pytest.raises(ValueError, match="the tile is damaged"):
             run_tasks(fail, [(1,)], client)
+
+
+def test_tiles_of_one_value_are_computed_once_and_come_out_the_same():
+    image = np.full((150, 130), 0.25, np.float32)
+    image[:70, :60] = np.random.default_rng(2).random((70, 60))
+    grid = grid_of(image.shape)
+    query = ScaledQuery(image[..., None], np.array([[0.0, 1.0]]), 1.0)
+    pool, seen = torch.nn.AvgPool2d(3, 1, 1), []
+
+    def forward(pieces):
+        seen.extend(pieces)
+        return pool(pieces[:, :1]).sigmoid()
+
+    places = grid.touching(np.s_[0:150, 0:130])
+    for batch in (1, 3):
+        found = {}
+        seen.clear()
+        predict_tiles(query, grid, places, forward, found.__setitem__, batch)
+        plain = sum(bool(piece.min() == piece.max()) for piece in seen)
+        assert plain == 1 < len(seen) < len(places)
+        each = {}
+        for at in places:  # each by itself, so that nothing is known from before
+            predict_tiles(query, grid, [at], forward, each.__setitem__)
+        assert all(np.array_equal(found[at], each[at]) for at in places)
+    flat = {}
+    predict_tiles(query, grid, places, forward, found.__setitem__, 1, flat)
+    seen.clear()
+    predict_tiles(query, grid, places[-1:], forward, found.__setitem__, 1, flat)
+    assert len(flat) == 1 and not seen

@@ -8,7 +8,6 @@ themselves, so nothing large goes through a scheduler.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 
 from ..core.link import Window
 from ..core.progress import Progress, ignore_progress
+from .cores import physical_cores
 from .jobs import JobError
 from .tiling import ScaledQuery, Span
 
@@ -31,6 +31,12 @@ LOOK_EVERY_S = 0.2
 
 SUBMITTED_PER_WORKER = 4
 """Tasks that wait at a worker; more would only fill the scheduler."""
+
+WORKER_BYTES = 1_500_000_000
+"""Memory a worker of this machine may need."""
+
+KEPT_FLAT = 8
+"""Answers to tiles of a single value that are kept."""
 
 CERTAIN = 255
 """What a probability of 1 is stored as."""
@@ -116,8 +122,11 @@ def predict_tiles(
     forward: Callable[[Any], Any],
     write: Callable[[tuple[int, int], Array], None],
     batch: int = 1,
+    flat: dict[Any, Any] | None = None,
 ) -> None:
     """Predict some tiles of a plane; the next are read while these are computed.
+
+    Tiles of a single value, such as those beside a tissue, are computed once.
 
     Parameters
     ----------
@@ -130,6 +139,8 @@ def predict_tiles(
         Gets the place of a tile and its maps (M, rows, columns) uint8.
     batch : int
         Tiles that are run together.
+    flat : dict, optional
+        Answers to tiles of a single value, kept from call to call.
     """
     import torch
 
@@ -144,16 +155,38 @@ def predict_tiles(
             for i, j in some
         ])
 
+    known = {} if flat is None else flat
+
+    def answers(pieces: Any) -> list[Any]:
+        keys = [_flat_key(piece) for piece in pieces]
+        new = [
+            i for i, key in enumerate(keys)
+            if key is None or (key not in known and key not in keys[:i])
+        ]
+        made = dict(zip(new, forward(pieces[new]), strict=True)) if new else {}
+        if any(keys[i] is not None and len(known) >= KEPT_FLAT for i in new):
+            known.clear()
+        known.update((keys[i], made[i]) for i in new if keys[i] is not None)
+        return [made[i] if i in made else known[key] for i, key in enumerate(keys)]
+
     batches = [places[i : i + batch] for i in range(0, len(places), batch)]
     with ThreadPoolExecutor(1) as reader:
         waiting = reader.submit(read, batches[0]) if batches else None
         for n, some in enumerate(batches, start=1):
             pieces = waiting.result()
             waiting = reader.submit(read, batches[n]) if n < len(batches) else None
-            for at, piece in zip(some, forward(pieces), strict=True):
+            for at, piece in zip(some, answers(pieces), strict=True):
                 y, x = grid.rows[at[0]], grid.columns[at[1]]
                 maps = to_query(piece, y, x, query.scale)
                 write(at, np.round(np.clip(maps, 0, 1) * CERTAIN).astype(np.uint8))
+
+
+def _flat_key(piece: Any) -> tuple[Any, ...] | None:
+    """Return shape and value of each channel of a tile of one value, else None."""
+    low = piece.amin((1, 2))
+    if not bool((low == piece.amax((1, 2))).all()):
+        return None
+    return (*piece.shape, *low.tolist())
 
 
 # ------------------------------------------------------------------ who does it
@@ -170,8 +203,8 @@ def workers_of(
         such as those of dask-jobqueue. By default a cluster on this machine that only
         this machine can reach.
     workers : int, optional
-        Processes of a cluster on this machine; 0 for none, by default one for every
-        two cores.
+        Processes of a cluster on this machine; 0 for none, by default one for each
+        core, as far as the memory goes.
     folder : str, optional
         Where a cluster on this machine keeps its temporary files.
 
@@ -196,7 +229,7 @@ def workers_of(
     try:
         if scheduler is None:
             scheduler = cluster = distributed.LocalCluster(
-                n_workers=workers or max(1, (os.cpu_count() or 2) // 2),
+                n_workers=workers or _default_workers(),
                 threads_per_worker=1, processes=True, host=LOOPBACK,
                 dashboard_address=None, local_directory=folder, silence_logs=50,
             )
@@ -213,6 +246,14 @@ def workers_of(
         client.close()
         if cluster is not None:
             cluster.close()
+
+
+def _default_workers() -> int:
+    """Return how many workers, each on one core, this machine has room for."""
+    import psutil
+
+    room = psutil.virtual_memory().total // WORKER_BYTES
+    return int(max(1, min(physical_cores(), room)))
 
 
 def run_tasks(

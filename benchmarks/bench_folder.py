@@ -1,16 +1,24 @@
-"""How long a folder takes: images of 512 x 512 with one set of prompts.
+"""How long a folder takes: images of 512 x 512 with one set of prompts, one unreadable.
 
-    python benchmarks/bench_folder.py             500 images, labels only
+    python benchmarks/bench_folder.py --images 500
     python benchmarks/bench_folder.py --images 50 --formats ome-tiff,rois,geojson,csv
 
-The images are drawn: about 190 cells each, none like another. Prints seconds an image
-and what 500 would take, and beside it the processor's time, which does not grow where
-other programs work at the same time.
+The images are drawn: about 190 cells each, none like another; the last file is no
+image. `svpseg segment` runs over the folder, and once more into another folder, where
+it is interrupted at a third and resumed. Prints seconds and core-seconds (the time of
+the processor, which does not grow where other programs work too), and whether the bad
+file was named, the status is 1 and both folders hold the same labels.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -18,13 +26,14 @@ from pathlib import Path
 import numpy as np
 import tifffile
 
-from napari_svpseg.batch import run_batch
-from napari_svpseg.core.batch import BatchJob
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.device import choose
+from napari_svpseg.io.batch import SUMMARY, read_summary
 from napari_svpseg.io.prompts import save_prompts
 
 SIDE, STEP = 512, 36
+BAD = "unreadable.tif"
+LOOK_EVERY_S = 0.1
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -40,39 +49,125 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.clip(image, 0, 255).astype(np.uint8), labels
 
 
-def main() -> None:
-    """Draw the folder, run it once, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--formats", default="ome-tiff")
-    parser.add_argument("--model", default="svp")
-    parser.add_argument("--device", default="auto")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        (folder / "images").mkdir()
-        for seed in range(asked.images):
-            tifffile.imwrite(folder / f"images/{seed:04}.tif", draw(seed)[0])
-        prompt = Prompt.from_image(*draw(asked.images), (8, 8))
-        prompts = save_prompts(PromptSet([prompt]), folder / "cells.svprompt")
-        job = BatchJob(
-            (str(folder / "images"),), str(prompts), str(folder / "out"), asked.model,
-            {"device": asked.device}, tuple(asked.formats.split(",")),
-        )
-        start, worked = time.perf_counter(), time.process_time()
-        outcomes = run_batch(job)
+def make_folder(folder: Path, images: int) -> None:
+    """Write images, the last of which cannot be read, and a prompt file beside."""
+    (folder / "images").mkdir()
+    for seed in range(images - 1):
+        tifffile.imwrite(folder / f"images/{seed:04}.tif", draw(seed)[0])
+    (folder / "images" / BAD).write_bytes(b"II*\0 and then nothing that is an image")
+    prompt = Prompt.from_image(*draw(images), (8, 8))
+    save_prompts(PromptSet([prompt]), folder / "cells.svprompt")
+
+
+class Command:
+    """`svpseg segment` over the images of a folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Made by `make_folder`.
+    options : list of str
+    """
+
+    def __init__(self, folder: Path, options: list[str]) -> None:
+        self.folder = folder
+        self._words = [
+            sys.executable, "-m", "napari_svpseg.cli", "segment",
+            str(folder / "images"), "--prompts", str(folder / "cells.svprompt"),
+            *options,
+        ]
+
+    def run(self, out: str, *more: str, stop_at: int | None = None) -> dict:
+        """Run it, to the end or until some labels are there; return what it took."""
+        target = self.folder / out
+        before, start = _core_seconds(), time.perf_counter()
+        with subprocess.Popen(
+            [*self._words, "-o", str(target), *more],
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        ) as process:
+            while stop_at is not None and process.poll() is None:
+                if len(labels_in(target)) >= stop_at:
+                    process.send_signal(signal.SIGINT)
+                    break
+                time.sleep(LOOK_EVERY_S)
+            _, said = process.communicate()
         seconds = time.perf_counter() - start
-        worked = time.process_time() - worked
-    each = seconds / asked.images
-    failed = sum(outcome.status != "done" for outcome in outcomes)
-    print(
-        f"{asked.images} images, {asked.formats}, on {choose(asked.device)}: "
-        f"{seconds:.1f} s, {each:.3f} s an image, 500 in {500 * each / 60:.1f} min; "
-        f"{worked / asked.images:.3f} s of one core an image; "
-        f"{failed} failed, {outcomes[0].objects} objects in the first, "
-        f"trust {outcomes[0].trust:.2f}"
+        return {
+            "status": process.returncode, "results": len(labels_in(target)),
+            "bad_one_named": BAD in said, "seconds": round(seconds, 1),
+            "core_seconds": round(_core_seconds() - before, 1),
+        }
+
+
+def _core_seconds() -> float:
+    """Return the processor time of all programs that this one has run."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def labels_in(folder: Path) -> list[Path]:
+    """Return the label images of a folder."""
+    return sorted(folder.glob("*_labels.ome.tif"))
+
+
+def same(one: Path, two: Path) -> bool:
+    """Tell whether two folders hold the same labels under the same names."""
+    a, b = labels_in(one), labels_in(two)
+    return [p.name for p in a] == [p.name for p in b] and all(
+        np.array_equal(tifffile.imread(p), tifffile.imread(q))
+        for p, q in zip(a, b, strict=True)
     )
 
 
+def main() -> int:
+    """Draw the folder, run it, break and resume it, print; 0 if all is as it should."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", type=int, default=12, help="the bad one among them")
+    parser.add_argument("--formats", default="ome-tiff")
+    parser.add_argument("--model", default="svp")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    options = ["--formats", asked.formats, "--model", asked.model,
+               "--device", asked.device]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_folder(folder, asked.images)
+        command = Command(folder, options)
+        found = {"images": asked.images, "formats": asked.formats,
+                 "device": str(choose(asked.device)), "cores": os.cpu_count()}
+        for run, out, more in (
+            ("whole", "whole", {}),
+            ("interrupted", "broken", {"stop_at": asked.images // 3}),
+        ):
+            found[run] = command.run(out, **more)
+            print(run, *(f"{k} {v}" for k, v in found[run].items()), sep="  ",
+                  flush=True)
+        kept = {p: p.stat().st_mtime_ns for p in labels_in(folder / "broken")}
+        found["resumed"] = command.run("broken", "--skip-done")
+        print("resumed", *(f"{k} {v}" for k, v in found["resumed"].items()), sep="  ",
+              flush=True)
+        again = sum(p.stat().st_mtime_ns != t for p, t in kept.items())
+        alike = same(folder / "whole", folder / "broken")
+        summary = read_summary(folder / "whole" / SUMMARY)
+        first = next(o for o in summary.values() if o.objects >= 0)
+    found |= {"same": alike, "made_again": again}
+    each = found["whole"]["seconds"] / asked.images
+    print(
+        f"{asked.images} images, {asked.formats}, on {found['device']}: {each:.3f} s "
+        f"an image, {found['whole']['core_seconds'] / asked.images:.3f} s of one core; "
+        f"{first.objects} objects in the first, trust {first.trust:.2f}; interrupted "
+        f"and resumed {'the same' if alike else 'OTHER'} labels, {again} made again"
+    )
+    if asked.json:
+        asked.json.parent.mkdir(parents=True, exist_ok=True)
+        asked.json.write_text(json.dumps(found, indent=1), "utf-8")
+    right = all(
+        found[run]["status"] == 1 and found[run]["bad_one_named"]
+        and found[run]["results"] == asked.images - 1 for run in ("whole", "resumed")
+    )
+    return 0 if right and alike and not again else 1
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from napari_svpseg import api, cli
@@ -127,11 +127,76 @@ def test_a_cancelled_run_goes_on_where_it_was(scene, tiny_model, tmp_path):
     assert not outcome.skipped  # another recipe is another run
 
 
-def test_a_killed_worker_costs_its_part_only(scene, tiny_model, tmp_path):
-    whole, _ = run(scene, tmp_path / "a.zarr", model=tiny_model)
+STACK = {"axes": "ZYX", "link_planes": True}
+
+
+@pytest.fixture(scope="module")
+def alone(scene, tiny_model, tmp_path_factory):
+    """Return the labels of a plane and of a stack made without workers."""
+    folder = tmp_path_factory.mktemp("alone")
+    return {
+        source: run(scene, folder / source, source, tiny_model, **more)[0]
+        for source, more in (("plane.zarr", {}), ("stack.zarr", STACK))
+    }
+
+
+@settings(
+    max_examples=2, deadline=None, suppress_health_check=list(HealthCheck),
+)
+@given(
+    st.sampled_from([1, 2, 4]), st.sampled_from([64, 128]),
+    st.sampled_from(["plane.zarr", "stack.zarr"]),
+)
+@example(4, 64, "plane.zarr")
+@example(2, 64, "stack.zarr")
+def test_labels_do_not_depend_on_the_number_of_workers(
+    scene, tiny_model, tmp_path_factory, pool, alone, workers, block, source
+):
+    out = tmp_path_factory.mktemp("workers") / "labels.zarr"
+    pool.scale_to(workers)
+    labels, _ = run(
+        scene, out, source, tiny_model, scheduler=pool.client, block=block,
+        **(STACK if source == "stack.zarr" else {}),
+    )
+    assert labels.max() > 3 and np.array_equal(labels, alone[source])
+
+
+@pytest.fixture(scope="module")
+def pool():
+    """Return workers that are threads of this process, so that they start at once."""
+    from distributed import Client, LocalCluster
+
+    class Pool:
+        def scale_to(self, n):
+            cluster.scale(n)
+            client.sync(cluster._correct_state)
+            client.wait_for_workers(n)
+
+    with (
+        LocalCluster(
+            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):
+        made = Pool()
+        made.client = client
+        yield made
+
+
+def test_a_killed_worker_costs_its_part_only(scene, tiny_model, tmp_path, alone):
+    from distributed import WorkerPlugin
+
+    class Begun(WorkerPlugin):  # in here, so that workers need not import this file
+        def transition(self, key, start, finish, **_):
+            if finish == "executing":
+                with open(begun, "a", encoding="utf-8") as file:
+                    file.write(f"{key}\n")
+
+    begun = str(tmp_path / "begun.txt")
     killed = []
     with workers_of(workers=2, folder=str(tmp_path / "dask")) as client:
         assert client.scheduler.address.startswith("tcp://127.0.0.1")
+        client.register_plugin(Begun())
 
         def kill(done, total, message=""):
             if message == "Finding objects" and done == 1 and not killed:
@@ -142,7 +207,11 @@ def test_a_killed_worker_costs_its_part_only(scene, tiny_model, tmp_path):
             scene, tmp_path / "b.zarr", model=tiny_model, scheduler=client, block=64,
             on_progress=kill,
         )
-    assert killed and np.array_equal(labels, whole)
+    assert killed and np.array_equal(labels, alone["plane.zarr"])
+    with open(begun, encoding="utf-8") as file:
+        tasks = file.read().split()
+    assert len(set(tasks)) > 30
+    assert len(tasks) - len(set(tasks)) <= 1  # only what the killed one was at
 
 
 def test_a_halo_too_small_for_the_objects_is_told_of(scene, tiny_model, tmp_path):

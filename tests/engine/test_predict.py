@@ -7,13 +7,16 @@ import math
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import ImageError, intensity_range
+from napari_svpseg.core.instances import instances_from_maps
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
-from napari_svpseg.core.settings import SegmentSettings
+from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.device import choose
 from napari_svpseg.engine.forward import Forward
 from napari_svpseg.engine.predict import network_scale, predict, prompt_tensors
@@ -96,6 +99,19 @@ def test_tiled_equals_whole(scene):
     for name in ("foreground", "distance"):
         difference = np.abs(getattr(whole.maps, name) - getattr(tiled.maps, name)).max()
         assert difference < 1e-3
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.integers(48, 200), st.integers(0, 3))
+def test_labels_do_not_depend_on_the_size_of_tiles(tile, seed):
+    image, labels = discs(seed=seed)
+    plane, prompts = image[..., None], PromptSet([prompt_of(image, labels)])
+    whole = run(plane, prompts)
+    tiled = run(plane, prompts, tile=tile, overlap=16)
+    one, two = (
+        instances_from_maps(p.maps, PostprocessSettings()) for p in (whole, tiled)
+    )
+    assert one.max() > 3 and np.array_equal(one, two)
 
 
 def test_without_overlap_tiled_differs(scene):

@@ -1,0 +1,58 @@
+"""How much labels change with the size of the network's tiles, by their overlap.
+
+    python benchmarks/tiles.py
+
+A drawn image is segmented whole and in tiles. From some overlap on the network sees on
+both sides of a seam all that it looks at, and the labels are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import numpy as np
+from skimage.measure import label
+
+from napari_svpseg import api
+from napari_svpseg.core.prompt import Prompt
+from napari_svpseg.core.result import Result
+from scale import field
+
+OVERLAPS = (64, 128, 192)
+"""The first is the default."""
+
+
+def main() -> None:
+    """Print one line for each tile and overlap."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--side", type=int, default=704)
+    parser.add_argument("--model", default="svp")
+    asked = parser.parse_args()
+    image, inside = field(0, 0, asked.side)
+    prompt = Prompt.from_image(image, label(inside), (112, 112), name="discs")
+
+    def segment(tile: int, overlap: int) -> Result:
+        return api.segment(
+            image, prompt, asked.model, tile=tile, overlap=overlap, trust=False
+        )
+
+    whole = segment(max(64, asked.side + 64), 64)
+    for overlap in OVERLAPS:
+        for tile in (2 * overlap, 448):
+            tiled = segment(tile, overlap)
+            other = np.count_nonzero((whole.labels > 0) != (tiled.labels > 0))
+            print(
+                f"tile {tile}, overlap {overlap}: {tiled.n_objects} objects, "
+                f"{whole.n_objects} in the whole; "
+                f"{other / image.size * 1e6:.1f} of a million pixels change sides; "
+                f"labels {'the same' if same(whole, tiled) else 'not the same'}"
+            )
+
+
+def same(one: Result, two: Result) -> bool:
+    """Tell whether two results are alike, pixel by pixel."""
+    return bool(np.array_equal(one.labels, two.labels))
+
+
+if __name__ == "__main__":
+    main()

@@ -84,6 +84,7 @@ class Command:
         with subprocess.Popen(
             [*self._words, "-o", str(target), *more],
             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            preexec_fn=_can_be_interrupted,
         ) as process:
             while stop_at is not None and process.poll() is None:
                 if len(labels_in(target)) >= stop_at:
@@ -97,6 +98,11 @@ class Command:
             "bad_one_named": BAD in said, "seconds": round(seconds, 1),
             "core_seconds": round(_core_seconds() - before, 1),
         }
+
+
+def _can_be_interrupted() -> None:
+    """Let Ctrl-C reach a program that is begun in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _core_seconds() -> float:

@@ -8,6 +8,7 @@ tasks that were begun twice are counted, and the run is broken off; it is then r
     python benchmarks/scale.py --size 16384 --json bench-output/scale.json
     python benchmarks/scale.py --size 4096 --real image.tif --labels labels.tif
     python benchmarks/scale.py --size 40000 --filled 4096 --runs two
+    python benchmarks/scale.py --size 2048 --runs here      which stage takes how long
 
 With ``--folder`` everything is kept, and a call that was broken off is gone on with.
 """
@@ -45,6 +46,9 @@ PART = 2048
 
 BOX = 64
 """Pixels along the prompt's box."""
+
+WORKERS = {"here": 0, "one": 1, "two": 2, "killed": 2}
+"""Runs, and the workers of each."""
 
 Part = Callable[[int, int], np.ndarray]
 """From the first row and column of a part to its pixels."""
@@ -187,11 +191,10 @@ def run(folder: Path, prompt: Prompt, name: str, model: str, workers: int) -> di
     if kept.exists():
         record = json.loads(kept.read_text("utf-8"))
     else:
-        started = time.perf_counter()
-        times: dict[str, float] = {}
+        begun: dict[str, float] = {"Reading the prompts": time.process_time()}
 
         def clock(done: int, total: int, message: str = "") -> None:
-            times.setdefault(message, time.perf_counter() - started)
+            begun.setdefault(message, time.process_time())
 
         with Watch() as watch:
             made = segment_zarr(
@@ -205,8 +208,13 @@ def run(folder: Path, prompt: Prompt, name: str, model: str, workers: int) -> di
             "core_seconds": round(watch.core_seconds, 1),
             "megapixels_per_core_s": round(made.megapixels / watch.core_seconds, 3),
             "peak_mb": round(watch.bytes / 2**20),
-            "begun_after_s": {k: round(v, 1) for k, v in times.items()},
         }
+        if not workers:  # all was done in this process
+            ends = [*list(begun.values())[1:], time.process_time()]
+            record["core_seconds_of"] = {
+                stage: round(end - start, 2)
+                for (stage, start), end in zip(begun.items(), ends, strict=True)
+            }
         kept.write_text(json.dumps(record, indent=1), "utf-8")
     print("  ".join(f"{k} {v}" for k, v in record.items()), flush=True)
     return record
@@ -260,8 +268,8 @@ def main() -> int:
     if (options.real is None) != (options.labels is None):
         parser.error("--real and --labels go together")
     runs = options.runs.split(",")
-    if not runs or set(runs) - {"one", "two", "killed"}:
-        parser.error("--runs takes one, two and killed, with commas between them")
+    if not runs or set(runs) - set(WORKERS):
+        parser.error(f"--runs takes {', '.join(WORKERS)}, with commas between them")
     part, prompt, what = (
         tiled_up(options.real, options.labels) if options.real else drawn()
     )
@@ -284,8 +292,7 @@ def main() -> int:
                 found["broken"] = broken_run(folder, prompt, options.model)
                 print("a worker killed: {begun_again} of {tasks} tasks were begun "
                       "again".format(**found["broken"]))
-            workers = 1 if name == "one" else 2
-            records.append(run(folder, prompt, name, options.model, workers))
+            records.append(run(folder, prompt, name, options.model, WORKERS[name]))
         found["records"] = records
         if {"one", "two"} <= set(runs):
             one, two = records[runs.index("one")], records[runs.index("two")]

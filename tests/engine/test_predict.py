@@ -102,7 +102,7 @@ def test_tiled_equals_whole(scene):
 
 
 @settings(max_examples=12, deadline=None)
-@given(st.integers(48, 200), st.integers(0, 3))
+@given(st.integers(64, 200), st.integers(0, 3))
 def test_labels_do_not_depend_on_the_size_of_tiles(tile, seed):
     image, labels = discs(seed=seed)
     plane, prompts = image[..., None], PromptSet([prompt_of(image, labels)])

@@ -8,6 +8,7 @@ themselves, so nothing large goes through a scheduler.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -228,11 +229,13 @@ def workers_of(
     cluster = None
     try:
         if scheduler is None:
-            scheduler = cluster = distributed.LocalCluster(
-                n_workers=workers or _default_workers(),
-                threads_per_worker=1, processes=True, host=LOOPBACK,
-                dashboard_address=None, local_directory=folder, silence_logs=50,
-            )
+            with warnings.catch_warnings():  # another port will do as well
+                warnings.filterwarnings("ignore", "Port .* already in use")
+                scheduler = cluster = distributed.LocalCluster(
+                    n_workers=workers or _default_workers(),
+                    threads_per_worker=1, processes=True, host=LOOPBACK,
+                    dashboard_address=None, local_directory=folder, silence_logs=50,
+                )
         client = distributed.Client(
             scheduler, timeout=f"{CONNECT_S} s", set_as_default=False
         )

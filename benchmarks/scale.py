@@ -228,12 +228,20 @@ def broken_run(folder: Path, prompt: Prompt, model: str) -> dict:
     killed: list[int] = []
     begun = folder / "begun.txt"
     begun.unlink(missing_ok=True)
+    marks: dict[str, dict[Path, int]] = {}
+
+    def note(when: str) -> None:
+        done = (folder / "killed.zarr.cells.work" / "tiles.done").glob("*.json")
+        marks[when] = {p: p.stat().st_mtime_ns for p in done}
 
     def disturb(done: int, total: int, message: str = "") -> None:
         if message == "Predicting" and done >= total // 3 and not killed:
             killed.append(next(iter(client.run(os.getpid).values())))
             psutil.Process(killed[0]).kill()
+            note("killed")
             print(f"killed worker {killed[0]} after {done} of {total}", flush=True)
+        if message == "Finding objects" and "after" not in marks:
+            note("after")
         if message == "Finding objects" and done >= max(1, total // 2):
             print(f"broken off after {done} of {total} blocks", flush=True)
             raise Cancelled
@@ -247,7 +255,9 @@ def broken_run(folder: Path, prompt: Prompt, model: str) -> dict:
                 scheduler=client, on_progress=disturb,
             )
     tasks = begun.read_text("utf-8").split("\n")[:-1]
-    cost = {"tasks": len(set(tasks)), "begun_again": len(tasks) - len(set(tasks))}
+    again = sum(marks["after"].get(p) != at for p, at in marks["killed"].items())
+    cost = {"tasks": len(set(tasks)), "begun_again": len(tasks) - len(set(tasks)),
+            "done_again": again}
     kept.write_text(json.dumps(cost), "utf-8")
     return cost
 
@@ -291,7 +301,8 @@ def main() -> int:
             if name == "killed":
                 found["broken"] = broken_run(folder, prompt, options.model)
                 print("a worker killed: {begun_again} of {tasks} tasks were begun "
-                      "again".format(**found["broken"]))
+                      "again, {done_again} that were done were done again"
+                      .format(**found["broken"]))
             records.append(run(folder, prompt, name, options.model, WORKERS[name]))
         found["records"] = records
         if {"one", "two"} <= set(runs):

@@ -53,7 +53,7 @@ def job(tmp_path: Path, disc_scene, disc_prompt, tiny_model) -> BatchJob:
     prompts = save_prompts(PromptSet([disc_prompt]), tmp_path / "discs.svprompt")
     return BatchJob(
         (str(images),), str(prompts), str(tmp_path / "out"), str(tiny_model),
-        {"device": "cpu", "threshold": 0.05, "min_area": 0},
+        {"device": "cpu", "threshold": 0.5, "min_area": 0},
     )
 
 

@@ -1,4 +1,4 @@
-"""Where another prompt would help most: the places and images that a model doubts."""
+"""The places and images that a model doubts: another prompt may help there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leads to the places and images where another prompt would help most."""
+"""Leads to the places and images whose result is least certain."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class DoubtGuide(QWidget):
         self.book, self.images = book, images
         self.place_button = button(
             "Next doubtful place",
-            "Go to where a prompt would help most in the marked image "
+            "Go to where the result is least certain in the marked image "
             "(Shift+N on the boxes)",
         )
         self.image_button = button(

@@ -25,6 +25,7 @@ from .commands.segment import segment
 from .commands.train import train
 from .commands.weak import tags, weak
 from .core.messages import DEBUG, joined, one_line
+from .engine.memory import keep_freed_memory
 
 app = typer.Typer(
     name="svpseg", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = bool(os.environ.get(DEBUG))
     _show_our_log(logging.DEBUG if debug else logging.WARNING)
     _stop_cleanly_when_terminated()
+    keep_freed_memory()
     try:
         words = with_joined_corners(sys.argv[1:] if argv is None else argv)
         status = app(words, prog_name="svpseg", standalone_mode=False)

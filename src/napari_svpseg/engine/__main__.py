@@ -22,6 +22,7 @@ from ..core.progress import Cancelled
 from .child import KINDS, MAGIC
 from .cores import physical_cores
 from .jobs import Event, failure, run_target
+from .memory import keep_freed_memory
 from .parcels import Parcels, Pipe
 
 logger = logging.getLogger(__name__)
@@ -155,6 +156,7 @@ def main() -> None:
         stream=sys.stderr, level=logging.INFO,
         format=f"%(asctime)s [{os.getpid()}] %(levelname)s %(name)s: %(message)s",
     )
+    keep_freed_memory()
     # torch works best with one thread for each real core
     os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
     outgoing.write(MAGIC)

@@ -22,6 +22,7 @@ from ..core.link import Window
 from ..core.progress import Progress, ignore_progress
 from .cores import physical_cores
 from .jobs import JobError
+from .memory import keep_freed_memory
 from .tiling import ScaledQuery, Span
 
 Array = np.ndarray
@@ -292,6 +293,11 @@ def run_tasks(
     _run_on(client, function, todo, on_progress, message)
 
 
+def _on_worker(function: Callable[..., Any], *arguments: Any) -> Any:
+    keep_freed_memory()
+    return function(*arguments)
+
+
 def _run_on(
     client: Any, function: Callable[..., Any], todo: list[tuple[Any, ...]],
     on_progress: Progress, message: str,
@@ -304,7 +310,7 @@ def _run_on(
         while True:
             room = SUBMITTED_PER_WORKER * max(1, len(client.nthreads())) - len(running)
             for arguments in islice(rest, max(0, room)):
-                running.add(client.submit(function, *arguments, pure=False))
+                running.add(client.submit(_on_worker, function, *arguments, pure=False))
             if not running:
                 return
             try:

@@ -518,7 +518,7 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
     min_area = smallest_area(
         Maps(np.zeros((0, 0)), objects=ObjectLook(**plan.look)), plan.post
     )
-    new = stitch(tables, seams, min_area)
+    new = stitch(tables, seams, min_area, plan.post.certainty, lambda at: at[0])
     beyond = sum(int(t.beyond.sum()) for t in tables.values())
     if not links:
         return new, beyond
@@ -546,7 +546,7 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
             plan.post.link_overlap,
         )
         owner = union(n, same)[owner]
-    return ranked(owner, per_plane, first, 1)[new], beyond
+    return ranked(owner, first, np.bincount(owner, per_plane) > 0)[new], beyond
 
 
 def _before(at: tuple[int, ...]) -> list[tuple[int, ...] | None]:
@@ -696,7 +696,7 @@ def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
         padded = np.zeros(found.shape[3:], np.uint32)
         padded[:high, :wide] = labels
         found[p, at[0], at[1]] = padded
-        table = describe(labels, cell)
+        table = describe(labels, cell, maps.foreground)
         with atomic_path(mark) as path:
             np.savez(path, **vars(table))
 

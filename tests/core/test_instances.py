@@ -15,17 +15,17 @@ from skimage.segmentation import watershed
 from napari_svpseg.core.instances import (
     CROSS,
     _basins,
+    chosen_objects,
     fill_object_holes,
     instances_from_maps,
     look_of,
-    remove_small,
     targets,
 )
 from napari_svpseg.core.metrics import dice, f1
 from napari_svpseg.core.result import Maps, ObjectLook
 from napari_svpseg.core.settings import PostprocessSettings
 
-PLAIN = PostprocessSettings(min_area=0)
+PLAIN = PostprocessSettings(min_area=0, certainty=0.0)
 
 
 def discs(centres, radius: int = 8, shape=(96, 96)) -> np.ndarray:
@@ -260,9 +260,9 @@ def test_a_hole_at_the_border_stays_open():
 def test_small_objects_go_and_ids_are_renumbered():
     labels = np.zeros((20, 20), np.int64)
     labels[:2, :2], labels[5:15, 5:15], labels[18, 18] = 70_000, 12, 5
-    kept = remove_small(labels, 4)
+    kept = chosen_objects(labels, 4)
     assert (kept[0, 0], kept[10, 10], kept[18, 18]) == (2, 1, 0)
-    np.testing.assert_array_equal(remove_small(kept, 4), kept)
+    np.testing.assert_array_equal(chosen_objects(kept, 4), kept)
 
 
 def test_parts_of_one_object_s_size_are_split_less_readily() -> None:
@@ -277,3 +277,30 @@ def test_parts_of_one_object_s_size_are_split_less_readily() -> None:
 
     assert found(22.0) == 2
     assert found(44.0) == 1
+
+
+def faint_and_clear() -> tuple[Maps, np.ndarray]:
+    """Return maps of four clear squares and a faint one, and the labels of all."""
+    labels = np.zeros((60, 60), int)
+    for i, (y, x) in enumerate([(4, 4), (4, 40), (40, 4), (40, 40), (22, 22)], 1):
+        labels[y : y + 12, x : x + 12] = i
+    foreground = np.where(labels > 0, 0.98, 0.02)
+    foreground[labels == 5] = 0.7
+    return Maps(foreground.astype(np.float32)), labels
+
+
+@pytest.mark.parametrize(("certainty", "n"), [(0.0, 5), (0.7, 5), (0.75, 4), (1.0, 4)])
+def test_objects_much_less_sure_than_the_others_are_left_out(certainty, n):
+    maps, labels = faint_and_clear()
+    found = instances_from_maps(maps, replace(PLAIN, certainty=certainty))
+    assert found.max() == n
+    np.testing.assert_array_equal(found > 0, (labels > 0) & (labels <= n))
+
+
+def test_where_all_is_faint_all_is_kept():
+    maps, _ = faint_and_clear()
+    faint = Maps(0.6 * maps.foreground)
+    found = instances_from_maps(faint, PostprocessSettings(threshold=0.4))
+    assert found.max() == 4  # as sure as each other, though none is sure
+    empty = Maps(np.zeros((9, 9), np.float32))
+    assert instances_from_maps(empty, PostprocessSettings()).max() == 0

@@ -19,9 +19,9 @@ from napari_svpseg.core.image import (
     resize_labels,
 )
 from napari_svpseg.core.instances import (
+    chosen_objects,
     fill_object_holes,
     instances_from_maps,
-    remove_small,
     targets,
 )
 from napari_svpseg.core.metrics import average_precision, dice, f1, iou
@@ -148,7 +148,7 @@ def test_resampling_keeps_a_constant(value, height, width):
 
 # ---------------------------------------------------------------------------- objects
 
-PLAIN = PostprocessSettings(min_area=0, fill_holes=False)
+PLAIN = PostprocessSettings(min_area=0, certainty=0.0, fill_holes=False)
 
 
 @quick
@@ -219,10 +219,10 @@ def test_objects_share_out_the_foreground_and_nothing_else(seed, threshold, stre
 @given(seeds, st.integers(0, 60), st.integers(0, 60))
 def test_removing_small_objects_twice_is_removing_once(seed, one, two):
     labels = blobs(seed)
-    once = remove_small(labels, one)
-    np.testing.assert_array_equal(remove_small(once, one), once)
-    both = remove_small(remove_small(labels, one), two)
-    np.testing.assert_array_equal(both, remove_small(labels, max(one, two)))
+    once = chosen_objects(labels, one)
+    np.testing.assert_array_equal(chosen_objects(once, one), once)
+    both = chosen_objects(chosen_objects(labels, one), two)
+    np.testing.assert_array_equal(both, chosen_objects(labels, max(one, two)))
 
 
 @quick
@@ -307,7 +307,9 @@ def test_a_set_keeps_the_order_it_was_given(disc_prompt):
     st.booleans(), st.sampled_from(["instances", "semantic"]),
 )  # fmt: skip
 def test_settings_survive_json(threshold, area, split, strength, fill, output):
-    made = PostprocessSettings(threshold, area, split, strength, fill, output)
+    made = PostprocessSettings(
+        threshold, area, 1 - threshold, split, strength, fill, output
+    )
     text = json.dumps(made.to_dict())
     assert PostprocessSettings.from_dict(json.loads(text)) == made
 

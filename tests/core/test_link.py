@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from napari_svpseg.core.instances import chosen_objects
 from napari_svpseg.core.link import (
     cell_grid,
     describe,
@@ -191,3 +194,31 @@ def test_too_little_overlap_links_nothing():
     pairs, areas = np.array([[1, 2]]), np.array([0, 10, 10])
     assert len(match(pairs, np.array([3]), areas, 0.25)) == 0
     assert match(pairs, np.array([5]), areas, 0.25).tolist() == [[1, 2]]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000), st.integers(9, 40), st.floats(0.3, 1))
+def test_doubtful_objects_are_those_of_the_whole_whatever_the_cells(seed, side, share):
+    whole = discs(seed, (60, 54))
+    rng = np.random.default_rng(seed)
+    level = rng.random(int(whole.max()) + 1)[whole]
+    foreground = (level * (0.5 + 0.5 * rng.random(whole.shape))).astype(np.float32)
+    labels = label_cells(
+        lambda window: local(whole, window), whole.shape, side, 8, 1, foreground, share
+    )
+    expected = chosen_objects(in_order(whole), 1, foreground, share)
+    assert np.array_equal(labels, expected)
+
+
+def test_planes_are_measured_by_their_own_objects():
+    tables = {
+        (plane, 0, 0): replace(
+            describe(np.array([[1, 1, 0, 2, 2, 2]]), cell_grid((1, 6), 6, 0)[0, 0]),
+            peaks=np.array([low, high]), first=np.array([6 * plane, 6 * plane + 3]),
+        )
+        for plane, (low, high) in enumerate([(0.5, 0.9), (0.45, 0.5)])
+    }
+    together = stitch(tables, [], certainty=0.8)
+    apart = stitch(tables, [], certainty=0.8, plane_of=lambda at: at[0])
+    assert together.tolist() == [0, 1, 2, 3, 4]
+    assert apart.tolist() == [0, 0, 1, 2, 3]

@@ -9,6 +9,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
+from .certainty import peaks_of, sure
 from .image import is_net, median_diameter
 from .result import Maps, ObjectLook
 from .settings import AUTO, PostprocessSettings
@@ -91,7 +92,8 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     each is sought in the distance map (or, without one, in the depth of the mask), and
     a watershed from the middles shares out the foreground. Where a mask is a thin net,
     such as membranes, that breaks it at its crossings at most; where the prompts show
-    a net it is not split at all.
+    a net it is not split at all. Objects that are too small, or of which the model is
+    much less sure than of the others, are left out.
 
     Parameters
     ----------
@@ -111,7 +113,9 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     labels = _pieces(maps, settings)
     if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
-    labels = remove_small(labels, smallest_area(maps, settings))
+    labels = chosen_objects(
+        labels, smallest_area(maps, settings), maps.foreground, settings.certainty
+    )
     if settings.output == "semantic":
         return (labels > 0).astype(np.uint32)
     return labels
@@ -187,7 +191,10 @@ def instances_in_blocks(
     )
     if _fills_holes(maps, settings):
         owner = fill_holes(labels, owner, grid)
-    renumber(labels, owner, grid, smallest_area(maps, settings))
+    renumber(
+        labels, owner, grid, smallest_area(maps, settings), maps.foreground,
+        settings.certainty,
+    )
     if settings.output == "semantic":
         np.minimum(labels, 1, out=labels)
     return labels
@@ -390,11 +397,30 @@ def fill_object_holes(labels: Array) -> Array:
     return np.where(labels == 0, owners[background], labels)
 
 
-def remove_small(labels: Array, min_area: int) -> Array:
-    """Return labels without objects under ``min_area`` pixels: uint32 1, 2, 3, ..."""
+def chosen_objects(
+    labels: Array,
+    min_area: int,
+    foreground: Array | None = None,
+    certainty: float = 0.0,
+) -> Array:
+    """Return labels without small and doubtful objects: uint32 1, 2, 3, ...
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+    min_area : int
+        Objects under this many pixels are removed.
+    foreground : (Y, X) float array, optional
+        Probability in [0, 1].
+    certainty : float
+        See `certainty.sure`.
+    """
     areas = np.bincount(labels.ravel())
     keep = areas >= max(min_area, 1)
     keep[0] = False
+    if foreground is not None and certainty > 0 and len(areas) > 1:
+        peaks = peaks_of(foreground, labels, np.arange(1, len(areas)))
+        keep[1:] &= sure(areas[1:], peaks, certainty)
     new = np.zeros(len(areas), np.uint32)
     new[keep] = np.arange(1, int(keep.sum()) + 1, dtype=np.uint32)
     return new[labels]

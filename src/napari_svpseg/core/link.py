@@ -17,6 +17,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
+from .certainty import peaks_of, sure
 from .stitch import compare, is_best
 
 Array = np.ndarray
@@ -47,6 +48,8 @@ class CellTable:
         Pixels in the core.
     first : (n,) int64 array
         Position in the flattened image of the first pixel in the core.
+    peaks : (n,) float32 array
+        Greatest foreground probability in the core.
     alone : (n,) bool array
         Touches no other object, so it was not split.
     beyond : (n,) bool array
@@ -55,6 +58,7 @@ class CellTable:
 
     areas: Array
     first: Array
+    peaks: Array
     alone: Array
     beyond: Array
 
@@ -126,7 +130,7 @@ def within(window: Window, frame: Window) -> Window:
     )
 
 
-def describe(found: Array, cell: Cell) -> CellTable:
+def describe(found: Array, cell: Cell, foreground: Array | None = None) -> CellTable:
     """Return what is known of the objects found in a cell's view.
 
     Parameters
@@ -134,6 +138,8 @@ def describe(found: Array, cell: Cell) -> CellTable:
     found : int array of the view's shape
         Ids 1 to n, 0 is background.
     cell : Cell
+    foreground : float array of the view's shape, optional
+        Probability in [0, 1]; 1 where it is not known.
     """
     n = int(found.max(initial=0))
     core = found[within(cell.core, cell.view)]
@@ -144,6 +150,11 @@ def describe(found: Array, cell: Cell) -> CellTable:
     first[ids] = np.ravel_multi_index(
         [a + s.start for a, s in zip(at, cell.core, strict=True)], cell.shape
     )
+    peaks = np.ones(n + 1, np.float32)
+    if foreground is not None:
+        sure_of = foreground[within(cell.core, cell.view)]
+        peaks[:] = 0
+        peaks[ids] = peaks_of(sure_of, core, ids)
     alone = np.ones(n + 1, bool)
     beyond = np.zeros(n + 1, bool)
     for axis, (view, length) in enumerate(zip(cell.view, cell.shape, strict=True)):
@@ -153,7 +164,9 @@ def describe(found: Array, cell: Cell) -> CellTable:
         alone[one[touching]] = alone[two[touching]] = False
         beyond[along[0]] |= view.start > 0
         beyond[along[-1]] |= view.stop < length
-    return CellTable(areas[1:], first[1:], alone[1:], (beyond & (areas > 0))[1:])
+    return CellTable(
+        areas[1:], first[1:], peaks[1:], alone[1:], (beyond & (areas > 0))[1:]
+    )
 
 
 def seam(one: Array, one_cell: Cell, two: Array, two_cell: Cell) -> Seam:
@@ -199,6 +212,8 @@ def stitch(
     tables: dict[Index, CellTable],
     seams: Iterable[tuple[Index, Index, Seam]],
     min_area: int = 1,
+    certainty: float = 0.0,
+    plane_of: Callable[[Index], int] = lambda at: 0,
 ) -> Array:
     """Return the final id of each object of each cell.
 
@@ -213,6 +228,10 @@ def stitch(
         Places of two cells and what they have in common.
     min_area : int
         Objects under this many pixels become background.
+    certainty : float
+        Those much less sure than others of their plane as well; see `certainty.sure`.
+    plane_of : callable
+        From the place of a cell to the number of its plane.
 
     Returns
     -------
@@ -232,30 +251,38 @@ def stitch(
     areas = _joined([t.areas for t in tables.values()])
     first = _joined([t.first for t in tables.values()])
     owner = union(len(areas) - 1, np.concatenate(pairs))
-    return ranked(owner, areas, first, min_area)
+    total = np.zeros(len(owner), np.int64)
+    np.add.at(total, owner, areas)
+    kept = total >= max(min_area, 1)
+    if certainty > 0:
+        peaks = np.zeros(len(owner), np.float32)
+        np.maximum.at(peaks, owner, _joined([t.peaks for t in tables.values()]))
+        planes = _joined([np.full(t.n, plane_of(at)) for at, t in tables.items()])
+        for plane in np.unique(planes[1:]):
+            there = np.flatnonzero((planes == plane) & (total > 0))
+            kept[there] &= sure(total[there], peaks[there], certainty)
+    return ranked(owner, first, kept)
 
 
 def _joined(columns: list[Array]) -> Array:
     return np.concatenate([np.zeros(1, np.int64), *columns])
 
 
-def ranked(owner: Array, areas: Array, first: Array, min_area: int) -> Array:
+def ranked(owner: Array, first: Array, kept: Array) -> Array:
     """Return final ids: 1, 2, 3, ... in the order in which objects begin.
 
     Parameters
     ----------
     owner : (n + 1,) int64 array
         The object of each id.
-    areas, first : (n + 1,) int64 arrays
-        Pixels of each id, and position of its first.
-    min_area : int
-        Objects under this many pixels get 0.
+    first : (n + 1,) int64 array
+        Position of the first pixel of each id.
+    kept : (n + 1,) bool array
+        Objects that are not get 0.
     """
-    total = np.zeros(len(owner), np.int64)
-    np.add.at(total, owner, areas)
     begin = np.full(len(owner), np.iinfo(np.int64).max)
     np.minimum.at(begin, owner, first)
-    kept = np.flatnonzero(total >= max(min_area, 1))
+    kept = np.flatnonzero(kept)
     kept = kept[kept > 0]
     new = np.zeros(len(owner), np.int64)
     new[kept[np.argsort(begin[kept], kind="stable")]] = np.arange(1, len(kept) + 1)
@@ -268,6 +295,8 @@ def label_cells(
     side: int | Index,
     halo: int | Index,
     min_area: int = 1,
+    foreground: Array | None = None,
+    certainty: float = 0.0,
 ) -> Array:
     """Return the labels of an image made cell by cell, with one id for each object.
 
@@ -280,6 +309,10 @@ def label_cells(
         As for `cell_grid`. Where a halo holds every object that reaches into it,
         together with what decides on it, the result is that of the whole image.
     min_area : int
+    foreground : float array of ``shape``, optional
+        Probability in [0, 1].
+    certainty : float
+        See `certainty.sure`.
 
     Returns
     -------
@@ -287,13 +320,18 @@ def label_cells(
     """
     cells = cell_grid(shape, side, halo)
     found = {at: np.asarray(label(cell.view)) for at, cell in cells.items()}
-    tables = {at: describe(found[at], cells[at]) for at in cells}
+    tables = {
+        at: describe(
+            found[at], cell, None if foreground is None else foreground[cell.view]
+        )
+        for at, cell in cells.items()
+    }
     seams = (
         (other, at, seam(found[other], cells[other], found[at], cells[at]))
         for at in cells
         for other in neighbours_before(at)
     )
-    new, offsets = stitch(tables, seams, min_area), offsets_of(tables)
+    new, offsets = stitch(tables, seams, min_area, certainty), offsets_of(tables)
     labels = np.zeros(shape, np.int64)
     for at, cell in cells.items():
         core = found[at][within(cell.core, cell.view)]
@@ -378,4 +416,5 @@ def link_planes(labels: Array, axes: int | Index, min_overlap: float) -> Array:
     first = np.full(n + 1, np.iinfo(np.int64).max)
     ids, where = np.unique(labels.ravel(), return_index=True)
     first[ids] = where
-    return ranked(owner, per_plane, first, 1)[labels].astype(labels.dtype)
+    kept = np.bincount(owner, per_plane) > 0
+    return ranked(owner, first, kept)[labels].astype(labels.dtype)

@@ -97,6 +97,13 @@ class PostprocessSettings(Settings):
         high=1_000_000,
         unit="pixel",
     )
+    certainty: float = option(
+        0.95,
+        "Objects that are nowhere as sure as this share of the image's typical object "
+        "are left out; 0 keeps all",
+        low=0.0,
+        high=1.0,
+    )
     split: bool = option(True, "Split touching objects")
     split_strength: float = option(
         0.5,

@@ -15,6 +15,8 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
+from .certainty import peaks_of, sure
+
 Array = np.ndarray
 Window = tuple[slice, slice]
 SAME_SHARE = 0.5
@@ -253,9 +255,14 @@ def _background_over_seams(labels: Array, n: int, grid: list[list[Block]]) -> Ar
 
 
 def renumber(
-    labels: Array, owner: Array, grid: list[list[Block]], min_area: int
+    labels: Array,
+    owner: Array,
+    grid: list[list[Block]],
+    min_area: int,
+    foreground: Array | None = None,
+    certainty: float = 0.0,
 ) -> int:
-    """Turn ids into those of their objects, 1, 2, 3, ..., without small objects.
+    """Turn ids into those of their objects, without the small and the doubtful.
 
     Parameters
     ----------
@@ -266,17 +273,28 @@ def renumber(
     grid : list of list of Block
     min_area : int
         Objects under this many pixels become background.
+    foreground : (Y, X) float array, optional
+        Probability in [0, 1].
+    certainty : float
+        See `certainty.sure`.
 
     Returns
     -------
     int
-        How many objects there are.
+        How many objects there are; their ids are 1, 2, 3, ...
     """
     areas = np.zeros(len(owner), np.int64)
+    peaks = np.zeros(len(owner), np.float32)
     for block in chain(*grid):
-        areas += np.bincount(labels[block.core].ravel(), minlength=len(owner))
-    areas = np.bincount(owner, areas, len(owner))
+        core = labels[block.core]
+        areas += np.bincount(core.ravel(), minlength=len(owner))
+        if foreground is not None and certainty > 0:
+            ids = np.unique(core)
+            tops = peaks_of(foreground[block.core], core, ids)
+            np.maximum.at(peaks, owner[ids], tops)
+    areas = np.bincount(owner, areas, len(owner)).astype(np.int64)
     keep = areas >= max(min_area, 1)
+    keep[1:] &= sure(areas[1:], peaks[1:], certainty)
     keep[0] = False
     new = np.zeros(len(owner), np.uint32)
     new[keep] = np.arange(1, np.count_nonzero(keep) + 1)

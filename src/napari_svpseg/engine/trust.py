@@ -123,7 +123,7 @@ def _as_prompt(
         resize_image(maps[name][at][..., None], shape)[..., 0] if name in maps else None
         for name in ("foreground", "distance", "boundary")
     ))
-    mask = instances_from_maps(window, PostprocessSettings(min_area=0))
+    mask = instances_from_maps(window, PostprocessSettings(min_area=0, certainty=0.0))
     rows, columns = (
         (round(c * query.scale), round(c * query.scale) + n)
         for c, n in zip(corner, shape, strict=True)

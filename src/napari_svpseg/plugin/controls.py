@@ -299,6 +299,7 @@ def result_options() -> SettingsForm:
         {
             "threshold": "Threshold",
             "min_area": "Smallest object",
+            "certainty": "Certainty",
             "split": "Split touching objects",
             "split_strength": "Split strength",
             "fill_holes": "Fill holes",

@@ -3,7 +3,7 @@
 # make lint    style, types and import contracts
 # make bench-scale   a large OME-Zarr on 1 and 2 workers, one of them killed (SIZE=)
 # make bench   speed and memory; make bench-quality DATA="folder folder": accuracy
-# make bench-partial DATA="folder folder"    fine-tuning from five labelled boxes
+# make bench-partial DATA="folder folder"    fine-tuning from five boxes (PARTIAL="--boxes 1,5")
 # make bench-methods DATA=folder    ablations of the methods (STEPS=, DRAWS=, FOLD_STEPS=, SETS=)
 # make bench-doubt DATA="folder folder"     following the doubt against prompting at random
 #
@@ -20,6 +20,7 @@ DRAWS ?= 1
 FOLD_STEPS ?= 20
 MODELS ?= forest,otsu,panet,svp-attention,svp,svp-research
 SIZE ?= 16384
+PARTIAL ?=
 DRAWS ?= 2
 
 ifeq ($(OS),Windows_NT)
@@ -57,7 +58,7 @@ bench-quality: $(STAMPS)/dev
 
 bench-partial: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-partial DATA="a b"))
-	$(PY) benchmarks/partial.py $(DATA) --resume --curve
+	$(PY) benchmarks/partial.py $(DATA) --resume --curve $(PARTIAL)
 
 bench-methods: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the folder that holds the data sets: make bench-methods DATA=folder))

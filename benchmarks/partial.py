@@ -322,7 +322,8 @@ def compare(
         record[name] = {n: found[n] for n in ("dice", "f1")}
         record["seconds"][name] = found["seconds"]
 
-    refer("before", lambda: our_model(model, job.prompts()), card.sha256)
+    network = f"{card.sha256} {json.dumps(card.arguments, sort_keys=True)}"
+    refer("before", lambda: our_model(model, job.prompts()), network)
     if "second" in rivals and "second" not in record:
         start = time.perf_counter()
         trained = second(job, str(tuned), settings, tuned.with_name("second"))
@@ -336,16 +337,20 @@ def compare(
         steps = max(1, round(full_steps * FineTuneSettings().steps))
         output = tuned.with_name("full")
         refer("full", lambda: ceiling(job, model, steps, output),
-              f"{card.sha256} {steps}")
+              f"{network} {_recipe_of_ceiling(steps).to_dict()}")
 
 
 def ceiling(job: Job, model: str, steps: int, output: Path) -> Segment:
     """Return our network fine-tuned on all labels of the labelled images."""
     best = finetuning.run(
         job.images(), job.labels(full=True), start_from=model,
-        settings=FineTuneSettings(steps=steps, seconds=1e6), output=output,
+        settings=_recipe_of_ceiling(steps), output=output,
     )
     return our_model(best.model, None)
+
+
+def _recipe_of_ceiling(steps: int) -> FineTuneSettings:
+    return FineTuneSettings(steps=steps, seconds=1e6)
 
 
 def how_seen(card: ModelCard, task: Task) -> str:

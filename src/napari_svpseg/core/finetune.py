@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from .geometry import PROMPT_SIZE
 from .settings import Settings, option
 
 PRESETS: dict[str, dict[str, Any]] = {
@@ -32,7 +33,7 @@ class FineTuneSettings(Settings):
     )
     steps: int = option(160, "Training steps", low=1, high=1_000_000)
     batch: int = option(4, "Windows of a step", low=1, high=256)
-    learning_rate: float = option(5e-4, "Highest learning rate", low=0, high=1)
+    learning_rate: float = option(1e-3, "Highest learning rate", low=0, high=1)
     held_out: float = option(
         0.25, "Share of the labels kept out of training, to check", low=0, high=0.8
     )
@@ -124,6 +125,19 @@ class HeldBackScore:
     def value(self) -> float:
         """What models are compared by: Dice, or the mean of Dice and F1."""
         return self.dice if self.f1 is None else (self.dice + self.f1) / 2
+
+    @property
+    def chance(self) -> float:
+        """About one standard error of `value`: the fewer labels, the larger.
+
+        Examples
+        --------
+        >>> HeldBackScore(0.9, 0.8, 4096, n_objects=4).chance
+        0.125
+        """
+        if self.f1 is None:
+            return 0.1 / math.sqrt(max(1.0, self.n_pixels / PROMPT_SIZE**2))
+        return 0.25 / math.sqrt(max(1, self.n_objects))
 
     def __str__(self) -> str:
         """Return one line."""

@@ -21,13 +21,14 @@ import numpy as np
 import torch
 
 from ..core.finetune import FineTuneProgress, FineTuneSettings, HeldBackScore
-from ..core.partial import HeldOut
+from ..core.partial import UNKNOWN, HeldOut
 from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..models.base import ModelConfig, PromptSegmenter
 from .device import Device, choose
 from .episodes import Episodes, EpisodeSettings, TaskList, make_task
 from .held_back import Check
+from .memory import keep_freed_memory
 from .predict import network_scale
 from .second import CONFIG, train_second
 from .superpixels import superpixel_masks, window
@@ -143,6 +144,7 @@ def finetune(
     Tuned
     """
     began = time.monotonic()
+    keep_freed_memory()
     device = choose(device)
     notes = list(held.notes if held else ())
     start = copy.deepcopy(network).to(device.torch_device).eval()
@@ -154,7 +156,13 @@ def finetune(
             f"Only {check.n_pixels} labelled pixels were held back: the scores are "
             "rough. Label more places for a better check."
         )
-    tuner = FineTuner(copy.deepcopy(start), settings, folder, device.torch_device)
+    tuner = FineTuner(
+        copy.deepcopy(start),
+        settings,
+        folder,
+        device.torch_device,
+        labelled=_labelled_share(images),
+    )
     if resume:
         tuner.resume()
     looking = time.monotonic()
@@ -234,6 +242,12 @@ def finetune(
         tuner.step,
         tuner.seconds,
     )
+
+
+def _labelled_share(images: Sequence[PartialImage]) -> float:
+    """Return how much of the images that teach is labelled, held back or not."""
+    shares = [(i.ids != UNKNOWN).mean() for i in images if (i.taught != UNKNOWN).any()]
+    return float(np.mean(shares)) if shares else 1.0
 
 
 def is_better(after: float, before: float) -> bool:
@@ -317,11 +331,12 @@ def _train(
 def _look(tuner: FineTuner, check: Check, before: float) -> float:
     """Score the averaged weights, keep them if they are the best; return the Dice.
 
-    Of those that are as good but for chance, the last are kept: few labels that were
-    held back soon tell no difference any more, while images still do.
+    Of those that are as good but for chance and better than ``before``, the last are
+    kept: few labels that were held back soon tell no difference any more, while images
+    still do (one standard error, as in choosing the size of a tree).
     """
     score = check(tuner.average)
-    as_good = not is_better(tuner.best_value, score.value)
+    as_good = score.value >= tuner.best_value - score.chance
     if score.value > tuner.best_value or (as_good and is_better(score.value, before)):
         tuner.best_value = max(score.value, tuner.best_value)
         tuner.best_step = tuner.step

@@ -3,12 +3,15 @@
 Prompts are cut from labelled places, queries from other ones. The loss counts known
 pixels only; where nothing is known, an averaged copy of the network (the teacher) says
 what it is sure of in two views of a window. Weights are held to where they started.
+People label objects and what is next to them, so that objects are more frequent among
+labels than in pictures: the logits that the loss sees are shifted by as much.
 
 References
 ----------
 X. Li, Y. Grandvalet, F. Davoine. "Explicit inductive bias for transfer learning with
 convolutional networks" (L2-SP). ICML 2018.
 A. Tarvainen, H. Valpola. "Mean teachers are better role models". NeurIPS 2017.
+A. K. Menon et al. "Long-tail learning via logit adjustment". ICLR 2021.
 """
 
 from __future__ import annotations
@@ -24,12 +27,14 @@ from torch.nn import functional as F
 from ..core.finetune import FineTuneSettings
 from ..models.base import PromptSegmenter
 from ..models.losses import known_mean, maps_loss
-from .train import Trainer, TrainSettings, episode_loss
+from .train import Trainer, TrainSettings
 
 SURE, KEPT_SHARE, AGREEMENT = 0.6, 0.8, 0.15
 """Pseudo labels: least confidence, share kept of a class, how far views differ."""
 PSEUDO_WEIGHT, PSEUDO_RAMP = 0.5, 0.3
 """Their weight, and the share of steps in which it grows."""
+PRIOR_SHIFT = math.log(2)
+"""How much the odds of foreground are higher among a few labels than in pictures."""
 
 
 class FineTuner(Trainer):
@@ -43,6 +48,9 @@ class FineTuner(Trainer):
     folder : Path
         Holds the checkpoint.
     device : torch.device
+    labelled : float
+        Share of the images that is labelled; all of an image shows objects as often
+        as other images do.
     """
 
     def __init__(
@@ -51,8 +59,10 @@ class FineTuner(Trainer):
         settings: FineTuneSettings,
         folder: Path,
         device: torch.device,
+        labelled: float = 1.0,
     ) -> None:
         self.tuning = settings
+        self.shift = PRIOR_SHIFT * (1 - labelled)
         super().__init__(
             network,
             TrainSettings(
@@ -113,14 +123,15 @@ class FineTuner(Trainer):
         return loss
 
     def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        teaching = self.tuning.pseudo_labels and "clean" in batch
-        if not teaching:
-            return episode_loss(self.network, batch) | self._anchor_loss()
         code = self.network.encode_prompts(batch["prompts"], batch["masks"])
-        maps = self.network(batch["query"], code)
-        parts = maps_loss(maps, batch) | self.network.regularise(
-            batch["query"], maps, batch["prompts"], batch["masks"]
+        query = batch["query"].contiguous(memory_format=torch.channels_last)
+        maps = self.network(query, code)
+        shifted = maps | {"foreground": maps["foreground"] + self.shift}
+        parts = maps_loss(shifted, batch) | self.network.regularise(
+            query, maps, batch["prompts"], batch["masks"]
         )
+        if not (self.tuning.pseudo_labels and "clean" in batch):
+            return parts | self._anchor_loss()
         target, kept = self._pseudo_labels(batch)
         ramp = min(1.0, self.step / max(1.0, PSEUDO_RAMP * self.settings.steps))
         loss = F.binary_cross_entropy_with_logits(

@@ -7,7 +7,6 @@ somewhere reach a share of the probability that typical objects reach.
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 
 Array = np.ndarray
 
@@ -42,6 +41,16 @@ def sure(areas: Array, peaks: Array, share: float) -> Array:
     return np.asarray(peaks >= share * peaks[order[middle]])
 
 
-def peaks_of(foreground: Array, labels: Array, ids: Array) -> Array:
-    """Return the greatest probability in each of some objects; NaN counts as 0."""
-    return np.asarray(ndimage.maximum(np.nan_to_num(foreground), labels, ids))
+def add_peaks(peaks: Array, labels: Array, foreground: Array) -> None:
+    """Raise the peaks of objects to what is found in a part of an image.
+
+    Parameters
+    ----------
+    peaks : (n + 1,) float32 array
+        By id; changed in place.
+    labels : int array
+        Ids up to n.
+    foreground : float array of the same shape
+        Probabilities; NaN counts as 0.
+    """
+    np.fmax.at(peaks, labels.ravel(), foreground.ravel())

@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
-from .certainty import peaks_of, sure
+from .certainty import add_peaks, sure
 from .image import is_net, median_diameter
 from .result import Maps, ObjectLook
 from .settings import AUTO, PostprocessSettings
@@ -419,8 +419,9 @@ def chosen_objects(
     keep = areas >= max(min_area, 1)
     keep[0] = False
     if foreground is not None and certainty > 0 and len(areas) > 1:
-        peaks = peaks_of(foreground, labels, np.arange(1, len(areas)))
-        keep[1:] &= sure(areas[1:], peaks, certainty)
+        peaks = np.zeros(len(areas), np.float32)
+        add_peaks(peaks, labels, foreground)
+        keep[1:] &= sure(areas[1:], peaks[1:], certainty)
     new = np.zeros(len(areas), np.uint32)
     new[keep] = np.arange(1, int(keep.sum()) + 1, dtype=np.uint32)
     return new[labels]

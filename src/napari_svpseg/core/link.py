@@ -17,7 +17,7 @@ import numpy as np
 from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
-from .certainty import peaks_of, sure
+from .certainty import add_peaks, sure
 from .stitch import compare, is_best
 
 Array = np.ndarray
@@ -152,9 +152,8 @@ def describe(found: Array, cell: Cell, foreground: Array | None = None) -> CellT
     )
     peaks = np.ones(n + 1, np.float32)
     if foreground is not None:
-        sure_of = foreground[within(cell.core, cell.view)]
         peaks[:] = 0
-        peaks[ids] = peaks_of(sure_of, core, ids)
+        add_peaks(peaks, core, foreground[within(cell.core, cell.view)])
     alone = np.ones(n + 1, bool)
     beyond = np.zeros(n + 1, bool)
     for axis, (view, length) in enumerate(zip(cell.view, cell.shape, strict=True)):

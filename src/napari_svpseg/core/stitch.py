@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
-from .certainty import peaks_of, sure
+from .certainty import add_peaks, sure
 
 Array = np.ndarray
 Window = tuple[slice, slice]
@@ -289,9 +289,7 @@ def renumber(
         core = labels[block.core]
         areas += np.bincount(core.ravel(), minlength=len(owner))
         if foreground is not None and certainty > 0:
-            ids = np.unique(core)
-            tops = peaks_of(foreground[block.core], core, ids)
-            np.maximum.at(peaks, owner[ids], tops)
+            add_peaks(peaks, owner[core], foreground[block.core])
     areas = np.bincount(owner, areas, len(owner)).astype(np.int64)
     keep = areas >= max(min_area, 1)
     keep[1:] &= sure(areas[1:], peaks[1:], certainty)

@@ -17,7 +17,7 @@ from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.distributed import workers_of
 from napari_svpseg.io.prompts import save_prompts
 from napari_svpseg.io.zarr import open_image, read_stamp
-from napari_svpseg.large import segment_zarr
+from napari_svpseg.large import WHOLE_FILES, segment_zarr
 
 SMALL = {"tile": 64, "overlap": 32, "scale_objects": False, "min_area": 5}
 
@@ -108,6 +108,7 @@ def test_a_cancelled_run_goes_on_where_it_was(scene, tiny_model, tmp_path):
     kept |= {p: p.stat().st_mtime_ns for p in work.glob("tiles.done/*")}
     assert len(list(work.glob("tables/*"))) == 2
     assert not (tmp_path / "b.zarr" / "labels").exists()
+    (work / "tiles.done" / ".1234-0-0-0.json").write_text('{"dev')  # by a killed worker
     seen = []
 
     def look(done, total, message=""):
@@ -193,9 +194,9 @@ def test_a_killed_worker_costs_its_part_only(scene, tiny_model, tmp_path, alone)
             if message == "Finding objects" and done >= 3 and not killed:
                 killed.append(next(iter(client.run(os.getpid).values())))
                 os.kill(killed[0], getattr(signal, "SIGKILL", signal.SIGTERM))
-                kept.update((p, p.stat().st_mtime_ns) for p in marks.glob("*.npz"))
+                kept.update((p, p.stat().st_mtime_ns) for p in marks.glob(WHOLE_FILES))
             if message == "Comparing neighbours" and done == 0:
-                after.update((p, p.stat().st_mtime_ns) for p in marks.glob("*.npz"))
+                after.update((p, p.stat().st_mtime_ns) for p in marks.glob(WHOLE_FILES))
 
         labels, _ = run(
             scene, tmp_path / "b.zarr", model=tiny_model, scheduler=client, block=64,

@@ -80,6 +80,9 @@ TILES_PER_TASK = 4
 KEPT_TILES = 64
 """Tiles that a task keeps in memory, as neighbouring cells need them too."""
 
+WHOLE_FILES = "[!.]*"
+"""Names of files that are written; a worker that was killed may leave others."""
+
 Place = tuple[int, int]
 
 
@@ -459,7 +462,8 @@ def _run(
 
 def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
     """Return what is to be told of a run, and the devices it ran on."""
-    marks = [json.loads(p.read_text()) for p in sorted((work / "tiles.done").iterdir())]
+    written = sorted((work / "tiles.done").glob(WHOLE_FILES))
+    marks = [json.loads(path.read_text()) for path in written]
     notes = list(dict.fromkeys(note for mark in marks for note in mark["notes"]))
     notes += signal_notes([np.asarray(plan.recipe["intensities"])])
     if plan.segment.refine:

@@ -80,4 +80,4 @@ def _texture(smooth: Tensor, sigma: float) -> Tensor:
 
 def standardised(filters: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """Return filters (B, 36, ...) in standard deviations from the prompts' mean."""
-    return ((filters - mean) / scale).clamp_(-FARTHEST, FARTHEST)
+    return (filters - mean).div_(scale).clamp_(-FARTHEST, FARTHEST)

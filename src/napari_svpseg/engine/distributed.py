@@ -37,6 +37,12 @@ SUBMITTED_PER_WORKER = 4
 WORKER_BYTES = 1_500_000_000
 """Memory a worker of this machine may need."""
 
+UNWATCHED = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1 s",
+}
+"""Statistics of Dask that a cluster of this machine goes without: 5 % of a core."""
+
 KEPT_FLAT = 8
 """Answers to tiles of a single value that are kept."""
 
@@ -219,6 +225,7 @@ def workers_of(
         yield None
         return
     try:
+        import dask
         import distributed
     except ImportError as error:
         raise JobError(
@@ -230,7 +237,8 @@ def workers_of(
     cluster = None
     try:
         if scheduler is None:
-            with warnings.catch_warnings():  # another port will do as well
+            # another port will do as well
+            with dask.config.set(UNWATCHED), warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Port .* already in use")
                 scheduler = cluster = distributed.LocalCluster(
                     n_workers=workers or _default_workers(),

@@ -83,6 +83,9 @@ KEPT_TILES = 64
 WHOLE_FILES = "[!.]*"
 """Names of files that are written; a worker that was killed may leave others."""
 
+NOTHING = 2
+"""Foreground in 255ths that a tile must reach somewhere to be stored at all."""
+
 Place = tuple[int, int]
 
 
@@ -588,6 +591,16 @@ def _plan(work: str, key: str) -> Plan:
     return Plan(**values)
 
 
+@lru_cache(maxsize=2)
+def _grid(work: str, key: str) -> TileGrid:
+    return _plan(work, key).grid()
+
+
+@lru_cache(maxsize=2)
+def _cells(work: str, key: str) -> dict[tuple[int, ...], Cell]:
+    return _plan(work, key).cells()
+
+
 _given: dict[str, LazyImage] = {}
 """Images that are arrays of this process, by the folder of their run."""
 
@@ -655,16 +668,19 @@ def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
         PlaneView(planes, plan.planes[p]),
         np.asarray(plan.recipe["intensities"], np.float64), plan.recipe["scale"],
     )
-    target = open_scratch(Path(work) / "tiles")
+    target, names = open_scratch(Path(work) / "tiles"), plan.maps
 
     def write(at: Place, maps: np.ndarray) -> None:
+        if maps[names.index("foreground")].max() < NOTHING:
+            return
         padded = np.zeros(target.shape[3:], np.uint8)
         padded[:, : maps.shape[1], : maps.shape[2]] = maps
         target[p, at[0], at[1]] = padded
 
     with evaluating(network, device):
         predict_tiles(
-            query, plan.grid(), places, lambda pieces: forward(pieces, code), write,
+            query, _grid(work, key), places,
+            lambda pieces: forward(pieces, code), write,
             forward.batch, _flat(work, key),
         )
     notes = [device.reason] if device.is_fallback else []
@@ -676,8 +692,8 @@ def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
 
 def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
     """Find the objects of some cells of plane ``p``."""
-    plan, grid = _plan(work, key), _plan(work, key).grid()
-    cells, tiles = plan.cells(), open_scratch(Path(work) / "tiles")
+    plan, grid, cells = _plan(work, key), _grid(work, key), _cells(work, key)
+    tiles = open_scratch(Path(work) / "tiles")
     found = open_scratch(Path(work) / "cells")
 
     @lru_cache(maxsize=KEPT_TILES)
@@ -696,24 +712,31 @@ def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
             ObjectLook(**plan.look),
         )
         labels = window_instances(maps, plan.post)
-        high, wide = labels.shape
-        padded = np.zeros(found.shape[3:], np.uint32)
-        padded[:high, :wide] = labels
-        found[p, at[0], at[1]] = padded
         table = describe(labels, cell, maps.foreground)
+        if table.n:
+            high, wide = labels.shape
+            padded = np.zeros(found.shape[3:], np.uint32)
+            padded[:high, :wide] = labels
+            found[p, at[0], at[1]] = padded
         with atomic_path(mark) as path:
             np.savez(path, **vars(table))
 
 
 def compare_block(work: str, key: str, p: int, places: list[Place]) -> None:
     """Compare some cells of plane ``p`` with those before them, in it and before it."""
-    plan = _plan(work, key)
-    folder, cells = Path(work), plan.cells()
+    plan, cells = _plan(work, key), _cells(work, key)
+    folder = Path(work)
     stored = open_scratch(folder / "cells")
+
+    @lru_cache(maxsize=KEPT_TILES)
+    def empty(q: int, at: Place) -> bool:
+        return not table_of(folder, q, at).n
 
     @lru_cache(maxsize=KEPT_TILES // 4)
     def read(q: int, at: Place) -> np.ndarray:
         high, wide = (s.stop - s.start for s in cells[at].view)
+        if empty(q, at):
+            return np.broadcast_to(np.uint32(0), (high, wide))
         return np.asarray(stored[q, at[0], at[1], :high, :wide])
 
     for at in places:
@@ -723,7 +746,8 @@ def compare_block(work: str, key: str, p: int, places: list[Place]) -> None:
         kept: dict[str, np.ndarray] = {}
         for axis, other in enumerate(_before(at)):
             common = (
-                Seam(np.zeros((0, 2), np.int64), np.zeros(0, bool)) if other is None
+                Seam(np.zeros((0, 2), np.int64), np.zeros(0, bool))
+                if other is None or empty(p, other) or empty(p, at)
                 else seam(read(p, other), cells[other], read(p, at), cells[at])
             )
             kept[f"pairs{axis}"], kept[f"same{axis}"] = common.pairs, common.same
@@ -737,8 +761,8 @@ def compare_block(work: str, key: str, p: int, places: list[Place]) -> None:
 
 def write_block(work: str, key: str, p: int, places: list[Place]) -> None:
     """Write the final labels of some cells of plane ``p``."""
-    plan, folder = _plan(work, key), Path(work)
-    cells, stored = plan.cells(), open_scratch(folder / "cells")
+    plan, cells, folder = _plan(work, key), _cells(work, key), Path(work)
+    stored = open_scratch(folder / "cells")
     new = np.load(folder / "relabel.npy", mmap_mode="r")
     offsets = _offsets(work, key)
     target = open_level(folder / "labels")
@@ -747,11 +771,11 @@ def write_block(work: str, key: str, p: int, places: list[Place]) -> None:
         if mark.exists():
             continue
         cell = cells[at]
-        inside = within(cell.core, cell.view)
-        labels = np.asarray(stored[p, at[0], at[1]][inside])
         offset, n = offsets[p, at]
-        labels = renamed(labels, new, offset, n)
-        if labels.any():
+        if n:
+            inside = within(cell.core, cell.view)
+            labels = np.asarray(stored[p, at[0], at[1]][inside])
+            labels = renamed(labels, new, offset, n)
             target[(*plan.planes[p], *cell.core)] = labels.astype(target.dtype)
         mark.touch()
 

@@ -156,7 +156,9 @@ def window_instances(maps: Maps, settings: PostprocessSettings) -> Array:
         Ids from 1, with gaps.
     """
     labels = _pieces(maps, settings)
-    return fill_object_holes(labels) if _fills_holes(maps, settings) else labels
+    if _fills_holes(maps, settings) and labels.any():
+        return fill_object_holes(labels)
+    return labels
 
 
 def instances_in_blocks(
@@ -217,7 +219,9 @@ def _cut(maps: Maps, window: Window) -> Maps:
 def _pieces(maps: Maps, settings: PostprocessSettings) -> Array:
     """Return the foreground in pieces, still with holes and with the smallest."""
     mask = maps.foreground >= settings.threshold
-    if _splits(maps, settings) and mask.any():
+    if not mask.any():
+        return np.zeros(mask.shape, np.int32)
+    if _splits(maps, settings):
         return _split(mask, maps, settings.split_strength)
     return np.asarray(connected_components(mask, connectivity=1))
 

@@ -142,6 +142,9 @@ def describe(found: Array, cell: Cell, foreground: Array | None = None) -> CellT
         Probability in [0, 1]; 1 where it is not known.
     """
     n = int(found.max(initial=0))
+    if not n:
+        none, no = np.zeros(0, np.int64), np.zeros(0, bool)
+        return CellTable(none, none, np.zeros(0, np.float32), no, no)
     core = found[within(cell.core, cell.view)]
     areas = np.bincount(core.ravel(), minlength=n + 1)
     first = np.full(n + 1, np.iinfo(np.int64).max)

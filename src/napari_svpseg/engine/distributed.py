@@ -107,6 +107,8 @@ class TileGrid:
             if maps is None:
                 size = rows.stop - rows.start, columns.stop - columns.start
                 maps = np.zeros((len(tile), *size), np.float32)
+            if not tile.any():
+                continue
             (here_y, of_y), (here_x, of_x) = _common(y, rows), _common(x, columns)
             weights = np.outer(y.weights[of_y], x.weights[of_x]) / np.float32(CERTAIN)
             maps[:, here_y, here_x] += tile[:, of_y, of_x] * weights

@@ -136,18 +136,17 @@ class ScaledQuery:
              min(n, math.ceil(c.max()) + margin + 1))
             for c, n in zip((y, x), self.shape, strict=True)
         )
-        piece = normalise(np.asarray(self.plane[y0:y1, x0:x1]), self.intensities)
+        piece = np.asarray(self.plane[y0:y1, x0:x1])
+        if (piece == piece[:1, :1]).all():  # glass beside a tissue
+            one = torch.from_numpy(normalise(piece[:1, :1], self.intensities))
+            return _three_maps(one.permute(2, 0, 1)).expand(3, len(y), len(x))
+        piece = normalise(piece, self.intensities)
         if self._sigma:
             piece = ndimage.gaussian_filter(
                 piece, (self._sigma, self._sigma, 0), mode="mirror"
             )
         tensor = torch.from_numpy(piece).permute(2, 0, 1)
-        tensor = sample(tensor, y - y0, x - x0)
-        if tensor.shape[0] == 1:
-            return tensor.expand(3, -1, -1)
-        if tensor.shape[0] == 2:
-            return torch.cat([tensor, tensor.mean(0, keepdim=True)])
-        return tensor
+        return _three_maps(sample(tensor, y - y0, x - x0))
 
     def _coordinates(self, start: int, stop: int, axis: int) -> np.ndarray:
         """Return where network pixels lie in the query, in pixels of the query."""
@@ -155,6 +154,15 @@ class ScaledQuery:
         index = np.arange(start, stop)
         index = np.clip(np.where(index < n, index, 2 * (n - 1) - index), 0, None)
         return np.clip((index + 0.5) / self.scale - 0.5, 0, self.shape[axis] - 1)
+
+
+def _three_maps(piece: Tensor) -> Tensor:
+    """Return a piece (C, H, W) of one to three channels with three."""
+    if len(piece) == 1:
+        return piece.expand(3, -1, -1)
+    if len(piece) == 2:
+        return torch.cat([piece, piece.mean(0, keepdim=True)])
+    return piece
 
 
 def sample(image: Tensor, y: np.ndarray, x: np.ndarray) -> Tensor:

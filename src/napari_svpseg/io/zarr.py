@@ -559,10 +559,16 @@ def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
 def create_scratch(
     path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
 ) -> None:
-    """Make an array for what a run keeps until it is done, if it is not there."""
+    """Make an array for what a run keeps until it is done, if it is not there.
+
+    It is compressed for speed, as it is written and read once or twice.
+    """
     if not is_zarr(path):
-        _zarr().create_array(
-            path, shape=shape, chunks=chunks, dtype=dtype, fill_value=0
+        zarr = _zarr()
+        quick = zarr.codecs.BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle")
+        zarr.create_array(
+            path, shape=shape, chunks=chunks, dtype=dtype, fill_value=0,
+            compressors=quick,
         )
 
 

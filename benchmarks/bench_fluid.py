@@ -171,7 +171,7 @@ def measure(seconds: float, side: int, told: float) -> dict[str, Any]:
     inside = np.nonzero(labels[:half, :half] == 0)
     layer.data_setitem(inside, 1)
     dock.add.click()
-    run(20, lambda: bool(dock._entries))
+    run(20, lambda: bool(dock.training_set.entries))
     run(3)
     found = {"before": measured(5, told, lambda: False)}
     dock.start_button.click()

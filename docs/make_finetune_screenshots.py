@@ -70,7 +70,7 @@ def main() -> None:
     paint(dock, np.asarray(viewer.layers["nuclei labels"].data))
     shoot(viewer, "1-paint")
     dock.add.click()
-    wait(lambda: bool(dock._entries), 20)
+    wait(lambda: bool(dock.training_set.entries), 20)
     dock.start_button.click()
     curves = dock.curves.points
     wait(lambda: len(curves.get("labels kept back", ([], []))[0]) >= 3, 300)

@@ -142,11 +142,11 @@ def test_paint_and_add(dock, idle):
     dock.add.click()
     idle(dock)
     assert "2 cells" in dock.message.text()
-    row = [dock.table.item(0, i).text() for i in range(3)]
+    row = [dock.training_set.table.item(0, i).text() for i in range(3)]
     truth = dock.viewer.layers["truth"].data
     cells = np.count_nonzero((truth == 1) | (truth == 2))
     assert row == ["discs", f"{cells} (2)", "1,100"]
-    entry = TrainingSet(dock._set.folder).entry("discs")
+    entry = TrainingSet(dock.training_set.folder).entry("discs")
     np.testing.assert_array_equal(entry.labels(), layer.data)
     np.testing.assert_array_equal(entry.image(), dock.viewer.layers["discs"].data)
     assert dock.start_button.isEnabled()
@@ -154,28 +154,28 @@ def test_paint_and_add(dock, idle):
 
 def test_adding_again_is_a_new_version_and_another_image_a_new_entry(added, idle):
     viewer = added.viewer
-    added.table.item(0, 4).setCheckState(Qt.CheckState.Checked)
+    added.training_set.table.item(0, 4).setCheckState(Qt.CheckState.Checked)
     idle(added)
     paint_layer(viewer, added.source()).data_setitem(tuple(np.array([[90], [5]])), 1)
     added.add.click()
     idle(added)
-    (entry,) = added._entries
+    (entry,) = added.training_set.entries
     assert entry.n_versions == 2 and entry.held_out is True  # the switch is kept
     image = viewer.layers["discs"]
     image.data = image.data + 1
     added.add.click()
     idle(added)
-    assert [e.name for e in added._entries] == ["discs", "discs 2"]
+    assert [e.name for e in added.training_set.entries] == ["discs", "discs 2"]
 
 
 def test_switches_are_kept_in_the_set(added, idle):
-    added.table.item(0, 3).setCheckState(Qt.CheckState.Unchecked)
+    added.training_set.table.item(0, 3).setCheckState(Qt.CheckState.Unchecked)
     idle(added)
-    assert not TrainingSet(added._set.folder).entry("discs").used
+    assert not TrainingSet(added.training_set.folder).entry("discs").used
     assert not added.start_button.isEnabled()
-    added.table.item(0, 4).setCheckState(Qt.CheckState.Checked)
+    added.training_set.table.item(0, 4).setCheckState(Qt.CheckState.Checked)
     idle(added)
-    assert TrainingSet(added._set.folder).entry("discs").held_out is True
+    assert TrainingSet(added.training_set.folder).entry("discs").held_out is True
 
 
 def test_nothing_painted_is_told(dock, idle):
@@ -183,16 +183,16 @@ def test_nothing_painted_is_told(dock, idle):
     dock.add.click()
     idle(dock)
     assert "no pixel is labelled" in dock.message.text()
-    assert not dock._entries
+    assert not dock.training_set.entries
 
 
 def test_a_damaged_entry_is_told_and_the_rest_is_there(added, idle):
-    broken = added._set.folder / "broken"
+    broken = added.training_set.folder / "broken"
     broken.mkdir()
     (broken / "entry.json").write_text("{")
-    added._read_set()
+    added.training_set.read()
     idle(added)
-    assert "broken" in added.message.text() and len(added._entries) == 1
+    assert "broken" in added.message.text() and len(added.training_set.entries) == 1
 
 
 def test_labels_of_every_kind(dock):
@@ -298,7 +298,7 @@ def test_planes_of_stacks_are_entries_of_their_own(viewer, open_finetune, idle):
     dock._show_labels()
     dock.add.click()
     idle(dock)
-    (entry,) = dock._entries
+    (entry,) = dock.training_set.entries
     assert entry.name == "stack Z2" and entry.labels()[3, 4] == 2
     np.testing.assert_array_equal(entry.image(), stack[2])
 
@@ -321,7 +321,7 @@ def test_the_engine_gets_what_the_dock_shows(added, training, idle):
     assert settings.learning_rate == pytest.approx(0.002)
     assert settings.unlabelled_is_background
     assert Path(call["output"]).name == "round ones"
-    assert call["training_set"] == str(added._set.folder)
+    assert call["training_set"] == str(added.training_set.folder)
     assert call["start_from"] == "svp" and not call["resume"]
 
 
@@ -388,7 +388,7 @@ def test_a_failure_leaves_the_labels(added, training, idle):
     added.start_button.click()
     idle(added)
     assert added.message.text() == "out of memory: choose a smaller batch."
-    assert len(TrainingSet(added._set.folder).entries()) == 1
+    assert len(TrainingSet(added.training_set.folder).entries()) == 1
     assert added.start_button.isEnabled() and not added.use.isEnabled()
 
 
@@ -450,7 +450,7 @@ def test_nothing_heavy_runs_in_the_guis_thread(added, idle, monkeypatch):
         monkeypatch.setattr(TrainingSet, name, watched)
     added.add.click()
     idle(added)
-    added.table.item(0, 3).setCheckState(Qt.CheckState.Unchecked)
+    added.training_set.table.item(0, 3).setCheckState(Qt.CheckState.Unchecked)
     idle(added)
     assert set(threads) == {"add", "entries", "set_used"}
     assert all(threading.main_thread() not in t for t in threads.values())

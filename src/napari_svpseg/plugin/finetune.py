@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
@@ -27,7 +26,7 @@ from qtpy.QtWidgets import (
 from ..core.finetune import FineTuneProgress, FineTuneResult, FineTuneSettings
 from ..core.image import ImageError
 from ..core.partial import BACKGROUND, FIRST_OBJECT
-from ..io.training_set import Entry, TrainingSet
+from ..io.training_set import Entry
 from .accepting import AcceptTool
 from .autosave import Autosave
 from .background import Background
@@ -52,7 +51,7 @@ from .layers import ImageSource
 from .models import ModelPicker
 from .partials import Labelled, labelled_layers, start_painting
 from .preferences import preference
-from .training_table import TrainingTable
+from .training_panel import TrainingPanel
 from .worker import Engine, EngineJob, shared_engine
 
 if TYPE_CHECKING:
@@ -96,8 +95,7 @@ class FineTuneWidget(QWidget):
         self.accepting = AcceptTool(napari_viewer, self.source)
         self.result: FineTuneResult | None = None
         self._files = Background(1)
-        self._set = TrainingSet(training_sets() / "cells")
-        self._entries: list[Entry] = []
+        self.training_set = TrainingPanel(self._files)
         self._offered: dict[str, Any] = {}
         self._job: EngineJob | None = None
         self._run: dict[str, Any] = {}
@@ -114,7 +112,7 @@ class FineTuneWidget(QWidget):
         self.use_unlabelled("")
         self.image_panel.refresh()
         self.models.refresh()
-        self._read_set()
+        self.training_set.read()
         self._look_for_unfinished()
         self.say(BEGIN)
 
@@ -193,7 +191,7 @@ class FineTuneWidget(QWidget):
             "preset": self.preset.currentData(),
             "name": self.name.text(),
             "model": self.models.combo.currentText(),
-            "set": str(self._set.folder),
+            "set": str(self.training_set.folder),
             "practise": self.practise.isChecked(),
             "unlabelled": self._unlabelled,
         }
@@ -205,7 +203,7 @@ class FineTuneWidget(QWidget):
         self.preset.setCurrentIndex(max(0, self.preset.findData(values["preset"])))
         self.name.setText(values["name"])
         self.models.refresh(values["model"])
-        self.open_set(values["set"])
+        self.training_set.open(values["set"])
         self.use_unlabelled(values.get("unlabelled", ""))
         self.practise.setChecked(bool(values.get("practise")))
 
@@ -237,7 +235,8 @@ class FineTuneWidget(QWidget):
         self.unfinished = Offer("Go on", "Discard")
         column.addWidget(self.unfinished)
         self._build_labels(column)
-        self._build_set(column)
+        column.addWidget(heading("Training set"))
+        column.addWidget(self.training_set)
         self._build_model(column)
         self._build_options(column)
         self._build_outcome(column)
@@ -278,14 +277,6 @@ class FineTuneWidget(QWidget):
         )
         column.addWidget(labelled("Take", self.labels))
         column.addWidget(self.add)
-
-    def _build_set(self, column: QVBoxLayout) -> None:
-        column.addWidget(heading("Training set"))
-        self.table = TrainingTable()
-        column.addWidget(self.table)
-        self.set_line = note()
-        self.choose_set = button("Other set…", "Use a training set in another folder")
-        column.addWidget(side_by_side(self.set_line, self.choose_set, stretch=(1, 0)))
 
     def _build_model(self, column: QVBoxLayout) -> None:
         column.addWidget(heading("Model"))
@@ -402,9 +393,8 @@ class FineTuneWidget(QWidget):
         self.accepting.accepted.connect(self._show_painted)
         self.accepting.message.connect(self.say)
         self.add.clicked.connect(self.add_image)
-        self.table.used.connect(self._on_used)
-        self.table.held_out.connect(self._on_held_out)
-        self.choose_set.clicked.connect(lambda: self.open_set())
+        self.training_set.changed.connect(self._show_state)
+        self.training_set.failed.connect(self._fail)
         self.models.failed.connect(self._fail)
         self.practise.toggled.connect(self._unlabelled_row.setVisible)
         self.practise.toggled.connect(self.autosave.touch)
@@ -428,7 +418,8 @@ class FineTuneWidget(QWidget):
             widget.setEnabled(has_image)
         self.labels.setEnabled(self.labels.count() > 1)
         self.add.setEnabled(has_image and self.labels.currentData() is not None)
-        self.start_button.setEnabled(not busy and any(e.used for e in self._entries))
+        something = any(entry.used for entry in self.training_set.entries)
+        self.start_button.setEnabled(not busy and something)
         self.name.setEnabled(not busy)
         self._progress_row.setVisible(busy)
         self.use.setEnabled(self.result is not None and not busy)
@@ -507,21 +498,8 @@ class FineTuneWidget(QWidget):
         except (ValueError, IndexError) as error:
             self._fail(error)
             return
-        pixels = source.query(plane)
-        name = entry_name(source, plane)
-        details = {
-            "axes": source.query_axes(plane),
-            "rgb": bool(source.layer.rgb),
-            "channels": source.channels,
-            "source": str(source.layer.source.path or source.name),
-        }
-        training_set = self._set
-
-        def add() -> Entry:
-            return add_to(training_set, name, np.asarray(pixels), read(), details)
-
+        name = self.training_set.add(source, plane, read, self._on_added)
         self.say(f"Adding '{name}'…")
-        self._files.call(add, self._on_added, self._fail)
 
     def _on_added(self, entry: Entry) -> None:
         counts = entry.counts or {}
@@ -531,52 +509,6 @@ class FineTuneWidget(QWidget):
             f"{counts.get('background', 0):,} of background. Press Start, or add "
             "another image."
         )
-        self._read_set()
-
-    # ------------------------------------------------------------ training set
-
-    def open_set(self, folder: str = "") -> None:
-        """Use a training set in another folder, which is asked for if not given."""
-        if not folder:
-            folder = QFileDialog.getExistingDirectory(
-                self, "Folder of a training set", str(self._set.folder.parent)
-            )
-        if folder:
-            self._set = TrainingSet(folder)
-            self._read_set()
-
-    def _read_set(self) -> None:
-        self._read(lambda: self._set.entries())
-
-    def _read(self, work: Callable[[], Any]) -> None:
-        training_set = self._set
-
-        def read() -> tuple[list[Entry], list[str]]:
-            work()
-            return training_set.entries(), list(training_set.problems)
-
-        self._files.call(read, self._on_set, self._on_set_failed)
-
-    def _on_set(self, value: tuple[list[Entry], list[str]]) -> None:
-        self._entries, problems = value
-        self.table.show_entries(self._entries)
-        self.set_line.setText(
-            f"{self._set.folder.name}: {count(len(self._entries), 'image')}"
-        )
-        self.set_line.setToolTip(str(self._set.folder))
-        if problems:
-            self.say(problems[0], True)
-        self._show_state()
-
-    def _on_set_failed(self, error: Any) -> None:
-        self._fail(error)
-        self.table.show_entries(self._entries)  # as it is on the disk
-
-    def _on_used(self, name: str, on: bool) -> None:
-        self._read(lambda: self._set.set_used(name, on))
-
-    def _on_held_out(self, name: str, held_out: bool | None) -> None:
-        self._read(lambda: self._set.set_held_out(name, held_out))
 
     # ------------------------------------------------------------ unlabelled images
 
@@ -621,7 +553,7 @@ class FineTuneWidget(QWidget):
                 "output": str(output),
                 "start_from": card.path or card.name,
                 "settings": settings.to_dict(),
-                "training_set": str(self._set.folder),
+                "training_set": str(self.training_set.folder),
                 "unlabelled": self._unlabelled if self.practise.isChecked() else None,
             },
             resume=False,
@@ -881,60 +813,12 @@ class _Leave:
         engine.release()
 
 
-def training_sets() -> Path:
-    """Return the folder of the user's training sets."""
-    from ..io.store import user_folder
-
-    return user_folder().parent / "training-sets"
-
-
 def free_place(folder: Path, taken: list[str]) -> Path:
     """Return a folder that is not there, and whose name no model has."""
     free, n = folder, 2
     while free.exists() or free.name in taken:
         free, n = folder.with_name(f"{folder.name} {n}"), n + 1
     return free
-
-
-def entry_name(source: ImageSource, plane: tuple[int, ...]) -> str:
-    """Return what a plane of an image is called in a training set."""
-    name = "".join(c if c.isalnum() or c in "-_ ." else "_" for c in source.name)
-    name = name.strip(" .") or "image"
-    if source.n_planes == 1:
-        return name
-    stack = source.axes.stack
-    return name + "".join(f" {a}{i}" for a, i in zip(stack, plane, strict=True))
-
-
-def add_to(
-    training_set: TrainingSet,
-    name: str,
-    image: np.ndarray,
-    labels: np.ndarray,
-    details: dict[str, Any],
-) -> Entry:
-    """Add labels of an image; another image of that name gets a number.
-
-    Parameters
-    ----------
-    training_set : TrainingSet
-    name : str
-    image : array
-        Its axes are in ``details``.
-    labels : (Y, X) int array
-        Partial labels.
-    details : dict
-        Further arguments of `TrainingSet.add`.
-    """
-    from ..io.training_set import is_same_image
-
-    free, n = name, 2
-    known = {e.name: e for e in training_set.entries()}
-    while free in known and not is_same_image(known[free], image, details["axes"]):
-        free, n = f"{name} {n}", n + 1
-    old = known.get(free)
-    kept = {} if old is None else {"used": old.used, "held_out": old.held_out}
-    return training_set.add(free, image, labels, **details, **kept)
 
 
 def score_lines(result: FineTuneResult) -> str:

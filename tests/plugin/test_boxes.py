@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.geometry import Box
+from napari_svpseg.plugin.boxes import OUTLINE_PIXELS, camera_of
 from napari_svpseg.plugin.layers import mark_of
+
+from .conftest import disc_image
 
 
 def box_layer(viewer):
@@ -172,6 +175,44 @@ def test_an_image_smaller_than_the_smallest_box(viewer, open_dock):
     dock.draw.click()
     assert not dock.draw.isChecked() and dock.book.items == []
     assert "smaller than the smallest box" in dock.message.text()
+
+
+def test_outlines_are_as_wide_at_any_zoom(discs, open_dock, qtbot):
+    discs.layers["discs"].scale = (0.5, 0.5)
+    dock = open_dock()
+    dock.book.place(dock.source_of(discs.layers["discs"]), (), Box(14, 14, 32))
+    layer, camera = box_layer(discs), camera_of(discs)
+    for zoom in (0.25, 16.0):
+        camera.zoom = zoom
+        on_screen = OUTLINE_PIXELS / (zoom * 0.5)
+        qtbot.waitUntil(lambda width=on_screen: np.allclose(layer.edge_width, width))
+    dock.book.place(dock.source_of(discs.layers["discs"]), (), Box(50, 50, 32))
+    assert np.allclose(layer.edge_width, on_screen)
+    assert [item.box for item in dock.book.items] == [Box(14, 14, 32), Box(50, 50, 32)]
+
+
+def test_numbers_begin_anew_with_an_empty_list(discs, open_dock):
+    dock = open_dock()
+    source = dock.source_of(discs.layers["discs"])
+    for _ in range(2):
+        item = dock.book.place(source, (), Box(14, 14, 32))
+        assert item.name == "prompt 1"
+        dock.book.remove(item.id)
+
+
+def test_a_negative_prompt_needs_no_mask_but_finite_pixels(viewer, open_dock):
+    image = disc_image()[0]
+    image[50:54, 50:54] = np.nan
+    viewer.add_image(image, name="discs")
+    dock = open_dock()
+    source = dock.source_of(viewer.layers["discs"])
+    clean = dock.book.place(source, (), Box(0, 0, 32))
+    broken = dock.book.place(source, (), Box(40, 40, 32))
+    assert not clean.is_ready and not broken.is_ready
+    for item in (clean, broken):
+        dock.book.update(item.id, negative=True)
+    assert clean.is_ready and clean.status == "Negative: not wanted"
+    assert not broken.is_ready and "NaN" in broken.status
 
 
 def test_moved_and_deleted_boxes_change_the_list(discs, open_dock):

@@ -30,6 +30,18 @@ def test_points_become_lines(curves, qtbot):
     assert curves.color("loss") != curves.color("held back")
 
 
+@pytest.mark.parametrize("color", ["#102030", "#f0e0d0"])
+def test_the_background_follows_the_theme(curves, qtbot, color):
+    curves.resize(200, 200)
+    curves.add_point("loss", 0, 1.0)
+    curves.setStyleSheet("QWidget {background-color: #808080;}")
+    curves.show()
+    qtbot.wait(50)
+    curves.setStyleSheet(f"QWidget {{background-color: {color};}}")
+    qtbot.wait(50)
+    assert curves._frame.grab().toImage().pixelColor(198, 2).name() == color
+
+
 def test_all_points_are_seen(curves, qtbot):
     for step in range(50):
         curves.add_point("loss", step, 5 - step / 10)

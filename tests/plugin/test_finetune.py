@@ -145,7 +145,7 @@ def test_paint_and_add(dock, idle):
     row = [dock.training_set.table.item(0, i).text() for i in range(3)]
     truth = dock.viewer.layers["truth"].data
     cells = np.count_nonzero((truth == 1) | (truth == 2))
-    assert row == ["discs", f"{cells} (2)", "1,100"]
+    assert row == ["discs", f"2 ({cells} px)", "1,100"]
     entry = TrainingSet(dock.training_set.folder).entry("discs")
     np.testing.assert_array_equal(entry.labels(), layer.data)
     np.testing.assert_array_equal(entry.image(), dock.viewer.layers["discs"].data)
@@ -176,6 +176,16 @@ def test_switches_are_kept_in_the_set(added, idle):
     added.training_set.table.item(0, 4).setCheckState(Qt.CheckState.Checked)
     idle(added)
     assert TrainingSet(added.training_set.folder).entry("discs").held_out is True
+
+
+def test_cells_without_background_ask_for_some(dock, idle):
+    dock.paint_cell.click()
+    assert "Paint cell 1 " in dock.message.text()
+    layer = paint_layer(dock.viewer, dock.source())
+    layer.data_setitem(np.nonzero(dock.viewer.layers["truth"].data == 1), 2)
+    dock.add.click()
+    idle(dock)
+    assert "0 of background. Paint some background" in dock.message.text()
 
 
 def test_nothing_painted_is_told(dock, idle):

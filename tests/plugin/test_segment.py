@@ -13,8 +13,12 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.images import read_image, read_recipe
+from napari_svpseg.plugin.items import TRY
 from napari_svpseg.plugin.layers import mark_of
 from napari_svpseg.plugin.results import recipe_of
+from napari_svpseg.plugin.segment import OPEN_IMAGE, PAINTED
+
+from .conftest import disc_image
 
 
 def named(viewer, name):
@@ -200,6 +204,57 @@ def test_a_second_run_updates_our_layer_and_undo_restores(dock, finish):
     dock.undo.click()
     assert not named(viewer, "discs [svpseg]")
     assert not dock.undo.isEnabled()
+
+
+def test_undo_passes_over_layers_that_were_closed(viewer, dock, finish):
+    dock.run.click()
+    finish(dock)
+    viewer.add_image(disc_image()[0], name="later")
+    dock.run.click()  # changes the first result and adds one
+    finish(dock)
+    viewer.layers.remove("later [svpseg]")
+    viewer.layers.remove("discs [svpseg]")
+    assert dock.journal.edits == [] and not dock.undo.isEnabled()
+
+
+def test_closing_all_images_begins_anew(viewer, dock, finish):
+    dock.run.click()
+    finish(dock)
+    assert "objects" in dock.message.text()
+    viewer.layers.clear()
+    assert dock.message.text() == OPEN_IMAGE
+
+
+def test_a_complaint_ends_with_its_cause(discs, open_dock, finish):
+    dock = open_dock()
+    source = dock.source_of(discs.layers["discs"])
+    good = dock.book.place(source, (), Box(14, 14, 32))
+    bad = dock.book.place(source, (), Box(60, 0, 16))  # nothing is masked there
+    dock.run.click()
+    assert dock.message.text().startswith(f"'{bad.name}'")
+    dock.book.update(good.id, name="round")
+    assert dock.message.text().startswith(f"'{bad.name}'")  # still the case
+    dock.book.remove(bad.id)
+    assert dock.message.text() == TRY
+
+
+def test_what_is_said_of_a_result_is_not_replaced(dock, finish):
+    dock.run.click()
+    finish(dock)
+    dock.book.update(dock.book.items[0].id, name="round")
+    assert "objects" in dock.message.text()
+
+
+def test_painting_ends_with_what_to_do_next(viewer, open_dock, qtbot):
+    viewer.add_image(disc_image()[0], name="discs")
+    dock = open_dock()
+    source = dock.source_of(viewer.layers["discs"])
+    item = dock.book.place(source, (), Box(14, 14, 32))
+    dock.paint.click()
+    assert dock.message.text().startswith("Paint the objects")
+    item.mask_layer.data_setitem((np.arange(20, 30), np.arange(20, 30)), 1)
+    qtbot.waitUntil(lambda: item.is_ready)
+    assert dock.message.text() == PAINTED
 
 
 def test_napari_own_undo_and_redo_stay_right(dock, finish):

@@ -76,7 +76,7 @@ class Box:
         if min(height, width) < MIN_BOX_SIZE:
             raise ValueError(
                 f"the image ({height} x {width} pixels) is smaller than the smallest "
-                f"box ({MIN_BOX_SIZE} x {MIN_BOX_SIZE})"
+                f"box ({MIN_BOX_SIZE} x {MIN_BOX_SIZE}): a prompt needs a larger one"
             )
         size = min(self.size, height, width)
         return replace(

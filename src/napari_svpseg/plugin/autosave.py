@@ -379,7 +379,10 @@ class Autosave(QObject):
             self.message.emit(f"{saved.problems[0]} The rest is in {there}.", True)
         else:
             self._adopted = saved
-            lost = f" {', '.join(missing)}: open it again." if missing else ""
+            lost = ""
+            if missing:
+                names = ", ".join(f"'{name}'" for name in missing)
+                lost = f" Open {names} by hand."
             self.message.emit(f"The last session is back.{lost}", False)
         self.touch()
 

@@ -43,6 +43,7 @@ from .controls import (
     side_by_side,
     theme_color,
 )
+from .docking import share_tabs
 from .filelist import FileTable
 from .images import parse_channels
 from .lazy import add_zarr
@@ -91,6 +92,7 @@ class BatchWidget(QWidget):
         self.destroyed.connect(self._leave)
         self._show_state()
         self.say(BEGIN)
+        share_tabs(self)
 
     def changeEvent(self, event: QEvent) -> None:
         """End the run when the dock is closed: napari keeps its widget alive."""

@@ -15,10 +15,12 @@ from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
 from .controls import sentence
 from .items import (
+    BAD_PIXELS,
     COLORS,
     EMPTY_MASK,
     FAR_MASK,
     NO_MASK,
+    TRY,
     Intensities,
     PromptItem,
     as_objects,
@@ -44,6 +46,9 @@ logger = logging.getLogger(__name__)
 
 CLICK_PIXELS = 4
 """A press and release closer than this on the screen is a click, not a drag."""
+
+OUTLINE_PIXELS = 3.0
+"""Width of a box's outline on the screen, however far the view is zoomed."""
 
 BOX_PIXELS = 320
 """A box that is gone to is at least so long on screen."""
@@ -86,9 +91,14 @@ class PromptBook(QObject):
         self._recut.setSingleShot(True)
         self._recut.setInterval(150)
         self._recut.timeout.connect(self.refresh)
+        self._zoomed = QTimer(self)
+        self._zoomed.setSingleShot(True)
+        self._zoomed.setInterval(60)
+        self._zoomed.timeout.connect(self._fit_outlines)
         viewer.layers.events.inserted.connect(self._on_layer_inserted)
         viewer.layers.events.removed.connect(self._on_layer_removed)
         viewer.layers.selection.events.active.connect(self._on_active)
+        camera_of(viewer).events.zoom.connect(self._on_zoom)
 
     def close(self) -> None:
         """Let go of the viewer; the boxes stay there."""
@@ -97,6 +107,8 @@ class PromptBook(QObject):
         events.inserted.disconnect(self._on_layer_inserted)
         events.removed.disconnect(self._on_layer_removed)
         self.viewer.layers.selection.events.active.disconnect(self._on_active)
+        camera_of(self.viewer).events.zoom.disconnect(self._on_zoom)
+        self._zoomed.stop()
         for layer, _ in self._layers.values():
             layer.events.data.disconnect(self._on_boxes)
             layer.events.highlight.disconnect(self._on_highlight)
@@ -139,6 +151,12 @@ class PromptBook(QObject):
     def item(self, item_id: str) -> PromptItem | None:
         """Return the item with this id."""
         return next((i for i in self.items if i.id == item_id), None)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there are prompts that show what to find, and none lacks anything."""
+        chosen = [i for i in self.items if i.enabled]
+        return all(i.is_ready for i in chosen) and any(not i.negative for i in chosen)
 
     def prompts(self) -> PromptSet:
         """Return the prompts that are on, as the engine takes them.
@@ -470,6 +488,7 @@ class PromptBook(QObject):
         layer.events.data.connect(self._on_boxes)
         layer.events.highlight.connect(self._on_highlight)
         layer.events.mode.connect(self._on_mode)
+        self._fit_outlines()
         for key, (_, action) in self.shortcuts.items():
             layer.bind_key(key, lambda _layer, act=action: act(), overwrite=True)
 
@@ -548,7 +567,7 @@ class PromptBook(QObject):
         before: dict[str, Any],
     ) -> PromptItem:
         """Append the item of a new box, or of one that an earlier dock left."""
-        self._n_named += 1
+        self._n_named = self._n_named + 1 if len(self.items) else 1
         known = {
             k: before[k]
             for k in ("name", "color", "negative", "enabled") & before.keys()
@@ -572,7 +591,7 @@ class PromptBook(QObject):
         if item.problem:
             self.message.emit(item.problem, False)
         else:
-            self.message.emit("Press Preview to try it on what you see.", False)
+            self.message.emit(TRY, False)
         return item
 
     def _choose_mask(self, item: PromptItem, name: str = "") -> None:
@@ -636,6 +655,19 @@ class PromptBook(QObject):
                 **(mark_of(layer) or {}),
                 "items": {i.id: state_of(i) for i in items if i is not None},
             }
+
+    def _on_zoom(self, event: Any) -> None:
+        self._zoomed.start()
+
+    def _fit_outlines(self) -> None:
+        """Keep outlines of one width on the screen: none hides what it surrounds."""
+        zoom = float(camera_of(self.viewer).zoom)
+        for layer, _ in self._layers.values():
+            width = OUTLINE_PIXELS / max(zoom * float(layer.scale[-1]), 1e-9)
+            if not np.isclose(width, layer.current_edge_width):
+                with self._quiet():
+                    layer.edge_width = width
+                    layer.current_edge_width = width
 
     def select(self, item_id: str) -> None:
         """Select an item's box in the viewer."""
@@ -782,7 +814,7 @@ class PromptBook(QObject):
             logger.info("cannot cut %s: %s", item.name, error)
             return
         if not np.isfinite(item.crop).all():
-            item.problem = "There are NaN or infinite pixels in the box: move it."
+            item.problem = BAD_PIXELS
         item.mask = None
         if item.mask_layer is None:
             item.problem = item.problem or NO_MASK

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.batch import FORMATS
+from .docking import bring_to_front
 from .editwindow import full_labels
 from .layers import MARK
 from .stored import MAX_WHOLE, KeptChannel
@@ -205,8 +206,9 @@ def add_prompt(viewer: napari.viewer.Viewer) -> None:
 
 
 def show_dock(viewer: napari.viewer.Viewer) -> Any:
-    """Return the dock, opened if need be."""
+    """Return the dock, in front of others and opened if need be."""
     dock = open_dock()
     if dock is None:
         _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET, tabify=True)
+    bring_to_front(dock)
     return dock

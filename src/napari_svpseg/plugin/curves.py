@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
-from qtpy.QtCore import QTimer
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from .controls import note
@@ -51,6 +51,13 @@ class Curves(QWidget):
         self._column.setContentsMargins(0, 0, 0, 0)
         self._column.setSpacing(2)
         self._column.addWidget(self._numbers)
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Follow a change of napari's theme."""
+        super().changeEvent(event)
+        is_style = event is not None and event.type() == QEvent.Type.StyleChange
+        if is_style and self._frame is not None:
+            self._frame.resetCachedContent()
 
     def add_point(self, series: str, x: float, y: float) -> None:
         """Add a point to the end of a series; its name is its entry in the legend."""

@@ -46,6 +46,7 @@ from .controls import (
     theme_color,
 )
 from .curves import Curves
+from .docking import share_tabs
 from .images import ImagePanel
 from .layers import ImageSource
 from .models import ModelPicker
@@ -115,6 +116,7 @@ class FineTuneWidget(QWidget):
         self.training_set.read()
         self._look_for_unfinished()
         self.say(BEGIN)
+        share_tabs(self)
 
     # ------------------------------------------------------------ closing
 
@@ -225,7 +227,7 @@ class FineTuneWidget(QWidget):
     def _build(self) -> None:
         body = QWidget()
         column = QVBoxLayout(body)
-        column.setContentsMargins(6, 0, 6, 6)
+        column.setContentsMargins(6, 3, 6, 6)
         column.setSpacing(4)
         self.autosave = Autosave.of(self.viewer)
         self.last_session = self.autosave.attach(
@@ -470,7 +472,8 @@ class FineTuneWidget(QWidget):
         self.accepting.stop()
         layer = start_painting(self.viewer, source, label)
         self._show_painted()
-        what = "background" if label == BACKGROUND else f"cell {layer.selected_label}"
+        n = layer.selected_label - FIRST_OBJECT + 1
+        what = "background" if label == BACKGROUND else f"cell {n}"
         self.say(
             f"Paint {what} with the mouse; [ and ] change the brush. What you leave "
             "unpainted stays unknown. Then press Add this image."
@@ -503,11 +506,16 @@ class FineTuneWidget(QWidget):
 
     def _on_added(self, entry: Entry) -> None:
         counts = entry.counts or {}
+        background = counts.get("background", 0)
+        what_next = (
+            "Press Start, or add another image."
+            if background
+            else "Paint some background beside them, and add it again."
+        )
         self.say(
             f"Added '{entry.name}': {count(counts.get('n_objects', 0), 'cell')}, "
-            f"{counts.get('objects', 0):,} pixels, and "
-            f"{counts.get('background', 0):,} of background. Press Start, or add "
-            "another image."
+            f"{counts.get('objects', 0):,} pixels, and {background:,} of background. "
+            f"{what_next}"
         )
 
     # ------------------------------------------------------------ unlabelled images

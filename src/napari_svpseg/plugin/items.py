@@ -24,7 +24,9 @@ OFF_COLOR = "#8c8c8c"
 
 NO_MASK = "No mask yet: choose Labels in the Mask row, or press Paint."
 FAR_MASK = "The mask layer does not reach this box: choose another, or press Paint."
-EMPTY_MASK = "The mask is empty here: paint at least one object."
+EMPTY_MASK = "The mask is empty here: paint an object, or press – if it is not wanted."
+TRY = "Press Preview to try it on what you see."
+BAD_PIXELS = "There are NaN or infinite pixels in the box: move it."
 
 
 @dataclass(eq=False)
@@ -70,10 +72,10 @@ class PromptItem:
     @property
     def status(self) -> str:
         """What the row says below the name."""
+        if not self.is_ready:
+            return self.problem
         if self.negative:
             return "Negative: not wanted"
-        if self.problem:
-            return self.problem
         n = self.n_objects
         size = "" if self.box is None else f" · {self.box.size} px"
         return f"{n} object{'' if n == 1 else 's'}{size}"
@@ -81,7 +83,7 @@ class PromptItem:
     @property
     def is_ready(self) -> bool:
         """Whether it can be used in a run."""
-        return self.negative or not self.problem
+        return not self.problem or (self.negative and self.problem != BAD_PIXELS)
 
 
 class Intensities:

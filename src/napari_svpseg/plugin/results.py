@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -43,6 +43,9 @@ class Edit(Protocol):
     def undo(self) -> str:
         """Take it back; return what was done, for the user."""
 
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Tell whether it can still be taken back, by the layers that are there."""
+
 
 @dataclass(eq=False)
 class LayerAdded:
@@ -60,6 +63,10 @@ class LayerAdded:
             return f"'{self.layer.name}' was edited since and is kept."
         self.viewer.layers.remove(self.layer)
         return f"Removed '{self.layer.name}'."
+
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Tell whether the layer is there."""
+        return self.layer in layers
 
 
 @dataclass(eq=False)
@@ -84,6 +91,10 @@ class LabelsWritten:
         kept = " Your own edits are kept." if not unchanged.all() else ""
         return f"'{self.layer.name}' is as it was before.{kept}"
 
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Tell whether the layer is there."""
+        return self.layer in layers
+
 
 @dataclass(eq=False)
 class Together:
@@ -96,6 +107,11 @@ class Together:
         """Take all back, the newest first."""
         told = [edit.undo() for edit in reversed(self.edits)]
         return told[-1] if len(told) < 3 else f"Took back {len(told)} changes."
+
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Tell whether any is left, and forget the others."""
+        self.edits = [edit for edit in self.edits if edit.is_possible(layers)]
+        return bool(self.edits)
 
 
 class Journal:
@@ -122,6 +138,10 @@ class Journal:
                 return
             edit = self._run
         self.edits = [*self.edits, edit][-self._limit :]
+
+    def follow(self, layers: Container[Layer]) -> None:
+        """Forget what was done to layers that have gone."""
+        self.edits = [edit for edit in self.edits if edit.is_possible(layers)]
 
     def undo(self) -> str:
         """Take the newest edit back."""

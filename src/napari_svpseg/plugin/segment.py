@@ -48,8 +48,10 @@ from .controls import (
     side_by_side,
     theme_color,
 )
+from .docking import share_tabs
 from .doubt import DoubtGuide
 from .images import ImagePanel
+from .items import TRY
 from .layers import ImageSource, is_mask, is_untouched, mark_of
 from .models import ModelPicker
 from .preferences import preference
@@ -81,6 +83,7 @@ SAVE_FILTERS = {
 
 BEGIN = "Draw a box on a few labelled cells to begin."
 OPEN_IMAGE = "Open an image to begin (or File > Open Sample > SVPSeg)."
+PAINTED = "Press Preview to try it. M is the next number where objects touch."
 DEVICES = ("auto", "cpu", "cuda", "mps")
 SAVABLE = ("labels", STORED)
 """Kinds of our layers that are results."""
@@ -138,7 +141,8 @@ class SegmentWidget(QWidget):
         self._option_call: tuple[Kept, dict[str, Any]]
         self._last_result: Any = None
         self._is_preview = self._knew_classes = False
-        self._remark = ""
+        self._remark = self._once_ready = ""
+        self._had_image = False
         self._build()
         self._connect()
         self._leave = _Leave(
@@ -158,6 +162,7 @@ class SegmentWidget(QWidget):
         self._start_timer.setSingleShot(True)
         self._start_timer.timeout.connect(self.ask_device)
         self._start_timer.start(0)
+        share_tabs(self)
 
     _open: ClassVar[list[weakref.ref[SegmentWidget]]] = []
 
@@ -227,13 +232,19 @@ class SegmentWidget(QWidget):
             else ""
         )
         self.message.setText(text)
+        self._once_ready = ""
+
+    def _complain(self, text: str, error: bool = False, *, then: str = TRY) -> None:
+        """Say what a prompt lacks, until no prompt lacks anything."""
+        self.say(text, error)
+        self._once_ready = then
 
     # ------------------------------------------------------------ layout
 
     def _build(self) -> None:
         body = QWidget()
         column = QVBoxLayout(body)
-        column.setContentsMargins(6, 0, 6, 6)
+        column.setContentsMargins(6, 3, 6, 6)
         column.setSpacing(4)
         self.autosave = Autosave.of(self.viewer)
         self.last_session = self.autosave.attach(
@@ -418,8 +429,8 @@ class SegmentWidget(QWidget):
         self.copy_python.clicked.connect(lambda: self._copy(Recipe.to_python))
         self.copy_command.clicked.connect(lambda: self._copy(Recipe.to_command))
         self.guide.message.connect(self.say)
-        self.book.message.connect(self.say)
-        self.book.changed.connect(self._show_state)
+        self.book.message.connect(self._on_book_message)
+        self.book.changed.connect(self._on_prompts)
         self.book.drawing.connect(self.draw.setChecked)
         self.list.selection_changed.connect(lambda _: self._show_masks())
         if preference("shortcuts"):
@@ -436,10 +447,14 @@ class SegmentWidget(QWidget):
 
     def _on_images(self) -> None:
         """Follow the list of images and its marks."""
+        self.journal.follow(self.viewer.layers)
         self._show_masks()
         self._skip_closed()
-        if not self.message.text() or self.message.text() in (BEGIN, OPEN_IMAGE):
-            self.say(OPEN_IMAGE if self.current_image() is None else BEGIN)
+        has_image = self.current_image() is not None
+        was_closed = self._had_image and not has_image
+        self._had_image = has_image
+        if was_closed or self.message.text() in ("", BEGIN, OPEN_IMAGE):
+            self.say(BEGIN if has_image else OPEN_IMAGE)
 
     def _show_state(self) -> None:
         """Show and enable what makes sense now."""
@@ -496,6 +511,18 @@ class SegmentWidget(QWidget):
 
     # ------------------------------------------------------------ prompts
 
+    def _on_prompts(self) -> None:
+        """Follow the prompts: what was missing may be there now."""
+        if self._once_ready and self.book.is_ready:
+            self.say(self._once_ready)
+        self._show_state()
+
+    def _on_book_message(self, text: str, error: bool) -> None:
+        if any(text == item.problem for item in self.book.items):
+            self._complain(text, error)
+        else:
+            self.say(text, error)
+
     def _on_draw(self) -> None:
         layer = self.current_image()
         if self.book.is_drawing or layer is None:
@@ -513,7 +540,7 @@ class SegmentWidget(QWidget):
         self.book.update(self.list.selected, mask_layer=layer)
         item = self.book.item(self.list.selected)
         if item is not None:
-            self.say(item.problem or "Press Preview to try it on what you see.")
+            self._complain(item.problem or TRY)
 
     def _on_paint(self) -> None:
         item = self.book.item(self.list.selected)
@@ -521,9 +548,10 @@ class SegmentWidget(QWidget):
             return
         self.book.add_paint_layer(item)
         self._show_masks()
-        self.say(
+        self._complain(
             "Paint the objects inside the box; press M for the next number where "
-            "objects touch. What you leave unpainted is background."
+            "objects touch. What you leave unpainted is background.",
+            then=PAINTED,
         )
 
     def add_prompt_at_centre(self) -> None:
@@ -640,7 +668,7 @@ class SegmentWidget(QWidget):
         try:
             self._prompts = None if self.models.knows_classes else self.book.prompts()
         except PromptError as error:
-            self.say(sentence(error), True)
+            self._complain(sentence(error), True)
             return
         self._steps, self._n_steps = list(steps), len(steps)
         self._n_objects, self._remark, self._is_preview = 0, "", preview

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,7 +27,7 @@ from .results import Journal, add_behind_boxes
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Labels
+    from napari.layers import Labels, Layer
 
 logger = logging.getLogger(__name__)
 
@@ -126,6 +126,10 @@ class StoredAdded:
             return f"'{self.layer.name}' was edited since and is kept."
         self.viewer.layers.remove(self.layer)
         return f"Removed '{self.layer.name}'; it is kept in {mark['store']}."
+
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Tell whether the layer is there."""
+        return self.layer in layers
 
 
 class StoredResults(QObject):

@@ -18,7 +18,7 @@ from ..io.training_set import Entry
 COLUMNS = ("Image", "Cells", "Backgr.", "Use", "Check")
 TIPS = (
     "Image, with its labels, in the training set",
-    "Labelled pixels of cells, and how many cells",
+    "How many cells are labelled, and how many pixels of them",
     "Labelled pixels of background",
     "Train with this image; off, it stays in the set",
     "Keep this image out of training and only check the model with it",
@@ -84,7 +84,7 @@ def _cells(entry: Entry) -> list[QTableWidgetItem]:
     image = QTableWidgetItem(entry.name)
     image.setData(Qt.ItemDataRole.UserRole, entry.name)
     image.setToolTip(f"{entry.source or entry.name}, labels no. {entry.version}")
-    cells = QTableWidgetItem(f"{pixels:,} ({n})")
+    cells = QTableWidgetItem(f"{n} ({pixels:,} px)")
     background = QTableWidgetItem(f"{counts.get('background', 0):,}")
     for item in (cells, background):
         item.setTextAlignment(

@@ -39,6 +39,7 @@ from .controls import (
     theme_color,
 )
 from .curves import Curves
+from .docking import share_tabs
 from .models import DEFAULT
 from .preferences import preference
 from .shown import ShownImage, drop_overlay, show_overlay
@@ -97,6 +98,7 @@ class WeakWidget(QWidget):
         self._leave = _Leave(self)
         self.destroyed.connect(partial(_Leave.__call__, self._leave))
         self._on_tags()
+        share_tabs(self)
 
     def changeEvent(self, event: QEvent | None) -> None:
         """Let go of the viewer when the dock is closed; the training ends."""

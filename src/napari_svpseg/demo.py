@@ -199,7 +199,7 @@ def _show(
     _settle()
     viewer.screenshot(str(picture), canvas_only=False, flash=False)
     labels = output / f"{sample}_labels.ome.tif"
-    dock.save_labels(str(labels))
+    dock.save_box.save_labels(str(labels))
     found = np.asarray(results[-1].data)
     recipe = (mark_of(results[-1]) or {}).get("recipe") or {}
     return Outcome(

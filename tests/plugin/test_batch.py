@@ -182,7 +182,7 @@ def test_prompts_come_from_the_other_dock(
     monkeypatch.setattr(contrib, "open_dock", lambda: segment)
     dock.take.click()
     assert "Draw a box" in dock.message.text()
-    segment.add_prompt_at_centre()
+    segment.prompt_panel.add_prompt_at_centre()
     segment.options.set_values({"threshold": 0.65})
     dock.take.click()
     assert dock.prompts_line.text() == "1 prompt of the dock"

@@ -63,7 +63,7 @@ def test_two_layers_are_the_channels_of_one_image(two, runner, finish, tmp_path)
     code = recipe_of(layer).to_python()
     assert "np.stack" in code and "'GFP.tif'" in code
     compile(code, "code", "exec")
-    dock.save_prompt_set(str(tmp_path / "two.svprompt"))
+    dock.prompt_panel.save_prompt_set(str(tmp_path / "two.svprompt"))
     saved = load_prompts(tmp_path / "two.svprompt")
     assert saved[0].channel_names == ("DAPI", "GFP")
 

@@ -31,7 +31,7 @@ _, weak = viewer.window.add_plugin_dock_widget("napari-svpseg", "Train from tags
 viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")
 import napari_svpseg.plugin.contrib, napari_svpseg.plugin.sample, napari_svpseg.api
 viewer.open_sample("napari-svpseg", "tissue")
-dock.add_prompt_at_centre()
+dock.prompt_panel.add_prompt_at_centre()
 loaded = [m for m in ("torch", "napari_svpseg.models.base") if m in sys.modules]
 dock.engine.close()
 viewer.close()

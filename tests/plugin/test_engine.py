@@ -69,7 +69,7 @@ def test_the_whole_way(dock, finish, qtbot, tmp_path):
     layer.undo()
     dock.options.set_values({"threshold": 0.95, "min_area": 100_000})
     qtbot.waitUntil(lambda: layer.data.max() == 0, timeout=20_000)
-    dock.save_labels(str(tmp_path / "out.ome.tif"))
+    dock.save_box.save_labels(str(tmp_path / "out.ome.tif"))
     np.testing.assert_array_equal(
         read_image(tmp_path / "out.ome.tif").array, layer.data
     )
@@ -135,7 +135,7 @@ def test_the_copied_python_repeats_the_result_bit_for_bit(
     (layer,) = viewer.open(str(tmp_path / "query.tif"), plugin="napari")
     dock.book.items.clear()
     dock.book.place(dock.source_of(layer), (), Box(14, 14, 32))
-    dock.save_prompt_set(str(tmp_path / "cells.svprompt"))
+    dock.prompt_panel.save_prompt_set(str(tmp_path / "cells.svprompt"))
     dock.options.set_values({"threshold": 0.4, "min_area": 3})
     dock.run.click()
     finish(dock, 60_000)
@@ -145,7 +145,7 @@ def test_the_copied_python_repeats_the_result_bit_for_bit(
         lambda: mark_of(result)["recipe"]["postprocess"]["threshold"] == 0.55,
         timeout=20_000,
     )
-    dock.copy_python.click()
+    dock.save_box.copy_python.click()
     code = QGuiApplication.clipboard().text()
     save = f"\nimport numpy\nnumpy.save({str(tmp_path / 'again.npy')!r}, result.labels)"
     done = subprocess.run(

@@ -15,8 +15,8 @@ from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.images import read_image, read_recipe
 from napari_svpseg.plugin.items import TRY
 from napari_svpseg.plugin.layers import mark_of
+from napari_svpseg.plugin.promptpanel import OPEN_IMAGE, PAINTED
 from napari_svpseg.plugin.results import recipe_of
-from napari_svpseg.plugin.segment import OPEN_IMAGE, PAINTED
 
 from .conftest import disc_image
 
@@ -65,7 +65,7 @@ def test_an_empty_viewer_says_what_to_do(open_dock):
         dock.preview,
         dock.run,
         dock.undo,
-        dock.save,
+        dock.save_box.save,
         dock.paint,
     ):
         assert not control.isEnabled()
@@ -767,7 +767,7 @@ def test_save_and_reload(dock, finish, tmp_path):
     dock.run.click()
     finish(dock)
     target = tmp_path / "discs_labels.ome.tif"
-    dock.save_labels(str(target))
+    dock.save_box.save_labels(str(target))
     assert "Saved discs_labels.ome.tif" in dock.message.text()
     found = read_image(target)
     np.testing.assert_array_equal(found.array, viewer.layers["discs [svpseg]"].data)
@@ -778,17 +778,17 @@ def test_save_and_reload(dock, finish, tmp_path):
 def test_saving_into_nowhere_is_one_line(dock, finish, tmp_path):
     dock.run.click()
     finish(dock)
-    dock.save_labels(str(tmp_path / "no" / "where.ome.tif"))
+    dock.save_box.save_labels(str(tmp_path / "no" / "where.ome.tif"))
     assert dock.message.styleSheet() != "" and "\n" not in dock.message.text()
 
 
 def test_prompt_sets_are_saved_and_loaded(dock, tmp_path, finish):
     target = tmp_path / "cells.svprompt"
-    dock.save_prompt_set(str(target))
+    dock.prompt_panel.save_prompt_set(str(target))
     assert "Saved 1 prompt" in dock.message.text()
     before = dock.book.prompts()[0]
     dock.book.remove(dock.book.items[0].id)
-    dock.load_prompt_set(str(target))
+    dock.prompt_panel.load_prompt_set(str(target))
     (item,) = dock.book.items
     assert item.source is None and item.is_ready
     np.testing.assert_array_equal(dock.book.prompts()[0].mask, before.mask)
@@ -796,17 +796,17 @@ def test_prompt_sets_are_saved_and_loaded(dock, tmp_path, finish):
     finish(dock)
     assert "4 objects" in dock.message.text()
     (tmp_path / "bad.svprompt").write_bytes(b"PK no zip")
-    dock.load_prompt_set(str(tmp_path / "bad.svprompt"))
+    dock.prompt_panel.load_prompt_set(str(tmp_path / "bad.svprompt"))
     assert dock.message.styleSheet() != "" and len(dock.book.items) == 1
 
 
 def test_copy_as_python_and_command(dock, finish):
-    assert not dock.copy_python.isEnabled()
+    assert not dock.save_box.copy_python.isEnabled()
     dock.run.click()
     finish(dock)
-    dock.copy_python.click()
+    dock.save_box.copy_python.click()
     assert "svpseg.segment(" in QGuiApplication.clipboard().text()
-    dock.copy_command.click()
+    dock.save_box.copy_command.click()
     assert QGuiApplication.clipboard().text().startswith("svpseg segment ")
 
 
@@ -925,16 +925,16 @@ def test_undo_of_options_brings_their_controls_back(dock, finish, qtbot):
 
 def test_copy_names_a_prompt_file_only_while_it_fits(dock, finish, tmp_path):
     path = tmp_path / "cells.svprompt"
-    dock.save_prompt_set(str(path))
+    dock.prompt_panel.save_prompt_set(str(path))
     dock.run.click()
     finish(dock)
     mark = mark_of(dock.viewer.layers["discs [svpseg]"])
-    mark["recipe"]["prompts"] = tuple({"sha256": p} for p in dock._prompts_now())
-    dock.copy_command.click()
+    mark["recipe"]["prompts"] = tuple({"sha256": p} for p in dock.prompt_panel.prints())
+    dock.save_box.copy_command.click()
     assert str(path) in QGuiApplication.clipboard().text()
     assert "query.tif" in dock.message.text()  # the image is no file
     mark["recipe"]["prompts"] += ({"sha256": "of a box drawn after saving"},)
-    dock.copy_command.click()
+    dock.save_box.copy_command.click()
     assert str(path) not in QGuiApplication.clipboard().text()
     assert "prompts have changed" in dock.message.text()
 
@@ -966,11 +966,11 @@ def test_expected_errors_leave_no_traceback_on_the_screen():
 
 
 def test_a_file_name_without_suffix_gets_one(dock, finish, tmp_path, monkeypatch):
-    from napari_svpseg.plugin import segment
+    from napari_svpseg.plugin import savebox
 
     def choose(name):
         monkeypatch.setattr(
-            segment.QFileDialog,
+            savebox.QFileDialog,
             "getSaveFileName",
             lambda *args: (str(tmp_path / name), ""),
         )
@@ -978,16 +978,16 @@ def test_a_file_name_without_suffix_gets_one(dock, finish, tmp_path, monkeypatch
     dock.run.click()
     finish(dock)
     choose("cells")
-    dock.save.click()
-    dock.save_set.click()
+    dock.save_box.save.click()
+    dock.prompt_panel.save_set.click()
     assert read_image(tmp_path / "cells.ome.tif").array.max() == 4
     assert (tmp_path / "cells.svprompt").is_file()
     before = (tmp_path / "cells.ome.tif").read_bytes()
-    dock.save.click()  # the dialog asked about "cells", not about this file
+    dock.save_box.save.click()  # the dialog asked about "cells", not about this file
     assert "there already" in dock.message.text()
     assert (tmp_path / "cells.ome.tif").read_bytes() == before
     choose("picture.png")
-    dock.save.click()
+    dock.save_box.save.click()
     assert (tmp_path / "picture.png.ome.tif").is_file()
 
 

@@ -112,7 +112,7 @@ def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
     assert on_disk(layer).max() == 4 and "4 objects" in dock.message.text()
     assert "(a note)" in dock.message.text()
     assert str(mark_of(layer)["store"]) in dock.message.text()
-    assert dock.save.isEnabled() and dock.copy_python.isEnabled()
+    assert dock.save_box.save.isEnabled() and dock.save_box.copy_python.isEnabled()
     assert filler.kwargs["intensities"].shape == (1, 2)
     dock.options.set_values({"threshold": 0.7})
     qtbot.waitUntil(lambda: "Press Run" in dock.message.text())
@@ -254,7 +254,7 @@ def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
     layer = result(dock)
     layer.paint((10, 50), 70_001)
     for end in (".zarr", ".ome.tif"):
-        dock.save_labels(str(tmp_path / f"mine{end}"))
+        dock.save_box.save_labels(str(tmp_path / f"mine{end}"))
         qtbot.waitUntil(lambda end=end: f"Saved mine{end}" in dock.message.text())
     folder = tmp_path / "mine.zarr" / "labels" / "cells"
     assert open_image(folder, 1).array.shape == (48, 55)

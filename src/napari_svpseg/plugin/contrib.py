@@ -48,7 +48,7 @@ def read_prompts(path: str | list[str]) -> list[Any]:
     dock = open_dock()
     if dock is not None:
         for one in paths:
-            dock.load_prompt_set(str(one))
+            dock.prompt_panel.load_prompt_set(str(one))
         return [(None,)]
     layers: list[Any] = []
     for one in paths:
@@ -202,7 +202,7 @@ def _bare(viewer: Any) -> Any:
 def add_prompt(viewer: napari.viewer.Viewer) -> None:
     """Place a box in the middle of the view, in the dock (opened if need be)."""
     dock = show_dock(viewer)
-    dock.add_prompt_at_centre()
+    dock.prompt_panel.add_prompt_at_centre()
 
 
 def show_dock(viewer: napari.viewer.Viewer) -> Any:

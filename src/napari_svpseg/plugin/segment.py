@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import logging
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
     QCheckBox,
-    QFileDialog,
     QProgressBar,
     QScrollArea,
-    QSpinBox,
     QVBoxLayout,
     QWidget,
 )
 
-from ..core.batch import FORMAT_TITLES, FORMATS
-from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box, Tile
 from ..core.image import ImageError
-from ..core.prompt import PromptError, PromptSet, prompt_print
-from ..core.result import Recipe, Result
+from ..core.prompt import PromptError, PromptSet
+from ..core.result import Result
 from ..core.settings import SegmentSettings
 from ..core.stored import Filled, StoredLabels
 from .autosave import Autosave
-from .boxes import PromptBook
 from .controls import (
     Section,
     SettingsForm,
@@ -52,11 +44,20 @@ from .docking import share_tabs
 from .doubt import DoubtGuide
 from .images import ImagePanel
 from .items import TRY
-from .layers import ImageSource, is_mask, is_untouched, mark_of
+from .layers import ImageSource, is_untouched, mark_of
 from .models import ModelPicker
 from .preferences import preference
-from .prompts import PromptList
+from .promptpanel import OPEN_IMAGE, PromptPanel
 from .results import Journal, Kept, Results, recipe_of
+from .savebox import SaveBox
+from .steps import (
+    Step,
+    closed,
+    expected_shape,
+    found_classes,
+    named_channels,
+    recipe_with_plane,
+)
 from .stored import KIND as STORED
 from .stored import StoredResults
 from .storedbox import StoredBox
@@ -64,42 +65,17 @@ from .worker import Engine, EngineJob, shared_engine
 
 if TYPE_CHECKING:
     import napari
-    from napari.layers import Image, Labels
-
-logger = logging.getLogger(__name__)
+    from napari.layers import Image
 
 SEGMENT = "napari_svpseg.api:segment"
 STORE = "napari_svpseg.stored:segment_stored"
 POSTPROCESS = "napari_svpseg.api:postprocess"
 DESCRIBE = "napari_svpseg.engine.device:describe"
 
-TIFF_ENDS = (".ome.tif", ".tif", ".tiff")
-SAVE_FILTERS = {
-    f"{title} (*{' *'.join(ends)})": ends
-    for kind, title in FORMAT_TITLES.items()
-    if (ends := TIFF_ENDS if kind == "ome-tiff" else (FORMATS[kind],))
-}
-"""What the file dialog offers, and how such files end."""
-
 BEGIN = "Draw a box on a few labelled cells to begin."
-OPEN_IMAGE = "Open an image to begin (or File > Open Sample > SVPSeg)."
-PAINTED = "Press Preview to try it. M is the next number where objects touch."
 DEVICES = ("auto", "cpu", "cuda", "mps")
-SAVABLE = ("labels", STORED)
-"""Kinds of our layers that are results."""
-
 LOW_TRUST = 0.4
 """Below this a result needs another look."""
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One image, or a part of it, to be segmented."""
-
-    source: ImageSource
-    plane: tuple[int, ...] | None
-    tile: Tile | None = None
-    store: str = ""
 
 
 class SegmentWidget(QWidget):
@@ -125,8 +101,10 @@ class SegmentWidget(QWidget):
         self.image_panel = ImagePanel(napari_viewer)
         self.images = self.image_panel.list
         self.axes, self.channels = self.image_panel.axes, self.image_panel.channels
-        self.book = PromptBook(napari_viewer, self.image_panel.source_of)
-        self.prompts_file = ""
+        self.prompt_panel = PromptPanel(napari_viewer, self.image_panel)
+        self.book, self.list = self.prompt_panel.book, self.prompt_panel.list
+        self.draw, self.size = self.prompt_panel.draw, self.prompt_panel.size
+        self.mask, self.paint = self.prompt_panel.mask, self.prompt_panel.paint
         self._steps: list[Step] = []
         self._step: Step
         self._n_steps = 0
@@ -134,7 +112,6 @@ class SegmentWidget(QWidget):
         self._seconds = 0.0
         self._trusts: list[float] = []
         self._is_closed = False
-        self._saved_prompts: list[str] = []
         self._prompts: PromptSet | None = None
         self._job: EngineJob | None = None
         self._option_job: EngineJob | None = None
@@ -234,7 +211,7 @@ class SegmentWidget(QWidget):
         self.message.setText(text)
         self._once_ready = ""
 
-    def _complain(self, text: str, error: bool = False, *, then: str = TRY) -> None:
+    def _complain(self, text: str, error: bool = False, then: str = TRY) -> None:
         """Say what a prompt lacks, until no prompt lacks anything."""
         self.say(text, error)
         self._once_ready = then
@@ -253,12 +230,10 @@ class SegmentWidget(QWidget):
         column.addWidget(self.last_session)
         column.addWidget(heading("Images"))
         column.addWidget(self.image_panel)
-        for part in (
-            self._build_prompts,
-            self._build_model,
-            self._build_sections,
-        ):
-            part(column)
+        column.addWidget(heading("Prompts"))
+        column.addWidget(self.prompt_panel)
+        self._build_model(column)
+        self._build_sections(column)
         column.addStretch(1)
         scroll = QScrollArea()
         scroll.setWidgetResizable(True)
@@ -271,37 +246,6 @@ class SegmentWidget(QWidget):
         layout.addWidget(scroll, 1)
         layout.addWidget(self._build_footer())
         self.setMinimumWidth(300)
-
-    def _build_prompts(self, column: QVBoxLayout) -> None:
-        column.addWidget(heading("Prompts"))
-        self.list = PromptList(self.book)
-        self.list.tab_after = self.channels
-        column.addWidget(self.list)
-        self.draw = button(
-            "Draw box",
-            "Click on a cell to place a box, or drag a square (Shift+D on the boxes)",
-            checkable=True,
-        )
-        self.size = QSpinBox()
-        self.size.setRange(MIN_BOX_SIZE, 4096)
-        self.size.setValue(PROMPT_SIZE)
-        self.size.setSingleStep(16)
-        self.size.setSuffix(" px")
-        self.size.setToolTip(
-            "Side of the box that a click places. Choose it so that a few whole "
-            "objects fit in; the box is resampled to 64 x 64."
-        )
-        column.addWidget(side_by_side(self.draw, self.size, stretch=(1, 0)))
-        self.mask = combo(
-            "Labels layer that the mask of the marked prompt is taken from"
-        )
-        self.paint = button("Paint", "Paint the mask of the marked prompt by hand")
-        column.addWidget(
-            labelled("Mask", side_by_side(self.mask, self.paint, stretch=(1, 0)))
-        )
-        self.save_set = button("Save set…", "Save all prompts as one .svprompt file")
-        self.load_set = button("Load set…", "Add the prompts of a .svprompt file")
-        column.addWidget(side_by_side(self.save_set, self.load_set, stretch=(1, 1)))
 
     def _build_model(self, column: QVBoxLayout) -> None:
         column.addWidget(heading("Model"))
@@ -321,18 +265,8 @@ class SegmentWidget(QWidget):
         for widget in (self.options, self.add_probability, self.add_uncertainty):
             options.form.addRow(widget)
         save = Section("Save")
-        self.save = button(
-            "Save labels…",
-            "Write the marked or latest result: OME-TIFF, ImageJ ROIs, GeoJSON, CSV",
-        )
-        self.copy_python = button("Copy as Python", "Code that repeats this result")
-        self.copy_command = button(
-            "Copy as command", "Command line that repeats this result"
-        )
-        save.form.addRow(self.save)
-        save.form.addRow(
-            side_by_side(self.copy_python, self.copy_command, stretch=(1, 1))
-        )
+        self.save_box = SaveBox(self.viewer, self.stored, self.prompt_panel)
+        save.form.addRow(self.save_box)
         advanced = Section("Advanced")
         self.device = combo("Where the model runs; auto takes a GPU if there is one")
         self.device.addItems(DEVICES)
@@ -410,12 +344,8 @@ class SegmentWidget(QWidget):
         self.stored.message.connect(self.say)
         self.stored.changed.connect(self._show_state)
         self.image_panel.redeclared.connect(self.book.axes_changed)
-        self.draw.clicked.connect(self._on_draw)
-        self.size.valueChanged.connect(self._on_size)
-        self.mask.activated.connect(self._on_mask)
-        self.paint.clicked.connect(self._on_paint)
-        self.save_set.clicked.connect(lambda: self.save_prompt_set())
-        self.load_set.clicked.connect(lambda: self.load_prompt_set())
+        self.prompt_panel.message.connect(self.say)
+        self.prompt_panel.missing.connect(self._complain)
         self.models.changed.connect(self._on_model)
         self.models.failed.connect(lambda text: self.say(text, True))
         self.device.currentTextChanged.connect(lambda _: self.ask_device())
@@ -425,14 +355,9 @@ class SegmentWidget(QWidget):
         self.stop.clicked.connect(self.cancel)
         self.undo.clicked.connect(self.undo_last)
         self.options.changed.connect(self._on_options)
-        self.save.clicked.connect(lambda: self.save_labels())
-        self.copy_python.clicked.connect(lambda: self._copy(Recipe.to_python))
-        self.copy_command.clicked.connect(lambda: self._copy(Recipe.to_command))
+        self.save_box.message.connect(self.say)
         self.guide.message.connect(self.say)
-        self.book.message.connect(self._on_book_message)
         self.book.changed.connect(self._on_prompts)
-        self.book.drawing.connect(self.draw.setChecked)
-        self.list.selection_changed.connect(lambda _: self._show_masks())
         if preference("shortcuts"):
             self.book.shortcuts = {
                 "Shift-D": ("Draw box", self.draw.click),
@@ -448,7 +373,8 @@ class SegmentWidget(QWidget):
     def _on_images(self) -> None:
         """Follow the list of images and its marks."""
         self.journal.follow(self.viewer.layers)
-        self._show_masks()
+        self.prompt_panel.show_masks()
+        self._show_state()
         self._skip_closed()
         has_image = self.current_image() is not None
         was_closed = self._had_image and not has_image
@@ -463,34 +389,17 @@ class SegmentWidget(QWidget):
         self.planes_row.setVisible(has_stacks)
         self.options.show_rows(("link_planes", "link_overlap"), has_stacks)
         busy = self._job is not None
-        self.draw.setEnabled(layer is not None)
-        item = self.book.item(self.list.selected)
-        has_box = item is not None and item.source is not None
-        self.mask.setEnabled(has_box)
-        self.paint.setEnabled(has_box)
-        self.save_set.setEnabled(bool(self.book.items))
         self.preview.setEnabled(layer is not None and not busy)
         self.run.setEnabled(bool(self.chosen_images()) and not busy)
         self.undo.setEnabled(bool(self.journal.edits) and not busy)
         self._progress_row.setVisible(busy)
         self.guide.refresh(busy=busy)
-        has_result = self._result_layer() is not None
-        for widget in (self.save, self.copy_python, self.copy_command):
-            widget.setEnabled(has_result)
+        self.save_box.refresh()
 
-    def _show_masks(self) -> None:
-        """Offer the Labels layers that a mask can be taken from."""
-        item = self.book.item(self.list.selected)
-        wanted = item.mask_layer if item is not None else self.book.default_mask
-        self.mask.blockSignals(True)
-        self.mask.clear()
-        self.mask.addItem("no mask", None)
-        for layer in self.viewer.layers:
-            if is_mask(layer) or layer == wanted:
-                self.mask.addItem(layer.name, layer)
-                if layer == wanted:
-                    self.mask.setCurrentIndex(self.mask.count() - 1)
-        self.mask.blockSignals(False)
+    def _on_prompts(self) -> None:
+        """Follow the prompts: what was missing may be there now."""
+        if self._once_ready and self.book.is_ready:
+            self.say(self._once_ready)
         self._show_state()
 
     def refresh_models(self, name: str = "") -> None:
@@ -508,110 +417,6 @@ class SegmentWidget(QWidget):
         )
         if knows_classes:
             self.say("This model needs no prompt: press Preview or Run.")
-
-    # ------------------------------------------------------------ prompts
-
-    def _on_prompts(self) -> None:
-        """Follow the prompts: what was missing may be there now."""
-        if self._once_ready and self.book.is_ready:
-            self.say(self._once_ready)
-        self._show_state()
-
-    def _on_book_message(self, text: str, error: bool) -> None:
-        if any(text == item.problem for item in self.book.items):
-            self._complain(text, error)
-        else:
-            self.say(text, error)
-
-    def _on_draw(self) -> None:
-        layer = self.current_image()
-        if self.book.is_drawing or layer is None:
-            self.book.stop_drawing()
-            self.draw.setChecked(False)
-        else:
-            self.book.start_drawing(layer)
-
-    def _on_size(self, size: int) -> None:
-        self.book.size = size
-
-    def _on_mask(self) -> None:
-        layer = self.mask.currentData()
-        self.book.default_mask = layer
-        self.book.update(self.list.selected, mask_layer=layer)
-        item = self.book.item(self.list.selected)
-        if item is not None:
-            self._complain(item.problem or TRY)
-
-    def _on_paint(self) -> None:
-        item = self.book.item(self.list.selected)
-        if item is None or item.source is None:
-            return
-        self.book.add_paint_layer(item)
-        self._show_masks()
-        self._complain(
-            "Paint the objects inside the box; press M for the next number where "
-            "objects touch. What you leave unpainted is background.",
-            then=PAINTED,
-        )
-
-    def add_prompt_at_centre(self) -> None:
-        """Place a box in the middle of what is seen of the marked image."""
-        layer = self.current_image()
-        if layer is None:
-            self.say(OPEN_IMAGE, True)
-            return
-        try:
-            source = self.source_of(layer)
-            tile = source.visible_tile()
-            centre = ((tile.y0 + tile.y1 - 1) / 2, (tile.x0 + tile.x1 - 1) / 2)
-            box = Box.centred(centre, self.size.value())
-            self.book.place(source, source.plane_at(self.viewer.dims.point), box)
-        except ValueError as error:
-            self.say(sentence(error), True)
-
-    def save_prompt_set(self, path: str = "") -> None:
-        """Save the prompts as one file; asks for the file if none is given."""
-        if not path:
-            path, _ = QFileDialog.getSaveFileName(
-                self, "Save prompts", "cells.svprompt", "Prompt sets (*.svprompt)"
-            )
-            path = self._with_suffix(path, (".svprompt",))
-        if not path:
-            return
-        from ..io.prompts import save_prompts
-
-        try:
-            prompts = self.book.all_prompts()
-            save_prompts(prompts, path)
-        except (ValueError, OSError) as error:
-            self.say(sentence(error), True)
-            return
-        self._remember_file(path, prompts)
-        self.say(f"Saved {count(len(prompts), 'prompt')} in {Path(path).name}.")
-
-    def load_prompt_set(self, path: str = "") -> None:
-        """Add the prompts of a file; asks for the file if none is given."""
-        if not path:
-            path, _ = QFileDialog.getOpenFileName(
-                self, "Load prompts", "", "Prompt sets (*.svprompt)"
-            )
-        if not path:
-            return
-        from ..io.prompts import load_prompts
-
-        try:
-            prompts = load_prompts(path)
-        except (ValueError, OSError) as error:
-            self.say(sentence(error), True)
-            return
-        self.book.add_loaded(prompts)
-        self._remember_file(path, prompts)
-        self.say(f"Added {count(len(prompts), 'prompt')} of {Path(path).name}.")
-
-    def _remember_file(self, path: str, prompts: PromptSet) -> None:
-        """Remember which prompts a file holds, for the recipes that are copied."""
-        self.prompts_file = path
-        self._saved_prompts = [prompt_print(p) for p in prompts if p.enabled]
 
     # ------------------------------------------------------------ running
 
@@ -920,7 +725,7 @@ class SegmentWidget(QWidget):
         hint = "" if n else " Lower the threshold or the smallest object."
         self.say(f"{count(n, 'object')} with these options.{hint}")
 
-    # ------------------------------------------------------------ undo, save
+    # ------------------------------------------------------------ undo
 
     def undo_last(self) -> None:
         """Take our last change of the viewer back."""
@@ -934,101 +739,6 @@ class SegmentWidget(QWidget):
             self.options.set_values(recipe.postprocess)
             self.options.blockSignals(False)
         self._show_state()
-
-    def _result_layer(self) -> Labels | None:
-        """Return the selected result, or the latest one."""
-        active = self.viewer.layers.selection.active
-        for layer in (active, *reversed(self.viewer.layers)):
-            if layer is not None and (mark_of(layer) or {}).get("kind") in SAVABLE:
-                return layer
-        return None
-
-    def save_labels(self, path: str = "") -> None:
-        """Write a result in the format of the file, which is asked for if not given."""
-        layer = self._result_layer()
-        if layer is None:
-            self.say("There is no result to save yet: press Run.", True)
-            return
-        if not path:
-            path, chosen = QFileDialog.getSaveFileName(
-                self,
-                "Save labels",
-                f"{file_stem(layer)}_labels.ome.tif",
-                ";;".join(SAVE_FILTERS),
-            )
-            path = self._with_suffix(path, SAVE_FILTERS.get(chosen, TIFF_ENDS))
-        if not path:
-            return
-        from .contrib import write_layer
-
-        if mark_of(layer, STORED):
-            self.say(f"Saving {Path(path).name}…")
-            self.stored.save(path, layer, self._on_saved, self._on_not_saved)
-            return
-        try:
-            written = write_layer(path, layer)
-        except (ValueError, OSError) as error:
-            self._on_not_saved(error)
-            return
-        self._on_saved(written)
-
-    def _on_saved(self, written: str) -> None:
-        self.say(f"Saved {Path(written).name} in {Path(written).parent}.")
-
-    def _on_not_saved(self, error: Exception) -> None:
-        logger.info("saving failed: %s", error)
-        self.say(sentence(error), True)
-
-    def _with_suffix(self, path: str, known: tuple[str, ...]) -> str:
-        """Return a chosen file with a suffix; empty if that would replace a file."""
-        if not path or path.lower().endswith(known):
-            return path
-        path += known[0]
-        if not Path(path).exists():
-            return path
-        self.say(f"{path} is there already: choose another name.", True)
-        return ""
-
-    def _copy(self, form: Callable[[Recipe], str]) -> None:
-        layer = self._result_layer()
-        recipe = recipe_of(layer) if layer is not None else None
-        if recipe is None:
-            self.say("There is no result to copy yet: press Run.", True)
-            return
-        used = [p.get("sha256") for p in recipe.prompts]
-        is_saved = bool(self.prompts_file) and used == self._saved_prompts
-        recipe = replace(
-            recipe,
-            prompts_file=self.prompts_file if is_saved else "",
-            query_file=self._file_of(layer),
-        )
-        QGuiApplication.clipboard().setText(form(recipe))
-        text = "Copied: paste it where you want to repeat this result."
-        if not is_saved and used == self._prompts_now():
-            text += " Save the prompt set as cells.svprompt too."
-        elif not is_saved:
-            text += " The prompts have changed since: Run and save the set first."
-        if not recipe.query_file:
-            text += " Put your image's file in place of query.tif."
-        if recipe.plane and form is Recipe.to_command:
-            text += " The command segments all planes."
-        if recipe.channel_files and form is Recipe.to_command:
-            text += " The command takes one file with all these channels."
-        self.say(text)
-
-    def _prompts_now(self) -> list[str]:
-        try:
-            return [prompt_print(p) for p in self.book.prompts()]
-        except PromptError:
-            return []
-
-    def _file_of(self, layer: Labels) -> str:
-        """Return the file that a result's image was opened from, if it was."""
-        wanted = (mark_of(layer) or {}).get("source_id")
-        for image in self.viewer.layers:
-            if image.unique_id == wanted:
-                return str(getattr(image.source, "path", None) or "")
-        return ""
 
     # ------------------------------------------------------------ engine
 
@@ -1060,57 +770,3 @@ class _Leave:
         self.is_done = True
         for step in self._steps:
             step()
-
-
-def named_channels(
-    prompts: PromptSet | None, source: ImageSource
-) -> tuple[int, ...] | None:
-    """Return where the channels of the prompts are among an image's, by their names.
-
-    None where they are in order, or not all known: then they go by their place.
-    """
-    wanted = prompts[0].channel_names if prompts is not None and len(prompts) else ()
-    names = source.channel_names
-    if not wanted or not set(wanted) <= set(names) or wanted == names:
-        return None
-    return tuple(names.index(name) for name in wanted)
-
-
-def closed(step: Step) -> str:
-    """Return what is said of an image that was closed while it was segmented."""
-    return f"'{step.source.name}' was closed, so there is no result for it."
-
-
-def recipe_with_plane(recipe: Recipe, step: Step) -> Recipe:
-    """Return a recipe that says which plane of a stack was segmented."""
-    files = tuple(
-        str(getattr(layer.source, "path", None) or f"{layer.name}.tif")
-        for layer in (step.source.layer, *step.source.others)
-        if step.source.others
-    )
-    recipe = replace(recipe, level=step.source.level, channel_files=files)
-    if step.plane is None or step.source.n_planes == 1:
-        return recipe
-    return replace(recipe, plane=step.plane, stack_axes=step.source.axes.order)
-
-
-def found_classes(result: Result) -> list[str]:
-    """Return the classes that semantic labels show, in order."""
-    names = list(result.classes)
-    return [names[i - 1] for i in np.unique(result.labels).tolist() if i]
-
-
-def expected_shape(step: Step) -> tuple[int, ...]:
-    """Return the shape that the labels of a step must have."""
-    if step.tile is not None:
-        return step.tile.shape
-    source = step.source
-    if step.plane is not None:
-        return source.plane_shape
-    return source.axes.labels_shape(source.shape)
-
-
-def file_stem(layer: Labels) -> str:
-    """Return a file name for a result, from the image it belongs to."""
-    name = str((mark_of(layer) or {}).get("image") or layer.name)
-    return "".join(c if c.isalnum() or c in "-_ ." else "_" for c in name).strip()

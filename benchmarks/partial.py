@@ -365,6 +365,7 @@ def how_seen(card: ModelCard, task: Task) -> str:
 # ---------------------------------------------------------------- tables, pictures
 
 CONTESTANTS = ("before", "after", "second", "forest", "unet", "full")
+TITLES = {"dice": "Dice", "f1": "F1 at an IoU of 0.5"}
 
 
 def gap_closed(record: dict[str, Any], measure: str) -> float | None:
@@ -476,7 +477,7 @@ def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     boxed = [r for r in records if not r["scribbles"]]
     counts = sorted({r["boxes"] for r in boxed})
-    for axis, measure in zip(axes, ("dice", "f1"), strict=True):
+    for axis, measure in zip(axes, TITLES, strict=True):
         for name in CONTESTANTS:
             means = [
                 _mean_of([r[name] for r in boxed if r["boxes"] == n and name in r],
@@ -486,22 +487,23 @@ def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
             if any(m is not None for m in means):
                 axis.plot(counts, [np.nan if m is None else m for m in means],
                           marker="o", label=name)
-        axis.set(xlabel="labelled boxes, one per image", ylabel=measure,
-                 xticks=counts, title=f"mean {measure} of {_tasks(boxed)} tasks")
+        axis.set(xlabel="labelled boxes, one per image", ylabel=TITLES[measure],
+                 xticks=counts, title=f"Mean {TITLES[measure]}, tasks: {_tasks(boxed)}")
         axis.legend()
     figure.savefig(folder / "boxes.png", dpi=120)
     if not any(r["curve"] for r in records):
         return
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axis, measure in zip(axes, ("dice", "f1"), strict=True):
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    for axis, measure in zip(axes, TITLES, strict=True):
         for r in records:
             points = [(0.0, r["before"][measure])]
             points += [(c["seconds"], c[measure]) for c in r["curve"]]
             if len(points) > 1 and points[0][1] is not None:
                 axis.plot(*zip(*points, strict=True), marker=".", label=r["key"])
-        axis.set(xlabel="seconds of training", ylabel=measure,
-                 title=f"{measure} on unseen images")
-    axes[0].legend(fontsize=6)
+        axis.set(xlabel="seconds of training", ylabel=TITLES[measure],
+                 title=f"{TITLES[measure]} on unseen images")
+    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=3,
+                  loc="outside lower center")
     figure.savefig(folder / "seconds.png", dpi=120)
 
 

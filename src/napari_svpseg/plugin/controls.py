@@ -28,7 +28,7 @@ from superqt import QCollapsible, QLabeledDoubleSlider
 
 from ..core.settings import AUTO, PostprocessSettings, Settings
 
-WARN_COLOR = "#cf8a00"
+WARN_COLOR = "#c07a00"
 """Of what still needs doing; readable on dark and on light."""
 
 CHOICE_NAMES = {

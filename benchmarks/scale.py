@@ -38,6 +38,7 @@ from skimage.measure import label
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt
 from napari_svpseg.engine.distributed import workers_of
+from napari_svpseg.engine.memory import keep_freed_memory
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.zarr import open_image
 from napari_svpseg.large import segment_zarr
@@ -280,6 +281,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="default: a temporary folder")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
+    keep_freed_memory()  # as the command line does
     if (options.real is None) != (options.labels is None):
         parser.error("--real and --labels go together")
     runs = options.runs.split(",")

@@ -11,7 +11,7 @@ import zarr
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from napari_svpseg import api, cli
+from napari_svpseg import api, cli, large
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.distributed import workers_of
@@ -126,6 +126,31 @@ def test_a_cancelled_run_goes_on_where_it_was(scene, tiny_model, tmp_path):
         scene, tmp_path / "b.zarr", model=tiny_model, skip_done=True, threshold=0.4
     )
     assert not outcome.skipped  # another recipe is another run
+
+
+def test_empty_parts_are_not_stored(scene, tiny_model, tmp_path, monkeypatch):
+    monkeypatch.setattr(large, "NOTHING", 250)  # this model was never trained
+    image = np.zeros((200, 260), np.uint8)
+    image[:60, :60] = field((60, 60))[0]
+    zarr.create_array(tmp_path / "sparse.zarr", data=image, chunks=(64, 64))
+    here = tmp_path, scene[1]
+    work = tmp_path / "a.zarr.cells.work"
+
+    def stop(done, total, message=""):
+        if message == "Comparing neighbours":
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        run(here, tmp_path / "a.zarr", "sparse.zarr", tiny_model, on_progress=stop)
+    stored = {
+        part: sum(p.is_file() for p in (work / part / "c").rglob("*"))
+        for part in ("tiles", "cells")
+    }
+    assert 0 < stored["tiles"] <= 9 < 6 * 8  # those that see a disc
+    labels, _ = run(here, tmp_path / "a.zarr", "sparse.zarr", tiny_model)
+    other, _ = run(here, tmp_path / "b.zarr", "sparse.zarr", tiny_model, block=64)
+    assert labels[:60, :60].any() and not labels[100:, 100:].any()
+    assert np.array_equal(labels, other)
 
 
 STACK = {"axes": "ZYX", "link_planes": True}

@@ -314,6 +314,18 @@ def test_resampled_query_is_that_of_core(scene):
         assert np.abs(seen - core)[2:-2, 2:-2].max() < 1e-3
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_a_piece_of_one_value_is_read_as_any_other(channels):
+    plane = np.zeros((60, 60, channels))
+    plane[..., :] = np.arange(channels) + 3
+    ranges = np.array([[0.0, 10.0]] * channels)
+    plain = ScaledQuery(plane, ranges, 0.7).read((0, 32), (16, 48))
+    plane[-1, -1] += 1e-9  # no longer of one value, in a part that is read
+    other = ScaledQuery(plane, ranges, 0.7).read((0, 48), (16, 48))[:, :32]
+    assert plain.shape == other.shape == (3, 32, 32)
+    assert torch.allclose(plain, other, atol=1e-6) and (plain[0] < -0.7).all()
+
+
 # ---------------------------------------------------------------- prompts
 
 

@@ -41,7 +41,7 @@ UNWATCHED = {
     "distributed.worker.profile.enabled": False,
     "distributed.admin.tick.interval": "1 s",
 }
-"""Statistics of Dask that a cluster of this machine goes without: 5 % of a core."""
+"""Dask's own statistics, at some percent of each core; nobody here looks at them."""
 
 KEPT_FLAT = 8
 """Answers to tiles of a single value that are kept."""

@@ -125,7 +125,7 @@ class EvidenceSegmenter(PromptSegmenter):
         pyramid = self.pyramid(maps[1:])
         pixels = self.fine_pixels(maps[0]) + upsample(self.coarse_pixels(pyramid))
         pixels = self.mix_pixels(F.relu(pixels)).float()
-        pixels = 2 * torch.sigmoid(2 * pixels) - 1  # tanh, five times as fast on a CPU
+        pixels = 2 * torch.sigmoid(2 * pixels) - 1  # tanh, faster on a CPU
         return maps, pyramid, pixels
 
     # -- the prompt ----------------------------------------------------------------

@@ -34,7 +34,7 @@ class Pointwise(nn.Conv2d):
 
     On a CPU with one thread PyTorch takes a plain matrix product for these, half as
     fast as oneDNN, and its answer has the channels first; sums with maps that have
-    them last are then ten times as slow. A dilation, which one pixel does not feel,
+    them last are then many times as slow. A dilation, which one pixel does not feel,
     makes it take oneDNN.
 
     Parameters

@@ -304,16 +304,3 @@ def test_where_all_is_faint_all_is_kept():
     assert found.max() == 4  # as sure as each other, though none is sure
     empty = Maps(np.zeros((9, 9), np.float32))
     assert instances_from_maps(empty, PostprocessSettings()).max() == 0
-
-
-@pytest.mark.parametrize(("has_waist", "n"), [(True, 2), (False, 1)])
-def test_a_shallow_dip_parts_two_where_there_is_a_waist(has_waist: bool, n: int):
-    y, x = np.mgrid[:60, :100]
-    mask = discs([(30, 36), (30, 64)], radius=16, shape=y.shape) > 0
-    if not has_waist:
-        mask = ((y - 30) / 16) ** 2 + ((x - 50) / 32) ** 2 <= 1
-    distance = np.where(mask, 1 - 0.12 * np.exp(-(((x - 50) / 6) ** 2)), 0)
-    maps = Maps(mask.astype(np.float32), distance.astype(np.float32))
-    assert instances_from_maps(maps, PLAIN).max() == 1  # nothing is known of the size
-    maps = replace(maps, objects=ObjectLook(30.0))
-    assert instances_from_maps(maps, PLAIN).max() == n

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
@@ -32,13 +30,6 @@ CRUMB, CRUMB_DOUBT = 0.25, 3.0
 """A part this small, in typical objects, must rise this many times as much."""
 WHOLE_DOUBT = 2.0
 """The same for two parts that together are no larger than one typical object."""
-WAIST_RANGE = (0.4, 1.3)
-"""Least part, and least area together, in typical objects, to be two by their waist."""
-ROUND = 0.92
-"""Share of its convex hull that a part fills, from which its shape tells anything."""
-WAIST_TRUST, WAIST_LIMIT = 25.0, 0.15
-"""By how much less, for each share of the hull that is lost by joining them, two parts
-must rise; and the least of it."""
 CROSS = ndimage.generate_binary_structure(2, 1)
 """A pixel and its 4 neighbours; pixels that meet at a corner are two objects."""
 
@@ -294,8 +285,7 @@ def _basins(
     Every top gets its basin; then basins are joined over their passes, the highest
     first, where the lower top rises less. This is the watershed from h-maxima, without
     the slow reconstruction by which those are usually found. Where the ``typical`` area
-    of an object is known, parts that are one object's size together rise by more, and
-    larger ones with a waist between them by less.
+    of an object is known, parts that are one object's size together rise by more.
     """
     inside = np.where(mask, height, -np.inf).astype(np.float32)
     tops = (ndimage.maximum_filter(inside, footprint=CROSS) == inside) & mask
@@ -306,7 +296,6 @@ def _basins(
     top[seeds[tops]] = inside[tops]
     area = np.bincount(basins.ravel(), minlength=n + 1) / (typical or 1.0)
     owner = list(range(n + 1))
-    shapes = _Shapes(basins)
     for low, high, saddle in _passes(basins, inside):
         one, two = _owner(owner, low), _owner(owner, high)
         if top[one] < top[two]:
@@ -314,15 +303,9 @@ def _basins(
         if one == two:
             continue
         needed = drop * _doubt(area[one], area[two]) if typical else drop
-        rise = top[two] - saddle
-        if typical and WAIST_LIMIT * needed < rise < needed:
-            least, together = min(area[one], area[two]), area[one] + area[two]
-            if least > WAIST_RANGE[0] and together > WAIST_RANGE[1]:
-                needed *= shapes.waist(one, two)
-        if rise < needed:
+        if top[two] - saddle < needed:
             owner[two] = one
             area[one] += area[two]
-            shapes.join(one, two)
     return np.array([_owner(owner, i) for i in range(n + 1)])[basins]
 
 
@@ -337,55 +320,6 @@ def _doubt(one: float, two: float) -> float:
     if min(one, two) < CRUMB:
         return CRUMB_DOUBT
     return float(np.clip(WHOLE_DOUBT + 1 - (one + two), 1, WHOLE_DOUBT))
-
-
-class _Shapes:
-    """The shapes of basins, and of what they are joined to."""
-
-    def __init__(self, basins: Array) -> None:
-        self._basins = basins
-        self._boxes: list[Any] = []
-        self._members: dict[int, list[int]] = {}
-
-    def join(self, one: int, two: int) -> None:
-        """Let a basin be part of another from now on."""
-        self._members[one] = self._of(one) + self._members.pop(two, [two])
-
-    def waist(self, one: int, two: int) -> float:
-        """Return by how much less two parts must rise to be two objects.
-
-        Two round parts whose union is not round have a waist between them.
-        """
-        self._boxes = self._boxes or ndimage.find_objects(self._basins)
-        window = _around([self._boxes[i - 1] for i in self._of(one) + self._of(two)])
-        part = self._basins[window]
-        masks = [np.isin(part, self._of(i)) for i in (one, two)]
-        rounds = [_solidity(mask) for mask in masks]
-        if min(rounds) < ROUND:
-            return 1.0
-        whole = float(np.average(rounds, weights=[mask.sum() for mask in masks]))
-        lost = whole - _solidity(masks[0] | masks[1])
-        return float(np.clip(1 - WAIST_TRUST * lost, WAIST_LIMIT, 1))
-
-    def _of(self, i: int) -> list[int]:
-        return self._members.get(i, [i])
-
-
-def _around(windows: list[Window]) -> Window:
-    """Return the smallest window that holds all."""
-    ends = np.array([[(s.start, s.stop) for s in window] for window in windows])
-    low, high = ends[:, :, 0].min(axis=0), ends[:, :, 1].max(axis=0)
-    return slice(int(low[0]), int(high[0])), slice(int(low[1]), int(high[1]))
-
-
-def _solidity(mask: Array) -> float:
-    """Return the share of its convex hull that a mask fills."""
-    rows = np.flatnonzero(mask.any(axis=1))
-    first = mask[rows].argmax(axis=1)
-    last = mask.shape[1] - mask[rows, ::-1].argmax(axis=1)
-    corners = [(rows, first), (rows + 1, first), (rows, last), (rows + 1, last)]
-    hull = ConvexHull(np.concatenate([np.stack(c, axis=1) for c in corners]))
-    return float(mask.sum() / hull.volume)
 
 
 def _passes(basins: Array, height: Array) -> list[tuple[int, int, float]]:

@@ -14,7 +14,7 @@ from typing import Any
 _STATUS = Path("/proc/self/status")
 _CLEAR = Path("/proc/self/clear_refs")
 
-MALLOPT = {"M_MMAP_THRESHOLD": (-3, 32), "M_TRIM_THRESHOLD": (-1, 256)}
+MALLOPT = {"M_MMAP_THRESHOLD": (-3, 32), "M_TRIM_THRESHOLD": (-1, 64)}
 """Numbers of glibc's parameters, and what they are set to, in MiB."""
 
 
@@ -24,7 +24,7 @@ def keep_freed_memory() -> bool:
 
     A network's maps are of a few megabytes, made and freed for every tile. glibc gives
     such blocks back at once under the settings that Dask starts its workers with, and
-    getting fresh pages then takes longer than the network. Up to 256 MiB of freed
+    getting fresh pages then takes longer than the network. Up to 64 MiB of freed
     memory stay with the process.
 
     Returns

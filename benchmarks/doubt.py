@@ -27,7 +27,7 @@ import json
 import sys
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -369,25 +369,55 @@ def _interval(gain: tuple[float, float, float]) -> str:
 
 def main() -> None:
     """Read the options, run, print the tables."""
+    parser = options_of(__doc__, n_open=4, n_queries=3, output="doubt.jsonl")
+    parser.add_argument("--added", type=int, default=4, help="boxes of each user")
+    parser.add_argument("--most", type=int, default=8, help="boxes of the random user")
+    parser.add_argument("--users", help="only these, separated by semicolons")
+    options = parser.parse_args()
+    records = run_draws(options, ("added", "most"), simulate)
+    print(report(records, options.added, options.most))
+
+
+def options_of(
+    about: str | None, n_open: int, n_queries: int, output: str
+) -> argparse.ArgumentParser:
+    """Return the options that all runs over first boxes have."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", nargs="+", type=Path, help="data folders")
     parser.add_argument("--model", default="svp", help="name or folder")
     parser.add_argument("--prompts", type=int, default=2, help="draws of the first box")
-    parser.add_argument("--added", type=int, default=4, help="boxes of each user")
-    parser.add_argument("--most", type=int, default=8, help="boxes of the random user")
-    parser.add_argument("--open", type=int, default=4, help="pictures that are open")
-    parser.add_argument("--queries", type=int, default=3, help="untouched pictures")
+    parser.add_argument("--open", type=int, default=n_open, help="pictures open")
+    parser.add_argument(
+        "--queries", type=int, default=n_queries, help="untouched pictures"
+    )
     parser.add_argument("--max-queries", type=int, default=40)
-    parser.add_argument("--users", help="only these, separated by semicolons")
     parser.add_argument("--classes", help="names, values or DATASET:CLASS")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("bench-output/doubt.jsonl"))
+    parser.add_argument("--output", type=Path, default=Path("bench-output") / output)
     parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
+    return parser
+
+
+def run_draws(
+    options: argparse.Namespace,
+    names: Sequence[str],
+    look: Callable[[Task, int, Any, argparse.Namespace], Iterable[dict[str, Any]]],
+) -> list[dict[str, Any]]:
+    """Return the records of every task and first box, those of earlier runs first.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        From `options_of`.
+    names : sequence of str
+        Further options that must be the same when a run is gone on with.
+    look : callable
+        From a task, the number of a draw, a network and the options to records.
+    """
     loaded = load_model(options.model)
-    names = ("added", "most", "open", "queries", "max_queries", "seed")
+    names = (*names, "open", "queries", "max_queries", "seed")
     records, done = begin(options, loaded.card.sha256, names)
     for task in plan(
         options.data,
@@ -399,12 +429,12 @@ def main() -> None:
         for number in range(len(task.draws)):
             if (task.dataset.name, task.name, number) not in done:
                 start = time.perf_counter()
-                new = list(simulate(task, number, loaded.network, options))
+                new = list(look(task, number, loaded.network, options))
                 records += write(options.output, new)
                 title = f"{task.dataset.name} / {task.name}, draw {number}"
                 seconds = time.perf_counter() - start
                 print(f"{title}: {seconds:.0f} s", file=sys.stderr, flush=True)
-    print(report(records, options.added, options.most))
+    return records
 
 
 def begin(

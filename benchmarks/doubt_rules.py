@@ -14,23 +14,19 @@ Writes a line for each box tried; a run that was stopped goes on with ``--resume
 from __future__ import annotations
 
 import argparse
-import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from doubt import Answer, Session, begin, random_in, write
+from doubt import Answer, Session, options_of, random_in, run_draws
 from napari_svpseg.core.doubt import LEAST_IMAGE_DOUBT, POSSIBLE, image_doubt
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import intensity_range, normalise
 from napari_svpseg.core.metrics import dice, f1
 from napari_svpseg.engine.rivals import Query
-from napari_svpseg.io.oneshot import Task, plan
-from napari_svpseg.io.store import load_model
+from napari_svpseg.io.oneshot import Task
 
 TRIED = 3
 """Boxes that are tried in each picture."""
@@ -190,37 +186,8 @@ def report(records: Sequence[dict[str, Any]]) -> str:
 
 def main() -> None:
     """Read the options, run, print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", nargs="+", type=Path, help="data folders")
-    parser.add_argument("--model", default="svp", help="name or folder")
-    parser.add_argument("--prompts", type=int, default=2, help="draws of the first box")
-    parser.add_argument("--open", type=int, default=3, help="pictures that are open")
-    parser.add_argument("--queries", type=int, default=2, help="untouched pictures")
-    parser.add_argument("--max-queries", type=int, default=40)
-    parser.add_argument("--classes", help="names, values or DATASET:CLASS")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path, default=Path("bench-output/rules.jsonl"))
-    parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
-    loaded = load_model(options.model)
-    names = ("open", "queries", "max_queries", "seed")
-    records, done = begin(options, loaded.card.sha256, names)
-    for task in plan(
-        options.data,
-        prompts=options.prompts,
-        max_queries=options.max_queries,
-        classes=options.classes.split(",") if options.classes else None,
-    ):
-        for number in range(len(task.draws)):
-            if (task.dataset.name, task.name, number) not in done:
-                start = time.perf_counter()
-                new = list(look_ahead(task, number, loaded.network, options))
-                records += write(options.output, new)
-                title = f"{task.dataset.name} / {task.name}, draw {number}"
-                seconds = time.perf_counter() - start
-                print(f"{title}: {seconds:.0f} s", file=sys.stderr, flush=True)
+    parser = options_of(__doc__, n_open=3, n_queries=2, output="rules.jsonl")
+    records = run_draws(parser.parse_args(), (), look_ahead)
     print(report(records))
 
 

@@ -41,6 +41,32 @@ def sure(areas: Array, peaks: Array, share: float) -> Array:
     return np.asarray(peaks >= share * peaks[order[middle]])
 
 
+def new_ids(areas: Array, peaks: Array, min_area: int, certainty: float) -> Array:
+    """Return the ids 1, 2, 3, ... of objects that are large and sure enough.
+
+    Parameters
+    ----------
+    areas : (n + 1,) int array
+        Pixels of each id; the first is the background.
+    peaks : (n + 1,) float array
+        Of each id, see `add_peaks`; looked at where ``certainty`` is not 0.
+    min_area : int
+        Objects under this many pixels get 0, as does the background.
+    certainty : float
+        As ``share`` of `sure`.
+
+    Returns
+    -------
+    (n + 1,) uint32 array
+    """
+    keep = areas >= max(min_area, 1)
+    keep[1:] &= sure(areas[1:], peaks[1:], certainty)
+    keep[0] = False
+    new = np.zeros(len(areas), np.uint32)
+    new[keep] = np.arange(1, np.count_nonzero(keep) + 1, dtype=np.uint32)
+    return new
+
+
 def add_peaks(peaks: Array, labels: Array, foreground: Array) -> None:
     """Raise the peaks of objects to what is found in a part of an image.
 

@@ -9,7 +9,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
-from .certainty import add_peaks, sure
+from .certainty import add_peaks, new_ids
 from .image import is_net, median_diameter
 from .result import Maps, ObjectLook
 from .settings import AUTO, PostprocessSettings
@@ -420,12 +420,7 @@ def chosen_objects(
         See `certainty.sure`.
     """
     areas = np.bincount(labels.ravel())
-    keep = areas >= max(min_area, 1)
-    keep[0] = False
-    if foreground is not None and certainty > 0 and len(areas) > 1:
-        peaks = np.zeros(len(areas), np.float32)
+    peaks = np.zeros(len(areas), np.float32)
+    if foreground is not None and certainty > 0:
         add_peaks(peaks, labels, foreground)
-        keep[1:] &= sure(areas[1:], peaks[1:], certainty)
-    new = np.zeros(len(areas), np.uint32)
-    new[keep] = np.arange(1, int(keep.sum()) + 1, dtype=np.uint32)
-    return new[labels]
+    return new_ids(areas, peaks, min_area, certainty)[labels]

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
-from .certainty import add_peaks, sure
+from .certainty import add_peaks, new_ids
 
 Array = np.ndarray
 Window = tuple[slice, slice]
@@ -291,12 +291,8 @@ def renumber(
         if foreground is not None and certainty > 0:
             add_peaks(peaks, owner[core], foreground[block.core])
     areas = np.bincount(owner, areas, len(owner)).astype(np.int64)
-    keep = areas >= max(min_area, 1)
-    keep[1:] &= sure(areas[1:], peaks[1:], certainty)
-    keep[0] = False
-    new = np.zeros(len(owner), np.uint32)
-    new[keep] = np.arange(1, np.count_nonzero(keep) + 1)
-    new = new[owner]
+    kept = new_ids(areas, peaks, min_area, certainty)
+    new = kept[owner]
     for block in chain(*grid):
         labels[block.core] = new[labels[block.core]]
-    return int(np.count_nonzero(keep))
+    return int(kept.max())

@@ -261,10 +261,21 @@ def episode_loss(
     network: PromptSegmenter, batch: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """Return the parts of a batch's loss; keys as in `engine.episodes.cut_episode`."""
+    return episode_maps(network, batch)[1]
+
+
+def episode_maps(
+    network: PromptSegmenter, batch: dict[str, Tensor], shift: float = 0.0
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the maps of a batch's queries, and the parts of the loss.
+
+    The loss sees the foreground's logits raised by ``shift``.
+    """
     code = network.encode_prompts(batch["prompts"], batch["masks"])
     query = batch["query"].contiguous(memory_format=torch.channels_last)
     maps = network(query, code)
-    return maps_loss(maps, batch) | network.regularise(
+    shifted = maps | {"foreground": maps["foreground"] + shift} if shift else maps
+    return maps, maps_loss(shifted, batch) | network.regularise(
         query, maps, batch["prompts"], batch["masks"]
     )
 

@@ -26,8 +26,8 @@ from torch.nn import functional as F
 
 from ..core.finetune import FineTuneSettings
 from ..models.base import PromptSegmenter
-from ..models.losses import known_mean, maps_loss
-from .train import Trainer, TrainSettings
+from ..models.losses import known_mean
+from .train import Trainer, TrainSettings, episode_maps
 
 SURE, KEPT_SHARE, AGREEMENT = 0.6, 0.8, 0.15
 """Pseudo labels: least confidence, share kept of a class, how far views differ."""
@@ -123,13 +123,7 @@ class FineTuner(Trainer):
         return loss
 
     def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        code = self.network.encode_prompts(batch["prompts"], batch["masks"])
-        query = batch["query"].contiguous(memory_format=torch.channels_last)
-        maps = self.network(query, code)
-        shifted = maps | {"foreground": maps["foreground"] + self.shift}
-        parts = maps_loss(shifted, batch) | self.network.regularise(
-            query, maps, batch["prompts"], batch["masks"]
-        )
+        maps, parts = episode_maps(self.network, batch, self.shift)
         if not (self.tuning.pseudo_labels and "clean" in batch):
             return parts | self._anchor_loss()
         target, kept = self._pseudo_labels(batch)

@@ -50,6 +50,11 @@ def mark_of(layer: Layer, kind: str | None = None) -> dict[str, Any] | None:
     return mark
 
 
+def plain_name(name: str) -> str:
+    """Return a name with what file systems do not like as ``_``."""
+    return "".join(c if c.isalnum() or c in "-_ ." else "_" for c in name)
+
+
 def known_axes(layer: Image) -> str:
     """Return the axes that are known without being told, or an empty string.
 

@@ -15,7 +15,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 from ..core.batch import FORMAT_TITLES, FORMATS
 from ..core.result import Recipe
 from .controls import button, sentence, side_by_side
-from .layers import mark_of
+from .layers import mark_of, plain_name
 from .promptpanel import PromptPanel, with_suffix
 from .results import recipe_of
 from .stored import KIND as STORED
@@ -170,4 +170,4 @@ class SaveBox(QWidget):
 def file_stem(layer: Labels) -> str:
     """Return a file name for a result, from the image it belongs to."""
     name = str((mark_of(layer) or {}).get("image") or layer.name)
-    return "".join(c if c.isalnum() or c in "-_ ." else "_" for c in name).strip()
+    return plain_name(name).strip()

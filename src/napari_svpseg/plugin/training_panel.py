@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 from ..io.training_set import Entry, TrainingSet
 from .background import Background
 from .controls import button, count, note, side_by_side
-from .layers import ImageSource
+from .layers import ImageSource, plain_name
 from .training_table import TrainingTable
 
 
@@ -141,8 +141,7 @@ def training_sets() -> Path:
 
 def entry_name(source: ImageSource, plane: tuple[int, ...]) -> str:
     """Return what a plane of an image is called in a training set."""
-    name = "".join(c if c.isalnum() or c in "-_ ." else "_" for c in source.name)
-    name = name.strip(" .") or "image"
+    name = plain_name(source.name).strip(" .") or "image"
     if source.n_planes == 1:
         return name
     stack = source.axes.stack

@@ -17,9 +17,10 @@ Choose among the last four with --rivals. What does not depend on the settings o
 fine-tuning is kept in references.json and not computed again.
 
 Writes partial.json, partial.md, boxes.png and, with --curve, seconds.png; a run that
-was stopped goes on with --resume, which also adds rivals to one that was done. On a
-busy machine the clock would cut training short: give --set seconds=100000 and read the
-processor seconds.
+was stopped goes on with --resume, which also adds rivals to one that was done. Several
+processes share the work with --part 1/2 and --part 2/2: each writes its own report into
+the same folder, and the last to end the table of all. On a busy machine the clock would
+cut training short: give --set seconds=100000 and read the processor seconds.
 """
 
 from __future__ import annotations
@@ -52,18 +53,26 @@ from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.engine.forest import PixelForest, pixel_features, split_objects
 from napari_svpseg.engine.rivals import train_unet, unet_foreground
 from napari_svpseg.io.atomic import atomic_path
-from napari_svpseg.io.oneshot import Task, plan
+from napari_svpseg.io.oneshot import Draw, Task, plan
 from napari_svpseg.io.store import LoadedModel, find_model, load_model, prompts_of
 
 SCRIBBLES = "scribbles"
+LEAST_SCORED = 2
+"""Pictures of a data set that are left without a box."""
+MOST_NAMED = 10
+"""Lines of a plot that are told apart."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One task with a number of boxes (or scribbles) and what to score on."""
+    """One task with a number of boxes (or scribbles) and what to score on.
+
+    Where a set has too few pictures there are fewer boxes than were ``asked`` for.
+    """
 
     task: Task
     n_boxes: int
+    asked: int
     scribbles: bool
     queries: tuple[str, ...]
     crop: int
@@ -253,22 +262,30 @@ def score(job: Job, segment: Segment) -> dict[str, float | None]:
     }
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a JSON file holds, nothing where there is none."""
+    if not path.exists():
+        return {}
+    return dict(json.loads(path.read_text(encoding="utf8")))
+
+
 class References:
     """Scores that do not depend on how the model is fine-tuned, kept in a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.known: dict[str, dict[str, Any]] = {}
-        if path.exists():
-            self.known = json.loads(path.read_text(encoding="utf8"))
+        self.known: dict[str, dict[str, Any]] = _read(path)
 
     def get(self, key: str, compute: Callable[[], Segment], job: Job) -> dict[str, Any]:
         """Return ``dice``, ``f1`` and ``seconds`` to get ready, computed if unknown."""
         if key not in self.known:
+            self.known |= _read(self.path)  # of another part of the work
+        if key not in self.known:
             start = time.perf_counter()
             segment = compute()
             seconds = time.perf_counter() - start
-            self.known[key] = score(job, segment) | {"seconds": seconds}
+            found = score(job, segment) | {"seconds": seconds}
+            self.known |= _read(self.path) | {key: found}
             with atomic_path(self.path) as temporary:
                 temporary.write_text(json.dumps(self.known, indent=1), encoding="utf8")
         return self.known[key]
@@ -280,7 +297,8 @@ def train(
     """Return the record of fine-tuning on one job, with the scores after it."""
     card = find_model(model)
     record: dict[str, Any] = {
-        "key": job.key, "boxes": job.n_boxes, "scribbles": job.scribbles,
+        "key": job.key, "boxes": job.n_boxes, "asked": job.asked,
+        "scribbles": job.scribbles,
         "seen": how_seen(card, job.task), "seconds": {}, "curve": [],
     }
     looked: list[float] = []
@@ -379,9 +397,11 @@ def gap_closed(record: dict[str, Any], measure: str) -> float | None:
 
 
 def to_markdown(records: Sequence[dict[str, Any]]) -> str:
-    """Return the table of all jobs and what it comes to."""
+    """Return what it comes to by number of boxes, and the table of all jobs."""
     names = [n for n in CONTESTANTS if any(n in r for r in records)]
     lines = [
+        *_by_boxes(records, names),
+        "",
         "| task / boxes | seen before | "
         + " | ".join(f"{n} Dice / F1" for n in names)
         + " | gap closed (Dice) | kept | s |",
@@ -396,6 +416,65 @@ def to_markdown(records: Sequence[dict[str, Any]]) -> str:
             + f" | {closed} | {r['kept']} | {r['seconds']['after']:.0f} |"
         )
     return "\n".join([*lines, "", *_summary(records)]) + "\n"
+
+
+def _by_boxes(
+    records: Sequence[dict[str, Any]], names: Sequence[str]
+) -> list[str]:
+    """Return a table with one row for each number of boxes, and one for scribbles."""
+    lines = [
+        "| labels | tasks | "
+        + " | ".join(f"{n} Dice / F1" for n in names)
+        + " | gap closed, Dice / F1 | better than the forest | worse than before |",
+        "|---|---|" + "---|" * (len(names) + 3),
+    ]
+    for labels, group in _groups(records).items():
+        means = [
+            _pair({m: _mean_of([r[n] for r in group if n in r], m) for m in TITLES})
+            if any(n in r for r in group) else "-"
+            for n in names
+        ]
+        gaps = [mean_gap(group, measure) for measure in TITLES]
+        told = " / ".join("-" if g is None else f"{g:.0%}" for g in gaps)
+        against = [r for r in group if "forest" in r]
+        wins = f"{_wins(against, 'forest')} of {len(against)}" if against else "-"
+        lines.append(
+            f"| {labels} | {len(group)} | " + " | ".join(means)
+            + f" | {told} | {wins} | {_losses(group)} |"
+        )
+    return lines
+
+
+def _groups(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    """Return the records by what was labelled: fewest boxes first, then scribbles."""
+    boxes = sorted({r["asked"] for r in records if not r["scribbles"]})
+    groups = {
+        "1 box" if n == 1 else f"{n} boxes":
+            [r for r in records if not r["scribbles"] and r["asked"] == n]
+        for n in boxes
+    }
+    scribbled_ones = [r for r in records if r["scribbles"]]
+    return groups | ({SCRIBBLES: scribbled_ones} if scribbled_ones else {})
+
+
+def mean_gap(records: Sequence[dict[str, Any]], measure: str) -> float | None:
+    """Return how much of the gap between the means before and of full labels closed."""
+    both = [r for r in records if "full" in r and r["full"][measure] is not None]
+    if not both:
+        return None
+    first, now, most = (
+        _mean_of([r[n] for r in both], measure) for n in ("before", "after", "full")
+    )
+    return float((now - first) / (most - first)) if most > first else None
+
+
+def _wins(records: Sequence[dict[str, Any]], rival: str) -> int:
+    return sum(r["after"]["dice"] > r[rival]["dice"] for r in records)
+
+
+def _losses(records: Sequence[dict[str, Any]]) -> int:
+    """Return how many became worse on unseen images, by more than a trifle."""
+    return sum(r["after"]["dice"] < r["before"]["dice"] - 0.005 for r in records)
 
 
 def _pair(found: dict[str, Any] | None) -> str:
@@ -435,29 +514,23 @@ def _totals(records: Sequence[dict[str, Any]]) -> list[str]:
             lines.append(f"- {name}, mean Dice / F1: "
                          + " / ".join("-" if m is None else f"{m:.3f}" for m in means))
     for measure, title in (("dice", "Dice"), ("f1", "F1")):
-        both = [r for r in records if "full" in r and r["full"][measure] is not None]
-        if both:
-            first, now, most = (
-                _mean_of([r[n] for r in both], measure)
-                for n in ("before", "after", "full")
+        gap = mean_gap(records, measure)
+        if gap is not None:
+            n_full = sum(r.get("full", {}).get(measure) is not None for r in records)
+            lines.append(
+                f"- gap closed, of the mean {title} of {n_full} tasks: {gap:.0%}"
             )
-            if most > first:
-                lines.append(
-                    f"- gap closed, of the mean {title} of {len(both)} tasks: "
-                    f"{(now - first) / (most - first):.0%}"
-                )
     for rival in ("forest", "unet"):
         against = [r for r in records if rival in r]
         if against:
-            wins = sum(r["after"]["dice"] > r[rival]["dice"] for r in against)
+            wins = _wins(against, rival)
             lines.append(f"- better Dice than the {rival}: {wins} of {len(against)}")
-    worse = sum(r["after"]["dice"] < r["before"]["dice"] - 0.005 for r in records)
     held = sum(r["kept"] == "after" and r["held_back"]["after"]
                < r["held_back"]["before"] for r in records)
     return [
         *lines,
         f"- worse than before on held-back labels: {held} of {len(records)}",
-        f"- worse than before on unseen images, by over 0.005: {worse} of "
+        f"- worse than before on unseen images, by over 0.005: {_losses(records)} of "
         f"{len(records)}",
     ]
 
@@ -476,11 +549,11 @@ def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     boxed = [r for r in records if not r["scribbles"]]
-    counts = sorted({r["boxes"] for r in boxed})
+    counts = sorted({r["asked"] for r in boxed})
     for axis, measure in zip(axes, TITLES, strict=True):
         for name in CONTESTANTS:
             means = [
-                _mean_of([r[name] for r in boxed if r["boxes"] == n and name in r],
+                _mean_of([r[name] for r in boxed if r["asked"] == n and name in r],
                          measure)
                 for n in counts
             ]
@@ -502,8 +575,9 @@ def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
                 axis.plot(*zip(*points, strict=True), marker=".", label=r["key"])
         axis.set(xlabel="seconds of training", ylabel=TITLES[measure],
                  title=f"{TITLES[measure]} on unseen images")
-    figure.legend(*axes[0].get_legend_handles_labels(), fontsize=8, ncols=3,
-                  loc="outside lower center")
+    named = axes[0].get_legend_handles_labels()
+    if len(named[0]) <= MOST_NAMED:
+        figure.legend(*named, fontsize=8, ncols=3, loc="outside lower center")
     figure.savefig(folder / "seconds.png", dpi=120)
 
 
@@ -516,23 +590,53 @@ def _tasks(records: Sequence[dict[str, Any]]) -> int:
 
 def jobs_of(options: argparse.Namespace) -> list[Job]:
     """Return all jobs, those with few boxes first."""
-    counts = [int(n) for n in options.boxes.split(",")]
+    asked = [int(n) for n in options.boxes.split(",")]
     classes = options.classes.split(",") if options.classes else None
-    tasks = plan(options.data, prompts=max(counts), max_queries=50, classes=classes,
+    tasks = plan(options.data, prompts=max(asked), max_queries=50, classes=classes,
                  seed=options.seed)
     found = []
-    for task in tasks:
-        labelled = {d.image for d in task.draws}
+    part, _, parts = options.part.partition("/")
+    for task in tasks[int(part) - 1 :: int(parts)]:
+        counts, draws = usable_boxes(task, asked)
+        task = replace(task, draws=draws)
+        labelled = {d.image for d in draws}
         free = [q for q in task.queries if q not in labelled]
-        if not free:
-            print(f"{task.dataset.name}: no image is left to score on", file=sys.stderr)
-            continue
         at = np.linspace(0, len(free) - 1, min(options.queries, len(free)))
         queries = tuple(free[i] for i in at.round().astype(int))
-        found += [Job(task, n, False, queries, options.crop) for n in counts]
+        found += [
+            Job(task, n, wanted, False, queries, options.crop)
+            for n, wanted in counts.items()
+        ]
         if options.scribbles:
-            found.append(Job(task, max(counts), True, queries, options.crop))
+            found.append(
+                Job(task, max(counts), max(asked), True, queries, options.crop)
+            )
     return found
+
+
+def usable_boxes(
+    task: Task, asked: Sequence[int]
+) -> tuple[dict[int, int], tuple[Draw, ...]]:
+    """Return numbers of boxes, each with what was asked for, and the draws.
+
+    There is one box for each picture, and some pictures are left to score on: a set
+    that has too few gets fewer boxes than asked for, and says so.
+    """
+    pictures: dict[str, Draw] = {}
+    for draw in task.draws:
+        pictures.setdefault(draw.image, draw)
+    left = len(task.queries) - LEAST_SCORED
+    draws = tuple(pictures.values())[: max(1, left)]
+    counts: dict[int, int] = {}
+    for wanted in sorted(asked):
+        n = min(wanted, len(draws))
+        told = f"{task.dataset.name} / {task.name}: {wanted} boxes are asked for"
+        if n in counts:
+            print(f"{told}, left out: pictures for {n}", file=sys.stderr)
+        elif n < wanted:
+            print(f"{told}, pictures for {n}", file=sys.stderr)
+        counts.setdefault(n, wanted)
+    return counts, draws
 
 
 def main() -> None:
@@ -559,13 +663,14 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("bench-output/partial"))
     parser.add_argument("--references", type=Path,
                         help="file of what is known already; one beside the report")
+    parser.add_argument("--part", default="1/1", metavar="N/M",
+                        help="only every Mth task, from the Nth on")
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    report = options.output / "partial.json"
-    records = []
-    if options.resume and report.exists():
-        records = json.loads(report.read_text(encoding="utf8"))["records"]
+    name = "partial" if options.part == "1/1" else f"partial-{options.part[0]}"
+    report = options.output / f"{name}.json"
+    records = _read(report).get("records", []) if options.resume else []
     done = {r["key"]: r for r in records}
     settings = with_settings(options.set)
     references = References(options.references or options.output / "references.json")
@@ -584,11 +689,29 @@ def main() -> None:
             "queries": options.queries, "crop": options.crop, "seed": options.seed,
             "model": options.model, "full_steps": options.full_steps,
         }
-        report.write_text(json.dumps({"recipe": recipe, "records": records}, indent=1))
+        with atomic_path(report) as temporary:
+            temporary.write_text(
+                json.dumps({"recipe": recipe, "records": records}, indent=1)
+            )
+    records = joined(options.output, report)
     table = to_markdown(records)
     (options.output / "partial.md").write_text(table, encoding="utf8")
     draw_curves(records, options.output)
     print(table)
+
+
+def joined(folder: Path, report: Path) -> list[dict[str, Any]]:
+    """Return the records of a report and of those that share its work."""
+    own = _read(report)
+    records = {r["key"]: r for r in own.get("records", [])}
+    for path in sorted(folder.glob("partial*.json")):
+        other = _read(path)
+        if other["recipe"] == own.get("recipe"):
+            records = {r["key"]: r for r in other["records"]} | records
+    return sorted(
+        records.values(),
+        key=lambda r: (r["key"].rpartition(" / ")[0], r["scribbles"], r["boxes"]),
+    )
 
 
 def with_settings(words: Sequence[str]) -> FineTuneSettings:

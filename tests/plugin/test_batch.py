@@ -128,6 +128,25 @@ def test_a_folder_runs_and_the_bad_file_is_marked(
     assert job.settings["trust"] is False and job.formats == ("ome-tiff", "rois")
     dock.open_file(3)
     assert [layer._type_string for layer in viewer.layers] == ["image", "labels"]
+    dock.open_file(0)
+    shown = [layer for layer in viewer.layers if layer.visible]
+    assert len(viewer.layers) == 4 and shown == list(viewer.layers)[2:]
+    dock.open_file(3)  # it is there already
+    shown = [layer for layer in viewer.layers if layer.visible]
+    assert len(viewer.layers) == 4 and shown == list(viewer.layers)[:2]
+
+
+def test_results_of_another_folder_go_elsewhere(dock, folder, tmp_path) -> None:
+    dock.set_folder(str(folder))
+    assert dock.output.text() == str(tmp_path / "images_svpseg")
+    other = tmp_path / "plate 2"
+    folder.rename(other)
+    dock.set_folder(str(other))
+    assert dock.output.text() == str(tmp_path / "plate 2_svpseg")
+    dock.set_output(str(tmp_path / "mine"))
+    other.rename(folder)
+    dock.set_folder(str(folder))
+    assert dock.output.text() == str(tmp_path / "mine")
 
 
 def test_stop_keeps_what_is_done_and_resume_does_the_rest(
@@ -166,6 +185,7 @@ def test_another_day_the_job_file_goes_on(
     other.load_job(str(Path(dock.output.text()) / "run.json"))
     assert other.job() == dock.job()
     assert other.files.paths == dock.files.paths
+    assert "not done yet" in other.message.text()
     slow.clear()
     other.start.click()
     wait_for_end(other)

@@ -130,6 +130,8 @@ def test_an_empty_dock_says_what_to_do(dock):
     assert not dock.start_button.isEnabled() and not dock.use.isEnabled()
     assert not dock.outcome.isVisibleTo(dock)
     assert dock.labels.itemText(0) == "objects of truth"  # labels that are there
+    dock.viewer.layers.clear()
+    assert "Open an image" in dock.message.text()
 
 
 def test_paint_and_add(dock, idle):

@@ -182,6 +182,32 @@ def test_two_images_run_one_after_the_other(viewer, open_dock, runner, finish, d
     assert len(runner.segment_calls()) == n + 1
 
 
+def test_one_image_that_fails_does_not_stop_the_others(
+    viewer, open_dock, runner, finish, discs, monkeypatch
+):
+    viewer.add_image(np.zeros((40, 40), np.float32), name="odd", translate=(0, 120))
+    last = discs.layers["discs"].data[::-1].copy()
+    viewer.add_image(last, name="last", translate=(0, 240))
+    dock = open_dock()
+    dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(14, 14, 32))
+    segment = runner._segment
+
+    def fussy(job, args, kwargs, emit, on_progress):
+        if args[0].shape == (40, 40):
+            raise ValueError("The query is too small.")
+        return segment(job, args, kwargs, emit, on_progress)
+
+    monkeypatch.setattr(runner, "_segment", fussy)
+    dock.run.click()
+    finish(dock)
+    assert named(viewer, "last [svpseg]") and not named(viewer, "odd [svpseg]")
+    assert dock.message.text() == (
+        "'odd': The query is too small. 2 other images done: 8 objects."
+    )
+    dock.undo.click()
+    assert not named(viewer, "last [svpseg]") and not named(viewer, "discs [svpseg]")
+
+
 # ---------------------------------------------------------------- never overwritten
 
 
@@ -775,6 +801,40 @@ def test_save_and_reload(dock, finish, tmp_path):
     assert read_recipe(target).model == "svp"
 
 
+def test_the_result_of_the_marked_image_is_saved(
+    viewer, discs, open_dock, finish, tmp_path, monkeypatch
+):
+    from qtpy.QtWidgets import QFileDialog
+
+    viewer.add_image(discs.layers["discs"].data[::-1].copy(), name="second")
+    dock = open_dock()
+    dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(14, 14, 32))
+    dock.run.click()
+    finish(dock)
+    saved = dock.save_box.result_layer
+    for name in ("discs", "second", "discs"):
+        dock.image_panel.mark(viewer.layers[name])
+        assert saved().name == f"{name} [svpseg]"
+    viewer.layers.selection.active = viewer.layers["second [svpseg]"]
+    assert saved().name == "second [svpseg]"
+    typed = tmp_path / "mine.geojson"  # the filter of the dialog says OME-TIFF
+    monkeypatch.setattr(
+        QFileDialog, "getSaveFileName", lambda *args: (str(typed), "OME-TIFF labels")
+    )
+    dock.save_box.save.click()
+    assert typed.is_file() and len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setattr(
+        QFileDialog, "getExistingDirectory", lambda *args: str(tmp_path)
+    )
+    dock.save_box.save_all.click()
+    assert "Saved 2 results" in dock.message.text()
+    for name in ("discs", "second"):
+        found = read_image(tmp_path / f"{name}_labels.ome.tif").array
+        np.testing.assert_array_equal(found, viewer.layers[f"{name} [svpseg]"].data)
+    dock.save_box.save_all.click()
+    assert "not replaced: discs_labels.ome.tif, second" in dock.message.text()
+
+
 def test_saving_into_nowhere_is_one_line(dock, finish, tmp_path):
     dock.run.click()
     finish(dock)
@@ -1027,3 +1087,20 @@ def test_closing_the_dock_ends_its_run_and_frees_the_engine(
     viewer.layers["SVPSeg prompts"].selected_data = {0}
     viewer.layers["SVPSeg prompts"].remove_selected()
     assert not again.book.items and len(dock.book.items) == 1  # the old one sleeps
+
+
+def test_options_act_on_no_result_that_was_taken_back(dock, finish, qtbot, runner):
+    dock.run.click()
+    finish(dock)
+    layer = dock.viewer.layers["discs [svpseg]"]
+    image = dock.viewer.layers["discs"]
+    image.data = np.roll(image.data, 5, axis=0)
+    dock.book.refresh()
+    dock.run.click()
+    finish(dock)
+    dock.undo.click()
+    before, n = layer.data.copy(), len(runner.calls)
+    dock.options.set_values({"threshold": 0.8})
+    qtbot.waitUntil(lambda: "Press Run" in dock.message.text())
+    np.testing.assert_array_equal(layer.data, before)
+    assert len(runner.calls) == n

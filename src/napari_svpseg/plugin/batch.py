@@ -48,16 +48,20 @@ from .filelist import FileTable
 from .images import parse_channels
 from .lazy import add_zarr
 from .preferences import preference
+from .sight import OF, bring_into_sight
 from .worker import Engine, EngineJob, shared_engine
 
 if TYPE_CHECKING:
     import napari
+    from napari.layers import Layer
 
 logger = logging.getLogger(__name__)
 
 RUN_BATCH = "napari_svpseg.batch:run_batch"
 BEGIN = "Choose a folder of images, prompts, and a folder for the results."
 MAX_LOG_LINES = 5000
+OPENED = "svpseg_opened"
+"""Key, in a layer's metadata, of the file it was opened from, and how old that was."""
 N_CHANNELS = 64
 """Most channels that a file may be expected to have."""
 
@@ -85,6 +89,7 @@ class BatchWidget(QWidget):
         self.prompts: PromptSet | None = None
         self._job: EngineJob | None = None
         self._is_stopped = False
+        self._suggested = ""
         self._build()
         self._connect()
         self._show_models()
@@ -337,11 +342,12 @@ class BatchWidget(QWidget):
 
     def _set_inputs(self, paths: tuple[str, ...]) -> None:
         self.inputs = tuple(paths)
-        if not self.output.text():
+        if self.output.text() in ("", self._suggested):
             first = Path(paths[0])
             is_folder = first.is_dir() and not is_zarr(first)
             parent = first if is_folder else first.parent
-            self.output.setText(str(parent.with_name(f"{parent.name}_svpseg")))
+            self._suggested = str(parent.with_name(f"{parent.name}_svpseg"))
+            self.output.setText(self._suggested)
         self._list_files()
 
     def _list_files(self) -> None:
@@ -461,6 +467,11 @@ class BatchWidget(QWidget):
             self.load_prompts(job.prompts)
         if self.prompts_file == job.prompts:
             self._list_files()
+            if self.files.rowCount():
+                self.say(
+                    f"{count(self.files.rowCount(), 'image')} of this job. "
+                    "Start does those that are not done yet."
+                )
 
     def _model_index(self, model: str) -> int:
         cards = [self.model.itemData(i) for i in range(self.model.count())]
@@ -589,19 +600,36 @@ class BatchWidget(QWidget):
         self.progress.setVisible(busy or self._is_stopped)
 
     def open_file(self, row: int) -> None:
-        """Open an image, and its labels where there are any."""
+        """Show an image and its labels, opened if need be, and hide others there."""
         outcome = self.files.outcome(row)
         try:
-            image = self.files.paths[row]
-            add_zarr(self.viewer, image) if is_zarr(image) else self.viewer.open(image)
+            image = self._open(self.files.paths[row], "image")
             labels = outcome.labels if outcome is not None else ""
             if is_zarr(labels):
-                add_zarr(self.viewer, Path(labels) / "labels" / NAME, "labels")
-            if labels.lower().endswith((".tif", ".tiff")) and Path(labels).exists():
-                self.viewer.open(labels, layer_type="labels")
+                labels = str(Path(labels) / "labels" / NAME)
+            is_tiff = labels.lower().endswith((".tif", ".tiff"))
+            if is_zarr(labels) or (is_tiff and Path(labels).exists()):
+                self._open(labels, "labels").metadata[OF] = image.unique_id
         except Exception as error:
             logger.info("opening failed", exc_info=True)
             self.say(sentence(error), True)
+            return
+        bring_into_sight(self.viewer, image)
+        self.viewer.reset_view()
+
+    def _open(self, path: str, kind: str) -> Layer:
+        """Return the layer of a file; opened unless it is there as it is now."""
+        now = (path, Path(path).stat().st_mtime_ns)
+        for layer in self.viewer.layers:
+            if layer.metadata.get(OPENED) == now:
+                return layer
+        if is_zarr(path):
+            layer = add_zarr(self.viewer, path, kind)
+        else:
+            told = {"layer_type": kind} if kind == "labels" else {}
+            layer = self.viewer.open(path, **told)[0]
+        layer.metadata[OPENED] = now
+        return layer
 
 
 def log_line(outcome: FileOutcome) -> str:

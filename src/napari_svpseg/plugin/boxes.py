@@ -37,6 +37,7 @@ from .layers import (
     reaches,
     sample_labels,
 )
+from .sight import bring_into_sight, is_in_sight
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CLICK_PIXELS = 4
+CLICK_PIXELS = 8
 """A press and release closer than this on the screen is a click, not a drag."""
 
 OUTLINE_PIXELS = 3.0
@@ -319,6 +320,8 @@ class PromptBook(QObject):
             return
         boxes = self.box_layer(source)
         self.stop_drawing()
+        if not is_in_sight(self.viewer, layer):
+            bring_into_sight(self.viewer, layer)
         activate(self.viewer, boxes)
         boxes.visible = True
         boxes.mode = "pan_zoom"

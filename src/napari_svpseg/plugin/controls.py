@@ -311,9 +311,16 @@ def result_options() -> SettingsForm:
 
 
 def sentence(error: Exception) -> str:
-    """Return an error's text as a sentence."""
+    """Return an error's text as a sentence; a name it begins with stays as it is.
+
+    Examples
+    --------
+    >>> sentence(ValueError("draw a box")), sentence(ValueError("a1.tif: not found"))
+    ('Draw a box', 'a1.tif: not found')
+    """
     text = str(error) or type(error).__name__
-    return text[:1].upper() + text[1:]
+    is_name = ":" in text.split(" ", 1)[0]
+    return text if is_name else text[:1].upper() + text[1:]
 
 
 def is_alive(widget: QWidget) -> bool:

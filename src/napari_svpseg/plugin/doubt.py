@@ -23,8 +23,9 @@ from .background import Background
 from .boxes import PromptBook, activate, look_at
 from .controls import Offer, button, count, side_by_side
 from .images import ImagePanel
-from .layers import MARK, ImageSource, is_picture, mark_of
+from .layers import MARK, ImageSource, mark_of
 from .results import Kept, Results
+from .sight import bring_into_sight
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -327,7 +328,7 @@ class DoubtGuide(QWidget):
     def _go_to(self, seen: Seen) -> None:
         """Show an image, and mark it in the list."""
         source = seen.source
-        uncover(self.viewer, source.layer)
+        bring_into_sight(self.viewer, source.layer)
         self.images.mark(source.layer)
         height, width = source.plane_shape
         corners = source.corners(seen.plane, Box(0, 0, max(height, width)))
@@ -366,31 +367,3 @@ class DoubtGuide(QWidget):
 def moved(box: Box, corner: tuple[int, int], sign: int = 1) -> Box:
     """Return a box moved by a corner, or back by it."""
     return Box(box.y + sign * corner[0], box.x + sign * corner[1], box.size)
-
-
-def uncover(viewer: ViewerModel, layer: Image) -> None:
-    """Make an image visible, and hide those that lie over it with all that is theirs.
-
-    In napari's grid nothing lies over anything.
-    """
-    layer.visible = True
-    if getattr(viewer, "canvas", viewer).grid.enabled:  # moved in napari 0.9
-        return
-    hidden = {
-        other.unique_id: other.name
-        for other in viewer.layers
-        if is_picture(other) and other != layer and overlap(other, layer)
-    }
-    for other in viewer.layers:
-        mark = mark_of(other) or {}
-        of = {mark.get("source_id"), mark.get("image"), other.unique_id}
-        if of & {layer.unique_id, layer.name} - {None}:
-            other.visible = True
-        elif of & {*hidden, *hidden.values()}:
-            other.visible = False
-
-
-def overlap(a: Image, b: Image) -> bool:
-    """Tell whether two images lie over each other in the plane that is shown."""
-    first, second = (np.asarray(la.extent.world)[:, -2:] for la in (a, b))
-    return bool(((first[1] > second[0]) & (second[1] > first[0])).all())

@@ -52,6 +52,7 @@ from .layers import ImageSource
 from .models import ModelPicker
 from .partials import Labelled, labelled_layers, start_painting
 from .preferences import preference
+from .promptpanel import OPEN_IMAGE
 from .training_panel import TrainingPanel
 from .worker import Engine, EngineJob, shared_engine
 
@@ -115,7 +116,6 @@ class FineTuneWidget(QWidget):
         self.models.refresh()
         self.training_set.read()
         self._look_for_unfinished()
-        self.say(BEGIN)
         share_tabs(self)
 
     # ------------------------------------------------------------ closing
@@ -463,6 +463,8 @@ class FineTuneWidget(QWidget):
         if not ways:
             self.labels.addItem("nothing labelled yet", None)
         self.labels.setCurrentIndex(max(0, self.labels.findText(before)))
+        if self.message.text() in ("", BEGIN, OPEN_IMAGE):
+            self.say(OPEN_IMAGE if layer is None else BEGIN)
         self._show_state()
 
     def _paint(self, label: int) -> None:

@@ -30,6 +30,7 @@ from .layers import (
     is_picture,
     known_axes,
 )
+from .sight import bring_into_sight, is_in_sight
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -64,6 +65,7 @@ class ImagePanel(QWidget):
         self._others: dict[Any, list[Image]] = {}
         self._unchecked: set[Any] = set()
         self._asked: Any = None
+        self._just_checked = False
         self._unhook: list[Callable[[], None]] = []
         self._build()
         self._connect()
@@ -149,7 +151,8 @@ class ImagePanel(QWidget):
     def _build(self) -> None:
         self.list = QListWidget()
         self.list.setToolTip(
-            "Check the images to segment; boxes go on the marked one"
+            "Check the images to segment; boxes go on the marked one, and a click "
+            "on its name shows it"
             if self._checkable
             else "The marked image is the one that is worked on"
         )
@@ -195,6 +198,8 @@ class ImagePanel(QWidget):
         self._hook(layers.selection.events.active, self._on_active)
         self.list.currentRowChanged.connect(self._show_marked)
         self.list.itemChanged.connect(self._on_checked)
+        self.list.itemPressed.connect(self._on_pressed)
+        self.list.itemClicked.connect(self._on_clicked)
         self.axes.activated.connect(self._on_axes)
         self.axes.lineEdit().editingFinished.connect(self._on_axes)
         self.channels.editingFinished.connect(self._on_channels)
@@ -316,8 +321,18 @@ class ImagePanel(QWidget):
         """Mark the image that the user selects in napari's layer list."""
         self.mark(event.value)
 
+    def _on_clicked(self, row: QListWidgetItem) -> None:
+        """Show the image that was clicked on, unless only its box was checked."""
+        layer = row.data(LAYER)
+        if not self._just_checked and not is_in_sight(self.viewer, layer):
+            bring_into_sight(self.viewer, layer)
+
+    def _on_pressed(self) -> None:
+        self._just_checked = False
+
     def _on_checked(self, row: QListWidgetItem) -> None:
         layer = row.data(LAYER)
+        self._just_checked = True
         if row.checkState() == Qt.CheckState.Checked:
             self._unchecked.discard(layer.unique_id)
         else:

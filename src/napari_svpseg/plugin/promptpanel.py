@@ -88,7 +88,7 @@ class PromptPanel(QWidget):
         self.save_set.clicked.connect(lambda: self.save_prompt_set())
         self.load_set.clicked.connect(lambda: self.load_prompt_set())
         self.book.message.connect(self._on_book_message)
-        self.book.changed.connect(self.refresh)
+        self.book.changed.connect(self.show_masks)
         self.book.drawing.connect(self.draw.setChecked)
         self.list.selection_changed.connect(lambda _: self.show_masks())
 

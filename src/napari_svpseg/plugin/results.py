@@ -20,6 +20,7 @@ from .layers import (
     is_untouched,
     mark_of,
 )
+from .sight import is_in_sight
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -46,6 +47,10 @@ class Edit(Protocol):
     def is_possible(self, layers: Container[Layer]) -> bool:
         """Tell whether it can still be taken back, by the layers that are there."""
 
+    @property
+    def layers(self) -> list[Layer]:
+        """What it has changed."""
+
 
 @dataclass(eq=False)
 class LayerAdded:
@@ -67,6 +72,11 @@ class LayerAdded:
     def is_possible(self, layers: Container[Layer]) -> bool:
         """Tell whether the layer is there."""
         return self.layer in layers
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layer."""
+        return [self.layer]
 
 
 @dataclass(eq=False)
@@ -95,6 +105,11 @@ class LabelsWritten:
         """Tell whether the layer is there."""
         return self.layer in layers
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The layer."""
+        return [self.layer]
+
 
 @dataclass(eq=False)
 class Together:
@@ -106,12 +121,17 @@ class Together:
     def undo(self) -> str:
         """Take all back, the newest first."""
         told = [edit.undo() for edit in reversed(self.edits)]
-        return told[-1] if len(told) < 3 else f"Took back {len(told)} changes."
+        return " ".join(told) if len(told) < 3 else f"Took back {len(told)} changes."
 
     def is_possible(self, layers: Container[Layer]) -> bool:
         """Tell whether any is left, and forget the others."""
         self.edits = [edit for edit in self.edits if edit.is_possible(layers)]
         return bool(self.edits)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of all of them."""
+        return [layer for edit in self.edits for layer in edit.layers]
 
 
 class Journal:
@@ -339,6 +359,11 @@ class Results:
         while sum(k.n_bytes for k in self.kept.values()) > MAX_KEPT_BYTES:
             del self.kept[next(iter(self.kept))]
 
+    def forget(self, edit: Edit) -> None:
+        """Drop the maps of results that are taken back: the layer shows older ones."""
+        for layer in edit.layers:
+            self.kept.pop(layer.unique_id, None)
+
     def _update(
         self, layer: Labels, region: tuple[slice, ...], values: np.ndarray, text: str
     ) -> None:
@@ -376,6 +401,7 @@ class Results:
                 data,
                 name=f"{source.name} [svpseg]",
                 opacity=0.5,
+                visible=is_in_sight(self.viewer, source.layer),
                 **source.placement(),
             ),
         )
@@ -407,6 +433,7 @@ class Results:
                 contrast_limits=(0, 1),
                 blending="additive",
                 opacity=0.7,
+                visible=is_in_sight(self.viewer, source.layer),
                 metadata={MARK: {"kind": name, "source_id": source.layer.unique_id}},
                 **source.placement(corner),
             ),

@@ -14,10 +14,11 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ..core.batch import FORMAT_TITLES, FORMATS
 from ..core.result import Recipe
-from .controls import button, sentence, side_by_side
+from .controls import button, count, sentence, side_by_side
 from .layers import mark_of, plain_name
 from .promptpanel import PromptPanel, with_suffix
 from .results import recipe_of
+from .sight import belongs_to
 from .stored import KIND as STORED
 from .stored import StoredResults
 
@@ -34,6 +35,7 @@ SAVE_FILTERS = {
     if (ends := TIFF_ENDS if kind == "ome-tiff" else (FORMATS[kind],))
 }
 """What the file dialog offers, and how such files end."""
+EVERY_END = tuple(end for ends in SAVE_FILTERS.values() for end in ends)
 
 SAVABLE = ("labels", STORED)
 """Kinds of our layers that are results."""
@@ -60,7 +62,11 @@ class SaveBox(QWidget):
         self.viewer, self.stored, self.prompts = viewer, stored, prompts
         self.save = button(
             "Save labels…",
-            "Write the marked or latest result: OME-TIFF, ImageJ ROIs, GeoJSON, CSV",
+            "Write the result of the marked image, or the result that is selected: "
+            "OME-TIFF, ImageJ ROIs, GeoJSON, CSV",
+        )
+        self.save_all = button(
+            "Save all…", "Write the results of all images into a folder, as OME-TIFF"
         )
         self.copy_python = button("Copy as Python", "Code that repeats this result")
         self.copy_command = button(
@@ -68,11 +74,12 @@ class SaveBox(QWidget):
         )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
-        column.addWidget(self.save)
+        column.addWidget(side_by_side(self.save, self.save_all, stretch=(1, 1)))
         column.addWidget(
             side_by_side(self.copy_python, self.copy_command, stretch=(1, 1))
         )
         self.save.clicked.connect(lambda: self.save_labels())
+        self.save_all.clicked.connect(lambda: self.save_every())
         self.copy_python.clicked.connect(lambda: self._copy(Recipe.to_python))
         self.copy_command.clicked.connect(lambda: self._copy(Recipe.to_command))
 
@@ -81,17 +88,60 @@ class SaveBox(QWidget):
         has_result = self.result_layer() is not None
         for widget in (self.save, self.copy_python, self.copy_command):
             widget.setEnabled(has_result)
+        self.save_all.setEnabled(bool(self._in_memory()))
 
     def _say(self, text: str, error: bool = False) -> None:
         self.message.emit(text, error)
 
     def result_layer(self) -> Labels | None:
-        """Return the selected result, or the latest one."""
-        active = self.viewer.layers.selection.active
-        for layer in (active, *reversed(self.viewer.layers)):
-            if layer is not None and (mark_of(layer) or {}).get("kind") in SAVABLE:
-                return layer
-        return None
+        """Return the selected result, else that of the marked image, else the latest.
+
+        Of several results of an image, or of several images, those in sight go first.
+        """
+        layers = self.viewer.layers
+        results = [
+            layer
+            for layer in reversed(layers)
+            if (mark_of(layer) or {}).get("kind") in SAVABLE
+        ]
+        if layers.selection.active in results:
+            return layers.selection.active
+        marked = self.prompts.images.marked()
+        others = [la for la in results if marked is None or not belongs_to(la, marked)]
+        return min(results, key=lambda la: (la in others, not la.visible), default=None)
+
+    def _in_memory(self) -> list[Labels]:
+        return [layer for layer in self.viewer.layers if mark_of(layer, "labels")]
+
+    def save_every(self, folder: str = "") -> None:
+        """Write all results into a folder, which is asked for; nothing is replaced."""
+        if not folder:
+            folder = QFileDialog.getExistingDirectory(self, "Save all results in")
+        if not folder:
+            return
+        from .contrib import write_layer
+
+        stems: set[str] = set()
+        written, there = 0, []
+        for layer in self._in_memory():
+            stem = file_stem(layer)
+            if stem in stems:  # a second result of one image
+                stem = plain_name(layer.name).strip()
+            stems.add(stem)
+            path = Path(folder, f"{stem}_labels{TIFF_ENDS[0]}")
+            if path.exists():
+                there.append(path.name)
+                continue
+            try:
+                write_layer(str(path), layer)
+            except (ValueError, OSError) as error:
+                self._on_not_saved(error)
+                return
+            written += 1
+        text = f"Saved {count(written, 'result')} in {folder}."
+        if there:
+            text += f" There already, and not replaced: {', '.join(there)}."
+        self._say(text, bool(there) and not written)
 
     def save_labels(self, path: str = "") -> None:
         """Write a result in the format of the file, which is asked for if not given."""
@@ -106,7 +156,8 @@ class SaveBox(QWidget):
                 f"{file_stem(layer)}_labels.ome.tif",
                 ";;".join(SAVE_FILTERS),
             )
-            path, problem = with_suffix(path, SAVE_FILTERS.get(chosen, TIFF_ENDS))
+            ends = SAVE_FILTERS.get(chosen, TIFF_ENDS)
+            path, problem = with_suffix(path, (*ends, *EVERY_END))
             if problem:
                 self._say(problem, True)
         if not path:

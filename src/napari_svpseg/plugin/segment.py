@@ -50,6 +50,7 @@ from .preferences import preference
 from .promptpanel import OPEN_IMAGE, PromptPanel
 from .results import Journal, Kept, Results, recipe_of
 from .savebox import SaveBox
+from .sight import bring_into_sight, is_in_sight
 from .steps import (
     Step,
     closed,
@@ -111,13 +112,14 @@ class SegmentWidget(QWidget):
         self._n_objects = 0
         self._seconds = 0.0
         self._trusts: list[float] = []
+        self._failed: list[str] = []
         self._is_closed = False
         self._prompts: PromptSet | None = None
         self._job: EngineJob | None = None
         self._option_job: EngineJob | None = None
         self._option_call: tuple[Kept, dict[str, Any]]
         self._last_result: Any = None
-        self._is_preview = self._knew_classes = False
+        self._is_preview = self._knew_classes = self._is_hidden = False
         self._remark = self._once_ready = ""
         self._had_image = False
         self._build()
@@ -400,6 +402,8 @@ class SegmentWidget(QWidget):
         """Follow the prompts: what was missing may be there now."""
         if self._once_ready and self.book.is_ready:
             self.say(self._once_ready)
+        elif self._once_ready and not self.book.items:
+            self.say(BEGIN if self.current_image() is not None else OPEN_IMAGE)
         self._show_state()
 
     def refresh_models(self, name: str = "") -> None:
@@ -430,6 +434,8 @@ class SegmentWidget(QWidget):
         except ImageError as error:
             self.say(sentence(error), True)
             return
+        if not is_in_sight(self.viewer, layer):
+            bring_into_sight(self.viewer, layer)
         plane = source.plane_at(self.viewer.dims.point)
         self._start([Step(source, plane, source.visible_tile())], preview=True)
 
@@ -478,6 +484,7 @@ class SegmentWidget(QWidget):
         self._steps, self._n_steps = list(steps), len(steps)
         self._n_objects, self._remark, self._is_preview = 0, "", preview
         self._seconds, self._trusts = 0.0, []
+        self._is_hidden, self._failed = False, []
         if not preview:
             self.journal.begin()
         self._next()
@@ -606,6 +613,7 @@ class SegmentWidget(QWidget):
             self._show_maps(step, result)
         self.results.keep(layer, step.source, step.plane, result, step.tile)
         self._last_result = layer
+        self._is_hidden |= not layer.visible
         self._describe(result)
 
     def _show_maps(self, step: Step, result: Result) -> None:
@@ -625,7 +633,8 @@ class SegmentWidget(QWidget):
         else:
             text = count(self._n_objects, "object")
         if self._n_steps > 1:
-            text += f" in {count(self._n_steps - len(self._steps), 'image')}"
+            n_done = self._n_steps - len(self._steps) - len(self._failed)
+            text += f" in {count(n_done, 'image')}"
         text += f"{' in this view' if self._is_preview else ''}, {self._seconds:.1f} s"
         trusts = [t for t in self._trusts if np.isfinite(t)]
         trust = float(np.mean(trusts)) if trusts else np.nan
@@ -644,15 +653,27 @@ class SegmentWidget(QWidget):
             text += ". Press Run for the whole image."
         else:
             text += ". Adjust it under Result options, or save it."
+        if self._is_hidden:
+            text += " Click on the name of an image to see its result."
         notes = [n for n in result.recipe.notes if "no usable GPU" not in n]
         if notes:
             text += f" ({'; '.join(notes)})"
         self.say(text + self._remark)
 
     def _on_failed(self, text: str) -> None:
-        self._steps = []
+        """Say what went wrong; the images that are left have their turn."""
         self.stored.stop()
-        self.say(f"'{self._step.source.name}': {text}", True)
+        self._failed.append(f"'{self._step.source.name}': {text}")
+        self.say(self._failed[0], True)
+
+    def _say_failed(self) -> None:
+        """Say at the end of a run which images could not be segmented."""
+        n = len(self._failed)
+        more = f" {n - 1} more could not be segmented." if n > 1 else ""
+        n_done = self._n_steps - n
+        found = count(self._n_objects, "object")
+        rest = f" {count(n_done, 'other image')} done: {found}." if n_done else ""
+        self.say(f"{self._failed[0]}{more}{rest}", True)
 
     def _skip_closed(self) -> None:
         """Do not segment images that have been closed since the run began."""
@@ -667,7 +688,7 @@ class SegmentWidget(QWidget):
         if self._is_closed:
             self.say(closed(self._step))
             return
-        self._steps = []
+        self._steps, self._failed = [], []
         more = " Run goes on from there." if self._step.store else ""
         self.say(f"Stopped. What was finished is kept.{more}")
 
@@ -677,6 +698,8 @@ class SegmentWidget(QWidget):
             self._next()
         else:
             self.journal.end()
+            if self._failed:
+                self._say_failed()
         self._show_state()
 
     # ------------------------------------------------------------ result options
@@ -695,6 +718,7 @@ class SegmentWidget(QWidget):
             self._options_timer.start()
             return
         if kept is None or kept.layer not in self.viewer.layers:
+            self.say("Press Run for a result with these options.")
             return
         if not is_untouched(kept.layer):
             self.say(
@@ -731,6 +755,8 @@ class SegmentWidget(QWidget):
         """Take our last change of the viewer back."""
         edits = self.journal.edits
         are_options = bool(edits) and edits[-1].text == "Options"
+        if edits and not are_options:
+            self.results.forget(edits[-1])
         self.say(self.journal.undo())
         recipe = recipe_of(self._last_result) if are_options else None
         if recipe is not None:  # the controls say what is shown

@@ -131,6 +131,11 @@ class StoredAdded:
         """Tell whether the layer is there."""
         return self.layer in layers
 
+    @property
+    def layers(self) -> list[Layer]:
+        """The layer."""
+        return [self.layer]
+
 
 class StoredResults(QObject):
     """The results of a viewer that lie on the disk.

@@ -65,6 +65,9 @@ def test_boxes_and_previews_are_for_what_is_seen(pair, finish):
     pair.image_panel.mark(pair.viewer.layers["second"])
     pair.draw.click()
     assert "second" in visible(pair) and "discs" not in visible(pair)
+    row = next(iter(pair.list.rows.values()))
+    QTest.mouseClick(row.picture, Qt.MouseButton.LeftButton)
+    assert "second" not in visible(pair) and "discs" in visible(pair)
 
 
 def test_channels_and_neighbours_are_seen_together(viewer):

@@ -683,6 +683,15 @@ class PromptBook(QObject):
                     layer.selected_data = chosen
                     layer.refresh()
 
+    def show_image(self, item_id: str) -> None:
+        """Bring the image of an item into sight."""
+        item = self.item(item_id)
+        if item is None or item.source is None:
+            return
+        image = item.source.layer
+        if image in self.viewer.layers and not is_in_sight(self.viewer, image):
+            bring_into_sight(self.viewer, image)
+
     def _on_highlight(self, event: Any) -> None:
         layer = event.source
         chosen = list(layer.selected_data)

@@ -239,6 +239,7 @@ class PromptList(QWidget):
     def _new_row(self, item_id: str) -> PromptRow:
         row = PromptRow(item_id)
         row.clicked.connect(self.select)
+        row.clicked.connect(self.book.show_image)
         row.renamed.connect(self._on_renamed)
         row.toggled.connect(lambda i, on: self.book.update(i, enabled=on))
         row.negated.connect(lambda i, on: self.book.update(i, negative=on))

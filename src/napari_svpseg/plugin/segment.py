@@ -451,7 +451,8 @@ class SegmentWidget(QWidget):
                 plane = None if everything else source.plane_at(self.viewer.dims.point)
                 steps.append(Step(source, plane, store=self._store(source, plane)))
         except ImageError as error:
-            self.say(sentence(error), True)
+            more = " Or uncheck it." if len(self.chosen_images()) > 1 else ""
+            self.say(f"{sentence(error)}{more}", True)
             return
         if not steps:
             self.say("Check at least one image in the list.", True)

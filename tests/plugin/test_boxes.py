@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin.boxes import OUTLINE_PIXELS, camera_of
+from napari_svpseg.plugin.boxes import OUTLINE_PIXELS
 from napari_svpseg.plugin.layers import mark_of
+from napari_svpseg.plugin.sight import camera_of
 
 from .conftest import disc_image
 
@@ -41,7 +42,7 @@ def drag(layer, start, end=None, modifiers=()):
 def start(dock, size=32):
     dock.size.setValue(size)
     dock.draw.click()
-    assert dock.book.is_drawing
+    assert dock.book.tool.is_on
     return box_layer(dock.viewer)
 
 
@@ -59,7 +60,7 @@ def test_one_click_places_a_snapped_box_with_its_mask(discs, open_dock):
     np.testing.assert_array_equal(
         item.crop[..., 0], discs.layers["discs"].data[item.box.slices]
     )
-    assert not dock.book.is_drawing and not dock.draw.isChecked()
+    assert not dock.book.tool.is_on and not dock.draw.isChecked()
     assert str(layer.mode) == "select" and set(layer.selected_data) == {0}
 
 
@@ -98,9 +99,9 @@ def test_shift_places_several(discs, open_dock):
     layer = start(dock)
     drag(layer, (30, 30), modifiers=("Shift",))
     drag(layer, (66, 40), modifiers=("Shift",))
-    assert len(dock.book.items) == 2 and dock.book.is_drawing
+    assert len(dock.book.items) == 2 and dock.book.tool.is_on
     dock.draw.click()
-    assert not dock.book.is_drawing
+    assert not dock.book.tool.is_on
 
 
 @pytest.mark.parametrize("far", [(60, 70), (60, 10), (4, 70), (4, 10)])
@@ -157,7 +158,7 @@ def test_a_click_outside_says_so_and_adds_nothing(discs, open_dock):
     drag(start(dock), (-40, 20))
     assert dock.book.items == []
     assert "outside 'discs'" in dock.message.text()
-    assert dock.book.is_drawing  # she may try again at once
+    assert dock.book.tool.is_on  # she may try again at once
 
 
 def test_a_rectangle_outside_is_taken_away_again(discs, open_dock):
@@ -383,7 +384,7 @@ def test_choosing_another_layer_ends_drawing(discs, open_dock):
     dock = open_dock()
     start(dock)
     discs.layers.selection.active = discs.layers["truth"]
-    assert not dock.book.is_drawing and not dock.draw.isChecked()
+    assert not dock.book.tool.is_on and not dock.draw.isChecked()
 
 
 def test_a_click_on_another_image_goes_there(viewer, open_dock):

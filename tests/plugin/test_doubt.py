@@ -7,8 +7,8 @@ import pytest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.result import Maps, Recipe, Result
-from napari_svpseg.plugin.boxes import camera_of
 from napari_svpseg.plugin.layers import mark_of
+from napari_svpseg.plugin.sight import camera_of
 
 from .conftest import disc_image
 

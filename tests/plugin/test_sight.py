@@ -51,6 +51,18 @@ def test_results_of_an_image_below_do_not_shine_through(pair, finish):
     assert {"second", "second [svpseg]"} <= visible(pair)
 
 
+def test_the_mark_stays_where_it_was_put(pair, finish):
+    viewer = pair.viewer
+    viewer.layers.selection.active = viewer.layers["second"]
+    click(pair, 0)
+    for button in (pair.run, pair.preview, pair.draw):
+        button.click()
+        finish(pair)
+        assert pair.current_image() == viewer.layers["discs"]
+    viewer.layers.selection.active = viewer.layers["second"]
+    assert pair.current_image() == viewer.layers["second"]
+
+
 def test_checking_an_image_does_not_show_it(pair):
     click(pair, 0, on_box=True)
     assert pair.images.item(0).checkState() == Qt.CheckState.Unchecked

@@ -9,9 +9,10 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from ..core.partial import PartialLabelError
-from .boxes import CLICK_PIXELS, activate, camera_of
+from .drawing import CLICK_PIXELS
 from .layers import ImageSource
 from .partials import accept, results_on
+from .sight import activate, camera_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -3,41 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator
-from dataclasses import replace
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
-from ..core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box, Tile
+from ..core.geometry import PROMPT_SIZE, Box, Tile
 from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
-from .controls import sentence
-from .items import (
-    BAD_PIXELS,
-    COLORS,
-    EMPTY_MASK,
-    FAR_MASK,
-    NO_MASK,
-    TRY,
-    Intensities,
-    PromptItem,
-    as_objects,
-    outline_color,
-    source_name,
-)
-from .layers import (
-    MARK,
-    ImageSource,
-    fits_on,
-    is_mask,
-    is_picture,
-    mark_of,
-    reaches,
-    sample_labels,
-)
-from .sight import bring_into_sight, is_in_sight
+from .drawing import BoxTool
+from .items import COLORS, NO_MASK, TRY, Intensities, PromptItem, outline_color
+from .layers import MARK, ImageSource, fits_on, is_mask, is_picture, mark_of
+from .masks import fill, mask_layer
+from .sight import activate, bring_into_sight, camera_of, is_in_sight, look_at
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -45,14 +24,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-CLICK_PIXELS = 8
-"""A press and release closer than this on the screen is a click, not a drag."""
-
 OUTLINE_PIXELS = 3.0
 """Width of a box's outline on the screen, however far the view is zoomed."""
-
-BOX_PIXELS = 320
-"""A box that is gone to is at least so long on screen."""
 
 
 class PromptBook(QObject):
@@ -69,7 +42,6 @@ class PromptBook(QObject):
     changed = Signal()
     selected = Signal(str)
     message = Signal(str, bool)
-    drawing = Signal(bool)
 
     def __init__(
         self, viewer: ViewerModel, source_of: Callable[[Image], ImageSource]
@@ -81,12 +53,11 @@ class PromptBook(QObject):
         self.default_mask: Labels | None = None
         self.intensities = Intensities()
         self.shortcuts: dict[str, tuple[str, Callable[[], None]]] = {}
-        self._source_of = source_of
+        self.source_of = source_of
         self._layers: dict[Any, tuple[Shapes, Image]] = {}
         self._watched: set[Any] = set()
         self._busy = False
-        self._draw_layer: Shapes | None = None
-        self._rubber: Shapes | None = None
+        self.tool = BoxTool(self)
         self._n_named = 0
         self._recut = QTimer(self)
         self._recut.setSingleShot(True)
@@ -103,7 +74,7 @@ class PromptBook(QObject):
 
     def close(self) -> None:
         """Let go of the viewer; the boxes stay there."""
-        self.stop_drawing()
+        self.tool.stop()
         events = self.viewer.layers.events
         events.inserted.disconnect(self._on_layer_inserted)
         events.removed.disconnect(self._on_layer_removed)
@@ -135,7 +106,7 @@ class PromptBook(QObject):
         if image is None:
             return
         try:
-            source = self._source_of(image)
+            source = self.source_of(image)
         except ImageError as error:
             logger.info("boxes of %s: %s", image.name, error)
             return
@@ -184,39 +155,7 @@ class PromptBook(QObject):
 
     def prompt(self, item: PromptItem) -> Prompt:
         """Return one item as a prompt."""
-        if item.source is None or item.box is None or item.crop is None:
-            assert item.loaded is not None
-            mask = np.zeros_like(item.loaded.mask) if item.negative else None
-            return replace(
-                item.loaded,
-                name=item.name,
-                enabled=item.enabled,
-                color=item.color,
-                **({} if mask is None else {"mask": mask}),
-            )
-        source = item.source
-        pixel_size, unit = source.pixel_size()
-        prompt = Prompt.from_image(
-            item.crop,
-            item.mask,
-            Box(0, 0, item.box.size),
-            channel_axis=2,
-            channels=source.channels,
-            rgb=bool(source.layer.rgb),
-            negative=item.negative,
-            name=item.name,
-            source=source_name(source),
-            intensities=self.intensities.request(source).result(),
-            pixel_size=pixel_size,
-            unit=unit,
-        )
-        return replace(
-            prompt,
-            box=item.box,
-            color=item.color,
-            enabled=item.enabled,
-            channel_names=source.channel_names,
-        )
+        return item.prompt(self.intensities)
 
     def add_loaded(self, prompts: PromptSet) -> None:
         """Append prompts that come from a file."""
@@ -243,7 +182,7 @@ class PromptBook(QObject):
         layer = self._box_layer_of(item)
         if layer is not None:
             ids = self._ids(layer)
-            with self._quiet():
+            with self.quiet():
                 layer.remove([ids.index(item_id)])
         self.items.remove(item)
         self._style()
@@ -273,7 +212,7 @@ class PromptBook(QObject):
         for item in self.items:
             if item.source is not None and item.source.layer == layer:
                 try:
-                    item.source = self._source_of(layer)
+                    item.source = self.source_of(layer)
                 except ImageError as error:
                     item.problem = str(error)
         self.adopt_all()
@@ -284,9 +223,9 @@ class PromptBook(QObject):
 
     def _move_to_level(self, boxes: Shapes) -> None:
         """Keep boxes where they are in the world when their pixels are others."""
-        image = self._layers[boxes.unique_id][1]
+        image = self.image_of(boxes)
         try:
-            place = self._source_of(image).placement()
+            place = self.source_of(image).placement()
         except ImageError:
             return
         if len(place["scale"]) != boxes.ndim or np.allclose(
@@ -294,7 +233,7 @@ class PromptBook(QObject):
         ):
             return
         world = [[boxes.data_to_world(v) for v in box] for box in boxes.data]
-        with self._quiet():
+        with self.quiet():
             boxes.scale, boxes.translate = place["scale"], place["translate"]
             if world:
                 boxes.data = [
@@ -303,68 +242,7 @@ class PromptBook(QObject):
                 ]
         self._follow(boxes)
 
-    # ------------------------------------------------------------ drawing
-
-    def start_drawing(self, layer: Image) -> None:
-        """Let the next click or drag on the image place a box."""
-        if self.viewer.dims.ndisplay != 2:
-            self.message.emit("Switch to the 2-D view to draw a box.", True)
-            self.drawing.emit(False)
-            return
-        try:
-            source = self._source_of(layer)
-            Box(0, 0, self.size).clamped(source.plane_shape)
-        except (ImageError, ValueError) as error:
-            self.message.emit(sentence(error), True)
-            self.drawing.emit(False)
-            return
-        boxes = self.box_layer(source)
-        self.stop_drawing()
-        if not is_in_sight(self.viewer, layer):
-            bring_into_sight(self.viewer, layer)
-        activate(self.viewer, boxes)
-        boxes.visible = True
-        boxes.mode = "pan_zoom"
-        boxes.mouse_pan = False
-        boxes.cursor = "cross"
-        boxes.mouse_drag_callbacks.append(self._on_drag)
-        self._draw_layer = boxes
-        self.intensities.request(source)
-        self.drawing.emit(True)
-        self.message.emit(
-            "Click on a typical cell, or drag a square round a few. "
-            "Hold Shift to place several.",
-            False,
-        )
-
-    def stop_drawing(self) -> None:
-        """Leave the drawing mode."""
-        layer, self._draw_layer = self._draw_layer, None
-        if layer is None:
-            return
-        if self._on_drag in layer.mouse_drag_callbacks:
-            layer.mouse_drag_callbacks.remove(self._on_drag)
-        layer.cursor = "standard"
-        if layer in self.viewer.layers and str(layer.mode) == "pan_zoom":
-            layer.mouse_pan = True
-            layer.mode = "select"
-        self.drawing.emit(False)
-
-    @property
-    def is_drawing(self) -> bool:
-        """Whether the next click places a box."""
-        return self._draw_layer is not None
-
-    def stamp(self, source: ImageSource, point: tuple[float, ...]) -> PromptItem | None:
-        """Place a box of the chosen size round a point of the world."""
-        if not source.contains(point):
-            self.message.emit(
-                f"That is outside '{source.name}': click on the image.", True
-            )
-            return None
-        data = source.point_to_data(point)
-        box = Box.centred(tuple(data[source.yx]), self.size)
-        return self.place(source, source.plane_at(point), box)
+    # ------------------------------------------------------------ box layers
 
     def place(
         self, source: ImageSource, plane: tuple[int, ...], box: Box
@@ -377,79 +255,9 @@ class PromptBook(QObject):
         layer.selected_data = {layer.nshapes - 1}
         return next(i for i in self.items if i.id not in known)
 
-    def _on_drag(self, layer: Shapes, event: Any) -> Generator[None, None, None]:
-        if event.button != 1 or layer != self._draw_layer:
-            return
-        source = self._source_at(event.position, self._layers[layer.unique_id][1])
-        start, moved = tuple(event.position), False
-        event.handled = True
-        yield
-        while event.type == "mouse_move":
-            distance = np.subtract(event.position, start) * camera_of(self.viewer).zoom
-            moved = moved or float(np.abs(distance).max()) > CLICK_PIXELS
-            event.handled = True
-            if moved and source.contains(start):
-                self._show_rubber(source, start, tuple(event.position))
-            yield
-        self._drop_rubber()
-        if moved and source.contains(start):
-            box = self._dragged(source, start, tuple(event.position))
-            item = self.place(source, source.plane_at(start), box)
-        else:
-            item = self.stamp(source, start)
-        if item is not None and "Shift" not in event.modifiers:
-            self.stop_drawing()
-
-    def _show_rubber(
-        self, source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
-    ) -> None:
-        """Show the box that letting go would place."""
-        layer, box = self.box_layer(source), self._dragged(source, start, end)
-        corners = source.corners(source.plane_at(start), box)
-        with self._quiet():
-            if self._rubber is None:
-                layer.add_rectangles([corners], edge_color="white")
-                self._rubber = layer
-            else:
-                self._rubber.data = [
-                    (d, "rectangle") for d in (*self._rubber.data[:-1], corners)
-                ]
-
-    def _drop_rubber(self) -> None:
-        layer, self._rubber = self._rubber, None
-        if layer is not None:
-            with self._quiet():
-                layer.remove([layer.nshapes - 1])
-
-    @staticmethod
-    def _dragged(
-        source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
-    ) -> Box:
-        """Return the square that a drag spans, inside the image."""
-        corners = np.stack([source.point_to_data(p)[source.yx] for p in (start, end)])
-        side = float(np.abs(corners[1] - corners[0]).max())
-        direction = np.where(corners[1] >= corners[0], 1, -1)
-        square = np.stack(
-            [corners[0], corners[0] + direction * max(side, MIN_BOX_SIZE)]
-        )
-        return Box.from_corners(square, shape=source.plane_shape)
-
-    def _source_at(self, point: tuple[float, ...], preferred: Image) -> ImageSource:
-        """Return the preferred image, or the topmost one that lies under the point."""
-        source = self._source_of(preferred)
-        if source.contains(point):
-            return source
-        for layer in reversed(self.viewer.layers):
-            if layer.visible and is_picture(layer):
-                try:
-                    other = self._source_of(layer)
-                except ImageError:
-                    continue
-                if other.contains(point):
-                    return other
-        return source
-
-    # ------------------------------------------------------------ box layers
+    def image_of(self, layer: Shapes) -> Image:
+        """Return the image that the boxes of a layer are on."""
+        return self._layers[layer.unique_id][1]
 
     def box_layer(self, source: ImageSource) -> Shapes:
         """Return the Shapes layer with the boxes on an image, made if need be."""
@@ -460,7 +268,7 @@ class PromptBook(QObject):
         if self._layers:
             name += f" [{source.name}]"
         active = self.viewer.layers.selection.active
-        with self._quiet():
+        with self.quiet():
             layer = self.viewer.add_shapes(
                 ndim=len(source.companion_axes),
                 name=name,
@@ -480,7 +288,7 @@ class PromptBook(QObject):
         """Follow the boxes of a layer from now on."""
         self._layers[layer.unique_id] = (layer, image)
         ids = self._ids(layer)
-        with self._quiet():
+        with self.quiet():
             self._set_features(layer, ids)
             layer.text = {
                 "string": "{name}",
@@ -505,8 +313,8 @@ class PromptBook(QObject):
         self._follow(layer)
 
     def _follow(self, layer: Shapes) -> None:
-        image = self._layers[layer.unique_id][1]
-        source = self._source_of(image)
+        image = self.image_of(layer)
+        source = self.source_of(image)
         ids = self._ids(layer)
         self._drop_vanished(layer, ids)
         vertices, outside = [], []
@@ -546,7 +354,7 @@ class PromptBook(QObject):
         same = len(vertices) == layer.nshapes and all(
             np.allclose(a, b) for a, b in zip(layer.data, vertices, strict=True)
         )
-        with self._quiet():
+        with self.quiet():
             if not same:
                 if vertices:
                     layer.data = [(v, "rectangle") for v in vertices]
@@ -616,7 +424,7 @@ class PromptBook(QObject):
                 return
 
     def _drop_vanished(self, layer: Shapes, ids: list[str]) -> None:
-        image = self._layers[layer.unique_id][1]
+        image = self.image_of(layer)
         for item in list(self.items):
             if (
                 item.source is not None
@@ -649,14 +457,14 @@ class PromptBook(QObject):
             if not ids:
                 continue
             items = [self.item(i) for i in ids]
-            with self._quiet():
+            with self.quiet():
                 colors = [outline_color(i) if i else COLORS[0] for i in items]
                 layer.edge_color = colors
                 layer.text.color = colors
                 self._set_features(layer, ids)
             layer.metadata[MARK] = {
                 **(mark_of(layer) or {}),
-                "items": {i.id: state_of(i) for i in items if i is not None},
+                "items": {i.id: i.state() for i in items if i is not None},
             }
 
     def _on_zoom(self, event: Any) -> None:
@@ -668,7 +476,7 @@ class PromptBook(QObject):
         for layer, _ in self._layers.values():
             width = OUTLINE_PIXELS / max(zoom * float(layer.scale[-1]), 1e-9)
             if not np.isclose(width, layer.current_edge_width):
-                with self._quiet():
+                with self.quiet():
                     layer.edge_width = width
                     layer.current_edge_width = width
 
@@ -679,7 +487,7 @@ class PromptBook(QObject):
         if layer is not None:
             chosen = {self._ids(layer).index(item_id)}
             if set(layer.selected_data) != chosen:
-                with self._quiet():
+                with self.quiet():
                     layer.selected_data = chosen
                     layer.refresh()
 
@@ -702,17 +510,14 @@ class PromptBook(QObject):
             self.selected.emit(item_id)
 
     def _on_mode(self, event: Any) -> None:
-        if self._draw_layer == event.source and str(event.mode) != "pan_zoom":
-            self.stop_drawing()
+        self.tool.follow_mode(event.source, str(event.mode))
 
     def _on_active(self, event: Any) -> None:
-        if self._draw_layer is not None and event.value != self._draw_layer:
-            self.stop_drawing()
+        self.tool.follow_layer(event.value)
 
     def _on_layer_removed(self, event: Any) -> None:
         layer = event.value
-        if layer == self._draw_layer:
-            self.stop_drawing()
+        self.tool.leave(layer)
         self._watched.discard(layer.unique_id)
         boxes = self._layers.pop(layer.unique_id, None)
         if boxes is not None:
@@ -762,24 +567,7 @@ class PromptBook(QObject):
         """
         assert item.source is not None and item.box is not None
         source = item.source
-        layer = next(
-            (
-                la
-                for la in self.viewer.layers
-                if (mark := mark_of(la, "mask"))
-                and mark["image"] == source.layer.unique_id
-                and tuple(la.data.shape) == source.companion_shape
-            ),
-            None,
-        )
-        if layer is None:
-            layer = self.viewer.add_labels(
-                np.zeros(source.companion_shape, np.uint16),
-                name=f"SVPSeg mask [{source.name}]",
-                opacity=0.5,
-                metadata={MARK: {"kind": "mask", "image": source.layer.unique_id}},
-                **source.placement(),
-            )
+        layer = mask_layer(self.viewer, source)
         region = source.companion_index(item.plane, tile_of(item.box))
         if found is not None:
             fill(layer, region, source.to_companion(found, item.plane))
@@ -815,41 +603,10 @@ class PromptBook(QObject):
 
     def _cut(self, item: PromptItem) -> None:
         """Take the crop and the mask of an item's box."""
-        source, box = item.source, item.box
-        if source is None or box is None:
-            return
-        item.problem = ""
-        try:
-            item.crop = source.crop(item.plane, box)
-        except (IndexError, ImageError, ValueError) as error:
-            item.problem = f"The box no longer fits '{source.name}'."
-            logger.info("cannot cut %s: %s", item.name, error)
-            return
-        if not np.isfinite(item.crop).all():
-            item.problem = BAD_PIXELS
-        item.mask = None
-        if item.mask_layer is None:
-            item.problem = item.problem or NO_MASK
-            return
-        layer = self._box_layer_of(item)
-        place = layer if layer is not None else source.layer
-        start = source.corners(item.plane, box)[0]
+        item.cut(self._box_layer_of(item))
 
-        def to_world(pixel: np.ndarray) -> Any:
-            vertex = start.copy()
-            vertex[source.yx] += 0.5 + pixel
-            return place.data_to_world(vertex)
-
-        mask = sample_labels(item.mask_layer, to_world, box.size)
-        if mask.min(initial=0) < 0:
-            item.problem = "The mask holds negative ids: object ids start at 1."
-            return
-        item.mask = as_objects(mask).astype(np.int32)
-        if not mask.any() and not item.problem:
-            is_here = reaches(item.mask_layer, to_world, box.size)
-            item.problem = EMPTY_MASK if is_here else FAR_MASK
-
-    def _quiet(self) -> _Quiet:
+    def quiet(self) -> _Quiet:
+        """Return a context in which changes to the boxes are not followed."""
         return _Quiet(self)
 
 
@@ -866,78 +623,9 @@ class _Quiet:
         self._book._busy = self._before
 
 
-def state_of(item: PromptItem) -> dict[str, Any]:
-    """Return what a dock that is opened again cannot see from the box itself."""
-    return {
-        "name": item.name,
-        "color": item.color,
-        "negative": item.negative,
-        "enabled": item.enabled,
-        "mask": item.mask_layer.name if item.mask_layer is not None else "",
-    }
-
-
 def tile_of(box: Box) -> Tile:
     """Return a box as a tile."""
     return Tile(box.y, box.y + box.size, box.x, box.x + box.size)
-
-
-def activate(viewer: ViewerModel, layer: Layer | None) -> None:
-    """Select one layer.
-
-    Through ``active``, which takes the proxies that plugins are given; a set of them
-    would break napari's own checks of which layer is active.
-    """
-    if layer is None or layer in viewer.layers:
-        viewer.layers.selection.active = layer
-
-
-def camera_of(viewer: ViewerModel) -> Any:
-    """Return the camera: it moved to ``viewer.scene`` in napari 0.9."""
-    return getattr(viewer, "scene", viewer).camera
-
-
-def fill(layer: Labels, region: tuple[slice, ...], found: np.ndarray) -> None:
-    """Write labels into a part of a layer, numbered from 1, if nothing is there yet."""
-    if np.asarray(layer.data[region]).any():
-        return
-    at = np.nonzero(found)
-    if at[0].size:
-        ids = np.unique(found[at], return_inverse=True)[1] + 1
-        whole = tuple(i + part.start for i, part in zip(at, region, strict=True))
-        layer.data_setitem(whole, ids.astype(layer.data.dtype))
-
-
-def look_at(
-    viewer: ViewerModel,
-    layer: Layer,
-    corners: np.ndarray,
-    pixels: int = BOX_PIXELS,
-    *,
-    closer: bool = True,
-) -> None:
-    """Bring a rectangle into view, at least so many pixels long on screen.
-
-    Parameters
-    ----------
-    layer : Layer
-        In whose coordinates the corners are.
-    corners : (4, D) array
-    pixels : int
-    closer : bool
-        Keep the zoom where it is closer already.
-    """
-    world = np.array([layer.data_to_world(c) for c in corners])
-    centre = world.mean(axis=0)
-    step = list(viewer.dims.point)
-    step[-len(centre) : -2] = centre[:-2]
-    viewer.dims.point = step
-    shown = list(viewer.dims.displayed)[-2:]
-    offset = viewer.dims.ndim - len(centre)
-    camera = camera_of(viewer)
-    camera.center = tuple(centre[[d - offset for d in shown]])
-    zoom = pixels / max(float(np.ptp(world[:, -2:], axis=0).max()), 1e-9)
-    camera.zoom = max(camera.zoom, zoom) if closer else zoom
 
 
 def _touches(corners: np.ndarray, shape: tuple[int, int]) -> bool:

@@ -20,12 +20,12 @@ from ..core.geometry import Box
 from ..core.image import Axes
 from ..core.result import Maps
 from .background import Background
-from .boxes import PromptBook, activate, look_at
+from .boxes import PromptBook
 from .controls import Offer, button, count, side_by_side
 from .images import ImagePanel
 from .layers import MARK, ImageSource, mark_of
 from .results import Kept, Results
-from .sight import bring_into_sight
+from .sight import activate, bring_into_sight, look_at
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

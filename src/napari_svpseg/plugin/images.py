@@ -30,7 +30,7 @@ from .layers import (
     is_picture,
     known_axes,
 )
-from .sight import bring_into_sight, is_in_sight
+from .sight import activate, bring_into_sight, is_in_sight
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -196,7 +196,7 @@ class ImagePanel(QWidget):
         ):
             self._hook(emitter, self.refresh)
         self._hook(layers.selection.events.active, self._on_active)
-        self.list.currentRowChanged.connect(self._show_marked)
+        self.list.currentRowChanged.connect(self._on_row)
         self.list.itemChanged.connect(self._on_checked)
         self.list.itemPressed.connect(self._on_pressed)
         self.list.itemClicked.connect(self._on_clicked)
@@ -224,7 +224,14 @@ class ImagePanel(QWidget):
         row.setCheckState(Qt.CheckState.Checked if is_on else Qt.CheckState.Unchecked)
         return row
 
-    def _show_marked(self, row: int = 0) -> None:
+    def _on_row(self) -> None:
+        """Follow the mark; napari's own selection must not bring another one back."""
+        layer, active = self.marked(), self.viewer.layers.selection.active
+        if layer is not None and active != layer and is_picture(active):
+            activate(self.viewer, layer)
+        self._show_marked()
+
+    def _show_marked(self) -> None:
         """Show the axes of the marked image; ask for them where they are not known."""
         layer = self.marked()
         order = "" if layer is None else self._axes[layer.unique_id]

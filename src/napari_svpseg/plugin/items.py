@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
 
 from ..core.geometry import Box
-from ..core.image import Axes, StackedChannels
+from ..core.image import Axes, ImageError, StackedChannels
 from ..core.prompt import Prompt
-from .layers import ImageSource
+from .layers import ImageSource, reaches, sample_labels
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
+
+logger = logging.getLogger(__name__)
 
 COLORS = ("#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d")
 NEGATIVE_COLOR = "#ff5a4d"
@@ -84,6 +87,99 @@ class PromptItem:
     def is_ready(self) -> bool:
         """Whether it can be used in a run."""
         return not self.problem or (self.negative and self.problem != BAD_PIXELS)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a dock that is opened again cannot see from the box itself."""
+        return {
+            "name": self.name,
+            "color": self.color,
+            "negative": self.negative,
+            "enabled": self.enabled,
+            "mask": self.mask_layer.name if self.mask_layer is not None else "",
+        }
+
+    def cut(self, place: Layer | None) -> None:
+        """Take the crop and the mask of the box anew, and say what is lacking.
+
+        Parameters
+        ----------
+        place : Layer, optional
+            In whose coordinates the box is; else those of the image.
+        """
+        source, box = self.source, self.box
+        if source is None or box is None:
+            return
+        self.problem = ""
+        try:
+            self.crop = source.crop(self.plane, box)
+        except (IndexError, ImageError, ValueError) as error:
+            self.problem = f"The box no longer fits '{source.name}'."
+            logger.info("cannot cut %s: %s", self.name, error)
+            return
+        if not np.isfinite(self.crop).all():
+            self.problem = BAD_PIXELS
+        self.mask = None
+        if self.mask_layer is None:
+            self.problem = self.problem or NO_MASK
+            return
+        layer = place if place is not None else source.layer
+        start = source.corners(self.plane, box)[0]
+
+        def to_world(pixel: np.ndarray) -> Any:
+            vertex = start.copy()
+            vertex[source.yx] += 0.5 + pixel
+            return layer.data_to_world(vertex)
+
+        mask = sample_labels(self.mask_layer, to_world, box.size)
+        if mask.min(initial=0) < 0:
+            self.problem = "The mask holds negative ids: object ids start at 1."
+            return
+        self.mask = as_objects(mask).astype(np.int32)
+        if not mask.any() and not self.problem:
+            is_here = reaches(self.mask_layer, to_world, box.size)
+            self.problem = EMPTY_MASK if is_here else FAR_MASK
+
+    def prompt(self, intensities: Intensities) -> Prompt:
+        """Return it as a prompt.
+
+        Parameters
+        ----------
+        intensities : Intensities
+            Knows the percentiles of the whole image.
+        """
+        if self.source is None or self.box is None or self.crop is None:
+            assert self.loaded is not None
+            mask = np.zeros_like(self.loaded.mask) if self.negative else None
+            return replace(
+                self.loaded,
+                name=self.name,
+                enabled=self.enabled,
+                color=self.color,
+                **({} if mask is None else {"mask": mask}),
+            )
+        source = self.source
+        pixel_size, unit = source.pixel_size()
+        prompt = Prompt.from_image(
+            self.crop,
+            self.mask,
+            Box(0, 0, self.box.size),
+            channel_axis=2,
+            channels=source.channels,
+            rgb=bool(source.layer.rgb),
+            negative=self.negative,
+            name=self.name,
+            source=source_name(source),
+            intensities=intensities.request(source).result(),
+            pixel_size=pixel_size,
+            unit=unit,
+        )
+        return replace(
+            prompt,
+            box=self.box,
+            color=self.color,
+            enabled=self.enabled,
+            channel_names=source.channel_names,
+        )
 
 
 class Intensities:

@@ -19,9 +19,9 @@ from ..core.partial import (
     from_objects,
     merged,
 )
-from .boxes import activate
 from .layers import MARK, ImageSource, fits_on, is_mask, mark_of
 from .results import WRITTEN, add_behind_boxes
+from .sight import activate
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -89,7 +89,7 @@ class PromptPanel(QWidget):
         self.load_set.clicked.connect(lambda: self.load_prompt_set())
         self.book.message.connect(self._on_book_message)
         self.book.changed.connect(self.show_masks)
-        self.book.drawing.connect(self.draw.setChecked)
+        self.book.tool.switched.connect(self.draw.setChecked)
         self.list.selection_changed.connect(lambda _: self.show_masks())
 
     def refresh(self) -> None:
@@ -134,11 +134,11 @@ class PromptPanel(QWidget):
 
     def _on_draw(self) -> None:
         layer = self.images.marked()
-        if self.book.is_drawing or layer is None:
-            self.book.stop_drawing()
+        if self.book.tool.is_on or layer is None:
+            self.book.tool.stop()
             self.draw.setChecked(False)
         else:
-            self.book.start_drawing(layer)
+            self.book.tool.start(layer)
 
     def _on_size(self, size: int) -> None:
         self.book.size = size

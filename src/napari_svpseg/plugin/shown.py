@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .background import Background
-from .boxes import activate
 from .layers import MARK, ImageSource, is_picture, known_axes, mark_of
 from .results import add_behind_boxes
+from .sight import activate
 from .tags import Picture
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
-"""Which of the images that lie over each other is in sight, with what is on it."""
+"""What is in sight: of images that lie over each other, and of a box to work in."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 SEE_THROUGH = ("additive", "minimum", "multiplicative")
 """Blendings with which images are seen together, such as channels."""
+
+BOX_PIXELS = 320
+"""A box that is gone to is at least so long on screen."""
 
 OF = "svpseg_of"
 """Key, in the metadata of a layer that is not ours, of the image that it lies on."""
@@ -90,3 +93,50 @@ def shared_area(a: Layer, b: Layer) -> float:
     low, high = np.maximum(first[0], second[0]), np.minimum(first[1], second[1])
     smaller = min(float(np.prod(np.ptp(e, axis=0))) for e in (first, second))
     return float(np.prod(np.maximum(high - low, 0))) / max(smaller, 1e-12)
+
+
+def activate(viewer: ViewerModel, layer: Layer | None) -> None:
+    """Select one layer.
+
+    Through ``active``, which takes the proxies that plugins are given; a set of them
+    would break napari's own checks of which layer is active.
+    """
+    if layer is None or layer in viewer.layers:
+        viewer.layers.selection.active = layer
+
+
+def camera_of(viewer: ViewerModel) -> Any:
+    """Return the camera: it moved to ``viewer.scene`` in napari 0.9."""
+    return getattr(viewer, "scene", viewer).camera
+
+
+def look_at(
+    viewer: ViewerModel,
+    layer: Layer,
+    corners: np.ndarray,
+    pixels: int = BOX_PIXELS,
+    *,
+    closer: bool = True,
+) -> None:
+    """Bring a rectangle into view, at least so many pixels long on screen.
+
+    Parameters
+    ----------
+    layer : Layer
+        In whose coordinates the corners are.
+    corners : (4, D) array
+    pixels : int
+    closer : bool
+        Keep the zoom where it is closer already.
+    """
+    world = np.array([layer.data_to_world(c) for c in corners])
+    centre = world.mean(axis=0)
+    step = list(viewer.dims.point)
+    step[-len(centre) : -2] = centre[:-2]
+    viewer.dims.point = step
+    shown = list(viewer.dims.displayed)[-2:]
+    offset = viewer.dims.ndim - len(centre)
+    camera = camera_of(viewer)
+    camera.center = tuple(centre[[d - offset for d in shown]])
+    zoom = pixels / max(float(np.ptp(world[:, -2:], axis=0).max()), 1e-9)
+    camera.zoom = max(camera.zoom, zoom) if closer else zoom

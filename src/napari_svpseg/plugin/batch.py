@@ -48,7 +48,7 @@ from .filelist import FileTable
 from .images import parse_channels
 from .lazy import add_zarr
 from .preferences import preference
-from .sight import OF, bring_into_sight
+from .sight import IMAGE_PIXELS, OF, bring_into_sight, look_at
 from .worker import Engine, EngineJob, shared_engine
 
 if TYPE_CHECKING:
@@ -615,7 +615,7 @@ class BatchWidget(QWidget):
             self.say(sentence(error), True)
             return
         bring_into_sight(self.viewer, image)
-        self.viewer.reset_view()
+        look_at(self.viewer, image, image.extent.data, IMAGE_PIXELS, closer=False)
 
     def _open(self, path: str, kind: str) -> Layer:
         """Return the layer of a file; opened unless it is there as it is now."""

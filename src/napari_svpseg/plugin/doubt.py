@@ -25,7 +25,7 @@ from .controls import Offer, button, count, side_by_side
 from .images import ImagePanel
 from .layers import MARK, ImageSource, mark_of
 from .results import Kept, Results
-from .sight import activate, bring_into_sight, look_at
+from .sight import IMAGE_PIXELS, activate, bring_into_sight, look_at
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -35,9 +35,6 @@ Plane = tuple[int, ...]
 
 NAME = "SVPSeg doubtful place"
 COLOR = "#ffffff"
-IMAGE_PIXELS = 600
-"""An image that is gone to is at least so long on screen."""
-
 NO_RESULT = "Press Run first: the doubt is in its result."
 
 

@@ -18,6 +18,9 @@ SEE_THROUGH = ("additive", "minimum", "multiplicative")
 BOX_PIXELS = 320
 """A box that is gone to is at least so long on screen."""
 
+IMAGE_PIXELS = 600
+"""An image that is gone to is so long on screen."""
+
 OF = "svpseg_of"
 """Key, in the metadata of a layer that is not ours, of the image that it lies on."""
 
@@ -124,7 +127,7 @@ def look_at(
     ----------
     layer : Layer
         In whose coordinates the corners are.
-    corners : (4, D) array
+    corners : (N, D) array
     pixels : int
     closer : bool
         Keep the zoom where it is closer already.

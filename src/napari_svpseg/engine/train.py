@@ -68,6 +68,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             _decayed(self.network, self.settings.weight_decay),
             lr=self.settings.learning_rate,
+            fused=self.device.type in ("cpu", "cuda"),
         )
         self.step = 0
         self.best = math.inf

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from .core.image import ImageError
-from .core.instances import halo_of, look_of, smallest_area, window_instances
+from .core.instances import halo_of, smallest_area, window_instances
 from .core.link import (
     Cell,
     CellTable,
@@ -320,7 +320,7 @@ def make_plan(
     """
     from .engine.device import choose
     from .engine.forward import Forward, evaluating
-    from .engine.predict import network_scale, prompt_tensors
+    from .engine.predict import look_at, network_scale, prompt_tensors
     from .io.store import load_model
 
     run, post = split_settings({**(settings or {}), "trust": False})
@@ -348,10 +348,9 @@ def make_plan(
     scale = network_scale(chosen, network, resize=run.scale_objects)
     forward = Forward(network, where)
     with evaluating(network, where):
-        code = forward.encode(*prompt_tensors(chosen, scale))
-        forward(_blank(), code)  # to know what it answers
-    shown = [p for p in chosen if not p.is_negative]
-    look = look_of([p.mask for p in shown], [p.box.scale for p in shown])
+        images, masks = prompt_tensors(chosen, scale)
+        code = forward.encode(images, masks)
+        look = look_at(chosen, images, forward, code, scale)
     sizes = dict(zip(planes.axes.order, planes.shape, strict=True))
     stack = tuple(sizes[a] for a in planes.axes.stack)
     intensities = planes.intensities() if intensities is None else intensities
@@ -381,12 +380,6 @@ def make_plan(
     )
     LabelsLayout(folder="", dtype="uint32", **plan.layout)
     return plan, {k: v.float().cpu().numpy() for k, v in code.items()}
-
-
-def _blank() -> Any:
-    import torch
-
-    return torch.zeros(1, 3, 64, 64)
 
 
 def _record(prompt: Prompt) -> dict[str, Any]:

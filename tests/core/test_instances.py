@@ -14,15 +14,17 @@ from skimage.segmentation import watershed
 
 from napari_svpseg.core.instances import (
     CROSS,
+    SPLITS,
     _basins,
     chosen_objects,
     fill_object_holes,
+    fitted_split,
     instances_from_maps,
     look_of,
     targets,
 )
 from napari_svpseg.core.metrics import dice, f1
-from napari_svpseg.core.result import Maps, ObjectLook
+from napari_svpseg.core.result import USUAL_SPLIT, Maps, ObjectLook
 from napari_svpseg.core.settings import PostprocessSettings
 
 PLAIN = PostprocessSettings(min_area=0, certainty=0.0)
@@ -277,6 +279,51 @@ def test_parts_of_one_object_s_size_are_split_less_readily() -> None:
 
     assert found(22.0) == 2
     assert found(44.0) == 1
+
+
+def with_a_pass(depth: float) -> Maps:
+    """Return maps of two discs that touch; between them the middle sinks by that."""
+    labels = discs([(32, 22), (32, 43)], radius=11, shape=(64, 64))
+    foreground = (labels > 0).astype(np.float32)
+    x = np.arange(64, dtype=np.float32)
+    height = 0.9 - depth * np.exp(-(((x - 32) / 3) ** 2))
+    return Maps(foreground, np.broadcast_to(height, (64, 64)) * foreground,
+                objects=ObjectLook(22.0))
+
+
+def test_the_prompts_tell_how_readily_touching_objects_are_split():
+    shallow = with_a_pass(0.2)
+    two = discs([(32, 22), (32, 43)], radius=11, shape=(64, 64))
+    one = (two > 0).astype(np.int32)
+    assert instances_from_maps(shallow, PLAIN).max() == 1
+    readily = fitted_split([shallow], [two])
+    assert readily in SPLITS and readily > USUAL_SPLIT
+    fitted = replace(shallow, objects=ObjectLook(22.0, split=readily))
+    assert instances_from_maps(fitted, PLAIN).max() == 2
+
+    deep = with_a_pass(0.35)
+    assert instances_from_maps(deep, PLAIN).max() == 2
+    rarely = fitted_split([replace(deep, objects=ObjectLook(22.0))], [one])
+    assert rarely < USUAL_SPLIT
+    lobed = replace(deep, objects=ObjectLook(22.0, split=rarely))
+    assert instances_from_maps(lobed, PLAIN).max() == 1
+
+
+def test_prompts_that_do_not_tell_leave_the_usual_split():
+    alone = discs([(32, 32)], shape=(64, 64))
+    assert fitted_split([maps_of(alone, objects=ObjectLook(16.0))], [alone]) == (
+        USUAL_SPLIT
+    )
+    assert fitted_split([], []) == USUAL_SPLIT
+    net = maps_of(alone, objects=ObjectLook(16.0, net=True))
+    assert fitted_split([net], [alone]) == USUAL_SPLIT
+
+
+@pytest.mark.parametrize(("asked", "n"), [(0.0, 1), (0.5, 2), (1.0, 2)])
+def test_the_setting_goes_from_what_the_prompts_say(asked, n):
+    maps = replace(with_a_pass(0.2), objects=ObjectLook(22.0, split=0.65))
+    found = instances_from_maps(maps, replace(PLAIN, split_strength=asked))
+    assert found.max() == n
 
 
 def faint_and_clear() -> tuple[Maps, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,8 @@ from skimage.segmentation import watershed
 
 from .certainty import add_peaks, new_ids
 from .image import is_net, median_diameter
-from .result import Maps, ObjectLook
+from .metrics import f1
+from .result import USUAL_SPLIT, Maps, ObjectLook
 from .settings import AUTO, PostprocessSettings
 from .stitch import Window, block_grid, fill_holes, label_blocks, renumber
 
@@ -30,6 +32,8 @@ CRUMB, CRUMB_DOUBT = 0.25, 3.0
 """A part this small, in typical objects, must rise this many times as much."""
 WHOLE_DOUBT = 2.0
 """The same for two parts that together are no larger than one typical object."""
+SPLITS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
+"""Split strengths among which the prompts choose."""
 CROSS = ndimage.generate_binary_structure(2, 1)
 """A pixel and its 4 neighbours; pixels that meet at a corner are two objects."""
 
@@ -222,7 +226,7 @@ def _pieces(maps: Maps, settings: PostprocessSettings) -> Array:
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
     if _splits(maps, settings):
-        return _split(mask, maps, settings.split_strength)
+        return _split(mask, maps, _strength(maps, settings))
     return np.asarray(connected_components(mask, connectivity=1))
 
 
@@ -230,6 +234,12 @@ def _splits(maps: Maps, settings: PostprocessSettings) -> bool:
     """Tell whether touching objects are split: not in nets, nor for one class."""
     net = maps.objects is not None and maps.objects.net
     return settings.split and settings.output == "instances" and not net
+
+
+def _strength(maps: Maps, settings: PostprocessSettings) -> float:
+    """Return how readily is split: 0, what the prompts say, 1 for 0, 0.5, 1."""
+    usual = maps.objects.split if maps.objects else USUAL_SPLIT
+    return float(np.interp(settings.split_strength, (0, 0.5, 1), (0, usual, 1)))
 
 
 def smallest_area(maps: Maps, settings: PostprocessSettings) -> int:
@@ -272,7 +282,7 @@ def _split(mask: Array, maps: Maps, strength: float) -> Array:
             deepest = np.minimum(deepest, maps.objects.diameter / 2)
         height = np.where(mask, depth / np.maximum(deepest, 1.0)[pieces], 0)
         height = height.astype(np.float32)
-        drop = 0.36 * (1 - strength) + 0.06
+        drop = 0.36 * (1 - strength) ** 3 + 0.06
     typical = np.pi / 4 * maps.objects.diameter**2 if maps.objects else None
     return _basins(height, mask, drop, typical)
 
@@ -367,6 +377,41 @@ def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
         net=any(is_net(m) for m in masks),
         holes=float(np.mean(open_share)) > HOLE_SHARE,
     )
+
+
+def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
+    """Return the split strength that finds the prompts' own objects best.
+
+    Of equally good ones that nearest to the usual: most prompts show few touching
+    objects, or none.
+
+    Parameters
+    ----------
+    found : sequence of Maps
+        What the model says of each prompt that shows an object.
+    masks : sequence of (Y, X) int arrays
+        Their objects, in the pixels of the maps.
+
+    Returns
+    -------
+    float
+        One of `SPLITS`.
+    """
+
+    def score(strength: float) -> float:
+        settings = PostprocessSettings(certainty=0.0)
+        scores = []
+        for maps, mask in zip(found, masks, strict=True):
+            look = maps.objects or ObjectLook(median_diameter(mask))
+            maps = replace(maps, objects=replace(look, split=strength))
+            scores.append(f1(instances_from_maps(maps, settings), mask))
+        return float(np.mean(scores))
+
+    if not found or all(m.objects is not None and m.objects.net for m in found):
+        return USUAL_SPLIT
+    scores = [score(strength) for strength in SPLITS]
+    best = [s for s, n in zip(SPLITS, scores, strict=True) if n > max(scores) - 1e-6]
+    return min(best, key=lambda s: abs(s - USUAL_SPLIT))
 
 
 def fill_object_holes(labels: Array) -> Array:

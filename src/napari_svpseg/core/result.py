@@ -12,6 +12,9 @@ import numpy as np
 
 from .settings import PostprocessSettings, SegmentSettings
 
+USUAL_SPLIT = 0.2
+"""How readily touching objects are split where the prompts do not tell."""
+
 
 @dataclass(frozen=True)
 class ObjectLook:
@@ -25,11 +28,14 @@ class ObjectLook:
         The prompts show a net, such as membranes, and no single objects.
     holes : bool
         The objects have holes, such as cytoplasm around a nucleus.
+    split : float
+        How readily touching ones are split where the settings say 0.5, in [0, 1].
     """
 
     diameter: float
     net: bool = False
     holes: bool = False
+    split: float = USUAL_SPLIT
 
 
 @dataclass(frozen=True, eq=False)

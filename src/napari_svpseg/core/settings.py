@@ -107,7 +107,8 @@ class PostprocessSettings(Settings):
     split: bool = option(True, "Split touching objects")
     split_strength: float = option(
         0.5,
-        "How readily touching objects are split: 0 rarely, 1 readily",
+        "How readily touching objects are split: 0 rarely, 0.5 as in the prompts, 1 "
+        "readily",
         low=0.0,
         high=1.0,
     )

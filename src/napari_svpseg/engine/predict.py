@@ -23,14 +23,14 @@ from ..core.image import (
     sampled_pixels,
     to_three_channels,
 )
-from ..core.instances import look_of
+from ..core.instances import fitted_split, look_of
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptError, PromptSet
-from ..core.result import Maps
+from ..core.result import Maps, ObjectLook
 from ..core.settings import SegmentSettings
 from ..models.base import IGNORE, PromptCode, PromptSegmenter
 from .device import Device, choose
-from .forward import Forward, evaluating
+from .forward import MAPS, Forward, evaluating
 from .refine import refined
 from .tiling import (
     ScaledQuery,
@@ -39,7 +39,7 @@ from .tiling import (
     sample,
     spans,
 )
-from .trust import cycle_trust
+from .trust import MAX_PROMPTS, cycle_trust
 
 Partial = Callable[[tuple[Tile, np.ndarray]], None]
 """Receives a finished tile and its foreground as (H, W) uint8, 255 = certain."""
@@ -158,9 +158,11 @@ def predict(
     )
     with evaluating(network, device):
         code: PromptCode = {}
+        look = None
         if len(prompts):
             images, masks = prompt_tensors(prompts, scale)
             code = forward.encode(images, masks)
+            look = look_at(prompts, images, forward, code, scale)
         side = _tile_side(query.network_shape, settings.tile, device)
         y_spans, x_spans = (
             spans(n, scale, side, settings.overlap, radius, stride)
@@ -180,17 +182,12 @@ def predict(
                 trust = cycle_trust(
                     query, named, forward, images[:, positive], masks[:, positive]
                 )
-    shown = [p for p in prompts if not p.is_negative]
     notes = [device.reason] if device.is_fallback else []
-    look = (
-        look_of([p.mask for p in shown], [p.box.scale for p in shown])
-        if shown else None
-    )
     return Prediction(
         maps=Maps(
             named["foreground"], named.get("distance"), named.get("boundary"),
             look,
-            None if shown else (maps[1:].argmax(0) + 1).astype(np.uint8),
+            None if look else (maps[1:].argmax(0) + 1).astype(np.uint8),
         ),
         trust=trust,
         notes=(*notes, *told),
@@ -304,8 +301,47 @@ def prompt_tensors(prompts: PromptSet, scale: float) -> tuple[Tensor, Tensor]:
     return stacked[None], torch.from_numpy(np.stack(masks).astype(np.int64))[None]
 
 
+def look_at(
+    prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
+) -> ObjectLook:
+    """Return what the prompts' objects look like, and how readily they are split.
+
+    How readily touching objects are split is what finds those of the prompts best in
+    the maps that the network makes of them.
+
+    Parameters
+    ----------
+    prompts : PromptSet
+    images : (1, K, 3, h, w) tensor
+        The prompts at ``scale``, see `prompt_tensors`.
+    forward : Forward
+    code : dict
+        Of the prompts.
+    scale : float
+        Network pixels per query pixel.
+    """
+    shown = [(p, i) for p, i in zip(prompts, images[0], strict=True) if p.mask.any()]
+    masks = [p.mask for p, _ in shown]
+    found = []
+    for prompt, image in shown[:MAX_PROMPTS]:
+        side, answer = _side(prompt, scale), forward(image[None], code)[0]
+        named = dict(zip(forward.names, answer, strict=True))
+        found.append(Maps(*(
+            resize_image(m[:side, :side, None].numpy(), prompt.mask.shape)[..., 0]
+            if (m := named.get(name)) is not None else None
+            for name in MAPS
+        ), look_of([prompt.mask], [1.0])))
+    look = look_of(masks, [p.box.scale for p, _ in shown])
+    return replace(look, split=fitted_split(found, masks[:MAX_PROMPTS]))
+
+
+def _side(prompt: Prompt, scale: float) -> int:
+    """Return network pixels along a prompt."""
+    return max(16, round(PROMPT_SIZE * scale / prompt.box.scale))
+
+
 def _at_scale(prompt: Prompt, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    side = max(16, round(PROMPT_SIZE * scale / prompt.box.scale))
+    side = _side(prompt, scale)
     image = to_three_channels(normalise(prompt.image, prompt.intensities))
     return resize_image(image, (side, side)), resize_labels(prompt.mask, (side, side))
 

@@ -103,7 +103,7 @@ def test_the_fit_is_used_only_where_the_check_and_certainty_allow(
     """Before: trust 0.5, doubt 0.4."""
     trusts, doubts = iter([0.5, trust]), iter([doubt, 0.4])
     monkeypatch.setattr(prediction, "cycle_trust", lambda *_: next(trusts))
-    monkeypatch.setattr(prediction, "_doubt", lambda _: next(doubts))
+    monkeypatch.setattr(prediction, "doubt", lambda _: next(doubts))
     plane, prompts = disc_scene.image[..., None], PromptSet([disc_prompt])
     found = predict(plane, prompts, network, "cpu", SegmentSettings(refine=3))
     assert found.trust == (trust if used else 0.5)
@@ -112,12 +112,6 @@ def test_the_fit_is_used_only_where_the_check_and_certainty_allow(
     plain = predict(plane, prompts, network, "cpu", SegmentSettings(trust=False))
     same = np.array_equal(found.maps.foreground, plain.maps.foreground)
     assert same != used
-
-
-def test_doubt_is_of_what_may_be_there():
-    assert prediction._doubt(np.array([0.0, 0.2, 1.0])) == 0
-    assert prediction._doubt(np.array([0.0, 0.5, 1.0])) == pytest.approx(0.5)
-    assert prediction._doubt(np.zeros(3)) == 1
 
 
 def test_without_trust_none_is_told(network, disc_scene, disc_prompt):

@@ -30,12 +30,16 @@ class ObjectLook:
         The objects have holes, such as cytoplasm around a nucleus.
     split : float
         How readily touching ones are split where the settings say 0.5, in [0, 1].
+    depth : float
+        Mean distance of their pixels to their borders, in pixels of the query; NaN
+        where it is not known.
     """
 
     diameter: float
     net: bool = False
     holes: bool = False
     split: float = USUAL_SPLIT
+    depth: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptError, PromptSet
 from ..core.result import Maps, ObjectLook
 from ..core.settings import SegmentSettings
+from ..core.size import core_depth, doubt, size_notes
 from ..models.base import IGNORE, PromptCode, PromptSegmenter
 from .device import Device, choose
 from .forward import MAPS, Forward, evaluating
@@ -46,9 +47,6 @@ Partial = Callable[[tuple[Tile, np.ndarray]], None]
 
 OBJECT_RANGE = (10.0, 40.0)
 """Object diameters, in network pixels, that a network is assumed to know."""
-
-POSSIBLE = 0.3
-"""Foreground probability from which a pixel says how certain an answer is."""
 
 TRUST_TOLERANCE = 0.02
 """A fit whose answer leads back to the prompts this much worse may still be used."""
@@ -183,14 +181,14 @@ def predict(
                     query, named, forward, images[:, positive], masks[:, positive]
                 )
     notes = [device.reason] if device.is_fallback else []
+    answer = Maps(
+        named["foreground"], named.get("distance"), named.get("boundary"), look,
+        None if look else (maps[1:].argmax(0) + 1).astype(np.uint8),
+    )
     return Prediction(
-        maps=Maps(
-            named["foreground"], named.get("distance"), named.get("boundary"),
-            look,
-            None if look else (maps[1:].argmax(0) + 1).astype(np.uint8),
-        ),
+        maps=answer,
         trust=trust,
-        notes=(*notes, *told),
+        notes=(*notes, *told, *size_notes(answer)),
         scale=scale,
         intensities=intensities,
         device=str(device),
@@ -239,7 +237,7 @@ def _refined_or_plain(
     )
     helps = (
         better.trust >= plain.trust - TRUST_TOLERANCE
-        and _doubt(better.maps.foreground) < _doubt(plain.maps.foreground)
+        and doubt(better.maps.foreground) < doubt(plain.maps.foreground)
     )
     kept = better if helps else plain
     trusts = f"trust {better.trust:.2f}, before {plain.trust:.2f}"
@@ -249,12 +247,6 @@ def _refined_or_plain(
         trust=kept.trust if settings.trust else math.nan,
         notes=(*kept.notes, f"{told} ({trusts})"),
     )
-
-
-def _doubt(foreground: np.ndarray) -> float:
-    """Return the mean uncertainty where something may be, 1 if there is nothing."""
-    found = foreground[foreground > POSSIBLE]
-    return float(np.mean(1 - np.abs(2 * found - 1))) if found.size else 1.0
 
 
 def network_scale(
@@ -304,10 +296,11 @@ def prompt_tensors(prompts: PromptSet, scale: float) -> tuple[Tensor, Tensor]:
 def look_at(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
 ) -> ObjectLook:
-    """Return what the prompts' objects look like, and how readily they are split.
+    """Return what the prompts' objects look like, also to the network.
 
     How readily touching objects are split is what finds those of the prompts best in
-    the maps that the network makes of them.
+    the maps that the network makes of them; how deep objects are is told by these maps
+    as well.
 
     Parameters
     ----------
@@ -331,8 +324,17 @@ def look_at(
             if (m := named.get(name)) is not None else None
             for name in MAPS
         ), look_of([prompt.mask], [1.0])))
-    look = look_of(masks, [p.box.scale for p, _ in shown])
-    return replace(look, split=fitted_split(found, masks[:MAX_PROMPTS]))
+    scales = [p.box.scale for p, _ in shown]
+    depths = [
+        core_depth(m.foreground, m.boundary) / s
+        for m, s in zip(found, scales, strict=False)
+    ]
+    known = [d for d in depths if math.isfinite(d)]
+    return replace(
+        look_of(masks, scales),
+        split=fitted_split(found, masks[:MAX_PROMPTS]),
+        depth=float(np.median(known)) if known else math.nan,
+    )
 
 
 def _side(prompt: Prompt, scale: float) -> int:

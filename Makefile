@@ -2,7 +2,9 @@
 # make test    all tests
 # make lint    style, types and import contracts
 # make bench-scale   a large OME-Zarr on 1 and 2 workers, one of them killed (SIZE=)
-# make bench   speed and memory; make bench-quality DATA="folder folder": accuracy
+# make bench   speed and memory
+# make bench-quality DATA="folder folder"    the whole report on one-shot quality: tables,
+#              more prompts, calibration, contact sheet (MODELS=, CLASSES=, PROMPTS=, QUERIES=)
 # make bench-partial DATA="folder folder"    fine-tuning from five boxes (PARTIAL="--boxes 1,5")
 # make bench-methods DATA=folder    ablations of the methods (STEPS=, DRAWS=, FOLD_STEPS=, SETS=)
 # make bench-doubt DATA="folder folder"     following the doubt against prompting at random
@@ -19,6 +21,10 @@ STEPS ?= 60
 DRAWS ?= 1
 FOLD_STEPS ?= 20
 MODELS ?= forest,otsu,panet,svp-attention,svp,svp-research
+CLASSES ?=
+ONLY = $(if $(CLASSES),--classes "$(CLASSES)")
+PROMPTS ?= 5
+QUERIES ?= 12
 SIZE ?= 16384
 PARTIAL ?=
 DRAWS ?= 2
@@ -54,7 +60,13 @@ bench: $(STAMPS)/dev
 
 bench-quality: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-quality DATA="a b"))
-	$(BIN)/svpseg benchmark $(DATA) --models $(MODELS) --json bench-output/oneshot.json
+	mkdir -p bench-output
+	$(BIN)/svpseg benchmark $(DATA) --models $(MODELS) --prompts $(PROMPTS) \
+	    --queries $(QUERIES) $(ONLY) --json bench-output/oneshot.json --resume
+	$(PY) benchmarks/more_prompts.py $(DATA) $(ONLY) > bench-output/more-prompts.md
+	cat bench-output/more-prompts.md
+	$(PY) benchmarks/calibration.py $(DATA) --prompts 2 --max-queries 2
+	$(PY) benchmarks/oneshot.py $(DATA) $(ONLY) --models svp,forest --sheet bench-output/sheet.png
 
 bench-partial: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-partial DATA="a b"))

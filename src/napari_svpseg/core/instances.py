@@ -34,6 +34,8 @@ WHOLE_DOUBT = 2.0
 """The same for two parts that together are no larger than one typical object."""
 SPLITS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
 """Split strengths among which the prompts choose."""
+ALIKE = 0.03
+"""F1 on the prompts in which strengths hardly differ."""
 CROSS = ndimage.generate_binary_structure(2, 1)
 """A pixel and its 4 neighbours; pixels that meet at a corner are two objects."""
 
@@ -382,8 +384,8 @@ def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
 def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     """Return the split strength that finds the prompts' own objects best.
 
-    Of equally good ones that nearest to the usual: most prompts show few touching
-    objects, or none.
+    Of those about as good (`ALIKE`) that nearest to the usual: most prompts show few
+    touching objects, or none.
 
     Parameters
     ----------
@@ -410,7 +412,7 @@ def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     if not found or all(m.objects is not None and m.objects.net for m in found):
         return USUAL_SPLIT
     scores = [score(strength) for strength in SPLITS]
-    best = [s for s, n in zip(SPLITS, scores, strict=True) if n > max(scores) - 1e-6]
+    best = [s for s, n in zip(SPLITS, scores, strict=True) if n > max(scores) - ALIKE]
     return min(best, key=lambda s: abs(s - USUAL_SPLIT))
 
 

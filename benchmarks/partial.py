@@ -110,15 +110,24 @@ class Job:
         return PromptSet(self.task.prompt(draw) for draw in self.draws)
 
     def query(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the middle of a picture, its labels and the picture's percentiles."""
+        """Return a part of a picture, its labels and the picture's percentiles.
+
+        The part lies around the middle of the picture's objects.
+        """
         plane = _three_axes(self.task.dataset.image(name))
         truth = self.task.truth(name)
-        side = [min(n, round(self.crop / self.task.scale)) for n in truth.shape]
         where = tuple(
-            slice((n - s) // 2, (n - s) // 2 + s)
-            for n, s in zip(truth.shape, side, strict=True)
+            _around(found, n, round(self.crop / self.task.scale))
+            for found, n in zip(np.nonzero(truth), truth.shape, strict=True)
         )
         return plane[where], truth[where], intensity_range(plane)
+
+
+def _around(found: np.ndarray, length: int, side: int) -> slice:
+    """Return ``side`` pixels of an axis around the mean of what was found on it."""
+    middle = found.mean() if found.size else length / 2
+    start = int(np.clip(round(middle - side / 2), 0, max(0, length - side)))
+    return slice(start, start + min(side, length))
 
 
 def scribbled(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -17,7 +17,7 @@ from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.device import choose
 from napari_svpseg.engine.forward import Forward, evaluating
 from napari_svpseg.engine.memory import keep_freed_memory
-from napari_svpseg.engine.predict import prompt_tensors
+from napari_svpseg.engine.prompts import prompt_tensors
 from napari_svpseg.io.store import load_model
 
 ROUNDS = 15

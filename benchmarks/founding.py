@@ -35,7 +35,8 @@ from napari_svpseg.core.instances import instances_from_maps
 from napari_svpseg.core.metrics import dice, match_instances
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
-from napari_svpseg.engine.predict import network_scale, predict, prompt_tensors
+from napari_svpseg.engine.predict import predict
+from napari_svpseg.engine.prompts import network_scale, prompt_tensors
 from napari_svpseg.io.oneshot import Task, plan
 from napari_svpseg.io.store import load_model
 from napari_svpseg.models.base import ModelConfig, PromptCode, PromptSegmenter, build

@@ -320,7 +320,7 @@ def make_plan(
     """
     from .engine.device import choose
     from .engine.forward import Forward, evaluating
-    from .engine.predict import look_at, network_scale, prompt_tensors
+    from .engine.prompts import network_scale, object_look, prompt_tensors
     from .io.store import load_model
 
     run, post = split_settings({**(settings or {}), "trust": False})
@@ -350,7 +350,8 @@ def make_plan(
     with evaluating(network, where):
         images, masks = prompt_tensors(chosen, scale)
         code = forward.encode(images, masks)
-        look = look_at(chosen, images, forward, code, scale)
+        look = object_look(chosen, images, forward, code, scale)
+        forward(images[0, :1], code)  # to know what it answers
     sizes = dict(zip(planes.axes.order, planes.shape, strict=True))
     stack = tuple(sizes[a] for a in planes.axes.stack)
     intensities = planes.intensities() if intensities is None else intensities

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.device import choose
 from napari_svpseg.engine.forward import Forward
-from napari_svpseg.engine.predict import network_scale, predict, prompt_tensors
+from napari_svpseg.engine.predict import predict
+from napari_svpseg.engine.prompts import network_scale, prompt_tensors
 from napari_svpseg.engine.tiling import ScaledQuery, spans
 from napari_svpseg.engine.trust import most_certain_window
 from napari_svpseg.models.base import IGNORE, PromptSegmenter
@@ -473,6 +475,36 @@ def test_cancel_between_tiles_and_the_mode_is_restored(scene):
         )
     assert len(network.seen) == len(prompts) + 2
     assert network.training
+
+
+# ---------------------------------------------------------------- the objects' look
+
+
+def test_prompts_are_looked_at_once_until_something_changes(scene):
+    plane, prompts, _ = scene
+    network = Brightness()
+
+    def calls(prompts=prompts):
+        before = len(network.seen)
+        look = run(plane, prompts, network).maps.objects
+        assert look.depth > 2 and look.diameter == pytest.approx(20, abs=1)
+        return len(network.seen) - before
+
+    assert calls() == 2  # the prompt, and the query
+    assert calls() == 1
+    with torch.no_grad():
+        network.first.weight *= 1.01
+    assert calls() == 2
+    mask = np.where(prompts[0].mask == 1, 0, prompts[0].mask)
+    assert calls(PromptSet([replace(prompts[0], mask=mask)])) == 2
+
+
+def test_objects_of_another_size_are_told(scene):
+    plane, prompts, _ = scene
+    assert not any("much" in n for n in run(plane, prompts).notes)
+    large, _ = discs(diameter=40)
+    notes = run(large[..., None], prompts).notes
+    assert any("much larger here than in the prompts" in n for n in notes)
 
 
 # ---------------------------------------------------------------- memory

@@ -12,7 +12,8 @@ from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.engine import predict as prediction
-from napari_svpseg.engine.predict import predict, prompt_tensors
+from napari_svpseg.engine.predict import predict
+from napari_svpseg.engine.prompts import prompt_tensors
 from napari_svpseg.engine.refine import refine, refined
 from napari_svpseg.models.base import ModelConfig, build
 from napari_svpseg.models.losses import maps_loss

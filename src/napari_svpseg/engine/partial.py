@@ -29,7 +29,7 @@ from .device import Device, choose
 from .episodes import Episodes, EpisodeSettings, TaskList, make_task
 from .held_back import Check
 from .memory import keep_freed_memory
-from .predict import network_scale
+from .prompts import network_scale
 from .second import CONFIG, train_second
 from .superpixels import superpixel_masks, window
 from .tuner import FineTuner

@@ -23,7 +23,8 @@ from ..core.prompt import PromptSet
 from ..core.settings import PostprocessSettings, SegmentSettings
 from ..models.base import ModelConfig, PromptSegmenter, build
 from .device import Device
-from .predict import network_scale, predict
+from .predict import predict
+from .prompts import network_scale
 from .tuner import FineTuner
 from .windows import PartialImage, Windows
 

@@ -13,6 +13,7 @@ from ..core.metrics import dice
 from ..core.result import Maps
 from ..core.settings import PostprocessSettings
 from .forward import Forward
+from .prompts import MAX_PROMPTS
 from .tiling import ScaledQuery
 
 MIN_SHARE, MAX_SHARE = 0.05, 0.90
@@ -20,9 +21,6 @@ MIN_SHARE, MAX_SHARE = 0.05, 0.90
 
 ENOUGH_SHARE = 0.25
 """More foreground than this says no more."""
-
-MAX_PROMPTS = 8
-"""Prompts that are segmented again; more would cost more than they tell."""
 
 
 def cycle_trust(

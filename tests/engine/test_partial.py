@@ -16,6 +16,7 @@ from napari_svpseg.core.finetune import (
 from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.partial import UNKNOWN, from_labels, hold_out, to_ids
 from napari_svpseg.engine.device import choose
+from napari_svpseg.engine.drift import MOST, Drift
 from napari_svpseg.engine.held_back import Check
 from napari_svpseg.engine.partial import _look, finetune
 from napari_svpseg.engine.second import self_labelled
@@ -236,10 +237,72 @@ def test_of_states_that_are_as_good_the_last_is_kept(tmp_path, boxes, wanted):
     for value in (0.801, 0.9, 0.95, 0.949, 0.93, 0.9495, 0.80):
         tuner.step += 1
         score = HeldBackScore(value, None, boxes * 64 * 64, 0)
-        _look(tuner, lambda _, score=score: score, 0.8)
+        _look(tuner, lambda _, score=score: score, lambda _: 0.0, 0.8)
         kept.append(tuner.best_step)
     assert kept == wanted
     assert tuner.best_value == 0.95
+
+
+class Level(PromptSegmenter):
+    """Foreground wherever a pixel is brighter than some level."""
+
+    def __init__(self, level):
+        super().__init__()
+        self.level = torch.nn.Parameter(torch.tensor(float(level)))
+
+    def encode_prompts(self, images, masks):
+        return {"nothing": images.new_zeros(1, 1)}
+
+    def forward(self, query, code):
+        return {"foreground": 8 * (query.mean(1, keepdim=True) - self.level)}
+
+
+def half_labelled():
+    """Return an image of bright discs on a ramp, of which the left is labelled."""
+    y, x = np.mgrid[:128, :192]
+    discs = (y % 32 - 16) ** 2 + (x % 32 - 16) ** 2 < 64
+    ids = np.where(discs, 1 + y // 32 * 6 + x // 32, 0)
+    ids[:, 64:] = UNKNOWN
+    return partial_image((x / 192 + 3.0 * discs).astype(np.float32), ids)
+
+
+def test_drift_is_the_share_of_former_background_that_is_forgotten():
+    image, device = half_labelled(), choose("cpu")
+    prompts = cut_prompts([image], SETTINGS, tiny(), device)
+    drift = Drift([image], prompts, Level(1.0), device, SETTINGS)
+    assert drift(Level(1.0)) == 0
+    assert drift(Level(-20.0)) == 1
+    shares = [drift(Level(level)) for level in (0.0, -0.5, -3.0)]
+    assert shares == sorted(shares) and shares[-1] > MOST
+    flat = replace(image, ids=np.maximum(image.ids, 0))
+    assert Drift([flat], prompts, Level(1.0), device, SETTINGS)(Level(-20.0)) == 0
+    told = replace(SETTINGS, unlabelled_is_background=True)
+    assert Drift([image], prompts, Level(1.0), device, told)(Level(-20.0)) == 0
+
+
+def test_a_state_that_forgot_the_background_is_not_kept(tmp_path):
+    tuner = FineTuner(tiny(), SETTINGS, tmp_path, torch.device("cpu"))
+    tuner.best_value, kept = 0.8, []
+    for value, forgot in ((0.9, 0.0), (0.95, MOST + 0.01), (0.92, MOST), (0.99, 1.0)):
+        tuner.step += 1
+        score = HeldBackScore(value, None, 400 * 64 * 64, 0)
+        _look(tuner, lambda _, s=score: s, lambda _, f=forgot: f, 0.8)
+        kept.append(tuner.best_step)
+    assert kept == [1, 1, 3, 3]
+    assert [h["drift"] for h in tuner.history] == [0.0, MOST + 0.01, MOST, 1.0]
+
+
+def test_who_forgets_the_background_from_the_start_leaves_the_model_as_it_was(
+    image, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(Drift, "__call__", lambda *_: 0.5)
+    settings = replace(SETTINGS, learning_rate=1e-2)
+    network = tiny()
+    tuned = finetune(network, [image], settings, device="cpu", folder=tmp_path)
+    assert tuned.kept == "before"
+    assert any("50% of what was background" in note for note in tuned.notes)
+    for name, weights in tuned.network.state_dict().items():
+        assert torch.equal(weights, network.state_dict()[name])
 
 
 def test_few_labels_show_more_objects_than_pictures_do(windows, tmp_path):

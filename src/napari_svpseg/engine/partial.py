@@ -26,6 +26,7 @@ from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..models.base import ModelConfig, PromptSegmenter
 from .device import Device, choose
+from .drift import MOST, Drift
 from .episodes import Episodes, EpisodeSettings, TaskList, make_task
 from .held_back import Check
 from .memory import keep_freed_memory
@@ -172,6 +173,7 @@ def finetune(
     if not resume or tuner.best_step == 0:
         tuner.best_value = before.value
     windows = Windows(images, prompts, zoom, settings)
+    drift = Drift(images, prompts, start, device, settings)
     warm_up = None
     if settings.self_supervised_first and tuner.step < settings.steps:
         on_progress(tuner.step, settings.steps, "superpixels of the images")
@@ -183,6 +185,7 @@ def finetune(
         windows,
         warm_up,
         check,
+        drift,
         should_stop,
         on_progress,
         on_partial,
@@ -201,7 +204,16 @@ def finetune(
     elif tuner.history:
         after = check(tuner.average)
     config = None
-    kept = "after" if is_better(after.value, before.value) else "before"
+    better = bool(tuner.best_weights) and is_better(after.value, before.value)
+    kept = "after" if better else "before"
+    drifted = tuner.history[-1].get("drift", 0.0) if tuner.history else 0.0
+    if drifted > MOST:
+        instead = "an earlier state" if better else "the model it started from"
+        notes.append(
+            f"In the end objects were found on {drifted:.0%} of what was background, "
+            f"where nothing is labelled: {instead} is kept. Label some of the empty "
+            "background, too."
+        )
     best = best if kept == "after" else start
     if settings.second_network and not stopped:
         second = train_second(
@@ -266,6 +278,7 @@ def _train(
     windows: Windows,
     warm_up: Episodes | None,
     check: Check,
+    drift: Drift,
     should_stop: Callable[[], bool],
     on_progress: Progress,
     on_partial: Callable[[FineTuneProgress], None] | None,
@@ -295,7 +308,7 @@ def _train(
             last = tuner.step >= settings.steps or stopped or over
             dice = None
             if tuner.step % every == 0 or last:
-                dice = _look(tuner, check, before)
+                dice = _look(tuner, check, drift, before)
                 if on_look is not None:
                     on_look(tuner.average, check.prompts, tuner.seconds)
                 tuner.seconds = time.monotonic() - began
@@ -328,16 +341,21 @@ def _train(
     return stopped
 
 
-def _look(tuner: FineTuner, check: Check, before: float) -> float:
+def _look(tuner: FineTuner, check: Check, drift: Drift, before: float) -> float:
     """Score the averaged weights, keep them if they are the best; return the Dice.
 
     Of those that are as good but for chance and better than ``before``, the last are
     kept: few labels that were held back soon tell no difference any more, while images
-    still do (one standard error, as in choosing the size of a tree).
+    still do (one standard error, as in choosing the size of a tree). Weights that
+    forgot what background is, where nothing is labelled, are not kept.
     """
     score = check(tuner.average)
+    drifted = drift(tuner.average)
     as_good = score.value >= tuner.best_value - score.chance
-    if score.value > tuner.best_value or (as_good and is_better(score.value, before)):
+    good = score.value > tuner.best_value or (
+        as_good and is_better(score.value, before)
+    )
+    if good and drifted <= MOST:
         tuner.best_value = max(score.value, tuner.best_value)
         tuner.best_step = tuner.step
         tuner.best_weights = {
@@ -350,6 +368,7 @@ def _look(tuner: FineTuner, check: Check, before: float) -> float:
             "train_loss": tuner.loss_mean,
             "held_back_dice": score.dice,
             "held_back_f1": math.nan if score.f1 is None else score.f1,
+            "drift": drifted,
         }
     )
     return score.dice

@@ -38,7 +38,7 @@ from .windows import QUERY_SIDE, PartialImage, Windows, cut_prompts
 
 CHECKS = 8
 """How often the held-back labels are looked at."""
-LEAST_GAIN = 0.03
+LEAST_GAIN = 0.1
 """Share of the error on held-back labels that has to go: less is taken as noise."""
 CHECKPOINT_S = 4.0
 FEW_PIXELS = 1000
@@ -267,7 +267,7 @@ def is_better(after: float, before: float) -> bool:
 
     Examples
     --------
-    >>> is_better(0.91, 0.90), is_better(0.9001, 0.9)
+    >>> is_better(0.92, 0.90), is_better(0.905, 0.9)
     (True, False)
     """
     return 1 - after < (1 - LEAST_GAIN) * (1 - before)

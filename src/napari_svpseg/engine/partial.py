@@ -40,6 +40,8 @@ CHECKS = 8
 """How often the held-back labels are looked at."""
 LEAST_GAIN = 0.1
 """Share of the error on held-back labels that has to go: less is taken as noise."""
+LEAST_STEP = 0.005
+"""The score has to rise by that much, too, where there was next to no error."""
 CHECKPOINT_S = 4.0
 FEW_PIXELS = 1000
 SUPERPIXEL_TASKS, SUPERPIXEL_SIDE = 48, 256
@@ -267,10 +269,11 @@ def is_better(after: float, before: float) -> bool:
 
     Examples
     --------
-    >>> is_better(0.92, 0.90), is_better(0.905, 0.9)
-    (True, False)
+    >>> is_better(0.92, 0.90), is_better(0.905, 0.9), is_better(0.998, 0.995)
+    (True, False, False)
     """
-    return 1 - after < (1 - LEAST_GAIN) * (1 - before)
+    enough = after - before >= LEAST_STEP
+    return enough and 1 - after < (1 - LEAST_GAIN) * (1 - before)
 
 
 def _train(

@@ -80,3 +80,18 @@ def test_pyqtgraph_waits_for_the_first_point():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+def test_axes_are_drawn_anew_only_when_points_reach_their_ends(curves):
+    ends = []
+    for step in range(1, 41):
+        curves.add_point("loss", step, 2.0 / step)
+        curves.draw()
+        (x0, x1), (y0, y1) = curves._plots[False].viewRange()
+        assert x0 == y0 == 0 and x1 >= step and y1 >= 2.0
+        ends.append((x1, y1))
+    assert len(set(ends)) < 15
+    curves.clear()
+    curves.add_point("loss", 1, 0.1)
+    curves.draw()
+    assert curves._plots[False].viewRange()[0][1] < 2

@@ -15,6 +15,9 @@ logger = logging.getLogger(__name__)
 
 COLORS = ("#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d")
 DRAWN_EVERY_MS = 150
+ROOM = 1.4
+"""How much farther than its points an axis goes when it is drawn anew: the text of axes
+takes longer to draw than lines do."""
 INK = "#8a919c"
 """Of axes and numbers; readable on dark and on light."""
 
@@ -42,6 +45,7 @@ class Curves(QWidget):
         self._plots: dict[bool, Any] = {}
         self._frame: Any = None
         self._changed: set[str] = set()
+        self._ends: dict[str, float] = {}
         self._pause = QTimer(self)
         self._pause.setSingleShot(True)
         self._pause.setInterval(DRAWN_EVERY_MS)
@@ -74,13 +78,31 @@ class Curves(QWidget):
             line = self._line(series)
             if line is not None:
                 line.setData(*self.points[series])
+                self._make_room(series)
         if self._changed:
             self._show_numbers()
             self._pause.start()  # drawn again when it ends, if more have come
         self._changed.clear()
 
+    def _make_room(self, series: str) -> None:
+        """Let the axes go farther where points have reached their ends."""
+        xs, ys = self.points[series]
+        is_score = series in self._scores
+        if max(xs) > self._ends.get("x", 0.0):
+            self._ends["x"] = ROOM * max(xs)
+        if not is_score and max(ys) > self._ends.get("y", 0.0):
+            self._ends["y"] = ROOM * max(ys)
+        ends = self._ends
+        first = self._plots.get(False) or self._plots[True]  # the other follows along x
+        (_, right), (_, top) = first.viewRange()
+        if "x" in ends and ends["x"] != right:
+            first.setXRange(0, ends["x"], padding=0)
+        if "y" in ends and ends["y"] != top and False in self._plots:
+            first.setYRange(0, ends["y"], padding=0)
+
     def clear(self) -> None:
         """Begin anew."""
+        self._ends.clear()
         self._pause.stop()
         self._changed.clear()
         for series, line in self._lines.items():

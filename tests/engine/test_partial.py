@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from napari_svpseg.core.finetune import (
     FineTuneError,
@@ -303,6 +304,19 @@ def test_who_forgets_the_background_from_the_start_leaves_the_model_as_it_was(
     assert any("50% of what was background" in note for note in tuned.notes)
     for name, weights in tuned.network.state_dict().items():
         assert torch.equal(weights, network.state_dict()[name])
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_who_labels_no_whole_object_is_told(image, tmp_path, monkeypatch, whole):
+    monkeypatch.setattr("napari_svpseg.engine.partial.is_better", lambda *_: True)
+    if not whole:  # only the middles of objects
+        inside = ndimage.binary_erosion(image.ids > 0, iterations=2)
+        image = replace(image, ids=np.where(
+            (image.ids > 0) & ~inside, UNKNOWN, image.ids
+        ).astype(np.int32))
+    tuned = finetune(tiny(), [image], SETTINGS, device="cpu", folder=tmp_path)
+    assert tuned.kept == "after"
+    assert any("No whole object" in note for note in tuned.notes) != whole
 
 
 def test_few_labels_show_more_objects_than_pictures_do(windows, tmp_path):

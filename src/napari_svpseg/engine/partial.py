@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ..core.finetune import FineTuneProgress, FineTuneSettings, HeldBackScore
-from ..core.partial import UNKNOWN, HeldOut
+from ..core.partial import UNKNOWN, HeldOut, complete_ids
 from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..models.base import ModelConfig, PromptSegmenter
@@ -234,6 +234,12 @@ def finetune(
         notes.append(f"The second network ({score}) {said}.")
         if better:
             best, after, kept, config = second, score, "after", CONFIG
+    whole = settings.semantic or any(complete_ids(i.ids).size for i in images)
+    if kept == "after" and not whole:
+        notes.append(
+            "No whole object is labelled: how touching ones part was neither learned "
+            "nor checked. Compare the two models, and label some whole ones."
+        )
     if kept == "before":
         notes.append(
             "Fine-tuning did not do better on the held-back labels: the model it "

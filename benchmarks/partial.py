@@ -41,6 +41,7 @@ import napari_svpseg as svpseg
 from napari_svpseg import finetuning
 from napari_svpseg.core.card import ModelCard
 from napari_svpseg.core.finetune import FineTuneSettings
+from napari_svpseg.core.geometry import inside
 from napari_svpseg.core.image import (
     intensity_range,
     normalise,
@@ -126,8 +127,7 @@ class Job:
 def _around(found: np.ndarray, length: int, side: int) -> slice:
     """Return ``side`` pixels of an axis around the mean of what was found on it."""
     middle = found.mean() if found.size else length / 2
-    start = int(np.clip(round(middle - side / 2), 0, max(0, length - side)))
-    return slice(start, start + min(side, length))
+    return inside(round(middle - side / 2), side, length)
 
 
 def scribbled(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -677,7 +677,8 @@ def main() -> None:
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
-    name = "partial" if options.part == "1/1" else f"partial-{options.part[0]}"
+    part, _, parts = options.part.partition("/")
+    name = "partial" if parts == "1" else f"partial-{part}"
     report = options.output / f"{name}.json"
     records = _read(report).get("records", []) if options.resume else []
     done = {r["key"]: r for r in records}

@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from napari_svpseg.core.doubt import LIKELY, mean_doubt
 from napari_svpseg.core.result import Maps, ObjectLook
-from napari_svpseg.core.size import core_depth, doubt, size_notes
+from napari_svpseg.core.size import core_depth, size_notes
 
 
 def discs(radius: int) -> np.ndarray:
@@ -65,6 +66,6 @@ def test_of_nets_and_of_what_is_doubtful_nothing_is_told():
 
 
 def test_doubt_is_that_of_what_may_be_there():
-    assert doubt(np.array([[0.0, 0.1, 1.0]])) == 0
-    assert doubt(np.array([[0.0, 0.5, 0.5]])) == 1
-    assert doubt(np.zeros((3, 3))) == 1
+    assert mean_doubt(np.array([[0.0, 0.1, 1.0]]), LIKELY) == 0
+    assert mean_doubt(np.array([[0.0, 0.5, 0.5]]), LIKELY) == 1
+    assert mean_doubt(np.zeros((3, 3)), LIKELY) == 1

@@ -104,7 +104,7 @@ def test_the_fit_is_used_only_where_the_check_and_certainty_allow(
     """Before: trust 0.5, doubt 0.4."""
     trusts, doubts = iter([0.5, trust]), iter([doubt, 0.4])
     monkeypatch.setattr(prediction, "cycle_trust", lambda *_: next(trusts))
-    monkeypatch.setattr(prediction, "doubt", lambda _: next(doubts))
+    monkeypatch.setattr(prediction, "mean_doubt", lambda *_: next(doubts))
     plane, prompts = disc_scene.image[..., None], PromptSet([disc_prompt])
     found = predict(plane, prompts, network, "cpu", SegmentSettings(refine=3))
     assert found.trust == (trust if used else 0.5)

@@ -14,6 +14,9 @@ from .result import Maps
 POSSIBLE = 0.2
 """Foreground probability from which a pixel may be part of an object."""
 
+LIKELY = 0.3
+"""Foreground probability from which a pixel says how certain an answer is."""
+
 MAX_PIXELS = 1_000_000
 """Pixels that tell enough of the doubt in an image."""
 
@@ -188,9 +191,21 @@ def image_doubt(maps: Maps, trust: float = float("nan")) -> float:
         In [0, 1]; 1 where nothing may be there at all.
     """
     step = max(1, round((maps.foreground.size / MAX_PIXELS) ** 0.5))
-    seen = Maps(maps.foreground[::step, ::step])
-    possible = seen.foreground >= POSSIBLE
-    unsure = float(seen.uncertainty[possible].mean()) if possible.any() else 1.0
+    unsure = mean_doubt(maps.foreground[::step, ::step], POSSIBLE)
     if np.isnan(trust):
         return unsure
     return TRUST_WEIGHT * (1 - trust) + (1 - TRUST_WEIGHT) * unsure
+
+
+def mean_doubt(foreground: np.ndarray, possible: float) -> float:
+    """Return the mean uncertainty where something may be, 1 if there is nothing.
+
+    Parameters
+    ----------
+    foreground : (Y, X) float array
+        Probabilities.
+    possible : float
+        Probability from which something may be.
+    """
+    found = Maps(foreground[foreground >= possible])
+    return float(found.uncertainty.mean()) if found.foreground.size else 1.0

@@ -137,6 +137,25 @@ class Tile:
         return (self.y1 - self.y0, self.x1 - self.x0)
 
 
+def inside(start: float, side: int, length: int) -> slice:
+    """Return ``side`` pixels of an axis, moved and if need be shrunk to lie in it.
+
+    Parameters
+    ----------
+    start : float
+        Where they would begin.
+    side, length : int
+        Pixels wanted, and those of the axis.
+
+    Examples
+    --------
+    >>> inside(-3, 4, 10), inside(8.5, 4, 10), inside(2, 20, 10)
+    (slice(0, 4, None), slice(6, 10, None), slice(0, 10, None))
+    """
+    first = int(min(max(start, 0), max(0, length - side)))
+    return slice(first, first + min(side, length))
+
+
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     """Return where tiles start along one axis so that all of ``length`` is covered.
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
+from .doubt import LIKELY, mean_doubt
+from .geometry import inside
 from .result import Maps
 
 MUCH = 1.7
@@ -47,20 +49,6 @@ def core_depth(foreground: Array, boundary: Array | None) -> float:
     return float(np.asarray(depth)[far:-far, far:-far][core].mean())
 
 
-def doubt(foreground: Array, possible: float = 0.3) -> float:
-    """Return the mean uncertainty where something may be, 1 if there is nothing.
-
-    Parameters
-    ----------
-    foreground : (Y, X) float array
-        Probabilities.
-    possible : float
-        Probability from which something may be.
-    """
-    found = foreground[foreground > possible]
-    return float(np.mean(1 - np.abs(2 * found - 1))) if found.size else 1.0
-
-
 def size_notes(maps: Maps) -> tuple[str, ...]:
     """Return a note where the objects are much larger or smaller than the prompts'.
 
@@ -77,16 +65,14 @@ def size_notes(maps: Maps) -> tuple[str, ...]:
     look = maps.objects
     if look is None or look.net or not np.isfinite(look.depth):
         return ()
-    middle = tuple(
-        slice(max(0, (n - LARGEST) // 2), max(0, (n - LARGEST) // 2) + LARGEST)
-        for n in maps.foreground.shape
-    )
+    shape = maps.foreground.shape
+    middle = tuple(inside((n - LARGEST) // 2, LARGEST, n) for n in shape)
     foreground = maps.foreground[middle]
+    if mean_doubt(foreground, LIKELY) > TOO_DOUBTFUL:
+        return ()
     boundary = None if maps.boundary is None else maps.boundary[middle]
     ratio = core_depth(foreground, boundary) / look.depth
     if not np.isfinite(ratio) or 1 / MUCH < ratio < MUCH:
-        return ()
-    if doubt(foreground) > TOO_DOUBTFUL:
         return ()
     than = "larger" if ratio > 1 else "smaller"
     return (f"objects look much {than} here than in the prompts: box some here too",)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..core.finetune import FineTuneSettings
+from ..core.geometry import inside
 from ..core.partial import UNKNOWN
 from ..core.prompt import PromptSet
 from ..core.settings import SegmentSettings
@@ -87,8 +88,7 @@ class Drift:
 def _around_labels(image: PartialImage) -> tuple[slice, ...]:
     """Return a part of the image with the middle of its labels in its middle."""
     place = np.nonzero(image.taught >= 0)
-    starts = (
-        int(np.clip(p.mean() - SIDE / 2, 0, max(0, n - SIDE)))
+    return tuple(
+        inside(p.mean() - SIDE / 2, SIDE, n)
         for p, n in zip(place, image.ids.shape, strict=True)
     )
-    return tuple(slice(s, s + SIDE) for s in starts)

@@ -170,12 +170,12 @@ def finetune(
         tuner.resume()
     looking = time.monotonic()
     before = check(start)
+    drift = Drift(images, prompts, start, device, settings)
     reserve = time.monotonic() - looking  # the last look takes as long
     began -= tuner.seconds  # earlier sittings count as well
     if not resume or tuner.best_step == 0:
         tuner.best_value = before.value
     windows = Windows(images, prompts, zoom, settings)
-    drift = Drift(images, prompts, start, device, settings)
     warm_up = None
     if settings.self_supervised_first and tuner.step < settings.steps:
         on_progress(tuner.step, settings.steps, "superpixels of the images")
@@ -234,8 +234,9 @@ def finetune(
         notes.append(f"The second network ({score}) {said}.")
         if better:
             best, after, kept, config = second, score, "after", CONFIG
-    whole = settings.semantic or any(complete_ids(i.ids).size for i in images)
-    if kept == "after" and not whole:
+    if kept == "after" and not (
+        settings.semantic or any(complete_ids(i.ids).size for i in images)
+    ):
         notes.append(
             "No whole object is labelled: how touching ones part was neither learned "
             "nor checked. Compare the two models, and label some whole ones."

@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.doubt import LIKELY, mean_doubt
 from ..core.geometry import Tile
 from ..core.image import Plane, intensity_range, sampled_pixels
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptError, PromptSet
 from ..core.result import Maps
 from ..core.settings import SegmentSettings
-from ..core.size import doubt, size_notes
+from ..core.size import size_notes
 from ..models.base import PromptCode, PromptSegmenter
 from .device import Device, choose
 from .forward import Forward, evaluating
@@ -215,7 +216,8 @@ def _refined_or_plain(
     )
     helps = (
         better.trust >= plain.trust - TRUST_TOLERANCE
-        and doubt(better.maps.foreground) < doubt(plain.maps.foreground)
+        and mean_doubt(better.maps.foreground, LIKELY)
+        < mean_doubt(plain.maps.foreground, LIKELY)
     )
     kept = better if helps else plain
     trusts = f"trust {better.trust:.2f}, before {plain.trust:.2f}"

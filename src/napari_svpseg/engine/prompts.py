@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections import OrderedDict
 from dataclasses import replace
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -27,6 +24,7 @@ from ..core.result import Maps, ObjectLook
 from ..core.size import core_depth
 from ..models.base import IGNORE, PromptCode, PromptSegmenter
 from .forward import MAPS, Forward
+from .remember import Remembered
 
 OBJECT_RANGE = (10.0, 40.0)
 """Object diameters, in network pixels, that a network is assumed to know."""
@@ -40,9 +38,7 @@ MAX_PROMPTS = 8
 KEPT_LOOKS = 8
 """Sets of prompts whose objects' look is remembered for each network."""
 
-_looks: WeakKeyDictionary[PromptSegmenter, OrderedDict[str, ObjectLook]] = (
-    WeakKeyDictionary()
-)
+_looks: Remembered[ObjectLook] = Remembered(KEPT_LOOKS)
 
 
 def network_scale(
@@ -109,28 +105,13 @@ def object_look(
     scale : float
         Network pixels per query pixel.
     """
-    looks = _looks.setdefault(forward.network, OrderedDict())
-    key = _print(prompts, images, forward.network, code)
-    look = looks.get(key)
-    if look is None:
-        look = looks[key] = _look(prompts, images, forward, code, scale)
-        while len(looks) > KEPT_LOOKS:
-            looks.popitem(last=False)
-    return look
-
-
-def _print(
-    prompts: PromptSet, images: Tensor, network: PromptSegmenter, code: PromptCode
-) -> str:
-    """Return a hash of prompts, of a network's state and of its code of them."""
-    changes = sum(p._version for p in network.parameters())
-    content = hashlib.sha256(str(changes).encode())
-    content.update(images.numpy().tobytes())
+    content = [images.numpy().tobytes()]
     for prompt in prompts:
-        content.update(prompt.mask.tobytes() + repr(prompt.box.scale).encode())
-    for value in code.values():
-        content.update(value.float().cpu().numpy().tobytes())
-    return content.hexdigest()
+        content += [prompt.mask.tobytes(), repr(prompt.box.scale).encode()]
+    content += [value.float().cpu().numpy().tobytes() for value in code.values()]
+    return _looks.get(
+        forward.network, content, lambda: _look(prompts, images, forward, code, scale)
+    )
 
 
 def _look(

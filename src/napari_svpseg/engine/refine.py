@@ -14,10 +14,7 @@ weights before and after).
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
-from collections import OrderedDict
-from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -29,6 +26,7 @@ from ..core.progress import Progress, ignore_progress
 from ..models.base import IGNORE, PromptSegmenter
 from ..models.losses import maps_loss
 from .episodes import disturb
+from .remember import Remembered
 
 Rng = np.random.Generator
 
@@ -43,9 +41,7 @@ SHIFT = 0.15
 KEPT = 2
 """Fitted networks remembered for each network."""
 
-_fitted: WeakKeyDictionary[PromptSegmenter, OrderedDict[str, PromptSegmenter]] = (
-    WeakKeyDictionary()
-)
+_fitted: Remembered[PromptSegmenter] = Remembered(KEPT)
 
 
 def refined(
@@ -63,15 +59,11 @@ def refined(
     network, images, masks, steps
         As for `refine`.
     """
-    known = _fitted.setdefault(network, OrderedDict())
     content = [images.numpy().tobytes(), masks.numpy().tobytes(), str(steps).encode()]
-    key = hashlib.sha256(b"|".join(content)).hexdigest()
-    if key not in known:
-        known[key] = refine(network, images, masks, steps, on_progress=on_progress)
-        while len(known) > KEPT:
-            known.popitem(last=False)
-    known.move_to_end(key)
-    return known[key]
+    return _fitted.get(
+        network, content,
+        lambda: refine(network, images, masks, steps, on_progress=on_progress),
+    )
 
 
 def refine(

@@ -5,9 +5,9 @@
 # make bench   speed and memory
 # make bench-quality DATA="folder folder"    the whole report on one-shot quality: tables,
 #              more prompts, calibration, contact sheet (MODELS=, CLASSES=, PROMPTS=, QUERIES=)
-# make bench-partial DATA="folder folder"    fine-tuning from five boxes (PARTIAL="--boxes 1,5")
+# make bench-finetuning DATA="folder folder"    fine-tuning from five boxes (PARTIAL="--boxes 1,5")
 # make bench-methods DATA=folder    ablations of the methods (STEPS=, DRAWS=, FOLD_STEPS=, SETS=)
-# make bench-doubt DATA="folder folder"     following the doubt against prompting at random
+# make bench-uncertainty DATA="folder folder"     following the doubt against prompting at random
 #
 # Everything is installed into .venv, in the tested versions of constraints.txt.
 
@@ -41,11 +41,11 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON
 
-.PHONY: demo test lint bench bench-quality bench-methods bench-partial bench-weak bench-doubt bench-scale dist clean
+.PHONY: demo test lint bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-scale dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
-	$(PY) -m napari_svpseg.cli demo --output $(OUTPUT)
+	$(PY) -m napari_svpseg.cli.main demo --output $(OUTPUT)
 
 test: $(STAMPS)/dev
 	$(PY) -m pytest
@@ -68,9 +68,9 @@ bench-quality: $(STAMPS)/dev
 	$(PY) benchmarks/calibration.py $(DATA) --prompts 2 --max-queries 2
 	$(PY) benchmarks/oneshot.py $(DATA) $(ONLY) --models svp,forest --sheet bench-output/sheet.png
 
-bench-partial: $(STAMPS)/dev
-	$(if $(DATA),,$(error Name the data folders: make bench-partial DATA="a b"))
-	$(PY) benchmarks/partial.py $(DATA) --resume --curve $(PARTIAL)
+bench-finetuning: $(STAMPS)/dev
+	$(if $(DATA),,$(error Name the data folders: make bench-finetuning DATA="a b"))
+	$(PY) benchmarks/finetuning.py $(DATA) --resume --curve $(PARTIAL)
 
 bench-methods: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the folder that holds the data sets: make bench-methods DATA=folder))
@@ -78,13 +78,13 @@ bench-methods: $(STAMPS)/dev
 	$(PY) benchmarks/founding.py $(DATA) --sets $(SETS) --draws $(DRAWS)
 	$(PY) benchmarks/kato_hotta.py $(DATA) --steps $(FOLD_STEPS) --json bench-output/kato-hotta.json
 
-bench-weak: $(STAMPS)/dev
-	$(if $(DATA),,$(error Name the folder of the data sets: make bench-weak DATA=folder))
-	$(PY) benchmarks/weak.py $(DATA) --output bench-output/weak.json
+bench-tags: $(STAMPS)/dev
+	$(if $(DATA),,$(error Name the folder of the data sets: make bench-tags DATA=folder))
+	$(PY) benchmarks/tag_training.py $(DATA) --output bench-output/tag-training.json
 
-bench-doubt: $(STAMPS)/dev
-	$(if $(DATA),,$(error Name the data folders: make bench-doubt DATA="a b"))
-	$(PY) benchmarks/doubt.py $(DATA) --prompts $(DRAWS) --resume
+bench-uncertainty: $(STAMPS)/dev
+	$(if $(DATA),,$(error Name the data folders: make bench-uncertainty DATA="a b"))
+	$(PY) benchmarks/uncertainty.py $(DATA) --prompts $(DRAWS) --resume
 
 bench-scale: $(STAMPS)/dev
 	$(PY) benchmarks/scale.py --size $(SIZE) --json bench-output/scale.json

@@ -14,8 +14,8 @@ import time
 
 import torch
 
-from napari_svpseg.engine.memory import PeakMemory
-from napari_svpseg.models.attention import (
+from napari_svpseg.engine.jobs.allocator import PeakMemory
+from napari_svpseg.models.svp_attention import (
     chunked_attention,
     fused_attention,
     naive_attention,

@@ -157,7 +157,7 @@ def measure(seconds: float, side: int, told: float) -> dict[str, Any]:
     """Return the gaps before, at the start of, and in a training."""
     import napari
 
-    from napari_svpseg.plugin.partials import paint_layer
+    from napari_svpseg.plugin.layers.partial_label_layers import paint_layer
 
     viewer = napari.Viewer()
     _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")

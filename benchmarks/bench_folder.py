@@ -27,9 +27,9 @@ import numpy as np
 import tifffile
 
 from napari_svpseg.core.prompt import Prompt, PromptSet
-from napari_svpseg.engine.device import choose
-from napari_svpseg.io.batch import SUMMARY, read_summary
-from napari_svpseg.io.prompts import save_prompts
+from napari_svpseg.engine.inference.device import choose
+from napari_svpseg.io.folder_records import SUMMARY, read_summary
+from napari_svpseg.io.prompt_files import save_prompts
 
 SIDE, STEP = 512, 36
 BAD = "unreadable.tif"
@@ -72,7 +72,7 @@ class Command:
     def __init__(self, folder: Path, options: list[str]) -> None:
         self.folder = folder
         self._words = [
-            sys.executable, "-m", "napari_svpseg.cli", "segment",
+            sys.executable, "-m", "napari_svpseg.cli.main", "segment",
             str(folder / "images"), "--prompts", str(folder / "cells.svprompt"),
             *options,
         ]

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 
 from napari_svpseg.core.prompt import Prompt, PromptSet
-from napari_svpseg.engine.device import choose
-from napari_svpseg.engine.forward import Forward, evaluating
-from napari_svpseg.engine.memory import keep_freed_memory
-from napari_svpseg.engine.prompts import prompt_tensors
-from napari_svpseg.io.store import load_model
+from napari_svpseg.engine.inference.device import choose
+from napari_svpseg.engine.inference.forward import Forward, evaluating
+from napari_svpseg.engine.inference.prompt_features import prompt_tensors
+from napari_svpseg.engine.jobs.allocator import keep_freed_memory
+from napari_svpseg.io.model_store import load_model
 
 ROUNDS = 15
 

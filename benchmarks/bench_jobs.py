@@ -24,13 +24,13 @@ import numpy as np
 NAMES = ("child", "dask")
 
 IMPORT = {
-    "child": "import napari_svpseg.engine.child",
+    "child": "import napari_svpseg.engine.jobs.child_process",
     "dask": "import distributed",
 }
 
 START = {
     "child": """
-from napari_svpseg.engine.child import ChildProcess
+from napari_svpseg.engine.jobs.child_process import ChildProcess
 runner = ChildProcess()
 runner.submit("operator:add", 1, 2).result()
 end = time.perf_counter()
@@ -50,7 +50,7 @@ if __name__ == "__main__":
 
 STOP_SILENT = {
     "child": """
-from napari_svpseg.engine.child import ChildProcess
+from napari_svpseg.engine.jobs.child_process import ChildProcess
 runner = ChildProcess()
 job = runner.submit("time:sleep", 30)
 time.sleep(1)
@@ -122,8 +122,8 @@ def warm(repeats: int) -> dict[str, dict[str, float]]:
     """Return the medians of round trips and cancels with both engines running."""
     from distributed import Client, LocalCluster
 
-    from napari_svpseg.engine.child import ChildProcess
-    from napari_svpseg.engine.cluster import DaskRunner
+    from napari_svpseg.engine.jobs.child_process import ChildProcess
+    from napari_svpseg.engine.jobs.dask_runner import DaskRunner
 
     rows: dict[str, dict[str, float]] = {}
     cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)

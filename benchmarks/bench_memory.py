@@ -57,10 +57,10 @@ def measure(side: int, model: str, threads: int) -> dict[str, float]:
 
     import napari_svpseg as svpseg
     from bench_speed import cells
-    from napari_svpseg.core.instances import instances_from_maps
-    from napari_svpseg.engine.memory import PeakMemory
-    from napari_svpseg.engine.predict import predict
-    from napari_svpseg.io.store import load_model
+    from napari_svpseg.core.labels.instances import instances_from_maps
+    from napari_svpseg.engine.inference.predict import predict
+    from napari_svpseg.engine.jobs.allocator import PeakMemory
+    from napari_svpseg.io.model_store import load_model
 
     torch.set_num_threads(threads)
     image, labels = cells(256)

@@ -16,8 +16,8 @@ import torch
 
 import napari_svpseg as svpseg
 from bench_speed import cells
-from napari_svpseg.engine.memory import PeakMemory
-from napari_svpseg.io.store import load_model
+from napari_svpseg.engine.jobs.allocator import PeakMemory
+from napari_svpseg.io.model_store import load_model
 
 MODELS = "svp,svp-concat,svp-attention,panet,alpnet,dspnet"
 

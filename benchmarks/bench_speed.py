@@ -21,8 +21,8 @@ import torch
 from scipy import ndimage
 
 import napari_svpseg as svpseg
-from napari_svpseg.engine.rivals import ForestRival, Query
-from napari_svpseg.io.store import load_model
+from napari_svpseg.benchmark.baselines import ForestBaseline, Query
+from napari_svpseg.io.model_store import load_model
 
 
 def cells(side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -66,7 +66,7 @@ def main() -> None:
         )
 
     def forest() -> None:
-        fitted = ForestRival(n_threads=options.threads).fit(prompt)
+        fitted = ForestBaseline(n_threads=options.threads).fit(prompt)
         fitted(Query(query[..., None]))
 
     works: dict[str, Callable[[], None]] = {

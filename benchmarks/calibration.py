@@ -26,12 +26,12 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from napari_svpseg.core.metrics import expected_calibration_error
+from napari_svpseg.benchmark.one_shot_tasks import plan
+from napari_svpseg.core.labels.metrics import expected_calibration_error
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.settings import SegmentSettings
-from napari_svpseg.engine.predict import predict
-from napari_svpseg.io.oneshot import plan
-from napari_svpseg.io.store import load_model
+from napari_svpseg.engine.inference.predict import predict
+from napari_svpseg.io.model_store import load_model
 
 N_BINS = 10
 MAX_PIXELS = 30_000

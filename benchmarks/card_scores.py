@@ -14,8 +14,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from napari_svpseg.io.store import describe, find_model, update_card
-from napari_svpseg.report import RIVAL, task_means
+from napari_svpseg.benchmark.report import RIVAL, task_means
+from napari_svpseg.io.model_store import describe, find_model, update_card
 
 NOTES = "<!-- notes -->"
 """What follows in a README is kept."""

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from napari_svpseg.benchmark.one_shot_tasks import Task, plan
 from napari_svpseg.core.geometry import PROMPT_SIZE, Box
 from napari_svpseg.core.image import (
     normalise,
@@ -31,14 +32,13 @@ from napari_svpseg.core.image import (
     resize_labels,
     to_three_channels,
 )
-from napari_svpseg.core.instances import instances_from_maps
-from napari_svpseg.core.metrics import dice, match_instances
+from napari_svpseg.core.labels.instances import instances_from_maps
+from napari_svpseg.core.labels.metrics import dice, match_instances
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
-from napari_svpseg.engine.predict import predict
-from napari_svpseg.engine.prompts import network_scale, prompt_tensors
-from napari_svpseg.io.oneshot import Task, plan
-from napari_svpseg.io.store import load_model
+from napari_svpseg.engine.inference.predict import predict
+from napari_svpseg.engine.inference.prompt_features import network_scale, prompt_tensors
+from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.base import ModelConfig, PromptCode, PromptSegmenter, build
 
 KINDS = ("no prompt", "whole picture, 256", "128", "64")

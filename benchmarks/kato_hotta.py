@@ -25,13 +25,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from napari_svpseg.engine.one_image import Example, OneImageSettings, fit_one_image
+from napari_svpseg.engine.training.one_image import (
+    Example,
+    OneImageSettings,
+    fit_one_image,
+)
 from napari_svpseg.io.datasets import read_dataset
-from napari_svpseg.io.store import load_model
-from napari_svpseg.models.attention import AttentionSegmenter
+from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.base import PromptCode, PromptSegmenter
+from napari_svpseg.models.svp_attention import AttentionSegmenter
 from napari_svpseg.models.unet import upsample
-from napari_svpseg.training import example
+from napari_svpseg.workflows.training import example
 
 SETS = ("isbi2012_membrane", "vnc_sstem")
 ARMS = (

@@ -22,18 +22,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_svpseg.engine.episodes import (
+from napari_svpseg.engine.training.episodes import (
     Episodes,
     EpisodeSettings,
     PackedTasks,
     TaskList,
     cut_episode,
 )
-from napari_svpseg.engine.train import Trainer, validate
-from napari_svpseg.io.store import load_model
-from napari_svpseg.io.tasks import load_tasks
+from napari_svpseg.engine.training.trainer import Trainer, validate
+from napari_svpseg.io.model_store import load_model
+from napari_svpseg.io.packed_tasks import load_tasks
 from napari_svpseg.models.base import ModelConfig, PromptSegmenter, build
-from napari_svpseg.training import DataConfig, TrainingConfig, pack, sources
+from napari_svpseg.workflows.training import DataConfig, TrainingConfig, pack, sources
 
 LEARNED_FROM: dict[str, tuple[tuple[str, ...], float]] = {
     "labels of nuclei": (("dsb_fluorescence", "dsb_stained_brightfield"), 1.0),

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from napari_svpseg.core.instances import instances_from_maps
-from napari_svpseg.core.metrics import dice, match_instances
+from napari_svpseg.benchmark.one_shot_tasks import Task, plan
+from napari_svpseg.core.labels.instances import instances_from_maps
+from napari_svpseg.core.labels.metrics import dice, match_instances
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
-from napari_svpseg.engine.predict import predict
-from napari_svpseg.io.oneshot import Task, plan
-from napari_svpseg.io.store import load_model
+from napari_svpseg.engine.inference.predict import predict
+from napari_svpseg.io.model_store import load_model
 
 SIZES = (1, 2, 4, 8)
 """Prompts of a set."""

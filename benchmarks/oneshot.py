@@ -1,4 +1,4 @@
-"""One-shot quality of models and rivals on data folders, with tables and pictures.
+"""One-shot quality of models and baselines on data folders, with tables and pictures.
 
     python benchmarks/oneshot.py DATA... --models forest,otsu,panet,svp --output q.json
     python benchmarks/oneshot.py DATA... --models forest,svp --sheet q.png
@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from napari_svpseg import benchmark
-from napari_svpseg.report import to_markdown
+from napari_svpseg.benchmark import one_shot
+from napari_svpseg.benchmark.report import to_markdown
 
 
 def main() -> None:
@@ -25,8 +25,8 @@ def main() -> None:
     )
     parser.add_argument("data", nargs="+", type=Path, help="data folders")
     parser.add_argument("--models", default="forest,otsu,svp", help="names or folders")
-    parser.add_argument("--prompts", type=int, default=benchmark.N_PROMPTS)
-    parser.add_argument("--max-queries", type=int, default=benchmark.MAX_QUERIES)
+    parser.add_argument("--prompts", type=int, default=one_shot.N_PROMPTS)
+    parser.add_argument("--max-queries", type=int, default=one_shot.MAX_QUERIES)
     parser.add_argument("--classes", help="names, values or DATASET:CLASS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
@@ -42,12 +42,12 @@ def main() -> None:
         "seed": options.seed, "device": options.device,
     }
     if options.sheet:
-        path = benchmark.contact_sheet(
+        path = one_shot.contact_sheet(
             options.data, models, options.sheet, on_progress=_Line(), **choice
         )
         print(path)
         return
-    report = benchmark.run(
+    report = one_shot.run(
         options.data, models, n_threads=options.threads, output=options.output,
         resume=options.resume, on_progress=_Line(), **choice,
     )

@@ -19,8 +19,8 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_svpseg.core.prompt import Prompt, PromptSet
-from napari_svpseg.io.prompts import save_prompts
-from napari_svpseg.plugin import sample
+from napari_svpseg.io.prompt_files import save_prompts
+from napari_svpseg.plugin import samples
 
 IMAGES = Path(__file__).resolve().parent / "images"
 SIDE, STEP = 220, 73
@@ -28,7 +28,7 @@ SIDE, STEP = 220, 73
 
 def cut_images(folder: Path) -> Path:
     """Cut the picture of nuclei into a folder of images; return a prompt file."""
-    (image, _, _), (labels, _, _) = sample.nuclei()[:2]
+    (image, _, _), (labels, _, _) = samples.nuclei()[:2]
     n = 0
     for y in range(0, image.shape[0] - SIDE + 1, STEP):
         for x in range(0, image.shape[1] - SIDE + 1, STEP):

@@ -19,10 +19,10 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 from scipy import ndimage
 
-from napari_svpseg.core.finetune import PRESETS
-from napari_svpseg.plugin import sample
-from napari_svpseg.plugin.finetune import FineTuneWidget
-from napari_svpseg.plugin.partials import paint_layer
+from napari_svpseg.core.jobs.finetune_job import PRESETS
+from napari_svpseg.plugin import samples
+from napari_svpseg.plugin.docks.finetune_dock import FineTuneWidget
+from napari_svpseg.plugin.layers.partial_label_layers import paint_layer
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -62,7 +62,7 @@ def main() -> None:
     viewer = napari.Viewer()
     _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")
     viewer.window.resize(1280, 860)
-    for data, meta, kind in sample.nuclei():
+    for data, meta, kind in samples.nuclei():
         if kind != "shapes":
             getattr(viewer, f"add_{kind}")(data, **meta)
     viewer.layers["nuclei labels"].visible = False

@@ -16,7 +16,7 @@ import numpy as np
 from make_screenshots import Studio
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin import sample
+from napari_svpseg.plugin import samples
 
 
 def mosaic(tile: np.ndarray, side: int) -> np.ndarray:
@@ -35,7 +35,7 @@ def main() -> None:
     studio = Studio("Segment from prompts")
     viewer, dock = studio.viewer, studio.dock
     studio.wait(lambda: "Starting" not in dock.device_line.text(), 90)
-    (image, *_), (labels, *_) = sample.nuclei()[:2]
+    (image, *_), (labels, *_) = samples.nuclei()[:2]
     whole = mosaic(image, side)
     levels = [whole[::n, ::n] for n in (1, 2, 4)]
     slide = viewer.add_image(levels, name="slide", scale=(0.5, 0.5), units="um")

@@ -17,7 +17,7 @@ from PIL import Image
 from qtpy.QtWidgets import QApplication
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin import sample
+from napari_svpseg.plugin import samples
 
 IMAGES = Path(__file__).parent / "images"
 
@@ -45,7 +45,7 @@ class Studio:
             QApplication.processEvents()
             time.sleep(0.01)
 
-    def open(self, layers: list[sample.LayerData]) -> None:
+    def open(self, layers: list[samples.LayerData]) -> None:
         """Show other layers."""
         self.viewer.layers.clear()
         for data, meta, kind in layers:
@@ -76,7 +76,7 @@ def main() -> None:
     dock.refresh_models(parser.parse_args().model)
     studio.wait(lambda: "Starting" not in dock.device_line.text(), 60)
 
-    layers = sample.nuclei()
+    layers = samples.nuclei()
     studio.open([layer for layer in layers if layer[2] != "shapes"])
     dock.draw.click()
     studio.shoot("1-draw")
@@ -99,12 +99,12 @@ def main() -> None:
     studio.wait(seconds=0.6)
     studio.shoot("4-paint")
 
-    studio.open(sample.stained_tissue())
+    studio.open(samples.stained_tissue())
     studio.run(dock.run)
     studio.shoot("5-tissue")
     dock.guide.next_place()
     studio.wait(lambda: dock.guide.offer.isVisibleTo(dock), 20)
-    studio.shoot("6-doubt")
+    studio.shoot("6-uncertainty")
     dock.engine.close()
     viewer.close()
 

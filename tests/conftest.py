@@ -46,8 +46,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of an untrained model of a few thousand weights."""
     import torch
 
-    from napari_svpseg.core.card import ModelCard
-    from napari_svpseg.io.store import save_model
+    from napari_svpseg.core.model_card import ModelCard
+    from napari_svpseg.io.model_store import save_model
     from napari_svpseg.models.base import ModelConfig, build
 
     config = ModelConfig("panet", {"width": 4, "features": 8})
@@ -103,8 +103,8 @@ def tiny_svp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of an untrained, very small default model."""
     import torch
 
-    from napari_svpseg.core.card import ModelCard
-    from napari_svpseg.io.store import save_model
+    from napari_svpseg.core.model_card import ModelCard
+    from napari_svpseg.io.model_store import save_model
     from napari_svpseg.models.base import ModelConfig, build
 
     config = ModelConfig("svp", {

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 
 import napari_svpseg as svpseg
-from napari_svpseg import api, segmenting
-from napari_svpseg.core.card import ModelCard
+from napari_svpseg import api
 from napari_svpseg.core.image import ImageError
+from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
-from napari_svpseg.engine.jobs import Event, InProcess
+from napari_svpseg.engine.jobs.job import Event, InProcess
 from napari_svpseg.io.images import read_image, read_recipe, write_labels
 from napari_svpseg.models.base import PromptCode, PromptSegmenter
+from napari_svpseg.workflows import segment_image
 
 DISCS = ((20, 24, 7), (24, 70, 8), (66, 22, 9), (70, 66, 7), (48, 46, 6))
 
@@ -381,13 +382,13 @@ def test_loaded_networks_stay_warm_and_few(monkeypatch, tmp_path, prompt) -> Non
         loads.append(path)
         return SimpleNamespace(card=find(path.split("/")[-1]), network=Bright())
 
-    monkeypatch.setattr("napari_svpseg.io.store.find_model", find)
-    monkeypatch.setattr("napari_svpseg.io.store.load_model", load)
-    monkeypatch.setattr(segmenting, "_loaded", {})
+    monkeypatch.setattr("napari_svpseg.io.model_store.find_model", find)
+    monkeypatch.setattr("napari_svpseg.io.model_store.load_model", load)
+    monkeypatch.setattr(segment_image, "_loaded", {})
     image, _ = discs()
     for name in "aabac":
         svpseg.segment(image, prompt, model=name, device="cpu", trust=False)
     assert [path.split("/")[-1] for path in loads] == ["a", "b", "c"]
     for name in "defg":
         svpseg.segment(image, prompt, model=name, device="cpu", trust=False)
-    assert len(segmenting._loaded) == segmenting.MAX_LOADED
+    assert len(segment_image._loaded) == segment_image.MAX_LOADED

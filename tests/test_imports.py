@@ -17,12 +17,12 @@ import napari_svpseg
 PACKAGE = Path(napari_svpseg.__file__).parent
 TOP = Path(__file__).parents[1]
 HEAVY = {"torch"}
-LIGHT_RINGS = ("core", "io", "plugin")
-LIGHT_MODULES = ("__init__", "api", "cli", "demo", "engine/jobs", "engine/__main__")
+LIGHT_RINGS = ("core", "io", "plugin", "cli", "engine/jobs")
+LIGHT_MODULES = ("__init__", "api", "workflows/demo", "engine/__main__")
 
 
 def light_files() -> list[Path]:
-    files = [p for ring in LIGHT_RINGS for p in sorted((PACKAGE / ring).glob("*.py"))]
+    files = [p for ring in LIGHT_RINGS for p in sorted((PACKAGE / ring).rglob("*.py"))]
     return files + [PACKAGE / f"{name}.py" for name in LIGHT_MODULES]
 
 
@@ -79,8 +79,8 @@ def test_loading_everything_the_gui_needs_loads_no_torch() -> None:
 
 def test_the_engine_process_loads_no_qt() -> None:
     code = (
-        "import sys, napari_svpseg.api, napari_svpseg.engine.jobs\n"
-        "import napari_svpseg.engine.predict, napari_svpseg.io.store\n"
+        "import sys, napari_svpseg.api, napari_svpseg.engine.jobs.job\n"
+        "import napari_svpseg.engine.inference.predict, napari_svpseg.io.model_store\n"
         "print([m for m in ('qtpy', 'napari', 'PyQt6', 'PySide6') if m in sys.modules])"
     )
     assert run(code) == "[]"

@@ -28,7 +28,7 @@ manager.discover()
 manifest = manager.get_manifest("napari-svpseg")
 import napari_svpseg
 beside = Path(napari_svpseg.__file__).parent / "napari.yaml"
-from napari_svpseg.io.store import builtin_folder
+from napari_svpseg.io.model_store import builtin_folder
 cards = [c for c in napari_svpseg.models() if Path(c.path).parent == builtin_folder()]
 loaded = napari_svpseg.load_model(cards[0].path)
 print(json.dumps({

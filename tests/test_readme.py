@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_svpseg import cli
-from napari_svpseg.core.finetune import PRESETS
+from napari_svpseg.cli.main import main
+from napari_svpseg.core.jobs.finetune_job import PRESETS
 
 TOP = Path(__file__).parents[1]
 README = (TOP / "README.md").read_text("utf-8")
@@ -68,7 +68,7 @@ def test_the_commands_run(place, capsys, monkeypatch) -> None:
             for word in shlex.split(line)[1:]
             for name in (sorted(map(str, Path().glob(word))) if "*" in word else [word])
         ]
-        assert cli.main(words) == 0, (line, capsys.readouterr().err)
+        assert main(words) == 0, (line, capsys.readouterr().err)
     assert sorted(p.name for p in (place / "out").glob("*.tif")) == [
         "a_labels.ome.tif", "b_labels.ome.tif"
     ]

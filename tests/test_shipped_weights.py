@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 import torch
 
-from napari_svpseg.core.metrics import dice
+from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.settings import SegmentSettings
-from napari_svpseg.engine.episodes import (
+from napari_svpseg.engine.inference.predict import predict
+from napari_svpseg.engine.training.episodes import (
     Episodes,
     EpisodeSettings,
     SyntheticTasks,
     cut_episode,
 )
-from napari_svpseg.engine.predict import predict
-from napari_svpseg.engine.train import episode_loss
-from napari_svpseg.io.store import load_model
+from napari_svpseg.engine.training.trainer import episode_loss
+from napari_svpseg.io.model_store import load_model
 
 UNSEEN = 123_456
 """Seed of drawn scenes that no training used."""
@@ -86,13 +86,13 @@ def test_only_the_kind_that_the_prompt_shows_is_found(network) -> None:
 
 def test_a_negative_prompt_removes_what_it_shows(network) -> None:
     """Drawn scenes of two kinds, of which only the last prompt says which is wanted."""
-    source, settings = SyntheticTasks(24, seed=UNSEEN + 1), EpisodeSettings(rivals=1.0)
+    source, settings = SyntheticTasks(24, seed=UNSEEN + 1), EpisodeSettings(baselines=1.0)
     found: dict[bool, list[torch.Tensor]] = {True: [], False: []}
     truth = []
     for i in range(40):
         rng = np.random.default_rng([3, i])
         task = source(rng)
-        episode = cut_episode(task, 2, settings, rng) if task.rivals else None
+        episode = cut_episode(task, 2, settings, rng) if task.baselines else None
         if episode is None:
             continue
         truth.append(episode["foreground"] > 0.5)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from . import models
 
 if TYPE_CHECKING:
-    from .core.card import ModelCard
+    from .core.model_card import ModelCard
 
 _PUBLIC = {
     "Box": "core.geometry",
-    "DoubtfulPlace": "core.doubt",
-    "FineTuneProgress": "core.finetune",
-    "FineTuneResult": "core.finetune",
-    "FineTuneSettings": "core.finetune",
+    "UncertainPlace": "core.labels.uncertainty",
+    "FineTuneProgress": "core.jobs.finetune_job",
+    "FineTuneResult": "core.jobs.finetune_job",
+    "FineTuneSettings": "core.jobs.finetune_job",
     "ImageError": "core.image",
     "Maps": "core.result",
     "PostprocessSettings": "core.settings",
@@ -30,18 +30,18 @@ _PUBLIC = {
     "Recipe": "core.result",
     "Result": "core.result",
     "SegmentSettings": "core.settings",
-    "WeakSettings": "core.weak",
-    "doubtful_places": "core.doubt",
+    "TagTrainingSettings": "core.annotation.image_tags",
+    "uncertain_places": "core.labels.uncertainty",
     "finetune": "api",
-    "fit_weak": "api",
-    "image_doubt": "core.doubt",
+    "train_from_tags": "api",
+    "image_uncertainty": "core.labels.uncertainty",
     "load_model": "api",
-    "load_prompts": "io.prompts",
+    "load_prompts": "io.prompt_files",
     "postprocess": "api",
-    "save_prompts": "io.prompts",
+    "save_prompts": "io.prompt_files",
     "segment": "api",
     "segment_file": "api",
-    "segment_zarr": "large",
+    "segment_zarr": "workflows.segment_large",
 }
 
 __all__ = ["models", *sorted(_PUBLIC)]

@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core.batch import PATTERN, FileOutcome, file_stem
-from .core.card import ModelCard
-from .core.finetune import FineTuneProgress, FineTuneResult, FineTuneSettings
+from .core.annotation.image_tags import BankPatch, TagTrainingResult, TagTrainingSettings
 from .core.geometry import PROMPT_SIZE, Box
 from .core.image import Axes, ImageError
-from .core.instances import instances_from_maps
-from .core.measure import object_sizes
+from .core.jobs.finetune_job import FineTuneProgress, FineTuneResult, FineTuneSettings
+from .core.jobs.folder_job import PATTERN, FileOutcome, file_stem
+from .core.labels.instances import instances_from_maps
+from .core.labels.measure import object_sizes
+from .core.model_card import ModelCard
 from .core.planes import Planes, take
 from .core.progress import Progress, ignore_progress
 from .core.prompt import Prompt, PromptError, PromptSet
 from .core.result import Maps, Result
 from .core.settings import PostprocessSettings, split_settings
-from .core.weak import BankPatch, WeakResult, WeakSettings
-from .segmenting import (
+from .workflows.segment_image import (
     Job,
     each_map,
     linked,
@@ -41,7 +41,7 @@ from .segmenting import (
 )
 
 if TYPE_CHECKING:
-    from .io.store import LoadedModel
+    from .io.model_store import LoadedModel
 
     Model = str | Path | LoadedModel
 
@@ -233,7 +233,7 @@ def segment_file(
     prompts_file : str
         Recorded in the recipe.
     targets : dict, optional
-        File to write for each of the formats of `core.batch.FORMATS` that are wanted.
+        File to write for each of the formats of `core.jobs.folder_job.FORMATS` that are wanted.
     model, device, output, axes, channels, on_progress, on_partial, **settings
         As in `segment`.
 
@@ -243,14 +243,14 @@ def segment_file(
     """
     from .io.exports import Found, export
     from .io.images import read_image
-    from .io.zarr import is_zarr, read_zarr
+    from .io.ome_zarr import is_zarr, read_zarr
 
     targets = targets or {"ome-tiff": str(labels_path(path, out_folder))}
     first = next(iter(targets.values()))
     if skip_done and all(Path(target).exists() for target in targets.values()):
         return FileOutcome(str(path), first, status="skipped")
     if isinstance(prompts, str | Path):
-        from .io.prompts import load_prompts
+        from .io.prompt_files import load_prompts
 
         prompts_file = prompts_file or str(prompts)
         prompts = load_prompts(prompts)
@@ -290,7 +290,7 @@ def finetune(
     training_set: str | Path | None = None,
     unlabelled: str | Path | None = None,
     names: Sequence[str] | None = None,
-    held_out_images: Iterable[int] = (),
+    validation_images: Iterable[int] = (),
     rgb: bool | None = None,
     channels: tuple[int, ...] | None = None,
     resume: bool = False,
@@ -309,7 +309,7 @@ def finetune(
         Planes with up to three channels (or ``channels`` chosen).
     partial_labels : sequence of (Y, X) int arrays
         One for each image: 0 = unknown, 1 = background, 2, 3, ... = objects, or
-        classes where ``settings.semantic``. See `core.partial` for other forms.
+        classes where ``settings.semantic``. See `core.annotation.partial_labels` for other forms.
     start_from : str, path or LoadedModel
         What is trained further.
     device : str
@@ -327,7 +327,7 @@ def finetune(
         the labelled images alone).
     names : sequence of str, optional
         Of the images, for messages and the training set.
-    held_out_images : iterable of int
+    validation_images : iterable of int
         Images that are only used to check.
     rgb, channels
         As in `segment`.
@@ -349,12 +349,12 @@ def finetune(
     WriteError
         If the model cannot be written; the last checkpoint stays beside it.
     """
-    from .finetuning import run
+    from .workflows.finetuning import run
 
     return run(
         images, partial_labels, start_from=start_from, device=device,
         settings=settings, output=output, training_set=training_set,
-        unlabelled=unlabelled, names=names, held_out_images=held_out_images,
+        unlabelled=unlabelled, names=names, validation_images=validation_images,
         rgb=rgb, channels=channels, resume=resume,
         on_progress=on_progress, on_partial=on_partial,
     )
@@ -368,14 +368,14 @@ def stop_finetune(output: str | Path) -> bool:
     bool
         Whether such a training was there.
     """
-    from .finetuning import stop
+    from .workflows.finetuning import stop
 
     return stop(output)
 
 
-def forget_finetune(output: str | Path) -> None:
+def discard_finetune(output: str | Path) -> None:
     """Delete what a training that was cut off left behind."""
-    from .finetuning import forget
+    from .workflows.finetuning import forget
 
     forget(output)
 
@@ -393,17 +393,17 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
     list of dict
         ``output``, ``start_from``, ``settings`` and ``training_set`` of each.
     """
-    from .finetuning import unfinished
-    from .io.store import user_folder
+    from .io.model_store import user_folder
+    from .workflows.finetuning import unfinished
 
     return unfinished(user_folder() if folder is None else folder)
 
 
-def fit_weak(
+def train_from_tags(
     images: Any,
     tags: Any,
     *,
-    settings: WeakSettings | None = None,
+    settings: TagTrainingSettings | None = None,
     output: str | Path | None = None,
     device: str = "auto",
     start_from: str | Path = "svp",
@@ -411,7 +411,7 @@ def fit_weak(
     resume: bool = False,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
-) -> WeakResult:
+) -> TagTrainingResult:
     """Train a model of classes from tags that say which image holds what.
 
     Parameters
@@ -420,7 +420,7 @@ def fit_weak(
         Single planes, grey or colour. Names in the tags are relative to the folder.
     tags : Tags, path of a ``tags.csv``, mapping, or sequence
         Classes of each image; an empty list says that it holds none of them.
-    settings : WeakSettings, optional
+    settings : TagTrainingSettings, optional
     output : path, optional
         Model folder to write; by default a new one among the user's models.
         Checkpoints lie beside it in ``NAME-training``.
@@ -435,19 +435,19 @@ def fit_weak(
     on_progress : callable, optional
         Called with ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
-        Receives `WeakProgress` at each step, the bank (a list of `BankPatch`) once it
-        is found, and a `WeakPreview` of some images after each pass.
+        Receives `TagTrainingProgress` at each step, the bank (a list of `BankPatch`) once it
+        is found, and a `TagTrainingPreview` of some images after each pass.
 
     Returns
     -------
-    WeakResult
+    TagTrainingResult
 
     Raises
     ------
-    WeakError, TagsError
+    TagTrainingError, TagsError
         If nothing can be learned from the tags, in one line.
     """
-    from .weak import fit_weak as fit
+    from .workflows.tag_training import train_from_tags as fit
 
     return fit(
         images, tags, settings=settings, output=output, device=device,
@@ -456,23 +456,23 @@ def fit_weak(
     )
 
 
-def find_bank(
+def find_patch_bank(
     images: Any,
     tags: Any,
     *,
-    settings: WeakSettings | None = None,
+    settings: TagTrainingSettings | None = None,
     device: str = "auto",
     start_from: str | Path = "svp",
     on_progress: Progress | None = None,
 ) -> tuple[BankPatch, ...]:
-    """Return the image bank that `fit_weak` would start from; takes seconds.
+    """Return the image bank that `train_from_tags` would start from; takes seconds.
 
     Parameters
     ----------
     images, tags, settings, device, start_from, on_progress
-        As for `fit_weak`.
+        As for `train_from_tags`.
     """
-    from .weak import find_bank as find
+    from .workflows.tag_training import find_patch_bank as find
 
     return find(
         images, tags, settings=settings, device=device, start_from=start_from,
@@ -480,26 +480,26 @@ def find_bank(
     )
 
 
-def stop_weak(output: str | Path) -> None:
+def stop_tag_training(output: str | Path) -> None:
     """Ask the training that will write the model folder ``output`` to end now.
 
     It keeps what it has learned so far, and writes the model. Works from any process.
     """
-    from .weak import stop_weak as stop
+    from .workflows.tag_training import stop_tag_training as stop
 
     stop(output)
 
 
-def forget_weak(output: str | Path) -> None:
+def discard_tag_training(output: str | Path) -> None:
     """Remove what a cancelled training left beside the model folder ``output``."""
-    from .weak import forget_weak as forget
+    from .workflows.tag_training import discard_tag_training as forget
 
     forget(output)
 
 
 def models() -> list[ModelCard]:
     """Return the cards of the built-in and the user's own models."""
-    from .io.store import list_models
+    from .io.model_store import list_models
 
     return list_models()
 
@@ -512,7 +512,7 @@ def load_model(model: str | Path) -> LoadedModel:
     ValueError
         If there is no such model, or its weights are not those of its card.
     """
-    from .io.store import load_model as load
+    from .io.model_store import load_model as load
 
     return load(model)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_svpseg.core.card import ModelCard
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import (
     Axes,
@@ -20,13 +19,14 @@ from napari_svpseg.core.image import (
     sampled_pixels,
     to_three_channels,
 )
-from napari_svpseg.core.instances import (
+from napari_svpseg.core.labels.instances import (
     chosen_objects,
     fill_object_holes,
     instances_from_maps,
     targets,
 )
-from napari_svpseg.core.metrics import average_precision, dice, f1, iou
+from napari_svpseg.core.labels.metrics import average_precision, dice, f1, iou
+from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled, ignore_progress
 from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
 from napari_svpseg.core.result import Maps, Recipe, Result, versions

@@ -18,13 +18,13 @@ from napari_svpseg.core.image import (
     resize_image,
     resize_labels,
 )
-from napari_svpseg.core.instances import (
+from napari_svpseg.core.labels.instances import (
     chosen_objects,
     fill_object_holes,
     instances_from_maps,
     targets,
 )
-from napari_svpseg.core.metrics import average_precision, dice, f1, iou
+from napari_svpseg.core.labels.metrics import average_precision, dice, f1, iou
 from napari_svpseg.core.prompt import Prompt, PromptSet, prompt_print
 from napari_svpseg.core.result import Maps, Recipe
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
@@ -148,7 +148,7 @@ def test_resampling_keeps_a_constant(value, height, width):
 
 # ---------------------------------------------------------------------------- objects
 
-PLAIN = PostprocessSettings(min_area=0, certainty=0.0, fill_holes=False)
+PLAIN = PostprocessSettings(min_area=0, confidence=0.0, fill_holes=False)
 
 
 @quick

@@ -85,7 +85,7 @@ import resource, sys
 import numpy as np
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.images import write_labels
-from napari_svpseg.io.prompts import save_prompts
+from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.core.prompt import Prompt, PromptSet
 
 rng = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from napari_svpseg.core.outlines import Part, fill, outlines, rasterise
+from napari_svpseg.core.labels.outlines import Part, fill, outlines, rasterise
 from napari_svpseg.io.rois import (
     OutlineError,
     read_geojson,

@@ -7,8 +7,8 @@ import os
 import numpy as np
 import pytest
 
+from napari_svpseg.core.annotation.partial_labels import PartialLabelError, from_labels
 from napari_svpseg.core.image import ImageError
-from napari_svpseg.core.partial import PartialLabelError, from_labels
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.training_set import TrainingSet, TrainingSetError
 
@@ -30,15 +30,15 @@ def test_what_was_added_comes_back(training, disc_scene, partial):
     assert found == entry
     assert np.array_equal(found.image(), disc_scene.image)
     assert np.array_equal(found.labels(), partial)
-    assert found.used and found.held_out is None and found.channels == (0,)
+    assert found.used and found.validation is None and found.channels == (0,)
     assert found.counts["n_objects"] == 2 and found.counts["background"] > 1000
 
 
 def test_every_version_of_labels_is_kept(training, disc_scene, partial):
     training.add("a", disc_scene.image, partial)
     more = from_labels(disc_scene.labels)
-    entry = training.add("a", disc_scene.image, more, held_out=True)
-    assert (entry.version, entry.n_versions, entry.held_out) == (2, 2, True)
+    entry = training.add("a", disc_scene.image, more, validation=True)
+    assert (entry.version, entry.n_versions, entry.validation) == (2, 2, True)
     (found,) = training.entries()
     assert np.array_equal(found.labels(), more)
     assert np.array_equal(found.labels(version=1), partial)
@@ -56,9 +56,9 @@ def test_another_image_under_the_same_name_is_refused(training, disc_scene, part
 def test_switches_are_remembered(training, disc_scene, partial):
     training.add("a", disc_scene.image, partial)
     training.set_used("a", False)
-    training.set_held_out("a", True)
+    training.set_validation("a", True)
     (found,) = TrainingSet(training.folder).entries()
-    assert not found.used and found.held_out is True
+    assert not found.used and found.validation is True
     assert len(training) == 1  # still there
     with pytest.raises(TrainingSetError, match="damaged"):
         training.set_used("b", True)

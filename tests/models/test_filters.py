@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_svpseg.core.metrics import dice
+from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.models.base import ModelConfig, build
 from napari_svpseg.models.filters import N_FILTERS, pixel_filters
 

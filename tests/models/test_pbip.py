@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from napari_svpseg.models import memory as M
 from napari_svpseg.models import pbip as P
+from napari_svpseg.models import prototype_memory as M
 from napari_svpseg.models.base import ModelConfig, SemanticSegmenter, build
 from napari_svpseg.models.semantic import UNKNOWN, Trunk, semantic_loss
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from napari_svpseg import api
-from napari_svpseg.io.store import builtin_folder, load_model
+from napari_svpseg.io.model_store import builtin_folder, load_model
 
 NAMES = ("svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet")
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from napari_svpseg.core.card import ModelCard
+from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.result import Maps, Recipe, Result
 
 
@@ -156,12 +156,12 @@ def viewer(make_napari_viewer_proxy):
 @pytest.fixture
 def open_dock(viewer, runner, monkeypatch, qtbot):
     """Return a function that opens the dock in the viewer, on the fake runner."""
-    from napari_svpseg.io import store
-    from napari_svpseg.plugin.segment import SegmentWidget
-    from napari_svpseg.plugin.worker import Engine
+    from napari_svpseg.io import model_store
+    from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
+    from napari_svpseg.plugin.services.engine_process import Engine
 
     card = ModelCard("svp", "svp", title="SVPSeg", n_parameters=800_000)
-    monkeypatch.setattr(store, "list_models", lambda folders=None: [card])
+    monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
 
     def open_it():
         dock = SegmentWidget(viewer, Engine(lambda: runner))

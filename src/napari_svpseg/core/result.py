@@ -211,7 +211,7 @@ class Recipe:
             return head, code
         if self.level or query.endswith(".zarr"):
             code = f"open_image({query!r}, level={self.level}).array"
-            return f"{ours}from napari_svpseg.io.zarr import open_image", code
+            return f"{ours}from napari_svpseg.io.ome_zarr import open_image", code
         return f"{ours}from napari_svpseg.{read}", f"read_image({query!r}).array"
 
     def _plane_index(self) -> str:

@@ -97,7 +97,7 @@ class PostprocessSettings(Settings):
         high=1_000_000,
         unit="pixel",
     )
-    certainty: float = option(
+    confidence: float = option(
         0.95,
         "Objects that are nowhere as sure as this share of the image's typical object "
         "are left out; 0 keeps all",

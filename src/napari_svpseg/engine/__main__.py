@@ -1,4 +1,4 @@
-"""The engine process: ``python -m napari_svpseg.engine``, started by `engine.child`.
+"""The engine process: ``python -m napari_svpseg.engine``, started by `engine.jobs.child_process`.
 
 Reads jobs from its standard input and writes their events to its standard output; what
 jobs print goes to standard error, which is a log file. The main thread works, a second
@@ -19,11 +19,11 @@ from types import FrameType
 from typing import Any
 
 from ..core.progress import Cancelled
-from .child import KINDS, MAGIC
-from .cores import physical_cores
-from .jobs import Event, failure, run_target
-from .memory import keep_freed_memory
-from .parcels import Parcels, Pipe
+from .jobs.allocator import keep_freed_memory
+from .jobs.child_process import KINDS, MAGIC
+from .jobs.job import Event, failure, run_target
+from .jobs.processors import physical_cores
+from .jobs.transport import Transport, Pipe
 
 logger = logging.getLogger(__name__)
 
@@ -42,11 +42,11 @@ class Engine:
     ----------
     pipe : Pipe
         To the process that submits jobs.
-    parcels : Parcels
+    transport : Transport
     """
 
-    def __init__(self, pipe: Pipe, parcels: Parcels) -> None:
-        self._pipe, self._parcels = pipe, parcels
+    def __init__(self, pipe: Pipe, transport: Transport) -> None:
+        self._pipe, self._transport = pipe, transport
         self._submitted: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
         self._running: int | None = None
         self._is_sending = False
@@ -67,7 +67,7 @@ class Engine:
     def _run_job(self, number: int, body: bytes) -> None:
         self._running = number
         try:
-            target, args, kwargs = self._parcels.unpack(body)
+            target, args, kwargs = self._transport.unpack(body)
         except Cancelled:  # no failure: `run` tells of it
             raise
         except Exception as error:
@@ -87,13 +87,13 @@ class Engine:
             if event.kind == "failed":
                 logger.error("job %d failed\n%s", number, event.traceback)
             try:
-                body = self._parcels.pack(event)
+                body = self._transport.pack(event)
             except Exception as error:
                 if not event.is_end:
                     raise
                 logger.exception("the result of job %d cannot be sent", number)
                 event = failure(error)
-                body = self._parcels.pack(event)
+                body = self._transport.pack(event)
             self._pipe.send(_KIND_OF[event.kind], number, body)
         finally:
             self._is_sending = False
@@ -108,7 +108,7 @@ class Engine:
                 threading.Thread(
                     target=self._interrupt_later, args=[number], daemon=True
                 ).start()
-        self._parcels.remove()
+        self._transport.remove()
         os._exit(0)
 
     def _interrupt_later(self, number: int) -> None:
@@ -166,7 +166,7 @@ def main() -> None:
     if hello is None:
         return
     folders = hello[2].decode().split("\n")
-    Engine(pipe, Parcels(folders, f"c{os.getpid()}")).run()
+    Engine(pipe, Transport(folders, f"c{os.getpid()}")).run()
 
 
 if __name__ == "__main__":

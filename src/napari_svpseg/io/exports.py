@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.measure import measure
+from ..core.labels.measure import measure
 from ..core.result import Recipe
 from .images import write_labels
+from .ome_zarr import write_zarr_labels
 from .rois import write_geojson, write_rois
 from .tables import write_table
-from .zarr import write_zarr_labels
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class Found:
 
 
 def export(path: str | Path, kind: str, found: Found) -> Path:
-    """Write objects in one of the formats of `core.batch.FORMATS`.
+    """Write objects in one of the formats of `core.jobs.folder_job.FORMATS`.
 
     Returns
     -------

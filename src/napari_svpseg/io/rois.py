@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..core.image import Axes
-from ..core.outlines import Outline, Part, outlines, rasterise
+from ..core.labels.outlines import Outline, Part, outlines, rasterise
 from .atomic import atomic_path
 from .images import labels_dtype
 

@@ -26,7 +26,7 @@ import numpy as np
 from ..core.prompt import PromptSet
 from .atomic import WriteError, atomic_path
 from .locks import locked
-from .prompts import PromptFileError, load_prompts, save_prompts
+from .prompt_files import PromptFileError, load_prompts, save_prompts
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class SessionError(ValueError):
 
 def sessions_folder() -> Path:
     """Return where sessions lie, beside the user's models (it may not exist yet)."""
-    from .store import user_folder
+    from .model_store import user_folder
 
     return user_folder().parent / "sessions"
 

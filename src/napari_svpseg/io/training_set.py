@@ -21,8 +21,8 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from ..core.annotation.partial_labels import PartialLabelError, checked, label_counts
 from ..core.image import Axes
-from ..core.partial import PartialLabelError, checked, label_counts
 from .atomic import WriteError, atomic_folder, atomic_path
 
 VERSION = 1
@@ -53,7 +53,7 @@ class Entry:
         File or layer it came from.
     used : bool
         Whether it is trained on.
-    held_out : bool or None
+    validation : bool or None
         True: only used to check. None: a part of its labels is chosen to check with.
     version : int
         Of its labels.
@@ -69,7 +69,7 @@ class Entry:
     channels: tuple[int, ...] | None = None
     source: str = ""
     used: bool = True
-    held_out: bool | None = None
+    validation: bool | None = None
     version: int = 1
     n_versions: int = 1
     counts: dict[str, int] | None = None
@@ -111,7 +111,7 @@ class TrainingSet:
         channels: tuple[int, ...] | None = None,
         source: str = "",
         used: bool = True,
-        held_out: bool | None = None,
+        validation: bool | None = None,
     ) -> Entry:
         """Add an image, or a new version of the labels of one that is there.
 
@@ -124,7 +124,7 @@ class TrainingSet:
             0 = unknown, 1 = background, 2, 3, ... = objects or classes.
         axes : str, optional
             ``YX``, ``YXC`` or ``CYX``; by default the first two by the dimensions.
-        rgb, channels, source, used, held_out
+        rgb, channels, source, used, validation
             As in `Entry`.
 
         Returns
@@ -148,7 +148,7 @@ class TrainingSet:
             )
         folder = self.folder / name
         if folder.exists():
-            return self._add_version(folder, plane, labels, used, held_out)
+            return self._add_version(folder, plane, labels, used, validation)
         entry = Entry(
             name,
             folder,
@@ -157,7 +157,7 @@ class TrainingSet:
             channels,
             source,
             used,
-            held_out,
+            validation,
             counts=label_counts(labels),
         )
         try:
@@ -179,7 +179,7 @@ class TrainingSet:
         plane: np.ndarray,
         labels: np.ndarray,
         used: bool,
-        held_out: bool | None,
+        validation: bool | None,
     ) -> Entry:
         entry = self._entry(folder)
         if not _equal(entry.image(), plane):
@@ -188,7 +188,7 @@ class TrainingSet:
                 "this one under another name."
             )
         entry = replace(
-            entry, used=used, held_out=held_out, counts=label_counts(labels)
+            entry, used=used, validation=validation, counts=label_counts(labels)
         )
         if not np.array_equal(entry.labels(), labels):
             last = max(_versions(folder))
@@ -227,9 +227,9 @@ class TrainingSet:
         """Say whether an image is trained on; it stays in the set in any case."""
         return self._changed(name, lambda e: replace(e, used=used))
 
-    def set_held_out(self, name: str, held_out: bool | None) -> Entry:
+    def set_validation(self, name: str, validation: bool | None) -> Entry:
         """Say whether an image only checks (True), or partly, as chosen (None)."""
-        return self._changed(name, lambda e: replace(e, held_out=held_out))
+        return self._changed(name, lambda e: replace(e, validation=validation))
 
     def _changed(self, name: str, change: Callable[[Entry], Entry]) -> Entry:
         entry = change(self.entry(name))
@@ -323,7 +323,7 @@ def _to_json(entry: Entry) -> str:
         "channels": entry.channels,
         "source": entry.source,
         "used": entry.used,
-        "held_out": entry.held_out,
+        "validation": entry.validation,
     }
     return json.dumps(values, indent=1) + "\n"
 

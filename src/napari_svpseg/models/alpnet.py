@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .attention import label_values
 from .base import PromptCode, register
-from .prototype import STRIDE, PrototypeSegmenter, cosine_map, masked_average
+from .panet import STRIDE, PrototypeSegmenter, cosine_map, masked_average
+from .svp_attention import label_values
 
 CLASSES = ("background", "foreground")
 OFF = -1e4

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.plugins import plugin_methods
+from ..core.method_plugins import plugin_methods
 
 IGNORE = -1
 """Value in a prompt's mask: this pixel is unknown (also used as padding)."""
@@ -176,15 +176,15 @@ def _load_methods() -> None:
     # they register themselves
     from . import (  # noqa: F401
         alpnet,
-        attention,
-        concat,
         dspnet,
-        memory,
+        panet,
         pbip,
-        plain,
-        prototype,
+        plain_unet,
+        prototype_memory,
         semantic,
         svp,
+        svp_attention,
+        svp_concat,
     )
 
 

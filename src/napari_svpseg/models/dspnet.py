@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from .alpnet import CLASSES, LocalPrototypeSegmenter, class_shares, windows
 from .base import PromptCode, register
-from .prototype import masked_average
+from .panet import masked_average
 
 MAX_CLUSTERS = 5
 ITERATIONS = 10

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
 from .filters import PENALTY, pixel_filters, standardised
-from .prototype import masked_average
+from .panet import masked_average
 from .unet import (
     ChannelNorm,
     Encoder,

@@ -1,0 +1,327 @@
+"""Image-level tags to masks: plain activation maps, prototypes, contrast, two stages.
+
+Windows are cut from data folders with known masks; their tags are which classes they
+hold. All rows learn from the same windows and tags alone (but for the ceiling), and are
+scored on whole pictures that were not trained on, without any tag. Usage::
+
+    python benchmarks/tag_training.py FOLDER_OF_DATA_SETS [--windows 100] [--epochs 10]
+
+See docs/tag-training-method.md for what comes out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from napari_svpseg.benchmark.tag_windows import pick_windows
+from napari_svpseg.core.annotation.image_tags import TagTrainingSettings, class_ious, confusion
+from napari_svpseg.core.image import resize_labels
+from napari_svpseg.core.settings import SegmentSettings
+from napari_svpseg.engine.inference.predict import predict
+from napari_svpseg.engine.tag_training.patch_bank import build_bank
+from napari_svpseg.engine.tag_training.stages import (
+    FINE,
+    Course,
+    FirstStage,
+    pseudo_masks,
+    run_student,
+    student,
+)
+from napari_svpseg.engine.tag_training.tagged_crops import Windows, cut_windows
+from napari_svpseg.io.atomic import atomic_path
+from napari_svpseg.io.datasets import read_dataset
+from napari_svpseg.io.model_store import load_model
+from napari_svpseg.models.pbip import BankEncoder
+from napari_svpseg.models.semantic import UNKNOWN, Trunk
+
+CUTS = {
+    "glas_glands": (160, 0.5),
+    "vnc_sstem": (64, 1.0),
+    "wbc_cellavision": (48, 1.0),
+    "wbc_rapid_stain": (24, 2.0),
+}
+"""Side of the windows in pixels of the picture, and the scale the network sees."""
+
+MAX_TRAINED, N_TESTED = 40, 8
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True, eq=False)
+class TaggedSet:
+    """Windows with masks and tags, and whole pictures to test on."""
+
+    name: str
+    values: tuple[int, ...]
+    scale: float
+    images: list[np.ndarray]
+    intensities: list[np.ndarray]
+    masks: list[np.ndarray]
+    tags: list[tuple[int, ...]]
+    tests: list[tuple[np.ndarray, np.ndarray]]
+
+    @property
+    def kinds(self) -> str:
+        """How many windows hold which classes."""
+        counts = sorted(Counter(self.tags).items())
+        return ", ".join(f"{'+'.join(map(str, k)) or 'none'}: {n}" for k, n in counts)
+
+
+def read_set(folder: Path, n_windows: int, seed: int) -> TaggedSet:
+    """Cut windows whose tags differ: each combination of classes as often as it can be.
+
+    Pictures are dealt by name: the last sections of a series, else every n-th picture,
+    are for the test.
+    """
+    dataset = read_dataset(folder)
+    side, scale = CUTS[dataset.name]
+    values, ids = tuple(sorted(dataset.classes)), list(dataset.ids)
+    if dataset.name == "vnc_sstem":  # neighbouring sections are alike
+        tested, trained = ids[-4:], ids[:12]
+    else:
+        tested = ids[:: max(1, len(ids) // N_TESTED)][:N_TESTED]
+        trained = [i for i in ids if i not in tested][:MAX_TRAINED]
+    windows = pick_windows(dataset, trained, side, n_windows, seed)
+    return TaggedSet(
+        dataset.name, values, scale,
+        [w.image for w in windows],
+        [w.intensities for w in windows],
+        [w.labels for w in windows],
+        [w.values for w in windows],
+        [(plane_of(dataset.image(i)), dataset.labels(i)) for i in tested],
+    )
+
+
+def plane_of(image: np.ndarray) -> np.ndarray:
+    """Return a picture as (Y, X, C)."""
+    return image if image.ndim == 3 else image[..., None]
+
+
+def class_ids(labels: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
+    """Return labels with the wanted values as 1, 2, ... and all else as 0."""
+    ids = np.zeros(labels.shape, np.uint8)
+    for i, value in enumerate(values, 1):
+        ids[labels == value] = i
+    return ids
+
+
+def true_masks(data: TaggedSet, windows: Windows) -> torch.Tensor:
+    """Return the true classes of the windows; what is mirrored is unknown."""
+    side = windows.pixels.shape[-1]
+    masks = torch.full((len(windows), side, side), UNKNOWN, dtype=torch.uint8)
+    for i, labels in enumerate(data.masks):
+        n = min(side, round(labels.shape[0] * data.scale))
+        ids = resize_labels(class_ids(labels, data.values), (n, n))
+        masks[i, :n, :n] = torch.from_numpy(ids)
+    return masks
+
+
+def mean_ious(table: np.ndarray) -> tuple[float, float]:
+    """Return the mean IoU of the classes, without and with background."""
+    ious = class_ious(table)
+    return float(np.nanmean(ious[1:])), float(np.nanmean(ious))
+
+
+def test(network: Any, data: TaggedSet) -> tuple[float, float]:
+    """Return mean IoU on whole unseen pictures, from one pooled table."""
+    n = len(data.values) + 1
+    table = np.zeros((n, n), np.int64)
+    for image, labels in data.tests:
+        maps = predict(image, None, network, "cpu", SegmentSettings(trust=False)).maps
+        found = np.where(maps.foreground >= 0.5, maps.classes, 0)
+        table += confusion(found, class_ids(labels, data.values), n)
+    return mean_ious(table)
+
+
+class Contest:
+    """All rows on one set of windows.
+
+    Parameters
+    ----------
+    data : TaggedSet
+    changed : dict
+        Settings of all rows.
+    """
+
+    def __init__(self, data: TaggedSet, changed: dict[str, Any]) -> None:
+        self.data, self.changed = data, {"scale": data.scale, **changed}
+        names = [str(i) for i in range(len(data.images))]
+        planes = zip(names, data.images, data.intensities, strict=True)
+        held = {
+            name: [float(v in kind) for v in data.values]
+            for name, kind in zip(names, data.tags, strict=True)
+        }
+        self.windows = cut_windows(planes, held, TagTrainingSettings(**self.changed))
+        self.all = torch.arange(len(self.windows))
+        self.truth = true_masks(data, self.windows)
+        self._first: dict[str, Any] = {}
+
+    def rows(self, looks: list[int]) -> dict[str, Callable[[], Any]]:
+        """Return what trains the network of each row."""
+        plain = {"prototypes": False, "contrast": False}
+        rows: dict[str, Callable[[], Any]] = {
+            "CAM": lambda: self.first(plain),
+            "CAM, four strides": lambda: self.first(plain, FINE),
+            "+ prototypes": lambda: self.first({"contrast": False}),
+            "+ contrast (full)": lambda: self.first({}),
+            "full, second stage": lambda: self.second({}),
+            "seed variant": lambda: self.first({"variant": "seed"}),
+            "seed, second stage": lambda: self.second({"variant": "seed"}),
+            "ceiling (true masks)": lambda: self.second(None),
+        }
+        for k in looks:
+            rows[f"full, {k} looks"] = lambda k=k: self.first({"n_prototypes": k})
+        return rows
+
+    def first(self, changed: dict[str, Any], fusion: Any = None) -> Any:
+        """Return a network of the first stage, trained once."""
+        key = json.dumps([changed, fusion])
+        if key not in self._first:
+            self._first[key] = self._train_first(changed, fusion)
+        return self._first[key]
+
+    def _train_first(self, changed: dict[str, Any], fusion: Any) -> Any:
+        settings = TagTrainingSettings(**self.changed | changed)
+        torch.manual_seed(settings.seed)
+        shapes = [image.shape[:2] for image in self.data.images]
+        names = tuple(map(str, self.data.values))
+        bank = build_bank(
+            BankEncoder(start()), self.windows, shapes, names, settings, CPU
+        )
+        stage = FirstStage.of(settings, self.windows, bank, start(), {}, fusion)
+        with tempfile.TemporaryDirectory() as folder:
+            course = Course(Path(folder), lambda progress: None)
+            return stage.run(self.all, self.all[:0], course, CPU)
+
+    def second(self, changed: dict[str, Any] | None) -> Any:
+        """Return a network of the second stage, after that first one or the truth."""
+        settings = TagTrainingSettings(**self.changed)
+        masks = self.truth
+        if changed is not None:
+            masks = pseudo_masks(self.first(changed), self.windows)
+        torch.manual_seed(settings.seed)
+        network, _ = student(settings, len(self.data.values), start(), {})
+        with tempfile.TemporaryDirectory() as folder:
+            course = Course(Path(folder), lambda progress: None)
+            return run_student(
+                network, settings, self.windows, masks, self.all, self.all[:0], course,
+                CPU,
+            )
+
+    def pseudo(self, network: Any) -> float:
+        """Return the mean IoU of masks of the windows, whose tags are known."""
+        if not hasattr(network, "image_scores"):
+            return math.nan
+        found = pseudo_masks(network, self.windows)
+        known = (found != UNKNOWN) & (self.truth != UNKNOWN)
+        n = len(self.data.values) + 1
+        return mean_ious(
+            confusion(found[known].numpy(), self.truth[known].numpy(), n)
+        )[0]
+
+
+def start() -> Trunk:
+    """Return the encoder of the default model."""
+    trunk = Trunk()
+    trunk.take_weights(load_model("svp").network)
+    return trunk
+
+
+def table(records: list[dict[str, Any]]) -> str:
+    """Return the means over seeds as markdown: mIoU without (and with) background."""
+    sets = list(dict.fromkeys(r["dataset"] for r in records))
+    lines = [
+        f"| row | {' | '.join(sets)} | mean |", "|---" * (len(sets) + 2) + "|",
+    ]
+    for row in dict.fromkeys(r["row"] for r in records):
+        own = [r for r in records if r["row"] == row]
+        cells, means = [], []
+        for name in sets:
+            of_set = [r for r in own if r["dataset"] == name]
+            if not of_set:
+                cells.append("-")
+                continue
+            scores = np.mean([[r["miou"], r["miou_background"]] for r in of_set], 0)
+            means.append(scores)
+            pseudo = np.mean([r["pseudo"] for r in of_set])
+            cells.append(
+                "{:.1f} ({:.1f})".format(*100 * scores)
+                + ("" if math.isnan(pseudo) else f" [{100 * pseudo:.1f}]")
+            )
+        mean = 100 * np.mean(means, 0)
+        lines.append(f"| {row} | {' | '.join(cells)} | {mean[0]:.1f} ({mean[1]:.1f}) |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Print the table; keep each record as soon as it is there."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("data", type=Path, help="folder that holds the data sets")
+    parser.add_argument("--sets", default=",".join(CUTS))
+    parser.add_argument("--windows", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--looks", default="1,5", help="further rows; 3 is the default")
+    parser.add_argument("--rows", default="", help="only these, separated by ;")
+    parser.add_argument("--output", type=Path, help="JSON; what is in it is kept")
+    options = parser.parse_args()
+    records: list[dict[str, Any]] = []
+    if options.output and options.output.exists():
+        records = json.loads(options.output.read_text())
+    looks = [int(k) for k in options.looks.split(",") if k]
+    wanted = [row.strip() for row in options.rows.split(";") if row.strip()]
+    for name in options.sets.split(","):
+        for seed in range(options.seeds):
+            done = {
+                r["row"] for r in records if r["dataset"] == name and r["seed"] == seed
+            }
+            data = read_set(options.data / name, options.windows, seed)
+            changed = {
+                "epochs": options.epochs, "second_epochs": options.epochs, "seed": seed
+            }
+            contest = Contest(data, changed)
+            print(f"{name}, seed {seed}: windows that hold {data.kinds}", flush=True)
+            rows = contest.rows(looks)
+            for row, train in rows.items():
+                if row in done or (wanted and row not in wanted):
+                    continue
+                started, cpu = time.perf_counter(), time.process_time()
+                network = train()
+                seconds = time.perf_counter() - started
+                cpu_seconds = time.process_time() - cpu
+                without, with_background = test(network, data)
+                record = {
+                    "dataset": name, "seed": seed, "row": row, "miou": without,
+                    "miou_background": with_background,
+                    "pseudo": contest.pseudo(network), "seconds": seconds,
+                    "cpu_seconds": cpu_seconds,
+                }
+                records.append(record)
+                print(
+                    f"  {row}: {100 * without:.1f} ({100 * with_background:.1f}), "
+                    f"{seconds:.0f} s ({cpu_seconds:.0f} s of processor)", flush=True,
+                )
+                if options.output:
+                    options.output.parent.mkdir(parents=True, exist_ok=True)
+                    with atomic_path(options.output) as part:
+                        part.write_text(json.dumps(records, indent=1))
+    print()
+    print("mIoU in % without (with) background on unseen pictures; in brackets that of")
+    print("the masks of the training windows, whose tags are known.")
+    print()
+    print(table(records))
+
+
+if __name__ == "__main__":
+    main()

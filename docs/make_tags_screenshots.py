@@ -1,0 +1,128 @@
+"""Take the pictures of docs/train-from-tags.md in a real napari window.
+
+Run from the repository, with a display or under
+``xvfb-run -a -s "-screen 0 1400x900x24"``::
+
+    python docs/make_tags_screenshots.py DATA
+
+``DATA`` is a folder of the benchmark's form with tumour marked in H&E tiles. The
+pictures in the docs were made of *ocdc_he_tumour* (Freire et al., Mendeley Data 2022,
+doi:10.17632/9bsc36jyrt.1, CC BY 4.0). Takes a few minutes: a model is trained.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from make_screenshots import Studio
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from skimage.io import imsave
+
+from napari_svpseg.io.images import read_image
+
+SIDE = 160
+"""Side of the windows that are tagged, in pixels."""
+
+SHARE = 0.15
+"""A window holds a class that covers at least this much of it."""
+
+BLANK = 225
+"""Mean brightness from which there is no tissue."""
+
+CLASSES = ("tumour", "stroma")
+
+
+def cut(data: Path, folder: Path) -> dict[str, list[int]]:
+    """Write windows of all tiles; return the digits of the classes of each."""
+    tags = {}
+    for path in sorted((data / "images").iterdir()):
+        image = np.asarray(read_image(path).array)[..., :3]
+        labels = np.asarray(read_image(data / "labels" / f"{path.stem}.tif").array)
+        for y in range(0, image.shape[0] - SIDE + 1, SIDE):
+            for x in range(0, image.shape[1] - SIDE + 1, SIDE):
+                part = image[y : y + SIDE, x : x + SIDE]
+                tumour = labels[y : y + SIDE, x : x + SIDE] > 0
+                stroma = ~tumour & (part.mean(axis=-1) < BLANK)
+                name = f"tile-{len(tags):03d}.png"
+                imsave(folder / name, part, check_contrast=False)
+                shares = (tumour.mean(), stroma.mean())
+                tags[name] = [i for i, s in enumerate(shares, 1) if s >= SHARE]
+    return tags
+
+
+def main() -> None:
+    """Take all pictures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--epochs", type=int, default=12)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as place:
+        os.environ["NAPARI_SVPSEG_HOME"] = f"{place}/home"
+        folder = Path(place) / "tiles"
+        folder.mkdir()
+        take(folder, cut(arguments.data, folder), arguments.epochs)
+
+
+def take(folder: Path, tags: dict[str, list[int]], epochs: int) -> None:
+    """Tag, train, look, and segment with what came out."""
+    studio = Studio("Train from tags")
+    dock, view = studio.dock, studio.dock.tags.view
+    dock.tags.choose_folder(str(folder))
+    studio.wait(lambda: dock.tags.folder == folder, 20)
+    for name in CLASSES:
+        dock.tags.new_class.setText(name)
+        QTest.keyClick(dock.tags.new_class, Qt.Key.Key_Return)
+    dock.show_marked.setChecked(False)
+    for n, digits in enumerate(tags.values()):
+        for digit in digits or [0]:
+            QTest.keyClick(view, getattr(Qt.Key, f"Key_{digit}"))
+        if n == len(tags) // 2:
+            dock.show_marked.setChecked(True)
+            studio.wait(seconds=1.5)
+            studio.shoot("weak-1-tags")
+            dock.show_marked.setChecked(False)
+        QTest.keyClick(view, Qt.Key.Key_Return)
+    dock.options.set_values({"epochs": epochs, "second_epochs": epochs})
+    dock.advanced.set_values({"scale": 0.5})
+    mixed = next(i for i, d in enumerate(tags.values()) if len(d) == 2)
+    dock.show_marked.setChecked(True)
+    dock.tags.mark(mixed)
+    dock.train.click()
+    studio.wait(lambda: dock._job is None, 3600)
+    studio.wait(seconds=1)
+    print(dock.message.text())
+    dock.scroll.verticalScrollBar().setValue(dock.curves.y() - 10)
+    dock.look.click()
+    studio.wait(lambda: dock._look_job is None, 60)
+    studio.shoot("weak-2-trained")
+    panel = dock.bank.panel
+    panel.mark(0)
+    panel.pin.click()
+    panel.mark(3)
+    panel.remove.click()
+    panel.mark(1)
+    dock.scroll.ensureWidgetVisible(dock.bank.reuse)
+    studio.shoot("weak-3-bank")
+    dock.use.click()
+    studio.wait(seconds=1)
+    from napari_svpseg.plugin.manifest import open_dock
+
+    segment = open_dock()
+    segment.run.click()
+    studio.wait(lambda: segment._job is None, 60)
+    for layer in studio.viewer.layers:
+        if layer.name.endswith("class map"):
+            layer.visible = False
+    print(segment.message.text())
+    studio.shoot("weak-4-use")
+    dock.engine.close()
+    studio.viewer.close()
+
+
+if __name__ == "__main__":
+    main()

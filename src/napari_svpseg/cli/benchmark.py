@@ -1,0 +1,45 @@
+"""``svpseg benchmark``: models and baselines on the one-shot protocol."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import end_line, progress_line
+from .options import as_words
+
+
+def benchmark(
+    data: Annotated[list[Path], typer.Argument(help="Data folders.")],
+    models: Annotated[
+        str, typer.Option(help="Models and baselines, separated by commas.")
+    ] = "svp,forest",
+    prompts: Annotated[int, typer.Option(help="Prompt draws per task.", min=1)] = 5,
+    queries: Annotated[int, typer.Option(help="Images per task.", min=1)] = 12,
+    classes: Annotated[
+        str | None, typer.Option(help="Only these classes, separated by commas.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the prompt draws.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        "auto"
+    ),
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="File for the report.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Keep the records that are there.")
+    ] = False,
+) -> None:
+    """Score models on the one-shot protocol, beside the random forest."""
+    from ..benchmark.one_shot import run
+    from ..benchmark.report import to_markdown
+
+    report = run(
+        data, as_words(models), prompts=prompts, max_queries=queries,
+        classes=as_words(classes) or None, seed=seed, device=device, output=json_file,
+        resume=resume, on_progress=progress_line("benchmark"),
+    )
+    end_line()
+    print(to_markdown(report))

@@ -1,0 +1,138 @@
+"""The ``svpseg`` commands; they alone print.
+
+Exit status: 0 all done, 1 some inputs failed (each named, the rest done), 2 usage.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.errors import DEBUG, joined, one_line
+from ..engine.jobs.allocator import keep_freed_memory
+from .benchmark import benchmark
+from .console import say
+from .finetune import finetune
+from .models import models_app
+from .prompts import prompts_app
+from .segment import segment
+from .train import train
+from .train_tags import tags, weak
+
+app = typer.Typer(
+    name="svpseg", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Find more of these: one labelled 64 x 64 box, every such cell as an object.",
+)
+app.add_typer(prompts_app, name="prompts")
+app.add_typer(models_app, name="models")
+for _command in (segment, train, finetune, tags, weak, benchmark):
+    app.command()(_command)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status; errors are one line on stderr."""
+    debug = bool(os.environ.get(DEBUG))
+    _show_our_log(logging.DEBUG if debug else logging.WARNING)
+    _stop_cleanly_when_terminated()
+    keep_freed_memory()
+    try:
+        words = with_joined_corners(sys.argv[1:] if argv is None else argv)
+        status = app(words, prog_name="svpseg", standalone_mode=False)
+    except KeyboardInterrupt:
+        say("svpseg: stopped")
+        return 130
+    except Exception as error:
+        if hasattr(error, "format_message"):  # usage, found by typer
+            text = error.format_message()
+            is_help = text.startswith("Usage:")  # a command was asked for nothing
+            say(text if is_help else f"svpseg: {joined(text)} (try --help)")
+            return 2
+        if debug:
+            raise
+        say(f"svpseg: {one_line(error)}")
+        return 1
+    return status if isinstance(status, int) else 0
+
+
+def with_joined_corners(words: Sequence[str]) -> list[str]:
+    """Return arguments in which ``--box Y X`` is the one value ``--box Y,X``.
+
+    Typer has no repeatable option of two values.
+
+    Examples
+    --------
+    >>> with_joined_corners(["a.tif", "--box", "16", "40", "-o", "out"])
+    ['a.tif', '--box', '16,40', '-o', 'out']
+    """
+    joined: list[str] = []
+    for word in words:
+        is_number = word.removeprefix("-").isdigit()
+        if is_number and joined[-2:-1] == ["--box"] and "," not in joined[-1]:
+            joined[-1] += f",{word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.")
+    ] = False,
+) -> None:
+    if version:
+        from ..core.result import versions
+
+        print(versions()["napari-svpseg"])
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for picture and labels.")
+    ] = Path("demo-output"),
+    no_gui: Annotated[
+        bool, typer.Option("--no-gui", help="Open no window at all.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        "auto"
+    ),
+    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "svp",
+) -> int:
+    """Do the main job on real data, end to end, and show it in napari."""
+    from ..workflows.demo import run
+
+    tell = functools.partial(print, flush=True)
+    return run(output, gui=not no_gui, device=device, model=model, say=tell)
+
+
+def _show_our_log(level: int) -> None:
+    """Print what this package logs, and nobody else, as lines on stderr."""
+    logger = logging.getLogger(__package__.partition(".")[0])
+    logger.setLevel(level)
+    if not logger.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("svpseg: %(message)s"))
+        logger.addHandler(handler)
+
+
+def _stop_cleanly_when_terminated() -> None:
+    """Let a polite kill unwind, so that half-written temporary files go too."""
+    try:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    except ValueError:  # not in the main thread: somebody else is in charge
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

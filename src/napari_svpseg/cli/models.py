@@ -1,0 +1,101 @@
+"""``svpseg models``: list, show, import and export models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import api
+from ..core.model_card import ModelCard
+from .console import say
+from .options import AsJson
+
+models_app = typer.Typer(
+    rich_markup_mode=None, help="List, show, import and export models.",
+)
+
+
+@models_app.callback(invoke_without_command=True)
+def _list_by_default(context: typer.Context, as_json: AsJson = False) -> None:
+    if context.invoked_subcommand is None:
+        list_models(as_json)
+
+
+@models_app.command("list")
+def list_models(as_json: AsJson = False) -> None:
+    """List the built-in and your own models with licence and hash."""
+    cards = api.models()
+    if as_json:
+        print(json.dumps([_card_row(card) for card in cards], indent=1))
+        return
+    if not cards:
+        say("svpseg: no model is installed: svpseg models import FILE.zip")
+        return
+    rows = [
+        ("name", "method", "licence", "weights", "sha256", "folder or package", "paper")
+    ]
+    rows += [
+        (
+            c.name, c.method, c.licence, f"{c.n_parameters / 1e6:.2f} M",
+            c.sha256[:16] or "-", c.path or str(c.training.get("package", "")),
+            c.paper,
+        )
+        for c in cards
+    ]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
+
+
+@models_app.command("show")
+def show_model(
+    model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
+    as_json: AsJson = False,
+) -> None:
+    """Say what is known of a model."""
+    from ..io.model_store import find_model
+
+    row = _card_row(find_model(model))
+    if as_json:
+        print(json.dumps(row, indent=1))
+        return
+    for key, value in row.items():
+        text = json.dumps(value) if isinstance(value, dict) else str(value)
+        if text not in ("", "{}"):
+            print(f"{key}: {text}")
+
+
+@models_app.command("import")
+def import_models(
+    archives: Annotated[list[Path], typer.Argument(help="Zips of exported models.")],
+    name: Annotated[
+        str, typer.Option(help="What to call it; for one model at a time.")
+    ] = "",
+) -> None:
+    """Add models that were exported elsewhere to your own."""
+    from ..io.model_store import import_model
+
+    if name and len(archives) > 1:
+        raise typer.BadParameter("--name goes with one model at a time")
+    for archive in archives:
+        card = import_model(archive, name=name)
+        print(f"{card.name}: {card.path}")
+
+
+@models_app.command("export")
+def export_models(
+    model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
+    target: Annotated[Path, typer.Option("--out", "-o", help="The zip to write.")],
+) -> None:
+    """Write a model as one zip to give away."""
+    from ..io.model_store import export_model
+
+    export_model(model, target)
+    print(target)
+
+
+def _card_row(card: ModelCard) -> dict[str, Any]:
+    return {**card.to_dict(), "path": card.path}

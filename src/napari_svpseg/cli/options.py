@@ -1,0 +1,139 @@
+"""Options that several commands share, and what their text means."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import Field, fields
+from typing import Annotated, Any
+
+import typer
+
+from ..core.settings import (
+    Settings,
+    split_settings,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+Corners = Annotated[
+    list[str] | None,
+    typer.Option("--box", help="Top-left corner of a prompt box.", metavar="Y X"),
+]
+
+Size = Annotated[int, typer.Option("--size", help="Side of the boxes in pixels.")]
+
+AxesText = Annotated[
+    str | None,
+    typer.Option("--axes", help="Axes of the images where files do not say: ZYX, ..."),
+]
+
+ChannelsText = Annotated[
+    str | None, typer.Option("--channels", help="Channels to take, such as 0 or 0,2.")
+]
+
+
+def settings_options(
+    *kinds: type[Settings],
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command, in place of its ``**settings``, an option for each setting."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            p for p in signature.parameters.values()
+            if p.kind is not inspect.Parameter.VAR_KEYWORD
+        ]
+        added = [_option(f) for kind in kinds for f in fields(kind)]
+
+        @functools.wraps(command)
+        def run(*args: Any, **values: Any) -> Any:
+            return command(*args, **values)
+
+        run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+            parameters=[*own, *added]
+        )
+        return run
+
+    return decorate
+
+
+def _option(setting: Field[Any]) -> inspect.Parameter:
+    """Return a command's parameter for a setting, whose limits its class checks."""
+    meta, kind = setting.metadata, _kind(setting)
+    text = meta["help"]
+    if meta["choices"]:
+        text += f": {', '.join(meta['choices'])}"
+    if meta["low"] is not None:
+        text += f": {meta['low']} to {meta['high']} {meta['unit']}".rstrip()
+    name = setting.name.replace("_", "-")
+    flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+    return inspect.Parameter(
+        setting.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=typer.Option(setting.default, flag, help=text),
+        annotation=kind,
+    )
+
+
+def _kind(setting: Field[Any]) -> Any:
+    """Return the type that an option has on the command line; lists are text."""
+    if setting.default is not None:
+        return type(setting.default)
+    return float | None if setting.metadata["unit"] else str | None
+
+
+def is_default(context: typer.Context, option: str) -> bool:
+    """Tell whether the running command was not given an option."""
+    source = context.get_parameter_source(option)
+    return source is None or source.name == "DEFAULT"
+
+
+def as_channels(text: str | None) -> tuple[int, ...] | None:
+    """Return the numbers of channels in a text such as ``0,2``."""
+    if text is None:
+        return None
+    try:
+        return tuple(int(word) for word in as_words(text))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"channels are numbers such as 0 or 0,2, got {text!r}"
+        ) from error
+
+
+def as_corner(text: str) -> tuple[int, int]:
+    """Return y and x of a text such as ``16,40``."""
+    try:
+        y, x = (int(word) for word in text.split(","))
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"a box is given by two whole numbers, --box Y X, got {text!r}"
+        ) from error
+    return y, x
+
+
+def as_words(text: str | None) -> list[str]:
+    """Return the words of a text, parted by commas."""
+    return [word.strip() for word in (text or "").split(",") if word.strip()]
+
+
+def check_settings(settings: dict[str, Any]) -> None:
+    """Refuse settings and devices that cannot be, before anything is read."""
+    from ..engine.inference.device import choose
+
+    try:
+        run, _ = split_settings(settings)
+        choose(run.device)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def check_model(model: str) -> None:
+    """Refuse a model that is not there, with those that are."""
+    from ..io.model_store import ModelFormatError, find_model
+
+    try:
+        find_model(model)
+    except ModelFormatError as error:
+        raise typer.BadParameter(str(error)) from error

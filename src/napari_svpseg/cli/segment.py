@@ -1,0 +1,256 @@
+"""``svpseg segment``: files, folders and large images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..core.jobs.folder_job import FORMATS, PATTERN, BatchJob, FileOutcome
+from ..core.prompt import PromptSet
+from ..core.settings import (
+    PostprocessSettings,
+    SegmentSettings,
+)
+from .console import end_line, plural, progress_line, say
+from .options import (
+    AxesText,
+    ChannelsText,
+    Corners,
+    Size,
+    as_channels,
+    as_words,
+    check_model,
+    check_settings,
+    is_default,
+    settings_options,
+)
+from .prompts import prompts_from_options
+
+if TYPE_CHECKING:
+    from ..workflows.segment_large import LargeOutcome
+
+
+@settings_options(SegmentSettings, PostprocessSettings)
+def segment(
+    context: typer.Context,
+    images: Annotated[
+        list[Path] | None, typer.Argument(help="Image files, or folders of them.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="Folder for the results.")
+    ] = None,
+    prompts: Annotated[
+        Path | None, typer.Option("--prompts", help="A prompt file (.svprompt).")
+    ] = None,
+    prompt_image: Annotated[
+        list[Path] | None,
+        typer.Option("--prompt-image", help="Image to cut a prompt from; repeatable."),
+    ] = None,
+    prompt_labels: Annotated[
+        list[Path] | None,
+        typer.Option("--prompt-labels", help="Its labels; one for each image."),
+    ] = None,
+    box: Corners = None,
+    size: Size = 64,
+    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "svp",
+    axes: AxesText = None,
+    channels: ChannelsText = None,
+    skip_done: Annotated[
+        bool, typer.Option("--skip-done", help="Leave images alone that are done.")
+    ] = False,
+    formats: Annotated[
+        str, typer.Option(help=f"What to write, of {', '.join(FORMATS)}.")
+    ] = "ome-tiff",
+    pattern: Annotated[
+        str,
+        typer.Option(help="Names of the results: {name}, {folder}, {model}, {prompts}"),
+    ] = PATTERN,
+    include: Annotated[
+        str, typer.Option(help="Which files of a folder are taken, such as '*.tif'.")
+    ] = "*",
+    job: Annotated[
+        Path | None,
+        typer.Option(help="A run.json that says all this; goes with --skip-done."),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler that runs the job."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes for a Zarr image on this machine; 0: only this."),
+    ] = None,
+    level: Annotated[
+        int, typer.Option(help="Level of a Zarr image that is segmented.")
+    ] = 0,
+    name: Annotated[str, typer.Option(help="Name of labels in a Zarr.")] = "cells",
+    **settings: Any,
+) -> int:
+    """Label every object like the prompts' in many images.
+
+    A Zarr image, or a TIFF whose labels are to be a Zarr (-o labels.zarr), is segmented
+    in parts by several processes; without -o its labels are added to it. Several Zarr
+    images, a folder of them, or one with --formats are a folder run like any other.
+    """
+    if job is not None:
+        if images or prompts or prompt_image:
+            raise typer.BadParameter("--job says itself which images and prompts")
+        from ..io.folder_records import read_run
+
+        stored, _ = read_run(job)
+        stored = replace(
+            stored, skip_done=skip_done or stored.skip_done,
+            output=str(out or stored.output),
+        )
+        return _run_job(stored, None, scheduler)
+    large = bool(images) and _is_large(images, out)
+    large = large and is_default(context, "formats")
+    if out is None and not large:
+        raise typer.BadParameter("Missing option '--out' / '-o'")
+    if not images:
+        raise typer.BadParameter("Missing argument 'IMAGES...'")
+    check_settings(settings)
+    taken = as_channels(channels)
+    check_model(model)
+    chosen = None
+    if prompts is not None or prompt_image or not _brings_its_own(model):
+        chosen = prompts_from_options(
+            prompts, prompt_image, prompt_labels, box, size, axes=axes, channels=taken
+        )
+    if large:
+        from ..workflows.segment_large import segment_zarr
+
+        outcome = segment_zarr(
+            images[0], prompts or chosen, out, model, name=name, level=level, axes=axes,
+            channels=taken, scheduler=scheduler, workers=workers, skip_done=skip_done,
+            on_progress=progress_line("segment"), **settings,
+        )
+        return _report_large(outcome)
+    if _knows_classes(model) and is_default(context, "output"):
+        settings["output"] = "semantic"
+    try:
+        made = BatchJob(
+            tuple(map(str, images)), str(prompts or ""), str(out), model, settings,
+            tuple(as_words(formats)), pattern, include, axes, taken, skip_done,
+        )
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    return _run_job(made, chosen, scheduler)
+
+
+def _is_large(images: list[Path], out: Path | None) -> bool:
+    """Tell whether a run goes from one large image to labels in a Zarr."""
+    from ..io.ome_zarr import is_zarr
+
+    to_zarr = out is not None and out.suffix.lower() == ".zarr"
+    if to_zarr and len(images) > 1:
+        raise typer.BadParameter(
+            "several images go into a folder: -o FOLDER --formats ome-zarr"
+        )
+    return to_zarr or (len(images) == 1 and is_zarr(images[0]))
+
+
+def _report_large(outcome: LargeOutcome) -> int:
+    """Print what became of a large image."""
+    end_line()
+    if outcome.skipped:
+        print(f"{outcome.labels}: done already")
+        return 0
+    rate = outcome.megapixels / max(outcome.seconds, 1e-9)
+    print(
+        f"{outcome.labels}: {plural(outcome.objects, 'object')}, "
+        f"{outcome.seconds:.1f} s, {rate:.2f} megapixels/s"
+    )
+    for note in outcome.notes:
+        say(f"svpseg: {outcome.source}: {note}")
+    return 0
+
+
+def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) -> int:
+    """Run a job over its files, telling of each; return the exit status."""
+    from ..io.folder_records import find_images, refuse_collisions
+    from ..workflows.folder_run import run_batch, save_cut_prompts
+
+    check_settings(job.settings)
+    check_model(job.model)
+    try:
+        files = find_images(job.inputs, job.include, job)
+        refuse_collisions(job, files)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if prompts is not None and not job.prompts:
+        job = replace(job, prompts=str(save_cut_prompts(prompts, job.output)))
+    runner = None
+    if scheduler is not None:
+        from ..engine.jobs.job import connect
+
+        runner = connect(scheduler)
+    try:
+        outcomes = run_batch(
+            job, prompts, runner=runner, on_progress=progress_line("segment"),
+            on_partial=_say_each(len(files)),
+        )
+    finally:
+        if runner is not None:
+            runner.close()
+    return _report(outcomes)
+
+
+def _report(outcomes: list[FileOutcome]) -> int:
+    """Say what is left to say of a run, and return the exit status."""
+    end_line()
+    failed = sum(outcome.status == "failed" for outcome in outcomes)
+    if failed:
+        total = plural(len(outcomes), "image")
+        say(f"svpseg: {failed} of {total} failed, the rest is done")
+    return 1 if failed else 0
+
+
+def _say_each(total: int) -> Callable[[list[FileOutcome]], None]:
+    """Return a callable that tells of each file once it is done."""
+    n = 0
+
+    def tell(outcomes: list[FileOutcome]) -> None:
+        nonlocal n
+        for outcome in outcomes:
+            if outcome.status != "running":
+                n += 1
+                end_line()
+                _say_outcome(outcome, f"[{n}/{total}] {outcome.source}: ")
+
+    return tell
+
+
+def _say_outcome(outcome: FileOutcome, start: str) -> None:
+    if outcome.status == "failed":
+        named = outcome.source in outcome.error
+        text = outcome.error if named else f"{outcome.source}: {outcome.error}"
+        say(f"svpseg: {text}")
+    elif outcome.skipped:
+        print(f"{start}done before, {outcome.labels}", flush=True)
+    else:
+        print(
+            f"{start}{plural(outcome.objects, 'object')}, {outcome.seconds:.1f} s on "
+            f"{outcome.device.partition(' (')[0]}, {outcome.labels}",
+            flush=True,
+        )
+        for note in outcome.notes:
+            say(f"svpseg: {outcome.source}: {note}")
+
+
+def _brings_its_own(model: str) -> bool:
+    """Tell whether a model knows its classes, or has prompts in its folder."""
+    from ..io.model_store import PROMPTS, find_model
+
+    folder = Path(find_model(model).path)
+    return _knows_classes(model) or (folder / PROMPTS).is_file()
+
+
+def _knows_classes(model: str) -> bool:
+    from ..io.model_store import find_model
+
+    return bool(find_model(model).classes)

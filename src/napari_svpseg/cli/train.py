@@ -1,0 +1,68 @@
+"""``svpseg train``: a method from a config, or from images without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .console import end_line, progress_line
+
+
+def train(
+    config: Annotated[
+        Path | None, typer.Argument(help="A TOML file, see configs/.")
+    ] = None,
+    self_supervised: Annotated[
+        Path | None,
+        typer.Option(
+            "--self-supervised", metavar="FOLDER",
+            help="Learn from unlabelled images instead of a config.",
+        ),
+    ] = None,
+    method: Annotated[
+        str, typer.Option(help="Of a self-supervised training.")
+    ] = "alpnet",
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with the data sets it names.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Model folder to write.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+    ] = False,
+    minutes: Annotated[
+        float | None, typer.Option(help="Stop after this time; resume later.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
+        "auto"
+    ),
+    start_from: Annotated[
+        str | None,
+        typer.Option(help="Model whose weights are the start; none: no trained ones."),
+    ] = None,
+) -> None:
+    """Train a method from a config (resumable), or on a folder without labels."""
+    from ..workflows.training import train_from_config, train_self_supervised
+
+    if (config is None) == (self_supervised is None):
+        raise typer.BadParameter("give a config, or --self-supervised FOLDER")
+    if self_supervised is not None:
+        if output is None:
+            raise typer.BadParameter("--self-supervised needs --output FOLDER")
+        card = train_self_supervised(
+            self_supervised, output, method=method, minutes=minutes or 5.0,
+            start_from=start_from, device=device, on_progress=progress_line("train"),
+        )
+        end_line()
+        print(f"{card.name}: {card.path}")
+        return
+    card = train_from_config(
+        config, data=data, output=output, resume=resume, minutes=minutes,
+        device=device, start_from=None if start_from == "none" else start_from,
+        on_progress=progress_line("train"),
+    )
+    end_line()
+    print(f"{card.name}: {card.path}")

@@ -1,0 +1,199 @@
+"""What fine-tuning is told, what it reports, and what comes out; no torch here."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from ..geometry import PROMPT_SIZE
+from ..settings import Settings, option
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {},
+    "thorough": {"seconds": 900.0, "steps": 800, "batch": 6},
+}
+"""Fields in which each preset differs from the defaults."""
+
+
+class FineTuneError(ValueError):
+    """Fine-tuning that cannot be done; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class FineTuneSettings(Settings):
+    """How a model is fine-tuned; the defaults are the quick preset."""
+
+    preset: str = option(
+        "quick", "How long it takes", choices=("quick", "thorough", "custom")
+    )
+    seconds: float = option(
+        45.0, "Time after which training ends, with its checks", low=1, high=1e6,
+        unit="s",
+    )
+    steps: int = option(160, "Training steps", low=1, high=1_000_000)
+    batch: int = option(4, "Windows of a step", low=1, high=256)
+    learning_rate: float = option(1e-3, "Highest learning rate", low=0, high=1)
+    validation: float = option(
+        0.25, "Share of the labels kept out of training, to check", low=0, high=0.8
+    )
+    seed: int = option(0, "Seed of everything that is drawn at random", low=0)
+    unlabelled_is_background: bool = option(
+        False, "Take unlabelled pixels as background, not as unknown"
+    )
+    semantic: bool = option(
+        False, "Labels 2, 3, ... are classes of pixels, not single objects"
+    )
+    wanted: int = option(
+        2, "Class that the model shall find, where labels are classes", low=2
+    )
+    pseudo_labels: bool = option(
+        False, "Learn from what the model is sure of where nothing is labelled"
+    )
+    student: bool = option(
+        False, "Train a second, plain network on the model's own labels"
+    )
+    self_supervised_first: bool = option(
+        False, "First learn from superpixels of the images, labelled or not"
+    )
+    anchor: float = option(
+        1e-3, "How strongly weights are held to where they started", low=0, high=100
+    )
+    prompts: int = option(5, "Boxes kept with the model as its prompts", low=1, high=16)
+
+    @classmethod
+    def of_preset(cls, preset: str, **changed: Any) -> FineTuneSettings:
+        """Return the settings of a preset, ``quick`` or ``thorough``.
+
+        Examples
+        --------
+        >>> FineTuneSettings.of_preset("quick").seconds
+        45.0
+        """
+        if preset not in PRESETS:
+            raise FineTuneError(
+                f"there is no preset {preset!r}: choose {' or '.join(PRESETS)}."
+            )
+        return replace(cls(preset=preset, **PRESETS[preset]), **changed)
+
+
+@dataclass(frozen=True)
+class FineTuneProgress:
+    """Where training is.
+
+    Parameters
+    ----------
+    step, n_steps : int
+    seconds : float
+        Since the training began (all sittings together).
+    train_loss : float
+        Running mean.
+    validation_dice : float or None
+        Dice of the held-back labels; None between checks.
+    best_step : int
+        Step of the best model so far; 0 is the model it started from.
+    """
+
+    step: int
+    n_steps: int
+    seconds: float
+    train_loss: float
+    validation_dice: float | None = None
+    best_step: int = 0
+
+
+@dataclass(frozen=True)
+class ValidationScore:
+    """How well a model does on the labels that were kept out of training.
+
+    Parameters
+    ----------
+    dice : float
+        Of the foreground, over all held-back pixels; NaN where none were held back.
+    f1 : float or None
+        F1 of objects matched at an IoU of 0.5; None where no whole object is known.
+    n_pixels, n_objects : int
+        What the score rests on: held-back pixels, and whole objects among them.
+    """
+
+    dice: float
+    f1: float | None
+    n_pixels: int
+    n_objects: int
+
+    @property
+    def value(self) -> float:
+        """What models are compared by: Dice, or the mean of Dice and F1."""
+        return self.dice if self.f1 is None else (self.dice + self.f1) / 2
+
+    @property
+    def chance(self) -> float:
+        """About one standard error of `value`: the fewer labels, the larger.
+
+        Examples
+        --------
+        >>> ValidationScore(0.9, 0.8, 4096, n_objects=4).chance
+        0.125
+        """
+        if self.f1 is None:
+            return 0.1 / math.sqrt(max(1.0, self.n_pixels / PROMPT_SIZE**2))
+        return 0.25 / math.sqrt(max(1, self.n_objects))
+
+    def __str__(self) -> str:
+        """Return one line."""
+        if math.isnan(self.dice):
+            return "not checked"
+        objects = "" if self.f1 is None else f", F1@0.5 {self.f1:.3f}"
+        return f"Dice {self.dice:.3f}{objects}"
+
+
+@dataclass(frozen=True)
+class FineTuneResult:
+    """What came out of fine-tuning.
+
+    Parameters
+    ----------
+    before, after : ValidationScore
+        Of the model it started from, and of the best fine-tuned one.
+    kept : str
+        ``before`` or ``after``: which of them the model folder holds.
+    model : str
+        The model's folder.
+    history : list of dict
+        ``step``, ``seconds``, ``train_loss`` and ``validation_dice`` of each check.
+    notes : tuple of str
+        What was done differently from what was asked, or has to be known.
+    stopped : bool
+        Whether it was stopped early and kept its best.
+    seconds : float
+        Wall time of all sittings.
+    """
+
+    before: ValidationScore
+    after: ValidationScore
+    kept: str
+    model: str
+    history: list[dict[str, Any]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    stopped: bool = False
+    seconds: float = 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values that JSON can hold (no NaN)."""
+        return {
+            "before": _plain(self.before),
+            "after": _plain(self.after),
+            "kept": self.kept,
+            "model": self.model,
+            "stopped": self.stopped,
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+            "history": self.history,
+        }
+
+
+def _plain(score: ValidationScore) -> dict[str, Any]:
+    values = asdict(score)
+    if math.isnan(score.dice):
+        values["dice"] = None
+    return values

@@ -1,0 +1,78 @@
+"""Whether an image's objects are as large as the prompts'.
+
+The middles of objects are compared by how deep they lie, in the image and in what the
+model finds in the prompts themselves: a measure that needs no single objects, and that
+is the same for touching ones.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from ..geometry import inside
+from ..result import Maps
+from .uncertainty import LIKELY, mean_uncertainty
+
+MUCH = 1.7
+"""Ratio of sizes from which a note is worth its place."""
+TOO_DOUBTFUL = 0.45
+"""Mean uncertainty of what was found from which its size tells nothing."""
+LARGEST = 1024
+"""Side of the part, in the middle of an image, that is measured."""
+
+Array = np.ndarray
+
+
+def core_depth(foreground: Array, boundary: Array | None) -> float:
+    """Return the mean distance of objects' pixels to their borders, or NaN.
+
+    Beyond the image's edge objects are taken to go on.
+
+    Parameters
+    ----------
+    foreground, boundary : (Y, X) float arrays
+        Probabilities. Pixels of objects are those from 0.5 on that are no boundary.
+
+    Returns
+    -------
+    float
+        In pixels; NaN where there are no objects, or nothing else.
+    """
+    core = foreground > 0.5
+    if boundary is not None:
+        core &= boundary < 0.5
+    if not core.any() or core.all():
+        return float("nan")
+    far = min(16, *core.shape)
+    depth = ndimage.distance_transform_edt(np.pad(core, far, mode="edge"))
+    return float(np.asarray(depth)[far:-far, far:-far][core].mean())
+
+
+def size_notes(maps: Maps) -> tuple[str, ...]:
+    """Return a note where the objects are much larger or smaller than the prompts'.
+
+    Parameters
+    ----------
+    maps : Maps
+        With the look of the prompts' objects.
+
+    Returns
+    -------
+    tuple of str
+        Empty, or one.
+    """
+    look = maps.objects
+    if look is None or look.net or not np.isfinite(look.depth):
+        return ()
+    shape = maps.foreground.shape
+    middle = tuple(inside((n - LARGEST) // 2, LARGEST, n) for n in shape)
+    foreground = maps.foreground[middle]
+    if mean_uncertainty(foreground, LIKELY) > TOO_DOUBTFUL:
+        return ()
+    boundary = None if maps.boundary is None else maps.boundary[middle]
+    ratio = core_depth(foreground, boundary) / look.depth
+    if not np.isfinite(ratio) or 1 / MUCH < ratio < MUCH:
+        return ()
+    than = "larger" if ratio > 1 else "smaller"
+    return (f"objects look much {than} here than in the prompts: box some here too",)

@@ -1,0 +1,172 @@
+"""The training step of fine-tuning: known pixels, a teacher for the rest, an anchor.
+
+Prompts are cut from labelled places, queries from other ones. The loss counts known
+pixels only; where nothing is known, an averaged copy of the network (the teacher) says
+what it is sure of in two views of a window. Weights are held to where they started.
+People label objects and what is next to them, so that objects are more frequent among
+labels than in pictures: the logits that the loss sees are shifted by as much.
+
+References
+----------
+X. Li, Y. Grandvalet, F. Davoine. "Explicit inductive bias for transfer learning with
+convolutional networks" (L2-SP). ICML 2018.
+A. Tarvainen, H. Valpola. "Mean teachers are better role models". NeurIPS 2017.
+A. K. Menon et al. "Long-tail learning via logit adjustment". ICLR 2021.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...core.jobs.finetune_job import FineTuneSettings
+from ...models.base import PromptSegmenter
+from ...models.losses import known_mean
+from ..training.trainer import Trainer, TrainSettings, episode_maps
+
+SURE, KEPT_SHARE, AGREEMENT = 0.6, 0.8, 0.15
+"""Pseudo labels: least confidence, share kept of a class, how far views differ."""
+PSEUDO_WEIGHT, PSEUDO_RAMP = 0.5, 0.3
+"""Their weight, and the share of steps in which it grows."""
+PRIOR_SHIFT = math.log(2)
+"""How much the odds of foreground are higher among a few labels than in pictures."""
+
+
+class FineTuner(Trainer):
+    """A network in fine-tuning: known pixels, a teacher for the rest, an anchor.
+
+    Parameters
+    ----------
+    network : PromptSegmenter
+        What it starts from; is changed.
+    settings : FineTuneSettings
+    folder : Path
+        Holds the checkpoint.
+    device : torch.device
+    labelled : float
+        Share of the images that is labelled; all of an image shows objects as often
+        as other images do.
+    """
+
+    def __init__(
+        self,
+        network: PromptSegmenter,
+        settings: FineTuneSettings,
+        folder: Path,
+        device: torch.device,
+        labelled: float = 1.0,
+    ) -> None:
+        self.tuning = settings
+        self.shift = PRIOR_SHIFT * (1 - labelled)
+        super().__init__(
+            network,
+            TrainSettings(
+                steps=settings.steps,
+                batch=settings.batch,
+                seed=settings.seed,
+                learning_rate=settings.learning_rate,
+                weight_decay=0.0,
+                warm_up=min(10, max(1, settings.steps // 10)),
+                averaging=0.98,
+                precision="float32",
+            ),
+            folder,
+            device,
+        )
+        self.start = [p.detach().clone() for p in self.network.parameters()]
+        self.sure = torch.zeros(2)
+        """Confidence from which a pixel of background and of foreground counts."""
+        self.seconds = 0.0
+        self.loss_mean = math.nan
+        self.best_step = 0
+        self.best_value = -math.inf
+        self.best_weights: dict[str, Tensor] = {}
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a checkpoint holds."""
+        return super().state() | {
+            "fine_tuning": self.tuning.to_dict(),
+            "sure": self.sure,
+            "seconds": self.seconds,
+            "loss_mean": self.loss_mean,
+            "best_step": self.best_step,
+            "best_value": self.best_value,
+            "best_weights": self.best_weights,
+            "start": self.start,
+        }
+
+    def take_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        super().take_state(state)
+        for name in (
+            "sure",
+            "seconds",
+            "loss_mean",
+            "best_step",
+            "best_value",
+            "best_weights",
+            "start",
+        ):
+            setattr(self, name, state[name])
+
+    def train_step(self, batch: dict[str, Tensor]) -> float:
+        """Take one step; return its loss."""
+        loss = self._train_step(batch)["total"]
+        if math.isfinite(loss):
+            mean = loss if math.isnan(self.loss_mean) else self.loss_mean
+            self.loss_mean = 0.9 * mean + 0.1 * loss
+        return loss
+
+    def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        maps, parts = episode_maps(self.network, batch, self.shift)
+        if not (self.tuning.pseudo_labels and "clean" in batch):
+            return parts | self._anchor_loss()
+        target, kept = self._pseudo_labels(batch)
+        ramp = min(1.0, self.step / max(1.0, PSEUDO_RAMP * self.settings.steps))
+        loss = F.binary_cross_entropy_with_logits(
+            maps["foreground"], target, reduction="none"
+        )
+        parts["pseudo"] = PSEUDO_WEIGHT * ramp * known_mean(loss, kept)
+        return parts | self._anchor_loss()
+
+    def _anchor_loss(self) -> dict[str, Tensor]:
+        if not self.tuning.anchor:
+            return {}
+        moved = torch._foreach_sub(list(self.network.parameters()), self.start)
+        squares = torch.stack([d.square().sum() for d in moved])
+        return {"anchor": self.tuning.anchor * squares.sum()}
+
+    @torch.no_grad()
+    def _pseudo_labels(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Return what the teacher says (0 or 1), and 1 where it is to be believed."""
+        teacher, clean = self.average, batch["clean"]
+        code = teacher.encode_prompts(batch["prompts"], batch["masks"])
+        both = teacher(
+            torch.cat([clean, clean.flip(-1)]),
+            {k: torch.cat([v, v]) for k, v in code.items()},
+        )["foreground"].sigmoid()
+        one, other = both.chunk(2)
+        other = other.flip(-1)
+        mean = (one + other) / 2
+        found = (mean > 0.5).float()
+        confidence = torch.where(mean > 0.5, mean, 1 - mean)
+        unknown = batch["known"] == 0
+        limit = torch.empty_like(mean)
+        for c in (0, 1):
+            of_class = unknown & (found == c)
+            if of_class.sum() > 50:
+                values = confidence[of_class]
+                values = values[:: max(1, len(values) // 20_000)]
+                q = torch.quantile(values, 1 - KEPT_SHARE)
+                old = float(self.sure[c])
+                self.sure[c] = float(q) if not old else 0.9 * old + 0.1 * float(q)
+            limit[found == c] = max(SURE, float(self.sure[c]))
+        band = F.max_pool2d(found, 5, 1, 2) + F.max_pool2d(-found, 5, 1, 2) > 0
+        kept = unknown & (confidence >= limit) & ~band
+        kept &= (one - other).abs() <= AGREEMENT
+        return found, kept.float()

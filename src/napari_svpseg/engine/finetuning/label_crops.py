@@ -1,0 +1,329 @@
+"""What fine-tuning sees: partly labelled images, their prompts, windows of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from ...core.annotation.partial_labels import (
+    UNKNOWN,
+    complete_ids,
+    known_borders,
+    label_regions,
+    prompt_boxes,
+)
+from ...core.geometry import PROMPT_SIZE, Box
+from ...core.image import normalise, to_three_channels
+from ...core.jobs.finetune_job import FineTuneError, FineTuneSettings
+from ...core.labels.instances import targets
+from ...core.prompt import Prompt, PromptSet
+from ...models.base import PromptSegmenter
+from ..inference.device import Device
+from ..training.episodes import Look, Picture, cut, disturb
+
+Rng = np.random.Generator
+
+QUERY_SIDE = 96
+"""Side of a training window, in network pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class PartialImage:
+    """One image and what is known of it.
+
+    Parameters
+    ----------
+    plane : (Y, X, C) array
+        Intensities, one to three channels.
+    intensities : (C, 2) array
+        Percentiles of the whole image.
+    ids : (Y, X) int32 array
+        -1 = unknown, 0 = background, 1, 2, ... = objects.
+    held : (Y, X) bool array
+        Labels that are kept out of training.
+    name : str
+    rgb : bool
+    channels : tuple of int, optional
+        Of the source, as in `Prompt`.
+    """
+
+    plane: np.ndarray
+    intensities: np.ndarray
+    ids: np.ndarray
+    held: np.ndarray
+    name: str = ""
+    rgb: bool = False
+    channels: tuple[int, ...] | None = None
+
+    @cached_property
+    def taught(self) -> np.ndarray:
+        """(Y, X) int32 ids without those that are held back."""
+        return np.where(self.held, UNKNOWN, self.ids).astype(np.int32)
+
+    @cached_property
+    def three(self) -> np.ndarray:
+        """(Y, X, 3) float32 intensities, about 0 to 1."""
+        standard = to_three_channels(normalise(self.plane, self.intensities))
+        return np.asarray(standard * 0.25 + 0.5, np.float32)
+
+    def prompt(self, box: Box, ids: np.ndarray | None = None) -> Prompt:
+        """Return the prompt in a box, with these ids instead of the known ones."""
+        mask = np.maximum(self.taught if ids is None else ids, 0)
+        prompt = Prompt.from_image(
+            self.plane, mask, box, rgb=self.rgb, source=self.name,
+            name=f"{self.name or 'image'} y={box.y} x={box.x}",
+            intensities=self.intensities,
+        )
+        return replace(prompt, channels=self.channels)
+
+
+@dataclass(frozen=True, eq=False)
+class _Taught(Picture):
+    """A picture of which only some pixels are known."""
+
+    complete: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
+
+    @property
+    def intensities(self) -> np.ndarray:
+        """(3, 2): the image is scaled already."""
+        return np.tile([0.0, 1.0], (3, 1))
+
+
+# ---------------------------------------------------------------- prompts
+
+
+def cut_prompts(
+    images: Sequence[PartialImage],
+    settings: FineTuneSettings,
+    network: PromptSegmenter,
+    device: Device,
+) -> PromptSet:
+    """Return the prompts that labelled places offer.
+
+    Where no box is labelled completely, as with scribbles, the network fills in what
+    is missing: prompts have no unknown pixels.
+
+    Raises
+    ------
+    FineTuneError
+        If no place shows an object.
+    """
+    boxes = prompt_boxes([i.taught for i in images], settings.prompts, settings.seed)
+    if boxes:
+        return PromptSet((images[i].prompt(box) for i, box in boxes), "labelled boxes")
+    found = _filled_prompts(images, settings, network, device)
+    if not found:
+        raise FineTuneError(
+            "No place shows an object and something else: label an object and some "
+            "background near it."
+        )
+    return PromptSet(found, "scribbles, completed by the model")
+
+
+def _filled_prompts(
+    images: Sequence[PartialImage],
+    settings: FineTuneSettings,
+    network: PromptSegmenter,
+    device: Device,
+) -> list[Prompt]:
+    sites = _scribbled_boxes(images, settings)
+    if not sites:
+        return []
+    crops, masks = [], []
+    for i, box in sites:
+        standard = (images[i].three[box.slices] - 0.5) / 0.25
+        crops.append(standard.transpose(2, 0, 1))
+        masks.append(images[i].taught[box.slices])
+    to = device.torch_device
+    with torch.inference_mode():
+        network = network.to(to).eval()
+        queries = torch.from_numpy(np.stack(crops)).to(to)
+        code = network.encode_prompts(
+            queries[None], torch.from_numpy(np.stack(masks)).long()[None].to(to)
+        )
+        maps = network(queries, code)
+    prompts = []
+    for n, (i, box) in enumerate(sites):
+        seen = (maps["foreground"][n, 0] > 0).cpu().numpy().astype(np.int32)
+        mask = np.where(masks[n] == UNKNOWN, seen, masks[n])
+        if 0 < (mask > 0).mean() < 1:
+            whole = np.zeros(images[i].ids.shape, np.int32)
+            whole[box.slices] = _as_objects(mask)
+            prompts.append(images[i].prompt(box, whole))
+    return prompts
+
+
+def _as_objects(mask: np.ndarray) -> np.ndarray:
+    return np.asarray(ndimage.label(mask > 0)[0], np.int32)
+
+
+def _scribbled_boxes(
+    images: Sequence[PartialImage], settings: FineTuneSettings
+) -> list[tuple[int, Box]]:
+    """Return boxes with the most labels of both kinds, at most one per 64 pixels."""
+    sites: list[tuple[float, int, Box]] = []
+    for i, image in enumerate(images):
+        ids = image.taught
+        side = min(PROMPT_SIZE, *ids.shape)
+        if side < 16 or not (ids > 0).any():
+            continue
+        near = [
+            ndimage.uniform_filter(mask.astype(float), side)
+            for mask in (ids == 0, ids > 0)
+        ]
+        value = np.sqrt(np.maximum(near[0], 0)) + np.sqrt(np.maximum(near[1], 0))
+        value[~(ids > 0)] = -1
+        for _ in range(settings.prompts):
+            y, x = np.unravel_index(np.argmax(value), value.shape)
+            if value[y, x] < 0:
+                break
+            box = Box.centred((y, x), side).clamped(ids.shape)
+            sites.append((float(value[y, x]), i, box))
+            value[box.slices] = -1
+    sites.sort(key=lambda s: -s[0])
+    return [(i, box) for _, i, box in sites[: settings.prompts]]
+
+
+# ---------------------------------------------------------------- windows
+
+
+class Windows:
+    """Batches of training windows, by number: the same for the same seed.
+
+    Parameters
+    ----------
+    images : sequence of PartialImage
+    prompts : PromptSet
+        Where prompts are cut, and how large they are.
+    zoom : float
+        Network pixels per image pixel.
+    settings : FineTuneSettings
+    """
+
+    def __init__(
+        self,
+        images: Sequence[PartialImage],
+        prompts: PromptSet,
+        zoom: float,
+        settings: FineTuneSettings,
+    ) -> None:
+        self.settings, self.zoom = settings, zoom
+        self.pictures = [
+            _Taught(i.three, i.taught, complete_ids(i.taught)) for i in images
+        ]
+        self.is_object = not settings.semantic
+        sides = [p.box.size * zoom for p in prompts]
+        self.prompt_side = int(np.clip(round(np.median(sides) / 16) * 16, 32, 96))
+        self.sites = self._sites(images)
+        by_name = {image.name: n for n, image in enumerate(images)}
+        self.prompt_sites = [
+            (by_name[p.source], p.box.y + p.box.size / 2, p.box.x + p.box.size / 2)
+            for p in prompts
+            if not p.is_negative
+        ]
+
+    @staticmethod
+    def _sites(
+        images: Sequence[PartialImage],
+    ) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        """Return, for each labelled region, image, object pixels and other pixels."""
+        sites = []
+        for n, image in enumerate(images):
+            regions, count = label_regions(image.taught != UNKNOWN)
+            for r in range(1, count + 1):
+                pixels = np.stack(np.nonzero(regions == r), axis=1)
+                objects = image.taught[tuple(pixels.T)] > 0
+                sites.append((n, pixels[objects], pixels[~objects]))
+        return sites
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        """Return batch ``number``; keys as in `episodes.cut_episode`, and ``clean``."""
+        seed = self.settings.seed
+        rng = np.random.default_rng([seed, 23, number])
+        n_prompts = int(rng.choice([1, 2, 3], p=[0.4, 0.3, 0.3]))
+        windows = [
+            self._window(np.random.default_rng([seed, 29, number, i]), n_prompts)
+            for i in range(self.settings.batch)
+        ]
+        return {k: torch.stack([w[k] for w in windows]) for k in windows[0]}
+
+    def _window(self, rng: Rng, n_prompts: int) -> dict[str, Tensor]:
+        look = Look.draw(rng) if rng.random() < 0.4 else _PLAIN
+        shift = float(np.exp(rng.normal(0, 0.12)))
+        n, centre = self._place(rng)
+        prompts, masks = [], []
+        for _ in range(n_prompts):
+            crop, ids = self._prompt(rng, (n, *centre))
+            prompts.append(disturb(look(crop), rng, 0.4))
+            masks.append(ids.astype(np.int64))
+        zoom = self.zoom * shift
+        crop, ids = cut(self.pictures[n], centre, QUERY_SIDE, zoom, rng, turn=True)
+        seen = look(crop)
+        maps = self._targets(ids, self.pictures[n].complete)
+        window = {
+            k: torch.from_numpy(np.asarray(v, np.float32)[None])
+            for k, v in maps.items()
+        }
+        window["clean"] = torch.from_numpy(
+            np.asarray((np.clip(seen, -0.2, 1.2) - 0.5) / 0.25, np.float32)
+        )
+        window["query"] = torch.from_numpy(disturb(seen, rng, 0.7))
+        window["prompts"] = torch.from_numpy(np.stack(prompts))
+        window["masks"] = torch.from_numpy(np.stack(masks))
+        return window
+
+    def _place(self, rng: Rng) -> tuple[int, np.ndarray]:
+        """Return an image and a place in it, mostly where something is known."""
+        if self.settings.pseudo_labels and rng.random() < 0.15:
+            n = int(rng.integers(len(self.pictures)))
+            return n, rng.uniform([0, 0], self.pictures[n].ids.shape)
+        n, objects, others = self.sites[rng.integers(len(self.sites))]
+        wanted = len(objects) and (rng.random() < 0.6 or not len(others))
+        pixels = objects if wanted else others
+        jitter = 0.25 * QUERY_SIDE / self.zoom
+        return n, pixels[rng.integers(len(pixels))] + rng.uniform(-jitter, jitter, 2)
+
+    def _prompt(
+        self, rng: Rng, query: tuple[float, ...]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return a prompt, from another place than the query's where there is one."""
+        far = [
+            s
+            for s in self.prompt_sites
+            if s[0] != query[0] or math.dist(s[1:], query[1:]) > QUERY_SIDE / self.zoom
+        ]
+        sites = far if far and rng.random() < 0.8 else self.prompt_sites
+        for attempt in range(4):
+            n, y, x = sites[rng.integers(len(sites))]
+            jitter = (0.1, 0.1, 0.05, 0.0)[attempt] * self.prompt_side / self.zoom
+            centre = np.array([y, x]) + rng.uniform(-jitter, jitter, 2)
+            turn = attempt < 2 and rng.random() < 0.4
+            crop, ids = cut(
+                self.pictures[n], centre, self.prompt_side, self.zoom, rng, turn=turn
+            )
+            if (ids > 0).any():
+                break
+        return crop, ids
+
+    def _targets(self, ids: np.ndarray, complete: np.ndarray) -> dict[str, np.ndarray]:
+        foreground, distance, boundary = targets(np.maximum(ids, 0))
+        depth, outline = known_borders(ids, complete)
+        instances = float(self.is_object)
+        return {
+            "foreground": foreground,
+            "distance": distance,
+            "boundary": boundary,
+            "known": (ids != UNKNOWN).astype(np.float32),
+            "instances": depth * instances,
+            "outlines": outline * instances,
+        }
+
+
+_PLAIN = Look((0, 1, 2), None, False, 1.0)

@@ -1,0 +1,186 @@
+"""Where torch runs: choose a device, say why, and know when its memory is full."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..jobs.processors import physical_cores
+
+
+@dataclass(frozen=True)
+class Device:
+    """A device that was chosen.
+
+    Parameters
+    ----------
+    torch_device : torch.device
+    name : str
+        What it is called, such as ``NVIDIA A100``.
+    reason : str
+        Why this one.
+    is_fallback : bool
+        True where another one was asked for.
+    """
+
+    torch_device: torch.device
+    name: str
+    reason: str
+    is_fallback: bool = False
+
+    @property
+    def type(self) -> str:
+        """``cpu``, ``cuda`` or ``mps``."""
+        return str(self.torch_device.type)
+
+    def __str__(self) -> str:
+        """Return one line, as recipes and the dock show it."""
+        return f"{self.torch_device} ({self.name}; {self.reason})"
+
+
+@contextmanager
+def working_threads(wanted: int, asked: str = "auto") -> Iterator[int]:
+    """Share the processor among images that are segmented at the same time.
+
+    On a CPU each image gets one core as long as there are images enough: several
+    images at once are faster than several cores on one. On a GPU two are in work, so
+    that it computes one while the other is read or written.
+
+    Parameters
+    ----------
+    wanted : int
+        Images there are.
+    asked : str
+        The device, as for `choose`.
+
+    Yields
+    ------
+    int
+        How many to run at once.
+    """
+    if choose(asked).type != "cpu":
+        yield max(1, min(wanted, 2))
+        return
+    before = torch.get_num_threads()
+    n = max(1, min(wanted, before))
+    torch.set_num_threads(before // n)
+    try:
+        yield n
+    finally:
+        torch.set_num_threads(before)
+
+
+def choose(asked: str | torch.device | Device = "auto") -> Device:
+    """Return the device to use: the one asked for, or the CPU if it is not there.
+
+    Parameters
+    ----------
+    asked : str
+        ``auto`` (first GPU, else CPU), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    Raises
+    ------
+    ValueError
+        For any other text.
+    """
+    if isinstance(asked, Device):
+        return asked
+    asked = str(asked).strip().lower()
+    if asked == "auto":
+        if torch.cuda.is_available():
+            return _cuda(0, "first GPU found")
+        if _has_mps():
+            return Device(torch.device("mps"), _processor(), "Apple GPU found")
+        return _cpu("no usable GPU: " + _why_no_gpu())
+    if asked == "cpu":
+        return _cpu("asked for")
+    if asked == "mps":
+        if _has_mps():
+            return Device(torch.device("mps"), _processor(), "asked for")
+        return _cpu("mps was asked for, but there is no Apple GPU", fallback=True)
+    kind, _, index = asked.partition(":")
+    if kind != "cuda" or not (index.isdecimal() or asked == "cuda"):
+        raise ValueError(
+            f"device must be auto, cpu, cuda, cuda:N or mps, got {asked!r}"
+        )
+    number, found = int(index or 0), _n_cuda()
+    if number < found:
+        return _cuda(number, "asked for")
+    why = f"{found} found" if found else _why_no_gpu()
+    return _cpu(f"{asked} was asked for, but {why}", fallback=True)
+
+
+def describe(device: str = "auto") -> dict[str, Any]:
+    """Return what the device line shows, as plain values.
+
+    Returns
+    -------
+    dict
+        ``device``, ``name``, ``reason``, ``line`` (text), ``torch``, ``python``,
+        ``threads``, and for CUDA ``memory_mb`` and ``free_mb``.
+    """
+    chosen = choose(device)
+    about: dict[str, Any] = {
+        "device": str(chosen.torch_device),
+        "name": chosen.name,
+        "reason": chosen.reason,
+        "line": str(chosen),
+        "torch": str(torch.__version__),  # a plain text: its own type needs torch
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+    }
+    if chosen.type == "cuda":
+        free, total = torch.cuda.mem_get_info(chosen.torch_device)
+        about |= {"memory_mb": total // 2**20, "free_mb": free // 2**20}
+    return about
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether torch raised ``error`` because a device's memory is full."""
+    if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and (
+        "out of memory" in text or "can't allocate memory" in text
+    )
+
+
+def free_memory(device: torch.device) -> None:
+    """Give cached memory of ``device`` back."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()
+
+
+def _cpu(reason: str, *, fallback: bool = False) -> Device:
+    return Device(torch.device("cpu"), _processor(), reason, fallback)
+
+
+def _cuda(index: int, reason: str) -> Device:
+    name = torch.cuda.get_device_name(index)
+    return Device(torch.device("cuda", index), name, reason)
+
+
+def _n_cuda() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
+
+
+def _has_mps() -> bool:
+    return bool(torch.backends.mps.is_available())
+
+
+def _why_no_gpu() -> str:
+    if torch.version.cuda is None and torch.version.hip is None:
+        return "this torch is built for the CPU only"
+    return "torch sees no GPU (driver missing, or too old?)"
+
+
+def _processor() -> str:
+    name = platform.processor() or platform.machine() or "CPU"
+    return f"{name}, {physical_cores()} cores"

@@ -1,0 +1,190 @@
+"""Run a network on pieces of a query, whatever fits into the device's memory."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...models.base import PromptCode, PromptSegmenter
+from .device import Device, free_memory, is_out_of_memory
+from .tiling import sample, spans
+
+MAPS = ("foreground", "distance", "boundary")
+"""Maps in the order in which they are stacked."""
+
+MIN_SIDE = 128
+"""A piece this small is not cut further but moved to the CPU."""
+
+T = TypeVar("T")
+
+
+class Forward:
+    """A network on a device, and its fall-backs when memory runs out.
+
+    First the batch is halved, then pieces are cut into overlapping quarters, then a
+    piece is run on the CPU. What was learned holds for the rest of the run, and is told
+    in `notes`.
+
+    Parameters
+    ----------
+    network : PromptSegmenter
+        Moved to the device, in evaluation mode.
+    device : Device
+    batch : int
+        Largest number of pieces run together.
+    overlap, radius, stride : int
+        How pieces are cut, see `tiling.spans`.
+    """
+
+    def __init__(
+        self, network: PromptSegmenter, device: Device, *, batch: int = 1,
+        overlap: int = 64, radius: int = 64, stride: int = 16,
+    ) -> None:
+        self.network = network
+        self.device = device
+        self.batch = batch if device.type != "cpu" else 1
+        self.notes: list[str] = []
+        self.names: tuple[str, ...] = ()
+        self._cuts: dict[str, int] = {
+            "overlap": overlap, "radius": radius, "stride": stride
+        }
+        self._side: int | None = None  # largest side known to fit
+        self._on_cpu: PromptSegmenter | None = None
+
+    def encode(self, images: Tensor, masks: Tensor) -> PromptCode:
+        """Return the code of prompts (1, K, 3, h, w) with masks (1, K, h, w)."""
+        try:
+            return self._call(
+                self.device.torch_device,
+                lambda network, to: network.encode_prompts(to(images), to(masks)),
+            )
+        except (RuntimeError, MemoryError) as error:
+            self._check(error)
+            self._note("the prompts were encoded on the CPU: the GPU's memory is full")
+        return self._call(
+            torch.device("cpu"),
+            lambda network, to: network.encode_prompts(to(images), to(masks)),
+        )
+
+    def __call__(self, pieces: Tensor, code: PromptCode) -> Tensor:
+        """Return probabilities (B, M, H, W) on the CPU of pieces (B, 3, H, W).
+
+        The M maps are those in `names`; those of classes are called 1, 2, and so on.
+        """
+        if len(pieces) > self.batch:
+            return torch.cat([self(part, code) for part in pieces.split(self.batch)])
+        if self._side is not None and max(pieces.shape[2:]) > self._side:
+            return torch.cat([self._quartered(piece[None], code) for piece in pieces])
+        try:
+            return self._maps(self.device.torch_device, pieces, code)
+        except (RuntimeError, MemoryError) as error:
+            self._check(error)
+        return self._smaller(pieces, code)
+
+    def _smaller(self, pieces: Tensor, code: PromptCode) -> Tensor:
+        side = max(pieces.shape[2:])
+        if len(pieces) > 1:
+            self.batch = len(pieces) // 2
+            self._note(f"memory is full: {self.batch} tile(s) at a time")
+            return self(pieces, code)
+        if side >= 2 * MIN_SIDE:
+            stride = self._cuts["stride"]
+            self._side = side // 2 // stride * stride
+            self._note(f"memory is full: tiles of {self._side} pixels")
+            return self(pieces, code)
+        if self.device.type == "cpu":
+            raise MemoryError(
+                "Not enough memory even for the smallest tile: close other programs."
+            )
+        self._note("memory is full: one or more tiles ran on the CPU")
+        return self._maps(torch.device("cpu"), pieces, code)
+
+    def _quartered(self, piece: Tensor, code: PromptCode) -> Tensor:
+        """Return the maps of one piece (1, 3, H, W), put together from smaller ones."""
+        assert self._side is not None
+        height, width = piece.shape[2:]
+        joined: Tensor | None = None
+        for ys in spans(height, 1.0, self._side, **self._cuts):
+            for xs in spans(width, 1.0, self._side, **self._cuts):
+                part = sample(
+                    piece[0], np.arange(ys.start, ys.stop),
+                    np.arange(xs.start, xs.stop),
+                )
+                maps = self(part[None], code)[0]
+                if joined is None:
+                    joined = torch.zeros(len(maps), height, width)
+                weights = torch.from_numpy(np.outer(ys.weights, xs.weights))
+                joined[:, ys.first : ys.last, xs.first : xs.last] += (
+                    maps[:, : len(ys.weights), : len(xs.weights)] * weights
+                )
+        assert joined is not None
+        return joined[None]
+
+    def _maps(self, device: torch.device, pieces: Tensor, code: PromptCode) -> Tensor:
+        def run(network: PromptSegmenter, to: Callable[[Tensor], Tensor]) -> Tensor:
+            there = {name: to(value) for name, value in code.items()}
+            answer = network(to(pieces), there)
+            if "classes" in answer:
+                shares = answer["classes"].float().softmax(dim=1)
+                self.names = ("foreground", *map(str, range(1, shares.shape[1])))
+                return torch.cat([1 - shares[:, :1], shares[:, 1:]], dim=1).cpu()
+            self.names = tuple(name for name in MAPS if name in answer)
+            maps = torch.cat([answer[name].float() for name in self.names], dim=1)
+            return maps.sigmoid_().cpu()
+
+        return self._call(device, run)
+
+    def _call(self, device: torch.device, work: Callable[..., T]) -> T:
+        def to(tensor: Tensor) -> Tensor:
+            if tensor.ndim == 4 and tensor.shape[1] == 3:
+                tensor = tensor.contiguous(memory_format=memory_format(device))
+            return tensor.to(device, non_blocking=True)
+
+        network = self.network
+        if device.type == "cpu" and self.device.type != "cpu":
+            if self._on_cpu is None:
+                self._on_cpu = copy.deepcopy(self.network).to("cpu")
+            network = self._on_cpu
+        with torch.inference_mode(), mixed_precision(device):
+            return work(network, to)
+
+    def _check(self, error: BaseException) -> None:
+        """Raise ``error`` unless it says that memory is full."""
+        if not is_out_of_memory(error):
+            raise error
+        free_memory(self.device.torch_device)
+
+    def _note(self, text: str) -> None:
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def mixed_precision(device: torch.device) -> Any:
+    """Return the context in which a network runs: half precision on CUDA only."""
+    if device.type != "cuda":
+        return nullcontext()
+    half = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.autocast("cuda", dtype=half)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """Return the layout that is fastest: channels last on CUDA only (measured)."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
+@contextmanager
+def evaluating(network: PromptSegmenter, device: Device) -> Iterator[None]:
+    """Move a network to a device and into evaluation mode; restore the mode after."""
+    was_training = network.training
+    network.to(device.torch_device, memory_format=memory_format(device.torch_device))
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(was_training)

@@ -1,0 +1,196 @@
+"""How a query is cut into tiles for a network, and joined again without seams.
+
+Two grids are in play: the query's own pixels and the network's, which are ``scale``
+times as fine. Everything is computed from global coordinates, so that what a pixel
+becomes does not depend on the tile in which it was read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from ...core.image import ImageError, Plane, normalise, to_three_channels
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis.
+
+    Parameters
+    ----------
+    start, stop : int
+        In network pixels; multiples of the network's stride.
+    first, last : int
+        The query pixels whose centres lie in it, ``[first, last)``.
+    weights : (last - first,) float32 array
+        Its share in each of them; over all tiles they sum up to 1.
+    """
+
+    start: int
+    stop: int
+    first: int
+    last: int
+    weights: np.ndarray
+
+
+def spans(
+    length: int, scale: float, tile: int, overlap: int, radius: int, stride: int
+) -> list[Span]:
+    """Cut one axis into tiles.
+
+    Parameters
+    ----------
+    length : int
+        Query pixels.
+    scale : float
+        Network pixels per query pixel.
+    tile, overlap : int
+        In network pixels; brought to multiples of ``stride``, and the overlap to half
+        a tile at most.
+    radius : int
+        How far the network looks. Where twice this fits into the overlap, that far
+        from a seam nothing is used, and tiled prediction equals that of the whole.
+    stride : int
+        Starts of tiles are multiples of it, as the network's coarsest grid demands.
+    """
+    padded = _up(network_length(length, scale), stride)
+    tile = max(_up(tile, stride), stride)
+    overlap = min(_up(overlap, stride), tile // 2 // stride * stride)
+    if padded > tile:  # as many tiles as needed, and then as small as that allows
+        n = -(-(padded - overlap) // (tile - overlap))
+        tile = _up(-(-(padded + (n - 1) * overlap) // n), stride)
+        starts = [*range(0, padded - tile, tile - overlap), padded - tile]
+    else:
+        tile, starts = padded, [0]
+    unused = radius if 2 * radius <= overlap else overlap // 4
+    centres = (np.arange(length) + 0.5) * scale
+    cut = []
+    for start in starts:
+        first, last = np.searchsorted(centres, [start, start + tile])
+        at = centres[first:last] - start
+        weights = np.ones(len(at))
+        if start > 0:
+            weights *= _rise(at, unused, overlap - unused)
+        if start + tile < padded:
+            weights *= _rise(tile - at, unused, overlap - unused)
+        cut.append((start, start + tile, int(first), int(last), weights))
+    total = np.zeros(length)
+    for _, _, first, last, weights in cut:
+        total[first:last] += weights
+    return [
+        Span(start, stop, first, last,
+             (weights / total[first:last]).astype(np.float32))
+        for start, stop, first, last, weights in cut
+    ]
+
+
+def network_length(length: int, scale: float) -> int:
+    """Return how many network pixels cover ``length`` query pixels."""
+    return max(1, math.ceil(length * scale - 1e-6))
+
+
+def _up(n: int, multiple: int) -> int:
+    return -(-n // multiple) * multiple
+
+
+def _rise(at: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return 0 below ``low``, 1 above ``high``, a half cosine between."""
+    if high <= low:
+        return (at > low).astype(float)
+    return 0.5 - 0.5 * np.cos(np.pi * np.clip((at - low) / (high - low), 0, 1))
+
+
+class ScaledQuery:
+    """A query seen at the network's scale and intensities, read piece by piece.
+
+    Parameters
+    ----------
+    plane : (Y, X, C) array or anything sliced like one
+    intensities : (C, 2) array
+        Percentiles of the whole query.
+    scale : float
+        Network pixels per query pixel.
+    """
+
+    def __init__(self, plane: Plane, intensities: np.ndarray, scale: float) -> None:
+        self.plane, self.intensities, self.scale = plane, intensities, scale
+        self.shape = (int(plane.shape[0]), int(plane.shape[1]))
+        self.network_shape = tuple(network_length(n, scale) for n in self.shape)
+        # the same smoothing before reduction as core.image.resize_image
+        self._sigma = max(0.0, (1 / scale - 1) / 2)
+
+    def read(self, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
+        """Return a piece ``(3, H, W)``; beyond the border the query is mirrored."""
+        y, x = (
+            self._coordinates(*ends, axis) for axis, ends in enumerate((rows, columns))
+        )
+        margin = 1 + math.ceil(4 * self._sigma)
+        (y0, y1), (x0, x1) = (
+            (max(0, math.floor(c.min()) - margin),
+             min(n, math.ceil(c.max()) + margin + 1))
+            for c, n in zip((y, x), self.shape, strict=True)
+        )
+        piece = np.asarray(self.plane[y0:y1, x0:x1])
+        if (piece == piece[:1, :1]).all():  # glass beside a tissue
+            one = torch.from_numpy(normalise(piece[:1, :1], self.intensities))
+            return _three_maps(one.permute(2, 0, 1)).expand(3, len(y), len(x))
+        piece = normalise(piece, self.intensities)
+        if self._sigma:
+            piece = ndimage.gaussian_filter(
+                piece, (self._sigma, self._sigma, 0), mode="mirror"
+            )
+        tensor = torch.from_numpy(piece).permute(2, 0, 1)
+        return _three_maps(sample(tensor, y - y0, x - x0))
+
+    def _coordinates(self, start: int, stop: int, axis: int) -> np.ndarray:
+        """Return where network pixels lie in the query, in pixels of the query."""
+        n = self.network_shape[axis]
+        index = np.arange(start, stop)
+        index = np.clip(np.where(index < n, index, 2 * (n - 1) - index), 0, None)
+        return np.clip((index + 0.5) / self.scale - 0.5, 0, self.shape[axis] - 1)
+
+
+def _three_maps(piece: Tensor) -> Tensor:
+    """Return a piece (C, H, W) of one to three channels with three."""
+    if len(piece) == 1:
+        return piece.expand(3, -1, -1)
+    if len(piece) == 2:
+        return torch.cat([piece, piece.mean(0, keepdim=True)])
+    return piece
+
+
+def sample(image: Tensor, y: np.ndarray, x: np.ndarray) -> Tensor:
+    """Return ``image`` (C, H, W) at the grid of coordinates, linear between pixels.
+
+    Coordinates outside are moved to the border.
+    """
+    for axis, at in ((1, y), (2, x)):
+        n = image.shape[axis]
+        at = np.clip(at, 0, n - 1)
+        low = np.floor(at).astype(np.int64)
+        share = torch.from_numpy((at - low).astype(np.float32))
+        if not share.any():
+            if len(low) != n or low[0] != 0 or (np.diff(low) != 1).any():
+                image = image.index_select(axis, torch.from_numpy(low))
+            continue
+        high = torch.from_numpy(np.minimum(low + 1, n - 1))
+        share = share[:, None] if axis == 1 else share
+        image = torch.lerp(
+            image.index_select(axis, torch.from_numpy(low)),
+            image.index_select(axis, high), share,
+        )
+    return image
+
+
+def checked_plane(plane: Plane) -> None:
+    """Raise `ImageError` unless ``plane`` is (Y, X, C) with one to three channels."""
+    shape = tuple(plane.shape)
+    if len(shape) != 3 or 0 in shape:
+        raise ImageError(f"a query plane must be (Y, X, C), got shape {shape}")
+    to_three_channels(np.empty((0, 0, shape[2])))

@@ -1,0 +1,323 @@
+"""Jobs in a child process: the side of the window or script that submits them.
+
+The process is started by the first job and again after it died or was killed. It ends
+when its pipe closes, thus also when this process is killed.
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from .job import Event, Job, OnEvent
+from .transport import Transport, Pipe
+
+logger = logging.getLogger(__name__)
+
+MAGIC = b"\0svpseg engine 1\n"
+"""First words of the engine; what comes before was printed by others."""
+
+KILL_AFTER_S = 0.7
+"""A job that has not stopped by then is ended with its process."""
+
+MAX_LOG_BYTES = 1_000_000
+
+KINDS = {b"P": "progress", b"V": "partial", b"D": "done", b"F": "failed",
+         b"X": "cancelled"}
+"""Messages of the engine. To the engine go S (submit) and C (cancel)."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Submitted:
+    """A job, and its target and arguments as packed."""
+
+    job: Job
+    body: bytes
+
+
+class ChildProcess:
+    """Runs jobs one after the other in a process of its own.
+
+    Parameters
+    ----------
+    python : str, optional
+        Its interpreter, by default this one; napari-svpseg must be installed there.
+    log : path, optional
+        File that takes what the process prints.
+    """
+
+    def __init__(self, python: str | None = None, log: Path | None = None) -> None:
+        self.python = python or sys.executable
+        self.log = log or log_folder() / "engine.log"
+        self._lock = threading.RLock()
+        self._transport = Transport.create("p")
+        self._waiting: deque[_Submitted] = deque()
+        self._running: _Submitted | None = None
+        self._process: _Process | None = None
+        self._closed = False
+        atexit.register(self.close)
+
+    def submit(
+        self, target: str, *args: Any, on_event: OnEvent | None = None, **kwargs: Any
+    ) -> Job:
+        """Start ``module:function`` when all earlier jobs have ended.
+
+        Arguments are copied before this returns; their later change does no harm.
+        """
+        if self._closed:
+            raise RuntimeError("The engine was closed: connect again.")
+        job = Job(target, on_event, self._stop)
+        waiting = _Submitted(job, self._transport.pack((target, args, kwargs)))
+        with self._lock:
+            self._waiting.append(waiting)
+        self._next()
+        return job
+
+    def warm(self) -> Job:
+        """Start the process and let it import torch, ahead of the first job.
+
+        The result is that of `engine.inference.device.describe`.
+        """
+        return self.submit("napari_svpseg.engine.inference.device:describe")
+
+    @property
+    def pid(self) -> int | None:
+        """Id of the process, None where none is running."""
+        process = self._process
+        return process.popen.pid if process is not None else None
+
+    def close(self) -> None:
+        """End the process and all jobs, and remove what they left."""
+        atexit.unregister(self.close)
+        with self._lock:
+            self._closed = True
+            left = [w.job for w in self._waiting]
+            self._waiting.clear()
+            if self._running is not None:
+                left.insert(0, self._running.job)
+            process, self._process, self._running = self._process, None, None
+        if process is not None:
+            process.end()
+        self._transport.remove()
+        for job in left:
+            job.post(Event("cancelled"))
+
+    # -- one job at a time -------------------------------------------------------------
+
+    def _next(self) -> None:
+        """Hand the next job to the process if it has none."""
+        with self._lock:
+            if self._running is not None or not self._waiting or self._closed:
+                return
+            waiting = self._running = self._waiting.popleft()
+            job = waiting.job
+            try:
+                if self._process is None:
+                    self._process = _Process(self)
+                self._process.pipe.send(b"S", job.id, waiting.body)
+                return
+            except OSError as error:
+                if self._process is not None:
+                    return  # it just died: its reader ends the job
+                self._running = None
+                self._transport.discard(waiting.body)
+                message = f"The engine could not be started with {self.python}: {error}"
+        job.post(Event("failed", message=message))
+        self._next()
+
+    def _stop(self, job: Job) -> None:
+        with self._lock:
+            for waiting in self._waiting:
+                if waiting.job is job:
+                    self._waiting.remove(waiting)
+                    self._transport.discard(waiting.body)
+                    break
+            else:
+                running = self._running is not None and job is self._running.job
+                if running and self._process is not None:
+                    self._process.stop(job)
+                return
+        job.post(Event("cancelled"))
+
+    def _received(
+        self, process: _Process, kind: bytes, number: int, body: bytes
+    ) -> None:
+        running = self._running
+        if running is None or running.job.id != number or process is not self._process:
+            self._transport.discard(body)
+            return
+        job = running.job
+        try:
+            event = self._transport.unpack(body)
+        except Exception as error:
+            logger.exception("an event of %s cannot be read", job.target)
+            if kind in b"PV":
+                return
+            event = Event("failed", message=f"The result cannot be read: {error}")
+        if not event.is_end:
+            job.post(event)
+            return
+        with self._lock:
+            self._running = None
+        job.post(event)
+        self._next()
+
+    def _died(self, process: _Process, status: int, started: bool) -> None:
+        """End the running job and go on with the next, in a new process."""
+        with self._lock:
+            if process is not self._process:
+                return
+            running, self._running, self._process = self._running, None, None
+        self._transport.remove(mark=f"c{process.popen.pid}")
+        if running is not None:
+            self._transport.discard(running.body)  # where it was not read
+            job = running.job
+            job.post(
+                Event("cancelled") if job.is_cancelled
+                else Event("failed", message=self._epitaph(status, started))
+            )
+        self._next()
+
+    def _epitaph(self, status: int, started: bool) -> str:
+        if not started:
+            last = _last_line(self.log)
+            return (
+                f"The engine did not start with {self.python}"
+                f"{': ' + last if last else ''} (log: {self.log})"
+            )
+        why = f"signal {-status}" if status < 0 else f"status {status}"
+        if status == -9:
+            why += ", often for lack of memory"
+        return (
+            f"The engine ended unexpectedly ({why}). The next run starts it again "
+            f"(log: {self.log})."
+        )
+
+
+class _Process:
+    """A running child, and the thread that reads what it says."""
+
+    def __init__(self, owner: ChildProcess) -> None:
+        self._owner = owner
+        with _open_log(owner.log) as log:
+            self.popen = subprocess.Popen(
+                # -P: a file torch.py in the working folder is not imported
+                [owner.python, "-P", "-m", "napari_svpseg.engine"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                env=_environment(), **_detached(),
+            )
+        assert self.popen.stdin is not None
+        assert self.popen.stdout is not None
+        self.pipe = Pipe(self.popen.stdout, self.popen.stdin)
+        self._reader = threading.Thread(
+            target=self._read, name="svpseg-engine-reader", daemon=True
+        )
+        self._reader.start()
+        folders = "\n".join(map(str, owner._transport.folders))
+        with suppress(OSError):  # it died already: the reader will tell
+            self.pipe.send(b"H", 0, folders.encode())
+
+    def stop(self, job: Job) -> None:
+        """Ask for the end of a job; kill the process where that does not help."""
+        with suppress(OSError):
+            self.pipe.send(b"C", job.id)
+        timer = threading.Timer(KILL_AFTER_S, self._kill_unless_done, [job])
+        timer.daemon = True
+        timer.start()
+
+    def end(self) -> None:
+        """End the process, politely first."""
+        with suppress(OSError):
+            assert self.popen.stdin is not None
+            self.popen.stdin.close()
+        try:
+            self.popen.wait(1.0)
+        except subprocess.TimeoutExpired:
+            self.popen.kill()
+            self.popen.wait()
+
+    def _kill_unless_done(self, job: Job) -> None:
+        if not job.done and self.popen.poll() is None:
+            logger.warning("%s does not stop: its process is killed", job.target)
+            self.popen.kill()
+
+    def _read(self) -> None:
+        started = False
+        try:
+            assert self.popen.stdout is not None
+            started = _skip_to_magic(self.popen.stdout)
+            while started and (message := self.pipe.receive()) is not None:
+                self._owner._received(self, *message)
+        except (OSError, ValueError):  # the pipe was closed
+            pass
+        if not started:
+            self.popen.kill()
+        status = self.popen.wait()
+        for stream in (self.popen.stdin, self.popen.stdout):
+            with suppress(OSError):
+                if stream is not None:
+                    stream.close()
+        self._owner._died(self, status, started)
+
+
+def log_folder() -> Path:
+    """Return the folder of log files, ``NAPARI_SVPSEG_HOME/logs`` where that is set."""
+    home = os.environ.get("NAPARI_SVPSEG_HOME")
+    if home:
+        return Path(home) / "logs"
+    from platformdirs import user_log_path
+
+    return user_log_path("napari-svpseg", appauthor=False)
+
+
+def _open_log(path: Path) -> BinaryIO:
+    """Open the log to be added to; elsewhere where that is not allowed."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        full = path.exists() and path.stat().st_size > MAX_LOG_BYTES
+        return path.open("wb" if full else "ab")
+    except OSError:
+        return (Path(tempfile.gettempdir()) / "svpseg-engine.log").open("ab")
+
+
+def _last_line(path: Path) -> str:
+    try:
+        lines = path.read_text("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1].strip() if lines else ""
+
+
+def _environment() -> dict[str, str]:
+    return {"PYTHONFAULTHANDLER": "1", "PYTHONIOENCODING": "utf-8", **os.environ}
+
+
+def _detached() -> dict[str, Any]:
+    """Return what keeps Ctrl-C of the terminal, and a console window, away."""
+    if sys.platform == "win32":
+        return {
+            "creationflags": subprocess.CREATE_NO_WINDOW
+            | subprocess.CREATE_NEW_PROCESS_GROUP
+        }
+    return {"start_new_session": True}
+
+
+def _skip_to_magic(stream: Any) -> bool:
+    """Read up to and including `MAGIC`; False where the stream ends before."""
+    seen = b""
+    while not seen.endswith(MAGIC):
+        byte = stream.read(1)
+        if not byte:
+            return False
+        seen = (seen + byte)[-len(MAGIC) :]
+    return True

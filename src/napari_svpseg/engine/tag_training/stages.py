@@ -1,0 +1,467 @@
+"""Training from image-level tags, stage by stage: bank, maps, masks, network."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from skimage.segmentation import slic
+from torch import Tensor
+
+from ...core.annotation.image_tags import (
+    TagTrainingProgress,
+    TagTrainingSettings,
+    class_ious,
+    confusion,
+)
+from ...core.progress import Cancelled
+from ...models.base import SemanticSegmenter
+from ...models.pbip import PrototypePrompting, cosine_kmeans, pseudo_mask
+from ...models.prototype_memory import MemoryPrompting
+from ...models.semantic import SemanticUNet, Trunk, semantic_loss
+from ..training.trainer import Trainer, TrainSettings
+from .patch_bank import Bank
+from .tag_losses import PublishedLoss, SeedLoss
+from .tagged_crops import MAX_WINDOWS, Batches, Windows
+
+FINE, COARSE = (0.3, 0.3, 0.3, 0.1), (0.0, 0.0, 0.0, 1.0)
+"""Weights of the maps at stride 2, 4, 8 and 16."""
+
+WARM_UP = 5
+"""Passes of the seed variant in which only tags are learned; a third at most."""
+
+HELD_BACK, ENOUGH = 6, 24
+"""One in six images is held back to tell how it goes, where there are 24 or more."""
+
+CHECKPOINT_S = 5.0
+FIRST_SHARE = 0.6
+"""Of the time that is given, for the first stage."""
+
+Report = Callable[[TagTrainingProgress], None]
+
+
+class Stopped(Cancelled):
+    """The training is to end now and keep what it has."""
+
+
+@dataclass
+class Course:
+    """How a training is watched, stopped and limited in time.
+
+    Parameters
+    ----------
+    folder : Path
+        For checkpoints; a file ``stop`` in it ends the training.
+    report : callable
+        Receives `TagTrainingProgress`; may raise `Cancelled`.
+    minutes : float or None
+    """
+
+    folder: Path
+    report: Report
+    minutes: float | None = None
+    started: float = field(default_factory=time.monotonic)
+    stopped: bool = False
+    history: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.monotonic() - self.started
+
+    @property
+    def stop_file(self) -> Path:
+        """Its presence ends the training."""
+        return self.folder / "stop"
+
+    def left(self, share: float = 1.0) -> float:
+        """Return the seconds that are left of a share of the time."""
+        if self.minutes is None:
+            return math.inf
+        return 60 * self.minutes * share - self.seconds
+
+    def check(self) -> None:
+        """Raise `Stopped` where the user or the clock says so."""
+        if self.stop_file.exists():
+            self.stopped = True
+            raise Stopped
+
+
+@dataclass
+class StageTrainer(Trainer):
+    """A trainer with a loss of its own.
+
+    Parameters
+    ----------
+    loss : callable
+        Gives the parts of the loss of the network and a batch.
+    """
+
+    loss: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]]
+
+    def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return self.loss(self.network, batch)
+
+
+def run_stage(
+    name: str, trainer: Trainer, batches: Batches, course: Course, *,
+    seconds: float, validate: Callable[[Any], float] | None = None,
+    resume: bool = False, on_pass: Callable[[Any], None] | None = None,
+) -> None:
+    """Train a stage to its end, to the end of its time, or until it is stopped.
+
+    What there is then is kept, with averaged weights. The learning rate falls in time
+    for the end, however early that is.
+    """
+    if resume and trainer.checkpoint.exists():
+        trainer.resume()
+    steps_a_pass = max(1, len(batches.chosen) // trainer.settings.batch)
+    stage_started, first_step = time.monotonic(), trainer.step
+    seen: dict[str, Any] = {"validation": None}
+
+    def watch(done: int, total: int, message: str = "") -> None:
+        since, at = time.monotonic() - stage_started, trainer.step - first_step
+        if math.isfinite(seconds) and at >= 5 and at % 5 == 0:
+            # so many steps fit in: the learning rate has fallen when they are done
+            fit = first_step + int(at / max(since, 1e-3) * seconds)
+            trainer.settings = replace(
+                trainer.settings, steps=max(trainer.step, min(fit, batches.n_batches))
+            )
+        last = trainer.step >= trainer.settings.steps
+        if trainer.step % steps_a_pass == 0 or last:
+            trainer.average.eval()
+            if validate is not None:
+                seen["validation"] = validate(trainer.average)
+            row = {"step": float(trainer.step), "seconds": course.seconds}
+            row |= trainer.running
+            if seen["validation"] is not None:
+                row["validation"] = seen["validation"]
+            row["stage"] = 1.0 if name == "first stage" else 2.0
+            course.history.append(row)
+            if on_pass is not None:
+                on_pass(trainer.average)
+        course.report(TagTrainingProgress(
+            name, trainer.step, trainer.settings.steps, course.seconds,
+            dict(trainer.running), seen["validation"],
+        ))
+        course.check()
+
+    def from_step(start: int) -> Batches:
+        return replace(batches, start=start)
+
+    try:
+        trainer.run(
+            from_step, [], seconds=seconds, on_progress=watch,
+            checkpoint_seconds=CHECKPOINT_S,
+        )
+    except Stopped:
+        return
+
+
+def _if_any(
+    check: Tensor, validate: Callable[[Any], float]
+) -> Callable[[Any], float] | None:
+    return validate if len(check) else None
+
+
+def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
+    return TrainSettings(
+        steps=max(1, steps), batch=settings.batch,
+        learning_rate=settings.learning_rate, warm_up=min(50, max(1, steps // 10)),
+        averaging=0.98, seed=settings.seed, validate_every=2**30,
+    )
+
+
+def validation(n_images: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return the images to learn from, and those that tell how it goes."""
+    n = n_images // HELD_BACK if n_images >= ENOUGH else 0
+    order = np.random.default_rng(seed).permutation(n_images).tolist()
+    return order[n:], order[:n]
+
+
+# ---------------------------------------------------------------------- first stage
+
+
+@dataclass
+class FirstStage:
+    """The network of the first stage, how it is built again, and what it learns by.
+
+    Parameters
+    ----------
+    settings : TagTrainingSettings
+    windows : Windows
+    network : PrototypePrompting or MemoryPrompting
+    method : str
+    arguments : dict
+    loss : callable
+    maps : (windows, S, S) tensor, optional
+        What the loss needs of each pixel.
+    """
+
+    settings: TagTrainingSettings
+    windows: Windows
+    network: Any
+    method: str
+    arguments: dict[str, Any]
+    loss: Any
+    maps: Tensor | None = None
+
+    @classmethod
+    def of(
+        cls, settings: TagTrainingSettings, windows: Windows, bank: Bank, trunk: Trunk,
+        arguments: dict[str, Any], fusion: Sequence[float] | None = None,
+    ) -> FirstStage:
+        """Return the first stage of the variant that the settings name.
+
+        Parameters
+        ----------
+        settings : TagTrainingSettings
+        windows : Windows
+        bank : Bank
+        trunk : Trunk
+            Start of the encoder.
+        arguments : dict
+            Of the trunk.
+        fusion : sequence of four floats, optional
+            Weight of the strides in the published variant; by default the finer ones
+            count, and without prototypes only stride 16, as in plain class activation
+            maps.
+        """
+        n_classes = windows.tags.shape[1]
+        common = {"classes": n_classes, "scale": settings.scale, **arguments}
+        if settings.variant == "seed":
+            return cls._seed(settings, windows, bank, trunk, common)
+        prototypes = settings.prototypes
+        chosen = common | {
+            "n_prototypes": settings.n_prototypes, "features": bank.encoder.length,
+            "fusion": list(fusion or (FINE if prototypes else COARSE)),
+            "prototypes": prototypes,
+        }
+        network = PrototypePrompting(**chosen)
+        network.trunk.load_state_dict(trunk.state_dict())
+        network.set_bank(bank.prototypes, bank.filled)
+        loss = PublishedLoss(
+            windows, bank, contrast=settings.contrast and prototypes,
+            seed=settings.seed,
+        )
+        return cls(settings, windows, network, "pbip", chosen, loss)
+
+    @classmethod
+    def _seed(
+        cls, settings: TagTrainingSettings, windows: Windows, bank: Bank, trunk: Trunk,
+        common: dict[str, Any],
+    ) -> FirstStage:
+        chosen = common | {"n_prototypes": settings.n_prototypes}
+        network = MemoryPrompting(**chosen)
+        network.trunk.load_state_dict(trunk.state_dict())
+        network.memory.copy_(first_memory(network, windows, settings))
+        warm_up = int(min(WARM_UP, settings.epochs / 3) * len(windows) / settings.batch)
+        loss = SeedLoss(windows, warm_up=warm_up, contrast=settings.contrast)
+        regions = superpixels(windows)
+        return cls(settings, windows, network, "pbip-seed", chosen, loss, regions)
+
+    def run(
+        self, learn: Tensor, check: Tensor, course: Course, device: torch.device, *,
+        seconds: float = math.inf, resume: bool = False,
+        on_pass: Callable[[Any], None] | None = None,
+    ) -> Any:
+        """Train, and return the network with averaged weights.
+
+        Parameters
+        ----------
+        learn, check : (n,) int64 tensors
+            Windows to learn from, and those that tell how it goes (none is allowed).
+        course : Course
+        device : torch.device
+        seconds : float
+        resume : bool
+        on_pass : callable, optional
+            Receives the network after each pass.
+        """
+        settings, windows = self.settings, self.windows
+        steps = max(1, settings.epochs * len(learn) // settings.batch)
+        trainer = StageTrainer(
+            self.network, _train_settings(settings, steps), course.folder / "first",
+            device, self.loss,
+        )
+
+        def show(network: Any) -> None:
+            set_peaks(network, windows, 64)
+            on_pass(network)
+
+        batches = Batches(
+            windows, learn, settings.batch, steps, settings.seed, self.maps
+        )
+        run_stage(
+            "first stage", trainer, batches, course, seconds=seconds, resume=resume,
+            on_pass=show if on_pass else None,
+            validate=_if_any(check, lambda n: tag_accuracy(n, windows, check)),
+        )
+        network = trainer.average.eval()
+        set_peaks(network, windows)
+        return network
+
+
+@torch.inference_mode()
+def first_memory(
+    network: MemoryPrompting, windows: Windows, settings: TagTrainingSettings
+) -> Tensor:
+    """Return prototypes (classes, K, D): centres of features of images of one class."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    memory = network.memory.clone()
+    alone = windows.tags.sum(1) == 1
+    for c in range(network.n_classes):
+        held = windows.tags[:, c] > 0
+        own = held & alone if (held & alone).any() else held
+        index = windows.of_images(own.nonzero()[:, 0].tolist())[:64]
+        vectors = torch.cat([
+            network.embedded(windows.images(part))[1].flatten(2).transpose(1, 2)
+            .flatten(0, 1)[::7]
+            for part in index.split(8)
+        ])
+        centres, _ = cosine_kmeans(vectors, settings.n_prototypes, generator)
+        memory[c, : len(centres)] = centres
+    return memory
+
+
+def superpixels(windows: Windows) -> Tensor:
+    """Return the superpixels of each window, (n, S, S) int16 from 0."""
+    side = windows.pixels.shape[-1]
+    regions = [
+        slic(
+            image.permute(1, 2, 0).numpy(), n_segments=max(4, (side // 8) ** 2),
+            compactness=10.0, start_label=0, channel_axis=-1,
+        )
+        for image in windows.pixels
+    ]
+    return torch.from_numpy(np.stack(regions).astype(np.int16))
+
+
+@torch.inference_mode()
+def tag_accuracy(network: Any, windows: Windows, index: Tensor) -> float:
+    """Return the mean over classes of the balanced accuracy of tags told of windows."""
+    device = next(network.parameters()).device
+    told = torch.cat([
+        network.tag_scores(windows.images(part).to(device)).cpu() > 0
+        for part in index.split(8)
+    ])
+    owner = windows.owner[index]
+    scores = []
+    for c in range(windows.tags.shape[1]):
+        right: dict[bool, list[bool]] = {True: [], False: []}
+        for image in owner.unique():
+            truth = bool(windows.tags[image, c])
+            right[truth].append(bool(told[owner == image, c].any()) == truth)
+        scores += [float(np.mean(r)) for r in right.values() if r]
+    return float(np.mean(scores)) if scores else math.nan
+
+
+@torch.inference_mode()
+def set_peaks(network: Any, windows: Windows, at_most: int = MAX_WINDOWS) -> None:
+    """Measure what maps of each class reach in the images that hold it.
+
+    Only the published variant has such maps.
+    """
+    if not isinstance(network, PrototypePrompting):
+        return
+    n_levels, n_classes = network.peak.shape
+    tops = torch.zeros(len(windows.names), n_levels, n_classes)
+    step = max(1, len(windows) // at_most)
+    for part in torch.arange(0, len(windows), step).split(8):
+        maps = network.class_maps(
+            network.similarities(windows.images(part).to(network.peak.device))
+        )
+        top = torch.stack([m.flatten(2).quantile(0.99, dim=2).cpu() for m in maps], 1)
+        for at, owner in enumerate(windows.owner[part].tolist()):
+            tops[owner] = torch.maximum(tops[owner], top[at])
+    for c in range(n_classes):
+        held = windows.tags[:, c] > 0
+        reached = tops[held & tops.any(-1).any(-1), :, c]
+        if len(reached):
+            network.peak[:, c] = reached.median(0).values.to(network.peak)
+
+
+@torch.inference_mode()
+def pseudo_masks(
+    network: Any, windows: Windows, course: Course | None = None
+) -> Tensor:
+    """Return the classes (n, S, S) uint8 that the first stage finds in all windows.
+
+    What an image does not hold by its tags is left out. `UNKNOWN` where two classes are
+    about equal.
+    """
+    size = tuple(windows.pixels.shape[-2:])
+    masks = torch.empty(len(windows), *size, dtype=torch.uint8)
+    device = next(network.parameters()).device
+    for image in range(len(windows.names)):
+        index = (windows.owner == image).nonzero()[:, 0]
+        scores = network.image_scores(
+            windows.images(index).to(device), windows.tags[image].to(device)
+        )
+        masks[index] = pseudo_mask(scores).cpu()
+        if course is not None:
+            course.report(TagTrainingProgress(
+                "pseudo masks", image + 1, len(windows.names), course.seconds
+            ))
+    return masks
+
+
+# --------------------------------------------------------------------- second stage
+
+
+def student(
+    settings: TagTrainingSettings, n_classes: int, trunk: Trunk, arguments: dict[str, Any]
+) -> tuple[SemanticUNet, dict[str, Any]]:
+    """Return the network of the second stage, and its arguments."""
+    chosen = {"classes": n_classes, "scale": settings.scale, **arguments}
+    network = SemanticUNet(**chosen)
+    network.trunk.load_state_dict(trunk.state_dict())
+    return network, chosen
+
+
+def mask_loss(network: SemanticUNet, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the parts of the loss of the second stage."""
+    return semantic_loss(network.class_logits(batch["query"]), batch["maps"])
+
+
+def run_student(
+    network: SemanticUNet, settings: TagTrainingSettings, windows: Windows, masks: Tensor,
+    learn: Tensor, check: Tensor, course: Course, device: torch.device, *,
+    seconds: float = math.inf, resume: bool = False,
+    on_pass: Callable[[Any], None] | None = None,
+) -> SemanticUNet:
+    """Train the second stage on masks (n, S, S); arguments as of `FirstStage.run`."""
+    steps = max(1, settings.second_epochs * len(learn) // settings.batch)
+    trainer = StageTrainer(
+        network, _train_settings(settings, steps), course.folder / "second", device,
+        mask_loss,
+    )
+    run_stage(
+        "second stage", trainer,
+        Batches(windows, learn, settings.batch, steps, settings.seed, masks), course,
+        seconds=seconds, resume=resume, on_pass=on_pass,
+        validate=_if_any(check, lambda n: agreement(n, windows, masks, check)),
+    )
+    return trainer.average.eval()
+
+
+@torch.inference_mode()
+def agreement(
+    network: SemanticSegmenter, windows: Windows, masks: Tensor, index: Tensor
+) -> float:
+    """Return the mean IoU of a network with masks of windows, background included."""
+    n = network.n_classes + 1
+    device = next(network.parameters()).device
+    table = np.zeros((n, n), np.int64)
+    for part in index.split(8):
+        found = network.class_logits(windows.images(part).to(device)).argmax(1).cpu()
+        truth = masks[part].numpy().astype(np.int64)
+        table += confusion(found.numpy(), truth, n)
+    ious = class_ious(table)
+    return float(np.nanmean(ious)) if np.isfinite(ious).any() else math.nan

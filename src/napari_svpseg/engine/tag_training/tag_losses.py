@@ -1,0 +1,190 @@
+"""What the first stage of training from tags learns by, for each of the variants."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ...models.losses import known_mean
+from ...models.pbip import PrototypePrompting, match_losses
+from ...models.prototype_memory import (
+    MemoryPrompting,
+    cam_labels,
+    memory_contrast,
+    normalised_cam,
+    region_loss,
+)
+from ...models.semantic import UNKNOWN
+from .patch_bank import Bank
+from .tagged_crops import Windows, turned
+
+
+class AskedTags:
+    """Which tag is asked of which window.
+
+    The tag of an image that was cut into several windows need not hold for each: it is
+    asked of the window that so far answers strongest. What an image does not hold, none
+    of its windows holds.
+
+    Parameters
+    ----------
+    windows : Windows
+    """
+
+    def __init__(self, windows: Windows) -> None:
+        self.windows = windows
+        n_windows = torch.bincount(windows.owner)
+        self._alone = n_windows[windows.owner] == 1
+        # infinite: not asked yet, so it is asked
+        self._strength = torch.full((len(windows), windows.tags.shape[1]), math.inf)
+
+    def of(self, index: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return tags (B, N) of windows and the weights (B, N) they are asked with."""
+        tags = self.windows.tags[self.windows.owner[index]]
+        weight = torch.ones_like(tags)
+        for row, at in enumerate(index.tolist()):
+            if self._alone[at]:
+                continue
+            siblings = self._strength[self.windows.owner == self.windows.owner[at]]
+            strongest = (self._strength[at] >= siblings.amax(0)).float()
+            weight[row] = torch.where(tags[row] > 0, strongest, 1)
+        return tags.to(device), weight.to(device)
+
+    def note(self, index: Tensor, logits: Tensor) -> None:
+        """Remember what windows answered, (B, N)."""
+        self._strength[index] = logits.detach().float().cpu()
+
+
+def tag_loss(logits: Tensor, tags: Tensor, weight: Tensor) -> Tensor:
+    """Return the binary cross-entropy of tags (B, N) that are asked."""
+    loss = F.binary_cross_entropy_with_logits(logits, tags, reduction="none")
+    return known_mean(loss, weight)
+
+
+class PublishedLoss:
+    """Tags at all strides, and the contrast of what was found and what was left.
+
+    Parameters
+    ----------
+    windows : Windows
+    bank : Bank
+    contrast : bool
+    seed : int
+    """
+
+    contrast_weight = 0.05
+
+    def __init__(
+        self, windows: Windows, bank: Bank, *, contrast: bool, seed: int = 0
+    ) -> None:
+        self.asked, self.bank, self.contrast = AskedTags(windows), bank, contrast
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __call__(
+        self, network: PrototypePrompting, batch: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the parts of the loss of a batch."""
+        levels = network.similarities(batch["query"])
+        logits, looks = network.tag_logits(levels)
+        index = batch["window"].cpu()
+        tags, weight = self.asked.of(index, batch["query"].device)
+        self.asked.note(index, torch.stack(logits).mean(0))
+        share = [network.fusion[i] for i in network.levels]
+        each = [
+            s * tag_loss(x, tags, weight) for s, x in zip(share, logits, strict=True)
+        ]
+        parts = {"tags": torch.stack(each).sum() / sum(share)}
+        if self.contrast:
+            held = tags * weight
+            parts |= self._contrast(network, batch["query"], levels, looks, held)
+        return parts
+
+    def _contrast(
+        self, network: PrototypePrompting, query: Tensor, levels: list[Tensor],
+        looks: Tensor, held: Tensor,
+    ) -> dict[str, Tensor]:
+        """Compare one class of each window that holds some with the bank."""
+        rows = held.any(1).nonzero()[:, 0]
+        if not len(rows):
+            return {}
+        kinds = torch.multinomial(
+            held[rows].float().cpu(), 1, generator=self._generator
+        )[:, 0].to(rows.device)
+        active = looks[rows, kinds].masked_fill(~network.filled[kinds], -math.inf)
+        maps = network.fused(
+            [m[rows] / m[rows].detach().amax((2, 3), keepdim=True).clamp(min=1e-4)
+             for m in network.class_maps(levels)],
+            query.shape[-2:],
+        )[torch.arange(len(rows)), kinds]
+        parts = match_losses(
+            self.bank.encoder, query[rows], maps, network.bank,
+            (kinds, active.argmax(1)), self.bank.background,
+        )
+        return {name: self.contrast_weight * value for name, value in parts.items()}
+
+
+class SeedLoss:
+    """Tags, then labels from activation maps, memory contrast and regions.
+
+    Parameters
+    ----------
+    windows : Windows
+    warm_up : int
+        Steps in which only tags are learned.
+    contrast : bool
+    """
+
+    weights = (0.1, 0.1)
+    """Of the contrast with the memory, and of consistency in regions."""
+
+    def __init__(self, windows: Windows, *, warm_up: int, contrast: bool) -> None:
+        self.asked, self.warm_up, self.contrast = AskedTags(windows), warm_up, contrast
+        self.step = 0
+
+    def __call__(
+        self, network: MemoryPrompting, batch: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the parts of the loss of a batch; ``maps`` in it are superpixels."""
+        query, index = batch["query"], batch["window"].cpu()
+        seen = network.activations(query)
+        tags, weight = self.asked.of(index, query.device)
+        logits = seen["cam"].mean((2, 3))
+        self.asked.note(index, logits)
+        parts = {"tags": tag_loss(logits, tags, weight)}
+        self.step += 1
+        if self.step <= self.warm_up:
+            return parts
+        scores = normalised_cam(seen["cam"].detach(), tags)
+        network.remember(seen["features"].detach(), scores)
+        size = query.shape[-2:]
+        fine = F.interpolate(scores, size, mode="bilinear", align_corners=False)
+        labels = cam_labels(fine)
+        known = (labels != UNKNOWN).float()
+        entropy = F.cross_entropy(
+            seen["logits"], torch.where(known > 0, labels, 0), reduction="none"
+        )
+        parts["labels"] = known_mean(entropy, known)
+        if self.contrast:
+            parts["memory"] = self.weights[0] * memory_contrast(
+                seen["features"], scores, network.memory
+            )
+        parts["regions"] = self.weights[1] * (
+            region_loss(seen["logits"], batch["maps"])
+            + self._other_view(network, query, seen["logits"])
+        )
+        return parts
+
+    def _other_view(
+        self, network: MemoryPrompting, query: Tensor, logits: Tensor
+    ) -> Tensor:
+        """Return how much a turned and shaded view is told otherwise."""
+        rng = np.random.default_rng(self.step)
+        turn = int(rng.integers(1, 4))
+        gain, shift = rng.uniform(0.85, 1.2), rng.uniform(-0.25, 0.25)
+        other = network.class_logits(turned(query, turn, False) * gain + shift)
+        back = turned(other, 4 - turn, False)
+        return (back.softmax(1) - logits.softmax(1)).abs().sum(1).mean()

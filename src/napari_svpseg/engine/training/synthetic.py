@@ -1,0 +1,366 @@
+"""Drawn microscopy: scenes with two kinds of objects, of which a prompt shows one.
+
+Every scene is two pictures by one recipe. The kinds differ in shape, size, brightness,
+colour, texture or rim, and only the prompt can tell which of them is wanted.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+from scipy.spatial import cKDTree
+
+Rng = np.random.Generator
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """Pictures drawn by one recipe.
+
+    Parameters
+    ----------
+    images : list of (H, W, 3) uint8 arrays
+    kinds : list of list of (H, W) uint16 arrays
+        For each kind of object, its ids in each picture.
+    instances : tuple of bool
+        For each kind, whether its ids are single objects (a net has none).
+    """
+
+    images: list[np.ndarray]
+    kinds: list[list[np.ndarray]]
+    instances: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How one kind of object looks."""
+
+    shape: str
+    radius: float
+    spread: float
+    elongation: float
+    wobble: float
+    color: np.ndarray
+    texture: float
+    texture_scale: float
+    rim: float
+    rim_width: float
+    core: float
+    opacity: float
+    crowd: float
+
+
+SHAPES = ("blob", "rod", "ring", "crescent", "star", "bean")
+
+
+def draw_scene(seed: int, size: int = 224, n_images: int = 2) -> Scene:
+    """Return the scene of ``seed``: the same seed gives the same pictures."""
+    rng = np.random.default_rng([seed, 77])
+    layout = rng.choice(["objects", "mosaic", "net", "texture"], p=[0.6, 0.2, 0.1, 0.1])
+    if layout == "mosaic":
+        return _mosaic_scene(rng, size, n_images, net=False)
+    if layout == "net":
+        return _mosaic_scene(rng, size, n_images, net=True)
+    if layout == "texture":
+        return _texture_scene(rng, size, n_images)
+    return _object_scene(rng, size, n_images)
+
+
+def smooth_noise(rng: Rng, size: int, scale: float) -> np.ndarray:
+    """Return a (size, size) field of mean 0 and deviation 1, smooth over ``scale``."""
+    coarse = max(4, int(np.ceil(size / max(scale, 1.0))) + 3)
+    field = rng.standard_normal((min(coarse, size), min(coarse, size)))
+    if coarse < size:
+        field = ndimage.zoom(field, size / (coarse - 2), order=1)[:size, :size]
+    else:
+        field = field[:size, :size]
+    return np.asarray((field - field.mean()) / (field.std() + 1e-6), np.float32)
+
+
+def _background(rng: Rng, size: int, level: np.ndarray) -> np.ndarray:
+    image = np.broadcast_to(level, (size, size, 3)).astype(np.float32).copy()
+    image += (
+        rng.uniform(0, 0.12) * smooth_noise(rng, size, rng.uniform(30, 120))[..., None]
+    )
+    if rng.random() < 0.6:
+        grain = smooth_noise(rng, size, rng.uniform(1, 12))[..., None]
+        image += rng.uniform(0, 0.12) * grain * rng.uniform(0.5, 1, 3)
+    return image
+
+
+def _color(rng: Rng, grey: bool) -> np.ndarray:
+    if grey:
+        return np.full(3, rng.uniform(0, 1), np.float32)
+    return rng.uniform(0, 1, 3).astype(np.float32)
+
+
+def _random_kind(rng: Rng, grey: bool) -> _Kind:
+    return _Kind(
+        shape=str(rng.choice(SHAPES, p=[0.4, 0.2, 0.1, 0.08, 0.08, 0.14])),
+        radius=float(np.exp(rng.uniform(np.log(5), np.log(22)))),
+        spread=rng.uniform(0, 0.35),
+        elongation=rng.uniform(1, 2.2),
+        wobble=rng.uniform(0, 0.22),
+        color=_color(rng, grey),
+        texture=rng.choice([0, rng.uniform(0.03, 0.3)]),
+        texture_scale=rng.uniform(1, 8),
+        rim=rng.choice([0, rng.uniform(-0.5, 0.5)]),
+        rim_width=rng.uniform(1, 3),
+        core=rng.choice([0, rng.uniform(-0.4, 0.4)]),
+        opacity=rng.uniform(0.45, 1),
+        crowd=rng.uniform(0, 1),
+    )
+
+
+def _baseline_kind(rng: Rng, kind: _Kind, grey: bool) -> _Kind:
+    """Return a kind that shares some but not all of the looks of ``kind``."""
+    other = _random_kind(rng, grey)
+    values = {}
+    for name in _Kind.__dataclass_fields__:
+        values[name] = getattr(kind if rng.random() < 0.55 else other, name)
+    decisive = rng.choice(["shape", "radius", "color", "texture", "rim", "core"])
+    if decisive == "radius":
+        factor = rng.choice([0.45, 2.0])
+        values["radius"] = float(np.clip(kind.radius * factor, 3.5, 30))
+    elif decisive == "color":
+        shift = rng.uniform(0.2, 0.6) * rng.choice([-1, 1], 1 if grey else 3)
+        values["color"] = np.clip(kind.color + shift, 0, 1).astype(np.float32)
+    else:
+        values[str(decisive)] = getattr(other, str(decisive))
+        values["texture"] = (
+            other.texture if decisive == "texture" else values["texture"]
+        )
+    return _Kind(**values)
+
+
+def _depth(kind: _Kind, rng: Rng) -> np.ndarray:
+    """Return a patch with the signed depth of one object: above 0 inside, in pixels."""
+    radius = kind.radius * float(np.exp(rng.normal(0, kind.spread * 0.6)))
+    radius = float(np.clip(radius, 3, 40))
+    stretch = np.sqrt(kind.elongation)
+    if kind.shape == "rod":
+        stretch = max(stretch, 1.4) * rng.uniform(1, 1.25)
+    half = int(np.ceil(radius * stretch * 1.6)) + 3
+    y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
+    angle = rng.uniform(0, 2 * np.pi)
+    u = np.cos(angle) * x + np.sin(angle) * y
+    v = -np.sin(angle) * x + np.cos(angle) * y
+    if kind.shape == "bean" or (kind.shape == "rod" and rng.random() < 0.5):
+        v = v + rng.uniform(-0.35, 0.35) * u**2 / (radius * stretch)
+    if kind.shape == "rod":
+        length, width = radius * stretch, radius / stretch
+        u = np.sign(u) * np.maximum(np.abs(u) - (length - width), 0)
+        return np.asarray(width - np.hypot(u, v))
+    a, b = radius * stretch, radius / stretch
+    rho = np.hypot(u / a, v / b)
+    theta = np.arctan2(v / b, u / a)
+    limit = np.ones_like(rho)
+    for k in range(2, 6):
+        limit += (
+            kind.wobble / k * rng.normal() * np.cos(k * theta + rng.uniform(0, 6.3))
+        )
+    if kind.shape == "star":
+        limit += 0.3 * np.cos(rng.integers(3, 7) * theta)
+    depth = (limit - rho) * b
+    if kind.shape == "ring":
+        depth = np.minimum(depth, (rho - rng.uniform(0.35, 0.55)) * b)
+    if kind.shape == "crescent":
+        depth = np.minimum(depth, (np.hypot((u - 0.6 * a) / a, v / b) - 0.65) * b)
+    return np.asarray(depth)
+
+
+def _place(
+    rng: Rng,
+    kind: _Kind,
+    taken: np.ndarray,
+    ids: np.ndarray,
+    image: np.ndarray,
+    texture: np.ndarray,
+    centres: list[np.ndarray],
+    number: int,
+) -> bool:
+    size = len(ids)
+    centre = rng.uniform(-6, size + 6, 2)
+    if centres and rng.random() < kind.crowd:
+        step = rng.normal(size=2)
+        step *= kind.radius * rng.uniform(1.6, 2.6) / (np.hypot(*step) + 1e-6)
+        centre = centres[rng.integers(len(centres))] + step
+    depth = _depth(kind, rng)
+    half = len(depth) // 2
+    y, x = (round(float(c)) - half for c in centre)
+    y0, x0 = max(y, 0), max(x, 0)
+    y1, x1 = min(y + len(depth), size), min(x + len(depth), size)
+    if y1 - y0 < 4 or x1 - x0 < 4:
+        return False
+    depth = depth[y0 - y : y1 - y, x0 - x : x1 - x]
+    inside = depth > 0
+    here = (slice(y0, y1), slice(x0, x1))
+    area = int(inside.sum())
+    if area < 12:
+        return False
+    hidden = int((inside & (taken[here] > 0)).sum())
+    if hidden > 0.3 * area:
+        return False
+    inside &= taken[here] == 0  # what lies there already stays on top
+    taken[here][inside] = 1
+    ids[here][inside] = number
+    level = kind.color + rng.normal(0, 0.04)
+    look = level + kind.texture * texture[here][..., None]
+    look = look + kind.rim * np.exp(-((depth / kind.rim_width) ** 2))[..., None]
+    middle = np.clip(depth / max(float(depth.max()), 1), 0, 1)[..., None]
+    look = look + kind.core * middle**2
+    alpha = np.clip(depth + 0.5, 0, 1)[..., None] * kind.opacity * inside[..., None]
+    image[here] = image[here] * (1 - alpha) + look * alpha
+    centres.append(np.array(centre))
+    return True
+
+
+def _object_scene(rng: Rng, size: int, n_images: int) -> Scene:
+    grey = bool(rng.random() < 0.6)
+    first = _random_kind(rng, grey)
+    kinds = [first, _baseline_kind(rng, first, grey)]
+    level = _color(rng, grey)
+    fill = rng.uniform(0.12, 0.6)
+    n_kinds = 2 if rng.random() < 0.8 else 1
+    images: list[np.ndarray] = []
+    ids: list[list[np.ndarray]] = [[] for _ in range(n_kinds)]
+    finish = int(rng.integers(1 << 31))
+    for _ in range(n_images):
+        image = _background(rng, size, level)
+        taken = np.zeros((size, size), np.uint8)
+        maps = [np.zeros((size, size), np.uint16) for _ in range(n_kinds)]
+        textures = [smooth_noise(rng, size, k.texture_scale) for k in kinds]
+        centres: list[list[np.ndarray]] = [[], []]
+        for number in range(1, 140):
+            k = int(rng.integers(n_kinds))
+            _place(
+                rng, kinds[k], taken, maps[k], image, textures[k], centres[k], number
+            )
+            if taken.mean() > fill:
+                break
+        images.append(_finished(image, finish))
+        for k in range(n_kinds):
+            ids[k].append(maps[k])
+    return Scene(images, ids, (True,) * n_kinds)
+
+
+def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
+    """Tightly packed cells; the target is the cells, or the net between them."""
+    grey = bool(rng.random() < 0.7)
+    pitch = float(np.exp(rng.uniform(np.log(12), np.log(44))))
+    width = rng.uniform(1.0, 3.5)
+    wall, inner = _color(rng, grey), _color(rng, grey)
+    while np.abs(wall - inner).max() < 0.2:
+        wall = _color(rng, grey)
+    variety, grain = rng.uniform(0, 0.12), rng.uniform(0, 0.15)
+    grain_scale, jitter = rng.uniform(1, 6), rng.uniform(0.25, 0.5)
+    stretch = rng.uniform(1, 2)
+    missing = rng.choice([0.0, rng.uniform(0.05, 0.4)])
+    spots = bool(rng.random() < 0.4)
+    spot_color = _color(rng, grey)
+    finish = int(rng.integers(1 << 31))
+    y, x = np.mgrid[:size, :size].astype(np.float32)
+    images, cells, walls, dots = [], [], [], []
+    for _ in range(n_images):
+        wave = pitch * 0.2
+        yy = (y + wave * smooth_noise(rng, size, 1.5 * pitch)) * stretch
+        xx = x + wave * smooth_noise(rng, size, 1.5 * pitch)
+        grid = np.stack(
+            np.meshgrid(
+                np.arange(-pitch, size * stretch + pitch, pitch),
+                np.arange(-pitch, size + pitch, pitch),
+                indexing="ij",
+            ),
+            -1,
+        ).reshape(-1, 2)
+        grid = grid + rng.normal(0, jitter * pitch, grid.shape)
+        distance, nearest = cKDTree(grid).query(
+            np.stack([yy.ravel(), xx.ravel()], 1), k=2
+        )
+        gap = (distance[:, 1] - distance[:, 0]).reshape(size, size)
+        owner = nearest[:, 0].reshape(size, size)
+        empty = rng.random(len(grid)) < missing
+        is_wall = gap < width * 1.4
+        tone = rng.normal(0, 1, len(grid))[owner] * variety
+        image = (
+            inner
+            + tone[..., None]
+            + (grain * smooth_noise(rng, size, grain_scale)[..., None])
+        )
+        edge = np.exp(-((gap / (width * 1.2)) ** 2))[..., None]
+        image = image * (1 - edge) + wall * edge
+        image = np.where((empty[owner] & ~is_wall)[..., None], 0.7 * wall + 0.1, image)
+        dot = np.zeros((size, size), np.uint16)
+        if spots:
+            seen = distance[:, 0].reshape(size, size) < pitch * 0.22
+            seen &= ~empty[owner] & ~is_wall
+            dot = np.where(seen, owner + 1, 0).astype(np.uint16)
+            image = np.where(seen[..., None], 0.75 * spot_color + 0.25 * image, image)
+        cell = np.where(is_wall | empty[owner], 0, owner + 1).astype(np.uint16)
+        images.append(_finished(image.astype(np.float32), finish))
+        cells.append(cell)
+        walls.append(is_wall.astype(np.uint16))
+        dots.append(dot)
+    if net:
+        return Scene(images, [walls], (False,))
+    if spots and rng.random() < 0.5:
+        return Scene(images, [cells, dots], (True, True))
+    return Scene(images, [cells, walls], (True, False))
+
+
+def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
+    """Regions that differ in texture or tone, such as tissues; no single objects."""
+    grey = bool(rng.random() < 0.4)
+    looks = [
+        (
+            _color(rng, grey),
+            rng.uniform(0.02, 0.35),
+            rng.uniform(1, 10),
+            rng.uniform(0, 1),
+            _color(rng, grey),
+        )
+        for _ in range(2)
+    ]
+    if rng.random() < 0.5:  # same tone, only the texture tells
+        looks[1] = (looks[0][0], *looks[1][1:])
+    scale, level = rng.uniform(18, 60), rng.uniform(-0.5, 0.5)
+    finish = int(rng.integers(1 << 31))
+    images, ids = [], []
+    for _ in range(n_images):
+        region = smooth_noise(rng, size, scale) + 0.3 * smooth_noise(
+            rng, size, scale / 3
+        )
+        inside = ndimage.gaussian_filter(region, 1) > level
+        layers = []
+        for tone, depth, grain, dots, dot_color in looks:
+            field = smooth_noise(rng, size, grain)
+            layer = tone + depth * field[..., None]
+            if dots > 0.5:
+                spots = (smooth_noise(rng, size, 3 + grain) > 1.2)[..., None]
+                layer = np.where(spots, dot_color, layer)
+            layers.append(layer)
+        image = np.where(inside[..., None], layers[0], layers[1]).astype(np.float32)
+        images.append(_finished(image, finish))
+        ids.append(inside.astype(np.uint16))
+    outside = [(1 - i).astype(np.uint16) for i in ids]
+    return Scene(images, [ids, outside], (False, False))
+
+
+def _finished(image: np.ndarray, seed: int) -> np.ndarray:
+    """Return the picture as a microscope would show it: blur, halo, noise, 8 bit."""
+    rng = np.random.default_rng(seed)  # the same optics for all pictures of a scene
+    blur = rng.choice([0.0, rng.uniform(0.4, 1.6)])
+    if blur:
+        image = ndimage.gaussian_filter(image, (blur, blur, 0))
+    if rng.random() < 0.2:  # phase contrast: a bright or dark halo
+        wide = ndimage.gaussian_filter(image, (5, 5, 0))
+        image = image + rng.uniform(0.5, 1.5) * (image - wide)
+    noise = rng.uniform(0, 0.07)
+    local = np.random.default_rng(zlib.crc32(image.tobytes()))
+    shape = image.shape if rng.random() < 0.5 else (*image.shape[:2], 1)
+    image = image + noise * local.standard_normal(shape).astype(np.float32)
+    low, high = image.min(), image.max()
+    return np.asarray(255 * (image - low) / max(high - low, 1e-3), np.uint8)

@@ -1,0 +1,313 @@
+"""One training loop: step, validate, average, checkpoint, stop, resume."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from ...core.progress import Cancelled, Progress, ignore_progress
+from ...core.settings import Settings, option
+from ...models.base import PromptSegmenter
+from ...models.losses import maps_loss
+
+
+@dataclass(frozen=True)
+class TrainSettings(Settings):
+    """How a network is trained on episodes."""
+
+    steps: int = option(20_000, "Training steps", low=1)
+    batch: int = option(16, "Episodes of a step", low=1)
+    learning_rate: float = option(2e-3, "Highest learning rate", low=0)
+    weight_decay: float = option(1e-4, "Weight decay", low=0)
+    warm_up: int = option(300, "Steps of rising learning rate", low=0)
+    averaging: float = option(0.998, "Decay of the averaged weights", low=0, high=1)
+    clip: float = option(1.0, "Largest norm of the gradient", low=0)
+    validate_every: int = option(500, "Steps between validations", low=1)
+    seed: int = option(0, "Seed of weights and episodes")
+    workers: int = option(0, "Loader processes", low=0)
+    precision: str = option(
+        "auto",
+        "bf16 halves memory and time on new hardware",
+        choices=("auto", "float32", "bf16"),
+    )
+
+
+@dataclass
+class Trainer:
+    """A network in training and everything needed to go on with it.
+
+    Parameters
+    ----------
+    network : PromptSegmenter
+    settings : TrainSettings
+    folder : Path
+        Holds ``checkpoint.pt`` and ``history.csv``.
+    device : torch.device
+    """
+
+    network: PromptSegmenter
+    settings: TrainSettings
+    folder: Path
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.network.to(self.device, memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            _decayed(self.network, self.settings.weight_decay),
+            lr=self.settings.learning_rate,
+            fused=self.device.type in ("cpu", "cuda"),
+        )
+        self.step = 0
+        self.best = math.inf
+        self.running: dict[str, float] = {}
+        self.history: list[dict[str, float]] = []
+
+    # -- checkpoints -----------------------------------------------------------------
+
+    @property
+    def checkpoint(self) -> Path:
+        """File that `resume` reads."""
+        return self.folder / "checkpoint.pt"
+
+    def state(self) -> dict[str, Any]:
+        """Return all that a checkpoint holds."""
+        return {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "best": self.best,
+            "history": self.history,
+            "settings": self.settings.to_dict(),
+        }
+
+    def take_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.step, self.best = state["step"], state["best"]
+        self.history = state["history"]
+
+    def save(self) -> None:
+        """Write the checkpoint; a crash leaves the last one whole."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        state = self.state()
+        temporary = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
+        try:
+            torch.save(state, temporary)
+            temporary.replace(self.checkpoint)
+        finally:
+            temporary.unlink(missing_ok=True)
+        with open(self.folder / "history.jsonl", "w", encoding="utf8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in self.history)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint.
+
+        Raises
+        ------
+        ValueError
+            If it is not one of this network, naming the file.
+        """
+        try:
+            state = torch.load(
+                self.checkpoint, map_location=self.device, weights_only=True
+            )
+            self.take_state(state)
+        except Exception as error:
+            raise ValueError(
+                f"{self.checkpoint} cannot be resumed ({type(error).__name__}): "
+                "delete it to start anew."
+            ) from error
+
+    # -- training --------------------------------------------------------------------
+
+    def run(
+        self,
+        episodes: Callable[[int], Dataset[dict[str, Tensor]]],
+        validation: list[dict[str, Tensor]],
+        *,
+        seconds: float = math.inf,
+        on_progress: Progress = ignore_progress,
+        checkpoint_seconds: float = 60.0,
+    ) -> None:
+        """Train until ``steps`` are done, the time is up or progress says stop.
+
+        Parameters
+        ----------
+        episodes : callable
+            Given the first batch's number, returns the data set of batches from there.
+        validation : list of dict
+            Batches whose loss is measured with the averaged weights.
+        seconds : float
+            Wall time after which it stops; `resume` goes on from there.
+        """
+        started = saved = time.monotonic()
+        running = self.running
+        try:
+            for batch in self._batches(episodes(self.step)):
+                for name, value in self._train_step(batch).items():
+                    if not math.isfinite(value):
+                        continue
+                    running[name] = 0.95 * running.get(name, value) + 0.05 * value
+                if self.step % self.settings.validate_every == 0:
+                    self._record(running, validation, time.monotonic() - started)
+                now = time.monotonic()
+                on_progress(
+                    self.step,
+                    self.settings.steps,
+                    f"loss {running.get('total', math.nan):.3f}",
+                )
+                if now - saved > checkpoint_seconds:
+                    self.save()
+                    saved = time.monotonic()
+                if self.step >= self.settings.steps or now - started > seconds:
+                    break
+        except (KeyboardInterrupt, Cancelled):
+            self.save()
+            raise
+        self.save()
+
+    def _batches(self, data: Dataset[dict[str, Tensor]]) -> Iterator[dict[str, Tensor]]:
+        if not len(data):  # type: ignore[arg-type]
+            return
+        workers = self.settings.workers
+        yield from DataLoader(
+            data,
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=self.device.type == "cuda",
+            prefetch_factor=4 if workers else None,
+        )
+
+    def _train_step(self, batch: dict[str, Tensor]) -> dict[str, float]:
+        self.network.train()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * self._schedule()
+        batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
+        with self._autocast():
+            parts = self._loss(batch)
+        total = torch.stack(list(parts.values())).sum()
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(
+            self.network.parameters(), self.settings.clip or math.inf
+        )
+        if torch.isfinite(norm):  # a single bad batch does not spoil the weights
+            self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        return {"total": float(total.detach())} | {
+            k: float(v.detach()) for k, v in parts.items()
+        }
+
+    def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        return episode_loss(self.network, batch)
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        precision = self.settings.precision
+        if precision == "auto":
+            precision = "bf16" if self.device.type == "cuda" else "float32"
+        if precision == "float32":
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
+
+    def _schedule(self) -> float:
+        """Return the learning rate's factor: warm-up, then half a cosine to 1 %."""
+        s = self.settings
+        if self.step < s.warm_up:
+            return (self.step + 1) / s.warm_up
+        done = (self.step - s.warm_up) / max(1, s.steps - s.warm_up)
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        # young averages follow quickly, else they would remember the start
+        decay = min(self.settings.averaging, (1 + self.step) / (10 + self.step))
+        torch._foreach_lerp_(
+            list(self.average.parameters()), list(self.network.parameters()), 1 - decay
+        )
+        buffers = zip(self.average.buffers(), self.network.buffers(), strict=True)
+        for average, own in buffers:
+            average.copy_(own)
+
+    def _record(
+        self,
+        running: dict[str, float],
+        validation: list[dict[str, Tensor]],
+        seconds: float,
+    ) -> None:
+        row = {"step": float(self.step), "seconds": seconds, **running}
+        if validation:
+            row |= validate(self.average, validation, self.device)
+            self.best = min(self.best, row["validation_loss"])
+        self.history.append(row)
+
+
+def episode_loss(
+    network: PromptSegmenter, batch: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the parts of a batch's loss; keys as in `engine.training.episodes.cut_episode`."""
+    return episode_maps(network, batch)[1]
+
+
+def episode_maps(
+    network: PromptSegmenter, batch: dict[str, Tensor], shift: float = 0.0
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the maps of a batch's queries, and the parts of the loss.
+
+    The loss sees the foreground's logits raised by ``shift``.
+    """
+    code = network.encode_prompts(batch["prompts"], batch["masks"])
+    query = batch["query"].contiguous(memory_format=torch.channels_last)
+    maps = network(query, code)
+    shifted = maps | {"foreground": maps["foreground"] + shift} if shift else maps
+    return maps, maps_loss(shifted, batch) | network.regularise(
+        query, maps, batch["prompts"], batch["masks"]
+    )
+
+
+@torch.inference_mode()
+def validate(
+    network: PromptSegmenter, batches: list[dict[str, Tensor]], device: torch.device
+) -> dict[str, float]:
+    """Return loss and mean foreground Dice of ``batches``."""
+    network.eval()
+    losses, dices = [], []
+    for batch in batches:
+        batch = {k: v.to(device) for k, v in batch.items()}
+        code = network.encode_prompts(batch["prompts"], batch["masks"])
+        maps = network(batch["query"], code)
+        losses.append(float(torch.stack(list(maps_loss(maps, batch).values())).sum()))
+        found, truth = maps["foreground"] > 0, batch["foreground"] > 0.5
+        both = (found & truth).sum((1, 2, 3))
+        size = found.sum((1, 2, 3)) + truth.sum((1, 2, 3))
+        dices += ((2 * both + 1) / (size + 1)).tolist()
+    return {
+        "validation_loss": sum(losses) / len(losses),
+        "validation_dice": sum(dices) / len(dices),
+    }
+
+
+def _decayed(network: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Return parameter groups: only matrices and kernels are decayed."""
+    weights = [p for p in network.parameters() if p.ndim > 1]
+    others = [p for p in network.parameters() if p.ndim <= 1]
+    return [
+        {"params": weights, "weight_decay": decay},
+        {"params": others, "weight_decay": 0.0},
+    ]

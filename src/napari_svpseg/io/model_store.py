@@ -1,0 +1,518 @@
+"""Model folders: ``model.json``, ``weights.safetensors`` and a card people can read."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ..core.method_plugins import is_plugin, plugin_cards
+from ..core.model_card import ModelCard
+from .atomic import WriteError, atomic_folder, atomic_path
+from .prompt_files import load_prompts, save_prompts
+
+if TYPE_CHECKING:
+    from ..core.prompt import PromptSet
+    from ..models.base import PromptSegmenter
+
+FORMAT_VERSION = 1
+MAX_MODEL_BYTES = 2_000_000_000
+WEIGHTS, CARD, README = "weights.safetensors", "model.json", "README.md"
+PROMPTS = "prompts.svprompt"
+MEMBERS = (CARD, WEIGHTS, README, "history.csv", PROMPTS)
+
+KINDS = {
+    "name": str, "method": str, "arguments": dict, "licence": str, "sha256": str,
+    "channels": str, "title": str, "paper": str, "n_parameters": int, "training": dict,
+    "scores": dict, "classes": dict, "version": int,
+}  # fmt: skip
+NEEDED = ("name", "method", "sha256")
+
+logger = logging.getLogger(__name__)
+
+
+class ModelFormatError(ValueError):
+    """A model folder that cannot be used; the message names it."""
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A card and its network, ready to predict."""
+
+    card: ModelCard
+    network: PromptSegmenter
+
+
+def builtin_folder() -> Path:
+    """Return the folder of the models that ship with the package."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "weights"
+    return inside if inside.is_dir() else package.parents[1] / "weights"
+
+
+def user_folder() -> Path:
+    """Return the folder of the user's own models (it may not exist yet).
+
+    ``NAPARI_SVPSEG_HOME`` overrides the place.
+    """
+    home = os.environ.get("NAPARI_SVPSEG_HOME")
+    if home:
+        return Path(home) / "models"
+    from platformdirs import user_data_path
+
+    return user_data_path("napari-svpseg", appauthor=False) / "models"
+
+
+def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
+    """Return the cards of all models, ``svp`` first; broken folders are skipped.
+
+    Parameters
+    ----------
+    folders : iterable of Path, optional
+        Where to look; of two models of one name the first found counts. By default
+        `builtin_folder` and `user_folder`, then the methods of other packages.
+    """
+    cards: dict[str, ModelCard] = {}
+    for folder in (builtin_folder(), user_folder()) if folders is None else folders:
+        for path in _model_folders(folder):
+            try:
+                card = read_card(path)
+            except ModelFormatError as error:
+                logger.warning("%s", error)
+                continue
+            cards.setdefault(card.name, card)
+    if folders is None:
+        for card in plugin_cards():
+            cards.setdefault(card.name, card)
+    return sorted(cards.values(), key=lambda c: (c.name != "svp", c.name))
+
+
+def _model_folders(folder: Path) -> list[Path]:
+    """Return what may be models in a folder; hidden ones are half written."""
+    try:
+        return [
+            path
+            for path in sorted(folder.iterdir())
+            if not path.name.startswith(".") and (path / CARD).is_file()
+        ]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        logger.warning("%s: models there cannot be read (%s).", folder, error.strerror)
+        return []
+
+
+def read_card(folder: str | Path) -> ModelCard:
+    """Return the card of a model folder.
+
+    Raises
+    ------
+    ModelFormatError
+        If ``model.json`` is missing, damaged or of a newer format.
+    """
+    folder = Path(folder)
+    try:
+        values = json.loads((folder / CARD).read_text(encoding="utf8"))
+    except OSError as error:
+        raise ModelFormatError(
+            f"{folder}: not a model folder, {CARD} is missing or unreadable."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise ModelFormatError(f"{folder / CARD}: damaged, not JSON.") from error
+    return _card(values, folder)
+
+
+def _card(values: Any, folder: Path) -> ModelCard:
+    if not isinstance(values, dict):
+        raise ModelFormatError(f"{folder / CARD}: damaged, not a JSON object.")
+    if values.get("version") != FORMAT_VERSION:
+        raise ModelFormatError(
+            f"{folder / CARD}: format version {values.get('version')!r} is not known "
+            "here: update napari-svpseg."
+        )
+    known = {k: v for k, v in values.items() if k in KINDS}
+    wrong = [k for k, v in known.items() if not isinstance(v, KINDS[k])]
+    wrong += [k for k in NEEDED if not known.get(k) and k not in wrong]
+    if not wrong and not all(
+        isinstance(colour, str) for colour in known.get("classes", {}).values()
+    ):
+        wrong.append("classes")
+    if wrong:
+        raise ModelFormatError(f"{folder / CARD}: '{wrong[0]}' is missing or wrong.")
+    return ModelCard(**{"arguments": {}} | known, path=str(folder))
+
+
+def find_model(model: str | Path) -> ModelCard:
+    """Return the card of a model by name or folder.
+
+    Raises
+    ------
+    ModelFormatError
+        If there is none, with the names there are.
+    """
+    path = Path(model)
+    if (path / CARD).is_file():
+        return read_card(path)
+    _refuse_pickles(path)
+    cards = list_models()
+    for card in cards:
+        if card.name == str(model):
+            return card
+    names = ", ".join(card.name for card in cards) or "none"
+    raise ModelFormatError(
+        f"There is no model '{model}': choose one of {names}, or a model folder."
+    )
+
+
+def _refuse_pickles(path: Path) -> None:
+    if path.suffix.lower() in (".pt", ".pth", ".ckpt", ".pkl", ".bin"):
+        raise ModelFormatError(
+            f"{path}: pickled weights can run code and are not read: "
+            f"give a model folder with {CARD} and {WEIGHTS}."
+        )
+
+
+def load_model(model: str | Path) -> LoadedModel:
+    """Return a model with its weights, on the CPU and in evaluation mode.
+
+    Parameters
+    ----------
+    model : str or path
+        Built-in name, name of an own model, or folder.
+
+    Raises
+    ------
+    ModelFormatError
+        If the weights are missing, damaged, not those of the card, or do not fit it.
+    """
+    card = find_model(model)
+    if is_plugin(card):
+        return LoadedModel(card, _of_plugin(card))
+    return LoadedModel(card, _network(card, Path(card.path), told=Path(card.path)))
+
+
+def _of_plugin(card: ModelCard) -> PromptSegmenter:
+    from ..models.base import ModelConfig, build
+
+    try:
+        return build(ModelConfig(card.method)).eval()
+    except ValueError as error:
+        raise ModelFormatError(_joined(str(error))) from error
+
+
+_ODD_CONTENT = (
+    LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
+    AssertionError,
+)  # fmt: skip
+"""What reading or building from a card of odd content can raise."""
+
+
+def _network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
+    """Return the network in ``folder``; errors name the place ``told``."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    from ..models.base import ModelConfig, build
+
+    try:
+        data = (folder / WEIGHTS).read_bytes()
+    except OSError as error:
+        raise ModelFormatError(
+            f"{told / WEIGHTS}: cannot be read ({error.strerror})."
+        ) from error
+    if hashlib.sha256(data).hexdigest() != card.sha256:
+        raise ModelFormatError(
+            f"{told / WEIGHTS}: these are not the weights of {CARD} (their hashes "
+            "differ): install the model again."
+        )
+    try:
+        network = build(ModelConfig(card.method, card.arguments))
+        network.load_state_dict(load(data))
+    except (SafetensorError, *_ODD_CONTENT) as error:
+        raise ModelFormatError(
+            f"{told}: weights and {CARD} do not fit ({_first_lines(error)})."
+        ) from error
+    return network.eval()
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _first_lines(error: Exception) -> str:
+    """Return the start of a message as one line; torch puts the cause in the second."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])[:300] or type(error).__name__
+
+
+def save_model(
+    folder: str | Path,
+    network: PromptSegmenter,
+    card: ModelCard,
+    *,
+    history: list[Mapping[str, float]] | None = None,
+    readme: str | None = None,
+    prompts: PromptSet | None = None,
+) -> ModelCard:
+    """Write a model folder, whole or not at all.
+
+    Parameters
+    ----------
+    folder : path
+        A model that is there is replaced; a folder of anything else is refused.
+    network : PromptSegmenter
+    card : ModelCard
+        Hash, number of parameters and path are filled in.
+    history : list of dict, optional
+        Rows of ``history.csv``.
+    readme : str, optional
+        The card for people; by default written from ``card``.
+    prompts : PromptSet, optional
+        What the model looks for when it is given no other prompts.
+
+    Returns
+    -------
+    ModelCard
+        As written.
+    """
+    from safetensors.torch import save
+
+    folder = Path(folder)
+    check_place(folder)
+    state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+    data = save(state)
+    card = dataclasses.replace(
+        card,
+        sha256=hashlib.sha256(data).hexdigest(),
+        path=str(folder),
+        n_parameters=sum(p.numel() for p in network.parameters()),
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as temporary:
+        (temporary / WEIGHTS).write_bytes(data)
+        _write_card(temporary / CARD, card)
+        (temporary / README).write_text(readme or describe(card), encoding="utf8")
+        if history:
+            _write_history(temporary / "history.csv", history)
+        if prompts is not None:
+            save_prompts(prompts, temporary / PROMPTS)
+    return card
+
+
+def prompts_of(model: str | Path) -> PromptSet:
+    """Return the prompts that lie in a model's folder.
+
+    Raises
+    ------
+    ModelFormatError
+        If there is no such model, or it has none.
+    """
+    card = find_model(model)
+    path = Path(card.path) / PROMPTS
+    if not path.is_file():
+        raise ModelFormatError(
+            f"The model '{card.name}' has no prompts of its own: draw or give some."
+        )
+    return load_prompts(path)
+
+
+def check_place(folder: str | Path) -> None:
+    """Raise `WriteError` where writing a model would delete something else."""
+    folder = Path(folder)
+    if not folder.exists():
+        return
+    other = [] if folder.is_dir() else [folder]
+    if not other:
+        other = [p for p in folder.iterdir() if not _is_of_a_model(p)]
+    if other:
+        raise WriteError(
+            f"{folder}: holds '{other[0].name}', which is no part of a model and would "
+            "be lost: choose a new folder."
+        )
+
+
+def _is_of_a_model(path: Path) -> bool:
+    return path.is_file() and (path.name in MEMBERS or path.name.startswith("."))
+
+
+def update_card(card: ModelCard, readme: str | None = None) -> None:
+    """Write a changed card (new scores, say) into its folder."""
+    folder = Path(card.path)
+    with atomic_path(folder / CARD) as temporary:
+        _write_card(temporary, card)
+    with atomic_path(folder / README) as temporary:
+        temporary.write_text(readme or describe(card), encoding="utf8")
+
+
+def _write_card(path: Path, card: ModelCard) -> None:
+    path.write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf8")
+
+
+def _write_history(path: Path, history: list[Mapping[str, float]]) -> None:
+    columns = list(dict.fromkeys(name for row in history for name in row))
+    with open(path, "w", newline="", encoding="utf8") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        for row in history:
+            writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
+
+
+def describe(card: ModelCard) -> str:
+    """Return the card as Markdown."""
+    config = card.training.get("config", {})
+    data = config.get("data", {}) if isinstance(config, dict) else {}
+    lines = [
+        f"# {card.name}",
+        "",
+        card.title or card.method,
+        "",
+        f"- method: `{card.method}`, {card.n_parameters:,} parameters",
+        f"- licence of the weights: {card.licence}",
+        f"- takes: {card.channels} channels",
+        f"- sha256 of {WEIGHTS}: `{card.sha256}`",
+    ]
+    if data.get("datasets"):
+        lines.append(f"- trained on: {', '.join(data['datasets'])}")
+    if "episodes" in card.training:
+        lines.append(f"- episodes seen: {card.training['episodes']:,}")
+    if card.classes:
+        lines.append(f"- needs no prompt; finds: {', '.join(card.classes)}")
+    if card.scores:
+        lines += ["", "## Scores", "", "| data set | Dice | F1@0.5 |", "|---|---|---|"]
+        for name, score in card.scores.items():
+            lines.append(
+                f"| {name} | {_number(score, 'dice')} | {_number(score, 'f1')} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def _number(score: Any, name: str) -> str:
+    value = score.get(name) if isinstance(score, dict) else None
+    return "–" if value is None else f"{value:.3f}"
+
+
+def export_model(model: str | Path, path: str | Path) -> Path:
+    """Write a model as one zip that `import_model` reads."""
+    card, path = find_model(model), Path(path)
+    with (
+        atomic_path(path) as temporary,
+        zipfile.ZipFile(
+            temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
+        ) as archive,
+    ):
+        for name in MEMBERS:
+            member = Path(card.path) / name
+            if member.is_file():
+                archive.write(member, f"{card.name}/{name}")
+    return path
+
+
+def import_model(
+    path: str | Path, folder: Path | None = None, name: str = ""
+) -> ModelCard:
+    """Add a model from a zip or folder to the user's own.
+
+    Parameters
+    ----------
+    path : path
+        A zip written by `export_model`, or a model folder.
+    folder : Path, optional
+        Where models are kept; `user_folder` by default.
+    name : str
+        What to call it; by default as where it comes from.
+
+    Raises
+    ------
+    ModelFormatError
+        If it is no model, or one of that name is already there.
+    """
+    path, folder = Path(path), folder or user_folder()
+    if path.is_dir():
+        card = _named(read_card(path), name)
+        target = _free_place(card.name, folder)
+        with atomic_folder(target) as temporary:
+            for member in MEMBERS:
+                if (path / member).is_file():
+                    shutil.copy2(path / member, temporary / member)
+            return _received(card, path, temporary, target)
+    _refuse_pickles(path)
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = _checked_members(archive, path)
+            values = json.loads(archive.read(members[CARD]))
+            card = _named(_card(values, path), name)
+            target = _free_place(card.name, folder)
+            with atomic_folder(target) as temporary:
+                for member, info in members.items():
+                    (temporary / member).write_bytes(archive.read(info))
+                return _received(card, path, temporary, target)
+    except (ModelFormatError, WriteError):
+        raise
+    except (OSError, zipfile.BadZipFile, zlib.error, *_ODD_CONTENT) as error:
+        raise ModelFormatError(
+            f"{path}: not a model file, it cannot be read ({_first_lines(error)})."
+        ) from error
+
+
+def _received(card: ModelCard, source: Path, there: Path, target: Path) -> ModelCard:
+    """Return the card of a model that was just copied, once its weights are proven."""
+    _write_card(there / CARD, card)
+    _network(card, there, told=source)
+    return dataclasses.replace(card, path=str(target))
+
+
+def _named(card: ModelCard, name: str) -> ModelCard:
+    return dataclasses.replace(card, name=name) if name else card
+
+
+def _free_place(name: str, folder: Path) -> Path:
+    if folder == user_folder() and (builtin_folder() / name / CARD).is_file():
+        raise ModelFormatError(
+            f"'{name}' is the name of a built-in model, which would hide this one: "
+            "import it under another (--name)."
+        )
+    if not name or name != Path(name).name or name.startswith("."):
+        raise ModelFormatError(f"'{name}' is not a name for a model folder.")
+    target = folder / name
+    if target.exists():
+        raise ModelFormatError(
+            f"There is already a model '{name}' in {folder}: import this one under "
+            "another name (--name), or remove that one first."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    return target
+
+
+def _checked_members(
+    archive: zipfile.ZipFile, path: Path
+) -> dict[str, zipfile.ZipInfo]:
+    members = {}
+    for info in archive.infolist():
+        if info.is_dir():
+            continue
+        parts = PurePosixPath(info.filename.replace("\\", "/")).parts
+        if not 1 <= len(parts) <= 2 or ".." in parts or parts[0].startswith("/"):
+            raise ModelFormatError(
+                f"{path}: refused, it holds the path {info.filename!r}."
+            )
+        if parts[-1] in MEMBERS:
+            members[parts[-1]] = info
+    if CARD not in members or WEIGHTS not in members:
+        raise ModelFormatError(
+            f"{path}: not a model file, {CARD} or {WEIGHTS} missing."
+        )
+    if sum(info.file_size for info in members.values()) > MAX_MODEL_BYTES:
+        raise ModelFormatError(
+            f"{path}: refused, over {MAX_MODEL_BYTES >> 20} MB unpacked."
+        )
+    return members

@@ -1,0 +1,60 @@
+"""Packed training tasks as one compressed file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .atomic import atomic_path
+
+if TYPE_CHECKING:
+    from ..engine.training.episodes import PackedTasks
+
+
+def save_tasks(path: str | Path, packed: PackedTasks) -> None:
+    """Write tasks to an ``.npz`` file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    index = np.frombuffer(json.dumps(packed.index).encode(), np.uint8)
+    arrays: dict[str, Any] = {k: _small(v) for k, v in packed.arrays.items()}
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez_compressed(file, index=index, **arrays)
+
+
+def load_tasks(path: str | Path) -> PackedTasks:
+    """Read tasks written by `save_tasks`.
+
+    Raises
+    ------
+    ValueError
+        If the file is not one, naming it.
+    """
+    from ..engine.training.episodes import PackedTasks
+
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {k: file[k] for k in file.files}
+        index = json.loads(arrays.pop("index").tobytes())
+    except Exception as error:
+        raise ValueError(
+            f"{path}: not a file of packed training tasks ({type(error).__name__})."
+        ) from error
+    arrays = {
+        k: np.ascontiguousarray(np.broadcast_to(v, (*v.shape[:2], 3)))
+        if v.ndim == 3
+        else v
+        for k, v in arrays.items()
+    }
+    return PackedTasks(arrays, index)
+
+
+def _small(array: np.ndarray) -> np.ndarray:
+    """Return grey pictures with one channel and small ids as bytes."""
+    if array.ndim == 3 and (array == array[..., :1]).all():
+        return array[..., :1]
+    if array.ndim == 2 and array.max(initial=0) < 256:
+        return array.astype(np.uint8)
+    return array

@@ -1,0 +1,150 @@
+"""Prototypes: mean vectors of labelled regions, compared by cosine similarity.
+
+References
+----------
+K. Wang, J. H. Liew, Y. Zou, D. Zhou, J. Feng. "PANet: few-shot image semantic
+segmentation with prototype alignment". ICCV, 2019.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
+from .losses import binary_loss
+from .svp_attention import label_values
+from .unet import FeaturePyramid, standard_encoder, upsample
+
+STRIDE = 4
+"""Image pixels to a feature pixel."""
+
+
+def masked_average(features: Tensor, weights: Tensor) -> Tensor:
+    """Return the weighted mean vector of a map.
+
+    Parameters
+    ----------
+    features : (B, C, h, w) tensor
+    weights : (B, h, w) tensor
+        Not negative; all zero gives a zero vector.
+
+    Returns
+    -------
+    (B, C) tensor
+    """
+    total = (features * weights[:, None]).sum((2, 3))
+    return total / (weights.sum((1, 2))[:, None] + 1e-5)
+
+
+def cosine_map(features: Tensor, vectors: Tensor) -> Tensor:
+    """Return cosine similarities (B, N, h, w) of a map (B, C, h, w) to (B, N, C)."""
+    features = F.normalize(features.float(), dim=1, eps=1e-4)
+    vectors = F.normalize(vectors.float(), dim=2, eps=1e-4)
+    return torch.einsum("bchw,bnc->bnhw", features, vectors)
+
+
+@register("panet")
+class PrototypeSegmenter(PromptSegmenter):
+    """M4: one prototype for background and one for foreground.
+
+    Parameters
+    ----------
+    width : int
+        Channels at stride 2.
+    features : int
+        Length of the vectors.
+    scale : float
+        Factor on the cosine similarity before the softmax.
+    """
+
+    overlap = 64
+
+    def __init__(
+        self, width: int = 24, features: int = 48, scale: float = 20.0
+    ) -> None:
+        super().__init__()
+        self.encoder = standard_encoder(width)
+        self.pyramid = FeaturePyramid(self.encoder.widths[1:], 2 * width)
+        self.embed = nn.Conv2d(2 * width, features, 1)
+        self.scale = scale
+
+    def embeddings(self, image: Tensor) -> Tensor:
+        """Return features (B, D, H/4, W/4) of an image whose sides are padded to 16."""
+        return self.embed(self.pyramid(self.encoder(pad_to_multiple(image, 16))[1:]))
+
+    def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
+        """Return what `prototypes` makes of the prompts; with features in training."""
+        features = self.embeddings(images.flatten(0, 1)).float()
+        features = features.unflatten(0, images.shape[:2])
+        code = self.prototypes(features, masks)
+        return code | {"features": features} if self.training else code
+
+    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+        """Return ``foreground`` logits (B, 1, H, W)."""
+        features = self.embeddings(query).float()
+        height, width = query.shape[-2:]
+        logits = upsample(self.compare(features, code), STRIDE)
+        maps = {"foreground": logits[..., :height, :width]}
+        if self.training:  # `regularise` needs them again
+            maps |= {"features": features, "prompt_features": code["features"]}
+        return maps
+
+    def prototypes(self, features: Tensor, masks: Tensor) -> PromptCode:
+        """Return the prototypes (B, 2, D): background, foreground.
+
+        Each prompt's are averaged over the prompts that show the class.
+
+        Parameters
+        ----------
+        features : (B, K, D, h/4, w/4) tensor
+            Of prompts; may be larger by padding.
+        masks : (B, K, h, w) int tensor
+        """
+        together = masks.shape[:2]
+        height, width = masks.shape[2:]
+        # masks are met at full resolution, as in the original
+        features = upsample(features.flatten(0, 1), STRIDE)[..., :height, :width]
+        values, _ = label_values(masks)
+        values = values.flatten(0, 1)
+        vectors = torch.stack(
+            [masked_average(features, values[:, c]) for c in (0, 1)], dim=1
+        ).unflatten(0, together)
+        shown = (values.sum((2, 3)) > 0).float().unflatten(0, together)
+        total = (vectors * shown[..., None]).sum(1)
+        return {"prototypes": total / shown.sum(1)[..., None].clamp(min=1)}
+
+    def compare(self, features: Tensor, code: PromptCode) -> Tensor:
+        """Return logits (B, 1, h, w) of a query's features (B, D, h, w)."""
+        vectors = code["prototypes"].expand(features.shape[0], -1, -1)
+        similarity = cosine_map(features, vectors)
+        return self.scale * (similarity[:, 1:] - similarity[:, :1])
+
+    def regularise(
+        self, query: Tensor, maps: dict[str, Tensor], images: Tensor, masks: Tensor
+    ) -> dict[str, Tensor]:
+        """Return the alignment loss: the answer, as a prompt, explains the prompt.
+
+        Episodes whose answer is all one class are left out.
+        """
+        answer = (maps["foreground"] > 0).long()
+        share = answer.float().mean((1, 2, 3))
+        usable = (share > 0) & (share < 1)
+        if not usable.any():
+            return {}
+        code = self.answer_prototypes(maps["features"][usable, None], answer[usable])
+        n_prompts, height, width = masks.shape[1:]
+        code = {k: v.repeat_interleave(n_prompts, dim=0) for k, v in code.items()}
+        logits = self.compare(maps["prompt_features"][usable].flatten(0, 1), code)
+        logits = upsample(logits, STRIDE)[..., :height, :width]
+        given = masks[usable].flatten(0, 1)[:, None]
+        return {
+            "alignment": binary_loss(
+                logits, (given > 0).float(), (given != IGNORE).float()
+            )
+        }
+
+    def answer_prototypes(self, features: Tensor, masks: Tensor) -> PromptCode:
+        """Return the prototypes of an answer, for the alignment loss."""
+        return self.prototypes(features, masks)

@@ -1,0 +1,123 @@
+"""Concatenation: the prompt becomes one vector that stands beside every query pixel.
+
+References
+----------
+S. Kato, K. Hotta. "One-shot and partially-supervised cell image segmentation using
+small visual prompt". CVPR Workshops (CVMI), 2023. This is the form in which the method
+is often retold; what the authors released is `models.svp_attention`.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .base import PromptCode, PromptSegmenter, pad_to_multiple, register
+from .panet import masked_average
+from .svp_attention import label_values
+from .unet import ChannelNorm, Encoder, ResidualBlock, upsample
+
+STRIDE = 8
+QUERY_FEATURES = 64
+"""Length of the vectors by which a query pixel picks among prompts."""
+
+
+@register("svp-concat")
+class ConcatSegmenter(PromptSegmenter):
+    """M1: masked pooling of the prompt, concatenated to the query's features.
+
+    Parameters
+    ----------
+    widths : three ints
+        Channels of the encoder at stride 2, 4 and 8.
+    depths : two ints
+        Residual blocks at stride 4 and 8.
+    vector : int
+        Length of a prompt's vector.
+    use_mask : bool
+        Whether the prompt's mask is seen. Without it the prompt is pooled as a whole
+        and cannot say which of two visible structures is meant: for ablation only.
+    deep : bool
+        Whether the vector is concatenated at each level of the decoder.
+    fusion : str
+        How several prompts become one: ``"attention"`` (each query pixel weighs them)
+        or ``"mean"``. The weights are the same, so either serves a trained model.
+    """
+
+    overlap = 64
+
+    def __init__(
+        self,
+        widths: tuple[int, ...] = (24, 56, 112),
+        depths: tuple[int, ...] = (1, 2),
+        vector: int = 128,
+        use_mask: bool = True,
+        deep: bool = True,
+        fusion: str = "attention",
+    ) -> None:
+        super().__init__()
+        if fusion not in ("attention", "mean"):
+            raise ValueError(f"fusion must be attention or mean, got {fusion!r}")
+        w2, w4, w8 = widths
+        self.use_mask, self.deep, self.fusion = use_mask, deep, fusion
+        self.encoder = Encoder(tuple(widths), tuple(depths))
+        self.embed = nn.Linear(2 * w8 if use_mask else w8, vector)
+        self.pick = nn.Conv2d(w8, QUERY_FEATURES, 1, bias=False)
+        self.offer = nn.Linear(vector, QUERY_FEATURES, bias=False)
+        self.value = nn.Linear(vector, vector)
+        more = vector if deep else 0
+        self.fuse8 = nn.Sequential(
+            nn.Conv2d(w8 + vector, w8, 3, padding=1), ResidualBlock(w8)
+        )
+        self.fuse4 = nn.Sequential(nn.Conv2d(w8 + w4 + more, w4, 1), ResidualBlock(w4))
+        self.fuse2 = nn.Sequential(
+            nn.Conv2d(w4 + w2 + more, w2, 1),
+            ChannelNorm(w2),
+            nn.Conv2d(w2, w2, 3, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(w2, 4, 3, padding=1),
+        )
+
+    def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
+        """Return one vector for each prompt, (B, K, V)."""
+        batch, n_prompts = images.shape[:2]
+        values, known = label_values(masks)
+        shares = torch.cat([values, known[:, :, None]], dim=2).flatten(0, 1)
+        images = pad_to_multiple(images.flatten(0, 1), STRIDE)
+        down = images.shape[-2] - shares.shape[-2]
+        right = images.shape[-1] - shares.shape[-1]
+        # area means: nearest neighbours would lose thin structures
+        shares = F.avg_pool2d(F.pad(shares, (0, right, 0, down)), STRIDE)
+        deepest = self.encoder(images)[-1].float()
+        kinds = (1, 0) if self.use_mask else (2,)
+        pooled = [masked_average(deepest, shares[:, kind]) for kind in kinds]
+        vectors = self.embed(torch.cat(pooled, dim=1))
+        return {"vectors": vectors.unflatten(0, (batch, n_prompts)).float()}
+
+    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+        """Return ``foreground`` logits (B, 1, H, W)."""
+        batch, _, height, width = query.shape
+        maps = self.encoder(pad_to_multiple(query, STRIDE))
+        vectors = code["vectors"].expand(batch, -1, -1).to(maps[-1].dtype)
+        prompt = self._prompt_map(maps[-1], vectors)
+        x = self.fuse8(torch.cat([maps[2], prompt], dim=1))
+        for fuse, skip in ((self.fuse4, maps[1]), (self.fuse2, maps[0])):
+            prompt = upsample(prompt)
+            beside = [upsample(x), skip, *([prompt] if self.deep else [])]
+            x = fuse(torch.cat(beside, dim=1))
+        logits = F.pixel_shuffle(x, 2)[..., :height, :width]
+        return {"foreground": logits.float()}
+
+    def _prompt_map(self, features: Tensor, vectors: Tensor) -> Tensor:
+        """Return what the prompts say at each query pixel, (B, V, h, w)."""
+        values = self.value(vectors)
+        if self.fusion == "mean" or vectors.shape[1] == 1:
+            mean = values.mean(1)[..., None, None]
+            return mean.expand(-1, -1, *features.shape[2:])
+        picks, offers = self.pick(features), self.offer(vectors)
+        scores = torch.einsum("bdhw,bkd->bkhw", picks, offers)
+        weights = (scores / math.sqrt(QUERY_FEATURES)).softmax(dim=1)
+        return torch.einsum("bkhw,bkv->bvhw", weights, values)

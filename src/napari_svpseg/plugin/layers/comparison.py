@@ -1,0 +1,199 @@
+"""One image segmented by two models, before and after, to switch between."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QButtonGroup, QVBoxLayout, QWidget
+
+from ...core.geometry import Tile
+from ..panels.controls import button, note, side_by_side
+from ..services.engine_process import Engine, EngineJob
+from .image_source import MARK, MAX_PREVIEW, ImageSource, mark_of
+from .prompt_item import Intensities
+from .result_layers import add_behind_boxes
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+SEGMENT = "napari_svpseg.api:segment"
+SIDES = ("before", "after")
+
+
+class Comparison(QWidget):
+    """Two layers of labels, of which one is seen.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    engine : Engine
+    """
+
+    failed = Signal(str)
+    changed = Signal()
+
+    def __init__(self, viewer: ViewerModel, engine: Engine) -> None:
+        super().__init__()
+        self.viewer, self.engine = viewer, engine
+        self.is_busy = False
+        self._intensities = Intensities()
+        self._todo: list[tuple[str, str]] = []
+        self._layers: dict[str, Labels] = {}
+        self._job: EngineJob | None = None
+        self.look = button(
+            "Compare on this image",
+            "Segment the marked image with the model before and after fine-tuning",
+        )
+        self.before = button("Before", "Show what the old model finds", checkable=True)
+        self.after = button("After", "Show what the new model finds", checkable=True)
+        self.line = note()
+        group = QButtonGroup(self)
+        for one in (self.before, self.after):
+            group.addButton(one)
+            one.setEnabled(False)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        row = side_by_side(self.look, self.before, self.after, stretch=(2, 1, 1))
+        column.addWidget(row)
+        column.addWidget(self.line)
+        self.line.hide()
+        group.buttonToggled.connect(lambda *_: self._show_side())
+
+    def clear(self) -> None:
+        """Take the two layers away."""
+        for layer in self._layers.values():
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+        self._layers = {}
+        self.line.hide()
+        self._show_state()
+
+    def start(
+        self, source: ImageSource, plane: tuple[int, ...], old: str, new: str
+    ) -> None:
+        """Segment what is seen of an image with both models.
+
+        Parameters
+        ----------
+        source : ImageSource
+        plane : tuple of int
+        old, new : str
+            Models; both are asked with the prompts of the new one.
+        """
+        self.clear()
+        is_large = max(source.plane_shape) > MAX_PREVIEW
+        tile = source.visible_tile() if is_large else None
+        self._todo = [("before", old), ("after", new)]
+        self.is_busy = True
+        self._next(source, plane, tile, new)
+
+    def cancel(self) -> None:
+        """Stop."""
+        self._todo = []
+        if self._job is not None:
+            self._job.cancel()
+
+    def _next(
+        self, source: ImageSource, plane: tuple[int, ...], tile: Tile | None, asked: str
+    ) -> None:
+        side, model = self._todo.pop(0)
+        call = self._call(source, plane, tile, model, asked)
+        job = self.engine.submit_prepared(SEGMENT, call)
+        self._job = job
+
+        def on_finished() -> None:
+            self._job = None
+            if self._todo:
+                self._next(source, plane, tile, asked)
+            else:
+                self.is_busy = False
+                self._show_state()
+
+        job.returned.connect(lambda r: self._add(side, source, plane, tile, r.labels))
+        job.failed.connect(self._on_failed)
+        job.finished.connect(on_finished)
+        self._show_state()
+
+    def _call(
+        self,
+        source: ImageSource,
+        plane: tuple[int, ...],
+        tile: Tile | None,
+        model: str,
+        asked: str,
+    ) -> Callable[[], Any]:
+        """Return what makes the arguments of a run, away from the GUI's thread."""
+        query = source.query(plane, tile)
+        promise = self._intensities.request(source)
+        kwargs = {
+            "model": model,
+            "axes": source.query_axes(plane),
+            "channels": source.channels,
+            "rgb": bool(source.layer.rgb),
+            "trust": False,
+        }
+
+        def prepare() -> Any:
+            from ...io.model_store import prompts_of
+
+            kwargs["intensities"] = promise.result()
+            return (query, prompts_of(asked)), kwargs
+
+        return prepare
+
+    def _on_failed(self, text: str) -> None:
+        self._todo = []
+        self.failed.emit(text)
+
+    def _add(
+        self,
+        side: str,
+        source: ImageSource,
+        plane: tuple[int, ...],
+        tile: Tile | None,
+        labels: np.ndarray,
+    ) -> None:
+        if source.layer not in self.viewer.layers:
+            self._todo = []
+            return
+        values = np.ascontiguousarray(source.to_companion(labels, plane))
+        corner = tuple(s.start for s in source.companion_index(plane, tile))
+        self._layers[side] = add_behind_boxes(
+            self.viewer,
+            lambda: self.viewer.add_labels(
+                values,
+                name=f"{source.name} {side}",
+                opacity=0.5,
+                metadata={MARK: {"kind": "comparison", "side": side}},
+                **source.placement(corner),
+            ),
+        )
+        if side == "after":
+            self.after.setChecked(True)
+            self._show_side()
+
+    def _show_side(self) -> None:
+        """Show one of the two layers, and hide what else we found."""
+        shown = "before" if self.before.isChecked() else "after"
+        for layer in self.viewer.layers:
+            mark = mark_of(layer, "comparison")
+            if mark is not None:
+                layer.visible = mark.get("side") == shown
+            elif mark_of(layer, "labels") is not None:
+                layer.visible = False
+        counts = [
+            f"{side}: {int(np.unique(layer.data[layer.data > 0]).size)} objects"
+            for side, layer in self._layers.items()
+        ]
+        self.line.setText(", ".join(counts))
+        self.line.setVisible(bool(counts))
+
+    def _show_state(self) -> None:
+        for one in (self.before, self.after):
+            one.setEnabled(len(self._layers) == len(SIDES))
+        self.changed.emit()

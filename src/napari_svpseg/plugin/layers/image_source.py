@@ -1,0 +1,576 @@
+"""Between napari layers and arrays: axes, planes, boxes, and where a result lies."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.utils.transforms import Affine
+
+from ...core.geometry import Box, Tile
+from ...core.image import Axes, ImageError, StackedChannels
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Labels, Layer
+
+MARK = "svpseg"
+"""Key of our entry in a layer's metadata; layers without it are the user's own."""
+
+DECLARED = "svpseg_axes"
+"""Key of the axes and channels that the user declared for an image."""
+
+MAX_PREVIEW = 2048
+"""Longest side of a preview, in pixels."""
+
+MAX_CHANNELS = 3
+"""Channels that a model takes."""
+
+AXIS_WORDS = {
+    "time": "T",
+    "frame": "T",
+    "channel": "C",
+    "channels": "C",
+    "depth": "Z",
+    "slice": "Z",
+    "plane": "Z",
+    "row": "Y",
+    "column": "X",
+}
+
+
+def mark_of(layer: Layer, kind: str | None = None) -> dict[str, Any] | None:
+    """Return our entry in a layer's metadata, or None for a layer of the user's."""
+    mark = layer.metadata.get(MARK)
+    if not isinstance(mark, dict) or (kind and mark.get("kind") != kind):
+        return None
+    return mark
+
+
+def plain_name(name: str) -> str:
+    """Return a name with what file systems do not like as ``_``."""
+    return "".join(c if c.isalnum() or c in "-_ ." else "_" for c in name)
+
+
+def known_axes(layer: Image) -> str:
+    """Return the axes that are known without being told, or an empty string.
+
+    They are known from what was declared for it before, from a layer's own axis labels
+    (T, Z, C, Y, X or their names), or when there are two axes. They are never guessed
+    from the shape.
+    """
+    told = declared(layer)[0]
+    if told and is_valid(told, layer):
+        return told
+    named = "".join(
+        AXIS_WORDS.get(str(label).lower(), str(label).upper())
+        for label in getattr(layer, "axis_labels", ())
+    )
+    order = named + "C" if layer.rgb else named
+    if len(named) == layer.ndim and is_valid(order, layer):
+        return order
+    if layer.ndim == 2:
+        return "YXC" if layer.rgb else "YX"
+    return ""
+
+
+def declared(layer: Image) -> tuple[str, tuple[int, ...] | None]:
+    """Return the axes and channels that were declared for a layer; "" for none."""
+    order, channels = layer.metadata.get(DECLARED) or ("", None)
+    return str(order), None if channels is None else tuple(channels)
+
+
+def declare(layer: Image, order: str, channels: tuple[int, ...] | None) -> None:
+    """Keep a layer's axes and channels with it, for a dock that is opened again."""
+    layer.metadata[DECLARED] = (order, channels)
+
+
+def is_valid(order: str, layer: Image) -> bool:
+    """Tell whether ``order`` can be the axes of an image layer."""
+    try:
+        Axes(order).check(full_shape(layer))
+    except ImageError:
+        return False
+    return order.upper().endswith("C") if layer.rgb else True
+
+
+def axes_choices(layer: Image) -> list[str]:
+    """Return the usual axes of a layer with that many dimensions."""
+    stacks = {
+        2: [""],
+        3: ["Z", "T", "C"],
+        4: ["TZ", "ZC", "TC", "CZ", "CT"],
+        5: ["TZC", "TCZ", "CTZ"],
+    }
+    end = "YXC" if layer.rgb else "YX"
+    return [s + end for s in stacks.get(layer.ndim, []) if is_valid(s + end, layer)]
+
+
+def level_factors(layer: Image, level: int) -> np.ndarray:
+    """Return how many pixels at full size a pixel of a level is long, by axis."""
+    if not layer.multiscale:
+        return np.ones(layer.ndim)
+    return np.asarray(layer.downsample_factors[level], float)
+
+
+def full_shape(layer: Image) -> tuple[int, ...]:
+    """Return the shape of a layer's data at full resolution, colours included."""
+    return tuple(int(n) for n in full_data(layer).shape)
+
+
+def full_data(layer: Image) -> Any:
+    """Return a layer's data at full resolution, lazily where it is lazy."""
+    return layer.data[0] if layer.multiscale else layer.data
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSource:
+    """An image layer whose axes have been declared.
+
+    Layers that lie on the image (labels, boxes, masks) are called its companions.
+    They have the image's axes without C, so that they line up in the viewer. Where C
+    stands between other axes it is kept, one long and as wide as all the channels.
+
+    Parameters
+    ----------
+    layer : Image
+    axes : Axes
+    channels : tuple of int, optional
+        Channels to take, in order; None takes all.
+    level : int
+        Of a multiscale layer: all pixels are those of this level.
+    others : tuple of Image
+        Layers of the same shape that are taken as further channels. C is then the
+        first of the axes, and the layer itself the first channel.
+    """
+
+    layer: Image
+    axes: Axes
+    channels: tuple[int, ...] | None = None
+    level: int = 0
+    others: tuple[Image, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        layer: Image,
+        order: str,
+        channels: tuple[int, ...] | None = None,
+        *,
+        level: int = 0,
+        others: tuple[Image, ...] = (),
+    ) -> ImageSource:
+        """Return the source, or raise `ImageError` saying what to do."""
+        if not order:
+            raise ImageError(
+                f"Say what the {layer.ndim} axes of '{layer.name}' are, "
+                "in the Axes row."
+            )
+        axes = Axes(order)
+        axes.check(full_shape(layer))
+        if axes.channel == len(axes.order) - 1 and not layer.rgb:
+            raise ImageError(
+                f"'{layer.name}' has its channels last but is not shown as RGB: "
+                "open it as RGB, or with the channels first (CYX)."
+            )
+        if layer.rgb and axes.channel != len(axes.order) - 1:
+            raise ImageError(
+                f"'{layer.name}' is shown as RGB: its last axis must be C, got {order}."
+            )
+        if others:
+            check_channels(layer, axes, others)
+            axes = Axes(f"C{axes.order}")
+        return cls(layer, axes, channels, level, others)
+
+    @property
+    def data(self) -> Any:
+        """The pixels, in the order of `axes`, lazily where they are lazy."""
+        layers = (self.layer, *self.others)
+        arrays = [la.data[self.level] if la.multiscale else la.data for la in layers]
+        return StackedChannels(arrays) if self.others else arrays[0]
+
+    @property
+    def layer_axes(self) -> str:
+        """Axes of the layer's own dimensions; an RGB layer does not count its C."""
+        order = self.axes.order[1:] if self.others else self.axes.order
+        return order[: self.layer.ndim]
+
+    @property
+    def channel_names(self) -> tuple[str, ...]:
+        """Names of the layers that are the channels, where there are several."""
+        layers = (self.layer, *self.others) if self.others else ()
+        return tuple(str(layer.name) for layer in layers)
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return str(self.layer.name)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the full data, in the order of `axes`."""
+        return tuple(int(n) for n in self.data.shape)
+
+    @property
+    def plane_shape(self) -> tuple[int, int]:
+        """Height and width."""
+        return (self._length("Y"), self._length("X"))
+
+    @property
+    def n_channels(self) -> int:
+        """Number of channels that a prompt takes."""
+        if self.channels is not None:
+            return len(self.channels)
+        return 3 if self.layer.rgb else self._length("C")
+
+    @property
+    def n_planes(self) -> int:
+        """Number of planes along Z and T."""
+        return int(np.prod([self._length(a) for a in self.axes.stack], dtype=int))
+
+    @property
+    def companion_axes(self) -> str:
+        """Axes of the layers that lie on the image."""
+        return self._without_outer_channel(self.axes.order)
+
+    @property
+    def companion_shape(self) -> tuple[int, ...]:
+        """Shape of a Labels layer over the whole image."""
+        return tuple(1 if a == "C" else self._length(a) for a in self.companion_axes)
+
+    @property
+    def yx(self) -> list[int]:
+        """Positions of Y and X among the companion's axes."""
+        return [self.companion_axes.index(a) for a in "YX"]
+
+    def placement(self, corner: tuple[int, ...] | None = None) -> dict[str, Any]:
+        """Return the arguments that put a companion where the image is.
+
+        The one function that copies ``scale, translate, rotate, shear, affine, units``
+        and ``axis_labels``, without the channel axis.
+
+        Parameters
+        ----------
+        corner : tuple of int, optional
+            Index of the companion's first pixel in the image, for a part of it.
+        """
+        layer = self.layer
+        order = self.layer_axes
+        keep = [order.index(a) for a in self.companion_axes]
+        shear = {"shear": layer.shear} if np.any(layer.shear) else {}
+        full = Affine(
+            scale=layer.scale, rotate=layer.rotate, translate=layer.translate, **shear
+        )
+        factors = level_factors(layer, self.level)
+        own = Affine(
+            linear_matrix=np.asarray(full.linear_matrix) * factors,
+            translate=np.asarray(full((factors - 1) / 2)),  # a first pixel's middle
+        ).set_slice(keep)
+        linear, translate = np.array(own.linear_matrix), np.array(own.translate)
+        if "C" in self.companion_axes:
+            position, n = self.companion_axes.index("C"), self._length("C")
+            translate += linear[:, position] * (n - 1) / 2
+            linear[:, position] *= n
+        placed = Affine(linear_matrix=linear, translate=translate)
+        start = np.zeros(len(keep)) if corner is None else np.asarray(corner, float)
+        result = {
+            "scale": np.asarray(placed.scale),
+            "translate": np.asarray(placed(start)),
+            "affine": layer.affine.set_slice(keep).affine_matrix,
+        }
+        if not np.allclose(placed.rotate, np.eye(len(keep))):
+            result["rotate"] = placed.rotate
+        if not np.allclose(placed.shear, 0):
+            result["shear"] = placed.shear
+        if hasattr(layer, "units"):
+            result["units"] = tuple(layer.units[i] for i in keep)
+        if hasattr(layer, "axis_labels"):
+            result["axis_labels"] = tuple(layer.axis_labels[i] for i in keep)
+        return result
+
+    def point_to_data(self, point: tuple[float, ...]) -> np.ndarray:
+        """Return a point of the world as index into the companion's axes."""
+        data = np.asarray(self.layer.world_to_data(tuple(point)[-self.layer.ndim :]))
+        factors = level_factors(self.layer, self.level)
+        data = (data - (factors - 1) / 2) / factors
+        order = self.layer_axes
+        index = np.array([data[order.index(a)] for a in self.companion_axes])
+        if "C" in self.companion_axes:
+            index[self.companion_axes.index("C")] = 0
+        return index
+
+    def plane_at(self, point: tuple[float, ...]) -> tuple[int, ...]:
+        """Return the index into Z and T of the plane that ``point`` (world) is in."""
+        return self.plane_of(self.point_to_data(point))
+
+    def plane_of(self, vertex: np.ndarray) -> tuple[int, ...]:
+        """Return the index into Z and T of a point in companion coordinates."""
+        return tuple(
+            int(np.clip(round(float(vertex[i])), 0, self._length(a) - 1))
+            for i, a in enumerate(self.companion_axes)
+            if a not in "CYX"
+        )
+
+    def companion_index(
+        self, plane: tuple[int, ...] | None, tile: Tile | None = None
+    ) -> tuple[slice, ...]:
+        """Return the slices of a companion that hold a plane (None: all), or a tile."""
+        positions = iter(plane or ())
+        slices = []
+        for a in self.companion_axes:
+            if a in "YX" and tile is not None:
+                slices.append(tile.slices["YX".index(a)])
+            elif a in "CYX" or plane is None:
+                slices.append(slice(0, 1 if a == "C" else self._length(a)))
+            else:
+                i = next(positions)
+                slices.append(slice(i, i + 1))
+        return tuple(slices)
+
+    def query(self, plane: tuple[int, ...] | None, tile: Tile | None = None) -> Any:
+        """Return the part of the data to be segmented, lazily, with `query_axes`."""
+        slices: list[Any] = list(
+            self.axes.plane_slices(plane)
+            if plane is not None
+            else [slice(None)] * len(self.axes.order)
+        )
+        if tile is not None:
+            for a, part in zip("YX", tile.slices, strict=True):
+                slices[self.axes.order.index(a)] = part
+        return self._part(slices)
+
+    def _part(self, slices: list[Any]) -> Any:
+        data = self.data
+        if isinstance(data, StackedChannels):
+            return data.part(tuple(slices[1:]))
+        return data[tuple(slices)]
+
+    def planes(self, plane: tuple[int, ...] | None) -> Any:
+        """Return the data of one plane (None: of all), lazily, with all its axes."""
+        positions = iter(plane or ())
+        slices = []
+        for a in self.axes.order:
+            if a in "CYX" or plane is None:
+                slices.append(slice(None))
+            else:
+                i = next(positions)
+                slices.append(slice(i, i + 1))
+        return self._part(slices)
+
+    def query_axes(self, plane: tuple[int, ...] | None) -> str:
+        """Return the axes of `query`."""
+        if plane is None:
+            return self.axes.order
+        return "".join(a for a in self.axes.order if a in "CYX")
+
+    def crop(self, plane: tuple[int, ...], box: Box) -> np.ndarray:
+        """Return the pixels of a box as ``(Y, X, C)``, with all channels."""
+        tile = Tile(box.y, box.y + box.size, box.x, box.x + box.size)
+        return self.axes.to_plane(np.asarray(self.query(plane, tile)))
+
+    def corners(self, plane: tuple[int, ...], box: Box) -> np.ndarray:
+        """Return the four corners of a box in companion coordinates."""
+        vertices = np.zeros((4, len(self.companion_axes)))
+        positions = iter(plane)
+        for i, a in enumerate(self.companion_axes):
+            if a in "YX":
+                vertices[:, i] = box.corners[:, "YX".index(a)]
+            elif a != "C":
+                vertices[:, i] = next(positions)
+        return vertices
+
+    def contains(self, point: tuple[float, ...]) -> bool:
+        """Tell whether a point of the world is on the image."""
+        y, x = self.point_to_data(point)[self.yx]
+        height, width = self.plane_shape
+        return bool(-0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5)
+
+    def to_companion(self, labels: np.ndarray, plane: tuple[int, ...] | None) -> Any:
+        """Return labels of a plane, or of all, with the companion's axes."""
+        for i, a in enumerate(self.companion_axes):
+            if a == "C" or (a not in "YX" and plane is not None):
+                labels = np.expand_dims(labels, i)
+        return labels
+
+    def pixel_size(self) -> tuple[tuple[float, float], str]:
+        """Return height and width of a pixel, and their unit."""
+        place = self.placement()
+        y, x = self.yx
+        units = place.get("units")
+        unit = str(units[y]) if units is not None else "pixel"
+        return (float(place["scale"][y]), float(place["scale"][x])), unit
+
+    def visible_tile(self) -> Tile:
+        """Return what is on screen of the image, at most `MAX_PREVIEW` long."""
+        corners = np.array(self.layer.corner_pixels, float)
+        if self.layer.multiscale:
+            corners *= np.asarray(self.layer.downsample_factors)[self.layer.data_level]
+        corners /= level_factors(self.layer, self.level)
+        order = self.layer_axes
+        bounds = []
+        for a in "YX":
+            low, high = corners[:, order.index(a)]
+            length = self._length(a)
+            start, stop = int(max(low, 0)), int(min(np.ceil(high) + 1, length))
+            if stop - start < 2:
+                start, stop = 0, length
+            if stop - start > MAX_PREVIEW:
+                start = (start + stop - MAX_PREVIEW) // 2
+                stop = start + MAX_PREVIEW
+            bounds += [start, stop]
+        return Tile(*bounds)
+
+    def _length(self, axis: str) -> int:
+        i = self.axes.order.find(axis)
+        return self.shape[i] if i >= 0 else 1
+
+    @staticmethod
+    def _without_outer_channel(order: str) -> str:
+        return order.strip("C")
+
+
+def check_channels(layer: Image, axes: Axes, others: tuple[Image, ...]) -> None:
+    """Raise `ImageError` where layers cannot be the channels of one image."""
+    for one in (layer, *others):
+        if one.rgb or (one is layer and axes.channel is not None):
+            raise ImageError(
+                f"'{one.name}' has channels of its own: only layers without them can "
+                "be taken together."
+            )
+    if len(others) >= MAX_CHANNELS:
+        raise ImageError(f"Take up to {MAX_CHANNELS} layers as channels.")
+    for other in others:
+        if full_shape(other) != full_shape(layer) or (
+            other.multiscale != layer.multiscale
+        ):
+            raise ImageError(
+                f"'{layer.name}' is {size_text(layer)}, '{other.name}' "
+                f"{size_text(other)}: layers taken as channels must be of one shape."
+            )
+
+
+def size_text(layer: Image) -> str:
+    """Return the shape of a layer, for the user."""
+    levels = f" with {len(layer.data)} levels" if layer.multiscale else ""
+    return " x ".join(map(str, full_shape(layer))) + levels
+
+
+def sample_labels(
+    layer: Labels, to_world: Callable[[np.ndarray], Any], size: int
+) -> np.ndarray:
+    """Return the ids of a Labels layer at the pixels of a box on another layer.
+
+    Read through the world, so that the two layers may differ in shape, scale, position
+    and number of axes. Outside the labels is background.
+
+    Parameters
+    ----------
+    layer : Labels
+    to_world : callable
+        Maps a pixel ``(y, x)`` of the box to a point of the world.
+    size : int
+        Side of the box.
+
+    Returns
+    -------
+    (size, size) int array
+    """
+    index, inside = _pixels_of(layer, to_world, size)
+    data = layer.data[0] if layer.multiscale else layer.data
+    ids = np.zeros(len(index), np.int64)
+    if inside.any():
+        low, high = index[inside].min(axis=0), index[inside].max(axis=0) + 1
+        part = np.asarray(data[tuple(map(slice, low, high))])
+        ids[inside] = part[tuple((index[inside] - low).T)]
+    return ids.reshape(size, size)
+
+
+def reaches(layer: Labels, to_world: Callable[[np.ndarray], Any], size: int) -> bool:
+    """Tell whether a Labels layer covers any of a box, as for `sample_labels`."""
+    return bool(_pixels_of(layer, to_world, size)[1].any())
+
+
+def _pixels_of(
+    layer: Labels, to_world: Callable[[np.ndarray], Any], size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return a layer's index for each pixel of a box, and whether it is inside."""
+
+    def at(y: float, x: float) -> np.ndarray:
+        point = tuple(to_world(np.array([y, x], float)))
+        missing = layer.ndim - len(point)
+        return np.asarray(layer.world_to_data((0,) * missing + point[-layer.ndim :]))
+
+    origin = at(0, 0)
+    step = np.stack([at(1, 0) - origin, at(0, 1) - origin])  # the map is affine
+    grid = np.indices((size, size)).reshape(2, -1).T
+    index = np.rint(origin + grid @ step).astype(np.int64)
+    shape = (layer.data[0] if layer.multiscale else layer.data).shape
+    return index, ((index >= 0) & (index < np.array(shape))).all(axis=1)
+
+
+def fingerprints(
+    data: np.ndarray, axes: str, region: tuple[slice, ...] | None = None
+) -> dict[tuple[int, ...], int]:
+    """Return a number for each plane of labels, which changes when its ids do.
+
+    Parameters
+    ----------
+    data : int array
+    axes : str
+        Of ``data``.
+    region : tuple of slice, optional
+        Only the planes in it.
+
+    Returns
+    -------
+    dict
+        Index of the plane along all axes but Y and X -> number.
+    """
+    spans = [
+        range(n)[region[i]] if region is not None else range(n)
+        for i, n in enumerate(data.shape)
+    ]
+    stacked = [i for i, a in enumerate(axes) if a not in "YX"]
+    prints = {}
+    for plane in product(*(spans[i] for i in stacked)):
+        index: list[Any] = [slice(None)] * data.ndim
+        for i, position in zip(stacked, plane, strict=True):
+            index[i] = position
+        ids = np.ascontiguousarray(data[tuple(index)])
+        prints[plane] = zlib.crc32(ids.view(np.uint8).reshape(-1))
+    return prints
+
+
+def is_untouched(layer: Labels, region: tuple[slice, ...] | None = None) -> bool:
+    """Tell whether a result, or a region of it, still is what we wrote."""
+    mark = mark_of(layer) or {}
+    written, axes = mark.get("written"), mark.get("axes")
+    if not written or not axes or len(axes) != layer.data.ndim:
+        return False
+    found = fingerprints(np.asarray(layer.data), axes, region)
+    return all(written.get(plane) == value for plane, value in found.items())
+
+
+def fits_on(labels: Labels, source: ImageSource) -> bool:
+    """Tell whether a Labels layer has the shape of an image without its channels."""
+    shape = tuple(labels.data.shape) if not labels.multiscale else None
+    return shape in (source.companion_shape, source.plane_shape)
+
+
+def is_picture(layer: Layer) -> bool:
+    """Tell whether a layer is an image of the user's (not one of our maps)."""
+    from napari.layers import Image
+
+    return isinstance(layer, Image) and mark_of(layer) is None
+
+
+def is_mask(layer: Layer) -> bool:
+    """Tell whether a layer is Labels of the user's, or painted for a prompt."""
+    from napari.layers import Labels
+
+    if not isinstance(layer, Labels):
+        return False
+    return mark_of(layer) is None or mark_of(layer, "mask") is not None

@@ -1,0 +1,319 @@
+"""Partial labels in the viewer: layers to paint them in, and layers to take them of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ...core.annotation.partial_labels import (
+    BACKGROUND,
+    FIRST_OBJECT,
+    UNLABELLED,
+    PartialLabelError,
+    from_correction,
+    from_labels,
+    from_objects,
+    merged,
+)
+from ...core.geometry import Box, Tile
+from .image_source import MARK, ImageSource, fits_on, is_mask, mark_of
+from .result_layers import WRITTEN, add_behind_boxes
+from .visibility import activate
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+BACKGROUND_COLOR = "#9aa5b8"
+N_COLORS = 48
+KIND = "partial"
+"""Of the layers that partial labels are painted in."""
+
+
+Boxes = list[tuple[tuple[int, ...], Box]]
+Reader = Callable[[tuple[int, ...]], Callable[[], np.ndarray]]
+"""Copies a plane at once, and returns the rest of the work, for a thread."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """A way of taking partial labels of a layer.
+
+    Parameters
+    ----------
+    title : str
+        As the user chooses it.
+    layer : Labels
+    read : Reader
+        For the ``(Y, X)`` partial labels of a plane.
+    """
+
+    title: str
+    layer: Labels
+    read: Reader
+
+
+def paint_layer(viewer: ViewerModel, source: ImageSource) -> Labels | None:
+    """Return the layer that an image's partial labels are painted in, if there is."""
+    for layer in viewer.layers:
+        mark = mark_of(layer, KIND)
+        if mark is not None and mark.get("image") == source.layer.unique_id:
+            return layer
+    return None
+
+
+def start_painting(viewer: ViewerModel, source: ImageSource, label: int) -> Labels:
+    """Select the paint layer of an image, made if need be, with a label to paint.
+
+    Parameters
+    ----------
+    label : int
+        1 for background; `FIRST_OBJECT` or more takes a number that is free.
+    """
+    layer = paint_layer(viewer, source)
+    if layer is None:
+        layer = add_behind_boxes(
+            viewer,
+            lambda: viewer.add_labels(
+                np.zeros(source.companion_shape, np.uint16),
+                name=f"{source.name} [labels to learn]",
+                opacity=0.6,
+                metadata={
+                    MARK: {
+                        "kind": KIND,
+                        "image": source.layer.unique_id,
+                        "name": source.name,
+                    }
+                },
+                **source.placement(),
+            ),
+        )
+        color(layer)
+        layer.brush_size = 8
+    if label >= FIRST_OBJECT:
+        label = max(BACKGROUND, int(np.asarray(layer.data).max(initial=0))) + 1
+    activate(viewer, layer)
+    layer.visible = True
+    layer.selected_label = label
+    layer.mode = "paint"
+    return layer
+
+
+def results_on(viewer: ViewerModel, source: ImageSource) -> list[Labels]:
+    """Return the visible layers whose objects can be accepted, the topmost first."""
+    return [
+        layer
+        for layer in reversed(viewer.layers)
+        if layer.visible
+        and (is_mask(layer) or mark_of(layer, "labels") is not None)
+        and fits_on(layer, source)
+    ]
+
+
+def accept(
+    viewer: ViewerModel, source: ImageSource, point: tuple[float, ...]
+) -> str | None:
+    """Copy the object of a result at a point of the world into the labels to learn.
+
+    A thin ring around it becomes background. What is labelled already is not painted
+    over; one undo takes the whole object back.
+
+    Returns
+    -------
+    str or None
+        What was accepted, in words; None where there is no object.
+
+    Raises
+    ------
+    PartialLabelError
+        If the object is labelled already.
+    """
+    index = np.round(source.point_to_data(point)).astype(int)
+    y, x = (int(index[i]) for i in source.yx)
+    plane = source.plane_at(point)
+    if not source.contains(point):
+        return None
+    for result in results_on(viewer, source):
+        corner, mask = _object_at(result, source, plane, (y, x))
+        if mask.any():
+            break
+    else:
+        return None
+    layer = paint_layer(viewer, source) or start_painting(viewer, source, FIRST_OBJECT)
+    painted = _window(layer, source, plane, corner, mask.shape)
+    partial = from_objects(mask.astype(np.int32))
+    inside = (partial >= FIRST_OBJECT) & (painted < FIRST_OBJECT)
+    if not inside.any():
+        raise PartialLabelError("This cell is among the labels already.")
+    label = max(BACKGROUND, int(np.asarray(layer.data).max(initial=0))) + 1
+    around = (partial == BACKGROUND) & (painted == UNLABELLED)
+    values = np.where(inside, label, BACKGROUND)[inside | around]
+    layer.data_setitem(_indices(inside | around, corner, source, plane), values)
+    return f"a cell of '{result.name}'"
+
+
+def _object_at(
+    layer: Labels, source: ImageSource, plane: tuple[int, ...], point: tuple[int, int]
+) -> tuple[tuple[int, int], np.ndarray]:
+    """Return the object at a point as a mask, and the corner of that.
+
+    Only the surroundings are read, more and more until the object is complete.
+    """
+    half = 64
+    while True:
+        low = [max(0, p - half) for p in point]
+        high = [
+            min(n, p + half) for n, p in zip(source.plane_shape, point, strict=True)
+        ]
+        corner, shape = (low[0], low[1]), (high[0] - low[0], high[1] - low[1])
+        seen = _window(layer, source, plane, corner, shape)
+        label = seen[point[0] - low[0], point[1] - low[1]]
+        mask = (seen == label) & (label > 0)
+        inner = [
+            slice(int(lo > 0), n - int(hi < size))
+            for lo, hi, n, size in zip(
+                low, high, shape, source.plane_shape, strict=True
+            )
+        ]
+        inside = np.zeros(shape, bool)
+        inside[tuple(inner)] = True
+        if not (mask & ~inside).any():
+            return corner, mask
+        half *= 2
+
+
+def _window(
+    layer: Labels, source: ImageSource, plane: tuple[int, ...],
+    corner: tuple[int, int], shape: tuple[int, ...],
+) -> np.ndarray:
+    """Return a copy of a part of one plane of a companion, ``(Y, X)``."""
+    y, x = corner
+    tile = Tile(y, y + shape[0], x, x + shape[1])
+    if layer.data.shape == source.plane_shape:
+        return np.array(layer.data[tile.slices])
+    return np.array(layer.data[source.companion_index(plane, tile)]).reshape(shape)
+
+
+def _indices(
+    mask: np.ndarray, corner: tuple[int, int], source: ImageSource,
+    plane: tuple[int, ...],
+) -> tuple[np.ndarray, ...]:
+    """Return where in a whole companion the pixels of a mask are."""
+    pixels = np.nonzero(mask)
+    starts = [part.start for part in source.companion_index(plane)]
+    found = [np.full(pixels[0].shape, start) for start in starts]
+    for axis, position, first in zip(source.yx, pixels, corner, strict=True):
+        found[axis] = position + first
+    return tuple(found)
+
+
+def color(layer: Labels) -> None:
+    """Show background in grey, and objects in colours of their own."""
+    from napari.utils.colormaps import DirectLabelColormap, label_colormap
+
+    bright = label_colormap(N_COLORS, seed=0.6)
+    colors = {i: bright.map(i - BACKGROUND) for i in range(FIRST_OBJECT, N_COLORS + 1)}
+    layer.colormap = DirectLabelColormap(
+        color_dict={
+            None: "#ffb000",
+            0: "transparent",
+            BACKGROUND: BACKGROUND_COLOR,
+            **colors,
+        }
+    )
+
+
+def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
+    """Return all ways of taking partial labels for an image, the painted first."""
+    painted: list[Labelled] = []
+    corrected: list[Labelled] = []
+    others: list[Labelled] = []
+    boxes = boxes_on(viewer, source)
+    for layer in viewer.layers:
+        own = mark_of(layer) or {}
+        if own.get("kind") == KIND and own.get("image") == source.layer.unique_id:
+            painted.append(Labelled("what I painted", layer, _painted(layer, source)))
+        elif own.get("kind") == "labels" and _is_of(own, source):
+            if layer.metadata.get(WRITTEN) is not None:
+                title = f"corrections of {layer.name}"
+                corrected.append(Labelled(title, layer, _corrected(layer, source)))
+        elif is_mask(layer) and not own and fits_on(layer, source):
+            title = f"objects of {layer.name}"
+            others.append(Labelled(title, layer, _objects(layer, source)))
+            if boxes:
+                title = f"{layer.name}, complete inside the boxes"
+                read = _inside_boxes(layer, source, boxes)
+                others.append(Labelled(title, layer, read))
+    both = [_both(painted[0], corrected[-1])] if painted and corrected else []
+    return both + painted + corrected + others
+
+
+def _both(painted: Labelled, corrected: Labelled) -> Labelled:
+    def read(plane: tuple[int, ...]) -> Callable[[], np.ndarray]:
+        first, second = painted.read(plane), corrected.read(plane)
+        return lambda: merged(first(), second())
+
+    return Labelled("what I painted and corrected", painted.layer, read)
+
+
+def _is_of(mark: dict[str, object], source: ImageSource) -> bool:
+    return mark.get("source_id") == source.layer.unique_id
+
+
+def boxes_on(viewer: ViewerModel, source: ImageSource) -> Boxes:
+    """Return the prompt boxes on an image, each with its plane."""
+    found: Boxes = []
+    for layer in viewer.layers:
+        mark = mark_of(layer, "boxes")
+        if mark is None or mark.get("image") != source.name:
+            continue
+        for corners in layer.data:
+            yx = np.asarray(corners)[:, source.yx]
+            box = Box.from_corners(yx, shape=source.plane_shape)
+            found.append((source.plane_of(np.asarray(corners)[0]), box))
+    return found
+
+
+def _plane(data: np.ndarray, source: ImageSource, plane: tuple[int, ...]) -> np.ndarray:
+    """Return a copy of one plane of a companion, ``(Y, X)``."""
+    if data.shape == source.plane_shape:
+        return np.array(data)
+    part = np.array(data[source.companion_index(plane)])
+    return part.reshape(source.plane_shape)
+
+
+def _painted(layer: Labels, source: ImageSource) -> Reader:
+    def read(plane: tuple[int, ...]) -> Callable[[], np.ndarray]:
+        now = _plane(np.asarray(layer.data), source, plane)
+        return lambda: now.astype(np.int32)
+
+    return read
+
+
+def _corrected(layer: Labels, source: ImageSource) -> Reader:
+    def read(plane: tuple[int, ...]) -> Callable[[], np.ndarray]:
+        before = _plane(layer.metadata[WRITTEN], source, plane)
+        after = _plane(np.asarray(layer.data), source, plane)
+        return lambda: from_correction(before, after)
+
+    return read
+
+
+def _objects(layer: Labels, source: ImageSource) -> Reader:
+    def read(plane: tuple[int, ...]) -> Callable[[], np.ndarray]:
+        now = _plane(np.asarray(layer.data), source, plane)
+        return lambda: from_objects(now)
+
+    return read
+
+
+def _inside_boxes(layer: Labels, source: ImageSource, boxes: Boxes) -> Reader:
+    def read(plane: tuple[int, ...]) -> Callable[[], np.ndarray]:
+        now = _plane(np.asarray(layer.data), source, plane)
+        here = [box for where, box in boxes if where == plane]
+        return lambda: from_labels(now, here)
+
+    return read

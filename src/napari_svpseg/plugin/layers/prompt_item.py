@@ -1,0 +1,239 @@
+"""One prompt of the list: where it is cut, its mask, and what it still lacks."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy import ndimage
+
+from ...core.geometry import Box
+from ...core.image import Axes, ImageError, StackedChannels
+from ...core.prompt import Prompt
+from .image_source import ImageSource, reaches, sample_labels
+
+if TYPE_CHECKING:
+    from napari.layers import Labels, Layer
+
+logger = logging.getLogger(__name__)
+
+COLORS = ("#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d")
+NEGATIVE_COLOR = "#ff5a4d"
+OFF_COLOR = "#8c8c8c"
+
+NO_MASK = "No mask yet: choose Labels in the Mask row, or press Paint."
+FAR_MASK = "The mask layer does not reach this box: choose another, or press Paint."
+EMPTY_MASK = "The mask is empty here: paint an object, or press – if it is not wanted."
+TRY = "Press Preview to try it on what you see."
+BAD_PIXELS = "There are NaN or infinite pixels in the box: move it."
+
+
+@dataclass(eq=False)
+class PromptItem:
+    """One row of the list: a box on an image, or a prompt that was loaded.
+
+    Parameters
+    ----------
+    name : str
+    color : str
+    source : ImageSource, optional
+        The image it is cut from; None for a loaded prompt.
+    plane : tuple of int
+        Index into Z and T.
+    box : Box, optional
+    mask_layer : Labels, optional
+    negative, enabled : bool
+    loaded : Prompt, optional
+        The prompt itself where there is no image to cut it from.
+    """
+
+    name: str
+    color: str
+    source: ImageSource | None = None
+    plane: tuple[int, ...] = ()
+    box: Box | None = None
+    mask_layer: Labels | None = None
+    negative: bool = False
+    enabled: bool = True
+    loaded: Prompt | None = None
+    id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    crop: np.ndarray | None = None
+    mask: np.ndarray | None = None
+    problem: str = ""
+
+    @property
+    def n_objects(self) -> int:
+        """Number of objects in the mask."""
+        if self.mask is None:
+            return 0
+        return int(np.unique(self.mask[self.mask > 0]).size)
+
+    @property
+    def status(self) -> str:
+        """What the row says below the name."""
+        if not self.is_ready:
+            return self.problem
+        if self.negative:
+            return "Negative: not wanted"
+        n = self.n_objects
+        size = "" if self.box is None else f" · {self.box.size} px"
+        return f"{n} object{'' if n == 1 else 's'}{size}"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be used in a run."""
+        return not self.problem or (self.negative and self.problem != BAD_PIXELS)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a dock that is opened again cannot see from the box itself."""
+        return {
+            "name": self.name,
+            "color": self.color,
+            "negative": self.negative,
+            "enabled": self.enabled,
+            "mask": self.mask_layer.name if self.mask_layer is not None else "",
+        }
+
+    def cut(self, place: Layer | None) -> None:
+        """Take the crop and the mask of the box anew, and say what is lacking.
+
+        Parameters
+        ----------
+        place : Layer, optional
+            In whose coordinates the box is; else those of the image.
+        """
+        source, box = self.source, self.box
+        if source is None or box is None:
+            return
+        self.problem = ""
+        try:
+            self.crop = source.crop(self.plane, box)
+        except (IndexError, ImageError, ValueError) as error:
+            self.problem = f"The box no longer fits '{source.name}'."
+            logger.info("cannot cut %s: %s", self.name, error)
+            return
+        if not np.isfinite(self.crop).all():
+            self.problem = BAD_PIXELS
+        self.mask = None
+        if self.mask_layer is None:
+            self.problem = self.problem or NO_MASK
+            return
+        layer = place if place is not None else source.layer
+        start = source.corners(self.plane, box)[0]
+
+        def to_world(pixel: np.ndarray) -> Any:
+            vertex = start.copy()
+            vertex[source.yx] += 0.5 + pixel
+            return layer.data_to_world(vertex)
+
+        mask = sample_labels(self.mask_layer, to_world, box.size)
+        if mask.min(initial=0) < 0:
+            self.problem = "The mask holds negative ids: object ids start at 1."
+            return
+        self.mask = as_objects(mask).astype(np.int32)
+        if not mask.any() and not self.problem:
+            is_here = reaches(self.mask_layer, to_world, box.size)
+            self.problem = EMPTY_MASK if is_here else FAR_MASK
+
+    def prompt(self, intensities: Intensities) -> Prompt:
+        """Return it as a prompt.
+
+        Parameters
+        ----------
+        intensities : Intensities
+            Knows the percentiles of the whole image.
+        """
+        if self.source is None or self.box is None or self.crop is None:
+            assert self.loaded is not None
+            mask = np.zeros_like(self.loaded.mask) if self.negative else None
+            return replace(
+                self.loaded,
+                name=self.name,
+                enabled=self.enabled,
+                color=self.color,
+                **({} if mask is None else {"mask": mask}),
+            )
+        source = self.source
+        pixel_size, unit = source.pixel_size()
+        prompt = Prompt.from_image(
+            self.crop,
+            self.mask,
+            Box(0, 0, self.box.size),
+            channel_axis=2,
+            channels=source.channels,
+            rgb=bool(source.layer.rgb),
+            negative=self.negative,
+            name=self.name,
+            source=source_name(source),
+            intensities=intensities.request(source).result(),
+            pixel_size=pixel_size,
+            unit=unit,
+        )
+        return replace(
+            prompt,
+            box=self.box,
+            color=self.color,
+            enabled=self.enabled,
+            channel_names=source.channel_names,
+        )
+
+
+class Intensities:
+    """Percentiles of whole images, computed once in the background."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="svpseg-intensities")
+        self._found: dict[tuple[Any, ...], Future[np.ndarray]] = {}
+
+    def request(self, source: ImageSource) -> Future[np.ndarray]:
+        """Return the percentiles, or the promise of them."""
+        data = source.data
+        parts = data.arrays if isinstance(data, StackedChannels) else (data,)
+        pixels = tuple(map(id, parts))
+        key = (source.layer.unique_id, pixels, source.axes.order, source.channels)
+        if key not in self._found:
+            self._found[key] = self._pool.submit(
+                _intensities, data, source.axes, source.channels, source.layer.rgb
+            )
+        return self._found[key]
+
+    def forget(self, layer: Layer) -> None:
+        """Drop what is known of a layer."""
+        self._found = {k: v for k, v in self._found.items() if k[0] != layer.unique_id}
+
+
+def _intensities(
+    data: Any, axes: Axes, channels: tuple[int, ...] | None, rgb: bool
+) -> np.ndarray:
+    from ...core.planes import Planes
+
+    return Planes(data, axes, channels, bool(rgb)).intensities()
+
+
+def as_objects(mask: np.ndarray) -> np.ndarray:
+    """Return a mask with a number for each object.
+
+    Where all was painted with one number, pieces that do not touch are objects of
+    their own.
+    """
+    ids = np.unique(mask[mask > 0])
+    if ids.size != 1:
+        return mask
+    return np.asarray(ndimage.label(mask > 0)[0], mask.dtype)
+
+
+def outline_color(item: PromptItem) -> str:
+    """Return the colour of an item's box and row."""
+    if not item.enabled:
+        return OFF_COLOR
+    return NEGATIVE_COLOR if item.negative else item.color
+
+
+def source_name(source: ImageSource) -> str:
+    """Return the file an image was opened from, or the layer's name."""
+    path = getattr(getattr(source.layer, "source", None), "path", None)
+    return str(path) if path else source.name

@@ -1,0 +1,145 @@
+"""What is in sight: of images that lie over each other, and of a box to work in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .image_source import is_picture, mark_of
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Layer
+
+SEE_THROUGH = ("additive", "minimum", "multiplicative")
+"""Blendings with which images are seen together, such as channels."""
+
+BOX_PIXELS = 320
+"""A box that is gone to is at least so long on screen."""
+
+IMAGE_PIXELS = 600
+"""An image that is gone to is so long on screen."""
+
+OF = "svpseg_of"
+"""Key, in the metadata of a layer that is not ours, of the image that it lies on."""
+
+LEAST_OPAQUE = 0.8
+MOST_SHARED = 0.5
+"""Images that share no more of the smaller one's area lie beside each other."""
+
+
+def is_in_sight(viewer: ViewerModel, layer: Image) -> bool:
+    """Tell whether an image is visible and no other hides it."""
+    if not layer.visible:
+        return False
+    layers = viewer.layers
+    over = layers[layers.index(layer) + 1 :]
+    return not any(
+        la.visible and la.opacity > LEAST_OPAQUE for la in baselines(viewer, layer, over)
+    )
+
+
+def bring_into_sight(viewer: ViewerModel, layer: Image) -> None:
+    """Make an image visible, and hide those in its place with all that is on them."""
+    layer.visible = True
+    hidden = baselines(viewer, layer, viewer.layers)
+    for other in viewer.layers:
+        if belongs_to(other, layer):
+            other.visible = True
+        elif any(other == image or belongs_to(other, image) for image in hidden):
+            other.visible = False
+
+
+def belongs_to(layer: Layer, image: Image) -> bool:
+    """Tell whether a layer lies on an image: a result, boxes, painted labels.
+
+    Two images of one name share what tells them by name.
+    """
+    mark = mark_of(layer) or {}
+    names = {mark.get("source_id"), mark.get("image"), layer.metadata.get(OF)} - {None}
+    return bool(names & {image.unique_id, image.name})
+
+
+def baselines(viewer: ViewerModel, layer: Image, others: list[Layer]) -> list[Image]:
+    """Return the images that cannot be seen together with one.
+
+    Parameters
+    ----------
+    layer : Image
+    others : list of Layer
+        To choose from.
+    """
+    if getattr(viewer, "canvas", viewer).grid.enabled:  # moved in napari 0.9
+        return []
+    if layer.blending in SEE_THROUGH:
+        return []
+    return [
+        other
+        for other in others
+        if is_picture(other)
+        and other != layer
+        and other.blending not in SEE_THROUGH
+        and shared_area(other, layer) > MOST_SHARED
+    ]
+
+
+def shared_area(a: Layer, b: Layer) -> float:
+    """Return how much of the smaller one's area two layers share in the plane shown.
+
+    Returns
+    -------
+    float
+        From 0 to 1.
+    """
+    first, second = (np.asarray(la.extent.world)[:, -2:] for la in (a, b))
+    low, high = np.maximum(first[0], second[0]), np.minimum(first[1], second[1])
+    smaller = min(float(np.prod(np.ptp(e, axis=0))) for e in (first, second))
+    return float(np.prod(np.maximum(high - low, 0))) / max(smaller, 1e-12)
+
+
+def activate(viewer: ViewerModel, layer: Layer | None) -> None:
+    """Select one layer.
+
+    Through ``active``, which takes the proxies that plugins are given; a set of them
+    would break napari's own checks of which layer is active.
+    """
+    if layer is None or layer in viewer.layers:
+        viewer.layers.selection.active = layer
+
+
+def camera_of(viewer: ViewerModel) -> Any:
+    """Return the camera: it moved to ``viewer.scene`` in napari 0.9."""
+    return getattr(viewer, "scene", viewer).camera
+
+
+def look_at(
+    viewer: ViewerModel,
+    layer: Layer,
+    corners: np.ndarray,
+    pixels: int = BOX_PIXELS,
+    *,
+    closer: bool = True,
+) -> None:
+    """Bring a rectangle into view, at least so many pixels long on screen.
+
+    Parameters
+    ----------
+    layer : Layer
+        In whose coordinates the corners are.
+    corners : (N, D) array
+    pixels : int
+    closer : bool
+        Keep the zoom where it is closer already.
+    """
+    world = np.array([layer.data_to_world(c) for c in corners])
+    centre = world.mean(axis=0)
+    step = list(viewer.dims.point)
+    step[-len(centre) : -2] = centre[:-2]
+    viewer.dims.point = step
+    shown = list(viewer.dims.displayed)[-2:]
+    offset = viewer.dims.ndim - len(centre)
+    camera = camera_of(viewer)
+    camera.center = tuple(centre[[d - offset for d in shown]])
+    zoom = pixels / max(float(np.ptp(world[:, -2:], axis=0).max()), 1e-9)
+    camera.zoom = max(camera.zoom, zoom) if closer else zoom

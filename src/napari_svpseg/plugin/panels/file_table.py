@@ -1,0 +1,139 @@
+"""The files of a folder run as a table that stays fluid with thousands of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
+from qtpy.QtGui import QColor
+
+from ...core.jobs.folder_job import FileOutcome, image_name
+from .controls import WARN_COLOR
+
+COLUMNS = ("File", "Status", "Objects", "Trust")
+WAITING = "waiting"
+LOW_TRUST = 0.4
+"""Below this a result needs another look."""
+
+COLORS = {"running": "#35c9ff", "failed": "#ff5a4d"}
+
+
+class FileTable(QAbstractTableModel):
+    """Each file and what became of it; only the rows that are seen are drawn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.paths: list[str] = []
+        self._rows: dict[str, int] = {}
+        self._found: dict[str, FileOutcome] = {}
+
+    def set_paths(self, paths: Iterable[str | Path]) -> None:
+        """Show other files, all waiting."""
+        self.beginResetModel()
+        self.paths = [str(path) for path in paths]
+        self._rows = {path: row for row, path in enumerate(self.paths)}
+        self._found = {}
+        self.endResetModel()
+
+    def show(self, outcomes: Iterable[FileOutcome]) -> None:
+        """Show what became of files; others than ours are passed over."""
+        for outcome in outcomes:
+            row = self._rows.get(outcome.source)
+            if row is not None:
+                self._found[outcome.source] = outcome
+                last = self.index(row, len(COLUMNS) - 1)
+                self.dataChanged.emit(self.index(row, 0), last)
+
+    def forget_running(self) -> None:
+        """Show files that were in work as waiting again."""
+        running = [p for p, o in self._found.items() if o.status == "running"]
+        for path in running:
+            del self._found[path]
+            row = self._rows[path]
+            last = self.index(row, len(COLUMNS) - 1)
+            self.dataChanged.emit(self.index(row, 0), last)
+
+    def outcome(self, row: int) -> FileOutcome | None:
+        """Return what became of the file in a row, or None while it waits."""
+        return self._found.get(self.paths[row])
+
+    def status(self, row: int) -> str:
+        """Return what the row says of its file."""
+        outcome = self.outcome(row)
+        if outcome is None:
+            return WAITING
+        return "kept" if outcome.skipped else outcome.status
+
+    def count(self, *statuses: str) -> int:
+        """Return how many files have one of these statuses."""
+        return sum(outcome.status in statuses for outcome in self._found.values())
+
+    # ------------------------------------------------------------ as Qt asks
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
+        """Return the number of files."""
+        return 0 if parent is not None and parent.isValid() else len(self.paths)
+
+    def columnCount(self, parent: QModelIndex | None = None) -> int:
+        """Return the number of columns."""
+        return len(COLUMNS)
+
+    def headerData(
+        self, section: int, orientation: Any, role: int = Qt.ItemDataRole.DisplayRole
+    ) -> Any:
+        """Return the name of a column."""
+        across = orientation == Qt.Orientation.Horizontal
+        if across and role == Qt.ItemDataRole.DisplayRole:
+            return COLUMNS[section]
+        return None
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return what a cell shows."""
+        row, column = index.row(), index.column()
+        if role == Qt.ItemDataRole.DisplayRole:
+            return self._text(row, column)
+        if role == Qt.ItemDataRole.ToolTipRole:
+            return self.told(row)
+        if role == Qt.ItemDataRole.ForegroundRole:
+            color = self._color(row)
+            return QColor(color) if color else None
+        if role == Qt.ItemDataRole.TextAlignmentRole and column > 1:
+            return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
+        return None
+
+    def told(self, row: int) -> str:
+        """Return all that is known of a file, in a few lines."""
+        outcome = self.outcome(row)
+        lines = [self.paths[row]]
+        if outcome is not None:
+            lines += [outcome.error] if outcome.error else []
+            lines += ["was done before"] if outcome.skipped else []
+            lines += outcome.notes
+            if outcome.area_mean > 0:
+                lines.append(f"mean area {outcome.area_mean:.0f} pixels")
+            if outcome.seconds > 0:
+                lines.append(f"{outcome.seconds:.1f} s")
+        return "\n".join(lines)
+
+    def _text(self, row: int, column: int) -> str:
+        if column == 0:
+            return image_name(self.paths[row])
+        if column == 1:
+            return self.status(row)
+        outcome = self.outcome(row)
+        if outcome is None or outcome.objects < 0:
+            return ""
+        if column == 2:
+            return str(outcome.objects)
+        return "" if math.isnan(outcome.trust) else f"{outcome.trust:.2f}"
+
+    def _color(self, row: int) -> str | None:
+        outcome = self.outcome(row)
+        if outcome is None:
+            return None
+        if outcome.notes or outcome.trust < LOW_TRUST:
+            return WARN_COLOR
+        return COLORS.get(outcome.status)

@@ -1,0 +1,272 @@
+"""The list of prompts: a thumbnail, a name and switches for each."""
+
+from __future__ import annotations
+
+import numpy as np
+from qtpy.QtCore import QSize, Qt, Signal
+from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QFrame,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from ...core.geometry import PROMPT_SIZE
+from ...core.image import resize_image, resize_labels
+from ..layers.prompt_boxes import PromptBook
+from ..layers.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
+from .controls import WARN_COLOR, wrap
+
+THUMBNAIL = 56
+"""Side of a thumbnail on screen, in pixels."""
+
+
+def thumbnail(item: PromptItem) -> np.ndarray:
+    """Return the crop with its mask drawn over it.
+
+    Returns
+    -------
+    (64, 64, 3) uint8 array
+    """
+    side = (PROMPT_SIZE, PROMPT_SIZE)
+    if item.crop is None:
+        return np.full((*side, 3), 60, np.uint8)
+    crop = item.crop[..., :3]
+    picture = resize_image(crop, side)
+    picture = picture.astype(np.uint8) if is_colour(crop) else visible(picture)
+    if item.mask is None or item.negative:
+        return picture
+    mask = resize_labels(item.mask, side)
+    color = np.array(QColor(item.color).getRgb()[:3], float)
+    inside, edge = mask > 0, _edges(mask)
+    shaded = picture.astype(float)
+    shaded[inside] = 0.72 * shaded[inside] + 0.28 * color
+    shaded[edge] = color
+    return np.asarray(shaded, np.uint8)
+
+
+def is_colour(image: np.ndarray) -> bool:
+    """Tell whether an image is of 8 bit colour, and is shown as it is."""
+    return image.dtype == np.uint8 and image.shape[-1] == 3
+
+
+def visible(crop: np.ndarray) -> np.ndarray:
+    """Return a crop stretched to 0-255, with three channels."""
+    finite = np.nan_to_num(crop, posinf=0.0, neginf=0.0)
+    low, high = np.percentile(finite, [1, 99.5])
+    scaled = np.clip((finite - low) / max(high - low, 1e-9), 0, 1) * 255
+    if scaled.shape[2] == 2:
+        scaled = np.concatenate([scaled, scaled[..., :1]], axis=2)
+    return np.asarray(np.broadcast_to(scaled, (*crop.shape[:2], 3)), np.uint8).copy()
+
+
+def _edges(mask: np.ndarray) -> np.ndarray:
+    """Return the pixels of objects that touch another id."""
+    edge = np.zeros(mask.shape, bool)
+    edge[1:] |= mask[1:] != mask[:-1]
+    edge[:-1] |= mask[1:] != mask[:-1]
+    edge[:, 1:] |= mask[:, 1:] != mask[:, :-1]
+    edge[:, :-1] |= mask[:, 1:] != mask[:, :-1]
+    return edge & (mask > 0)
+
+
+def pixmap(item: PromptItem, ratio: float = 1.0) -> QPixmap:
+    """Return an item's thumbnail, framed in its colour."""
+    array = np.ascontiguousarray(thumbnail(item))
+    height, width = array.shape[:2]
+    image = QImage(array.data, width, height, 3 * width, QImage.Format.Format_RGB888)
+    side = round(THUMBNAIL * ratio)
+    scaled = QPixmap.fromImage(image.copy()).scaled(
+        QSize(side, side),
+        Qt.AspectRatioMode.IgnoreAspectRatio,
+        Qt.TransformationMode.SmoothTransformation,
+    )
+    painter = QPainter(scaled)
+    if not item.enabled:
+        painter.fillRect(scaled.rect(), QColor(38, 41, 48, 170))
+    pen = QPen(QColor(outline_color(item)))
+    pen.setWidth(round(3 * ratio))
+    painter.setPen(pen)
+    painter.drawRect(scaled.rect().adjusted(1, 1, -2, -2))
+    painter.end()
+    scaled.setDevicePixelRatio(ratio)
+    return scaled
+
+
+class PromptRow(QFrame):
+    """One prompt of the list."""
+
+    clicked = Signal(str)
+    renamed = Signal(str, str)
+    toggled = Signal(str, bool)
+    negated = Signal(str, bool)
+    deleted = Signal(str)
+
+    def __init__(self, item_id: str) -> None:
+        super().__init__()
+        self.item_id = item_id
+        self.setObjectName("svpsegPromptRow")
+        self.picture = QLabel()
+        self.picture.setFixedSize(THUMBNAIL, THUMBNAIL)
+        self.name = QLineEdit()
+        self.name.setFrame(False)
+        self.name.setToolTip("Name of this prompt: click to change it")
+        self.name.editingFinished.connect(
+            lambda: self.renamed.emit(self.item_id, self.name.text().strip())
+        )
+        self.status = QLabel()
+        wrap(self.status)
+        self.enabled = QCheckBox()
+        self.enabled.setToolTip("Use this prompt")
+        self.enabled.setAccessibleName("Use this prompt")
+        self.enabled.toggled.connect(lambda on: self.toggled.emit(self.item_id, on))
+        self.negative = _tool("–", "Negative: this is what you do not want")
+        self.negative.setCheckable(True)
+        self.negative.setStyleSheet(
+            f"QToolButton:checked {{background: {NEGATIVE_COLOR}; color: black;}}"
+        )
+        self.negative.toggled.connect(lambda on: self.negated.emit(self.item_id, on))
+        self.delete = _tool("✕", "Delete this prompt")
+        self.delete.clicked.connect(lambda: self.deleted.emit(self.item_id))
+        self._lay_out()
+
+    def _lay_out(self) -> None:
+        top = QHBoxLayout()
+        top.setSpacing(2)
+        top.addWidget(self.name, 1)
+        top.addWidget(self.negative)
+        top.addWidget(self.delete)
+        text = QVBoxLayout()
+        text.setSpacing(2)
+        text.addLayout(top)
+        text.addWidget(self.status)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(4, 4, 4, 4)
+        row.setSpacing(6)
+        row.addWidget(self.enabled)
+        row.addWidget(self.picture)
+        row.addLayout(text, 1)
+
+    def show_item(self, item: PromptItem, *, selected: bool) -> None:
+        """Show an item's present state."""
+        for widget in (self.enabled, self.negative):
+            widget.blockSignals(True)
+        self.enabled.setChecked(item.enabled)
+        self.negative.setChecked(item.negative)
+        for widget in (self.enabled, self.negative):
+            widget.blockSignals(False)
+        if not self.name.hasFocus():
+            self.name.setText(item.name)
+            self.name.setCursorPosition(0)
+        self.status.setText(item.status)
+        self.status.setToolTip(item.status)
+        warn = not item.is_ready and item.enabled
+        self.status.setStyleSheet(f"color: {WARN_COLOR};" if warn else "")
+        self.picture.setPixmap(pixmap(item, self.devicePixelRatioF()))
+        self.picture.setToolTip(_where(item))
+        border = "palette(mid)" if not selected else outline_color(item)
+        self.setStyleSheet(
+            f"#svpsegPromptRow {{border: 1px solid {border}; border-radius: 4px;}}"
+        )
+
+    def mousePressEvent(self, event: object) -> None:
+        """Select the row."""
+        self.clicked.emit(self.item_id)
+
+
+class PromptList(QWidget):
+    """Rows for the items of a `PromptBook`."""
+
+    selection_changed = Signal(str)
+
+    def __init__(self, book: PromptBook) -> None:
+        super().__init__()
+        self.book = book
+        self.selected = ""
+        self.rows: dict[str, PromptRow] = {}
+        self.tab_after: QWidget | None = None
+        self._empty = QLabel("No prompt yet. Press Draw box, then click on a cell.")
+        wrap(self._empty)
+        self._empty.setEnabled(False)
+        self._layout = QVBoxLayout(self)
+        self._layout.setContentsMargins(0, 0, 0, 0)
+        self._layout.setSpacing(4)
+        self._layout.addWidget(self._empty)
+        book.changed.connect(self.refresh)
+        book.selected.connect(self.select)
+
+    def refresh(self) -> None:
+        """Show the items that are there now."""
+        ids = [item.id for item in self.book.items]
+        for item_id in [i for i in self.rows if i not in ids]:
+            row = self.rows.pop(item_id)
+            self._layout.removeWidget(row)
+            row.hide()
+            row.deleteLater()
+        for item in self.book.items:
+            if item.id not in self.rows:
+                self.rows[item.id] = self._new_row(item.id)
+            self.rows[item.id].show_item(item, selected=item.id == self.selected)
+        self._order_tabs()
+        self._empty.setVisible(not ids)
+        if self.selected not in ids:
+            self.select(ids[-1] if ids else "")
+
+    def _order_tabs(self) -> None:
+        """Let the Tab key reach the rows where they are seen."""
+        before = self.tab_after
+        for item in self.book.items:
+            row = self.rows[item.id]
+            for widget in (row.enabled, row.name, row.negative, row.delete):
+                if before is not None:
+                    QWidget.setTabOrder(before, widget)
+                before = widget
+
+    def select(self, item_id: str) -> None:
+        """Mark a row, and say so."""
+        self.selected = item_id
+        for item in self.book.items:
+            if item.id in self.rows:
+                self.rows[item.id].show_item(item, selected=item.id == item_id)
+        self.book.select(item_id)
+        self.selection_changed.emit(item_id)
+
+    def _new_row(self, item_id: str) -> PromptRow:
+        row = PromptRow(item_id)
+        row.clicked.connect(self.select)
+        row.clicked.connect(self.book.show_image)
+        row.renamed.connect(self._on_renamed)
+        row.toggled.connect(lambda i, on: self.book.update(i, enabled=on))
+        row.negated.connect(lambda i, on: self.book.update(i, negative=on))
+        row.deleted.connect(self.book.remove)
+        self._layout.addWidget(row)
+        return row
+
+    def _on_renamed(self, item_id: str, name: str) -> None:
+        item = self.book.item(item_id)
+        if item is not None and name and name != item.name:
+            self.book.update(item_id, name=name)
+
+
+def _tool(text: str, tip: str) -> QToolButton:
+    button = QToolButton()
+    button.setText(text)
+    button.setToolTip(tip)
+    button.setAccessibleName(tip)
+    button.setFixedSize(24, 24)
+    return button
+
+
+def _where(item: PromptItem) -> str:
+    if item.box is None:
+        return item.name
+    place = item.source.name if item.source else "from a prompt file"
+    return (
+        f"{place}: y {item.box.y}, x {item.box.x}, "
+        f"{item.box.size} x {item.box.size} pixels"
+    )

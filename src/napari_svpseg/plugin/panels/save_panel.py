@@ -1,0 +1,224 @@
+"""The part of a dock that writes results, and the code that repeats them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Signal
+from qtpy.QtGui import QGuiApplication
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
+
+from ...core.jobs.folder_job import FORMAT_TITLES, FORMATS
+from ...core.result import Recipe
+from ..layers.image_source import mark_of, plain_name
+from ..layers.result_layers import recipe_of
+from ..layers.stored_results import KIND as STORED
+from ..layers.stored_results import StoredResults
+from ..layers.visibility import belongs_to
+from .controls import button, count, sentence, side_by_side
+from .prompt_panel import PromptPanel, with_suffix
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+logger = logging.getLogger(__name__)
+
+TIFF_ENDS = (".ome.tif", ".tif", ".tiff")
+SAVE_FILTERS = {
+    f"{title} (*{' *'.join(ends)})": ends
+    for kind, title in FORMAT_TITLES.items()
+    if (ends := TIFF_ENDS if kind == "ome-tiff" else (FORMATS[kind],))
+}
+"""What the file dialog offers, and how such files end."""
+EVERY_END = tuple(end for ends in SAVE_FILTERS.values() for end in ends)
+
+SAVABLE = ("labels", STORED)
+"""Kinds of our layers that are results."""
+
+
+class SaveBox(QWidget):
+    """Saves the marked or latest result, and copies what repeats it.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    stored : StoredResults
+        Save results that lie on the disk.
+    prompts : PromptPanel
+        Knows the file of the prompts, if there is one.
+    """
+
+    message = Signal(str, bool)
+
+    def __init__(
+        self, viewer: ViewerModel, stored: StoredResults, prompts: PromptPanel
+    ) -> None:
+        super().__init__()
+        self.viewer, self.stored, self.prompts = viewer, stored, prompts
+        self.save = button(
+            "Save labels…",
+            "Write the result of the marked image, or the result that is selected: "
+            "OME-TIFF, ImageJ ROIs, GeoJSON, CSV",
+        )
+        self.save_all = button(
+            "Save all…", "Write the results of all images into a folder, as OME-TIFF"
+        )
+        self.copy_python = button("Copy as Python", "Code that repeats this result")
+        self.copy_command = button(
+            "Copy as command", "Command line that repeats this result"
+        )
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(side_by_side(self.save, self.save_all, stretch=(1, 1)))
+        column.addWidget(
+            side_by_side(self.copy_python, self.copy_command, stretch=(1, 1))
+        )
+        self.save.clicked.connect(lambda: self.save_labels())
+        self.save_all.clicked.connect(lambda: self.save_every())
+        self.copy_python.clicked.connect(lambda: self._copy(Recipe.to_python))
+        self.copy_command.clicked.connect(lambda: self._copy(Recipe.to_command))
+
+    def refresh(self) -> None:
+        """Enable what makes sense now."""
+        has_result = self.result_layer() is not None
+        for widget in (self.save, self.copy_python, self.copy_command):
+            widget.setEnabled(has_result)
+        self.save_all.setEnabled(bool(self._in_memory()))
+
+    def _say(self, text: str, error: bool = False) -> None:
+        self.message.emit(text, error)
+
+    def result_layer(self) -> Labels | None:
+        """Return the selected result, else that of the marked image, else the latest.
+
+        Of several results of an image, or of several images, those in sight go first.
+        """
+        layers = self.viewer.layers
+        results = [
+            layer
+            for layer in reversed(layers)
+            if (mark_of(layer) or {}).get("kind") in SAVABLE
+        ]
+        if layers.selection.active in results:
+            return layers.selection.active
+        marked = self.prompts.images.marked()
+        others = [la for la in results if marked is None or not belongs_to(la, marked)]
+        return min(results, key=lambda la: (la in others, not la.visible), default=None)
+
+    def _in_memory(self) -> list[Labels]:
+        return [layer for layer in self.viewer.layers if mark_of(layer, "labels")]
+
+    def save_every(self, folder: str = "") -> None:
+        """Write all results into a folder, which is asked for; nothing is replaced."""
+        if not folder:
+            folder = QFileDialog.getExistingDirectory(self, "Save all results in")
+        if not folder:
+            return
+        from ..manifest import write_layer
+
+        stems: set[str] = set()
+        written, there = 0, []
+        for layer in self._in_memory():
+            stem = file_stem(layer)
+            if stem in stems:  # a second result of one image
+                stem = plain_name(layer.name).strip()
+            stems.add(stem)
+            path = Path(folder, f"{stem}_labels{TIFF_ENDS[0]}")
+            if path.exists():
+                there.append(path.name)
+                continue
+            try:
+                write_layer(str(path), layer)
+            except (ValueError, OSError) as error:
+                self._on_not_saved(error)
+                return
+            written += 1
+        text = f"Saved {count(written, 'result')} in {folder}."
+        if there:
+            text += f" There already, and not replaced: {', '.join(there)}."
+        self._say(text, bool(there) and not written)
+
+    def save_labels(self, path: str = "") -> None:
+        """Write a result in the format of the file, which is asked for if not given."""
+        layer = self.result_layer()
+        if layer is None:
+            self._say("There is no result to save yet: press Run.", True)
+            return
+        if not path:
+            path, chosen = QFileDialog.getSaveFileName(
+                self,
+                "Save labels",
+                f"{file_stem(layer)}_labels.ome.tif",
+                ";;".join(SAVE_FILTERS),
+            )
+            ends = SAVE_FILTERS.get(chosen, TIFF_ENDS)
+            path, problem = with_suffix(path, (*ends, *EVERY_END))
+            if problem:
+                self._say(problem, True)
+        if not path:
+            return
+        from ..manifest import write_layer
+
+        if mark_of(layer, STORED):
+            self._say(f"Saving {Path(path).name}…")
+            self.stored.save(path, layer, self._on_saved, self._on_not_saved)
+            return
+        try:
+            written = write_layer(path, layer)
+        except (ValueError, OSError) as error:
+            self._on_not_saved(error)
+            return
+        self._on_saved(written)
+
+    def _on_saved(self, written: str) -> None:
+        self._say(f"Saved {Path(written).name} in {Path(written).parent}.")
+
+    def _on_not_saved(self, error: Exception) -> None:
+        logger.info("saving failed: %s", error)
+        self._say(sentence(error), True)
+
+    def _copy(self, form: Callable[[Recipe], str]) -> None:
+        layer = self.result_layer()
+        recipe = recipe_of(layer) if layer is not None else None
+        if recipe is None:
+            self._say("There is no result to copy yet: press Run.", True)
+            return
+        used = [p.get("sha256") for p in recipe.prompts]
+        is_saved = bool(self.prompts.file) and used == self.prompts.saved
+        recipe = replace(
+            recipe,
+            prompts_file=self.prompts.file if is_saved else "",
+            query_file=self._file_of(layer),
+        )
+        QGuiApplication.clipboard().setText(form(recipe))
+        text = "Copied: paste it where you want to repeat this result."
+        if not is_saved and used == self.prompts.prints():
+            text += " Save the prompt set as cells.svprompt too."
+        elif not is_saved:
+            text += " The prompts have changed since: Run and save the set first."
+        if not recipe.query_file:
+            text += " Put your image's file in place of query.tif."
+        if recipe.plane and form is Recipe.to_command:
+            text += " The command segments all planes."
+        if recipe.channel_files and form is Recipe.to_command:
+            text += " The command takes one file with all these channels."
+        self._say(text)
+
+    def _file_of(self, layer: Labels) -> str:
+        """Return the file that a result's image was opened from, if it was."""
+        wanted = (mark_of(layer) or {}).get("source_id")
+        for image in self.viewer.layers:
+            if image.unique_id == wanted:
+                return str(getattr(image.source, "path", None) or "")
+        return ""
+
+
+def file_stem(layer: Labels) -> str:
+    """Return a file name for a result, from the image it belongs to."""
+    name = str((mark_of(layer) or {}).get("image") or layer.name)
+    return plain_name(name).strip()

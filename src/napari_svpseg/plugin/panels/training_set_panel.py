@@ -1,0 +1,179 @@
+"""The training set in the dock "Fine-tune": its table, its folder, adding to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
+
+from ...io.training_set import Entry, TrainingSet
+from ..layers.image_source import ImageSource, plain_name
+from ..services.background import Background
+from .controls import button, count, note, side_by_side
+from .training_set_table import TrainingTable
+
+
+class TrainingPanel(QWidget):
+    """Shows a training set and changes it, away from the GUI's thread.
+
+    Parameters
+    ----------
+    files : Background
+        Where files are read and written.
+    """
+
+    changed = Signal()
+    failed = Signal(object)
+    """An exception, or a line that says what is wrong with the folder."""
+
+    def __init__(self, files: Background) -> None:
+        super().__init__()
+        self._files = files
+        self._set = TrainingSet(training_sets() / "cells")
+        self.entries: list[Entry] = []
+        self.table = TrainingTable()
+        self.line = note()
+        self.choose = button("Other set…", "Use a training set in another folder")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(self.table)
+        column.addWidget(side_by_side(self.line, self.choose, stretch=(1, 0)))
+        self.table.used.connect(self._on_used)
+        self.table.validation.connect(self._on_validation)
+        self.choose.clicked.connect(lambda: self.open())
+
+    @property
+    def folder(self) -> Path:
+        """Where the set is."""
+        return self._set.folder
+
+    def open(self, folder: str = "") -> None:
+        """Use a training set in another folder, which is asked for if not given."""
+        if not folder:
+            folder = QFileDialog.getExistingDirectory(
+                self, "Folder of a training set", str(self.folder.parent)
+            )
+        if folder:
+            self._set = TrainingSet(folder)
+            self.read()
+
+    def read(self) -> None:
+        """Show what is in the folder now."""
+        self._change(lambda: None)
+
+    def add(
+        self,
+        source: ImageSource,
+        plane: tuple[int, ...],
+        labels: Callable[[], np.ndarray],
+        on_added: Callable[[Entry], None],
+    ) -> str:
+        """Add a plane of an image and its labels; return what it will be called.
+
+        Parameters
+        ----------
+        source : ImageSource
+        plane : tuple of int
+        labels : callable
+            Gives the partial labels, (Y, X); called in a thread.
+        on_added : callable
+            Told of the new entry.
+        """
+        pixels, training_set = source.query(plane), self._set
+        name = entry_name(source, plane)
+        details = {
+            "axes": source.query_axes(plane),
+            "rgb": bool(source.layer.rgb),
+            "channels": source.channels,
+            "source": str(source.layer.source.path or source.name),
+        }
+
+        def add() -> Entry:
+            return add_to(training_set, name, np.asarray(pixels), labels(), details)
+
+        def told(entry: Entry) -> None:
+            on_added(entry)
+            self.read()
+
+        self._files.call(add, told, self.failed.emit)
+        return name
+
+    def _change(self, work: Callable[[], Any]) -> None:
+        training_set = self._set
+
+        def read() -> tuple[list[Entry], list[str]]:
+            work()
+            return training_set.entries(), list(training_set.problems)
+
+        self._files.call(read, self._on_read, self._on_failed)
+
+    def _on_read(self, value: tuple[list[Entry], list[str]]) -> None:
+        self.entries, problems = value
+        self.table.show_entries(self.entries)
+        self.line.setText(f"{self.folder.name}: {count(len(self.entries), 'image')}")
+        self.line.setToolTip(str(self.folder))
+        if problems:
+            self.failed.emit(problems[0])
+        self.changed.emit()
+
+    def _on_failed(self, error: Any) -> None:
+        self.failed.emit(error)
+        self.table.show_entries(self.entries)  # as it is on the disk
+
+    def _on_used(self, name: str, on: bool) -> None:
+        self._change(lambda: self._set.set_used(name, on))
+
+    def _on_validation(self, name: str, validation: bool | None) -> None:
+        self._change(lambda: self._set.set_validation(name, validation))
+
+
+def training_sets() -> Path:
+    """Return the folder of the user's training sets."""
+    from ...io.model_store import user_folder
+
+    return user_folder().parent / "training-sets"
+
+
+def entry_name(source: ImageSource, plane: tuple[int, ...]) -> str:
+    """Return what a plane of an image is called in a training set."""
+    name = plain_name(source.name).strip(" .") or "image"
+    if source.n_planes == 1:
+        return name
+    stack = source.axes.stack
+    return name + "".join(f" {a}{i}" for a, i in zip(stack, plane, strict=True))
+
+
+def add_to(
+    training_set: TrainingSet,
+    name: str,
+    image: np.ndarray,
+    labels: np.ndarray,
+    details: dict[str, Any],
+) -> Entry:
+    """Add labels of an image; another image of that name gets a number.
+
+    Parameters
+    ----------
+    training_set : TrainingSet
+    name : str
+    image : array
+        Its axes are in ``details``.
+    labels : (Y, X) int array
+        Partial labels.
+    details : dict
+        Further arguments of `TrainingSet.add`.
+    """
+    from ...io.training_set import is_same_image
+
+    free, n = name, 2
+    known = {e.name: e for e in training_set.entries()}
+    while free in known and not is_same_image(known[free], image, details["axes"]):
+        free, n = f"{name} {n}", n + 1
+    old = known.get(free)
+    kept = {} if old is None else {"used": old.used, "validation": old.validation}
+    return training_set.add(free, image, labels, **details, **kept)

@@ -1,0 +1,115 @@
+"""A tool of the Fine-tune dock: a click on a cell of a result makes it a label."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from ...core.annotation.partial_labels import PartialLabelError
+from ..layers.image_source import ImageSource
+from ..layers.partial_label_layers import accept, results_on
+from ..layers.visibility import activate, camera_of
+from .draw_box import CLICK_PIXELS
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+
+
+class AcceptTool(QObject):
+    """Lets the user accept cells of results by clicking on them.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    source : callable
+        Returns the image whose results are meant, or None.
+    """
+
+    switched = Signal(bool)
+    accepted = Signal()
+    message = Signal(str, bool)
+    """A sentence, and whether it tells of a failure."""
+
+    def __init__(
+        self, viewer: ViewerModel, source: Callable[[], ImageSource | None]
+    ) -> None:
+        super().__init__()
+        self.viewer, self.source = viewer, source
+        self.is_on = False
+
+    def start(self) -> None:
+        """Take clicks from now on; with the image selected, they paint nothing."""
+        source = self.source()
+        if source is None or self.is_on:
+            return
+        if not results_on(self.viewer, source):
+            self.message.emit(
+                f"Nothing to accept: no result is shown on '{source.name}'. Run "
+                "Segment from prompts first.",
+                True,
+            )
+            self.switched.emit(False)
+            return
+        activate(self.viewer, source.layer)
+        self.is_on = True
+        self.viewer.mouse_drag_callbacks.append(self._on_drag)
+        self.viewer.layers.selection.events.active.connect(self._on_active)
+        self.switched.emit(True)
+        self.message.emit(
+            "Click on the cells that are right as they are: they become labels. "
+            "Zoom and move as usual.",
+            False,
+        )
+
+    def stop(self) -> None:
+        """Take no more clicks."""
+        if not self.is_on:
+            return
+        self.is_on = False
+        self.viewer.layers.selection.events.active.disconnect(self._on_active)
+        if self._on_drag in self.viewer.mouse_drag_callbacks:
+            self.viewer.mouse_drag_callbacks.remove(self._on_drag)
+        self.switched.emit(False)
+
+    def take(self, point: tuple[float, ...]) -> None:
+        """Accept the cell at a point of the world."""
+        source = self.source()
+        if source is None:
+            return
+        active = self.viewer.layers.selection.active
+        self.viewer.layers.selection.events.active.disconnect(self._on_active)
+        try:
+            what = accept(self.viewer, source, point)
+        except (PartialLabelError, ValueError, IndexError) as error:
+            self.message.emit(str(error), True)
+            return
+        finally:
+            activate(self.viewer, active)  # a layer may have been made for it
+            self.viewer.layers.selection.events.active.connect(self._on_active)
+        if what is None:
+            self.message.emit("There is no cell of a result here.", False)
+            return
+        self.accepted.emit()
+        self.message.emit(
+            f"Accepted {what}: it is among the labels to learn now. Undo there (Ctrl+Z "
+            "with that layer selected) takes it back.",
+            False,
+        )
+
+    def _on_active(self, event: Any) -> None:
+        self.stop()
+
+    def _on_drag(self, viewer: Any, event: Any) -> Iterator[None]:
+        if event.button != 1 or viewer.dims.ndisplay != 2:
+            return
+        start, moved = tuple(event.position), False
+        yield
+        while event.type == "mouse_move":
+            distance = np.subtract(event.position, start) * camera_of(viewer).zoom
+            moved = moved or float(np.abs(distance).max()) > CLICK_PIXELS
+            yield
+        if not moved:
+            self.take(start)

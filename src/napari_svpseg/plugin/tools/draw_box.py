@@ -1,0 +1,193 @@
+"""The tool that places prompt boxes: a click, or a drag."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from ...core.geometry import MIN_BOX_SIZE, Box
+from ...core.image import ImageError
+from ..layers.image_source import ImageSource, is_picture
+from ..layers.prompt_item import PromptItem
+from ..layers.visibility import activate, bring_into_sight, camera_of, is_in_sight
+from ..panels.controls import sentence
+
+if TYPE_CHECKING:
+    from napari.layers import Image, Layer, Shapes
+
+    from ..layers.prompt_boxes import PromptBook
+
+CLICK_PIXELS = 8
+"""A press and release closer than this on the screen is a click, not a drag."""
+
+
+class BoxTool(QObject):
+    """Lets the next click or drag on an image place a box.
+
+    Parameters
+    ----------
+    book : PromptBook
+        That gets the boxes.
+    """
+
+    switched = Signal(bool)
+
+    def __init__(self, book: PromptBook) -> None:
+        super().__init__(book)
+        self.book = book
+        self._layer: Shapes | None = None
+        self._rubber: Shapes | None = None
+
+    def start(self, layer: Image) -> None:
+        """Let the next click or drag on the image place a box."""
+        if self.book.viewer.dims.ndisplay != 2:
+            self.book.message.emit("Switch to the 2-D view to draw a box.", True)
+            self.switched.emit(False)
+            return
+        try:
+            source = self.book.source_of(layer)
+            Box(0, 0, self.book.size).clamped(source.plane_shape)
+        except (ImageError, ValueError) as error:
+            self.book.message.emit(sentence(error), True)
+            self.switched.emit(False)
+            return
+        boxes = self.book.box_layer(source)
+        self.stop()
+        if not is_in_sight(self.book.viewer, layer):
+            bring_into_sight(self.book.viewer, layer)
+        activate(self.book.viewer, boxes)
+        boxes.visible = True
+        boxes.mode = "pan_zoom"
+        boxes.mouse_pan = False
+        boxes.cursor = "cross"
+        boxes.mouse_drag_callbacks.append(self._on_drag)
+        self._layer = boxes
+        self.book.intensities.request(source)
+        self.switched.emit(True)
+        self.book.message.emit(
+            "Click on a typical cell, or drag a square round a few. "
+            "Hold Shift to place several.",
+            False,
+        )
+
+    def stop(self) -> None:
+        """Leave the drawing mode."""
+        layer, self._layer = self._layer, None
+        if layer is None:
+            return
+        if self._on_drag in layer.mouse_drag_callbacks:
+            layer.mouse_drag_callbacks.remove(self._on_drag)
+        layer.cursor = "standard"
+        if layer in self.book.viewer.layers and str(layer.mode) == "pan_zoom":
+            layer.mouse_pan = True
+            layer.mode = "select"
+        self.switched.emit(False)
+
+    @property
+    def is_on(self) -> bool:
+        """Whether the next click places a box."""
+        return self._layer is not None
+
+    def _stamp(
+        self, source: ImageSource, point: tuple[float, ...]
+    ) -> PromptItem | None:
+        """Place a box of the chosen size round a point of the world."""
+        if not source.contains(point):
+            self.book.message.emit(
+                f"That is outside '{source.name}': click on the image.", True
+            )
+            return None
+        data = source.point_to_data(point)
+        box = Box.centred(tuple(data[source.yx]), self.book.size)
+        return self.book.place(source, source.plane_at(point), box)
+
+    def follow_mode(self, layer: Layer, mode: str) -> None:
+        """Stop when the user takes another of napari's tools."""
+        if self._layer == layer and mode != "pan_zoom":
+            self.stop()
+
+    def follow_layer(self, layer: Layer | None) -> None:
+        """Stop when the user turns to another layer."""
+        if self._layer is not None and layer != self._layer:
+            self.stop()
+
+    def leave(self, layer: Layer) -> None:
+        """Stop when the layer of the boxes has gone."""
+        if self._layer == layer:
+            self.stop()
+
+    def _on_drag(self, layer: Shapes, event: Any) -> Generator[None, None, None]:
+        if event.button != 1 or layer != self._layer:
+            return
+        source = self._source_at(event.position, self.book.image_of(layer))
+        start, moved = tuple(event.position), False
+        event.handled = True
+        yield
+        while event.type == "mouse_move":
+            zoom = camera_of(self.book.viewer).zoom
+            distance = np.abs(np.subtract(event.position, start)).max() * zoom
+            moved = moved or float(distance) > CLICK_PIXELS
+            event.handled = True
+            if moved and source.contains(start):
+                self._show_rubber(source, start, tuple(event.position))
+            yield
+        self._drop_rubber()
+        if moved and source.contains(start):
+            box = self._dragged(source, start, tuple(event.position))
+            item = self.book.place(source, source.plane_at(start), box)
+        else:
+            item = self._stamp(source, start)
+        if item is not None and "Shift" not in event.modifiers:
+            self.stop()
+
+    def _show_rubber(
+        self, source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
+    ) -> None:
+        """Show the box that letting go would place."""
+        layer, box = self.book.box_layer(source), self._dragged(source, start, end)
+        corners = source.corners(source.plane_at(start), box)
+        with self.book.quiet():
+            if self._rubber is None:
+                layer.add_rectangles([corners], edge_color="white")
+                self._rubber = layer
+            else:
+                self._rubber.data = [
+                    (d, "rectangle") for d in (*self._rubber.data[:-1], corners)
+                ]
+
+    def _drop_rubber(self) -> None:
+        layer, self._rubber = self._rubber, None
+        if layer is not None:
+            with self.book.quiet():
+                layer.remove([layer.nshapes - 1])
+
+    @staticmethod
+    def _dragged(
+        source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
+    ) -> Box:
+        """Return the square that a drag spans, inside the image."""
+        corners = np.stack([source.point_to_data(p)[source.yx] for p in (start, end)])
+        side = float(np.abs(corners[1] - corners[0]).max())
+        direction = np.where(corners[1] >= corners[0], 1, -1)
+        square = np.stack(
+            [corners[0], corners[0] + direction * max(side, MIN_BOX_SIZE)]
+        )
+        return Box.from_corners(square, shape=source.plane_shape)
+
+    def _source_at(self, point: tuple[float, ...], preferred: Image) -> ImageSource:
+        """Return the preferred image, or the topmost one that lies under the point."""
+        source = self.book.source_of(preferred)
+        if source.contains(point):
+            return source
+        for layer in reversed(self.book.viewer.layers):
+            if layer.visible and is_picture(layer):
+                try:
+                    other = self.book.source_of(layer)
+                except ImageError:
+                    continue
+                if other.contains(point):
+                    return other
+        return source

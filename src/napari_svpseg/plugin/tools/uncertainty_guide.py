@@ -1,0 +1,366 @@
+"""Leads to the places and images whose result is least certain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QVBoxLayout, QWidget
+
+from ...core.geometry import Box
+from ...core.image import Axes
+from ...core.labels.uncertainty import (
+    LEAST_IMAGE_DOUBT,
+    UncertainPlace,
+    uncertain_places,
+    image_uncertainty,
+)
+from ...core.result import Maps
+from ..layers.image_source import MARK, ImageSource, mark_of
+from ..layers.prompt_boxes import PromptBook
+from ..layers.result_layers import Kept, Results
+from ..layers.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
+from ..panels.controls import Offer, button, count, side_by_side
+from ..panels.image_panel import ImagePanel
+from ..services.background import Background
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Shapes
+
+Plane = tuple[int, ...]
+
+NAME = "SVPSeg doubtful place"
+COLOR = "#ffffff"
+NO_RESULT = "Press Run first: the uncertainty is in its result."
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A plane of an image that has a result."""
+
+    kept: Kept
+    plane: Plane
+
+    @property
+    def source(self) -> ImageSource:
+        """The image."""
+        return self.kept.source
+
+    @property
+    def key(self) -> tuple[Any, Plane]:
+        """What tells it from others, from one run to the next."""
+        return self.source.layer.unique_id, self.plane
+
+    @property
+    def title(self) -> str:
+        """The image's name, with the plane where there are several."""
+        if self.source.n_planes == 1:
+            return f"'{self.source.name}'"
+        axes = [a for a in self.source.companion_axes if a not in "CYX"]
+        where = ", ".join(f"{a} {i}" for a, i in zip(axes, self.plane, strict=True))
+        return f"'{self.source.name}' ({where})"
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Where in the plane the maps begin: not at 0 for what was previewed."""
+        tile = self.kept.tile
+        return (0, 0) if tile is None else (tile.y0, tile.x0)
+
+    @property
+    def trust(self) -> float:
+        """Trust in the result; for a plane of a stack, that in the whole stack."""
+        return self.kept.result.trust
+
+    def maps(self) -> Maps:
+        """Return the plane's maps, (Y, X)."""
+        query = Axes(self.source.query_axes(self.kept.plane))
+        layout = Axes(query.labels)
+        index = layout.plane_slices(self.plane if self.kept.plane is None else ())
+        return Maps(layout.to_plane(self.kept.maps.foreground[index])[..., 0])
+
+    def labels(self) -> np.ndarray:
+        """Return the plane's labels as they are now, (Y, X)."""
+        data, source = self.kept.layer.data, self.source
+        if self.kept.tile is None:
+            data = data[source.companion_index(self.plane)]
+        y, x = source.yx
+        turned = np.moveaxis(np.asarray(data), (y, x), (-2, -1))
+        return turned.reshape(turned.shape[-2:])
+
+
+class UncertaintyGuide(QWidget):
+    """Two buttons, and the place that they lead to.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    results : Results
+        Whose maps say where there is uncertainty.
+    book : PromptBook
+        Takes the places that are made prompts.
+    images : ImagePanel
+    """
+
+    message = Signal(str, bool)
+
+    def __init__(
+        self,
+        viewer: ViewerModel,
+        results: Results,
+        book: PromptBook,
+        images: ImagePanel,
+    ) -> None:
+        super().__init__()
+        self.viewer, self.results = viewer, results
+        self.book, self.images = book, images
+        self.place_button = button(
+            "Next doubtful place",
+            "Go to where the result is least certain in the marked image "
+            "(Shift+N on the boxes)",
+        )
+        self.image_button = button(
+            "Next doubtful image",
+            "Go to the image or plane with the least certain result "
+            "(Shift+I on the boxes)",
+        )
+        self.offer = Offer("Make it a prompt", "Pass over")
+        self.offer.take.setToolTip("Shift+A on the boxes")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(self.offer)
+        column.addWidget(
+            side_by_side(self.place_button, self.image_button, stretch=(1, 1))
+        )
+        self._background = Background()
+        self._visited: dict[tuple[Any, Plane], list[Box]] = {}
+        self._visited_images: set[tuple[Any, Plane]] = set()
+        self._shown: tuple[Seen, UncertainPlace] | None = None
+        self.place_button.clicked.connect(self.next_place)
+        self.image_button.clicked.connect(self.next_image)
+        self.offer.taken.connect(self.accept)
+        self.offer.left.connect(self.drop)
+
+    def close_guide(self) -> None:
+        """Let go of the viewer."""
+        self.drop()
+        self._background.close()
+
+    def refresh(self, *, busy: bool) -> None:
+        """Enable what makes sense now."""
+        seen = list(self._seen())
+        self.setVisible(bool(seen))
+        self.place_button.setEnabled(not busy)
+        self.image_button.setEnabled(not busy and len({s.key for s in seen}) > 1)
+
+    # ------------------------------------------------------------ places
+
+    def next_place(self) -> None:
+        """Go to the most doubtful place of the marked image that is left."""
+        layer = self.images.marked()
+        if layer is None or self._background.is_busy:
+            return
+        seen = self._seen_now(layer)
+        if seen is None:
+            self.message.emit(NO_RESULT, False)
+            return
+        self.drop()
+        maps, labels, size = seen.maps(), seen.labels(), self._box_size()
+        taken = [moved(box, seen.corner, -1) for box in self._taken(seen)]
+        self._background.call(
+            lambda: uncertain_places(maps, labels, size, taken=taken),
+            lambda places: self._show(seen, places),
+        )
+
+    def accept(self) -> None:
+        """Make the place that is shown a prompt, with its labels as they are."""
+        if self._shown is None:
+            self.message.emit("Go to a doubtful place first.", False)
+            return
+        seen, place = self._shown
+        if seen.kept.layer not in self.viewer.layers:
+            self.drop()
+            self.message.emit(NO_RESULT, False)
+            return
+        found = seen.labels()[place.box.slices]
+        self.drop()
+        box = moved(place.box, seen.corner)
+        item = self.book.place(seen.source, seen.plane, box)
+        if item.is_ready:
+            text = f"Its mask is from '{item.mask_layer.name}'. Press Run again."
+        else:
+            self.book.add_paint_layer(item, found)
+            text = (
+                "Correct its labels: paint what is missing, erase what is wrong; then "
+                "press Run. If nothing in it is wanted, press – in its row."
+            )
+        self.message.emit(f"'{item.name}' is a prompt now. {text}", False)
+
+    def drop(self) -> None:
+        """Take the place that is shown away; it will not be shown again."""
+        self._shown = None
+        self.offer.hide()
+        for layer in list(self.viewer.layers):
+            if mark_of(layer, "uncertainty"):
+                self.viewer.layers.remove(layer)
+
+    def _show(self, seen: Seen, places: list[UncertainPlace]) -> None:
+        """Show the first of the places that are left."""
+        if not {seen.kept.layer, seen.source.layer} <= set(self.viewer.layers):
+            return
+        visited = self._visited.setdefault(seen.key, [])
+        if not places:
+            again = " Press again to see the places once more." if visited else ""
+            visited.clear()
+            text = f"Nothing doubtful is left in {seen.title}.{again}"
+            self.message.emit(text, False)
+            return
+        place, box = places[0], moved(places[0].box, seen.corner)
+        visited.append(box)
+        self._shown = seen, place
+        layer = self._outline(seen, box)
+        look_at(self.viewer, layer, layer.data[0])
+        left = len(places) - 1
+        more = f"{left} more" if left else "the last one"
+        self.offer.offer(
+            f"Doubtful place in {seen.title}: "
+            f"{count(place.n_objects, 'object') if place.n_objects else 'no object'} "
+            f"so far, uncertainty {place.uncertainty:.2f}; {more}."
+        )
+        self.message.emit(
+            "If its labels are not right, make it a prompt and correct them; "
+            "or go on to the next place.",
+            False,
+        )
+
+    def _outline(self, seen: Seen, box: Box) -> Shapes:
+        """Return a layer that shows a box which is no prompt yet."""
+        source = seen.source
+        boxes = self.book.box_layer(source)
+        layer = self.viewer.add_shapes(
+            [source.corners(seen.plane, box)],
+            ndim=len(source.companion_axes),
+            shape_type="rectangle",
+            name=NAME,
+            face_color="transparent",
+            edge_color=COLOR,
+            edge_width=2,
+            opacity=1.0,
+            metadata={MARK: {"kind": "uncertainty", "image": source.name}},
+            **source.placement(),
+        )
+        layer.mouse_pan = True
+        activate(self.viewer, boxes)  # where the keys are
+        return layer
+
+    def _box_size(self) -> int:
+        """Return the side of a new prompt: that of those that are there."""
+        sizes = [i.box.size for i in self.book.items if i.enabled and i.box]
+        return int(np.median(sizes)) if sizes else self.book.size
+
+    def _taken(self, seen: Seen) -> list[Box]:
+        """Return the boxes of the prompts on a plane, and of places looked at."""
+        prompts = [
+            item.box
+            for item in self.book.items
+            if item.box is not None
+            and item.source is not None
+            and (item.source.layer.unique_id, item.plane) == seen.key
+        ]
+        return [*prompts, *self._visited.get(seen.key, [])]
+
+    # ------------------------------------------------------------ images
+
+    def next_image(self) -> None:
+        """Go to the least certain image or plane that was not gone to yet."""
+        if self._background.is_busy:
+            return
+        every = list({s.key: s for s in self._seen()}.values())
+        if not every:
+            self.message.emit(NO_RESULT, False)
+            return
+        self.drop()
+        told = [(s.maps(), s.trust) for s in every]
+        self._background.call(
+            lambda: [image_uncertainty(maps, trust) for maps, trust in told],
+            lambda uncertainties: self._rank(every, uncertainties),
+        )
+
+    def _rank(self, every: list[Seen], uncertainties: list[float]) -> None:
+        """Go to the most doubtful image that is left."""
+        layers = set(self.viewer.layers)
+        ranked = sorted(
+            (-uncertainty, i)
+            for i, uncertainty in enumerate(uncertainties)
+            if {every[i].source.layer, every[i].kept.layer} <= layers
+        )
+        left = [
+            (n, i)
+            for n, (_, i) in enumerate(ranked, start=1)
+            if every[i].key not in self._visited_images
+            and uncertainties[i] >= LEAST_IMAGE_DOUBT
+        ]
+        if not left:
+            again = " Press again to begin anew." if self._visited_images else ""
+            self._visited_images.clear()
+            text = f"Nothing doubtful is left in {count(len(ranked), 'result')}.{again}"
+            self.message.emit(text, False)
+            return
+        n, i = left[0]
+        seen = every[i]
+        self._visited_images.add(seen.key)
+        self._go_to(seen)
+        rank = "The most doubtful" if n == 1 else f"Number {n}"
+        told = f" (trust {seen.trust:.2f})" if np.isfinite(seen.trust) else ""
+        self.message.emit(
+            f"{rank} of {len(ranked)} results: {seen.title}{told}. "
+            "Next doubtful place shows where.",
+            False,
+        )
+
+    def _go_to(self, seen: Seen) -> None:
+        """Show an image, and mark it in the list."""
+        source = seen.source
+        bring_into_sight(self.viewer, source.layer)
+        self.images.mark(source.layer)
+        height, width = source.plane_shape
+        corners = source.corners(seen.plane, Box(0, 0, max(height, width)))
+        corners[:, source.yx] = np.minimum(
+            corners[:, source.yx], (height - 0.5, width - 0.5)
+        )
+        look_at(self.viewer, seen.kept.layer, corners, IMAGE_PIXELS, closer=False)
+
+    # ------------------------------------------------------------ results
+
+    def _seen(self) -> Iterator[Seen]:
+        """Yield the planes whose maps are kept, the latest result of each."""
+        layers = self.viewer.layers
+        for kept in reversed(self.results.kept.values()):
+            if kept.layer not in layers or kept.source.layer not in layers:
+                continue
+            if kept.maps.classes is not None:
+                continue  # a model that knows its classes takes no prompt
+            source = kept.source
+            if kept.plane is not None:
+                yield Seen(kept, kept.plane)
+            else:
+                for plane in source.axes.plane_indices(source.shape):
+                    yield Seen(kept, plane)
+
+    def _seen_now(self, layer: Image) -> Seen | None:
+        """Return the plane of an image that is in view, if it has a result."""
+        for seen in self._seen():
+            if seen.source.layer == layer:
+                plane = seen.source.plane_at(self.viewer.dims.point)
+                if seen.plane == plane:
+                    return seen
+        return None
+
+
+def moved(box: Box, corner: tuple[int, int], sign: int = 1) -> Box:
+    """Return a box moved by a corner, or back by it."""
+    return Box(box.y + sign * corner[0], box.x + sign * corner[1], box.size)

@@ -1,0 +1,395 @@
+"""Run a job over many files: on this machine, or on the workers of a Dask cluster.
+
+Several images are in work at once, each on its share of the processor's cores: reading
+and writing one overlaps with computing another. What is done is in ``summary.csv`` at
+once, so that a run that was stopped or killed goes on where it was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .. import api
+from ..core.errors import DEBUG, one_line
+from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
+from ..core.progress import Cancelled, Progress, ignore_progress
+from ..core.prompt import PromptSet, prompt_print
+from ..core.result import versions
+from ..io.atomic import remove_leftovers
+from ..io.folder_records import (
+    CUT_PROMPTS,
+    LOG,
+    RUN,
+    SUMMARY,
+    append_log,
+    find_images,
+    outcome_of_file,
+    read_run,
+    read_summary,
+    refuse_collisions,
+    write_run,
+    write_summary,
+)
+from ..io.ome_zarr import is_zarr, open_image
+
+logger = logging.getLogger(__name__)
+
+MAX_AT_ONCE = 8
+"""Images in work at once on this machine."""
+
+LARGE = 100_000_000
+"""Pixels from which a Zarr image of a folder is segmented from file to file."""
+
+MAX_SUBMITTED = 64
+"""Images that wait on a cluster at once."""
+
+SAVE_EVERY_S = 1.0
+"""How often the summary is written while a run goes on."""
+
+OTHER = "made with other prompts, another model or other settings"
+
+LOOK_EVERY_S = 0.1
+"""How often a run looks whether it is to stop."""
+
+
+def run_batch(
+    job: BatchJob,
+    prompts: PromptSet | None = None,
+    *,
+    runner: Any = None,
+    on_progress: Progress = ignore_progress,
+    on_partial: Callable[[list[FileOutcome]], None] | None = None,
+) -> list[FileOutcome]:
+    """Segment all images of a job; a file that cannot be read holds up no other.
+
+    Parameters
+    ----------
+    job : BatchJob
+    prompts : PromptSet, optional
+        By default those of the job's prompt file.
+    runner : Runner, optional
+        Where images are segmented (see `engine.jobs.job`); by default threads of this
+        process.
+    on_progress : callable
+        ``(done, total, message)``, called again and again; may raise `Cancelled`.
+    on_partial : callable, optional
+        Called with the outcomes that are new, ``running`` among them.
+
+    Returns
+    -------
+    list of FileOutcome
+        One for each image, in their order.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to do, or the job makes no sense.
+    Cancelled
+        As ``on_progress`` did; what is done is kept.
+    """
+    files = find_images(job.inputs, job.include, job)
+    refuse_collisions(job, files)
+    if prompts is None and job.prompts:
+        from ..io.prompt_files import load_prompts
+
+        prompts = load_prompts(job.prompts)
+    if prompts is not None:  # else the model brings its own
+        prompts = prompts.usable()
+    book = _Book(job, files, prompts, on_partial or (lambda outcomes: None))
+    work = _here if runner is None else _on(runner)
+
+    def look() -> None:
+        on_progress(book.n_done, len(files), "")
+
+    state = "stopped"
+    try:
+        look()
+        todo = book.skip_done()
+        for outcome in work(job, todo, prompts, look, book):
+            book.tell(outcome)
+            look()
+        state = "done"
+    finally:
+        book.close(state)
+    return book.in_order()
+
+
+class _Book:
+    """Keeps what became of each file, and the run's own files up to date."""
+
+    def __init__(
+        self, job: BatchJob, files: list[Path], prompts: PromptSet | None,
+        tell: Callable[[list[FileOutcome]], None],
+    ) -> None:
+        self.job, self.files, self._tell = job, files, tell
+        self.folder = Path(job.output)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(self.folder)
+        self._found: dict[str, FileOutcome] = {}
+        self._saved_at = time.monotonic()
+        self._record = run_record(job, prompts) | {
+            "files": len(files), "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        }
+        self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
+        self._kept_note = self._of_another_kind()
+        write_run(self.folder / RUN, job, self._record | {"state": "running"})
+        self.log([f"started: {len(files)} files, model {job.model}"])
+
+    @property
+    def n_done(self) -> int:
+        """Files that are done, failed or skipped."""
+        return len(self._found)
+
+    def skip_done(self) -> list[Path]:
+        """Note the files that were done before; return the others."""
+        if not self.job.skip_done:
+            return self.files
+        todo, skipped = [], []
+        for path in self.files:
+            targets = list(self.job.targets(str(path)).values())
+            if not all(Path(target).exists() for target in targets):
+                todo.append(path)
+                continue
+            outcome = FileOutcome(str(path), targets[0], status="skipped")
+            known = self._before.get(str(path))
+            outcome = (
+                replace(known, labels=targets[0]) if known else outcome_of_file(outcome)
+            )
+            notes = dict.fromkeys((*outcome.notes, *self._kept_note))
+            outcome = replace(outcome, notes=tuple(notes))
+            self._found[str(path)] = outcome
+            skipped.append(outcome)
+        if skipped:
+            self._tell(skipped)
+            self.log([f"{len(skipped)} files were done before"])
+        return todo
+
+    def started(self, path: Path) -> None:
+        """Tell that a file is in work."""
+        self._tell([FileOutcome(str(path), status="running")])
+
+    def note(self, outcome: FileOutcome) -> FileOutcome:
+        """Note what became of a file; called in the thread that worked on it."""
+        self._found[outcome.source] = outcome
+        return outcome
+
+    def tell(self, outcome: FileOutcome) -> None:
+        """Tell of a file, and write the summary where that is due."""
+        lines = [f"{outcome.source}: {_told(outcome)}"]
+        self.log(lines + [f"{outcome.source}: {note}" for note in outcome.notes])
+        if time.monotonic() - self._saved_at > SAVE_EVERY_S:
+            self._save()
+        self._tell([outcome])
+
+    def in_order(self) -> list[FileOutcome]:
+        """Return the outcomes in the order of the files."""
+        return [self._found[str(p)] for p in self.files if str(p) in self._found]
+
+    def close(self, state: str) -> None:
+        """Write the summary, and how the run ended."""
+        failed = sum(o.status == "failed" for o in self._found.values())
+        ended = {
+            "state": state, "done": len(self._found) - failed, "failed": failed,
+            "ended": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        }
+        self._save()
+        write_run(self.folder / RUN, self.job, self._record | ended)
+        done = f"{ended['done']} of {len(self.files)} done"
+        self.log([f"{state}: {done}, {failed} failed"])
+
+    def log(self, lines: list[str]) -> None:
+        """Add lines to the run's log; a log that cannot be written stops nothing."""
+        with suppress(OSError):
+            append_log(self.folder / LOG, lines)
+
+    def _save(self) -> None:
+        write_summary(self.folder / SUMMARY, self.in_order())
+        self._saved_at = time.monotonic()
+
+    def _of_another_kind(self) -> tuple[str, ...]:
+        """Return what is to be said of results that were made in another way."""
+        if not self.job.skip_done:
+            return ()
+        try:
+            _, record = read_run(self.folder / RUN)
+        except (ValueError, OSError):
+            return ()
+        if record.get("print") == self._record["print"]:
+            return ()
+        logger.warning("%s: what is done there is kept, but was %s", self.folder, OTHER)
+        return (f"kept, but {OTHER}",)
+
+
+def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
+    """Return what tells whether two runs give the same results."""
+    from ..io.model_store import find_model
+
+    card = find_model(job.model)
+    made_of = {
+        "weights_sha256": card.sha256,
+        "prompts_sha256": [prompt_print(prompt) for prompt in prompts or ()],
+        "settings": {k: job.settings[k] for k in sorted(job.settings)},
+        "axes": job.axes, "channels": job.channels and list(job.channels),
+    }
+    return {"print": made_of, "versions": versions()}
+
+
+def _told(outcome: FileOutcome) -> str:
+    if outcome.status == "failed":
+        return f"failed: {outcome.error}"
+    return f"{outcome.objects} objects, trust {outcome.trust:.2f}"
+
+
+def _prepared(job: BatchJob, path: Path) -> dict[str, Any]:
+    """Return the arguments of `segment_file` for one image."""
+    return {
+        "model": job.model, "axes": job.axes, "channels": job.channels,
+        "prompts_file": job.prompts, "targets": job.targets(str(path)), **job.settings,
+    }
+
+
+def segment_item(
+    path: str | Path, prompts: PromptSet | None, out_folder: str | Path, *,
+    targets: dict[str, str], model: str, on_progress: Progress = ignore_progress,
+    prompts_file: str = "", **more: Any,
+) -> FileOutcome:
+    """Segment one image of a folder run; a large Zarr from file to file.
+
+    Parameters
+    ----------
+    path, prompts, out_folder, targets, model, on_progress, prompts_file, **more
+        As in `api.segment_file`.
+
+    Raises
+    ------
+    ValueError
+        If the image is too large for a format that was asked for.
+    """
+    path = Path(path)
+    if not is_zarr(path) or open_image(path, 0, more.get("axes")).n_pixels < LARGE:
+        return api.segment_file(
+            path, prompts, out_folder, model=model, targets=targets,
+            prompts_file=prompts_file, on_progress=on_progress, **more,
+        )
+    others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
+    if others or prompts is None:
+        what = " and ".join(others) or "a model without prompts"
+        raise ValueError(
+            f"{path}: is too large for {what}: choose {FORMAT_TITLES['ome-zarr']} only"
+        )
+    from .segment_large import segment_zarr
+
+    outcome = segment_zarr(
+        path, prompts, targets["ome-zarr"], model, workers=0, on_progress=on_progress,
+        **more,
+    )
+    return FileOutcome(
+        str(path), targets["ome-zarr"], outcome.objects, outcome.seconds,
+        notes=outcome.notes,
+    )
+
+
+def _here(
+    job: BatchJob, files: list[Path], prompts: PromptSet | None,
+    look: Callable[[], None], book: _Book,
+) -> Iterator[FileOutcome]:
+    """Segment files in threads of this process."""
+    from ..engine.inference.device import working_threads
+
+    n = min(MAX_AT_ONCE, len(files))
+    stop = threading.Event()
+
+    def on_progress(done: int, total: int, message: str = "") -> None:
+        if stop.is_set():
+            raise Cancelled
+
+    def segment(path: Path) -> FileOutcome:
+        return book.note(outcome_of(path, lambda: segment_item(
+            path, prompts, job.output, **_prepared(job, path), on_progress=on_progress
+        )))
+
+    if not files:
+        return
+    with working_threads(n, job.settings.get("device", "auto")) as n:
+        pool = ThreadPoolExecutor(n, thread_name_prefix="svpseg-batch")
+        waiting, running = deque(files), set[Future[FileOutcome]]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < n:
+                    path = waiting.popleft()
+                    running.add(pool.submit(segment, path))
+                    book.started(path)
+                ended, running = wait(running, LOOK_EVERY_S, FIRST_COMPLETED)
+                look()
+                for future in ended:
+                    yield future.result()
+        finally:  # what is in work ends at its next step, or is noted as done
+            stop.set()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _on(runner: Any) -> Any:
+    """Return what segments files on a cluster, many at once."""
+
+    def work(
+        job: BatchJob, files: list[Path], prompts: PromptSet | None,
+        look: Callable[[], None], book: _Book,
+    ) -> Iterator[FileOutcome]:
+        waiting, jobs = deque(files), deque[tuple[Path, Any]]()
+        while waiting or jobs:
+            while waiting and len(jobs) < MAX_SUBMITTED:
+                path = waiting.popleft()
+                book.started(path)
+                arguments = _prepared(job, path)
+                arguments["model"] = _for_workers(job.model)
+                arguments["targets"] = {
+                    kind: str(Path(target).resolve())
+                    for kind, target in arguments["targets"].items()
+                }
+                jobs.append((path, runner.submit(
+                    "napari_svpseg.workflows.folder_run:segment_item", str(path.resolve()), prompts,
+                    str(Path(job.output).resolve()), **arguments,
+                )))
+            path, submitted = jobs.popleft()
+            while not submitted.wait(LOOK_EVERY_S):
+                look()
+            yield book.note(outcome_of(path, submitted.result))
+
+    return work
+
+
+def _for_workers(model: str) -> str:
+    """Return a model's folder as workers see it; a name stays as it is."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def outcome_of(path: Path, result: Callable[[], FileOutcome]) -> FileOutcome:
+    """Return what became of a file, be it an error."""
+    try:
+        return replace(result(), source=str(path))
+    except Cancelled:
+        raise
+    except Exception as error:  # named, and the rest is done
+        if os.environ.get(DEBUG):
+            raise
+        return FileOutcome(str(path), status="failed", error=one_line(error))
+
+
+def save_cut_prompts(prompts: PromptSet, folder: str | Path) -> Path:
+    """Write prompts that have no file of their own into a run's folder."""
+    from ..io.prompt_files import save_prompts
+
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    path = Path(folder) / CUT_PROMPTS
+    save_prompts(prompts, path)
+    return path

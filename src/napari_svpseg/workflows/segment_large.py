@@ -1,0 +1,809 @@
+"""Images of any size, from file to file: OME-Zarr (or TIFF) in, OME-Zarr labels out.
+
+The work is cut into tasks that read and write files only, in four stages: maps are
+predicted on a fixed grid of tiles; objects are found on a fixed grid of cells with a
+halo; the objects of neighbouring cells are compared; final ids are written. Between the
+stages only small tables come together. Each part that is done leaves a mark, so a run
+that was stopped or killed goes on where it was, on any number of workers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from functools import lru_cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.image import ImageError
+from ..core.labels.instances import halo_of, smallest_area, window_instances
+from ..core.labels.linking import (
+    Cell,
+    CellTable,
+    Seam,
+    cell_grid,
+    describe,
+    match,
+    neighbours_before,
+    offsets_of,
+    overlaps,
+    ranked,
+    renamed,
+    seam,
+    stitch,
+    union,
+    within,
+)
+from ..core.planes import Planes, PlaneView
+from ..core.progress import Progress, ignore_progress
+from ..core.prompt import Prompt, PromptSet, prompt_print
+from ..core.result import Maps, ObjectLook, Recipe, versions
+from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
+from ..engine.inference.tiles import TileGrid, predict_tiles, run_tasks, workers_of
+from ..io.atomic import atomic_path
+from ..io.ome_zarr import (
+    LabelsLayout,
+    LazyImage,
+    chunk_windows,
+    create_labels,
+    create_scratch,
+    open_image,
+    open_level,
+    open_scratch,
+    publish_labels,
+    read_stamp,
+    reduce_chunk,
+)
+from .segment_image import (
+    as_prompt_set,
+    model_reference,
+    signal_notes,
+)
+
+CELL = 1024
+"""Pixels along the cells in which objects are found, and along chunks of labels."""
+
+BLOCK = 2048
+"""Pixels along the part of a plane that one task does."""
+
+TILES_PER_TASK = 4
+"""Tiles along the part of a plane that one task predicts."""
+
+KEPT_TILES = 64
+"""Tiles that a task keeps in memory, as neighbouring cells need them too."""
+
+WHOLE_FILES = "[!.]*"
+"""Names of files that are written; a worker that was killed may leave others."""
+
+NOTHING = 2
+"""Foreground in 255ths that a tile must reach somewhere to be stored at all."""
+
+Place = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class LargeOutcome:
+    """What became of a run over a large image.
+
+    Parameters
+    ----------
+    source, labels : str
+        The image that was read and the group of labels that was written.
+    objects : int
+    seconds : float
+    megapixels : float
+        Pixels of all planes, in millions.
+    notes : tuple of str
+        What was done differently from what was asked, or may need a look.
+    skipped : bool
+        The same labels were there already.
+    """
+
+    source: str
+    labels: str
+    objects: int = -1
+    seconds: float = 0.0
+    megapixels: float = 0.0
+    notes: tuple[str, ...] = ()
+    skipped: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that a task must know; stored as ``plan.json`` beside what the tasks write.
+
+    Parameters
+    ----------
+    image, level, axes, channels, rgb
+        Which pixels are read.
+    stack, shape : tuple of int
+        Number of planes along each stack axis, and (Y, X).
+    model : str
+        Name or folder of the model.
+    recipe : dict
+        Of the run; its settings, intensities and scale are those of every task.
+    look : dict
+        What the prompts' objects look like.
+    maps : tuple of str
+        What the model says of each pixel.
+    cell, halo : int
+        Pixels of the grid on which objects are found.
+    radius, stride : int
+        Of the network.
+    layout : dict
+        Of the labels, without data type and folder.
+    """
+
+    image: str
+    level: int
+    axes: str
+    channels: tuple[int, ...] | None
+    rgb: bool
+    stack: tuple[int, ...]
+    shape: Place
+    model: str
+    recipe: dict[str, Any]
+    look: dict[str, Any]
+    maps: tuple[str, ...]
+    cell: int
+    halo: int
+    radius: int
+    stride: int
+    layout: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Print of all that decides on the labels."""
+        values = asdict(self)
+        values["recipe"] = {
+            k: v for k, v in values["recipe"].items() if k not in ("notes", "device")
+        }
+        text = json.dumps(values, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def planes(self) -> list[tuple[int, ...]]:
+        """Index of each plane into the stack axes."""
+        return list(np.ndindex(*self.stack))
+
+    @property
+    def segment(self) -> SegmentSettings:
+        """How the model is run."""
+        return SegmentSettings.from_dict(self.recipe["segment"])
+
+    @property
+    def post(self) -> PostprocessSettings:
+        """How objects are made."""
+        return PostprocessSettings.from_dict(self.recipe["postprocess"])
+
+    def grid(self) -> TileGrid:
+        """Return the tiles of a plane."""
+        from ..engine.inference.tiling import spans
+
+        run, scale = self.segment, self.recipe["scale"]
+        return TileGrid(*(
+            spans(n, scale, run.tile, run.overlap, self.radius, self.stride)
+            for n in self.shape
+        ))
+
+    def cells(self) -> dict[tuple[int, ...], Cell]:
+        """Return the cells of a plane."""
+        return cell_grid(self.shape, self.cell, self.halo)
+
+
+def segment_zarr(
+    image: str | Path,
+    prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path,
+    store: str | Path | None = None,
+    model: str | Path = "svp",
+    *,
+    name: str = "cells",
+    level: int = 0,
+    axes: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    scheduler: Any = None,
+    workers: int | None = None,
+    skip_done: bool = False,
+    block: int = BLOCK,
+    cell: int = CELL,
+    halo: int | None = None,
+    version: str | None = None,
+    on_progress: Progress | None = None,
+    **settings: Any,
+) -> LargeOutcome:
+    """Segment an OME-Zarr image or a large TIFF into OME-Zarr labels.
+
+    Labels do not depend on ``block``, nor on the workers, their number or their luck.
+    A run that was stopped goes on where it was when it is called again.
+
+    Parameters
+    ----------
+    image : path
+        OME-Zarr 0.4 or 0.5, a Zarr array, or a TIFF file. All workers must see it.
+    prompts : PromptSet, prompts, or path of a prompt file
+    store : path, optional
+        OME-Zarr to which ``labels/NAME`` is added, made if it is not there; by default
+        the image itself.
+    model : str or path
+        All workers must have it.
+    name : str
+        Of the labels; those of the same name are replaced.
+    level : int
+        Level of the image's pyramid that is segmented.
+    axes, channels
+        As in `api.segment`.
+    scheduler : str, Client or cluster, optional
+        Address of a Dask scheduler, a client of one, or a cluster such as those of
+        dask-jobqueue; by default a cluster of this machine only.
+    workers : int, optional
+        Processes on this machine; 0 does everything in this one.
+    skip_done : bool
+        Do nothing where the same run has written its labels already.
+    block : int
+        Pixels along what one task labels; brought to a multiple of ``cell``.
+    cell : int
+        Pixels along the grid on which objects are found.
+    halo : int, optional
+        Pixels around a cell that decide on the objects in it; by default twice the
+        diameter of the prompts' objects.
+    version : str, optional
+        Of OME-Zarr, 0.4 or 0.5; by default that of the image.
+    on_progress : callable, optional
+        ``(done, total, message)``; may raise `Cancelled`.
+    **settings
+        Fields of `SegmentSettings` and `PostprocessSettings`.
+
+    Returns
+    -------
+    LargeOutcome
+
+    Raises
+    ------
+    ImageError, PromptError, ValueError
+        If the image, the prompts or the settings cannot be used.
+    JobError
+        If no scheduler answers.
+    """
+    start = time.perf_counter()
+    report = on_progress or ignore_progress
+    where = Path(image if store is None else store).absolute()
+    plan, code = make_plan(
+        image, prompts, model, level=level, axes=axes, channels=channels, cell=cell,
+        halo=halo, version=version, settings=settings,
+    )
+    _check_name(name)
+    target = where / "labels" / name
+    if skip_done and read_stamp(where, name).get("run") == plan.key:
+        return LargeOutcome(str(image), str(target), skipped=True)
+    work = where.with_name(f"{where.name}.{name}.work")
+    start_or_resume(work, plan, code)
+    with workers_of(scheduler, workers, str(work)) as client:
+        objects, notes = _run(plan, work, where, name, client, block, report)
+    shutil.rmtree(work, ignore_errors=True)
+    return LargeOutcome(
+        str(image), str(target), objects, time.perf_counter() - start,
+        int(np.prod((*plan.stack, *plan.shape))) / 1e6, tuple(notes),
+    )
+
+
+def _check_name(name: str) -> None:
+    if not name or name.startswith(".") or set(name) & set("/\\:"):
+        raise ValueError(f"labels need a plain name, such as cells; got {name!r}")
+
+
+def make_plan(
+    image: str | Path | LazyImage,
+    prompts: Any,
+    model: str | Path,
+    *,
+    level: int = 0,
+    axes: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    cell: int = CELL,
+    halo: int | None = None,
+    version: str | None = None,
+    settings: dict[str, Any] | None = None,
+    rgb: bool | None = None,
+    intensities: np.ndarray | None = None,
+) -> tuple[Plan, dict[str, np.ndarray]]:
+    """Return the plan of a run and the code of its prompts, made once for all tasks.
+
+    Of the image only a sample is read, for its intensities, where they are not given.
+    """
+    from ..engine.inference.device import choose
+    from ..engine.inference.forward import Forward, evaluating
+    from ..engine.inference.prompt_features import (
+        network_scale,
+        object_look,
+        prompt_tensors,
+    )
+    from ..io.model_store import load_model
+
+    run, post = split_settings({**(settings or {}), "trust": False})
+    if cell < 16:
+        raise ValueError(f"cell must be at least 16 pixels, got {cell}")
+    prompts_file = ""
+    if isinstance(prompts, str | Path):
+        from ..io.prompt_files import load_prompts
+
+        prompts_file, prompts = str(prompts), load_prompts(prompts)
+    chosen = as_prompt_set(prompts).usable()
+    loaded = load_model(model)
+    network = loaded.network
+    if not network.needs_prompt:
+        raise ValueError(
+            f"the model {loaded.card.name} takes no prompts: use it on image files "
+            "that fit into memory"
+        )
+    source = image if isinstance(image, LazyImage) else open_image(image, level, axes)
+    image = source.path
+    planes = Planes.of(
+        source.array, chosen, axes=source.axes.order, channels=channels, rgb=rgb
+    )
+    where = choose(run.device)
+    scale = network_scale(chosen, network, resize=run.scale_objects)
+    forward = Forward(network, where)
+    with evaluating(network, where):
+        images, masks = prompt_tensors(chosen, scale)
+        code = forward.encode(images, masks)
+        look = object_look(chosen, images, forward, code, scale)
+        forward(images[0, :1], code)  # to know what it answers
+    sizes = dict(zip(planes.axes.order, planes.shape, strict=True))
+    stack = tuple(sizes[a] for a in planes.axes.stack)
+    intensities = planes.intensities() if intensities is None else intensities
+    recipe = Recipe(
+        model=model_reference(loaded.card), weights_sha256=loaded.card.sha256,
+        prompts=tuple(_record(p) for p in chosen), segment=run.to_dict(),
+        postprocess=post.to_dict(), device=str(where), axes=planes.axes.order,
+        channels=planes.channels, scale=float(scale), versions=versions(),
+        intensities=tuple((float(a), float(b)) for a, b in intensities),
+        prompts_file=prompts_file, query_file=str(image), level=source.level,
+        by_parts=True,
+    )
+    letters = planes.axes.stack + "YX"
+    plan = Plan(
+        image=str(Path(image).absolute()), level=level, axes=planes.axes.order,
+        channels=planes.channels, rgb=planes.rgb, stack=stack,
+        shape=(sizes["Y"], sizes["X"]), model=loaded.card.path or str(model),
+        recipe=json.loads(recipe.to_json()), look=asdict(look), maps=forward.names,
+        cell=cell, halo=halo_of(look) if halo is None else halo,
+        radius=network.overlap, stride=getattr(network, "stride", 16),
+        layout={
+            "shape": (*stack, sizes["Y"], sizes["X"]),
+            "chunks": (*(1,) * len(stack), cell, cell),
+            "axes": letters, "scale": [source.scale.get(a, 1.0) for a in letters],
+            "unit": source.unit, "version": version or source.version or "0.5",
+        },
+    )
+    LabelsLayout(folder="", dtype="uint32", **plan.layout)
+    return plan, {k: v.float().cpu().numpy() for k, v in code.items()}
+
+
+def _record(prompt: Prompt) -> dict[str, Any]:
+    return {
+        "name": prompt.name, "source": prompt.source, "box": asdict(prompt.box),
+        "negative": prompt.is_negative, "sha256": prompt_print(prompt),
+    }
+
+
+# ------------------------------------------------------------- the run as a whole
+def start_or_resume(work: Path, plan: Plan, code: dict[str, np.ndarray]) -> None:
+    """Make the folder of a run, or leave what the same run has done already."""
+    stored = work / "plan.json"
+    if stored.exists() and json.loads(stored.read_text("utf-8")).get("key") == plan.key:
+        return
+    shutil.rmtree(work, ignore_errors=True)
+    for part in ("tiles.done", "tables", "seams", "written"):
+        (work / part).mkdir(parents=True)
+    with atomic_path(work / "code.npz") as path:
+        np.savez(path, **code)
+    tiles = (len(plan.planes), *plan.grid().shape)
+    size = (len(plan.maps), *plan.grid().tile_shape)
+    create_scratch(work / "tiles", (*tiles, *size), (1, 1, 1, *size), "uint8")
+    cells = (len(plan.planes), *(-(-n // plan.cell) for n in plan.shape))
+    side = tuple(min(plan.cell + 2 * plan.halo, n) for n in plan.shape)
+    create_scratch(work / "cells", (*cells, *side), (1, 1, 1, *side), "uint32")
+    with atomic_path(stored) as path:
+        text = json.dumps({"key": plan.key, "plan": asdict(plan)}, default=str)
+        path.write_text(text, "utf-8")
+
+
+def _run(
+    plan: Plan, work: Path, store: Path, name: str, client: Any, block: int,
+    report: Progress,
+) -> tuple[int, list[str]]:
+    """Do what is left of a run; return the number of objects and notes."""
+    where = str(work)
+    n_planes, cells = len(plan.planes), plan.cells()
+    tiles = list(_groups(plan.grid().shape, TILES_PER_TASK))
+    blocks = list(_groups(next(reversed(cells)), max(1, block // plan.cell), more=1))
+
+    def stage(function: Any, groups: Any, message: str) -> None:
+        tasks = [(where, plan.key, p, g) for p in range(n_planes) for g in groups]
+        run_tasks(function, tasks, client, report, message)
+
+    stage(predict_group, tiles, "Predicting")
+    stage(label_block, blocks, "Finding objects")
+    stage(compare_block, blocks, "Comparing neighbours")
+    new, beyond = final_ids(plan, work)
+    objects = int(new.max(initial=0))
+    if plan.post.output == "semantic":
+        new = np.minimum(new, 1)
+    layout = LabelsLayout(
+        folder=str(work / "labels"),
+        dtype="uint32" if objects < 2**32 else "uint64", **plan.layout,
+    )
+    if not ((work / "relabel.npy").exists() and (work / "labels").exists()):
+        create_labels(layout)
+        for mark in (work / "written").iterdir():  # of labels that are gone
+            mark.unlink()
+        with atomic_path(work / "relabel.npy") as path:
+            np.save(path, new)
+    stage(write_block, blocks, "Writing labels")
+    for level in range(1, len(layout.level_shapes)):
+        tasks = [(layout, level, some) for some in _in_parts(layout, level)]
+        run_tasks(reduce_part, tasks, client, report, f"Writing level {level}")
+    notes, device = run_notes(plan, work, beyond)
+    recipe = replace(
+        Recipe.from_json(json.dumps(plan.recipe)), notes=tuple(notes), device=device
+    )
+    extra = {"run": plan.key, "objects": objects, "cell": plan.cell,
+             "halo": plan.halo, "level": plan.level}
+    publish_labels(layout, store, name, recipe, extra)
+    return objects, notes
+
+
+def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
+    """Return what is to be told of a run, and the devices it ran on."""
+    written = sorted((work / "tiles.done").glob(WHOLE_FILES))
+    marks = [json.loads(path.read_text()) for path in written]
+    notes = list(dict.fromkeys(note for mark in marks for note in mark["notes"]))
+    notes += signal_notes([np.asarray(plan.recipe["intensities"])])
+    if plan.segment.refine:
+        notes.append("fitting to the prompts is not used for images done by parts")
+    if beyond:
+        notes.append(
+            f"{beyond} pieces of objects reach beyond the halo of {plan.halo} pixels "
+            "and may be cut: choose a larger halo"
+        )
+    return notes, ", ".join(sorted({mark["device"] for mark in marks}))
+
+
+def _groups(
+    shape: tuple[int, ...], side: int, more: int = 0
+) -> Iterator[list[Place]]:
+    """Yield the places of a grid in square groups; ``more`` is added to its shape."""
+    rows, columns = (n + more for n in shape)
+    for i, j in product(range(0, rows, side), range(0, columns, side)):
+        yield [
+            (y, x)
+            for y in range(i, min(i + side, rows))
+            for x in range(j, min(j + side, columns))
+        ]
+
+
+def _in_parts(layout: LabelsLayout, level: int, size: int = 16) -> Iterator[Any]:
+    windows = list(chunk_windows(layout, level))
+    for i in range(0, len(windows), size):
+        yield windows[i : i + size]
+
+
+def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
+    """Return the final id of each object of each cell, and how many may be cut.
+
+    Only tables are read: a few numbers for each object.
+    """
+    tables: dict[tuple[int, ...], CellTable] = {}
+    seams: list[tuple[tuple[int, ...], tuple[int, ...], Seam]] = []
+    links: list[tuple[int, tuple[int, ...], tuple[int, ...], np.ndarray, np.ndarray]]
+    links, size = [], plan.shape[0] * plan.shape[1]
+    for p, at in product(range(len(plan.planes)), plan.cells()):
+        table = table_of(work, p, at)
+        moved = np.where(table.areas > 0, table.first + p * size, table.first)
+        tables[p, *at] = replace(table, first=moved)
+        with np.load(_mark(work, "seams", p, at)) as stored:
+            for axis, other in enumerate(_before(at)):
+                pairs = stored[f"pairs{axis}"]
+                if other is not None:
+                    common = Seam(pairs, stored[f"same{axis}"])
+                    seams.append(((p, *other), (p, *at), common))
+            for axis, q in _linked(plan, p):
+                links.append((
+                    axis, (q, *at), (p, *at), stored[f"link{axis}"],
+                    stored[f"shared{axis}"],
+                ))
+    min_area = smallest_area(
+        Maps(np.zeros((0, 0)), objects=ObjectLook(**plan.look)), plan.post
+    )
+    new = stitch(tables, seams, min_area, plan.post.confidence, lambda at: at[0])
+    beyond = sum(int(t.beyond.sum()) for t in tables.values())
+    if not links:
+        return new, beyond
+    n, offsets = int(new.max(initial=0)), offsets_of(tables)
+    per_plane, first = np.zeros(n + 1, np.int64), np.full(n + 1, np.iinfo(np.int64).max)
+    np.add.at(per_plane, new[1:], np.concatenate([t.areas for t in tables.values()]))
+    np.minimum.at(first, new[1:], np.concatenate([t.first for t in tables.values()]))
+    per_plane[0] = 0
+    owner = np.arange(n + 1, dtype=np.int64)
+    for axis in sorted({axis for axis, *_ in links}, reverse=True):  # Z before T
+        found, counts = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
+        for link_axis, one, two, pairs, shared in links:
+            if link_axis == axis:
+                ids = np.stack(
+                    [new[pairs[:, 0] + offsets[one]], new[pairs[:, 1] + offsets[two]]],
+                    axis=1,
+                )
+                kept = (ids > 0).all(axis=1)
+                found.append(owner[ids[kept]])
+                counts.append(shared[kept])
+        areas = np.zeros(n + 1, np.int64)
+        np.add.at(areas, owner, per_plane)
+        same = match(
+            np.concatenate(found), np.concatenate(counts), areas,
+            plan.post.link_overlap,
+        )
+        owner = union(n, same)[owner]
+    return ranked(owner, first, np.bincount(owner, per_plane) > 0)[new], beyond
+
+
+def _before(at: tuple[int, ...]) -> list[tuple[int, ...] | None]:
+    """Return the neighbour before a cell along each axis, or None at the border."""
+    found = {
+        next(k for k in range(len(at)) if n[k] != at[k]): n
+        for n in neighbours_before(at)
+    }
+    return [found.get(axis) for axis in range(len(at))]
+
+
+def _linked(plan: Plan, p: int) -> Iterator[tuple[int, int]]:
+    """Yield stack axes and the plane before plane ``p`` along each, if it is linked."""
+    if not plan.post.link_planes or plan.post.output != "instances":
+        return
+    index = plan.planes[p]
+    for axis, i in enumerate(index):
+        if i > 0:
+            before = (*index[:axis], i - 1, *index[axis + 1 :])
+            yield axis, int(np.ravel_multi_index(before, plan.stack))
+
+
+# ------------------------------------------------------------------------- tasks
+@lru_cache(maxsize=2)
+def _plan(work: str, key: str) -> Plan:
+    """Return the plan that is stored in a run's folder."""
+    stored = json.loads((Path(work) / "plan.json").read_text("utf-8"))
+    if stored["key"] != key:
+        raise ImageError(f"{work}: another run has begun here; start this one again.")
+    values = stored["plan"]
+    for name in ("stack", "shape", "maps"):
+        values[name] = tuple(values[name])
+    if values["channels"] is not None:
+        values["channels"] = tuple(values["channels"])
+    return Plan(**values)
+
+
+@lru_cache(maxsize=2)
+def _grid(work: str, key: str) -> TileGrid:
+    return _plan(work, key).grid()
+
+
+@lru_cache(maxsize=2)
+def _cells(work: str, key: str) -> dict[tuple[int, ...], Cell]:
+    return _plan(work, key).cells()
+
+
+_given: dict[str, LazyImage] = {}
+"""Images that are arrays of this process, by the folder of their run."""
+
+
+@contextmanager
+def given_image(work: Path, image: LazyImage) -> Iterator[None]:
+    """Let a run of this process read an array in place of a file."""
+    _planes.cache_clear()
+    _given[str(work)] = image
+    try:
+        yield
+    finally:
+        del _given[str(work)]
+        _planes.cache_clear()
+
+
+@lru_cache(maxsize=2)
+def _planes(work: str, key: str) -> Planes:
+    plan = _plan(work, key)
+    source = _given.get(work) or open_image(plan.image, plan.level, plan.axes)
+    return Planes(source.array, source.axes, plan.channels, plan.rgb)
+
+
+@lru_cache(maxsize=1)
+def _network(work: str, key: str) -> tuple[Any, Any, dict[str, Any]]:
+    """Return the network on this worker's device, and the code of the prompts."""
+    import torch
+
+    from ..engine.inference.device import choose
+    from ..io.model_store import load_model
+
+    plan = _plan(work, key)
+    loaded = load_model(plan.model)
+    if loaded.card.sha256 != plan.recipe["weights_sha256"]:
+        raise ValueError(
+            f"{plan.model}: the weights on a worker are not those of this run"
+        )
+    with np.load(Path(work) / "code.npz") as stored:
+        code = {k: torch.from_numpy(stored[k]) for k in stored.files}
+    return loaded.network, choose(plan.segment.device), code
+
+
+@lru_cache(maxsize=1)
+def _flat(work: str, key: str) -> dict[Any, Any]:
+    """Return the answers of this worker to tiles of a single value."""
+    return {}
+
+
+def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
+    """Predict some tiles of plane ``p``."""
+    from ..engine.inference.forward import Forward, evaluating
+    from ..engine.inference.tiling import ScaledQuery
+
+    mark = _mark(Path(work), "tiles.done", p, places[0], ".json")
+    if mark.exists():
+        return
+    plan, planes = _plan(work, key), _planes(work, key)
+    network, device, code = _network(work, key)
+    run = plan.segment
+    forward = Forward(
+        network, device, batch=run.batch, overlap=run.overlap, radius=plan.radius,
+        stride=plan.stride,
+    )
+    query = ScaledQuery(
+        PlaneView(planes, plan.planes[p]),
+        np.asarray(plan.recipe["intensities"], np.float64), plan.recipe["scale"],
+    )
+    target, names = open_scratch(Path(work) / "tiles"), plan.maps
+
+    def write(at: Place, maps: np.ndarray) -> None:
+        if maps[names.index("foreground")].max() < NOTHING:
+            return
+        padded = np.zeros(target.shape[3:], np.uint8)
+        padded[:, : maps.shape[1], : maps.shape[2]] = maps
+        target[p, at[0], at[1]] = padded
+
+    with evaluating(network, device):
+        predict_tiles(
+            query, _grid(work, key), places,
+            lambda pieces: forward(pieces, code), write,
+            forward.batch, _flat(work, key),
+        )
+    notes = [device.reason] if device.is_fallback else []
+    with atomic_path(mark) as path:
+        path.write_text(
+            json.dumps({"device": str(device), "notes": [*notes, *forward.notes]})
+        )
+
+
+def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
+    """Find the objects of some cells of plane ``p``."""
+    plan, grid, cells = _plan(work, key), _grid(work, key), _cells(work, key)
+    tiles = open_scratch(Path(work) / "tiles")
+    found = open_scratch(Path(work) / "cells")
+
+    @lru_cache(maxsize=KEPT_TILES)
+    def read(at: Place) -> np.ndarray:
+        return np.asarray(tiles[p, at[0], at[1]])
+
+    for at in places:
+        mark = _mark(Path(work), "tables", p, at)
+        if mark.exists():
+            continue
+        cell = cells[at]
+        values = grid.blend(read, cell.view)
+        named = dict(zip(plan.maps, values, strict=True))
+        maps = Maps(
+            named["foreground"], named.get("distance"), named.get("boundary"),
+            ObjectLook(**plan.look),
+        )
+        labels = window_instances(maps, plan.post)
+        table = describe(labels, cell, maps.foreground)
+        if table.n:
+            high, wide = labels.shape
+            padded = np.zeros(found.shape[3:], np.uint32)
+            padded[:high, :wide] = labels
+            found[p, at[0], at[1]] = padded
+        with atomic_path(mark) as path:
+            np.savez(path, **vars(table))
+
+
+def compare_block(work: str, key: str, p: int, places: list[Place]) -> None:
+    """Compare some cells of plane ``p`` with those before them, in it and before it."""
+    plan, cells = _plan(work, key), _cells(work, key)
+    folder = Path(work)
+    stored = open_scratch(folder / "cells")
+
+    @lru_cache(maxsize=KEPT_TILES)
+    def empty(q: int, at: Place) -> bool:
+        return not table_of(folder, q, at).n
+
+    @lru_cache(maxsize=KEPT_TILES // 4)
+    def read(q: int, at: Place) -> np.ndarray:
+        high, wide = (s.stop - s.start for s in cells[at].view)
+        if empty(q, at):
+            return np.broadcast_to(np.uint32(0), (high, wide))
+        return np.asarray(stored[q, at[0], at[1], :high, :wide])
+
+    for at in places:
+        mark = _mark(folder, "seams", p, at)
+        if mark.exists():
+            continue
+        kept: dict[str, np.ndarray] = {}
+        for axis, other in enumerate(_before(at)):
+            common = (
+                Seam(np.zeros((0, 2), np.int64), np.zeros(0, bool))
+                if other is None or empty(p, other) or empty(p, at)
+                else seam(read(p, other), cells[other], read(p, at), cells[at])
+            )
+            kept[f"pairs{axis}"], kept[f"same{axis}"] = common.pairs, common.same
+        for axis, q in _linked(plan, p):
+            core = within(cells[at].core, cells[at].view)
+            pairs, shared = overlaps(read(q, at)[core], read(p, at)[core])
+            kept[f"link{axis}"], kept[f"shared{axis}"] = pairs, shared
+        with atomic_path(mark) as path:
+            np.savez(path, **kept)
+
+
+def write_block(work: str, key: str, p: int, places: list[Place]) -> None:
+    """Write the final labels of some cells of plane ``p``."""
+    plan, cells, folder = _plan(work, key), _cells(work, key), Path(work)
+    stored = open_scratch(folder / "cells")
+    new = np.load(folder / "relabel.npy", mmap_mode="r")
+    offsets = _offsets(work, key)
+    target = open_level(folder / "labels")
+    for at in places:
+        mark = _mark(folder, "written", p, at, "")
+        if mark.exists():
+            continue
+        cell = cells[at]
+        offset, n = offsets[p, at]
+        if n:
+            inside = within(cell.core, cell.view)
+            labels = np.asarray(stored[p, at[0], at[1]][inside])
+            labels = renamed(labels, new, offset, n)
+            target[(*plan.planes[p], *cell.core)] = labels.astype(target.dtype)
+        mark.touch()
+
+
+@lru_cache(maxsize=1)
+def _offsets(work: str, key: str) -> dict[tuple[int, Place], tuple[int, int]]:
+    """Return the offset of each cell's ids, and their number."""
+    plan, last = _plan(work, key), 0
+    found = {}
+    for p, at in product(range(len(plan.planes)), plan.cells()):
+        n = table_of(Path(work), p, at).n
+        found[p, (at[0], at[1])] = last, n
+        last += n
+    return found
+
+
+def reduce_part(layout: LabelsLayout, level: int, windows: list[Any]) -> None:
+    """Write some chunks of a level of the pyramid."""
+    for window in windows:
+        reduce_chunk(layout, level, window)
+
+
+def table_of(work: Path, p: int, at: tuple[int, ...]) -> CellTable:
+    """Return what is known of the objects of a cell of plane ``p``."""
+    with np.load(_mark(work, "tables", p, at)) as stored:
+        return CellTable(**{name: stored[name] for name in stored.files})
+
+
+def _mark(
+    work: Path, part: str, p: int, at: tuple[int, ...], suffix: str = ".npz"
+) -> Path:
+    """Return the file that says that something is done, and often what was found."""
+    return work / part / f"{p}-{'-'.join(map(str, at))}{suffix}"

@@ -1,0 +1,271 @@
+"""An open image segmented into a store on the disk that fills while it is made.
+
+The parts and their order are those of `large`, so the labels are the same; but cell by
+cell, objects are found as soon as their tiles are predicted, and shown under ids of
+their own until the neighbours have been compared and all get their final ones.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.image import Axes, ImageError
+from ..core.jobs.stored_labels import (
+    DONE,
+    FILLING,
+    NAME,
+    Filled,
+    StoredLabels,
+    work_folder,
+)
+from ..core.labels.linking import Window, renamed, within
+from ..core.progress import Progress, ignore_progress
+from ..core.prompt import PromptSet
+from ..core.result import Recipe
+from ..io.atomic import WriteError, explained
+from ..io.ome_zarr import (
+    LabelsLayout,
+    LazyImage,
+    begin_labels,
+    open_scratch,
+    read_stamp,
+    write_stamp,
+    write_window,
+)
+from .segment_large import (
+    CELL,
+    Place,
+    Plan,
+    compare_block,
+    final_ids,
+    given_image,
+    label_block,
+    make_plan,
+    predict_group,
+    run_notes,
+    start_or_resume,
+    table_of,
+)
+
+BYTES_A_PIXEL = 1
+"""Room on the disk that a run needs at least: labels and maps, compressed."""
+
+
+def segment_stored(
+    query: Any,
+    prompts: PromptSet,
+    store: str | Path,
+    model: str,
+    *,
+    axes: str,
+    image: str = "",
+    channels: tuple[int, ...] | None = None,
+    rgb: bool | None = None,
+    intensities: np.ndarray | None = None,
+    scale: dict[str, float] | None = None,
+    unit: str = "pixel",
+    about: dict[str, Any] | None = None,
+    cell: int = CELL,
+    on_progress: Progress | None = None,
+    on_partial: Callable[[StoredLabels | Filled], None] | None = None,
+    **settings: Any,
+) -> StoredLabels:
+    """Segment an array into OME-Zarr labels that can be watched.
+
+    A run that was stopped goes on where it was when it is called again with the same
+    store, image and settings.
+
+    Parameters
+    ----------
+    query : array
+        Read tile by tile; may be lazy (dask, zarr).
+    prompts : PromptSet
+    store : path
+        OME-Zarr to be made; its labels are replaced where another run made them.
+    model : str
+    axes : str
+        Of ``query``; those of the labels are the same without C.
+    image : str
+        Name of the image, its file if it has one: tells one run from another.
+    channels, rgb, intensities
+        As in `api.segment`.
+    scale : dict of str to float, optional
+        Size of a pixel along each axis.
+    unit : str
+    about : dict, optional
+        Plain values that are kept with the labels.
+    cell : int
+        Pixels along the grid on which objects are found.
+    on_progress : callable, optional
+        ``(done, total, message)``; may raise `Cancelled`.
+    on_partial : callable, optional
+        Called with the `StoredLabels` once their empty arrays are there, then with each
+        part that is `Filled`.
+    **settings
+        Fields of `SegmentSettings` and `PostprocessSettings`.
+
+    Returns
+    -------
+    StoredLabels
+
+    Raises
+    ------
+    ImageError, PromptError, ValueError
+        If the image, the prompts or the settings cannot be used.
+    WriteError
+        If there is no room on the disk; what is done stays, to go on with.
+    """
+    start, store = time.perf_counter(), Path(store).absolute()
+    report, tell = on_progress or ignore_progress, on_partial or (lambda value: None)
+    if not Axes(axes).labels.endswith("YX"):
+        raise ImageError(
+            f"Results on the disk have Y and X as their last axes, got {axes}."
+        )
+    source = LazyImage(query, Axes(axes), scale or {}, unit, Path(image or "image"))
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(store.parent, source.n_pixels)
+        plan, code = make_plan(
+            source, prompts, model, channels=channels, rgb=rgb, cell=cell,
+            settings=settings, intensities=intensities,
+        )
+        work = work_folder(store)
+        start_or_resume(work, plan, code)
+        with given_image(work, source):
+            run = _Run(plan, work, _labels(store, plan, about or {}), report, tell)
+            tell(run.begun())
+            ended = run.fill()
+    except OSError as error:
+        raise _told(error, store) from error
+    shutil.rmtree(work, ignore_errors=True)
+    return replace(ended, seconds=time.perf_counter() - start)
+
+
+def _check_room(folder: Path, n_pixels: int) -> None:
+    free, needed = shutil.disk_usage(folder).free, n_pixels * BYTES_A_PIXEL
+    if free < needed:
+        raise WriteError(
+            f"{folder}: has {free / 1e9:.1f} GB left, and this result needs about "
+            f"{needed / 1e9:.1f} GB: free some space or choose another folder."
+        )
+
+
+def _told(error: OSError, store: Path) -> OSError:
+    """Return what is told of a disk that is full in the middle of a run."""
+    return explained(error, store) if error.errno else error
+
+
+def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
+    """Return the arrays that a run fills, made if they are not its own already."""
+    layout = LabelsLayout(
+        folder=str(store / "labels" / NAME), dtype="uint32", **plan.layout
+    )
+    stamp = read_stamp(store, NAME)
+    if stamp.get("run") != plan.key or stamp.get("state") != FILLING:
+        layout = begin_labels(store, NAME, layout)
+        stamp = {"run": plan.key, "state": FILLING, "about": about}
+        write_stamp(layout.folder, {**stamp, "recipe": plan.recipe})
+    return layout
+
+
+@dataclass(frozen=True, eq=False)
+class _Run:
+    """The parts of a run, one after the other in this process."""
+
+    plan: Plan
+    work: Path
+    layout: LabelsLayout
+    report: Progress
+    tell: Callable[[Any], None]
+
+    def begun(self) -> StoredLabels:
+        """Return what there is to look at from now on."""
+        return StoredLabels(
+            self.layout.folder, len(self.layout.level_shapes), recipe=self.plan.recipe
+        )
+
+    def fill(self) -> StoredLabels:
+        """Do what is left, and return what was made."""
+        arguments = str(self.work), self.plan.key
+        cells, planes = self.plan.cells(), self.plan.planes
+        total, done, offset = len(planes) * len(cells), 0, 0
+        found = open_scratch(self.work / "cells")
+        for p, plane in enumerate(planes):
+            which = f"plane {p + 1} of {len(planes)}: " if len(planes) > 1 else ""
+            for at, tiles in self._new_tiles():
+                done += 1
+                text = f"{which}part {done - p * len(cells)} of {len(cells)}"
+                self.report(done - 1, total, text)
+                for group in tiles:
+                    predict_group(*arguments, p, group)
+                    self.report(done - 1, total, text)
+                label_block(*arguments, p, [at])
+                compare_block(*arguments, p, [at])
+                cell = cells[at]
+                labels = found[p, at[0], at[1]][within(cell.core, cell.view)]
+                self._write(plane, cell.core, np.where(labels > 0, labels + offset, 0))
+                offset += table_of(self.work, p, at).n
+                self.tell(Filled(plane, cell.core))
+        self.report(total, total, "Joining objects")
+        return self._finish()
+
+    def _finish(self) -> StoredLabels:
+        """Give all objects their final ids."""
+        new, beyond = final_ids(self.plan, self.work)
+        objects, offset = int(new.max(initial=0)), 0
+        if self.plan.post.output == "semantic":
+            new = np.minimum(new, 1)
+        found, cells = open_scratch(self.work / "cells"), self.plan.cells()
+        total = len(self.plan.planes) * len(cells)
+        for p, plane in enumerate(self.plan.planes):
+            for n, (at, cell) in enumerate(cells.items(), start=1):
+                labels = found[p, at[0], at[1]][within(cell.core, cell.view)]
+                size = table_of(self.work, p, at).n
+                self._write(plane, cell.core, renamed(labels, new, offset, size))
+                offset += size
+                self.report(p * len(cells) + n, total, "Writing final ids")
+        notes, device = run_notes(self.plan, self.work, beyond)
+        recipe = replace(
+            Recipe.from_json(json.dumps(self.plan.recipe)), notes=tuple(notes),
+            device=device,
+        )
+        values = json.loads(recipe.to_json())
+        kept = read_stamp(Path(self.layout.folder).parents[1], NAME)
+        stamp = {"state": DONE, "objects": objects, "recipe": values}
+        write_stamp(self.layout.folder, kept | stamp)
+        return StoredLabels(
+            self.layout.folder, len(self.layout.level_shapes), objects, recipe=values,
+            notes=tuple(notes),
+        )
+
+    def _write(
+        self, plane: tuple[int, ...], window: Window, labels: np.ndarray
+    ) -> None:
+        """Write a part of a plane, into all levels."""
+        n_levels = len(self.layout.level_shapes)
+        write_window(
+            self.layout.folder, n_levels, plane, window, labels.astype(np.uint32)
+        )
+
+    def _new_tiles(self) -> Iterator[tuple[Place, list[list[Place]]]]:
+        """Yield each cell with the tiles that it needs and none before it needed.
+
+        One tile at a time on a processor, so that a run stops within a second.
+        """
+        grid, run = self.plan.grid(), self.plan.segment
+        size = 1 if self.plan.recipe["device"] == "cpu" else run.batch
+        seen: set[Place] = set()
+        for at, cell in self.plan.cells().items():
+            rows, columns = cell.view
+            tiles = [t for t in grid.touching((rows, columns)) if t not in seen]
+            seen.update(tiles)
+            groups = [tiles[i : i + size] for i in range(0, len(tiles), size)]
+            yield (at[0], at[1]), groups

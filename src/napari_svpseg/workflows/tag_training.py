@@ -1,0 +1,589 @@
+"""Training from image-level tags, from files or arrays to a model folder.
+
+See ``docs/train-from-tags.md``; `api.train_from_tags` is what everybody calls.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.annotation.image_tags import (
+    BankPatch,
+    TagTrainingError,
+    TagTrainingPreview,
+    TagTrainingProgress,
+    TagTrainingResult,
+    TagTrainingSettings,
+    class_colours,
+)
+from ..core.geometry import MIN_BOX_SIZE, Box
+from ..core.image import (
+    ImageError,
+    channels_last,
+    intensity_range,
+    to_three_channels,
+)
+from ..core.model_card import ModelCard
+from ..core.progress import Progress, ignore_progress
+from ..core.prompt import Prompt, PromptSet
+from ..core.settings import PostprocessSettings, SegmentSettings
+from ..io.tag_files import Tags, read_tags, tagged_files
+
+if TYPE_CHECKING:
+    from ..engine.inference.device import Device
+    from ..engine.tag_training.patch_bank import Bank
+    from ..engine.tag_training.stages import Course
+    from ..engine.tag_training.tagged_crops import Windows
+    from ..models.base import SemanticSegmenter
+    from ..models.semantic import Trunk
+
+Images = str | Path | Mapping[str, Any] | Sequence[Any]
+
+STAGES = ("reading", "bank", "first stage", "pseudo masks", "second stage", "saving")
+N_PREVIEWS = 2
+MAX_PREVIEW_SIDE = 1024
+MAX_TOLD = 5
+PIXELS_OF_EACH = 10_000
+"""Looked at in each image where all are measured together."""
+
+
+@dataclass(frozen=True, eq=False)
+class TaggedImages:
+    """Images that are read when asked for, and what each of them holds.
+
+    Parameters
+    ----------
+    sources : dict of str to path or array
+        In the order of the tags.
+    tags : Tags
+    notes : tuple of str
+        What was left out, and why.
+    """
+
+    sources: dict[str, Any]
+    tags: Tags
+    notes: tuple[str, ...] = ()
+    _intensities: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, images: Images, tags: Any) -> TaggedImages:
+        """Return images and tags as they may be given to `train_from_tags`."""
+        tags = read_tags(tags) if isinstance(tags, str | Path) else tags
+        if isinstance(images, str | Path):
+            tags = tags if isinstance(tags, Tags) else Tags(tags)
+            files, notes = tagged_files(images, tags)
+            return cls(dict(files), tags, tuple(notes))
+        if not isinstance(images, Mapping):
+            names = [_name_of(image, i) for i, image in enumerate(images)]
+            if not isinstance(tags, Mapping):
+                tags = list(tags)
+                if len(tags) != len(names):
+                    raise TagTrainingError(
+                        f"{len(names)} images but tags of {len(tags)}: give a list of "
+                        "classes for each image."
+                    )
+                tags = dict(zip(names, tags, strict=True))
+            images = dict(zip(names, images, strict=True))
+        tags = tags if isinstance(tags, Tags) else Tags(tags)
+        sources = {name: images[name] for name in tags if name in images}
+        missing = [name for name in tags if name not in images]
+        loose = [name for name in images if name not in tags]
+        notes = _told("tagged but not there, left out", missing)
+        notes += _told("without tags, left out", loose)
+        return cls(sources, tags, tuple(notes))
+
+    def plane(self, name: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return an image (Y, X, C) and its percentiles (C, 2).
+
+        Raises
+        ------
+        ImageError
+            If it cannot be read, is a stack, or has more than three channels.
+        """
+        source = self.sources[name]
+        if isinstance(source, str | Path):
+            from ..io.images import read_image
+
+            file = read_image(source)
+            if file.axes.stack:
+                raise ImageError(
+                    f"{source}: tags are for single planes, this file has the axes "
+                    f"{file.axes.order}: save its planes one by one."
+                )
+            plane = file.axes.to_plane(np.asarray(file.array))
+            plane, _ = channels_last(plane, rgb=file.rgb)
+        else:
+            plane, _ = channels_last(np.asarray(source))
+        to_three_channels(np.empty((0, 0, plane.shape[2])))
+        if min(plane.shape[:2]) < MIN_BOX_SIZE:
+            raise ImageError(
+                f"{name}: {plane.shape[0]} x {plane.shape[1]} pixels are too few, "
+                f"{MIN_BOX_SIZE} x {MIN_BOX_SIZE} are needed."
+            )
+        if name not in self._intensities:
+            self._intensities[name] = intensity_range(plane)
+        return plane, self._intensities[name]
+
+    def share_intensities(self, largest: int | None) -> dict[str, Any] | None:
+        """Let all images be measured by the intensities of all of them together.
+
+        Windows of larger pictures need that: one of empty ground would be stretched
+        until its noise looks like cells.
+
+        Parameters
+        ----------
+        largest : int or None
+            Nothing is done if a side of an image is longer.
+
+        Returns
+        -------
+        dict or None
+            What the model's card tells: ``range`` (the percentiles of each channel),
+            ``dtype``, ``largest``. None where the images stay as they are: they are
+            larger, or of several kinds.
+        """
+        pixels, kinds = [], set()
+        for name in self.sources:
+            try:
+                plane, _ = self.plane(name)
+            except ImageError:
+                continue  # told when it is read to be trained on
+            kinds.add((plane.shape[2], plane.dtype))
+            too_large = largest is not None and max(plane.shape[:2]) > largest
+            if too_large or len(kinds) > 1:
+                return None
+            flat = plane.reshape(-1, plane.shape[2])
+            pixels.append(flat[:: max(1, len(flat) // PIXELS_OF_EACH)])
+        if not pixels:
+            return None
+        shared = intensity_range(np.concatenate(pixels))
+        self._intensities.update(dict.fromkeys(self.sources, shared))
+        dtype = str(kinds.pop()[1])
+        return {"range": shared.tolist(), "dtype": dtype, "largest": largest}
+
+
+def _name_of(image: Any, i: int) -> str:
+    return str(image) if isinstance(image, str | Path) else f"image {i + 1}"
+
+
+def _told(what: str, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    more = f" and {len(names) - MAX_TOLD} more" if len(names) > MAX_TOLD else ""
+    return [f"{what}: {', '.join(names[:MAX_TOLD])}{more}"]
+
+
+def check_tags(
+    tags: Mapping[str, frozenset[str]], classes: tuple[str, ...]
+) -> list[str]:
+    """Return what is odd about the tags of the images that can be used.
+
+    Raises
+    ------
+    TagTrainingError
+        If nothing can be learned from them.
+    """
+    if not classes:
+        raise TagTrainingError("No image has a class: tag at least one image.")
+    if len(tags) < 2:
+        raise TagTrainingError(
+            f"{len(tags)} image: tags only tell by comparing images, give at least 2 "
+            "that differ."
+        )
+    for name in classes:
+        if not any(name in held for held in tags.values()):
+            raise TagTrainingError(
+                f"No image holds {name!r}: tag one, or take the class away."
+            )
+    everywhere = [c for c in classes if all(c in held for held in tags.values())]
+    if len(everywhere) == len(classes):
+        what = "the class" if len(classes) == 1 else "all classes"
+        raise TagTrainingError(
+            f"Every image holds {what}: add images without, such as windows of "
+            "background, so that there is something to compare with."
+        )
+    notes = [
+        f"every image holds {name!r}: where it is cannot be learned well, add images "
+        "without it"
+        for name in everywhere
+    ]
+    rare = [c for c in classes if sum(c in held for held in tags.values()) < 3]
+    notes += [f"fewer than 3 images hold {name!r}" for name in rare]
+    return notes
+
+
+class Reporter:
+    """Passes on how far the training is, and whether it is to stop.
+
+    Parameters
+    ----------
+    on_progress : Progress
+    on_partial : callable or None
+    stages : sequence of str
+        The stages that this training has.
+    """
+
+    def __init__(
+        self, on_progress: Progress, on_partial: Callable[[Any], None] | None,
+        stages: Sequence[str],
+    ) -> None:
+        self._on_progress, self._stages = on_progress, list(stages)
+        self.on_partial = on_partial or (lambda value: None)
+        self.wants_partial = on_partial is not None
+
+    def __call__(self, progress: TagTrainingProgress) -> None:
+        """Report a step; raises `Cancelled` if the training is to end at once."""
+        share = progress.step / max(progress.n_steps, 1)
+        done = (self._stages.index(progress.stage) + min(share, 1.0)) * 1000
+        total = progress.losses.get("total")
+        loss = "" if total is None else f", loss {total:.3f}"
+        self._on_progress(
+            round(done), 1000 * len(self._stages),
+            f"{progress.stage}, step {progress.step} of {progress.n_steps}{loss}",
+        )
+        self.on_partial(progress)
+
+
+def train_from_tags(
+    images: Images, tags: Any, *, settings: TagTrainingSettings | None = None,
+    output: str | Path | None = None, device: str = "auto",
+    start_from: str | Path = "svp", bank: Sequence[BankPatch] | None = None,
+    resume: bool = False, on_progress: Progress | None = None,
+    on_partial: Callable[[Any], None] | None = None,
+) -> TagTrainingResult:
+    """Train from image-level tags; see `api.train_from_tags`."""
+    import torch
+
+    from ..engine.inference.device import choose
+    from ..engine.tag_training.stages import Course
+    from ..io.model_store import check_place
+
+    settings = settings or TagTrainingSettings()
+    folder = Path(output) if output else _free_folder()
+    check_place(folder)  # now, and not after the training
+    given = TaggedImages.of(images, tags)
+    training = training_folder(folder)
+    skipped = () if settings.second_stage else ("pseudo masks", "second stage")
+    stages = [stage for stage in STAGES if stage not in skipped]
+    report = Reporter(on_progress or ignore_progress, on_partial, stages)
+    course = Course(training, report, settings.minutes)
+    course.stop_file.unlink(missing_ok=True)
+    if not resume:
+        shutil.rmtree(training, ignore_errors=True)
+    chosen = choose(device)
+    torch.manual_seed(settings.seed)
+    work = _Work(given, settings, course, report, chosen, *_start(start_from))
+    work.read()
+    work.find_patch_bank(bank)
+    network, method, arguments = work.train(resume)
+    return work.save(folder, network, method, arguments)
+
+
+def find_patch_bank(
+    images: Images, tags: Any, *, settings: TagTrainingSettings | None = None,
+    device: str = "auto", start_from: str | Path = "svp",
+    on_progress: Progress | None = None,
+) -> tuple[BankPatch, ...]:
+    """Return the image bank without training; see `api.find_patch_bank`."""
+    from ..engine.inference.device import choose
+    from ..engine.tag_training.stages import Course
+
+    settings = settings or TagTrainingSettings()
+    report = Reporter(on_progress or ignore_progress, None, STAGES[:2])
+    work = _Work(
+        TaggedImages.of(images, tags), settings, Course(Path(), report), report,
+        choose(device), *_start(start_from),
+    )
+    work.read()
+    work.find_patch_bank(None)
+    assert work.bank is not None
+    return work.bank.patches
+
+
+def training_folder(output: str | Path) -> Path:
+    """Return where the checkpoints of a training lie: beside the model."""
+    output = Path(output)
+    return output.with_name(f"{output.name}-training")
+
+
+def stop_tag_training(output: str | Path) -> None:
+    """Ask the training that will write ``output`` to end now and keep what it has."""
+    folder = training_folder(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "stop").touch()
+
+
+def discard_tag_training(output: str | Path) -> None:
+    """Remove the checkpoints of a training that was cancelled."""
+    shutil.rmtree(training_folder(output), ignore_errors=True)
+
+
+def _free_folder() -> Path:
+    from ..io.model_store import user_folder
+
+    base = user_folder()
+    number = 1
+    while (base / f"from-tags-{number}").exists():
+        number += 1
+    return base / f"from-tags-{number}"
+
+
+def _start(model: str | Path) -> tuple[Trunk, dict[str, Any], str]:
+    """Return the encoder of a model, its arguments and its licence."""
+    from ..io.model_store import load_model
+    from ..models.semantic import Trunk
+
+    loaded = load_model(model)
+    names = ("widths", "depths", "pixel_features")
+    arguments = {k: v for k, v in loaded.card.arguments.items() if k in names}
+    trunk = Trunk(**arguments)
+    if not trunk.take_weights(getattr(loaded.network, "trunk", loaded.network)):
+        raise TagTrainingError(
+            f"The model '{loaded.card.name}' has another kind of encoder: start from "
+            "svp, or from a model made of it."
+        )
+    return trunk, arguments, loaded.card.licence
+
+
+@dataclass
+class _Work:
+    """One training: what is known so far, and the stages in order."""
+
+    given: TaggedImages
+    settings: TagTrainingSettings
+    course: Course
+    report: Reporter
+    device: Device
+    trunk: Trunk
+    arguments: dict[str, Any]
+    licence: str
+    notes: list[str] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    windows: Windows | None = None
+    shapes: list[tuple[int, int]] = field(default_factory=list)
+    shared: dict[str, Any] | None = None
+    bank: Bank | None = None
+
+    def _tell(self, stage: str, step: int, n_steps: int) -> None:
+        self.report(TagTrainingProgress(stage, step, n_steps, self.course.seconds))
+
+    # -- reading -------------------------------------------------------------------
+
+    def read(self) -> None:
+        """Read the images into windows; those that cannot be read are left out."""
+        from ..engine.tag_training.tagged_crops import cut_windows
+
+        tags = self.given.tags
+        self.classes = self.settings.classes or tags.classes
+        unknown = sorted({c for held in tags.values() for c in held} - {*self.classes})
+        self.notes += [*self.given.notes, *_told("classes left out", unknown)]
+        check_tags({n: tags[n] for n in self.given.sources}, self.classes)
+        self._share_intensities()
+        rows = {
+            name: [float(c in tags[name]) for c in self.classes]
+            for name in self.given.sources
+        }
+        self.windows = cut_windows(self._planes(), rows, self.settings)
+        usable = {name: tags[name] for name in self.windows.names}
+        self.notes += check_tags(usable, self.classes)
+
+    def _share_intensities(self) -> None:
+        kind = self.settings.intensities
+        if kind == "image":
+            return
+        largest = self.settings.window if kind == "auto" else None
+        self.shared = self.given.share_intensities(largest)
+        if self.shared is None and kind == "set":
+            self.notes.append(
+                "images of several kinds: each is measured by its own intensities"
+            )
+
+    def _planes(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        bad: list[str] = []
+        n = len(self.given.sources)
+        for i, name in enumerate(self.given.sources, 1):
+            self._tell("reading", i, n)
+            try:
+                plane, intensities = self.given.plane(name)
+            except ImageError as error:
+                bad.append(str(error))
+                continue
+            self.shapes.append(plane.shape[:2])
+            yield name, plane, intensities
+        if len(bad) == n:
+            raise TagTrainingError(f"No image can be used: {bad[0]}")
+        self.notes += [f"left out, {text}" for text in bad]
+
+    # -- bank ----------------------------------------------------------------------
+
+    def find_patch_bank(self, given: Sequence[BankPatch] | None) -> None:
+        """Find the looks of the classes, or take the bank the user has edited."""
+        import copy
+
+        from ..engine.tag_training.patch_bank import build_bank
+        from ..models.pbip import BankEncoder
+
+        assert self.windows is not None
+        self._tell("bank", 0, 1)
+        encoder = BankEncoder(copy.deepcopy(self.trunk))
+        self.bank = build_bank(
+            encoder, self.windows, self.shapes, self.classes, self.settings,
+            self.device.torch_device, given,
+        )
+        self.notes += self.bank.notes
+        self._tell("bank", 1, 1)
+        self.report.on_partial(list(self.bank.patches))
+
+    # -- training ------------------------------------------------------------------
+
+    def train(self, resume: bool) -> tuple[SemanticSegmenter, str, dict[str, Any]]:
+        """Train the stages; return the network, its method and its arguments."""
+        import torch
+
+        from ..engine.tag_training import stages as engine
+
+        assert self.windows is not None and self.bank is not None
+        settings, windows, course = self.settings, self.windows, self.course
+        train, validation = engine.validation(len(windows.names), settings.seed)
+        learn, check = windows.of_images(train), windows.of_images(validation)
+        stage = engine.FirstStage.of(
+            settings, windows, self.bank, self.trunk, self.arguments
+        )
+        network = stage.run(
+            learn, check, course, self.device.torch_device,
+            seconds=course.left(engine.FIRST_SHARE if settings.second_stage else 1.0),
+            resume=resume, on_pass=self._preview,
+        )
+        if not settings.second_stage or course.stopped:
+            if settings.second_stage:
+                self.notes.append(
+                    "stopped in the first stage: there is no second network"
+                )
+            return network, stage.method, stage.arguments
+        masks = engine.pseudo_masks(network, windows, course)
+        torch.manual_seed(settings.seed)
+        second, arguments = engine.student(
+            settings, len(self.classes), self.trunk, self.arguments
+        )
+        network = engine.run_student(
+            second, settings, windows, masks, learn, check, course,
+            self.device.torch_device, seconds=course.left(), resume=resume,
+            on_pass=self._preview,
+        )
+        return network, "semantic", arguments
+
+    def _preview(self, network: SemanticSegmenter) -> None:
+        """Show what the network finds in the first images that hold something."""
+        if not self.report.wants_partial:
+            return
+        assert self.windows is not None
+        tags = self.given.tags
+        some = [n for n in self.windows.names if tags[n]][:N_PREVIEWS]
+        for name in some:
+            plane, intensities = self.given.plane(name)
+            if max(plane.shape[:2]) > MAX_PREVIEW_SIDE:
+                continue
+            maps = self._maps(network, plane, intensities)
+            shade = np.round(maps.foreground * 255).astype(np.uint8)
+            self.report.on_partial(TagTrainingPreview(name, maps.classes, shade))
+
+    def _maps(self, network: SemanticSegmenter, plane: Any, intensities: Any) -> Any:
+        from ..engine.inference.predict import predict
+
+        return predict(
+            plane, None, network, self.device, SegmentSettings(trust=False), intensities
+        ).maps
+
+    # -- saving --------------------------------------------------------------------
+
+    def save(
+        self, folder: Path, network: SemanticSegmenter, method: str,
+        arguments: dict[str, Any],
+    ) -> TagTrainingResult:
+        """Write the model folder with the bank as prompts."""
+        from ..io.model_store import save_model
+
+        assert self.windows is not None and self.bank is not None
+        self._tell("saving", 0, 1)
+        network = network.cpu().eval()
+        tags = self.given.tags
+        held = {c: len([n for n in self.windows.names if c in tags[n]])
+                for c in self.classes}
+        card = ModelCard(
+            name=folder.name, method=method, arguments=arguments,
+            licence=self.licence, title="Trained from image-level tags: "
+            + ", ".join(self.classes), classes=class_colours(self.classes),
+            training={
+                "from": "image-level tags", "images": len(self.windows.names),
+                "windows": len(self.windows), "images_of": held,
+                "settings": self.settings.to_dict(), "notes": self.notes,
+                "intensities": self.shared,
+                "seconds": round(self.course.seconds, 1),
+                "bank": [patch.to_dict() for patch in self.bank.patches],
+            },
+        )
+        save_model(
+            folder, network, card, history=self.course.history or None,
+            prompts=self._prompts(network, folder.name),
+        )
+        self._tell("saving", 1, 1)
+        complete = not self.course.stopped and self.settings.minutes is None
+        if complete:
+            shutil.rmtree(self.course.folder, ignore_errors=True)
+        return TagTrainingResult(
+            str(folder), self.bank.patches, tuple(self.course.history),
+            tuple(self.notes), self.course.seconds,
+        )
+
+    def _prompts(self, network: SemanticSegmenter, name: str) -> PromptSet:
+        """Return the bank as prompts, masks as the network sees them."""
+        assert self.bank is not None and self.windows is not None
+        prompts = []
+        for patch in self.bank.patches:
+            if patch.removed or patch.image not in self.windows.names:
+                continue
+            plane, intensities = self.given.plane(patch.image)
+            prompts.append(self._prompt(network, patch, plane, intensities))
+        n_channels = {p.n_channels for p in prompts}
+        if len(n_channels) > 1:  # a set is of one kind of image: the most frequent
+            kind = max(n_channels, key=[p.n_channels for p in prompts].count)
+            prompts = [p for p in prompts if p.n_channels == kind]
+        return PromptSet(prompts, name)
+
+    def _prompt(
+        self, network: SemanticSegmenter, patch: BankPatch, plane: np.ndarray,
+        intensities: np.ndarray,
+    ) -> Prompt:
+        from ..core.labels.instances import instances_from_maps
+
+        box = patch.box
+        around = tuple(
+            slice(max(0, s.start - box.size), s.stop + box.size) for s in box.slices
+        )
+        maps = self._maps(network, plane[around], intensities)
+        own = maps.classes == self.classes.index(patch.class_name) + 1
+        found = instances_from_maps(
+            replace(maps, foreground=np.where(own, maps.foreground, 0), classes=None),
+            PostprocessSettings(split=False),
+        )
+        labels = np.zeros(plane.shape[:2], np.int32)
+        labels[around] = found
+        if not labels[box.slices].any():
+            labels[box.slices] = _disc(box)
+        return Prompt.from_image(
+            plane, labels, box, rgb=plane.shape[2] == 3, name=patch.title,
+            source=patch.image, intensities=intensities,
+        )
+
+
+def _disc(box: Box) -> np.ndarray:
+    """Return a disc in the middle of a box, where nothing better is known."""
+    y, x = np.mgrid[: box.size, : box.size] - (box.size - 1) / 2
+    return (y**2 + x**2 <= (0.25 * box.size) ** 2).astype(np.int32)
+

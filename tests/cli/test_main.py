@@ -1,0 +1,422 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_svpseg import api
+from napari_svpseg.cli.main import DEBUG, main
+from napari_svpseg.core.labels.metrics import dice
+from napari_svpseg.core.model_card import ModelCard
+from napari_svpseg.core.prompt import PromptError
+from napari_svpseg.core.result import Recipe
+from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
+from napari_svpseg.io.folder_records import RUN_FILES
+from napari_svpseg.io.images import read_recipe
+from napari_svpseg.io.model_store import save_model
+from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.plugin.samples import TISSUE_BOX, stained_tissue
+from napari_svpseg.workflows import folder_run
+
+
+def discs(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((96, 100), np.uint16)
+    yy, xx = np.mgrid[:96, :100]
+    for i, (y, x) in enumerate([(20, 20), (30, 60), (60, 30), (70, 75)], 1):
+        dy, dx = rng.integers(-4, 4, 2)
+        labels[(yy - y - dy) ** 2 + (xx - x - dx) ** 2 <= 64] = i
+    image = 40 + 150 * (labels > 0) + rng.normal(0, 5, labels.shape)
+    return image.astype(np.uint8), labels
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory) -> Path:
+    """A folder with five images, their labels, and a tiny untrained model."""
+    folder = tmp_path_factory.mktemp("cli")
+    (folder / "images").mkdir()
+    (folder / "labels").mkdir()
+    for i in range(5):
+        image, labels = discs(i)
+        tifffile.imwrite(folder / "images" / f"{i}.tif", image)
+        tifffile.imwrite(folder / "labels" / f"{i}.tif", labels)
+    config = ModelConfig("panet", {"width": 8})
+    card = ModelCard("tiny", config.method, config.arguments, licence="CC0-1.0")
+    save_model(folder / "tiny", build(config), card)
+    return folder
+
+
+@pytest.fixture
+def here(place: Path, monkeypatch) -> Path:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("NAPARI_SVPSEG_HOME", str(place / "home"))
+    monkeypatch.delenv(DEBUG, raising=False)
+    return place
+
+
+METHODS = {"svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet"}
+
+
+def svpseg(*words: object) -> int:
+    return main([str(w) for w in words])
+
+
+PROMPT = (
+    "--prompt-image", "images/0.tif", "--prompt-labels", "labels/0.tif",
+    "--box", "8", "8",
+)
+TINY = ("--model", "tiny", "--device", "cpu", "--no-trust")
+
+
+def names(folder: Path) -> list[str]:
+    """Return what a run wrote besides its own records."""
+    return sorted(p.name for p in folder.iterdir() if p.name not in RUN_FILES)
+
+
+def test_a_folder_is_segmented_and_each_file_tells_how(here, tmp_path, capsys) -> None:
+    assert svpseg("segment", "images", *PROMPT, "-o", tmp_path, *TINY,
+                  "--min-area", 7) == 0
+    assert names(tmp_path) == [f"{i}_labels.ome.tif" for i in range(5)]
+    labels = tifffile.imread(tmp_path / "3_labels.ome.tif")
+    assert labels.shape == (96, 100)
+    recipe = read_recipe(tmp_path / "3_labels.ome.tif")
+    assert recipe is not None
+    assert recipe.postprocess["min_area"] == 7
+    assert recipe.segment["trust"] is False
+    assert recipe.query_file == str(Path("images/3.tif"))
+    assert "[5/5]" in capsys.readouterr().out
+
+
+def test_one_bad_file_is_named_and_the_rest_is_done(here, tmp_path, capsys) -> None:
+    bad = tmp_path / "bad.tif"
+    bad.write_bytes(Path("images/1.tif").read_bytes()[:300])
+    out = tmp_path / "out"
+    assert svpseg("segment", "images/1.tif", bad, "gone.png", "images/2.tif", *PROMPT,
+                  "-o", out, *TINY) == 1
+    assert names(out) == ["1_labels.ome.tif", "2_labels.ome.tif"]
+    errors = capsys.readouterr().err.splitlines()
+    assert [e for e in errors if "bad.tif" in e]
+    assert [e for e in errors if "gone.png: no such file" in e]
+    assert errors[-1] == "svpseg: 2 of 4 images failed, the rest is done"
+    assert len(errors) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("segment", "images"), "Missing option '--out'"),
+        (("segment", "images", "-o", "out"), "say what to find"),
+        (("segment", "images", "-o", "out", *PROMPT, "--prompts", "p.svprompt"),
+         "say what to find"),
+        (("segment", "images", "-o", "out", "--prompt-image", "images/0.tif"),
+         "1 images, 0 labels and 0 boxes"),
+        (("segment", "images", "-o", "out", *PROMPT[:4], "--box", "8", "x"),
+         "two whole numbers"),
+        (("segment", "images", *PROMPT[:4], "--box", "8", "-o", "out"),
+         "two whole numbers, --box Y X, got '8'"),
+        (("segment", "images", "-o", "out", *PROMPT, "--device", "gpu"),
+         "device must be auto"),
+        (("segment", "images", "-o", "out", *PROMPT, "--threshold", "2"),
+         "threshold must be 0.05 to 0.95, got 2.0"),
+        (("segment", "images", "-o", "out", *PROMPT, "--output", "boxes"),
+         "output must be one of instances, semantic"),
+        (("segment", "images", "-o", "out", *PROMPT, "--channels", "red"),
+         "channels are numbers"),
+        (("segment", "labels/0.tif", "images/0.tif", "-o", "out", *PROMPT),
+         "separate folders"),
+        (("segment", "home", "-o", "out", *PROMPT), "holds no image"),
+        (("segment", "images", "-o", "out", *PROMPT, "--model", "no"),
+         "There is no model 'no': choose one of"),
+        (("segmnt",), "No such command"),
+        (("models", "show"), "Missing argument"),
+    ],
+)
+def test_wrong_usage_is_one_line_and_status_2(here, capsys, words, text) -> None:
+    (here / "home").mkdir(exist_ok=True)
+    assert svpseg(*words) == 2
+    err = capsys.readouterr().err
+    assert text in err
+    assert len(err.splitlines()) == 1
+    assert not (here / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("segment", "images", "-o", "out", "--prompts", "p.svprompt"), "p.svprompt"),
+        (("segment", "images", "-o", "out", *PROMPT[:4], "--box", "90", "8"),
+         "images/0.tif with labels/0.tif: The box at y=90, x=8"),
+        (("models", "show", "nobody"), "no model 'nobody'"),
+        (("models", "import", "images/0.tif"), "not a model file"),
+        (("train", "gone.toml"), "gone.toml"),
+        (("benchmark", "gone", "--models", "forest"), "gone"),
+        (("prompts", "show", "images/0.tif"), "images/0.tif"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_status_1(
+    here, capsys, words, text
+) -> None:
+    assert svpseg(*words) == 1
+    err = capsys.readouterr().err
+    assert text in err.replace("\\", "/")
+    assert len(err.splitlines()) == 1
+
+
+def test_the_trace_is_there_for_those_who_ask(here, monkeypatch) -> None:
+    monkeypatch.setenv(DEBUG, "1")
+    with pytest.raises(ValueError, match="nobody"):
+        svpseg("models", "show", "nobody")
+
+
+def test_help_of_every_command(here, capsys) -> None:
+    for words in ((), ("segment",), ("prompts", "new"), ("models", "export"),
+                  ("train",), ("benchmark",), ("demo",)):
+        assert svpseg(*words, "--help") == 0
+        assert capsys.readouterr().out.startswith("Usage:")
+    assert svpseg("--version") == 0
+    assert capsys.readouterr().out[0].isdigit()
+
+
+def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path):
+    seen: dict[str, object] = {}
+
+    def fake(path, prompts, out, **settings) -> api.FileOutcome:
+        seen.update(settings)
+        return api.FileOutcome(str(path), "x", 1)
+
+    monkeypatch.setattr(api, "segment_file", fake)
+    words = ("segment", "images/0.tif", *PROMPT, "-o", tmp_path, "--model", "tiny")
+    assert svpseg(*words) == 0
+    for settings in (SegmentSettings(), PostprocessSettings()):
+        assert settings.to_dict().items() <= seen.items()
+    recipe = Recipe(
+        "tiny", query_file="images/0.tif", prompts_file="p.svprompt",
+        segment={"tile": 256, "trust": False}, postprocess={"output": "semantic"},
+        axes="ZYX", channels=(0, 2),
+    )
+    assert svpseg("prompts", "new", "p.svprompt", "--image", "images/0.tif",
+                  "--labels", "labels/0.tif", "--box", 8, 8) == 0
+    assert svpseg(*recipe.to_command().split()[1:]) == 0
+    assert (seen["tile"], seen["trust"], seen["output"]) == (256, False, "semantic")
+    assert (seen["axes"], seen["channels"], seen["model"]) == ("ZYX", (0, 2), "tiny")
+
+
+def test_prompts_new_show_merge(here, tmp_path, capsys) -> None:
+    yes, no, both = (tmp_path / f"{n}.svprompt" for n in ("yes", "no", "both"))
+    assert svpseg("prompts", "new", yes, "--image", "images/0.tif", "--labels",
+                  "labels/0.tif", "--box", "8", "8", "--name", "discs",
+                  "--image", "images/1.tif", "--labels", "labels/1.tif",
+                  "--box", "10", "20", "--name", "more") == 0
+    assert svpseg("prompts", "new", no, "--image", "images/2.tif", "--box", "30,30",
+                  "--negative", "--size", "32") == 0
+    assert svpseg("prompts", "merge", both, yes, no) == 0
+    capsys.readouterr()
+    assert svpseg("prompts", "show", both, "--json") == 0
+    shown = json.loads(capsys.readouterr().out)["prompts"]
+    assert [p["name"] for p in shown][:2] == ["discs", "more"]
+    assert [p["negative"] for p in shown] == [False, False, True]
+    assert shown[1]["box"] == {"y": 10, "x": 20, "size": 64}
+    assert shown[2]["box"]["size"] == 32
+    assert svpseg("prompts", "show", both) == 0
+    out = tmp_path / "out"
+    assert svpseg("segment", "images/4.tif", "--prompts", both, "-o", out, *TINY) == 0
+    recipe = read_recipe(out / "4_labels.ome.tif")
+    assert recipe is not None
+    assert recipe.prompts_file == str(both)
+
+
+def test_a_prompt_from_a_stack_asks_for_one_plane(here, tmp_path) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.zeros((5, 70, 70), np.uint8), imagej=True,
+                     metadata={"axes": "ZYX"})
+    with pytest.raises((PromptError, ValueError), match="one plane"):
+        api.prompt_from_files(path, here / "labels" / "0.tif", (0, 0))
+
+
+def test_chosen_channels_are_those_of_the_prompt_too(here, tmp_path) -> None:
+    image, labels = discs(0)
+    other = np.zeros_like(image)
+    tifffile.imwrite(tmp_path / "two.tif", np.stack([other, image]))
+    tifffile.imwrite(tmp_path / "labels.tif", labels)
+    words = (
+        "segment", tmp_path / "two.tif", "-o", tmp_path / "out", "--model", "tiny",
+        "--prompt-image", tmp_path / "two.tif", "--box", "8", "8",
+        "--prompt-labels", tmp_path / "labels.tif", "--axes", "CYX", "--channels", "1",
+    )
+    assert svpseg(*words) == 0
+    written = tmp_path / "out" / "two_labels.ome.tif"
+    assert read_recipe(written).channels == (1,)
+
+
+def test_stacks_need_their_axes_said(here, tmp_path, capsys) -> None:
+    path = tmp_path / "stack.tif"
+    tifffile.imwrite(path, np.stack([discs(7)[0]] * 2), metadata=None)
+    out = tmp_path / "out"
+    words = ("segment", path, *PROMPT, "-o", out, *TINY)
+    assert svpseg(*words) == 1
+    assert "say what they are" in capsys.readouterr().err
+    assert svpseg(*words, "--axes", "ZYX") == 0
+    assert tifffile.imread(out / "stack_labels.ome.tif").shape == (2, 96, 100)
+
+
+def test_models_list_show_export_import(
+    here, tmp_path, monkeypatch, capsys
+) -> None:
+    zipped = tmp_path / "tiny.zip"
+    assert svpseg("models", "export", here / "tiny", "-o", zipped) == 0
+    home = tmp_path / "home"
+    monkeypatch.setenv("NAPARI_SVPSEG_HOME", str(home))
+    monkeypatch.chdir(tmp_path)  # a folder of the model's name would come first
+    assert svpseg("models", "import", zipped) == 0
+    capsys.readouterr()
+    assert svpseg("models") == 0
+    table = capsys.readouterr().out
+    assert "CC0-1.0" in table
+    assert svpseg("models", "list", "--json") == 0
+    (card,) = [c for c in json.loads(capsys.readouterr().out) if c["name"] == "tiny"]
+    assert card["sha256"][:16] in table
+    assert Path(card["path"]) == home / "models" / "tiny"
+    assert svpseg("models", "show", "tiny") == 0
+    assert f"sha256: {card['sha256']}" in capsys.readouterr().out
+    assert svpseg("models", "show", "tiny", "--json") == 0
+    assert json.loads(capsys.readouterr().out) == card
+
+
+def test_every_listed_model_segments_the_demo_picture(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    """As does the dock, see tests/plugin/test_methods.py."""
+    monkeypatch.setenv("NAPARI_SVPSEG_HOME", str(tmp_path / "home"))
+    (image, _, _), (mask, _, _), _ = stained_tissue()
+    y, x = 124, 64  # of the box, in a quarter of the picture
+    part = np.s_[TISSUE_BOX.y - y :, TISSUE_BOX.x - x : TISSUE_BOX.x - x + 256]
+    image, mask = image[part], mask[part]
+    tifffile.imwrite(tmp_path / "tissue.tif", image, photometric="rgb")
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    assert svpseg("models", "list", "--json") == 0
+    cards = json.loads(capsys.readouterr().out)
+    assert {c["name"] for c in cards} >= METHODS
+    for card in cards:
+        assert card["method"] and card["licence"] and len(card["sha256"]) == 64
+        assert card["n_parameters"] > 100_000
+        assert card["paper"] or card["method"] == "svp"
+        out = tmp_path / card["name"]
+        assert svpseg(
+            "segment", tmp_path / "tissue.tif", "--model", card["name"],
+            "--prompt-image", tmp_path / "tissue.tif",
+            "--prompt-labels", tmp_path / "mask.tif",
+            "--box", y, x,
+            "-o", out, "--device", "cpu", "--no-trust",
+        ) == 0
+        found = tifffile.imread(out / "tissue_labels.ome.tif")
+        inside = np.s_[y : y + 64, x : x + 64]
+        assert dice(found[inside] > 0, mask[inside] > 0) > 0.6, card["name"]
+        assert len(np.unique(found)) > 20, card["name"]
+
+
+def test_the_folder_run_goes_on_after_it_was_killed(here, tmp_path) -> None:
+    out = tmp_path / "out"
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(40):
+        tifffile.imwrite(images / f"{i:02}.tif", discs(i)[0])
+    command = [
+        sys.executable, "-m", "napari_svpseg.cli.main", "segment", str(images), *PROMPT,
+        "-o", str(out), *TINY, "--skip-done",
+    ]
+    env = dict(os.environ, OMP_NUM_THREADS="1", NAPARI_SVPSEG_HOME=str(here / "home"))
+    command[command.index("tiny")] = str(here / "tiny")
+    with subprocess.Popen(command, env=env, stderr=subprocess.PIPE) as process:
+        limit = time.monotonic() + 60
+        while len(list(out.glob("[0-9]*.tif"))) < 3 and time.monotonic() < limit:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGTERM)
+        process.wait(20)
+    done = names(out)
+    assert 3 <= len(done) < 40
+    for name in done:
+        assert tifffile.imread(out / name).shape == (96, 100)
+    before = {name: (out / name).stat().st_mtime_ns for name in done}
+    again = subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False
+    )
+    assert again.returncode == 0, again.stderr
+    assert names(out) == [f"{i:02}_labels.ome.tif" for i in range(40)]
+    assert again.stdout.count("done before") == len(done)
+    assert all((out / n).stat().st_mtime_ns == t for n, t in before.items())
+
+
+def test_leftovers_of_a_hard_kill_go_with_the_next_run(here, tmp_path) -> None:
+    old, new, other = (
+        tmp_path / n for n in (".123-a_labels.ome.tif", ".9-b.tif", ".hidden-file")
+    )
+    for path in (old, new, other):
+        path.write_bytes(b"II*")
+    os.utime(old, (1e9, 1e9))
+    os.utime(other, (1e9, 1e9))
+    assert svpseg("segment", "images/0.tif", *PROMPT, "-o", tmp_path, *TINY) == 0
+    assert names(tmp_path) == [".9-b.tif", ".hidden-file", "0_labels.ome.tif"]
+
+
+@pytest.mark.slow
+def test_the_same_job_runs_on_a_scheduler(here, tmp_path, monkeypatch, capsys) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(folder_run, "MAX_SUBMITTED", 2)
+    with distributed.LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+        host="127.0.0.1", protocol="tcp",
+    ) as cluster:
+        (tmp_path / "b.tif").write_bytes(b"no image")
+        words = ("segment", "images", tmp_path / "b.tif", *PROMPT, *TINY)
+        address = cluster.scheduler_address
+        there, local = tmp_path / "there", tmp_path / "local"
+        assert svpseg(*words, "-o", there, "--scheduler", address) == 1
+        assert "b.tif" in capsys.readouterr().err
+        assert svpseg(*words, "-o", local) == 1
+    assert names(there) == names(local) == [f"{i}_labels.ome.tif" for i in range(5)]
+    for name in names(there):
+        np.testing.assert_array_equal(
+            tifffile.imread(there / name), tifffile.imread(local / name)
+        )
+
+
+def test_a_scheduler_that_is_not_there_is_one_line(
+    here, tmp_path, monkeypatch, capsys
+) -> None:
+    pytest.importorskip("distributed")
+    monkeypatch.setattr("napari_svpseg.engine.jobs.dask_runner.CONNECT_S", 0.5)
+    assert svpseg("segment", "images", *PROMPT, *TINY, "-o", tmp_path,
+                  "--scheduler", "tcp://127.0.0.1:1") == 1
+    err = capsys.readouterr().err
+    assert "127.0.0.1:1" in err
+    assert len(err.splitlines()) == 1
+
+
+def test_a_read_only_folder_is_one_line(here, tmp_path, capsys) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    assert svpseg("segment", "images/0.tif", *PROMPT, "-o", blocked / "out",
+                  *TINY) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_unexpected_errors_are_one_line_too(here, monkeypatch, capsys) -> None:
+    def broken() -> None:
+        raise KeyError("surprise\nin two lines")
+
+    monkeypatch.setattr(api, "models", broken)
+    assert svpseg("models", "list") == 1
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1
+    assert "KeyError" in err
+    assert DEBUG in err

@@ -1,0 +1,256 @@
+"""Partial labels: every form people have becomes one, and a part is kept back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_svpseg.core.annotation.partial_labels import (
+    UNKNOWN,
+    PartialLabelError,
+    checked,
+    complete_ids,
+    from_correction,
+    from_labels,
+    from_objects,
+    hold_out,
+    known_borders,
+    label_counts,
+    label_regions,
+    merged,
+    prompt_boxes,
+    to_ids,
+)
+from napari_svpseg.core.geometry import Box
+from napari_svpseg.core.jobs.finetune_job import (
+    FineTuneError,
+    FineTuneSettings,
+    ValidationScore,
+)
+
+
+def squares(*corners, side=8, shape=(64, 64)):
+    labels = np.zeros(shape, np.int32)
+    for i, (y, x) in enumerate(corners, 1):
+        labels[y : y + side, x : x + side] = i
+    return labels
+
+
+LABELS = squares((4, 4), (4, 40), (40, 4), (40, 40))
+
+
+def test_whole_labels_keep_their_ids_one_higher():
+    partial = from_labels(LABELS)
+    assert np.array_equal(partial - 1, LABELS)
+    assert np.array_equal(to_ids(partial), LABELS)
+
+
+def test_outside_boxes_nothing_is_known():
+    partial = from_labels(LABELS, [Box(0, 0, 16), (32, 32, 20, 30)])
+    known = partial > 0
+    assert known[:16, :16].all() and known[32:52, 32:62].all()
+    assert known.sum() == 16 * 16 + 20 * 30
+    ids = to_ids(partial)
+    assert set(np.unique(ids)) == {UNKNOWN, 0, 1, 4}
+    assert np.array_equal(ids[known], LABELS[known])
+
+
+def test_a_box_is_cut_at_the_border_and_refused_outside():
+    assert (from_labels(LABELS, [(-8, -8, 16, 16)]) > 0).sum() == 64
+    with pytest.raises(PartialLabelError, match="outside the image"):
+        from_labels(LABELS, [(70, 0, 16, 16)])
+
+
+def test_complete_objects_have_a_ring_of_background():
+    one = np.where(LABELS == 2, LABELS, 0)
+    partial = from_objects(one, ring=2)
+    assert (partial == 3).sum() == 64
+    assert (partial == 1).sum() == 12 * 12 - 8 * 8
+    assert (from_objects(one, ring=0) == 1).sum() == 0
+    assert complete_ids(to_ids(partial)).tolist() == [2]
+    assert complete_ids(to_ids(from_objects(one, ring=0))).tolist() == []
+
+
+def test_a_correction_teaches_what_was_painted_erased_and_accepted():
+    after = LABELS.copy()
+    after[after == 1] = 0  # erased
+    after[4:14, 40:50] = 2  # painted larger
+    after[20:26, 20:26] = 9  # drawn anew
+    partial = from_correction(LABELS, after, accepted=[3])
+    ids = to_ids(partial)
+    assert (ids[LABELS == 1] == 0).all()
+    assert (ids == 2).sum() == 100 and (ids == 9).sum() == 36 and (ids == 3).sum() == 64
+    assert (ids[LABELS == 4] == UNKNOWN).all()  # nobody looked at this one
+
+
+def test_no_correction_teaches_nothing():
+    assert not from_correction(LABELS, LABELS).any()
+    with pytest.raises(PartialLabelError, match="differ in shape"):
+        from_correction(LABELS, LABELS[1:])
+
+
+def test_merging_keeps_objects_apart_and_refuses_contradictions():
+    first = from_labels(LABELS, [Box(0, 0, 16)])
+    second = from_labels(squares((44, 44)), [Box(36, 36, 20)])
+    both = merged(first, second)
+    assert label_counts(both)["n_objects"] == 2
+    with pytest.raises(PartialLabelError, match="contradict each other at 64 pixels"):
+        merged(first, from_labels(0 * LABELS, [Box(0, 0, 16)]), "a.tif")
+    with pytest.raises(PartialLabelError, match="differ in shape"):
+        merged(first, second[1:])
+
+
+@pytest.mark.parametrize(
+    ("labels", "told"),
+    [
+        (np.zeros((3, 4, 5), int), "one plane"),
+        (np.zeros((64, 63), int), "64 x 63 pixels, the image is 64 x 64"),
+        (np.full((64, 64), -1), "ids from 0"),
+        (np.full((64, 64), 0.5), "whole numbers"),
+        (np.full((64, 64), 2**40), "ids from 0"),
+        (np.full((64, 64), "a"), "whole numbers"),
+        (np.full((64, 64), np.nan), "whole numbers"),
+    ],
+)
+def test_odd_labels_are_refused_in_one_line(labels, told):
+    with pytest.raises(FineTuneError, match=told) as error:
+        checked(labels, (64, 64), "cells.tif")
+    assert "\n" not in str(error.value)
+
+
+def test_whole_numbers_stored_as_floats_do():
+    assert checked(LABELS.astype(float), (64, 64)).dtype == np.int32
+
+
+def test_counts_by_kind():
+    partial = from_labels(LABELS, [Box(0, 0, 16)])
+    assert label_counts(partial) == {
+        "background": 192, "objects": 64, "n_objects": 1,
+    }  # fmt: skip
+    assert label_counts(partial, semantic=True) == {"background": 192, "class 2": 64}
+
+
+def test_classes_become_one_kind_of_object():
+    classes = np.array([[0, 1, 2, 3]])
+    assert to_ids(classes, wanted=3).tolist() == [[UNKNOWN, 0, 0, 1]]
+    assert to_ids(classes, unlabelled_is_background=True).tolist() == [[0, 0, 1, 2]]
+
+
+def test_outlines_are_unknown_beside_unknown_pixels():
+    ids = to_ids(from_labels(LABELS, [Box(0, 0, 24), Box(36, 6, 20)]))
+    complete = complete_ids(ids)
+    assert complete.tolist() == [1]  # the third is cut by its box
+    depth, outline = known_borders(ids, complete)
+    assert depth[ids == 1].all() and not depth[ids == 3].any()
+    assert not outline[ids == UNKNOWN].any() and not outline[22:24, :24].any()
+    everywhere = known_borders(LABELS, np.arange(1, 5))
+    assert all(mask.all() for mask in everywhere)
+
+
+def test_labels_a_few_pixels_apart_are_one_region():
+    known = np.zeros((40, 80), bool)
+    known[10, 5:10] = known[10, 13:20] = known[10, 60:70] = True
+    assert label_regions(known)[1] == 2
+    assert label_regions(np.zeros((5, 5), bool))[1] == 0
+
+
+# ---------------------------------------------------------------- holding back
+
+
+def boxed(n_images, boxes=((0, 0, 24, 24), (36, 36, 24, 24))):
+    return [to_ids(from_labels(LABELS, boxes)) for _ in range(n_images)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    n=st.integers(1, 4), share=st.floats(0.05, 0.6), seed=st.integers(0, 1000),
+    whole=st.booleans(),
+)  # fmt: skip
+def test_held_back_labels_are_known_and_both_sides_show_both(n, share, seed, whole):
+    ids = [LABELS] * n if whole else boxed(n)
+    held = hold_out(ids, share, seed)
+    assert held.n_pixels > 0 and held.notes == ()
+    for a, mask in zip(ids, held.masks, strict=True):
+        assert not (mask & (a == UNKNOWN)).any()
+    rest = [~m & (a != UNKNOWN) for m, a in zip(held.masks, ids, strict=True)]
+    for masks in (held.masks, rest):
+        values = np.concatenate([a[m] for a, m in zip(ids, masks, strict=True)])
+        assert (values > 0).any() and (values == 0).any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 1000))
+def test_an_object_is_never_cut_in_two(seed):
+    held = hold_out([LABELS], 0.3, seed).masks[0]
+    for i in range(1, 5):
+        assert len(np.unique(held[i == LABELS])) == 1
+
+
+def test_the_same_seed_holds_back_the_same():
+    first, again = (hold_out(boxed(3), 0.25, 5) for _ in range(2))
+    assert all(
+        np.array_equal(a, b) for a, b in zip(first.masks, again.masks, strict=True)
+    )
+    others = [hold_out(boxed(3), 0.25, s) for s in range(8)]
+    assert len({tuple(m.sum() for m in o.masks) for o in others}) > 1
+
+
+def test_held_out_images_are_held_back_whole():
+    held = hold_out(boxed(3), 0.25, whole=[1])
+    assert [bool(m.any()) for m in held.masks] == [False, True, False]
+    with pytest.raises(PartialLabelError, match="leave at least one"):
+        hold_out(boxed(2), 0.25, whole=[0, 1])
+
+
+def test_nothing_is_held_back_where_it_was_asked_or_too_little_is_there():
+    assert hold_out(boxed(2), 0.0).notes == ("No labels were held back, as was asked.",)
+    tiny = np.full((64, 64), UNKNOWN)
+    tiny[4:8, 4:8], tiny[8:12, 4:8] = 1, 0
+    held = hold_out([tiny], 0.25)
+    assert held.n_pixels == 0 and "too few labels" in held.notes[0]
+
+
+# ---------------------------------------------------------------- prompts
+
+
+def test_prompt_boxes_are_labelled_completely_and_do_not_overlap():
+    many = np.tile(LABELS, (3, 3))
+    ids = to_ids(from_labels(many, [(0, 0, 130, 180)]))
+    boxes = prompt_boxes([ids], 5)
+    assert boxes and {i for i, _ in boxes} == {0}
+    seen = np.zeros(many.shape, int)
+    for _, box in boxes:
+        assert (ids[box.slices] != UNKNOWN).all() and (ids[box.slices] > 0).any()
+        seen[box.slices] += 1
+    assert seen.max() == 1
+
+
+def test_prompt_boxes_come_from_all_images_and_shrink_to_what_is_labelled():
+    ids = boxed(3, boxes=((0, 0, 40, 40),))
+    boxes = prompt_boxes(ids, 3)
+    assert sorted(i for i, _ in boxes) == [0, 1, 2]
+    assert all(box.size == 40 for _, box in boxes)
+    scribble = np.full((64, 64), UNKNOWN)
+    scribble[4, 4:20], scribble[20, 4:20] = 1, 0
+    assert prompt_boxes([scribble], 3) == []
+
+
+def test_large_objects_get_large_boxes():
+    large = squares((20, 20), (20, 150), (150, 20), side=60, shape=(256, 256))
+    assert prompt_boxes([large], 1)[0][1].size > 128
+
+
+# ---------------------------------------------------------------- settings, scores
+
+
+def test_presets_and_scores():
+    assert FineTuneSettings.of_preset("thorough").steps > FineTuneSettings().steps
+    assert FineTuneSettings.of_preset("quick", seed=7).seed == 7
+    with pytest.raises(FineTuneError, match="no preset 'fast'"):
+        FineTuneSettings.of_preset("fast")
+    assert ValidationScore(0.5, None, 10, 0).value == 0.5
+    assert ValidationScore(0.5, 1.0, 10, 2).value == 0.75
+    assert str(ValidationScore(0.5, 1.0, 10, 2)) == "Dice 0.500, F1@0.5 1.000"
+    assert str(ValidationScore(float("nan"), None, 0, 0)) == "not checked"

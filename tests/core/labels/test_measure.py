@@ -1,0 +1,71 @@
+"""Measurements of objects whose answer is known."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_svpseg.core.labels.measure import measure
+
+
+@pytest.fixture
+def labels() -> np.ndarray:
+    found = np.zeros((20, 30), np.int64)
+    found[2:6, 3:9] = 5
+    found[10:18, 10:18] = 2**40
+    return found
+
+
+def test_place_and_size_in_pixels(labels) -> None:
+    table = measure(labels)
+    assert table["label"].tolist() == [5, 2**40]
+    assert table["area"].tolist() == [24, 64]
+    assert (table["y"][0], table["x"][0]) == (3.5, 5.5)
+    box = [table[side][1] for side in ("top", "left", "bottom", "right")]
+    assert box == [10, 10, 18, 18]
+    assert table["diameter"][1] == pytest.approx(2 * np.sqrt(64 / np.pi))
+
+
+def test_physical_units_follow_from_the_pixel_size(labels) -> None:
+    table = measure(labels, pixel_size=(0.5, 0.5))
+    assert table["area_um2"].tolist() == [6, 16]
+    assert np.allclose(table["perimeter_um"], table["perimeter"] * 0.5)
+    assert table["x_um"][0] == 2.75
+
+
+def test_of_pixels_that_are_not_square_only_what_is_certain_is_told(labels) -> None:
+    table = measure(labels, pixel_size=(2.0, 0.5), unit="nm")
+    assert table["area_nm2"].tolist() == [24, 64]
+    assert (table["y_nm"][0], table["x_nm"][0]) == (7, 2.75)
+    assert "perimeter_nm" not in table and "major_axis_nm" not in table
+
+
+def test_intensities_of_each_channel(labels) -> None:
+    image = np.stack([np.full(labels.shape, 7), np.indices(labels.shape)[1]], 0)
+    table = measure(labels, image=image.astype(np.uint16), image_axes="CYX")
+    assert table["mean_c0"].tolist() == [7, 7] and table["std_c0"].tolist() == [0, 0]
+    assert table["mean_c1"][0] == 5.5
+    assert (table["min_c1"][0], table["max_c1"][0]) == (3, 8)
+    one = measure(labels, image=image[1])
+    assert one["mean"].tolist() == table["mean_c1"].tolist()
+
+
+def test_stacks_have_a_row_for_each_plane_of_an_object() -> None:
+    stack = np.zeros((2, 8, 9), np.uint16)
+    stack[0, 2:4, 2:4] = 3
+    stack[1, 2:5, 2:5] = 3
+    image = np.arange(2)[:, None, None] * np.ones(stack.shape)
+    table = measure(stack, axes="ZYX", image=image)
+    assert table["z"].tolist() == [0, 1] and table["label"].tolist() == [3, 3]
+    assert table["area"].tolist() == [4, 9] and table["mean"].tolist() == [0, 1]
+
+
+def test_no_object_is_a_table_without_rows(labels) -> None:
+    empty, full = (measure(found, pixel_size=(1, 1)) for found in (labels * 0, labels))
+    assert list(empty) == list(full)
+    assert not len(empty["label"])
+
+
+def test_an_image_full_of_one_object() -> None:
+    table = measure(np.ones((4, 4), int))
+    assert table["area"].tolist() == [16]

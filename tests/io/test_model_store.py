@@ -1,0 +1,308 @@
+"""Models are found, checked, shared, and never half there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from napari_svpseg.core.model_card import ModelCard
+from napari_svpseg.io import model_store
+from napari_svpseg.io.atomic import WriteError
+from napari_svpseg.io.model_store import (
+    ModelFormatError,
+    export_model,
+    find_model,
+    import_model,
+    list_models,
+    load_model,
+    save_model,
+    user_folder,
+)
+from napari_svpseg.models.base import ModelConfig, build
+
+ARGUMENTS = {"width": 4, "features": 8}
+
+
+@pytest.fixture(autouse=True)
+def own_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("NAPARI_SVPSEG_HOME", str(tmp_path / "home"))
+
+
+def network():
+    torch.manual_seed(0)
+    return build(ModelConfig("panet", ARGUMENTS))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    card = ModelCard("mine", "panet", ARGUMENTS, scores={"cells": {"dice": 0.5}})
+    return save_model(tmp_path / "mine", network(), card, history=[{"step": 1.0}])
+
+
+def test_a_model_comes_back(saved, tmp_path):
+    loaded = load_model(tmp_path / "mine")
+    assert not loaded.network.training
+    assert loaded.card == saved
+    for name, value in network().state_dict().items():
+        assert torch.equal(loaded.network.state_dict()[name], value)
+    assert sorted(p.name for p in (tmp_path / "mine").iterdir()) == [
+        "README.md",
+        "history.csv",
+        "model.json",
+        "weights.safetensors",
+    ]
+    assert "| cells | 0.500 |" in (tmp_path / "mine" / "README.md").read_text()
+
+
+def test_models_are_found_by_name_where_the_user_keeps_them(saved, tmp_path):
+    import_model(tmp_path / "mine")
+    assert find_model("mine").path == str(user_folder() / "mine")
+    assert "mine" in [c.name for c in list_models()]
+    with pytest.raises(
+        ModelFormatError, match=r"no model 'other': choose one of .*mine"
+    ):
+        find_model("other")
+
+
+def test_listing_needs_no_torch(saved, tmp_path):
+    import subprocess
+    import sys
+
+    code = (
+        "import sys; from napari_svpseg.io.model_store import list_models; list_models(); "
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_broken_folder_does_not_hide_the_others(saved, tmp_path, caplog):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "model.json").write_text("{")
+    assert [c.name for c in list_models([tmp_path])] == ["mine"]
+    assert "broken" in caplog.text
+
+
+def edit_card(folder, **values):
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"version": 2}, "format version 2"),
+        ({"method": 5}, "'method' is missing or wrong"),
+        ({"method": "nope"}, "do not fit.*unknown method"),
+        ({"arguments": {"width": 6}}, "do not fit"),
+        ({"arguments": {"speed": 6}}, "do not fit"),
+        ({"sha256": "0" * 64}, "their hashes differ"),
+    ],
+)
+def test_a_wrong_card_is_refused_in_one_line(saved, tmp_path, values, text):
+    edit_card(tmp_path / "mine", **values)
+    with pytest.raises(ModelFormatError, match=text) as caught:
+        load_model(tmp_path / "mine")
+    assert "mine" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("name", ""),
+        ("name", None),
+        ("method", ""),
+        ("arguments", []),
+        ("sha256", 5),
+        ("licence", 5),
+        ("n_parameters", "many"),
+        ("scores", "good"),
+        ("training", []),
+    ],
+)
+def test_each_entry_of_a_card_is_of_its_kind(saved, tmp_path, name, value, caplog):
+    edit_card(tmp_path / "mine", **{name: value})
+    with pytest.raises(ModelFormatError, match=f"'{name}' is missing or wrong"):
+        model_store.read_card(tmp_path / "mine")
+    assert list_models([tmp_path]) == []
+    assert name in caplog.text
+
+
+@pytest.mark.parametrize("text", ["", "[]", "5", "[" * 100_000, "\xff"])
+def test_a_card_that_is_no_object_is_refused(saved, tmp_path, text):
+    (tmp_path / "mine" / "model.json").write_bytes(text.encode("latin1"))
+    with pytest.raises(ModelFormatError, match=r"model\.json: damaged"):
+        load_model(tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"width": "x"}, {"width": 0}, {"width": -1}, {"features": None}]
+)
+def test_arguments_that_build_nothing_are_refused(saved, tmp_path, arguments):
+    edit_card(tmp_path / "mine", arguments=ARGUMENTS | arguments)
+    with pytest.raises(ModelFormatError, match="do not fit") as caught:
+        load_model(tmp_path / "mine")
+    assert "\n" not in str(caught.value)
+
+
+def test_pickles_under_the_name_of_safetensors_are_refused(saved, tmp_path):
+    path = tmp_path / "mine" / "weights.safetensors"
+    torch.save(network().state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    edit_card(tmp_path / "mine", sha256=digest)
+    with pytest.raises(ModelFormatError, match="do not fit"):
+        load_model(tmp_path / "mine")
+
+
+def test_half_written_folders_are_no_models(saved, tmp_path):
+    shutil.copytree(tmp_path / "mine", tmp_path / ".77-mine")
+    (card,) = list_models([tmp_path])
+    assert card.path == str(tmp_path / "mine")
+
+
+def test_folders_that_are_not_there_hold_no_models(tmp_path):
+    (tmp_path / "file").write_text("x")
+    assert list_models([tmp_path / "none", tmp_path / "file"]) == []
+
+
+def test_a_model_never_replaces_anything_else(saved, tmp_path):
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "thesis.txt").write_text("years")
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    for folder in (documents, tmp_path / "mine", documents / "thesis.txt"):
+        with pytest.raises(WriteError, match="would be lost: choose a new folder"):
+            save_model(folder, network(), saved)
+    assert (documents / "thesis.txt").read_text() == "years"
+    (tmp_path / "mine" / "notes.txt").unlink()
+    assert save_model(tmp_path / "mine", network(), saved) == saved
+
+
+def test_a_full_disk_is_no_damaged_model(saved, tmp_path, monkeypatch):
+    path = export_model(tmp_path / "mine", tmp_path / "mine.zip")
+
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_store, "_write_card", fail)
+    for source in (path, tmp_path / "mine"):
+        with pytest.raises(WriteError, match="disk is full"):
+            import_model(source)
+    assert not list(user_folder().iterdir())
+
+
+def test_a_folder_with_corrupt_weights_is_not_taken_in(saved, tmp_path):
+    (tmp_path / "mine" / "weights.safetensors").write_bytes(b"x")
+    with pytest.raises(ModelFormatError, match=r"mine.*hashes differ"):
+        import_model(tmp_path / "mine")
+    assert not list(user_folder().iterdir())
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\3\4"])
+def test_what_is_no_zip_is_not_taken_in(tmp_path, content):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(ModelFormatError, match=r"a\.zip: not a model file"):
+        import_model(tmp_path / "a.zip")
+    with pytest.raises(ModelFormatError, match=r"b\.zip: not a model file"):
+        import_model(tmp_path / "b.zip")
+
+
+def test_corrupt_weights_are_refused(saved, tmp_path):
+    path = tmp_path / "mine" / "weights.safetensors"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(ModelFormatError, match="their hashes differ"):
+        load_model(tmp_path / "mine")
+    path.unlink()
+    with pytest.raises(ModelFormatError, match="cannot be read"):
+        load_model(tmp_path / "mine")
+
+
+def test_pickled_weights_are_refused(tmp_path):
+    torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
+    for use in (load_model, import_model):
+        with pytest.raises(ModelFormatError, match="pickled weights can run code"):
+            use(tmp_path / "a.pt")
+
+
+def test_a_model_travels_as_one_zip(saved, tmp_path):
+    path = export_model(tmp_path / "mine", tmp_path / "mine.zip")
+    card = import_model(path)
+    assert card.sha256 == saved.sha256
+    with pytest.raises(ModelFormatError, match="already a model 'mine'"):
+        import_model(path)
+    again = import_model(path, name="mine-2")
+    assert (again.name, again.sha256) == ("mine-2", saved.sha256)
+    assert find_model("mine-2").path == again.path
+
+
+def test_no_import_is_hidden_by_a_built_in_model(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(model_store, "builtin_folder", lambda: tmp_path)
+    with pytest.raises(ModelFormatError, match="built-in"):
+        import_model(tmp_path / "mine")
+    assert import_model(tmp_path / "mine", name="ours").name == "ours"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("../../evil", "holds the path"),
+        ("/evil", "holds the path"),
+    ],
+)
+def test_a_zip_with_other_paths_is_refused(saved, tmp_path, name, text):
+    path = export_model(tmp_path / "mine", tmp_path / "mine.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr(name, "x")
+    with pytest.raises(ModelFormatError, match=text):
+        import_model(path)
+    assert not user_folder().exists() or not list(user_folder().iterdir())
+
+
+def test_a_zip_with_corrupt_weights_leaves_nothing(saved, tmp_path):
+    path = tmp_path / "bad.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.write(tmp_path / "mine" / "model.json", "mine/model.json")
+        archive.writestr("mine/weights.safetensors", b"x")
+    with pytest.raises(ModelFormatError, match="hashes differ"):
+        import_model(path)
+    assert not list(user_folder().iterdir())
+
+
+def test_a_name_cannot_leave_the_folder(saved, tmp_path):
+    edit_card(tmp_path / "mine", name="../up")
+    with pytest.raises(ModelFormatError, match="not a name for a model folder"):
+        import_model(tmp_path / "mine")
+
+
+def test_saving_over_a_model_keeps_the_old_one_if_it_fails(
+    saved, tmp_path, monkeypatch
+):
+    def fail(*args):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_store, "_write_card", fail)
+    with pytest.raises(OSError, match="disk is full"):
+        save_model(tmp_path / "mine", network(), saved)
+    monkeypatch.undo()
+    assert load_model(tmp_path / "mine").card == saved
+
+
+@pytest.mark.parametrize(
+    "card", list_models([model_store.builtin_folder()]), ids=lambda c: c.name
+)
+def test_the_built_in_models_load_and_answer(card):
+    loaded = load_model(card.path)
+    assert card.licence
+    assert card.title
+    mask = torch.zeros(1, 1, 64, 64, dtype=torch.int64)
+    mask[..., 20:40, 20:40] = 1
+    with torch.inference_mode():
+        code = loaded.network.encode_prompts(torch.randn(1, 1, 3, 64, 64), mask)
+        out = loaded.network(torch.randn(1, 3, 80, 72), code)["foreground"]
+    assert np.isfinite(out.numpy()).all()

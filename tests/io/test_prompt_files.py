@@ -1,0 +1,301 @@
+"""A prompt file survives the trip; a hostile one does nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import io
+import json
+import zipfile
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+import tifffile
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from napari_svpseg.core.geometry import Box
+from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
+from napari_svpseg.io.atomic import WriteError
+from napari_svpseg.io.prompt_files import PromptFileError, load_prompts, save_prompts
+
+
+def prompt(n_channels: int = 1, **changes) -> Prompt:
+    rng = np.random.default_rng(n_channels)
+    mask = np.zeros((64, 64), np.int32)
+    mask[5:20, 5:20], mask[30:50, 30:50] = 1, 2
+    made = Prompt(
+        image=rng.normal(900, 300, (64, 64, n_channels)).astype(np.float32),
+        mask=mask,
+        intensities=np.sort(rng.random((n_channels, 2)), axis=1),
+        box=Box(3, 7, 96),
+        name="Zelle µ",
+        source="a b.tif",
+        channels=tuple(range(n_channels)),
+        pixel_size=(0.5, 0.25),
+        unit="um",
+        color="#12ab00",
+        enabled=False,
+    )
+    return replace(made, **changes)
+
+
+def same(one: Prompt, two: Prompt) -> bool:
+    return all(
+        np.array_equal(getattr(one, f.name), getattr(two, f.name))
+        if isinstance(getattr(one, f.name), np.ndarray)
+        else getattr(one, f.name) == getattr(two, f.name)
+        for f in fields(Prompt)
+    )
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 3, 5])
+def test_every_field_comes_back(tmp_path, n_channels):
+    prompts = PromptSet(
+        [
+            prompt(n_channels),
+            prompt(
+                n_channels,
+                mask=np.zeros((64, 64), np.int32),
+                channels=None,
+                pixel_size=None,
+            ),
+        ],
+        "mine",
+    )
+    path = save_prompts(prompts, tmp_path / "cells")
+    assert path.name == "cells.svprompt"
+    back = load_prompts(path)
+    assert (back.name, len(back)) == ("mine", 2)
+    assert all(same(a, b) for a, b in zip(prompts, back, strict=True))
+    assert back[1].is_negative
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    st.text(max_size=30),
+    st.integers(-50, 9000),
+    st.integers(16, 5000),
+    st.floats(-1e6, 1e6, width=32),
+)
+def test_odd_names_corners_and_intensities_come_back(
+    tmp_path_factory, name, corner, size, level
+):
+    made = prompt(
+        name=name,
+        box=Box(corner, 4, size),
+        image=np.full((64, 64, 1), level, np.float32),
+    )
+    path = save_prompts(PromptSet([made]), tmp_path_factory.mktemp("p") / "a.svprompt")
+    assert same(load_prompts(path)[0], made)
+
+
+def test_other_programs_open_what_is_inside(tmp_path):
+    path = save_prompts(PromptSet([prompt(2)]), tmp_path / "a.svprompt")
+    with zipfile.ZipFile(path) as archive:
+        image = tifffile.imread(io.BytesIO(archive.read("prompt-000-image.tif")))
+        mask = tifffile.imread(io.BytesIO(archive.read("prompt-000-mask.tif")))
+    assert image.shape == (2, 64, 64)
+    assert mask.max() == 2
+
+
+def test_an_empty_set_comes_back(tmp_path):
+    assert len(load_prompts(save_prompts(PromptSet(), tmp_path / "a.svprompt"))) == 0
+
+
+def changed(path, edit) -> None:
+    """Rewrite a prompt file with its members changed by ``edit(dict)``."""
+    with zipfile.ZipFile(path) as archive:
+        members = {n: archive.read(n) for n in archive.namelist()}
+    members = edit(members) or members
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+
+
+def edit_index(**values):
+    def edit(members):
+        index = json.loads(members["prompts.json"]) | values
+        members["prompts.json"] = json.dumps(index).encode()
+
+    return edit
+
+
+def edit_entry(**values):
+    def edit(members):
+        index = json.loads(members["prompts.json"])
+        index["prompts"][0] |= values
+        members["prompts.json"] = json.dumps(index).encode()
+
+    return edit
+
+
+def tiff(array) -> bytes:
+    file = io.BytesIO()
+    tifffile.imwrite(file, array)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("edit", "text"),
+    [
+        (lambda m: m | {"../evil.txt": b"x"}, "holds the path"),
+        (lambda m: m | {"/etc/evil": b"x"}, "holds the path"),
+        (lambda m: m | {"C:\\evil": b"x"}, "holds the path"),
+        (lambda m: m | {"folder/a": b"x"}, "holds the path"),
+        (lambda m: m | {"bomb": bytes(5_000_000)}, "unpacks to 5000000 bytes"),
+        (lambda m: {"other": b"x"}, "prompts.json is missing"),
+        (lambda m: {k: v for k, v in m.items() if "mask" not in k}, "damaged"),
+        (lambda m: m | {"prompts.json": b"{"}, "damaged"),
+        (lambda m: m | {"prompts.json": b"[]"}, "of another kind"),
+        (edit_index(prompts=[{}] * 1001), "lists 1001 prompts"),
+        (edit_index(prompts=5), "damaged"),
+        (lambda m: m | {"prompts.json": b"[" * 100_000}, "damaged"),
+        (edit_entry(corner=[float("inf"), 0]), "whole pixel"),
+        (edit_entry(size=10**400), "damaged"),
+        (edit_entry(intensities=[[0, 10**400]]), "damaged"),
+        (edit_entry(color="url(x)"), "colour"),
+        (edit_entry(name="a\nb", color=""), "colour"),
+        (edit_entry(channels=["x"]), "damaged"),
+        (edit_index(version=99), "format version 99 is not known here: update"),
+        (edit_index(format="x"), "of another kind"),
+        (edit_index(prompts="abc"), "damaged"),
+        (edit_entry(corner=[1]), "damaged"),
+        (edit_entry(size=3), "at least 16"),
+        (edit_entry(intensities=[[0, float("nan")]]), "no finite intensities"),
+        (edit_entry(intensities=[]), "intensity"),
+        (edit_entry(pixel_size=[0, -1]), "pixel size"),
+        (edit_entry(image="prompts.json"), "no readable TIFF"),
+        (lambda m: m | {"prompt-000-image.tif": b"II*"}, "no readable TIFF"),
+        (
+            lambda m: m | {"prompt-000-image.tif": tiff(np.zeros((65, 64)))},
+            "has the shape",
+        ),
+        (
+            lambda m: m | {"prompt-000-mask.tif": tiff(np.zeros((64, 64)))},
+            "no 64 x 64 mask",
+        ),
+        (
+            lambda m: (
+                m
+                | {"prompt-000-image.tif": tiff(np.full((64, 64), np.nan, np.float32))}
+            ),
+            "NaN or infinite",
+        ),
+    ],
+)
+def test_damaged_and_hostile_files_are_refused_in_one_line(tmp_path, edit, text):
+    path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
+    changed(path, edit)
+    with pytest.raises(PromptFileError, match=text) as caught:
+        load_prompts(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.svprompt"], (
+        "nothing was unpacked"
+    )
+
+
+@pytest.mark.parametrize("packing", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_odd_packing_is_refused(tmp_path, packing):
+    path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
+    with zipfile.ZipFile(path, "a", packing) as archive:
+        archive.writestr("more", bytes(1000))
+    with pytest.raises(PromptFileError, match="packed in an odd way"):
+        load_prompts(path)
+
+
+def test_a_locked_file_is_refused(tmp_path):
+    path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
+    data = bytearray(path.read_bytes())
+    data[data.rindex(b"PK\1\2") + 8] |= 1  # the flag of encryption, last member
+    path.write_bytes(data)
+    with pytest.raises(PromptFileError, match="encrypted"):
+        load_prompts(path)
+
+
+def test_many_members_that_are_small_alone_are_a_bomb_together(tmp_path):
+    path = tmp_path / "a.svprompt"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("prompts.json", "{}")
+        for i in range(101):
+            archive.writestr(str(i), bytes(4_000_000))
+    with pytest.raises(PromptFileError, match="unpacks to over 400000000 bytes"):
+        load_prompts(path)
+
+
+def test_what_could_not_be_read_again_is_not_written(tmp_path):
+    with pytest.raises(PromptError, match="up to 64 channels"):
+        save_prompts(PromptSet([prompt(65)]), tmp_path / "a.svprompt")
+    with pytest.raises(PromptError, match="up to 1000 prompts"):
+        save_prompts(PromptSet([prompt()] * 1001), tmp_path / "a.svprompt")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("cells", "cells.svprompt"),
+        ("cells v1.2", "cells v1.2.svprompt"),
+        ("cells.svprompt", "cells.svprompt"),
+        ("Cells.SVPROMPT", "Cells.SVPROMPT"),
+    ],
+)
+def test_the_ending_is_added_where_it_is_missing(tmp_path, name, written):
+    assert save_prompts(PromptSet([prompt()]), tmp_path / name).name == written
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**9), st.integers(1, 30))
+def test_bytes_changed_at_random_are_read_or_refused(tmp_path_factory, seed, n):
+    rng = np.random.default_rng(seed)
+    path = save_prompts(
+        PromptSet([prompt()]), tmp_path_factory.mktemp("fuzz") / "a.svprompt"
+    )
+    data = bytearray(path.read_bytes())
+    for at in rng.integers(0, len(data), n):
+        data[at] = rng.integers(256)
+    path.write_bytes(data)
+    with contextlib.suppress(PromptFileError):
+        load_prompts(path)
+
+
+def test_a_lie_about_the_size_is_found_out(tmp_path):
+    path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
+    changed(path, lambda m: m | {"prompt-000-mask.tif": bytes(9_000_000)})
+    data = path.read_bytes().replace((9_000_000).to_bytes(4, "little"), b"\x10\0\0\0")
+    path.write_bytes(data)
+    with pytest.raises(PromptFileError):
+        load_prompts(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\3\4 and nonsense", b"not a zip at all"])
+def test_what_is_no_zip_is_named(tmp_path, content):
+    path = tmp_path / "a.svprompt"
+    path.write_bytes(content)
+    with pytest.raises(PromptFileError, match=r"a\.svprompt: not a prompt file"):
+        load_prompts(path)
+    with pytest.raises(PromptFileError, match="no such file"):
+        load_prompts(tmp_path / "none.svprompt")
+
+
+def test_a_truncated_file_is_named(tmp_path):
+    path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(PromptFileError, match=r"a\.svprompt"):
+        load_prompts(path)
+
+
+def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
+    path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
+    before = path.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    with pytest.raises(WriteError, match="disk is full"):
+        save_prompts(PromptSet([prompt(), prompt()]), path)
+    assert path.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1

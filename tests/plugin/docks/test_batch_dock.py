@@ -1,0 +1,309 @@
+"""The dock "Batch": choose, start, stop, resume; a bad file; thousands of files."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from qtpy.QtCore import Qt
+
+from napari_svpseg import api
+from napari_svpseg.core.jobs.folder_job import FileOutcome
+from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.engine.jobs.job import InProcess
+from napari_svpseg.io.folder_records import read_run, read_summary
+from napari_svpseg.io.prompt_files import save_prompts
+from napari_svpseg.plugin import manifest
+from napari_svpseg.plugin.docks.batch_dock import BatchWidget
+from napari_svpseg.plugin.panels.file_table import WARN_COLOR, FileTable
+from napari_svpseg.plugin.services.engine_process import Engine
+
+N = 5
+
+
+@pytest.fixture
+def folder(tmp_path: Path, disc_scene) -> Path:
+    """Return a folder of five images, the second of them unreadable."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(N):
+        tifffile.imwrite(images / f"{i}.tif", np.roll(disc_scene.image, 7 * i, axis=0))
+    (images / "1.tif").write_bytes(b"no image")
+    return images
+
+
+@pytest.fixture
+def prompts_file(tmp_path: Path, disc_prompt) -> str:
+    return str(save_prompts(PromptSet([disc_prompt]), tmp_path / "discs.svprompt"))
+
+
+@pytest.fixture
+def dock(viewer, tiny_model, monkeypatch):
+    from napari_svpseg.io import model_store
+
+    card = model_store.find_model(tiny_model)
+    monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
+    runner = InProcess()
+    widget = BatchWidget(viewer, Engine(lambda: runner))
+    viewer.window.add_dock_widget(widget, name="Batch")
+    yield widget
+    runner.close()
+
+
+@pytest.fixture
+def wait_for_end(qtbot):
+    def wait(dock: BatchWidget) -> None:
+        qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
+
+    return wait
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Let each file take 0.1 s and write what `segment_file` would, without a model."""
+    done: list[str] = []
+    lock = threading.Lock()
+
+    def segment_file(path, prompts, out, *, targets, on_progress, **settings):
+        for _ in range(10):
+            on_progress(0, 1)
+            time.sleep(0.01)
+        Path(targets["ome-tiff"]).write_bytes(b"II*")
+        with lock:
+            done.append(Path(path).name)
+        return FileOutcome(str(path), targets["ome-tiff"], objects=2, trust=0.9)
+
+    monkeypatch.setattr(api, "segment_file", segment_file)
+    return done
+
+
+def statuses(dock: BatchWidget) -> list[str]:
+    return [dock.files.status(row) for row in range(dock.files.rowCount())]
+
+
+def ready(dock: BatchWidget, folder: Path, prompts_file: str) -> None:
+    dock.set_folder(str(folder))
+    dock.load_prompts(prompts_file)
+
+
+def test_it_leads_from_step_to_step(dock, folder, prompts_file) -> None:
+    assert not dock.start.isEnabled() and not dock.stop.isEnabled()
+    assert "Choose a folder" in dock.message.text()
+    dock.set_folder(str(folder))
+    assert "say what to find" in dock.message.text()
+    assert dock.output.text() == str(folder.with_name("images_svpseg"))
+    assert statuses(dock) == ["waiting"] * N
+    dock.start_run()
+    assert "prompts" in dock.message.text() and dock._job is None
+    dock.load_prompts(prompts_file)
+    assert dock.prompts_line.text() == "1 prompt of discs.svprompt"
+    assert dock.message.text() == "Press Start to segment 5 images."
+    dock.include.setText("[0-2].tif")
+    dock.include.editingFinished.emit()
+    assert statuses(dock) == ["waiting"] * 3
+
+
+def test_a_folder_runs_and_the_bad_file_is_marked(
+    dock, folder, prompts_file, wait_for_end, viewer
+) -> None:
+    ready(dock, folder, prompts_file)
+    dock.formats["rois"].setChecked(True)
+    dock.run_settings.set_values({"trust": False})
+    dock.start.click()
+    assert not dock.start.isEnabled() and dock.stop.isEnabled()
+    wait_for_end(dock)
+    assert statuses(dock) == ["done", "failed", *["done"] * 3]
+    assert "4 of 5 images done" in dock.message.text()
+    assert "1.tif" in dock.message.text() and "cannot be read" in dock.files.told(1)
+    assert "1.tif" in dock.log.toPlainText()
+    out = Path(dock.output.text())
+    assert len(list(out.glob("*_labels.ome.tif"))) == 4
+    assert len(list(out.glob("*_labels.zip"))) == 4
+    job, record = read_run(out / "run.json")
+    assert (record["done"], record["failed"]) == (4, 1)
+    assert job.settings["trust"] is False and job.formats == ("ome-tiff", "rois")
+    dock.open_file(3)
+    assert [layer._type_string for layer in viewer.layers] == ["image", "labels"]
+    dock.open_file(0)
+    shown = [layer for layer in viewer.layers if layer.visible]
+    assert len(viewer.layers) == 4 and shown == list(viewer.layers)[2:]
+    dock.open_file(3)  # it is there already
+    shown = [layer for layer in viewer.layers if layer.visible]
+    assert len(viewer.layers) == 4 and shown == list(viewer.layers)[:2]
+
+
+def test_results_of_another_folder_go_elsewhere(dock, folder, tmp_path) -> None:
+    dock.set_folder(str(folder))
+    assert dock.output.text() == str(tmp_path / "images_svpseg")
+    other = tmp_path / "plate 2"
+    folder.rename(other)
+    dock.set_folder(str(other))
+    assert dock.output.text() == str(tmp_path / "plate 2_svpseg")
+    dock.set_output(str(tmp_path / "mine"))
+    other.rename(folder)
+    dock.set_folder(str(folder))
+    assert dock.output.text() == str(tmp_path / "mine")
+
+
+def test_stop_keeps_what_is_done_and_resume_does_the_rest(
+    dock, folder, prompts_file, slow, qtbot, wait_for_end
+) -> None:
+    ready(dock, folder, prompts_file)
+    dock.start.click()
+    qtbot.waitUntil(lambda: dock.files.count("done") >= 1, timeout=20_000)
+    dock.stop.click()
+    wait_for_end(dock)
+    first = list(slow)
+    assert 1 <= len(first) < N
+    assert "running" not in statuses(dock) and "waiting" in statuses(dock)
+    assert dock.start.text() == "Resume" and "Stopped" in dock.message.text()
+    summary = Path(dock.output.text()) / "summary.csv"
+    assert {Path(name).name for name in read_summary(summary)} == set(first)
+    dock.start.click()
+    wait_for_end(dock)
+    assert sorted(slow) == [f"{i}.tif" for i in range(N)]  # none was done twice
+    assert statuses(dock).count("kept") == len(first)
+    assert set(statuses(dock)) == {"kept", "done"}
+    assert len(read_summary(summary)) == N and dock.start.text() == "Start"
+
+
+def test_another_day_the_job_file_goes_on(
+    dock, folder, prompts_file, slow, wait_for_end, viewer, tiny_model
+) -> None:
+    ready(dock, folder, prompts_file)
+    dock.pattern.setText("{name} cells")
+    dock.axes.setText("yx")
+    dock.options.set_values({"threshold": 0.7})
+    dock.start.click()
+    wait_for_end(dock)
+    other = BatchWidget(viewer, dock.engine)
+    viewer.window.add_dock_widget(other, name="Batch 2")
+    other.load_job(str(Path(dock.output.text()) / "run.json"))
+    assert other.job() == dock.job()
+    assert other.files.paths == dock.files.paths
+    assert "not done yet" in other.message.text()
+    slow.clear()
+    other.start.click()
+    wait_for_end(other)
+    assert slow == [] and set(statuses(other)) == {"kept"}
+    assert "5 had been done before" in other.message.text()
+
+
+def test_prompts_come_from_the_other_dock(
+    dock, open_dock, folder, discs, monkeypatch, slow, wait_for_end
+) -> None:
+    dock.take.click()
+    assert "Open 'Segment from prompts' first" in dock.message.text()
+    segment = open_dock()
+    monkeypatch.setattr(manifest, "open_dock", lambda: segment)
+    dock.take.click()
+    assert "Draw a box" in dock.message.text()
+    segment.prompt_panel.add_prompt_at_centre()
+    segment.options.set_values({"threshold": 0.65})
+    dock.take.click()
+    assert dock.prompts_line.text() == "1 prompt of the dock"
+    dock.set_folder(str(folder))
+    dock.start.click()
+    wait_for_end(dock)
+    job, _ = read_run(Path(dock.output.text()) / "run.json")
+    assert job.settings["threshold"] == 0.65
+    assert Path(job.prompts).name == "prompts.svprompt" and Path(job.prompts).exists()
+
+
+def test_what_cannot_run_is_said_before_it_starts(
+    dock, folder, prompts_file, tmp_path
+) -> None:
+    ready(dock, folder, prompts_file)
+    for change, text in (
+        (lambda: dock.pattern.setText("cells"), "holds {name}"),
+        (lambda: dock.formats["ome-tiff"].setChecked(False), "at least one format"),
+        (lambda: dock.channels.setText("9, x"), "up to three channels"),
+    ):
+        change()
+        dock.start.click()
+        assert text in dock.message.text() and dock._job is None
+        dock.pattern.setText("{name}_labels")
+        dock.formats["ome-tiff"].setChecked(True)
+        dock.channels.setText("")
+    (tmp_path / "empty").mkdir()
+    dock.set_folder(str(tmp_path / "empty"))
+    assert "holds no image" in dock.message.text() and not dock.start.isEnabled()
+    (tmp_path / "x.json").write_text("{}")
+    dock.load_job(str(tmp_path / "x.json"))
+    assert "no job file" in dock.message.text()
+
+
+def test_closing_the_dock_ends_the_run(
+    dock, folder, prompts_file, slow, qtbot, viewer
+) -> None:
+    ready(dock, folder, prompts_file)
+    dock.start.click()
+    qtbot.waitUntil(lambda: dock.files.count("running") > 0, timeout=20_000)
+    viewer.window.remove_dock_widget(dock)
+    qtbot.waitUntil(lambda: dock._job is None, timeout=20_000)
+    time.sleep(0.2)
+    assert len(slow) < N
+
+
+def test_a_thousand_files_are_shown_at_once(dock, tmp_path) -> None:
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for i in range(1000):
+        (folder / f"{i:04}.tif").touch()
+    start = time.process_time()
+    dock.set_folder(str(folder))
+    assert dock.files.rowCount() == 1000
+    dock.files.show(FileOutcome(p, objects=3) for p in dock.files.paths)
+    dock.table.viewport().repaint()
+    assert time.process_time() - start < 1.0
+    assert dock.files.count("done") == 1000
+
+
+def test_the_table_tells_what_needs_a_look() -> None:
+    table = FileTable()
+    table.set_paths(["a/1.tif", "a/2.tif", "a/3.tif", "a/4.tif"])
+    table.show([
+        FileOutcome("a/1.tif", objects=7, trust=0.91, seconds=1.25, area_mean=40.2),
+        FileOutcome("a/2.tif", objects=0, trust=0.1),
+        FileOutcome("a/3.tif", status="failed", error="a/3.tif: cannot be read."),
+        FileOutcome("elsewhere.tif", objects=1),
+    ])
+
+    def cells(row: int) -> list[str]:
+        return [table.data(table.index(row, c)) for c in range(4)]
+
+    def color(row: int):
+        return table.data(table.index(row, 0), Qt.ItemDataRole.ForegroundRole)
+
+    assert cells(0) == ["1", "done", "7", "0.91"] and color(0) is None
+    assert table.told(0) == "a/1.tif\nmean area 40 pixels\n1.2 s"
+    assert cells(1)[2] == "0" and color(1).name() == WARN_COLOR
+    assert cells(2) == ["3", "failed", "", ""]
+    assert color(2) is not None and "cannot be read" in table.told(2)
+    assert cells(3) == ["4", "waiting", "", ""]
+
+
+def test_zarr_images_and_labels(
+    dock, folder, prompts_file, disc_scene, wait_for_end, tmp_path
+) -> None:
+    import zarr
+
+    zarr.create_array(folder / "plain.zarr", data=disc_scene.image)
+    dock.include.setText("*.zarr")
+    dock.set_folder(str(folder))
+    assert dock.files.paths == [str(folder / "plain.zarr")]
+    dock.load_prompts(prompts_file)
+    dock.set_output(str(tmp_path / "out"))
+    dock.formats["ome-tiff"].setChecked(False)
+    dock.formats["ome-zarr"].setChecked(True)
+    dock.start.click()
+    wait_for_end(dock)
+    assert "1 of 1 image done" in dock.message.text(), dock.message.text()
+    dock.open_file(0)
+    image, labels = dock.viewer.layers
+    assert image.data.shape == labels.data.shape == (96, 96)
+    assert isinstance(labels.data, zarr.Array) and labels.name == "cells"

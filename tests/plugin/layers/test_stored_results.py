@@ -1,0 +1,343 @@
+"""Results on the disk in the viewer: they fill, are edited, kept and saved."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from napari_svpseg.core.geometry import Box
+from napari_svpseg.core.image import Axes
+from napari_svpseg.core.jobs.stored_labels import Filled, StoredLabels
+from napari_svpseg.core.result import Recipe
+from napari_svpseg.io.ome_zarr import (
+    LabelsLayout,
+    begin_labels,
+    open_image,
+    read_stamp,
+    write_stamp,
+    write_window,
+)
+from napari_svpseg.plugin.layers import stored_results
+from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.stored_results import KeptChannel
+
+from ..conftest import disc_image
+
+
+class Filler:
+    """Fills a store plane by plane, in two parts each, with thresholded labels."""
+
+    def __init__(self):
+        self.slow, self.fail = 0.0, ""
+        self.kwargs = {}
+
+    def __call__(self, emit, on_progress, query, prompts, store, **kwargs):
+        from skimage.measure import label
+
+        self.kwargs = kwargs
+        image = np.asarray(query, float)
+        order = Axes(kwargs["axes"])
+        if order.channel is not None:
+            image = image.mean(axis=order.channel)
+        letters = order.labels
+        layout = LabelsLayout(
+            "", image.shape, (1,) * (image.ndim - 2) + (64, 64), letters, "uint32",
+            tuple(kwargs["scale"].get(a, 1.0) for a in letters), kwargs["unit"],
+        )
+        layout = begin_labels(store, "cells", layout)
+        n, folder = len(layout.level_shapes), layout.folder
+        recipe = Recipe("svp", axes=kwargs["axes"]).to_dict()
+        stamp = {"run": "x", "state": "filling", "about": kwargs["about"]}
+        write_stamp(folder, {**stamp, "recipe": recipe})
+        emit("partial", value=StoredLabels(folder, n, recipe=recipe))
+        last, found = 0, label(image > image.mean() + image.std())
+        half = image.shape[-1] // 2
+        for plane in np.ndindex(image.shape[:-2]):
+            for columns in (slice(0, half), slice(half, image.shape[-1])):
+                time.sleep(self.slow)
+                on_progress(last, 10, "part")
+                window = slice(0, image.shape[-2]), columns
+                part = found[plane][window].astype(np.uint32)
+                write_window(folder, n, plane, window, part)
+                emit("partial", value=Filled(plane, window))
+                last = max(last, int(part.max(initial=0)))
+                if self.fail:
+                    raise OSError(self.fail)
+        write_stamp(folder, {**stamp, "state": "done", "objects": last,
+                             "recipe": recipe})
+        return StoredLabels(folder, n, last, 0.1, recipe, ("a note",))
+
+
+@pytest.fixture
+def filler(runner):
+    runner.pretend["segment_stored"] = made = Filler()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Let tiny images be large."""
+    monkeypatch.setattr("napari_svpseg.plugin.panels.large_results.MEGAPIXEL", 1000)
+    monkeypatch.setattr("napari_svpseg.io.ome_zarr.SMALLEST_LEVEL", 60)
+
+
+@pytest.fixture
+def dock(discs, open_dock, filler, tmp_path):
+    dock = open_dock()
+    dock.large.limit.setValue(5)
+    dock.large.folder.setText(str(tmp_path / "results"))
+    dock.book.place(dock.source_of(discs.layers["discs"]), (), Box(14, 14, 32))
+    return dock
+
+
+def result(dock):
+    return next(la for la in dock.viewer.layers if mark_of(la, "stored"))
+
+
+def on_disk(layer):
+    return np.asarray(open_image(mark_of(layer)["folder"]).array[:])
+
+
+def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
+    dock, runner, filler, finish, qtbot
+):
+    dock.run.click()
+    finish(dock)
+    layer = result(dock)
+    assert isinstance(layer.data, zarr.Array) and layer.editable
+    assert on_disk(layer).max() == 4 and "4 objects" in dock.message.text()
+    assert "(a note)" in dock.message.text()
+    assert str(mark_of(layer)["store"]) in dock.message.text()
+    assert dock.save_box.save.isEnabled() and dock.save_box.copy_python.isEnabled()
+    assert filler.kwargs["intensities"].shape == (1, 2)
+    dock.options.set_values({"threshold": 0.7})
+    qtbot.waitUntil(lambda: "Press Run" in dock.message.text())
+    dock.large.limit.setValue(50)
+    dock.run.click()
+    finish(dock)
+    assert len(runner.segment_calls()) == 1
+    assert mark_of(dock.viewer.layers["discs [svpseg] [1]"], "labels")
+
+
+def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
+    filler.slow = 0.8
+    dock.run.click()
+    qtbot.waitUntil(lambda: any(mark_of(la, "stored") for la in dock.viewer.layers))
+    layer = result(dock)
+    assert not layer.editable
+    gaps, last = [], time.perf_counter()
+    for _ in range(20):  # the window stays alive
+        qtbot.wait(5)
+        gaps.append(time.perf_counter() - last)
+        last = time.perf_counter()
+    assert np.median(gaps) < 0.1
+    qtbot.waitUntil(lambda: on_disk(layer)[:, :50].any(), timeout=3000)
+    assert not on_disk(layer)[:, 60:].any()  # yet
+    dock.stop.click()
+    finish(dock)
+    assert "Run goes on from there" in dock.message.text()
+    assert mark_of(layer)["state"] == "stopped" and layer.editable
+    store = mark_of(layer)["store"]
+    filler.slow = 0
+    dock.viewer.layers.remove(layer)  # as after a crash
+    dock.large.open_result(store)
+    dock.run.click()
+    finish(dock)
+    assert mark_of(result(dock))["store"] == store  # the same one went on
+    assert sum(mark_of(la, "stored") is not None for la in dock.viewer.layers) == 1
+
+
+def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
+    dock.run.click()
+    finish(dock)
+    layer = result(dock)
+    for fresh in (5, 6):  # M gives an id that no object has
+        dock.stored._on_next_id(layer)
+        assert layer.selected_label == fresh
+    layer.selected_label, layer.brush_size = 70_001, 6
+    before = on_disk(layer)
+    layer.paint((10, 50), 70_001)
+    assert on_disk(layer)[10, 50] == 70_001
+    layer.undo()
+    assert np.array_equal(on_disk(layer), before)
+    layer.redo()
+    layer.fill((30, 30), 9)
+    assert on_disk(layer)[30, 30] == 9
+    mark = mark_of(layer)
+    assert mark["edited"]
+    dock.stored.flush()
+    dock.stored._files.call(lambda: None, lambda _: None)
+    qtbot.waitUntil(lambda: not dock.stored._files.is_busy)
+    assert read_stamp(mark["store"], "cells")["edited"]
+    half = np.asarray(open_image(mark["folder"], 1).array[:])
+    assert np.array_equal(half, on_disk(layer)[::2, ::2])
+
+
+def test_an_edited_result_is_never_overwritten(dock, finish, filler):
+    dock.run.click()
+    finish(dock)
+    first = result(dock)
+    first.paint((10, 50), 99)
+    dock.run.click()
+    finish(dock)
+    layers = [la for la in dock.viewer.layers if mark_of(la, "stored")]
+    assert "You edited 'discs [svpseg]'" in dock.message.text()
+    assert len(layers) == 2 and not first.visible and on_disk(first)[10, 50] == 99
+    dock.undo.click()
+    assert len(layers) == 2 and "kept in" in dock.message.text()
+    stores = [mark_of(la)["store"] for la in layers]
+    assert all(Path(store).exists() for store in stores)
+
+
+def test_a_pyramid_is_edited_through_a_window(
+    dock, finish, monkeypatch, qtbot
+):
+    monkeypatch.setattr(stored_results, "DIRECT", 1000)
+    dock.viewer.layers["discs"].scale = (0.5, 0.5)
+    dock.run.click()
+    finish(dock)
+    layer = result(dock)
+    assert layer.multiscale and not layer.editable
+    assert dock.large.edit.isEnabled()
+    dock.viewer.reset_view()
+    dock.large.edit.click()
+    part = next(la for la in dock.viewer.layers if mark_of(la, "stored edit"))
+    np.testing.assert_allclose(part.scale, (0.5, 0.5))
+    assert part.selected_label == 5 and dock.large.edit.text() == "End editing"
+    at = part.world_to_data(layer.data_to_world((10, 50)))
+    part.paint(tuple(np.round(at).astype(int)), 5)
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 5, timeout=3000)
+    part.undo()
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 0, timeout=3000)
+    part.paint(tuple(np.round(at).astype(int)), 6)
+    part.selected_label = 3  # is in view
+    assert part.selected_label == 3
+    layer.metadata["svpseg"]["highest"] = 50
+    part.selected_label = 20  # an object elsewhere may have it
+    assert part.selected_label == 51
+    dock.large.edit.click()
+    assert part not in dock.viewer.layers
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 6, timeout=3000)
+    half = np.asarray(open_image(mark_of(layer)["folder"], 1).array[:])
+    assert half[5, 25] == 6
+    assert mark_of(layer)["edited"]
+
+
+def test_closing_loses_nothing_and_it_opens_again(dock, finish):
+    dock.viewer.layers["discs"].scale = (2.0, 0.5)
+    dock.run.click()
+    finish(dock)
+    layer = result(dock)
+    layer.paint((10, 50), 77)
+    store, scale = mark_of(layer)["store"], layer.scale
+    dock.viewer.layers.remove(layer)
+    assert store in dock.message.text()
+    dock.large.open_result(store)
+    again = result(dock)
+    assert again.data[10, 50] == 77 and mark_of(again)["edited"]
+    np.testing.assert_allclose(again.scale, scale)
+    dock.large.open_result(str(Path(store).parent))
+    assert dock.message.styleSheet() != ""
+    assert "no result of this dock" in dock.message.text()
+
+
+def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
+    from napari_svpseg.io.images import read_image
+    from napari_svpseg.plugin import manifest
+
+    dock.run.click()
+    finish(dock)
+    layer = result(dock)
+    layer.paint((10, 50), 70_001)
+    for end in (".zarr", ".ome.tif"):
+        dock.save_box.save_labels(str(tmp_path / f"mine{end}"))
+        qtbot.waitUntil(lambda end=end: f"Saved mine{end}" in dock.message.text())
+    folder = tmp_path / "mine.zarr" / "labels" / "cells"
+    assert open_image(folder, 1).array.shape == (48, 55)
+    assert read_stamp(tmp_path / "mine.zarr", "cells")["recipe"]["model"] == "svp"
+    for found in (open_image(folder), read_image(tmp_path / "mine.ome.tif")):
+        assert np.array_equal(found.array[:], on_disk(layer))
+    assert found.array.max() == 70_001
+    monkeypatch.setattr(manifest, "MAX_WHOLE", 1000)
+    with pytest.raises(ValueError, match="save as OME-Zarr"):
+        manifest.write_layer(str(tmp_path / "a.zip"), layer)
+
+
+def test_a_full_disk_is_one_line(dock, finish, filler):
+    filler.fail = "results: has 0.1 GB left, choose another folder."
+    dock.run.click()
+    finish(dock)
+    assert "choose another folder" in dock.message.text()
+    assert dock.message.styleSheet() != ""
+    assert mark_of(result(dock))["state"] == "stopped"
+
+
+@pytest.mark.parametrize("order, shape", [
+    ("ZYX", (3, 96, 110)), ("TCYX", (3, 2, 96, 110)),
+])
+def test_stacks_lie_on_their_image(
+    viewer, open_dock, filler, finish, tmp_path, order, shape, monkeypatch, qtbot
+):
+    image, labels = disc_image()
+    stack = np.broadcast_to(image, shape).copy()
+    scale = (2.0, *(1.0,) * (len(shape) - 3), 0.5, 0.5)
+    layer = viewer.add_image(stack, name="stack", scale=scale, units="um")
+    viewer.add_labels(labels, name="truth", scale=(0.5, 0.5), units="um")
+    dock = open_dock()
+    dock.large.limit.setValue(5)
+    dock.large.folder.setText(str(tmp_path))
+    dock.axes.setCurrentText(order)
+    dock.axes.lineEdit().editingFinished.emit()
+    dock.book.place(dock.source_of(layer), (1,), Box(14, 14, 32))
+    viewer.dims.set_point(0, 2.0)
+    inner = (0,) * (len(shape) - 3)
+    for everything in (False, True):
+        dock.planes.setCurrentIndex(int(everything))
+        dock.run.click()
+        finish(dock)
+        found = [la for la in viewer.layers if mark_of(la, "stored")][-1]
+        n = 3 if everything else 1
+        assert tuple(found.data.shape) == (n, *(1,) * len(inner), 96, 110)
+        assert isinstance(found.data, KeptChannel) is (order == "TCYX")
+        world = layer.data_to_world((1, *inner, 30, 70))
+        assert found.get_value(world, world=True) > 0
+        assert str(found.units[-1]) == "micrometer"
+        at = (1 if everything else 0, *inner, 5, 50)
+        found.paint(at, 50)
+        assert on_disk(found)[at[0], 5, 50] == 50
+        kept = open_image(mark_of(found)["folder"])
+        assert kept.scale[order[0]] == 2.0 and kept.unit == "um"
+    # the same as a pyramid, which is edited plane by plane
+    monkeypatch.setattr(stored_results, "DIRECT", 1000)
+    store = mark_of(found)["store"]
+    viewer.layers.remove(found)
+    dock.large.open_result(store)
+    again = dock.stored.layer
+    assert again.multiscale and len(again.data) == 2
+    viewer.reset_view()
+    dock.large.edit.click()
+    part = next(la for la in viewer.layers if mark_of(la, "stored edit"))
+    corner = part.world_to_data(again.data_to_world((1, *inner, 20, 50)))
+    part.paint(tuple(np.round(corner).astype(int)), 60)
+    dock.large.edit.click()
+    qtbot.waitUntil(lambda: on_disk(again)[1, 20, 50] == 60, timeout=3000)
+    assert on_disk(again)[0, 20, 50] == on_disk(again)[2, 20, 50] == 0
+
+
+def test_a_kept_channel_is_an_array_of_one_more_axis():
+    inner = np.arange(24).reshape(2, 3, 4)
+    array = KeptChannel(inner, 1)
+    assert (array.shape, array.ndim, array.size) == ((2, 1, 3, 4), 4, 24)
+    full = inner[:, None]
+    assert np.array_equal(np.asarray(array), full)
+    for index in [0, (1, 0), (slice(None), 0, 2), (..., 3), (0, slice(0, 1), ...),
+                  (np.array([0, 1]), np.array([0, 0]), np.array([2, 1]),
+                   np.array([3, 0]))]:
+        assert np.array_equal(array[index], full[index]), index
+    array[0, 0, 1:3, 2] = 99
+    array[1, :, 0, :] = np.full((1, 4), 7)
+    assert inner[0, 1, 2] == inner[0, 2, 2] == 99 and (inner[1, 0] == 7).all()

@@ -1,0 +1,269 @@
+"""Autosave: a process that is killed, what comes back, and what the GUI has to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tifffile
+from napari.components import ViewerModel
+
+from napari_svpseg.core.geometry import Box
+from napari_svpseg.io.session import STATE, Session, left_behind, sessions_folder
+from napari_svpseg.plugin.layers.image_source import ImageSource, mark_of
+from napari_svpseg.plugin.layers.partial_label_layers import paint_layer, start_painting
+from napari_svpseg.plugin.services import autosave as module
+from napari_svpseg.plugin.services.autosave import Autosave
+
+from ..conftest import disc_image
+
+WORK = """
+import sys, time
+import numpy as np
+from qtpy.QtWidgets import QApplication
+app = QApplication([])
+from napari.components import ViewerModel
+import napari_svpseg.plugin.services.autosave as autosave
+autosave.WAIT_MS = 1
+from napari_svpseg.core.geometry import Box
+from napari_svpseg.plugin.layers.prompt_boxes import PromptBook
+from napari_svpseg.plugin.layers.image_source import ImageSource
+from napari_svpseg.plugin.layers.partial_label_layers import start_painting
+viewer = ViewerModel()
+keeper = autosave.Autosave.of(viewer)
+image = viewer.open(sys.argv[1], plugin="napari")[0]
+source = ImageSource.of(image, "YX")
+book = PromptBook(viewer, lambda layer: ImageSource.of(layer, "YX"))
+class Dock:
+    def choices(self): return {"answer": 42}
+    def restore(self, values): pass
+dock = Dock()
+keeper.attach("dock", dock.choices, dock.restore, book)
+item = book.place(source, (), Box(14, 14, 32))
+mask = book.add_paint_layer(item)
+mask.data_setitem(tuple(np.array([[30, 30, 31], [30, 31, 31]])), 1)
+layer = start_painting(viewer, source, 2)
+layer.data_setitem(tuple(np.array([[5, 6], [7, 8]])), 2)
+layer.data_setitem(tuple(np.array([[50, 60], [70, 80]])), 1)
+end = time.monotonic() + 2
+while time.monotonic() < end or keeper._timer.isActive() or keeper._files.is_busy:
+    app.processEvents(); time.sleep(0.01)
+print("saved", flush=True)
+time.sleep(120)
+"""
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "discs.tif"
+    tifffile.imwrite(path, disc_image()[0])
+    return path
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    monkeypatch.setattr(module, "WAIT_MS", 1)
+
+
+@pytest.fixture
+def model(qapp, soon):
+    """Return a viewer without a window, with an image, and what saves it."""
+    viewer = ViewerModel()
+    viewer.add_image(disc_image()[0], name="discs")
+    saver = Autosave.of(viewer)
+    yield viewer, saver
+    module._close(id(viewer))
+
+
+@pytest.fixture
+def settled(qtbot):
+    """Return a function that waits until all is saved."""
+
+    def wait(saver):
+        qtbot.waitUntil(
+            lambda: (
+                not (
+                    saver._timer.isActive()
+                    or saver._files.is_busy
+                    or any(saver._dirty.values())
+                )
+            ),
+            timeout=20_000,
+        )
+
+    return wait
+
+
+def source_of(viewer):
+    return ImageSource.of(viewer.layers["discs"], "YX")
+
+
+def crash(saver):
+    """Let go of the lock without closing, as the system does for a killed process."""
+    saver._timer.stop()
+    saver._session._lock.close()
+    saver._broken = True
+
+
+def test_a_killed_napari_gives_everything_back(picture, viewer, open_dock, qtbot):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WORK, str(picture)],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
+    )
+    try:
+        assert process.stdout.readline().strip() == b"saved"
+    finally:
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+    dock = open_dock()
+    bar = dock.last_session
+    qtbot.waitUntil(lambda: bar.isVisibleTo(dock), timeout=20_000)
+    assert "1 box and 2 painted layers on discs" in bar.text.text()
+    bar.take.click()
+    qtbot.waitUntil(lambda: "is back" in dock.message.text(), timeout=20_000)
+    assert not bar.isVisibleTo(dock)
+    np.testing.assert_array_equal(viewer.layers["discs"].data, disc_image()[0])
+    layer = paint_layer(viewer, dock.source_of(viewer.layers["discs"]))
+    assert layer.data[5, 7] == 2 and layer.data[60, 80] == 1
+    assert np.count_nonzero(layer.data) == 4
+    assert [(i.box, i.n_objects) for i in dock.book.items] == [(Box(14, 14, 32), 1)]
+    # the old session goes only when the new one holds all of it
+    qtbot.waitUntil(
+        lambda: len([p for p in sessions_folder().iterdir() if p.is_dir()]) == 1,
+        timeout=20_000,
+    )
+    assert left_behind(sessions_folder()) == ([], [])
+
+
+def test_a_session_that_is_closed_is_not_offered(model, settled):
+    viewer, saver = model
+    start_painting(viewer, source_of(viewer), 2).data_setitem(
+        tuple(np.array([[5], [5]])), 2
+    )
+    settled(saver)
+    assert saver._session.folder.is_dir()
+    saver.close()
+    assert left_behind(sessions_folder()) == ([], [])
+    assert not saver._session.folder.exists()
+
+
+def test_two_viewers_do_not_overwrite_each_other(model, settled):
+    first, saver = model
+    second = ViewerModel()
+    second.add_image(disc_image()[0], name="discs")
+    other = Autosave.of(second)
+    for value, (viewer, one) in enumerate(((first, saver), (second, other)), start=2):
+        start_painting(viewer, source_of(viewer), 2).data_setitem(
+            tuple(np.array([[5], [5]])), value
+        )
+        settled(one)
+    assert saver._session.folder != other._session.folder
+    crash(saver)
+    crash(other)
+    found, _ = left_behind(sessions_folder())
+    keys = [s.state["labels"][0]["key"] for s in found]
+    values = {int(s.labels(k)[5, 5]) for s, k in zip(found, keys, strict=True)}
+    assert values == {2, 3}
+    module._close(id(second))
+
+
+def test_undo_is_saved_too(model, settled):
+    viewer, saver = model
+    layer = start_painting(viewer, source_of(viewer), 2)
+    layer.data_setitem(tuple(np.array([[5], [5]])), 2)
+    layer.data_setitem(tuple(np.array([[9], [9]])), 3)
+    settled(saver)
+    layer.undo()
+    settled(saver)
+    crash(saver)
+    saved = left_behind(sessions_folder())[0][0]
+    labels = saved.labels(saved.state["labels"][0]["key"])
+    np.testing.assert_array_equal(labels, layer.data)
+    assert labels[5, 5] == 2 and labels[9, 9] == 0
+
+
+def test_results_are_saved_once_they_are_edited(model, settled):
+    viewer, saver = model
+    labels = disc_image()[1].astype(np.uint32)
+    layer = viewer.add_labels(labels, metadata={"svpseg": {"kind": "labels"}})
+    layer.data_setitem(tuple(np.array([[1], [1]])), 9)  # as a run writes it
+    settled(saver)
+    assert not saver._keys
+    layer.mode = "paint"
+    layer.paint((80, 20), 7)
+    settled(saver)
+    crash(saver)
+    saved = left_behind(sessions_folder())[0][0]
+    entry = saved.state["labels"][0]
+    np.testing.assert_array_equal(saved.labels(entry["key"]), layer.data)
+
+
+def test_the_gui_only_copies_small_blocks(model, settled, monkeypatch):
+    viewer, saver = model
+    threads, sizes = set(), []
+    write, copies = Session.write_blocks, Autosave._copies
+
+    def watched_write(self, *args):
+        threads.add(threading.current_thread())
+        return write(self, *args)
+
+    def watched_copies(self, layer, limit):
+        made = copies(self, layer, limit)
+        sizes.append(sum(a.nbytes for _, a in made))
+        return made
+
+    monkeypatch.setattr(Session, "write_blocks", watched_write)
+    monkeypatch.setattr(Autosave, "_copies", watched_copies)
+    layer = viewer.add_labels(np.ones((3000, 3000), np.uint16), name="large")
+    layer.mode = "paint"
+    layer.paint((1500, 1500), 5)
+    settled(saver)
+    assert threads and threading.main_thread() not in threads
+    assert 0 < max(sizes) <= module.AT_ONCE * 256 * 256 * 2
+    assert sum(sizes) >= layer.data.nbytes
+    n = sum(p.stat().st_size for p in saver._session.folder.glob("*.log"))
+    sizes.clear()
+    layer.paint((100, 100), 7)
+    settled(saver)
+    written = sum(p.stat().st_size for p in saver._session.folder.glob("*.log")) - n
+    assert 0 < written < 10_000  # an edit costs its blocks, not the image
+
+
+def test_a_damaged_session_is_told_and_kept(model, settled, qtbot):
+    viewer, saver = model
+    start_painting(viewer, source_of(viewer), 2).data_setitem(
+        tuple(np.array([[5], [5]])), 2
+    )
+    settled(saver)
+    crash(saver)
+    (saver._session.folder / STATE).write_text("{")
+    next_viewer = ViewerModel()
+    later = Autosave(next_viewer)
+    with qtbot.waitSignal(later.message, timeout=20_000) as told:
+        pass
+    assert "damaged" in told.args[0] and told.args[1]
+    assert any(p.name.startswith("damaged-") for p in sessions_folder().iterdir())
+    later.close()
+
+
+def test_a_disk_that_cannot_be_written_is_told_once(model, own_home, qtbot):
+    viewer, saver = model
+    own_home.mkdir(exist_ok=True)
+    (own_home / "sessions").write_text("in the way")
+    told = []
+    saver.message.connect(lambda text, error: told.append(text))
+    layer = start_painting(viewer, source_of(viewer), 2)
+    layer.data_setitem(tuple(np.array([[5], [5]])), 2)
+    qtbot.waitUntil(lambda: bool(told), timeout=20_000)
+    layer.data_setitem(tuple(np.array([[6], [6]])), 2)
+    qtbot.wait(100)
+    assert len(told) == 1 and "Autosave is off" in told[0]
+    assert layer.data[6, 6] == 2 and mark_of(layer, "partial")

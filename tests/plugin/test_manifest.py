@@ -1,0 +1,212 @@
+"""What the manifest offers: widget, reader, writer, samples, menus, preferences."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from npe2 import PluginManifest
+
+import napari_svpseg
+from napari_svpseg.core.geometry import Box
+from napari_svpseg.core.prompt import Prompt, PromptSet
+from napari_svpseg.io.images import read_image
+from napari_svpseg.io.ome_zarr import open_image
+from napari_svpseg.io.prompt_files import save_prompts
+from napari_svpseg.io.rois import read_geojson, read_rois
+from napari_svpseg.plugin import manifest as hooks
+from napari_svpseg.plugin import samples
+from napari_svpseg.plugin.services.preferences import DEFAULTS, preference
+
+MANIFEST = Path(napari_svpseg.__file__).parent / "napari.yaml"
+
+ASK = """
+import sys
+import napari
+viewer = napari.Viewer(show=False)
+_, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Segment from prompts")
+_, weak = viewer.window.add_plugin_dock_widget("napari-svpseg", "Train from tags")
+viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")
+import napari_svpseg.plugin.manifest, napari_svpseg.plugin.samples, napari_svpseg.api
+viewer.open_sample("napari-svpseg", "tissue")
+dock.prompt_panel.add_prompt_at_centre()
+loaded = [m for m in ("torch", "napari_svpseg.models.base") if m in sys.modules]
+dock.engine.close()
+viewer.close()
+print("LOADED", loaded)
+"""
+
+
+@pytest.fixture
+def manifest():
+    return PluginManifest.from_file(MANIFEST)
+
+
+@pytest.fixture
+def prompts():
+    image = np.random.default_rng(0).integers(0, 255, (80, 80, 3)).astype(np.uint8)
+    labels = np.zeros((80, 80), int)
+    labels[20:40, 20:40] = 1
+    return PromptSet([Prompt.from_image(image, labels, Box(5, 5), name="cells")])
+
+
+def test_every_command_of_the_manifest_exists(manifest):
+    assert manifest.name == "napari-svpseg" and manifest.schema_version == "0.2.1"
+    for command in manifest.contributions.commands:
+        assert callable(_load(command.python_name)), command.id
+
+
+def _load(name):
+    module, _, attribute = str(name).partition(":")
+    return getattr(__import__(module, fromlist=[attribute]), attribute)
+
+
+def test_the_gui_never_loads_torch():
+    done = subprocess.run(
+        [sys.executable, "-c", ASK],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=False,
+    )
+    assert "LOADED []" in done.stdout, done.stdout + done.stderr
+
+
+def test_a_prompt_file_opens_as_crops_and_masks(tmp_path, prompts):
+    path = save_prompts(prompts, tmp_path / "cells.svprompt")
+    reader = hooks.get_prompt_reader(str(path))
+    (crop, crop_meta, _), (mask, _, kind) = reader(str(path))
+    assert crop.shape == (64, 64, 3) and crop.dtype == np.uint8 and crop_meta["rgb"]
+    np.testing.assert_array_equal(mask, prompts[0].mask)
+    assert kind == "labels"
+    assert hooks.get_prompt_reader("cells.tif") is None
+
+
+def test_a_prompt_file_dropped_on_the_viewer_joins_the_list(
+    viewer, open_dock, tmp_path, prompts, monkeypatch
+):
+    import napari
+
+    path = save_prompts(prompts, tmp_path / "cells.svprompt")
+    dock = open_dock()
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
+    assert hooks.read_prompts(str(path)) == [(None,)]
+    assert [i.name for i in dock.book.items] == ["cells"]
+    assert len(viewer.layers) == 0
+
+
+def test_napari_saves_labels_through_our_writer(viewer, tmp_path):
+    labels = np.zeros((40, 50), np.uint32)
+    labels[3:9, 4:9] = 70_000
+    layer = viewer.add_labels(labels, scale=(0.5, 0.25), units=("um", "um"))
+    target = tmp_path / "mine.ome.tif"
+    assert layer.save(str(target), plugin="napari-svpseg") == [str(target)]
+    found = read_image(target)
+    np.testing.assert_array_equal(found.array, labels)
+    assert found.array.dtype == np.uint32
+    assert found.pixel_size == pytest.approx((0.5, 0.25))
+
+
+def test_a_kept_channel_axis_is_not_written(tmp_path):
+    data = np.ones((3, 1, 20, 30), np.uint16)
+    meta = {
+        "metadata": {"svpseg": {"kind": "labels", "axes": "TCYX"}},
+        "scale": (1, 2, 1, 1),
+    }
+    (written,) = hooks.write_ome_tiff(str(tmp_path / "t.ome.tif"), data, meta)
+    found = read_image(written)
+    assert found.array.shape == (3, 20, 30) and found.axes.order == "TYX"
+
+
+def test_stacks_of_the_user_keep_their_own_axes(tmp_path):
+    meta = {"scale": (1, 1, 1), "axis_labels": ("t", "y", "x")}
+    (written,) = hooks.write_ome_tiff(
+        str(tmp_path / "t.ome.tif"), np.ones((3, 20, 30), np.uint8), meta
+    )
+    assert read_image(written).axes.order == "TYX"
+
+
+def test_samples_are_ready_to_run(viewer, open_dock):
+    for make, image in (
+        (samples.stained_tissue, "tissue"),
+        (samples.drawn_cells, "drawn 1"),
+    ):
+        viewer.layers.clear()
+        dock = open_dock()
+        for data, meta, kind in make():
+            getattr(viewer, f"add_{kind}")(data, **meta)
+        (item,) = dock.book.items
+        assert item.source.name == image and item.is_ready
+        assert item.n_objects >= 3
+        dock.book.close()
+
+
+def test_the_nuclei_come_from_files_alone(tmp_path, monkeypatch):
+    import tifffile
+
+    folder = tmp_path / "stardist" / "data" / "images"
+    folder.mkdir(parents=True)
+    (tmp_path / "stardist" / "__init__.py").write_text("raise SystemExit('imported')")
+    image = np.random.default_rng(0).integers(0, 900, (100, 120)).astype(np.uint16)
+    labels = np.zeros((100, 120), np.uint16)
+    labels[40:50, 60:70] = 1
+    monkeypatch.syspath_prepend(str(tmp_path))
+    if samples.nuclei_files() is None:
+        tifffile.imwrite(folder / "img2d.tif", image)
+        tifffile.imwrite(folder / "mask2d.tif", labels)
+    layers = samples.nuclei()
+    assert [kind for _, _, kind in layers] == ["image", "labels", "shapes"]
+    assert "stardist" not in sys.modules
+    (corners,) = layers[2][0]
+    assert corners.min() >= -0.5
+
+
+def test_add_prompt_command_opens_the_dock(viewer, discs, open_dock, monkeypatch):
+    dock = open_dock()
+    monkeypatch.setattr(manifest, "open_dock", lambda: dock)
+    hooks.add_prompt(viewer)
+    (item,) = dock.book.items
+    assert item.box.fits((96, 110))
+
+
+def test_preferences_have_defaults():
+    for name, value in DEFAULTS.items():
+        assert type(preference(name)) is type(value)
+
+
+def test_boxes_of_a_sample_have_the_layer_mark():
+    data = samples.stained_tissue()
+    marks = [meta.get("metadata", {}) for _, meta, _ in data]
+    assert any(m.get("svpseg", {}).get("kind") == "boxes" for m in marks)
+
+
+@pytest.mark.parametrize("end", [".ome.tif", ".zip", ".geojson", ".csv", ".zarr"])
+def test_napari_saves_labels_in_each_format(viewer, tmp_path, end):
+    labels = np.zeros((2, 20, 30), np.uint32)
+    labels[0, 2:5, 3:7] = 70_001
+    labels[0, 3, 4] = 0
+    labels[1, 12:15, 3:7] = 2
+    layer = viewer.add_labels(
+        labels, name="mine", scale=(2, 0.5, 0.5), units=("um",) * 3,
+        axis_labels=("z", "y", "x"),
+    )  # fmt: skip
+    path = tmp_path / f"mine{end}"
+    viewer.layers.selection = {layer}
+    saved = viewer.layers.save(str(path), selected=True, plugin="napari-svpseg")
+    assert saved == [str(path)]
+    if end == ".csv":
+        names, first, second = path.read_text().splitlines()
+        row = dict(zip(names.split(","), first.split(","), strict=True))
+        assert (row["label"], row["z"]) == ("70001", "0") and second.startswith("2,1,")
+        assert (row["area"], row["area_um2"]) == ("11", "2.75")
+        return
+    read = {
+        ".ome.tif": lambda: read_image(path).array,
+        ".zip": lambda: read_rois(path, labels.shape, axes="ZYX"),
+        ".geojson": lambda: read_geojson(path, labels.shape, axes="ZYX"),
+        ".zarr": lambda: open_image(path / "labels" / "cells").array[:],
+    }[end]
+    np.testing.assert_array_equal(read(), labels)

@@ -1,0 +1,359 @@
+"""Folder runs: one bad file, stop and resume, formats, and the records of a run."""
+
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from napari_svpseg import api
+from napari_svpseg.api import FileOutcome, labels_path
+from napari_svpseg.cli.main import main
+from napari_svpseg.core.jobs.folder_job import FORMATS, BatchJob, check_pattern
+from napari_svpseg.core.labels.measure import measure
+from napari_svpseg.core.progress import Cancelled
+from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.io.folder_records import (
+    RUN_FILES,
+    JobFileError,
+    find_images,
+    read_run,
+    read_summary,
+    refuse_collisions,
+    write_run,
+    write_summary,
+)
+from napari_svpseg.io.images import read_image
+from napari_svpseg.io.ome_zarr import open_image
+from napari_svpseg.io.prompt_files import save_prompts
+from napari_svpseg.io.rois import read_geojson, read_rois
+from napari_svpseg.workflows import folder_run
+from napari_svpseg.workflows.folder_run import run_batch
+
+N = 6
+
+
+@pytest.fixture
+def job(tmp_path: Path, disc_scene, disc_prompt, tiny_model) -> BatchJob:
+    """Return a job over a folder of six images, the third of them unreadable."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for i in range(N):
+        shifted = np.roll(disc_scene.image, 5 * i, axis=1)
+        tifffile.imwrite(
+            images / f"{i}.ome.tif", shifted,
+            metadata={"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5},
+        )
+    (images / "2.ome.tif").write_bytes(b"no image at all")
+    prompts = save_prompts(PromptSet([disc_prompt]), tmp_path / "discs.svprompt")
+    return BatchJob(
+        (str(images),), str(prompts), str(tmp_path / "out"), str(tiny_model),
+        {"device": "cpu", "threshold": 0.5, "min_area": 0},
+    )
+
+
+def summary_of(job: BatchJob) -> list[dict[str, str]]:
+    with open(Path(job.output) / "summary.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def without_seconds(rows: list[dict[str, str]]) -> list[dict[str, str]]:
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def results_of(job: BatchJob) -> dict[str, bytes]:
+    folder = Path(job.output)
+    return {
+        p.name: tifffile.imread(p).tobytes()
+        for p in sorted(folder.iterdir()) if p.name not in RUN_FILES
+    }
+
+
+def stop_after(n: int):
+    def on_progress(done: int, total: int, message: str = "") -> None:
+        if done >= n:
+            raise Cancelled
+
+    return on_progress
+
+
+def test_one_bad_file_is_named_and_the_rest_is_done(job) -> None:
+    outcomes = run_batch(job)
+    assert [o.status for o in outcomes] == ["done"] * 2 + ["failed"] + ["done"] * 3
+    assert "2.ome.tif" in outcomes[2].error
+    rows = summary_of(job)
+    names = [Path(row["file"]).name for row in rows]
+    assert names == [f"{i}.ome.tif" for i in range(N)]
+    assert rows[2]["status"] == "failed" and "damaged" in rows[2]["note"]
+    labels = tifffile.imread(Path(job.output) / "3_labels.ome.tif")
+    areas = measure(labels)["area"]
+    assert len(areas) and int(rows[3]["objects"]) == len(areas)
+    assert float(rows[3]["area_mean"]) == pytest.approx(areas.mean(), rel=1e-5)
+    assert float(rows[3]["area_mean_um2"]) == pytest.approx(areas.mean() / 4, rel=1e-5)
+    assert float(rows[3]["covered"]) == pytest.approx((labels > 0).mean(), rel=1e-5)
+    assert 0 <= float(rows[3]["trust"]) <= 1
+    log = (Path(job.output) / "run.log").read_text()
+    assert "2.ome.tif: failed:" in log and "done: 5 of 6 done, 1 failed" in log
+
+
+def test_stopped_and_resumed_gives_the_same(job, tmp_path) -> None:
+    whole = replace(job, output=str(tmp_path / "whole"))
+    run_batch(whole)
+    with pytest.raises(Cancelled):
+        run_batch(job, on_progress=stop_after(2))
+    assert read_run(Path(job.output) / "run.json")[1]["state"] == "stopped"
+    assert 2 <= len(summary_of(job)) < N
+    again: list[FileOutcome] = []
+    run_batch(replace(job, skip_done=True), on_partial=again.extend)
+    assert {o.status for o in again} == {"skipped", "running", "done", "failed"}
+    assert results_of(job) == results_of(whole)
+    assert without_seconds(summary_of(job)) == without_seconds(summary_of(whole))
+    assert read_run(Path(job.output) / "run.json")[1]["state"] == "done"
+
+
+def test_without_an_old_summary_the_labels_tell_what_was_found(job) -> None:
+    run_batch(job)
+    before = summary_of(job)
+    (Path(job.output) / "summary.csv").unlink()
+    run_batch(replace(job, skip_done=True))
+    for old, new in zip(before, summary_of(job), strict=True):
+        for column in ("file", "status", "objects", "area_mean", "area_mean_um2"):
+            assert new[column] == old[column]
+
+
+def test_what_is_done_is_kept_and_told_to_be_of_another_kind(job, caplog) -> None:
+    run_batch(job)
+    before = results_of(job)
+    other = replace(job, skip_done=True, settings={**job.settings, "threshold": 0.9})
+    run_batch(other)
+    assert "other settings" in caplog.text
+    assert results_of(job) == before
+
+
+def test_every_format_holds_the_same_objects(job) -> None:
+    images = Path(job.inputs[0])
+    job = replace(
+        job, inputs=(str(images / "0.ome.tif"),), formats=tuple(FORMATS),
+        pattern="{folder}_{name}_{prompts}",
+    )
+    run_batch(job)
+    stem = Path(job.output) / "images_0_discs"
+    labels = tifffile.imread(f"{stem}.ome.tif")
+    assert labels.any()
+    assert np.array_equal(read_rois(f"{stem}.zip", labels.shape), labels)
+    assert np.array_equal(read_geojson(f"{stem}.geojson", labels.shape), labels)
+    with open(f"{stem}.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["label"]) for row in rows] == np.unique(labels)[1:].tolist()
+    image = tifffile.imread(images / "0.ome.tif")
+    first = labels == int(rows[0]["label"])
+    assert float(rows[0]["mean"]) == pytest.approx(image[first].mean(), rel=1e-4)
+    assert float(rows[0]["area_um2"]) == pytest.approx(first.sum() / 4)
+
+
+def test_ome_xml_is_what_others_read(job) -> None:
+    import ome_types
+
+    images = Path(job.inputs[0])
+    run_batch(replace(job, inputs=(str(images / "0.ome.tif"),)))
+    pixels = ome_types.from_tiff(Path(job.output) / "0_labels.ome.tif").images[0].pixels
+    assert (pixels.size_y, pixels.size_x) == (96, 96)
+    assert (pixels.physical_size_x, pixels.physical_size_x_unit.value) == (0.5, "µm")
+
+
+def test_the_job_file_runs_again_from_the_command_line(job, tmp_path, capsys) -> None:
+    run_batch(job)
+    again = tmp_path / "again"
+    words = ["segment", "--job", str(Path(job.output) / "run.json"), "-o", str(again)]
+    assert main(words) == 1
+    assert "2.ome.tif" in capsys.readouterr().err
+    assert results_of(job) == results_of(replace(job, output=str(again)))
+    stored, record = read_run(again / "run.json")
+    assert replace(stored, output=job.output) == job
+    assert (record["state"], record["done"], record["failed"]) == ("done", 5, 1)
+    assert main([*words, "images"]) == 2
+    assert "--job" in capsys.readouterr().err
+
+
+def test_formats_and_pattern_are_options(job, capsys) -> None:
+    words = [
+        "segment", *job.inputs, "--prompts", job.prompts, "-o", job.output, "--model",
+        job.model, "--include", "[01]*", "--device", "cpu", "--no-trust",
+    ]
+    assert main([*words, "--formats", "rois,csv", "--pattern", "{name} cells"]) == 0
+    written = sorted(p.name for p in Path(job.output).iterdir())
+    assert written == sorted([
+        "0 cells.csv", "0 cells.zip", "1 cells.csv", "1 cells.zip",
+        *(set(RUN_FILES) - {"prompts.svprompt"}),
+    ])
+    assert main([*words, "--formats", "png"]) == 2
+    assert main([*words, "--pattern", "cells"]) == 2
+    assert main([*words, "--include", "*.czi"]) == 2
+    errors = capsys.readouterr().err
+    for text in ("unknown format png", "holds {name}", "image that is called *.czi"):
+        assert text in errors
+
+
+@pytest.mark.parametrize("fill", [np.nan, 7.0])
+def test_an_image_without_signal_is_told_of(job, tmp_path, fill) -> None:
+    path = tmp_path / "blank.tif"
+    tifffile.imwrite(path, np.full((64, 64), fill, np.float32))
+    [outcome] = run_batch(replace(job, inputs=(str(path),)))
+    assert "no signal" in outcome.notes[0]
+    assert "no signal" in summary_of(job)[0]["note"]
+    [fine] = run_batch(replace(job, inputs=(f"{job.inputs[0]}/0.ome.tif",)))
+    assert fine.notes == ()
+
+
+def test_a_stack_without_signal_is_told_of(job, tmp_path, disc_scene) -> None:
+    path = tmp_path / "stack.tif"
+    stack = np.stack([disc_scene.image, 0 * disc_scene.image])
+    tifffile.imwrite(path, stack)
+    [outcome] = run_batch(replace(job, inputs=(str(path),), axes="ZYX"))
+    assert outcome.status == "done" and outcome.notes == ()
+    blank = replace(job, inputs=(str(path),), axes="ZYX", output=job.output + "2")
+    tifffile.imwrite(path, 0 * stack)
+    [outcome] = run_batch(blank)
+    assert "no signal" in outcome.notes[0]
+
+
+def test_results_among_the_images_are_no_images(job) -> None:
+    images = Path(job.inputs[0])
+    (images / "2.ome.tif").unlink()
+    beside = replace(job, output=str(images))
+    first = [o.source for o in run_batch(beside)]
+    again = [o.source for o in run_batch(replace(beside, skip_done=True))]
+    assert first == again and len(first) == N - 1
+
+
+def test_images_of_one_name_and_replaced_images_are_refused(job, tmp_path) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for folder in (Path(job.inputs[0]), other):
+        tifffile.imwrite(folder / "same.tif", np.zeros((4, 4), np.uint8))
+    both = replace(job, inputs=(*job.inputs, str(other)))
+    files = find_images(both.inputs)
+    with pytest.raises(ValueError, match="same_labels"):
+        refuse_collisions(both, files)
+    refuse_collisions(replace(both, pattern="{folder}_{name}"), files)
+    itself = replace(job, pattern="{name}", output=job.inputs[0])
+    with pytest.raises(ValueError, match="would be replaced"):
+        refuse_collisions(itself, [Path(job.inputs[0]) / "1.ome.tif"])
+
+
+def test_where_results_go() -> None:
+    assert labels_path("a/b.tif", "out", "{folder}-{name}") == Path("out/a-b.ome.tif")
+
+
+@pytest.mark.parametrize("pattern", ["", "cells", "{name}/x", "{name", "{name}{x}"])
+def test_patterns_that_name_no_files_are_refused(pattern) -> None:
+    with pytest.raises(ValueError, match="pattern"):
+        check_pattern(pattern)
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [
+        ({"inputs": []}, "Choose the images"),
+        ({"formats": []}, "at least one format"),
+        ({"formats": ["png"]}, "unknown format png"),
+        ({"output": ""}, "folder for the results"),
+        ({"settings": {"treshold": 1}}, "treshold"),
+        ({"settings": {"threshold": 7}}, "threshold"),
+        ({"inputs": "a.tif"}, "inputs"),
+        ({"nonsense": 1}, "nonsense"),
+    ],
+)
+def test_jobs_that_make_no_sense_are_refused_by_name(job, tmp_path, values, text):
+    path = tmp_path / "run.json"
+    content = {"version": 1, "job": {**job.to_dict(), **values}}
+    path.write_text(json.dumps(content))
+    with pytest.raises(JobFileError, match=text) as caught:
+        read_run(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"job": 3}', '{"version": 9, "job": {}}'])
+def test_files_that_are_no_jobs_are_refused(tmp_path, text) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(JobFileError, match="no job file"):
+        read_run(path)
+
+
+def test_a_job_and_a_summary_are_read_as_they_were_written(job, tmp_path) -> None:
+    job = replace(job, formats=("rois", "csv"), channels=(0, 2), axes="CYX")
+    write_run(tmp_path / "run.json", job, {})
+    assert read_run(tmp_path / "run.json")[0] == job
+    rows = [
+        FileOutcome(
+            "a.tif", objects=3, trust=0.5, area_mean=8.0, pixel_area=0.25,
+            notes=("one", "two"), seconds=1.5, covered=0.1, area_median=7,
+            area_total=24,
+        ),
+        FileOutcome("b, c.tif", status="failed", error="cannot be read"),
+    ]
+    write_summary(tmp_path / "summary.csv", rows)
+    read = read_summary(tmp_path / "summary.csv")
+    assert list(read) == ["a.tif"]  # what failed is tried again
+    assert read["a.tif"] == replace(rows[0], status="skipped")
+    assert read_summary(tmp_path / "none.csv") == {}
+
+
+def test_planning_a_run_loads_no_torch() -> None:
+    code = (
+        "import sys, napari_svpseg.core.jobs.folder_job, napari_svpseg.io.folder_records, "
+        "napari_svpseg.workflows.folder_run\nprint([m for m in ('torch', 'qtpy') if m in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_zarr_images_are_a_format_of_folders(job, disc_scene, capsys) -> None:
+    """In: OME-Zarr items among the files; out: OME-Zarr labels with a pyramid."""
+    import zarr
+
+    folder = Path(job.inputs[0])
+    zarr.create_array(folder / "plain.zarr", data=disc_scene.image)
+    words = ("--formats", "ome-zarr,csv", "--include", "*.zarr")
+    status = main([
+        "segment", str(folder), "--prompts", job.prompts, "-o", job.output,
+        "--model", job.model, *words,
+    ])
+    assert status == 0, capsys.readouterr()
+    written = Path(job.output) / "plain_labels.zarr"
+    found = open_image(written / "labels" / "cells").array
+    again = api.segment_file(
+        folder / "plain.zarr", job.prompts, job.output, job.model
+    )
+    assert np.array_equal(found[:], read_image(again.labels).array)
+    with open(Path(job.output) / "plain_labels.csv") as file:
+        assert len(file.readlines()) == found[:].max() + 1
+    one = replace(job, include="*.zarr", formats=("ome-zarr",), skip_done=True)
+    (outcome,) = run_batch(one)
+    assert outcome.skipped and outcome.labels == str(written)
+
+
+def test_a_zarr_too_large_for_memory_goes_from_file_to_file(
+    job, disc_scene, monkeypatch
+) -> None:
+    import zarr
+
+    folder = Path(job.inputs[0])
+    zarr.create_array(folder / "large.zarr", data=disc_scene.image)
+    monkeypatch.setattr(folder_run, "LARGE", 1000)
+    large = replace(job, include="large.zarr", formats=("ome-zarr",))
+    (outcome,) = run_batch(large)
+    labels = open_image(Path(outcome.labels) / "labels" / "cells")
+    assert outcome.status == "done" and outcome.objects == labels.array[:].max() > 0
+    (outcome,) = run_batch(replace(large, formats=("ome-tiff", "ome-zarr")))
+    assert "too large for OME-TIFF labels: choose OME-Zarr labels" in outcome.error

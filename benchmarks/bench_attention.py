@@ -48,11 +48,16 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     tensors, small = inputs(options.size), inputs(32)
-    forms = {"fused": fused_attention, "blocks": chunked_attention,
-             "plain": naive_attention}
+    forms = {
+        "fused": fused_attention,
+        "blocks": chunked_attention,
+        "plain": naive_attention,
+    }
     answers, peaks = {}, {}
-    print(f"{options.size} x {options.size} query, {N_KEYS} keys, "
-          f"{options.threads} threads")
+    print(
+        f"{options.size} x {options.size} query, {N_KEYS} keys, "
+        f"{options.threads} threads"
+    )
     with torch.no_grad():
         for name, form in forms.items():
             form(*small)  # warm

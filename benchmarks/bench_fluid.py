@@ -132,8 +132,9 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=float, default=30, help="of training")
     parser.add_argument("--side", type=int, default=512, help="of the image")
-    parser.add_argument("--told", type=float, default=25, help="ms from which a gap "
-                        "is looked into")
+    parser.add_argument(
+        "--told", type=float, default=25, help="ms from which a gap is looked into"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:

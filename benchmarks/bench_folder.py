@@ -72,8 +72,13 @@ class Command:
     def __init__(self, folder: Path, options: list[str]) -> None:
         self.folder = folder
         self._words = [
-            sys.executable, "-m", "napari_svpseg.cli.main", "segment",
-            str(folder / "images"), "--prompts", str(folder / "cells.svprompt"),
+            sys.executable,
+            "-m",
+            "napari_svpseg.cli.main",
+            "segment",
+            str(folder / "images"),
+            "--prompts",
+            str(folder / "cells.svprompt"),
             *options,
         ]
 
@@ -83,7 +88,9 @@ class Command:
         before, start = _core_seconds(), time.perf_counter()
         with subprocess.Popen(
             [*self._words, "-o", str(target), *more],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
             preexec_fn=_can_be_interrupted,
         ) as process:
             while stop_at is not None and process.poll() is None:
@@ -94,8 +101,10 @@ class Command:
             _, said = process.communicate()
         seconds = time.perf_counter() - start
         return {
-            "status": process.returncode, "results": len(labels_in(target)),
-            "bad_one_named": BAD in said, "seconds": round(seconds, 1),
+            "status": process.returncode,
+            "results": len(labels_in(target)),
+            "bad_one_named": BAD in said,
+            "seconds": round(seconds, 1),
             "core_seconds": round(_core_seconds() - before, 1),
         }
 
@@ -134,25 +143,40 @@ def main() -> int:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    options = ["--formats", asked.formats, "--model", asked.model,
-               "--device", asked.device]
+    options = [
+        "--formats",
+        asked.formats,
+        "--model",
+        asked.model,
+        "--device",
+        asked.device,
+    ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_folder(folder, asked.images)
         command = Command(folder, options)
-        found = {"images": asked.images, "formats": asked.formats,
-                 "device": str(choose(asked.device)), "cores": os.cpu_count()}
+        found = {
+            "images": asked.images,
+            "formats": asked.formats,
+            "device": str(choose(asked.device)),
+            "cores": os.cpu_count(),
+        }
         for run, out, more in (
             ("whole", "whole", {}),
             ("interrupted", "broken", {"stop_at": asked.images // 3}),
         ):
             found[run] = command.run(out, **more)
-            print(run, *(f"{k} {v}" for k, v in found[run].items()), sep="  ",
-                  flush=True)
+            print(
+                run, *(f"{k} {v}" for k, v in found[run].items()), sep="  ", flush=True
+            )
         kept = {p: p.stat().st_mtime_ns for p in labels_in(folder / "broken")}
         found["resumed"] = command.run("broken", "--skip-done")
-        print("resumed", *(f"{k} {v}" for k, v in found["resumed"].items()), sep="  ",
-              flush=True)
+        print(
+            "resumed",
+            *(f"{k} {v}" for k, v in found["resumed"].items()),
+            sep="  ",
+            flush=True,
+        )
         again = sum(p.stat().st_mtime_ns != t for p, t in kept.items())
         alike = same(folder / "whole", folder / "broken")
         summary = read_summary(folder / "whole" / SUMMARY)
@@ -169,8 +193,10 @@ def main() -> int:
         asked.json.parent.mkdir(parents=True, exist_ok=True)
         asked.json.write_text(json.dumps(found, indent=1), "utf-8")
     right = all(
-        found[run]["status"] == 1 and found[run]["bad_one_named"]
-        and found[run]["results"] == asked.images - 1 for run in ("whole", "resumed")
+        found[run]["status"] == 1
+        and found[run]["bad_one_named"]
+        and found[run]["results"] == asked.images - 1
+        for run in ("whole", "resumed")
     )
     return 0 if right and alike and not again else 1
 

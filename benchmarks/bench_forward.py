@@ -53,8 +53,10 @@ def main() -> None:
             forward(piece, code)
             spent.append(time.thread_time() - start)
     least = min(spent)
-    print(f"{options.model}: {1000 * least:.0f} ms a tile of {options.side} x "
-          f"{options.side}, {least / image.size * 1e6:.2f} core-seconds a megapixel")
+    print(
+        f"{options.model}: {1000 * least:.0f} ms a tile of {options.side} x "
+        f"{options.side}, {least / image.size * 1e6:.2f} core-seconds a megapixel"
+    )
 
 
 if __name__ == "__main__":

@@ -92,12 +92,16 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = {
-        "import": fresh(IMPORT, options.repeats),
-        "start to first result": fresh(START, options.repeats),
-    } | warm(options.repeats) | {
-        "cancel a silent job": fresh(STOP_SILENT, min(3, options.repeats)),
-    }
+    rows = (
+        {
+            "import": fresh(IMPORT, options.repeats),
+            "start to first result": fresh(START, options.repeats),
+        }
+        | warm(options.repeats)
+        | {
+            "cancel a silent job": fresh(STOP_SILENT, min(3, options.repeats)),
+        }
+    )
     print(f"{'median, ms':28s}" + "".join(f"{name:>10s}" for name in NAMES))
     for what, values in rows.items():
         print(f"{what:28s}" + "".join(f"{values[name]:10.1f}" for name in NAMES))
@@ -111,8 +115,10 @@ def fresh(codes: dict[str, str], repeats: int) -> dict[str, float]:
     for _ in range(repeats):
         for name in NAMES:
             out = subprocess.run(
-                [sys.executable, "-c", TIMER.format(code=codes[name])], check=True,
-                capture_output=True, text=True,
+                [sys.executable, "-c", TIMER.format(code=codes[name])],
+                check=True,
+                capture_output=True,
+                text=True,
             )
             times[name].append(float(out.stdout.split()[-1]))
     return medians(times)
@@ -129,15 +135,22 @@ def warm(repeats: int) -> dict[str, dict[str, float]]:
     cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
     with cluster, Client(cluster) as client:
         runners = {"child": ChildProcess(), "dask": DaskRunner(client)}
-        for text, n in (("small", 1), ("1 MB", 125_000), ("16 MB", 2_000_000),
-                        ("100 MB", 12_500_000)):
+        for text, n in (
+            ("small", 1),
+            ("1 MB", 125_000),
+            ("16 MB", 2_000_000),
+            ("100 MB", 12_500_000),
+        ):
             rows[f"round trip, {text}"] = in_turns(
                 {name: partial(echo, r, np.ones(n)) for name, r in runners.items()},
                 repeats,
             )
         rows["cancel a reporting job"] = in_turns(
-            {name: partial(cancel, r, "bench_jobs:report")
-             for name, r in runners.items()}, repeats,
+            {
+                name: partial(cancel, r, "bench_jobs:report")
+                for name, r in runners.items()
+            },
+            repeats,
         )
         for runner in runners.values():
             runner.close()
@@ -168,9 +181,7 @@ def report(on_progress: Callable[..., None]) -> None:
         time.sleep(0.01)
 
 
-def in_turns(
-    works: dict[str, Callable[[], float]], repeats: int
-) -> dict[str, float]:
+def in_turns(works: dict[str, Callable[[], float]], repeats: int) -> dict[str, float]:
     """Return the medians of measurements taken in turns, after one that is dropped."""
     times: dict[str, list[float]] = {name: [] for name in NAMES}
     for turn in range(repeats + 1):

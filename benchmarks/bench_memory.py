@@ -37,8 +37,14 @@ def main() -> None:
     print(" ".join(f"{name:>11s}" for name in COLUMNS))
     for size in SIZES[:-1] if options.quick else SIZES:
         command = [
-            sys.executable, __file__, "--one", str(size), "--model", options.model,
-            "--threads", str(options.threads),
+            sys.executable,
+            __file__,
+            "--one",
+            str(size),
+            "--model",
+            options.model,
+            "--threads",
+            str(options.threads),
         ]
         text = subprocess.run(command, check=True, capture_output=True, text=True)
         row = json.loads(text.stdout.splitlines()[-1])
@@ -81,10 +87,12 @@ def measure(side: int, model: str, threads: int) -> dict[str, float]:
         svpseg.segment(query, prompts, model=loaded, device="cpu")
         seconds = time.perf_counter() - start
     return {
-        "side": side, "maps_mb": maps_mb,
+        "side": side,
+        "maps_mb": maps_mb,
         "predict_mb": (predicting.peak_mb or 0) - maps_mb,
         "labels_mb": (labelling.peak_mb or 0) - labels_mb,
-        "whole_mb": whole.peak_mb or 0, "seconds": seconds,
+        "whole_mb": whole.peak_mb or 0,
+        "seconds": seconds,
     }
 
 

@@ -61,7 +61,10 @@ def main() -> None:
 
     def ours(**settings: bool) -> None:
         svpseg.segment(
-            query, svpseg.PromptSet([prompt]), model=model, device=options.device,
+            query,
+            svpseg.PromptSet([prompt]),
+            model=model,
+            device=options.device,
             **settings,
         )
 
@@ -80,14 +83,18 @@ def main() -> None:
         print(f"{name:24s} {value:7.3f} s   {ratio:5.2f} x the forest's speed")
     if options.json:
         options.json.write_text(
-            json.dumps({"size": options.size, "threads": options.threads,
-                        "median_seconds": seconds}, indent=1)
+            json.dumps(
+                {
+                    "size": options.size,
+                    "threads": options.threads,
+                    "median_seconds": seconds,
+                },
+                indent=1,
+            )
         )
 
 
-def medians(
-    works: dict[str, Callable[[], None]], repeats: int
-) -> dict[str, float]:
+def medians(works: dict[str, Callable[[], None]], repeats: int) -> dict[str, float]:
     """Return the median time of each piece of work, taken in turns after a warm-up."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(repeats + 1):

@@ -149,8 +149,10 @@ def scribbled(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
             rows = np.round(y + along * np.sin(angle)).astype(int)
             columns = np.round(x + along * np.cos(angle)).astype(int)
             good = (
-                (rows >= 0) & (columns >= 0)
-                & (rows < truth.shape[0]) & (columns < truth.shape[1])
+                (rows >= 0)
+                & (columns >= 0)
+                & (rows < truth.shape[0])
+                & (columns < truth.shape[1])
             )
             rows, columns = rows[good], columns[good]
             same = truth[rows, columns] == truth[y, x]
@@ -167,7 +169,12 @@ def our_model(model: Any, prompts: PromptSet | None) -> Segment:
 
     def segment(plane: np.ndarray, intensities: np.ndarray) -> np.ndarray:
         return svpseg.segment(
-            plane, prompts, model, axes="YXC", intensities=intensities, trust=False,
+            plane,
+            prompts,
+            model,
+            axes="YXC",
+            intensities=intensities,
+            trust=False,
             channels=tuple(range(plane.shape[2])),
         ).labels
 
@@ -188,7 +195,9 @@ def forest(job: Job) -> Segment:
 
     def segment(plane: np.ndarray, intensities: np.ndarray) -> np.ndarray:
         mask = _at_scale(
-            plane, intensities, job.task.scale,
+            plane,
+            intensities,
+            job.task.scale,
             lambda image: fitted.foreground(pixel_features(image)),
         )
         return split_objects(mask, fitted.splitting, 1 / job.task.scale)
@@ -210,12 +219,23 @@ def second(job: Job, model: str, settings: FineTuneSettings, folder: Path) -> Se
         plane = _three_axes(image)
         nothing = np.zeros(labels.shape, bool)
         images.append(
-            PartialImage(plane, intensity_range(plane), to_ids(labels), nothing,
-                         f"image {number + 1}")
+            PartialImage(
+                plane,
+                intensity_range(plane),
+                to_ids(labels),
+                nothing,
+                f"image {number + 1}",
+            )
         )
     network = train_student(
-        loaded.network, prompts, images, settings, choose("cpu"), folder,
-        lambda: False, lambda *_: None,
+        loaded.network,
+        prompts,
+        images,
+        settings,
+        choose("cpu"),
+        folder,
+        lambda: False,
+        lambda *_: None,
     )
     card = ModelCard("second", CONFIG.method, CONFIG.arguments)
     return our_model(LoadedModel(card, network), prompts)
@@ -231,7 +251,9 @@ def unet(job: Job, steps: int = 300) -> Segment:
 
     def segment(plane: np.ndarray, intensities: np.ndarray) -> np.ndarray:
         mask = _at_scale(
-            plane, intensities, job.task.scale,
+            plane,
+            intensities,
+            job.task.scale,
             lambda image: unet_foreground(network, image),
         )
         return split_objects(mask, splitting, 1 / job.task.scale)
@@ -254,7 +276,9 @@ def _reduced(plane: np.ndarray, intensities: np.ndarray, scale: float) -> np.nda
 
 
 def _at_scale(
-    plane: np.ndarray, intensities: np.ndarray, scale: float,
+    plane: np.ndarray,
+    intensities: np.ndarray,
+    scale: float,
     foreground: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray:
     found = foreground(_reduced(plane, intensities, scale))
@@ -310,9 +334,13 @@ def train(
     """Return the record of fine-tuning on one job, with the scores after it."""
     card = find_model(model)
     record: dict[str, Any] = {
-        "key": job.key, "boxes": job.n_boxes, "asked": job.asked,
+        "key": job.key,
+        "boxes": job.n_boxes,
+        "asked": job.asked,
         "scribbles": job.scribbles,
-        "seen": how_seen(card, job.task), "seconds": {}, "curve": [],
+        "seen": how_seen(card, job.task),
+        "seconds": {},
+        "curve": [],
     }
     looked: list[float] = []
 
@@ -327,8 +355,12 @@ def train(
 
     start, busy = time.perf_counter(), time.process_time()
     result = finetuning.run(
-        job.images(), job.labels(), start_from=model, settings=settings,
-        output=output, on_look=look,
+        job.images(),
+        job.labels(),
+        start_from=model,
+        settings=settings,
+        output=output,
+        on_look=look,
     )
     record["seconds"]["after"] = time.perf_counter() - start - sum(looked)
     record["processor_seconds"] = time.process_time() - busy - sum(looked)
@@ -341,8 +373,14 @@ def train(
 
 
 def compare(
-    record: dict[str, Any], job: Job, baselines: Sequence[str], settings: FineTuneSettings,
-    tuned: Path, model: str, full_steps: float, references: References,
+    record: dict[str, Any],
+    job: Job,
+    baselines: Sequence[str],
+    settings: FineTuneSettings,
+    tuned: Path,
+    model: str,
+    full_steps: float,
+    references: References,
 ) -> None:
     """Add the scores of the other contestants to a record."""
     card = find_model(model)
@@ -367,15 +405,21 @@ def compare(
     if "full" in baselines:
         steps = max(1, round(full_steps * FineTuneSettings().steps))
         output = tuned.with_name("full")
-        refer("full", lambda: ceiling(job, model, steps, output),
-              f"{network} {_recipe_of_ceiling(steps).to_dict()}")
+        refer(
+            "full",
+            lambda: ceiling(job, model, steps, output),
+            f"{network} {_recipe_of_ceiling(steps).to_dict()}",
+        )
 
 
 def ceiling(job: Job, model: str, steps: int, output: Path) -> Segment:
     """Return our network fine-tuned on all labels of the labelled images."""
     best = finetuning.run(
-        job.images(), job.labels(full=True), start_from=model,
-        settings=_recipe_of_ceiling(steps), output=output,
+        job.images(),
+        job.labels(full=True),
+        start_from=model,
+        settings=_recipe_of_ceiling(steps),
+        output=output,
     )
     return our_model(best.model, None)
 
@@ -425,15 +469,14 @@ def to_markdown(records: Sequence[dict[str, Any]]) -> str:
         gap = gap_closed(r, "dice")
         closed = "-" if gap is None else f"{100 * gap:.0f} %"
         lines.append(
-            f"| {r['key']} | {r['seen']} | " + " | ".join(cells)
+            f"| {r['key']} | {r['seen']} | "
+            + " | ".join(cells)
             + f" | {closed} | {r['kept']} | {r['seconds']['after']:.0f} |"
         )
     return "\n".join([*lines, "", *_summary(records)]) + "\n"
 
 
-def _by_boxes(
-    records: Sequence[dict[str, Any]], names: Sequence[str]
-) -> list[str]:
+def _by_boxes(records: Sequence[dict[str, Any]], names: Sequence[str]) -> list[str]:
     """Return a table with one row for each number of boxes, and one for scribbles."""
     lines = [
         "| labels | tasks | "
@@ -444,7 +487,8 @@ def _by_boxes(
     for labels, group in _groups(records).items():
         means = [
             _pair({m: _mean_of([r[n] for r in group if n in r], m) for m in TITLES})
-            if any(n in r for r in group) else "-"
+            if any(n in r for r in group)
+            else "-"
             for n in names
         ]
         gaps = [mean_gap(group, measure) for measure in TITLES]
@@ -452,7 +496,8 @@ def _by_boxes(
         against = [r for r in group if "forest" in r]
         wins = f"{_wins(against, 'forest')} of {len(against)}" if against else "-"
         lines.append(
-            f"| {labels} | {len(group)} | " + " | ".join(means)
+            f"| {labels} | {len(group)} | "
+            + " | ".join(means)
             + f" | {told} | {wins} | {_losses(group)} |"
         )
     return lines
@@ -462,8 +507,9 @@ def _groups(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
     """Return the records by what was labelled: fewest boxes first, then scribbles."""
     boxes = sorted({r["asked"] for r in records if not r["scribbles"]})
     groups = {
-        "1 box" if n == 1 else f"{n} boxes":
-            [r for r in records if not r["scribbles"] and r["asked"] == n]
+        "1 box" if n == 1 else f"{n} boxes": [
+            r for r in records if not r["scribbles"] and r["asked"] == n
+        ]
         for n in boxes
     }
     scribbled_ones = [r for r in records if r["scribbles"]]
@@ -521,11 +567,14 @@ def _summary(records: Sequence[dict[str, Any]]) -> list[str]:
 def _totals(records: Sequence[dict[str, Any]]) -> list[str]:
     lines = []
     for name in CONTESTANTS:
-        means = [_mean_of([r[name] for r in records if name in r], m)
-                 for m in ("dice", "f1")]
+        means = [
+            _mean_of([r[name] for r in records if name in r], m) for m in ("dice", "f1")
+        ]
         if means[0] is not None:
-            lines.append(f"- {name}, mean Dice / F1: "
-                         + " / ".join("-" if m is None else f"{m:.3f}" for m in means))
+            lines.append(
+                f"- {name}, mean Dice / F1: "
+                + " / ".join("-" if m is None else f"{m:.3f}" for m in means)
+            )
     for measure, title in (("dice", "Dice"), ("f1", "F1")):
         gap = mean_gap(records, measure)
         if gap is not None:
@@ -538,8 +587,10 @@ def _totals(records: Sequence[dict[str, Any]]) -> list[str]:
         if against:
             wins = _wins(against, baseline)
             lines.append(f"- better Dice than the {baseline}: {wins} of {len(against)}")
-    held = sum(r["kept"] == "after" and r["validation"]["after"]
-               < r["validation"]["before"] for r in records)
+    held = sum(
+        r["kept"] == "after" and r["validation"]["after"] < r["validation"]["before"]
+        for r in records
+    )
     return [
         *lines,
         f"- worse than before on held-back labels: {held} of {len(records)}",
@@ -566,15 +617,24 @@ def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
     for axis, measure in zip(axes, TITLES, strict=True):
         for name in CONTESTANTS:
             means = [
-                _mean_of([r[name] for r in boxed if r["asked"] == n and name in r],
-                         measure)
+                _mean_of(
+                    [r[name] for r in boxed if r["asked"] == n and name in r], measure
+                )
                 for n in counts
             ]
             if any(m is not None for m in means):
-                axis.plot(counts, [np.nan if m is None else m for m in means],
-                          marker="o", label=name)
-        axis.set(xlabel="labelled boxes, one per image", ylabel=TITLES[measure],
-                 xticks=counts, title=f"Mean {TITLES[measure]}, tasks: {_tasks(boxed)}")
+                axis.plot(
+                    counts,
+                    [np.nan if m is None else m for m in means],
+                    marker="o",
+                    label=name,
+                )
+        axis.set(
+            xlabel="labelled boxes, one per image",
+            ylabel=TITLES[measure],
+            xticks=counts,
+            title=f"Mean {TITLES[measure]}, tasks: {_tasks(boxed)}",
+        )
         axis.legend()
     figure.savefig(folder / "boxes.png", dpi=120)
     if not any(r["curve"] for r in records):
@@ -586,8 +646,11 @@ def draw_curves(records: Sequence[dict[str, Any]], folder: Path) -> None:
             points += [(c["seconds"], c[measure]) for c in r["curve"]]
             if len(points) > 1 and points[0][1] is not None:
                 axis.plot(*zip(*points, strict=True), marker=".", label=r["key"])
-        axis.set(xlabel="seconds of training", ylabel=TITLES[measure],
-                 title=f"{TITLES[measure]} on unseen images")
+        axis.set(
+            xlabel="seconds of training",
+            ylabel=TITLES[measure],
+            title=f"{TITLES[measure]} on unseen images",
+        )
     named = axes[0].get_legend_handles_labels()
     if len(named[0]) <= MOST_NAMED:
         figure.legend(*named, fontsize=8, ncols=3, loc="outside lower center")
@@ -605,8 +668,13 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
     """Return all jobs, those with few boxes first."""
     asked = [int(n) for n in options.boxes.split(",")]
     classes = options.classes.split(",") if options.classes else None
-    tasks = plan(options.data, prompts=max(asked), max_queries=50, classes=classes,
-                 seed=options.seed)
+    tasks = plan(
+        options.data,
+        prompts=max(asked),
+        max_queries=50,
+        classes=classes,
+        seed=options.seed,
+    )
     found = []
     part, _, parts = options.part.partition("/")
     for task in tasks[int(part) - 1 :: int(parts)]:
@@ -660,24 +728,45 @@ def main() -> None:
     parser.add_argument("data", nargs="+", type=Path, help="data folders")
     parser.add_argument("--boxes", default="5", help="such as 1,2,5,10")
     parser.add_argument("--scribbles", action="store_true", help="1 %% of pixels too")
-    parser.add_argument("--baselines", default="forest,unet,full",
-                        help="of second,forest,unet,full")
+    parser.add_argument(
+        "--baselines", default="forest,unet,full", help="of second,forest,unet,full"
+    )
     parser.add_argument("--model", default="svp")
     parser.add_argument("--classes", help="names, values or DATASET:CLASS")
     parser.add_argument("--queries", type=int, default=4, help="images scored a task")
-    parser.add_argument("--crop", type=int, default=384,
-                        help="side of what is scored of each, at prompt scale")
+    parser.add_argument(
+        "--crop",
+        type=int,
+        default=384,
+        help="side of what is scored of each, at prompt scale",
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--full-steps", type=float, default=2.0,
-                        help="steps on full labels, times those of fine-tuning")
-    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE",
-                        help="a setting of fine-tuning")
+    parser.add_argument(
+        "--full-steps",
+        type=float,
+        default=2.0,
+        help="steps on full labels, times those of fine-tuning",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of fine-tuning",
+    )
     parser.add_argument("--curve", action="store_true", help="score while training")
     parser.add_argument("--output", type=Path, default=Path("bench-output/partial"))
-    parser.add_argument("--references", type=Path,
-                        help="file of what is known already; one beside the report")
-    parser.add_argument("--part", default="1/1", metavar="N/M",
-                        help="only every Mth task, from the Nth on")
+    parser.add_argument(
+        "--references",
+        type=Path,
+        help="file of what is known already; one beside the report",
+    )
+    parser.add_argument(
+        "--part",
+        default="1/1",
+        metavar="N/M",
+        help="only every Mth task, from the Nth on",
+    )
     parser.add_argument("--resume", action="store_true")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
@@ -694,14 +783,26 @@ def main() -> None:
         if record is None:
             record = train(job, settings, tuned, options.model, options.curve)
             records.append(record)
-        compare(record, job, options.baselines.split(","), settings, tuned, options.model,
-                options.full_steps, references)
+        compare(
+            record,
+            job,
+            options.baselines.split(","),
+            settings,
+            tuned,
+            options.model,
+            options.full_steps,
+            references,
+        )
         told = {n: _pair(record.get(n)) for n in CONTESTANTS if n in record}
         print(job.key, told, record["kept"], file=sys.stderr, flush=True)
         recipe = {
-            "settings": settings.to_dict(), "data": [d.name for d in options.data],
-            "queries": options.queries, "crop": options.crop, "seed": options.seed,
-            "model": options.model, "full_steps": options.full_steps,
+            "settings": settings.to_dict(),
+            "data": [d.name for d in options.data],
+            "queries": options.queries,
+            "crop": options.crop,
+            "seed": options.seed,
+            "model": options.model,
+            "full_steps": options.full_steps,
         }
         with atomic_path(report) as temporary:
             temporary.write_text(

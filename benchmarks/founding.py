@@ -200,8 +200,14 @@ def run(given: argparse.Namespace) -> list[Record]:
                 for image in task.queries:
                     for first in range(given.draws):
                         key = (
-                            model, weights, table, row, n,
-                            f"{task.dataset.name}-{task.name}", image, first,
+                            model,
+                            weights,
+                            table,
+                            row,
+                            n,
+                            f"{task.dataset.name}-{task.name}",
+                            image,
+                            first,
                         )
                         if key in done:
                             continue
@@ -209,9 +215,7 @@ def run(given: argparse.Namespace) -> list[Record]:
                         records.append(dict(zip(names, key, strict=True)) | scores)
                         with given.json.open("a") as file:
                             file.write(json.dumps(records[-1]) + "\n")
-    wanted = {
-        (m, load_model(m).card.sha256[:12]) for m in given.models.split(",")
-    }
+    wanted = {(m, load_model(m).card.sha256[:12]) for m in given.models.split(",")}
     return [r for r in records if (r["model"], r["weights"]) in wanted]
 
 

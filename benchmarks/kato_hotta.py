@@ -39,7 +39,9 @@ from napari_svpseg.workflows.training import example
 
 SETS = ("isbi2012_membrane", "vnc_sstem")
 ARMS = (
-    "U-Net", "U-Net, pre-trained", "attention, pre-trained",
+    "U-Net",
+    "U-Net, pre-trained",
+    "attention, pre-trained",
     "attention, not trained on it",
 )
 FOLDS = 3
@@ -126,7 +128,10 @@ def run_fold(
     if arm != ARMS[-1]:
         settings = OneImageSettings(steps=steps, side=128, seed=fold)
         fit_one_image(
-            network, example(data, f"{name}/{image}", 1), crop, settings,
+            network,
+            example(data, f"{name}/{image}", 1),
+            crop,
+            settings,
             torch.device("cpu"),
         )
     examples = [example(data, f"{name}/{item}", 1) for item in test]
@@ -151,9 +156,7 @@ def main() -> None:
             for arm in ARMS:
                 if (name, fold, arm, given.steps) in done:
                     continue
-                record = run_fold(
-                    given.data, name, fold, arm, given.model, given.steps
-                )
+                record = run_fold(given.data, name, fold, arm, given.model, given.steps)
                 done[name, fold, arm, given.steps] = float(str(record["dice"]))
                 with given.json.open("a") as file:
                     file.write(json.dumps(record) + "\n")

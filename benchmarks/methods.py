@@ -76,9 +76,7 @@ def all_methods(cut: Any) -> None:
     batches = [cut(), cut(n_prompts=3)]
     rows = {
         model: [dice(variant(model), b) for b in batches]
-        for model in (
-            "svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet"
-        )
+        for model in ("svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet")
     }
     show("All methods", rows, ["1 prompt", "3 prompts"])
 
@@ -108,7 +106,9 @@ def parts_of_dspnet(cut: Any) -> None:
     """Print what DSPNet's parts bring, with the weights as they are."""
     batches = cut()
     arms: dict[str, dict[str, Any]] = {
-        "all parts": {}, "without RAN": {"ran": False}, "without FSPA": {"fspa": False},
+        "all parts": {},
+        "without RAN": {"ran": False},
+        "without FSPA": {"fspa": False},
         "without BCMA": {"bcma": False},
         "none": {"ran": False, "fspa": False, "bcma": False},
         "released form": {"form": "released"},
@@ -123,8 +123,10 @@ def local_prototypes(cut: Any) -> None:
     rows = {
         f"alpnet, {name}": [dice(variant("alpnet", **arguments), batches)]
         for name, arguments in {
-            "global": {"local_prototypes": False}, "windows of 4 pixels": {"window": 1},
-            "windows of 8 pixels": {"window": 2}, "windows of 16 pixels": {"window": 4},
+            "global": {"local_prototypes": False},
+            "windows of 4 pixels": {"window": 1},
+            "windows of 8 pixels": {"window": 2},
+            "windows of 16 pixels": {"window": 4},
         }.items()
     }
     rows["panet"] = [dice(variant("panet"), batches)]
@@ -162,13 +164,18 @@ def superpixels_by_prototypes(
             rows[row].append(done[arm, told])
     show(
         f"Prototypes x what they learned from, {steps} steps from an untrained start",
-        rows, list(LEARNED_FROM),
+        rows,
+        list(LEARNED_FROM),
     )
 
 
 def _trained(
-    config: TrainingConfig, data: DataConfig, packed: PackedTasks, local: bool,
-    steps: int, batches: Batches,
+    config: TrainingConfig,
+    data: DataConfig,
+    packed: PackedTasks,
+    local: bool,
+    steps: int,
+    batches: Batches,
 ) -> float:
     episodes, settings = config.settings()
     settings = dataclasses.replace(
@@ -181,7 +188,10 @@ def _trained(
 
     def from_batch(start: int) -> Episodes:
         return Episodes(
-            wanted, episodes, batch=settings.batch, n_batches=settings.steps,
+            wanted,
+            episodes,
+            batch=settings.batch,
+            n_batches=settings.steps,
             start=start,
         )
 
@@ -226,8 +236,11 @@ def main() -> None:
         return [_batch(source, n_prompts, settings, i) for i in range(given.batches)]
 
     tables = {
-        "methods": all_methods, "size": prompt_size, "fusion": fusion,
-        "prototypes": local_prototypes, "parts": parts_of_dspnet,
+        "methods": all_methods,
+        "size": prompt_size,
+        "fusion": fusion,
+        "prototypes": local_prototypes,
+        "parts": parts_of_dspnet,
     }
     wanted = given.only.split(",") if given.only else [*tables, "superpixels"]
     print(f"{8 * given.batches} episodes of {given.sets}", flush=True)

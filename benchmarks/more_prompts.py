@@ -45,8 +45,11 @@ def scores_of(task: Task, network: Any, n_queries: int) -> dict[str, dict[int, f
         for size in SIZES:
             for start in range(0, MOST, size):
                 maps = predict(
-                    query.plane, PromptSet(prompts[start : start + size]), network,
-                    None, SegmentSettings(trust=False),
+                    query.plane,
+                    PromptSet(prompts[start : start + size]),
+                    network,
+                    None,
+                    SegmentSettings(trust=False),
                 ).maps
                 labels = instances_from_maps(maps, PostprocessSettings())
                 found["Dice"][size].append(
@@ -71,7 +74,9 @@ def main() -> None:
     options = parser.parse_args()
     network = load_model(options.model).network
     tasks = plan(
-        options.data, prompts=MOST, max_queries=1000,
+        options.data,
+        prompts=MOST,
+        max_queries=1000,
         classes=options.classes.split(",") if options.classes else None,
     )
     print("| task | " + " | ".join(f"{n} prompts" for n in SIZES) + " |")

@@ -37,9 +37,11 @@ def main() -> None:
     options = parser.parse_args()
     models = options.models.split(",")
     choice = {
-        "prompts": options.prompts, "max_queries": options.max_queries,
+        "prompts": options.prompts,
+        "max_queries": options.max_queries,
         "classes": options.classes.split(",") if options.classes else None,
-        "seed": options.seed, "device": options.device,
+        "seed": options.seed,
+        "device": options.device,
     }
     if options.sheet:
         path = one_shot.contact_sheet(
@@ -48,8 +50,13 @@ def main() -> None:
         print(path)
         return
     report = one_shot.run(
-        options.data, models, n_threads=options.threads, output=options.output,
-        resume=options.resume, on_progress=_Line(), **choice,
+        options.data,
+        models,
+        n_threads=options.threads,
+        output=options.output,
+        resume=options.resume,
+        on_progress=_Line(),
+        **choice,
     )
     print(to_markdown(report))
 

@@ -111,8 +111,11 @@ def make_image(path: Path, size: int, part: Part, filled: int) -> None:
     colours = sample.shape[2:]
     group = zarr.open_group(path, mode="w", zarr_format=3)
     array = group.create_array(
-        "0", shape=(size, size, *colours), chunks=(512, 512, *colours),
-        dtype=sample.dtype, fill_value=0,
+        "0",
+        shape=(size, size, *colours),
+        chunks=(512, 512, *colours),
+        dtype=sample.dtype,
+        fill_value=0,
     )
     for y, x in product(range(0, min(size, filled), PART), repeat=2):
         array[y : y + PART, x : x + PART] = part(y, x)[: size - y, : size - x]
@@ -121,7 +124,8 @@ def make_image(path: Path, size: int, part: Part, filled: int) -> None:
     scale = [{"type": "scale", "scale": [0.5, 0.5] + [1.0] * len(colours)}]
     datasets = [{"path": "0", "coordinateTransformations": scale}]
     group.attrs["ome"] = {
-        "version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}],
+        "version": "0.5",
+        "multiscales": [{"axes": axes, "datasets": datasets}],
     }
 
 
@@ -201,11 +205,17 @@ def run(folder: Path, prompt: Prompt, name: str, model: str, workers: int) -> di
 
         with Watch() as watch:
             made = segment_zarr(
-                folder / "image.zarr", prompt, folder / f"{name}.zarr", model,
-                workers=workers, on_progress=clock,
+                folder / "image.zarr",
+                prompt,
+                folder / f"{name}.zarr",
+                model,
+                workers=workers,
+                on_progress=clock,
             )
         record = {
-            "run": name, "workers": workers, "objects": made.objects,
+            "run": name,
+            "workers": workers,
+            "objects": made.objects,
             "seconds": round(made.seconds, 1),
             "start_s": round(begun["Predicting"][0] - began, 1),
             "megapixels_per_s": round(made.megapixels / made.seconds, 3),
@@ -257,13 +267,20 @@ def broken_run(folder: Path, prompt: Prompt, model: str) -> dict:
         client.register_plugin(Begun(str(begun)))
         with suppress(Cancelled):
             segment_zarr(
-                folder / "image.zarr", prompt, folder / "killed.zarr", model,
-                scheduler=client, on_progress=disturb,
+                folder / "image.zarr",
+                prompt,
+                folder / "killed.zarr",
+                model,
+                scheduler=client,
+                on_progress=disturb,
             )
     tasks = begun.read_text("utf-8").split("\n")[:-1]
     again = sum(marks["after"].get(p) != at for p, at in marks["killed"].items())
-    cost = {"tasks": len(set(tasks)), "begun_again": len(tasks) - len(set(tasks)),
-            "done_again": again}
+    cost = {
+        "tasks": len(set(tasks)),
+        "begun_again": len(tasks) - len(set(tasks)),
+        "done_again": again,
+    }
     kept.write_text(json.dumps(cost), "utf-8")
     return cost
 
@@ -272,8 +289,12 @@ def main() -> int:
     """Run all and return 0 if the labels are the same."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=16384)
-    parser.add_argument("--filled", type=int, default=sys.maxsize,
-                        help="pixels along the corner that is not empty")
+    parser.add_argument(
+        "--filled",
+        type=int,
+        default=sys.maxsize,
+        help="pixels along the corner that is not empty",
+    )
     parser.add_argument("--real", type=Path, help="an image to be tiled up")
     parser.add_argument("--labels", type=Path, help="the labels of that image")
     parser.add_argument("--runs", default="one,two,killed")
@@ -307,9 +328,12 @@ def main() -> int:
         for name in runs:
             if name == "killed":
                 found["broken"] = broken_run(folder, prompt, options.model)
-                print("a worker killed: {begun_again} of {tasks} tasks were begun "
-                      "again, {done_again} that were done were done again"
-                      .format(**found["broken"]))
+                print(
+                    "a worker killed: {begun_again} of {tasks} tasks were begun "
+                    "again, {done_again} that were done were done again".format(
+                        **found["broken"]
+                    )
+                )
             records.append(run(folder, prompt, name, options.model, WORKERS[name]))
         found["records"] = records
         if {"one", "two"} <= set(runs):
@@ -317,11 +341,16 @@ def main() -> int:
             found["efficiency"] = round(one["seconds"] / two["seconds"] / 2, 3)
             work = [r["seconds"] - r["start_s"] for r in (one, two)]
             found["efficiency_without_start"] = round(work[0] / work[1] / 2, 3)
-            print(f"efficiency of 2 workers: {found['efficiency']}, from their first "
-                  f"task on {found['efficiency_without_start']}")
+            print(
+                f"efficiency of 2 workers: {found['efficiency']}, from their first "
+                f"task on {found['efficiency_without_start']}"
+            )
         alike = all(
-            same(folder / f"{runs[0]}.zarr/labels/cells",
-                 folder / f"{name}.zarr/labels/cells") for name in runs[1:]
+            same(
+                folder / f"{runs[0]}.zarr/labels/cells",
+                folder / f"{name}.zarr/labels/cells",
+            )
+            for name in runs[1:]
         )
         found["same"] = alike
         if len(runs) > 1:

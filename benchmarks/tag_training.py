@@ -26,7 +26,11 @@ import numpy as np
 import torch
 
 from napari_svpseg.benchmark.tag_windows import pick_windows
-from napari_svpseg.core.annotation.image_tags import TagTrainingSettings, class_ious, confusion
+from napari_svpseg.core.annotation.image_tags import (
+    TagTrainingSettings,
+    class_ious,
+    confusion,
+)
 from napari_svpseg.core.image import resize_labels
 from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.engine.inference.predict import predict
@@ -94,7 +98,9 @@ def read_set(folder: Path, n_windows: int, seed: int) -> TaggedSet:
         trained = [i for i in ids if i not in tested][:MAX_TRAINED]
     windows = pick_windows(dataset, trained, side, n_windows, seed)
     return TaggedSet(
-        dataset.name, values, scale,
+        dataset.name,
+        values,
+        scale,
         [w.image for w in windows],
         [w.intensities for w in windows],
         [w.labels for w in windows],
@@ -215,7 +221,13 @@ class Contest:
         with tempfile.TemporaryDirectory() as folder:
             course = Course(Path(folder), lambda progress: None)
             return run_student(
-                network, settings, self.windows, masks, self.all, self.all[:0], course,
+                network,
+                settings,
+                self.windows,
+                masks,
+                self.all,
+                self.all[:0],
+                course,
                 CPU,
             )
 
@@ -226,9 +238,9 @@ class Contest:
         found = pseudo_masks(network, self.windows)
         known = (found != UNKNOWN) & (self.truth != UNKNOWN)
         n = len(self.data.values) + 1
-        return mean_ious(
-            confusion(found[known].numpy(), self.truth[known].numpy(), n)
-        )[0]
+        return mean_ious(confusion(found[known].numpy(), self.truth[known].numpy(), n))[
+            0
+        ]
 
 
 def start() -> Trunk:
@@ -242,7 +254,8 @@ def table(records: list[dict[str, Any]]) -> str:
     """Return the means over seeds as markdown: mIoU without (and with) background."""
     sets = list(dict.fromkeys(r["dataset"] for r in records))
     lines = [
-        f"| row | {' | '.join(sets)} | mean |", "|---" * (len(sets) + 2) + "|",
+        f"| row | {' | '.join(sets)} | mean |",
+        "|---" * (len(sets) + 2) + "|",
     ]
     for row in dict.fromkeys(r["row"] for r in records):
         own = [r for r in records if r["row"] == row]
@@ -288,7 +301,9 @@ def main() -> None:
             }
             data = read_set(options.data / name, options.windows, seed)
             changed = {
-                "epochs": options.epochs, "second_epochs": options.epochs, "seed": seed
+                "epochs": options.epochs,
+                "second_epochs": options.epochs,
+                "seed": seed,
             }
             contest = Contest(data, changed)
             print(f"{name}, seed {seed}: windows that hold {data.kinds}", flush=True)
@@ -302,15 +317,20 @@ def main() -> None:
                 cpu_seconds = time.process_time() - cpu
                 without, with_background = test(network, data)
                 record = {
-                    "dataset": name, "seed": seed, "row": row, "miou": without,
+                    "dataset": name,
+                    "seed": seed,
+                    "row": row,
+                    "miou": without,
                     "miou_background": with_background,
-                    "pseudo": contest.pseudo(network), "seconds": seconds,
+                    "pseudo": contest.pseudo(network),
+                    "seconds": seconds,
                     "cpu_seconds": cpu_seconds,
                 }
                 records.append(record)
                 print(
                     f"  {row}: {100 * without:.1f} ({100 * with_background:.1f}), "
-                    f"{seconds:.0f} s ({cpu_seconds:.0f} s of processor)", flush=True,
+                    f"{seconds:.0f} s ({cpu_seconds:.0f} s of processor)",
+                    flush=True,
                 )
                 if options.output:
                     options.output.parent.mkdir(parents=True, exist_ok=True)

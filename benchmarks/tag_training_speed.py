@@ -17,7 +17,10 @@ import numpy as np
 import torch
 
 from napari_svpseg import api
-from napari_svpseg.core.annotation.image_tags import TagTrainingProgress, TagTrainingSettings
+from napari_svpseg.core.annotation.image_tags import (
+    TagTrainingProgress,
+    TagTrainingSettings,
+)
 
 TRAINED = ("first stage", "second stage")
 
@@ -67,13 +70,19 @@ def main() -> None:
             last[:] = now
 
     settings = TagTrainingSettings(
-        variant=options.variant, window=options.side, epochs=options.passes,
+        variant=options.variant,
+        window=options.side,
+        epochs=options.passes,
         second_epochs=options.passes,
     )
     with tempfile.TemporaryDirectory() as folder:
         api.train_from_tags(
-            images, tags, settings=settings, output=Path(folder) / "model",
-            device=options.device, on_partial=watch,
+            images,
+            tags,
+            settings=settings,
+            output=Path(folder) / "model",
+            device=options.device,
+            on_partial=watch,
         )
     factor = own.epochs / options.passes
     total = [0.0, 0.0]

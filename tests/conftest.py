@@ -107,10 +107,16 @@ def tiny_svp(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from napari_svpseg.io.model_store import save_model
     from napari_svpseg.models.base import ModelConfig, build
 
-    config = ModelConfig("svp", {
-        "widths": [8, 12, 12, 12], "depths": [1, 1, 1], "features": 12,
-        "pixel_features": 12, "decoder": [8, 8, 8],
-    })
+    config = ModelConfig(
+        "svp",
+        {
+            "widths": [8, 12, 12, 12],
+            "depths": [1, 1, 1],
+            "features": 12,
+            "pixel_features": 12,
+            "decoder": [8, 8, 8],
+        },
+    )
     state = torch.get_rng_state()
     torch.manual_seed(0)
     network = build(config)

@@ -95,9 +95,12 @@ def test_the_recipe_says_everything_and_survives_json(model, prompt) -> None:
     assert type(recipe).from_json(recipe.to_json()) == type(recipe)(
         **json.loads(recipe.to_json())
         | {
-            "prompts": recipe.prompts, "notes": recipe.notes,
-            "intensities": recipe.intensities, "channels": recipe.channels,
-            "plane": recipe.plane, "other_planes": recipe.other_planes,
+            "prompts": recipe.prompts,
+            "notes": recipe.notes,
+            "intensities": recipe.intensities,
+            "channels": recipe.channels,
+            "plane": recipe.plane,
+            "other_planes": recipe.other_planes,
             "channel_files": recipe.channel_files,
         }
     )
@@ -150,7 +153,10 @@ def test_a_part_with_the_intensities_of_the_whole_equals_the_whole(
     image, _ = discs()
     whole = svpseg.segment(image, prompt, model=model, device="cpu")
     part = svpseg.segment(
-        image[:48], prompt, model=model, device="cpu",
+        image[:48],
+        prompt,
+        model=model,
+        device="cpu",
         intensities=np.array(whole.recipe.intensities),
     )
     np.testing.assert_allclose(part.foreground, whole.foreground[:48], atol=1e-5)
@@ -295,7 +301,10 @@ def test_postprocess_runs_as_a_job_and_reports(model, prompt) -> None:
     events: list[Event] = []
     runner = InProcess()
     job = runner.submit(
-        "napari_svpseg.api:postprocess", result.maps, axes="ZYX", min_area=200,
+        "napari_svpseg.api:postprocess",
+        result.maps,
+        axes="ZYX",
+        min_area=200,
         on_event=events.append,
     )
     expected = svpseg.postprocess(result.maps, min_area=200)
@@ -309,7 +318,11 @@ def test_progress_runs_to_its_end_and_can_stop(model, prompt) -> None:
     stack = np.stack([discs(0)[0]] * 3)
     seen: list[tuple[int, int, str]] = []
     svpseg.segment(
-        stack, prompt, model=model, device="cpu", axes="ZYX",
+        stack,
+        prompt,
+        model=model,
+        device="cpu",
+        axes="ZYX",
         on_progress=lambda *a: seen.append(a),
     )
     done = [d / t for d, t, _ in seen]
@@ -340,7 +353,9 @@ def test_a_file_becomes_labels_with_pixel_size_and_recipe(
 ) -> None:
     image, _ = discs(1)
     source = write_labels(
-        tmp_path / "cells.ome.tif", image.astype(np.uint16), pixel_size=(0.5, 0.5),
+        tmp_path / "cells.ome.tif",
+        image.astype(np.uint16),
+        pixel_size=(0.5, 0.5),
         unit="um",
     )
     out = tmp_path / "new" / "out"

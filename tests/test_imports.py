@@ -43,7 +43,10 @@ def imports_on_loading(tree: ast.AST) -> Iterator[str]:
 
 def run(code: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False,
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=False,
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
@@ -113,10 +116,17 @@ def test_sub_packages_are_empty_so_that_nothing_is_loaded_with_them() -> None:
 
 def test_rings_hold() -> None:
     done = subprocess.run(
-        [sys.executable, "-c",
-         "from importlinter.cli import lint_imports_command as lint;"
-         "lint(['--no-cache', '--no-logo'])"],
-        cwd=TOP, capture_output=True, text=True, check=False, timeout=120,
+        [
+            sys.executable,
+            "-c",
+            "from importlinter.cli import lint_imports_command as lint;"
+            "lint(['--no-cache', '--no-logo'])",
+        ],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "0 broken" in done.stdout

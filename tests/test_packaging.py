@@ -45,8 +45,13 @@ print(json.dumps({
 def run(*command: str | Path, cwd: Path, **extra: str) -> str:
     env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | extra
     done = subprocess.run(
-        [str(c) for c in command], cwd=cwd, env=env, capture_output=True, text=True,
-        check=False, timeout=240,
+        [str(c) for c in command],
+        cwd=cwd,
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -79,8 +84,12 @@ def empty_environment(folder: Path) -> Path:
     scripts = "Scripts" if os.name == "nt" else "bin"
     python = folder / scripts / Path(sys.executable).name
     site = Path(
-        run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))",
-            cwd=folder).strip()
+        run(
+            python,
+            "-c",
+            "import sysconfig; print(sysconfig.get_path('purelib'))",
+            cwd=folder,
+        ).strip()
     )
     links = folder / "dependencies"
     links.mkdir()
@@ -100,8 +109,12 @@ def look(python: Path, home: Path) -> dict[str, Any]:
 def test_an_empty_environment_does_not_have_us(tmp_path) -> None:
     python = empty_environment(tmp_path / "env")
     done = subprocess.run(
-        [str(python), "-c", "import numpy, napari_svpseg"], cwd=tmp_path,
-        capture_output=True, text=True, check=False, timeout=60,
+        [str(python), "-c", "import numpy, napari_svpseg"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert "No module named 'napari_svpseg'" in done.stderr
 
@@ -143,8 +156,18 @@ def test_the_wheel_holds_manifest_weights_and_nothing_else(wheel) -> None:
 def test_the_sdist_is_complete(sdist, wheel, tmp_path) -> None:
     run(sys.executable, "-m", "tarfile", "-e", sdist, tmp_path, cwd=tmp_path)
     (source,) = tmp_path.iterdir()
-    for name in ("Makefile", "constraints.txt", "napari.yaml", "weights", "tests",
-                 "benchmarks", "LICENSE", "README.md", "hatch_build.py", "scripts"):
+    for name in (
+        "Makefile",
+        "constraints.txt",
+        "napari.yaml",
+        "weights",
+        "tests",
+        "benchmarks",
+        "LICENSE",
+        "README.md",
+        "hatch_build.py",
+        "scripts",
+    ):
         assert (source / name).exists(), name
     assert not list(source.rglob("demo-output"))
     again = build("wheel", source, tmp_path / "again")
@@ -180,7 +203,8 @@ def test_no_qt_is_among_the_dependencies() -> None:
 
 def test_the_tested_versions_name_every_dependency_and_any_build_of_torch() -> None:
     pinned = dict(
-        line.split("==") for line in (TOP / "constraints.txt").read_text().splitlines()
+        line.split("==")
+        for line in (TOP / "constraints.txt").read_text().splitlines()
         if line and not line.startswith("#")
     )
     pinned = {name.lower().replace("_", "-"): v for name, v in pinned.items()}

@@ -58,7 +58,9 @@ def test_the_python_runs_and_finds_the_cells(place, capsys) -> None:
 def test_the_commands_run(place, capsys, monkeypatch) -> None:
     monkeypatch.setitem(PRESETS, "quick", {"steps": 2, "batch": 1})  # not a minute
     lines = [
-        line for block in blocks("sh") for line in block.splitlines()
+        line
+        for block in blocks("sh")
+        for line in block.splitlines()
         if line.startswith("svpseg ")
     ]
     assert len(lines) >= 5
@@ -70,7 +72,8 @@ def test_the_commands_run(place, capsys, monkeypatch) -> None:
         ]
         assert main(words) == 0, (line, capsys.readouterr().err)
     assert sorted(p.name for p in (place / "out").glob("*.tif")) == [
-        "a_labels.ome.tif", "b_labels.ome.tif"
+        "a_labels.ome.tif",
+        "b_labels.ome.tif",
     ]
     said = capsys.readouterr().out
     assert "round cells: " in said

@@ -63,7 +63,10 @@ def two_kinds() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def foreground(network, image, *prompts: Prompt) -> np.ndarray:
     found = predict(
-        image[..., None], PromptSet(list(prompts)), network, "cpu",
+        image[..., None],
+        PromptSet(list(prompts)),
+        network,
+        "cpu",
         SegmentSettings(trust=False),
     )
     return found.maps.foreground > 0.5
@@ -86,7 +89,10 @@ def test_only_the_kind_that_the_prompt_shows_is_found(network) -> None:
 
 def test_a_negative_prompt_removes_what_it_shows(network) -> None:
     """Drawn scenes of two kinds, of which only the last prompt says which is wanted."""
-    source, settings = SyntheticTasks(24, seed=UNSEEN + 1), EpisodeSettings(baselines=1.0)
+    source, settings = (
+        SyntheticTasks(24, seed=UNSEEN + 1),
+        EpisodeSettings(baselines=1.0),
+    )
     found: dict[bool, list[torch.Tensor]] = {True: [], False: []}
     truth = []
     for i in range(40):

@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .core.annotation.image_tags import BankPatch, TagTrainingResult, TagTrainingSettings
+from .core.annotation.image_tags import (
+    BankPatch,
+    TagTrainingResult,
+    TagTrainingSettings,
+)
 from .core.geometry import PROMPT_SIZE, Box
 from .core.image import Axes, ImageError
 from .core.jobs.finetune_job import FineTuneProgress, FineTuneResult, FineTuneSettings
@@ -256,16 +260,28 @@ def segment_file(
         prompts = load_prompts(prompts)
     image = (read_zarr if is_zarr(path) else read_image)(path, axes=axes)
     result = segment(
-        image.array, prompts, model, device, output, axes=image.axes.order,
-        channels=channels, rgb=image.rgb or None, on_progress=on_progress,
-        on_partial=on_partial, **settings,
+        image.array,
+        prompts,
+        model,
+        device,
+        output,
+        axes=image.axes.order,
+        channels=channels,
+        rgb=image.rgb or None,
+        on_progress=on_progress,
+        on_partial=on_partial,
+        **settings,
     )
-    recipe = replace(
-        result.recipe, query_file=str(path), prompts_file=prompts_file
-    )
+    recipe = replace(result.recipe, query_file=str(path), prompts_file=prompts_file)
     found = Found(
-        result.labels, image.axes.labels, image.pixel_size, image.unit, image.z_step,
-        recipe, image.array, image.axes.order,
+        result.labels,
+        image.axes.labels,
+        image.pixel_size,
+        image.unit,
+        image.z_step,
+        recipe,
+        image.array,
+        image.axes.order,
     )
     Path(out_folder).mkdir(parents=True, exist_ok=True)
     if on_progress is not None:
@@ -273,8 +289,12 @@ def segment_file(
     for kind, target in targets.items():
         export(target, kind, found)
     return FileOutcome(
-        source=str(path), labels=first, seconds=result.seconds, device=recipe.device,
-        trust=result.trust, notes=recipe.notes,
+        source=str(path),
+        labels=first,
+        seconds=result.seconds,
+        device=recipe.device,
+        trust=result.trust,
+        notes=recipe.notes,
         **object_sizes(result.labels, image.pixel_size),
     )
 
@@ -352,11 +372,21 @@ def finetune(
     from .workflows.finetuning import run
 
     return run(
-        images, partial_labels, start_from=start_from, device=device,
-        settings=settings, output=output, training_set=training_set,
-        unlabelled=unlabelled, names=names, validation_images=validation_images,
-        rgb=rgb, channels=channels, resume=resume,
-        on_progress=on_progress, on_partial=on_partial,
+        images,
+        partial_labels,
+        start_from=start_from,
+        device=device,
+        settings=settings,
+        output=output,
+        training_set=training_set,
+        unlabelled=unlabelled,
+        names=names,
+        validation_images=validation_images,
+        rgb=rgb,
+        channels=channels,
+        resume=resume,
+        on_progress=on_progress,
+        on_partial=on_partial,
     )
 
 
@@ -450,8 +480,15 @@ def train_from_tags(
     from .workflows.tag_training import train_from_tags as fit
 
     return fit(
-        images, tags, settings=settings, output=output, device=device,
-        start_from=start_from, bank=bank, resume=resume, on_progress=on_progress,
+        images,
+        tags,
+        settings=settings,
+        output=output,
+        device=device,
+        start_from=start_from,
+        bank=bank,
+        resume=resume,
+        on_progress=on_progress,
         on_partial=on_partial,
     )
 
@@ -475,7 +512,11 @@ def find_patch_bank(
     from .workflows.tag_training import find_patch_bank as find
 
     return find(
-        images, tags, settings=settings, device=device, start_from=start_from,
+        images,
+        tags,
+        settings=settings,
+        device=device,
+        start_from=start_from,
         on_progress=on_progress,
     )
 
@@ -555,9 +596,17 @@ def prompt_from_files(
     mask = None if labels is None else read_mask(labels)
     try:
         return Prompt.from_image(
-            plane, mask, box, size, channels=channels,
-            rgb=source.rgb and channels is None, negative=negative, name=name,
-            source=str(image), pixel_size=source.pixel_size, unit=source.unit,
+            plane,
+            mask,
+            box,
+            size,
+            channels=channels,
+            rgb=source.rgb and channels is None,
+            negative=negative,
+            name=name,
+            source=str(image),
+            pixel_size=source.pixel_size,
+            unit=source.unit,
         )
     except PromptError as error:
         where = image if labels is None else f"{image} with {labels}"

@@ -17,7 +17,16 @@ from napari_svpseg.core.prompt import Prompt
 pytest.importorskip("sklearn")
 
 FIELDS = {
-    "dataset", "class", "model", "draw", "query", "dice", "iou", "f1", "ap", "seconds",
+    "dataset",
+    "class",
+    "model",
+    "draw",
+    "query",
+    "dice",
+    "iou",
+    "f1",
+    "ap",
+    "seconds",
     "peak_mb",
 }
 
@@ -73,7 +82,10 @@ def classes(tmp_path: Path) -> Path:
 def test_report_has_the_agreed_form(cells: Path, tmp_path: Path) -> None:
     steps: list[tuple[int, int]] = []
     report = one_shot.run(
-        [cells], ["forest", "otsu"], prompts=2, max_queries=2,
+        [cells],
+        ["forest", "otsu"],
+        prompts=2,
+        max_queries=2,
         output=tmp_path / "q.json",
         on_progress=lambda done, total, message="": steps.append((done, total)),
     )
@@ -233,9 +245,7 @@ def test_stopped_run_goes_on(perfect: Perfect, cells: Path, tmp_path: Path) -> N
 
 
 def test_upper_bound_of_the_forest_is_one(cells: Path) -> None:
-    report = one_shot.run(
-        [cells], ["forest", "forest-best"], prompts=1, max_queries=3
-    )
+    report = one_shot.run([cells], ["forest", "forest-best"], prompts=1, max_queries=3)
     summary = report["summary"]
     assert summary["forest-best"]["f1"] >= summary["forest"]["f1"]
     assert summary["forest-best"]["seconds"] is None
@@ -278,7 +288,9 @@ def test_unet_trained_on_the_other_pictures(cells: Path) -> None:
 def test_our_models_take_part(cells: Path) -> None:
     from napari_svpseg.models.base import ModelConfig, build
 
-    baseline = one_shot.ModelContestant(build(ModelConfig("panet", {"width": 8})), "cpu")
+    baseline = one_shot.ModelContestant(
+        build(ModelConfig("panet", {"width": 8})), "cpu"
+    )
     (task,) = one_shot.plan([cells], prompts=1, max_queries=1)
     query = task.query(task.queries[0])
     labels = baseline.fit(task.prompt(task.draws[0]))(query)

@@ -56,9 +56,7 @@ def test_forest_finds_the_discs_of_another_picture(prompt: Prompt) -> None:
     truth = discs([(15, 60), (40, 40), (75, 20)], 8)
     image = picture(truth, seed=1)[..., None]
     forest = PixelForest.fit([prompt])
-    found = forest.foreground(
-        pixel_features(normalise(image, intensity_range(image)))
-    )
+    found = forest.foreground(pixel_features(normalise(image, intensity_range(image))))
     assert found.dtype == np.float32
     assert found.min() >= 0 and found.max() <= 1
     mask = found > 0.5

@@ -9,13 +9,27 @@ from napari_svpseg.benchmark import report
 
 
 def record(
-    model: str, task: str, dice: float, *, draw: int = 0, query: str = "a",
-    f1: float | None = 0.5, seconds: float = 1.0,
+    model: str,
+    task: str,
+    dice: float,
+    *,
+    draw: int = 0,
+    query: str = "a",
+    f1: float | None = 0.5,
+    seconds: float = 1.0,
 ) -> dict[str, Any]:
     return {
-        "dataset": task, "class": "objects", "model": model, "draw": draw,
-        "query": query, "dice": dice, "iou": dice, "f1": f1, "ap": f1,
-        "seconds": seconds, "peak_mb": None,
+        "dataset": task,
+        "class": "objects",
+        "model": model,
+        "draw": draw,
+        "query": query,
+        "dice": dice,
+        "iou": dice,
+        "f1": f1,
+        "ap": f1,
+        "seconds": seconds,
+        "peak_mb": None,
     }
 
 

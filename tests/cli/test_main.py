@@ -72,8 +72,13 @@ def svpseg(*words: object) -> int:
 
 
 PROMPT = (
-    "--prompt-image", "images/0.tif", "--prompt-labels", "labels/0.tif",
-    "--box", "8", "8",
+    "--prompt-image",
+    "images/0.tif",
+    "--prompt-labels",
+    "labels/0.tif",
+    "--box",
+    "8",
+    "8",
 )
 TINY = ("--model", "tiny", "--device", "cpu", "--no-trust")
 
@@ -84,8 +89,10 @@ def names(folder: Path) -> list[str]:
 
 
 def test_a_folder_is_segmented_and_each_file_tells_how(here, tmp_path, capsys) -> None:
-    assert svpseg("segment", "images", *PROMPT, "-o", tmp_path, *TINY,
-                  "--min-area", 7) == 0
+    assert (
+        svpseg("segment", "images", *PROMPT, "-o", tmp_path, *TINY, "--min-area", 7)
+        == 0
+    )
     assert names(tmp_path) == [f"{i}_labels.ome.tif" for i in range(5)]
     labels = tifffile.imread(tmp_path / "3_labels.ome.tif")
     assert labels.shape == (96, 100)
@@ -101,8 +108,20 @@ def test_one_bad_file_is_named_and_the_rest_is_done(here, tmp_path, capsys) -> N
     bad = tmp_path / "bad.tif"
     bad.write_bytes(Path("images/1.tif").read_bytes()[:300])
     out = tmp_path / "out"
-    assert svpseg("segment", "images/1.tif", bad, "gone.png", "images/2.tif", *PROMPT,
-                  "-o", out, *TINY) == 1
+    assert (
+        svpseg(
+            "segment",
+            "images/1.tif",
+            bad,
+            "gone.png",
+            "images/2.tif",
+            *PROMPT,
+            "-o",
+            out,
+            *TINY,
+        )
+        == 1
+    )
     assert names(out) == ["1_labels.ome.tif", "2_labels.ome.tif"]
     errors = capsys.readouterr().err.splitlines()
     assert [e for e in errors if "bad.tif" in e]
@@ -116,27 +135,47 @@ def test_one_bad_file_is_named_and_the_rest_is_done(here, tmp_path, capsys) -> N
     [
         (("segment", "images"), "Missing option '--out'"),
         (("segment", "images", "-o", "out"), "say what to find"),
-        (("segment", "images", "-o", "out", *PROMPT, "--prompts", "p.svprompt"),
-         "say what to find"),
-        (("segment", "images", "-o", "out", "--prompt-image", "images/0.tif"),
-         "1 images, 0 labels and 0 boxes"),
-        (("segment", "images", "-o", "out", *PROMPT[:4], "--box", "8", "x"),
-         "two whole numbers"),
-        (("segment", "images", *PROMPT[:4], "--box", "8", "-o", "out"),
-         "two whole numbers, --box Y X, got '8'"),
-        (("segment", "images", "-o", "out", *PROMPT, "--device", "gpu"),
-         "device must be auto"),
-        (("segment", "images", "-o", "out", *PROMPT, "--threshold", "2"),
-         "threshold must be 0.05 to 0.95, got 2.0"),
-        (("segment", "images", "-o", "out", *PROMPT, "--output", "boxes"),
-         "output must be one of instances, semantic"),
-        (("segment", "images", "-o", "out", *PROMPT, "--channels", "red"),
-         "channels are numbers"),
-        (("segment", "labels/0.tif", "images/0.tif", "-o", "out", *PROMPT),
-         "separate folders"),
+        (
+            ("segment", "images", "-o", "out", *PROMPT, "--prompts", "p.svprompt"),
+            "say what to find",
+        ),
+        (
+            ("segment", "images", "-o", "out", "--prompt-image", "images/0.tif"),
+            "1 images, 0 labels and 0 boxes",
+        ),
+        (
+            ("segment", "images", "-o", "out", *PROMPT[:4], "--box", "8", "x"),
+            "two whole numbers",
+        ),
+        (
+            ("segment", "images", *PROMPT[:4], "--box", "8", "-o", "out"),
+            "two whole numbers, --box Y X, got '8'",
+        ),
+        (
+            ("segment", "images", "-o", "out", *PROMPT, "--device", "gpu"),
+            "device must be auto",
+        ),
+        (
+            ("segment", "images", "-o", "out", *PROMPT, "--threshold", "2"),
+            "threshold must be 0.05 to 0.95, got 2.0",
+        ),
+        (
+            ("segment", "images", "-o", "out", *PROMPT, "--output", "boxes"),
+            "output must be one of instances, semantic",
+        ),
+        (
+            ("segment", "images", "-o", "out", *PROMPT, "--channels", "red"),
+            "channels are numbers",
+        ),
+        (
+            ("segment", "labels/0.tif", "images/0.tif", "-o", "out", *PROMPT),
+            "separate folders",
+        ),
         (("segment", "home", "-o", "out", *PROMPT), "holds no image"),
-        (("segment", "images", "-o", "out", *PROMPT, "--model", "no"),
-         "There is no model 'no': choose one of"),
+        (
+            ("segment", "images", "-o", "out", *PROMPT, "--model", "no"),
+            "There is no model 'no': choose one of",
+        ),
         (("segmnt",), "No such command"),
         (("models", "show"), "Missing argument"),
     ],
@@ -154,8 +193,10 @@ def test_wrong_usage_is_one_line_and_status_2(here, capsys, words, text) -> None
     ("words", "text"),
     [
         (("segment", "images", "-o", "out", "--prompts", "p.svprompt"), "p.svprompt"),
-        (("segment", "images", "-o", "out", *PROMPT[:4], "--box", "90", "8"),
-         "images/0.tif with labels/0.tif: The box at y=90, x=8"),
+        (
+            ("segment", "images", "-o", "out", *PROMPT[:4], "--box", "90", "8"),
+            "images/0.tif with labels/0.tif: The box at y=90, x=8",
+        ),
         (("models", "show", "nobody"), "no model 'nobody'"),
         (("models", "import", "images/0.tif"), "not a model file"),
         (("train", "gone.toml"), "gone.toml"),
@@ -179,8 +220,15 @@ def test_the_trace_is_there_for_those_who_ask(here, monkeypatch) -> None:
 
 
 def test_help_of_every_command(here, capsys) -> None:
-    for words in ((), ("segment",), ("prompts", "new"), ("models", "export"),
-                  ("train",), ("benchmark",), ("demo",)):
+    for words in (
+        (),
+        ("segment",),
+        ("prompts", "new"),
+        ("models", "export"),
+        ("train",),
+        ("benchmark",),
+        ("demo",),
+    ):
         assert svpseg(*words, "--help") == 0
         assert capsys.readouterr().out.startswith("Usage:")
     assert svpseg("--version") == 0
@@ -200,12 +248,29 @@ def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path
     for settings in (SegmentSettings(), PostprocessSettings()):
         assert settings.to_dict().items() <= seen.items()
     recipe = Recipe(
-        "tiny", query_file="images/0.tif", prompts_file="p.svprompt",
-        segment={"tile": 256, "trust": False}, postprocess={"output": "semantic"},
-        axes="ZYX", channels=(0, 2),
+        "tiny",
+        query_file="images/0.tif",
+        prompts_file="p.svprompt",
+        segment={"tile": 256, "trust": False},
+        postprocess={"output": "semantic"},
+        axes="ZYX",
+        channels=(0, 2),
     )
-    assert svpseg("prompts", "new", "p.svprompt", "--image", "images/0.tif",
-                  "--labels", "labels/0.tif", "--box", 8, 8) == 0
+    assert (
+        svpseg(
+            "prompts",
+            "new",
+            "p.svprompt",
+            "--image",
+            "images/0.tif",
+            "--labels",
+            "labels/0.tif",
+            "--box",
+            8,
+            8,
+        )
+        == 0
+    )
     assert svpseg(*recipe.to_command().split()[1:]) == 0
     assert (seen["tile"], seen["trust"], seen["output"]) == (256, False, "semantic")
     assert (seen["axes"], seen["channels"], seen["model"]) == ("ZYX", (0, 2), "tiny")
@@ -213,12 +278,47 @@ def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path
 
 def test_prompts_new_show_merge(here, tmp_path, capsys) -> None:
     yes, no, both = (tmp_path / f"{n}.svprompt" for n in ("yes", "no", "both"))
-    assert svpseg("prompts", "new", yes, "--image", "images/0.tif", "--labels",
-                  "labels/0.tif", "--box", "8", "8", "--name", "discs",
-                  "--image", "images/1.tif", "--labels", "labels/1.tif",
-                  "--box", "10", "20", "--name", "more") == 0
-    assert svpseg("prompts", "new", no, "--image", "images/2.tif", "--box", "30,30",
-                  "--negative", "--size", "32") == 0
+    assert (
+        svpseg(
+            "prompts",
+            "new",
+            yes,
+            "--image",
+            "images/0.tif",
+            "--labels",
+            "labels/0.tif",
+            "--box",
+            "8",
+            "8",
+            "--name",
+            "discs",
+            "--image",
+            "images/1.tif",
+            "--labels",
+            "labels/1.tif",
+            "--box",
+            "10",
+            "20",
+            "--name",
+            "more",
+        )
+        == 0
+    )
+    assert (
+        svpseg(
+            "prompts",
+            "new",
+            no,
+            "--image",
+            "images/2.tif",
+            "--box",
+            "30,30",
+            "--negative",
+            "--size",
+            "32",
+        )
+        == 0
+    )
     assert svpseg("prompts", "merge", both, yes, no) == 0
     capsys.readouterr()
     assert svpseg("prompts", "show", both, "--json") == 0
@@ -237,8 +337,9 @@ def test_prompts_new_show_merge(here, tmp_path, capsys) -> None:
 
 def test_a_prompt_from_a_stack_asks_for_one_plane(here, tmp_path) -> None:
     path = tmp_path / "stack.tif"
-    tifffile.imwrite(path, np.zeros((5, 70, 70), np.uint8), imagej=True,
-                     metadata={"axes": "ZYX"})
+    tifffile.imwrite(
+        path, np.zeros((5, 70, 70), np.uint8), imagej=True, metadata={"axes": "ZYX"}
+    )
     with pytest.raises((PromptError, ValueError), match="one plane"):
         api.prompt_from_files(path, here / "labels" / "0.tif", (0, 0))
 
@@ -249,9 +350,23 @@ def test_chosen_channels_are_those_of_the_prompt_too(here, tmp_path) -> None:
     tifffile.imwrite(tmp_path / "two.tif", np.stack([other, image]))
     tifffile.imwrite(tmp_path / "labels.tif", labels)
     words = (
-        "segment", tmp_path / "two.tif", "-o", tmp_path / "out", "--model", "tiny",
-        "--prompt-image", tmp_path / "two.tif", "--box", "8", "8",
-        "--prompt-labels", tmp_path / "labels.tif", "--axes", "CYX", "--channels", "1",
+        "segment",
+        tmp_path / "two.tif",
+        "-o",
+        tmp_path / "out",
+        "--model",
+        "tiny",
+        "--prompt-image",
+        tmp_path / "two.tif",
+        "--box",
+        "8",
+        "8",
+        "--prompt-labels",
+        tmp_path / "labels.tif",
+        "--axes",
+        "CYX",
+        "--channels",
+        "1",
     )
     assert svpseg(*words) == 0
     written = tmp_path / "out" / "two_labels.ome.tif"
@@ -269,9 +384,7 @@ def test_stacks_need_their_axes_said(here, tmp_path, capsys) -> None:
     assert tifffile.imread(out / "stack_labels.ome.tif").shape == (2, 96, 100)
 
 
-def test_models_list_show_export_import(
-    here, tmp_path, monkeypatch, capsys
-) -> None:
+def test_models_list_show_export_import(here, tmp_path, monkeypatch, capsys) -> None:
     zipped = tmp_path / "tiny.zip"
     assert svpseg("models", "export", here / "tiny", "-o", zipped) == 0
     home = tmp_path / "home"
@@ -311,13 +424,27 @@ def test_every_listed_model_segments_the_demo_picture(
         assert card["n_parameters"] > 100_000
         assert card["paper"] or card["method"] == "svp"
         out = tmp_path / card["name"]
-        assert svpseg(
-            "segment", tmp_path / "tissue.tif", "--model", card["name"],
-            "--prompt-image", tmp_path / "tissue.tif",
-            "--prompt-labels", tmp_path / "mask.tif",
-            "--box", y, x,
-            "-o", out, "--device", "cpu", "--no-trust",
-        ) == 0
+        assert (
+            svpseg(
+                "segment",
+                tmp_path / "tissue.tif",
+                "--model",
+                card["name"],
+                "--prompt-image",
+                tmp_path / "tissue.tif",
+                "--prompt-labels",
+                tmp_path / "mask.tif",
+                "--box",
+                y,
+                x,
+                "-o",
+                out,
+                "--device",
+                "cpu",
+                "--no-trust",
+            )
+            == 0
+        )
         found = tifffile.imread(out / "tissue_labels.ome.tif")
         inside = np.s_[y : y + 64, x : x + 64]
         assert dice(found[inside] > 0, mask[inside] > 0) > 0.6, card["name"]
@@ -331,8 +458,16 @@ def test_the_folder_run_goes_on_after_it_was_killed(here, tmp_path) -> None:
     for i in range(40):
         tifffile.imwrite(images / f"{i:02}.tif", discs(i)[0])
     command = [
-        sys.executable, "-m", "napari_svpseg.cli.main", "segment", str(images), *PROMPT,
-        "-o", str(out), *TINY, "--skip-done",
+        sys.executable,
+        "-m",
+        "napari_svpseg.cli.main",
+        "segment",
+        str(images),
+        *PROMPT,
+        "-o",
+        str(out),
+        *TINY,
+        "--skip-done",
     ]
     env = dict(os.environ, OMP_NUM_THREADS="1", NAPARI_SVPSEG_HOME=str(here / "home"))
     command[command.index("tiny")] = str(here / "tiny")
@@ -373,8 +508,12 @@ def test_the_same_job_runs_on_a_scheduler(here, tmp_path, monkeypatch, capsys) -
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(folder_run, "MAX_SUBMITTED", 2)
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
-        host="127.0.0.1", protocol="tcp",
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        dashboard_address=None,
+        host="127.0.0.1",
+        protocol="tcp",
     ) as cluster:
         (tmp_path / "b.tif").write_bytes(b"no image")
         words = ("segment", "images", tmp_path / "b.tif", *PROMPT, *TINY)
@@ -395,8 +534,19 @@ def test_a_scheduler_that_is_not_there_is_one_line(
 ) -> None:
     pytest.importorskip("distributed")
     monkeypatch.setattr("napari_svpseg.engine.jobs.dask_runner.CONNECT_S", 0.5)
-    assert svpseg("segment", "images", *PROMPT, *TINY, "-o", tmp_path,
-                  "--scheduler", "tcp://127.0.0.1:1") == 1
+    assert (
+        svpseg(
+            "segment",
+            "images",
+            *PROMPT,
+            *TINY,
+            "-o",
+            tmp_path,
+            "--scheduler",
+            "tcp://127.0.0.1:1",
+        )
+        == 1
+    )
     err = capsys.readouterr().err
     assert "127.0.0.1:1" in err
     assert len(err.splitlines()) == 1
@@ -405,8 +555,7 @@ def test_a_scheduler_that_is_not_there_is_one_line(
 def test_a_read_only_folder_is_one_line(here, tmp_path, capsys) -> None:
     blocked = tmp_path / "file"
     blocked.write_text("not a folder")
-    assert svpseg("segment", "images/0.tif", *PROMPT, "-o", blocked / "out",
-                  *TINY) == 1
+    assert svpseg("segment", "images/0.tif", *PROMPT, "-o", blocked / "out", *TINY) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 

@@ -35,18 +35,20 @@ def write_image(path, data, version="0.5", axes="yx", scale=None):
     scale = scale or [0.5] * data.ndim
     datasets = []
     for level in range(2):
-        step = tuple(
-            slice(None, None, 2**level if a in "yx" else 1) for a in axes
-        )
+        step = tuple(slice(None, None, 2**level if a in "yx" else 1) for a in axes)
         factors = [2**level if a in "yx" else 1 for a in axes]
         group.create_array(str(level), data=data[step])
-        datasets.append({
-            "path": str(level),
-            "coordinateTransformations": [{
-                "type": "scale",
-                "scale": [s * f for s, f in zip(scale, factors, strict=True)],
-            }],
-        })
+        datasets.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [
+                    {
+                        "type": "scale",
+                        "scale": [s * f for s, f in zip(scale, factors, strict=True)],
+                    }
+                ],
+            }
+        )
     kinds = {"t": "time", "c": "channel"}
     records = [
         {"name": a, "type": kinds.get(a, "space")}
@@ -94,10 +96,18 @@ def test_a_tiff_is_read_by_region(tmp_path):
 
     data = np.random.default_rng(0).integers(0, 255, (3, 64, 80), np.uint8)
     tifffile.imwrite(
-        tmp_path / "a.ome.tif", data, tile=(16, 16),
-        metadata={"axes": "ZYX", "PhysicalSizeX": 0.2, "PhysicalSizeY": 0.4,
-                  "PhysicalSizeXUnit": "µm", "PhysicalSizeYUnit": "µm",
-                  "PhysicalSizeZ": 1.5, "PhysicalSizeZUnit": "µm"},
+        tmp_path / "a.ome.tif",
+        data,
+        tile=(16, 16),
+        metadata={
+            "axes": "ZYX",
+            "PhysicalSizeX": 0.2,
+            "PhysicalSizeY": 0.4,
+            "PhysicalSizeXUnit": "µm",
+            "PhysicalSizeYUnit": "µm",
+            "PhysicalSizeZ": 1.5,
+            "PhysicalSizeZUnit": "µm",
+        },
     )
     image = open_image(tmp_path / "a.ome.tif")
     assert image.axes.order == "ZYX"
@@ -107,9 +117,14 @@ def test_a_tiff_is_read_by_region(tmp_path):
 
 def made(folder, labels, **more):
     layout = LabelsLayout(
-        str(folder), labels.shape, (1,) * (labels.ndim - 2) + (256, 256),
-        "ZYX"[-labels.ndim :], str(labels.dtype), (2.0, 0.5, 0.25)[-labels.ndim :],
-        "um", **more,
+        str(folder),
+        labels.shape,
+        (1,) * (labels.ndim - 2) + (256, 256),
+        "ZYX"[-labels.ndim :],
+        str(labels.dtype),
+        (2.0, 0.5, 0.25)[-labels.ndim :],
+        "um",
+        **more,
     )
     create_labels(layout)
     open_level(folder)[:] = labels

@@ -35,7 +35,10 @@ drawings = {
     "touching": [[1, 1, 2, 2], [1, 3, 3, 2], [3, 3, 3, 3]],
     "ring": [[1, 1, 1], [1, 0, 1], [1, 1, 1]],
     "ring with an island": [
-        [4, 4, 4, 4, 4], [4, 0, 0, 0, 4], [4, 0, 4, 0, 4], [4, 0, 0, 0, 4],
+        [4, 4, 4, 4, 4],
+        [4, 0, 0, 0, 4],
+        [4, 0, 4, 0, 4],
+        [4, 0, 0, 0, 4],
         [4, 4, 4, 4, 4],
     ],
     "another inside": [[1, 1, 1], [1, 2, 1], [1, 1, 1]],
@@ -43,7 +46,10 @@ drawings = {
     "by the other corner": [[0, 1], [1, 0]],
     "hole that opens by a corner": [[0, 1, 1], [1, 0, 1], [1, 1, 1]],
     "two holes by a corner": [
-        [1, 1, 1, 1], [1, 0, 1, 1], [1, 1, 0, 1], [1, 1, 1, 1],
+        [1, 1, 1, 1],
+        [1, 0, 1, 1],
+        [1, 1, 0, 1],
+        [1, 1, 1, 1],
     ],
     "several parts": [[3, 0, 3], [0, 0, 0], [3, 3, 0]],
     "whole image": [[9, 9], [9, 9]],
@@ -169,7 +175,8 @@ def test_geojson_is_what_qupath_expects(tmp_path: Path) -> None:
     path = write_geojson(tmp_path / "a.geojson", labels, name="round cells")
     [feature] = json.loads(path.read_text())["features"]
     assert feature["geometry"] == {
-        "type": "Polygon", "coordinates": [[[3, 1], [4, 1], [4, 2], [3, 2], [3, 1]]],
+        "type": "Polygon",
+        "coordinates": [[[3, 1], [4, 1], [4, 2], [3, 2], [3, 1]]],
     }
     assert feature["properties"]["classification"] == {"name": "round cells"}
     assert feature["properties"]["objectType"] == "detection"
@@ -178,7 +185,8 @@ def test_geojson_is_what_qupath_expects(tmp_path: Path) -> None:
 def test_geojson_of_others(tmp_path: Path) -> None:
     point = {"type": "Feature", "geometry": {"type": "Point", "coordinates": [1, 1]}}
     triangle = {
-        "type": "Feature", "properties": None,
+        "type": "Feature",
+        "properties": None,
         "geometry": {
             "type": "Polygon",
             "coordinates": [[[0, 0, 0], [8.4, 0, 0], [0, 8.4, 0], [0, 0, 0]]],

@@ -36,16 +36,26 @@ def picture(path: Path) -> Path:
 def test_rows_are_files_and_their_classes(tmp_path):
     tags = read_tags(table(tmp_path, "a.tif,tumour,stroma\nb.tif\n\nc.tif, stroma \n"))
     assert dict(tags) == {
-        "a.tif": {"tumour", "stroma"}, "b.tif": set(), "c.tif": {"stroma"},
+        "a.tif": {"tumour", "stroma"},
+        "b.tif": set(),
+        "c.tif": {"stroma"},
     }
     assert tags.classes == ("tumour", "stroma")
     assert tags.images_of("stroma") == ["a.tif", "c.tif"]
 
 
-@pytest.mark.parametrize("text", [
-    "file,classes\na.tif,x\n", "\ufeffa.tif,x\n", "a.tif;x\n", "a.tif\tx\n",
-    "# made by hand\na.tif,x\n", '"a.tif","x"\r\n', "Image,Tag\r\na.tif,x,,\r\n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,classes\na.tif,x\n",
+        "\ufeffa.tif,x\n",
+        "a.tif;x\n",
+        "a.tif\tx\n",
+        "# made by hand\na.tif,x\n",
+        '"a.tif","x"\r\n',
+        "Image,Tag\r\na.tif,x,,\r\n",
+    ],
+)
 def test_tables_of_other_programs_are_read(tmp_path, text):
     assert dict(read_tags(table(tmp_path, text))) == {"a.tif": {"x"}}
 
@@ -55,15 +65,18 @@ def test_the_order_of_classes_can_be_said(tmp_path):
     assert tags.classes == ("b", "a", "c", "d")
 
 
-@pytest.mark.parametrize(("text", "told"), [
-    ("", "holds no image"),
-    ("file,classes\n", "holds no image"),
-    ("a.tif,x\na.tif,x\n", "row 2 lists a.tif again .*with the same classes"),
-    ("a.tif,x\na.tif,y\n", "row 2 lists a.tif again .*with other classes"),
-    (",x\n", "row 1 names no file"),
-    ("a.tif,x\n,y\na.tif,y\n", "row 2 names no file; row 3 lists a.tif again"),
-    ("# classes: x, x\na.tif,x\n", None),
-])
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "holds no image"),
+        ("file,classes\n", "holds no image"),
+        ("a.tif,x\na.tif,x\n", "row 2 lists a.tif again .*with the same classes"),
+        ("a.tif,x\na.tif,y\n", "row 2 lists a.tif again .*with other classes"),
+        (",x\n", "row 1 names no file"),
+        ("a.tif,x\n,y\na.tif,y\n", "row 2 names no file; row 3 lists a.tif again"),
+        ("# classes: x, x\na.tif,x\n", None),
+    ],
+)
 def test_bad_tables_are_refused_in_one_line(tmp_path, text, told):
     path = table(tmp_path, text)
     if told is None:  # a class named twice in the comment is one class
@@ -89,12 +102,11 @@ def test_what_is_no_table_is_refused(tmp_path):
         read_tags(path)
 
 
-names = st.text(
-    st.characters(blacklist_categories=("C", "Z")), min_size=1, max_size=12
-)
+names = st.text(st.characters(blacklist_categories=("C", "Z")), min_size=1, max_size=12)
 classes = st.lists(
     st.text("abc äß'\"-", min_size=1, max_size=6).map(str.strip).filter(bool),
-    unique=True, max_size=4,
+    unique=True,
+    max_size=4,
 )
 
 
@@ -150,7 +162,9 @@ def test_folder_names_are_tags(tmp_path):
     (tmp_path / "tumour" / "notes.txt").write_text("x")
     tags = tags_from_folders(tmp_path)
     assert dict(tags) == {
-        "d.png": set(), "none/c.png": set(), "tumour/a.png": {"tumour"},
+        "d.png": set(),
+        "none/c.png": set(),
+        "tumour/a.png": {"tumour"},
         "tumour+stroma/b.png": {"tumour", "stroma"},
     }
     files, notes = tagged_files(tmp_path, tags)
@@ -172,7 +186,8 @@ def test_tagged_files_are_found_and_the_others_told(tmp_path):
     files, notes = tagged_files(tmp_path, tags)
     assert list(files) == ["a.png", "b"]
     assert notes == [
-        "tagged but not there, left out: gone.png", "without tags, left out: loose.png",
+        "tagged but not there, left out: gone.png",
+        "without tags, left out: loose.png",
     ]
 
 

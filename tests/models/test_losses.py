@@ -44,8 +44,13 @@ def test_nothing_known_gives_a_finite_loss(batch):
 def test_instances_unknown_switches_off_distance_and_boundary(batch):
     logits, target, known = batch
     maps = {"foreground": logits, "distance": logits, "boundary": logits}
-    truth = {"foreground": target, "distance": target, "boundary": target,
-             "known": known, "instances": torch.zeros_like(known)}
+    truth = {
+        "foreground": target,
+        "distance": target,
+        "boundary": target,
+        "known": known,
+        "instances": torch.zeros_like(known),
+    }
     parts = maps_loss(maps, truth)
     assert parts["distance"] == 0
     assert parts["boundary"] == 0

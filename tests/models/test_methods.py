@@ -14,8 +14,13 @@ from napari_svpseg.models.base import (
 )
 
 SMALL = {
-    "svp": {"widths": (8, 16, 24, 32), "depths": (1, 1, 1), "features": 16,
-            "pixel_features": 16, "decoder": (8, 16, 16)},
+    "svp": {
+        "widths": (8, 16, 24, 32),
+        "depths": (1, 1, 1),
+        "features": 16,
+        "pixel_features": 16,
+        "decoder": (8, 16, 16),
+    },
     "svp-attention": {"width": 8, "features": 16},
     "panet": {"width": 8, "features": 16},
     "svp-concat": {"widths": (8, 16, 24), "depths": (1, 1), "vector": 16},

@@ -257,7 +257,8 @@ def test_unknown_pixels_do_not_count():
     changed = logits.clone()
     changed[..., :2, :] = torch.randn(1, 3, 2, 4, generator=generator)
     for a, b in zip(
-        semantic_loss(logits, target).values(), semantic_loss(changed, target).values(),
+        semantic_loss(logits, target).values(),
+        semantic_loss(changed, target).values(),
         strict=True,
     ):
         torch.testing.assert_close(a, b)

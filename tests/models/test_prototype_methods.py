@@ -66,10 +66,14 @@ def test_windows_are_means_without_overlap():
 def test_soft_maximum_is_near_the_largest_score_that_counts():
     scores = torch.tensor([0.0, 18.0, 20.0])[None, :, None, None]
     full = soft_maximum(scores, torch.tensor([[0.0, 0.0, 0.0]]))
-    assert math.isclose(float(full), (18 * math.exp(-2) + 20) / (1 + math.exp(-2)),
-                        rel_tol=1e-5)
-    assert math.isclose(float(soft_maximum(scores, torch.tensor([[0.0, 0.0, -1e4]]))),
-                        18.0, rel_tol=1e-5)
+    assert math.isclose(
+        float(full), (18 * math.exp(-2) + 20) / (1 + math.exp(-2)), rel_tol=1e-5
+    )
+    assert math.isclose(
+        float(soft_maximum(scores, torch.tensor([[0.0, 0.0, -1e4]]))),
+        18.0,
+        rel_tol=1e-5,
+    )
     assert float(soft_maximum(scores, torch.full((1, 3), -1e4))) == 0
 
 
@@ -77,7 +81,8 @@ def test_windows_count_by_coverage_and_thin_objects_by_half():
     model = seeded(LocalPrototypeSegmenter)
     covered = torch.tensor([[1.0, 0.97, 0.6, 0.0], [0.8, 0.6, 0.4, 0.0]])
     assert model.counting(covered).tolist() == [
-        [True, True, False, False], [True, True, False, False],
+        [True, True, False, False],
+        [True, True, False, False],
     ]
     assert not model.counting(torch.full((1, 4), 0.3)).any()
 
@@ -211,7 +216,8 @@ def test_each_pixel_picks_its_cluster_in_the_intended_form():
     bias = torch.tensor([[0.0, 0.0, -1e4]])
     maps = torch.zeros(1, 2, 1, 2)
     maps[0, :, 0, 0], maps[0, :, 0, 1] = (
-        torch.tensor([9.0, 0.0]), torch.tensor([0.0, 9.0])
+        torch.tensor([9.0, 0.0]),
+        torch.tensor([0.0, 9.0]),
     )
     picked = pick_clusters(maps, clusters, bias, "intended")
     torch.testing.assert_close(picked, maps, atol=1e-3, rtol=0)
@@ -221,9 +227,14 @@ def test_each_pixel_picks_its_cluster_in_the_intended_form():
 
 def test_channels_start_as_a_band_whose_ends_are_left_alone():
     matrix = banded(4, (0.1, 0.8, 0.2))
-    expected = torch.tensor([
-        [1.0, 0, 0, 0], [0.1, 0.8, 0.2, 0], [0, 0.1, 0.8, 0.2], [0, 0, 0, 1.0],
-    ])
+    expected = torch.tensor(
+        [
+            [1.0, 0, 0, 0],
+            [0.1, 0.8, 0.2, 0],
+            [0, 0.1, 0.8, 0.2],
+            [0, 0, 0, 1.0],
+        ]
+    )
     torch.testing.assert_close(matrix, expected)
 
 
@@ -234,7 +245,9 @@ def test_each_part_matters_and_can_be_switched_off(form, part):
     full = answer(seeded(DetailPrototypeSegmenter, form=form), images, masks, query)
     without = answer(
         seeded(DetailPrototypeSegmenter, form=form, **{part: False}),
-        images, masks, query,
+        images,
+        masks,
+        query,
     )
     assert torch.isfinite(full).all()
     assert not torch.equal(full, without)

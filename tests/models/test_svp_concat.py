@@ -45,9 +45,10 @@ def test_unknown_pixels_are_left_out_without_a_mask_too(prompts):
     blind = network(use_mask=False)
     changed = images.clone()
     changed[..., 56:] = 9  # far from the known part, beyond its receptive field
-    difference = blind.encode_prompts(images, masks)["vectors"] - blind.encode_prompts(
-        changed, masks
-    )["vectors"]
+    difference = (
+        blind.encode_prompts(images, masks)["vectors"]
+        - blind.encode_prompts(changed, masks)["vectors"]
+    )
     assert difference.abs().max() < 0.1
 
 

@@ -55,7 +55,10 @@ def test_every_shipped_method_names_its_paper():
 @pytest.mark.parametrize("name", NAMES)
 def test_each_model_segments_a_picture(name, disc_scene, disc_prompt):
     result = api.segment(
-        disc_scene.image, disc_prompt, model=str(builtin_folder() / name), device="cpu",
+        disc_scene.image,
+        disc_prompt,
+        model=str(builtin_folder() / name),
+        device="cpu",
         trust=False,
     )
     covered = torch.from_numpy(result.labels > 0)

@@ -35,9 +35,24 @@ def run_demo(home: Path, output: Path, *words: str) -> dict:
     env = {k: v for k, v in os.environ.items() if k not in screen}
     env |= {"NAPARI_SVPSEG_HOME": str(home), "DEMO": "headless", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "napari_svpseg.cli.main", "demo", "--output", str(output),
-         "--model", "tiny", "--device", "cpu", *words],
-        env=env, capture_output=True, text=True, check=False, timeout=170,
+        [
+            sys.executable,
+            "-m",
+            "napari_svpseg.cli.main",
+            "demo",
+            "--output",
+            str(output),
+            "--model",
+            "tiny",
+            "--device",
+            "cpu",
+            *words,
+        ],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=170,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert str(output / "summary.json") in done.stdout

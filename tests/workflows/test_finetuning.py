@@ -54,8 +54,10 @@ def tune(images, tiny_model, tmp_path):
     def call(name="mine", *, settings=TINY, **changed):
         given = dict(zip(("images", "partial_labels"), images, strict=True)) | changed
         return svpseg.finetune(
-            start_from=given.pop("start_from", tiny_model), settings=settings,
-            output=tmp_path / name, **given,
+            start_from=given.pop("start_from", tiny_model),
+            settings=settings,
+            output=tmp_path / name,
+            **given,
         )
 
     return call
@@ -117,7 +119,9 @@ def test_a_gain_that_may_be_noise_is_not_kept(tune, tiny_model, monkeypatch):
     ]
     left = (1 - max(scores)) / (1 - result.before.value)  # of the error
     assert result.kept == "after" and left < 0.97
-    monkeypatch.setattr("napari_svpseg.engine.finetuning.loop.LEAST_GAIN", 1 - left + 0.001)
+    monkeypatch.setattr(
+        "napari_svpseg.engine.finetuning.loop.LEAST_GAIN", 1 - left + 0.001
+    )
     result = tune("not kept", settings=settings)
     assert result.kept == "before" and result.after.value > result.before.value
     assert same(weights(result.model), weights(tiny_model))
@@ -152,7 +156,9 @@ def test_a_cancelled_run_goes_on_and_ends_like_one_in_one_go(tune, tmp_path):
     ]
     steps = []
     parts = tune(
-        "parts", settings=settings, resume=True,
+        "parts",
+        settings=settings,
+        resume=True,
         on_partial=lambda p: steps.append(p.step),
     )
     assert steps[0] == 8
@@ -350,14 +356,17 @@ def test_classes_instead_of_objects(tune, images, disc_scene):
     assert result.before.f1 is None
     with pytest.raises(FineTuneError, match="paint some class 7"):
         tune(
-            images=images[0][:1], partial_labels=[classes],
+            images=images[0][:1],
+            partial_labels=[classes],
             settings=replace(settings, wanted=7),
         )
 
 
 def test_other_ways_of_training_run(tune):
     settings = replace(
-        TINY, self_supervised_first=True, pseudo_labels=False,
+        TINY,
+        self_supervised_first=True,
+        pseudo_labels=False,
         unlabelled_is_background=True,
     )
     assert tune(settings=settings).before.n_pixels > 96 * 96 / 8
@@ -372,7 +381,9 @@ def test_unlabelled_images_are_learned_from_first(tune, images, tmp_path):
     told = []
     settings = replace(TINY, steps=20, learning_rate=1e-2)
     first = tune(
-        "first", settings=settings, unlabelled=folder,
+        "first",
+        settings=settings,
+        unlabelled=folder,
         on_progress=lambda done, total, text="": told.append(text),
     )
     assert "superpixels of the images" in told
@@ -397,12 +408,17 @@ def test_a_folder_without_images_is_named(tune, tmp_path):
 def test_a_training_set_grows_and_is_trained_on_as_a_whole(tune, images, tmp_path):
     folder = tmp_path / "set"
     first = tune(
-        images=images[0][:1], partial_labels=images[1][:1], training_set=folder,
+        images=images[0][:1],
+        partial_labels=images[1][:1],
+        training_set=folder,
         names=["a"],
     )
     second = tune(
-        "second", images=images[0][1:], partial_labels=images[1][1:],
-        training_set=folder, names=["b"],
+        "second",
+        images=images[0][1:],
+        partial_labels=images[1][1:],
+        training_set=folder,
+        names=["b"],
     )
     assert [e.name for e in TrainingSet(folder).entries()] == ["a", "b"]
     assert load_model(second.model).card.training["images"] == ["a", "b"]
@@ -421,8 +437,12 @@ def test_it_runs_as_a_job(images, tiny_model, tmp_path):
     events = []
     runner = InProcess()
     job = runner.submit(
-        "napari_svpseg.api:finetune", *images, start_from=str(tiny_model),
-        settings=TINY, output=str(tmp_path / "job"), on_event=events.append,
+        "napari_svpseg.api:finetune",
+        *images,
+        start_from=str(tiny_model),
+        settings=TINY,
+        output=str(tmp_path / "job"),
+        on_event=events.append,
     )
     result = job.result(60)
     runner.close()
@@ -445,10 +465,19 @@ def pairs(images, tmp_path):
 
 
 def command(pairs, model, out, *more):
-    return main([
-        "finetune", *pairs, "-o", str(out), "--start-from", str(model), "--steps", "5",
-        *more,
-    ])
+    return main(
+        [
+            "finetune",
+            *pairs,
+            "-o",
+            str(out),
+            "--start-from",
+            str(model),
+            "--steps",
+            "5",
+            *more,
+        ]
+    )
 
 
 def test_the_command_prints_before_and_after(pairs, tiny_model, tmp_path, capsys):
@@ -464,8 +493,11 @@ def test_the_command_gives_the_same_model_as_python(
     assert command(pairs, tiny_model, tmp_path / "model", "--seed", "1", "--json") == 0
     told = json.loads(capsys.readouterr().out)
     result = svpseg.finetune(
-        *images, names=["i0.tif", "i1.tif"], start_from=tiny_model,
-        output=tmp_path / "again", settings=FineTuneSettings(steps=5, seed=1),
+        *images,
+        names=["i0.tif", "i1.tif"],
+        start_from=tiny_model,
+        output=tmp_path / "again",
+        settings=FineTuneSettings(steps=5, seed=1),
     )
     assert told["after"]["dice"] == result.after.dice
     assert same(weights(tmp_path / "model"), weights(tmp_path / "again"))

@@ -48,13 +48,17 @@ def job(tmp_path: Path, disc_scene, disc_prompt, tiny_model) -> BatchJob:
     for i in range(N):
         shifted = np.roll(disc_scene.image, 5 * i, axis=1)
         tifffile.imwrite(
-            images / f"{i}.ome.tif", shifted,
+            images / f"{i}.ome.tif",
+            shifted,
             metadata={"axes": "YX", "PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5},
         )
     (images / "2.ome.tif").write_bytes(b"no image at all")
     prompts = save_prompts(PromptSet([disc_prompt]), tmp_path / "discs.svprompt")
     return BatchJob(
-        (str(images),), str(prompts), str(tmp_path / "out"), str(tiny_model),
+        (str(images),),
+        str(prompts),
+        str(tmp_path / "out"),
+        str(tiny_model),
         {"device": "cpu", "threshold": 0.5, "min_area": 0},
     )
 
@@ -72,7 +76,8 @@ def results_of(job: BatchJob) -> dict[str, bytes]:
     folder = Path(job.output)
     return {
         p.name: tifffile.imread(p).tobytes()
-        for p in sorted(folder.iterdir()) if p.name not in RUN_FILES
+        for p in sorted(folder.iterdir())
+        if p.name not in RUN_FILES
     }
 
 
@@ -140,7 +145,9 @@ def test_what_is_done_is_kept_and_told_to_be_of_another_kind(job, caplog) -> Non
 def test_every_format_holds_the_same_objects(job) -> None:
     images = Path(job.inputs[0])
     job = replace(
-        job, inputs=(str(images / "0.ome.tif"),), formats=tuple(FORMATS),
+        job,
+        inputs=(str(images / "0.ome.tif"),),
+        formats=tuple(FORMATS),
         pattern="{folder}_{name}_{prompts}",
     )
     run_batch(job)
@@ -184,15 +191,31 @@ def test_the_job_file_runs_again_from_the_command_line(job, tmp_path, capsys) ->
 
 def test_formats_and_pattern_are_options(job, capsys) -> None:
     words = [
-        "segment", *job.inputs, "--prompts", job.prompts, "-o", job.output, "--model",
-        job.model, "--include", "[01]*", "--device", "cpu", "--no-trust",
+        "segment",
+        *job.inputs,
+        "--prompts",
+        job.prompts,
+        "-o",
+        job.output,
+        "--model",
+        job.model,
+        "--include",
+        "[01]*",
+        "--device",
+        "cpu",
+        "--no-trust",
     ]
     assert main([*words, "--formats", "rois,csv", "--pattern", "{name} cells"]) == 0
     written = sorted(p.name for p in Path(job.output).iterdir())
-    assert written == sorted([
-        "0 cells.csv", "0 cells.zip", "1 cells.csv", "1 cells.zip",
-        *(set(RUN_FILES) - {"prompts.svprompt"}),
-    ])
+    assert written == sorted(
+        [
+            "0 cells.csv",
+            "0 cells.zip",
+            "1 cells.csv",
+            "1 cells.zip",
+            *(set(RUN_FILES) - {"prompts.svprompt"}),
+        ]
+    )
     assert main([*words, "--formats", "png"]) == 2
     assert main([*words, "--pattern", "cells"]) == 2
     assert main([*words, "--include", "*.czi"]) == 2
@@ -294,8 +317,15 @@ def test_a_job_and_a_summary_are_read_as_they_were_written(job, tmp_path) -> Non
     assert read_run(tmp_path / "run.json")[0] == job
     rows = [
         FileOutcome(
-            "a.tif", objects=3, trust=0.5, area_mean=8.0, pixel_area=0.25,
-            notes=("one", "two"), seconds=1.5, covered=0.1, area_median=7,
+            "a.tif",
+            objects=3,
+            trust=0.5,
+            area_mean=8.0,
+            pixel_area=0.25,
+            notes=("one", "two"),
+            seconds=1.5,
+            covered=0.1,
+            area_median=7,
             area_total=24,
         ),
         FileOutcome("b, c.tif", status="failed", error="cannot be read"),
@@ -325,16 +355,23 @@ def test_zarr_images_are_a_format_of_folders(job, disc_scene, capsys) -> None:
     folder = Path(job.inputs[0])
     zarr.create_array(folder / "plain.zarr", data=disc_scene.image)
     words = ("--formats", "ome-zarr,csv", "--include", "*.zarr")
-    status = main([
-        "segment", str(folder), "--prompts", job.prompts, "-o", job.output,
-        "--model", job.model, *words,
-    ])
+    status = main(
+        [
+            "segment",
+            str(folder),
+            "--prompts",
+            job.prompts,
+            "-o",
+            job.output,
+            "--model",
+            job.model,
+            *words,
+        ]
+    )
     assert status == 0, capsys.readouterr()
     written = Path(job.output) / "plain_labels.zarr"
     found = open_image(written / "labels" / "cells").array
-    again = api.segment_file(
-        folder / "plain.zarr", job.prompts, job.output, job.model
-    )
+    again = api.segment_file(folder / "plain.zarr", job.prompts, job.output, job.model)
     assert np.array_equal(found[:], read_image(again.labels).array)
     with open(Path(job.output) / "plain_labels.csv") as file:
         assert len(file.readlines()) == found[:].max() + 1

@@ -50,8 +50,11 @@ def scene(tmp_path_factory):
 def run(scene, out, source="plane.zarr", model=None, **more):
     folder, prompt = scene
     outcome = segment_zarr(
-        folder / source, prompt, out, model, **{"workers": 0, "cell": 64, "halo": 24}
-        | SMALL | more,
+        folder / source,
+        prompt,
+        out,
+        model,
+        **{"workers": 0, "cell": 64, "halo": 24} | SMALL | more,
     )
     return np.asarray(open_image(outcome.labels).array[:]), outcome
 
@@ -71,7 +74,9 @@ def test_labels_are_those_of_the_image_in_memory(scene, tiny_model, tmp_path):
 
 
 @settings(
-    max_examples=4, deadline=None, suppress_health_check=list(HealthCheck),
+    max_examples=4,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 @given(st.integers(1, 300), st.sampled_from(["plane.zarr", "stack.zarr"]))
 def test_labels_do_not_depend_on_blocks(
@@ -87,7 +92,11 @@ def test_labels_do_not_depend_on_blocks(
 def test_planes_are_linked_as_in_memory(scene, tiny_model, tmp_path):
     apart, _ = run(scene, tmp_path / "a.zarr", "stack.zarr", tiny_model, axes="ZYX")
     linked, _ = run(
-        scene, tmp_path / "b.zarr", "stack.zarr", tiny_model, axes="ZYX",
+        scene,
+        tmp_path / "b.zarr",
+        "stack.zarr",
+        tiny_model,
+        axes="ZYX",
         link_planes=True,
     )
     from napari_svpseg.core.labels.linking import link_planes
@@ -169,10 +178,13 @@ def alone(scene, tiny_model, tmp_path_factory):
 
 
 @settings(
-    max_examples=2, deadline=None, suppress_health_check=list(HealthCheck),
+    max_examples=2,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
 )
 @given(
-    st.sampled_from([1, 2, 4]), st.sampled_from([64, 128]),
+    st.sampled_from([1, 2, 4]),
+    st.sampled_from([64, 128]),
     st.sampled_from(["plane.zarr", "stack.zarr"]),
 )
 @example(4, 64, "plane.zarr")
@@ -183,7 +195,12 @@ def test_labels_do_not_depend_on_the_number_of_workers(
     out = tmp_path_factory.mktemp("workers") / "labels.zarr"
     pool.scale_to(workers)
     labels, _ = run(
-        scene, out, source, tiny_model, scheduler=pool.client, block=block,
+        scene,
+        out,
+        source,
+        tiny_model,
+        scheduler=pool.client,
+        block=block,
         **(STACK if source == "stack.zarr" else {}),
     )
     assert labels.max() > 3 and np.array_equal(labels, alone[source])
@@ -202,7 +219,10 @@ def pool():
 
     with (
         LocalCluster(
-            n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None,
+            n_workers=1,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=None,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
@@ -226,7 +246,11 @@ def test_a_killed_worker_costs_its_part_only(scene, tiny_model, tmp_path, alone)
                 after.update((p, p.stat().st_mtime_ns) for p in marks.glob(WHOLE_FILES))
 
         labels, _ = run(
-            scene, tmp_path / "b.zarr", model=tiny_model, scheduler=client, block=64,
+            scene,
+            tmp_path / "b.zarr",
+            model=tiny_model,
+            scheduler=client,
+            block=64,
             on_progress=kill,
         )
     assert killed and np.array_equal(labels, alone["plane.zarr"])
@@ -242,9 +266,7 @@ def test_a_halo_too_small_for_the_objects_is_told_of(scene, tiny_model, tmp_path
 
 
 def test_semantic_output_and_bad_arguments(scene, tiny_model, tmp_path):
-    labels, _ = run(
-        scene, tmp_path / "a.zarr", model=tiny_model, output="semantic"
-    )
+    labels, _ = run(scene, tmp_path / "a.zarr", model=tiny_model, output="semantic")
     assert set(np.unique(labels)) == {0, 1}
     with pytest.raises(ValueError, match="plain name"):
         run(scene, tmp_path / "a.zarr", model=tiny_model, name="../x")
@@ -256,9 +278,19 @@ def test_command_line(scene, tiny_model, tmp_path, capsys):
     folder, prompt = scene
     save_prompts(PromptSet([prompt]), tmp_path / "discs.svprompt")
     words = [
-        "segment", str(folder / "plane.zarr"), "--prompts",
-        str(tmp_path / "discs.svprompt"), "-o", str(tmp_path / "l.zarr"), "--model",
-        str(tiny_model), "--workers", "0", "--name", "discs", "--skip-done",
+        "segment",
+        str(folder / "plane.zarr"),
+        "--prompts",
+        str(tmp_path / "discs.svprompt"),
+        "-o",
+        str(tmp_path / "l.zarr"),
+        "--model",
+        str(tiny_model),
+        "--workers",
+        "0",
+        "--name",
+        "discs",
+        "--skip-done",
     ]
     assert main(words) == 0
     assert "objects" in capsys.readouterr().out

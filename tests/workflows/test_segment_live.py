@@ -49,7 +49,10 @@ def scene():
 def run(scene, store, model, query=None, **more):
     image, prompts = scene
     return segment_stored(
-        image if query is None else query, prompts, store, str(model),
+        image if query is None else query,
+        prompts,
+        store,
+        str(model),
         **{"axes": "YX", "image": "a", "cell": 64} | SMALL | more,
     )
 
@@ -64,13 +67,23 @@ def test_the_labels_are_those_of_a_run_from_file_to_file(scene, tiny_model, tmp_
     image, prompts = scene
     told = []
     done = run(
-        scene, tmp_path / "a.zarr", tiny_model, da.from_array(image, chunks=50),
-        on_partial=told.append, scale={"Y": 0.5, "X": 0.5}, unit="um",
+        scene,
+        tmp_path / "a.zarr",
+        tiny_model,
+        da.from_array(image, chunks=50),
+        on_partial=told.append,
+        scale={"Y": 0.5, "X": 0.5},
+        unit="um",
     )
     zarr.create_array(tmp_path / "i.zarr", data=image)
     same = segment_zarr(
-        tmp_path / "i.zarr", prompts, tmp_path / "b.zarr", tiny_model, workers=0,
-        cell=64, **SMALL,
+        tmp_path / "i.zarr",
+        prompts,
+        tmp_path / "b.zarr",
+        tiny_model,
+        workers=0,
+        cell=64,
+        **SMALL,
     )
     full, half = levels(done)
     assert np.array_equal(full, np.asarray(open_image(same.labels).array[:]))
@@ -133,7 +146,11 @@ def test_stacks_with_channels(scene, tiny_model, tmp_path):
     both = np.stack([image, 255 - image], axis=2)
     prompts = PromptSet([Prompt.from_image(both, labels, (40, 60), rgb=False)])
     outcome = run(
-        (image, prompts), tmp_path / "a.zarr", tiny_model, query, axes="ZCYX",
+        (image, prompts),
+        tmp_path / "a.zarr",
+        tiny_model,
+        query,
+        axes="ZCYX",
         scale={"Z": 3.0, "Y": 0.5, "X": 0.5},
     )
     found = levels(outcome)[0]
@@ -148,7 +165,11 @@ def test_colour(tiny_model, tmp_path):
     image = np.stack([grey, 255 - grey, grey // 2], axis=-1)
     prompts = PromptSet([Prompt.from_image(image, labels, (2, 3))])
     outcome = run(
-        (image, prompts), tmp_path / "a.zarr", tiny_model, axes="YXC", rgb=True,
+        (image, prompts),
+        tmp_path / "a.zarr",
+        tiny_model,
+        axes="YXC",
+        rgb=True,
         refine=5,
     )
     found = levels(outcome)[0]
@@ -161,9 +182,7 @@ def test_a_full_disk_is_told_and_costs_nothing(
 ):
     usage = shutil.disk_usage(tmp_path)
     with monkeypatch.context() as patch:
-        patch.setattr(
-            shutil, "disk_usage", lambda folder: usage._replace(free=10_000)
-        )
+        patch.setattr(shutil, "disk_usage", lambda folder: usage._replace(free=10_000))
         with pytest.raises(WriteError, match=r"GB left.*choose another folder"):
             run(scene, tmp_path / "a.zarr", tiny_model)
     assert not (tmp_path / "a.zarr").exists()

@@ -23,8 +23,7 @@ def folder(tmp_path, disc_scene):
         noisy = np.roll(disc_scene.image, 5 * i, axis=1) + rng.normal(0, 5, (96, 96))
         tifffile.imwrite(images / f"{i}.tif", noisy.astype(np.float32))
     stack = np.stack([disc_scene.image] * 3).astype(np.uint16)
-    tifffile.imwrite(images / "stack.tif", stack, metadata={"axes": "ZYX"},
-                     imagej=True)
+    tifffile.imwrite(images / "stack.tif", stack, metadata={"axes": "ZYX"}, imagej=True)
     (images / "notes.txt").write_text("no image")
     return images
 
@@ -32,7 +31,11 @@ def folder(tmp_path, disc_scene):
 def test_it_trains_from_an_own_start_and_tells_of_it(folder, tiny_model, tmp_path):
     rows, told = [], []
     card = train_self_supervised(
-        folder, tmp_path / "m", minutes=0.1, start_from=tiny_model, device="cpu",
+        folder,
+        tmp_path / "m",
+        minutes=0.1,
+        start_from=tiny_model,
+        device="cpu",
         on_progress=lambda done, total, text="": told.append((done, total, text)),
         on_partial=rows.append,
     )
@@ -54,9 +57,19 @@ def test_it_trains_from_an_own_start_and_tells_of_it(folder, tiny_model, tmp_pat
 
 def test_the_command_line_trains_an_untrained_start(folder, tmp_path, capsys):
     words = [
-        "train", "--self-supervised", str(folder), "--minutes", "0.03",
-        "--method", "panet", "--start-from", "none", "-o", str(tmp_path / "m"),
-        "--device", "cpu",
+        "train",
+        "--self-supervised",
+        str(folder),
+        "--minutes",
+        "0.03",
+        "--method",
+        "panet",
+        "--start-from",
+        "none",
+        "-o",
+        str(tmp_path / "m"),
+        "--device",
+        "cpu",
     ]
     assert main(words) == 0
     assert read_card(tmp_path / "m").training["start_from"] == "none"
@@ -70,7 +83,11 @@ def test_stopping_writes_nothing(folder, tiny_model, tmp_path):
 
     with pytest.raises(Cancelled):
         train_self_supervised(
-            folder, tmp_path / "m", minutes=0.1, start_from=tiny_model, device="cpu",
+            folder,
+            tmp_path / "m",
+            minutes=0.1,
+            start_from=tiny_model,
+            device="cpu",
             on_progress=stop,
         )
     assert not (tmp_path / "m").exists()

@@ -36,8 +36,13 @@ def fit(images, tags, output, start, **changed):
     keys = ("bank", "resume", "on_progress", "on_partial")
     others = {k: changed.pop(k) for k in keys if k in changed}
     return api.train_from_tags(
-        images, tags, settings=TagTrainingSettings(**QUICK | changed), output=output,
-        device="cpu", start_from=start, **others,
+        images,
+        tags,
+        settings=TagTrainingSettings(**QUICK | changed),
+        output=output,
+        device="cpu",
+        start_from=start,
+        **others,
     )
 
 
@@ -55,17 +60,26 @@ def model(tmp_path_factory, tiny_svp) -> Path:
 # -------------------------------------------------------------------------- training
 
 
-@pytest.mark.parametrize(("variant", "second", "method"), [
-    ("published", True, "semantic"), ("published", False, "pbip"),
-    ("seed", False, "pbip-seed"),
-])
+@pytest.mark.parametrize(
+    ("variant", "second", "method"),
+    [
+        ("published", True, "semantic"),
+        ("published", False, "pbip"),
+        ("seed", False, "pbip-seed"),
+    ],
+)
 def test_tags_become_a_model_folder(
     tagged_discs, tiny_svp, tmp_path, variant, second, method
 ):
     seen = []
     result = fit(
-        tagged_discs, tagged_discs / "tags.csv", tmp_path / "m", tiny_svp,
-        variant=variant, second_stage=second, on_partial=seen.append,
+        tagged_discs,
+        tagged_discs / "tags.csv",
+        tmp_path / "m",
+        tiny_svp,
+        variant=variant,
+        second_stage=second,
+        on_partial=seen.append,
     )
     card = read_card(result.model)
     assert (card.method, list(card.classes)) == (method, ["disc", "square"])
@@ -77,7 +91,9 @@ def test_tags_become_a_model_folder(
     assert [p.name for p in prompts] == [p.title for p in result.bank]
     assert [p.source for p in prompts] == [p.image for p in result.bank]
     assert not any(p.is_negative for p in prompts)
-    stages = list(dict.fromkeys(s.stage for s in seen if isinstance(s, TagTrainingProgress)))
+    stages = list(
+        dict.fromkeys(s.stage for s in seen if isinstance(s, TagTrainingProgress))
+    )
     expected = ["reading", "bank", "first stage", "pseudo masks", "second stage"]
     assert stages == [*(expected if second else expected[:3]), "saving"]
     assert list(result.bank) in [s for s in seen if isinstance(s, list)]
@@ -89,18 +105,23 @@ def test_it_runs_as_a_job_and_is_cancelled_as_one(tagged_discs, tiny_svp, tmp_pa
     runner = InProcess()
     try:
         arguments = {
-            "settings": TagTrainingSettings(**QUICK), "start_from": str(tiny_svp),
+            "settings": TagTrainingSettings(**QUICK),
+            "start_from": str(tiny_svp),
             "device": "cpu",
         }
         job = runner.submit(
-            "napari_svpseg.api:train_from_tags", str(tagged_discs),
-            read_tags(tagged_discs / "tags.csv"), output=str(tmp_path / "m"),
+            "napari_svpseg.api:train_from_tags",
+            str(tagged_discs),
+            read_tags(tagged_discs / "tags.csv"),
+            output=str(tmp_path / "m"),
             **arguments,
         )
         assert Path(job.result(120).model).is_dir()
         job = runner.submit(
-            "napari_svpseg.api:train_from_tags", str(tagged_discs),
-            read_tags(tagged_discs / "tags.csv"), output=str(tmp_path / "n"),
+            "napari_svpseg.api:train_from_tags",
+            str(tagged_discs),
+            read_tags(tagged_discs / "tags.csv"),
+            output=str(tmp_path / "n"),
             on_event=lambda event: job.cancel() if event.done > 2000 else None,
             **arguments,
         )
@@ -123,9 +144,17 @@ def test_stopping_keeps_a_model_and_resuming_goes_on(tagged_discs, tiny_svp, tmp
     assert load_model(target).card.method == "pbip"
     steps = []
     fit(
-        tagged_discs, tags, target, tiny_svp, epochs=3, resume=True,
-        on_partial=lambda v: steps.append((v.stage, v.step))
-        if isinstance(v, TagTrainingProgress) else None,
+        tagged_discs,
+        tags,
+        target,
+        tiny_svp,
+        epochs=3,
+        resume=True,
+        on_partial=lambda v: (
+            steps.append((v.stage, v.step))
+            if isinstance(v, TagTrainingProgress)
+            else None
+        ),
     )
     assert next(n for stage, n in steps if stage == "first stage") == 2
     assert load_model(target).card.method == "semantic"
@@ -133,8 +162,13 @@ def test_stopping_keeps_a_model_and_resuming_goes_on(tagged_discs, tiny_svp, tmp
 
 def test_time_that_is_given_is_kept(tagged_discs, tiny_svp, tmp_path):
     result = fit(
-        tagged_discs, tagged_discs / "tags.csv", tmp_path / "m", tiny_svp,
-        epochs=1000, second_epochs=1000, minutes=0.02,
+        tagged_discs,
+        tagged_discs / "tags.csv",
+        tmp_path / "m",
+        tiny_svp,
+        epochs=1000,
+        second_epochs=1000,
+        minutes=0.02,
     )
     assert result.seconds < 30 and load_model(tmp_path / "m").card.method == "semantic"
 
@@ -147,8 +181,11 @@ def test_an_edited_bank_is_the_bank(tagged_discs, tiny_svp, tmp_path):
     )
     from dataclasses import replace
 
-    edited = [replace(found[0], removed=True), replace(found[1], name="my disc"),
-              *found[2:]]
+    edited = [
+        replace(found[0], removed=True),
+        replace(found[1], name="my disc"),
+        *found[2:],
+    ]
     result = fit(tagged_discs, tags, tmp_path / "m", tiny_svp, bank=edited)
     assert result.bank == tuple(edited)
     names = [p.name for p in load_prompts(tmp_path / "m" / "prompts.svprompt")]
@@ -210,13 +247,16 @@ def gray(n: int) -> list[np.ndarray]:
     return [rng.random((32, 32)) for _ in range(n)]
 
 
-@pytest.mark.parametrize(("n", "tags", "changed", "told"), [
-    (2, [[], []], {}, "No image has a class"),
-    (1, [["x"]], {}, "1 image: tags only tell by comparing"),
-    (3, [["x"]] * 3, {}, "Every image holds the class: add images without"),
-    (3, [["x"], [], []], {"classes": ("x", "y")}, "No image holds 'y'"),
-    (3, [["x"], []], {}, "3 images but tags of 2"),
-])
+@pytest.mark.parametrize(
+    ("n", "tags", "changed", "told"),
+    [
+        (2, [[], []], {}, "No image has a class"),
+        (1, [["x"]], {}, "1 image: tags only tell by comparing"),
+        (3, [["x"]] * 3, {}, "Every image holds the class: add images without"),
+        (3, [["x"], [], []], {"classes": ("x", "y")}, "No image holds 'y'"),
+        (3, [["x"], []], {}, "3 images but tags of 2"),
+    ],
+)
 def test_tags_that_teach_nothing_are_refused(
     tiny_svp, tmp_path, n, tags, changed, told
 ):
@@ -229,14 +269,22 @@ def test_images_that_cannot_be_used_are_left_out_and_named(
     tagged_discs, tiny_svp, tmp_path
 ):
     (tagged_discs / "00.png").write_bytes(b"no picture")
-    tifffile.imwrite(tagged_discs / "stack.tif", np.zeros((3, 32, 32), np.uint8),
-                     imagej=True, metadata={"axes": "ZYX"})
+    tifffile.imwrite(
+        tagged_discs / "stack.tif",
+        np.zeros((3, 32, 32), np.uint8),
+        imagej=True,
+        metadata={"axes": "ZYX"},
+    )
     imsave(tagged_discs / "tiny.png", np.zeros((4, 4), np.uint8), check_contrast=False)
     with (tagged_discs / "tags.csv").open("a") as file:
         file.write("\nstack.tif,disc\ntiny.png,disc\ngone.png,disc\n")
     result = fit(tagged_discs, tagged_discs / "tags.csv", tmp_path / "m", tiny_svp)
-    for told in ("00.png: cannot be read", "stack.tif: tags are for single planes",
-                 "tiny.png: 4 x 4 pixels are too few", "not there, left out: gone.png"):
+    for told in (
+        "00.png: cannot be read",
+        "stack.tif: tags are for single planes",
+        "tiny.png: 4 x 4 pixels are too few",
+        "not there, left out: gone.png",
+    ):
         assert any(told in note for note in result.notes), (told, result.notes)
 
 
@@ -257,7 +305,9 @@ def test_classes_everywhere_rare_or_never_alone_are_told(tiny_svp, tmp_path):
 
 
 def test_a_start_with_another_encoder_is_refused(tiny_model, tmp_path):
-    with pytest.raises(TagTrainingError, match="another kind of encoder: start from svp"):
+    with pytest.raises(
+        TagTrainingError, match="another kind of encoder: start from svp"
+    ):
         fit(gray(2), [["x"], []], tmp_path / "m", tiny_model)
 
 
@@ -267,10 +317,19 @@ def test_a_folder_of_other_things_is_not_overwritten(tiny_svp, tmp_path):
         fit(gray(2), [["x"], []], tmp_path, tiny_svp)
 
 
-@pytest.mark.parametrize("bad", [
-    {"variant": "other"}, {"minutes": 0}, {"minutes": "long"}, {"classes": ()},
-    {"classes": ("a", "a")}, {"classes": "ab"}, {"epochs": 0}, {"window": 7},
-])
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"variant": "other"},
+        {"minutes": 0},
+        {"minutes": "long"},
+        {"classes": ()},
+        {"classes": ("a", "a")},
+        {"classes": "ab"},
+        {"epochs": 0},
+        {"window": 7},
+    ],
+)
 def test_odd_settings_are_refused(bad):
     with pytest.raises(ValueError):
         TagTrainingSettings(**bad)
@@ -298,16 +357,25 @@ def test_the_model_needs_no_prompt_and_tells_classes(model):
 def test_objects_are_of_one_class_each(model):
     image = np.random.default_rng(3).random((64, 64))
     result = api.segment(
-        image, model=str(model), device="cpu", output="instances", threshold=0.05,
-        min_area=1, fill_holes=False,
+        image,
+        model=str(model),
+        device="cpu",
+        output="instances",
+        threshold=0.05,
+        min_area=1,
+        fill_holes=False,
     )
     ids = np.unique(result.labels[result.labels > 0])
     assert ids.tolist() == list(range(1, len(ids) + 1))
     for i in ids:
         assert len(np.unique(result.maps.classes[result.labels == i])) == 1
     assert set(result.object_classes) == set(ids.tolist())
-    again = api.postprocess(result.maps, PostprocessSettings(
-        output="instances", threshold=0.05, min_area=1, fill_holes=False))
+    again = api.postprocess(
+        result.maps,
+        PostprocessSettings(
+            output="instances", threshold=0.05, min_area=1, fill_holes=False
+        ),
+    )
     assert np.array_equal(again, result.labels)
 
 
@@ -317,7 +385,9 @@ def test_stacks_keep_classes_plane_by_plane(model):
     assert result.maps.classes.shape == (2, 32, 40)
     assert result.maps.classes.dtype == np.uint8
     one = api.segment(
-        stack[1], model=str(model), device="cpu",
+        stack[1],
+        model=str(model),
+        device="cpu",
         intensities=np.array(result.recipe.intensities),
     )
     assert np.array_equal(one.labels, result.labels[1])
@@ -385,11 +455,27 @@ def test_one_command_trains_and_the_benchmark_scores_it(
     tagged_discs, tiny_svp, tmp_path, capsys
 ):
     out = tmp_path / "model"
-    assert svpseg(
-        "weak", tagged_discs, "--tags", tagged_discs / "tags.csv", "-o", out,
-        "--start-from", tiny_svp, "--epochs", 1, "--second-epochs", 1, "--batch", 4,
-        "--device", "cpu",
-    ) == 0
+    assert (
+        svpseg(
+            "weak",
+            tagged_discs,
+            "--tags",
+            tagged_discs / "tags.csv",
+            "-o",
+            out,
+            "--start-from",
+            tiny_svp,
+            "--epochs",
+            1,
+            "--second-epochs",
+            1,
+            "--batch",
+            4,
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     assert f"{out}: disc, square; a bank of" in capsys.readouterr().out
     data = tmp_path / "data"
     for part in ("images", "labels"):
@@ -397,27 +483,54 @@ def test_one_command_trains_and_the_benchmark_scores_it(
     y, x = np.mgrid[:96, :96]
     labels = ((y - 40) ** 2 + (x - 40) ** 2 <= 144).astype(np.uint16)
     for name in ("a", "b"):
-        imsave(data / "images" / f"{name}.png", (110 + 90 * labels).astype(np.uint8),
-               check_contrast=False)
+        imsave(
+            data / "images" / f"{name}.png",
+            (110 + 90 * labels).astype(np.uint8),
+            check_contrast=False,
+        )
         tifffile.imwrite(data / "labels" / f"{name}.tif", labels)
     (data / "dataset.toml").write_text(
         'name = "d"\nkind = "semantic"\n[classes]\n1 = "Disc"\n'
     )
     report = tmp_path / "report.json"
-    assert svpseg("benchmark", data, "--models", f"{out},otsu", "--prompts", 1,
-                  "--device", "cpu", "--json", report) == 0
+    assert (
+        svpseg(
+            "benchmark",
+            data,
+            "--models",
+            f"{out},otsu",
+            "--prompts",
+            1,
+            "--device",
+            "cpu",
+            "--json",
+            report,
+        )
+        == 0
+    )
     records = json.loads(report.read_text())["records"]
     assert {r["model"] for r in records} == {str(out), "otsu"}
-    assert svpseg("segment", data / "images", "--model", out, "-o", tmp_path / "o",
-                  "--device", "cpu") == 0
+    assert (
+        svpseg(
+            "segment",
+            data / "images",
+            "--model",
+            out,
+            "-o",
+            tmp_path / "o",
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     assert set(np.unique(tifffile.imread(tmp_path / "o" / "a_labels.ome.tif"))) <= {
-        0, 1, 2
+        0,
+        1,
+        2,
     }
 
 
-def test_classes_that_the_model_does_not_know_are_not_scored(
-    model, tmp_path, caplog
-):
+def test_classes_that_the_model_does_not_know_are_not_scored(model, tmp_path, caplog):
     from napari_svpseg.benchmark.one_shot import ModelContestant
     from napari_svpseg.benchmark.one_shot_tasks import Task
 
@@ -435,19 +548,36 @@ def test_folder_names_train_too(tagged_discs, tiny_svp, tmp_path):
         place = tmp_path / "sorted" / (kind or "none")
         place.mkdir(parents=True, exist_ok=True)
         (tagged_discs / name).rename(place / name)
-    assert svpseg(
-        "weak", tmp_path / "sorted", "-o", tmp_path / "m", "--start-from", tiny_svp,
-        "--epochs", 1, "--no-second-stage", "--batch", 4, "--device", "cpu",
-    ) == 0
+    assert (
+        svpseg(
+            "weak",
+            tmp_path / "sorted",
+            "-o",
+            tmp_path / "m",
+            "--start-from",
+            tiny_svp,
+            "--epochs",
+            1,
+            "--no-second-stage",
+            "--batch",
+            4,
+            "--device",
+            "cpu",
+        )
+        == 0
+    )
     assert list(read_card(tmp_path / "m").classes) == ["disc", "square"]
 
 
-@pytest.mark.parametrize(("words", "status", "told"), [
-    (("--minutes", "0"), 2, "minutes must be above 0"),
-    (("--variant", "x"), 2, "variant must be one of"),
-    (("--tags", "none.csv"), 1, "none.csv: cannot be read"),
-    ((), 1, "make one for each class"),
-])
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (("--minutes", "0"), 2, "minutes must be above 0"),
+        (("--variant", "x"), 2, "variant must be one of"),
+        (("--tags", "none.csv"), 1, "none.csv: cannot be read"),
+        ((), 1, "make one for each class"),
+    ],
+)
 def test_wrong_usage_is_one_line(tagged_discs, tmp_path, capsys, words, status, told):
     assert svpseg("weak", tagged_discs, "-o", tmp_path / "m", *words) == status
     error = capsys.readouterr().err

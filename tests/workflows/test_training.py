@@ -102,7 +102,8 @@ def test_semantic_sets_give_a_task_for_each_class(tmp_path):
     packed = pack(TrainingConfig.read(path).data, tmp_path)
     names = [(e["group"], e["name"], e["instances"]) for e in packed.index]
     assert names == [
-        ("parts", "parts-1", False), ("parts", "parts-2", False),
+        ("parts", "parts-1", False),
+        ("parts", "parts-2", False),
         ("parts:2", "parts-2", False),
     ]
 
@@ -178,7 +179,10 @@ def test_what_would_fail_at_the_end_fails_before_the_training(config, tmp_path):
 @pytest.mark.parametrize(
     ("method", "arguments"),
     [
-        ("panet", {}), ("alpnet", {}), ("dspnet", {}), ("svp-attention", {}),
+        ("panet", {}),
+        ("alpnet", {}),
+        ("dspnet", {}),
+        ("svp-attention", {}),
         ("svp-concat", {"widths": (24, 48, 96)}),
     ],
 )
@@ -190,8 +194,9 @@ def test_every_method_can_start_from_the_default_models_encoder(method, argument
     for name, value in network.encoder.state_dict().items():
         assert torch.equal(value, theirs[name]), name
     if method != "svp-concat":
-        assert torch.equal(network.pyramid.smooth[1].weight,
-                           start.pyramid.smooth[1].weight)
+        assert torch.equal(
+            network.pyramid.smooth[1].weight, start.pyramid.smooth[1].weight
+        )
 
 
 def test_a_config_of_one_image_trains_on_it(tmp_path, disc_scene, capsys):
@@ -214,8 +219,11 @@ def test_a_config_of_one_image_trains_on_it(tmp_path, disc_scene, capsys):
     config.write_text(config.read_text().replace("discs/b", "discs/z"))
     with pytest.raises(ConfigError, match="holds no image 'z'"):
         train_from_config(config, data=tmp_path / "data", output=tmp_path / "m")
-    config.write_text(config.read_text().replace("discs/z", "discs/b").replace(
-        "label = 1", "label = 9"))
+    config.write_text(
+        config.read_text()
+        .replace("discs/z", "discs/b")
+        .replace("label = 1", "label = 9")
+    )
     with pytest.raises(ConfigError, match="shows one class only"):
         train_from_config(config, data=tmp_path / "data", output=tmp_path / "m")
     with pytest.raises(ConfigError, match="with --data FOLDER"):

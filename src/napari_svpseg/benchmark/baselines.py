@@ -183,8 +183,12 @@ class PromptUNetBaseline:
         """Train the network on the prompt."""
         image = normalise(prompt.image, prompt.intensities)
         network = train_unet(
-            [(image, prompt.mask > 0)], seed=self.seed, steps=self.steps,
-            batch=self.batch, width=self.width, device=self.device,
+            [(image, prompt.mask > 0)],
+            seed=self.seed,
+            steps=self.steps,
+            batch=self.batch,
+            width=self.width,
+            device=self.device,
         )
 
         seen = unet_foreground(network, image, self.device) > 0.5
@@ -239,8 +243,11 @@ class FullUNetBaseline:
         if fold not in self._networks:
             others = [n for i, n in enumerate(self.names) if i % 2 != fold]
             self._networks[fold] = train_unet(
-                [_example(picture(name)) for name in others], seed=self.seed,
-                steps=self.steps, batch=self.batch, width=self.width,
+                [_example(picture(name)) for name in others],
+                seed=self.seed,
+                steps=self.steps,
+                batch=self.batch,
+                width=self.width,
                 device=self.device,
             )
         return self._networks[fold]
@@ -269,8 +276,13 @@ def unet_foreground(network: Any, image: np.ndarray, device: str = "cpu") -> np.
 
 
 def train_unet(
-    examples: list[tuple[np.ndarray, np.ndarray]], *, seed: int = 0, steps: int = 300,
-    batch: int = 8, width: int = 16, device: str = "cpu",
+    examples: list[tuple[np.ndarray, np.ndarray]],
+    *,
+    seed: int = 0,
+    steps: int = 300,
+    batch: int = 8,
+    width: int = 16,
+    device: str = "cpu",
 ) -> Any:
     """Train a small U-Net on 64 x 64 windows of a few images.
 
@@ -308,7 +320,8 @@ def train_unet(
         overlap = (logits.sigmoid() * masks).sum()
         loss = (
             F.binary_cross_entropy_with_logits(logits, masks)
-            + 1 - 2 * overlap / (logits.sigmoid().sum() + masks.sum() + 1)
+            + 1
+            - 2 * overlap / (logits.sigmoid().sum() + masks.sum() + 1)
         )
         optimizer.zero_grad()
         loss.backward()

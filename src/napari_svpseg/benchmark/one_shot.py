@@ -93,9 +93,7 @@ class ModelContestant:
         from ..engine.inference.predict import predict
 
         device = choose(self.device)
-        settings = SegmentSettings(
-            device=self.device, trust=False, refine=self.refine
-        )
+        settings = SegmentSettings(device=self.device, trust=False, refine=self.refine)
         post = PostprocessSettings()
 
         def answer(query: Query) -> np.ndarray:
@@ -144,7 +142,9 @@ def contestant(
     name, fitted, _ = name.partition(REFINED)
     model = load_model(name)
     return ModelContestant(
-        model.network, device, tuple(model.card.classes),
+        model.network,
+        device,
+        tuple(model.card.classes),
         refine=REFINE_STEPS if fitted else 0,
     ), model.card.sha256
 
@@ -156,10 +156,17 @@ def _torch_device(device: str) -> str:
 
 
 def run(
-    data: Iterable[Path | str], models: Sequence[str] | Mapping[str, Baseline], *,
-    prompts: int = N_PROMPTS, max_queries: int = MAX_QUERIES,
-    classes: Sequence[str] | None = None, seed: int = 0, device: str = "auto",
-    n_threads: int = 1, output: Path | str | None = None, resume: bool = False,
+    data: Iterable[Path | str],
+    models: Sequence[str] | Mapping[str, Baseline],
+    *,
+    prompts: int = N_PROMPTS,
+    max_queries: int = MAX_QUERIES,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    n_threads: int = 1,
+    output: Path | str | None = None,
+    resume: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> dict[str, Any]:
     """Run the one-shot protocol and return its report.
@@ -202,8 +209,12 @@ def run(
         for name in dict.fromkeys(models)
     }
     recipe = {
-        "protocol": PROTOCOL, "prompts": prompts, "max_queries": max_queries,
-        "seed": seed, "device": device, "versions": versions(),
+        "protocol": PROTOCOL,
+        "prompts": prompts,
+        "max_queries": max_queries,
+        "seed": seed,
+        "device": device,
+        "versions": versions(),
         "models": {name: sha256 for name, (_, sha256) in contestants.items()},
     }
     journal = _Journal(output, recipe, resume)
@@ -213,12 +224,15 @@ def run(
         for record in _run_task(task, contestants, journal):
             records.append(record)
             on_progress(
-                len(records), total,
+                len(records),
+                total,
                 f"{record['dataset']} / {record['class']}, {record['model']}",
             )
     report = {
-        "recipe": recipe, "tasks": [task.to_dict() for task in tasks],
-        "records": records, "summary": summarise(records),
+        "recipe": recipe,
+        "tasks": [task.to_dict() for task in tasks],
+        "records": records,
+        "summary": summarise(records),
     }
     if output is not None:
         save_report(report, output)
@@ -243,8 +257,12 @@ def _run_task(
         if not isinstance(baseline, ModelContestant) or baseline.knows(task)
     }
     for name in contestants.keys() - baselines.keys():
-        log.warning("%s / %s: %s was not trained on that class, left out",
-                    task.dataset.name, task.name, name)
+        log.warning(
+            "%s / %s: %s was not trained on that class, left out",
+            task.dataset.name,
+            task.name,
+            name,
+        )
     fitted: dict[tuple[str, int], tuple[Answer, float]] = {}
     query: Query | None = None
     for image, number in task.pairs():
@@ -284,7 +302,10 @@ def _score(
     assert truth is not None  # `Task.query` reads it
     match = match_instances(labels, truth, 0.5, ignore) if task.has_objects else None
     return {
-        "dataset": task.dataset.name, "class": task.name, "model": model, "draw": draw,
+        "dataset": task.dataset.name,
+        "class": task.name,
+        "model": model,
+        "draw": draw,
         "query": query.name,
         "dice": dice(labels > 0, truth > 0, ignore),
         "iou": iou(labels > 0, truth > 0, ignore),
@@ -345,10 +366,17 @@ def _key(record: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def contact_sheet(
-    data: Iterable[Path | str], models: Sequence[str], path: Path | str, *,
-    prompts: int = N_PROMPTS, max_queries: int = MAX_QUERIES,
-    classes: Sequence[str] | None = None, seed: int = 0, device: str = "auto",
-    side: int = 192, on_progress: Progress = ignore_progress,
+    data: Iterable[Path | str],
+    models: Sequence[str],
+    path: Path | str,
+    *,
+    prompts: int = N_PROMPTS,
+    max_queries: int = MAX_QUERIES,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    side: int = 192,
+    on_progress: Progress = ignore_progress,
 ) -> Path:
     """Write a picture that shows one draw of each task: what was asked, what came.
 
@@ -394,7 +422,9 @@ def _squares(task: Task, baselines: dict[str, Baseline], side: int) -> list[np.n
     images = [image for image, draw in task.pairs() if draw == first]
     prompt, query = task.prompt(task.draws[first]), task.query(images[len(images) // 2])
     truth = task.truth(query.name)
-    answers = [_for_task(baseline, task).fit(prompt)(query) for baseline in baselines.values()]
+    answers = [
+        _for_task(baseline, task).fit(prompt)(query) for baseline in baselines.values()
+    ]
     window = _window(truth, WINDOW_BOXES * task.rule.size)
     plane = _shown(query.plane, intensity_range(query.plane))[window]
     return [

@@ -41,7 +41,14 @@ def pixel_features(image: np.ndarray, n_threads: int = 1) -> np.ndarray:
     # positional, because the last argument is num_workers in older scikit-image
     return np.asarray(
         multiscale_basic_features(
-            image, True, True, True, SIGMA_MIN, SIGMA_MAX, None, n_threads,
+            image,
+            True,
+            True,
+            True,
+            SIGMA_MIN,
+            SIGMA_MAX,
+            None,
+            n_threads,
             channel_axis=-1,
         ),
         np.float32,
@@ -138,7 +145,10 @@ def splitting_grid(mask: np.ndarray) -> list[Splitting]:
 
 
 def best_splitting(
-    mask: np.ndarray, truth: np.ndarray, ways: Iterable[Splitting], zoom: float = 1.0,
+    mask: np.ndarray,
+    truth: np.ndarray,
+    ways: Iterable[Splitting],
+    zoom: float = 1.0,
     ignore: np.ndarray | None = None,
 ) -> tuple[Splitting, np.ndarray]:
     """Return the way whose objects agree best with the true ones, and its labels.
@@ -191,8 +201,10 @@ def _watershed(
 ) -> np.ndarray:
     height = ndimage.gaussian_filter(distance, way.sigma * zoom)
     peaks = peak_local_max(
-        height, min_distance=max(1, round(way.min_distance * zoom)),
-        labels=components, exclude_border=False,
+        height,
+        min_distance=max(1, round(way.min_distance * zoom)),
+        labels=components,
+        exclude_border=False,
     )
     seeds = np.zeros(components.shape, np.int32)
     seeds[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)

@@ -114,7 +114,9 @@ def _most_holes(labels: np.ndarray) -> int:
 
 
 def find_box(
-    labels: np.ndarray, rule: BoxRule, rng: np.random.Generator,
+    labels: np.ndarray,
+    rule: BoxRule,
+    rng: np.random.Generator,
     ignore: np.ndarray | None = None,
 ) -> Box | None:
     """Return a random legal box in a label image, or None after 60 tries.
@@ -140,7 +142,10 @@ def find_box(
 
 
 def choose_rule(
-    images: Sequence[np.ndarray], *, start: int | None = None, whole: bool = True,
+    images: Sequence[np.ndarray],
+    *,
+    start: int | None = None,
+    whole: bool = True,
     seed: int = 0,
 ) -> BoxRule | None:
     """Return the smallest box in which half of the pictures offer a legal prompt.

@@ -111,7 +111,9 @@ def summarise(records: Records, baseline: str = RIVAL) -> dict[str, dict[str, An
 
 
 def _summary_of(
-    model: str, records: Records, means: dict[str, dict[str, dict[str, float]]],
+    model: str,
+    records: Records,
+    means: dict[str, dict[str, dict[str, float]]],
     baseline: str,
 ) -> dict[str, Any]:
     own = [r for r in records if r["model"] == model]
@@ -178,11 +180,17 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 def _summary_line(model: str, row: Mapping[str, Any]) -> str:
     cells = [
-        model, str(row["tasks"]), _number(row["dice"]),
-        _number(row["dice_worst_quarter"]), _number(row["f1"]),
-        _number(row["f1_worst_quarter"]), _number(row["ap"]),
-        _gain(row.get("dice_gain")), _gain(row.get("f1_gain")),
-        _number(row["seconds"]), _number(row.get("times_faster"), 1),
+        model,
+        str(row["tasks"]),
+        _number(row["dice"]),
+        _number(row["dice_worst_quarter"]),
+        _number(row["f1"]),
+        _number(row["f1_worst_quarter"]),
+        _number(row["ap"]),
+        _gain(row.get("dice_gain")),
+        _gain(row.get("f1_gain")),
+        _number(row["seconds"]),
+        _number(row.get("times_faster"), 1),
         _number(row["peak_mb"], 0),
     ]
     return "| " + " | ".join(cells) + " |\n"

@@ -37,9 +37,16 @@ def benchmark(
     from ..benchmark.report import to_markdown
 
     report = run(
-        data, as_words(models), prompts=prompts, max_queries=queries,
-        classes=as_words(classes) or None, seed=seed, device=device, output=json_file,
-        resume=resume, on_progress=progress_line("benchmark"),
+        data,
+        as_words(models),
+        prompts=prompts,
+        max_queries=queries,
+        classes=as_words(classes) or None,
+        seed=seed,
+        device=device,
+        output=json_file,
+        resume=resume,
+        on_progress=progress_line("benchmark"),
     )
     end_line()
     print(to_markdown(report))

@@ -87,7 +87,10 @@ def finetune(
     if not pairs and training_set is None:
         raise typer.BadParameter("name images and their labels: IMAGE=LABELS")
     changed: dict[str, Any] = {
-        "validation": validation, "seed": seed, "semantic": semantic, "wanted": wanted,
+        "validation": validation,
+        "seed": seed,
+        "semantic": semantic,
+        "wanted": wanted,
         "unlabelled_is_background": unlabelled_is_background,
     }
     if minutes is not None:
@@ -99,13 +102,19 @@ def finetune(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     check_model(start_from)
-    names, images, labels, truths = _partial_labels(
-        pairs or [], boxes, size, complete
-    )
+    names, images, labels, truths = _partial_labels(pairs or [], boxes, size, complete)
     result = api.finetune(
-        images, labels, start_from=start_from, device=device, settings=settings,
-        output=out, training_set=training_set, unlabelled=unlabelled, names=names,
-        channels=as_channels(channels), resume=resume,
+        images,
+        labels,
+        start_from=start_from,
+        device=device,
+        settings=settings,
+        output=out,
+        training_set=training_set,
+        unlabelled=unlabelled,
+        names=names,
+        channels=as_channels(channels),
+        resume=resume,
         on_progress=progress_line("finetune"),
     )
     end_line()
@@ -118,9 +127,7 @@ def finetune(
     print(f"before: {result.before}")
     print(f"after:  {result.after}")
     n = result.before.n_pixels
-    print(
-        f"on {n} held-back pixels, {plural(result.before.n_objects, 'whole object')}"
-    )
+    print(f"on {n} held-back pixels, {plural(result.before.n_objects, 'whole object')}")
     for name, scores in rest.items():
         print(
             f"{name}, outside the boxes: Dice {scores['dice']:.3f}, "
@@ -178,7 +185,11 @@ def _partial_labels(
 
 
 def _scores_of_the_rest(
-    images: list[Any], partial: list[Any], truths: list[Any], start: str, model: str,
+    images: list[Any],
+    partial: list[Any],
+    truths: list[Any],
+    start: str,
+    model: str,
     device: str,
 ) -> dict[str, dict[str, float]]:
     """Return how both models do where labels are known but were not given."""

@@ -28,7 +28,10 @@ from .train import train
 from .train_tags import tags, weak
 
 app = typer.Typer(
-    name="svpseg", no_args_is_help=True, add_completion=False, rich_markup_mode=None,
+    name="svpseg",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Find more of these: one labelled 64 x 64 box, every such cell as an object.",
 )

@@ -14,7 +14,8 @@ from .console import say
 from .options import AsJson
 
 models_app = typer.Typer(
-    rich_markup_mode=None, help="List, show, import and export models.",
+    rich_markup_mode=None,
+    help="List, show, import and export models.",
 )
 
 
@@ -39,8 +40,12 @@ def list_models(as_json: AsJson = False) -> None:
     ]
     rows += [
         (
-            c.name, c.method, c.licence, f"{c.n_parameters / 1e6:.2f} M",
-            c.sha256[:16] or "-", c.path or str(c.training.get("package", "")),
+            c.name,
+            c.method,
+            c.licence,
+            f"{c.n_parameters / 1e6:.2f} M",
+            c.sha256[:16] or "-",
+            c.path or str(c.training.get("package", "")),
             c.paper,
         )
         for c in cards

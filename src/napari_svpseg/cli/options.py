@@ -42,7 +42,8 @@ def settings_options(
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
         own = [
-            p for p in signature.parameters.values()
+            p
+            for p in signature.parameters.values()
             if p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
         added = [_option(f) for kind in kinds for f in fields(kind)]

@@ -24,7 +24,9 @@ from .options import (
 )
 
 prompts_app = typer.Typer(
-    no_args_is_help=True, rich_markup_mode=None, help="Make, show and merge prompts.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Make, show and merge prompts.",
 )
 
 
@@ -53,8 +55,14 @@ def new_prompts(
     from ..io.prompt_files import save_prompts
 
     cut = cut_prompts(
-        image, labels, box, size, negative=negative, axes=axes,
-        channels=as_channels(channels), names=name,
+        image,
+        labels,
+        box,
+        size,
+        negative=negative,
+        axes=axes,
+        channels=as_channels(channels),
+        names=name,
     )
     save_prompts(PromptSet(cut, target.stem), target)
     print(f"{target}: {plural(len(cut), 'prompt')}")
@@ -151,7 +159,13 @@ def cut_prompts(
     cuts = zip(images, masks, corners, names, strict=True)
     return [
         api.prompt_from_files(
-            image, mask, box, size, axes=axes, channels=channels, negative=negative,
+            image,
+            mask,
+            box,
+            size,
+            axes=axes,
+            channels=channels,
+            negative=negative,
             name=name,
         )
         for image, mask, box, name in cuts
@@ -160,9 +174,14 @@ def cut_prompts(
 
 def _prompt_row(prompt: Prompt) -> dict[str, Any]:
     return {
-        "name": prompt.name, "negative": prompt.is_negative,
-        "objects": prompt.n_objects, "channels": prompt.n_channels, "rgb": prompt.rgb,
+        "name": prompt.name,
+        "negative": prompt.is_negative,
+        "objects": prompt.n_objects,
+        "channels": prompt.n_channels,
+        "rgb": prompt.rgb,
         "box": {"y": prompt.box.y, "x": prompt.box.x, "size": prompt.box.size},
-        "source": prompt.source, "enabled": prompt.enabled,
-        "pixel_size": prompt.pixel_size, "unit": prompt.unit,
+        "source": prompt.source,
+        "enabled": prompt.enabled,
+        "pixel_size": prompt.pixel_size,
+        "unit": prompt.unit,
     }

@@ -103,7 +103,8 @@ def segment(
 
         stored, _ = read_run(job)
         stored = replace(
-            stored, skip_done=skip_done or stored.skip_done,
+            stored,
+            skip_done=skip_done or stored.skip_done,
             output=str(out or stored.output),
         )
         return _run_job(stored, None, scheduler)
@@ -125,17 +126,36 @@ def segment(
         from ..workflows.segment_large import segment_zarr
 
         outcome = segment_zarr(
-            images[0], prompts or chosen, out, model, name=name, level=level, axes=axes,
-            channels=taken, scheduler=scheduler, workers=workers, skip_done=skip_done,
-            on_progress=progress_line("segment"), **settings,
+            images[0],
+            prompts or chosen,
+            out,
+            model,
+            name=name,
+            level=level,
+            axes=axes,
+            channels=taken,
+            scheduler=scheduler,
+            workers=workers,
+            skip_done=skip_done,
+            on_progress=progress_line("segment"),
+            **settings,
         )
         return _report_large(outcome)
     if _knows_classes(model) and is_default(context, "output"):
         settings["output"] = "semantic"
     try:
         made = BatchJob(
-            tuple(map(str, images)), str(prompts or ""), str(out), model, settings,
-            tuple(as_words(formats)), pattern, include, axes, taken, skip_done,
+            tuple(map(str, images)),
+            str(prompts or ""),
+            str(out),
+            model,
+            settings,
+            tuple(as_words(formats)),
+            pattern,
+            include,
+            axes,
+            taken,
+            skip_done,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
@@ -191,7 +211,10 @@ def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) ->
         runner = connect(scheduler)
     try:
         outcomes = run_batch(
-            job, prompts, runner=runner, on_progress=progress_line("segment"),
+            job,
+            prompts,
+            runner=runner,
+            on_progress=progress_line("segment"),
             on_partial=_say_each(len(files)),
         )
     finally:

@@ -17,7 +17,8 @@ def train(
     self_supervised: Annotated[
         Path | None,
         typer.Option(
-            "--self-supervised", metavar="FOLDER",
+            "--self-supervised",
+            metavar="FOLDER",
             help="Learn from unlabelled images instead of a config.",
         ),
     ] = None,
@@ -53,15 +54,25 @@ def train(
         if output is None:
             raise typer.BadParameter("--self-supervised needs --output FOLDER")
         card = train_self_supervised(
-            self_supervised, output, method=method, minutes=minutes or 5.0,
-            start_from=start_from, device=device, on_progress=progress_line("train"),
+            self_supervised,
+            output,
+            method=method,
+            minutes=minutes or 5.0,
+            start_from=start_from,
+            device=device,
+            on_progress=progress_line("train"),
         )
         end_line()
         print(f"{card.name}: {card.path}")
         return
     card = train_from_config(
-        config, data=data, output=output, resume=resume, minutes=minutes,
-        device=device, start_from=None if start_from == "none" else start_from,
+        config,
+        data=data,
+        output=output,
+        resume=resume,
+        minutes=minutes,
+        device=device,
+        start_from=None if start_from == "none" else start_from,
         on_progress=progress_line("train"),
     )
     end_line()

@@ -71,8 +71,14 @@ def weak(
         raise typer.BadParameter(str(error)) from error
     given = tags_from_folders(folder) if tags is None else read_tags(tags)
     result = api.train_from_tags(
-        folder, given, settings=chosen, output=output, device=device,
-        start_from=start_from, resume=resume, on_progress=progress_line("weak"),
+        folder,
+        given,
+        settings=chosen,
+        output=output,
+        device=device,
+        start_from=start_from,
+        resume=resume,
+        on_progress=progress_line("weak"),
     )
     end_line()
     for note in result.notes:

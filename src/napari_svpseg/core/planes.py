@@ -136,9 +136,9 @@ class PlaneView:
         where = list(axes.plane_slices(self.index))
         where[axes.order.index("Y")], where[axes.order.index("X")] = region[:2]
         part = axes.to_plane(np.asarray(self.planes.array[tuple(where)]))
-        return channels_last(
-            part, channels=self.planes.channels, rgb=self.planes.rgb
-        )[0]
+        return channels_last(part, channels=self.planes.channels, rgb=self.planes.rgb)[
+            0
+        ]
 
 
 def take(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:

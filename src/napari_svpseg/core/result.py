@@ -230,8 +230,11 @@ class Recipe:
             "svpseg",
             "segment",
             self.query_file or "query.tif",
-            *(["--prompts", self.prompts_file or "cells.svprompt"]
-              if self.needs_prompt else []),
+            *(
+                ["--prompts", self.prompts_file or "cells.svprompt"]
+                if self.needs_prompt
+                else []
+            ),
             "-o",
             "labels.zarr" if self.by_parts else "out",
             "--model",

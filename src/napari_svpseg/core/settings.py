@@ -122,8 +122,10 @@ class PostprocessSettings(Settings):
         False, "Give objects of a stack one id from plane to plane"
     )
     link_overlap: float = option(
-        0.25, "Least overlap (intersection over union) of linked objects",
-        low=0.01, high=1.0,
+        0.25,
+        "Least overlap (intersection over union) of linked objects",
+        low=0.01,
+        high=1.0,
     )
 
 

@@ -75,7 +75,10 @@ class Engine:
             self._send(number, failure(error))
             return
         run_target(
-            target, args, kwargs, lambda event: self._send(number, event),
+            target,
+            args,
+            kwargs,
+            lambda event: self._send(number, event),
             lambda: number in self._cancelled,
         )
 
@@ -153,7 +156,8 @@ def main() -> None:
     os.dup2(2, 1)  # print() ends up in the log
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     logging.basicConfig(
-        stream=sys.stderr, level=logging.INFO,
+        stream=sys.stderr,
+        level=logging.INFO,
         format=f"%(asctime)s [{os.getpid()}] %(levelname)s %(name)s: %(message)s",
     )
     keep_freed_memory()

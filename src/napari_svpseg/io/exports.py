@@ -67,8 +67,13 @@ def export(path: str | Path, kind: str, found: Found) -> Path:
 
 def _ome_tiff(path: Path, found: Found) -> Path:
     return write_labels(
-        path, found.labels, axes=found.axes, pixel_size=found.pixel_size,
-        unit=found.unit, recipe=found.recipe, z_step=found.z_step,
+        path,
+        found.labels,
+        axes=found.axes,
+        pixel_size=found.pixel_size,
+        unit=found.unit,
+        recipe=found.recipe,
+        z_step=found.z_step,
     )
 
 
@@ -84,8 +89,12 @@ def _csv(path: Path, found: Found) -> Path:
     known = None if found.unit == "pixel" else found.pixel_size
     unit = {"micrometer": "um", "µm": "um"}.get(found.unit, found.unit)
     table = measure(
-        found.labels, axes=found.axes, image=found.image, image_axes=found.image_axes,
-        pixel_size=known, unit=unit,
+        found.labels,
+        axes=found.axes,
+        image=found.image,
+        image_axes=found.image_axes,
+        pixel_size=known,
+        unit=unit,
     )
     return write_table(path, table)
 
@@ -95,7 +104,11 @@ def _ome_zarr(path: Path, found: Found) -> Path:
     if found.pixel_size is not None:
         scale |= dict(zip("YX", found.pixel_size, strict=True))
     return write_zarr_labels(
-        path, found.labels, axes=found.axes, scale=scale, unit=found.unit,
+        path,
+        found.labels,
+        axes=found.axes,
+        scale=scale,
+        unit=found.unit,
         recipe=found.recipe,
     )
 

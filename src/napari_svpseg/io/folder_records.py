@@ -73,14 +73,17 @@ def find_images(
             files[path] = None
             continue
         inside = [
-            p for p in sorted(path.iterdir())
-            if (p.suffix.lower() in KNOWN or is_zarr(p)) and not p.name.startswith(".")
+            p
+            for p in sorted(path.iterdir())
+            if (p.suffix.lower() in KNOWN or is_zarr(p))
+            and not p.name.startswith(".")
             and fnmatch(p.name.lower(), include.lower())
         ]
         if job is not None:
             written = {
                 Path(target).resolve()
-                for p in inside for target in job.targets(str(p)).values()
+                for p in inside
+                for target in job.targets(str(p)).values()
             }
             inside = [p for p in inside if p.resolve() not in written]
         if not inside:
@@ -108,7 +111,8 @@ def refuse_collisions(job: BatchJob, files: Iterable[Path]) -> None:
 def write_run(path: str | Path, job: BatchJob, record: dict[str, Any]) -> Path:
     """Write a job and what is known of its run; the paths become absolute."""
     job = replace(
-        job, inputs=tuple(str(Path(p).resolve()) for p in job.inputs),
+        job,
+        inputs=tuple(str(Path(p).resolve()) for p in job.inputs),
         prompts=str(Path(job.prompts).resolve()) if job.prompts else "",
         output=str(Path(job.output).resolve()),
     )
@@ -160,7 +164,8 @@ def read_summary(path: str | Path) -> dict[str, FileOutcome]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return {
-                row["file"]: _outcome(row) for row in csv.DictReader(file)
+                row["file"]: _outcome(row)
+                for row in csv.DictReader(file)
                 if row.get("file") and row.get("status") == "done"
             }
     except (OSError, ValueError, csv.Error, TypeError):
@@ -175,7 +180,9 @@ def _outcome(row: dict[str, str]) -> FileOutcome:
     }
     mean, mean_um2 = numbers["area_mean"], float(row.get("area_mean_um2") or "nan")
     return FileOutcome(
-        row["file"], objects=int(row.get("objects") or -1), status="skipped",
+        row["file"],
+        objects=int(row.get("objects") or -1),
+        status="skipped",
         pixel_area=mean_um2 / mean if mean else math.nan,
         notes=tuple((row.get("note") or "").split("; ")) if row.get("note") else (),
         **numbers,

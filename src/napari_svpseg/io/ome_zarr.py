@@ -27,8 +27,16 @@ CHUNK = 1024
 SMALLEST_LEVEL = 512
 """Levels are added to a pyramid until one is no larger than this."""
 
-UNITS = {"um": "micrometer", "nm": "nanometer", "mm": "millimeter", "cm": "centimeter",
-         "m": "meter", "Å": "angstrom", "pm": "picometer", "in": "inch"}
+UNITS = {
+    "um": "micrometer",
+    "nm": "nanometer",
+    "mm": "millimeter",
+    "cm": "centimeter",
+    "m": "meter",
+    "Å": "angstrom",
+    "pm": "picometer",
+    "in": "inch",
+}
 KINDS = {"T": "time", "C": "channel"}
 VERSIONS = {"0.4": 2, "0.5": 3}
 """Format of Zarr that goes with each version of OME-Zarr."""
@@ -80,9 +88,7 @@ def is_zarr(path: str | Path) -> bool:
     return path.is_dir() and any((path / name).is_file() for name in names)
 
 
-def open_image(
-    path: str | Path, level: int = 0, axes: str | None = None
-) -> LazyImage:
+def open_image(path: str | Path, level: int = 0, axes: str | None = None) -> LazyImage:
     """Open an OME-Zarr image, a plain Zarr array or a TIFF file without reading it.
 
     Parameters
@@ -130,8 +136,10 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
                 f"{path}: has the levels 0 to {len(datasets) - 1}, asked for {level}."
             )
         array = group[datasets[level]["path"]]
-        declared = [a if isinstance(a, dict) else {"name": a}
-                    for a in multiscale.get("axes", [])]
+        declared = [
+            a if isinstance(a, dict) else {"name": a}
+            for a in multiscale.get("axes", [])
+        ]
         letters = "".join(str(a["name"]) for a in declared).upper()
         scale = _scale(datasets[level], multiscale, len(array.shape))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -143,9 +151,7 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
     names = {name: short for short, name in UNITS.items()}
     unit = names.get(str(units.pop()), "pixel") if len(units) == 1 else "pixel"
     meaning = _axes_of(path, array, axes or letters)
-    by_axis = {
-        a: s for a, s in zip(meaning.order, scale, strict=True) if a != "C"
-    }
+    by_axis = {a: s for a, s in zip(meaning.order, scale, strict=True) if a != "C"}
     n_levels = len(datasets)
     return LazyImage(array, meaning, by_axis, unit, path, level, version, n_levels)
 
@@ -251,12 +257,16 @@ def create_labels(layout: LabelsLayout) -> None:
     )
     three = VERSIONS[layout.version] == 3
     more: dict[str, Any] = (
-        {"dimension_names": list(layout.axes.lower())} if three
+        {"dimension_names": list(layout.axes.lower())}
+        if three
         else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
     )
     for level, shape in enumerate(layout.level_shapes):
         group.create_array(
-            str(level), shape=shape, dtype=layout.dtype, fill_value=0,
+            str(level),
+            shape=shape,
+            dtype=layout.dtype,
+            fill_value=0,
             chunks=tuple(min(c, n) for c, n in zip(layout.chunks, shape, strict=True)),
             **more,
         )
@@ -298,8 +308,11 @@ def count_levels(folder: str | Path) -> int:
 
 
 def write_window(
-    folder: str | Path, n_levels: int, place: tuple[int, ...],
-    window: tuple[slice, ...], labels: np.ndarray,
+    folder: str | Path,
+    n_levels: int,
+    place: tuple[int, ...],
+    window: tuple[slice, ...],
+    labels: np.ndarray,
 ) -> None:
     """Write a part of a plane into all levels of a pyramid.
 
@@ -318,7 +331,9 @@ def write_window(
 
 
 def reduce_window(
-    folder: str | Path, n_levels: int, place: tuple[int, ...],
+    folder: str | Path,
+    n_levels: int,
+    place: tuple[int, ...],
     window: tuple[slice, ...],
 ) -> None:
     """Bring all levels up to what a part of a plane shows at full size."""
@@ -327,24 +342,32 @@ def reduce_window(
 
 
 def _write_reduced(
-    folder: str | Path, n_levels: int, place: tuple[int, ...],
-    window: tuple[slice, ...], labels: np.ndarray,
+    folder: str | Path,
+    n_levels: int,
+    place: tuple[int, ...],
+    window: tuple[slice, ...],
+    labels: np.ndarray,
 ) -> None:
     """Write a part of a plane into all levels but the first."""
     for level in range(1, n_levels):
         step = 2**level
         first = [-(-w.start // step) for w in window]
-        part = labels[tuple(
-            slice(f * step - w.start, None, step)
-            for f, w in zip(first, window, strict=True)
-        )]
+        part = labels[
+            tuple(
+                slice(f * step - w.start, None, step)
+                for f, w in zip(first, window, strict=True)
+            )
+        ]
         if part.size:
             where = (slice(f, f + n) for f, n in zip(first, part.shape, strict=True))
             open_level(folder, level)[(*place, *where)] = part
 
 
 def publish_labels(
-    layout: LabelsLayout, store: str | Path, name: str, recipe: Recipe,
+    layout: LabelsLayout,
+    store: str | Path,
+    name: str,
+    recipe: Recipe,
     extra: dict[str, Any],
 ) -> Path:
     """Write the metadata of finished labels and move them to ``store/labels/NAME``.
@@ -395,8 +418,11 @@ def describe_labels(layout: LabelsLayout, name: str) -> None:
     from ome_zarr.writer import write_multiscales_metadata
 
     write_multiscales_metadata(
-        _zarr().open_group(layout.folder, mode="r+"), _datasets(layout),
-        fmt=format_from_version(layout.version), axes=_axes_records(layout), name=name,
+        _zarr().open_group(layout.folder, mode="r+"),
+        _datasets(layout),
+        fmt=format_from_version(layout.version),
+        axes=_axes_records(layout),
+        name=name,
     )
 
 
@@ -429,8 +455,14 @@ def _list_labels(
 
 
 def write_zarr_labels(
-    path: str | Path, labels: Any, *, axes: str, scale: dict[str, float] | None = None,
-    unit: str = "pixel", recipe: Recipe | None = None, name: str = "cells",
+    path: str | Path,
+    labels: Any,
+    *,
+    axes: str,
+    scale: dict[str, float] | None = None,
+    unit: str = "pixel",
+    recipe: Recipe | None = None,
+    name: str = "cells",
     version: str = "0.5",
 ) -> Path:
     """Write labels as an OME-Zarr of their own, with a pyramid, whole or not at all.
@@ -535,16 +567,20 @@ def _datasets(layout: LabelsLayout) -> list[dict[str, Any]]:
     for level, _ in enumerate(layout.level_shapes):
         factor = [1] * (len(layout.shape) - 2) + [2**level] * 2
         scale = [s * f for s, f in zip(layout.scale, factor, strict=True)]
-        found.append({
-            "path": str(level),
-            "coordinateTransformations": [{"type": "scale", "scale": scale}],
-        })
+        found.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [{"type": "scale", "scale": scale}],
+            }
+        )
     return found
 
 
 def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
-    unit = layout.unit if layout.unit in UNITS.values() else UNITS.get(
-        layout.unit.replace("µ", "u")
+    unit = (
+        layout.unit
+        if layout.unit in UNITS.values()
+        else UNITS.get(layout.unit.replace("µ", "u"))
     )
     records = []
     for letter in layout.axes:
@@ -567,7 +603,11 @@ def create_scratch(
         zarr = _zarr()
         quick = zarr.codecs.BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle")
         zarr.create_array(
-            path, shape=shape, chunks=chunks, dtype=dtype, fill_value=0,
+            path,
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            fill_value=0,
             compressors=quick,
         )
 

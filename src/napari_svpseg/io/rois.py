@@ -133,9 +133,13 @@ def read_rois(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndarray
         raise OutlineError(f"{path}: no ImageJ ROIs ({_reason(error)}).") from error
     ids = _ids([roi.name for roi in rois])
     return _assembled(
-        [(at, _outline(n, rings))
-         for n, (at, rings) in zip(ids, placed, strict=True) if rings],
-        shape, axes,
+        [
+            (at, _outline(n, rings))
+            for n, (at, rings) in zip(ids, placed, strict=True)
+            if rings
+        ],
+        shape,
+        axes,
     )
 
 
@@ -204,7 +208,9 @@ def _feature(outline: Outline, plane: dict[str, int], name: str) -> dict[str, An
     if plane:
         geometry["plane"] = {"c": -1, "z": plane.get("Z", 0), "t": plane.get("T", 0)}
     properties: dict[str, Any] = {
-        "objectType": "detection", "name": str(outline.label), "label": outline.label,
+        "objectType": "detection",
+        "name": str(outline.label),
+        "label": outline.label,
     }
     if name:
         properties["classification"] = {"name": name}
@@ -299,7 +305,8 @@ def _assembled(
     for index in layout.plane_indices(shape):
         here = dict(zip(stack, index, strict=True))
         inside = [
-            outline for at, outline in placed
+            outline
+            for at, outline in placed
             if all(at[axis] == n for axis, n in here.items())
         ]
         plane = _upright(labels[layout.plane_slices(index)], layout)

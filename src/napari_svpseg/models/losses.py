@@ -66,7 +66,9 @@ def maps_loss(maps: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, T
         )
     if "boundary" in maps:
         parts["boundary"] = 0.5 * binary_loss(
-            maps["boundary"], target["boundary"], target.get("outlines", instances),
+            maps["boundary"],
+            target["boundary"],
+            target.get("outlines", instances),
             positive_weight=3.0,
         )
     for name, logits in maps.items():

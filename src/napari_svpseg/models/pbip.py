@@ -183,7 +183,8 @@ class PrototypePrompting(SemanticSegmenter):
         if prototypes:
             self.project = nn.ModuleList(
                 nn.Sequential(
-                    nn.Linear(features, features // 2), nn.ReLU(),
+                    nn.Linear(features, features // 2),
+                    nn.ReLU(),
                     nn.Linear(features // 2, c),
                 )
                 for c in channels
@@ -246,7 +247,8 @@ class PrototypePrompting(SemanticSegmenter):
         """Return one map (B, classes, *size) in [0, 1] of maps that are normalised."""
         total = sum(self.fusion[i] for i in self.levels)
         return sum(
-            self.fusion[i] / total
+            self.fusion[i]
+            / total
             * F.interpolate(m, size, mode="bilinear", align_corners=False)
             for i, m in zip(self.levels, maps, strict=True)
         ).clamp(0, 1)

@@ -137,7 +137,9 @@ def semantic_loss(
     """
     known = target != UNKNOWN
     entropy = F.cross_entropy(
-        logits, torch.where(known, target, 0), reduction="none",
+        logits,
+        torch.where(known, target, 0),
+        reduction="none",
         label_smoothing=smoothing,
     )
     p = logits.softmax(1) * known[:, None]

@@ -113,8 +113,18 @@ def run(
 def _summarise(outcomes: list[Outcome], output: Path, say: Say) -> int:
     main = asdict(outcomes[-1])
     summary = {
-        **{k: main[k] for k in ("objects", "seconds", "device", "dice", "window",
-                                "labels", "image")},
+        **{
+            k: main[k]
+            for k in (
+                "objects",
+                "seconds",
+                "device",
+                "dice",
+                "window",
+                "labels",
+                "image",
+            )
+        },
         "others": [asdict(o) for o in outcomes[:-1]],
     }
     path = output / "summary.json"
@@ -203,9 +213,12 @@ def _show(
     found = np.asarray(results[-1].data)
     recipe = (mark_of(results[-1]) or {}).get("recipe") or {}
     return Outcome(
-        image=sample, objects=int(np.unique(found[found > 0]).size),
-        seconds=round(seconds, 3), device=str(recipe.get("device", "")),
-        dice=_score(sample, found, truth, box), window=str(picture),
+        image=sample,
+        objects=int(np.unique(found[found > 0]).size),
+        seconds=round(seconds, 3),
+        device=str(recipe.get("device", "")),
+        dice=_score(sample, found, truth, box),
+        window=str(picture),
         labels=str(labels),
     )
 
@@ -259,13 +272,18 @@ def _without_window(
     result = api.segment(image, prompt, model=model, device=device)
     seconds = time.perf_counter() - start
     path = write_labels(
-        output / f"{sample}_labels.ome.tif", result.labels,
+        output / f"{sample}_labels.ome.tif",
+        result.labels,
         recipe=replace(result.recipe, query_file=sample),
     )
     return Outcome(
-        image=sample, objects=result.n_objects, seconds=round(seconds, 3),
-        device=result.recipe.device, dice=_score(sample, result.labels, mask, box),
-        window=None, labels=str(path),
+        image=sample,
+        objects=result.n_objects,
+        seconds=round(seconds, 3),
+        device=result.recipe.device,
+        dice=_score(sample, result.labels, mask, box),
+        window=None,
+        labels=str(path),
     )
 
 
@@ -281,9 +299,7 @@ def _read_sample(sample: str) -> tuple[np.ndarray, np.ndarray, Box]:
     return image, np.asarray(by_kind["labels"]), box
 
 
-def _score(
-    sample: str, found: np.ndarray, truth: np.ndarray, box: Box
-) -> float | None:
+def _score(sample: str, found: np.ndarray, truth: np.ndarray, box: Box) -> float | None:
     """Return the Dice outside the prompt's box, where all objects are known."""
     if sample != "nuclei":
         return None
@@ -320,7 +336,9 @@ def virtual_display(say: Say = print) -> Iterator[None]:
     read, write = os.pipe()
     server = subprocess.Popen(
         ["Xvfb", "-displayfd", str(write), "-screen", "0", SCREEN, "-nolisten", "tcp"],
-        pass_fds=(write,), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        pass_fds=(write,),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     os.close(write)
     try:
@@ -329,7 +347,9 @@ def virtual_display(say: Say = print) -> Iterator[None]:
         if not number:
             raise DemoError("The virtual display (Xvfb) did not start.")
         with _environment(
-            DISPLAY=f":{number}", QT_QPA_PLATFORM="xcb", WAYLAND_DISPLAY=None,
+            DISPLAY=f":{number}",
+            QT_QPA_PLATFORM="xcb",
+            WAYLAND_DISPLAY=None,
             LIBGL_ALWAYS_SOFTWARE="1",
         ):
             yield

@@ -128,7 +128,10 @@ class _Book:
     """Keeps what became of each file, and the run's own files up to date."""
 
     def __init__(
-        self, job: BatchJob, files: list[Path], prompts: PromptSet | None,
+        self,
+        job: BatchJob,
+        files: list[Path],
+        prompts: PromptSet | None,
         tell: Callable[[list[FileOutcome]], None],
     ) -> None:
         self.job, self.files, self._tell = job, files, tell
@@ -138,7 +141,8 @@ class _Book:
         self._found: dict[str, FileOutcome] = {}
         self._saved_at = time.monotonic()
         self._record = run_record(job, prompts) | {
-            "files": len(files), "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
+            "files": len(files),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
         self._kept_note = self._of_another_kind()
@@ -199,7 +203,9 @@ class _Book:
         """Write the summary, and how the run ended."""
         failed = sum(o.status == "failed" for o in self._found.values())
         ended = {
-            "state": state, "done": len(self._found) - failed, "failed": failed,
+            "state": state,
+            "done": len(self._found) - failed,
+            "failed": failed,
             "ended": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._save()
@@ -239,7 +245,8 @@ def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
         "weights_sha256": card.sha256,
         "prompts_sha256": [prompt_print(prompt) for prompt in prompts or ()],
         "settings": {k: job.settings[k] for k in sorted(job.settings)},
-        "axes": job.axes, "channels": job.channels and list(job.channels),
+        "axes": job.axes,
+        "channels": job.channels and list(job.channels),
     }
     return {"print": made_of, "versions": versions()}
 
@@ -253,15 +260,25 @@ def _told(outcome: FileOutcome) -> str:
 def _prepared(job: BatchJob, path: Path) -> dict[str, Any]:
     """Return the arguments of `segment_file` for one image."""
     return {
-        "model": job.model, "axes": job.axes, "channels": job.channels,
-        "prompts_file": job.prompts, "targets": job.targets(str(path)), **job.settings,
+        "model": job.model,
+        "axes": job.axes,
+        "channels": job.channels,
+        "prompts_file": job.prompts,
+        "targets": job.targets(str(path)),
+        **job.settings,
     }
 
 
 def segment_item(
-    path: str | Path, prompts: PromptSet | None, out_folder: str | Path, *,
-    targets: dict[str, str], model: str, on_progress: Progress = ignore_progress,
-    prompts_file: str = "", **more: Any,
+    path: str | Path,
+    prompts: PromptSet | None,
+    out_folder: str | Path,
+    *,
+    targets: dict[str, str],
+    model: str,
+    on_progress: Progress = ignore_progress,
+    prompts_file: str = "",
+    **more: Any,
 ) -> FileOutcome:
     """Segment one image of a folder run; a large Zarr from file to file.
 
@@ -278,8 +295,14 @@ def segment_item(
     path = Path(path)
     if not is_zarr(path) or open_image(path, 0, more.get("axes")).n_pixels < LARGE:
         return api.segment_file(
-            path, prompts, out_folder, model=model, targets=targets,
-            prompts_file=prompts_file, on_progress=on_progress, **more,
+            path,
+            prompts,
+            out_folder,
+            model=model,
+            targets=targets,
+            prompts_file=prompts_file,
+            on_progress=on_progress,
+            **more,
         )
     others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
     if others or prompts is None:
@@ -290,18 +313,29 @@ def segment_item(
     from .segment_large import segment_zarr
 
     outcome = segment_zarr(
-        path, prompts, targets["ome-zarr"], model, workers=0, on_progress=on_progress,
+        path,
+        prompts,
+        targets["ome-zarr"],
+        model,
+        workers=0,
+        on_progress=on_progress,
         **more,
     )
     return FileOutcome(
-        str(path), targets["ome-zarr"], outcome.objects, outcome.seconds,
+        str(path),
+        targets["ome-zarr"],
+        outcome.objects,
+        outcome.seconds,
         notes=outcome.notes,
     )
 
 
 def _here(
-    job: BatchJob, files: list[Path], prompts: PromptSet | None,
-    look: Callable[[], None], book: _Book,
+    job: BatchJob,
+    files: list[Path],
+    prompts: PromptSet | None,
+    look: Callable[[], None],
+    book: _Book,
 ) -> Iterator[FileOutcome]:
     """Segment files in threads of this process."""
     from ..engine.inference.device import working_threads
@@ -314,9 +348,18 @@ def _here(
             raise Cancelled
 
     def segment(path: Path) -> FileOutcome:
-        return book.note(outcome_of(path, lambda: segment_item(
-            path, prompts, job.output, **_prepared(job, path), on_progress=on_progress
-        )))
+        return book.note(
+            outcome_of(
+                path,
+                lambda: segment_item(
+                    path,
+                    prompts,
+                    job.output,
+                    **_prepared(job, path),
+                    on_progress=on_progress,
+                ),
+            )
+        )
 
     if not files:
         return
@@ -342,8 +385,11 @@ def _on(runner: Any) -> Any:
     """Return what segments files on a cluster, many at once."""
 
     def work(
-        job: BatchJob, files: list[Path], prompts: PromptSet | None,
-        look: Callable[[], None], book: _Book,
+        job: BatchJob,
+        files: list[Path],
+        prompts: PromptSet | None,
+        look: Callable[[], None],
+        book: _Book,
     ) -> Iterator[FileOutcome]:
         waiting, jobs = deque(files), deque[tuple[Path, Any]]()
         while waiting or jobs:
@@ -356,10 +402,18 @@ def _on(runner: Any) -> Any:
                     kind: str(Path(target).resolve())
                     for kind, target in arguments["targets"].items()
                 }
-                jobs.append((path, runner.submit(
-                    "napari_svpseg.workflows.folder_run:segment_item", str(path.resolve()), prompts,
-                    str(Path(job.output).resolve()), **arguments,
-                )))
+                jobs.append(
+                    (
+                        path,
+                        runner.submit(
+                            "napari_svpseg.workflows.folder_run:segment_item",
+                            str(path.resolve()),
+                            prompts,
+                            str(Path(job.output).resolve()),
+                            **arguments,
+                        ),
+                    )
+                )
             path, submitted = jobs.popleft()
             while not submitted.wait(LOOK_EVERY_S):
                 look()

@@ -134,8 +134,12 @@ def segment_planes(
     last = 0
     for i, index in enumerate(indices):
         prediction = predict(
-            planes.view(index), job.prompts, job.model.network, job.device,
-            job.settings, job.intensities,
+            planes.view(index),
+            job.prompts,
+            job.model.network,
+            job.device,
+            job.settings,
+            job.intensities,
             on_progress=_share(on_progress, i, len(indices)),
             on_partial=on_partial if len(indices) == 1 else None,
         )

@@ -189,10 +189,12 @@ class Plan:
         from ..engine.inference.tiling import spans
 
         run, scale = self.segment, self.recipe["scale"]
-        return TileGrid(*(
-            spans(n, scale, run.tile, run.overlap, self.radius, self.stride)
-            for n in self.shape
-        ))
+        return TileGrid(
+            *(
+                spans(n, scale, run.tile, run.overlap, self.radius, self.stride)
+                for n in self.shape
+            )
+        )
 
     def cells(self) -> dict[tuple[int, ...], Cell]:
         """Return the cells of a plane."""
@@ -276,8 +278,16 @@ def segment_zarr(
     report = on_progress or ignore_progress
     where = Path(image if store is None else store).absolute()
     plan, code = make_plan(
-        image, prompts, model, level=level, axes=axes, channels=channels, cell=cell,
-        halo=halo, version=version, settings=settings,
+        image,
+        prompts,
+        model,
+        level=level,
+        axes=axes,
+        channels=channels,
+        cell=cell,
+        halo=halo,
+        version=version,
+        settings=settings,
     )
     _check_name(name)
     target = where / "labels" / name
@@ -289,8 +299,12 @@ def segment_zarr(
         objects, notes = _run(plan, work, where, name, client, block, report)
     shutil.rmtree(work, ignore_errors=True)
     return LargeOutcome(
-        str(image), str(target), objects, time.perf_counter() - start,
-        int(np.prod((*plan.stack, *plan.shape))) / 1e6, tuple(notes),
+        str(image),
+        str(target),
+        objects,
+        time.perf_counter() - start,
+        int(np.prod((*plan.stack, *plan.shape))) / 1e6,
+        tuple(notes),
     )
 
 
@@ -360,27 +374,46 @@ def make_plan(
     stack = tuple(sizes[a] for a in planes.axes.stack)
     intensities = planes.intensities() if intensities is None else intensities
     recipe = Recipe(
-        model=model_reference(loaded.card), weights_sha256=loaded.card.sha256,
-        prompts=tuple(_record(p) for p in chosen), segment=run.to_dict(),
-        postprocess=post.to_dict(), device=str(where), axes=planes.axes.order,
-        channels=planes.channels, scale=float(scale), versions=versions(),
+        model=model_reference(loaded.card),
+        weights_sha256=loaded.card.sha256,
+        prompts=tuple(_record(p) for p in chosen),
+        segment=run.to_dict(),
+        postprocess=post.to_dict(),
+        device=str(where),
+        axes=planes.axes.order,
+        channels=planes.channels,
+        scale=float(scale),
+        versions=versions(),
         intensities=tuple((float(a), float(b)) for a, b in intensities),
-        prompts_file=prompts_file, query_file=str(image), level=source.level,
+        prompts_file=prompts_file,
+        query_file=str(image),
+        level=source.level,
         by_parts=True,
     )
     letters = planes.axes.stack + "YX"
     plan = Plan(
-        image=str(Path(image).absolute()), level=level, axes=planes.axes.order,
-        channels=planes.channels, rgb=planes.rgb, stack=stack,
-        shape=(sizes["Y"], sizes["X"]), model=loaded.card.path or str(model),
-        recipe=json.loads(recipe.to_json()), look=asdict(look), maps=forward.names,
-        cell=cell, halo=halo_of(look) if halo is None else halo,
-        radius=network.overlap, stride=getattr(network, "stride", 16),
+        image=str(Path(image).absolute()),
+        level=level,
+        axes=planes.axes.order,
+        channels=planes.channels,
+        rgb=planes.rgb,
+        stack=stack,
+        shape=(sizes["Y"], sizes["X"]),
+        model=loaded.card.path or str(model),
+        recipe=json.loads(recipe.to_json()),
+        look=asdict(look),
+        maps=forward.names,
+        cell=cell,
+        halo=halo_of(look) if halo is None else halo,
+        radius=network.overlap,
+        stride=getattr(network, "stride", 16),
         layout={
             "shape": (*stack, sizes["Y"], sizes["X"]),
             "chunks": (*(1,) * len(stack), cell, cell),
-            "axes": letters, "scale": [source.scale.get(a, 1.0) for a in letters],
-            "unit": source.unit, "version": version or source.version or "0.5",
+            "axes": letters,
+            "scale": [source.scale.get(a, 1.0) for a in letters],
+            "unit": source.unit,
+            "version": version or source.version or "0.5",
         },
     )
     LabelsLayout(folder="", dtype="uint32", **plan.layout)
@@ -389,8 +422,11 @@ def make_plan(
 
 def _record(prompt: Prompt) -> dict[str, Any]:
     return {
-        "name": prompt.name, "source": prompt.source, "box": asdict(prompt.box),
-        "negative": prompt.is_negative, "sha256": prompt_print(prompt),
+        "name": prompt.name,
+        "source": prompt.source,
+        "box": asdict(prompt.box),
+        "negative": prompt.is_negative,
+        "sha256": prompt_print(prompt),
     }
 
 
@@ -417,7 +453,12 @@ def start_or_resume(work: Path, plan: Plan, code: dict[str, np.ndarray]) -> None
 
 
 def _run(
-    plan: Plan, work: Path, store: Path, name: str, client: Any, block: int,
+    plan: Plan,
+    work: Path,
+    store: Path,
+    name: str,
+    client: Any,
+    block: int,
     report: Progress,
 ) -> tuple[int, list[str]]:
     """Do what is left of a run; return the number of objects and notes."""
@@ -439,7 +480,8 @@ def _run(
         new = np.minimum(new, 1)
     layout = LabelsLayout(
         folder=str(work / "labels"),
-        dtype="uint32" if objects < 2**32 else "uint64", **plan.layout,
+        dtype="uint32" if objects < 2**32 else "uint64",
+        **plan.layout,
     )
     if not ((work / "relabel.npy").exists() and (work / "labels").exists()):
         create_labels(layout)
@@ -455,8 +497,13 @@ def _run(
     recipe = replace(
         Recipe.from_json(json.dumps(plan.recipe)), notes=tuple(notes), device=device
     )
-    extra = {"run": plan.key, "objects": objects, "cell": plan.cell,
-             "halo": plan.halo, "level": plan.level}
+    extra = {
+        "run": plan.key,
+        "objects": objects,
+        "cell": plan.cell,
+        "halo": plan.halo,
+        "level": plan.level,
+    }
     publish_labels(layout, store, name, recipe, extra)
     return objects, notes
 
@@ -477,9 +524,7 @@ def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
     return notes, ", ".join(sorted({mark["device"] for mark in marks}))
 
 
-def _groups(
-    shape: tuple[int, ...], side: int, more: int = 0
-) -> Iterator[list[Place]]:
+def _groups(shape: tuple[int, ...], side: int, more: int = 0) -> Iterator[list[Place]]:
     """Yield the places of a grid in square groups; ``more`` is added to its shape."""
     rows, columns = (n + more for n in shape)
     for i, j in product(range(0, rows, side), range(0, columns, side)):
@@ -516,10 +561,15 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
                     common = Seam(pairs, stored[f"same{axis}"])
                     seams.append(((p, *other), (p, *at), common))
             for axis, q in _linked(plan, p):
-                links.append((
-                    axis, (q, *at), (p, *at), stored[f"link{axis}"],
-                    stored[f"shared{axis}"],
-                ))
+                links.append(
+                    (
+                        axis,
+                        (q, *at),
+                        (p, *at),
+                        stored[f"link{axis}"],
+                        stored[f"shared{axis}"],
+                    )
+                )
     min_area = smallest_area(
         Maps(np.zeros((0, 0)), objects=ObjectLook(**plan.look)), plan.post
     )
@@ -547,7 +597,9 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
         areas = np.zeros(n + 1, np.int64)
         np.add.at(areas, owner, per_plane)
         same = match(
-            np.concatenate(found), np.concatenate(counts), areas,
+            np.concatenate(found),
+            np.concatenate(counts),
+            areas,
             plan.post.link_overlap,
         )
         owner = union(n, same)[owner]
@@ -659,12 +711,17 @@ def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
     network, device, code = _network(work, key)
     run = plan.segment
     forward = Forward(
-        network, device, batch=run.batch, overlap=run.overlap, radius=plan.radius,
+        network,
+        device,
+        batch=run.batch,
+        overlap=run.overlap,
+        radius=plan.radius,
         stride=plan.stride,
     )
     query = ScaledQuery(
         PlaneView(planes, plan.planes[p]),
-        np.asarray(plan.recipe["intensities"], np.float64), plan.recipe["scale"],
+        np.asarray(plan.recipe["intensities"], np.float64),
+        plan.recipe["scale"],
     )
     target, names = open_scratch(Path(work) / "tiles"), plan.maps
 
@@ -677,9 +734,13 @@ def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
 
     with evaluating(network, device):
         predict_tiles(
-            query, _grid(work, key), places,
-            lambda pieces: forward(pieces, code), write,
-            forward.batch, _flat(work, key),
+            query,
+            _grid(work, key),
+            places,
+            lambda pieces: forward(pieces, code),
+            write,
+            forward.batch,
+            _flat(work, key),
         )
     notes = [device.reason] if device.is_fallback else []
     with atomic_path(mark) as path:
@@ -706,7 +767,9 @@ def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
         values = grid.blend(read, cell.view)
         named = dict(zip(plan.maps, values, strict=True))
         maps = Maps(
-            named["foreground"], named.get("distance"), named.get("boundary"),
+            named["foreground"],
+            named.get("distance"),
+            named.get("boundary"),
             ObjectLook(**plan.look),
         )
         labels = window_instances(maps, plan.post)

@@ -134,8 +134,14 @@ def segment_stored(
         store.parent.mkdir(parents=True, exist_ok=True)
         _check_room(store.parent, source.n_pixels)
         plan, code = make_plan(
-            source, prompts, model, channels=channels, rgb=rgb, cell=cell,
-            settings=settings, intensities=intensities,
+            source,
+            prompts,
+            model,
+            channels=channels,
+            rgb=rgb,
+            cell=cell,
+            settings=settings,
+            intensities=intensities,
         )
         work = work_folder(store)
         start_or_resume(work, plan, code)
@@ -234,7 +240,8 @@ class _Run:
                 self.report(p * len(cells) + n, total, "Writing final ids")
         notes, device = run_notes(self.plan, self.work, beyond)
         recipe = replace(
-            Recipe.from_json(json.dumps(self.plan.recipe)), notes=tuple(notes),
+            Recipe.from_json(json.dumps(self.plan.recipe)),
+            notes=tuple(notes),
             device=device,
         )
         values = json.loads(recipe.to_json())
@@ -242,7 +249,10 @@ class _Run:
         stamp = {"state": DONE, "objects": objects, "recipe": values}
         write_stamp(self.layout.folder, kept | stamp)
         return StoredLabels(
-            self.layout.folder, len(self.layout.level_shapes), objects, recipe=values,
+            self.layout.folder,
+            len(self.layout.level_shapes),
+            objects,
+            recipe=values,
             notes=tuple(notes),
         )
 

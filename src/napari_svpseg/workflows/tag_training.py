@@ -230,7 +230,9 @@ class Reporter:
     """
 
     def __init__(
-        self, on_progress: Progress, on_partial: Callable[[Any], None] | None,
+        self,
+        on_progress: Progress,
+        on_partial: Callable[[Any], None] | None,
         stages: Sequence[str],
     ) -> None:
         self._on_progress, self._stages = on_progress, list(stages)
@@ -244,17 +246,24 @@ class Reporter:
         total = progress.losses.get("total")
         loss = "" if total is None else f", loss {total:.3f}"
         self._on_progress(
-            round(done), 1000 * len(self._stages),
+            round(done),
+            1000 * len(self._stages),
             f"{progress.stage}, step {progress.step} of {progress.n_steps}{loss}",
         )
         self.on_partial(progress)
 
 
 def train_from_tags(
-    images: Images, tags: Any, *, settings: TagTrainingSettings | None = None,
-    output: str | Path | None = None, device: str = "auto",
-    start_from: str | Path = "svp", bank: Sequence[BankPatch] | None = None,
-    resume: bool = False, on_progress: Progress | None = None,
+    images: Images,
+    tags: Any,
+    *,
+    settings: TagTrainingSettings | None = None,
+    output: str | Path | None = None,
+    device: str = "auto",
+    start_from: str | Path = "svp",
+    bank: Sequence[BankPatch] | None = None,
+    resume: bool = False,
+    on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
 ) -> TagTrainingResult:
     """Train from image-level tags; see `api.train_from_tags`."""
@@ -286,8 +295,12 @@ def train_from_tags(
 
 
 def find_patch_bank(
-    images: Images, tags: Any, *, settings: TagTrainingSettings | None = None,
-    device: str = "auto", start_from: str | Path = "svp",
+    images: Images,
+    tags: Any,
+    *,
+    settings: TagTrainingSettings | None = None,
+    device: str = "auto",
+    start_from: str | Path = "svp",
     on_progress: Progress | None = None,
 ) -> tuple[BankPatch, ...]:
     """Return the image bank without training; see `api.find_patch_bank`."""
@@ -297,8 +310,12 @@ def find_patch_bank(
     settings = settings or TagTrainingSettings()
     report = Reporter(on_progress or ignore_progress, None, STAGES[:2])
     work = _Work(
-        TaggedImages.of(images, tags), settings, Course(Path(), report), report,
-        choose(device), *_start(start_from),
+        TaggedImages.of(images, tags),
+        settings,
+        Course(Path(), report),
+        report,
+        choose(device),
+        *_start(start_from),
     )
     work.read()
     work.find_patch_bank(None)
@@ -433,8 +450,13 @@ class _Work:
         self._tell("bank", 0, 1)
         encoder = BankEncoder(copy.deepcopy(self.trunk))
         self.bank = build_bank(
-            encoder, self.windows, self.shapes, self.classes, self.settings,
-            self.device.torch_device, given,
+            encoder,
+            self.windows,
+            self.shapes,
+            self.classes,
+            self.settings,
+            self.device.torch_device,
+            given,
         )
         self.notes += self.bank.notes
         self._tell("bank", 1, 1)
@@ -456,9 +478,13 @@ class _Work:
             settings, windows, self.bank, self.trunk, self.arguments
         )
         network = stage.run(
-            learn, check, course, self.device.torch_device,
+            learn,
+            check,
+            course,
+            self.device.torch_device,
             seconds=course.left(engine.FIRST_SHARE if settings.second_stage else 1.0),
-            resume=resume, on_pass=self._preview,
+            resume=resume,
+            on_pass=self._preview,
         )
         if not settings.second_stage or course.stopped:
             if settings.second_stage:
@@ -472,8 +498,16 @@ class _Work:
             settings, len(self.classes), self.trunk, self.arguments
         )
         network = engine.run_student(
-            second, settings, windows, masks, learn, check, course,
-            self.device.torch_device, seconds=course.left(), resume=resume,
+            second,
+            settings,
+            windows,
+            masks,
+            learn,
+            check,
+            course,
+            self.device.torch_device,
+            seconds=course.left(),
+            resume=resume,
             on_pass=self._preview,
         )
         return network, "semantic", arguments
@@ -503,7 +537,10 @@ class _Work:
     # -- saving --------------------------------------------------------------------
 
     def save(
-        self, folder: Path, network: SemanticSegmenter, method: str,
+        self,
+        folder: Path,
+        network: SemanticSegmenter,
+        method: str,
         arguments: dict[str, Any],
     ) -> TagTrainingResult:
         """Write the model folder with the bank as prompts."""
@@ -513,23 +550,34 @@ class _Work:
         self._tell("saving", 0, 1)
         network = network.cpu().eval()
         tags = self.given.tags
-        held = {c: len([n for n in self.windows.names if c in tags[n]])
-                for c in self.classes}
+        held = {
+            c: len([n for n in self.windows.names if c in tags[n]])
+            for c in self.classes
+        }
         card = ModelCard(
-            name=folder.name, method=method, arguments=arguments,
-            licence=self.licence, title="Trained from image-level tags: "
-            + ", ".join(self.classes), classes=class_colours(self.classes),
+            name=folder.name,
+            method=method,
+            arguments=arguments,
+            licence=self.licence,
+            title="Trained from image-level tags: " + ", ".join(self.classes),
+            classes=class_colours(self.classes),
             training={
-                "from": "image-level tags", "images": len(self.windows.names),
-                "windows": len(self.windows), "images_of": held,
-                "settings": self.settings.to_dict(), "notes": self.notes,
+                "from": "image-level tags",
+                "images": len(self.windows.names),
+                "windows": len(self.windows),
+                "images_of": held,
+                "settings": self.settings.to_dict(),
+                "notes": self.notes,
                 "intensities": self.shared,
                 "seconds": round(self.course.seconds, 1),
                 "bank": [patch.to_dict() for patch in self.bank.patches],
             },
         )
         save_model(
-            folder, network, card, history=self.course.history or None,
+            folder,
+            network,
+            card,
+            history=self.course.history or None,
             prompts=self._prompts(network, folder.name),
         )
         self._tell("saving", 1, 1)
@@ -537,8 +585,11 @@ class _Work:
         if complete:
             shutil.rmtree(self.course.folder, ignore_errors=True)
         return TagTrainingResult(
-            str(folder), self.bank.patches, tuple(self.course.history),
-            tuple(self.notes), self.course.seconds,
+            str(folder),
+            self.bank.patches,
+            tuple(self.course.history),
+            tuple(self.notes),
+            self.course.seconds,
         )
 
     def _prompts(self, network: SemanticSegmenter, name: str) -> PromptSet:
@@ -557,7 +608,10 @@ class _Work:
         return PromptSet(prompts, name)
 
     def _prompt(
-        self, network: SemanticSegmenter, patch: BankPatch, plane: np.ndarray,
+        self,
+        network: SemanticSegmenter,
+        patch: BankPatch,
+        plane: np.ndarray,
         intensities: np.ndarray,
     ) -> Prompt:
         from ..core.labels.instances import instances_from_maps
@@ -577,8 +631,13 @@ class _Work:
         if not labels[box.slices].any():
             labels[box.slices] = _disc(box)
         return Prompt.from_image(
-            plane, labels, box, rgb=plane.shape[2] == 3, name=patch.title,
-            source=patch.image, intensities=intensities,
+            plane,
+            labels,
+            box,
+            rgb=plane.shape[2] == 3,
+            name=patch.title,
+            source=patch.image,
+            intensities=intensities,
         )
 
 
@@ -586,4 +645,3 @@ def _disc(box: Box) -> np.ndarray:
     """Return a disc in the middle of a box, where nothing better is known."""
     y, x = np.mgrid[: box.size, : box.size] - (box.size - 1) / 2
     return (y**2 + x**2 <= (0.25 * box.size) ** 2).astype(np.int32)
-

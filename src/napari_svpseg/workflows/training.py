@@ -632,8 +632,13 @@ def train_self_supervised(
         Path(folder), seed, PREPARING * seconds, tell
     )
     settings = TrainSettings(
-        steps=1_000_000, batch=8, warm_up=20, validate_every=25, seed=seed,
-        learning_rate=1e-3 if start else 2e-3, averaging=0.99,
+        steps=1_000_000,
+        batch=8,
+        warm_up=20,
+        validate_every=25,
+        seed=seed,
+        learning_rate=1e-3 if start else 2e-3,
+        averaging=0.99,
     )
     batches, validation = _self_supervised_batches(packed, held_out, settings)
     with tempfile.TemporaryDirectory() as scratch:
@@ -811,15 +816,20 @@ def _self_supervised_batches(
     )
 
     kinds: dict[str, TaskSource] = {
-        "superpixel": TaskList(packed.tasks()), "synthetic": SyntheticTasks(40),
+        "superpixel": TaskList(packed.tasks()),
+        "synthetic": SyntheticTasks(40),
     }
     wanted = [(source, SELF_SUPERVISED[kind]) for kind, source in kinds.items()]
     shape = EpisodeSettings()
 
     def batches(start: int) -> Episodes:
         return Episodes(
-            wanted, shape, batch=settings.batch, n_batches=settings.steps,
-            seed=settings.seed, start=start,
+            wanted,
+            shape,
+            batch=settings.batch,
+            n_batches=settings.steps,
+            seed=settings.seed,
+            start=start,
         )
 
     if not held_out.index:

@@ -287,8 +287,11 @@ def with_a_pass(depth: float) -> Maps:
     foreground = (labels > 0).astype(np.float32)
     x = np.arange(64, dtype=np.float32)
     height = 0.9 - depth * np.exp(-(((x - 32) / 3) ** 2))
-    return Maps(foreground, np.broadcast_to(height, (64, 64)) * foreground,
-                objects=ObjectLook(22.0))
+    return Maps(
+        foreground,
+        np.broadcast_to(height, (64, 64)) * foreground,
+        objects=ObjectLook(22.0),
+    )
 
 
 def test_the_prompts_tell_how_readily_touching_objects_are_split():

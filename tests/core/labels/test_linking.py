@@ -214,7 +214,8 @@ def test_planes_are_measured_by_their_own_objects():
     tables = {
         (plane, 0, 0): replace(
             describe(np.array([[1, 1, 0, 2, 2, 2]]), cell_grid((1, 6), 6, 0)[0, 0]),
-            peaks=np.array([low, high]), first=np.array([6 * plane, 6 * plane + 3]),
+            peaks=np.array([low, high]),
+            first=np.array([6 * plane, 6 * plane + 3]),
         )
         for plane, (low, high) in enumerate([(0.5, 0.9), (0.45, 0.5)])
     }

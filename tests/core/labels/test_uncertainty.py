@@ -92,12 +92,16 @@ def test_shapes_must_agree():
 
 
 def test_doubt_of_an_image():
-    uncertainty = [image_uncertainty(maps_of((64, 64), [(20, 20, p)])[0]) for p in (1, 0.8, 0.6)]
+    uncertainty = [
+        image_uncertainty(maps_of((64, 64), [(20, 20, p)])[0]) for p in (1, 0.8, 0.6)
+    ]
     assert uncertainty == pytest.approx([0, 0.4, 0.8], abs=1e-6)
     certain = maps_of((64, 64), [(20, 20, 1)])[0]
     assert image_uncertainty(certain, 0.9) == pytest.approx(0.075)
     assert image_uncertainty(maps_of((64, 64), [(20, 20, 0.8)])[0], 0.9) > 0.1
-    assert image_uncertainty(maps_of((64, 64), [(20, 20, 0.1)])[0]) == 1  # nothing found
+    assert (
+        image_uncertainty(maps_of((64, 64), [(20, 20, 0.1)])[0]) == 1
+    )  # nothing found
 
 
 def test_doubt_of_a_large_image_is_that_of_a_part_of_its_pixels():

@@ -93,9 +93,7 @@ def test_windows_know_nothing_of_held_back_labels(disc_scene, image, windows):
 
 def test_unknown_pixels_are_known_as_such(windows):
     batch = windows[0]
-    known, instances, outlines = (
-        batch[k] for k in ("known", "instances", "outlines")
-    )
+    known, instances, outlines = (batch[k] for k in ("known", "instances", "outlines"))
     assert 0 < known.mean() < 1
     assert ((known == 0) & (instances + outlines > 0)).sum() == 0
     assert (batch["masks"] == UNKNOWN).any() and (batch["masks"] > 0).any()
@@ -197,7 +195,9 @@ def test_scribbles_become_prompts_the_network_completes(disc_scene):
     assert 3 * 8 < (prompt.mask > 0).sum() < 64 * 64 / 2  # the discs, not the stroke
     with pytest.raises(FineTuneError, match="No place shows an object"):
         cut_prompts(
-            [partial_image(disc_scene.image, np.minimum(ids, 0))], SETTINGS, Oracle(),
+            [partial_image(disc_scene.image, np.minimum(ids, 0))],
+            SETTINGS,
+            Oracle(),
             choose("cpu"),
         )
 
@@ -207,8 +207,12 @@ def test_the_network_given_is_not_changed(image, tmp_path):
     before = {k: v.clone() for k, v in network.state_dict().items()}
     held = hold_out([image.ids], 0.25)
     tuned = finetune(
-        network, [image], replace(SETTINGS, learning_rate=0.1), device="cpu",
-        folder=tmp_path, held=held,
+        network,
+        [image],
+        replace(SETTINGS, learning_rate=0.1),
+        device="cpu",
+        folder=tmp_path,
+        held=held,
     )
     assert tuned.steps == 4
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
@@ -317,12 +321,17 @@ def test_who_forgets_the_background_from_the_start_leaves_the_model_as_it_was(
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_who_labels_no_whole_object_is_told(image, tmp_path, monkeypatch, whole):
-    monkeypatch.setattr("napari_svpseg.engine.finetuning.loop.is_better", lambda *_: True)
+    monkeypatch.setattr(
+        "napari_svpseg.engine.finetuning.loop.is_better", lambda *_: True
+    )
     if not whole:  # only the middles of objects
         inside = ndimage.binary_erosion(image.ids > 0, iterations=2)
-        image = replace(image, ids=np.where(
-            (image.ids > 0) & ~inside, UNKNOWN, image.ids
-        ).astype(np.int32))
+        image = replace(
+            image,
+            ids=np.where((image.ids > 0) & ~inside, UNKNOWN, image.ids).astype(
+                np.int32
+            ),
+        )
     tuned = finetune(tiny(), [image], SETTINGS, device="cpu", folder=tmp_path)
     assert tuned.kept == "after"
     assert any("No whole object" in note for note in tuned.notes) != whole

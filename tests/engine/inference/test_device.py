@@ -86,10 +86,14 @@ def test_description_holds_plain_values():
 
 @pytest.mark.parametrize(
     ("error", "full"),
-    [(torch.cuda.OutOfMemoryError("x"), True), (MemoryError(), True),
-     (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
-     (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
-     (RuntimeError("size mismatch"), False), (ValueError("out of memory"), False)],
+    [
+        (torch.cuda.OutOfMemoryError("x"), True),
+        (MemoryError(), True),
+        (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), True),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), True),
+        (RuntimeError("size mismatch"), False),
+        (ValueError("out of memory"), False),
+    ],
 )
 def test_full_memory_is_recognised(error, full):
     assert is_out_of_memory(error) is full

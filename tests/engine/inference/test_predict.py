@@ -86,7 +86,10 @@ def scene():
 
 def run(plane, prompts, network=None, **settings):
     return predict(
-        plane, prompts, network or Brightness(), "cpu",
+        plane,
+        prompts,
+        network or Brightness(),
+        "cpu",
         SegmentSettings(**{"trust": False, **settings}),
     )
 
@@ -202,7 +205,8 @@ def test_query_keeps_its_own_intensities(scene):
     plane, prompts, labels = scene
     darker = plane * 0.1 - 5
     np.testing.assert_allclose(
-        run(plane, prompts).maps.foreground, run(darker, prompts).maps.foreground,
+        run(plane, prompts).maps.foreground,
+        run(darker, prompts).maps.foreground,
         atol=1e-3,
     )
     half = run(darker, prompts, tile=64, overlap=16)
@@ -230,8 +234,12 @@ def test_channels(channels):
 
 @pytest.mark.parametrize(
     ("shape", "error", "message"),
-    [((20, 20), ImageError, "must be"), ((20, 20, 4), ImageError, "choose up to three"),
-     ((0, 20, 1), ImageError, "must be"), ((20, 20, 2), PromptError, "channel")],
+    [
+        ((20, 20), ImageError, "must be"),
+        ((20, 20, 4), ImageError, "choose up to three"),
+        ((0, 20, 1), ImageError, "must be"),
+        ((20, 20, 2), PromptError, "channel"),
+    ],
 )
 def test_wrong_queries_are_refused(scene, shape, error, message):
     with pytest.raises(error, match=message):
@@ -263,7 +271,8 @@ def test_dask_array_equals_numpy(scene):
     plane, prompts, _ = scene
     lazy = array.from_array(plane, chunks=(50, 70, 1))
     np.testing.assert_allclose(
-        run(lazy, prompts).maps.foreground, run(plane, prompts).maps.foreground,
+        run(lazy, prompts).maps.foreground,
+        run(plane, prompts).maps.foreground,
         atol=1e-3,
     )
 
@@ -333,9 +342,12 @@ def test_a_piece_of_one_value_is_read_as_any_other(channels):
 
 def test_prompts_of_different_boxes_share_a_scale():
     image, labels = discs((300, 300))
-    prompts = PromptSet([
-        prompt_of(image, labels), prompt_of(image, labels, size=128),
-    ])
+    prompts = PromptSet(
+        [
+            prompt_of(image, labels),
+            prompt_of(image, labels, size=128),
+        ]
+    )
     scale = network_scale(prompts, Brightness())
     assert scale == pytest.approx(math.sqrt(0.5))
     images, masks = prompt_tensors(prompts, scale)
@@ -360,9 +372,7 @@ def test_order_of_prompts_does_not_matter(scene):
     several.append(prompt_of(image, labels, Box(0, 0), negative=True))
     forth = run(plane, PromptSet(several), trust=True)
     back = run(plane, PromptSet(several[::-1]), trust=True)
-    np.testing.assert_allclose(
-        forth.maps.foreground, back.maps.foreground, atol=1e-5
-    )
+    np.testing.assert_allclose(forth.maps.foreground, back.maps.foreground, atol=1e-5)
     assert forth.trust == pytest.approx(back.trust, abs=1e-6)
 
 
@@ -450,7 +460,11 @@ def test_progress_counts_tiles_and_parts_fill_the_image(scene):
         covered[tile.slices] = True
 
     predict(
-        plane, prompts, Brightness(), "cpu", SegmentSettings(tile=64, overlap=16),
+        plane,
+        prompts,
+        Brightness(),
+        "cpu",
+        SegmentSettings(tile=64, overlap=16),
         on_progress=lambda done, total, message="": steps.append((done, total)),
         on_partial=show,
     )
@@ -470,7 +484,11 @@ def test_cancel_between_tiles_and_the_mode_is_restored(scene):
 
     with pytest.raises(Cancelled):
         predict(
-            plane, prompts, network, "cpu", SegmentSettings(tile=64, overlap=16),
+            plane,
+            prompts,
+            network,
+            "cpu",
+            SegmentSettings(tile=64, overlap=16),
             on_progress=stop,
         )
     assert len(network.seen) == len(prompts) + 2
@@ -542,7 +560,8 @@ def test_batch_is_halved_first():
     assert maps.shape == (8, 2, 64, 64)
     assert forward.batch == 2
     assert forward.notes == [
-        "memory is full: 4 tile(s) at a time", "memory is full: 2 tile(s) at a time"
+        "memory is full: 4 tile(s) at a time",
+        "memory is full: 2 tile(s) at a time",
     ]
     alone = Forward(Brightness(), choose("cpu"))
     torch.testing.assert_close(maps, torch.cat([alone(p[None], code) for p in pieces]))

@@ -117,7 +117,10 @@ def test_the_fit_is_used_only_where_the_check_and_certainty_allow(
 
 def test_without_trust_none_is_told(network, disc_scene, disc_prompt):
     found = predict(
-        disc_scene.image[..., None], PromptSet([disc_prompt]), network, "cpu",
+        disc_scene.image[..., None],
+        PromptSet([disc_prompt]),
+        network,
+        "cpu",
         SegmentSettings(refine=1, trust=False),
     )
     assert math.isnan(found.trust)

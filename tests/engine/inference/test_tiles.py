@@ -29,16 +29,23 @@ def predicted(image, grid, places=None, batch=1, scale=1.0):
     query = ScaledQuery(image[..., None], np.array([[0.0, 1.0]]), scale)
     pool = torch.nn.AvgPool2d(3, 1, 1)
     predict_tiles(
-        query, grid, grid.touching(np.s_[0 : image.shape[0], 0 : image.shape[1]])
-        if places is None else places,
-        lambda pieces: pool(pieces[:, :1]).sigmoid(), found.__setitem__, batch,
+        query,
+        grid,
+        grid.touching(np.s_[0 : image.shape[0], 0 : image.shape[1]])
+        if places is None
+        else places,
+        lambda pieces: pool(pieces[:, :1]).sigmoid(),
+        found.__setitem__,
+        batch,
     )
     return found
 
 
 @settings(max_examples=12, deadline=None)
 @given(
-    st.integers(40, 200), st.integers(40, 200), st.sampled_from([0.6, 1.0, 1.7]),
+    st.integers(40, 200),
+    st.integers(40, 200),
+    st.sampled_from([0.6, 1.0, 1.7]),
     st.integers(17, 90),
 )
 def test_a_pixel_does_not_depend_on_the_window_it_is_read_in(high, wide, scale, side):
@@ -98,7 +105,10 @@ def test_a_given_client_stays_open_and_gets_every_task(tmp_path):
 
     with (
         LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None,
+            n_workers=2,
+            threads_per_worker=1,
+            processes=False,
+            dashboard_address=None,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):

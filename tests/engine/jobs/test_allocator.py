@@ -31,8 +31,11 @@ print(kept, faults() - before)
 def test_freed_blocks_are_used_again_also_under_the_settings_of_dask():
     def run(what: str) -> tuple[str, int]:
         out = subprocess.run(
-            [sys.executable, "-c", FAULTS, what], check=True, text=True,
-            capture_output=True, env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"},
+            [sys.executable, "-c", FAULTS, what],
+            check=True,
+            text=True,
+            capture_output=True,
+            env={**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"},
         ).stdout.split()
         return out[0], int(out[1])
 

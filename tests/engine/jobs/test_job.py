@@ -27,7 +27,7 @@ from napari_svpseg.engine.jobs.job import (
 )
 from napari_svpseg.engine.jobs.transport import PREFIX, Transport, Pipe, remove_stale
 
-FUNCTIONS = '''
+FUNCTIONS = """
 import os, sys, time
 
 def double(array, on_progress, on_partial):
@@ -81,7 +81,7 @@ def modules():
 
 def who():
     return os.getpid()
-'''
+"""
 
 
 @pytest.fixture
@@ -110,8 +110,12 @@ def child(functions):
 def cluster():
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
-        n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None,
-        host="127.0.0.1", protocol="tcp",
+        n_workers=1,
+        threads_per_worker=2,
+        processes=False,
+        dashboard_address=None,
+        host="127.0.0.1",
+        protocol="tcp",
     ) as cluster:
         yield cluster
 
@@ -452,7 +456,9 @@ def test_no_child_is_left_when_the_script_ends_or_is_interrupted(functions):
 
 def run_python(code: str, *, check: bool = True) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True,
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
         timeout=180,
     )
     assert not check or done.returncode == 0, done.stderr
@@ -480,9 +486,16 @@ def transport(tmp_path):
 
 @pytest.mark.parametrize(
     "value",
-    [None, "text", {"a": np.zeros(0), "b": np.arange(7.0)},
-     np.arange(1_000_003, dtype=np.uint8), np.ones((300, 200)).T, np.ones((9, 9))[::2],
-     [np.float32(3), np.zeros((2, 0, 3))], "x" * 100_000],
+    [
+        None,
+        "text",
+        {"a": np.zeros(0), "b": np.arange(7.0)},
+        np.arange(1_000_003, dtype=np.uint8),
+        np.ones((300, 200)).T,
+        np.ones((9, 9))[::2],
+        [np.float32(3), np.zeros((2, 0, 3))],
+        "x" * 100_000,
+    ],
     ids=str,
 )
 def test_values_come_back(transport, value):
@@ -528,7 +541,9 @@ def test_only_own_parcels_are_read_and_removed(transport, tmp_path):
 
 @pytest.mark.skipif(os.name != "posix", reason="folders are removed by Windows itself")
 def test_folders_of_the_dead_are_removed_those_of_the_living_not(tmp_path, monkeypatch):
-    monkeypatch.setattr("napari_svpseg.engine.jobs.transport._places", lambda: [str(tmp_path)])
+    monkeypatch.setattr(
+        "napari_svpseg.engine.jobs.transport._places", lambda: [str(tmp_path)]
+    )
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     dead, living, young, strange = (

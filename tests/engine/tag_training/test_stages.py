@@ -77,7 +77,12 @@ def bank_of(windows: Windows, trunk: Trunk, given=None, side: int = 48):
     encoder.trunk.load_state_dict(trunk.state_dict())
     shapes = [(side, side)] * len(windows.names)
     return build_bank(
-        encoder, windows, shapes, ("disc", "square"), SETTINGS, torch.device("cpu"),
+        encoder,
+        windows,
+        shapes,
+        ("disc", "square"),
+        SETTINGS,
+        torch.device("cpu"),
         given,
     )
 
@@ -148,9 +153,10 @@ def test_the_bank_holds_patches_of_images_that_hold_the_class(trunk):
 def test_a_class_that_is_never_alone_is_told(trunk):
     images, _, tags = scenes()
     tags = [[max(t), t[1]] for t in tags]  # where there is a square, there is a disc
-    assert "no image holds only 'square'" in bank_of(
-        windows_of(images, tags), trunk
-    ).notes[0]
+    assert (
+        "no image holds only 'square'"
+        in bank_of(windows_of(images, tags), trunk).notes[0]
+    )
 
 
 def test_every_image_may_hold_something(trunk):
@@ -255,7 +261,11 @@ def steps_of(trunk, folder: Path, report, *, resume=False, seconds=math.inf):
     stage = FirstStage.of(SETTINGS, windows, bank_of(windows, trunk), trunk, TRUNK)
     course = Course(folder, report)
     network = stage.run(
-        torch.arange(6), torch.arange(0), course, torch.device("cpu"), resume=resume,
+        torch.arange(6),
+        torch.arange(0),
+        course,
+        torch.device("cpu"),
+        resume=resume,
         seconds=seconds,
     )
     return network, course
@@ -271,9 +281,7 @@ def test_a_training_that_is_cancelled_goes_on_where_it_was(trunk, tmp_path):
 
     with pytest.raises(Cancelled):
         steps_of(trunk, tmp_path, cancel)
-    _, course = steps_of(
-        trunk, tmp_path, lambda p: seen.append(p.step), resume=True
-    )
+    _, course = steps_of(trunk, tmp_path, lambda p: seen.append(p.step), resume=True)
     assert seen == list(range(1, 10)) and not course.stopped
 
 

@@ -43,8 +43,14 @@ PLAIN = EpisodeSettings(
 
 def test_the_same_number_gives_the_same_batch_from_any_start(task):
     def episodes(start: int) -> Episodes:
-        return Episodes([(TaskList([[task]]), 1.0)], PLAIN, batch=2, n_batches=9,
-                        seed=3, start=start)
+        return Episodes(
+            [(TaskList([[task]]), 1.0)],
+            PLAIN,
+            batch=2,
+            n_batches=9,
+            seed=3,
+            start=start,
+        )
 
     there, later = episodes(0)[5], episodes(4)[1]
     assert there.keys() == later.keys()
@@ -72,7 +78,11 @@ def test_an_episode_has_the_shapes_it_promises(task, n_prompts):
 def test_image_and_mask_stay_together(task, seed):
     """Discs are brighter than background, wherever and however they were cut."""
     crop, ids = cut(
-        task.pictures[0], np.array([80.0, 80.0]), 96, 0.9, np.random.default_rng(seed),
+        task.pictures[0],
+        np.array([80.0, 80.0]),
+        96,
+        0.9,
+        np.random.default_rng(seed),
         turn=True,
     )
     inside = crop[0][ids > 0].mean()
@@ -83,8 +93,14 @@ def test_image_and_mask_stay_together(task, seed):
 
 @pytest.mark.parametrize("zoom", [0.8, 1.0, 2.5])
 def test_zoom_scales_objects(task, zoom):
-    _, ids = cut(task.pictures[0], np.array([60.0, 60.0]), 64, zoom,
-                 np.random.default_rng(1), turn=False)
+    _, ids = cut(
+        task.pictures[0],
+        np.array([60.0, 60.0]),
+        64,
+        zoom,
+        np.random.default_rng(1),
+        turn=False,
+    )
     area = (ids == ids[32, 32]).sum()
     assert area == pytest.approx(np.pi * 9.1**2 * zoom**2, rel=0.1)
 
@@ -148,7 +164,8 @@ def test_only_the_negative_prompt_tells_two_kinds_apart():
     rng = np.random.default_rng(0)
     task = next(t for t in iter(lambda: source(rng), None) if t.baselines)
     episode = next(
-        e for i in range(20)
+        e
+        for i in range(20)
         if (e := cut_episode(task, 2, settings, np.random.default_rng(i))) is not None
     )
     shown, negative = episode["masks"].numpy()

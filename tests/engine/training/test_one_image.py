@@ -57,6 +57,10 @@ def test_it_can_be_stopped():
 
     with pytest.raises(Cancelled):
         fit_one_image(
-            network(), stripes(48, 0), stripes(32, 1), OneImageSettings(side=32), CPU,
+            network(),
+            stripes(48, 0),
+            stripes(32, 1),
+            OneImageSettings(side=32),
+            CPU,
             stop,
         )

@@ -29,8 +29,13 @@ def trainer(folder, settings: TrainSettings = SETTINGS) -> Trainer:
 
 
 def episodes(start: int = 0) -> Episodes:
-    return Episodes([(SyntheticTasks(4), 1.0)], EPISODES, batch=2,
-                    n_batches=SETTINGS.steps, start=start)
+    return Episodes(
+        [(SyntheticTasks(4), 1.0)],
+        EPISODES,
+        batch=2,
+        n_batches=SETTINGS.steps,
+        start=start,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -266,12 +266,14 @@ def test_a_thousand_files_are_shown_at_once(dock, tmp_path) -> None:
 def test_the_table_tells_what_needs_a_look() -> None:
     table = FileTable()
     table.set_paths(["a/1.tif", "a/2.tif", "a/3.tif", "a/4.tif"])
-    table.show([
-        FileOutcome("a/1.tif", objects=7, trust=0.91, seconds=1.25, area_mean=40.2),
-        FileOutcome("a/2.tif", objects=0, trust=0.1),
-        FileOutcome("a/3.tif", status="failed", error="a/3.tif: cannot be read."),
-        FileOutcome("elsewhere.tif", objects=1),
-    ])
+    table.show(
+        [
+            FileOutcome("a/1.tif", objects=7, trust=0.91, seconds=1.25, area_mean=40.2),
+            FileOutcome("a/2.tif", objects=0, trust=0.1),
+            FileOutcome("a/3.tif", status="failed", error="a/3.tif: cannot be read."),
+            FileOutcome("elsewhere.tif", objects=1),
+        ]
+    )
 
     def cells(row: int) -> list[str]:
         return [table.data(table.index(row, c)) for c in range(4)]

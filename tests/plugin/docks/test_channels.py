@@ -169,8 +169,14 @@ def test_stacked_channels_are_sliced_like_an_array():
     arrays = np.random.default_rng(0).integers(0, 9, (3, 4, 5, 6))
     stacked = StackedChannels(list(arrays))
     assert (stacked.shape, stacked.ndim) == ((3, 4, 5, 6), 4)
-    for index in [0, (1,), slice(1, 3), (slice(None), 2), (2, 1, slice(2, 4)),
-                  (slice(None), slice(1, 3), 0)]:
+    for index in [
+        0,
+        (1,),
+        slice(1, 3),
+        (slice(None), 2),
+        (2, 1, slice(2, 4)),
+        (slice(None), slice(1, 3), 0),
+    ]:
         np.testing.assert_array_equal(stacked[index], arrays[index])
     part = stacked.part((slice(1, 3), 2))
     np.testing.assert_array_equal(np.asarray(part), arrays[:, 1:3, 2])

@@ -137,7 +137,10 @@ def fake_fit(emit, on_progress, images, tags, *, settings, output, bank, **kwarg
     name = next(iter(images))
     classes = np.ones((64, 64), np.uint8)
     emit("partial", value=TagTrainingPreview(name, classes, 255 * classes))
-    emit("partial", value=TagTrainingProgress("second stage", 1, 1, 9.0, {"total": 1.0}, 0.7))
+    emit(
+        "partial",
+        value=TagTrainingProgress("second stage", 1, 1, 9.0, {"total": 1.0}, 0.7),
+    )
     on_progress(10, 10, "saving, step 1 of 1")
     folder = Path(output)
     folder.mkdir(parents=True)

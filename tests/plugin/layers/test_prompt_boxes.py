@@ -491,9 +491,7 @@ def test_a_new_box_takes_the_mask_that_shows_something(viewer, open_dock, discs)
     first = dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(14, 14, 32))
     dock.book.default_mask = first.mask_layer
     other = viewer.add_image(image, name="other", translate=(0, 200))
-    own = viewer.add_labels(
-        viewer.layers["truth"].data, name="own", translate=(0, 200)
-    )
+    own = viewer.add_labels(viewer.layers["truth"].data, name="own", translate=(0, 200))
     item = dock.book.place(dock.source_of(other), (), Box(14, 14, 32))
     assert item.mask_layer == own and item.is_ready
 

@@ -45,8 +45,13 @@ class Filler:
             image = image.mean(axis=order.channel)
         letters = order.labels
         layout = LabelsLayout(
-            "", image.shape, (1,) * (image.ndim - 2) + (64, 64), letters, "uint32",
-            tuple(kwargs["scale"].get(a, 1.0) for a in letters), kwargs["unit"],
+            "",
+            image.shape,
+            (1,) * (image.ndim - 2) + (64, 64),
+            letters,
+            "uint32",
+            tuple(kwargs["scale"].get(a, 1.0) for a in letters),
+            kwargs["unit"],
         )
         layout = begin_labels(store, "cells", layout)
         n, folder = len(layout.level_shapes), layout.folder
@@ -67,8 +72,9 @@ class Filler:
                 last = max(last, int(part.max(initial=0)))
                 if self.fail:
                     raise OSError(self.fail)
-        write_stamp(folder, {**stamp, "state": "done", "objects": last,
-                             "recipe": recipe})
+        write_stamp(
+            folder, {**stamp, "state": "done", "objects": last, "recipe": recipe}
+        )
         return StoredLabels(folder, n, last, 0.1, recipe, ("a note",))
 
 
@@ -193,9 +199,7 @@ def test_an_edited_result_is_never_overwritten(dock, finish, filler):
     assert all(Path(store).exists() for store in stores)
 
 
-def test_a_pyramid_is_edited_through_a_window(
-    dock, finish, monkeypatch, qtbot
-):
+def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     monkeypatch.setattr(stored_results, "DIRECT", 1000)
     dock.viewer.layers["discs"].scale = (0.5, 0.5)
     dock.run.click()
@@ -276,9 +280,13 @@ def test_a_full_disk_is_one_line(dock, finish, filler):
     assert mark_of(result(dock))["state"] == "stopped"
 
 
-@pytest.mark.parametrize("order, shape", [
-    ("ZYX", (3, 96, 110)), ("TCYX", (3, 2, 96, 110)),
-])
+@pytest.mark.parametrize(
+    "order, shape",
+    [
+        ("ZYX", (3, 96, 110)),
+        ("TCYX", (3, 2, 96, 110)),
+    ],
+)
 def test_stacks_lie_on_their_image(
     viewer, open_dock, filler, finish, tmp_path, order, shape, monkeypatch, qtbot
 ):
@@ -334,9 +342,14 @@ def test_a_kept_channel_is_an_array_of_one_more_axis():
     assert (array.shape, array.ndim, array.size) == ((2, 1, 3, 4), 4, 24)
     full = inner[:, None]
     assert np.array_equal(np.asarray(array), full)
-    for index in [0, (1, 0), (slice(None), 0, 2), (..., 3), (0, slice(0, 1), ...),
-                  (np.array([0, 1]), np.array([0, 0]), np.array([2, 1]),
-                   np.array([3, 0]))]:
+    for index in [
+        0,
+        (1, 0),
+        (slice(None), 0, 2),
+        (..., 3),
+        (0, slice(0, 1), ...),
+        (np.array([0, 1]), np.array([0, 0]), np.array([2, 1]), np.array([3, 0])),
+    ]:
         assert np.array_equal(array[index], full[index]), index
     array[0, 0, 1:3, 2] = 99
     array[1, :, 0, :] = np.full((1, 4), 7)

@@ -354,9 +354,7 @@ def test_thumbnails_of_colour_pictures_keep_their_colours(tmp_path):
     pale[20:40] = (200, 170, 190)
     imsave(tmp_path / "pale.png", pale, check_contrast=False)
     imsave(tmp_path / "grey.png", pale[..., 0], check_contrast=False)
-    small = {
-        n: Picture(n, n, tmp_path / n).small() for n in ("pale.png", "grey.png")
-    }
+    small = {n: Picture(n, n, tmp_path / n).small() for n in ("pale.png", "grey.png")}
     assert small["pale.png"][0, 0].tolist() == [220, 180, 200]
     assert small["grey.png"].min() == 0 and small["grey.png"].max() == 255
 

@@ -150,7 +150,9 @@ def test_the_copied_python_repeats_the_result_bit_for_bit(
     save = f"\nimport numpy\nnumpy.save({str(tmp_path / 'again.npy')!r}, result.labels)"
     done = subprocess.run(
         [sys.executable, "-c", code + save],
-        capture_output=True, text=True, check=False,
+        capture_output=True,
+        text=True,
+        check=False,
         env={**os.environ, "NAPARI_SVPSEG_HOME": str(home)},
     )
     assert done.returncode == 0, code + done.stderr

@@ -38,12 +38,17 @@ class TagTrainingSettings(Settings):
         None, "Names of the classes in the order of their ids; by default as tagged"
     )
     window: int = option(
-        224, "Side of the windows that images are cut into", low=32, high=1024,
+        224,
+        "Side of the windows that images are cut into",
+        low=32,
+        high=1024,
         unit="pixel",
     )
     scale: float = option(
-        1.0, "Size at which the network sees the images; 0.25 for large structures",
-        low=0.05, high=8.0,
+        1.0,
+        "Size at which the network sees the images; 0.25 for large structures",
+        low=0.05,
+        high=8.0,
     )
     intensities: str = option(
         "auto",

@@ -28,7 +28,10 @@ class FineTuneSettings(Settings):
         "quick", "How long it takes", choices=("quick", "thorough", "custom")
     )
     seconds: float = option(
-        45.0, "Time after which training ends, with its checks", low=1, high=1e6,
+        45.0,
+        "Time after which training ends, with its checks",
+        low=1,
+        high=1e6,
         unit="s",
     )
     steps: int = option(160, "Training steps", low=1, high=1_000_000)

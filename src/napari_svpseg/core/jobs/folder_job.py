@@ -122,11 +122,19 @@ class BatchJob:
         if missing:
             raise ValueError(f"the job lacks {', '.join(missing)}")
         wrong = [
-            name for name, kind in (
-                ("inputs", list | tuple), ("formats", list | tuple), ("settings", dict),
-                ("prompts", str), ("output", str), ("model", str), ("pattern", str),
-                ("include", str), ("skip_done", bool),
-            ) if name in values and not isinstance(values[name], kind)
+            name
+            for name, kind in (
+                ("inputs", list | tuple),
+                ("formats", list | tuple),
+                ("settings", dict),
+                ("prompts", str),
+                ("output", str),
+                ("model", str),
+                ("pattern", str),
+                ("include", str),
+                ("skip_done", bool),
+            )
+            if name in values and not isinstance(values[name], kind)
         ]
         if wrong:
             raise ValueError(f"the job's {wrong[0]} is {values[wrong[0]]!r}")
@@ -233,6 +241,8 @@ def file_stem(
     'day1_cells_labels'
     """
     return pattern.format(
-        name=image_name(path), folder=PurePath(path).parent.name,
-        model=PurePath(model).name, prompts=PurePath(prompts).stem,
+        name=image_name(path),
+        folder=PurePath(path).parent.name,
+        model=PurePath(model).name,
+        prompts=PurePath(prompts).stem,
     )

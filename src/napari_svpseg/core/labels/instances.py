@@ -200,7 +200,11 @@ def instances_in_blocks(
     if _fills_holes(maps, settings):
         owner = fill_holes(labels, owner, grid)
     renumber(
-        labels, owner, grid, smallest_area(maps, settings), maps.foreground,
+        labels,
+        owner,
+        grid,
+        smallest_area(maps, settings),
+        maps.foreground,
         settings.confidence,
     )
     if settings.output == "semantic":

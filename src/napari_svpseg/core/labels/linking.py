@@ -356,9 +356,7 @@ def overlaps(one: Array, two: Array) -> tuple[Array, Array]:
     return np.unique(pairs, axis=0, return_counts=True)
 
 
-def match(
-    pairs: Array, shared: Array, areas: Array, min_overlap: float
-) -> Array:
+def match(pairs: Array, shared: Array, areas: Array, min_overlap: float) -> Array:
     """Return the pairs (M, 2) of ids that are one object seen in two planes.
 
     Parameters
@@ -410,9 +408,7 @@ def link_planes(labels: Array, axes: int | Index, min_overlap: float) -> Array:
         np.add.at(areas, owner, per_plane)
         found = [
             match(owner[pairs], shared, areas, min_overlap)
-            for pairs, shared in (
-                overlaps(one, two) for one, two in pairwise(along)
-            )
+            for pairs, shared in (overlaps(one, two) for one, two in pairwise(along))
         ]
         owner = union(n, np.concatenate([np.zeros((0, 2), np.int64), *found]))[owner]
     first = np.full(n + 1, np.iinfo(np.int64).max)

@@ -212,7 +212,8 @@ def fill(rings: Iterable[Ring], shape: tuple[int, int]) -> np.ndarray:
         first, last = (
             np.clip(np.ceil(edge - 0.5), 0, height).astype(int)
             for edge in (
-                np.minimum(start[:, 0], end[:, 0]), np.maximum(start[:, 0], end[:, 0])
+                np.minimum(start[:, 0], end[:, 0]),
+                np.maximum(start[:, 0], end[:, 0]),
             )
         )
         n = last - first

@@ -114,7 +114,9 @@ def uncertain_places(
         i, j = best[len(best) // 2]  # of equal boxes the middle one: not at an edge
         box = Box(int(rows[i]), int(columns[j]), size)
         ids = np.unique(labels[box.slices])
-        places.append(UncertainPlace(box, float(uncertainty[i, j]), int((ids > 0).sum())))
+        places.append(
+            UncertainPlace(box, float(uncertainty[i, j]), int((ids > 0).sum()))
+        )
         score[np.ix_(*_near(rows, columns, box, size))] = -1
     return places
 

@@ -80,8 +80,12 @@ class Forgetting:
         self, image: PartialImage, where: tuple[slice, ...], network: PromptSegmenter
     ) -> np.ndarray:
         return predict(
-            image.plane[where], self.prompts, network, self.device,
-            SegmentSettings(trust=False), image.intensities,
+            image.plane[where],
+            self.prompts,
+            network,
+            self.device,
+            SegmentSettings(trust=False),
+            image.intensities,
         ).maps.foreground
 
 

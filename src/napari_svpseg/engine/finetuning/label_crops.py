@@ -77,7 +77,11 @@ class PartialImage:
         """Return the prompt in a box, with these ids instead of the known ones."""
         mask = np.maximum(self.taught if ids is None else ids, 0)
         prompt = Prompt.from_image(
-            self.plane, mask, box, rgb=self.rgb, source=self.name,
+            self.plane,
+            mask,
+            box,
+            rgb=self.rgb,
+            source=self.name,
             name=f"{self.name or 'image'} y={box.y} x={box.x}",
             intensities=self.intensities,
         )

@@ -21,7 +21,11 @@ import numpy as np
 import torch
 
 from ...core.annotation.partial_labels import UNKNOWN, ValidationPart, complete_ids
-from ...core.jobs.finetune_job import FineTuneProgress, FineTuneSettings, ValidationScore
+from ...core.jobs.finetune_job import (
+    FineTuneProgress,
+    FineTuneSettings,
+    ValidationScore,
+)
 from ...core.progress import Cancelled, Progress, ignore_progress
 from ...core.prompt import PromptSet
 from ...models.base import ModelConfig, PromptSegmenter
@@ -208,7 +212,9 @@ def finetune(
     config = None
     better = bool(tuner.best_weights) and is_better(after.value, before.value)
     kept = "after" if better else "before"
-    forgot_background = tuner.history[-1].get("forgetting", 0.0) if tuner.history else 0.0
+    forgot_background = (
+        tuner.history[-1].get("forgetting", 0.0) if tuner.history else 0.0
+    )
     if forgot_background > MOST:
         instead = "an earlier state" if better else "the model it started from"
         notes.append(
@@ -351,7 +357,9 @@ def _train(
     return stopped
 
 
-def _look(tuner: FineTuner, check: Check, forgetting: Forgetting, before: float) -> float:
+def _look(
+    tuner: FineTuner, check: Check, forgetting: Forgetting, before: float
+) -> float:
     """Score the averaged weights, keep them if they are the best; return the Dice.
 
     Of those that are as good but for chance and better than ``before``, the last are

@@ -37,7 +37,9 @@ BORDER = 2
 
 
 def self_labelled(
-    images: Sequence[PartialImage], network: PromptSegmenter, prompts: PromptSet,
+    images: Sequence[PartialImage],
+    network: PromptSegmenter,
+    prompts: PromptSet,
     device: Device,
 ) -> list[PartialImage]:
     """Return the images with labels everywhere a network is sure, none held back.
@@ -47,7 +49,11 @@ def self_labelled(
     """
     found = [
         predict(
-            image.plane, prompts, network, device, SegmentSettings(trust=False),
+            image.plane,
+            prompts,
+            network,
+            device,
+            SegmentSettings(trust=False),
             image.intensities,
         ).maps
         for image in images
@@ -73,7 +79,8 @@ def self_labelled(
         ids = np.where(sure & ~edge, guessed, UNKNOWN)
         labelled.append(
             replace(
-                image, ids=np.where(known, image.taught, ids).astype(np.int32),
+                image,
+                ids=np.where(known, image.taught, ids).astype(np.int32),
                 held=np.zeros(known.shape, bool),
             )
         )
@@ -81,9 +88,14 @@ def self_labelled(
 
 
 def train_student(
-    network: PromptSegmenter, prompts: PromptSet, images: Sequence[PartialImage],
-    settings: FineTuneSettings, device: Device, folder: Path,
-    should_stop: Callable[[], bool], on_progress: Progress,
+    network: PromptSegmenter,
+    prompts: PromptSet,
+    images: Sequence[PartialImage],
+    settings: FineTuneSettings,
+    device: Device,
+    folder: Path,
+    should_stop: Callable[[], bool],
+    on_progress: Progress,
 ) -> PromptSegmenter:
     """Return a plain network trained on what ``network`` says of the images.
 

@@ -43,8 +43,14 @@ class Forward:
     """
 
     def __init__(
-        self, network: PromptSegmenter, device: Device, *, batch: int = 1,
-        overlap: int = 64, radius: int = 64, stride: int = 16,
+        self,
+        network: PromptSegmenter,
+        device: Device,
+        *,
+        batch: int = 1,
+        overlap: int = 64,
+        radius: int = 64,
+        stride: int = 16,
     ) -> None:
         self.network = network
         self.device = device
@@ -52,7 +58,9 @@ class Forward:
         self.notes: list[str] = []
         self.names: tuple[str, ...] = ()
         self._cuts: dict[str, int] = {
-            "overlap": overlap, "radius": radius, "stride": stride
+            "overlap": overlap,
+            "radius": radius,
+            "stride": stride,
         }
         self._side: int | None = None  # largest side known to fit
         self._on_cpu: PromptSegmenter | None = None
@@ -113,7 +121,8 @@ class Forward:
         for ys in spans(height, 1.0, self._side, **self._cuts):
             for xs in spans(width, 1.0, self._side, **self._cuts):
                 part = sample(
-                    piece[0], np.arange(ys.start, ys.stop),
+                    piece[0],
+                    np.arange(ys.start, ys.stop),
                     np.arange(xs.start, xs.stop),
                 )
                 maps = self(part[None], code)[0]

@@ -114,7 +114,13 @@ def predict(
     prompts = _prompts_for(network, prompts)
     if settings.refine and len(prompts):
         return _refined_or_plain(
-            plane, prompts, network, device, settings, intensities, on_progress,
+            plane,
+            prompts,
+            network,
+            device,
+            settings,
+            intensities,
+            on_progress,
             on_partial,
         )
     checked_plane(plane)
@@ -130,8 +136,12 @@ def predict(
     query = ScaledQuery(plane, intensities, scale)
     radius, stride = network.overlap, getattr(network, "stride", 16)
     forward = Forward(
-        network, device, batch=settings.batch, overlap=settings.overlap,
-        radius=radius, stride=stride,
+        network,
+        device,
+        batch=settings.batch,
+        overlap=settings.overlap,
+        radius=radius,
+        stride=stride,
     )
     with evaluating(network, device):
         code: PromptCode = {}
@@ -142,12 +152,16 @@ def predict(
             look = object_look(prompts, images, forward, code, scale)
         side = _tile_side(query.network_shape, settings.tile, device)
         y_spans, x_spans = (
-            spans(n, scale, side, settings.overlap, radius, stride)
-            for n in query.shape
+            spans(n, scale, side, settings.overlap, radius, stride) for n in query.shape
         )
         maps = _all_tiles(
-            query, y_spans, x_spans, lambda pieces: forward(pieces, code),
-            forward.batch, on_progress, on_partial,
+            query,
+            y_spans,
+            x_spans,
+            lambda pieces: forward(pieces, code),
+            forward.batch,
+            on_progress,
+            on_partial,
         )
         named, told = dict(zip(forward.names, maps, strict=True)), forward.notes
         trust = math.nan
@@ -161,7 +175,10 @@ def predict(
                 )
     notes = [device.reason] if device.is_fallback else []
     answer = Maps(
-        named["foreground"], named.get("distance"), named.get("boundary"), look,
+        named["foreground"],
+        named.get("distance"),
+        named.get("boundary"),
+        look,
         None if look else (maps[1:].argmax(0) + 1).astype(np.uint8),
     )
     return Prediction(
@@ -202,23 +219,36 @@ def _refined_or_plain(
     """
     once = replace(settings, refine=0, trust=True)
     plain = predict(
-        plane, prompts, network, device, once, intensities,
-        on_progress=on_progress, on_partial=on_partial,
+        plane,
+        prompts,
+        network,
+        device,
+        once,
+        intensities,
+        on_progress=on_progress,
+        on_partial=on_partial,
     )
     scale = network_scale(prompts, network, resize=settings.scale_objects)
     fitted = refined(
-        network, *prompt_tensors(prompts, scale), settings.refine,
+        network,
+        *prompt_tensors(prompts, scale),
+        settings.refine,
         on_progress=on_progress,
     )
     better = predict(
-        plane, prompts, fitted, device, once, plain.intensities, judge=network,
-        on_progress=on_progress, on_partial=on_partial,
+        plane,
+        prompts,
+        fitted,
+        device,
+        once,
+        plain.intensities,
+        judge=network,
+        on_progress=on_progress,
+        on_partial=on_partial,
     )
-    helps = (
-        better.trust >= plain.trust - TRUST_TOLERANCE
-        and mean_uncertainty(better.maps.foreground, LIKELY)
-        < mean_uncertainty(plain.maps.foreground, LIKELY)
-    )
+    helps = better.trust >= plain.trust - TRUST_TOLERANCE and mean_uncertainty(
+        better.maps.foreground, LIKELY
+    ) < mean_uncertainty(plain.maps.foreground, LIKELY)
     kept = better if helps else plain
     trusts = f"trust {better.trust:.2f}, before {plain.trust:.2f}"
     told = "fitted to the prompts" if helps else "fitting to the prompts did not help"
@@ -281,8 +311,10 @@ def _preview(foreground: np.ndarray, y: Span, x: Span) -> tuple[Tile, np.ndarray
     if not rows.size or not columns.size:
         rows, columns = np.arange(len(y.weights)), np.arange(len(x.weights))
     tile = Tile(
-        int(y.first + rows[0]), int(y.first + rows[-1] + 1),
-        int(x.first + columns[0]), int(x.first + columns[-1] + 1),
+        int(y.first + rows[0]),
+        int(y.first + rows[-1] + 1),
+        int(x.first + columns[0]),
+        int(x.first + columns[-1] + 1),
     )
     inside = foreground[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return tile, np.round(inside * 255).astype(np.uint8)

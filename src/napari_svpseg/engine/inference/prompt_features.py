@@ -123,11 +123,19 @@ def _look(
     for prompt, image in shown[:MAX_PROMPTS]:
         side, answer = _side(prompt, scale), forward(image[None], code)[0]
         named = dict(zip(forward.names, answer, strict=True))
-        found.append(Maps(*(
-            resize_image(m[:side, :side, None].numpy(), prompt.mask.shape)[..., 0]
-            if (m := named.get(name)) is not None else None
-            for name in MAPS
-        ), look_of([prompt.mask], [1.0])))
+        found.append(
+            Maps(
+                *(
+                    resize_image(m[:side, :side, None].numpy(), prompt.mask.shape)[
+                        ..., 0
+                    ]
+                    if (m := named.get(name)) is not None
+                    else None
+                    for name in MAPS
+                ),
+                look_of([prompt.mask], [1.0]),
+            )
+        )
     scales = [p.box.scale for p, _ in shown]
     depths = [
         core_depth(m.foreground, m.boundary) / s

@@ -61,7 +61,8 @@ def refined(
     """
     content = [images.numpy().tobytes(), masks.numpy().tobytes(), str(steps).encode()]
     return _fitted.get(
-        network, content,
+        network,
+        content,
         lambda: refine(network, images, masks, steps, on_progress=on_progress),
     )
 

@@ -61,9 +61,9 @@ def self_consistency(
     found = forward(images, code)[:, 0].numpy() > 0.5
     truth = masks.numpy()
     return float(
-        np.mean([
-            dice(f, t > 0, ignore=t < 0) for f, t in zip(found, truth, strict=True)
-        ])
+        np.mean(
+            [dice(f, t > 0, ignore=t < 0) for f, t in zip(found, truth, strict=True)]
+        )
     )
 
 
@@ -117,10 +117,14 @@ def _as_prompt(
     height, width = (min(side, n) for n in query.shape)
     at = (slice(y, y + height), slice(x, x + width))
     shape = tuple(max(1, round(n * query.scale)) for n in (height, width))
-    window = Maps(*(
-        resize_image(maps[name][at][..., None], shape)[..., 0] if name in maps else None
-        for name in ("foreground", "distance", "boundary")
-    ))
+    window = Maps(
+        *(
+            resize_image(maps[name][at][..., None], shape)[..., 0]
+            if name in maps
+            else None
+            for name in ("foreground", "distance", "boundary")
+        )
+    )
     mask = instances_from_maps(window, PostprocessSettings(min_area=0, confidence=0.0))
     rows, columns = (
         (round(c * query.scale), round(c * query.scale) + n)

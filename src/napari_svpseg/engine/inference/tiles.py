@@ -85,9 +85,7 @@ class TileGrid:
         )
         return list(product(rows, columns))
 
-    def blend(
-        self, read: Callable[[tuple[int, int]], Array], window: Window
-    ) -> Array:
+    def blend(self, read: Callable[[tuple[int, int]], Array], window: Window) -> Array:
         """Return the maps (M, H, W) float32 in [0, 1] of a window.
 
         Tiles are added up in the order of the grid, so that a pixel's value does not
@@ -157,20 +155,23 @@ def predict_tiles(
     from .predict import to_query
 
     def read(some: Sequence[tuple[int, int]]) -> Any:
-        return torch.stack([
-            query.read(
-                (grid.rows[i].start, grid.rows[i].stop),
-                (grid.columns[j].start, grid.columns[j].stop),
-            )
-            for i, j in some
-        ])
+        return torch.stack(
+            [
+                query.read(
+                    (grid.rows[i].start, grid.rows[i].stop),
+                    (grid.columns[j].start, grid.columns[j].stop),
+                )
+                for i, j in some
+            ]
+        )
 
     known = {} if flat is None else flat
 
     def answers(pieces: Any) -> list[Any]:
         keys = [_flat_key(piece) for piece in pieces]
         new = [
-            i for i, key in enumerate(keys)
+            i
+            for i, key in enumerate(keys)
             if key is None or (key not in known and key not in keys[:i])
         ]
         made = dict(zip(new, forward(pieces[new]), strict=True)) if new else {}
@@ -244,8 +245,12 @@ def workers_of(
                 warnings.filterwarnings("ignore", "Port .* already in use")
                 scheduler = cluster = distributed.LocalCluster(
                     n_workers=workers or _default_workers(),
-                    threads_per_worker=1, processes=True, host=LOOPBACK,
-                    dashboard_address=None, local_directory=folder, silence_logs=50,
+                    threads_per_worker=1,
+                    processes=True,
+                    host=LOOPBACK,
+                    dashboard_address=None,
+                    local_directory=folder,
+                    silence_logs=50,
                 )
         client = distributed.Client(
             scheduler, timeout=f"{CONNECT_S} s", set_as_default=False
@@ -309,8 +314,11 @@ def _on_worker(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def _run_on(
-    client: Any, function: Callable[..., Any], todo: list[tuple[Any, ...]],
-    on_progress: Progress, message: str,
+    client: Any,
+    function: Callable[..., Any],
+    todo: list[tuple[Any, ...]],
+    on_progress: Progress,
+    message: str,
 ) -> None:
     from distributed import wait
 

@@ -84,8 +84,7 @@ def spans(
     for _, _, first, last, weights in cut:
         total[first:last] += weights
     return [
-        Span(start, stop, first, last,
-             (weights / total[first:last]).astype(np.float32))
+        Span(start, stop, first, last, (weights / total[first:last]).astype(np.float32))
         for start, stop, first, last, weights in cut
     ]
 
@@ -132,8 +131,10 @@ class ScaledQuery:
         )
         margin = 1 + math.ceil(4 * self._sigma)
         (y0, y1), (x0, x1) = (
-            (max(0, math.floor(c.min()) - margin),
-             min(n, math.ceil(c.max()) + margin + 1))
+            (
+                max(0, math.floor(c.min()) - margin),
+                min(n, math.ceil(c.max()) + margin + 1),
+            )
             for c, n in zip((y, x), self.shape, strict=True)
         )
         piece = np.asarray(self.plane[y0:y1, x0:x1])
@@ -183,7 +184,8 @@ def sample(image: Tensor, y: np.ndarray, x: np.ndarray) -> Tensor:
         share = share[:, None] if axis == 1 else share
         image = torch.lerp(
             image.index_select(axis, torch.from_numpy(low)),
-            image.index_select(axis, high), share,
+            image.index_select(axis, high),
+            share,
         )
     return image
 

@@ -32,8 +32,13 @@ KILL_AFTER_S = 0.7
 
 MAX_LOG_BYTES = 1_000_000
 
-KINDS = {b"P": "progress", b"V": "partial", b"D": "done", b"F": "failed",
-         b"X": "cancelled"}
+KINDS = {
+    b"P": "progress",
+    b"V": "partial",
+    b"D": "done",
+    b"F": "failed",
+    b"X": "cancelled",
+}
 """Messages of the engine. To the engine go S (submit) and C (cancel)."""
 
 
@@ -183,7 +188,8 @@ class ChildProcess:
             self._transport.discard(running.body)  # where it was not read
             job = running.job
             job.post(
-                Event("cancelled") if job.is_cancelled
+                Event("cancelled")
+                if job.is_cancelled
                 else Event("failed", message=self._epitaph(status, started))
             )
         self._next()
@@ -213,8 +219,11 @@ class _Process:
             self.popen = subprocess.Popen(
                 # -P: a file torch.py in the working folder is not imported
                 [owner.python, "-P", "-m", "napari_svpseg.engine"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
-                env=_environment(), **_detached(),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=_environment(),
+                **_detached(),
             )
         assert self.popen.stdin is not None
         assert self.popen.stdout is not None

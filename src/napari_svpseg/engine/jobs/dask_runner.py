@@ -47,7 +47,8 @@ class DaskRunner:
         try:
             self._client = (
                 Client(address, timeout=f"{CONNECT_S} s", set_as_default=False)
-                if self._owned else address
+                if self._owned
+                else address
             )
         except (OSError, ValueError) as error:
             raise JobError(
@@ -76,7 +77,9 @@ class DaskRunner:
             [call] = self._client.scatter([call], hash=False)
         future = self._client.submit(run_on_worker, name, call, key=name, pure=False)
         threading.Thread(
-            target=self._follow, args=[job, future, events], daemon=True,
+            target=self._follow,
+            args=[job, future, events],
+            daemon=True,
             name="svpseg-dask-reader",
         ).start()
         return job

@@ -18,8 +18,11 @@ def physical_cores() -> int:
 def _cores_of_machine() -> int | None:
     with suppress(OSError):
         with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
-            lines = [line.split(":")[-1].strip() for line in file
-                     if line.startswith(("physical id", "core id"))]
+            lines = [
+                line.split(":")[-1].strip()
+                for line in file
+                if line.startswith(("physical id", "core id"))
+            ]
         pairs = set(zip(lines[::2], lines[1::2], strict=False))
         return len(pairs) or None
     return None

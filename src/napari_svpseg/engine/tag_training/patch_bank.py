@@ -9,7 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core.annotation.image_tags import BankPatch, TagTrainingError, TagTrainingSettings
+from ...core.annotation.image_tags import (
+    BankPatch,
+    TagTrainingError,
+    TagTrainingSettings,
+)
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ...models.pbip import GRID, BankEncoder, cosine_kmeans
 from .tagged_crops import Windows
@@ -65,8 +69,12 @@ class Places:
 
 @torch.inference_mode()
 def look_at(
-    encoder: BankEncoder, windows: Windows, device: torch.device, *,
-    seed: int = 0, per_window: int = PLACES,
+    encoder: BankEncoder,
+    windows: Windows,
+    device: torch.device,
+    *,
+    seed: int = 0,
+    per_window: int = PLACES,
 ) -> Places:
     """Return the vectors of random places, and standardise the encoder by them."""
     generator = torch.Generator().manual_seed(seed)
@@ -84,14 +92,16 @@ def look_at(
             at.append((torch.stack([rows, columns], 1) + 0.5) * GRID)
     joined = torch.cat(raw).to(device)
     encoder.standardise_by(joined)
-    return Places(
-        encoder.standardised(joined).cpu(), torch.cat(window), torch.cat(at)
-    )
+    return Places(encoder.standardised(joined).cpu(), torch.cat(window), torch.cat(at))
 
 
 def build_bank(
-    encoder: BankEncoder, windows: Windows, shapes: Sequence[tuple[int, int]],
-    classes: tuple[str, ...], settings: TagTrainingSettings, device: torch.device,
+    encoder: BankEncoder,
+    windows: Windows,
+    shapes: Sequence[tuple[int, int]],
+    classes: tuple[str, ...],
+    settings: TagTrainingSettings,
+    device: torch.device,
     given: Sequence[BankPatch] | None = None,
 ) -> Bank:
     """Find the looks of each class in the images that hold it.
@@ -168,9 +178,7 @@ def build_bank(
             raise TagTrainingError(
                 f"The bank holds no patch of {name!r} any more: keep at least one."
             )
-    return Bank(
-        encoder, prototypes, filled, background, tuple(patches), tuple(notes)
-    )
+    return Bank(encoder, prototypes, filled, background, tuple(patches), tuple(notes))
 
 
 def _difference(vectors: Tensor, own: Tensor, others: Tensor) -> Tensor:
@@ -198,8 +206,13 @@ def _of_different_images(nearest: Tensor, image_of: Tensor, n: int) -> list[int]
 
 
 def _patch(
-    windows: Windows, places: Places, i: int, shapes: Sequence[tuple[int, int]],
-    scale: float, name: str, subclass: int,
+    windows: Windows,
+    places: Places,
+    i: int,
+    shapes: Sequence[tuple[int, int]],
+    scale: float,
+    name: str,
+    subclass: int,
 ) -> BankPatch:
     window = int(places.window[i])
     image = int(windows.owner[window])
@@ -211,8 +224,11 @@ def _patch(
 
 
 def _prototypes_of(
-    patches: Sequence[BankPatch], classes: tuple[str, ...], windows: Windows,
-    places: Places, settings: TagTrainingSettings,
+    patches: Sequence[BankPatch],
+    classes: tuple[str, ...],
+    windows: Windows,
+    places: Places,
+    settings: TagTrainingSettings,
 ) -> Tensor:
     """Return the mean vector of the patches of each look that were not removed."""
     prototypes = torch.zeros(

@@ -110,9 +110,15 @@ class StageTrainer(Trainer):
 
 
 def run_stage(
-    name: str, trainer: Trainer, batches: Batches, course: Course, *,
-    seconds: float, validate: Callable[[Any], float] | None = None,
-    resume: bool = False, on_pass: Callable[[Any], None] | None = None,
+    name: str,
+    trainer: Trainer,
+    batches: Batches,
+    course: Course,
+    *,
+    seconds: float,
+    validate: Callable[[Any], float] | None = None,
+    resume: bool = False,
+    on_pass: Callable[[Any], None] | None = None,
 ) -> None:
     """Train a stage to its end, to the end of its time, or until it is stopped.
 
@@ -146,10 +152,16 @@ def run_stage(
             course.history.append(row)
             if on_pass is not None:
                 on_pass(trainer.average)
-        course.report(TagTrainingProgress(
-            name, trainer.step, trainer.settings.steps, course.seconds,
-            dict(trainer.running), seen["validation"],
-        ))
+        course.report(
+            TagTrainingProgress(
+                name,
+                trainer.step,
+                trainer.settings.steps,
+                course.seconds,
+                dict(trainer.running),
+                seen["validation"],
+            )
+        )
         course.check()
 
     def from_step(start: int) -> Batches:
@@ -157,7 +169,10 @@ def run_stage(
 
     try:
         trainer.run(
-            from_step, [], seconds=seconds, on_progress=watch,
+            from_step,
+            [],
+            seconds=seconds,
+            on_progress=watch,
             checkpoint_seconds=CHECKPOINT_S,
         )
     except Stopped:
@@ -172,9 +187,13 @@ def _if_any(
 
 def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
     return TrainSettings(
-        steps=max(1, steps), batch=settings.batch,
-        learning_rate=settings.learning_rate, warm_up=min(50, max(1, steps // 10)),
-        averaging=0.98, seed=settings.seed, validate_every=2**30,
+        steps=max(1, steps),
+        batch=settings.batch,
+        learning_rate=settings.learning_rate,
+        warm_up=min(50, max(1, steps // 10)),
+        averaging=0.98,
+        seed=settings.seed,
+        validate_every=2**30,
     )
 
 
@@ -214,8 +233,13 @@ class FirstStage:
 
     @classmethod
     def of(
-        cls, settings: TagTrainingSettings, windows: Windows, bank: Bank, trunk: Trunk,
-        arguments: dict[str, Any], fusion: Sequence[float] | None = None,
+        cls,
+        settings: TagTrainingSettings,
+        windows: Windows,
+        bank: Bank,
+        trunk: Trunk,
+        arguments: dict[str, Any],
+        fusion: Sequence[float] | None = None,
     ) -> FirstStage:
         """Return the first stage of the variant that the settings name.
 
@@ -239,7 +263,8 @@ class FirstStage:
             return cls._seed(settings, windows, bank, trunk, common)
         prototypes = settings.prototypes
         chosen = common | {
-            "n_prototypes": settings.n_prototypes, "features": bank.encoder.length,
+            "n_prototypes": settings.n_prototypes,
+            "features": bank.encoder.length,
             "fusion": list(fusion or (FINE if prototypes else COARSE)),
             "prototypes": prototypes,
         }
@@ -247,14 +272,20 @@ class FirstStage:
         network.trunk.load_state_dict(trunk.state_dict())
         network.set_bank(bank.prototypes, bank.filled)
         loss = PublishedLoss(
-            windows, bank, contrast=settings.contrast and prototypes,
+            windows,
+            bank,
+            contrast=settings.contrast and prototypes,
             seed=settings.seed,
         )
         return cls(settings, windows, network, "pbip", chosen, loss)
 
     @classmethod
     def _seed(
-        cls, settings: TagTrainingSettings, windows: Windows, bank: Bank, trunk: Trunk,
+        cls,
+        settings: TagTrainingSettings,
+        windows: Windows,
+        bank: Bank,
+        trunk: Trunk,
         common: dict[str, Any],
     ) -> FirstStage:
         chosen = common | {"n_prototypes": settings.n_prototypes}
@@ -267,8 +298,14 @@ class FirstStage:
         return cls(settings, windows, network, "pbip-seed", chosen, loss, regions)
 
     def run(
-        self, learn: Tensor, check: Tensor, course: Course, device: torch.device, *,
-        seconds: float = math.inf, resume: bool = False,
+        self,
+        learn: Tensor,
+        check: Tensor,
+        course: Course,
+        device: torch.device,
+        *,
+        seconds: float = math.inf,
+        resume: bool = False,
         on_pass: Callable[[Any], None] | None = None,
     ) -> Any:
         """Train, and return the network with averaged weights.
@@ -287,8 +324,11 @@ class FirstStage:
         settings, windows = self.settings, self.windows
         steps = max(1, settings.epochs * len(learn) // settings.batch)
         trainer = StageTrainer(
-            self.network, _train_settings(settings, steps), course.folder / "first",
-            device, self.loss,
+            self.network,
+            _train_settings(settings, steps),
+            course.folder / "first",
+            device,
+            self.loss,
         )
 
         def show(network: Any) -> None:
@@ -299,7 +339,12 @@ class FirstStage:
             windows, learn, settings.batch, steps, settings.seed, self.maps
         )
         run_stage(
-            "first stage", trainer, batches, course, seconds=seconds, resume=resume,
+            "first stage",
+            trainer,
+            batches,
+            course,
+            seconds=seconds,
+            resume=resume,
             on_pass=show if on_pass else None,
             validate=_if_any(check, lambda n: tag_accuracy(n, windows, check)),
         )
@@ -320,11 +365,15 @@ def first_memory(
         held = windows.tags[:, c] > 0
         own = held & alone if (held & alone).any() else held
         index = windows.of_images(own.nonzero()[:, 0].tolist())[:64]
-        vectors = torch.cat([
-            network.embedded(windows.images(part))[1].flatten(2).transpose(1, 2)
-            .flatten(0, 1)[::7]
-            for part in index.split(8)
-        ])
+        vectors = torch.cat(
+            [
+                network.embedded(windows.images(part))[1]
+                .flatten(2)
+                .transpose(1, 2)
+                .flatten(0, 1)[::7]
+                for part in index.split(8)
+            ]
+        )
         centres, _ = cosine_kmeans(vectors, settings.n_prototypes, generator)
         memory[c, : len(centres)] = centres
     return memory
@@ -335,8 +384,11 @@ def superpixels(windows: Windows) -> Tensor:
     side = windows.pixels.shape[-1]
     regions = [
         slic(
-            image.permute(1, 2, 0).numpy(), n_segments=max(4, (side // 8) ** 2),
-            compactness=10.0, start_label=0, channel_axis=-1,
+            image.permute(1, 2, 0).numpy(),
+            n_segments=max(4, (side // 8) ** 2),
+            compactness=10.0,
+            start_label=0,
+            channel_axis=-1,
         )
         for image in windows.pixels
     ]
@@ -347,10 +399,12 @@ def superpixels(windows: Windows) -> Tensor:
 def tag_accuracy(network: Any, windows: Windows, index: Tensor) -> float:
     """Return the mean over classes of the balanced accuracy of tags told of windows."""
     device = next(network.parameters()).device
-    told = torch.cat([
-        network.tag_scores(windows.images(part).to(device)).cpu() > 0
-        for part in index.split(8)
-    ])
+    told = torch.cat(
+        [
+            network.tag_scores(windows.images(part).to(device)).cpu() > 0
+            for part in index.split(8)
+        ]
+    )
     owner = windows.owner[index]
     scores = []
     for c in range(windows.tags.shape[1]):
@@ -406,9 +460,11 @@ def pseudo_masks(
         )
         masks[index] = pseudo_mask(scores).cpu()
         if course is not None:
-            course.report(TagTrainingProgress(
-                "pseudo masks", image + 1, len(windows.names), course.seconds
-            ))
+            course.report(
+                TagTrainingProgress(
+                    "pseudo masks", image + 1, len(windows.names), course.seconds
+                )
+            )
     return masks
 
 
@@ -416,7 +472,10 @@ def pseudo_masks(
 
 
 def student(
-    settings: TagTrainingSettings, n_classes: int, trunk: Trunk, arguments: dict[str, Any]
+    settings: TagTrainingSettings,
+    n_classes: int,
+    trunk: Trunk,
+    arguments: dict[str, Any],
 ) -> tuple[SemanticUNet, dict[str, Any]]:
     """Return the network of the second stage, and its arguments."""
     chosen = {"classes": n_classes, "scale": settings.scale, **arguments}
@@ -431,21 +490,36 @@ def mask_loss(network: SemanticUNet, batch: dict[str, Tensor]) -> dict[str, Tens
 
 
 def run_student(
-    network: SemanticUNet, settings: TagTrainingSettings, windows: Windows, masks: Tensor,
-    learn: Tensor, check: Tensor, course: Course, device: torch.device, *,
-    seconds: float = math.inf, resume: bool = False,
+    network: SemanticUNet,
+    settings: TagTrainingSettings,
+    windows: Windows,
+    masks: Tensor,
+    learn: Tensor,
+    check: Tensor,
+    course: Course,
+    device: torch.device,
+    *,
+    seconds: float = math.inf,
+    resume: bool = False,
     on_pass: Callable[[Any], None] | None = None,
 ) -> SemanticUNet:
     """Train the second stage on masks (n, S, S); arguments as of `FirstStage.run`."""
     steps = max(1, settings.second_epochs * len(learn) // settings.batch)
     trainer = StageTrainer(
-        network, _train_settings(settings, steps), course.folder / "second", device,
+        network,
+        _train_settings(settings, steps),
+        course.folder / "second",
+        device,
         mask_loss,
     )
     run_stage(
-        "second stage", trainer,
-        Batches(windows, learn, settings.batch, steps, settings.seed, masks), course,
-        seconds=seconds, resume=resume, on_pass=on_pass,
+        "second stage",
+        trainer,
+        Batches(windows, learn, settings.batch, steps, settings.seed, masks),
+        course,
+        seconds=seconds,
+        resume=resume,
+        on_pass=on_pass,
         validate=_if_any(check, lambda n: agreement(n, windows, masks, check)),
     )
     return trainer.average.eval()

@@ -104,8 +104,12 @@ class PublishedLoss:
         return parts
 
     def _contrast(
-        self, network: PrototypePrompting, query: Tensor, levels: list[Tensor],
-        looks: Tensor, held: Tensor,
+        self,
+        network: PrototypePrompting,
+        query: Tensor,
+        levels: list[Tensor],
+        looks: Tensor,
+        held: Tensor,
     ) -> dict[str, Tensor]:
         """Compare one class of each window that holds some with the bank."""
         rows = held.any(1).nonzero()[:, 0]
@@ -116,13 +120,19 @@ class PublishedLoss:
         )[:, 0].to(rows.device)
         active = looks[rows, kinds].masked_fill(~network.filled[kinds], -math.inf)
         maps = network.fused(
-            [m[rows] / m[rows].detach().amax((2, 3), keepdim=True).clamp(min=1e-4)
-             for m in network.class_maps(levels)],
+            [
+                m[rows] / m[rows].detach().amax((2, 3), keepdim=True).clamp(min=1e-4)
+                for m in network.class_maps(levels)
+            ],
             query.shape[-2:],
         )[torch.arange(len(rows)), kinds]
         parts = match_losses(
-            self.bank.encoder, query[rows], maps, network.bank,
-            (kinds, active.argmax(1)), self.bank.background,
+            self.bank.encoder,
+            query[rows],
+            maps,
+            network.bank,
+            (kinds, active.argmax(1)),
+            self.bank.background,
         )
         return {name: self.contrast_weight * value for name, value in parts.items()}
 

@@ -60,7 +60,8 @@ class Windows:
 
 def cut_windows(
     planes: Iterable[tuple[str, Plane, np.ndarray]],
-    tags: Mapping[str, Sequence[float]], settings: TagTrainingSettings,
+    tags: Mapping[str, Sequence[float]],
+    settings: TagTrainingSettings,
 ) -> Windows:
     """Cut images into windows of one size.
 
@@ -91,7 +92,9 @@ def cut_windows(
     smaller = min(side, -(-largest // STRIDE) * STRIDE)  # all images are small
     stacked = torch.stack([p[:, :smaller, :smaller] for p in pixels])
     return Windows(
-        stacked, torch.tensor(owner), np.array(corners),
+        stacked,
+        torch.tensor(owner),
+        np.array(corners),
         torch.tensor([list(tags[name]) for name in names], dtype=torch.float32),
         tuple(names),
     )

@@ -128,7 +128,8 @@ class BatchWidget(QWidget):
             output=str(Path(output).expanduser()) if output else "",
             model=card.path or card.name,
             settings={
-                **self.run_settings.values(), **self.options.values(),
+                **self.run_settings.values(),
+                **self.options.values(),
                 "device": self.device.currentText(),
             },
             formats=tuple(k for k, box in self.formats.items() if box.isChecked()),
@@ -157,7 +158,9 @@ class BatchWidget(QWidget):
         column.setContentsMargins(6, 0, 6, 6)
         column.setSpacing(4)
         for part in (
-            self._build_images, self._build_prompts, self._build_results,
+            self._build_images,
+            self._build_prompts,
+            self._build_results,
             self._build_sections,
         ):
             part(column)
@@ -193,9 +196,7 @@ class BatchWidget(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
-        self.table.setHorizontalScrollBarPolicy(
-            Qt.ScrollBarPolicy.ScrollBarAlwaysOff
-        )
+        self.table.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.table.setShowGrid(False)
         self.table.verticalHeader().hide()
@@ -231,9 +232,7 @@ class BatchWidget(QWidget):
         self.output.setToolTip("Labels, summary.csv and run.json are written there")
         self.choose_output = button("…", "Choose the folder for the results")
         self.choose_output.setFixedWidth(36)
-        column.addWidget(
-            side_by_side(self.output, self.choose_output, stretch=(1, 0))
-        )
+        column.addWidget(side_by_side(self.output, self.choose_output, stretch=(1, 0)))
         self.formats: dict[str, QCheckBox] = {}
         for kind, title in FORMAT_TITLES.items():
             self.formats[kind] = QCheckBox(title)
@@ -588,9 +587,18 @@ class BatchWidget(QWidget):
         """Show and enable what makes sense now."""
         busy = self._job is not None
         for widget in (
-            self.choose_folder, self.choose_files, self.include, self.take,
-            self.choose_prompts, self.model, self.output, self.choose_output,
-            self.pattern, self.skip_done, self.load, *self.formats.values(),
+            self.choose_folder,
+            self.choose_files,
+            self.include,
+            self.take,
+            self.choose_prompts,
+            self.model,
+            self.output,
+            self.choose_output,
+            self.pattern,
+            self.skip_done,
+            self.load,
+            *self.formats.values(),
         ):
             widget.setEnabled(not busy)
         ready = bool(self.files.rowCount()) and bool(self.output.text().strip())

@@ -125,8 +125,11 @@ class SegmentWidget(QWidget):
         self._build()
         self._connect()
         self._leave = _Leave(
-            self.guide.close_guide, self.book.close, self.image_panel.close_hooks,
-            self.stored.close, self.engine.release,
+            self.guide.close_guide,
+            self.book.close,
+            self.image_panel.close_hooks,
+            self.stored.close,
+            self.engine.release,
         )
         self.destroyed.connect(partial(_Leave.__call__, self._leave))
         self.image_panel.refresh()
@@ -297,7 +300,10 @@ class SegmentWidget(QWidget):
         self.large = StoredBox(self.stored)
         large.form.addRow(self.large)
         self.sections = {
-            "options": options, "save": save, "large": large, "advanced": advanced
+            "options": options,
+            "save": save,
+            "large": large,
+            "advanced": advanced,
         }
         for section in self.sections.values():
             column.addWidget(section)
@@ -332,7 +338,9 @@ class SegmentWidget(QWidget):
         column.addWidget(
             side_by_side(self.preview, self.run, self.undo, stretch=(2, 2, 1))
         )
-        self.guide = UncertaintyGuide(self.viewer, self.results, self.book, self.image_panel)
+        self.guide = UncertaintyGuide(
+            self.viewer, self.results, self.book, self.image_panel
+        )
         column.addWidget(self._progress_row)
         column.addWidget(self.guide)
         column.addWidget(self.message)

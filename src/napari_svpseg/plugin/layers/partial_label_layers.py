@@ -186,8 +186,11 @@ def _object_at(
 
 
 def _window(
-    layer: Labels, source: ImageSource, plane: tuple[int, ...],
-    corner: tuple[int, int], shape: tuple[int, ...],
+    layer: Labels,
+    source: ImageSource,
+    plane: tuple[int, ...],
+    corner: tuple[int, int],
+    shape: tuple[int, ...],
 ) -> np.ndarray:
     """Return a copy of a part of one plane of a companion, ``(Y, X)``."""
     y, x = corner
@@ -198,7 +201,9 @@ def _window(
 
 
 def _indices(
-    mask: np.ndarray, corner: tuple[int, int], source: ImageSource,
+    mask: np.ndarray,
+    corner: tuple[int, int],
+    source: ImageSource,
     plane: tuple[int, ...],
 ) -> tuple[np.ndarray, ...]:
     """Return where in a whole companion the pixels of a mask are."""

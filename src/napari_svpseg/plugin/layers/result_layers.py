@@ -540,9 +540,7 @@ def add_behind_boxes(viewer: ViewerModel, add: Callable[[], Any]) -> Any:
     return layer
 
 
-def with_other_planes(
-    recipe: Recipe, before: dict[str, Any] | None
-) -> dict[str, Any]:
+def with_other_planes(recipe: Recipe, before: dict[str, Any] | None) -> dict[str, Any]:
     """Return a plane's recipe with those of the layer's other planes.
 
     Planes may have been segmented with other prompts, options or models.

@@ -470,9 +470,7 @@ class StoredResults(QObject):
 
         mark = mark_of(layer) or {}
         folder, levels = mark["folder"], mark["levels"]
-        place = tuple(
-            p for p, a in zip(place, mark["axes"], strict=False) if a != "C"
-        )
+        place = tuple(p for p, a in zip(place, mark["axes"], strict=False) if a != "C")
         self.mark_edited(layer)
         self._use(layer, int(values.max(initial=0)))
         self._files.call(

@@ -36,7 +36,8 @@ def is_in_sight(viewer: ViewerModel, layer: Image) -> bool:
     layers = viewer.layers
     over = layers[layers.index(layer) + 1 :]
     return not any(
-        la.visible and la.opacity > LEAST_OPAQUE for la in baselines(viewer, layer, over)
+        la.visible and la.opacity > LEAST_OPAQUE
+        for la in baselines(viewer, layer, over)
     )
 
 

@@ -52,6 +52,7 @@ test: $(STAMPS)/dev
 
 lint: $(STAMPS)/dev
 	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(BIN)/lint-imports
 

@@ -42,7 +42,7 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.labels.instances import instances_from_maps
 from napari_svpseg.core.labels.metrics import dice, f1
-from napari_svpseg.core.labels.uncertainty import uncertain_places, image_uncertainty
+from napari_svpseg.core.labels.uncertainty import image_uncertainty, uncertain_places
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.result import Maps
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings

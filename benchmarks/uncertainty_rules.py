@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 
-from uncertainty import Answer, Session, options_of, random_in, run_draws
 from napari_svpseg.benchmark.baselines import Query
 from napari_svpseg.benchmark.one_shot_tasks import Task
 from napari_svpseg.core.geometry import Box
@@ -31,6 +30,7 @@ from napari_svpseg.core.labels.uncertainty import (
     POSSIBLE,
     image_uncertainty,
 )
+from uncertainty import Answer, Session, options_of, random_in, run_draws
 
 TRIED = 3
 """Boxes that are tried in each picture."""

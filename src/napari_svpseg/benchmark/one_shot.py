@@ -26,12 +26,12 @@ from ..engine.jobs.allocator import PeakMemory
 from ..io.atomic import atomic_path
 from .baselines import (
     Answer,
+    Baseline,
     ForestBaseline,
     FullUNetBaseline,
     OtsuBaseline,
     PromptUNetBaseline,
     Query,
-    Baseline,
 )
 from .one_shot_tasks import MAX_QUERIES, N_PROMPTS, BenchmarkError, Task, plan
 from .report import outlined, sheet, summarise, to_markdown

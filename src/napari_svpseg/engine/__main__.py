@@ -23,7 +23,7 @@ from .jobs.allocator import keep_freed_memory
 from .jobs.child_process import KINDS, MAGIC
 from .jobs.job import Event, failure, run_target
 from .jobs.processors import physical_cores
-from .jobs.transport import Transport, Pipe
+from .jobs.transport import Pipe, Transport
 
 logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import pytest
 from napari_svpseg.core.geometry import Box, tile_starts
 from napari_svpseg.core.labels.uncertainty import (
     box_sums,
+    image_uncertainty,
     uncertain_pixels,
     uncertain_places,
-    image_uncertainty,
 )
 from napari_svpseg.core.result import Maps
 

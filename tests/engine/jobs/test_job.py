@@ -25,7 +25,7 @@ from napari_svpseg.engine.jobs.job import (
     find_target,
     run_target,
 )
-from napari_svpseg.engine.jobs.transport import PREFIX, Transport, Pipe, remove_stale
+from napari_svpseg.engine.jobs.transport import PREFIX, Pipe, Transport, remove_stale
 
 FUNCTIONS = """
 import os, sys, time

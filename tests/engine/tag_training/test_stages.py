@@ -23,12 +23,12 @@ from napari_svpseg.engine.tag_training.stages import (
     Course,
     FirstStage,
     agreement,
-    validation,
     pseudo_masks,
     run_student,
     student,
     superpixels,
     tag_accuracy,
+    validation,
 )
 from napari_svpseg.engine.tag_training.tag_losses import AskedTags
 from napari_svpseg.engine.tag_training.tagged_crops import Batches, Windows, cut_windows

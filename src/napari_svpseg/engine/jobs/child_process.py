@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from .job import Event, Job, OnEvent
-from .transport import Transport, Pipe
+from .transport import Pipe, Transport
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from ...core.image import Axes
 from ...core.labels.uncertainty import (
     LEAST_IMAGE_DOUBT,
     UncertainPlace,
-    uncertain_places,
     image_uncertainty,
+    uncertain_places,
 )
 from ...core.result import Maps
 from ..layers.image_source import MARK, ImageSource, mark_of

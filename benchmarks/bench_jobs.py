@@ -32,7 +32,7 @@ START = {
     "child": """
 from napari_svpseg.engine.jobs.child_process import ChildProcess
 runner = ChildProcess()
-runner.submit("operator:add", 1, 2).result()
+runner.submit(operator.add, 1, 2).result()
 end = time.perf_counter()
 runner.close()
 """,
@@ -52,7 +52,7 @@ STOP_SILENT = {
     "child": """
 from napari_svpseg.engine.jobs.child_process import ChildProcess
 runner = ChildProcess()
-job = runner.submit("time:sleep", 30)
+job = runner.submit(time.sleep, 30)
 time.sleep(1)
 start = time.perf_counter()
 job.cancel()
@@ -77,7 +77,7 @@ if __name__ == "__main__":
 }
 
 TIMER = """
-import time
+import operator, time
 start = time.perf_counter()
 {code}
 print((globals().get("end") or time.perf_counter()) - start)
@@ -146,10 +146,7 @@ def warm(repeats: int) -> dict[str, dict[str, float]]:
                 repeats,
             )
         rows["cancel a reporting job"] = in_turns(
-            {
-                name: partial(cancel, r, "bench_jobs:report")
-                for name, r in runners.items()
-            },
+            {name: partial(cancel, r, report) for name, r in runners.items()},
             repeats,
         )
         for runner in runners.values():
@@ -160,13 +157,13 @@ def warm(repeats: int) -> dict[str, dict[str, float]]:
 def echo(runner: Any, array: np.ndarray) -> float:
     """Return how long an array takes there and back."""
     start = time.perf_counter()
-    runner.submit("builtins:list", [array]).result()
+    runner.submit(list, [array]).result()
     return time.perf_counter() - start
 
 
-def cancel(runner: Any, target: str) -> float:
+def cancel(runner: Any, function: Callable[..., Any]) -> float:
     """Return how long it takes from cancel to the job's end."""
-    job = runner.submit(target)
+    job = runner.submit(function)
     time.sleep(0.5)
     start = time.perf_counter()
     job.cancel()

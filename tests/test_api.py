@@ -301,7 +301,7 @@ def test_postprocess_runs_as_a_job_and_reports(model, prompt) -> None:
     events: list[Event] = []
     runner = InProcess()
     job = runner.submit(
-        "napari_svpseg.api:postprocess",
+        api.postprocess,
         result.maps,
         axes="ZYX",
         min_area=200,

@@ -17,8 +17,8 @@ import napari_svpseg
 PACKAGE = Path(napari_svpseg.__file__).parent
 TOP = Path(__file__).parents[1]
 HEAVY = {"torch"}
-LIGHT_RINGS = ("core", "io", "plugin", "cli", "engine/jobs")
-LIGHT_MODULES = ("__init__", "api", "workflows/demo", "engine/__main__")
+LIGHT_RINGS = ("core", "io", "plugin", "cli", "engine/jobs", "workflows")
+LIGHT_MODULES = ("__init__", "api", "engine/__main__")
 
 
 def light_files() -> list[Path]:
@@ -102,11 +102,6 @@ def test_public_names_exist() -> None:
         assert getattr(napari_svpseg, name) is not None
     with pytest.raises(AttributeError, match="no attribute 'segmnet'"):
         _ = napari_svpseg.segmnet
-
-
-def test_models_lists_even_after_the_sub_package_of_that_name_was_imported() -> None:
-    import_module("napari_svpseg.models.base")
-    assert isinstance(napari_svpseg.models(), list)
 
 
 def test_sub_packages_are_empty_so_that_nothing_is_loaded_with_them() -> None:

@@ -7,13 +7,7 @@ torch nor Qt.
 from __future__ import annotations
 
 from importlib import import_module
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
-
-from . import models
-
-if TYPE_CHECKING:
-    from .core.model_card import ModelCard
+from typing import Any
 
 _PUBLIC = {
     "Box": "core.geometry",
@@ -35,31 +29,18 @@ _PUBLIC = {
     "finetune": "api",
     "train_from_tags": "api",
     "image_uncertainty": "core.labels.uncertainty",
+    "list_models": "api",
     "load_model": "api",
-    "load_prompts": "io.prompt_files",
+    "load_prompts": "api",
     "postprocess": "api",
-    "save_prompts": "io.prompt_files",
+    "read_image": "api",
+    "save_prompts": "api",
     "segment": "api",
     "segment_file": "api",
-    "segment_zarr": "workflows.segment_large",
+    "segment_zarr": "api",
 }
 
-__all__ = ["models", *sorted(_PUBLIC)]
-
-
-class _ListedModels(ModuleType):
-    """The sub-package of networks; called, it lists the installed models.
-
-    Both are called ``models``, and Python lets a sub-package take its name in the
-    package: so it is the sub-package that answers ``svpseg.models()``.
-    """
-
-    def __call__(self) -> list[ModelCard]:
-        cards: list[ModelCard] = import_module(f"{__name__}.api").models()
-        return cards
-
-
-models.__class__ = _ListedModels
+__all__ = sorted(_PUBLIC)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,6 +16,7 @@ import tifffile
 
 from napari_svpseg import api
 from napari_svpseg.cli.main import DEBUG, main
+from napari_svpseg.core.jobs.folder_job import FileOutcome
 from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.prompt import PromptError
@@ -238,11 +239,11 @@ def test_help_of_every_command(here, capsys) -> None:
 def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path):
     seen: dict[str, object] = {}
 
-    def fake(path, prompts, out, **settings) -> api.FileOutcome:
+    def fake(path, prompts, out, **settings) -> FileOutcome:
         seen.update(settings)
-        return api.FileOutcome(str(path), "x", 1)
+        return FileOutcome(str(path), "x", 1)
 
-    monkeypatch.setattr(api, "segment_file", fake)
+    monkeypatch.setattr(folder_run, "segment_file", fake)
     words = ("segment", "images/0.tif", *PROMPT, "-o", tmp_path, "--model", "tiny")
     assert svpseg(*words) == 0
     for settings in (SegmentSettings(), PostprocessSettings()):
@@ -563,7 +564,7 @@ def test_unexpected_errors_are_one_line_too(here, monkeypatch, capsys) -> None:
     def broken() -> None:
         raise KeyError("surprise\nin two lines")
 
-    monkeypatch.setattr(api, "models", broken)
+    monkeypatch.setattr(api, "list_models", broken)
     assert svpseg("models", "list") == 1
     err = capsys.readouterr().err
     assert len(err.splitlines()) == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import threading
 import time
 from dataclasses import dataclass
@@ -78,11 +77,11 @@ class FakeRunner:
         self.calls = []
         self.closed = 0
 
-    def submit(self, target, *args, on_event=None, **kwargs):
-        self.calls.append((target, args, kwargs))
+    def submit(self, function, *args, on_event=None, **kwargs):
+        self.calls.append((function, args, kwargs))
         job = FakeJob(threading.Event())
         threading.Thread(
-            target=self._work, args=(job, target, args, kwargs, on_event), daemon=True
+            target=self._work, args=(job, function, args, kwargs, on_event), daemon=True
         ).start()
         return job
 
@@ -90,9 +89,9 @@ class FakeRunner:
         self.closed += 1
 
     def segment_calls(self):
-        return [c for c in self.calls if c[0].endswith("api:segment")]
+        return [c for c in self.calls if c[0].__name__ == "segment"]
 
-    def _work(self, job, target, args, kwargs, on_event):
+    def _work(self, job, function, args, kwargs, on_event):
         def emit(kind, **values):
             on_event(SimpleNamespace(kind=kind, **values))
 
@@ -102,15 +101,15 @@ class FakeRunner:
                 raise Stopped
 
         try:
-            if target.endswith("describe"):
+            name = function.__name__
+            if name == "describe_device":
                 value = {"device": "cpu", "threads": 2, "reason": "no GPU found"}
-            elif (name := target.split(":")[1]) in self.pretend:
+            elif name in self.pretend:
                 value = self.pretend[name](emit, on_progress, *args, **kwargs)
-            elif target.endswith("segment"):
+            elif name == "segment":
                 value = self._segment(job, args, kwargs, emit, on_progress)
             else:
-                module, name = target.split(":")
-                value = getattr(importlib.import_module(module), name)(*args, **kwargs)
+                value = function(*args, **kwargs)
         except Stopped:
             emit("cancelled")
         except Exception as error:  # noqa: BLE001

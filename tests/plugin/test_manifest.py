@@ -166,7 +166,7 @@ def test_the_nuclei_come_from_files_alone(tmp_path, monkeypatch):
 
 def test_add_prompt_command_opens_the_dock(viewer, discs, open_dock, monkeypatch):
     dock = open_dock()
-    monkeypatch.setattr(manifest, "open_dock", lambda: dock)
+    monkeypatch.setattr(hooks, "open_dock", lambda: dock)
     hooks.add_prompt(viewer)
     (item,) = dock.book.items
     assert item.box.fits((96, 110))

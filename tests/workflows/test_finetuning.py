@@ -437,7 +437,7 @@ def test_it_runs_as_a_job(images, tiny_model, tmp_path):
     events = []
     runner = InProcess()
     job = runner.submit(
-        "napari_svpseg.api:finetune",
+        api.finetune,
         *images,
         start_from=str(tiny_model),
         settings=TINY,

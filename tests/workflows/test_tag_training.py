@@ -110,7 +110,7 @@ def test_it_runs_as_a_job_and_is_cancelled_as_one(tagged_discs, tiny_svp, tmp_pa
             "device": "cpu",
         }
         job = runner.submit(
-            "napari_svpseg.api:train_from_tags",
+            api.train_from_tags,
             str(tagged_discs),
             read_tags(tagged_discs / "tags.csv"),
             output=str(tmp_path / "m"),
@@ -118,7 +118,7 @@ def test_it_runs_as_a_job_and_is_cancelled_as_one(tagged_discs, tiny_svp, tmp_pa
         )
         assert Path(job.result(120).model).is_dir()
         job = runner.submit(
-            "napari_svpseg.api:train_from_tags",
+            api.train_from_tags,
             str(tagged_discs),
             read_tags(tagged_discs / "tags.csv"),
             output=str(tmp_path / "n"),

@@ -28,7 +28,7 @@ def _list_by_default(context: typer.Context, as_json: AsJson = False) -> None:
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List the built-in and your own models with licence and hash."""
-    cards = api.models()
+    cards = api.list_models()
     if as_json:
         print(json.dumps([_card_row(card) for card in cards], indent=1))
         return

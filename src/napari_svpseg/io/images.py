@@ -403,3 +403,14 @@ def read_recipe(path: str | Path) -> Recipe | None:
         return Recipe.from_json(text if isinstance(text, str) else json.dumps(text))
     except (ValueError, TypeError):
         return None
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Return the labels in a file, which must be one plane."""
+    labels = read_image(path)
+    if labels.axes.order != "YX":
+        raise ImageError(
+            f"{path}: labels are one plane of whole numbers, this file has the axes "
+            f"{labels.axes.order}."
+        )
+    return np.asarray(labels.array)

@@ -15,9 +15,10 @@ import numpy as np
 import tifffile
 
 from ..core.geometry import PROMPT_SIZE, Box
+from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
 from .atomic import atomic_path
-from .images import quiet_tifffile
+from .images import quiet_tifffile, read_image, read_mask
 
 FORMAT, FORMAT_VERSION = "svprompt", 1
 INDEX = "prompts.json"
@@ -250,3 +251,56 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
         raise
     except Exception as error:
         raise PromptFileError(f"{name} in it is no readable TIFF.") from error
+
+
+def prompt_from_files(
+    image: str | Path,
+    labels: str | Path | None,
+    box: Box | tuple[int, int],
+    size: int = PROMPT_SIZE,
+    *,
+    axes: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    negative: bool = False,
+    name: str = "prompt",
+) -> Prompt:
+    """Cut a prompt out of an image file and the file of its labels.
+
+    Parameters
+    ----------
+    image, labels : path
+        One plane each; no labels are needed for a negative prompt.
+    box, size, channels, negative, name
+        As for `Prompt.from_image`.
+    axes : str, optional
+        Axes of the image where the file does not say.
+
+    Returns
+    -------
+    Prompt
+    """
+    source = read_image(image, axes=axes)
+    if source.axes.stack:
+        raise ImageError(
+            f"{image}: a prompt is cut from one plane, this file has the axes "
+            f"{source.axes.order}: save the plane by itself."
+        )
+    plane = source.axes.to_plane(np.asarray(source.array))
+    mask = None if labels is None else read_mask(labels)
+    try:
+        return Prompt.from_image(
+            plane,
+            mask,
+            box,
+            size,
+            channels=channels,
+            rgb=source.rgb and channels is None,
+            negative=negative,
+            name=name,
+            source=str(image),
+            pixel_size=source.pixel_size,
+            unit=source.unit,
+        )
+    except PromptError as error:
+        where = image if labels is None else f"{image} with {labels}"
+        raise PromptError(f"{where}: {error}") from error

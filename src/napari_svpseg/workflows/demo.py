@@ -261,15 +261,15 @@ def _without_window(
     """Do the same by calling the API in this process."""
     from dataclasses import replace
 
-    from .. import api
     from ..core.prompt import Prompt
     from ..io.images import write_labels
+    from .segment_image import segment
 
     say(f"{sample}: running")
     image, mask, box = _read_sample(sample)
     prompt = Prompt.from_image(image, mask, box, name=sample, source=sample)
     start = time.perf_counter()
-    result = api.segment(image, prompt, model=model, device=device)
+    result = segment(image, prompt, model=model, device=device)
     seconds = time.perf_counter() - start
     path = write_labels(
         output / f"{sample}_labels.ome.tif",

@@ -115,13 +115,13 @@ def _empty(folder: Path, but: Sequence[str] = (LOCK,)) -> None:
         folder.rmdir()
 
 
-def stop(output: str | Path) -> bool:
-    """Ask the training of ``output`` to end and to keep the best so far.
+def stop_finetune(output: str | Path) -> bool:
+    """Ask the training of a model folder to end and keep its best so far.
 
     Returns
     -------
     bool
-        Whether such a training was there to be asked.
+        Whether such a training was there.
     """
     if not is_running(output):
         return False
@@ -129,18 +129,24 @@ def stop(output: str | Path) -> bool:
     return True
 
 
-def unfinished(folder: str | Path) -> list[dict[str, Any]]:
-    """Return what is known of trainings in a folder that were cut off.
+def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any]]:
+    """Return trainings that were cut off and can be resumed.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Where models are written; by default the folder of the user's own models.
 
     Returns
     -------
     list of dict
-        ``output``, ``start_from``, ``settings``, ``training_set`` and ``unlabelled``
-        (or None); `resume` goes on with the same images and labels. Those that some
-        process is busy with are left out.
+        ``output``, ``start_from``, ``settings`` and ``training_set`` of each.
     """
+    from ..io.model_store import user_folder
+
+    base = user_folder() if folder is None else Path(folder)
     found = []
-    for path in sorted(Path(folder).glob(".*.run")):
+    for path in sorted(base.glob(".*.run")):
         try:
             values = json.loads((path / RUN).read_text(encoding="utf8"))
             there = isinstance(values, dict) and (path / "checkpoint.pt").is_file()
@@ -151,14 +157,8 @@ def unfinished(folder: str | Path) -> list[dict[str, Any]]:
     return found
 
 
-def forget(output: str | Path) -> None:
-    """Delete the checkpoints of a training that shall not go on.
-
-    Raises
-    ------
-    FineTuneError
-        If it is going on.
-    """
+def discard_finetune(output: str | Path) -> None:
+    """Delete what a training that was cut off left behind."""
     if run_folder(output).is_dir():
         with claimed(output) as folder:
             _empty(folder)
@@ -344,7 +344,7 @@ def _print_of(
 # ---------------------------------------------------------------- the whole
 
 
-def run(
+def finetune(
     images: Sequence[Any],
     partial_labels: Sequence[Any],
     *,
@@ -363,8 +363,62 @@ def run(
     on_partial: Callable[[FineTuneProgress], None] | None = None,
     on_look: OnLook | None = None,
 ) -> FineTuneResult:
-    """Fine-tune a model; see `api.finetune`, and `engine.finetuning.loop` for ``on_look``."""
-    from ..engine.finetuning.loop import finetune
+    """Train a model further on a few partly labelled images, and check it.
+
+    A part of the labels is kept out of training. The model that does better on them,
+    the one at the start or the best on the way, becomes a model folder with prompts in
+    it, which `segment` takes as ``model``.
+
+    Parameters
+    ----------
+    images : sequence of (Y, X) or (Y, X, C) arrays
+        Planes with up to three channels (or ``channels`` chosen).
+    partial_labels : sequence of (Y, X) int arrays
+        One for each image: 0 = unknown, 1 = background, 2, 3, ... = objects, or
+        classes where ``settings.semantic``. See `core.annotation.partial_labels` for other forms.
+    start_from : str, path or LoadedModel
+        What is trained further.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    settings : FineTuneSettings, optional
+        By default the quick preset: under a minute on two processor cores.
+    output : path, optional
+        Model folder to write; by default a new one among the user's own models.
+    training_set : path, optional
+        A folder of images and labels (`io.training_set`): what is given is added to
+        it, and all of it that is in use is trained on.
+    unlabelled : path, optional
+        A folder of further images, without labels: the model first learns from
+        superpixels of some of them (``settings.self_supervised_first`` does so with
+        the labelled images alone).
+    names : sequence of str, optional
+        Of the images, for messages and the training set.
+    validation_images : iterable of int
+        Images that are only used to check.
+    rgb, channels
+        As in `segment`.
+    resume : bool
+        Go on from the checkpoint of a run that was cut off or cancelled.
+    on_progress : callable, optional
+        Called with ``(step, steps, message)``; may raise `Cancelled`.
+    on_partial : callable, optional
+        Called with a `FineTuneProgress` after each step.
+
+    on_look : callable, optional
+        Called at each check with the network; see `engine.finetuning.loop`.
+
+    Returns
+    -------
+    FineTuneResult
+
+    Raises
+    ------
+    FineTuneError
+        If the labels do not suffice or do not fit, or there is nothing to resume.
+    WriteError
+        If the model cannot be written; the last checkpoint stays beside it.
+    """
+    from ..engine.finetuning.loop import finetune as train
     from ..engine.inference.device import choose
     from ..io.model_store import check_place, find_model, load_model
 
@@ -414,7 +468,7 @@ def run(
     }
     with claimed(target) as folder:
         again = _prepare(folder, values, resume, notes)
-        tuned = finetune(
+        tuned = train(
             model.network,
             found,
             settings,

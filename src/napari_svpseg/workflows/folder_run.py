@@ -19,7 +19,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .. import api
 from ..core.errors import DEBUG, one_line
 from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
 from ..core.progress import Cancelled, Progress, ignore_progress
@@ -41,6 +40,7 @@ from ..io.folder_records import (
     write_summary,
 )
 from ..io.ome_zarr import is_zarr, open_image
+from .segment_file import segment_file
 
 logger = logging.getLogger(__name__)
 
@@ -294,7 +294,7 @@ def segment_item(
     """
     path = Path(path)
     if not is_zarr(path) or open_image(path, 0, more.get("axes")).n_pixels < LARGE:
-        return api.segment_file(
+        return segment_file(
             path,
             prompts,
             out_folder,
@@ -406,7 +406,7 @@ def _on(runner: Any) -> Any:
                     (
                         path,
                         runner.submit(
-                            "napari_svpseg.workflows.folder_run:segment_item",
+                            segment_item,
                             str(path.resolve()),
                             prompts,
                             str(Path(job.output).resolve()),

@@ -1,9 +1,15 @@
-"""What a run consists of: a model that is ready, prompts, planes, and its recipe."""
+"""Segment an image, stack or time series: `svpseg.segment` and `svpseg.postprocess`.
+
+Importing this module loads neither torch nor Qt: both wait inside the functions that
+need them. What goes in and comes out can be pickled, so the functions also run as jobs
+in an engine process or on a cluster.
+"""
 
 from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -16,10 +22,10 @@ from ..core.labels.instances import instances_from_maps
 from ..core.labels.linking import link_planes
 from ..core.model_card import ModelCard
 from ..core.planes import Planes, PlaneView, as_stack, put, take
-from ..core.progress import Progress
+from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptSet, prompt_print
-from ..core.result import Maps, Recipe, versions
-from ..core.settings import PostprocessSettings, SegmentSettings
+from ..core.result import Maps, Recipe, Result, versions
+from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
 
 if TYPE_CHECKING:
     from ..engine.inference.device import Device
@@ -33,6 +39,158 @@ MAX_LOADED = 4
 
 _loaded: dict[tuple[str, str, str], LoadedModel] = {}
 _loaded_lock = threading.Lock()
+
+
+def segment(
+    query: Any,
+    prompts: Prompt | PromptSet | Iterable[Prompt] | None = None,
+    model: Model = "svp",
+    device: str = "auto",
+    output: str | None = None,
+    *,
+    axes: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    rgb: bool | None = None,
+    intensities: np.ndarray | None = None,
+    on_progress: Progress | None = None,
+    on_partial: Callable[[Any], None] | None = None,
+    **settings: Any,
+) -> Result:
+    """Find the prompts' kind of object in an image, stack or time series.
+
+    Stacks are segmented plane by plane; no id occurs in two planes.
+
+    Parameters
+    ----------
+    query : array
+        ``(Y, X)``, RGB ``(Y, X, 3 or 4)``, or any shape that ``axes`` explains. Planes
+        are read one at a time, so a lazy array (dask, zarr) is never loaded whole.
+    prompts : Prompt, PromptSet or iterable of Prompt, optional
+        At least one must show an object. A model that knows its classes takes none;
+        others are asked with the prompts in their folder where none are given.
+    model : str, path or LoadedModel
+        Name of a built-in or own model, a model folder, or what `load_model` returned.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    output : str, optional
+        ``instances`` (an id for each object) or ``semantic`` (1 = found, or the class
+        id). By default the classes of a model that knows them, and objects else.
+    axes : str, optional
+        Letters of T, Z, C, Y, X for each axis of ``query``; must be said for anything
+        but ``(Y, X)`` and RGB.
+    channels : tuple of int, optional
+        Channels to take, in order; by default those that the prompts were cut from.
+    rgb : bool, optional
+        Whether the channels are red, green, blue (and alpha); by default as in the
+        prompts.
+    intensities : (C, 2) array, optional
+        Percentiles of the whole image where ``query`` is only a part of it.
+    on_progress : callable, optional
+        Called with ``(done, total, message)``; may raise `Cancelled`.
+    on_partial : callable, optional
+        For one plane: called with what the engine has so far. For stacks: called with
+        ``(index, labels)`` of each finished plane.
+    **settings
+        Fields of `SegmentSettings` and `PostprocessSettings`.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    ImageError
+        If the axes are unclear or the channels are not those of the prompts.
+    PromptError
+        If no prompt is usable.
+    ValueError
+        For an unknown model, device or setting.
+    """
+    start = time.perf_counter()
+    run, post = split_settings(
+        {**settings, "device": device, "output": output or "instances"}
+    )
+    loaded, where = prepare(model, run.device)
+    prompts = prompts_for(loaded, prompts)
+    if output is None and not loaded.network.needs_prompt:
+        post = replace(post, output="semantic")
+    planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
+    if intensities is None:
+        intensities = trained_intensities(loaded, planes)
+    if intensities is None and len(planes.indices) > 1:
+        intensities = planes.intensities()  # one range for all planes
+    job = Job(loaded, where, prompts, run, intensities)
+    maps, labels, predictions = segment_planes(
+        planes, job, post, on_progress or ignore_progress, on_partial
+    )
+    trusts = [p.trust for p in predictions if np.isfinite(p.trust)]
+    return Result(
+        labels=labels,
+        maps=maps,
+        trust=float(np.mean(trusts)) if trusts else float("nan"),
+        recipe=recipe_of(planes, job, post, predictions),
+        seconds=time.perf_counter() - start,
+        classes=loaded.card.classes,
+    )
+
+
+def postprocess(
+    maps: Maps,
+    settings: PostprocessSettings | None = None,
+    *,
+    axes: str | None = None,
+    on_progress: Progress | None = None,
+    on_partial: Callable[[Any], None] | None = None,
+    **changed: Any,
+) -> np.ndarray:
+    """Make labels of maps again, without the model.
+
+    Parameters
+    ----------
+    maps : Maps
+        Of a `Result`; stacks have the stack's shape.
+    settings : PostprocessSettings, optional
+    axes : str, optional
+        Axes of the query; by default the last two axes of ``maps`` are Y and X.
+    on_progress, on_partial : callable, optional
+        As in `segment`; called after each plane, with ``(index, labels)``.
+    **changed
+        Fields of `PostprocessSettings` that differ from ``settings``.
+
+    Returns
+    -------
+    uint32 array of the maps' shape
+    """
+    settings = replace(settings or PostprocessSettings(), **changed)
+    shape = maps.foreground.shape
+    order = Axes(axes).labels if axes else ("TZC"[: len(shape) - 2] + "YX")
+    layout = Axes(order)
+    labels = np.zeros(shape, np.uint32)
+    last = 0
+    indices = list(layout.plane_indices(shape))
+    for i, index in enumerate(indices, start=1):
+        plane = each_map(lambda m, where=index: take(m, layout, where), maps)
+        last = put_labels(
+            labels, layout, index, instances_from_maps(plane, settings), last, settings
+        )
+        if on_progress is not None:
+            on_progress(i, len(indices), "")
+        if on_partial is not None and len(indices) > 1:
+            on_partial((index, take(labels, layout, index)))
+    return linked(labels, layout, settings)
+
+
+def describe_device(device: str = "auto") -> dict[str, Any]:
+    """Return where models run when ``device`` is asked for, loading torch if need be.
+
+    Returns
+    -------
+    dict
+        ``device``, ``name``, ``reason``, ``threads``; see `engine.inference.device`.
+    """
+    from ..engine.inference.device import describe
+
+    return describe(device)
 
 
 @dataclass(frozen=True, eq=False)

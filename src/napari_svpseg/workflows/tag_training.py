@@ -1,6 +1,6 @@
 """Training from image-level tags, from files or arrays to a model folder.
 
-See ``docs/train-from-tags.md``; `api.train_from_tags` is what everybody calls.
+See ``docs/train-from-tags.md``.
 """
 
 from __future__ import annotations
@@ -266,7 +266,41 @@ def train_from_tags(
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
 ) -> TagTrainingResult:
-    """Train from image-level tags; see `api.train_from_tags`."""
+    """Train a model of classes from tags that say which image holds what.
+
+    Parameters
+    ----------
+    images : folder, mapping of str to path or array, or sequence of paths or arrays
+        Single planes, grey or colour. Names in the tags are relative to the folder.
+    tags : Tags, path of a ``tags.csv``, mapping, or sequence
+        Classes of each image; an empty list says that it holds none of them.
+    settings : TagTrainingSettings, optional
+    output : path, optional
+        Model folder to write; by default a new one among the user's models.
+        Checkpoints lie beside it in ``NAME-training``.
+    device : str
+        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    start_from : str or path
+        Model whose encoder is the start: ``svp``, or one made of it.
+    bank : sequence of BankPatch, optional
+        An image bank that the user has looked through; by default it is found.
+    resume : bool
+        Go on from the checkpoints, if there are some.
+    on_progress : callable, optional
+        Called with ``(done, total, message)``; may raise `Cancelled`.
+    on_partial : callable, optional
+        Receives `TagTrainingProgress` at each step, the bank (a list of `BankPatch`) once it
+        is found, and a `TagTrainingPreview` of some images after each pass.
+
+    Returns
+    -------
+    TagTrainingResult
+
+    Raises
+    ------
+    TagTrainingError, TagsError
+        If nothing can be learned from the tags, in one line.
+    """
     import torch
 
     from ..engine.inference.device import choose
@@ -303,7 +337,13 @@ def find_patch_bank(
     start_from: str | Path = "svp",
     on_progress: Progress | None = None,
 ) -> tuple[BankPatch, ...]:
-    """Return the image bank without training; see `api.find_patch_bank`."""
+    """Return the image bank that `train_from_tags` would start from; takes seconds.
+
+    Parameters
+    ----------
+    images, tags, settings, device, start_from, on_progress
+        As for `train_from_tags`.
+    """
     from ..engine.inference.device import choose
     from ..engine.tag_training.stages import Course
 
@@ -330,14 +370,17 @@ def training_folder(output: str | Path) -> Path:
 
 
 def stop_tag_training(output: str | Path) -> None:
-    """Ask the training that will write ``output`` to end now and keep what it has."""
+    """Ask the training that will write the model folder ``output`` to end now.
+
+    It keeps what it has learned so far, and writes the model. Works from any process.
+    """
     folder = training_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "stop").touch()
 
 
 def discard_tag_training(output: str | Path) -> None:
-    """Remove the checkpoints of a training that was cancelled."""
+    """Remove what a cancelled training left beside the model folder ``output``."""
     shutil.rmtree(training_folder(output), ignore_errors=True)
 
 

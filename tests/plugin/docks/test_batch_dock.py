@@ -11,7 +11,6 @@ import pytest
 import tifffile
 from qtpy.QtCore import Qt
 
-from napari_svpseg import api
 from napari_svpseg.core.jobs.folder_job import FileOutcome
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.engine.jobs.job import InProcess
@@ -21,6 +20,7 @@ from napari_svpseg.plugin import manifest
 from napari_svpseg.plugin.docks.batch_dock import BatchWidget
 from napari_svpseg.plugin.panels.file_table import WARN_COLOR, FileTable
 from napari_svpseg.plugin.services.engine_process import Engine
+from napari_svpseg.workflows import folder_run
 
 N = 5
 
@@ -77,7 +77,7 @@ def slow(monkeypatch):
             done.append(Path(path).name)
         return FileOutcome(str(path), targets["ome-tiff"], objects=2, trust=0.9)
 
-    monkeypatch.setattr(api, "segment_file", segment_file)
+    monkeypatch.setattr(folder_run, "segment_file", segment_file)
     return done
 
 

@@ -16,7 +16,6 @@ import pytest
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QApplication
 
-from napari_svpseg import api
 from napari_svpseg.core.annotation.partial_labels import PartialLabelError
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.jobs.finetune_job import (
@@ -102,7 +101,7 @@ class Training:
 
     def __init__(self, result=None):
         self.go, self.calls, self.fail = threading.Event(), [], ""
-        self.kept = "after"
+        self.kept, self.__name__ = "after", "finetune"
 
     def __call__(self, images, labels, **kwargs):
         self.calls.append(kwargs)
@@ -117,7 +116,7 @@ class Training:
 @pytest.fixture
 def training(monkeypatch):
     made = Training()
-    monkeypatch.setattr(api, "finetune", made)
+    monkeypatch.setattr(module, "finetune", made)
     yield made
     made.go.set()
 
@@ -409,7 +408,7 @@ def test_a_name_that_is_none_is_refused(added, runner, name):
     added.name.setText(name)
     added.start_button.click()
     assert "Give the model a name" in added.message.text()
-    assert not [c for c in runner.calls if "finetune" in c[0]]
+    assert not [c for c in runner.calls if c[0] is module.finetune]
 
 
 def test_a_name_that_is_taken_gets_a_number(added, training, own_home, idle):
@@ -432,7 +431,7 @@ def test_closing_the_window_asks(added, training, monkeypatch, idle, choice):
 
     asked, stopped = [], []
     monkeypatch.setattr(added, "ask_to_close", lambda: asked.append(1) or choice)
-    monkeypatch.setattr(api, "stop_finetune", lambda o: stopped.append(o) or True)
+    monkeypatch.setattr(module, "stop_finetune", lambda o: stopped.append(o) or True)
     window, event = Window(), QEvent(QEvent.Type.Close)
     monkeypatch.setattr(added, "window", lambda: window)
     assert not added.eventFilter(window, event) and not asked  # nothing is trained

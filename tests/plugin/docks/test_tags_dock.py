@@ -303,7 +303,7 @@ def test_after_a_crash_training_goes_on(dock, finish, runner):
     runner.pretend["train_from_tags"] = fake_fit
     dock.train.click()
     finish(dock)
-    first, second = (c[2] for c in runner.calls if c[0].endswith("train_from_tags"))
+    first, second = (c[2] for c in runner.calls if c[0].__name__ == "train_from_tags")
     assert second["resume"] and second["output"] == first["output"]
 
 

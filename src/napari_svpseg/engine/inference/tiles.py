@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice, product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +23,9 @@ from ...core.progress import Progress, ignore_progress
 from ..jobs.allocator import keep_freed_memory
 from ..jobs.job import JobError
 from ..jobs.processors import physical_cores
-from .tiling import ScaledQuery, Span
+
+if TYPE_CHECKING:  # tiling imports torch
+    from .tiling import ScaledQuery, Span
 
 Array = np.ndarray
 LOOPBACK = "127.0.0.1"

@@ -14,12 +14,13 @@ import sys
 import tempfile
 import threading
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from .job import Event, Job, OnEvent
+from .job import Event, Job, OnEvent, name_of
 from .transport import Pipe, Transport
 
 logger = logging.getLogger(__name__)
@@ -73,27 +74,25 @@ class ChildProcess:
         atexit.register(self.close)
 
     def submit(
-        self, target: str, *args: Any, on_event: OnEvent | None = None, **kwargs: Any
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        on_event: OnEvent | None = None,
+        **kwargs: Any,
     ) -> Job:
-        """Start ``module:function`` when all earlier jobs have ended.
+        """Start a call when all earlier jobs have ended.
 
         Arguments are copied before this returns; their later change does no harm.
         """
         if self._closed:
             raise RuntimeError("The engine was closed: connect again.")
+        target = name_of(function)
         job = Job(target, on_event, self._stop)
         waiting = _Submitted(job, self._transport.pack((target, args, kwargs)))
         with self._lock:
             self._waiting.append(waiting)
         self._next()
         return job
-
-    def warm(self) -> Job:
-        """Start the process and let it import torch, ahead of the first job.
-
-        The result is that of `engine.inference.device.describe`.
-        """
-        return self.submit("napari_svpseg.engine.inference.device:describe")
 
     @property
     def pid(self) -> int | None:

@@ -7,10 +7,11 @@ import pickle
 import threading
 import time
 import uuid
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .job import Event, Job, JobError, OnEvent, failure, run_target
+from .job import Event, Job, JobError, OnEvent, failure, name_of, run_target
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,13 @@ class DaskRunner:
         self._jobs: set[Job] = set()
 
     def submit(
-        self, target: str, *args: Any, on_event: OnEvent | None = None, **kwargs: Any
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        on_event: OnEvent | None = None,
+        **kwargs: Any,
     ) -> Job:
-        """Start ``module:function`` on a worker.
+        """Start a call on a worker.
 
         The function and what it imports must be installed there.
         """
@@ -70,6 +75,7 @@ class DaskRunner:
         name = f"svpseg-{uuid.uuid4().hex}"
         flag = Flag(f"{name}-stop", client=self._client)
         events = Queue(f"{name}-events", client=self._client)
+        target = name_of(function)
         job = Job(target, on_event, lambda job: self._stop(job, flag))
         self._jobs.add(job)
         call: Any = (target, args, kwargs)

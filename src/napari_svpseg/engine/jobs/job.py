@@ -1,4 +1,4 @@
-"""Jobs: a call named ``module:function``, its progress, its end, and how to stop it.
+"""Jobs: a call of a module's function, its progress, its end, and how to stop it.
 
 The same job runs in this process, in a child process, or on a Dask cluster. The
 function gets two keyword arguments if it takes them: ``on_progress(done, total,
@@ -157,9 +157,13 @@ class Runner(Protocol):
     """Where jobs run, one after the other."""
 
     def submit(
-        self, target: str, *args: Any, on_event: OnEvent | None = None, **kwargs: Any
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        on_event: OnEvent | None = None,
+        **kwargs: Any,
     ) -> Job:
-        """Start ``module:function`` with arguments that can be pickled."""
+        """Start a call of a module's function; the arguments must be picklable."""
 
     def close(self) -> None:
         """Stop what runs and give everything back."""
@@ -201,14 +205,18 @@ class InProcess:
         self._thread.start()
 
     def submit(
-        self, target: str, *args: Any, on_event: OnEvent | None = None, **kwargs: Any
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        on_event: OnEvent | None = None,
+        **kwargs: Any,
     ) -> Job:
-        """Start ``module:function`` when all earlier jobs have ended."""
-        job = Job(target, on_event, lambda job: None)
+        """Start a call when all earlier jobs have ended."""
+        job = Job(str(function), on_event, lambda job: None)
         self._jobs.add(job)
 
         def run() -> None:
-            run_target(target, args, kwargs, job.post, lambda: job.is_cancelled)
+            run_target(function, args, kwargs, job.post, lambda: job.is_cancelled)
             self._jobs.discard(job)
 
         self._waiting.put(run)
@@ -226,17 +234,17 @@ class InProcess:
 
 
 def run_target(
-    target: str,
+    target: str | Callable[..., Any],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     send: Callable[[Event], None],
     is_cancelled: Callable[[], bool],
 ) -> None:
-    """Call ``module:function`` and send its events, the end among them."""
+    """Call a function, or the one named so, and send its events, the end among them."""
     try:
         if is_cancelled():
-            raise Cancelled(target)
-        function = find_target(target)
+            raise Cancelled
+        function = find_target(target) if isinstance(target, str) else target
         reports = Reports(send, is_cancelled)
         kwargs = _accepted(function, reports) | kwargs
         end = Event("done", value=function(*args, **kwargs))
@@ -245,6 +253,21 @@ def run_target(
     except Exception as error:  # noqa: BLE001  (told to whoever submitted the job)
         end = failure(error)
     send(end)
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name ``module:function`` by which another process imports a function.
+
+    Raises
+    ------
+    ValueError
+        If the function cannot be imported by that name: a method, a lambda, or a
+        function defined inside another one.
+    """
+    name = f"{function.__module__}:{function.__qualname__}"
+    if find_target(name) is not function:
+        raise ValueError(f"{name} is not the function that its module has by this name")
+    return name
 
 
 def find_target(target: str) -> Callable[..., Any]:

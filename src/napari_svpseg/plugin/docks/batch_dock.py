@@ -29,6 +29,7 @@ from ...core.prompt import PromptSet
 from ...core.settings import SegmentSettings
 from ...io.folder_records import RUN, find_images, read_run, refuse_collisions
 from ...io.ome_zarr import is_zarr
+from ...workflows.folder_run import run_batch
 from ..layers.lazy_zarr import add_zarr
 from ..layers.visibility import IMAGE_PIXELS, OF, bring_into_sight, look_at
 from ..panels.controls import (
@@ -57,7 +58,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-RUN_BATCH = "napari_svpseg.workflows.folder_run:run_batch"
 BEGIN = "Choose a folder of images, prompts, and a folder for the results."
 MAX_LOG_LINES = 5000
 OPENED = "svpseg_opened"
@@ -514,7 +514,7 @@ class BatchWidget(QWidget):
         self._is_stopped = False
         self.progress.setRange(0, 0)
         self.say("Starting the engine…")
-        running = self._job = self.engine.submit(RUN_BATCH, job)
+        running = self._job = self.engine.submit(run_batch, job)
         running.progressed.connect(self._on_progress)
         running.partial.connect(self._on_files)
         running.returned.connect(self._on_returned)

@@ -26,7 +26,14 @@ from qtpy.QtWidgets import (
 from ...core.annotation.partial_labels import BACKGROUND, FIRST_OBJECT
 from ...core.image import ImageError
 from ...core.jobs.finetune_job import FineTuneProgress, FineTuneResult, FineTuneSettings
+from ...io.model_store import import_model
 from ...io.training_set import Entry
+from ...workflows.finetuning import (
+    discard_finetune,
+    finetune,
+    stop_finetune,
+    unfinished_finetunes,
+)
 from ..layers.comparison import Comparison
 from ..layers.image_source import ImageSource
 from ..layers.partial_label_layers import Labelled, labelled_layers, start_painting
@@ -61,8 +68,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-FINETUNE = "napari_svpseg.api:finetune"
-IMPORT = "napari_svpseg.io.model_store:import_model"
 
 PRESETS = {
     "quick": "Quick (under a minute)",
@@ -140,7 +145,7 @@ class FineTuneWidget(QWidget):
     def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
         """Ask before a window is closed in which a model is trained."""
         is_close = event is not None and event.type() == QEvent.Type.Close
-        if not is_close or self._job is None or self._job.target != FINETUNE:
+        if not is_close or self._job is None or self._job.function is not finetune:
             return False
         choice = self.ask_to_close()
         if choice == LATER:
@@ -599,7 +604,7 @@ class FineTuneWidget(QWidget):
         self.stop.setEnabled(True)
         self.say("Going on…" if resume else "Training; you can go on working.")
         job = self.engine.submit(
-            FINETUNE,
+            finetune,
             [],
             [],
             start_from=run["start_from"],
@@ -635,12 +640,11 @@ class FineTuneWidget(QWidget):
 
     def stop_and_keep(self) -> None:
         """End the training; the best model so far is saved."""
-        if self._job is None or self._job.target != FINETUNE:
+        if self._job is None or self._job.function is not finetune:
             return
         output = self._run["output"]
         self.stop.setEnabled(False)
         self.progress.setFormat("Stopping; the best so far is kept…")
-        from ...api import stop_finetune
 
         self._files.call(lambda: stop_finetune(output), self._on_stop, self._fail)
 
@@ -713,7 +717,6 @@ class FineTuneWidget(QWidget):
     # ------------------------------------------------------------ what was cut off
 
     def _look_for_unfinished(self) -> None:
-        from ...api import unfinished_finetunes
 
         self._files.call(unfinished_finetunes, self._on_unfinished)
 
@@ -731,8 +734,6 @@ class FineTuneWidget(QWidget):
         run, self._offered = self._offered, {}
         self.unfinished.hide()
         if run:
-            from ...api import discard_finetune
-
             self._files.call(
                 lambda: discard_finetune(run["output"]),
                 lambda _: self._look_for_unfinished(),
@@ -796,7 +797,7 @@ class FineTuneWidget(QWidget):
             )
         if not path:
             return
-        job = self.engine.submit(IMPORT, path)
+        job = self.engine.submit(import_model, path)
         job.returned.connect(self._on_imported)
         job.failed.connect(self._fail)
 

@@ -23,6 +23,8 @@ from ...core.jobs.stored_labels import Filled, StoredLabels
 from ...core.prompt import PromptError, PromptSet
 from ...core.result import Result
 from ...core.settings import SegmentSettings
+from ...workflows.segment_image import describe_device, postprocess, segment
+from ...workflows.segment_live import segment_stored
 from ..layers.image_source import ImageSource, is_untouched, mark_of
 from ..layers.prompt_item import TRY
 from ..layers.result_layers import Journal, Kept, Results, recipe_of
@@ -68,10 +70,6 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
-SEGMENT = "napari_svpseg.api:segment"
-STORE = "napari_svpseg.workflows.segment_live:segment_stored"
-POSTPROCESS = "napari_svpseg.api:postprocess"
-DESCRIBE = "napari_svpseg.engine.inference.device:describe"
 
 BEGIN = "Draw a box on a few labelled cells to begin."
 DEVICES = ("auto", "cpu", "cuda", "mps")
@@ -505,8 +503,8 @@ class SegmentWidget(QWidget):
         self.progress.setRange(0, 0)
         self.progress.setFormat("")
         self.stop.setEnabled(True)
-        target = STORE if step.store else SEGMENT
-        job = self.engine.submit_prepared(target, self._call(step))
+        function = segment_stored if step.store else segment
+        job = self.engine.submit_prepared(function, self._call(step))
         self._job = job
         self._step = step
         self._is_closed = False
@@ -737,7 +735,7 @@ class SegmentWidget(QWidget):
             return
         values = self.options.values()
         axes = kept.source.query_axes(kept.plane)
-        job = self.engine.submit(POSTPROCESS, kept.maps, axes=axes, **values)
+        job = self.engine.submit(postprocess, kept.maps, axes=axes, **values)
         self._option_job, self._option_call = job, (kept, values)
         job.returned.connect(self._show_options)
         job.failed.connect(self._on_options_failed)
@@ -780,7 +778,7 @@ class SegmentWidget(QWidget):
     def ask_device(self) -> None:
         """Start the engine if need be, and show where models will run."""
         self.device_line.setText("Starting the engine…")
-        job = self.engine.submit(DESCRIBE, self.device.currentText())
+        job = self.engine.submit(describe_device, self.device.currentText())
         job.returned.connect(self._show_device)
         job.failed.connect(self.device_line.setText)
 

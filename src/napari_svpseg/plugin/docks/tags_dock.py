@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,13 @@ from ...core.annotation.image_tags import (
     TagTrainingSettings,
 )
 from ...core.prompt import PromptSet
+from ...workflows.segment_image import segment
+from ...workflows.tag_training import (
+    discard_tag_training,
+    find_patch_bank,
+    stop_tag_training,
+    train_from_tags,
+)
 from ..layers.class_colors import class_color
 from ..layers.image_preview import ShownImage, drop_overlay, show_overlay
 from ..panels.controls import (
@@ -58,9 +65,6 @@ if TYPE_CHECKING:
 
     from ...io.tag_files import Tags
 
-FIT = "napari_svpseg.api:train_from_tags"
-FIND = "napari_svpseg.api:find_patch_bank"
-SEGMENT = "napari_svpseg.api:segment"
 
 STAGES = {
     "reading": "Reading images",
@@ -334,7 +338,7 @@ class TagsWidget(QWidget):
             f"{count(len(pictures), 'image')}…"
         )
         job = self._submit(
-            FIT,
+            train_from_tags,
             pictures,
             tags,
             settings=settings,
@@ -356,7 +360,9 @@ class TagsWidget(QWidget):
         pictures, tags, settings = call
         self.say("Looking for patches that show each class…")
         device = self.device.currentText()
-        job = self._submit(FIND, pictures, tags, settings=settings, device=device)
+        job = self._submit(
+            find_patch_bank, pictures, tags, settings=settings, device=device
+        )
         job.failed.connect(self._on_failed)
         job.returned.connect(self._on_found)
         job.cancelled.connect(lambda: self.say("Stopped."))
@@ -379,7 +385,11 @@ class TagsWidget(QWidget):
         return [p for p, _ in tagged], tags, settings
 
     def _submit(
-        self, target: str, pictures: list[Picture], tags: Tags, **kwargs: Any
+        self,
+        function: Callable[..., Any],
+        pictures: list[Picture],
+        tags: Tags,
+        **kwargs: Any,
     ) -> EngineJob:
         """Start a job; open images are read in a thread."""
 
@@ -389,10 +399,10 @@ class TagsWidget(QWidget):
         self._stage = ""
         self.progress.setRange(0, 0)
         self.progress.setFormat("")
-        self.stop.setVisible(target == FIT)
+        self.stop.setVisible(function is train_from_tags)
         self.stop.setEnabled(True)
         self.drop.setEnabled(True)
-        job = self.engine.submit_prepared(target, prepare)
+        job = self.engine.submit_prepared(function, prepare)
         self._job = job
         job.progressed.connect(self._on_progress)
         job.finished.connect(self._on_finished)
@@ -406,7 +416,6 @@ class TagsWidget(QWidget):
         output = self._unfinished[0]
         self.stop.setEnabled(False)
         self.progress.setFormat("Stopping, the best so far is kept…")
-        from ...api import stop_tag_training
 
         self._files.call(
             lambda: stop_tag_training(output),
@@ -457,7 +466,7 @@ class TagsWidget(QWidget):
     def _on_found(self, patches: Sequence[BankPatch]) -> None:
         """Show a bank that has no masks yet."""
         self.bank.show_found(patches, {p.key: p for p, _ in self.tags.tagged()})
-        if self._job is not None and self._job.target == FIND:
+        if self._job is not None and self._job.function is find_patch_bank:
             self.say("Remove patches that show the wrong thing, then press Train.")
 
     def _on_result(self, result: TagTrainingResult) -> None:
@@ -489,7 +498,6 @@ class TagsWidget(QWidget):
         if self._unfinished is None:
             return
         output, self._unfinished = self._unfinished[0], None
-        from ...api import discard_tag_training
 
         self._files.call(lambda: discard_tag_training(output), lambda _: None)
 
@@ -547,7 +555,7 @@ class TagsWidget(QWidget):
             axes, rgb = file.axes.order, file.rgb or None
             return (file.array, None), {**kwargs, "axes": axes, "rgb": rgb}
 
-        job = self.engine.submit_prepared(SEGMENT, prepare)
+        job = self.engine.submit_prepared(segment, prepare)
         self._look_job = job
         job.returned.connect(lambda result: self._on_looked(picture, result))
         job.failed.connect(self._on_failed)

@@ -10,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QButtonGroup, QVBoxLayout, QWidget
 
 from ...core.geometry import Tile
+from ...workflows.segment_image import segment
 from ..panels.controls import button, note, side_by_side
 from ..services.engine_process import Engine, EngineJob
 from .image_source import MARK, MAX_PREVIEW, ImageSource, mark_of
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
-SEGMENT = "napari_svpseg.api:segment"
 SIDES = ("before", "after")
 
 
@@ -103,7 +103,7 @@ class Comparison(QWidget):
     ) -> None:
         side, model = self._todo.pop(0)
         call = self._call(source, plane, tile, model, asked)
-        job = self.engine.submit_prepared(SEGMENT, call)
+        job = self.engine.submit_prepared(segment, call)
         self._job = job
 
         def on_finished() -> None:

@@ -29,9 +29,9 @@ class EngineJob(QObject):
     finished = Signal()
     _arrived = Signal(str, object)
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__()
-        self.target = target
+        self.function = function
         self.is_done = False
         self._job: Any = None
         self._asked_to_stop = False
@@ -51,10 +51,10 @@ class EngineJob(QObject):
         try:
             args, kwargs = prepare()
             self._job = runner().submit(
-                self.target, *args, on_event=self._on_event, **kwargs
+                self.function, *args, on_event=self._on_event, **kwargs
             )
         except Exception as error:
-            logger.exception("could not start %s", self.target)
+            logger.exception("could not start %s", self.function)
             self.post("failed", str(error) or type(error).__name__)
             return
         if self._asked_to_stop:
@@ -65,7 +65,7 @@ class EngineJob(QObject):
         try:
             self._arrived.emit(kind, value)
         except RuntimeError:  # the window is gone, and this object with it
-            logger.debug("event %s of %s came too late", kind, self.target)
+            logger.debug("event %s of %s came too late", kind, self.function)
 
     def _on_event(self, event: Any) -> None:
         self.post(event.kind, event)
@@ -89,7 +89,7 @@ class EngineJob(QObject):
             trace = getattr(event, "traceback", "")
             if trace:
                 level = logging.DEBUG if is_told(trace) else logging.ERROR
-                logger.log(level, "%s failed\n%s", self.target, trace)
+                logger.log(level, "%s failed\n%s", self.function, trace)
             self.failed.emit(message)
         self._job = None
         self.finished.emit()
@@ -120,13 +120,17 @@ class Engine(QObject):
         self._jobs: set[EngineJob] = set()
         self._starter = ThreadPoolExecutor(1, thread_name_prefix="svpseg-submit")
 
-    def submit(self, target: str, *args: Any, **kwargs: Any) -> EngineJob:
-        """Run ``module:function`` with these arguments."""
-        return self.submit_prepared(target, lambda: (args, kwargs))
+    def submit(
+        self, function: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> EngineJob:
+        """Run a function of a module in the engine, with these arguments."""
+        return self.submit_prepared(function, lambda: (args, kwargs))
 
-    def submit_prepared(self, target: str, prepare: Callable[[], Call]) -> EngineJob:
+    def submit_prepared(
+        self, function: Callable[..., Any], prepare: Callable[[], Call]
+    ) -> EngineJob:
         """Run a job whose arguments take time to make: that happens in a thread."""
-        job = EngineJob(target)
+        job = EngineJob(function)
         self._jobs.add(job)  # Qt drops what nobody holds
         job.finished.connect(lambda: self._jobs.discard(job))
         self._starter.submit(job.run, self.runner, prepare)

@@ -1,0 +1,125 @@
+"""Segment an image file and write its labels: `svpseg.segment_file`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..core.jobs.folder_job import PATTERN, FileOutcome, file_stem
+from ..core.labels.measure import object_sizes
+from ..core.progress import Progress
+from ..core.prompt import Prompt, PromptSet
+from ..io.exports import Found, export
+from ..io.images import read_image
+from ..io.ome_zarr import is_zarr, read_zarr
+from ..io.prompt_files import load_prompts
+from .segment_image import segment
+
+if TYPE_CHECKING:
+    from .segment_image import Model
+
+
+def labels_path(
+    source: str | Path, out_folder: str | Path, pattern: str = PATTERN
+) -> Path:
+    """Return where `segment_file` writes the labels of ``source``.
+
+    Examples
+    --------
+    >>> labels_path("day1/cells.ome.tif", "out").as_posix()
+    'out/cells_labels.ome.tif'
+    """
+    return Path(out_folder) / f"{file_stem(str(source), pattern)}.ome.tif"
+
+
+def segment_file(
+    path: str | Path,
+    prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path | None,
+    out_folder: str | Path,
+    model: Model = "svp",
+    device: str = "auto",
+    output: str | None = None,
+    *,
+    axes: str | None = None,
+    channels: tuple[int, ...] | None = None,
+    skip_done: bool = False,
+    prompts_file: str = "",
+    targets: dict[str, str] | None = None,
+    on_progress: Progress | None = None,
+    on_partial: Callable[[Any], None] | None = None,
+    **settings: Any,
+) -> FileOutcome:
+    """Segment an image file and write ``NAME_labels.ome.tif``, or other formats.
+
+    Of an OME-Zarr image only what is needed at a time is read.
+
+    Each file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path : path
+        Image to be read.
+    prompts : PromptSet, prompts, path of a prompt file, or None as in `segment`
+    out_folder : path
+        Made if it is not there.
+    skip_done : bool
+        Leave images alone whose files are there already.
+    prompts_file : str
+        Recorded in the recipe.
+    targets : dict, optional
+        File to write for each of the formats of `core.jobs.folder_job.FORMATS` that are wanted.
+    model, device, output, axes, channels, on_progress, on_partial, **settings
+        As in `segment`.
+
+    Returns
+    -------
+    FileOutcome
+    """
+    targets = targets or {"ome-tiff": str(labels_path(path, out_folder))}
+    first = next(iter(targets.values()))
+    if skip_done and all(Path(target).exists() for target in targets.values()):
+        return FileOutcome(str(path), first, status="skipped")
+    if isinstance(prompts, str | Path):
+        prompts_file = prompts_file or str(prompts)
+        prompts = load_prompts(prompts)
+    image = (read_zarr if is_zarr(path) else read_image)(path, axes=axes)
+    result = segment(
+        image.array,
+        prompts,
+        model,
+        device,
+        output,
+        axes=image.axes.order,
+        channels=channels,
+        rgb=image.rgb or None,
+        on_progress=on_progress,
+        on_partial=on_partial,
+        **settings,
+    )
+    recipe = replace(result.recipe, query_file=str(path), prompts_file=prompts_file)
+    found = Found(
+        result.labels,
+        image.axes.labels,
+        image.pixel_size,
+        image.unit,
+        image.z_step,
+        recipe,
+        image.array,
+        image.axes.order,
+    )
+    Path(out_folder).mkdir(parents=True, exist_ok=True)
+    if on_progress is not None:
+        on_progress(1, 1, "Writing")  # the last chance to stop
+    for kind, target in targets.items():
+        export(target, kind, found)
+    return FileOutcome(
+        source=str(path),
+        labels=first,
+        seconds=result.seconds,
+        device=recipe.device,
+        trust=result.trust,
+        notes=recipe.notes,
+        **object_sizes(result.labels, image.pixel_size),
+    )

@@ -11,8 +11,6 @@ from napari_svpseg.core.image import (
     ImageError,
     channels_last,
     intensity_range,
-    is_net,
-    median_diameter,
     normalise,
     resize_image,
     resize_labels,
@@ -26,6 +24,7 @@ from napari_svpseg.core.labels.instances import (
     targets,
 )
 from napari_svpseg.core.labels.metrics import average_precision, dice, f1, iou
+from napari_svpseg.core.labels.object_size import is_net, median_diameter
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled, ignore_progress
 from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet

@@ -10,8 +10,6 @@ from napari_svpseg.core.image import (
     ImageError,
     channels_last,
     intensity_range,
-    is_net,
-    median_diameter,
     normalise,
     resize_image,
     resize_labels,
@@ -169,21 +167,3 @@ def test_resampled_labels_keep_their_ids():
 def test_a_reduced_image_keeps_its_mean():
     image = np.random.default_rng(0).random((120, 120, 1))
     assert resize_image(image, (30, 30)).mean() == pytest.approx(image.mean(), abs=0.01)
-
-
-def test_the_diameter_of_whole_objects_counts():
-    y, x = np.mgrid[:100, :100]
-    labels = ((y - 50) ** 2 + (x - 50) ** 2 < 100).astype(int)
-    labels[:4, :4] = 2  # cut by the border
-    assert median_diameter(labels) == pytest.approx(20, abs=0.3)
-    with pytest.raises(ImageError, match="mask is empty"):
-        median_diameter(np.zeros((8, 8), int))
-
-
-def test_a_grid_is_a_net_and_discs_are_not():
-    net = np.zeros((64, 64), int)
-    net[::16], net[:, ::16] = 1, 1
-    assert is_net(net)
-    y, x = np.mgrid[:64, :64]
-    assert not is_net(((y % 32 - 16) ** 2 + (x % 32 - 16) ** 2 < 81).astype(int))
-    assert not is_net(np.zeros((64, 64), int))

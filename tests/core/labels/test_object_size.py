@@ -7,7 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from napari_svpseg.core.labels.object_size import core_depth, size_notes
+from napari_svpseg.core.image import ImageError
+from napari_svpseg.core.labels.object_size import (
+    core_depth,
+    is_net,
+    median_diameter,
+    size_notes,
+)
 from napari_svpseg.core.labels.uncertainty import LIKELY, mean_uncertainty
 from napari_svpseg.core.result import Maps, ObjectLook
 
@@ -69,3 +75,21 @@ def test_doubt_is_that_of_what_may_be_there():
     assert mean_uncertainty(np.array([[0.0, 0.1, 1.0]]), LIKELY) == 0
     assert mean_uncertainty(np.array([[0.0, 0.5, 0.5]]), LIKELY) == 1
     assert mean_uncertainty(np.zeros((3, 3)), LIKELY) == 1
+
+
+def test_the_diameter_of_whole_objects_counts():
+    y, x = np.mgrid[:100, :100]
+    labels = ((y - 50) ** 2 + (x - 50) ** 2 < 100).astype(int)
+    labels[:4, :4] = 2  # cut by the border
+    assert median_diameter(labels) == pytest.approx(20, abs=0.3)
+    with pytest.raises(ImageError, match="mask is empty"):
+        median_diameter(np.zeros((8, 8), int))
+
+
+def test_a_grid_is_a_net_and_discs_are_not():
+    net = np.zeros((64, 64), int)
+    net[::16], net[:, ::16] = 1, 1
+    assert is_net(net)
+    y, x = np.mgrid[:64, :64]
+    assert not is_net(((y % 32 - 16) ** 2 + (x % 32 - 16) ** 2 < 81).astype(int))
+    assert not is_net(np.zeros((64, 64), int))

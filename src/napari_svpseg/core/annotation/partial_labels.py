@@ -15,8 +15,8 @@ import numpy as np
 from scipy import ndimage
 
 from ..geometry import PROMPT_SIZE, Box
-from ..image import median_diameter
 from ..jobs.finetune_job import FineTuneError
+from ..labels.object_size import median_diameter
 
 Array = np.ndarray
 

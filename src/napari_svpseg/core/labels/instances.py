@@ -10,12 +10,12 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
-from ..image import is_net, median_diameter
 from ..result import USUAL_SPLIT, Maps, ObjectLook
 from ..settings import AUTO, PostprocessSettings
 from .blocks import Window, block_grid, fill_holes, label_blocks, renumber
 from .confidence import add_peaks, new_ids
 from .metrics import f1
+from .object_size import is_net, median_diameter
 
 Array = np.ndarray
 SMALLEST_AREA = 20

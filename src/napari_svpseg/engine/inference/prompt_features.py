@@ -10,16 +10,9 @@ import torch
 from torch import Tensor
 
 from ...core.geometry import PROMPT_SIZE
-from ...core.image import (
-    is_net,
-    median_diameter,
-    normalise,
-    resize_image,
-    resize_labels,
-    to_three_channels,
-)
+from ...core.image import normalise, resize_image, resize_labels, to_three_channels
 from ...core.labels.instances import fitted_split, look_of
-from ...core.labels.object_size import core_depth
+from ...core.labels.object_size import core_depth, is_net, median_diameter
 from ...core.prompt import Prompt, PromptSet
 from ...core.result import Maps, ObjectLook
 from ...models.base import IGNORE, PromptCode, PromptSegmenter

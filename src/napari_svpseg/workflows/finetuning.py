@@ -18,11 +18,10 @@ from ..core.annotation.partial_labels import (
     BACKGROUND,
     FEWEST_PIXELS,
     UNKNOWN,
-    ValidationPart,
     checked,
-    hold_out,
     to_ids,
 )
+from ..core.annotation.validation_split import ValidationPart, hold_out
 from ..core.geometry import MIN_BOX_SIZE
 from ..core.image import as_float32, channels_last, intensity_range
 from ..core.jobs.finetune_job import (

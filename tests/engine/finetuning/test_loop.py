@@ -12,9 +12,9 @@ from scipy import ndimage
 from napari_svpseg.core.annotation.partial_labels import (
     UNKNOWN,
     from_labels,
-    hold_out,
     to_ids,
 )
+from napari_svpseg.core.annotation.validation_split import hold_out
 from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.jobs.finetune_job import (
     FineTuneError,

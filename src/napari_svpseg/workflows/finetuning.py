@@ -21,7 +21,7 @@ from ..core.annotation.partial_labels import (
     checked,
     to_ids,
 )
-from ..core.annotation.validation_split import ValidationPart, hold_out
+from ..core.annotation.validation_split import ValidationPart, split_validation
 from ..core.geometry import MIN_BOX_SIZE
 from ..core.image import as_float32, channels_last, intensity_range
 from ..core.jobs.finetune_job import (
@@ -313,7 +313,9 @@ def _check_labels(images: Sequence[PartialImage], settings: FineTuneSettings) ->
 def _validation(
     images: list[PartialImage], settings: FineTuneSettings, whole: Iterable[int]
 ) -> tuple[list[PartialImage], ValidationPart]:
-    held = hold_out([i.ids for i in images], settings.validation, settings.seed, whole)
+    held = split_validation(
+        [i.ids for i in images], settings.validation, settings.seed, whole
+    )
     images = [
         replace(image, held=mask)
         for image, mask in zip(images, held.masks, strict=True)

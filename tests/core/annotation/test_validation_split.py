@@ -13,7 +13,7 @@ from napari_svpseg.core.annotation.partial_labels import (
     from_labels,
     to_ids,
 )
-from napari_svpseg.core.annotation.validation_split import hold_out
+from napari_svpseg.core.annotation.validation_split import split_validation
 
 
 def squares(*corners, side=8, shape=(64, 64)):
@@ -37,7 +37,7 @@ def boxed(n_images, boxes=((0, 0, 24, 24), (36, 36, 24, 24))):
 )  # fmt: skip
 def test_held_back_labels_are_known_and_both_sides_show_both(n, share, seed, whole):
     ids = [LABELS] * n if whole else boxed(n)
-    held = hold_out(ids, share, seed)
+    held = split_validation(ids, share, seed)
     assert held.n_pixels > 0 and held.notes == ()
     for a, mask in zip(ids, held.masks, strict=True):
         assert not (mask & (a == UNKNOWN)).any()
@@ -50,30 +50,32 @@ def test_held_back_labels_are_known_and_both_sides_show_both(n, share, seed, who
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000))
 def test_an_object_is_never_cut_in_two(seed):
-    held = hold_out([LABELS], 0.3, seed).masks[0]
+    held = split_validation([LABELS], 0.3, seed).masks[0]
     for i in range(1, 5):
         assert len(np.unique(held[i == LABELS])) == 1
 
 
 def test_the_same_seed_holds_back_the_same():
-    first, again = (hold_out(boxed(3), 0.25, 5) for _ in range(2))
+    first, again = (split_validation(boxed(3), 0.25, 5) for _ in range(2))
     assert all(
         np.array_equal(a, b) for a, b in zip(first.masks, again.masks, strict=True)
     )
-    others = [hold_out(boxed(3), 0.25, s) for s in range(8)]
+    others = [split_validation(boxed(3), 0.25, s) for s in range(8)]
     assert len({tuple(m.sum() for m in o.masks) for o in others}) > 1
 
 
 def test_held_out_images_are_held_back_whole():
-    held = hold_out(boxed(3), 0.25, whole=[1])
+    held = split_validation(boxed(3), 0.25, whole=[1])
     assert [bool(m.any()) for m in held.masks] == [False, True, False]
     with pytest.raises(PartialLabelError, match="leave at least one"):
-        hold_out(boxed(2), 0.25, whole=[0, 1])
+        split_validation(boxed(2), 0.25, whole=[0, 1])
 
 
 def test_nothing_is_held_back_where_it_was_asked_or_too_little_is_there():
-    assert hold_out(boxed(2), 0.0).notes == ("No labels were held back, as was asked.",)
+    assert split_validation(boxed(2), 0.0).notes == (
+        "No labels were held back, as was asked.",
+    )
     tiny = np.full((64, 64), UNKNOWN)
     tiny[4:8, 4:8], tiny[8:12, 4:8] = 1, 0
-    held = hold_out([tiny], 0.25)
+    held = split_validation([tiny], 0.25)
     assert held.n_pixels == 0 and "too few labels" in held.notes[0]

@@ -38,7 +38,7 @@ class ValidationPart:
         return int(sum(mask.sum() for mask in self.masks))
 
 
-def hold_out(
+def split_validation(
     ids: Sequence[Array], share: float, seed: int = 0, whole: Iterable[int] = ()
 ) -> ValidationPart:
     """Choose labels to be kept out of training, block by block.

@@ -11,13 +11,11 @@ import zarr
 
 from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.result import Recipe
-from napari_svpseg.io.ome_zarr import (
+from napari_svpseg.io.ome_zarr import is_image, is_zarr, open_image
+from napari_svpseg.io.zarr_labels import (
     LabelsLayout,
     chunk_windows,
     create_labels,
-    is_image,
-    is_zarr,
-    open_image,
     open_level,
     publish_labels,
     read_stamp,

@@ -14,7 +14,8 @@ from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.atomic import WriteError
-from napari_svpseg.io.ome_zarr import open_image, open_level, read_stamp
+from napari_svpseg.io.ome_zarr import open_image
+from napari_svpseg.io.zarr_labels import open_level, read_stamp
 from napari_svpseg.workflows import segment_live
 from napari_svpseg.workflows.segment_large import segment_zarr
 from napari_svpseg.workflows.segment_live import segment_stored
@@ -37,7 +38,7 @@ def field(shape):
 @pytest.fixture(autouse=True)
 def two_levels(monkeypatch):
     """Let a small image have a pyramid."""
-    monkeypatch.setattr("napari_svpseg.io.ome_zarr.SMALLEST_LEVEL", 100)
+    monkeypatch.setattr("napari_svpseg.io.zarr_labels.SMALLEST_LEVEL", 100)
 
 
 @pytest.fixture(scope="module")

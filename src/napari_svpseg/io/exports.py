@@ -11,9 +11,9 @@ import numpy as np
 from ..core.labels.measure import measure
 from ..core.result import Recipe
 from .images import write_labels
-from .ome_zarr import write_zarr_labels
 from .rois import write_geojson, write_rois
 from .tables import write_table
+from .zarr_labels import write_zarr_labels
 
 
 @dataclass(frozen=True, eq=False)

@@ -49,13 +49,12 @@ from ..core.result import Maps, ObjectLook, Recipe, versions
 from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
 from ..engine.inference.tiles import TileGrid, predict_tiles, run_tasks, workers_of
 from ..io.atomic import atomic_path
-from ..io.ome_zarr import (
+from ..io.ome_zarr import LazyImage, open_image
+from ..io.zarr_labels import (
     LabelsLayout,
-    LazyImage,
     chunk_windows,
     create_labels,
     create_scratch,
-    open_image,
     open_level,
     open_scratch,
     publish_labels,

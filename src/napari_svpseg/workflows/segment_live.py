@@ -31,9 +31,9 @@ from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..core.result import Recipe
 from ..io.atomic import WriteError, explained
-from ..io.ome_zarr import (
+from ..io.ome_zarr import LazyImage
+from ..io.zarr_labels import (
     LabelsLayout,
-    LazyImage,
     begin_labels,
     open_scratch,
     read_stamp,

@@ -13,10 +13,10 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import Axes
 from napari_svpseg.core.jobs.stored_labels import Filled, StoredLabels
 from napari_svpseg.core.result import Recipe
-from napari_svpseg.io.ome_zarr import (
+from napari_svpseg.io.ome_zarr import open_image
+from napari_svpseg.io.zarr_labels import (
     LabelsLayout,
     begin_labels,
-    open_image,
     read_stamp,
     write_stamp,
     write_window,
@@ -88,7 +88,7 @@ def filler(runner):
 def small(monkeypatch):
     """Let tiny images be large."""
     monkeypatch.setattr("napari_svpseg.plugin.panels.large_results.MEGAPIXEL", 1000)
-    monkeypatch.setattr("napari_svpseg.io.ome_zarr.SMALLEST_LEVEL", 60)
+    monkeypatch.setattr("napari_svpseg.io.zarr_labels.SMALLEST_LEVEL", 60)
 
 
 @pytest.fixture

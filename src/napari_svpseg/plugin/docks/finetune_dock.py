@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 from ...core.annotation.partial_labels import BACKGROUND, FIRST_OBJECT
 from ...core.image import ImageError
 from ...core.jobs.finetune_job import FineTuneProgress, FineTuneResult, FineTuneSettings
-from ...io.model_store import import_model
+from ...io.model_archive import import_model
 from ...io.training_set import Entry
 from ...workflows.finetuning import (
     discard_finetune,
@@ -781,7 +781,7 @@ class FineTuneWidget(QWidget):
             )
         if not path:
             return
-        from ...io.model_store import export_model
+        from ...io.model_archive import export_model
 
         self._files.call(
             lambda: export_model(model, path),

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..core.labels.measure import measure
 from ..core.result import Recipe
-from .images import write_labels
+from .label_files import write_labels
 from .rois import write_geojson, write_rois
 from .tables import write_table
 from .zarr_labels import write_zarr_labels

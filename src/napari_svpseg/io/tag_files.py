@@ -84,12 +84,6 @@ class Tags(Mapping[str, frozenset[str]]):
         """Return the images that hold a class."""
         return [image for image, given in self._images.items() if name in given]
 
-    def with_image(self, image: str, given: Iterable[str]) -> Tags:
-        """Return the tags with those of one image changed or added."""
-        given = tuple(given)
-        new = [c for c in given if c not in self.classes]
-        return Tags({**self._images, image: given}, (*self.classes, *new))
-
 
 def read_tags(path: str | Path) -> Tags:
     """Read a ``tags.csv``.

@@ -17,7 +17,7 @@ USUAL_SPLIT = 0.2
 
 
 @dataclass(frozen=True)
-class ObjectLook:
+class ObjectProperties:
     """What the prompts' objects look like, as far as it guides making objects of maps.
 
     Parameters
@@ -54,7 +54,7 @@ class Maps:
         0 at an object's border and outside, 1 in its middle.
     boundary : (Y, X) float32 array or None
         Probability in [0, 1] of lying between touching objects.
-    objects : ObjectLook or None
+    objects : ObjectProperties or None
         What the prompts' objects look like, where it is known.
     classes : (Y, X) uint8 array or None
         Most likely class of each pixel, from 1, where the model knows classes.
@@ -63,7 +63,7 @@ class Maps:
     foreground: np.ndarray
     distance: np.ndarray | None = None
     boundary: np.ndarray | None = None
-    objects: ObjectLook | None = None
+    objects: ObjectProperties | None = None
     classes: np.ndarray | None = None
 
     @property

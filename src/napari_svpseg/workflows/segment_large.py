@@ -45,7 +45,7 @@ from ..core.labels.linking import (
 from ..core.planes import Planes, PlaneView
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptSet, prompt_print
-from ..core.result import Maps, ObjectLook, Recipe, versions
+from ..core.result import Maps, ObjectProperties, Recipe, versions
 from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
 from ..engine.inference.tiles import TileGrid, predict_tiles, run_tasks, workers_of
 from ..io.atomic import atomic_path
@@ -570,7 +570,7 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
                     )
                 )
     min_area = smallest_area(
-        Maps(np.zeros((0, 0)), objects=ObjectLook(**plan.look)), plan.post
+        Maps(np.zeros((0, 0)), objects=ObjectProperties(**plan.look)), plan.post
     )
     new = stitch(tables, seams, min_area, plan.post.confidence, lambda at: at[0])
     beyond = sum(int(t.beyond.sum()) for t in tables.values())
@@ -769,7 +769,7 @@ def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
             named["foreground"],
             named.get("distance"),
             named.get("boundary"),
-            ObjectLook(**plan.look),
+            ObjectProperties(**plan.look),
         )
         labels = window_instances(maps, plan.post)
         table = describe(labels, cell, maps.foreground)

@@ -15,7 +15,7 @@ from napari_svpseg.core.labels.object_size import (
     size_notes,
 )
 from napari_svpseg.core.labels.uncertainty import LIKELY, mean_uncertainty
-from napari_svpseg.core.result import Maps, ObjectLook
+from napari_svpseg.core.result import Maps, ObjectProperties
 
 
 def discs(radius: int) -> np.ndarray:
@@ -47,14 +47,14 @@ def test_touching_objects_are_told_apart_by_their_boundary():
 def test_where_there_is_one_thing_only_no_size_is_known(value):
     flat = np.full((9, 9), value, np.float32)
     assert np.isnan(core_depth(flat, None))
-    assert size_notes(Maps(flat, objects=ObjectLook(9.0, depth=2.0))) == ()
+    assert size_notes(Maps(flat, objects=ObjectProperties(9.0, depth=2.0))) == ()
 
 
 @pytest.mark.parametrize(
     ("radius", "word"), [(8, "smaller"), (13, ""), (16, ""), (20, ""), (24, "")]
 )
 def test_a_note_tells_of_objects_of_another_size(radius, word):
-    look = ObjectLook(32.0, depth=core_depth(discs(16), None))
+    look = ObjectProperties(32.0, depth=core_depth(discs(16), None))
     notes = size_notes(Maps(discs(radius), objects=look))
     assert [word in n for n in notes] == ([True] if word else [])
     small = replace(look, depth=look.depth / 2)
@@ -62,11 +62,11 @@ def test_a_note_tells_of_objects_of_another_size(radius, word):
 
 
 def test_of_nets_and_of_what_is_doubtful_nothing_is_told():
-    small, look = discs(7), ObjectLook(32.0, depth=6.0)
+    small, look = discs(7), ObjectProperties(32.0, depth=6.0)
     assert size_notes(Maps(small, objects=look))
     assert size_notes(Maps(small)) == ()
     assert size_notes(Maps(small, objects=replace(look, net=True))) == ()
-    assert size_notes(Maps(small, objects=ObjectLook(32.0))) == ()
+    assert size_notes(Maps(small, objects=ObjectProperties(32.0))) == ()
     faint = np.where(small > 0.5, 0.6, 0.4).astype(np.float32)
     assert size_notes(Maps(faint, objects=look)) == ()
 

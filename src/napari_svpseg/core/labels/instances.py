@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
-from ..result import USUAL_SPLIT, Maps, ObjectLook
+from ..result import USUAL_SPLIT, Maps, ObjectProperties
 from ..settings import AUTO, PostprocessSettings
 from .blocks import Window, block_grid, fill_holes, label_blocks, renumber
 from .confidence import add_peaks, new_ids
@@ -212,7 +212,7 @@ def instances_in_blocks(
     return labels
 
 
-def halo_of(look: ObjectLook | None) -> int:
+def halo_of(look: ObjectProperties | None) -> int:
     """Return how many pixels around a block decide on the objects in it."""
     return int(np.clip(2 * (look.diameter if look else 0), *HALO_RANGE))
 
@@ -364,7 +364,7 @@ def _owner(owner: list[int], i: int) -> int:
     return i
 
 
-def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
+def look_of(masks: list[Array], scales: list[float]) -> ObjectProperties:
     """Return what the objects of prompt masks look like.
 
     Parameters
@@ -378,7 +378,7 @@ def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
     open_share = [
         np.count_nonzero(fill_object_holes(m) != m) / np.count_nonzero(m) for m in masks
     ]
-    return ObjectLook(
+    return ObjectProperties(
         diameter=float(np.median(diameters)),
         net=any(is_net(m) for m in masks),
         holes=float(np.mean(open_share)) > HOLE_SHARE,
@@ -408,7 +408,7 @@ def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
         settings = PostprocessSettings(confidence=0.0)
         scores = []
         for maps, mask in zip(found, masks, strict=True):
-            look = maps.objects or ObjectLook(median_diameter(mask))
+            look = maps.objects or ObjectProperties(median_diameter(mask))
             maps = replace(maps, objects=replace(look, split=strength))
             scores.append(f1(instances_from_maps(maps, settings), mask))
         return float(np.mean(scores))

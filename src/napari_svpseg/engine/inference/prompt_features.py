@@ -14,7 +14,7 @@ from ...core.image import normalise, resize_image, resize_labels, to_three_chann
 from ...core.labels.instances import fitted_split, look_of
 from ...core.labels.object_size import core_depth, is_net, median_diameter
 from ...core.prompt import Prompt, PromptSet
-from ...core.result import Maps, ObjectLook
+from ...core.result import Maps, ObjectProperties
 from ...models.base import IGNORE, PromptCode, PromptSegmenter
 from .cache import Remembered
 from .forward import MAPS, Forward
@@ -31,7 +31,7 @@ MAX_PROMPTS = 8
 KEPT_LOOKS = 8
 """Sets of prompts whose objects' look is remembered for each network."""
 
-_looks: Remembered[ObjectLook] = Remembered(KEPT_LOOKS)
+_looks: Remembered[ObjectProperties] = Remembered(KEPT_LOOKS)
 
 
 def network_scale(
@@ -80,7 +80,7 @@ def prompt_tensors(prompts: PromptSet, scale: float) -> tuple[Tensor, Tensor]:
 
 def object_look(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
-) -> ObjectLook:
+) -> ObjectProperties:
     """Return what the prompts' objects look like, also to the network.
 
     How readily touching objects are split is what finds those of the prompts best in
@@ -109,7 +109,7 @@ def object_look(
 
 def _look(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
-) -> ObjectLook:
+) -> ObjectProperties:
     shown = [(p, i) for p, i in zip(prompts, images[0], strict=True) if p.mask.any()]
     masks = [p.mask for p, _ in shown]
     found = []

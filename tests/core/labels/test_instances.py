@@ -20,7 +20,7 @@ from napari_svpseg.core.labels.instances import (
     fill_object_holes,
     fitted_split,
     instances_from_maps,
-    look_of,
+    object_properties,
     targets,
 )
 from napari_svpseg.core.labels.metrics import dice, f1
@@ -232,9 +232,9 @@ def test_holes_are_filled_but_not_over_another_object():
 def test_holes_stay_where_the_prompts_objects_have_some():
     ring = discs([(48, 48)], 20)
     ring[40:57, 40:57] = 0
-    look = look_of([ring[16:80, 16:80]], [1.0])
+    look = object_properties([ring[16:80, 16:80]], [1.0])
     assert (look.holes, look.net) == (True, False)
-    assert not look_of([discs(TOUCHING)[:64, :64]], [1.0]).holes
+    assert not object_properties([discs(TOUCHING)[:64, :64]], [1.0]).holes
     for output in ("instances", "semantic"):
         settings = PostprocessSettings(output=output, split=False)
         assert instances_from_maps(maps_of(ring, objects=look), settings)[48, 48] == 0
@@ -244,13 +244,13 @@ def test_holes_stay_where_the_prompts_objects_have_some():
 def test_a_net_is_not_filled():
     net = np.zeros((64, 64), int)
     net[::16], net[:, ::16] = 1, 1
-    maps = Maps((net > 0).astype(np.float32), objects=look_of([net], [1.0]))
+    maps = Maps((net > 0).astype(np.float32), objects=object_properties([net], [1.0]))
     np.testing.assert_array_equal(instances_from_maps(maps, PLAIN) > 0, net > 0)
 
 
 def test_the_look_is_in_pixels_of_the_query():
     labels = discs([(32, 32)], 10, (64, 64))
-    assert look_of([labels], [0.5]).diameter == pytest.approx(40, abs=1)
+    assert object_properties([labels], [0.5]).diameter == pytest.approx(40, abs=1)
 
 
 def test_a_hole_at_the_border_stays_open():

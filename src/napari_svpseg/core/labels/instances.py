@@ -364,7 +364,7 @@ def _owner(owner: list[int], i: int) -> int:
     return i
 
 
-def look_of(masks: list[Array], scales: list[float]) -> ObjectProperties:
+def object_properties(masks: list[Array], scales: list[float]) -> ObjectProperties:
     """Return what the objects of prompt masks look like.
 
     Parameters

@@ -25,7 +25,7 @@ from napari_svpseg.core.labels.instances import (
     targets,
 )
 from napari_svpseg.core.labels.metrics import average_precision, dice, f1, iou
-from napari_svpseg.core.prompt import Prompt, PromptSet, prompt_print
+from napari_svpseg.core.prompt import Prompt, PromptSet, prompt_hash
 from napari_svpseg.core.result import Maps, Recipe
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 
@@ -287,7 +287,7 @@ def test_a_prompt_does_not_depend_on_the_numbers_of_its_ids(disc_scene):
     one, two = (
         Prompt.from_image(image, ids, (8, 8)) for ids in (labels, names[labels])
     )
-    assert prompt_print(one) == prompt_print(two)
+    assert prompt_hash(one) == prompt_hash(two)
 
 
 def test_a_set_keeps_the_order_it_was_given(disc_prompt):

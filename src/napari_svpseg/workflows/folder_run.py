@@ -22,7 +22,7 @@ from typing import Any
 from ..core.errors import DEBUG, one_line
 from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
 from ..core.progress import Cancelled, Progress, ignore_progress
-from ..core.prompt import PromptSet, prompt_print
+from ..core.prompt import PromptSet, prompt_hash
 from ..core.result import versions
 from ..io.atomic import remove_leftovers
 from ..io.folder_records import (
@@ -243,7 +243,7 @@ def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
     card = find_model(job.model)
     made_of = {
         "weights_sha256": card.sha256,
-        "prompts_sha256": [prompt_print(prompt) for prompt in prompts or ()],
+        "prompts_sha256": [prompt_hash(prompt) for prompt in prompts or ()],
         "settings": {k: job.settings[k] for k in sorted(job.settings)},
         "axes": job.axes,
         "channels": job.channels and list(job.channels),

@@ -23,7 +23,7 @@ from ..core.labels.linking import link_planes
 from ..core.model_card import ModelCard
 from ..core.planes import Planes, PlaneView, as_stack, put, take
 from ..core.progress import Progress, ignore_progress
-from ..core.prompt import Prompt, PromptSet, prompt_print
+from ..core.prompt import Prompt, PromptSet, prompt_hash
 from ..core.result import Maps, Recipe, Result, versions
 from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
 
@@ -434,5 +434,5 @@ def prompt_record(prompt: Prompt) -> dict[str, Any]:
         "source": prompt.source,
         "box": asdict(prompt.box),
         "negative": prompt.is_negative,
-        "sha256": prompt_print(prompt),
+        "sha256": prompt_hash(prompt),
     }

@@ -44,7 +44,7 @@ from ..core.labels.linking import (
 )
 from ..core.planes import Planes, PlaneView
 from ..core.progress import Progress, ignore_progress
-from ..core.prompt import Prompt, PromptSet, prompt_print
+from ..core.prompt import Prompt, PromptSet, prompt_hash
 from ..core.result import Maps, ObjectProperties, Recipe, versions
 from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
 from ..engine.inference.tiles import TileGrid, predict_tiles, run_tasks, workers_of
@@ -425,7 +425,7 @@ def _record(prompt: Prompt) -> dict[str, Any]:
         "source": prompt.source,
         "box": asdict(prompt.box),
         "negative": prompt.is_negative,
-        "sha256": prompt_print(prompt),
+        "sha256": prompt_hash(prompt),
     }
 
 

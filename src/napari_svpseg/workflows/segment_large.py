@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..core.image import ImageError
-from ..core.labels.instances import halo_of, smallest_area, window_instances
+from ..core.labels.instances import halo_width, smallest_area, window_instances
 from ..core.labels.linking import (
     Cell,
     CellTable,
@@ -403,7 +403,7 @@ def make_plan(
         look=asdict(look),
         maps=forward.names,
         cell=cell,
-        halo=halo_of(look) if halo is None else halo,
+        halo=halo_width(look) if halo is None else halo,
         radius=network.overlap,
         stride=getattr(network, "stride", 16),
         layout={

@@ -192,7 +192,7 @@ def instances_in_blocks(
     (Y, X) uint32 array
     """
     if halo is None:
-        halo = halo_of(maps.objects) if _splits(maps, settings) else 1
+        halo = halo_width(maps.objects) if _splits(maps, settings) else 1
     grid = block_grid(maps.foreground.shape, side or BLOCK_SIDE - 2 * halo, halo)
     labels, owner = label_blocks(
         lambda window: _pieces(_cut(maps, window), settings), grid
@@ -212,7 +212,7 @@ def instances_in_blocks(
     return labels
 
 
-def halo_of(look: ObjectProperties | None) -> int:
+def halo_width(look: ObjectProperties | None) -> int:
     """Return how many pixels around a block decide on the objects in it."""
     return int(np.clip(2 * (look.diameter if look else 0), *HALO_RANGE))
 

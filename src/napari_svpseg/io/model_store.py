@@ -307,7 +307,7 @@ def save_model(
     return card
 
 
-def prompts_of(model: str | Path) -> PromptSet:
+def model_prompts(model: str | Path) -> PromptSet:
     """Return the prompts that lie in a model's folder.
 
     Raises

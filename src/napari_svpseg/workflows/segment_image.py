@@ -235,11 +235,11 @@ def own_prompts(model: Model) -> PromptSet:
     ValueError
         If it has none.
     """
-    from ..io.model_store import prompts_of
+    from ..io.model_store import model_prompts
 
     if isinstance(model, str | Path):
-        return prompts_of(model)
-    return prompts_of(model.card.path or model.card.name)
+        return model_prompts(model)
+    return model_prompts(model.card.path or model.card.name)
 
 
 def prompts_for(

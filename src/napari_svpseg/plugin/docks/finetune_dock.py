@@ -754,9 +754,9 @@ class FineTuneWidget(QWidget):
         if self.result is None:
             return
         model = self.result.model
-        from ...io.model_store import prompts_of
+        from ...io.model_store import model_prompts
 
-        self._files.call(lambda: prompts_of(model), self._on_prompts, self._fail)
+        self._files.call(lambda: model_prompts(model), self._on_prompts, self._fail)
 
     def _on_prompts(self, prompts: Any) -> None:
         from ..manifest import show_dock

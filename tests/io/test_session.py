@@ -19,7 +19,7 @@ from napari_svpseg.io.session import (
     STATE,
     Session,
     block_slices,
-    blocks_of,
+    block_starts,
     left_behind,
 )
 
@@ -29,7 +29,7 @@ SHAPE = (2, 300, 600)
 def cut(labels, region=None):
     return [
         (start, labels[block_slices(start, labels.shape)].copy())
-        for start in blocks_of(labels.shape, region)
+        for start in block_starts(labels.shape, region)
     ]
 
 
@@ -55,7 +55,7 @@ def labels():
 @pytest.mark.parametrize("shape", [(5, 5), (256, 257), (3, 300, 20), (2, 2, 40, 513)])
 def test_blocks_cover_each_pixel_once(shape):
     seen = np.zeros(shape, int)
-    for start in blocks_of(shape):
+    for start in block_starts(shape):
         seen[block_slices(start, shape)] += 1
     assert (seen == 1).all()
 

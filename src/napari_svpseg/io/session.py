@@ -57,7 +57,7 @@ def sessions_folder() -> Path:
 # ---------------------------------------------------------------- writing
 
 
-def blocks_of(
+def block_starts(
     shape: Sequence[int], region: Sequence[slice] | None = None
 ) -> Iterator[Start]:
     """Yield the starts of the blocks that a region touches, by default of all.
@@ -66,7 +66,7 @@ def blocks_of(
 
     Examples
     --------
-    >>> list(blocks_of((2, 300, 200), (slice(1, 2), slice(0, 300), slice(0, 9))))
+    >>> list(block_starts((2, 300, 200), (slice(1, 2), slice(0, 300), slice(0, 9))))
     [(1, 0, 0), (1, 256, 0)]
     """
     spans = []

@@ -18,7 +18,7 @@ from ...io.session import (
     SavedSession,
     Session,
     block_slices,
-    blocks_of,
+    block_starts,
     left_behind,
     sessions_folder,
 )
@@ -191,7 +191,7 @@ class Autosave(QObject):
         if layer.unique_id not in self._keys:
             self._begin(layer)
         for atom in event.value:
-            self._mark(layer.unique_id, blocks_of(shape, region_of(atom)))
+            self._mark(layer.unique_id, block_starts(shape, region_of(atom)))
 
     def _begin(self, layer: Labels) -> None:
         """Save a layer from now on; what was in it before is saved too."""
@@ -200,7 +200,7 @@ class Autosave(QObject):
         self._dirty[key], self._touched[key] = deque(), set()
         shape = tuple(layer.data.shape)
         if int(np.prod(shape, dtype=object)) <= MAX_WHOLE and not layer.multiscale:
-            self._mark(key, blocks_of(shape))
+            self._mark(key, block_starts(shape))
 
     def _mark(self, key: Any, starts: Any) -> None:
         waiting = set(self._dirty[key])

@@ -367,7 +367,7 @@ def _put(labels: np.ndarray, record: dict[str, Any], packed: bytes) -> None:
     place[...] = np.frombuffer(raw, labels.dtype).reshape(place.shape)
 
 
-def left_behind(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
+def crashed_sessions(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
     """Return the sessions whose processes ended without closing them, newest first.
 
     Each is locked for this process, so that nobody else is offered it. Damaged ones

@@ -19,7 +19,7 @@ from ...io.session import (
     Session,
     block_slices,
     block_starts,
-    left_behind,
+    crashed_sessions,
     sessions_folder,
 )
 from ..layers.image_source import DECLARED, MARK, declared, is_picture, mark_of
@@ -107,7 +107,7 @@ class Autosave(QObject):
         atexit.register(self._session.close)
         if preference("autosave"):
             folder = sessions_folder()
-            self._files.call(lambda: left_behind(folder), self._on_found)
+            self._files.call(lambda: crashed_sessions(folder), self._on_found)
 
     # ------------------------------------------------------------ docks
 

@@ -16,9 +16,9 @@ from napari_svpseg.core.labels.instances import (
     CROSS,
     SPLITS,
     _basins,
+    best_split_strength,
     chosen_objects,
     fill_object_holes,
-    fitted_split,
     instances_from_maps,
     object_properties,
     targets,
@@ -299,14 +299,14 @@ def test_the_prompts_tell_how_readily_touching_objects_are_split():
     two = discs([(32, 22), (32, 43)], radius=11, shape=(64, 64))
     one = (two > 0).astype(np.int32)
     assert instances_from_maps(shallow, PLAIN).max() == 1
-    readily = fitted_split([shallow], [two])
+    readily = best_split_strength([shallow], [two])
     assert readily in SPLITS and readily > USUAL_SPLIT
     fitted = replace(shallow, objects=ObjectProperties(22.0, split=readily))
     assert instances_from_maps(fitted, PLAIN).max() == 2
 
     deep = with_a_pass(0.35)
     assert instances_from_maps(deep, PLAIN).max() == 2
-    rarely = fitted_split([replace(deep, objects=ObjectProperties(22.0))], [one])
+    rarely = best_split_strength([replace(deep, objects=ObjectProperties(22.0))], [one])
     assert rarely < USUAL_SPLIT
     lobed = replace(deep, objects=ObjectProperties(22.0, split=rarely))
     assert instances_from_maps(lobed, PLAIN).max() == 1
@@ -314,12 +314,12 @@ def test_the_prompts_tell_how_readily_touching_objects_are_split():
 
 def test_prompts_that_do_not_tell_leave_the_usual_split():
     alone = discs([(32, 32)], shape=(64, 64))
-    assert fitted_split([maps_of(alone, objects=ObjectProperties(16.0))], [alone]) == (
-        USUAL_SPLIT
-    )
-    assert fitted_split([], []) == USUAL_SPLIT
+    assert best_split_strength(
+        [maps_of(alone, objects=ObjectProperties(16.0))], [alone]
+    ) == (USUAL_SPLIT)
+    assert best_split_strength([], []) == USUAL_SPLIT
     net = maps_of(alone, objects=ObjectProperties(16.0, net=True))
-    assert fitted_split([net], [alone]) == USUAL_SPLIT
+    assert best_split_strength([net], [alone]) == USUAL_SPLIT
 
 
 @pytest.mark.parametrize(("asked", "n"), [(0.0, 1), (0.5, 2), (1.0, 2)])

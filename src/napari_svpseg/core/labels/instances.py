@@ -385,7 +385,7 @@ def object_properties(masks: list[Array], scales: list[float]) -> ObjectProperti
     )
 
 
-def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
+def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     """Return the split strength that finds the prompts' own objects best.
 
     Of those about as good (`ALIKE`) that nearest to the usual: most prompts show few

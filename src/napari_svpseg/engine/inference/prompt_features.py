@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...core.geometry import PROMPT_SIZE
 from ...core.image import normalise, resize_image, resize_labels, to_three_channels
-from ...core.labels.instances import fitted_split, object_properties
+from ...core.labels.instances import best_split_strength, object_properties
 from ...core.labels.object_size import core_depth, is_net, median_diameter
 from ...core.prompt import Prompt, PromptSet
 from ...core.result import Maps, ObjectProperties
@@ -137,7 +137,7 @@ def _look(
     known = [d for d in depths if math.isfinite(d)]
     return replace(
         object_properties(masks, scales),
-        split=fitted_split(found, masks[:MAX_PROMPTS]),
+        split=best_split_strength(found, masks[:MAX_PROMPTS]),
         depth=float(np.median(known)) if known else math.nan,
     )
 

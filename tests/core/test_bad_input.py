@@ -18,8 +18,8 @@ from napari_svpseg.core.image import (
     to_three_channels,
 )
 from napari_svpseg.core.labels.instances import (
-    chosen_objects,
     fill_object_holes,
+    filter_objects,
     instances_from_maps,
     targets,
 )
@@ -241,7 +241,7 @@ def test_maps_with_some_nan_give_objects_elsewhere():
 def test_labels_of_any_dtype_are_cleaned(dtype):
     labels = np.zeros((20, 20), dtype)
     labels[2:9, 2:9], labels[4, 4], labels[15, 15] = 100, 0, 3
-    cleaned = chosen_objects(fill_object_holes(labels), 5)
+    cleaned = filter_objects(fill_object_holes(labels), 5)
     assert (cleaned[4, 4], cleaned[15, 15], cleaned.max()) == (1, 0, 1)
     assert cleaned.dtype == np.uint32
     assert targets(labels)[0].sum() == 49

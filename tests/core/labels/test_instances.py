@@ -17,8 +17,8 @@ from napari_svpseg.core.labels.instances import (
     SPLITS,
     _basins,
     best_split_strength,
-    chosen_objects,
     fill_object_holes,
+    filter_objects,
     instances_from_maps,
     object_properties,
     targets,
@@ -262,9 +262,9 @@ def test_a_hole_at_the_border_stays_open():
 def test_small_objects_go_and_ids_are_renumbered():
     labels = np.zeros((20, 20), np.int64)
     labels[:2, :2], labels[5:15, 5:15], labels[18, 18] = 70_000, 12, 5
-    kept = chosen_objects(labels, 4)
+    kept = filter_objects(labels, 4)
     assert (kept[0, 0], kept[10, 10], kept[18, 18]) == (2, 1, 0)
-    np.testing.assert_array_equal(chosen_objects(kept, 4), kept)
+    np.testing.assert_array_equal(filter_objects(kept, 4), kept)
 
 
 def test_parts_of_one_object_s_size_are_split_less_readily() -> None:

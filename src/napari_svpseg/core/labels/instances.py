@@ -119,7 +119,7 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     labels = _pieces(maps, settings)
     if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
-    labels = chosen_objects(
+    labels = filter_objects(
         labels, smallest_area(maps, settings), maps.foreground, settings.confidence
     )
     if settings.output == "semantic":
@@ -452,7 +452,7 @@ def fill_object_holes(labels: Array) -> Array:
     return np.where(labels == 0, owners[background], labels)
 
 
-def chosen_objects(
+def filter_objects(
     labels: Array,
     min_area: int,
     foreground: Array | None = None,

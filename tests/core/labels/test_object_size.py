@@ -9,8 +9,8 @@ import pytest
 
 from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.labels.object_size import (
-    core_depth,
     is_net,
+    mean_depth,
     median_diameter,
     size_notes,
 )
@@ -26,13 +26,13 @@ def discs(radius: int) -> np.ndarray:
 
 
 def test_the_depth_of_discs_is_a_third_of_their_radius():
-    assert core_depth(discs(18), None) == pytest.approx(18 / 3, abs=0.7)
+    assert mean_depth(discs(18), None) == pytest.approx(18 / 3, abs=0.7)
 
 
 def test_objects_go_on_beyond_the_edge():
     half = np.zeros((40, 40), np.float32)
     half[:, :20] = 1
-    assert core_depth(half, None) == pytest.approx(np.mean(np.arange(1, 21)), abs=1)
+    assert mean_depth(half, None) == pytest.approx(np.mean(np.arange(1, 21)), abs=1)
 
 
 def test_touching_objects_are_told_apart_by_their_boundary():
@@ -40,13 +40,13 @@ def test_touching_objects_are_told_apart_by_their_boundary():
     whole[10:50, 10:50] = 1
     boundary = np.zeros_like(whole)
     boundary[28:32, 10:50] = boundary[10:50, 28:32] = 1
-    assert core_depth(whole, boundary) < 0.6 * core_depth(whole, None)
+    assert mean_depth(whole, boundary) < 0.6 * mean_depth(whole, None)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_where_there_is_one_thing_only_no_size_is_known(value):
     flat = np.full((9, 9), value, np.float32)
-    assert np.isnan(core_depth(flat, None))
+    assert np.isnan(mean_depth(flat, None))
     assert size_notes(Maps(flat, objects=ObjectProperties(9.0, depth=2.0))) == ()
 
 
@@ -54,7 +54,7 @@ def test_where_there_is_one_thing_only_no_size_is_known(value):
     ("radius", "word"), [(8, "smaller"), (13, ""), (16, ""), (20, ""), (24, "")]
 )
 def test_a_note_tells_of_objects_of_another_size(radius, word):
-    look = ObjectProperties(32.0, depth=core_depth(discs(16), None))
+    look = ObjectProperties(32.0, depth=mean_depth(discs(16), None))
     notes = size_notes(Maps(discs(radius), objects=look))
     assert [word in n for n in notes] == ([True] if word else [])
     small = replace(look, depth=look.depth / 2)

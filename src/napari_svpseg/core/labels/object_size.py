@@ -90,7 +90,7 @@ def is_net(labels: np.ndarray) -> bool:
     return bool(width < NET_WIDTH * median_diameter(labels))
 
 
-def core_depth(foreground: Array, boundary: Array | None) -> float:
+def mean_depth(foreground: Array, boundary: Array | None) -> float:
     """Return the mean distance of objects' pixels to their borders, or NaN.
 
     Beyond the image's edge objects are taken to go on.
@@ -137,7 +137,7 @@ def size_notes(maps: Maps) -> tuple[str, ...]:
     if mean_uncertainty(foreground, LIKELY) > TOO_DOUBTFUL:
         return ()
     boundary = None if maps.boundary is None else maps.boundary[middle]
-    ratio = core_depth(foreground, boundary) / look.depth
+    ratio = mean_depth(foreground, boundary) / look.depth
     if not np.isfinite(ratio) or 1 / MUCH < ratio < MUCH:
         return ()
     than = "larger" if ratio > 1 else "smaller"

@@ -12,7 +12,7 @@ from torch import Tensor
 from ...core.geometry import PROMPT_SIZE
 from ...core.image import normalise, resize_image, resize_labels, to_three_channels
 from ...core.labels.instances import best_split_strength, object_properties
-from ...core.labels.object_size import core_depth, is_net, median_diameter
+from ...core.labels.object_size import is_net, mean_depth, median_diameter
 from ...core.prompt import Prompt, PromptSet
 from ...core.result import Maps, ObjectProperties
 from ...models.base import IGNORE, PromptCode, PromptSegmenter
@@ -131,7 +131,7 @@ def _look(
         )
     scales = [p.box.scale for p, _ in shown]
     depths = [
-        core_depth(m.foreground, m.boundary) / s
+        mean_depth(m.foreground, m.boundary) / s
         for m, s in zip(found, scales, strict=False)
     ]
     known = [d for d in depths if math.isfinite(d)]

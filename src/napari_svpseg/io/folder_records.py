@@ -15,7 +15,7 @@ from typing import Any
 from ..core.jobs.folder_job import BatchJob, FileOutcome
 from ..core.labels.measure import object_sizes
 from .atomic import atomic_path
-from .images import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_image
+from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES, read_image
 from .ome_zarr import is_zarr
 from .tables import write_rows
 
@@ -25,7 +25,7 @@ CUT_PROMPTS = "prompts.svprompt"
 
 RUN_FILES = (RUN, SUMMARY, LOG, CUT_PROMPTS)
 VERSION = 1
-KNOWN = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES)
+KNOWN = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES)
 
 COLUMNS = {
     "file": "source",

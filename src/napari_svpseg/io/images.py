@@ -16,7 +16,7 @@ import tifffile
 from ..core.image import AXES, Axes, ImageError
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+BITMAP_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 UNITS_UM = {
     "µm": 1.0,
     "um": 1.0,
@@ -92,7 +92,7 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
             array, found, size, unit, rgb, z_step = _read_tiff(path)
             if rgb and found == "CYX" and not axes:  # colours plane by plane
                 array, found = np.moveaxis(array, 0, -1), "YXC"
-        elif suffix in PICTURE_SUFFIXES:
+        elif suffix in BITMAP_SUFFIXES:
             array, found, size, unit, rgb = _read_picture(path)
         elif suffix == ".npy":
             array = np.load(path, allow_pickle=False)

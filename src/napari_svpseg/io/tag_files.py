@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ..core.annotation.image_tags import checked_classes
 from .atomic import atomic_path
-from .images import PICTURE_SUFFIXES, TIFF_SUFFIXES
+from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES
 
 HEADER = ("file", "classes")
-SUFFIXES = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, ".npy")
+SUFFIXES = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES, ".npy")
 MAX_BYTES = 50_000_000
 MAX_TOLD = 5
 """Bad rows that an error names; the rest is counted."""

@@ -204,7 +204,9 @@ def publish_labels(
     """
     store = Path(store)
     describe_labels(layout, name)
-    write_stamp(layout.folder, {"recipe": json.loads(recipe.to_json()), **extra})
+    write_labels_metadata(
+        layout.folder, {"recipe": json.loads(recipe.to_json()), **extra}
+    )
     parent = _labels_of(store, layout.version)
     target, old = store / "labels" / name, Path(f"{layout.folder}.old")
     if target.exists():
@@ -245,7 +247,7 @@ def describe_labels(layout: LabelsLayout, name: str) -> None:
     )
 
 
-def write_stamp(folder: str | Path, values: dict[str, Any]) -> None:
+def write_labels_metadata(folder: str | Path, values: dict[str, Any]) -> None:
     """Keep plain values with the labels in a folder; see `read_stamp`."""
     import_zarr().open_group(folder, mode="r+").attrs["svpseg"] = values
 
@@ -338,7 +340,9 @@ def write_zarr_labels(
             for window in chunk_windows(layout, level):
                 reduce_chunk(layout, level, window)
         if recipe is not None:
-            write_stamp(layout.folder, {"recipe": json.loads(recipe.to_json())})
+            write_labels_metadata(
+                layout.folder, {"recipe": json.loads(recipe.to_json())}
+            )
     return Path(path)
 
 

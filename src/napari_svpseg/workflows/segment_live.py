@@ -37,7 +37,7 @@ from ..io.zarr_labels import (
     begin_labels,
     open_scratch,
     read_stamp,
-    write_stamp,
+    write_labels_metadata,
     write_window,
 )
 from .segment_large import (
@@ -178,7 +178,7 @@ def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
     if stamp.get("run") != plan.key or stamp.get("state") != FILLING:
         layout = begin_labels(store, NAME, layout)
         stamp = {"run": plan.key, "state": FILLING, "about": about}
-        write_stamp(layout.folder, {**stamp, "recipe": plan.recipe})
+        write_labels_metadata(layout.folder, {**stamp, "recipe": plan.recipe})
     return layout
 
 
@@ -247,7 +247,7 @@ class _Run:
         values = json.loads(recipe.to_json())
         kept = read_stamp(Path(self.layout.folder).parents[1], NAME)
         stamp = {"state": DONE, "objects": objects, "recipe": values}
-        write_stamp(self.layout.folder, kept | stamp)
+        write_labels_metadata(self.layout.folder, kept | stamp)
         return StoredLabels(
             self.layout.folder,
             len(self.layout.level_shapes),

@@ -18,7 +18,7 @@ from napari_svpseg.io.zarr_labels import (
     LabelsLayout,
     begin_labels,
     read_stamp,
-    write_stamp,
+    write_labels_metadata,
     write_window,
 )
 from napari_svpseg.plugin.layers import stored_results
@@ -57,7 +57,7 @@ class Filler:
         n, folder = len(layout.level_shapes), layout.folder
         recipe = Recipe("svp", axes=kwargs["axes"]).to_dict()
         stamp = {"run": "x", "state": "filling", "about": kwargs["about"]}
-        write_stamp(folder, {**stamp, "recipe": recipe})
+        write_labels_metadata(folder, {**stamp, "recipe": recipe})
         emit("partial", value=StoredLabels(folder, n, recipe=recipe))
         last, found = 0, label(image > image.mean() + image.std())
         half = image.shape[-1] // 2
@@ -72,7 +72,7 @@ class Filler:
                 last = max(last, int(part.max(initial=0)))
                 if self.fail:
                     raise OSError(self.fail)
-        write_stamp(
+        write_labels_metadata(
             folder, {**stamp, "state": "done", "objects": last, "recipe": recipe}
         )
         return StoredLabels(folder, n, last, 0.1, recipe, ("a note",))

@@ -422,7 +422,7 @@ class StoredResults(QObject):
 
     def mark_edited(self, layer: Labels) -> None:
         """Take note, on the disk too, that the user has changed a result."""
-        from ...io.zarr_labels import read_stamp, write_stamp
+        from ...io.zarr_labels import read_stamp, write_labels_metadata
 
         mark = mark_of(layer) or {}
         if mark.get("edited"):
@@ -430,7 +430,9 @@ class StoredResults(QObject):
         layer.metadata[MARK] |= {"edited": True}
         store, folder = mark["store"], mark["folder"]
         self._files.call(
-            lambda: write_stamp(folder, {**read_stamp(store, NAME), "edited": True}),
+            lambda: write_labels_metadata(
+                folder, {**read_stamp(store, NAME), "edited": True}
+            ),
             lambda _: None,
             self._not_written,
         )

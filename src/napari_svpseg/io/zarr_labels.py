@@ -248,7 +248,7 @@ def describe_labels(layout: LabelsLayout, name: str) -> None:
 
 
 def write_labels_metadata(folder: str | Path, values: dict[str, Any]) -> None:
-    """Keep plain values with the labels in a folder; see `read_stamp`."""
+    """Keep plain values with the labels in a folder; see `read_labels_metadata`."""
     import_zarr().open_group(folder, mode="r+").attrs["svpseg"] = values
 
 
@@ -355,7 +355,7 @@ def _forget(labels: Any, name: str) -> None:
         labels.attrs.update(attributes)
 
 
-def read_stamp(store: str | Path, name: str) -> dict[str, Any]:
+def read_labels_metadata(store: str | Path, name: str) -> dict[str, Any]:
     """Return what `publish_labels` kept with labels; empty if there are none."""
     folder = Path(store) / "labels" / name
     if not is_zarr(folder):

@@ -58,7 +58,7 @@ from ..io.zarr_labels import (
     open_level,
     open_scratch,
     publish_labels,
-    read_stamp,
+    read_labels_metadata,
     reduce_chunk,
 )
 from .segment_image import (
@@ -290,7 +290,7 @@ def segment_zarr(
     )
     _check_name(name)
     target = where / "labels" / name
-    if skip_done and read_stamp(where, name).get("run") == plan.key:
+    if skip_done and read_labels_metadata(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
     work = where.with_name(f"{where.name}.{name}.work")
     start_or_resume(work, plan, code)

@@ -36,7 +36,7 @@ from ..io.zarr_labels import (
     LabelsLayout,
     begin_labels,
     open_scratch,
-    read_stamp,
+    read_labels_metadata,
     write_labels_metadata,
     write_window,
 )
@@ -174,7 +174,7 @@ def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
     layout = LabelsLayout(
         folder=str(store / "labels" / NAME), dtype="uint32", **plan.layout
     )
-    stamp = read_stamp(store, NAME)
+    stamp = read_labels_metadata(store, NAME)
     if stamp.get("run") != plan.key or stamp.get("state") != FILLING:
         layout = begin_labels(store, NAME, layout)
         stamp = {"run": plan.key, "state": FILLING, "about": about}
@@ -245,7 +245,7 @@ class _Run:
             device=device,
         )
         values = json.loads(recipe.to_json())
-        kept = read_stamp(Path(self.layout.folder).parents[1], NAME)
+        kept = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)
         stamp = {"state": DONE, "objects": objects, "recipe": values}
         write_labels_metadata(self.layout.folder, kept | stamp)
         return StoredLabels(

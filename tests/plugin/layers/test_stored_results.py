@@ -17,7 +17,7 @@ from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.zarr_labels import (
     LabelsLayout,
     begin_labels,
-    read_stamp,
+    read_labels_metadata,
     write_labels_metadata,
     write_window,
 )
@@ -178,7 +178,7 @@ def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
     dock.stored.flush()
     dock.stored._files.call(lambda: None, lambda _: None)
     qtbot.waitUntil(lambda: not dock.stored._files.is_busy)
-    assert read_stamp(mark["store"], "cells")["edited"]
+    assert read_labels_metadata(mark["store"], "cells")["edited"]
     half = np.asarray(open_image(mark["folder"], 1).array[:])
     assert np.array_equal(half, on_disk(layer)[::2, ::2])
 
@@ -262,7 +262,10 @@ def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
         qtbot.waitUntil(lambda end=end: f"Saved mine{end}" in dock.message.text())
     folder = tmp_path / "mine.zarr" / "labels" / "cells"
     assert open_image(folder, 1).array.shape == (48, 55)
-    assert read_stamp(tmp_path / "mine.zarr", "cells")["recipe"]["model"] == "svp"
+    assert (
+        read_labels_metadata(tmp_path / "mine.zarr", "cells")["recipe"]["model"]
+        == "svp"
+    )
     for found in (open_image(folder), read_image(tmp_path / "mine.ome.tif")):
         assert np.array_equal(found.array[:], on_disk(layer))
     assert found.array.max() == 70_001

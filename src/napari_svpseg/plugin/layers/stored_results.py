@@ -354,12 +354,12 @@ class StoredResults(QObject):
         ValueError
             If it is none of ours.
         """
-        from ...io.zarr_labels import count_levels, read_stamp
+        from ...io.zarr_labels import count_levels, read_labels_metadata
 
         store = Path(path).absolute()
         if store.name == NAME and store.parent.name == "labels":
             store = store.parent.parent
-        stamp = read_stamp(store, NAME)
+        stamp = read_labels_metadata(store, NAME)
         about = stamp.get("about")
         if not about:
             raise ValueError(f"{store}: is no result of this dock.")
@@ -422,7 +422,7 @@ class StoredResults(QObject):
 
     def mark_edited(self, layer: Labels) -> None:
         """Take note, on the disk too, that the user has changed a result."""
-        from ...io.zarr_labels import read_stamp, write_labels_metadata
+        from ...io.zarr_labels import read_labels_metadata, write_labels_metadata
 
         mark = mark_of(layer) or {}
         if mark.get("edited"):
@@ -431,7 +431,7 @@ class StoredResults(QObject):
         store, folder = mark["store"], mark["folder"]
         self._files.call(
             lambda: write_labels_metadata(
-                folder, {**read_stamp(store, NAME), "edited": True}
+                folder, {**read_labels_metadata(store, NAME), "edited": True}
             ),
             lambda _: None,
             self._not_written,

@@ -26,7 +26,7 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import intensity_range, normalise
 from napari_svpseg.core.labels.metrics import dice, f1
 from napari_svpseg.core.labels.uncertainty import (
-    LEAST_IMAGE_DOUBT,
+    MIN_IMAGE_UNCERTAINTY,
     POSSIBLE,
     image_uncertainty,
 )
@@ -182,8 +182,8 @@ def report(records: Sequence[dict[str, Any]]) -> str:
         "",
         f"{len(signs)} pictures: correlation of their uncertainty and true Dice "
         f"{np.corrcoef(uncertainty, true)[0, 1]:+.2f}; Dice of those with a uncertainty of "
-        f"{LEAST_IMAGE_DOUBT} or more {true[uncertainty >= LEAST_IMAGE_DOUBT].mean():.3f}, "
-        f"of the others {true[uncertainty < LEAST_IMAGE_DOUBT].mean():.3f}",
+        f"{MIN_IMAGE_UNCERTAINTY} or more {true[uncertainty >= MIN_IMAGE_UNCERTAINTY].mean():.3f}, "
+        f"of the others {true[uncertainty < MIN_IMAGE_UNCERTAINTY].mean():.3f}",
     ]
     return "\n".join(lines)
 

@@ -26,7 +26,7 @@ LEAST_DOUBT = 0.3
 TRUST_WEIGHT = 0.75
 """Of the trust in the uncertainty of an image."""
 
-LEAST_IMAGE_DOUBT = 0.15
+MIN_IMAGE_UNCERTAINTY = 0.15
 """An image is worth a look from this uncertainty on."""
 
 LEAST_SHARE = 0.02

@@ -343,7 +343,7 @@ class SavedSession:
             self._lock.close()
             self._lock = None
 
-    def keep_aside(self) -> Path:
+    def set_aside(self) -> Path:
         """Rename it, so that it is offered no more, but nothing is lost."""
         target = self.folder.with_name(f"{DAMAGED}{self.folder.name}")
         with contextlib.suppress(OSError):
@@ -394,7 +394,7 @@ def crashed_sessions(folder: str | Path) -> tuple[list[SavedSession], list[str]]
         try:
             saved.state = _state(path / STATE)
         except SessionError as error:
-            there = saved.keep_aside()
+            there = saved.set_aside()
             problems.append(f"{error} It is kept in {there}.")
             continue
         sessions.append(saved)

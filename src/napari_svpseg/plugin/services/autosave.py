@@ -369,13 +369,13 @@ class Autosave(QObject):
                     method(values)
         except Exception as error:
             logger.exception("could not restore %s", saved.folder)
-            there = saved.keep_aside()
+            there = saved.set_aside()
             self.message.emit(
                 f"Not all could be restored ({error}). It is kept in {there}.", True
             )
             return
         if saved.problems:
-            there = saved.keep_aside()
+            there = saved.set_aside()
             self.message.emit(f"{saved.problems[0]} The rest is in {there}.", True)
         else:
             self._adopted = saved

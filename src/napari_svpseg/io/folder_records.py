@@ -93,7 +93,7 @@ def find_images(
     return list(files)
 
 
-def refuse_collisions(job: BatchJob, files: Iterable[Path]) -> None:
+def check_collisions(job: BatchJob, files: Iterable[Path]) -> None:
     """Raise ValueError where two images would be written under one name."""
     taken: dict[str, Path] = {}
     for path in files:

@@ -31,11 +31,11 @@ from ..io.folder_records import (
     RUN,
     SUMMARY,
     append_log,
+    check_collisions,
     find_images,
     outcome_of_file,
     read_run,
     read_summary,
-    refuse_collisions,
     write_run,
     write_summary,
 )
@@ -98,7 +98,7 @@ def run_batch(
         As ``on_progress`` did; what is done is kept.
     """
     files = find_images(job.inputs, job.include, job)
-    refuse_collisions(job, files)
+    check_collisions(job, files)
     if prompts is None and job.prompts:
         from ..io.prompt_files import load_prompts
 

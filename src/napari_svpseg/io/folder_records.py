@@ -192,7 +192,7 @@ def _outcome(row: dict[str, str]) -> FileOutcome:
 _DEFAULTS = {f.name: f.default for f in fields(FileOutcome)}
 
 
-def outcome_of_file(skipped: FileOutcome) -> FileOutcome:
+def outcome_from_labels(skipped: FileOutcome) -> FileOutcome:
     """Return what a labels file itself tells of an image that was done before."""
     if not skipped.labels.lower().endswith((".tif", ".tiff")):
         return skipped

@@ -33,7 +33,7 @@ from ..io.folder_records import (
     append_log,
     check_collisions,
     find_images,
-    outcome_of_file,
+    outcome_from_labels,
     read_run,
     read_summary,
     write_run,
@@ -167,7 +167,9 @@ class _Book:
             outcome = FileOutcome(str(path), targets[0], status="skipped")
             known = self._before.get(str(path))
             outcome = (
-                replace(known, labels=targets[0]) if known else outcome_of_file(outcome)
+                replace(known, labels=targets[0])
+                if known
+                else outcome_from_labels(outcome)
             )
             notes = dict.fromkeys((*outcome.notes, *self._kept_note))
             outcome = replace(outcome, notes=tuple(notes))

@@ -12,7 +12,7 @@ import numpy as np
 
 from .settings import PostprocessSettings, SegmentSettings
 
-USUAL_SPLIT = 0.2
+DEFAULT_SPLIT = 0.2
 """How readily touching objects are split where the prompts do not tell."""
 
 
@@ -38,7 +38,7 @@ class ObjectProperties:
     diameter: float
     net: bool = False
     holes: bool = False
-    split: float = USUAL_SPLIT
+    split: float = DEFAULT_SPLIT
     depth: float = float("nan")
 
 

@@ -24,7 +24,7 @@ from napari_svpseg.core.labels.instances import (
     targets,
 )
 from napari_svpseg.core.labels.metrics import dice, f1
-from napari_svpseg.core.result import USUAL_SPLIT, Maps, ObjectProperties
+from napari_svpseg.core.result import DEFAULT_SPLIT, Maps, ObjectProperties
 from napari_svpseg.core.settings import PostprocessSettings
 
 PLAIN = PostprocessSettings(min_area=0, confidence=0.0)
@@ -300,14 +300,14 @@ def test_the_prompts_tell_how_readily_touching_objects_are_split():
     one = (two > 0).astype(np.int32)
     assert instances_from_maps(shallow, PLAIN).max() == 1
     readily = best_split_strength([shallow], [two])
-    assert readily in SPLITS and readily > USUAL_SPLIT
+    assert readily in SPLITS and readily > DEFAULT_SPLIT
     fitted = replace(shallow, objects=ObjectProperties(22.0, split=readily))
     assert instances_from_maps(fitted, PLAIN).max() == 2
 
     deep = with_a_pass(0.35)
     assert instances_from_maps(deep, PLAIN).max() == 2
     rarely = best_split_strength([replace(deep, objects=ObjectProperties(22.0))], [one])
-    assert rarely < USUAL_SPLIT
+    assert rarely < DEFAULT_SPLIT
     lobed = replace(deep, objects=ObjectProperties(22.0, split=rarely))
     assert instances_from_maps(lobed, PLAIN).max() == 1
 
@@ -316,10 +316,10 @@ def test_prompts_that_do_not_tell_leave_the_usual_split():
     alone = discs([(32, 32)], shape=(64, 64))
     assert best_split_strength(
         [maps_of(alone, objects=ObjectProperties(16.0))], [alone]
-    ) == (USUAL_SPLIT)
-    assert best_split_strength([], []) == USUAL_SPLIT
+    ) == (DEFAULT_SPLIT)
+    assert best_split_strength([], []) == DEFAULT_SPLIT
     net = maps_of(alone, objects=ObjectProperties(16.0, net=True))
-    assert best_split_strength([net], [alone]) == USUAL_SPLIT
+    assert best_split_strength([net], [alone]) == DEFAULT_SPLIT
 
 
 @pytest.mark.parametrize(("asked", "n"), [(0.0, 1), (0.5, 2), (1.0, 2)])

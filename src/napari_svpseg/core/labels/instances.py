@@ -10,7 +10,7 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
-from ..result import USUAL_SPLIT, Maps, ObjectProperties
+from ..result import DEFAULT_SPLIT, Maps, ObjectProperties
 from ..settings import AUTO, PostprocessSettings
 from .blocks import Window, block_grid, fill_holes, label_blocks, renumber
 from .confidence import add_peaks, new_ids
@@ -244,7 +244,7 @@ def _splits(maps: Maps, settings: PostprocessSettings) -> bool:
 
 def _strength(maps: Maps, settings: PostprocessSettings) -> float:
     """Return how readily is split: 0, what the prompts say, 1 for 0, 0.5, 1."""
-    usual = maps.objects.split if maps.objects else USUAL_SPLIT
+    usual = maps.objects.split if maps.objects else DEFAULT_SPLIT
     return float(np.interp(settings.split_strength, (0, 0.5, 1), (0, usual, 1)))
 
 
@@ -414,10 +414,10 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
         return float(np.mean(scores))
 
     if not found or all(m.objects is not None and m.objects.net for m in found):
-        return USUAL_SPLIT
+        return DEFAULT_SPLIT
     scores = [score(strength) for strength in SPLITS]
     best = [s for s, n in zip(SPLITS, scores, strict=True) if n > max(scores) - ALIKE]
-    return min(best, key=lambda s: abs(s - USUAL_SPLIT))
+    return min(best, key=lambda s: abs(s - DEFAULT_SPLIT))
 
 
 def fill_object_holes(labels: Array) -> Array:

@@ -11,7 +11,7 @@ from scipy import ndimage
 from ..geometry import PROMPT_SIZE, Box, tile_starts
 from ..result import Maps
 
-POSSIBLE = 0.2
+POSSIBLE_FOREGROUND = 0.2
 """Foreground probability from which a pixel may be part of an object."""
 
 LIKELY = 0.3
@@ -131,7 +131,7 @@ def uncertain_pixels(maps: Maps) -> np.ndarray:
     -------
     (Y, X) bool array
     """
-    parts, n = ndimage.label(maps.foreground >= POSSIBLE)
+    parts, n = ndimage.label(maps.foreground >= POSSIBLE_FOREGROUND)
     sums = np.bincount(parts.ravel(), maps.uncertainty.ravel(), n + 1)
     mean = sums / np.maximum(np.bincount(parts.ravel(), minlength=n + 1), 1)
     return np.asarray((mean >= LEAST_DOUBT)[parts] & (parts > 0))
@@ -193,7 +193,7 @@ def image_uncertainty(maps: Maps, trust: float = float("nan")) -> float:
         In [0, 1]; 1 where nothing may be there at all.
     """
     step = max(1, round((maps.foreground.size / MAX_PIXELS) ** 0.5))
-    unsure = mean_uncertainty(maps.foreground[::step, ::step], POSSIBLE)
+    unsure = mean_uncertainty(maps.foreground[::step, ::step], POSSIBLE_FOREGROUND)
     if np.isnan(trust):
         return unsure
     return TRUST_WEIGHT * (1 - trust) + (1 - TRUST_WEIGHT) * unsure

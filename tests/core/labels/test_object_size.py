@@ -14,7 +14,7 @@ from napari_svpseg.core.labels.object_size import (
     median_diameter,
     size_notes,
 )
-from napari_svpseg.core.labels.uncertainty import LIKELY, mean_uncertainty
+from napari_svpseg.core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
 from napari_svpseg.core.result import Maps, ObjectProperties
 
 
@@ -72,9 +72,9 @@ def test_of_nets_and_of_what_is_doubtful_nothing_is_told():
 
 
 def test_doubt_is_that_of_what_may_be_there():
-    assert mean_uncertainty(np.array([[0.0, 0.1, 1.0]]), LIKELY) == 0
-    assert mean_uncertainty(np.array([[0.0, 0.5, 0.5]]), LIKELY) == 1
-    assert mean_uncertainty(np.zeros((3, 3)), LIKELY) == 1
+    assert mean_uncertainty(np.array([[0.0, 0.1, 1.0]]), LIKELY_FOREGROUND) == 0
+    assert mean_uncertainty(np.array([[0.0, 0.5, 0.5]]), LIKELY_FOREGROUND) == 1
+    assert mean_uncertainty(np.zeros((3, 3)), LIKELY_FOREGROUND) == 1
 
 
 def test_the_diameter_of_whole_objects_counts():

@@ -13,7 +13,7 @@ from scipy import ndimage
 from ..geometry import inside
 from ..image import ImageError
 from ..result import Maps
-from .uncertainty import LIKELY, mean_uncertainty
+from .uncertainty import LIKELY_FOREGROUND, mean_uncertainty
 
 MUCH = 1.7
 """Ratio of sizes from which a note is worth its place."""
@@ -134,7 +134,7 @@ def size_notes(maps: Maps) -> tuple[str, ...]:
     shape = maps.foreground.shape
     middle = tuple(inside((n - LARGEST) // 2, LARGEST, n) for n in shape)
     foreground = maps.foreground[middle]
-    if mean_uncertainty(foreground, LIKELY) > TOO_DOUBTFUL:
+    if mean_uncertainty(foreground, LIKELY_FOREGROUND) > TOO_DOUBTFUL:
         return ()
     boundary = None if maps.boundary is None else maps.boundary[middle]
     ratio = mean_depth(foreground, boundary) / look.depth

@@ -14,7 +14,7 @@ from ..result import Maps
 POSSIBLE_FOREGROUND = 0.2
 """Foreground probability from which a pixel may be part of an object."""
 
-LIKELY = 0.3
+LIKELY_FOREGROUND = 0.3
 """Foreground probability from which a pixel says how certain an answer is."""
 
 MAX_PIXELS = 1_000_000

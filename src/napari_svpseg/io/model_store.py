@@ -286,7 +286,7 @@ def save_model(
     from safetensors.torch import save
 
     folder = Path(folder)
-    check_place(folder)
+    check_model_folder(folder)
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     data = save(state)
     card = dataclasses.replace(
@@ -324,7 +324,7 @@ def model_prompts(model: str | Path) -> PromptSet:
     return load_prompts(path)
 
 
-def check_place(folder: str | Path) -> None:
+def check_model_folder(folder: str | Path) -> None:
     """Raise `WriteError` where writing a model would delete something else."""
     folder = Path(folder)
     if not folder.exists():

@@ -421,14 +421,14 @@ def finetune(
     """
     from ..engine.finetuning.loop import finetune as train
     from ..engine.inference.device import choose
-    from ..io.model_store import check_place, find_model, load_model
+    from ..io.model_store import check_model_folder, find_model, load_model
 
     settings = settings or FineTuneSettings()
     on_progress = on_progress or ignore_progress
     notes: list[str] = []
     card = find_model(start_from) if isinstance(start_from, str | Path) else None
     target = Path(output) if output is not None else _new_place()
-    check_place(target)
+    check_model_folder(target)
     where = choose(device)
     if where.is_fallback:
         notes.append(where.reason)

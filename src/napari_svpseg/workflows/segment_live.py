@@ -30,7 +30,7 @@ from ..core.labels.linking import Window, renamed, within
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..core.result import Recipe
-from ..io.atomic import WriteError, explained
+from ..io.atomic import WriteError, as_write_error
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import (
     LabelsLayout,
@@ -166,7 +166,7 @@ def _check_room(folder: Path, n_pixels: int) -> None:
 
 def _told(error: OSError, store: Path) -> OSError:
     """Return what is told of a disk that is full in the middle of a run."""
-    return explained(error, store) if error.errno else error
+    return as_write_error(error, store) if error.errno else error
 
 
 def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:

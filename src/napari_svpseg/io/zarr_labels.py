@@ -217,7 +217,9 @@ def publish_labels(
     return target
 
 
-def begin_labels(store: str | Path, name: str, layout: LabelsLayout) -> LabelsLayout:
+def create_labels_in_store(
+    store: str | Path, name: str, layout: LabelsLayout
+) -> LabelsLayout:
     """Make empty labels at their final place, to be seen while they are filled.
 
     Returns
@@ -328,7 +330,7 @@ def write_zarr_labels(
     sizes = tuple((scale or {}).get(a, 1.0) for a in letters)
     with atomic_folder(path) as temporary:
         layout = LabelsLayout("", shape, chunks, letters, dtype, sizes, unit, version)
-        layout = begin_labels(temporary, name, layout)
+        layout = create_labels_in_store(temporary, name, layout)
         target = open_level(layout.folder)
         for window in chunk_windows(layout, 0):
             part = np.asarray(labels[window])

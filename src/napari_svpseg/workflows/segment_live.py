@@ -34,7 +34,7 @@ from ..io.atomic import WriteError, as_write_error
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import (
     LabelsLayout,
-    begin_labels,
+    create_labels_in_store,
     open_scratch,
     read_labels_metadata,
     write_labels_metadata,
@@ -176,7 +176,7 @@ def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
     )
     stamp = read_labels_metadata(store, NAME)
     if stamp.get("run") != plan.key or stamp.get("state") != FILLING:
-        layout = begin_labels(store, NAME, layout)
+        layout = create_labels_in_store(store, NAME, layout)
         stamp = {"run": plan.key, "state": FILLING, "about": about}
         write_labels_metadata(layout.folder, {**stamp, "recipe": plan.recipe})
     return layout

@@ -16,7 +16,7 @@ from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.zarr_labels import (
     LabelsLayout,
-    begin_labels,
+    create_labels_in_store,
     read_labels_metadata,
     write_labels_metadata,
     write_window,
@@ -53,7 +53,7 @@ class Filler:
             tuple(kwargs["scale"].get(a, 1.0) for a in letters),
             kwargs["unit"],
         )
-        layout = begin_labels(store, "cells", layout)
+        layout = create_labels_in_store(store, "cells", layout)
         n, folder = len(layout.level_shapes), layout.folder
         recipe = Recipe("svp", axes=kwargs["axes"]).to_dict()
         stamp = {"run": "x", "state": "filling", "about": kwargs["about"]}

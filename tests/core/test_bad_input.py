@@ -14,7 +14,7 @@ from napari_svpseg.core.image import (
     normalise,
     resize_image,
     resize_labels,
-    sampled_pixels,
+    sample_pixels,
     to_three_channels,
 )
 from napari_svpseg.core.labels.instances import (
@@ -66,7 +66,7 @@ ODD_IMAGES = {
 @pytest.mark.parametrize("name", ODD_IMAGES)
 def test_any_image_becomes_finite_network_input(name):
     plane, _ = channels_last(ODD_IMAGES[name])
-    intensities = intensity_range(sampled_pixels(plane))
+    intensities = intensity_range(sample_pixels(plane))
     out = to_three_channels(normalise(plane, intensities))
     assert out.dtype == np.float32
     assert out.shape == (*plane.shape[:2], 3)
@@ -104,7 +104,7 @@ def test_a_lazy_plane_is_sampled_without_reading_all_of_it():
             )
 
     plane = Lazy()
-    pixels = sampled_pixels(plane, 1000)
+    pixels = sample_pixels(plane, 1000)
     assert plane.read < 0.06 * 9000**2
     assert len(pixels) <= 2000
     np.testing.assert_array_equal(intensity_range(pixels), [[1, 1], [5, 5]])

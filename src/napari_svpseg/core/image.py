@@ -242,7 +242,7 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
     return np.asarray(ranges)
 
 
-def sampled_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
+def sample_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
     """Return pixels (N, C) of a plane that stand for all of it.
 
     Parameters

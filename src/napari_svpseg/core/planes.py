@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .image import Axes, ImageError, channels_last, intensity_range, sampled_pixels
+from .image import Axes, ImageError, channels_last, intensity_range, sample_pixels
 from .prompt import PromptSet
 
 MAX_SAMPLED_PLANES = 64
@@ -103,7 +103,7 @@ class Planes:
         chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).astype(int)]
         share = MAX_SAMPLED_PIXELS // n
         return intensity_range(
-            np.concatenate([sampled_pixels(self.view(i), share) for i in chosen])
+            np.concatenate([sample_pixels(self.view(i), share) for i in chosen])
         )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ...core.geometry import Tile
-from ...core.image import Plane, intensity_range, sampled_pixels
+from ...core.image import Plane, intensity_range, sample_pixels
 from ...core.labels.object_size import size_notes
 from ...core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
 from ...core.progress import Progress, ignore_progress
@@ -130,7 +130,7 @@ def predict(
             f"{prompts[0].n_channels}: choose the same channels for both."
         )
     if intensities is None:
-        intensities = intensity_range(sampled_pixels(plane))
+        intensities = intensity_range(sample_pixels(plane))
     intensities = np.asarray(intensities, np.float64).reshape(-1, 2)
     scale = network_scale(prompts, network, resize=settings.scale_objects)
     query = ScaledQuery(plane, intensities, scale)

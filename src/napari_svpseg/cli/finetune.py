@@ -144,7 +144,11 @@ def _partial_labels(
 
     There are labels where boxes were given: they say more than the boxes do.
     """
-    from ..core.annotation.partial_labels import checked, from_labels, merged
+    from ..core.annotation.partial_labels import (
+        check_partial_labels,
+        from_labels,
+        merge_partial_labels,
+    )
     from ..core.geometry import Box
     from ..io.images import read_image
 
@@ -168,13 +172,13 @@ def _partial_labels(
         plane = image.axes.to_plane(np.asarray(image.array))
         labels = api.read_mask(labels_path)
         if corners:
-            truths[image_path] = checked(labels, plane.shape, labels_path)
+            truths[image_path] = check_partial_labels(labels, plane.shape, labels_path)
             labels = from_labels(labels, [Box(*corners[n], size)])
         elif complete:
             labels = from_labels(labels)
-        labels = checked(labels, plane.shape, labels_path)
+        labels = check_partial_labels(labels, plane.shape, labels_path)
         if image_path in found:
-            labels = merged(found[image_path][1], labels, image_path)
+            labels = merge_partial_labels(found[image_path][1], labels, image_path)
         found[image_path] = (plane, labels)
     return (
         [Path(path).name for path in found],

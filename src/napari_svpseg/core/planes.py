@@ -141,19 +141,21 @@ class PlaneView:
         ]
 
 
-def take(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
+def take_plane(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
     """Return one plane ``(Y, X)`` of an array without channels."""
     return _turned(array[layout.plane_slices(index)], layout)
 
 
-def put(
+def put_plane(
     array: np.ndarray, layout: Axes, index: tuple[int, ...], plane: np.ndarray
 ) -> None:
     """Write one plane ``(Y, X)`` into an array without channels."""
-    take(array, layout, index)[...] = plane
+    take_plane(array, layout, index)[...] = plane
 
 
-def as_stack(plane: np.ndarray, layout: Axes, shape: tuple[int, ...]) -> np.ndarray:
+def plane_to_stack(
+    plane: np.ndarray, layout: Axes, shape: tuple[int, ...]
+) -> np.ndarray:
     """Return the only plane ``(Y, X)`` of a stack in the stack's shape."""
     return _turned(plane, layout).reshape(shape)
 

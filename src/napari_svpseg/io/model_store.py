@@ -299,7 +299,7 @@ def save_model(
     with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(data)
         write_card(temporary / CARD, card)
-        (temporary / README).write_text(readme or describe(card), encoding="utf8")
+        (temporary / README).write_text(readme or card_markdown(card), encoding="utf8")
         if history:
             _write_history(temporary / "history.csv", history)
         if prompts is not None:
@@ -349,7 +349,7 @@ def update_card(card: ModelCard, readme: str | None = None) -> None:
     with atomic_path(folder / CARD) as temporary:
         write_card(temporary, card)
     with atomic_path(folder / README) as temporary:
-        temporary.write_text(readme or describe(card), encoding="utf8")
+        temporary.write_text(readme or card_markdown(card), encoding="utf8")
 
 
 def write_card(path: Path, card: ModelCard) -> None:
@@ -366,7 +366,7 @@ def _write_history(path: Path, history: list[Mapping[str, float]]) -> None:
             writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
 
 
-def describe(card: ModelCard) -> str:
+def card_markdown(card: ModelCard) -> str:
     """Return the card as Markdown."""
     config = card.training.get("config", {})
     data = config.get("data", {}) if isinstance(config, dict) else {}

@@ -18,7 +18,7 @@ from ..core.annotation.partial_labels import (
     BACKGROUND,
     FEWEST_PIXELS,
     UNKNOWN,
-    checked,
+    check_partial_labels,
     to_ids,
 )
 from ..core.annotation.validation_split import ValidationPart, split_validation
@@ -254,7 +254,7 @@ def _partial_image(
             f"on: the smallest image is {MIN_BOX_SIZE} x {MIN_BOX_SIZE}."
         )
     ids = to_ids(
-        checked(labels, plane.shape, name),
+        check_partial_labels(labels, plane.shape, name),
         unlabelled_is_background=settings.unlabelled_is_background,
         wanted=settings.wanted if settings.semantic else None,
     )

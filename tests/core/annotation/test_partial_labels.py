@@ -8,7 +8,7 @@ import pytest
 from napari_svpseg.core.annotation.partial_labels import (
     UNKNOWN,
     PartialLabelError,
-    checked,
+    check_partial_labels,
     complete_ids,
     from_correction,
     from_labels,
@@ -16,7 +16,7 @@ from napari_svpseg.core.annotation.partial_labels import (
     known_borders,
     label_counts,
     label_regions,
-    merged,
+    merge_partial_labels,
     to_ids,
 )
 from napari_svpseg.core.geometry import Box
@@ -90,12 +90,12 @@ def test_no_correction_teaches_nothing():
 def test_merging_keeps_objects_apart_and_refuses_contradictions():
     first = from_labels(LABELS, [Box(0, 0, 16)])
     second = from_labels(squares((44, 44)), [Box(36, 36, 20)])
-    both = merged(first, second)
+    both = merge_partial_labels(first, second)
     assert label_counts(both)["n_objects"] == 2
     with pytest.raises(PartialLabelError, match="contradict each other at 64 pixels"):
-        merged(first, from_labels(0 * LABELS, [Box(0, 0, 16)]), "a.tif")
+        merge_partial_labels(first, from_labels(0 * LABELS, [Box(0, 0, 16)]), "a.tif")
     with pytest.raises(PartialLabelError, match="differ in shape"):
-        merged(first, second[1:])
+        merge_partial_labels(first, second[1:])
 
 
 @pytest.mark.parametrize(
@@ -112,12 +112,12 @@ def test_merging_keeps_objects_apart_and_refuses_contradictions():
 )
 def test_odd_labels_are_refused_in_one_line(labels, told):
     with pytest.raises(FineTuneError, match=told) as error:
-        checked(labels, (64, 64), "cells.tif")
+        check_partial_labels(labels, (64, 64), "cells.tif")
     assert "\n" not in str(error.value)
 
 
 def test_whole_numbers_stored_as_floats_do():
-    assert checked(LABELS.astype(float), (64, 64)).dtype == np.int32
+    assert check_partial_labels(LABELS.astype(float), (64, 64)).dtype == np.int32
 
 
 def test_counts_by_kind():

@@ -145,7 +145,7 @@ def from_correction(
     return partial
 
 
-def merged(first: Array, second: Array, name: str = "the image") -> Array:
+def merge_partial_labels(first: Array, second: Array, name: str = "the image") -> Array:
     """Return the labels of two partial labels of one image.
 
     Raises
@@ -170,7 +170,9 @@ def merged(first: Array, second: Array, name: str = "the image") -> Array:
     return np.where(first > 0, first, shifted).astype(np.int32)
 
 
-def checked(labels: Array, shape: tuple[int, ...], name: str = "the image") -> Array:
+def check_partial_labels(
+    labels: Array, shape: tuple[int, ...], name: str = "the image"
+) -> Array:
     """Return partial labels as int32, after all that can be wrong was looked at.
 
     Parameters

@@ -468,7 +468,7 @@ def filter_objects(
     foreground : (Y, X) float array, optional
         Probability in [0, 1].
     confidence : float
-        See `confidence.sure`.
+        See `confidence.confident_objects`.
     """
     areas = np.bincount(labels.ravel())
     peaks = np.zeros(len(areas), np.float32)

@@ -383,7 +383,7 @@ def test_stacks_need_their_axes_said(here, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     words = ("segment", path, *PROMPT, "-o", out, *TINY)
     assert svpseg(*words) == 1
-    assert "say what they are" in capsys.readouterr().err
+    assert "declare them" in capsys.readouterr().err
     assert svpseg(*words, "--axes", "ZYX") == 0
     assert tifffile.imread(out / "stack_labels.ome.tif").shape == (2, 96, 100)
 

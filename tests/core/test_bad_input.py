@@ -7,6 +7,7 @@ import pytest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import (
+    AXES_MISMATCH,
     Axes,
     ImageError,
     channels_last,
@@ -112,12 +113,13 @@ def test_a_lazy_plane_is_sampled_without_reading_all_of_it():
 
 @pytest.mark.parametrize("axes", ["YX", "ZYX", "TYX", "CYX", "YXC", "TZCYX"])
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4, 5, 6])
-def test_axes_that_do_not_fit_are_named(axes, ndim):
+def test_axes_that_do_not_fit_are_named(axes, ndim, pattern):
     shape = (2,) * ndim
     if ndim == len(axes):
         Axes(axes).check(shape)
         return
-    with pytest.raises(ImageError, match=f"axes {axes} name {len(axes)} dimensions"):
+    message = pattern(AXES_MISMATCH, order=axes, n=len(axes), ndim=ndim)
+    with pytest.raises(ImageError, match=message):
         Axes(axes).check(shape)
 
 

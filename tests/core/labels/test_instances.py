@@ -13,8 +13,8 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
 from napari_svpseg.core.labels.instances import (
-    CROSS,
-    SPLITS,
+    FOUR_NEIGHBOURS,
+    SPLIT_STRENGTHS,
     _basins,
     best_split_strength,
     fill_object_holes,
@@ -109,7 +109,7 @@ def by_reconstruction(height, mask, drop):
     from skimage.morphology import reconstruction
 
     inside = np.where(mask, height.astype(float), -1.0)
-    lowered = reconstruction(inside - drop, inside, footprint=CROSS)
+    lowered = reconstruction(inside - drop, inside, footprint=FOUR_NEIGHBOURS)
     tops = (inside - lowered >= drop - 1e-6) & mask
     return watershed(-height, connected_components(tops, connectivity=1), mask=mask)
 
@@ -300,7 +300,7 @@ def test_the_prompts_tell_how_readily_touching_objects_are_split():
     one = (two > 0).astype(np.int32)
     assert instances_from_maps(shallow, PLAIN).max() == 1
     readily = best_split_strength([shallow], [two])
-    assert readily in SPLITS and readily > DEFAULT_SPLIT
+    assert readily in SPLIT_STRENGTHS and readily > DEFAULT_SPLIT
     fitted = replace(shallow, objects=ObjectProperties(22.0, split=readily))
     assert instances_from_maps(fitted, PLAIN).max() == 2
 

@@ -12,6 +12,7 @@ PROMPT_SIZE = 64
 MIN_BOX_SIZE = 16
 """Smallest side of a box on the image, in pixels."""
 
+OVERLAP_TOO_LARGE = "tile ({tile}) must be larger than its overlap ({overlap})"
 NOT_WHOLE = "Box {name} must be a whole pixel, got {value!r}"
 BOX_TOO_SMALL = "Box size must be at least {smallest} pixels, got {size}"
 IMAGE_TOO_SMALL = (
@@ -205,7 +206,7 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
         If the overlap is not smaller than the tile.
     """
     if tile <= overlap:
-        raise ValueError(f"tile ({tile}) must be larger than its overlap ({overlap})")
+        raise ValueError(OVERLAP_TOO_LARGE.format(tile=tile, overlap=overlap))
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]

@@ -202,7 +202,7 @@ def test_without_splitting_objects_are_the_pieces_of_the_mask(seed):
 
 @quick
 @given(seeds, st.floats(0.05, 0.95), st.floats(0, 1))
-def test_objects_share_out_the_foreground_and_nothing_else(seed, threshold, strength):
+def test_objects_cover_the_foreground_and_nothing_else(seed, threshold, strength):
     rng = np.random.default_rng(seed)
     foreground = np.clip(
         (blobs(seed) > 0) * 0.7 + rng.normal(0.1, 0.1, (40, 44)), 0, 1
@@ -251,7 +251,7 @@ def test_scores_do_not_depend_on_which_is_the_truth(seed):
 
 @quick
 @given(seeds)
-def test_dice_and_iou_and_f1_and_ap_say_the_same_in_their_ways(seed):
+def test_scores_are_consistent_with_each_other(seed):
     one, two = blobs(seed), blobs(seed + 1)
     d, ap = dice(one, two), average_precision(one, two, 0.3)
     assert iou(one, two) == pytest.approx(d / (2 - d))

@@ -59,7 +59,7 @@ def test_each_reason_is_one_line_that_says_what_to_do(tmp_path, writer, number):
     assert not list(tmp_path.iterdir())
 
 
-def test_an_error_we_do_not_know_keeps_its_own_words(tmp_path, writer):
+def test_an_unknown_error_keeps_its_own_message(tmp_path, writer):
     with pytest.raises(WriteError, match="cannot be written, out of luck"):
         writer(tmp_path / "a", "half", OSError("out of luck"))
 
@@ -71,7 +71,7 @@ def test_a_second_write_replaces_the_first(tmp_path, writer):
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_a_file_in_place_of_the_folder_is_told(tmp_path):
+def test_a_file_in_place_of_the_folder_is_reported(tmp_path):
     (tmp_path / "file").write_text("x")
     with (
         pytest.raises(WriteError, match="a part of the path is a file"),
@@ -104,7 +104,7 @@ for write in (
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
-def test_where_no_more_bytes_can_be_written_nothing_half_is_left(tmp_path):
+def test_a_failed_write_leaves_no_partial_file(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", CROWDED, str(tmp_path)],
         capture_output=True,

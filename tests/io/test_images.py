@@ -76,7 +76,7 @@ def test_labels_that_cannot_be_written_leave_nothing(tmp_path, labels, text):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_is_told_and_the_old_file_survives(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_and_keeps_the_old_file(tmp_path, monkeypatch):
     path = write_labels(tmp_path / "a.ome.tif", np.ones((4, 4), int))
     before = path.read_bytes()
 
@@ -94,12 +94,12 @@ def test_a_full_disk_is_told_and_the_old_file_survives(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["a.ome.tif"]
 
 
-def test_a_missing_folder_is_told(tmp_path):
+def test_a_missing_folder_is_reported(tmp_path):
     with pytest.raises(WriteError, match="folder does not exist"):
         write_labels(tmp_path / "no" / "a.ome.tif", np.ones((4, 4), int))
 
 
-def test_work_that_is_stopped_leaves_nothing(tmp_path):
+def test_cancelled_work_leaves_nothing(tmp_path):
     with pytest.raises(KeyboardInterrupt), atomic_path(tmp_path / "a") as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
@@ -231,7 +231,7 @@ def test_labels_are_written_in_the_order_of_ome(tmp_path, axes, written):
     np.testing.assert_array_equal(back.array, labels.transpose(order))
 
 
-def test_the_log_of_the_reader_is_left_as_it_was(tmp_path, caplog):
+def test_the_log_level_of_tifffile_is_restored(tmp_path, caplog):
     (tmp_path / "a.tif").write_bytes(b"II*\0nonsense" * 9)
     level = logging.getLogger("tifffile").level
     with pytest.raises(ImageError):

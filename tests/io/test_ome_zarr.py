@@ -71,7 +71,7 @@ def test_axes_scale_and_level_are_read(tmp_path, version):
     assert low.scale == {"Z": 2.0, "Y": 1.0, "X": 0.5}
 
 
-def test_what_cannot_be_read_is_told_in_one_line(tmp_path):
+def test_unreadable_images_are_refused_in_one_line(tmp_path):
     with pytest.raises(ImageError, match="no Zarr image"):
         open_image(tmp_path / "none.zarr")
     write_image(tmp_path / "a.zarr", np.ones((8, 8), np.uint8))

@@ -215,7 +215,7 @@ def test_a_locked_file_is_refused(tmp_path):
         load_prompts(path)
 
 
-def test_many_members_that_are_small_alone_are_a_bomb_together(tmp_path):
+def test_the_total_size_of_the_members_is_limited(tmp_path):
     path = tmp_path / "a.svprompt"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("prompts.json", "{}")
@@ -261,7 +261,7 @@ def test_bytes_changed_at_random_are_read_or_refused(tmp_path_factory, seed, n):
         load_prompts(path)
 
 
-def test_a_lie_about_the_size_is_found_out(tmp_path):
+def test_a_wrong_declared_size_is_detected(tmp_path):
     path = save_prompts(PromptSet([prompt()]), tmp_path / "a.svprompt")
     changed(path, lambda m: m | {"prompt-000-mask.tif": bytes(9_000_000)})
     data = path.read_bytes().replace((9_000_000).to_bytes(4, "little"), b"\x10\0\0\0")

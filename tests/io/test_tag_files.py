@@ -87,7 +87,7 @@ def test_bad_tables_are_refused_in_one_line(tmp_path, text, told):
     assert "\n" not in str(error.value) and str(path) in str(error.value)
 
 
-def test_only_some_bad_rows_are_told_and_the_rest_counted(tmp_path):
+def test_some_bad_rows_are_listed_and_the_rest_counted(tmp_path):
     path = table(tmp_path, "a.tif,x\n" * 20)
     with pytest.raises(TagsError, match="and 14 more"):
         read_tags(path)
@@ -173,7 +173,7 @@ def test_folders_without_names_of_classes_are_refused(tmp_path):
         tags_from_folders(tmp_path / "nowhere")
 
 
-def test_tagged_files_are_found_and_the_others_told(tmp_path):
+def test_tagged_files_are_found_and_the_others_noted(tmp_path):
     for name in ("a.png", "images/b.png", "loose.png"):
         picture(tmp_path / name)
     tags = Tags({"a.png": ["x"], "b": [], "gone.png": ["x"]})

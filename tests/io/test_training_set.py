@@ -53,7 +53,7 @@ def test_another_image_under_the_same_name_is_refused(training, disc_scene, part
     assert np.array_equal(training.entry("a").image(), disc_scene.image)
 
 
-def test_switches_are_remembered(training, disc_scene, partial):
+def test_used_and_validation_are_stored(training, disc_scene, partial):
     training.add("a", disc_scene.image, partial)
     training.set_used("a", False)
     training.set_validation("a", True)
@@ -117,7 +117,9 @@ def test_a_damaged_entry_is_named_and_passed_over(
     assert told in line and "bad" in line and "\n" not in line
 
 
-def test_of_damaged_labels_the_version_before_counts(training, disc_scene, partial):
+def test_damaged_labels_fall_back_to_the_previous_version(
+    training, disc_scene, partial
+):
     training.add("a", disc_scene.image, partial)
     training.add("a", disc_scene.image, from_labels(disc_scene.labels))
     (training.folder / "a" / "labels-0002.tif").write_bytes(b"half a file")

@@ -30,7 +30,7 @@ def test_dice_and_iou_by_hand():
     assert dice(A, 0 * A) == 0
 
 
-def test_nothing_against_nothing_is_perfect():
+def test_two_empty_labels_score_one():
     empty = np.zeros((3, 3), int)
     assert dice(empty, empty) == iou(empty, empty) == f1(empty, empty) == 1
     assert average_precision(empty, empty) == 1

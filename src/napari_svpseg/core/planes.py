@@ -173,7 +173,7 @@ class PlaneView:
 
 def take_plane(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
     """Return a view of one plane ``(Y, X)`` of an array without channels."""
-    return _turned(array[layout.plane_slices(index)], layout)
+    return _transposed(array[layout.plane_slices(index)], layout)
 
 
 def put_plane(
@@ -187,10 +187,10 @@ def plane_to_stack(
     plane: np.ndarray, layout: Axes, shape: tuple[int, ...]
 ) -> np.ndarray:
     """Return a single plane ``(Y, X)`` in the shape of the stack that it fills."""
-    return _turned(plane, layout).reshape(shape)
+    return _transposed(plane, layout).reshape(shape)
 
 
-def _turned(plane: np.ndarray, layout: Axes) -> np.ndarray:
+def _transposed(plane: np.ndarray, layout: Axes) -> np.ndarray:
     """Return a plane transposed where the layout has X before Y; its own inverse."""
     return plane if layout.order.index("Y") < layout.order.index("X") else plane.T
 

@@ -102,8 +102,8 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         for path in temporary.iterdir():
             if path.is_file():
                 _to_disk(path)
-        # A folder cannot be renamed over another one: the old one steps aside first, and
-        # returns if the new one does not make it.
+        # A folder cannot be renamed over another one: the old one is moved aside first,
+        # and moved back if the rename fails.
         if target.exists():
             os.replace(target, old)
         os.replace(temporary, target)

@@ -16,6 +16,7 @@ from napari_svpseg.io import session as session_module
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.session import (
     BLOCK,
+    CANNOT_SAVE,
     STATE,
     Session,
     block_slices,
@@ -191,9 +192,9 @@ def test_damaged_logs_are_reported(tmp_path, labels, head):
     assert len(saved.problems) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_reported(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path, pattern):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="session cannot be saved"):
+    with pytest.raises(WriteError, match=pattern(CANNOT_SAVE)):
         Session(tmp_path / "file" / "sessions").write_state({})
 
 

@@ -160,9 +160,9 @@ def test_a_damaged_pack_is_named(tmp_path):
 
 def test_only_the_negative_prompt_tells_two_kinds_apart():
     source = SyntheticTasks(30, seed=4)
-    settings = EpisodeSettings(baselines=1.0)
+    settings = EpisodeSettings(distractors=1.0)
     rng = np.random.default_rng(0)
-    task = next(t for t in iter(lambda: source(rng), None) if t.baselines)
+    task = next(t for t in iter(lambda: source(rng), None) if t.distractors)
     episode = next(
         e
         for i in range(20)

@@ -25,7 +25,7 @@ from .synthetic import draw_scene
 
 Rng = np.random.Generator
 OTHER = 65_535
-"""Id of the pixels of objects that are not wanted, in `Task.baselines`."""
+"""Id of the pixels of objects that are not wanted, in `Task.distractors`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ class Task:
         Whether ids are single objects; else they only tell foreground.
     diameter : float
         Typical object diameter in pixels; 0 where it has no meaning.
-    baselines : tuple of Picture
+    distractors : tuple of Picture
         The same pictures with `OTHER` where they show another kind of object, where
         that is known; none otherwise.
     """
@@ -88,7 +88,7 @@ class Task:
     pictures: tuple[Picture, ...]
     instances: bool
     diameter: float = 0.0
-    baselines: tuple[Picture, ...] = ()
+    distractors: tuple[Picture, ...] = ()
 
 
 def make_task(
@@ -150,8 +150,8 @@ class SyntheticTasks:
             task = make_task(name, scene.images, ids, instances=instances)
             if task is not None:
                 others = [k for i, k in enumerate(scene.kinds) if i != kind]
-                baselines = _baselines(scene.images, ids, others)
-                drawn.append(replace(task, baselines=baselines))
+                distractors = _with_distractors(scene.images, ids, others)
+                drawn.append(replace(task, distractors=distractors))
         return drawn
 
     def __call__(self, rng: Rng) -> Task:
@@ -162,7 +162,7 @@ class SyntheticTasks:
                 return found[rng.integers(len(found))]
 
 
-def _baselines(
+def _with_distractors(
     images: list[np.ndarray], ids: list[np.ndarray], kinds: list[list[np.ndarray]]
 ) -> tuple[Picture, ...]:
     """Return the pictures that show both the wanted and another kind."""
@@ -185,7 +185,7 @@ class EpisodeSettings(Settings):
     role_swap: float = option(0.08, "Share with roles swapped", low=0, high=1)
     empty: float = option(0.1, "Share of queries cut away from objects", low=0, high=1)
     negative: float = option(0.1, "Share with a negative prompt added", low=0, high=1)
-    baselines: float = option(
+    distractors: float = option(
         0.0, "Share where only a negative prompt tells two kinds apart", low=0, high=1
     )
     smallest: float = option(8.0, "Smallest object drawn", low=2, unit="pixel")
@@ -288,8 +288,8 @@ def cut_episode(
         (3, q, q) float32 and the query's ``foreground``, ``distance``, ``boundary``,
         ``known`` and ``instances``, each (1, q, q) float32.
     """
-    if n_prompts > 1 and task.baselines and rng.random() < settings.baselines:
-        return _baselines_episode(task, n_prompts, settings, rng)
+    if n_prompts > 1 and task.distractors and rng.random() < settings.distractors:
+        return _distractor_episode(task, n_prompts, settings, rng)
     role = rng.random()
     border = task.instances and role < settings.border_tasks
     swap = not border and role > 1 - settings.role_swap
@@ -372,7 +372,7 @@ def _as_tensors(
     return episode
 
 
-def _baselines_episode(
+def _distractor_episode(
     task: Task, n_prompts: int, settings: EpisodeSettings, rng: Rng
 ) -> dict[str, Tensor] | None:
     """Return an episode in which only the last prompt tells what is not wanted.
@@ -385,7 +385,7 @@ def _baselines_episode(
     for k in range(n_prompts):
         negative = k == n_prompts - 1
         for _ in range(8):
-            picture = task.baselines[rng.integers(len(task.baselines))]
+            picture = task.distractors[rng.integers(len(task.distractors))]
             shown = (picture.ids == OTHER) if negative else _wanted(picture.ids)
             centre = _centre_of(shown, rng)
             crop, ids = cut(picture, centre, settings.prompt, zoom, rng, turn=True)
@@ -399,7 +399,7 @@ def _baselines_episode(
             mask = np.where(wanted, IGNORE, 0)
         prompts.append(disturb(look(crop), rng, 0.5))
         masks.append(mask.astype(np.int64))
-    picture = task.baselines[rng.integers(len(task.baselines))]
+    picture = task.distractors[rng.integers(len(task.distractors))]
     centre = _centre_of(picture.ids > 0, rng)
     crop, ids = cut(picture, centre, settings.query, zoom, rng, turn=True)
     truth = np.where(ids == OTHER, 0, ids)

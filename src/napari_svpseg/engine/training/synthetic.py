@@ -115,7 +115,7 @@ def _random_kind(rng: Rng, grey: bool) -> _Kind:
     )
 
 
-def _baseline_kind(rng: Rng, kind: _Kind, grey: bool) -> _Kind:
+def _distractor_kind(rng: Rng, kind: _Kind, grey: bool) -> _Kind:
     """Return a kind that shares some but not all of the looks of ``kind``."""
     other = _random_kind(rng, grey)
     values = {}
@@ -221,7 +221,7 @@ def _place(
 def _object_scene(rng: Rng, size: int, n_images: int) -> Scene:
     grey = bool(rng.random() < 0.6)
     first = _random_kind(rng, grey)
-    kinds = [first, _baseline_kind(rng, first, grey)]
+    kinds = [first, _distractor_kind(rng, first, grey)]
     level = _color(rng, grey)
     fill = rng.uniform(0.12, 0.6)
     n_kinds = 2 if rng.random() < 0.8 else 1

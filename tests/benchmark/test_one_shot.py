@@ -177,14 +177,14 @@ class Perfect:
 def perfect(monkeypatch: pytest.MonkeyPatch) -> Perfect:
     baseline = Perfect()
     baseline.weights = "a"  # type: ignore[attr-defined]
-    real = one_shot.contestant
+    real = one_shot.make_contestant
 
-    def contestant(name: str, **options: object) -> object:
+    def make_contestant(name: str, **options: object) -> object:
         if name == "perfect":
             return baseline, baseline.weights  # type: ignore[attr-defined]
         return real(name, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(one_shot, "contestant", contestant)
+    monkeypatch.setattr(one_shot, "make_contestant", make_contestant)
     return baseline
 
 

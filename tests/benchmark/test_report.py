@@ -66,7 +66,7 @@ def test_interval_is_paired() -> None:
     assert np.isnan(report.paired_interval(mixed, {})[0])
 
 
-def test_summary_against_the_rival() -> None:
+def test_summary_against_the_baseline() -> None:
     records = [
         *(record("forest", t, 0.5, seconds=2.0) for t in "abcd"),
         *(record("ours", t, 0.7, seconds=0.5) for t in "abc"),

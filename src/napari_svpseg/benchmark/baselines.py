@@ -99,7 +99,7 @@ Answer = Callable[[Query], np.ndarray]
 """Gives the (Y, X) labels of a query."""
 
 
-class Baseline(Protocol):
+class Contestant(Protocol):
     """Fits one prompt; what it returns segments any query."""
 
     def fit(self, prompt: Prompt) -> Answer:

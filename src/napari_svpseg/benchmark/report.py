@@ -12,7 +12,7 @@ from skimage.segmentation import find_boundaries
 
 Records = Sequence[Mapping[str, Any]]
 MEASURES = ("dice", "iou", "f1", "ap")
-RIVAL = "forest"
+BASELINE = "forest"
 N_RESAMPLES = 2000
 COLOURS = ((255, 176, 0), (0, 180, 255))
 
@@ -86,7 +86,7 @@ def paired_interval(
     return (float(differences.mean()), float(low), float(high))
 
 
-def summarise(records: Records, baseline: str = RIVAL) -> dict[str, dict[str, Any]]:
+def summarise(records: Records, baseline: str = BASELINE) -> dict[str, dict[str, Any]]:
     """Return for each model its scores over tasks and how it compares with the baseline.
 
     Parameters

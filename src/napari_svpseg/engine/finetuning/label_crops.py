@@ -26,7 +26,7 @@ from ...core.labels.instances import targets
 from ...core.prompt import Prompt, PromptSet
 from ...models.base import PromptSegmenter
 from ..inference.device import Device
-from ..training.episodes import Look, Picture, cut, disturb
+from ..training.episodes import Look, LabelledImage, cut, disturb
 
 Rng = np.random.Generator
 
@@ -89,7 +89,7 @@ class PartialImage:
 
 
 @dataclass(frozen=True, eq=False)
-class _Taught(Picture):
+class _Taught(LabelledImage):
     """A picture of which only some pixels are known."""
 
     complete: np.ndarray = field(default_factory=lambda: np.zeros(0, int))

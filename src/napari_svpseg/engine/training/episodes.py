@@ -1,4 +1,4 @@
-"""Episodes: a task is drawn, then prompts and a query are cut from its pictures.
+"""Episodes: a task is drawn, then prompts and a query are cut from its images.
 
 Episode number n of a seed is always the same, whatever the number of loader workers and
 however often training was interrupted.
@@ -29,7 +29,7 @@ OTHER = 65_535
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
+class LabelledImage:
     """One image of a task and its labels.
 
     Parameters
@@ -49,63 +49,63 @@ class Picture:
 
 
 @lru_cache(maxsize=4096)
-def _intensities(picture: Picture) -> np.ndarray:
-    return intensity_range(picture.image, 40_000)
+def _intensities(labelled: LabelledImage) -> np.ndarray:
+    return intensity_range(labelled.image, 40_000)
 
 
 @lru_cache(maxsize=8192)
-def _foreground_pixels(picture: Picture) -> np.ndarray:
+def _foreground_pixels(labelled: LabelledImage) -> np.ndarray:
     """Return up to 2000 pixels (y, x) of objects, all objects counting alike."""
     rng = np.random.default_rng(0)
-    flat = picture.ids.ravel()
+    flat = labelled.ids.ravel()
     where = np.flatnonzero(flat)
     if where.size > 2000:
         weight = 1 / np.bincount(flat)[flat[where]] if flat.max() < 60_000 else None
         if weight is not None:
             weight = weight / weight.sum()
         where = rng.choice(where, 2000, p=weight)
-    return np.stack(np.unravel_index(where, picture.ids.shape), axis=1)
+    return np.stack(np.unravel_index(where, labelled.ids.shape), axis=1)
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    """One thing to segment in one set of pictures.
+    """One thing to segment in one set of images.
 
     Parameters
     ----------
     name : str
-    pictures : tuple of Picture
+    images : tuple of LabelledImage
     instances : bool
         Whether ids are single objects; else they only tell foreground.
     diameter : float
         Typical object diameter in pixels; 0 where it has no meaning.
-    distractors : tuple of Picture
-        The same pictures with `OTHER` where they show another kind of object, where
+    distractors : tuple of LabelledImage
+        The same images with `OTHER` where they show another kind of object, where
         that is known; none otherwise.
     """
 
     name: str
-    pictures: tuple[Picture, ...]
+    images: tuple[LabelledImage, ...]
     instances: bool
     diameter: float = 0.0
-    distractors: tuple[Picture, ...] = ()
+    distractors: tuple[LabelledImage, ...] = ()
 
 
 def make_task(
     name: str, images: list[np.ndarray], ids: list[np.ndarray], *, instances: bool
 ) -> Task | None:
-    """Return a task of the pictures that show an object, or None if none does."""
-    pictures = tuple(
-        Picture(image, label)
+    """Return a task of the images that show an object, or None if none does."""
+    images = tuple(
+        LabelledImage(image, label)
         for image, label in zip(images, ids, strict=True)
         if label.any()
     )
-    if not pictures:
+    if not images:
         return None
     diameter = 0.0
     if instances:
-        diameter = float(np.median([median_diameter(p.ids) for p in pictures]))
-    return Task(name, pictures, instances, diameter)
+        diameter = float(np.median([median_diameter(p.ids) for p in images]))
+    return Task(name, images, instances, diameter)
 
 
 TaskSource = Callable[[Rng], Task]
@@ -164,13 +164,13 @@ class SyntheticTasks:
 
 def _with_distractors(
     images: list[np.ndarray], ids: list[np.ndarray], kinds: list[list[np.ndarray]]
-) -> tuple[Picture, ...]:
-    """Return the pictures that show both the wanted and another kind."""
+) -> tuple[LabelledImage, ...]:
+    """Return the images that show both the wanted and another kind."""
     found = []
     for i, (image, wanted) in enumerate(zip(images, ids, strict=True)):
         other = np.any([kind[i] > 0 for kind in kinds], axis=0) & (wanted == 0)
         if wanted.any() and np.any(other):
-            found.append(Picture(image, np.where(other, OTHER, wanted)))
+            found.append(LabelledImage(image, np.where(other, OTHER, wanted)))
     return tuple(found)
 
 
@@ -303,16 +303,16 @@ def cut_episode(
             return _borders(ids, band)
         return (ids == 0).astype(ids.dtype) if swap else ids
 
-    first = int(rng.integers(len(task.pictures)))
+    first = int(rng.integers(len(task.images)))
     prompts, masks = [], []
     for k in range(n_prompts):
-        picture = task.pictures[
-            first if k == 0 or rng.random() < 0.5 else rng.integers(len(task.pictures))
+        labelled = task.images[
+            first if k == 0 or rng.random() < 0.5 else rng.integers(len(task.images))
         ]
         for _ in range(8):
             crop, ids = cut(
-                picture,
-                _centre(picture, rng, 0.35 * settings.prompt / zoom),
+                labelled,
+                _centre(labelled, rng, 0.35 * settings.prompt / zoom),
                 settings.prompt,
                 zoom,
                 rng,
@@ -332,16 +332,16 @@ def cut_episode(
             prompts[-1], masks[-1] = disturb(look(found), rng, 0.5), 0 * masks[-1]
 
     same = rng.random() < 0.5
-    picture = task.pictures[first if same else rng.integers(len(task.pictures))]
+    labelled = task.images[first if same else rng.integers(len(task.images))]
     away = rng.random() < settings.empty
-    height, width = picture.ids.shape
+    height, width = labelled.ids.shape
     centre = (
         rng.uniform([0, 0], [height, width])
         if away
-        else _centre(picture, rng, 0.45 * settings.query / zoom)
+        else _centre(labelled, rng, 0.45 * settings.query / zoom)
     )
     shift = float(np.exp(rng.normal(0, 0.12)))
-    crop, ids = cut(picture, centre, settings.query, zoom * shift, rng, turn=True)
+    crop, ids = cut(labelled, centre, settings.query, zoom * shift, rng, turn=True)
     strong = 1.0 if rng.random() < 0.5 else 0.5
     query = disturb(look(crop), rng, strong)
     return _as_tensors(prompts, masks, query, target(ids), instances)
@@ -385,10 +385,10 @@ def _distractor_episode(
     for k in range(n_prompts):
         negative = k == n_prompts - 1
         for _ in range(8):
-            picture = task.distractors[rng.integers(len(task.distractors))]
-            shown = (picture.ids == OTHER) if negative else _wanted(picture.ids)
+            labelled = task.distractors[rng.integers(len(task.distractors))]
+            shown = (labelled.ids == OTHER) if negative else _wanted(labelled.ids)
             centre = _centre_of(shown, rng)
-            crop, ids = cut(picture, centre, settings.prompt, zoom, rng, turn=True)
+            crop, ids = cut(labelled, centre, settings.prompt, zoom, rng, turn=True)
             wanted, other = _wanted(ids), ids == OTHER
             if float((other if negative else wanted).mean()) >= 0.03:
                 break
@@ -399,9 +399,9 @@ def _distractor_episode(
             mask = np.where(wanted, IGNORE, 0)
         prompts.append(disturb(look(crop), rng, 0.5))
         masks.append(mask.astype(np.int64))
-    picture = task.distractors[rng.integers(len(task.distractors))]
-    centre = _centre_of(picture.ids > 0, rng)
-    crop, ids = cut(picture, centre, settings.query, zoom, rng, turn=True)
+    labelled = task.distractors[rng.integers(len(task.distractors))]
+    centre = _centre_of(labelled.ids > 0, rng)
+    crop, ids = cut(labelled, centre, settings.query, zoom, rng, turn=True)
     truth = np.where(ids == OTHER, 0, ids)
     query = disturb(look(crop), rng, 0.5)
     return _as_tensors(prompts, masks, query, truth, task.instances)
@@ -426,12 +426,12 @@ def _zoom(task: Task, settings: EpisodeSettings, rng: Rng) -> float:
         zoom = wanted / task.diameter
     else:
         zoom = float(np.exp(rng.uniform(np.log(0.4), np.log(1.5))))
-    least = settings.prompt / min(task.pictures[0].ids.shape)
+    least = settings.prompt / min(task.images[0].ids.shape)
     return float(np.clip(zoom, max(0.2, 0.6 * least), 4.0))
 
 
-def _centre(picture: Picture, rng: Rng, jitter: float) -> np.ndarray:
-    pixels = _foreground_pixels(picture)
+def _centre(labelled: LabelledImage, rng: Rng, jitter: float) -> np.ndarray:
+    pixels = _foreground_pixels(labelled)
     return pixels[rng.integers(len(pixels))] + rng.uniform(-jitter, jitter, 2)
 
 
@@ -443,16 +443,16 @@ def _empty_crop(
     target: Callable[[np.ndarray], np.ndarray],
 ) -> np.ndarray | None:
     for _ in range(6):
-        picture = task.pictures[rng.integers(len(task.pictures))]
-        centre = rng.uniform([0, 0], picture.ids.shape)
-        crop, ids = cut(picture, centre, settings.prompt, zoom, rng, turn=True)
+        labelled = task.images[rng.integers(len(task.images))]
+        centre = rng.uniform([0, 0], labelled.ids.shape)
+        crop, ids = cut(labelled, centre, settings.prompt, zoom, rng, turn=True)
         if not target(ids).any():
             return crop
     return None
 
 
 def cut(
-    picture: Picture,
+    labelled: LabelledImage,
     centre: np.ndarray,
     size: int,
     zoom: float,
@@ -465,7 +465,7 @@ def cut(
     Returns
     -------
     (3, size, size) float32 array
-        Intensities, 0 at the picture's low and 1 at its high percentile.
+        Intensities, 0 at the image's low and 1 at its high percentile.
     (size, size) int32 array
         Ids.
     """
@@ -479,14 +479,14 @@ def cut(
     )
     matrix = rotation @ np.diag([stretch * mirror, 1 / stretch]) / zoom
     reach = int(np.ceil(size * 0.75 * max(stretch, 1 / stretch) / zoom)) + 4
-    height, width = picture.ids.shape
+    height, width = labelled.ids.shape
     margin = min(size / zoom, height, width) / 2
     y = float(np.clip(centre[0], margin, height - margin))
     x = float(np.clip(centre[1], margin, width - margin))
     y0, x0 = max(int(y) - reach, 0), max(int(x) - reach, 0)
     y1, x1 = min(int(y) + reach, height), min(int(x) + reach, width)
-    part = picture.image[y0:y1, x0:x1]
-    ids = picture.ids[y0:y1, x0:x1].astype(np.float32)
+    part = labelled.image[y0:y1, x0:x1]
+    ids = labelled.ids[y0:y1, x0:x1].astype(np.float32)
     offsets = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
     oy, ox = torch.meshgrid(offsets, offsets, indexing="ij")
     gy = matrix[0, 0] * oy + matrix[0, 1] * ox + (y - y0)
@@ -504,7 +504,7 @@ def cut(
     options = {"padding_mode": "reflection", "align_corners": False}
     crop = F.grid_sample(image, grid, mode="bilinear", **options)[0].numpy()
     cut_ids = F.grid_sample(labels, grid, mode="nearest", **options)[0, 0].numpy()
-    low, high = picture.intensities.T.astype(np.float32)
+    low, high = labelled.intensities.T.astype(np.float32)
     span = np.maximum(high - low, 1)
     crop = np.clip((crop - low[:, None, None]) / span[:, None, None], -0.2, 1.2)
     return crop, np.rint(cut_ids).astype(np.int32)
@@ -563,7 +563,7 @@ class PackedTasks:
     arrays : dict
         ``image-N`` (H, W, 3) uint8 and ``ids-N-T`` (H, W) uint16 arrays.
     index : list of dict
-        For each task: ``name``, ``group``, ``instances`` and ``pictures``, a list of
+        For each task: ``name``, ``group``, ``instances`` and ``images``, a list of
         pairs of array names.
     """
 
@@ -574,19 +574,19 @@ class PackedTasks:
         self,
         group: str,
         name: str,
-        pictures: list[tuple[str, np.ndarray, np.ndarray]],
+        images: list[tuple[str, np.ndarray, np.ndarray]],
         *,
         instances: bool,
     ) -> None:
-        """Add a task of pictures ``(image name, image, ids)``."""
+        """Add a task of images ``(image name, image, ids)``."""
         pairs = []
-        for image_name, image, ids in pictures:
+        for image_name, image, ids in images:
             self.arrays.setdefault(f"image-{image_name}", image)
             key = f"ids-{len(self.index)}-{image_name}"
             self.arrays[key] = ids.astype(np.uint16)
             pairs.append([f"image-{image_name}", key])
         self.index.append(
-            {"group": group, "name": name, "instances": instances, "pictures": pairs}
+            {"group": group, "name": name, "instances": instances, "images": pairs}
         )
 
     def tasks(self, groups: set[str] | None = None) -> list[list[Task]]:
@@ -597,8 +597,8 @@ class PackedTasks:
                 continue
             task = make_task(
                 entry["name"],
-                [self.arrays[image] for image, _ in entry["pictures"]],
-                [self.arrays[ids] for _, ids in entry["pictures"]],
+                [self.arrays[image] for image, _ in entry["images"]],
+                [self.arrays[ids] for _, ids in entry["images"]],
                 instances=entry["instances"],
             )
             if task is not None:

@@ -1,7 +1,7 @@
-"""The one-shot protocol: one prompt box, all other pictures, the same for everyone.
+"""The one-shot protocol: one prompt box, all other images, the same for everyone.
 
 For each data set and class, a few legal boxes are drawn by a seed; every contestant
-gets the same boxes and segments the same pictures. See ``docs/benchmark.md``.
+gets the same boxes and segments the same images. See ``docs/benchmark.md``.
 """
 
 from __future__ import annotations
@@ -285,7 +285,7 @@ def _for_task(contestant: Contestant, task: Task) -> Contestant:
     if isinstance(contestant, ModelContestant):
         return contestant.for_task(task)
     if isinstance(contestant, FullUNetBaseline):
-        return contestant.for_pictures(task.dataset.ids, task.query)
+        return contestant.for_images(task.dataset.ids, task.query)
     return contestant
 
 
@@ -378,7 +378,7 @@ def contact_sheet(
     side: int = 192,
     on_progress: Progress = ignore_progress,
 ) -> Path:
-    """Write a picture that shows one draw of each task: what was asked, what came.
+    """Write an image that shows one draw of each task: what was asked, what came.
 
     Columns: the prompt with its mask, the query, the true objects (blue), and what
     each model found (orange). With the arguments of `run`, it shows the first draw of
@@ -391,7 +391,7 @@ def contact_sheet(
     path : path
         PNG file.
     side : int
-        Of each picture, in pixels.
+        Of each image, in pixels.
     on_progress : Progress
 
     Returns
@@ -411,16 +411,16 @@ def contact_sheet(
         on_progress(done, len(tasks), title)
         rows.append((title, _squares(task, contestants, side)))
     path = Path(path)
-    picture = sheet(rows, ["prompt", "query", "truth", *models])
+    page = sheet(rows, ["prompt", "query", "truth", *models])
     with atomic_path(path) as part:
-        imsave(part, picture, check_contrast=False)
+        imsave(part, page, check_contrast=False)
     return path
 
 
 def _squares(
     task: Task, contestants: dict[str, Contestant], side: int
 ) -> list[np.ndarray]:
-    first = min(draw for _, draw in task.pairs())  # a draw may have no other picture
+    first = min(draw for _, draw in task.pairs())  # a draw may have no other image
     images = [image for image, draw in task.pairs() if draw == first]
     prompt, query = task.prompt(task.draws[first]), task.query(images[len(images) // 2])
     truth = task.truth(query.name)

@@ -17,10 +17,10 @@ from skimage.segmentation import felzenszwalb
 Rng = np.random.Generator
 
 
-def window(picture: np.ndarray, side: int, rng: Rng) -> np.ndarray:
+def window(image: np.ndarray, side: int, rng: Rng) -> np.ndarray:
     """Return a part of at most ``side`` x ``side`` pixels at a random place."""
-    y, x = (int(rng.integers(max(1, n - side + 1))) for n in picture.shape[:2])
-    return picture[y : y + side, x : x + side]
+    y, x = (int(rng.integers(max(1, n - side + 1))) for n in image.shape[:2])
+    return image[y : y + side, x : x + side]
 
 
 def superpixel_masks(image: np.ndarray, n_masks: int, rng: Rng) -> list[np.ndarray]:

@@ -1,6 +1,6 @@
 """Drawn microscopy: scenes with two kinds of objects, of which a prompt shows one.
 
-Every scene is two pictures by one recipe. The kinds differ in shape, size, brightness,
+Every scene is two images by one recipe. The kinds differ in shape, size, brightness,
 colour, texture or rim, and only the prompt can tell which of them is wanted.
 """
 
@@ -24,7 +24,7 @@ class Scene:
     ----------
     images : list of (H, W, 3) uint8 arrays
     kinds : list of list of (H, W) uint16 arrays
-        For each kind of object, its ids in each picture.
+        For each kind of object, its ids in each image.
     instances : tuple of bool
         For each kind, whether its ids are single objects (a net has none).
     """
@@ -57,7 +57,7 @@ SHAPES = ("blob", "rod", "ring", "crescent", "star", "bean")
 
 
 def draw_scene(seed: int, size: int = 224, n_images: int = 2) -> Scene:
-    """Return the scene of ``seed``: the same seed gives the same pictures."""
+    """Return the scene of ``seed``: the same seed gives the same images."""
     rng = np.random.default_rng([seed, 77])
     layout = rng.choice(["objects", "mosaic", "net", "texture"], p=[0.6, 0.2, 0.1, 0.1])
     if layout == "mosaic":
@@ -350,8 +350,8 @@ def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
 
 
 def _finished(image: np.ndarray, seed: int) -> np.ndarray:
-    """Return the picture as a microscope would show it: blur, halo, noise, 8 bit."""
-    rng = np.random.default_rng(seed)  # the same optics for all pictures of a scene
+    """Return the image as a microscope would show it: blur, halo, noise, 8 bit."""
+    rng = np.random.default_rng(seed)  # the same optics for all images of a scene
     blur = rng.choice([0.0, rng.uniform(0.4, 1.6)])
     if blur:
         image = ndimage.gaussian_filter(image, (blur, blur, 0))

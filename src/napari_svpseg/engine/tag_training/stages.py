@@ -367,7 +367,7 @@ def first_memory(
         index = windows.of_images(own.nonzero()[:, 0].tolist())[:64]
         vectors = torch.cat(
             [
-                network.embedded(windows.images(part))[1]
+                network.embeddings(windows.images(part))[1]
                 .flatten(2)
                 .transpose(1, 2)
                 .flatten(0, 1)[::7]

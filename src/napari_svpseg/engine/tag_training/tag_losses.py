@@ -169,7 +169,7 @@ class SeedLoss:
         if self.step <= self.warm_up:
             return parts
         scores = normalised_cam(seen["cam"].detach(), tags)
-        network.remember(seen["features"].detach(), scores)
+        network.update_memory(seen["features"].detach(), scores)
         size = query.shape[-2:]
         fine = F.interpolate(scores, size, mode="bilinear", align_corners=False)
         labels = cam_labels(fine)

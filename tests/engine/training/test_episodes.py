@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from napari_svpseg.engine.training.episodes import (
-    OTHER,
+    DISTRACTOR,
     Episodes,
     EpisodeSettings,
-    PackedTasks,
     LabelledImage,
+    PackedTasks,
     SyntheticTasks,
     TaskList,
     cut,
@@ -170,7 +170,7 @@ def test_only_the_negative_prompt_tells_two_kinds_apart():
     )
     shown, negative = episode["masks"].numpy()
     assert (shown > 0).any()
-    assert not (shown == OTHER).any()
+    assert not (shown == DISTRACTOR).any()
     assert set(np.unique(negative)) <= {-1, 0}
     assert (negative == 0).any()
     assert episode["foreground"].max() <= 1

@@ -24,7 +24,7 @@ from ...models.base import IGNORE
 from .synthetic import draw_scene
 
 Rng = np.random.Generator
-OTHER = 65_535
+DISTRACTOR = 65_535
 """Id of the pixels of objects that are not wanted, in `Task.distractors`."""
 
 
@@ -80,7 +80,7 @@ class Task:
     diameter : float
         Typical object diameter in pixels; 0 where it has no meaning.
     distractors : tuple of LabelledImage
-        The same images with `OTHER` where they show another kind of object, where
+        The same images with `DISTRACTOR` where they show another kind of object, where
         that is known; none otherwise.
     """
 
@@ -170,7 +170,7 @@ def _with_distractors(
     for i, (image, wanted) in enumerate(zip(images, ids, strict=True)):
         other = np.any([kind[i] > 0 for kind in kinds], axis=0) & (wanted == 0)
         if wanted.any() and np.any(other):
-            found.append(LabelledImage(image, np.where(other, OTHER, wanted)))
+            found.append(LabelledImage(image, np.where(other, DISTRACTOR, wanted)))
     return tuple(found)
 
 
@@ -193,7 +193,7 @@ class EpisodeSettings(Settings):
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class IntensityAugmentation:
     """A change of intensities that prompt and query share."""
 
     order: tuple[int, ...]
@@ -202,7 +202,7 @@ class Look:
     gamma: float
 
     @classmethod
-    def draw(cls, rng: Rng) -> Look:
+    def draw(cls, rng: Rng) -> IntensityAugmentation:
         """Return a random look."""
         grey = (
             rng.dirichlet([1, 1, 1]).astype(np.float32) if rng.random() < 0.3 else None
@@ -294,7 +294,7 @@ def cut_episode(
     border = task.instances and role < settings.border_tasks
     swap = not border and role > 1 - settings.role_swap
     instances = task.instances and not border and not swap
-    look = Look.draw(rng)
+    recolour = IntensityAugmentation.draw(rng)
     zoom = _zoom(task, settings, rng)
     band = rng.uniform(1.0, 2.2)
 
@@ -324,12 +324,12 @@ def cut_episode(
                 break
         else:
             return None
-        prompts.append(disturb(look(crop), rng, 0.5))
+        prompts.append(disturb(recolour(crop), rng, 0.5))
         masks.append(mask.astype(np.int64))
     if n_prompts > 1 and rng.random() < settings.negative:
         found = _empty_crop(task, settings, zoom, rng, target)
         if found is not None:
-            prompts[-1], masks[-1] = disturb(look(found), rng, 0.5), 0 * masks[-1]
+            prompts[-1], masks[-1] = disturb(recolour(found), rng, 0.5), 0 * masks[-1]
 
     same = rng.random() < 0.5
     labelled = task.images[first if same else rng.integers(len(task.images))]
@@ -343,7 +343,7 @@ def cut_episode(
     shift = float(np.exp(rng.normal(0, 0.12)))
     crop, ids = cut(labelled, centre, settings.query, zoom * shift, rng, turn=True)
     strong = 1.0 if rng.random() < 0.5 else 0.5
-    query = disturb(look(crop), rng, strong)
+    query = disturb(recolour(crop), rng, strong)
     return _as_tensors(prompts, masks, query, target(ids), instances)
 
 
@@ -380,16 +380,16 @@ def _distractor_episode(
     The other kind of object is unknown in the prompts that show the wanted one, and
     background in the last, which shows nothing else.
     """
-    look, zoom = Look.draw(rng), _zoom(task, settings, rng)
+    recolour, zoom = IntensityAugmentation.draw(rng), _zoom(task, settings, rng)
     prompts, masks = [], []
     for k in range(n_prompts):
         negative = k == n_prompts - 1
         for _ in range(8):
             labelled = task.distractors[rng.integers(len(task.distractors))]
-            shown = (labelled.ids == OTHER) if negative else _wanted(labelled.ids)
+            shown = (labelled.ids == DISTRACTOR) if negative else _wanted(labelled.ids)
             centre = _centre_of(shown, rng)
             crop, ids = cut(labelled, centre, settings.prompt, zoom, rng, turn=True)
-            wanted, other = _wanted(ids), ids == OTHER
+            wanted, other = _wanted(ids), ids == DISTRACTOR
             if float((other if negative else wanted).mean()) >= 0.03:
                 break
         else:
@@ -397,18 +397,18 @@ def _distractor_episode(
         mask = np.where(other, IGNORE, ids)
         if negative:
             mask = np.where(wanted, IGNORE, 0)
-        prompts.append(disturb(look(crop), rng, 0.5))
+        prompts.append(disturb(recolour(crop), rng, 0.5))
         masks.append(mask.astype(np.int64))
     labelled = task.distractors[rng.integers(len(task.distractors))]
     centre = _centre_of(labelled.ids > 0, rng)
     crop, ids = cut(labelled, centre, settings.query, zoom, rng, turn=True)
-    truth = np.where(ids == OTHER, 0, ids)
-    query = disturb(look(crop), rng, 0.5)
+    truth = np.where(ids == DISTRACTOR, 0, ids)
+    query = disturb(recolour(crop), rng, 0.5)
     return _as_tensors(prompts, masks, query, truth, task.instances)
 
 
 def _wanted(ids: np.ndarray) -> np.ndarray:
-    return (ids > 0) & (ids != OTHER)
+    return (ids > 0) & (ids != DISTRACTOR)
 
 
 def _centre_of(mask: np.ndarray, rng: Rng) -> np.ndarray:

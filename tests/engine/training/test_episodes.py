@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -154,7 +156,7 @@ def test_a_damaged_pack_is_named(tmp_path):
 
     path = tmp_path / "tasks.npz"
     path.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"tasks\.npz: not a file of packed"):
+    with pytest.raises(ValueError, match=re.escape(str(path))):
         load_tasks(path)
 
 

@@ -537,10 +537,10 @@ def test_classes_that_the_model_does_not_know_are_not_scored(model, tmp_path, ca
 
     known = ModelContestant(load_model(model).network, "cpu", ("disc", "square"))
     task = Task(None, "Square", 5, None, True, False)
-    assert known.knows(task) and known.for_task(task).asked == 2
+    assert known.knows(task) and known.for_task(task).class_id == 2
     assert not known.knows(Task(None, "membrane", 2, None, True, False))
     numbered = ModelContestant(known.network, "cpu", ("1", "2"))
-    assert numbered.for_task(Task(None, "membrane", 2, None, True, False)).asked == 2
+    assert numbered.for_task(Task(None, "membrane", 2, None, True, False)).class_id == 2
 
 
 def test_folder_names_train_too(tagged_discs, tiny_svp, tmp_path):

@@ -1,9 +1,9 @@
 """The parts of a run over a large image, and who does them: this process, or workers.
 
 Maps are predicted on one fixed grid of tiles, labels are made on one fixed grid of
-cells (`core.labels.linking`). A task does some of them; which ones, where and in which order has
-no influence on the result. What tasks read and write are arrays that they open
-themselves, so nothing large goes through a scheduler.
+blocks (`core.labels.blocks`). A task does some of them; which ones, where and in which
+order has no influence on the result. What tasks read and write are arrays that they
+open themselves, so nothing large goes through a scheduler.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.labels.linking import Window
+from ...core.labels.blocks import Window
 from ...core.progress import Progress, ignore_progress
 from ..jobs.allocator import keep_freed_memory
 from ..jobs.job import JobError

@@ -534,7 +534,7 @@ def test_a_scheduler_that_is_not_there_is_one_line(
     here, tmp_path, monkeypatch, capsys
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("napari_svpseg.engine.jobs.dask_runner.CONNECT_S", 0.5)
+    monkeypatch.setattr("napari_svpseg.engine.jobs.workers.CONNECT_S", 0.5)
     assert (
         svpseg(
             "segment",

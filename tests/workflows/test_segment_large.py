@@ -15,7 +15,7 @@ from napari_svpseg import api
 from napari_svpseg.cli.main import main
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
-from napari_svpseg.engine.inference.tiles import workers_of
+from napari_svpseg.engine.jobs.workers import workers_of
 from napari_svpseg.io.ome_zarr import open_image, read_stamp
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.workflows import segment_large

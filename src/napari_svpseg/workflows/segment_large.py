@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -46,7 +46,7 @@ from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptSet, prompt_print
 from ..core.result import Maps, ObjectLook, Recipe, versions
 from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
-from ..engine.inference.tiles import TileGrid, predict_tiles, run_tasks, workers_of
+from ..engine.jobs.workers import run_tasks, workers_of
 from ..io.atomic import atomic_path
 from ..io.ome_zarr import (
     LabelsLayout,
@@ -66,6 +66,9 @@ from .segment_image import (
     model_reference,
     signal_notes,
 )
+
+if TYPE_CHECKING:  # it imports torch
+    from ..engine.inference.tiling import TileGrid
 
 BLOCK = 1024
 """Pixels along the blocks in which objects are found, and along chunks of labels."""
@@ -185,14 +188,16 @@ class Plan:
 
     def grid(self) -> TileGrid:
         """Return the tiles of a plane."""
-        from ..engine.inference.tiling import spans
+        from ..engine.inference.tiling import TileGrid
 
-        run, scale = self.segment, self.recipe["scale"]
-        return TileGrid(
-            *(
-                spans(n, scale, run.tile, run.overlap, self.radius, self.stride)
-                for n in self.shape
-            )
+        run = self.segment
+        return TileGrid.of(
+            self.shape,
+            self.recipe["scale"],
+            tile=run.tile,
+            overlap=run.overlap,
+            radius=self.radius,
+            stride=self.stride,
         )
 
     def blocks(self) -> dict[tuple[int, ...], Block]:
@@ -701,6 +706,7 @@ def _flat(work: str, key: str) -> dict[Any, Any]:
 def predict_part(work: str, key: str, p: int, places: list[Place]) -> None:
     """Predict some tiles of plane ``p``."""
     from ..engine.inference.forward import Forward, evaluating
+    from ..engine.inference.tiles import as_bytes, run_tiles
     from ..engine.inference.tiling import ScaledQuery
 
     mark = _mark(Path(work), "tiles.done", p, places[0], ".json")
@@ -724,7 +730,8 @@ def predict_part(work: str, key: str, p: int, places: list[Place]) -> None:
     )
     target, names = open_scratch(Path(work) / "tiles"), plan.maps
 
-    def write(at: Place, maps: np.ndarray) -> None:
+    def write(at: Place, probabilities: np.ndarray) -> None:
+        maps = as_bytes(probabilities)
         if maps[names.index("foreground")].max() < NOTHING:
             return
         padded = np.zeros(target.shape[3:], np.uint8)
@@ -732,14 +739,14 @@ def predict_part(work: str, key: str, p: int, places: list[Place]) -> None:
         target[p, at[0], at[1]] = padded
 
     with evaluating(network, device):
-        predict_tiles(
+        run_tiles(
             query,
             _grid(work, key),
             places,
             lambda pieces: forward(pieces, code),
             write,
-            forward.batch,
-            _flat(work, key),
+            batch=forward.batch,
+            flat=_flat(work, key),
         )
     notes = [device.reason] if device.is_fallback else []
     with atomic_path(mark) as path:
@@ -750,6 +757,8 @@ def predict_part(work: str, key: str, p: int, places: list[Place]) -> None:
 
 def label_part(work: str, key: str, p: int, places: list[Place]) -> None:
     """Find the objects of some blocks of plane ``p``."""
+    from ..engine.inference.tiles import blend
+
     plan, grid, blocks = _plan(work, key), _grid(work, key), _blocks(work, key)
     tiles = open_scratch(Path(work) / "tiles")
     found = open_scratch(Path(work) / "blocks")
@@ -763,7 +772,7 @@ def label_part(work: str, key: str, p: int, places: list[Place]) -> None:
         if mark.exists():
             continue
         block = blocks[at]
-        values = grid.blend(read, block.view)
+        values = blend(grid, read, block.view)
         named = dict(zip(plan.maps, values, strict=True))
         maps = Maps(
             named["foreground"],

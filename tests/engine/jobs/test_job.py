@@ -28,6 +28,7 @@ from napari_svpseg.engine.jobs.job import (
     run_target,
 )
 from napari_svpseg.engine.jobs.transport import PREFIX, Pipe, Transport, remove_stale
+from napari_svpseg.engine.jobs.workers import NoSchedulerError
 
 FUNCTIONS = """
 import os, sys, time
@@ -608,8 +609,8 @@ def test_targets_are_functions_of_modules(target):
 
 def test_connect_names_the_missing_scheduler(monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("napari_svpseg.engine.jobs.dask_runner.CONNECT_S", 0.5)
-    with pytest.raises(JobError, match="No Dask scheduler answers at tcp://127"):
+    monkeypatch.setattr("napari_svpseg.engine.jobs.workers.CONNECT_S", 0.5)
+    with pytest.raises(NoSchedulerError, match="tcp://127"):
         connect("tcp://127.0.0.1:9")
 
 

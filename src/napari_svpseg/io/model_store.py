@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from ..core.fingerprint import fingerprint
 from ..core.method_plugins import is_plugin, plugin_cards
 from ..core.model_card import ModelCard
 from .atomic import WriteError, atomic_folder, atomic_path
@@ -230,7 +230,7 @@ def _network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
         raise ModelFormatError(
             f"{told / WEIGHTS}: cannot be read ({error.strerror})."
         ) from error
-    if hashlib.sha256(data).hexdigest() != card.sha256:
+    if fingerprint(data) != card.sha256:
         raise ModelFormatError(
             f"{told / WEIGHTS}: these are not the weights of {CARD} (their hashes "
             "differ): install the model again."
@@ -293,7 +293,7 @@ def save_model(
     data = save(state)
     card = dataclasses.replace(
         card,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=fingerprint(data),
         path=str(folder),
         n_parameters=sum(p.numel() for p in network.parameters()),
     )

@@ -9,7 +9,6 @@ run that was stopped or killed goes on where it was, on any number of workers.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.fingerprint import fingerprint
 from ..core.image import ImageError
 from ..core.labels.blocks import (
     NOWHERE,
@@ -163,13 +163,12 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Print of all that decides on the labels."""
+        """Fingerprint of all that decides on the labels."""
         values = asdict(self)
         values["recipe"] = {
             k: v for k, v in values["recipe"].items() if k not in ("notes", "device")
         }
-        text = json.dumps(values, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return fingerprint(values)
 
     @property
     def planes(self) -> list[tuple[int, ...]]:

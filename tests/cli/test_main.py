@@ -25,7 +25,7 @@ from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.io.folder_records import RUN_FILES
 from napari_svpseg.io.images import read_recipe
 from napari_svpseg.io.model_store import save_model
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.plugin.samples import TISSUE_BOX, stained_tissue
 from napari_svpseg.workflows import folder_run
 

@@ -17,7 +17,7 @@ from skimage.io import imread
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.io.images import read_recipe
 from napari_svpseg.io.model_store import save_model
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import demo
 
 

@@ -202,7 +202,7 @@ def load_model(model: str | Path) -> LoadedModel:
 
 
 def _of_plugin(card: ModelCard) -> PromptSegmenter:
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
     try:
         return build(ModelConfig(card.method)).eval()
@@ -222,7 +222,7 @@ def _network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
     try:
         data = (folder / WEIGHTS).read_bytes()

@@ -338,7 +338,8 @@ def train_from_config(
     from ..engine.training.episodes import Episodes
     from ..engine.training.trainer import Trainer
     from ..io.model_store import check_place, load_model, save_model
-    from ..models.base import ModelConfig, build, count_parameters
+    from ..models.base import count_parameters
+    from ..models.registry import ModelConfig, build
 
     config = TrainingConfig.read(config_path)
     episode_settings, settings = config.settings()
@@ -686,7 +687,7 @@ def _self_supervised_start(
 ) -> tuple[Any, ModelCard | None]:
     """Return a network to train, and the card of its weights if they are trained."""
     from ..io.model_store import list_models, load_model
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
     if start_from is None:
         there = [c.name for c in list_models() if c.name == method == c.method]

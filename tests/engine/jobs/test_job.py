@@ -20,13 +20,12 @@ import pytest
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.engine.jobs.child_process import ChildProcess
 from napari_svpseg.engine.jobs.job import (
-    InProcess,
     JobError,
     Reports,
-    connect,
     find_target,
     run_target,
 )
+from napari_svpseg.engine.jobs.runners import connect
 from napari_svpseg.engine.jobs.transport import PREFIX, Pipe, Transport, remove_stale
 from napari_svpseg.engine.jobs.workers import NoSchedulerError
 
@@ -137,7 +136,7 @@ def cluster():
 def runner(request, functions):
     """Each kind of runner: what holds for one holds for all."""
     if request.param == "thread":
-        runner = InProcess()
+        runner = request.getfixturevalue("in_process")
     elif request.param == "child":
         runner = ChildProcess()
     else:
@@ -419,7 +418,7 @@ def test_the_engine_knows_no_qt_and_the_client_no_torch(functions):
         import sys
         import job_functions as jobs
         from napari_svpseg.workflows.segment_image import describe_device
-        from napari_svpseg.engine.jobs.job import connect
+        from napari_svpseg.engine.jobs.runners import connect
         runner = connect()
         device = runner.submit(describe_device).result(120)
         loaded = runner.submit(jobs.modules).result(30)
@@ -439,7 +438,7 @@ def test_the_child_ends_with_its_parent_even_when_that_is_killed(functions):
         import sys, time
         import numpy as np
         import job_functions as jobs
-        from napari_svpseg.engine.jobs.job import connect
+        from napari_svpseg.engine.jobs.runners import connect
         runner = connect()
         pid = runner.submit(jobs.who).result(30)
         job = runner.submit(time.sleep, 60)
@@ -464,7 +463,7 @@ def test_no_child_is_left_when_the_script_ends_or_is_interrupted(functions):
         code = f"""
             import time
             import job_functions as jobs
-            from napari_svpseg.engine.jobs.job import connect
+            from napari_svpseg.engine.jobs.runners import connect
             runner = connect()
             print(runner.submit(jobs.who).result(30), flush=True)
             job = runner.submit(time.sleep, 60)

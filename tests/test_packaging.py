@@ -29,7 +29,7 @@ manifest = manager.get_manifest("napari-svpseg")
 import napari_svpseg
 beside = Path(napari_svpseg.__file__).parent / "napari.yaml"
 from napari_svpseg.io.model_store import builtin_folder
-cards = [c for c in napari_svpseg.models() if Path(c.path).parent == builtin_folder()]
+cards = [c for c in napari_svpseg.list_models() if Path(c.path).parent == builtin_folder()]
 loaded = napari_svpseg.load_model(cards[0].path)
 print(json.dumps({
     "package": napari_svpseg.__file__, "version": napari_svpseg.__version__,
@@ -145,7 +145,8 @@ def test_the_wheel_holds_manifest_weights_and_nothing_else(wheel) -> None:
     assert len(names) == len(set(names))
     code = [n for n in names if not n.startswith("napari_svpseg-")]
     assert all(n.startswith("napari_svpseg/") for n in code)
-    assert {"napari_svpseg/napari.yaml", "napari_svpseg/py.typed"} <= set(code)
+    for name in ("napari.yaml", "py.typed", "__init__.pyi"):
+        assert f"napari_svpseg/{name}" in code
     assert not [n for n in names if "test" in n or n.endswith(".pyc")]
     weights = {p.relative_to(TOP).as_posix() for p in (TOP / "weights").rglob("*.*")}
     assert weights

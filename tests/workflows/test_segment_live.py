@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -138,7 +139,7 @@ def test_other_settings_begin_anew(scene, tiny_model, tmp_path):
     store = tmp_path / "a.zarr"
     run(scene, store, tiny_model)
     open_level(store / "labels" / "cells")[:5, :5] = 77
-    outcome = run(scene, store, tiny_model, threshold=0.7)
+    outcome = run(scene, store, tiny_model, postprocess=PostprocessSettings(0.7, 5))
     assert (levels(outcome)[0][:5, :5] != 77).all()
 
 
@@ -174,7 +175,7 @@ def test_colour(tiny_model, tmp_path):
         tiny_model,
         axes="YXC",
         rgb=True,
-        refine=5,
+        settings=replace(SMALL["settings"], refine=5),
     )
     found = levels(outcome)[0]
     assert found.shape == (70, 80) and found.any()

@@ -1,4 +1,4 @@
-"""`train_from_tags` and `svpseg weak`: from tags to a model that is used like any other."""
+"""`train_from_tags` and `svpseg train-tags`: from tags to a model used like others."""
 
 from __future__ import annotations
 
@@ -459,7 +459,7 @@ def test_one_command_trains_and_the_benchmark_scores_it(
     out = tmp_path / "model"
     assert (
         svpseg(
-            "weak",
+            "train-tags",
             tagged_discs,
             "--tags",
             tagged_discs / "tags.csv",
@@ -552,7 +552,7 @@ def test_folder_names_train_too(tagged_discs, tiny_svp, tmp_path):
         (tagged_discs / name).rename(place / name)
     assert (
         svpseg(
-            "weak",
+            "train-tags",
             tmp_path / "sorted",
             "-o",
             tmp_path / "m",
@@ -581,6 +581,6 @@ def test_folder_names_train_too(tagged_discs, tiny_svp, tmp_path):
     ],
 )
 def test_wrong_usage_is_one_line(tagged_discs, tmp_path, capsys, words, status, told):
-    assert svpseg("weak", tagged_discs, "-o", tmp_path / "m", *words) == status
+    assert svpseg("train-tags", tagged_discs, "-o", tmp_path / "m", *words) == status
     error = capsys.readouterr().err
     assert told in error and error.count("\n") == 1

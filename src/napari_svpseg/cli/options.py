@@ -10,7 +10,26 @@ from typing import Annotated, Any
 
 import typer
 
-from ..core.settings import Settings, flag_of, help_text, split_settings
+from ..core.settings import Settings, check_device, flag_of, help_text, split_settings
+
+TWO_NUMBERS = "a box is given by two whole numbers, --box Y X"
+CHANNEL_NUMBERS = "channels are numbers such as 0 or 0,2"
+
+
+def _device(name: str) -> str:
+    """Refuse what no device is called; whether it is there is only known to torch."""
+    try:
+        return check_device(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _model_names() -> list[str]:
+    """Return the models that a shell offers to complete."""
+    from ..io.model_store import list_models
+
+    return [card.name for card in list_models()]
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -28,6 +47,22 @@ AxesText = Annotated[
 
 ChannelsText = Annotated[
     str | None, typer.Option("--channels", help="Channels to take, such as 0 or 0,2.")
+]
+
+DeviceName = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.", callback=_device),
+]
+
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model", help="Name or folder of a model.", autocompletion=_model_names
+    ),
+]
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the last checkpoint.")
 ]
 
 
@@ -97,9 +132,7 @@ def as_channels(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(word) for word in as_words(text))
     except ValueError as error:
-        raise typer.BadParameter(
-            f"channels are numbers such as 0 or 0,2, got {text!r}"
-        ) from error
+        raise typer.BadParameter(f"{CHANNEL_NUMBERS}, got {text!r}") from error
 
 
 def as_corner(text: str) -> tuple[int, int]:
@@ -107,9 +140,7 @@ def as_corner(text: str) -> tuple[int, int]:
     try:
         y, x = (int(word) for word in text.split(","))
     except ValueError as error:
-        raise typer.BadParameter(
-            f"a box is given by two whole numbers, --box Y X, got {text!r}"
-        ) from error
+        raise typer.BadParameter(f"{TWO_NUMBERS}, got {text!r}") from error
     return y, x
 
 

@@ -20,6 +20,8 @@ LabelKind = Literal["objects", "classes"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
 """Devices to choose from; ``cuda:1`` names the second GPU."""
 
+DEVICE_NAMES = "device must be auto, cpu, cuda, cuda:N or mps"
+
 S = TypeVar("S", bound="Settings")
 
 
@@ -129,7 +131,7 @@ def _check(setting: Field[Any], value: Any) -> None:
     low, high = meta["low"], meta["high"]
     below = low is not None and not value >= low  # not value < low: NaN is refused too
     if below or (high is not None and not value <= high):
-        raise ValueError(f"{name} must be {low} to {high}, got {value!r}")
+        raise ValueError(f"{name} must be {_range(setting)}, got {value!r}")
 
 
 def documented(kind: type[S]) -> type[S]:
@@ -149,8 +151,13 @@ def help_text(setting: Field[Any]) -> str:
     if meta["choices"]:
         text += f": {', '.join(meta['choices'])}"
     if meta["low"] is not None:
-        text += f": {meta['low']} to {meta['high']} {meta['unit']}".rstrip()
+        text += f": {_range(setting)} {meta['unit']}".rstrip()
     return text
+
+
+def _range(setting: Field[Any]) -> str:
+    low, high = setting.metadata["low"], setting.metadata["high"]
+    return f"at least {low}" if high is None else f"{low} to {high}"
 
 
 def flag_of(setting: Field[Any]) -> str:
@@ -175,7 +182,7 @@ def check_device(name: str) -> str:
     kind, colon, index = found.partition(":")
     if found in DEVICES or (kind == "cuda" and colon and index.isdecimal()):
         return found
-    raise ValueError(f"device must be auto, cpu, cuda, cuda:N or mps, got {name!r}")
+    raise ValueError(f"{DEVICE_NAMES}, got {name!r}")
 
 
 @documented

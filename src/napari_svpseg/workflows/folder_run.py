@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,14 +116,29 @@ def run_batch(
     state = "stopped"
     try:
         look()
-        todo = book.skip_done()
-        for outcome in work(job, todo, prompts, look, book):
+        missing, todo = _without_missing(book.skip_done())
+        for outcome in chain(
+            map(book.note, missing), work(job, todo, prompts, look, book)
+        ):
             book.tell(outcome)
             look()
         state = "done"
     finally:
         book.close(state)
     return book.in_order()
+
+
+def _without_missing(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
+    """Return what becomes of files that are not there, and the others.
+
+    The former are known without loading torch.
+    """
+    missing = [
+        FileOutcome(str(p), status="failed", error=f"{p}: no such file.")
+        for p in files
+        if not p.exists()
+    ]
+    return missing, [p for p in files if p.exists()]
 
 
 class _Book:
@@ -337,6 +353,8 @@ def _here(
     book: _Book,
 ) -> Iterator[FileOutcome]:
     """Segment files in threads of this process."""
+    if not files:
+        return
     from ..engine.inference.device import working_threads
 
     n = min(MAX_AT_ONCE, len(files))
@@ -357,8 +375,6 @@ def _here(
             )
         )
 
-    if not files:
-        return
     with working_threads(n, job.settings.get("device", "auto")) as n:
         pool = ThreadPoolExecutor(n, thread_name_prefix="svpseg-batch")
         waiting, running = deque(files), set[Future[FileOutcome]]()

@@ -71,6 +71,7 @@ from .segment_image import (
     Prompts,
     as_prompt_set,
     model_reference,
+    own_prompts,
     signal_notes,
 )
 
@@ -209,7 +210,7 @@ class Plan:
 
 def segment_zarr(
     image: str | Path,
-    prompts: Prompts | str | Path,
+    prompts: Prompts | str | Path | None,
     store: str | Path | None = None,
     model: str | Path = "svp",
     device: str | None = None,
@@ -243,7 +244,8 @@ def segment_zarr(
     ----------
     image : path
         OME-Zarr 0.4 or 0.5, a Zarr array, or a TIFF file. All workers must see it.
-    prompts : PromptSet, prompts, or path of a prompt file
+    prompts : PromptSet, prompts, path of a prompt file, or None
+        By default those in the model's folder.
     store : path, optional
         OME-Zarr to which ``labels/NAME`` is added, made if it is not there; by default
         the image itself.
@@ -290,9 +292,10 @@ def segment_zarr(
     start = time.perf_counter()
     report = on_progress or ignore_progress
     where = Path(image if store is None else store).absolute()
+    source = open_image(image, level, axes)
     plan, code = make_plan(
-        image,
-        prompts,
+        source,
+        own_prompts(model) if prompts is None else prompts,
         model,
         level=level,
         axes=axes,

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from napari_svpseg.benchmark.report import RIVAL, task_means
-from napari_svpseg.io.model_store import describe, find_model, update_card
+from napari_svpseg.io.model_store import card_markdown, find_model, update_card
 
 NOTES = "<!-- notes -->"
 """What follows in a README is kept."""
@@ -46,7 +46,9 @@ def main() -> None:
     card = replace(card, scores=scores)
     readme = options.folder / "README.md"
     _, mark, notes = readme.read_text(encoding="utf-8").partition(NOTES)
-    update_card(card, f"{describe(card).rstrip()}\n\n{mark}{notes}".rstrip() + "\n")
+    update_card(
+        card, f"{card_markdown(card).rstrip()}\n\n{mark}{notes}".rstrip() + "\n"
+    )
     print(readme.read_text(encoding="utf-8"))
 
 

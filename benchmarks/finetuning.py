@@ -58,7 +58,12 @@ from napari_svpseg.core.labels.metrics import dice, f1
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.io.atomic import atomic_path
-from napari_svpseg.io.model_store import LoadedModel, find_model, load_model, prompts_of
+from napari_svpseg.io.model_store import (
+    LoadedModel,
+    find_model,
+    load_model,
+    model_prompts,
+)
 from napari_svpseg.workflows import finetuning
 
 SCRIBBLES = "scribbles"
@@ -211,7 +216,7 @@ def second(job: Job, model: str, settings: FineTuneSettings, folder: Path) -> Se
     from napari_svpseg.engine.finetuning.student import CONFIG, train_student
     from napari_svpseg.engine.inference.device import choose
 
-    loaded, prompts = load_model(model), prompts_of(model)
+    loaded, prompts = load_model(model), model_prompts(model)
     images = []
     for number, (image, labels) in enumerate(
         zip(job.images(), job.labels(), strict=True)

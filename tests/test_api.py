@@ -21,7 +21,8 @@ from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.jobs.job import Event, InProcess
-from napari_svpseg.io.images import read_image, read_recipe, write_labels
+from napari_svpseg.io.images import read_image
+from napari_svpseg.io.label_files import write_labels
 from napari_svpseg.models.base import PromptCode, PromptSegmenter
 from napari_svpseg.workflows import segment_image
 
@@ -356,7 +357,7 @@ def test_finished_planes_are_shown_while_the_rest_runs(model, prompt) -> None:
 
 
 def test_a_file_becomes_labels_with_pixel_size_and_recipe(
-    model, prompt, tmp_path
+    model, prompt, tmp_path, read_recipe
 ) -> None:
     image, _ = discs(1)
     source = write_labels(

@@ -32,7 +32,6 @@ from napari_svpseg.core.settings import (
     SegmentSettings,
 )
 from napari_svpseg.io.folder_records import RUN_FILES
-from napari_svpseg.io.images import read_recipe
 from napari_svpseg.io.model_store import ModelFormatError, save_model
 from napari_svpseg.models.base import ModelConfig, build
 from napari_svpseg.plugin.samples import TISSUE_BOX, stained_tissue
@@ -98,7 +97,9 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.name not in RUN_FILES)
 
 
-def test_a_folder_is_segmented_and_each_file_tells_how(here, tmp_path, capsys) -> None:
+def test_a_folder_is_segmented_and_each_file_tells_how(
+    here, tmp_path, capsys, read_recipe
+) -> None:
     assert (
         svpseg("segment", "images", *PROMPT, "-o", tmp_path, *TINY, "--min-area", 7)
         == 0
@@ -360,7 +361,7 @@ def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path
     assert (seen["axes"], seen["channels"], seen["model"]) == ("ZYX", (0, 2), "tiny")
 
 
-def test_prompts_new_show_merge(here, tmp_path, capsys) -> None:
+def test_prompts_new_show_merge(here, tmp_path, capsys, read_recipe) -> None:
     yes, no, both = (tmp_path / f"{n}.svprompt" for n in ("yes", "no", "both"))
     assert (
         svpseg(
@@ -428,7 +429,9 @@ def test_a_prompt_from_a_stack_asks_for_one_plane(here, tmp_path) -> None:
         api.prompt_from_files(path, here / "labels" / "0.tif", (0, 0))
 
 
-def test_chosen_channels_are_those_of_the_prompt_too(here, tmp_path) -> None:
+def test_chosen_channels_are_those_of_the_prompt_too(
+    here, tmp_path, read_recipe
+) -> None:
     image, labels = discs(0)
     other = np.zeros_like(image)
     tifffile.imwrite(tmp_path / "two.tif", np.stack([other, image]))
@@ -463,7 +466,7 @@ def test_stacks_need_their_axes_said(here, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     words = ("segment", path, *PROMPT, "-o", out, *TINY)
     assert svpseg(*words) == 1
-    assert "say what they are" in capsys.readouterr().err
+    assert "declare them" in capsys.readouterr().err
     assert svpseg(*words, "--axes", "ZYX") == 0
     assert tifffile.imread(out / "stack_labels.ome.tif").shape == (2, 96, 100)
 

@@ -17,8 +17,9 @@ from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.inference.tiles import workers_of
-from napari_svpseg.io.ome_zarr import open_image, read_stamp
+from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.prompt_files import save_prompts
+from napari_svpseg.io.zarr_labels import read_labels_metadata
 from napari_svpseg.workflows import segment_large
 from napari_svpseg.workflows.segment_large import WHOLE_FILES, segment_zarr
 
@@ -67,7 +68,9 @@ def test_labels_are_those_of_the_image_in_memory(scene, tiny_model, tmp_path):
     folder, prompt = scene
     labels, outcome = run(scene, tmp_path / "a.zarr", model=tiny_model, halo=64)
     image = np.asarray(open_image(folder / "plane.zarr").array[:])
-    kept = dict(read_stamp(tmp_path / "a.zarr", "cells"))["recipe"]["intensities"]
+    kept = dict(read_labels_metadata(tmp_path / "a.zarr", "cells"))["recipe"][
+        "intensities"
+    ]
     result = api.segment(
         image, prompt, tiny_model, intensities=np.asarray(kept), **SMALL
     )

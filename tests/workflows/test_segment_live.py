@@ -16,7 +16,8 @@ from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.io.atomic import WriteError
-from napari_svpseg.io.ome_zarr import open_image, open_level, read_stamp
+from napari_svpseg.io.ome_zarr import open_image
+from napari_svpseg.io.zarr_labels import open_level, read_labels_metadata
 from napari_svpseg.workflows import segment_live
 from napari_svpseg.workflows.segment_large import segment_zarr
 from napari_svpseg.workflows.segment_live import segment_stored
@@ -42,7 +43,7 @@ def field(shape):
 @pytest.fixture(autouse=True)
 def two_levels(monkeypatch):
     """Let a small image have a pyramid."""
-    monkeypatch.setattr("napari_svpseg.io.ome_zarr.SMALLEST_LEVEL", 100)
+    monkeypatch.setattr("napari_svpseg.io.zarr_labels.SMALLEST_LEVEL", 100)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +103,7 @@ def test_the_labels_are_those_of_a_run_from_file_to_file(scene, tiny_model, tmp_
     assert (parts == 1).all()
     kept = open_image(done.folder)
     assert (kept.scale, kept.unit) == ({"Y": 0.5, "X": 0.5}, "um")
-    stamp = read_stamp(tmp_path / "a.zarr", "cells")
+    stamp = read_labels_metadata(tmp_path / "a.zarr", "cells")
     assert stamp["state"] == "done" and Recipe(**stamp["recipe"]).model
     assert not work_folder(tmp_path / "a.zarr").exists()
 

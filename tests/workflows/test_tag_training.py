@@ -24,7 +24,8 @@ from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptError
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.jobs.job import InProcess
-from napari_svpseg.io.model_store import import_model, load_model, read_card
+from napari_svpseg.io.model_archive import import_model
+from napari_svpseg.io.model_store import load_model, read_card
 from napari_svpseg.io.prompt_files import load_prompts
 from napari_svpseg.io.tag_files import Tags, TagsError, read_tags
 from napari_svpseg.workflows.tag_training import TaggedImages, training_folder

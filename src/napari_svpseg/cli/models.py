@@ -81,7 +81,7 @@ def import_models(
     ] = "",
 ) -> None:
     """Add models that were exported elsewhere to your own."""
-    from ..io.model_store import import_model
+    from ..io.model_archive import import_model
 
     if name and len(archives) > 1:
         raise typer.BadParameter("--name goes with one model at a time")
@@ -96,7 +96,7 @@ def export_models(
     output: Annotated[Path, typer.Option("--output", "-o", help="The zip to write.")],
 ) -> None:
     """Write a model as one zip to give away."""
-    from ..io.model_store import export_model
+    from ..io.model_archive import export_model
 
     export_model(model, output)
     print(output)

@@ -199,14 +199,14 @@ def _report_large(outcome: LargeOutcome) -> int:
 
 def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) -> int:
     """Run a job over its files, print what became of each; return the exit status."""
-    from ..io.folder_records import find_images, refuse_collisions
+    from ..io.folder_records import check_collisions, find_images
     from ..workflows.folder_run import run_batch, save_cut_prompts
 
     check_settings(job.settings)
     check_model(job.model)
     try:
         files = find_images(job.inputs, job.include, job)
-        refuse_collisions(job, files)
+        check_collisions(job, files)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if prompts is not None and not job.prompts:

@@ -12,12 +12,12 @@ import numpy as np
 
 from .settings import PostprocessSettings, SegmentSettings, flag_of
 
-USUAL_SPLIT = 0.2
+DEFAULT_SPLIT = 0.2
 """How readily touching objects are split where the prompts do not tell."""
 
 
 @dataclass(frozen=True)
-class ObjectLook:
+class ObjectProperties:
     """What the prompts' objects look like, as far as it guides making objects of maps.
 
     Parameters
@@ -38,7 +38,7 @@ class ObjectLook:
     diameter: float
     net: bool = False
     holes: bool = False
-    split: float = USUAL_SPLIT
+    split: float = DEFAULT_SPLIT
     depth: float = float("nan")
 
 
@@ -54,7 +54,7 @@ class Maps:
         0 at an object's border and outside, 1 in its middle.
     boundary : (Y, X) float32 array or None
         Probability in [0, 1] of lying between touching objects.
-    objects : ObjectLook or None
+    objects : ObjectProperties or None
         What the prompts' objects look like, where it is known.
     classes : (Y, X) uint8 array or None
         Most likely class of each pixel, from 1, where the model knows classes.
@@ -63,7 +63,7 @@ class Maps:
     foreground: np.ndarray
     distance: np.ndarray | None = None
     boundary: np.ndarray | None = None
-    objects: ObjectLook | None = None
+    objects: ObjectProperties | None = None
     classes: np.ndarray | None = None
 
     @property

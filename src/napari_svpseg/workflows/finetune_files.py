@@ -8,7 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
-from ..core.annotation.partial_labels import checked, from_labels, merged
+from ..core.annotation.partial_labels import (
+    check_partial_labels,
+    from_labels,
+    merge_partial_labels,
+)
 from ..core.geometry import Box
 from ..core.image import ImageError
 from ..core.labels.metrics import dice, f1
@@ -68,13 +72,13 @@ class LabelledFiles:
         for n, (image_path, labels_path) in enumerate(pairs):
             plane, labels = _read_plane(image_path), read_mask(labels_path)
             if boxes:
-                truths[image_path] = checked(labels, plane.shape, labels_path)
+                truths[image_path] = check_partial_labels(labels, plane.shape, labels_path)
                 labels = from_labels(labels, [boxes[n]])
             elif complete:
                 labels = from_labels(labels)
-            labels = checked(labels, plane.shape, labels_path)
+            labels = check_partial_labels(labels, plane.shape, labels_path)
             if image_path in found:
-                labels = merged(found[image_path][1], labels, image_path)
+                labels = merge_partial_labels(found[image_path][1], labels, image_path)
             found[image_path] = (plane, labels)
         return cls(
             [Path(path).name for path in found],

@@ -23,7 +23,7 @@ from typing import Any
 from ..core.errors import DEBUG, one_line
 from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
 from ..core.progress import Cancelled, Progress, ignore_progress
-from ..core.prompt import PromptSet, prompt_print
+from ..core.prompt import PromptSet, prompt_hash
 from ..core.result import versions
 from ..core.settings import split_settings
 from ..io.atomic import remove_leftovers
@@ -33,11 +33,11 @@ from ..io.folder_records import (
     RUN,
     SUMMARY,
     append_log,
+    check_collisions,
     find_images,
-    outcome_of_file,
+    outcome_from_labels,
     read_run,
     read_summary,
-    refuse_collisions,
     write_run,
     write_summary,
 )
@@ -100,7 +100,7 @@ def run_batch(
         As ``on_progress`` did; what is done is kept.
     """
     files = find_images(job.inputs, job.include, job)
-    refuse_collisions(job, files)
+    check_collisions(job, files)
     if prompts is None and job.prompts:
         from ..io.prompt_files import load_prompts
 
@@ -184,7 +184,9 @@ class _Book:
             outcome = FileOutcome(str(path), targets[0], status="skipped")
             known = self._before.get(str(path))
             outcome = (
-                replace(known, labels=targets[0]) if known else outcome_of_file(outcome)
+                replace(known, labels=targets[0])
+                if known
+                else outcome_from_labels(outcome)
             )
             notes = dict.fromkeys((*outcome.notes, *self._kept_note))
             outcome = replace(outcome, notes=tuple(notes))
@@ -260,7 +262,7 @@ def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
     card = find_model(job.model)
     made_of = {
         "weights_sha256": card.sha256,
-        "prompts_sha256": [prompt_print(prompt) for prompt in prompts or ()],
+        "prompts_sha256": [prompt_hash(prompt) for prompt in prompts or ()],
         "settings": {k: job.settings[k] for k in sorted(job.settings)},
         "axes": job.axes,
         "channels": job.channels and list(job.channels),

@@ -11,7 +11,7 @@ from ..core.jobs.folder_job import PATTERN, FileOutcome, file_stem
 from ..core.labels.measure import object_sizes
 from ..core.progress import Progress
 from ..core.settings import LabelKind, PostprocessSettings, SegmentSettings
-from ..io.exports import Found, export
+from ..io.exports import ExportData, export
 from ..io.images import read_image
 from ..io.ome_zarr import is_zarr, read_zarr
 from ..io.prompt_files import load_prompts
@@ -109,7 +109,7 @@ def segment_file(
         on_partial=on_partial,
     )
     recipe = replace(result.recipe, query_file=str(path), prompts_file=prompts_file)
-    found = Found(
+    found = ExportData(
         result.labels,
         image.axes.labels,
         image.pixel_size,

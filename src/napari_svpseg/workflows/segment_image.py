@@ -23,9 +23,9 @@ from ..core.image import Axes
 from ..core.labels.instances import instances_from_maps
 from ..core.labels.linking import link_planes
 from ..core.model_card import ModelCard
-from ..core.planes import Planes, PlaneView, as_stack, put, take
+from ..core.planes import Planes, PlaneView, plane_to_stack, put_plane, take_plane
 from ..core.progress import Progress, ignore_progress
-from ..core.prompt import Prompt, PromptSet, prompt_print
+from ..core.prompt import Prompt, PromptSet, prompt_hash
 from ..core.result import Maps, Recipe, Result, versions
 from ..core.settings import (
     LabelKind,
@@ -225,14 +225,14 @@ def postprocess(
     last = 0
     indices = list(layout.plane_indices(shape))
     for i, index in enumerate(indices, start=1):
-        plane = each_map(partial(take, layout=layout, index=index), maps)
+        plane = each_map(partial(take_plane, layout=layout, index=index), maps)
         last = put_labels(
             found, layout, index, instances_from_maps(plane, post), last, post
         )
         if on_progress is not None:
             on_progress(i, len(indices), "")
         if on_partial is not None and len(indices) > 1:
-            on_partial((index, take(found, layout, index)))
+            on_partial((index, take_plane(found, layout, index)))
     return linked(found, layout, post)
 
 
@@ -291,11 +291,11 @@ def own_prompts(model: Model) -> PromptSet:
     ValueError
         If it has none.
     """
-    from ..io.model_store import prompts_of
+    from ..io.model_store import model_prompts
 
     if isinstance(model, str | Path):
-        return prompts_of(model)
-    return prompts_of(model.card.path or model.card.name)
+        return model_prompts(model)
+    return model_prompts(model.card.path or model.card.name)
 
 
 def prompts_for(model: LoadedModel, prompts: Prompts | None) -> PromptSet:
@@ -358,15 +358,15 @@ def segment_planes(
         predictions.append(replace(prediction, maps=Maps(np.zeros((0, 0)))))
         plane = instances_from_maps(prediction.maps, post)
         if len(indices) == 1:  # nothing is copied
-            maps = each_map(lambda m: as_stack(m, layout, shape), prediction.maps)
-            return maps, as_stack(plane, layout, shape), predictions
+            maps = each_map(lambda m: plane_to_stack(m, layout, shape), prediction.maps)
+            return maps, plane_to_stack(plane, layout, shape), predictions
         last = put_labels(labels, layout, index, plane, last, post)
         if maps is None:
             maps = each_map(lambda m: np.zeros(shape, m.dtype), prediction.maps)
         for whole, part in zip(_arrays(maps), _arrays(prediction.maps), strict=True):
-            put(whole, layout, index, part)
+            put_plane(whole, layout, index, part)
         if on_partial is not None:
-            on_partial((index, take(labels, layout, index)))
+            on_partial((index, take_plane(labels, layout, index)))
     assert maps is not None  # there is at least one plane
     return maps, linked(labels, layout, post), predictions
 
@@ -406,7 +406,7 @@ def put_labels(
     """Write one plane's labels; return the highest id so far, for the next plane."""
     if settings.labels != "classes" and last:
         plane = np.where(plane > 0, plane + np.uint32(last), 0)
-    put(labels, layout, index, plane)
+    put_plane(labels, layout, index, plane)
     return max(last, int(plane.max(initial=0)))
 
 
@@ -488,5 +488,5 @@ def prompt_record(prompt: Prompt) -> dict[str, Any]:
         "source": prompt.source,
         "box": asdict(prompt.box),
         "negative": prompt.is_negative,
-        "sha256": prompt_print(prompt),
+        "sha256": prompt_hash(prompt),
     }

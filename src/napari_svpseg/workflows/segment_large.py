@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from ..core.image import ImageError
-from ..core.labels.instances import halo_of, smallest_area, window_instances
+from ..core.labels.instances import halo_width, smallest_area, window_instances
 from ..core.labels.linking import (
     Cell,
     CellTable,
@@ -44,8 +44,8 @@ from ..core.labels.linking import (
 )
 from ..core.planes import Planes, PlaneView
 from ..core.progress import Progress, ignore_progress
-from ..core.prompt import Prompt, prompt_print
-from ..core.result import Maps, ObjectLook, Recipe, versions
+from ..core.prompt import Prompt, prompt_hash
+from ..core.result import Maps, ObjectProperties, Recipe, versions
 from ..core.settings import (
     LabelKind,
     PostprocessSettings,
@@ -54,17 +54,16 @@ from ..core.settings import (
 )
 from ..engine.inference.tiles import TileGrid, predict_tiles, run_tasks, workers_of
 from ..io.atomic import atomic_path
-from ..io.ome_zarr import (
+from ..io.ome_zarr import LazyImage, open_image
+from ..io.zarr_labels import (
     LabelsLayout,
-    LazyImage,
     chunk_windows,
     create_labels,
     create_scratch,
-    open_image,
     open_level,
     open_scratch,
     publish_labels,
-    read_stamp,
+    read_labels_metadata,
     reduce_chunk,
 )
 from .segment_image import (
@@ -315,7 +314,7 @@ def segment_zarr(
     )
     _check_name(name)
     target = where / "labels" / name
-    if skip_done and read_stamp(where, name).get("run") == plan.key:
+    if skip_done and read_labels_metadata(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
     work = where.with_name(f"{where.name}.{name}.work")
     start_or_resume(work, plan, code)
@@ -432,7 +431,7 @@ def make_plan(
         look=asdict(look),
         maps=forward.names,
         cell=cell,
-        halo=halo_of(look) if halo is None else halo,
+        halo=halo_width(look) if halo is None else halo,
         radius=network.overlap,
         stride=getattr(network, "stride", 16),
         layout={
@@ -454,7 +453,7 @@ def _record(prompt: Prompt) -> dict[str, Any]:
         "source": prompt.source,
         "box": asdict(prompt.box),
         "negative": prompt.is_negative,
-        "sha256": prompt_print(prompt),
+        "sha256": prompt_hash(prompt),
     }
 
 
@@ -599,7 +598,7 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
                     )
                 )
     min_area = smallest_area(
-        Maps(np.zeros((0, 0)), objects=ObjectLook(**plan.look)), plan.post
+        Maps(np.zeros((0, 0)), objects=ObjectProperties(**plan.look)), plan.post
     )
     new = stitch(tables, seams, min_area, plan.post.min_confidence, lambda at: at[0])
     beyond = sum(int(t.beyond.sum()) for t in tables.values())
@@ -798,7 +797,7 @@ def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
             named["foreground"],
             named.get("distance"),
             named.get("boundary"),
-            ObjectLook(**plan.look),
+            ObjectProperties(**plan.look),
         )
         labels = window_instances(maps, plan.post)
         table = describe(labels, cell, maps.foreground)

@@ -31,14 +31,14 @@ from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..core.result import Recipe
 from ..core.settings import PostprocessSettings, SegmentSettings
-from ..io.atomic import WriteError, explained
-from ..io.ome_zarr import (
+from ..io.atomic import WriteError, as_write_error
+from ..io.ome_zarr import LazyImage
+from ..io.zarr_labels import (
     LabelsLayout,
-    LazyImage,
-    begin_labels,
+    create_labels_in_store,
     open_scratch,
-    read_stamp,
-    write_stamp,
+    read_labels_metadata,
+    write_labels_metadata,
     write_window,
 )
 from .segment_large import (
@@ -169,7 +169,7 @@ def _check_room(folder: Path, n_pixels: int) -> None:
 
 def _told(error: OSError, store: Path) -> OSError:
     """Return what is told of a disk that is full in the middle of a run."""
-    return explained(error, store) if error.errno else error
+    return as_write_error(error, store) if error.errno else error
 
 
 def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
@@ -177,11 +177,11 @@ def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
     layout = LabelsLayout(
         folder=str(store / "labels" / NAME), dtype="uint32", **plan.layout
     )
-    stamp = read_stamp(store, NAME)
+    stamp = read_labels_metadata(store, NAME)
     if stamp.get("run") != plan.key or stamp.get("state") != FILLING:
-        layout = begin_labels(store, NAME, layout)
+        layout = create_labels_in_store(store, NAME, layout)
         stamp = {"run": plan.key, "state": FILLING, "about": about}
-        write_stamp(layout.folder, {**stamp, "recipe": plan.recipe})
+        write_labels_metadata(layout.folder, {**stamp, "recipe": plan.recipe})
     return layout
 
 
@@ -248,9 +248,9 @@ class _Run:
             device=device,
         )
         values = json.loads(recipe.to_json())
-        kept = read_stamp(Path(self.layout.folder).parents[1], NAME)
+        kept = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)
         stamp = {"state": DONE, "objects": objects, "recipe": values}
-        write_stamp(self.layout.folder, kept | stamp)
+        write_labels_metadata(self.layout.folder, kept | stamp)
         return StoredLabels(
             self.layout.folder,
             len(self.layout.level_shapes),

@@ -15,7 +15,7 @@ from napari_svpseg.core.labels.instances import (
     instances_in_blocks,
     targets,
 )
-from napari_svpseg.core.result import Maps, ObjectLook
+from napari_svpseg.core.result import Maps, ObjectProperties
 from napari_svpseg.core.settings import PostprocessSettings
 
 PLAIN = PostprocessSettings(min_area=0)
@@ -73,7 +73,7 @@ def test_cores_fill_the_image_once(shape, side):
 @pytest.mark.parametrize("full", [True, False])
 def test_blocks_equal_the_whole(side, full):
     labels = discs((300, 260), 220)
-    maps = noisy_maps(labels, objects=ObjectLook(14.0))
+    maps = noisy_maps(labels, objects=ObjectProperties(14.0))
     if not full:
         maps = Maps(maps.foreground, objects=maps.objects)
     whole = instances_from_maps(maps, PostprocessSettings())
@@ -136,7 +136,7 @@ def test_nets_and_masks_are_labelled_exactly():
     noise = ndimage.gaussian_filter(rng.normal(0, 1, (230, 310)), 2.5)
     net = (np.abs(noise) < 0.5 * noise.std()).astype(np.float32)
     for extra, settings in (
-        ({"objects": ObjectLook(9.0, net=True)}, PostprocessSettings()),
+        ({"objects": ObjectProperties(9.0, net=True)}, PostprocessSettings()),
         ({}, PostprocessSettings(split=False)),
         ({}, PostprocessSettings(labels="classes")),
         ({}, PostprocessSettings(labels="classes", fill_holes=False, min_area=90)),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from napari_svpseg.core.labels.instances import chosen_objects
+from napari_svpseg.core.labels.instances import filter_objects
 from napari_svpseg.core.labels.linking import (
     cell_grid,
     describe,
@@ -206,7 +206,7 @@ def test_doubtful_objects_are_those_of_the_whole_whatever_the_cells(seed, side, 
     labels = label_cells(
         lambda window: local(whole, window), whole.shape, side, 8, 1, foreground, share
     )
-    expected = chosen_objects(in_order(whole), 1, foreground, share)
+    expected = filter_objects(in_order(whole), 1, foreground, share)
     assert np.array_equal(labels, expected)
 
 

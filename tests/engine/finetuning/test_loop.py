@@ -12,9 +12,9 @@ from scipy import ndimage
 from napari_svpseg.core.annotation.partial_labels import (
     UNKNOWN,
     from_labels,
-    hold_out,
     to_ids,
 )
+from napari_svpseg.core.annotation.validation_split import split_validation
 from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.jobs.finetune_job import (
     FineTuneError,
@@ -205,7 +205,7 @@ def test_scribbles_become_prompts_the_network_completes(disc_scene):
 def test_the_network_given_is_not_changed(image, tmp_path):
     network = tiny()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    held = hold_out([image.ids], 0.25)
+    held = split_validation([image.ids], 0.25)
     tuned = finetune(
         network,
         [image],

@@ -14,7 +14,7 @@ from napari_svpseg.core.annotation.image_tags import (
     TagTrainingError,
     TagTrainingSettings,
     class_ious,
-    confusion,
+    confusion_matrix,
 )
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.progress import Cancelled
@@ -238,7 +238,7 @@ def test_discs_and_squares_are_found_from_tags_alone(trunk, tmp_path, variant):
     assert tag_accuracy(network, windows, everything) > 0.8
     found = pseudo_masks(network, windows, course)
     known = found != UNKNOWN
-    table = confusion(found[known].numpy(), masks[known.numpy()], 3)
+    table = confusion_matrix(found[known].numpy(), masks[known.numpy()], 3)
     # all background, or every image full of its class, would both be below 0.3
     assert np.nanmean(class_ious(table)) > 0.36, table
     for i, held in enumerate(tags):

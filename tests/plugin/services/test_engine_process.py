@@ -49,9 +49,9 @@ def dock(discs, home, monkeypatch, qtbot):
     dock.engine.close()
 
 
-def test_the_whole_way(dock, finish, qtbot, tmp_path):
+def test_the_whole_way(dock, finish, qtbot, tmp_path, read_recipe):
     from napari_svpseg.core.result import Recipe
-    from napari_svpseg.io.images import read_image, read_recipe
+    from napari_svpseg.io.images import read_image
 
     viewer = dock.viewer
     assert "core" in dock.device_line.text() or "(" in dock.device_line.text()

@@ -281,7 +281,7 @@ class TagTrainingResult:
     seconds: float = 0.0
 
 
-def confusion(prediction: np.ndarray, truth: np.ndarray, n: int) -> np.ndarray:
+def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, n: int) -> np.ndarray:
     """Return how often each true class was given each class, (n, n) int.
 
     Parameters
@@ -297,7 +297,7 @@ def confusion(prediction: np.ndarray, truth: np.ndarray, n: int) -> np.ndarray:
 
 
 def class_ious(table: np.ndarray) -> np.ndarray:
-    """Return the IoU of each class of a confusion table; NaN where it never occurs.
+    """Return the IoU of each class of a confusion_matrix table; NaN where it never occurs.
 
     Examples
     --------

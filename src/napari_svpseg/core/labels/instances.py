@@ -10,12 +10,12 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
-from ..image import is_net, median_diameter
-from ..result import USUAL_SPLIT, Maps, ObjectLook
+from ..result import DEFAULT_SPLIT, Maps, ObjectProperties
 from ..settings import AUTO, PostprocessSettings
 from .blocks import Window, block_grid, fill_holes, label_blocks, renumber
 from .confidence import add_peaks, new_ids
 from .metrics import f1
+from .object_size import is_net, median_diameter
 
 Array = np.ndarray
 SMALLEST_AREA = 20
@@ -119,7 +119,7 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     labels = _pieces(maps, settings)
     if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
-    labels = chosen_objects(
+    labels = filter_objects(
         labels, smallest_area(maps, settings), maps.foreground, settings.min_confidence
     )
     if settings.labels == "classes":
@@ -192,7 +192,7 @@ def instances_in_blocks(
     (Y, X) uint32 array
     """
     if halo is None:
-        halo = halo_of(maps.objects) if _splits(maps, settings) else 1
+        halo = halo_width(maps.objects) if _splits(maps, settings) else 1
     grid = block_grid(maps.foreground.shape, side or BLOCK_SIDE - 2 * halo, halo)
     labels, owner = label_blocks(
         lambda window: _pieces(_cut(maps, window), settings), grid
@@ -212,7 +212,7 @@ def instances_in_blocks(
     return labels
 
 
-def halo_of(look: ObjectLook | None) -> int:
+def halo_width(look: ObjectProperties | None) -> int:
     """Return how many pixels around a block decide on the objects in it."""
     return int(np.clip(2 * (look.diameter if look else 0), *HALO_RANGE))
 
@@ -244,7 +244,7 @@ def _splits(maps: Maps, settings: PostprocessSettings) -> bool:
 
 def _strength(maps: Maps, settings: PostprocessSettings) -> float:
     """Return how readily is split: 0, what the prompts say, 1 for 0, 0.5, 1."""
-    usual = maps.objects.split if maps.objects else USUAL_SPLIT
+    usual = maps.objects.split if maps.objects else DEFAULT_SPLIT
     return float(np.interp(settings.split_strength, (0, 0.5, 1), (0, usual, 1)))
 
 
@@ -364,7 +364,7 @@ def _owner(owner: list[int], i: int) -> int:
     return i
 
 
-def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
+def object_properties(masks: list[Array], scales: list[float]) -> ObjectProperties:
     """Return what the objects of prompt masks look like.
 
     Parameters
@@ -378,14 +378,14 @@ def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
     open_share = [
         np.count_nonzero(fill_object_holes(m) != m) / np.count_nonzero(m) for m in masks
     ]
-    return ObjectLook(
+    return ObjectProperties(
         diameter=float(np.median(diameters)),
         net=any(is_net(m) for m in masks),
         holes=float(np.mean(open_share)) > HOLE_SHARE,
     )
 
 
-def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
+def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     """Return the split strength that finds the prompts' own objects best.
 
     Of those about as good (`ALIKE`) that nearest to the usual: most prompts show few
@@ -408,16 +408,16 @@ def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
         settings = PostprocessSettings(min_confidence=0.0)
         scores = []
         for maps, mask in zip(found, masks, strict=True):
-            look = maps.objects or ObjectLook(median_diameter(mask))
+            look = maps.objects or ObjectProperties(median_diameter(mask))
             maps = replace(maps, objects=replace(look, split=strength))
             scores.append(f1(instances_from_maps(maps, settings), mask))
         return float(np.mean(scores))
 
     if not found or all(m.objects is not None and m.objects.net for m in found):
-        return USUAL_SPLIT
+        return DEFAULT_SPLIT
     scores = [score(strength) for strength in SPLITS]
     best = [s for s, n in zip(SPLITS, scores, strict=True) if n > max(scores) - ALIKE]
-    return min(best, key=lambda s: abs(s - USUAL_SPLIT))
+    return min(best, key=lambda s: abs(s - DEFAULT_SPLIT))
 
 
 def fill_object_holes(labels: Array) -> Array:
@@ -452,7 +452,7 @@ def fill_object_holes(labels: Array) -> Array:
     return np.where(labels == 0, owners[background], labels)
 
 
-def chosen_objects(
+def filter_objects(
     labels: Array,
     min_area: int,
     foreground: Array | None = None,
@@ -468,7 +468,7 @@ def chosen_objects(
     foreground : (Y, X) float array, optional
         Probability in [0, 1].
     confidence : float
-        See `confidence.sure`.
+        See `confidence.confident_objects`.
     """
     areas = np.bincount(labels.ravel())
     peaks = np.zeros(len(areas), np.float32)

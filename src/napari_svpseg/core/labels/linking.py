@@ -18,7 +18,7 @@ from scipy import sparse
 from scipy.sparse.csgraph import connected_components
 
 from .blocks import compare, is_best
-from .confidence import add_peaks, sure
+from .confidence import add_peaks, confident_objects
 
 Array = np.ndarray
 Index = tuple[int, ...]
@@ -262,7 +262,7 @@ def stitch(
         planes = _joined([np.full(t.n, plane_of(at)) for at, t in tables.items()])
         for plane in np.unique(planes[1:]):
             there = np.flatnonzero((planes == plane) & (total > 0))
-            kept[there] &= sure(total[there], peaks[there], confidence)
+            kept[there] &= confident_objects(total[there], peaks[there], confidence)
     return ranked(owner, first, kept)
 
 

@@ -12,12 +12,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from ...core.annotation.labelled_boxes import prompt_boxes
 from ...core.annotation.partial_labels import (
     UNKNOWN,
     complete_ids,
     known_borders,
     label_regions,
-    prompt_boxes,
 )
 from ...core.geometry import PROMPT_SIZE, Box
 from ...core.image import normalise, to_three_channels

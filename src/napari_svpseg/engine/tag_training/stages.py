@@ -18,7 +18,7 @@ from ...core.annotation.image_tags import (
     TagTrainingProgress,
     TagTrainingSettings,
     class_ious,
-    confusion,
+    confusion_matrix,
 )
 from ...core.progress import Cancelled
 from ...models.base import SemanticSegmenter
@@ -536,6 +536,6 @@ def agreement(
     for part in index.split(8):
         found = network.class_logits(windows.images(part).to(device)).argmax(1).cpu()
         truth = masks[part].numpy().astype(np.int64)
-        table += confusion(found.numpy(), truth, n)
+        table += confusion_matrix(found.numpy(), truth, n)
     ious = class_ious(table)
     return float(np.nanmean(ious)) if np.isfinite(ious).any() else math.nan

@@ -17,8 +17,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from ...core.image import intensity_range, median_diameter
+from ...core.image import intensity_range
 from ...core.labels.instances import targets
+from ...core.labels.object_size import median_diameter
 from ...core.settings import Settings, option
 from ...models.base import IGNORE
 from .synthetic import draw_scene

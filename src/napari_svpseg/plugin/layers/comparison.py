@@ -140,10 +140,10 @@ class Comparison(QWidget):
         }
 
         def prepare() -> Any:
-            from ...io.model_store import prompts_of
+            from ...io.model_store import model_prompts
 
             kwargs["intensities"] = promise.result()
-            return (query, prompts_of(asked)), kwargs
+            return (query, model_prompts(asked)), kwargs
 
         return prepare
 

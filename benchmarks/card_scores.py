@@ -14,7 +14,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from napari_svpseg.benchmark.report import RIVAL, task_means
+from napari_svpseg.benchmark.report import BASELINE, task_means
 from napari_svpseg.io.model_store import card_markdown, find_model, update_card
 
 NOTES = "<!-- notes -->"
@@ -38,8 +38,8 @@ def main() -> None:
         task: {
             "dice": round(dice[model][task], 3),
             "f1": _rounded(f1.get(model, {}), task),
-            f"{RIVAL}_dice": _rounded(dice.get(RIVAL, {}), task),
-            f"{RIVAL}_f1": _rounded(f1.get(RIVAL, {}), task),
+            f"{BASELINE}_dice": _rounded(dice.get(BASELINE, {}), task),
+            f"{BASELINE}_f1": _rounded(f1.get(BASELINE, {}), task),
         }
         for task in sorted(dice[model])
     }

@@ -54,7 +54,7 @@ def test_every_shipped_method_names_its_paper():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_model_segments_a_picture(name, disc_scene, disc_prompt):
+def test_each_model_segments_an_image(name, disc_scene, disc_prompt):
     result = api.segment(
         disc_scene.image,
         disc_prompt,

@@ -515,7 +515,7 @@ class _Work:
 
         assert self.windows is not None and self.bank is not None
         settings, windows, course = self.settings, self.windows, self.course
-        train, validation = engine.validation(len(windows.names), settings.seed)
+        train, validation = engine.split_images(len(windows.names), settings.seed)
         learn, check = windows.of_images(train), windows.of_images(validation)
         stage = engine.FirstStage.of(
             settings, windows, self.bank, self.trunk, self.arguments

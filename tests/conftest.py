@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import time
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -152,3 +154,10 @@ def tagged_discs(tmp_path: Path) -> Path:
         rows.append(f"{i:02d}.png,{kind}")
     (folder / "tags.csv").write_text("\n".join(rows))
     return folder
+
+
+@pytest.fixture
+def step_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time go on by 50 ms whenever it is read, however busy the machine is."""
+    start, readings = time.monotonic(), itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: start + 0.05 * next(readings))

@@ -28,7 +28,9 @@ def folder(tmp_path, disc_scene):
     return images
 
 
-def test_it_trains_from_an_own_start_and_tells_of_it(folder, tiny_model, tmp_path):
+def test_it_trains_from_an_own_start_and_tells_of_it(
+    folder, tiny_model, tmp_path, step_clock
+):
     rows, told = [], []
     card = train_self_supervised(
         folder,
@@ -55,7 +57,9 @@ def test_it_trains_from_an_own_start_and_tells_of_it(folder, tiny_model, tmp_pat
     )
 
 
-def test_the_command_line_trains_an_untrained_start(folder, tmp_path, capsys):
+def test_the_command_line_trains_an_untrained_start(
+    folder, tmp_path, capsys, step_clock
+):
     words = [
         "train",
         "--self-supervised",
@@ -76,7 +80,7 @@ def test_the_command_line_trains_an_untrained_start(folder, tmp_path, capsys):
     assert read_card(tmp_path / "m").method == "panet"
 
 
-def test_stopping_writes_nothing(folder, tiny_model, tmp_path):
+def test_stopping_writes_nothing(folder, tiny_model, tmp_path, step_clock):
     def stop(done, total, text=""):
         if text.startswith("step"):
             raise Cancelled

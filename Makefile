@@ -62,7 +62,7 @@ lint: $(STAMPS)/dev
 	$(BIN)/deptry src
 
 docs: $(STAMPS)/dev
-	$(PY) -m mkdocs build --strict --quiet
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs site
 
 bench: $(STAMPS)/dev
 	set -e; for file in benchmarks/bench_*.py; do $(PY) $$file; done

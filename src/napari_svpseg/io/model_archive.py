@@ -24,6 +24,7 @@ from .model_store import (
     read_card,
     read_network,
     refuse_pickles,
+    research_folder,
     user_folder,
     write_card,
 )
@@ -106,7 +107,8 @@ def _named(card: ModelCard, name: str) -> ModelCard:
 
 
 def _free_place(name: str, folder: Path) -> Path:
-    if folder == user_folder() and (builtin_folder() / name / CARD).is_file():
+    shipped = (builtin_folder(), research_folder())
+    if folder == user_folder() and any((f / name / CARD).is_file() for f in shipped):
         raise ModelFormatError(
             f"'{name}' is the name of a built-in model, which would hide this one: "
             "import it under another (--name)."

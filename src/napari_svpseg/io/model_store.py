@@ -56,6 +56,14 @@ def builtin_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "weights"
 
 
+def research_folder() -> Path:
+    """Return the folder of models for non-commercial research.
+
+    Only a source checkout has it; wheels hold no such weights.
+    """
+    return builtin_folder() / "research"
+
+
 def user_folder() -> Path:
     """Return the folder of the user's own models (it may not exist yet).
 
@@ -76,10 +84,12 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
     ----------
     folders : iterable of Path, optional
         Where to look; of two models of one name the first found counts. By default
-        `builtin_folder` and `user_folder`, then the methods of other packages.
+        `builtin_folder`, `research_folder` and `user_folder`, then the methods of other
+        packages.
     """
     cards: dict[str, ModelCard] = {}
-    for folder in (builtin_folder(), user_folder()) if folders is None else folders:
+    usual = (builtin_folder(), research_folder(), user_folder())
+    for folder in usual if folders is None else folders:
         for path in _model_folders(folder):
             try:
                 card = read_card(path)

@@ -14,8 +14,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from napari_svpseg.benchmark.report import RIVAL, task_means
-from napari_svpseg.io.model_store import describe, find_model, update_card
+from napari_svpseg.benchmark.report import BASELINE, task_means
+from napari_svpseg.io.model_store import card_markdown, find_model, update_card
 
 NOTES = "<!-- notes -->"
 """What follows in a README is kept."""
@@ -38,15 +38,17 @@ def main() -> None:
         task: {
             "dice": round(dice[model][task], 3),
             "f1": _rounded(f1.get(model, {}), task),
-            f"{RIVAL}_dice": _rounded(dice.get(RIVAL, {}), task),
-            f"{RIVAL}_f1": _rounded(f1.get(RIVAL, {}), task),
+            f"{BASELINE}_dice": _rounded(dice.get(BASELINE, {}), task),
+            f"{BASELINE}_f1": _rounded(f1.get(BASELINE, {}), task),
         }
         for task in sorted(dice[model])
     }
     card = replace(card, scores=scores)
     readme = options.folder / "README.md"
     _, mark, notes = readme.read_text(encoding="utf-8").partition(NOTES)
-    update_card(card, f"{describe(card).rstrip()}\n\n{mark}{notes}".rstrip() + "\n")
+    update_card(
+        card, f"{card_markdown(card).rstrip()}\n\n{mark}{notes}".rstrip() + "\n"
+    )
     print(readme.read_text(encoding="utf-8"))
 
 

@@ -58,7 +58,12 @@ from napari_svpseg.core.labels.metrics import dice, f1
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.io.atomic import atomic_path
-from napari_svpseg.io.model_store import LoadedModel, find_model, load_model, prompts_of
+from napari_svpseg.io.model_store import (
+    LoadedModel,
+    find_model,
+    load_model,
+    model_prompts,
+)
 from napari_svpseg.workflows import finetuning
 
 SCRIBBLES = "scribbles"
@@ -174,7 +179,7 @@ def our_model(model: Any, prompts: PromptSet | None) -> Segment:
             model,
             axes="YXC",
             intensities=intensities,
-            trust=False,
+            settings=svpseg.SegmentSettings(trust=False),
             channels=tuple(range(plane.shape[2])),
         ).labels
 
@@ -211,7 +216,7 @@ def second(job: Job, model: str, settings: FineTuneSettings, folder: Path) -> Se
     from napari_svpseg.engine.finetuning.student import CONFIG, train_student
     from napari_svpseg.engine.inference.device import choose
 
-    loaded, prompts = load_model(model), prompts_of(model)
+    loaded, prompts = load_model(model), model_prompts(model)
     images = []
     for number, (image, labels) in enumerate(
         zip(job.images(), job.labels(), strict=True)

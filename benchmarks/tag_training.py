@@ -29,7 +29,7 @@ from napari_svpseg.benchmark.tag_windows import pick_windows
 from napari_svpseg.core.annotation.image_tags import (
     TagTrainingSettings,
     class_ious,
-    confusion,
+    confusion_matrix,
 )
 from napari_svpseg.core.image import resize_labels
 from napari_svpseg.core.settings import SegmentSettings
@@ -146,7 +146,7 @@ def test(network: Any, data: TaggedSet) -> tuple[float, float]:
     for image, labels in data.tests:
         maps = predict(image, None, network, "cpu", SegmentSettings(trust=False)).maps
         found = np.where(maps.foreground >= 0.5, maps.classes, 0)
-        table += confusion(found, class_ids(labels, data.values), n)
+        table += confusion_matrix(found, class_ids(labels, data.values), n)
     return mean_ious(table)
 
 
@@ -238,9 +238,9 @@ class Contest:
         found = pseudo_masks(network, self.windows)
         known = (found != UNKNOWN) & (self.truth != UNKNOWN)
         n = len(self.data.values) + 1
-        return mean_ious(confusion(found[known].numpy(), self.truth[known].numpy(), n))[
-            0
-        ]
+        return mean_ious(
+            confusion_matrix(found[known].numpy(), self.truth[known].numpy(), n)
+        )[0]
 
 
 def start() -> Trunk:

@@ -26,8 +26,8 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import intensity_range, normalise
 from napari_svpseg.core.labels.metrics import dice, f1
 from napari_svpseg.core.labels.uncertainty import (
-    LEAST_IMAGE_DOUBT,
-    POSSIBLE,
+    MIN_IMAGE_UNCERTAINTY,
+    POSSIBLE_FOREGROUND,
     image_uncertainty,
 )
 from uncertainty import Answer, Session, options_of, random_in, run_draws
@@ -56,7 +56,7 @@ PICTURE_RULES = (
 def place_signs(query: Query, answer: Answer, box: Box, first: Any) -> list[float]:
     """Return what the rules for places say of a box, in the order of their names."""
     p, labels = answer.maps.foreground[box.slices], answer.labels[box.slices]
-    unsure, possible = answer.maps.uncertainty[box.slices], p >= POSSIBLE
+    unsure, possible = answer.maps.uncertainty[box.slices], p >= POSSIBLE_FOREGROUND
     low_high = intensity_range(query.plane)
     here = normalise(np.asarray(query.plane[box.slices]), low_high)
     there = normalise(first.image, first.intensities)
@@ -73,7 +73,7 @@ def place_signs(query: Query, answer: Answer, box: Box, first: Any) -> list[floa
 def picture_signs(query: Query, answer: Answer, is_other: bool) -> list[float]:
     """Return what the rules for pictures say, in the order of their names."""
     p = answer.maps.foreground
-    found, possible = p >= 0.5, np.where(p >= POSSIBLE, p, 0)
+    found, possible = p >= 0.5, np.where(p >= POSSIBLE_FOREGROUND, p, 0)
     both = 2 * float(p[found].sum()) / max(float(possible.sum() + found.sum()), 1e-9)
     assert query.truth is not None
     return [
@@ -182,8 +182,8 @@ def report(records: Sequence[dict[str, Any]]) -> str:
         "",
         f"{len(signs)} pictures: correlation of their uncertainty and true Dice "
         f"{np.corrcoef(uncertainty, true)[0, 1]:+.2f}; Dice of those with a uncertainty of "
-        f"{LEAST_IMAGE_DOUBT} or more {true[uncertainty >= LEAST_IMAGE_DOUBT].mean():.3f}, "
-        f"of the others {true[uncertainty < LEAST_IMAGE_DOUBT].mean():.3f}",
+        f"{MIN_IMAGE_UNCERTAINTY} or more {true[uncertainty >= MIN_IMAGE_UNCERTAINTY].mean():.3f}, "
+        f"of the others {true[uncertainty < MIN_IMAGE_UNCERTAINTY].mean():.3f}",
     ]
     return "\n".join(lines)
 

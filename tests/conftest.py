@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import queue
+import re
+import string
 import sys
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_svpseg.core.prompt import Prompt
+from napari_svpseg.core.result import Recipe
 from napari_svpseg.engine.jobs.job import Job, OnEvent, name_of, run_target
 
 DISCS = ((20, 24, 7), (24, 70, 8), (66, 22, 9), (70, 66, 7), (48, 46, 6))
@@ -155,6 +162,52 @@ def tagged_discs(tmp_path: Path) -> Path:
         rows.append(f"{i:02d}.png,{kind}")
     (folder / "tags.csv").write_text("\n".join(rows))
     return folder
+
+
+@pytest.fixture(scope="session")
+def read_recipe() -> Callable[[str | Path], Recipe | None]:
+    """Return a function that reads the recipe of a labels file, None without one."""
+
+    def read(path: str | Path) -> Recipe | None:
+        with tifffile.TiffFile(path) as tiff:
+            ome = tifffile.xml2dict(tiff.ome_metadata)
+        text = ome["OME"]["Image"].get("Description")
+        if not text:
+            return None
+        return Recipe.from_json(text if isinstance(text, str) else json.dumps(text))
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def pattern() -> Callable[..., str]:
+    """Return a function that makes a regular expression of a message template.
+
+    Fields without a given value match anything.
+    """
+
+    def make(template: str, **values: object) -> str:
+        parts = []
+        for text, name, spec, conversion in string.Formatter().parse(template):
+            parts.append(re.escape(text))
+            if name is None:
+                continue
+            if name.partition(".")[0].partition("[")[0] in values:
+                field = "{" + name + (f"!{conversion}" if conversion else "")
+                field += (f":{spec}" if spec else "") + "}"
+                parts.append(re.escape(field.format(**values)))
+            else:
+                parts.append(".*")
+        return "".join(parts)
+
+    return make
+
+
+@pytest.fixture
+def step_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time go on by 50 ms whenever it is read, however busy the machine is."""
+    start, readings = time.monotonic(), itertools.count()
+    monkeypatch.setattr(time, "monotonic", lambda: start + 0.05 * next(readings))
 
 
 class InProcess:

@@ -90,18 +90,29 @@ def test_the_engine_process_loads_no_qt() -> None:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "qtpy", "scipy", "napari", "magicgui")
     code = (
         "import sys, napari_svpseg\n"
-        "print([m for m in ('torch', 'numpy', 'qtpy', 'scipy') if m in sys.modules])"
+        f"print([m for m in {heavy} if m in sys.modules], len(sys.modules) < 200)"
     )
-    assert run(code) == "[]"
+    assert run(code) == "[] True"
 
 
 def test_public_names_exist() -> None:
+    assert {"segment", "Prompt", "read_image"} <= {*dir(napari_svpseg)}
     for name in napari_svpseg.__all__:
         assert getattr(napari_svpseg, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'segmnet'"):
+    assert napari_svpseg.__version__[0].isdigit()
+    with pytest.raises(AttributeError, match="segmnet"):
         _ = napari_svpseg.segmnet
+
+
+def test_public_names_load_no_torch() -> None:
+    code = (
+        "import sys\nfrom napari_svpseg import *\n"
+        "print('torch' in sys.modules, 'napari' in sys.modules, segment.__name__)"
+    )
+    assert run(code) == "False False segment"
 
 
 def test_sub_packages_are_empty_so_that_nothing_is_loaded_with_them() -> None:

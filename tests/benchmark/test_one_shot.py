@@ -117,7 +117,7 @@ def test_all_models_see_the_same_and_never_the_prompt_itself(cells: Path) -> Non
         assert 0.05 <= (prompt.mask > 0).mean() <= 0.9
 
 
-def test_prompts_come_from_pictures_that_are_not_queries(cells: Path) -> None:
+def test_prompts_come_from_images_that_are_not_queries(cells: Path) -> None:
     (task,) = one_shot.plan([cells], prompts=2, max_queries=3)
     assert not {d.image for d in task.draws} & set(task.queries)
 
@@ -177,14 +177,14 @@ class Perfect:
 def perfect(monkeypatch: pytest.MonkeyPatch) -> Perfect:
     baseline = Perfect()
     baseline.weights = "a"  # type: ignore[attr-defined]
-    real = one_shot.contestant
+    real = one_shot.make_contestant
 
-    def contestant(name: str, **options: object) -> object:
+    def make_contestant(name: str, **options: object) -> object:
         if name == "perfect":
             return baseline, baseline.weights  # type: ignore[attr-defined]
         return real(name, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(one_shot, "contestant", contestant)
+    monkeypatch.setattr(one_shot, "make_contestant", make_contestant)
     return baseline
 
 
@@ -264,24 +264,24 @@ def test_unet_trained_on_the_prompt(cells: Path) -> None:
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
 
 
-def test_unet_trained_on_the_other_pictures(cells: Path) -> None:
+def test_unet_trained_on_the_other_images(cells: Path) -> None:
     from napari_svpseg.benchmark.baselines import FullUNetBaseline
 
     (task,) = one_shot.plan([cells], prompts=1, max_queries=1)
     prompt, query = task.prompt(task.draws[0]), task.query(task.queries[0])
     seen: list[str] = []
 
-    def picture(name: str) -> Query:
+    def read_query(name: str) -> Query:
         seen.append(name)
         return task.query(name)
 
     baseline = FullUNetBaseline(steps=80, batch=4, width=8)
-    labels = baseline.for_pictures(task.dataset.ids, picture).fit(prompt)(query)
+    labels = baseline.for_images(task.dataset.ids, read_query).fit(prompt)(query)
     assert seen and query.name not in seen
     assert query.truth is not None
     found, truth = labels > 0, query.truth > 0
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
-    with pytest.raises(ValueError, match="other pictures"):
+    with pytest.raises(ValueError, match="other images"):
         baseline.fit(prompt)
 
 
@@ -303,10 +303,10 @@ def test_contact_sheet(cells: Path, tmp_path: Path) -> None:
     path = one_shot.contact_sheet(
         [cells], ["otsu"], tmp_path / "sheet.png", prompts=1, max_queries=2, side=100
     )
-    picture = imread(path)
-    assert picture.shape[1] >= 4 * 100
-    assert (picture[..., :3] == (255, 176, 0)).all(-1).any()  # what was found
-    assert (picture[..., :3] == (0, 180, 255)).all(-1).any()  # the truth
+    page = imread(path)
+    assert page.shape[1] >= 4 * 100
+    assert (page[..., :3] == (255, 176, 0)).all(-1).any()  # what was found
+    assert (page[..., :3] == (0, 180, 255)).all(-1).any()  # the truth
 
 
 def test_no_models_and_no_data(cells: Path) -> None:
@@ -316,7 +316,7 @@ def test_no_models_and_no_data(cells: Path) -> None:
         one_shot.plan([])
 
 
-def test_a_sheet_shows_a_draw_with_another_picture(cells: Path, monkeypatch) -> None:
+def test_a_sheet_shows_a_draw_with_another_image(cells: Path, monkeypatch) -> None:
     (task,) = one_shot.plan([cells], prompts=2, max_queries=2)
     alone = dataclasses.replace(
         task, draws=task.draws[:2], queries=(task.draws[0].image,)

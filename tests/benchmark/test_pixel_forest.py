@@ -29,7 +29,7 @@ def discs(centres: list[tuple[int, int]], radius: float, side: int = 96) -> np.n
     return labels
 
 
-def picture(labels: np.ndarray, seed: int = 0) -> np.ndarray:
+def scene(labels: np.ndarray, seed: int = 0) -> np.ndarray:
     noise = np.random.default_rng(seed).normal(0, 4, labels.shape)
     return 20 + 60 * ndimage.gaussian_filter((labels > 0).astype(float), 1) + noise
 
@@ -40,7 +40,7 @@ PAIRS = [(20, 20), (20, 33), (50, 25), (50, 60), (70, 45)]
 @pytest.fixture
 def prompt() -> Prompt:
     labels = discs(PAIRS, 8)
-    return Prompt.from_image(picture(labels), labels, (8, 8))
+    return Prompt.from_image(scene(labels), labels, (8, 8))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -52,9 +52,9 @@ def test_features_per_channel(channels: int) -> None:
     assert np.isfinite(features).all()
 
 
-def test_forest_finds_the_discs_of_another_picture(prompt: Prompt) -> None:
+def test_forest_finds_the_discs_of_another_image(prompt: Prompt) -> None:
     truth = discs([(15, 60), (40, 40), (75, 20)], 8)
-    image = picture(truth, seed=1)[..., None]
+    image = scene(truth, seed=1)[..., None]
     forest = PixelForest.fit([prompt])
     found = forest.foreground(pixel_features(normalise(image, intensity_range(image))))
     assert found.dtype == np.float32

@@ -7,25 +7,25 @@ import pytest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import (
+    AXES_MISMATCH,
     Axes,
     ImageError,
     channels_last,
     intensity_range,
-    is_net,
-    median_diameter,
     normalise,
     resize_image,
     resize_labels,
-    sampled_pixels,
+    sample_pixels,
     to_three_channels,
 )
 from napari_svpseg.core.labels.instances import (
-    chosen_objects,
     fill_object_holes,
+    filter_objects,
     instances_from_maps,
     targets,
 )
 from napari_svpseg.core.labels.metrics import average_precision, dice, f1, iou
+from napari_svpseg.core.labels.object_size import is_net, median_diameter
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled, ignore_progress
 from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
@@ -67,7 +67,7 @@ ODD_IMAGES = {
 @pytest.mark.parametrize("name", ODD_IMAGES)
 def test_any_image_becomes_finite_network_input(name):
     plane, _ = channels_last(ODD_IMAGES[name])
-    intensities = intensity_range(sampled_pixels(plane))
+    intensities = intensity_range(sample_pixels(plane))
     out = to_three_channels(normalise(plane, intensities))
     assert out.dtype == np.float32
     assert out.shape == (*plane.shape[:2], 3)
@@ -105,7 +105,7 @@ def test_a_lazy_plane_is_sampled_without_reading_all_of_it():
             )
 
     plane = Lazy()
-    pixels = sampled_pixels(plane, 1000)
+    pixels = sample_pixels(plane, 1000)
     assert plane.read < 0.06 * 9000**2
     assert len(pixels) <= 2000
     np.testing.assert_array_equal(intensity_range(pixels), [[1, 1], [5, 5]])
@@ -113,12 +113,13 @@ def test_a_lazy_plane_is_sampled_without_reading_all_of_it():
 
 @pytest.mark.parametrize("axes", ["YX", "ZYX", "TYX", "CYX", "YXC", "TZCYX"])
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4, 5, 6])
-def test_axes_that_do_not_fit_are_named(axes, ndim):
+def test_axes_that_do_not_fit_are_named(axes, ndim, pattern):
     shape = (2,) * ndim
     if ndim == len(axes):
         Axes(axes).check(shape)
         return
-    with pytest.raises(ImageError, match=f"axes {axes} name {len(axes)} dimensions"):
+    message = pattern(AXES_MISMATCH, order=axes, n=len(axes), ndim=ndim)
+    with pytest.raises(ImageError, match=message):
         Axes(axes).check(shape)
 
 
@@ -219,11 +220,11 @@ def test_a_prompt_smaller_than_a_pixel_of_the_mask_keeps_its_place():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (2, 2), (17, 23)])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0, np.nan])
-@pytest.mark.parametrize("output", ["instances", "semantic"])
-def test_flat_maps_of_any_shape_are_one_object_or_none(shape, value, output):
+@pytest.mark.parametrize("kind", ["objects", "classes"])
+def test_flat_maps_of_any_shape_are_one_object_or_none(shape, value, kind):
     flat = np.full(shape, value, np.float32)
     labels = instances_from_maps(
-        Maps(flat, flat, flat), PostprocessSettings(min_area=0, output=output)
+        Maps(flat, flat, flat), PostprocessSettings(min_area=0, labels=kind)
     )
     assert labels.shape == shape
     assert labels.dtype == np.uint32
@@ -242,7 +243,7 @@ def test_maps_with_some_nan_give_objects_elsewhere():
 def test_labels_of_any_dtype_are_cleaned(dtype):
     labels = np.zeros((20, 20), dtype)
     labels[2:9, 2:9], labels[4, 4], labels[15, 15] = 100, 0, 3
-    cleaned = chosen_objects(fill_object_holes(labels), 5)
+    cleaned = filter_objects(fill_object_holes(labels), 5)
     assert (cleaned[4, 4], cleaned[15, 15], cleaned.max()) == (1, 0, 1)
     assert cleaned.dtype == np.uint32
     assert targets(labels)[0].sum() == 49
@@ -296,7 +297,7 @@ def test_scores_of_nothing_and_of_one_pixel(score):
         (PostprocessSettings, {"min_area": 2.5}),
         (PostprocessSettings, {"split": "no"}),
         (PostprocessSettings, {"split_strength": -0.1}),
-        (PostprocessSettings, {"output": 1}),
+        (PostprocessSettings, {"labels": 1}),
         (SegmentSettings, {"tile": True}),
         (SegmentSettings, {"overlap": -1}),
         (SegmentSettings, {"batch": 0}),

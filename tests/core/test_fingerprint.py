@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.fingerprint import fingerprint
-from napari_svpseg.core.prompt import prompt_print
+from napari_svpseg.core.prompt import prompt_hash
 
 
 def test_the_fingerprint_of_bytes_is_their_sha256():
@@ -35,7 +35,7 @@ def test_the_order_of_settings_does_not_count_and_their_values_do():
 
 def test_the_fingerprint_of_a_prompt_is_that_of_its_pixels(disc_prompt):
     known = hashlib.sha256(disc_prompt.image.tobytes() + disc_prompt.mask.tobytes())
-    assert prompt_print(disc_prompt) == known.hexdigest()
-    assert prompt_print(replace(disc_prompt, name="other")) == known.hexdigest()
+    assert prompt_hash(disc_prompt) == known.hexdigest()
+    assert prompt_hash(replace(disc_prompt, name="other")) == known.hexdigest()
     changed = replace(disc_prompt, image=disc_prompt.image + 1)
-    assert prompt_print(changed) != known.hexdigest()
+    assert prompt_hash(changed) != known.hexdigest()

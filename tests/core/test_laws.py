@@ -19,13 +19,13 @@ from napari_svpseg.core.image import (
     resize_labels,
 )
 from napari_svpseg.core.labels.instances import (
-    chosen_objects,
     fill_object_holes,
+    filter_objects,
     instances_from_maps,
     targets,
 )
 from napari_svpseg.core.labels.metrics import average_precision, dice, f1, iou
-from napari_svpseg.core.prompt import Prompt, PromptSet, prompt_print
+from napari_svpseg.core.prompt import Prompt, PromptSet, prompt_hash
 from napari_svpseg.core.result import Maps, Recipe
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 
@@ -148,7 +148,7 @@ def test_resampling_keeps_a_constant(value, height, width):
 
 # ---------------------------------------------------------------------------- objects
 
-PLAIN = PostprocessSettings(min_area=0, confidence=0.0, fill_holes=False)
+PLAIN = PostprocessSettings(min_area=0, min_confidence=0.0, fill_holes=False)
 
 
 @quick
@@ -219,10 +219,10 @@ def test_objects_share_out_the_foreground_and_nothing_else(seed, threshold, stre
 @given(seeds, st.integers(0, 60), st.integers(0, 60))
 def test_removing_small_objects_twice_is_removing_once(seed, one, two):
     labels = blobs(seed)
-    once = chosen_objects(labels, one)
-    np.testing.assert_array_equal(chosen_objects(once, one), once)
-    both = chosen_objects(chosen_objects(labels, one), two)
-    np.testing.assert_array_equal(both, chosen_objects(labels, max(one, two)))
+    once = filter_objects(labels, one)
+    np.testing.assert_array_equal(filter_objects(once, one), once)
+    both = filter_objects(filter_objects(labels, one), two)
+    np.testing.assert_array_equal(both, filter_objects(labels, max(one, two)))
 
 
 @quick
@@ -287,7 +287,7 @@ def test_a_prompt_does_not_depend_on_the_numbers_of_its_ids(disc_scene):
     one, two = (
         Prompt.from_image(image, ids, (8, 8)) for ids in (labels, names[labels])
     )
-    assert prompt_print(one) == prompt_print(two)
+    assert prompt_hash(one) == prompt_hash(two)
 
 
 def test_a_set_keeps_the_order_it_was_given(disc_prompt):
@@ -304,11 +304,11 @@ def test_a_set_keeps_the_order_it_was_given(disc_prompt):
 @quick
 @given(
     st.floats(0.05, 0.95), st.integers(-1, 1_000_000), st.booleans(), st.floats(0, 1),
-    st.booleans(), st.sampled_from(["instances", "semantic"]),
+    st.booleans(), st.sampled_from([None, "objects", "classes"]),
 )  # fmt: skip
-def test_settings_survive_json(threshold, area, split, strength, fill, output):
+def test_settings_survive_json(threshold, area, split, strength, fill, labels):
     made = PostprocessSettings(
-        threshold, area, 1 - threshold, split, strength, fill, output
+        threshold, area, 1 - threshold, split, strength, fill, labels
     )
     text = json.dumps(made.to_dict())
     assert PostprocessSettings.from_dict(json.loads(text)) == made

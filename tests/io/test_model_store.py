@@ -12,13 +12,12 @@ import pytest
 import torch
 
 from napari_svpseg.core.model_card import ModelCard
-from napari_svpseg.io import model_store
+from napari_svpseg.io import model_archive, model_store
 from napari_svpseg.io.atomic import WriteError
+from napari_svpseg.io.model_archive import export_model, import_model
 from napari_svpseg.io.model_store import (
     ModelFormatError,
-    export_model,
     find_model,
-    import_model,
     list_models,
     load_model,
     save_model,
@@ -75,8 +74,8 @@ def test_listing_needs_no_torch(saved, tmp_path):
     import sys
 
     code = (
-        "import sys; from napari_svpseg.io.model_store import list_models; list_models(); "
-        "sys.exit('torch' in sys.modules)"
+        "import sys; from napari_svpseg.io.model_store import list_models; "
+        "list_models(); sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -190,7 +189,7 @@ def test_a_full_disk_is_no_damaged_model(saved, tmp_path, monkeypatch):
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_store, "_write_card", fail)
+    monkeypatch.setattr(model_archive, "write_card", fail)
     for source in (path, tmp_path / "mine"):
         with pytest.raises(WriteError, match="disk is full"):
             import_model(source)
@@ -242,10 +241,21 @@ def test_a_model_travels_as_one_zip(saved, tmp_path):
 
 
 def test_no_import_is_hidden_by_a_built_in_model(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_store, "builtin_folder", lambda: tmp_path)
+    monkeypatch.setattr(model_archive, "builtin_folder", lambda: tmp_path)
     with pytest.raises(ModelFormatError, match="built-in"):
         import_model(tmp_path / "mine")
     assert import_model(tmp_path / "mine", name="ours").name == "ours"
+
+
+def test_models_for_research_are_listed_where_a_checkout_holds_them(
+    saved, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(model_store, "builtin_folder", lambda: tmp_path / "weights")
+    assert saved.name not in [card.name for card in list_models()]
+    shutil.copytree(tmp_path / "mine", tmp_path / "weights" / "research" / "mine")
+    assert saved.name in [card.name for card in list_models()]
+    with pytest.raises(ModelFormatError, match="built-in"):
+        import_model(tmp_path / "mine")
 
 
 @pytest.mark.parametrize(
@@ -286,7 +296,7 @@ def test_saving_over_a_model_keeps_the_old_one_if_it_fails(
     def fail(*args):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_store, "_write_card", fail)
+    monkeypatch.setattr(model_store, "write_card", fail)
     with pytest.raises(OSError, match="disk is full"):
         save_model(tmp_path / "mine", network(), saved)
     monkeypatch.undo()
@@ -294,7 +304,9 @@ def test_saving_over_a_model_keeps_the_old_one_if_it_fails(
 
 
 @pytest.mark.parametrize(
-    "card", list_models([model_store.builtin_folder()]), ids=lambda c: c.name
+    "card",
+    list_models([model_store.builtin_folder(), model_store.research_folder()]),
+    ids=lambda c: c.name,
 )
 def test_the_built_in_models_load_and_answer(card):
     loaded = load_model(card.path)

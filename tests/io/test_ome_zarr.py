@@ -11,16 +11,14 @@ import zarr
 
 from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.result import Recipe
-from napari_svpseg.io.ome_zarr import (
+from napari_svpseg.io.ome_zarr import is_image, is_zarr, open_image
+from napari_svpseg.io.zarr_labels import (
     LabelsLayout,
     chunk_windows,
     create_labels,
-    is_image,
-    is_zarr,
-    open_image,
     open_level,
     publish_labels,
-    read_stamp,
+    read_labels_metadata,
     reduce_chunk,
 )
 
@@ -169,7 +167,7 @@ def test_labels_are_opened_by_ome_zarr(tmp_path, version, inside):
     parent = dict(zarr.open_group(store / "labels", mode="r").attrs)
     assert parent.get("ome", parent)["labels"] == ["cells"]
     assert is_image(store) is inside and is_zarr(target)
-    stamp = read_stamp(store, "cells")
+    stamp = read_labels_metadata(store, "cells")
     assert stamp["run"] == "abc"
     assert Recipe.from_json(json.dumps(stamp["recipe"])).model == "svp"
 
@@ -189,4 +187,4 @@ def test_another_version_is_refused(tmp_path):
     layout = made(tmp_path / "work", random_labels((20, 20)))
     with pytest.raises(ValueError, match=r"0\.4 or 0\.5, got '0\.1'"):
         replace(layout, version="0.1")
-    assert read_stamp(tmp_path, "cells") == {}
+    assert read_labels_metadata(tmp_path, "cells") == {}

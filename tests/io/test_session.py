@@ -19,8 +19,8 @@ from napari_svpseg.io.session import (
     STATE,
     Session,
     block_slices,
-    blocks_of,
-    left_behind,
+    block_starts,
+    crashed_sessions,
 )
 
 SHAPE = (2, 300, 600)
@@ -29,7 +29,7 @@ SHAPE = (2, 300, 600)
 def cut(labels, region=None):
     return [
         (start, labels[block_slices(start, labels.shape)].copy())
-        for start in blocks_of(labels.shape, region)
+        for start in block_starts(labels.shape, region)
     ]
 
 
@@ -40,7 +40,7 @@ def abandon(session):
 
 
 def only(folder):
-    sessions, problems = left_behind(folder)
+    sessions, problems = crashed_sessions(folder)
     assert not problems and len(sessions) == 1
     return sessions[0]
 
@@ -55,7 +55,7 @@ def labels():
 @pytest.mark.parametrize("shape", [(5, 5), (256, 257), (3, 300, 20), (2, 2, 40, 513)])
 def test_blocks_cover_each_pixel_once(shape):
     seen = np.zeros(shape, int)
-    for start in blocks_of(shape):
+    for start in block_starts(shape):
         seen[block_slices(start, shape)] += 1
     assert (seen == 1).all()
 
@@ -76,7 +76,7 @@ def test_what_was_written_is_read(tmp_path, labels, disc_prompt):
     assert saved.prompts()[0] == disc_prompt or saved.prompts()[0].name == "discs"
     assert not saved.problems
     saved.discard()
-    assert left_behind(tmp_path) == ([], [])
+    assert crashed_sessions(tmp_path) == ([], [])
 
 
 def test_only_what_changed_is_written(tmp_path, labels):
@@ -111,11 +111,11 @@ def test_a_session_that_is_open_is_nobody_elses(tmp_path):
     for n, session in enumerate((mine, other)):
         session.write_state({"n": n})
     assert mine.folder != other.folder
-    assert left_behind(tmp_path) == ([], [])
+    assert crashed_sessions(tmp_path) == ([], [])
     abandon(other)
     saved = only(tmp_path)
     assert saved.state["n"] == 1
-    assert left_behind(tmp_path) == ([], [])  # offered once, not to two at a time
+    assert crashed_sessions(tmp_path) == ([], [])  # offered once, not to two at a time
     saved.release()
     assert only(tmp_path).state["n"] == 1
 
@@ -133,12 +133,12 @@ def test_a_damaged_session_is_named_and_kept_aside(tmp_path, text):
     session.write_state({})
     (session.folder / STATE).write_text(text)
     abandon(session)
-    sessions, problems = left_behind(tmp_path)
+    sessions, problems = crashed_sessions(tmp_path)
     assert not sessions and len(problems) == 1
     assert session.folder.name in problems[0] and "\n" not in problems[0]
     kept = [p for p in tmp_path.iterdir() if p.name.startswith("damaged-")]
     assert len(kept) == 1 and (kept[0] / STATE).read_text() == text
-    assert left_behind(tmp_path) == ([], [])
+    assert crashed_sessions(tmp_path) == ([], [])
 
 
 def two_versions(tmp_path, labels):
@@ -209,7 +209,7 @@ def test_a_process_that_is_killed_leaves_its_session(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
     )
     assert process.stdout.readline() == b"saved\n"
-    assert left_behind(tmp_path) == ([], [])  # it is alive
+    assert crashed_sessions(tmp_path) == ([], [])  # it is alive
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()

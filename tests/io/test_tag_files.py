@@ -138,12 +138,6 @@ def test_a_write_that_fails_leaves_the_old_tags(tmp_path, monkeypatch):
     assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1
 
 
-def test_tags_grow_image_by_image():
-    tags = Tags({"a.tif": ["x"]}).with_image("b.tif", ["y"]).with_image("a.tif", [])
-    assert dict(tags) == {"a.tif": set(), "b.tif": {"y"}}
-    assert tags.classes == ("x", "y")
-
-
 @pytest.mark.parametrize("bad", ["", " ", "a,b", "a\nb"])
 def test_names_that_a_table_cannot_hold_are_refused(bad):
     with pytest.raises(TagsError):

@@ -63,7 +63,7 @@ def test_training_does_not_see_the_filters():
     )
 
 
-def test_grey_pictures_take_a_shorter_way_to_the_same_filters():
+def test_grey_images_take_a_shorter_way_to_the_same_filters():
     grey = torch.randn(1, 1, 32, 48).expand(-1, 3, -1, -1)
     colour = torch.cat([grey, torch.randn(1, 3, 32, 48)])  # one that is not grey
     short, long = pixel_filters(grey), pixel_filters(colour)[:1]

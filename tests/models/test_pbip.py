@@ -212,7 +212,7 @@ def test_the_memory_moves_towards_sure_pixels_only():
     features[:, 3] = 2.0
     scores = torch.zeros(1, 2, 4, 4)
     scores[:, 1, 0, 0], scores[:, 0] = 0.9, 0.5
-    built.remember(features, scores)
+    built.update_memory(features, scores)
     torch.testing.assert_close(built.memory[0], before[0])
     assert built.memory[1, 0, 3] > before[1, 0, 3]
     assert built.memory.norm(dim=-1).allclose(torch.ones(2, 1))

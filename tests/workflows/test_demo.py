@@ -15,7 +15,6 @@ import tifffile
 from skimage.io import imread
 
 from napari_svpseg.core.model_card import ModelCard
-from napari_svpseg.io.images import read_recipe
 from napari_svpseg.io.model_store import save_model
 from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import demo
@@ -60,7 +59,7 @@ def run_demo(home: Path, output: Path, *words: str) -> dict:
     return summary
 
 
-def check(summary: dict) -> None:
+def check(summary: dict, read_recipe) -> None:
     labels = tifffile.imread(summary["labels"])
     assert np.unique(labels[labels > 0]).size == summary["objects"] > 0
     assert summary["seconds"] > 0
@@ -81,9 +80,9 @@ def check(summary: dict) -> None:
     sys.platform.startswith("linux") and shutil.which("Xvfb") is None,
     reason="needs Xvfb, which make test installs",
 )
-def test_the_real_window_on_a_virtual_display(home, tmp_path) -> None:
+def test_the_real_window_on_a_virtual_display(home, tmp_path, read_recipe) -> None:
     summary = run_demo(home, tmp_path / "out")
-    check(summary)
+    check(summary, read_recipe)
     picture = imread(summary["window"])[..., :3]
     assert Path(summary["window"]).name == "window.png"
     assert picture.shape[0] > 700
@@ -93,9 +92,9 @@ def test_the_real_window_on_a_virtual_display(home, tmp_path) -> None:
     assert coloured > 0.01, "the result's colours are not in the picture"
 
 
-def test_without_a_window(home, tmp_path) -> None:
+def test_without_a_window(home, tmp_path, read_recipe) -> None:
     summary = run_demo(home, tmp_path / "out", "--no-gui")
-    check(summary)
+    check(summary, read_recipe)
     assert summary["window"] is None
 
 

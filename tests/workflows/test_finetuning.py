@@ -25,7 +25,7 @@ from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.model_store import (
     ModelFormatError,
     load_model,
-    prompts_of,
+    model_prompts,
     save_model,
 )
 from napari_svpseg.io.training_set import TrainingSet
@@ -82,7 +82,7 @@ def test_a_model_comes_out_that_segments_without_prompts(tune, images, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]  # and nothing beside it
     found = svpseg.segment(images[0][0], model=result.model)
     assert found.labels.shape == images[0][0].shape
-    assert len(prompts_of(result.model)) >= 1
+    assert len(model_prompts(result.model)) >= 1
     told = load_model(result.model).card.training
     assert told["start_from"] == "tiny" and told["kept"] == result.kept
 
@@ -334,14 +334,14 @@ def test_scribbles_are_enough(tune, images, disc_scene):
     scribble[42:45, 5:90] = 1
     scribble[5:8, 5:90] = 1
     result = tune(images=images[0][:1], partial_labels=[scribble])
-    assert prompts_of(result.model)[0].n_objects >= 1
+    assert model_prompts(result.model)[0].n_objects >= 1
     assert result.before.f1 is None  # scribbles say nothing of whole objects
 
 
 def test_chosen_channels_are_those_of_the_prompts(tune, images):
     stacked = [np.stack([0 * i, i, 2 * i, i], axis=-1) for i in images[0]]
     result = tune(images=stacked, channels=(1,))
-    assert prompts_of(result.model)[0].channels == (1,)
+    assert model_prompts(result.model)[0].channels == (1,)
     found = svpseg.segment(stacked[0], model=result.model, axes="YXC")
     assert np.array_equal(
         found.labels, svpseg.segment(images[0][0], model=result.model).labels

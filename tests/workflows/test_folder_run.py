@@ -14,19 +14,24 @@ import pytest
 import tifffile
 
 from napari_svpseg import api
-from napari_svpseg.api import FileOutcome, labels_path
+from napari_svpseg.api import labels_path
 from napari_svpseg.cli.main import main
-from napari_svpseg.core.jobs.folder_job import FORMATS, BatchJob, check_pattern
+from napari_svpseg.core.jobs.folder_job import (
+    FORMATS,
+    BatchJob,
+    FileOutcome,
+    check_pattern,
+)
 from napari_svpseg.core.labels.measure import measure
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.io.folder_records import (
     RUN_FILES,
     JobFileError,
+    check_collisions,
     find_images,
     read_run,
     read_summary,
-    refuse_collisions,
     write_run,
     write_summary,
 )
@@ -264,11 +269,11 @@ def test_images_of_one_name_and_replaced_images_are_refused(job, tmp_path) -> No
     both = replace(job, inputs=(*job.inputs, str(other)))
     files = find_images(both.inputs)
     with pytest.raises(ValueError, match="same_labels"):
-        refuse_collisions(both, files)
-    refuse_collisions(replace(both, pattern="{folder}_{name}"), files)
+        check_collisions(both, files)
+    check_collisions(replace(both, pattern="{folder}_{name}"), files)
     itself = replace(job, pattern="{name}", output=job.inputs[0])
     with pytest.raises(ValueError, match="would be replaced"):
-        refuse_collisions(itself, [Path(job.inputs[0]) / "1.ome.tif"])
+        check_collisions(itself, [Path(job.inputs[0]) / "1.ome.tif"])
 
 
 def test_where_results_go() -> None:

@@ -32,12 +32,12 @@ T = TypeVar("T")
 
 @dataclass(eq=False)
 class Query:
-    """One picture to be segmented, and what several contestants can share of it.
+    """One image to be segmented, and what several contestants can share of it.
 
     Parameters
     ----------
     plane : (Y, X, C) array
-        Raw intensities of the whole picture.
+        Raw intensities of the whole image.
     scale : float
         Factor that brings it to the scale of the prompt (64 / side of the box).
     truth : (Y, X) int array, optional
@@ -57,7 +57,7 @@ class Query:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the whole picture."""
+        """Height and width of the whole image."""
         return (self.plane.shape[0], self.plane.shape[1])
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
@@ -91,7 +91,7 @@ class Query:
         )
 
     def full_size(self, foreground: np.ndarray) -> np.ndarray:
-        """Return a (y, x) float map at prompt scale resampled to the whole picture."""
+        """Return a (y, x) float map at prompt scale resampled to the whole image."""
         return resize_image(foreground[..., None], self.shape)[..., 0]
 
 
@@ -99,7 +99,7 @@ Answer = Callable[[Query], np.ndarray]
 """Gives the (Y, X) labels of a query."""
 
 
-class Baseline(Protocol):
+class Contestant(Protocol):
     """Fits one prompt; what it returns segments any query."""
 
     def fit(self, prompt: Prompt) -> Answer:
@@ -203,9 +203,9 @@ class PromptUNetBaseline:
 
 @dataclass(frozen=True)
 class FullUNetBaseline:
-    """An upper bound: a small U-Net trained on the full labels of other pictures.
+    """An upper bound: a small U-Net trained on the full labels of other images.
 
-    The pictures are dealt into two folds; each is segmented by the network that was
+    The images are dealt into two folds; each is segmented by the network that was
     trained on the other fold. The prompt tells only the scale and the splitting.
     """
 
@@ -215,23 +215,23 @@ class FullUNetBaseline:
     width: int = 16
     device: str = "cpu"
     names: tuple[str, ...] = ()
-    picture: Callable[[str], Query] | None = None
+    read_query: Callable[[str], Query] | None = None
     _networks: dict[int, Any] = field(default_factory=dict)
 
-    def for_pictures(
-        self, names: Sequence[str], picture: Callable[[str], Query]
+    def for_images(
+        self, names: Sequence[str], read_query: Callable[[str], Query]
     ) -> FullUNetBaseline:
-        """Return the baseline for one task, whose pictures ``picture`` reads by name."""
-        return replace(self, names=tuple(names), picture=picture, _networks={})
+        """Return the baseline for one task, whose images ``read_query`` reads by name."""
+        return replace(self, names=tuple(names), read_query=read_query, _networks={})
 
     def fit(self, prompt: Prompt) -> Answer:
         """Choose the splitting; networks are trained when first needed."""
-        if self.picture is None:
-            raise ValueError("unet-full needs the other pictures: use for_pictures")
-        picture, image = self.picture, normalise(prompt.image, prompt.intensities)
+        if self.read_query is None:
+            raise ValueError("unet-full needs the other images: use for_images")
+        read_query, image = self.read_query, normalise(prompt.image, prompt.intensities)
 
         def answer(query: Query) -> np.ndarray:
-            network = self._network(self.names.index(query.name) % 2, picture)
+            network = self._network(self.names.index(query.name) % 2, read_query)
             seen = unet_foreground(network, image, self.device) > 0.5
             way, _ = best_splitting(seen, prompt.mask, splitting_grid(prompt.mask))
             mask = unet_foreground(network, query.scaled, self.device)
@@ -239,11 +239,11 @@ class FullUNetBaseline:
 
         return answer
 
-    def _network(self, fold: int, picture: Callable[[str], Query]) -> Any:
+    def _network(self, fold: int, read_query: Callable[[str], Query]) -> Any:
         if fold not in self._networks:
             others = [n for i, n in enumerate(self.names) if i % 2 != fold]
             self._networks[fold] = train_unet(
-                [_example(picture(name)) for name in others],
+                [_example(read_query(name)) for name in others],
                 seed=self.seed,
                 steps=self.steps,
                 batch=self.batch,

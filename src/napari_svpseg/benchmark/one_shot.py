@@ -1,7 +1,7 @@
-"""The one-shot protocol: one prompt box, all other pictures, the same for everyone.
+"""The one-shot protocol: one prompt box, all other images, the same for everyone.
 
 For each data set and class, a few legal boxes are drawn by a seed; every contestant
-gets the same boxes and segments the same pictures. See ``docs/benchmark.md``.
+gets the same boxes and segments the same images. See ``docs/benchmark.md``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..engine.jobs.allocator import PeakMemory
 from ..io.atomic import atomic_path
 from .baselines import (
     Answer,
-    Baseline,
+    Contestant,
     ForestBaseline,
     FullUNetBaseline,
     OtsuBaseline,
@@ -45,7 +45,7 @@ PROTOCOL = 1
 REFINED, REFINE_STEPS = "+refine", 40
 """Ending of a model's name that asks for fitting to the prompt, and its steps."""
 
-RIVALS = ("forest", "forest-best", "otsu", "unet-prompt", "unet-full")
+BASELINES = ("forest", "forest-best", "otsu", "unet-prompt", "unet-full")
 UPPER_BOUNDS = ("forest-best", "unet-full")
 
 
@@ -113,15 +113,15 @@ class ModelContestant:
         return answer
 
 
-def contestant(
+def make_contestant(
     name: str, *, device: str = "auto", seed: int = 0, n_threads: int = 1
-) -> tuple[Baseline, str]:
+) -> tuple[Contestant, str]:
     """Return the contestant of a name, and the hash of its weights if it has some.
 
     Parameters
     ----------
     name : str
-        One of `RIVALS`, a built-in model, or a model folder; ``svp+refine`` is ``svp``
+        One of `BASELINES`, a built-in model, or a model folder; ``svp+refine`` is ``svp``
         fitted to each prompt.
     device : str
     seed : int
@@ -157,7 +157,7 @@ def _torch_device(device: str) -> str:
 
 def run(
     data: Iterable[Path | str],
-    models: Sequence[str] | Mapping[str, Baseline],
+    models: Sequence[str] | Mapping[str, Contestant],
     *,
     prompts: int = N_PROMPTS,
     max_queries: int = MAX_QUERIES,
@@ -175,8 +175,8 @@ def run(
     ----------
     data : iterable of path
         Data folders.
-    models : sequence of str, or mapping of str to Baseline
-        Rivals, built-in models or model folders, see `contestant`; or contestants by
+    models : sequence of str, or mapping of str to Contestant
+        Baselines, built-in models or model folders, see `make_contestant`; or contestants by
         the name they get in the report, such as ``ModelContestant(network)``.
     prompts, max_queries, classes, seed
         As for `plan`.
@@ -205,7 +205,7 @@ def run(
     contestants = {
         name: (models[name], "")
         if isinstance(models, Mapping)
-        else contestant(name, device=device, seed=seed, n_threads=n_threads)
+        else make_contestant(name, device=device, seed=seed, n_threads=n_threads)
         for name in dict.fromkeys(models)
     }
     recipe = {
@@ -249,14 +249,14 @@ def save_report(report: dict[str, Any], path: Path | str) -> None:
 
 
 def _run_task(
-    task: Task, contestants: dict[str, tuple[Baseline, str]], journal: _Journal
+    task: Task, contestants: dict[str, tuple[Contestant, str]], journal: _Journal
 ) -> Iterator[dict[str, Any]]:
-    baselines = {
-        name: _for_task(baseline, task)
-        for name, (baseline, _) in contestants.items()
-        if not isinstance(baseline, ModelContestant) or baseline.knows(task)
+    taking_part = {
+        name: _for_task(contestant, task)
+        for name, (contestant, _) in contestants.items()
+        if not isinstance(contestant, ModelContestant) or contestant.knows(task)
     }
-    for name in contestants.keys() - baselines.keys():
+    for name in contestants.keys() - taking_part.keys():
         log.warning(
             "%s / %s: %s was not trained on that class, left out",
             task.dataset.name,
@@ -266,13 +266,13 @@ def _run_task(
     fitted: dict[tuple[str, int], tuple[Answer, float]] = {}
     query: Query | None = None
     for image, number in task.pairs():
-        for name, baseline in baselines.items():
+        for name, contestant in taking_part.items():
             record = journal.find(task.dataset.name, task.name, name, number, image)
             if record is None:
                 if (name, number) not in fitted:
                     prompt = task.prompt(task.draws[number])
                     start = time.perf_counter()
-                    answer = baseline.fit(prompt)
+                    answer = contestant.fit(prompt)
                     fitted[name, number] = (answer, time.perf_counter() - start)
                 if query is None or query.name != image:
                     query = task.query(image)
@@ -281,12 +281,12 @@ def _run_task(
             yield record
 
 
-def _for_task(baseline: Baseline, task: Task) -> Baseline:
-    if isinstance(baseline, ModelContestant):
-        return baseline.for_task(task)
-    if isinstance(baseline, FullUNetBaseline):
-        return baseline.for_pictures(task.dataset.ids, task.query)
-    return baseline
+def _for_task(contestant: Contestant, task: Task) -> Contestant:
+    if isinstance(contestant, ModelContestant):
+        return contestant.for_task(task)
+    if isinstance(contestant, FullUNetBaseline):
+        return contestant.for_images(task.dataset.ids, task.query)
+    return contestant
 
 
 def _score(
@@ -378,7 +378,7 @@ def contact_sheet(
     side: int = 192,
     on_progress: Progress = ignore_progress,
 ) -> Path:
-    """Write a picture that shows one draw of each task: what was asked, what came.
+    """Write an image that shows one draw of each task: what was asked, what came.
 
     Columns: the prompt with its mask, the query, the true objects (blue), and what
     each model found (orange). With the arguments of `run`, it shows the first draw of
@@ -391,7 +391,7 @@ def contact_sheet(
     path : path
         PNG file.
     side : int
-        Of each picture, in pixels.
+        Of each image, in pixels.
     on_progress : Progress
 
     Returns
@@ -404,26 +404,29 @@ def contact_sheet(
     tasks = plan(
         data, prompts=prompts, max_queries=max_queries, classes=classes, seed=seed
     )
-    baselines = {m: contestant(m, device=device, seed=seed)[0] for m in models}
+    contestants = {m: make_contestant(m, device=device, seed=seed)[0] for m in models}
     rows = []
     for done, task in enumerate(tasks):
         title = f"{task.dataset.name} / {task.name}, box {task.rule.size}"
         on_progress(done, len(tasks), title)
-        rows.append((title, _squares(task, baselines, side)))
+        rows.append((title, _squares(task, contestants, side)))
     path = Path(path)
-    picture = sheet(rows, ["prompt", "query", "truth", *models])
+    page = sheet(rows, ["prompt", "query", "truth", *models])
     with atomic_path(path) as part:
-        imsave(part, picture, check_contrast=False)
+        imsave(part, page, check_contrast=False)
     return path
 
 
-def _squares(task: Task, baselines: dict[str, Baseline], side: int) -> list[np.ndarray]:
-    first = min(draw for _, draw in task.pairs())  # a draw may have no other picture
+def _squares(
+    task: Task, contestants: dict[str, Contestant], side: int
+) -> list[np.ndarray]:
+    first = min(draw for _, draw in task.pairs())  # a draw may have no other image
     images = [image for image, draw in task.pairs() if draw == first]
     prompt, query = task.prompt(task.draws[first]), task.query(images[len(images) // 2])
     truth = task.truth(query.name)
     answers = [
-        _for_task(baseline, task).fit(prompt)(query) for baseline in baselines.values()
+        _for_task(contestant, task).fit(prompt)(query)
+        for contestant in contestants.values()
     ]
     window = _window(truth, WINDOW_BOXES * task.rule.size)
     plane = _shown(query.plane, intensity_range(query.plane))[window]

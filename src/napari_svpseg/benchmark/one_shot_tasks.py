@@ -36,7 +36,7 @@ class BenchmarkError(ValueError):
 
 @dataclass(frozen=True)
 class Draw:
-    """One prompt of a task: a box on a picture."""
+    """One prompt of a task: a box on an image."""
 
     image: str
     box: Box
@@ -57,10 +57,10 @@ class Task:
     has_objects : bool
         Whether single objects are known, so that they can be scored.
     mosaic : bool
-        Objects fill the picture: their touching borders are taken as background.
+        Objects fill the image: their touching borders are taken as background.
     draws : tuple of Draw
     queries : tuple of str
-        Names of the pictures to be scored.
+        Names of the images to be scored.
     """
 
     dataset: Dataset
@@ -74,11 +74,11 @@ class Task:
 
     @property
     def scale(self) -> float:
-        """Factor that brings the pictures to the scale of the prompt."""
+        """Factor that brings the images to the scale of the prompt."""
         return PROMPT_SIZE / self.rule.size
 
     def truth(self, image: str) -> np.ndarray:
-        """Return the (Y, X) object ids of a picture."""
+        """Return the (Y, X) object ids of an image."""
         return _truth(self.dataset, image, self.value, self.mosaic)
 
     def prompt(self, draw: Draw) -> Prompt:
@@ -92,7 +92,7 @@ class Task:
         )
 
     def query(self, image: str) -> Query:
-        """Return a picture to be segmented."""
+        """Return an image to be segmented."""
         plane = self.dataset.image(image)
         return Query(
             plane if plane.ndim == 3 else plane[..., None],
@@ -142,7 +142,7 @@ def plan(
     prompts : int
         Draws per task.
     max_queries : int
-        Queries per task, evenly spaced over the pictures that show the class.
+        Queries per task, evenly spaced over the images that show the class.
     classes : sequence of str, optional
         Only these, by name or value, or ``DATASET:CLASS``.
     seed : int
@@ -160,7 +160,7 @@ def plan(
                 task = _plan_task(dataset, value, name, prompts, max_queries, seed)
                 if task is None:
                     log.warning(
-                        "%s / %s: no legal box or no other picture, left out",
+                        "%s / %s: no legal box or no other image, left out",
                         dataset.name,
                         name,
                     )
@@ -174,8 +174,8 @@ def plan(
     return tasks
 
 
-def scored_pictures(dataset: Dataset, max_queries: int = MAX_QUERIES) -> set[str]:
-    """Return the pictures of a data set that are queries of any of its tasks."""
+def scored_images(dataset: Dataset, max_queries: int = MAX_QUERIES) -> set[str]:
+    """Return the images of a data set that are queries of any of its tasks."""
     scored: set[str] = set()
     for value, _ in _classes_of(dataset):
         scored |= {*_evenly(_shown(dataset, value), max_queries)}
@@ -201,7 +201,7 @@ def _truth(dataset: Dataset, image: str, value: int | None, mosaic: bool) -> np.
 
 
 def _shown(dataset: Dataset, value: int | None) -> list[str]:
-    """Return the pictures that show a class, or any object."""
+    """Return the images that show a class, or any object."""
     return [
         image
         for image in dataset.ids
@@ -244,7 +244,7 @@ def _draw(
     n: int,
     rng: np.random.Generator,
 ) -> list[Draw]:
-    """Return up to ``n`` prompts, each from another picture where there are enough.
+    """Return up to ``n`` prompts, each from another image where there are enough.
 
     Pictures that are not queries come first, so that few queries are lost.
     """

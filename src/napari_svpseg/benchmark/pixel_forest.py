@@ -129,7 +129,7 @@ def splitting_grid(mask: np.ndarray) -> list[Splitting]:
     """Return the ways worth trying for a prompt with the objects of ``mask``.
 
     Those that remove crumbs come first and so win among equals: a prompt seldom shows
-    the crumbs that a whole picture has.
+    the crumbs that a whole image has.
     """
     areas = np.bincount(mask.ravel())[1:]
     areas = areas[areas > 0]

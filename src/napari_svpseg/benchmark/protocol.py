@@ -72,7 +72,7 @@ def objects_of_class(labels: np.ndarray, value: int) -> np.ndarray:
 def cut_borders(labels: np.ndarray) -> np.ndarray:
     """Return a mosaic of touching objects with the pixels along their borders as 0.
 
-    Where objects fill the picture, "foreground" says nothing; with a line between
+    Where objects fill the image, "foreground" says nothing; with a line between
     neighbours (one pixel on each side) it means the inside of an object.
     """
     touching = find_boundaries(labels, mode="inner", background=0)
@@ -84,7 +84,7 @@ def cut_borders(labels: np.ndarray) -> np.ndarray:
 
 
 def is_mosaic(images: Sequence[np.ndarray]) -> bool:
-    """Tell whether objects fill the pictures: no box would be 90 % foreground."""
+    """Tell whether objects fill the images: no box would be 90 % foreground."""
     shares = [np.count_nonzero(labels) / labels.size for labels in images]
     return bool(shares) and float(np.median(shares)) > MAX_SHARE
 
@@ -148,16 +148,16 @@ def choose_rule(
     whole: bool = True,
     seed: int = 0,
 ) -> BoxRule | None:
-    """Return the smallest box in which half of the pictures offer a legal prompt.
+    """Return the smallest box in which half of the images offer a legal prompt.
 
     A whole object counts from half of the median object's area, so that a box fits the
     objects and not their crumbs. Where no size holds a whole object (regions that run
-    through the picture), the largest that is legal but for this is taken.
+    through the image), the largest that is legal but for this is taken.
 
     Parameters
     ----------
     images : sequence of (Y, X) int array
-        Object ids of pictures of one task.
+        Object ids of images of one task.
     start : int, optional
         Smallest side to try; by default 64, or less where objects are tiny.
     whole : bool
@@ -167,7 +167,7 @@ def choose_rule(
     Returns
     -------
     BoxRule or None
-        None when no picture has a legal box of any size.
+        None when no image has a legal box of any size.
     """
     areas = _areas(images)
     if areas.size == 0:

@@ -1,4 +1,4 @@
-"""Benchmark records as people read them: tables, intervals, pictures."""
+"""Benchmark records as people read them: tables, intervals, images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from skimage.segmentation import find_boundaries
 
 Records = Sequence[Mapping[str, Any]]
 MEASURES = ("dice", "iou", "f1", "ap")
-RIVAL = "forest"
+BASELINE = "forest"
 N_RESAMPLES = 2000
 COLOURS = ((255, 176, 0), (0, 180, 255))
 
@@ -86,7 +86,7 @@ def paired_interval(
     return (float(differences.mean()), float(low), float(high))
 
 
-def summarise(records: Records, baseline: str = RIVAL) -> dict[str, dict[str, Any]]:
+def summarise(records: Records, baseline: str = BASELINE) -> dict[str, dict[str, Any]]:
     """Return for each model its scores over tasks and how it compares with the baseline.
 
     Parameters
@@ -214,7 +214,7 @@ def _gain(gain: Sequence[float] | None) -> str:
 def outlined(
     image: np.ndarray, labels: np.ndarray | None, side: int, colour: int = 0
 ) -> np.ndarray:
-    """Return a picture of ``side`` x ``side`` pixels with the objects outlined.
+    """Return an image of ``side`` x ``side`` pixels with the objects outlined.
 
     Parameters
     ----------
@@ -236,19 +236,19 @@ def outlined(
         np.minimum((np.arange(n) + 0.5) / zoom, size - 1).astype(int)
         for n, size in zip(shape, image.shape[:2], strict=True)
     )
-    picture = np.round(255 * np.clip(image[np.ix_(rows, columns)], 0, 1))
+    shown = np.round(255 * np.clip(image[np.ix_(rows, columns)], 0, 1))
     if labels is not None:
         lines = find_boundaries(labels[np.ix_(rows, columns)], mode="inner")
-        picture[lines] = COLOURS[colour]
+        shown[lines] = COLOURS[colour]
     square = np.zeros((side, side, 3), np.uint8)
-    square[: shape[0], : shape[1]] = picture
+    square[: shape[0], : shape[1]] = shown
     return square
 
 
 def sheet(
     rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence[str]
 ) -> np.ndarray:
-    """Return one picture of rows of squares, each row under its name.
+    """Return one image of rows of squares, each row under its name.
 
     Parameters
     ----------
@@ -264,7 +264,7 @@ def sheet(
     from PIL import Image, ImageDraw
 
     if not rows:
-        raise ValueError("no pictures for the sheet")
+        raise ValueError("no images for the sheet")
     gap, line = 4, 14
     side = rows[0][1][0].shape[0]
     width = len(titles) * (side + gap) + gap

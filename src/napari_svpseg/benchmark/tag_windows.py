@@ -19,34 +19,34 @@ from ..core.image import intensity_range
 from ..io.atomic import atomic_path
 from ..io.datasets import Dataset, DatasetError
 from ..io.tag_files import Tags, image_files, write_tags
-from .one_shot_tasks import scored_pictures
+from .one_shot_tasks import scored_images
 
 MIN_SHARE = 0.01
 """Windows in which a class covers less than this, but some, are not used."""
 
 BLANK = 0.02
-"""Windows that vary less than this share of the picture show nothing."""
+"""Windows that vary less than this share of the image show nothing."""
 
 TRIES = 60
-"""Windows looked at in each picture."""
+"""Windows looked at in each image."""
 
 
 @dataclass(frozen=True, eq=False)
 class TaggedWindow:
-    """A window of a picture, and what it holds.
+    """A window of an image, and what it holds.
 
     Parameters
     ----------
-    picture : str
+    source : str
     image : (S, S, C) array
     intensities : (C, 2) array
-        Percentiles of the whole picture.
+        Percentiles of the whole image.
     labels : (S, S) int array
     values : tuple of int
         Class ids that it holds.
     """
 
-    picture: str
+    source: str
     image: np.ndarray
     intensities: np.ndarray
     labels: np.ndarray
@@ -54,17 +54,17 @@ class TaggedWindow:
 
 
 def pick_windows(
-    dataset: Dataset, pictures: Sequence[str], side: int, n: int, seed: int = 0
+    dataset: Dataset, images: Sequence[str], side: int, n: int, seed: int = 0
 ) -> list[TaggedWindow]:
-    """Return windows of some pictures, one of each combination of classes in turn.
+    """Return windows of some images, one of each combination of classes in turn.
 
     Parameters
     ----------
     dataset : Dataset
         With class ids as labels.
-    pictures : sequence of str
+    images : sequence of str
     side : int
-        Of a window, in pixels of the picture; a smaller picture is one window.
+        Of a window, in pixels of the image; a smaller image is one window.
     n : int
         Windows at most.
     seed : int
@@ -81,7 +81,7 @@ def pick_windows(
         )
     rng = np.random.default_rng(seed)
     pools: dict[tuple[int, ...], list[TaggedWindow]] = defaultdict(list)
-    for name in pictures:
+    for name in images:
         for window in _windows_of(dataset, name, side, rng):
             pools[window.values].append(window)
     return list(_evenly_of(pools, n, rng))
@@ -129,23 +129,23 @@ def write_windows(
     Raises
     ------
     DatasetError
-        If its labels are not classes, no picture is left, or images are in the folder.
+        If its labels are not classes, no image is left, or images are in the folder.
     """
     folder = Path(folder)
     if folder.is_dir() and image_files(folder):
         raise DatasetError(f"{folder}: holds images already: choose another folder.")
-    scored = scored_pictures(dataset)
-    pictures = [name for name in dataset.ids if name not in scored]
-    if not pictures:
+    scored = scored_images(dataset)
+    images = [name for name in dataset.ids if name not in scored]
+    if not images:
         raise DatasetError(
             f"{dataset.folder}: the benchmark scores all its {len(dataset.ids)} "
-            "pictures, none is left to cut windows from."
+            "images, none is left to cut windows from."
         )
-    windows = pick_windows(dataset, pictures, side, n, seed)
+    windows = pick_windows(dataset, images, side, n, seed)
     folder.mkdir(parents=True, exist_ok=True)
     held = {}
     for i, window in enumerate(windows):
-        name = f"{i:04d}_{window.picture}.png"
+        name = f"{i:04d}_{window.source}.png"
         image = window.image[..., 0] if window.image.shape[2] == 1 else window.image
         with atomic_path(folder / name) as part:
             imsave(part, image, check_contrast=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import end_line, progress_line
+from .options import DeviceName, Resume
 
 
 def train(
@@ -31,15 +32,11 @@ def train(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Model folder to write.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
-    ] = False,
+    resume: Resume = False,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after this time; resume later.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
-        "auto"
-    ),
+    device: DeviceName = "auto",
     start_from: Annotated[
         str | None,
         typer.Option(help="Model whose weights are the start; none: no trained ones."),
@@ -48,9 +45,7 @@ def train(
     """Train a method from a config (resumable), or on a folder without labels."""
     from ..workflows.training import train_from_config, train_self_supervised
 
-    if (config is None) == (self_supervised is None):
-        raise typer.BadParameter("give a config, or --self-supervised FOLDER")
-    if self_supervised is not None:
+    if self_supervised is not None and config is None:
         if output is None:
             raise typer.BadParameter("--self-supervised needs --output FOLDER")
         card = train_self_supervised(
@@ -62,18 +57,18 @@ def train(
             device=device,
             on_progress=progress_line("train"),
         )
-        end_line()
-        print(f"{card.name}: {card.path}")
-        return
-    card = train_from_config(
-        config,
-        data=data,
-        output=output,
-        resume=resume,
-        minutes=minutes,
-        device=device,
-        start_from=None if start_from == "none" else start_from,
-        on_progress=progress_line("train"),
-    )
+    elif config is not None and self_supervised is None:
+        card = train_from_config(
+            config,
+            data=data,
+            output=output,
+            resume=resume,
+            minutes=minutes,
+            device=device,
+            start_from=None if start_from == "none" else start_from,
+            on_progress=progress_line("train"),
+        )
+    else:
+        raise typer.BadParameter("give a config, or --self-supervised FOLDER")
     end_line()
     print(f"{card.name}: {card.path}")

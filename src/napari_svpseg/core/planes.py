@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .image import Axes, ImageError, channels_last, intensity_range, sampled_pixels
+from .image import Axes, ImageError, channels_last, intensity_range, sample_pixels
 from .prompt import PromptSet
 
 MAX_SAMPLED_PLANES = 64
@@ -103,7 +103,7 @@ class Planes:
         chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).astype(int)]
         share = MAX_SAMPLED_PIXELS // n
         return intensity_range(
-            np.concatenate([sampled_pixels(self.view(i), share) for i in chosen])
+            np.concatenate([sample_pixels(self.view(i), share) for i in chosen])
         )
 
 
@@ -141,19 +141,21 @@ class PlaneView:
         ]
 
 
-def take(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
+def take_plane(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
     """Return one plane ``(Y, X)`` of an array without channels."""
     return _turned(array[layout.plane_slices(index)], layout)
 
 
-def put(
+def put_plane(
     array: np.ndarray, layout: Axes, index: tuple[int, ...], plane: np.ndarray
 ) -> None:
     """Write one plane ``(Y, X)`` into an array without channels."""
-    take(array, layout, index)[...] = plane
+    take_plane(array, layout, index)[...] = plane
 
 
-def as_stack(plane: np.ndarray, layout: Axes, shape: tuple[int, ...]) -> np.ndarray:
+def plane_to_stack(
+    plane: np.ndarray, layout: Axes, shape: tuple[int, ...]
+) -> np.ndarray:
     """Return the only plane ``(Y, X)`` of a stack in the stack's shape."""
     return _turned(plane, layout).reshape(shape)
 

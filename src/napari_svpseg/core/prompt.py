@@ -297,7 +297,7 @@ class PromptSet:
         return enabled
 
 
-def prompt_print(prompt: Prompt) -> str:
+def prompt_hash(prompt: Prompt) -> str:
     """Return the hash of what a prompt shows: its image and its mask."""
     return fingerprint(prompt.image, prompt.mask)
 

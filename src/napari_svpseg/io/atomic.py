@@ -51,7 +51,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         _to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise explained(error, target) from error
+        raise as_write_error(error, target) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -75,7 +75,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     except OSError as error:
         if old.exists() and not target.exists():
             os.replace(old, target)
-        raise explained(error, target) from error
+        raise as_write_error(error, target) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
@@ -100,7 +100,7 @@ def remove_leftovers(folder: str | Path) -> None:
                     path.unlink()
 
 
-def explained(error: OSError, target: Path) -> OSError:
+def as_write_error(error: OSError, target: Path) -> OSError:
     """Return an error of the disk in one line that names the target."""
     if isinstance(error, WriteError):
         return error

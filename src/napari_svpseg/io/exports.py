@@ -10,14 +10,14 @@ import numpy as np
 
 from ..core.labels.measure import measure
 from ..core.result import Recipe
-from .images import write_labels
-from .ome_zarr import write_zarr_labels
+from .label_files import write_labels
 from .rois import write_geojson, write_rois
 from .tables import write_table
+from .zarr_labels import write_zarr_labels
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
+class ExportData:
     """Labels and what is known of them.
 
     Parameters
@@ -47,7 +47,7 @@ class Found:
     image_axes: str = ""
 
 
-def export(path: str | Path, kind: str, found: Found) -> Path:
+def export(path: str | Path, kind: str, found: ExportData) -> Path:
     """Write objects in one of the formats of `core.jobs.folder_job.FORMATS`.
 
     Returns
@@ -65,7 +65,7 @@ def export(path: str | Path, kind: str, found: Found) -> Path:
     return WRITERS[kind](Path(path), found)
 
 
-def _ome_tiff(path: Path, found: Found) -> Path:
+def _ome_tiff(path: Path, found: ExportData) -> Path:
     return write_labels(
         path,
         found.labels,
@@ -77,15 +77,15 @@ def _ome_tiff(path: Path, found: Found) -> Path:
     )
 
 
-def _rois(path: Path, found: Found) -> Path:
+def _rois(path: Path, found: ExportData) -> Path:
     return write_rois(path, found.labels, axes=found.axes)
 
 
-def _geojson(path: Path, found: Found) -> Path:
+def _geojson(path: Path, found: ExportData) -> Path:
     return write_geojson(path, found.labels, axes=found.axes)
 
 
-def _csv(path: Path, found: Found) -> Path:
+def _csv(path: Path, found: ExportData) -> Path:
     known = None if found.unit == "pixel" else found.pixel_size
     unit = {"micrometer": "um", "µm": "um"}.get(found.unit, found.unit)
     table = measure(
@@ -99,7 +99,7 @@ def _csv(path: Path, found: Found) -> Path:
     return write_table(path, table)
 
 
-def _ome_zarr(path: Path, found: Found) -> Path:
+def _ome_zarr(path: Path, found: ExportData) -> Path:
     scale = {"Z": found.z_step or 1.0}
     if found.pixel_size is not None:
         scale |= dict(zip("YX", found.pixel_size, strict=True))
@@ -113,7 +113,7 @@ def _ome_zarr(path: Path, found: Found) -> Path:
     )
 
 
-WRITERS: dict[str, Callable[[Path, Found], Path]] = {
+WRITERS: dict[str, Callable[[Path, ExportData], Path]] = {
     "ome-tiff": _ome_tiff,
     "rois": _rois,
     "geojson": _geojson,

@@ -15,7 +15,7 @@ from typing import Any
 from ..core.jobs.folder_job import BatchJob, FileOutcome
 from ..core.labels.measure import object_sizes
 from .atomic import atomic_path
-from .images import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_image
+from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES, read_image
 from .ome_zarr import is_zarr
 from .tables import write_rows
 
@@ -25,7 +25,7 @@ CUT_PROMPTS = "prompts.svprompt"
 
 RUN_FILES = (RUN, SUMMARY, LOG, CUT_PROMPTS)
 VERSION = 1
-KNOWN = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES)
+KNOWN = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES)
 
 COLUMNS = {
     "file": "source",
@@ -93,7 +93,7 @@ def find_images(
     return list(files)
 
 
-def refuse_collisions(job: BatchJob, files: Iterable[Path]) -> None:
+def check_collisions(job: BatchJob, files: Iterable[Path]) -> None:
     """Raise ValueError where two images would be written under one name."""
     taken: dict[str, Path] = {}
     for path in files:
@@ -192,7 +192,7 @@ def _outcome(row: dict[str, str]) -> FileOutcome:
 _DEFAULTS = {f.name: f.default for f in fields(FileOutcome)}
 
 
-def outcome_of_file(skipped: FileOutcome) -> FileOutcome:
+def outcome_from_labels(skipped: FileOutcome) -> FileOutcome:
     """Return what a labels file itself tells of an image that was done before."""
     if not skipped.labels.lower().endswith((".tif", ".tiff")):
         return skipped

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 from collections.abc import Iterator
@@ -15,23 +14,9 @@ import numpy as np
 import tifffile
 
 from ..core.image import AXES, Axes, ImageError
-from ..core.result import Recipe
-from .atomic import atomic_path
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-OME_UNITS = {
-    "um": "µm",
-    "micrometer": "µm",
-    "micron": "µm",
-    "nanometer": "nm",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "meter": "m",
-    "angstrom": "Å",
-    "picometer": "pm",
-    "inch": "in",
-}
+BITMAP_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 UNITS_UM = {
     "µm": 1.0,
     "um": 1.0,
@@ -107,7 +92,7 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
             array, found, size, unit, rgb, z_step = _read_tiff(path)
             if rgb and found == "CYX" and not axes:  # colours plane by plane
                 array, found = np.moveaxis(array, 0, -1), "YXC"
-        elif suffix in PICTURE_SUFFIXES:
+        elif suffix in BITMAP_SUFFIXES:
             array, found, size, unit, rgb = _read_picture(path)
         elif suffix == ".npy":
             array = np.load(path, allow_pickle=False)
@@ -237,7 +222,7 @@ def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, st
         pixels = _first_pixels(tifffile.xml2dict(tiff.ome_metadata))
         y, x = pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX")
         unit = str(pixels.get("PhysicalSizeXUnit", "µm"))
-        if _is_length(y) and _is_length(x) and unit in UNITS_UM:
+        if is_length(y) and is_length(x) and unit in UNITS_UM:
             return (float(y) * UNITS_UM[unit], float(x) * UNITS_UM[unit]), "um"
         return None, "pixel"
     page = tiff.pages[0]
@@ -265,7 +250,7 @@ def _z_step(tiff: tifffile.TiffFile) -> float | None:
     else:
         told = tiff.imagej_metadata or {}
         step, unit = told.get("spacing"), told.get("unit", "")
-    if not _is_length(step) or str(unit) not in UNITS_UM:
+    if not is_length(step) or str(unit) not in UNITS_UM:
         return None
     return float(step) * UNITS_UM[str(unit)]
 
@@ -277,132 +262,9 @@ def _first_pixels(ome: dict[str, Any]) -> dict[str, Any]:
     return pixels if isinstance(pixels, dict) else {}
 
 
-def labels_dtype(largest: int) -> np.dtype[Any]:
-    """Return the smallest of uint8, uint16, uint32 and uint64 that holds an id."""
-    for kind in (np.uint8, np.uint16, np.uint32):
-        if largest <= np.iinfo(kind).max:
-            return np.dtype(kind)
-    return np.dtype(np.uint64)
-
-
-def write_labels(
-    path: str | Path,
-    labels: np.ndarray,
-    *,
-    axes: str = "YX",
-    pixel_size: tuple[float, float] | None = None,
-    unit: str = "pixel",
-    recipe: Recipe | None = None,
-    z_step: float | None = None,
-) -> Path:
-    """Write labels as OME-TIFF, whole or not at all.
-
-    Parameters
-    ----------
-    path : path
-        ``NAME_labels.ome.tif`` by habit; its folder must exist.
-    labels : int array
-        Ids; the file's dtype follows from the largest one. uint64 is refused, as
-        OME-TIFF has no such type.
-    axes : str
-        Of ``labels``, out of T, Z, Y and X; in the file they have that order.
-    pixel_size : (float, float), optional
-        Height and width of a pixel in ``unit``.
-    unit : str
-        A length such as ``"um"``; OME-TIFF also knows ``"pixel"``.
-    recipe : Recipe, optional
-        Written into the description; `read_recipe` reads it back.
-    z_step : float, optional
-        Distance of two planes along Z, in ``unit``.
-
-    Returns
-    -------
-    Path
-        The file written.
-
-    Raises
-    ------
-    WriteError
-        If the disk is full or the folder cannot be written.
-    ValueError
-        If labels and axes do not fit, or ids are negative or too large.
-    """
-    path = Path(path)
-    labels = np.asarray(labels)
-    axes = Axes(axes).order
-    Axes(axes).check(labels.shape)
-    if not labels.size:
-        raise ValueError(f"there are no labels to write: shape {labels.shape}")
-    if labels.dtype.kind not in "iub":
-        raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}")
-    if labels.min(initial=0) < 0:
-        raise ValueError("labels hold negative ids: ids start at 1")
-    dtype = labels_dtype(int(labels.max(initial=0)))
-    if dtype == np.uint64:
-        raise ValueError("labels hold ids above 4294967295: renumber them first")
-    labels, axes = _ordered(labels, axes)
-    metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
-    if pixel_size is not None and all(_is_length(float(size)) for size in pixel_size):
-        name = OME_UNITS.get(unit, unit)
-        metadata |= {
-            "PhysicalSizeY": float(pixel_size[0]),
-            "PhysicalSizeYUnit": name,
-            "PhysicalSizeX": float(pixel_size[1]),
-            "PhysicalSizeXUnit": name,
-        }
-        if z_step and _is_length(float(z_step)) and "Z" in axes:
-            metadata |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
-    if recipe is not None:
-        metadata["Description"] = recipe.to_json()
-    with atomic_path(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            labels.astype(dtype, copy=False),
-            ome=True,
-            metadata=metadata,
-            photometric="minisblack",
-            compression="zlib",
-            bigtiff=labels.size * dtype.itemsize > 3_500_000_000,
-        )
-    return path
-
-
-def _ordered(labels: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
-    """Return labels with their axes in the order of OME-TIFF, T Z C Y X."""
-    order = sorted(axes, key=AXES.index)
-    return labels.transpose([axes.index(a) for a in order]), "".join(order)
-
-
-def _is_length(value: object) -> TypeGuard[float]:
+def is_length(value: object) -> TypeGuard[float]:
     """Tell whether a size can be one: a finite number above 0."""
     return isinstance(value, int | float) and 0 < value < math.inf
-
-
-def read_recipe(path: str | Path) -> Recipe | None:
-    """Return the recipe that a labels file was written with, or None.
-
-    Raises
-    ------
-    ImageError
-        If the file is missing or no TIFF.
-    """
-    try:
-        with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
-            if not tiff.is_ome or not tiff.ome_metadata:
-                return None
-            ome = tifffile.xml2dict(tiff.ome_metadata)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ImageError(f"{path}: no TIFF that can be read ({reason}).") from error
-    image = ome.get("OME", {}).get("Image", {})
-    image = image[0] if isinstance(image, list) else image
-    text = image.get("Description")
-    if not text:
-        return None
-    try:
-        return Recipe.from_json(text if isinstance(text, str) else json.dumps(text))
-    except (ValueError, TypeError):
-        return None
 
 
 def read_mask(path: str | Path) -> np.ndarray:

@@ -7,12 +7,9 @@ import dataclasses
 import json
 import logging
 import os
-import shutil
-import zipfile
-import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..core.fingerprint import fingerprint
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     from ..models.base import PromptSegmenter
 
 FORMAT_VERSION = 1
-MAX_MODEL_BYTES = 2_000_000_000
 WEIGHTS, CARD, README = "weights.safetensors", "model.json", "README.md"
 PROMPTS = "prompts.svprompt"
 MEMBERS = (CARD, WEIGHTS, README, "history.csv", PROMPTS)
@@ -60,6 +56,14 @@ def builtin_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "weights"
 
 
+def research_folder() -> Path:
+    """Return the folder of models for non-commercial research.
+
+    Only a source checkout has it; wheels hold no such weights.
+    """
+    return builtin_folder() / "research"
+
+
 def user_folder() -> Path:
     """Return the folder of the user's own models (it may not exist yet).
 
@@ -80,10 +84,12 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
     ----------
     folders : iterable of Path, optional
         Where to look; of two models of one name the first found counts. By default
-        `builtin_folder` and `user_folder`, then the methods of other packages.
+        `builtin_folder`, `research_folder` and `user_folder`, then the methods of other
+        packages.
     """
     cards: dict[str, ModelCard] = {}
-    for folder in (builtin_folder(), user_folder()) if folders is None else folders:
+    usual = (builtin_folder(), research_folder(), user_folder())
+    for folder in usual if folders is None else folders:
         for path in _model_folders(folder):
             try:
                 card = read_card(path)
@@ -129,10 +135,11 @@ def read_card(folder: str | Path) -> ModelCard:
         ) from error
     except (ValueError, RecursionError) as error:
         raise ModelFormatError(f"{folder / CARD}: damaged, not JSON.") from error
-    return _card(values, folder)
+    return parse_card(values, folder)
 
 
-def _card(values: Any, folder: Path) -> ModelCard:
+def parse_card(values: Any, folder: Path) -> ModelCard:
+    """Return the card that the content of a ``model.json`` describes."""
     if not isinstance(values, dict):
         raise ModelFormatError(f"{folder / CARD}: damaged, not a JSON object.")
     if values.get("version") != FORMAT_VERSION:
@@ -163,7 +170,7 @@ def find_model(model: str | Path) -> ModelCard:
     path = Path(model)
     if (path / CARD).is_file():
         return read_card(path)
-    _refuse_pickles(path)
+    refuse_pickles(path)
     cards = list_models()
     for card in cards:
         if card.name == str(model):
@@ -174,7 +181,8 @@ def find_model(model: str | Path) -> ModelCard:
     )
 
 
-def _refuse_pickles(path: Path) -> None:
+def refuse_pickles(path: Path) -> None:
+    """Raise `ModelFormatError` for a file of pickled weights."""
     if path.suffix.lower() in (".pt", ".pth", ".ckpt", ".pkl", ".bin"):
         raise ModelFormatError(
             f"{path}: pickled weights can run code and are not read: "
@@ -198,7 +206,7 @@ def load_model(model: str | Path) -> LoadedModel:
     card = find_model(model)
     if is_plugin(card):
         return LoadedModel(card, _of_plugin(card))
-    return LoadedModel(card, _network(card, Path(card.path), told=Path(card.path)))
+    return LoadedModel(card, read_network(card, Path(card.path), told=Path(card.path)))
 
 
 def _of_plugin(card: ModelCard) -> PromptSegmenter:
@@ -210,14 +218,14 @@ def _of_plugin(card: ModelCard) -> PromptSegmenter:
         raise ModelFormatError(_joined(str(error))) from error
 
 
-_ODD_CONTENT = (
+ODD_CONTENT = (
     LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
     AssertionError,
 )  # fmt: skip
 """What reading or building from a card of odd content can raise."""
 
 
-def _network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
+def read_network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
     """Return the network in ``folder``; errors name the place ``told``."""
     from safetensors import SafetensorError
     from safetensors.torch import load
@@ -238,9 +246,9 @@ def _network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
     try:
         network = build(ModelConfig(card.method, card.arguments))
         network.load_state_dict(load(data))
-    except (SafetensorError, *_ODD_CONTENT) as error:
+    except (SafetensorError, *ODD_CONTENT) as error:
         raise ModelFormatError(
-            f"{told}: weights and {CARD} do not fit ({_first_lines(error)})."
+            f"{told}: weights and {CARD} do not fit ({first_lines(error)})."
         ) from error
     return network.eval()
 
@@ -249,7 +257,7 @@ def _joined(text: str) -> str:
     return " ".join(text.split())
 
 
-def _first_lines(error: Exception) -> str:
+def first_lines(error: Exception) -> str:
     """Return the start of a message as one line; torch puts the cause in the second."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:300] or type(error).__name__
@@ -288,7 +296,7 @@ def save_model(
     from safetensors.torch import save
 
     folder = Path(folder)
-    check_place(folder)
+    check_model_folder(folder)
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     data = save(state)
     card = dataclasses.replace(
@@ -300,8 +308,8 @@ def save_model(
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(data)
-        _write_card(temporary / CARD, card)
-        (temporary / README).write_text(readme or describe(card), encoding="utf8")
+        write_card(temporary / CARD, card)
+        (temporary / README).write_text(readme or card_markdown(card), encoding="utf8")
         if history:
             _write_history(temporary / "history.csv", history)
         if prompts is not None:
@@ -309,7 +317,7 @@ def save_model(
     return card
 
 
-def prompts_of(model: str | Path) -> PromptSet:
+def model_prompts(model: str | Path) -> PromptSet:
     """Return the prompts that lie in a model's folder.
 
     Raises
@@ -326,7 +334,7 @@ def prompts_of(model: str | Path) -> PromptSet:
     return load_prompts(path)
 
 
-def check_place(folder: str | Path) -> None:
+def check_model_folder(folder: str | Path) -> None:
     """Raise `WriteError` where writing a model would delete something else."""
     folder = Path(folder)
     if not folder.exists():
@@ -349,12 +357,13 @@ def update_card(card: ModelCard, readme: str | None = None) -> None:
     """Write a changed card (new scores, say) into its folder."""
     folder = Path(card.path)
     with atomic_path(folder / CARD) as temporary:
-        _write_card(temporary, card)
+        write_card(temporary, card)
     with atomic_path(folder / README) as temporary:
-        temporary.write_text(readme or describe(card), encoding="utf8")
+        temporary.write_text(readme or card_markdown(card), encoding="utf8")
 
 
-def _write_card(path: Path, card: ModelCard) -> None:
+def write_card(path: Path, card: ModelCard) -> None:
+    """Write a card as JSON."""
     path.write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf8")
 
 
@@ -367,7 +376,7 @@ def _write_history(path: Path, history: list[Mapping[str, float]]) -> None:
             writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
 
 
-def describe(card: ModelCard) -> str:
+def card_markdown(card: ModelCard) -> str:
     """Return the card as Markdown."""
     config = card.training.get("config", {})
     data = config.get("data", {}) if isinstance(config, dict) else {}
@@ -399,120 +408,3 @@ def describe(card: ModelCard) -> str:
 def _number(score: Any, name: str) -> str:
     value = score.get(name) if isinstance(score, dict) else None
     return "–" if value is None else f"{value:.3f}"
-
-
-def export_model(model: str | Path, path: str | Path) -> Path:
-    """Write a model as one zip that `import_model` reads."""
-    card, path = find_model(model), Path(path)
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(
-            temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
-        ) as archive,
-    ):
-        for name in MEMBERS:
-            member = Path(card.path) / name
-            if member.is_file():
-                archive.write(member, f"{card.name}/{name}")
-    return path
-
-
-def import_model(
-    path: str | Path, folder: Path | None = None, name: str = ""
-) -> ModelCard:
-    """Add a model from a zip or folder to the user's own.
-
-    Parameters
-    ----------
-    path : path
-        A zip written by `export_model`, or a model folder.
-    folder : Path, optional
-        Where models are kept; `user_folder` by default.
-    name : str
-        What to call it; by default as where it comes from.
-
-    Raises
-    ------
-    ModelFormatError
-        If it is no model, or one of that name is already there.
-    """
-    path, folder = Path(path), folder or user_folder()
-    if path.is_dir():
-        card = _named(read_card(path), name)
-        target = _free_place(card.name, folder)
-        with atomic_folder(target) as temporary:
-            for member in MEMBERS:
-                if (path / member).is_file():
-                    shutil.copy2(path / member, temporary / member)
-            return _received(card, path, temporary, target)
-    _refuse_pickles(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _checked_members(archive, path)
-            values = json.loads(archive.read(members[CARD]))
-            card = _named(_card(values, path), name)
-            target = _free_place(card.name, folder)
-            with atomic_folder(target) as temporary:
-                for member, info in members.items():
-                    (temporary / member).write_bytes(archive.read(info))
-                return _received(card, path, temporary, target)
-    except (ModelFormatError, WriteError):
-        raise
-    except (OSError, zipfile.BadZipFile, zlib.error, *_ODD_CONTENT) as error:
-        raise ModelFormatError(
-            f"{path}: not a model file, it cannot be read ({_first_lines(error)})."
-        ) from error
-
-
-def _received(card: ModelCard, source: Path, there: Path, target: Path) -> ModelCard:
-    """Return the card of a model that was just copied, once its weights are proven."""
-    _write_card(there / CARD, card)
-    _network(card, there, told=source)
-    return dataclasses.replace(card, path=str(target))
-
-
-def _named(card: ModelCard, name: str) -> ModelCard:
-    return dataclasses.replace(card, name=name) if name else card
-
-
-def _free_place(name: str, folder: Path) -> Path:
-    if folder == user_folder() and (builtin_folder() / name / CARD).is_file():
-        raise ModelFormatError(
-            f"'{name}' is the name of a built-in model, which would hide this one: "
-            "import it under another (--name)."
-        )
-    if not name or name != Path(name).name or name.startswith("."):
-        raise ModelFormatError(f"'{name}' is not a name for a model folder.")
-    target = folder / name
-    if target.exists():
-        raise ModelFormatError(
-            f"There is already a model '{name}' in {folder}: import this one under "
-            "another name (--name), or remove that one first."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    return target
-
-
-def _checked_members(
-    archive: zipfile.ZipFile, path: Path
-) -> dict[str, zipfile.ZipInfo]:
-    members = {}
-    for info in archive.infolist():
-        if info.is_dir():
-            continue
-        parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-        if not 1 <= len(parts) <= 2 or ".." in parts or parts[0].startswith("/"):
-            raise ModelFormatError(
-                f"{path}: refused, it holds the path {info.filename!r}."
-            )
-        if parts[-1] in MEMBERS:
-            members[parts[-1]] = info
-    if CARD not in members or WEIGHTS not in members:
-        raise ModelFormatError(
-            f"{path}: not a model file, {CARD} or {WEIGHTS} missing."
-        )
-    if sum(info.file_size for info in members.values()) > MAX_MODEL_BYTES:
-        raise ModelFormatError(
-            f"{path}: refused, over {MAX_MODEL_BYTES >> 20} MB unpacked."
-        )
-    return members

@@ -17,7 +17,7 @@ import numpy as np
 from ..core.image import Axes
 from ..core.labels.outlines import Outline, Part, outlines, rasterise
 from .atomic import atomic_path
-from .images import labels_dtype
+from .label_files import labels_dtype
 
 MAX_SHORT = 32_767
 """Largest coordinate of an ImageJ ROI of whole numbers; others are written as paths."""

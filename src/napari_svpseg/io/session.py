@@ -57,7 +57,7 @@ def sessions_folder() -> Path:
 # ---------------------------------------------------------------- writing
 
 
-def blocks_of(
+def block_starts(
     shape: Sequence[int], region: Sequence[slice] | None = None
 ) -> Iterator[Start]:
     """Yield the starts of the blocks that a region touches, by default of all.
@@ -66,7 +66,7 @@ def blocks_of(
 
     Examples
     --------
-    >>> list(blocks_of((2, 300, 200), (slice(1, 2), slice(0, 300), slice(0, 9))))
+    >>> list(block_starts((2, 300, 200), (slice(1, 2), slice(0, 300), slice(0, 9))))
     [(1, 0, 0), (1, 256, 0)]
     """
     spans = []
@@ -343,7 +343,7 @@ class SavedSession:
             self._lock.close()
             self._lock = None
 
-    def keep_aside(self) -> Path:
+    def set_aside(self) -> Path:
         """Rename it, so that it is offered no more, but nothing is lost."""
         target = self.folder.with_name(f"{DAMAGED}{self.folder.name}")
         with contextlib.suppress(OSError):
@@ -367,7 +367,7 @@ def _put(labels: np.ndarray, record: dict[str, Any], packed: bytes) -> None:
     place[...] = np.frombuffer(raw, labels.dtype).reshape(place.shape)
 
 
-def left_behind(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
+def crashed_sessions(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
     """Return the sessions whose processes ended without closing them, newest first.
 
     Each is locked for this process, so that nobody else is offered it. Damaged ones
@@ -394,7 +394,7 @@ def left_behind(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
         try:
             saved.state = _state(path / STATE)
         except SessionError as error:
-            there = saved.keep_aside()
+            there = saved.set_aside()
             problems.append(f"{error} It is kept in {there}.")
             continue
         sessions.append(saved)

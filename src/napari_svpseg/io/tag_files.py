@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ..core.annotation.image_tags import checked_classes
 from .atomic import atomic_path
-from .images import PICTURE_SUFFIXES, TIFF_SUFFIXES
+from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES
 
 HEADER = ("file", "classes")
-SUFFIXES = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, ".npy")
+SUFFIXES = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES, ".npy")
 MAX_BYTES = 50_000_000
 MAX_TOLD = 5
 """Bad rows that an error names; the rest is counted."""
@@ -83,12 +83,6 @@ class Tags(Mapping[str, frozenset[str]]):
     def images_of(self, name: str) -> list[str]:
         """Return the images that hold a class."""
         return [image for image, given in self._images.items() if name in given]
-
-    def with_image(self, image: str, given: Iterable[str]) -> Tags:
-        """Return the tags with those of one image changed or added."""
-        given = tuple(given)
-        new = [c for c in given if c not in self.classes]
-        return Tags({**self._images, image: given}, (*self.classes, *new))
 
 
 def read_tags(path: str | Path) -> Tags:

@@ -21,7 +21,11 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from ..core.annotation.partial_labels import PartialLabelError, checked, label_counts
+from ..core.annotation.partial_labels import (
+    PartialLabelError,
+    check_partial_labels,
+    label_counts,
+)
 from ..core.image import Axes
 from .atomic import WriteError, atomic_folder, atomic_path
 
@@ -141,7 +145,7 @@ class TrainingSet:
         """
         _check_name(name)
         plane, order = _plane(np.asarray(image), axes)
-        labels = checked(partial_labels, plane.shape, name)
+        labels = check_partial_labels(partial_labels, plane.shape, name)
         if not labels.any():
             raise TrainingSetError(
                 f"{name}: no pixel is labelled: paint some objects and background."
@@ -264,7 +268,9 @@ class TrainingSet:
             ) from error
         for version in sorted(versions, reverse=True):
             try:
-                labels = checked(entry.labels(version), image.shape, str(folder))
+                labels = check_partial_labels(
+                    entry.labels(version), image.shape, str(folder)
+                )
             except PartialLabelError as error:
                 logger.warning("%s", error)
                 continue

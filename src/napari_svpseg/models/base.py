@@ -1,8 +1,11 @@
-"""What every network offers, and how a method is registered under its name.
+"""Base classes of all networks, and how a method is registered by name.
 
 A method is a `torch.nn.Module` with two steps: `encode_prompts` once, and `forward`
 for each tile of the query. All tensors are float32 on the module's device unless
 mixed precision is on; intensities are those of `core.image.normalise`.
+
+The keyword arguments of a method's constructor are the ``arguments`` of its
+``model.json``, one by one. That is why some constructors have more than eight.
 """
 
 from __future__ import annotations
@@ -14,28 +17,35 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 IGNORE = -1
-"""Value in a prompt's mask: this pixel is unknown (also used as padding)."""
+"""Value of unknown pixels in a prompt's mask; padding has it too."""
+
+MASKED = -1e4
+"""Added to a score that takes no part in a softmax.
+
+Finite, because a softmax over -inf alone is NaN, and within the range of half
+precision.
+"""
 
 PromptCode = dict[str, Tensor]
-"""What `encode_prompts` keeps of the prompts; each tensor's first axis is the batch."""
+"""The encoded prompts: tensors by name, whose first axis is the batch."""
 
 
 class PromptSegmenter(nn.Module):
-    """Base of all methods."""
+    """Base class of all methods."""
 
     overlap: int = 32
-    """Pixels around a tile that influence its inside; the least sensible overlap."""
+    """Smallest useful overlap of tiles, in network pixels."""
 
     needs_prompt: bool = True
-    """False for a network that knows its classes, see `SemanticSegmenter`."""
+    """False for a network trained on fixed classes, see `SemanticSegmenter`."""
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return all that is needed of the prompts, independent of the query.
+        """Return the part of the computation that depends on the prompts only.
 
         Parameters
         ----------
         images : (B, K, 3, h, w) tensor
-            K prompts; h and w are any size, 64 as a rule.
+            K prompts for each of B queries; h and w are usually 64.
         masks : (B, K, h, w) int64 tensor
             Object ids, 0 = background, -1 = unknown. A mask of zeros is a negative
             prompt.
@@ -43,17 +53,19 @@ class PromptSegmenter(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
-        """Return maps of the query.
+        """Return the predicted maps of the query.
 
         Parameters
         ----------
         query : (B, 3, H, W) tensor
-            Any H and W from 1 pixel. B equals the code's batch, or the code's is 1.
+            H and W are at least 1 pixel.
+        code : dict of tensors
+            From `encode_prompts`; its batch is B or 1.
 
         Returns
         -------
         dict
-            ``foreground`` (B, 1, H, W) logits; where the method has them
+            ``foreground`` (B, 1, H, W) logits; if the method predicts them also
             ``distance`` (B, 1, H, W) logits (sigmoid: 0 at the object's border, 1 in
             its middle) and ``boundary`` (B, 1, H, W) logits.
         """
@@ -62,20 +74,20 @@ class PromptSegmenter(nn.Module):
     def regularise(
         self, query: Tensor, maps: dict[str, Tensor], images: Tensor, masks: Tensor
     ) -> dict[str, Tensor]:
-        """Return further parts of the training loss, by name; none by default.
+        """Return further terms of the training loss by name; none by default.
 
         Parameters
         ----------
-        query, images, masks
+        query, images, masks : tensors
             The episode, as given to `forward` and `encode_prompts`.
         maps : dict
-            What `forward` returned.
+            Result of `forward`.
         """
         return {}
 
 
 class SemanticSegmenter(PromptSegmenter):
-    """A network that was trained on certain classes and is asked without a prompt.
+    """Base class of networks trained on fixed classes, which need no prompt.
 
     Parameters
     ----------
@@ -96,15 +108,20 @@ class SemanticSegmenter(PromptSegmenter):
         self.n_classes, self.scale = int(classes), float(scale)
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return nothing: the classes are known."""
+        """Return an empty code: the classes are fixed."""
         return {}
 
     def class_logits(self, query: Tensor) -> Tensor:
-        """Return (B, classes + 1, H, W) logits of (B, 3, H, W); background is first."""
+        """Return logits (B, classes + 1, H, W) of a query; background comes first.
+
+        Parameters
+        ----------
+        query : (B, 3, H, W) tensor
+        """
         raise NotImplementedError(type(self).__name__)
 
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
-        """Return ``classes`` (B, classes + 1, H, W): logits, background first."""
+        """Return ``classes``, the logits of `class_logits`."""
         return {"classes": self.class_logits(query)}
 
 

@@ -262,7 +262,7 @@ def _without_window(
     from dataclasses import replace
 
     from ..core.prompt import Prompt
-    from ..io.images import write_labels
+    from ..io.label_files import write_labels
     from .segment_image import segment
 
     say(f"{sample}: running")

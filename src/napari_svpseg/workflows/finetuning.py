@@ -17,11 +17,10 @@ from ..core.annotation.partial_labels import (
     BACKGROUND,
     FEWEST_PIXELS,
     UNKNOWN,
-    ValidationPart,
-    checked,
-    hold_out,
+    check_partial_labels,
     to_ids,
 )
+from ..core.annotation.validation_split import ValidationPart, split_validation
 from ..core.fingerprint import fingerprint
 from ..core.geometry import MIN_BOX_SIZE
 from ..core.image import as_float32, channels_last, intensity_range
@@ -255,7 +254,7 @@ def _partial_image(
             f"on: the smallest image is {MIN_BOX_SIZE} x {MIN_BOX_SIZE}."
         )
     ids = to_ids(
-        checked(labels, plane.shape, name),
+        check_partial_labels(labels, plane.shape, name),
         unlabelled_is_background=settings.unlabelled_is_background,
         wanted=settings.wanted if settings.semantic else None,
     )
@@ -314,7 +313,9 @@ def _check_labels(images: Sequence[PartialImage], settings: FineTuneSettings) ->
 def _validation(
     images: list[PartialImage], settings: FineTuneSettings, whole: Iterable[int]
 ) -> tuple[list[PartialImage], ValidationPart]:
-    held = hold_out([i.ids for i in images], settings.validation, settings.seed, whole)
+    held = split_validation(
+        [i.ids for i in images], settings.validation, settings.seed, whole
+    )
     images = [
         replace(image, held=mask)
         for image, mask in zip(images, held.masks, strict=True)
@@ -415,14 +416,14 @@ def finetune(
     """
     from ..engine.finetuning.loop import finetune as train
     from ..engine.inference.device import choose
-    from ..io.model_store import check_place, find_model, load_model
+    from ..io.model_store import check_model_folder, find_model, load_model
 
     settings = settings or FineTuneSettings()
     on_progress = on_progress or ignore_progress
     notes: list[str] = []
     card = find_model(start_from) if isinstance(start_from, str | Path) else None
     target = Path(output) if output is not None else _new_place()
-    check_place(target)
+    check_model_folder(target)
     where = choose(device)
     if where.is_fallback:
         notes.append(where.reason)

@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -39,31 +39,37 @@ from ..core.labels.blocks import (
     stitch,
     within,
 )
-from ..core.labels.instances import halo_of, smallest_area, window_instances
+from ..core.labels.instances import halo_width, smallest_area, window_instances
 from ..core.labels.linking import Overlaps, joined_overlaps, linked_ids, overlaps
 from ..core.planes import Planes, PlaneView
 from ..core.progress import Progress, ignore_progress
-from ..core.prompt import Prompt, PromptSet, prompt_print
-from ..core.result import Maps, ObjectLook, Recipe, versions
-from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
+from ..core.prompt import Prompt, prompt_hash
+from ..core.result import Maps, ObjectProperties, Recipe, versions
+from ..core.settings import (
+    LabelKind,
+    PostprocessSettings,
+    SegmentSettings,
+    changed,
+)
 from ..engine.jobs.workers import run_tasks, workers_of
 from ..io.atomic import atomic_path
-from ..io.ome_zarr import (
+from ..io.ome_zarr import LazyImage, open_image
+from ..io.zarr_labels import (
     LabelsLayout,
-    LazyImage,
     chunk_windows,
     create_labels,
     create_scratch,
-    open_image,
     open_level,
     open_scratch,
     publish_labels,
-    read_stamp,
+    read_labels_metadata,
     reduce_chunk,
 )
 from .segment_image import (
+    Prompts,
     as_prompt_set,
     model_reference,
+    own_prompts,
     signal_notes,
 )
 
@@ -206,14 +212,22 @@ class Plan:
 
 def segment_zarr(
     image: str | Path,
-    prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path,
+    prompts: Prompts | str | Path | None,
     store: str | Path | None = None,
     model: str | Path = "svp",
+    device: str | None = None,
+    labels: LabelKind | None = None,
     *,
     name: str = "cells",
     level: int = 0,
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    split: bool | None = None,
+    link_planes: bool | None = None,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     scheduler: Any = None,
     workers: int | None = None,
     skip_done: bool = False,
@@ -222,7 +236,6 @@ def segment_zarr(
     halo: int | None = None,
     version: str | None = None,
     on_progress: Progress | None = None,
-    **settings: Any,
 ) -> LargeOutcome:
     """Segment an OME-Zarr image or a large TIFF into OME-Zarr labels.
 
@@ -233,7 +246,8 @@ def segment_zarr(
     ----------
     image : path
         OME-Zarr 0.4 or 0.5, a Zarr array, or a TIFF file. All workers must see it.
-    prompts : PromptSet, prompts, or path of a prompt file
+    prompts : PromptSet, prompts, path of a prompt file, or None
+        By default those in the model's folder.
     store : path, optional
         OME-Zarr to which ``labels/NAME`` is added, made if it is not there; by default
         the image itself.
@@ -243,8 +257,10 @@ def segment_zarr(
         Of the labels; those of the same name are replaced.
     level : int
         Level of the image's pyramid that is segmented.
-    axes, channels
-        As in `api.segment`.
+    device, labels, axes, channels : optional
+        As in `segment`.
+    threshold, min_area, split, link_planes, settings, postprocess : optional
+        As in `segment`.
     scheduler : str, Client or cluster, optional
         Address of a Dask scheduler, a client of one, or a cluster such as those of
         dask-jobqueue; by default a cluster of this machine only.
@@ -263,8 +279,6 @@ def segment_zarr(
         Of OME-Zarr, 0.4 or 0.5; by default that of the image.
     on_progress : callable, optional
         ``(done, total, message)``; may raise `Cancelled`.
-    **settings
-        Fields of `SegmentSettings` and `PostprocessSettings`.
 
     Returns
     -------
@@ -280,9 +294,10 @@ def segment_zarr(
     start = time.perf_counter()
     report = on_progress or ignore_progress
     where = Path(image if store is None else store).absolute()
+    source = open_image(image, level, axes)
     plan, code = make_plan(
-        image,
-        prompts,
+        source,
+        own_prompts(model) if prompts is None else prompts,
         model,
         level=level,
         axes=axes,
@@ -290,11 +305,19 @@ def segment_zarr(
         block=block,
         halo=halo,
         version=version,
-        settings=settings,
+        run=changed(settings or SegmentSettings(), device=device),
+        post=changed(
+            postprocess or PostprocessSettings(),
+            labels=labels,
+            threshold=threshold,
+            min_area=min_area,
+            split=split,
+            link_planes=link_planes,
+        ),
     )
     _check_name(name)
     target = where / "labels" / name
-    if skip_done and read_stamp(where, name).get("run") == plan.key:
+    if skip_done and read_labels_metadata(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
     work = where.with_name(f"{where.name}.{name}.work")
     start_or_resume(work, plan, code)
@@ -327,7 +350,8 @@ def make_plan(
     block: int = BLOCK,
     halo: int | None = None,
     version: str | None = None,
-    settings: dict[str, Any] | None = None,
+    run: SegmentSettings,
+    post: PostprocessSettings,
     rgb: bool | None = None,
     intensities: np.ndarray | None = None,
 ) -> tuple[Plan, dict[str, np.ndarray]]:
@@ -344,7 +368,10 @@ def make_plan(
     )
     from ..io.model_store import load_model
 
-    run, post = split_settings({**(settings or {}), "trust": False})
+    run, post = (
+        replace(run, trust=False),
+        replace(post, labels=post.labels or "objects"),
+    )
     if block < 16:
         raise ValueError(f"block must be at least 16 pixels, got {block}")
     prompts_file = ""
@@ -407,7 +434,7 @@ def make_plan(
         look=asdict(look),
         maps=forward.names,
         block=block,
-        halo=halo_of(look) if halo is None else halo,
+        halo=halo_width(look) if halo is None else halo,
         radius=network.overlap,
         stride=getattr(network, "stride", 16),
         layout={
@@ -429,7 +456,7 @@ def _record(prompt: Prompt) -> dict[str, Any]:
         "source": prompt.source,
         "box": asdict(prompt.box),
         "negative": prompt.is_negative,
-        "sha256": prompt_print(prompt),
+        "sha256": prompt_hash(prompt),
     }
 
 
@@ -479,7 +506,7 @@ def _run(
     stage(compare_part, parts, "Comparing neighbours")
     new, beyond = final_ids(plan, work)
     objects = int(new.max(initial=0))
-    if plan.post.output == "semantic":
+    if plan.post.labels == "classes":
         new = np.minimum(new, 1)
     layout = LabelsLayout(
         folder=str(work / "labels"),
@@ -567,9 +594,9 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
                 shared = stored[f"link{axis}"], stored[f"shared{axis}"]
                 links.append((axis, (q, *at), (p, *at), shared))
     min_area = smallest_area(
-        Maps(np.zeros((0, 0)), objects=ObjectLook(**plan.look)), plan.post
+        Maps(np.zeros((0, 0)), objects=ObjectProperties(**plan.look)), plan.post
     )
-    new = stitch(tables, seams, min_area, plan.post.confidence, lambda at: at[0])
+    new = stitch(tables, seams, min_area, plan.post.min_confidence, lambda at: at[0])
     if links:
         new = _linked_planes(new, tables, links, plan.post.link_overlap)
     return new, sum(int(t.beyond.sum()) for t in tables.values())
@@ -620,7 +647,7 @@ def _before(at: tuple[int, ...]) -> list[tuple[int, ...] | None]:
 
 def _linked(plan: Plan, p: int) -> Iterator[tuple[int, int]]:
     """Yield stack axes and the plane before plane ``p`` along each, if it is linked."""
-    if not plan.post.link_planes or plan.post.output != "instances":
+    if not plan.post.link_planes or plan.post.labels == "classes":
         return
     index = plan.planes[p]
     for axis, i in enumerate(index):
@@ -777,7 +804,7 @@ def label_part(work: str, key: str, p: int, places: list[Place]) -> None:
             named["foreground"],
             named.get("distance"),
             named.get("boundary"),
-            ObjectLook(**plan.look),
+            ObjectProperties(**plan.look),
         )
         labels = window_instances(maps, plan.post)
         table = describe(labels, block, maps.foreground)

@@ -30,14 +30,15 @@ from ..core.labels.blocks import Window, renamed, within
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..core.result import Recipe
-from ..io.atomic import WriteError, explained
-from ..io.ome_zarr import (
+from ..core.settings import PostprocessSettings, SegmentSettings
+from ..io.atomic import WriteError, as_write_error
+from ..io.ome_zarr import LazyImage
+from ..io.zarr_labels import (
     LabelsLayout,
-    LazyImage,
-    begin_labels,
+    create_labels_in_store,
     open_scratch,
-    read_stamp,
-    write_stamp,
+    read_labels_metadata,
+    write_labels_metadata,
     write_window,
 )
 from .segment_large import (
@@ -74,9 +75,10 @@ def segment_stored(
     unit: str = "pixel",
     about: dict[str, Any] | None = None,
     block: int = BLOCK,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[StoredLabels | Filled], None] | None = None,
-    **settings: Any,
 ) -> StoredLabels:
     """Segment an array into OME-Zarr labels that can be watched.
 
@@ -104,13 +106,13 @@ def segment_stored(
         Plain values that are kept with the labels.
     block : int
         Pixels along the grid on which objects are found.
+    settings, postprocess : optional
+        As in `segment`.
     on_progress : callable, optional
         ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
         Called with the `StoredLabels` once their empty arrays are there, then with each
         part that is `Filled`.
-    **settings
-        Fields of `SegmentSettings` and `PostprocessSettings`.
 
     Returns
     -------
@@ -140,7 +142,8 @@ def segment_stored(
             channels=channels,
             rgb=rgb,
             block=block,
-            settings=settings,
+            run=settings or SegmentSettings(),
+            post=postprocess or PostprocessSettings(),
             intensities=intensities,
         )
         work = work_folder(store)
@@ -166,7 +169,7 @@ def _check_room(folder: Path, n_pixels: int) -> None:
 
 def _told(error: OSError, store: Path) -> OSError:
     """Return what is told of a disk that is full in the middle of a run."""
-    return explained(error, store) if error.errno else error
+    return as_write_error(error, store) if error.errno else error
 
 
 def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
@@ -174,11 +177,11 @@ def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
     layout = LabelsLayout(
         folder=str(store / "labels" / NAME), dtype="uint32", **plan.layout
     )
-    stamp = read_stamp(store, NAME)
+    stamp = read_labels_metadata(store, NAME)
     if stamp.get("run") != plan.key or stamp.get("state") != FILLING:
-        layout = begin_labels(store, NAME, layout)
+        layout = create_labels_in_store(store, NAME, layout)
         stamp = {"run": plan.key, "state": FILLING, "about": about}
-        write_stamp(layout.folder, {**stamp, "recipe": plan.recipe})
+        write_labels_metadata(layout.folder, {**stamp, "recipe": plan.recipe})
     return layout
 
 
@@ -227,7 +230,7 @@ class _Run:
         """Give all objects their final ids."""
         new, beyond = final_ids(self.plan, self.work)
         objects, offset = int(new.max(initial=0)), 0
-        if self.plan.post.output == "semantic":
+        if self.plan.post.labels == "classes":
             new = np.minimum(new, 1)
         found, blocks = open_scratch(self.work / "blocks"), self.plan.blocks()
         total = len(self.plan.planes) * len(blocks)
@@ -245,9 +248,9 @@ class _Run:
             device=device,
         )
         values = json.loads(recipe.to_json())
-        kept = read_stamp(Path(self.layout.folder).parents[1], NAME)
+        kept = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)
         stamp = {"state": DONE, "objects": objects, "recipe": values}
-        write_stamp(self.layout.folder, kept | stamp)
+        write_labels_metadata(self.layout.folder, kept | stamp)
         return StoredLabels(
             self.layout.folder,
             len(self.layout.level_shapes),

@@ -305,11 +305,11 @@ def train_from_tags(
 
     from ..engine.inference.device import choose
     from ..engine.tag_training.stages import Course
-    from ..io.model_store import check_place
+    from ..io.model_store import check_model_folder
 
     settings = settings or TagTrainingSettings()
     folder = Path(output) if output else _free_folder()
-    check_place(folder)  # now, and not after the training
+    check_model_folder(folder)  # now, and not after the training
     given = TaggedImages.of(images, tags)
     training = training_folder(folder)
     skipped = () if settings.second_stage else ("pseudo masks", "second stage")
@@ -515,7 +515,7 @@ class _Work:
 
         assert self.windows is not None and self.bank is not None
         settings, windows, course = self.settings, self.windows, self.course
-        train, validation = engine.validation(len(windows.names), settings.seed)
+        train, validation = engine.split_images(len(windows.names), settings.seed)
         learn, check = windows.of_images(train), windows.of_images(validation)
         stage = engine.FirstStage.of(
             settings, windows, self.bank, self.trunk, self.arguments

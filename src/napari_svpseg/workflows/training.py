@@ -337,14 +337,14 @@ def train_from_config(
     from ..engine.inference.device import choose
     from ..engine.training.episodes import Episodes
     from ..engine.training.trainer import Trainer
-    from ..io.model_store import check_place, load_model, save_model
+    from ..io.model_store import check_model_folder, load_model, save_model
     from ..models.base import count_parameters
     from ..models.registry import ModelConfig, build
 
     config = TrainingConfig.read(config_path)
     episode_settings, settings = config.settings()
     folder = Path(output) if output else Path("runs") / config.name / "model"
-    check_place(folder)  # now, and not after hours
+    check_model_folder(folder)  # now, and not after hours
     torch.manual_seed(settings.seed)
     network = build(ModelConfig(config.method, config.arguments))
     if start_from:
@@ -614,12 +614,12 @@ def train_self_supervised(
 
     from ..engine.inference.device import choose
     from ..engine.training.trainer import Trainer, TrainSettings
-    from ..io.model_store import check_place, save_model
+    from ..io.model_store import check_model_folder, save_model
     from ..models.base import count_parameters
 
     if minutes <= 0:
         raise ConfigError(f"minutes must be more than 0, got {minutes:g}.")
-    check_place(output)
+    check_model_folder(output)
     started = time.monotonic()
     seconds = 60 * minutes
 

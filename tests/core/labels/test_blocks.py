@@ -25,12 +25,12 @@ from napari_svpseg.core.labels.blocks import (
     within,
 )
 from napari_svpseg.core.labels.instances import (
-    chosen_objects,
+    filter_objects,
     instances_from_maps,
     instances_in_blocks,
     targets,
 )
-from napari_svpseg.core.result import Maps, ObjectLook
+from napari_svpseg.core.result import Maps, ObjectProperties
 from napari_svpseg.core.settings import PostprocessSettings
 
 PLAIN = PostprocessSettings(min_area=0)
@@ -89,7 +89,7 @@ def test_cores_fill_the_image_once(shape, side, even):
 @pytest.mark.parametrize("full", [True, False])
 def test_blocks_equal_the_whole(side, full):
     labels = discs((300, 260), 220)
-    maps = noisy_maps(labels, objects=ObjectLook(14.0))
+    maps = noisy_maps(labels, objects=ObjectProperties(14.0))
     if not full:
         maps = Maps(maps.foreground, objects=maps.objects)
     whole = instances_from_maps(maps, PostprocessSettings())
@@ -152,10 +152,10 @@ def test_nets_and_masks_are_labelled_exactly():
     noise = ndimage.gaussian_filter(rng.normal(0, 1, (230, 310)), 2.5)
     net = (np.abs(noise) < 0.5 * noise.std()).astype(np.float32)
     for extra, post in (
-        ({"objects": ObjectLook(9.0, net=True)}, PostprocessSettings()),
+        ({"objects": ObjectProperties(9.0, net=True)}, PostprocessSettings()),
         ({}, PostprocessSettings(split=False)),
-        ({}, PostprocessSettings(output="semantic")),
-        ({}, PostprocessSettings(output="semantic", fill_holes=False, min_area=90)),
+        ({}, PostprocessSettings(labels="classes")),
+        ({}, PostprocessSettings(labels="classes", fill_holes=False, min_area=90)),
     ):
         maps = Maps(net, **extra)
         whole = instances_from_maps(maps, post)
@@ -386,7 +386,7 @@ def test_doubtful_objects_are_those_of_the_whole_whatever_the_blocks(seed, side,
     labels = label_by_tables(
         lambda window: local(whole, window), whole.shape, side, 8, 1, foreground, share
     )
-    expected = chosen_objects(in_order(whole), 1, foreground, share)
+    expected = filter_objects(in_order(whole), 1, foreground, share)
     assert np.array_equal(labels, expected)
 
 

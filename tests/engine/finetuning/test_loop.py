@@ -12,9 +12,9 @@ from scipy import ndimage
 from napari_svpseg.core.annotation.partial_labels import (
     UNKNOWN,
     from_labels,
-    hold_out,
     to_ids,
 )
+from napari_svpseg.core.annotation.validation_split import split_validation
 from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.jobs.finetune_job import (
     FineTuneError,
@@ -206,7 +206,7 @@ def test_scribbles_become_prompts_the_network_completes(disc_scene):
 def test_the_network_given_is_not_changed(image, tmp_path):
     network = tiny()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    held = hold_out([image.ids], 0.25)
+    held = split_validation([image.ids], 0.25)
     tuned = finetune(
         network,
         [image],
@@ -353,8 +353,8 @@ def test_few_labels_show_more_objects_than_pictures_do(windows, tmp_path):
     assert loss[0.0] > loss[1.0]
 
 
-def test_the_clock_only_stops(image, tmp_path):
-    settings = replace(SETTINGS, steps=10_000, seconds=1.0)
+def test_the_clock_only_stops(image, tmp_path, step_clock):
+    settings = replace(SETTINGS, steps=10_000, seconds=2.0)
     tuned = finetune(tiny(), [image], settings, device="cpu", folder=tmp_path)
     assert 1 <= tuned.steps < 10_000
-    assert any("time of 1 s was up" in note for note in tuned.notes)
+    assert any("time of 2 s was up" in note for note in tuned.notes)

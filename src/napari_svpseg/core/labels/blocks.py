@@ -22,7 +22,7 @@ import numpy as np
 from scipy import ndimage, sparse
 from scipy.sparse.csgraph import connected_components
 
-from .confidence import add_peaks, new_ids, sure
+from .confidence import add_peaks, confident_objects, new_ids
 
 Array = np.ndarray
 Index = tuple[int, ...]
@@ -357,7 +357,8 @@ def stitch(
     min_area : int
         Objects under this many pixels become background.
     confidence : float
-        Those much less sure than others of their plane as well; see `confidence.sure`.
+        Those much less sure than others of their plane as well; see
+        `confidence.confident_objects`.
     plane_of : callable
         From the place of a block to the number of its plane.
 
@@ -379,7 +380,7 @@ def stitch(
         planes = _joined([np.full(t.n, plane_of(at)) for at, t in tables.items()])
         for plane in np.unique(planes[1:]):
             there = np.flatnonzero((planes == plane) & (total > 0))
-            kept[there] &= sure(total[there], peaks[there], confidence)
+            kept[there] &= confident_objects(total[there], peaks[there], confidence)
     return ranked(owner, first, kept)
 
 
@@ -534,7 +535,7 @@ def renumber(
     foreground : float array of the shape of ``labels``, optional
         Probability in [0, 1].
     confidence : float
-        See `confidence.sure`.
+        See `confidence.confident_objects`.
 
     Returns
     -------

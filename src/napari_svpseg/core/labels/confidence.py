@@ -11,7 +11,7 @@ import numpy as np
 Array = np.ndarray
 
 
-def sure(areas: Array, peaks: Array, share: float) -> Array:
+def confident_objects(areas: Array, peaks: Array, share: float) -> Array:
     """Return which objects of an image are nearly as sure as its typical one.
 
     Parameters
@@ -30,7 +30,7 @@ def sure(areas: Array, peaks: Array, share: float) -> Array:
 
     Examples
     --------
-    >>> sure(np.array([50, 40, 3]), np.array([0.99, 0.97, 0.6]), 0.9).tolist()
+    >>> confident_objects(np.array([50, 40, 3]), np.array([0.99, 0.97, 0.6]), 0.9).tolist()
     [True, True, False]
     """
     total = int(areas.sum())
@@ -53,14 +53,14 @@ def new_ids(areas: Array, peaks: Array, min_area: int, confidence: float) -> Arr
     min_area : int
         Objects under this many pixels get 0, as does the background.
     confidence : float
-        As ``share`` of `sure`.
+        As ``share`` of `confident_objects`.
 
     Returns
     -------
     (n + 1,) uint32 array
     """
     keep = areas >= max(min_area, 1)
-    keep[1:] &= sure(areas[1:], peaks[1:], confidence)
+    keep[1:] &= confident_objects(areas[1:], peaks[1:], confidence)
     keep[0] = False
     new = np.zeros(len(areas), np.uint32)
     new[keep] = np.arange(1, np.count_nonzero(keep) + 1, dtype=np.uint32)

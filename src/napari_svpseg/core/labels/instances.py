@@ -10,12 +10,12 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
-from ..image import is_net, median_diameter
-from ..result import USUAL_SPLIT, Maps, ObjectLook
+from ..result import DEFAULT_SPLIT, Maps, ObjectProperties
 from ..settings import AUTO, PostprocessSettings
 from .blocks import Window, block_grid, fill_holes, label_blocks, renumber
 from .confidence import add_peaks, new_ids
 from .metrics import f1
+from .object_size import is_net, median_diameter
 
 Array = np.ndarray
 SMALLEST_AREA = 20
@@ -109,8 +109,8 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     Returns
     -------
     (Y, X) uint32 array
-        Consecutive ids from 1, or 0 and 1 for semantic output. Where the maps tell
-        classes, each object is of one class, and semantic output is the class ids.
+        Consecutive ids from 1, or 0 and 1 for classes. Where the maps tell
+        classes, each object is of one class, and labels of classes are the class ids.
     """
     if maps.classes is not None:
         return _instances_of_classes(maps, settings)
@@ -119,10 +119,10 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     labels = _pieces(maps, settings)
     if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
-    labels = chosen_objects(
-        labels, smallest_area(maps, settings), maps.foreground, settings.confidence
+    labels = filter_objects(
+        labels, smallest_area(maps, settings), maps.foreground, settings.min_confidence
     )
-    if settings.output == "semantic":
+    if settings.labels == "classes":
         return (labels > 0).astype(np.uint32)
     return labels
 
@@ -139,7 +139,7 @@ def _instances_of_classes(maps: Maps, settings: PostprocessSettings) -> Array:
         )
         part = instances_from_maps(of_class, settings)
         part[sure & ~own] = 0
-        if settings.output == "semantic":
+        if settings.labels == "classes":
             found[part > 0] = value
         else:
             part[part > 0] += found.max(initial=0)
@@ -192,7 +192,7 @@ def instances_in_blocks(
     (Y, X) uint32 array
     """
     if halo is None:
-        halo = halo_of(maps.objects) if _splits(maps, settings) else 1
+        halo = halo_width(maps.objects) if _splits(maps, settings) else 1
     side = side or BLOCK_SIDE - 2 * halo
     grid = block_grid(maps.foreground.shape, side, halo, even=True)
     labels, owner = label_blocks(
@@ -206,14 +206,14 @@ def instances_in_blocks(
         grid,
         smallest_area(maps, settings),
         maps.foreground,
-        settings.confidence,
+        settings.min_confidence,
     )
-    if settings.output == "semantic":
+    if settings.labels == "classes":
         np.minimum(labels, 1, out=labels)
     return labels
 
 
-def halo_of(look: ObjectLook | None) -> int:
+def halo_width(look: ObjectProperties | None) -> int:
     """Return how many pixels around a block decide on the objects in it."""
     return int(np.clip(2 * (look.diameter if look else 0), *HALO_RANGE))
 
@@ -240,12 +240,12 @@ def _pieces(maps: Maps, settings: PostprocessSettings) -> Array:
 def _splits(maps: Maps, settings: PostprocessSettings) -> bool:
     """Tell whether touching objects are split: not in nets, nor for one class."""
     net = maps.objects is not None and maps.objects.net
-    return settings.split and settings.output == "instances" and not net
+    return settings.split and settings.labels != "classes" and not net
 
 
 def _strength(maps: Maps, settings: PostprocessSettings) -> float:
     """Return how readily is split: 0, what the prompts say, 1 for 0, 0.5, 1."""
-    usual = maps.objects.split if maps.objects else USUAL_SPLIT
+    usual = maps.objects.split if maps.objects else DEFAULT_SPLIT
     return float(np.interp(settings.split_strength, (0, 0.5, 1), (0, usual, 1)))
 
 
@@ -365,7 +365,7 @@ def _owner(owner: list[int], i: int) -> int:
     return i
 
 
-def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
+def object_properties(masks: list[Array], scales: list[float]) -> ObjectProperties:
     """Return what the objects of prompt masks look like.
 
     Parameters
@@ -379,14 +379,14 @@ def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
     open_share = [
         np.count_nonzero(fill_object_holes(m) != m) / np.count_nonzero(m) for m in masks
     ]
-    return ObjectLook(
+    return ObjectProperties(
         diameter=float(np.median(diameters)),
         net=any(is_net(m) for m in masks),
         holes=float(np.mean(open_share)) > HOLE_SHARE,
     )
 
 
-def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
+def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     """Return the split strength that finds the prompts' own objects best.
 
     Of those about as good (`ALIKE`) that nearest to the usual: most prompts show few
@@ -406,19 +406,19 @@ def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     """
 
     def score(strength: float) -> float:
-        settings = PostprocessSettings(confidence=0.0)
+        settings = PostprocessSettings(min_confidence=0.0)
         scores = []
         for maps, mask in zip(found, masks, strict=True):
-            look = maps.objects or ObjectLook(median_diameter(mask))
+            look = maps.objects or ObjectProperties(median_diameter(mask))
             maps = replace(maps, objects=replace(look, split=strength))
             scores.append(f1(instances_from_maps(maps, settings), mask))
         return float(np.mean(scores))
 
     if not found or all(m.objects is not None and m.objects.net for m in found):
-        return USUAL_SPLIT
+        return DEFAULT_SPLIT
     scores = [score(strength) for strength in SPLITS]
     best = [s for s, n in zip(SPLITS, scores, strict=True) if n > max(scores) - ALIKE]
-    return min(best, key=lambda s: abs(s - USUAL_SPLIT))
+    return min(best, key=lambda s: abs(s - DEFAULT_SPLIT))
 
 
 def fill_object_holes(labels: Array) -> Array:
@@ -453,7 +453,7 @@ def fill_object_holes(labels: Array) -> Array:
     return np.where(labels == 0, owners[background], labels)
 
 
-def chosen_objects(
+def filter_objects(
     labels: Array,
     min_area: int,
     foreground: Array | None = None,
@@ -469,7 +469,7 @@ def chosen_objects(
     foreground : (Y, X) float array, optional
         Probability in [0, 1].
     confidence : float
-        See `confidence.sure`.
+        See `confidence.confident_objects`.
     """
     areas = np.bincount(labels.ravel())
     peaks = np.zeros(len(areas), np.float32)

@@ -11,10 +11,10 @@ from scipy import ndimage
 from ..geometry import PROMPT_SIZE, Box, tile_starts
 from ..result import Maps
 
-POSSIBLE = 0.2
+POSSIBLE_FOREGROUND = 0.2
 """Foreground probability from which a pixel may be part of an object."""
 
-LIKELY = 0.3
+LIKELY_FOREGROUND = 0.3
 """Foreground probability from which a pixel says how certain an answer is."""
 
 MAX_PIXELS = 1_000_000
@@ -26,7 +26,7 @@ LEAST_DOUBT = 0.3
 TRUST_WEIGHT = 0.75
 """Of the trust in the uncertainty of an image."""
 
-LEAST_IMAGE_DOUBT = 0.15
+MIN_IMAGE_UNCERTAINTY = 0.15
 """An image is worth a look from this uncertainty on."""
 
 LEAST_SHARE = 0.02
@@ -131,7 +131,7 @@ def uncertain_pixels(maps: Maps) -> np.ndarray:
     -------
     (Y, X) bool array
     """
-    parts, n = ndimage.label(maps.foreground >= POSSIBLE)
+    parts, n = ndimage.label(maps.foreground >= POSSIBLE_FOREGROUND)
     sums = np.bincount(parts.ravel(), maps.uncertainty.ravel(), n + 1)
     mean = sums / np.maximum(np.bincount(parts.ravel(), minlength=n + 1), 1)
     return np.asarray((mean >= LEAST_DOUBT)[parts] & (parts > 0))
@@ -193,7 +193,7 @@ def image_uncertainty(maps: Maps, trust: float = float("nan")) -> float:
         In [0, 1]; 1 where nothing may be there at all.
     """
     step = max(1, round((maps.foreground.size / MAX_PIXELS) ** 0.5))
-    unsure = mean_uncertainty(maps.foreground[::step, ::step], POSSIBLE)
+    unsure = mean_uncertainty(maps.foreground[::step, ::step], POSSIBLE_FOREGROUND)
     if np.isnan(trust):
         return unsure
     return TRUST_WEIGHT * (1 - trust) + (1 - TRUST_WEIGHT) * unsure

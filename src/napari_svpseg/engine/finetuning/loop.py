@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.annotation.partial_labels import UNKNOWN, ValidationPart, complete_ids
+from ...core.annotation.partial_labels import UNKNOWN, complete_ids
+from ...core.annotation.validation_split import ValidationPart
 from ...core.jobs.finetune_job import (
     FineTuneProgress,
     FineTuneSettings,

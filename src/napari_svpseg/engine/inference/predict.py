@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from ...core.geometry import Tile
-from ...core.image import Plane, intensity_range, sampled_pixels
+from ...core.image import Plane, intensity_range, sample_pixels
 from ...core.labels.object_size import size_notes
-from ...core.labels.uncertainty import LIKELY, mean_uncertainty
+from ...core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
 from ...core.progress import Progress, ignore_progress
 from ...core.prompt import PromptError, PromptSet
 from ...core.result import Maps
@@ -130,7 +130,7 @@ def predict(
             f"{prompts[0].n_channels}: choose the same channels for both."
         )
     if intensities is None:
-        intensities = intensity_range(sampled_pixels(plane))
+        intensities = intensity_range(sample_pixels(plane))
     intensities = np.asarray(intensities, np.float64).reshape(-1, 2)
     scale = network_scale(prompts, network, resize=settings.scale_objects)
     query = ScaledQuery(plane, intensities, scale)
@@ -251,8 +251,8 @@ def _refined_or_plain(
         on_partial=on_partial,
     )
     helps = better.trust >= plain.trust - TRUST_TOLERANCE and mean_uncertainty(
-        better.maps.foreground, LIKELY
-    ) < mean_uncertainty(plain.maps.foreground, LIKELY)
+        better.maps.foreground, LIKELY_FOREGROUND
+    ) < mean_uncertainty(plain.maps.foreground, LIKELY_FOREGROUND)
     kept = better if helps else plain
     trusts = f"trust {better.trust:.2f}, before {plain.trust:.2f}"
     told = "fitted to the prompts" if helps else "fitting to the prompts did not help"

@@ -11,18 +11,11 @@ from torch import Tensor
 
 from ...core.fingerprint import Content
 from ...core.geometry import PROMPT_SIZE
-from ...core.image import (
-    is_net,
-    median_diameter,
-    normalise,
-    resize_image,
-    resize_labels,
-    to_three_channels,
-)
-from ...core.labels.instances import fitted_split, look_of
-from ...core.labels.object_size import core_depth
+from ...core.image import normalise, resize_image, resize_labels, to_three_channels
+from ...core.labels.instances import best_split_strength, object_properties
+from ...core.labels.object_size import is_net, mean_depth, median_diameter
 from ...core.prompt import Prompt, PromptSet
-from ...core.result import Maps, ObjectLook
+from ...core.result import Maps, ObjectProperties
 from ...models.base import IGNORE, PromptCode, PromptSegmenter
 from .cache import NetworkCache
 from .forward import MAPS, Forward
@@ -39,7 +32,7 @@ MAX_PROMPTS = 8
 CACHED_LOOKS = 8
 """Sets of prompts whose objects' look is cached for each network."""
 
-_looks: NetworkCache[ObjectLook] = NetworkCache(CACHED_LOOKS)
+_looks: NetworkCache[ObjectProperties] = NetworkCache(CACHED_LOOKS)
 
 
 def network_scale(
@@ -88,7 +81,7 @@ def prompt_tensors(prompts: PromptSet, scale: float) -> tuple[Tensor, Tensor]:
 
 def object_look(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
-) -> ObjectLook:
+) -> ObjectProperties:
     """Return what the prompts' objects look like, also to the network.
 
     How readily touching objects are split is what finds those of the prompts best in
@@ -117,7 +110,7 @@ def object_look(
 
 def _look(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
-) -> ObjectLook:
+) -> ObjectProperties:
     shown = [(p, i) for p, i in zip(prompts, images[0], strict=True) if p.mask.any()]
     masks = [p.mask for p, _ in shown]
     found = []
@@ -134,18 +127,18 @@ def _look(
                     else None
                     for name in MAPS
                 ),
-                look_of([prompt.mask], [1.0]),
+                object_properties([prompt.mask], [1.0]),
             )
         )
     scales = [p.box.scale for p, _ in shown]
     depths = [
-        core_depth(m.foreground, m.boundary) / s
+        mean_depth(m.foreground, m.boundary) / s
         for m, s in zip(found, scales, strict=False)
     ]
     known = [d for d in depths if math.isfinite(d)]
     return replace(
-        look_of(masks, scales),
-        split=fitted_split(found, masks[:MAX_PROMPTS]),
+        object_properties(masks, scales),
+        split=best_split_strength(found, masks[:MAX_PROMPTS]),
         depth=float(np.median(known)) if known else math.nan,
     )
 

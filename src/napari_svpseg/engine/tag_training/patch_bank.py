@@ -68,7 +68,7 @@ class Places:
 
 
 @torch.inference_mode()
-def look_at(
+def describe_places(
     encoder: BankEncoder,
     windows: Windows,
     device: torch.device,
@@ -130,7 +130,7 @@ def build_bank(
     TagTrainingError
         If a class is left without a patch.
     """
-    places = look_at(encoder, windows, device, seed=settings.seed)
+    places = describe_places(encoder, windows, device, seed=settings.seed)
     k = settings.n_prototypes
     length = places.vectors.shape[1]
     prototypes = torch.zeros(len(classes), k, length)

@@ -18,7 +18,7 @@ from ...core.annotation.image_tags import (
     TagTrainingProgress,
     TagTrainingSettings,
     class_ious,
-    confusion,
+    confusion_matrix,
 )
 from ...core.progress import Cancelled
 from ...models.base import SemanticSegmenter
@@ -36,7 +36,7 @@ FINE, COARSE = (0.3, 0.3, 0.3, 0.1), (0.0, 0.0, 0.0, 1.0)
 WARM_UP = 5
 """Passes of the seed variant in which only tags are learned; a third at most."""
 
-HELD_BACK, ENOUGH = 6, 24
+VALIDATION_EVERY, MIN_IMAGES_TO_SPLIT = 6, 24
 """One in six images is held back to tell how it goes, where there are 24 or more."""
 
 CHECKPOINT_S = 5.0
@@ -197,9 +197,9 @@ def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
     )
 
 
-def validation(n_images: int, seed: int) -> tuple[list[int], list[int]]:
+def split_images(n_images: int, seed: int) -> tuple[list[int], list[int]]:
     """Return the images to learn from, and those that tell how it goes."""
-    n = n_images // HELD_BACK if n_images >= ENOUGH else 0
+    n = n_images // VALIDATION_EVERY if n_images >= MIN_IMAGES_TO_SPLIT else 0
     order = np.random.default_rng(seed).permutation(n_images).tolist()
     return order[n:], order[:n]
 
@@ -367,7 +367,7 @@ def first_memory(
         index = windows.of_images(own.nonzero()[:, 0].tolist())[:64]
         vectors = torch.cat(
             [
-                network.embedded(windows.images(part))[1]
+                network.embeddings(windows.images(part))[1]
                 .flatten(2)
                 .transpose(1, 2)
                 .flatten(0, 1)[::7]
@@ -397,9 +397,9 @@ def superpixels(windows: Windows) -> Tensor:
 
 @torch.inference_mode()
 def tag_accuracy(network: Any, windows: Windows, index: Tensor) -> float:
-    """Return the mean over classes of the balanced accuracy of tags told of windows."""
+    """Return the mean over classes of the balanced accuracy of tags predicted of windows."""
     device = next(network.parameters()).device
-    told = torch.cat(
+    predicted = torch.cat(
         [
             network.tag_scores(windows.images(part).to(device)).cpu() > 0
             for part in index.split(8)
@@ -411,7 +411,7 @@ def tag_accuracy(network: Any, windows: Windows, index: Tensor) -> float:
         right: dict[bool, list[bool]] = {True: [], False: []}
         for image in owner.unique():
             truth = bool(windows.tags[image, c])
-            right[truth].append(bool(told[owner == image, c].any()) == truth)
+            right[truth].append(bool(predicted[owner == image, c].any()) == truth)
         scores += [float(np.mean(r)) for r in right.values() if r]
     return float(np.mean(scores)) if scores else math.nan
 
@@ -536,6 +536,6 @@ def agreement(
     for part in index.split(8):
         found = network.class_logits(windows.images(part).to(device)).argmax(1).cpu()
         truth = masks[part].numpy().astype(np.int64)
-        table += confusion(found.numpy(), truth, n)
+        table += confusion_matrix(found.numpy(), truth, n)
     ious = class_ious(table)
     return float(np.nanmean(ious)) if np.isfinite(ious).any() else math.nan

@@ -23,7 +23,7 @@ from .patch_bank import Bank
 from .tagged_crops import Windows, turned
 
 
-class AskedTags:
+class TagTargets:
     """Which tag is asked of which window.
 
     The tag of an image that was cut into several windows need not hold for each: it is
@@ -54,7 +54,7 @@ class AskedTags:
             weight[row] = torch.where(tags[row] > 0, strongest, 1)
         return tags.to(device), weight.to(device)
 
-    def note(self, index: Tensor, logits: Tensor) -> None:
+    def update(self, index: Tensor, logits: Tensor) -> None:
         """Remember what windows answered, (B, N)."""
         self._strength[index] = logits.detach().float().cpu()
 
@@ -81,7 +81,7 @@ class PublishedLoss:
     def __init__(
         self, windows: Windows, bank: Bank, *, contrast: bool, seed: int = 0
     ) -> None:
-        self.asked, self.bank, self.contrast = AskedTags(windows), bank, contrast
+        self.targets, self.bank, self.contrast = TagTargets(windows), bank, contrast
         self._generator = torch.Generator().manual_seed(seed)
 
     def __call__(
@@ -89,10 +89,10 @@ class PublishedLoss:
     ) -> dict[str, Tensor]:
         """Return the parts of the loss of a batch."""
         levels = network.similarities(batch["query"])
-        logits, looks = network.tag_logits(levels)
+        logits, subclasses = network.tag_logits(levels)
         index = batch["window"].cpu()
-        tags, weight = self.asked.of(index, batch["query"].device)
-        self.asked.note(index, torch.stack(logits).mean(0))
+        tags, weight = self.targets.of(index, batch["query"].device)
+        self.targets.update(index, torch.stack(logits).mean(0))
         share = [network.fusion[i] for i in network.levels]
         each = [
             s * tag_loss(x, tags, weight) for s, x in zip(share, logits, strict=True)
@@ -100,7 +100,7 @@ class PublishedLoss:
         parts = {"tags": torch.stack(each).sum() / sum(share)}
         if self.contrast:
             held = tags * weight
-            parts |= self._contrast(network, batch["query"], levels, looks, held)
+            parts |= self._contrast(network, batch["query"], levels, subclasses, held)
         return parts
 
     def _contrast(
@@ -108,7 +108,7 @@ class PublishedLoss:
         network: PrototypePrompting,
         query: Tensor,
         levels: list[Tensor],
-        looks: Tensor,
+        subclasses: Tensor,
         held: Tensor,
     ) -> dict[str, Tensor]:
         """Compare one class of each window that holds some with the bank."""
@@ -118,7 +118,7 @@ class PublishedLoss:
         kinds = torch.multinomial(
             held[rows].float().cpu(), 1, generator=self._generator
         )[:, 0].to(rows.device)
-        active = looks[rows, kinds].masked_fill(~network.filled[kinds], -math.inf)
+        active = subclasses[rows, kinds].masked_fill(~network.filled[kinds], -math.inf)
         maps = network.fused(
             [
                 m[rows] / m[rows].detach().amax((2, 3), keepdim=True).clamp(min=1e-4)
@@ -152,7 +152,11 @@ class SeedLoss:
     """Of the contrast with the memory, and of consistency in regions."""
 
     def __init__(self, windows: Windows, *, warm_up: int, contrast: bool) -> None:
-        self.asked, self.warm_up, self.contrast = AskedTags(windows), warm_up, contrast
+        self.targets, self.warm_up, self.contrast = (
+            TagTargets(windows),
+            warm_up,
+            contrast,
+        )
         self.step = 0
 
     def __call__(
@@ -161,15 +165,15 @@ class SeedLoss:
         """Return the parts of the loss of a batch; ``maps`` in it are superpixels."""
         query, index = batch["query"], batch["window"].cpu()
         seen = network.activations(query)
-        tags, weight = self.asked.of(index, query.device)
+        tags, weight = self.targets.of(index, query.device)
         logits = seen["cam"].mean((2, 3))
-        self.asked.note(index, logits)
+        self.targets.update(index, logits)
         parts = {"tags": tag_loss(logits, tags, weight)}
         self.step += 1
         if self.step <= self.warm_up:
             return parts
         scores = normalised_cam(seen["cam"].detach(), tags)
-        network.remember(seen["features"].detach(), scores)
+        network.update_memory(seen["features"].detach(), scores)
         size = query.shape[-2:]
         fine = F.interpolate(scores, size, mode="bilinear", align_corners=False)
         labels = cam_labels(fine)

@@ -1,0 +1,422 @@
+"""Labels as OME-Zarr (NGFF 0.4 and 0.5), written block by block with a pyramid."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..core.image import Axes
+from ..core.result import Recipe
+from .atomic import WriteError, atomic_folder
+from .ome_zarr import UNITS, first_line, import_zarr, is_image, is_zarr
+
+CHUNK = 1024
+"""Pixels along a chunk of labels."""
+
+SMALLEST_LEVEL = 512
+"""Levels are added to a pyramid until one is no larger than this."""
+
+KINDS = {"T": "time", "C": "channel"}
+
+VERSIONS = {"0.4": 2, "0.5": 3}
+"""Format of Zarr that goes with each version of OME-Zarr."""
+
+
+@dataclass(frozen=True)
+class LabelsLayout:
+    """Where labels are written, and how.
+
+    Parameters
+    ----------
+    folder : str
+        Of the group of these labels, while they are made.
+    shape, chunks : tuple of int
+    axes : str
+    dtype : str
+    scale : tuple of float
+        Size of a pixel along each axis.
+    unit : str
+    version : str
+        ``0.4`` or ``0.5``.
+    """
+
+    folder: str
+    shape: tuple[int, ...]
+    chunks: tuple[int, ...]
+    axes: str
+    dtype: str
+    scale: tuple[float, ...]
+    unit: str
+    version: str = "0.5"
+
+    def __post_init__(self) -> None:
+        if self.version not in VERSIONS:
+            raise ValueError(
+                f"OME-Zarr is written in version {' or '.join(VERSIONS)}, "
+                f"got {self.version!r}"
+            )
+        if "T" in self.axes[1:]:
+            raise ValueError(f"OME-Zarr has time as its first axis, got {self.axes}")
+
+    @property
+    def level_shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the levels: Y and X halved until they are small."""
+        shapes = [self.shape]
+        while max(shapes[-1][-2:]) > SMALLEST_LEVEL:
+            *stack, y, x = shapes[-1]
+            shapes.append((*stack, -(-y // 2), -(-x // 2)))
+        return shapes
+
+
+def create_labels(layout: LabelsLayout) -> None:
+    """Make the empty arrays of all levels; what is there is replaced."""
+    zarr = import_zarr()
+    group = zarr.open_group(
+        layout.folder, mode="w", zarr_format=VERSIONS[layout.version]
+    )
+    three = VERSIONS[layout.version] == 3
+    more: dict[str, Any] = (
+        {"dimension_names": list(layout.axes.lower())}
+        if three
+        else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
+    )
+    for level, shape in enumerate(layout.level_shapes):
+        group.create_array(
+            str(level),
+            shape=shape,
+            dtype=layout.dtype,
+            fill_value=0,
+            chunks=tuple(min(c, n) for c, n in zip(layout.chunks, shape, strict=True)),
+            **more,
+        )
+
+
+def open_level(folder: str | Path, level: int = 0) -> Any:
+    """Return the array of one level, to be read and written in whole chunks."""
+    return import_zarr().open_array(Path(folder) / str(level), mode="r+")
+
+
+def chunk_windows(layout: LabelsLayout, level: int) -> Iterator[tuple[slice, ...]]:
+    """Yield the window of each chunk of a level."""
+    shape = layout.level_shapes[level]
+    counts = [-(-n // min(c, n)) for n, c in zip(shape, layout.chunks, strict=True)]
+    for at in np.ndindex(*counts):
+        yield tuple(
+            slice(i * c, min(n, (i + 1) * c))
+            for i, n, c in zip(at, shape, layout.chunks, strict=True)
+        )
+
+
+def reduce_chunk(layout: LabelsLayout, level: int, window: tuple[slice, ...]) -> None:
+    """Write a part of a level: every second pixel of the level below."""
+    source, target = (open_level(layout.folder, n) for n in (level - 1, level))
+    fine = tuple(
+        slice(w.start * f, min(n, w.stop * f), f)
+        for w, n, f in zip(
+            window, source.shape, [1] * (len(window) - 2) + [2, 2], strict=True
+        )
+    )
+    part = np.asarray(source[fine])
+    if part.any():
+        target[window] = part
+
+
+def count_levels(folder: str | Path) -> int:
+    """Return how many levels a pyramid of labels has."""
+    return sum(
+        1 for name in import_zarr().open_group(folder, mode="r") if name.isdecimal()
+    )
+
+
+def write_window(
+    folder: str | Path,
+    n_levels: int,
+    place: tuple[int, ...],
+    window: tuple[slice, ...],
+    labels: np.ndarray,
+) -> None:
+    """Write a part of a plane into all levels of a pyramid.
+
+    Parameters
+    ----------
+    folder : path
+    n_levels : int
+    place : tuple of int
+        Index of the plane along the axes before Y and X.
+    window : (slice, slice)
+        In the plane at full size.
+    labels : (Y, X) int array
+    """
+    open_level(folder)[(*place, *window)] = labels
+    reduce_window(folder, n_levels, place, window, labels)
+
+
+def reduce_window(
+    folder: str | Path,
+    n_levels: int,
+    place: tuple[int, ...],
+    window: tuple[slice, ...],
+    labels: np.ndarray | None = None,
+) -> None:
+    """Bring all levels up to what a part of a plane shows at full size."""
+    if labels is None:
+        labels = np.asarray(open_level(folder)[(*place, *window)])
+    for level in range(1, n_levels):
+        step = 2**level
+        first = [-(-w.start // step) for w in window]
+        part = labels[
+            tuple(
+                slice(f * step - w.start, None, step)
+                for f, w in zip(first, window, strict=True)
+            )
+        ]
+        if part.size:
+            where = (slice(f, f + n) for f, n in zip(first, part.shape, strict=True))
+            open_level(folder, level)[(*place, *where)] = part
+
+
+def publish_labels(
+    layout: LabelsLayout,
+    store: str | Path,
+    name: str,
+    recipe: Recipe,
+    extra: dict[str, Any],
+) -> Path:
+    """Write the metadata of finished labels and move them to ``store/labels/NAME``.
+
+    Parameters
+    ----------
+    layout : LabelsLayout
+        In a folder on the same disk as ``store``.
+    store : path
+        An OME-Zarr image, which the labels are added to, or a new group.
+    name : str
+        Labels of this name are replaced.
+    recipe : Recipe
+        Kept in the attribute ``svpseg`` of the labels, together with ``extra``.
+    """
+    store = Path(store)
+    describe_labels(layout, name)
+    write_labels_metadata(
+        layout.folder, {"recipe": json.loads(recipe.to_json()), **extra}
+    )
+    parent = _labels_of(store, layout.version)
+    target, old = store / "labels" / name, Path(f"{layout.folder}.old")
+    if target.exists():
+        os.replace(target, old)
+    os.replace(layout.folder, target)
+    shutil.rmtree(old, ignore_errors=True)
+    _list_labels(parent, name, layout.version, is_inside=is_image(store))
+    return target
+
+
+def create_labels_in_store(
+    store: str | Path, name: str, layout: LabelsLayout
+) -> LabelsLayout:
+    """Make empty labels at their final place, to be seen while they are filled.
+
+    Returns
+    -------
+    LabelsLayout
+        With the folder ``store/labels/NAME``; labels that were there are gone.
+    """
+    parent = _labels_of(Path(store), layout.version)
+    layout = replace(layout, folder=str(Path(store) / "labels" / name))
+    create_labels(layout)
+    describe_labels(layout, name)
+    _list_labels(parent, name, layout.version)
+    return layout
+
+
+def describe_labels(layout: LabelsLayout, name: str) -> None:
+    """Write what OME-Zarr says of a pyramid: its levels, axes and pixel sizes."""
+    from ome_zarr.format import format_from_version
+    from ome_zarr.writer import write_multiscales_metadata
+
+    write_multiscales_metadata(
+        import_zarr().open_group(layout.folder, mode="r+"),
+        _datasets(layout),
+        fmt=format_from_version(layout.version),
+        axes=_axes_records(layout),
+        name=name,
+    )
+
+
+def write_labels_metadata(folder: str | Path, values: dict[str, Any]) -> None:
+    """Keep plain values with the labels in a folder; see `read_labels_metadata`."""
+    import_zarr().open_group(folder, mode="r+").attrs["svpseg"] = values
+
+
+def _labels_of(store: Path, version: str) -> Any:
+    """Return the group of all labels of a store, made if it is not there."""
+    try:
+        root = import_zarr().open_group(store, mode="a", zarr_format=VERSIONS[version])
+        return root.require_group("labels")
+    except Exception as error:
+        raise WriteError(
+            f"{store}: cannot be written ({first_line(error)})."
+        ) from error
+
+
+def _list_labels(
+    parent: Any, name: str, version: str, *, is_inside: bool = False
+) -> None:
+    """Put labels on the list of a store, once; ``is_inside`` an image they are of."""
+    from ome_zarr.format import format_from_version
+    from ome_zarr.writer import write_label_metadata
+
+    _forget(parent, name)
+    source = {"source": {"image": "../../"}} if is_inside else {}
+    write_label_metadata(parent, name, fmt=format_from_version(version), **source)
+
+
+def write_zarr_labels(
+    path: str | Path,
+    labels: Any,
+    *,
+    axes: str,
+    scale: dict[str, float] | None = None,
+    unit: str = "pixel",
+    recipe: Recipe | None = None,
+    name: str = "cells",
+    version: str = "0.5",
+) -> Path:
+    """Write labels as an OME-Zarr of their own, with a pyramid, whole or not at all.
+
+    Parameters
+    ----------
+    path : path
+        Such as ``NAME_labels.zarr``; what is there is replaced.
+    labels : int array
+        Read chunk by chunk, so that it may be larger than the memory.
+    axes : str
+        Of ``labels``, with Y and X last.
+    scale : dict of str to float, optional
+        Size of a pixel along each axis.
+    unit : str
+    recipe : Recipe, optional
+        Kept in the attribute ``svpseg``.
+    name : str
+        Of the labels in it: they lie in ``path/labels/NAME``.
+    version : str
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    WriteError
+        If the disk is full or the folder cannot be written.
+    ValueError
+        If labels and axes do not fit.
+    """
+    shape = tuple(int(n) for n in labels.shape)
+    Axes(axes).check(shape)
+    if labels.dtype.kind not in "iub":
+        raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}")
+    if not axes.upper().endswith("YX"):
+        raise ValueError(f"OME-Zarr has Y and X as its last axes, got {axes}")
+    letters = Axes(axes).order
+    dtype = "uint64" if labels.dtype.itemsize == 8 else "uint32"
+    chunks = (*(1,) * (len(shape) - 2), CHUNK, CHUNK)
+    sizes = tuple((scale or {}).get(a, 1.0) for a in letters)
+    with atomic_folder(path) as temporary:
+        layout = LabelsLayout("", shape, chunks, letters, dtype, sizes, unit, version)
+        layout = create_labels_in_store(temporary, name, layout)
+        target = open_level(layout.folder)
+        for window in chunk_windows(layout, 0):
+            part = np.asarray(labels[window])
+            if part.min(initial=0) < 0:
+                raise ValueError("labels hold negative ids: ids start at 1")
+            if part.any():
+                target[window] = part.astype(dtype)
+        for level in range(1, len(layout.level_shapes)):
+            for window in chunk_windows(layout, level):
+                reduce_chunk(layout, level, window)
+        if recipe is not None:
+            write_labels_metadata(
+                layout.folder, {"recipe": json.loads(recipe.to_json())}
+            )
+    return Path(path)
+
+
+def _forget(labels: Any, name: str) -> None:
+    """Take a name out of the list of labels, to which it is added again."""
+    attributes = dict(labels.attrs)
+    holder = attributes.get("ome", attributes)
+    if name in holder.get("labels", []):
+        holder["labels"] = [n for n in holder["labels"] if n != name]
+        labels.attrs.update(attributes)
+
+
+def read_labels_metadata(store: str | Path, name: str) -> dict[str, Any]:
+    """Return what `publish_labels` kept with labels; empty if there are none."""
+    folder = Path(store) / "labels" / name
+    if not is_zarr(folder):
+        return {}
+    kept = import_zarr().open_group(folder, mode="r").attrs.get("svpseg")
+    return dict(kept) if isinstance(kept, dict) else {}
+
+
+def _datasets(layout: LabelsLayout) -> list[dict[str, Any]]:
+    """Return path, scale and, as every second pixel is kept, place of each level."""
+    found = []
+    for level, _ in enumerate(layout.level_shapes):
+        factor = [1] * (len(layout.shape) - 2) + [2**level] * 2
+        scale = [s * f for s, f in zip(layout.scale, factor, strict=True)]
+        found.append(
+            {
+                "path": str(level),
+                "coordinateTransformations": [{"type": "scale", "scale": scale}],
+            }
+        )
+    return found
+
+
+def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
+    unit = (
+        layout.unit
+        if layout.unit in UNITS.values()
+        else UNITS.get(layout.unit.replace("µ", "u"))
+    )
+    records = []
+    for letter in layout.axes:
+        kind = KINDS.get(letter, "space")
+        record = {"name": letter.lower(), "type": kind}
+        if kind == "space" and unit:
+            record["unit"] = unit
+        records.append(record)
+    return records
+
+
+def create_scratch(
+    path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
+) -> None:
+    """Make an array for what a run keeps until it is done, if it is not there.
+
+    It is compressed for speed, as it is written and read once or twice.
+    """
+    if not is_zarr(path):
+        zarr = import_zarr()
+        quick = zarr.codecs.BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle")
+        zarr.create_array(
+            path,
+            shape=shape,
+            chunks=chunks,
+            dtype=dtype,
+            fill_value=0,
+            compressors=quick,
+        )
+
+
+def open_scratch(path: Path) -> Any:
+    """Return an array made by `create_scratch`, to be read and written."""
+    return import_zarr().open_array(path, mode="r+")

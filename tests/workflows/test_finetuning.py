@@ -199,7 +199,7 @@ def test_what_is_being_trained_is_left_alone_by_others(tune, tmp_path):
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = (
-        "import os, sys; from napari_svpseg import finetuning\n"
+        "import os, sys; from napari_svpseg.workflows import finetuning\n"
         "with finetuning.claimed(sys.argv[1]):\n"
         "    print(finetuning.is_running(sys.argv[1]), flush=True)\n"
         "    os.kill(os.getpid(), 9)"

@@ -45,7 +45,6 @@ PROTOCOL = 1
 REFINED, REFINE_STEPS = "+refine", 40
 """Ending of a model's name that asks for fitting to the prompt, and its steps."""
 
-BASELINES = ("forest", "forest-best", "otsu", "unet-prompt", "unet-full")
 UPPER_BOUNDS = ("forest-best", "unet-full")
 
 
@@ -121,7 +120,8 @@ def make_contestant(
     Parameters
     ----------
     name : str
-        One of `BASELINES`, a built-in model, or a model folder; ``svp+refine`` is ``svp``
+        A baseline (``forest``, ``forest-best``, ``otsu``, ``unet-prompt`` or
+        ``unet-full``), a built-in model, or a model folder; ``svp+refine`` is ``svp``
         fitted to each prompt.
     device : str
     seed : int

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ..core.annotation.partial_labels import (
     BACKGROUND,
@@ -35,7 +36,6 @@ from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..io.atomic import WriteError, atomic_path
-from ..io.locks import locked
 
 if TYPE_CHECKING:
     from ..engine.finetuning.label_crops import PartialImage
@@ -68,38 +68,40 @@ def claimed(output: str | Path) -> Iterator[Path]:
         If the folder cannot be made.
     """
     folder = run_folder(output)
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = locked(folder / LOCK)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise FineTuneError(
+            f"{output}: is being trained already, in another window or by a command: "
+            "stop that training or choose another name."
+        ) from error
     except OSError as error:
         raise WriteError(
             f"{output}: cannot be written ({error.strerror}): choose another folder "
             "for the model."
         ) from error
-    if lock is None:
-        raise FineTuneError(
-            f"{output}: is being trained already, in another window or by a command: "
-            "stop that training or choose another name."
-        )
     try:
         yield folder
     finally:
-        lock.close()
+        lock.release()
         with contextlib.suppress(OSError):
-            if [p.name for p in folder.iterdir()] == [LOCK]:
+            if {p.name for p in folder.iterdir()} <= {LOCK}:
                 _empty(folder, but=())
 
 
 def is_running(output: str | Path) -> bool:
     """Return whether some process is training ``output`` now."""
     path = run_folder(output) / LOCK
-    try:
-        lock = locked(path) if path.is_file() else contextlib.nullcontext()
-    except OSError:
+    if not path.is_file():
         return False
-    if lock is None:
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
         return True
-    with lock:
+    except OSError:
         return False
 
 

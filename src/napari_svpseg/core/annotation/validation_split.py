@@ -20,15 +20,12 @@ class ValidationPart:
     ----------
     masks : tuple of (Y, X) bool array
         One for each image: the held-back pixels.
-    n_units : int
-        How many blocks of labels there were to choose from.
     notes : tuple of str
     whole_images : bool
         The user said which images only check; else blocks were chosen here.
     """
 
     masks: tuple[Array, ...]
-    n_units: int
     notes: tuple[str, ...] = ()
     whole_images: bool = False
 
@@ -68,13 +65,13 @@ def split_validation(
     if whole:
         masks = tuple((a != UNKNOWN) & (i in whole) for i, a in enumerate(ids))
         if _shows_both(ids, _rest(ids, masks)):
-            return ValidationPart(masks, len(whole), whole_images=True)
+            return ValidationPart(masks, whole_images=True)
         raise PartialLabelError(
             "All labelled images are held out: leave at least one with objects and "
             "background to train on."
         )
     if share <= 0:
-        return ValidationPart(nothing, 0, ("No labels were held back, as was asked.",))
+        return ValidationPart(nothing, ("No labels were held back, as was asked.",))
     units = _blocks(ids)
     total = sum(int(u.pixels.shape[1]) for u in units)
     drawn = np.random.default_rng([seed, 17]).permutation(len(units))
@@ -94,10 +91,9 @@ def split_validation(
         chosen, taken = trial, taken + unit.size
         enough = _shows_both(ids, chosen)
     if enough:
-        return ValidationPart(tuple(chosen), len(units))
+        return ValidationPart(tuple(chosen))
     return ValidationPart(
         nothing,
-        len(units),
         (
             "There are too few labels to keep some back: the scores are of labels "
             "that were trained on. Label a second place to check it.",

@@ -8,7 +8,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -268,7 +268,7 @@ def save_model(
     network: PromptSegmenter,
     card: ModelCard,
     *,
-    history: list[Mapping[str, float]] | None = None,
+    history: Sequence[Mapping[str, float]] | None = None,
     readme: str | None = None,
     prompts: PromptSet | None = None,
 ) -> ModelCard:
@@ -367,7 +367,7 @@ def write_card(path: Path, card: ModelCard) -> None:
     path.write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf8")
 
 
-def _write_history(path: Path, history: list[Mapping[str, float]]) -> None:
+def _write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     columns = list(dict.fromkeys(name for row in history for name in row))
     with open(path, "w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, columns)

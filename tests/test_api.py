@@ -20,7 +20,7 @@ from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
-from napari_svpseg.engine.jobs.job import Event, InProcess
+from napari_svpseg.engine.jobs.job import Event
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.label_files import write_labels
 from napari_svpseg.models.base import PromptCode, PromptSegmenter
@@ -303,12 +303,11 @@ def test_postprocess_repeats_the_run_without_the_model(model, prompt) -> None:
     assert 0 < np.unique(larger).size < np.unique(again).size
 
 
-def test_postprocess_runs_as_a_job_and_reports(model, prompt) -> None:
+def test_postprocess_runs_as_a_job_and_reports(model, prompt, in_process) -> None:
     stack = np.stack([discs(0)[0], discs(2)[0]])
     result = svpseg.segment(stack, prompt, model=model, device="cpu", axes="ZYX")
     events: list[Event] = []
-    runner = InProcess()
-    job = runner.submit(
+    job = in_process.submit(
         api.postprocess,
         result.maps,
         axes="ZYX",
@@ -317,7 +316,6 @@ def test_postprocess_runs_as_a_job_and_reports(model, prompt) -> None:
     )
     expected = svpseg.postprocess(result.maps, min_area=200)
     np.testing.assert_array_equal(job.result(60), expected)
-    runner.close()
     assert [e.kind for e in events if e.kind == "partial"] == ["partial"] * 2
     assert events[-1].is_end
 

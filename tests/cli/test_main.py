@@ -34,7 +34,7 @@ from napari_svpseg.core.settings import (
 from napari_svpseg.io.folder_records import RUN_FILES
 from napari_svpseg.io.model_store import ModelFormatError, save_model
 from napari_svpseg.io.sample_images import tissue
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import folder_run
 
 
@@ -620,7 +620,7 @@ def test_a_scheduler_that_is_not_there_is_one_line(
     here, tmp_path, monkeypatch, capsys
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("napari_svpseg.engine.jobs.dask_runner.CONNECT_S", 0.5)
+    monkeypatch.setattr("napari_svpseg.engine.jobs.workers.CONNECT_S", 0.5)
     assert (
         svpseg(
             "segment",

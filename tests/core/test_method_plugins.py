@@ -15,7 +15,7 @@ from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.method_plugins import plugin_methods
 from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.io.model_store import ModelFormatError, list_models
-from napari_svpseg.models.base import ModelConfig, build, methods
+from napari_svpseg.models.registry import ModelConfig, build, methods
 
 
 def test_without_such_packages_there_is_nothing():

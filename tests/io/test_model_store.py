@@ -23,7 +23,7 @@ from napari_svpseg.io.model_store import (
     save_model,
     user_folder,
 )
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 
 ARGUMENTS = {"width": 4, "features": 8}
 

@@ -59,7 +59,7 @@ def run(scene, store, model, query=None, **more):
         prompts,
         store,
         str(model),
-        **{"axes": "YX", "image": "a", "cell": 64} | SMALL | more,
+        **{"axes": "YX", "image": "a", "block": 64} | SMALL | more,
     )
 
 
@@ -88,7 +88,7 @@ def test_the_labels_are_those_of_a_run_from_file_to_file(scene, tiny_model, tmp_
         tmp_path / "b.zarr",
         tiny_model,
         workers=0,
-        cell=64,
+        block=64,
         **SMALL,
     )
     full, half = levels(done)

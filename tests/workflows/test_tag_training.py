@@ -23,7 +23,6 @@ from napari_svpseg.core.annotation.image_tags import (
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptError
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
-from napari_svpseg.engine.jobs.job import InProcess
 from napari_svpseg.io.model_archive import import_model
 from napari_svpseg.io.model_store import load_model, read_card
 from napari_svpseg.io.prompt_files import load_prompts
@@ -102,35 +101,33 @@ def test_tags_become_a_model_folder(
     assert preview.classes.shape == (48, 48) and preview.foreground.dtype == np.uint8
 
 
-def test_it_runs_as_a_job_and_is_cancelled_as_one(tagged_discs, tiny_svp, tmp_path):
-    runner = InProcess()
-    try:
-        arguments = {
-            "settings": TagTrainingSettings(**QUICK),
-            "start_from": str(tiny_svp),
-            "device": "cpu",
-        }
-        job = runner.submit(
-            api.train_from_tags,
-            str(tagged_discs),
-            read_tags(tagged_discs / "tags.csv"),
-            output=str(tmp_path / "m"),
-            **arguments,
-        )
-        assert Path(job.result(120).model).is_dir()
-        job = runner.submit(
-            api.train_from_tags,
-            str(tagged_discs),
-            read_tags(tagged_discs / "tags.csv"),
-            output=str(tmp_path / "n"),
-            on_event=lambda event: job.cancel() if event.done > 2000 else None,
-            **arguments,
-        )
-        with pytest.raises(Cancelled):
-            job.result(120)
-        assert not (tmp_path / "n").exists()
-    finally:
-        runner.close()
+def test_it_runs_as_a_job_and_is_cancelled_as_one(
+    tagged_discs, tiny_svp, tmp_path, in_process
+):
+    arguments = {
+        "settings": TagTrainingSettings(**QUICK),
+        "start_from": str(tiny_svp),
+        "device": "cpu",
+    }
+    job = in_process.submit(
+        api.train_from_tags,
+        str(tagged_discs),
+        read_tags(tagged_discs / "tags.csv"),
+        output=str(tmp_path / "m"),
+        **arguments,
+    )
+    assert Path(job.result(120).model).is_dir()
+    job = in_process.submit(
+        api.train_from_tags,
+        str(tagged_discs),
+        read_tags(tagged_discs / "tags.csv"),
+        output=str(tmp_path / "n"),
+        on_event=lambda event: job.cancel() if event.done > 2000 else None,
+        **arguments,
+    )
+    with pytest.raises(Cancelled):
+        job.result(120)
+    assert not (tmp_path / "n").exists()
 
 
 def test_stopping_keeps_a_model_and_resuming_goes_on(tagged_discs, tiny_svp, tmp_path):

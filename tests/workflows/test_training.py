@@ -12,7 +12,7 @@ import torch
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.io.packed_tasks import load_tasks
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows.training import (
     OTHER_ENCODER,
     _take_weights,
@@ -140,7 +140,7 @@ def test_a_wrong_config_is_one_line_naming_the_file(tmp_path, text, message):
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.toml")), ids=str)
 def test_the_configs_of_the_project_are_valid(path):
-    from napari_svpseg.models.base import ModelConfig, build
+    from napari_svpseg.models.registry import ModelConfig, build
 
     config = TrainingConfig.read(path)
     config.settings()

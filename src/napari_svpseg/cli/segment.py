@@ -213,7 +213,7 @@ def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) ->
         job = replace(job, prompts=str(save_cut_prompts(prompts, job.output)))
     runner = None
     if scheduler is not None:
-        from ..engine.jobs.job import connect
+        from ..engine.jobs.runners import connect
 
         runner = connect(scheduler)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -13,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.fingerprint import fingerprint
 from ..core.method_plugins import is_plugin, plugin_cards
 from ..core.model_card import ModelCard
 from .atomic import WriteError, atomic_folder, atomic_path
@@ -210,7 +210,7 @@ def load_model(model: str | Path) -> LoadedModel:
 
 
 def _of_plugin(card: ModelCard) -> PromptSegmenter:
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
     try:
         return build(ModelConfig(card.method)).eval()
@@ -230,7 +230,7 @@ def read_network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
     try:
         data = (folder / WEIGHTS).read_bytes()
@@ -238,7 +238,7 @@ def read_network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
         raise ModelFormatError(
             f"{told / WEIGHTS}: cannot be read ({error.strerror})."
         ) from error
-    if hashlib.sha256(data).hexdigest() != card.sha256:
+    if fingerprint(data) != card.sha256:
         raise ModelFormatError(
             f"{told / WEIGHTS}: these are not the weights of {CARD} (their hashes "
             "differ): install the model again."
@@ -301,7 +301,7 @@ def save_model(
     data = save(state)
     card = dataclasses.replace(
         card,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=fingerprint(data),
         path=str(folder),
         n_parameters=sum(p.numel() for p in network.parameters()),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import shutil
@@ -22,6 +21,7 @@ from ..core.annotation.partial_labels import (
     to_ids,
 )
 from ..core.annotation.validation_split import ValidationPart, split_validation
+from ..core.fingerprint import fingerprint
 from ..core.geometry import MIN_BOX_SIZE
 from ..core.image import as_float32, channels_last, intensity_range
 from ..core.jobs.finetune_job import (
@@ -330,16 +330,11 @@ def _print_of(
     start: ModelCard,
 ) -> str:
     """Return the hash of all that decides what comes out, but for the time."""
-    digest = hashlib.sha256(start.sha256.encode())
     told = settings.to_dict()
     del told["seconds"], told["preset"]
-    digest.update(json.dumps(told, sort_keys=True).encode())
-    for image in images:
-        for array in (image.plane, image.ids, image.held):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    for name, picture in unlabelled:
-        digest.update(name.encode() + np.ascontiguousarray(picture).tobytes())
-    return digest.hexdigest()
+    pixels = [array for i in images for array in (i.plane, i.ids, i.held)]
+    others = [part for name_and_picture in unlabelled for part in name_and_picture]
+    return fingerprint(start.sha256, told, *pixels, *others)
 
 
 # ---------------------------------------------------------------- the whole

@@ -222,7 +222,7 @@ def _card(
 def _start(method: str, start_from: str | Path | None) -> tuple[Any, ModelCard | None]:
     """Return a network to train, and the card of its weights if they are trained."""
     from ..io.model_store import list_models, load_model
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
     if start_from is None:
         there = [c.name for c in list_models() if c.name == method == c.method]

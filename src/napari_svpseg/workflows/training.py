@@ -121,7 +121,7 @@ def _network(config: TrainingConfig, start_from: str | None) -> PromptSegmenter:
     import torch
 
     from ..io.model_store import load_model
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
     _, settings = config.settings()
     torch.manual_seed(settings.seed)

@@ -33,8 +33,9 @@ from napari_svpseg.engine.finetuning.student import self_labelled
 from napari_svpseg.engine.finetuning.validation import Check
 from napari_svpseg.engine.inference.device import choose
 from napari_svpseg.engine.training.trainer import episode_loss
-from napari_svpseg.models.base import ModelConfig, PromptSegmenter, build
+from napari_svpseg.models.base import PromptSegmenter
 from napari_svpseg.models.losses import maps_loss
+from napari_svpseg.models.registry import ModelConfig, build
 
 SETTINGS = FineTuneSettings(steps=4, batch=2, seed=1)
 BOXES = [(0, 0, 48, 48), (48, 48, 48, 48)]

@@ -17,7 +17,7 @@ SAVE_MODEL = """
 import sys
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.io.model_store import save_model
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 config = ModelConfig("panet", {"width": 8})
 save_model(sys.argv[1], build(config), ModelCard("tiny", "panet", config.arguments))
 """

@@ -193,7 +193,8 @@ def instances_in_blocks(
     """
     if halo is None:
         halo = halo_width(maps.objects) if _splits(maps, settings) else 1
-    grid = block_grid(maps.foreground.shape, side or BLOCK_SIDE - 2 * halo, halo)
+    side = side or BLOCK_SIDE - 2 * halo
+    grid = block_grid(maps.foreground.shape, side, halo, even=True)
     labels, owner = label_blocks(
         lambda window: _pieces(_cut(maps, window), settings), grid
     )

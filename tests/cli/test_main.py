@@ -33,8 +33,8 @@ from napari_svpseg.core.settings import (
 )
 from napari_svpseg.io.folder_records import RUN_FILES
 from napari_svpseg.io.model_store import ModelFormatError, save_model
+from napari_svpseg.io.sample_images import tissue
 from napari_svpseg.models.registry import ModelConfig, build
-from napari_svpseg.plugin.samples import TISSUE_BOX, stained_tissue
 from napari_svpseg.workflows import folder_run
 
 
@@ -497,10 +497,10 @@ def test_every_listed_model_segments_the_demo_picture(
 ) -> None:
     """As does the dock, see tests/plugin/test_methods.py."""
     monkeypatch.setenv("NAPARI_SVPSEG_HOME", str(tmp_path / "home"))
-    (image, _, _), (mask, _, _), _ = stained_tissue()
-    y, x = 124, 64  # of the box, in a quarter of the picture
-    part = np.s_[TISSUE_BOX.y - y :, TISSUE_BOX.x - x : TISSUE_BOX.x - x + 256]
-    image, mask = image[part], mask[part]
+    sample, (y, x) = tissue(), (124, 64)  # of the box, in a quarter of the image
+    left = sample.box.x - x
+    part = np.s_[sample.box.y - y :, left : left + 256]
+    image, mask = sample.image[part], sample.labels[part]
     tifffile.imwrite(tmp_path / "tissue.tif", image, photometric="rgb")
     tifffile.imwrite(tmp_path / "mask.tif", mask)
     assert svpseg("models", "list", "--json") == 0

@@ -344,8 +344,9 @@ def test_a_job_and_a_summary_are_read_as_they_were_written(job, tmp_path) -> Non
 
 def test_planning_a_run_loads_no_torch() -> None:
     code = (
-        "import sys, napari_svpseg.core.jobs.folder_job, napari_svpseg.io.folder_records, "
-        "napari_svpseg.workflows.folder_run\nprint([m for m in ('torch', 'qtpy') if m in sys.modules])"
+        "import sys, napari_svpseg.core.jobs.folder_job\n"
+        "import napari_svpseg.io.folder_records, napari_svpseg.workflows.folder_run\n"
+        "print([m for m in ('torch', 'qtpy') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

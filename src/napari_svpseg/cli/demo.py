@@ -20,9 +20,15 @@ def demo(
     ] = False,
     device: DeviceName = "auto",
     model: ModelName = "svp",
-) -> int:
+) -> None:
     """Do the main job on real data, end to end, and show it in napari."""
-    from ..workflows.demo import run
+    from ..workflows.demo import DemoSettings, run_without_window, write_summary
 
-    tell = functools.partial(print, flush=True)
-    return run(output, gui=not no_gui, device=device, model=model, say=tell)
+    chosen = DemoSettings(output, device, model, functools.partial(print, flush=True))
+    if no_gui:
+        outcomes = run_without_window(chosen)
+    else:
+        from ..plugin.demo_window import run_in_window
+
+        outcomes = run_in_window(chosen)
+    write_summary(outcomes, chosen)

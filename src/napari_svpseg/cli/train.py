@@ -10,6 +10,9 @@ import typer
 from .console import end_line, progress_line
 from .options import DeviceName, Resume
 
+NEEDS_OUTPUT = "--self-supervised needs --output FOLDER"
+ONE_OR_THE_OTHER = "give a config, or --self-supervised FOLDER"
+
 
 def train(
     config: Annotated[
@@ -43,11 +46,12 @@ def train(
     ] = None,
 ) -> None:
     """Train a method from a config (resumable), or on a folder without labels."""
-    from ..workflows.training import train_from_config, train_self_supervised
+    from ..workflows.self_supervised import train_self_supervised
+    from ..workflows.training import train_from_config
 
     if self_supervised is not None and config is None:
         if output is None:
-            raise typer.BadParameter("--self-supervised needs --output FOLDER")
+            raise typer.BadParameter(NEEDS_OUTPUT)
         card = train_self_supervised(
             self_supervised,
             output,
@@ -69,6 +73,6 @@ def train(
             on_progress=progress_line("train"),
         )
     else:
-        raise typer.BadParameter("give a config, or --self-supervised FOLDER")
+        raise typer.BadParameter(ONE_OR_THE_OTHER)
     end_line()
     print(f"{card.name}: {card.path}")

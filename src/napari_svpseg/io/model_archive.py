@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from ..core.errors import short_line
 from ..core.model_card import ModelCard
 from .atomic import WriteError, atomic_folder, atomic_path
 from .model_store import (
@@ -19,7 +20,6 @@ from .model_store import (
     ModelFormatError,
     builtin_folder,
     find_model,
-    first_lines,
     parse_card,
     read_card,
     read_network,
@@ -91,7 +91,7 @@ def import_model(
         raise
     except (OSError, zipfile.BadZipFile, zlib.error, *ODD_CONTENT) as error:
         raise ModelFormatError(
-            f"{path}: not a model file, it cannot be read ({first_lines(error)})."
+            f"{path}: not a model file, it cannot be read ({short_line(error)})."
         ) from error
 
 

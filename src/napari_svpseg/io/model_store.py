@@ -7,11 +7,12 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import joined, short_line
 from ..core.fingerprint import fingerprint
 from ..core.method_plugins import is_plugin, plugin_cards
 from ..core.model_card import ModelCard
@@ -215,7 +216,7 @@ def _of_plugin(card: ModelCard) -> PromptSegmenter:
     try:
         return build(ModelConfig(card.method)).eval()
     except ValueError as error:
-        raise ModelFormatError(_joined(str(error))) from error
+        raise ModelFormatError(joined(str(error))) from error
 
 
 ODD_CONTENT = (
@@ -248,19 +249,9 @@ def read_network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
         network.load_state_dict(load(data))
     except (SafetensorError, *ODD_CONTENT) as error:
         raise ModelFormatError(
-            f"{told}: weights and {CARD} do not fit ({first_lines(error)})."
+            f"{told}: weights and {CARD} do not fit ({short_line(error)})."
         ) from error
     return network.eval()
-
-
-def _joined(text: str) -> str:
-    return " ".join(text.split())
-
-
-def first_lines(error: Exception) -> str:
-    """Return the start of a message as one line; torch puts the cause in the second."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__
 
 
 def save_model(
@@ -268,7 +259,7 @@ def save_model(
     network: PromptSegmenter,
     card: ModelCard,
     *,
-    history: list[Mapping[str, float]] | None = None,
+    history: Sequence[Mapping[str, float]] | None = None,
     readme: str | None = None,
     prompts: PromptSet | None = None,
 ) -> ModelCard:
@@ -367,7 +358,7 @@ def write_card(path: Path, card: ModelCard) -> None:
     path.write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf8")
 
 
-def _write_history(path: Path, history: list[Mapping[str, float]]) -> None:
+def _write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     columns = list(dict.fromkeys(name for row in history for name in row))
     with open(path, "w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, columns)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from ..core.errors import short_line
 from ..core.geometry import PROMPT_SIZE, Box
 from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
@@ -131,27 +132,21 @@ def load_prompts(path: str | Path) -> PromptSet:
             prompts = [_prompt(archive, entry) for entry in index["prompts"]]
         return PromptSet(prompts, str(index.get("name", path.stem)))
     except (PromptFileError, PromptError) as error:
-        raise PromptFileError(f"{path}: {_one_line(error)}") from error
+        raise PromptFileError(f"{path}: {short_line(error)}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
         raise PromptFileError(
-            f"{path}: not a prompt file, or damaged ({_one_line(error)})."
+            f"{path}: not a prompt file, or damaged ({short_line(error)})."
         ) from error
     except _ODD_CONTENT as error:
         raise PromptFileError(
             f"{path}: damaged, {INDEX} does not describe its prompts "
-            f"({type(error).__name__}: {_one_line(error)})."
+            f"({type(error).__name__}: {short_line(error)})."
         ) from error
 
 
 _ODD_CONTENT = (
     LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
 )  # fmt: skip
-
-
-def _one_line(error: Exception) -> str:
-    """Return a message that what a file holds can neither break nor stretch."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:

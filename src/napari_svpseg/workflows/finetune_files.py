@@ -72,7 +72,9 @@ class LabelledFiles:
         for n, (image_path, labels_path) in enumerate(pairs):
             plane, labels = _read_plane(image_path), read_mask(labels_path)
             if boxes:
-                truths[image_path] = check_partial_labels(labels, plane.shape, labels_path)
+                truths[image_path] = check_partial_labels(
+                    labels, plane.shape, labels_path
+                )
                 labels = from_labels(labels, [boxes[n]])
             elif complete:
                 labels = from_labels(labels)

@@ -542,7 +542,7 @@ def _unlabelled(
 ) -> list[tuple[str, np.ndarray]]:
     """Return names and pictures of a folder's images, the same for the same seed."""
     from ..engine.finetuning.loop import SUPERPIXEL_SIDE
-    from .training import unlabelled_planes
+    from .self_supervised import unlabelled_planes
 
     try:
         return unlabelled_planes(

@@ -309,7 +309,7 @@ def segment_item(
             path,
             prompts,
             job.output,
-            job.model,
+            model=job.model,
             axes=job.axes,
             channels=job.channels,
             settings=run,

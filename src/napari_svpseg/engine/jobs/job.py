@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ...core.errors import one_line
 from ...core.progress import Cancelled
 
 logger = logging.getLogger(__name__)
@@ -201,12 +202,9 @@ def find_target(target: str) -> Callable[..., Any]:
 
 
 def failure(error: BaseException) -> Event:
-    """Return the event that tells of an error: ours in one line, others by name."""
-    text = str(error).strip()
-    if not isinstance(error, ValueError | OSError | JobError) or not text:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """Return the event of an error: its message in one line, and its trace."""
     trace = "".join(traceback.format_exception(error))
-    return Event("failed", message=text, traceback=trace)
+    return Event("failed", message=one_line(error, hint=""), traceback=trace)
 
 
 class Reports:

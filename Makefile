@@ -1,13 +1,16 @@
 # make demo    the main job on real data in napari (DEMO=headless: on a virtual display)
-# make test    all tests
-# make lint    style, types and import contracts
+# make test    all tests, on every core (JOBS=1: one after another)
+# make lint    style, types, import contracts, declared dependencies and dead code
+# make docs    the site, into site/
+# make dist    wheel, source distribution, and the weights for non-commercial research
 # make bench-scale   a large OME-Zarr on 1 and 2 workers, one of them killed (SIZE=)
 # make bench   speed and memory
 # make bench-quality DATA="folder folder"    the whole report on one-shot quality: tables,
 #              more prompts, calibration, contact sheet (MODELS=, CLASSES=, PROMPTS=, QUERIES=)
 # make bench-finetuning DATA="folder folder"    fine-tuning from five boxes (PARTIAL="--boxes 1,5")
 # make bench-methods DATA=folder    ablations of the methods (STEPS=, DRAWS=, FOLD_STEPS=, SETS=)
-# make bench-uncertainty DATA="folder folder"     following the doubt against prompting at random
+# make bench-uncertainty DATA="folder folder"     following the uncertainty against
+#              prompting at random (DRAWS=)
 #
 # Everything is installed into .venv, in the tested versions of constraints.txt.
 
@@ -18,7 +21,7 @@ DATA ?=
 SETS ?= yeast_phase,dsb_grey_cytology,ecoli_brightfield,worms_brightfield
 TASKS ?=
 STEPS ?= 60
-DRAWS ?= 1
+DRAWS ?=
 FOLD_STEPS ?= 20
 MODELS ?= forest,otsu,panet,svp-attention,svp,svp-research
 CLASSES ?=
@@ -27,7 +30,7 @@ PROMPTS ?= 5
 QUERIES ?= 12
 SIZE ?= 16384
 PARTIAL ?=
-DRAWS ?= 2
+JOBS ?= auto
 
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
@@ -41,20 +44,26 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON
 
-.PHONY: demo test lint bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-scale dist clean
+.PHONY: demo test lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-scale dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
 	$(PY) -m napari_svpseg.cli.main demo --output $(OUTPUT)
 
+# One thread a process: the tests already fill the cores.
 test: $(STAMPS)/dev
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 lint: $(STAMPS)/dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry src
+	$(BIN)/vulture
+
+docs: $(STAMPS)/dev
+	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs site
 
 bench: $(STAMPS)/dev
 	set -e; for file in benchmarks/bench_*.py; do $(PY) $$file; done
@@ -76,7 +85,7 @@ bench-finetuning: $(STAMPS)/dev
 bench-methods: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the folder that holds the data sets: make bench-methods DATA=folder))
 	$(PY) benchmarks/methods.py $(DATA) --sets $(SETS) --steps $(STEPS) $(if $(TASKS),--tasks $(TASKS))
-	$(PY) benchmarks/founding.py $(DATA) --sets $(SETS) --draws $(DRAWS)
+	$(PY) benchmarks/founding.py $(DATA) --sets $(SETS) --draws $(or $(DRAWS),1)
 	$(PY) benchmarks/kato_hotta.py $(DATA) --steps $(FOLD_STEPS) --json bench-output/kato-hotta.json
 
 bench-tags: $(STAMPS)/dev
@@ -85,16 +94,19 @@ bench-tags: $(STAMPS)/dev
 
 bench-uncertainty: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-uncertainty DATA="a b"))
-	$(PY) benchmarks/uncertainty.py $(DATA) --prompts $(DRAWS) --resume
+	$(PY) benchmarks/uncertainty.py $(DATA) --prompts $(or $(DRAWS),2) --resume
 
 bench-scale: $(STAMPS)/dev
 	$(PY) benchmarks/scale.py --size $(SIZE) --json bench-output/scale.json
 
+# The licence of the research weights forbids commercial use, so no wheel holds them:
+# "svpseg models import" takes the zip.
 dist: $(STAMPS)/dev
 	$(PY) -m build --no-isolation
+	$(BIN)/svpseg models export svp-research -o dist/svp-research.zip
 
 clean:
-	rm -rf build dist demo-output bench-output .pytest_cache .mypy_cache .ruff_cache
+	rm -rf build dist site demo-output bench-output .pytest_cache .mypy_cache .ruff_cache
 
 # ------------------------------------------------------------------ installing
 $(STAMPS)/venv:
@@ -113,7 +125,7 @@ $(STAMPS)/torch: $(STAMPS)/venv constraints.txt
 
 $(STAMPS)/app: $(STAMPS)/torch $(PACKAGE_FILES)
 	@echo "Installing napari-svpseg and napari"
-	$(PIP) hatchling editables
+	$(PIP) hatchling hatch-vcs editables
 	$(PIP) --no-build-isolation -e ".[all]"
 	touch $@
 
@@ -124,8 +136,8 @@ $(STAMPS)/dev: $(STAMPS)/app
 	$(PIP) --no-deps ome-zarr
 	touch $@
 
-# the package is never imported: it ships a real picture of nuclei with labels
+# the package is never imported: it ships a real image of nuclei with labels
 $(STAMPS)/nuclei: $(STAMPS)/venv constraints.txt
 	$(PIP) --no-deps --only-binary :all: stardist || \
-		echo "No picture of nuclei for this Python: the demo shows the other one."
+		echo "No image of nuclei for this Python: the demo shows the other one."
 	touch $@

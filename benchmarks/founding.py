@@ -39,7 +39,8 @@ from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.inference.predict import predict
 from napari_svpseg.engine.inference.prompt_features import network_scale, prompt_tensors
 from napari_svpseg.io.model_store import load_model
-from napari_svpseg.models.base import ModelConfig, PromptCode, PromptSegmenter, build
+from napari_svpseg.models.base import PromptCode, PromptSegmenter
+from napari_svpseg.models.registry import ModelConfig, build
 
 KINDS = ("no prompt", "whole picture, 256", "128", "64")
 NUMBERS = (1, 2, 4, 8)

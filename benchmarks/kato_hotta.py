@@ -35,7 +35,7 @@ from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.base import PromptCode, PromptSegmenter
 from napari_svpseg.models.svp_attention import AttentionSegmenter
 from napari_svpseg.models.unet import upsample
-from napari_svpseg.workflows.training import example
+from napari_svpseg.workflows.training_tasks import example
 
 SETS = ("isbi2012_membrane", "vnc_sstem")
 ARMS = (

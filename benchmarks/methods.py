@@ -32,8 +32,10 @@ from napari_svpseg.engine.training.episodes import (
 from napari_svpseg.engine.training.trainer import Trainer, validate
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.io.packed_tasks import load_tasks
-from napari_svpseg.models.base import ModelConfig, PromptSegmenter, build
-from napari_svpseg.workflows.training import DataConfig, TrainingConfig, pack, sources
+from napari_svpseg.models.base import PromptSegmenter
+from napari_svpseg.models.registry import ModelConfig, build
+from napari_svpseg.workflows.training_config import DataConfig, TrainingConfig
+from napari_svpseg.workflows.training_tasks import pack, sources
 
 LEARNED_FROM: dict[str, tuple[tuple[str, ...], float]] = {
     "labels of nuclei": (("dsb_fluorescence", "dsb_stained_brightfield"), 1.0),

@@ -37,8 +37,8 @@ from skimage.measure import label
 
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt
-from napari_svpseg.engine.inference.tiles import workers_of
 from napari_svpseg.engine.jobs.allocator import keep_freed_memory
+from napari_svpseg.engine.jobs.workers import workers_of
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.workflows.segment_large import segment_zarr

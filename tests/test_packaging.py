@@ -8,8 +8,10 @@ import re
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import pytest
 
 TOP = Path(__file__).parents[1]
 LARGEST_WHEEL_MB = 30
+NON_COMMERCIAL = re.compile(r"\bNC\b|non.?commercial|research", re.IGNORECASE)
 OURS = re.compile(r"napari[_-]svpseg|_editable_impl_napari|__editable__", re.IGNORECASE)
 
 LOOK = """
@@ -29,7 +32,7 @@ manifest = manager.get_manifest("napari-svpseg")
 import napari_svpseg
 beside = Path(napari_svpseg.__file__).parent / "napari.yaml"
 from napari_svpseg.io.model_store import builtin_folder
-cards = [c for c in napari_svpseg.models() if Path(c.path).parent == builtin_folder()]
+cards = [c for c in napari_svpseg.list_models() if Path(c.path).parent == builtin_folder()]
 loaded = napari_svpseg.load_model(cards[0].path)
 print(json.dumps({
     "package": napari_svpseg.__file__, "version": napari_svpseg.__version__,
@@ -42,8 +45,12 @@ print(json.dumps({
 """
 
 
+def clean_environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+
+
 def run(*command: str | Path, cwd: Path, **extra: str) -> str:
-    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")} | extra
+    env = clean_environment() | extra
     done = subprocess.run(
         [str(c) for c in command],
         cwd=cwd,
@@ -111,6 +118,7 @@ def test_an_empty_environment_does_not_have_us(tmp_path) -> None:
     done = subprocess.run(
         [str(python), "-c", "import numpy, napari_svpseg"],
         cwd=tmp_path,
+        env=clean_environment(),
         capture_output=True,
         text=True,
         check=False,
@@ -145,12 +153,74 @@ def test_the_wheel_holds_manifest_weights_and_nothing_else(wheel) -> None:
     assert len(names) == len(set(names))
     code = [n for n in names if not n.startswith("napari_svpseg-")]
     assert all(n.startswith("napari_svpseg/") for n in code)
-    assert {"napari_svpseg/napari.yaml", "napari_svpseg/py.typed"} <= set(code)
+    for name in ("napari.yaml", "py.typed", "__init__.pyi"):
+        assert f"napari_svpseg/{name}" in code
     assert not [n for n in names if "test" in n or n.endswith(".pyc")]
-    weights = {p.relative_to(TOP).as_posix() for p in (TOP / "weights").rglob("*.*")}
+    weights = {
+        p.relative_to(TOP).as_posix()
+        for p in (TOP / "weights").rglob("*.*")
+        if TOP / "weights" / "research" not in p.parents
+    }
     assert weights
     assert weights <= {n.removeprefix("napari_svpseg/") for n in code}
     assert wheel.stat().st_size < LARGEST_WHEEL_MB * 2**20
+
+
+def licences(archive: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the licence of each model in an archive."""
+    return {
+        name: json.loads(data)["licence"]
+        for name, data in archive.items()
+        if name.endswith("/model.json")
+    }
+
+
+def test_the_search_for_licences_finds_one_that_forbids_commercial_use() -> None:
+    card = TOP / "weights" / "research" / "svp-research" / "model.json"
+    if not card.exists():
+        pytest.skip("only a source checkout holds weights for research")
+    (licence,) = licences({"weights/x/model.json": card.read_bytes()}).values()
+    assert NON_COMMERCIAL.search(licence)
+
+
+def test_no_distribution_holds_weights_that_forbid_commercial_use(wheel, sdist) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        wheel_licences = licences({n: archive.read(n) for n in archive.namelist()})
+    with tarfile.open(sdist) as archive:
+        sdist_licences = licences(
+            {m.name: archive.extractfile(m).read() for m in archive if m.isfile()}
+        )
+    assert len(wheel_licences) == len(sdist_licences) > 0
+    for licence in (*wheel_licences.values(), *sdist_licences.values()):
+        assert licence
+        assert not NON_COMMERCIAL.search(licence)
+
+
+def test_the_wheel_states_its_licence_and_links_that_work_elsewhere(wheel) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        (about,) = (n for n in archive.namelist() if n.endswith(".dist-info/METADATA"))
+        text = archive.read(about).decode()
+        assert (
+            archive.read(about.replace("METADATA", "licenses/LICENSE"))
+            == (TOP / "LICENSE").read_bytes()
+        )
+    assert "License-Expression: BSD-3-Clause" in text
+    assert "# napari-svpseg" in text
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links
+    assert not [link for link in links if not link.startswith(("http", "#"))]
+
+
+def test_imports_and_declared_dependencies_agree() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "deptry", "--no-ansi", "src"],
+        cwd=TOP,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_sdist_is_complete(sdist, wheel, tmp_path) -> None:

@@ -307,7 +307,7 @@ def test_unet_trained_on_the_other_images(cells: Path) -> None:
 
 
 def test_our_models_take_part(cells: Path) -> None:
-    from napari_svpseg.models.base import ModelConfig, build
+    from napari_svpseg.models.registry import ModelConfig, build
 
     baseline = one_shot.ModelContestant(
         build(ModelConfig("panet", {"width": 8})), "cpu"

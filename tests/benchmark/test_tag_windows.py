@@ -115,7 +115,15 @@ def test_the_command_says_what_was_cut(dataset, tmp_path, capsys):
     from napari_svpseg.cli.main import main
 
     out = tmp_path / "windows"
-    words = ["tags", str(dataset.folder), "-o", str(out), "--side", "24", "--number"]
+    words = [
+        "benchmark-windows",
+        str(dataset.folder),
+        "-o",
+        str(out),
+        "--side",
+        "24",
+        "--number",
+    ]
     assert main([*words, "9"]) == 0
     told = capsys.readouterr().out.strip()
     assert told == f"{out / 'tags.csv'}: 9 windows; round red: 6, band: 3, none: 3"

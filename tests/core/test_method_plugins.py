@@ -14,8 +14,9 @@ from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings
 from napari_svpseg.cli.main import main
 from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.method_plugins import plugin_methods
+from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.io.model_store import ModelFormatError, list_models
-from napari_svpseg.models.base import ModelConfig, build, methods
+from napari_svpseg.models.registry import ModelConfig, build, methods
 
 
 def test_methods_of_other_packages_are_absent_by_default():
@@ -68,7 +69,11 @@ def test_methods_without_weights_are_not_confused(
     example_method, disc_scene, disc_prompt
 ):
     result = api.segment(
-        disc_scene.image, disc_prompt, model="brightness", device="cpu", trust=False
+        disc_scene.image,
+        disc_prompt,
+        model="brightness",
+        device="cpu",
+        settings=SegmentSettings(trust=False),
     )
     assert result.recipe.model == "brightness"
     assert dice(np.asarray(result.labels) > 0, disc_scene.labels > 0) > 0.9

@@ -41,7 +41,7 @@ from napari_svpseg.io.model_store import (
     save_model,
     user_folder,
 )
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 
 ARGUMENTS = {"width": 4, "features": 8}
 
@@ -275,6 +275,17 @@ def test_no_import_is_hidden_by_a_built_in_model(saved, tmp_path, monkeypatch, p
     assert import_model(tmp_path / "mine", name="ours").name == "ours"
 
 
+def test_models_for_research_are_listed_where_a_checkout_holds_them(
+    saved, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(model_store, "builtin_folder", lambda: tmp_path / "weights")
+    assert saved.name not in [card.name for card in list_models()]
+    shutil.copytree(tmp_path / "mine", tmp_path / "weights" / "research" / "mine")
+    assert saved.name in [card.name for card in list_models()]
+    with pytest.raises(ModelFormatError, match="built-in"):
+        import_model(tmp_path / "mine")
+
+
 @pytest.mark.parametrize("name", ["../../evil", "/evil"])
 def test_a_zip_with_other_paths_is_refused(saved, tmp_path, name, pattern):
     path = export_model(tmp_path / "mine", tmp_path / "mine.zip")
@@ -315,7 +326,9 @@ def test_saving_over_a_model_keeps_the_old_one_if_it_fails(
 
 
 @pytest.mark.parametrize(
-    "card", list_models([model_store.builtin_folder()]), ids=lambda c: c.name
+    "card",
+    list_models([model_store.builtin_folder(), model_store.research_folder()]),
+    ids=lambda c: c.name,
 )
 def test_the_built_in_models_load_and_answer(card):
     loaded = load_model(card.path)

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from napari_svpseg.core.labels.metrics import dice
-from napari_svpseg.models.base import ModelConfig, build
 from napari_svpseg.models.filters import N_FILTERS, pixel_filters
+from napari_svpseg.models.registry import ModelConfig, build
 
 SMALL = {"widths": (8, 8, 8, 8), "depths": (1, 1, 1), "decoder": (8, 8, 8)}
 

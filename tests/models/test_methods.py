@@ -5,13 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_svpseg.models.base import (
-    ModelConfig,
-    PromptSegmenter,
-    build,
-    count_parameters,
-    methods,
-)
+from napari_svpseg.models.base import PromptSegmenter, count_parameters
+from napari_svpseg.models.registry import ModelConfig, build, methods
 
 SMALL = {
     "svp": {

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from napari_svpseg.models import pbip as P
 from napari_svpseg.models import prototype_memory as M
-from napari_svpseg.models.base import ModelConfig, SemanticSegmenter, build
+from napari_svpseg.models.base import SemanticSegmenter
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.models.semantic import UNKNOWN, Trunk, semantic_loss
 
 TRUNK = {"widths": (4, 8, 8, 8), "depths": (1, 1, 1), "pixel_features": 8}

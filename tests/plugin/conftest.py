@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from pytestqt.qtbot import QtBot
 
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.result import Maps, Recipe, Result
@@ -49,10 +50,29 @@ def fake_segment(query, prompts, *, axes, on_progress, on_partial=None, **kwargs
     recipe = Recipe(
         "svp",
         axes=axes,
-        postprocess={"threshold": kwargs["threshold"]},
-        segment={"device": kwargs["device"]},
+        postprocess={"threshold": kwargs["postprocess"].threshold},
+        segment={"device": kwargs["settings"].device},
     )
     return Result(labels, Maps(foreground), 0.9, recipe, 0.1)
+
+
+PATIENCE_MS = 60_000
+"""How long to wait for what comes at once on a machine that has nothing else to do."""
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """Wait for a busy machine: only a failing test waits longer for it."""
+    wait_until, wait_signal = QtBot.waitUntil, QtBot.waitSignal
+
+    def until(self, callback, *, timeout=0):
+        wait_until(self, callback, timeout=max(timeout, PATIENCE_MS))
+
+    def signal(self, signal, *, timeout=0, **options):
+        return wait_signal(self, signal, timeout=max(timeout, PATIENCE_MS), **options)
+
+    monkeypatch.setattr(QtBot, "waitUntil", until)
+    monkeypatch.setattr(QtBot, "waitSignal", signal)
 
 
 @dataclass
@@ -68,9 +88,13 @@ class Stopped(Exception):
 
 
 class FakeRunner:
-    """Runs jobs in threads; ``slow`` seconds pass before the work is done."""
+    """Run jobs in threads.
+
+    ``slow`` seconds pass before the work is done, or until ``release`` is set.
+    """
 
     def __init__(self):
+        self.release = threading.Event()
         self.slow = self.slow_plane = 0.0
         self.fail = ""
         self.pretend = {}
@@ -119,7 +143,7 @@ class FakeRunner:
 
     def _segment(self, job, args, kwargs, emit, on_progress):
         end = time.monotonic() + self.slow
-        while time.monotonic() < end:
+        while time.monotonic() < end and not self.release.is_set():
             on_progress(0, 2, "waiting")
             time.sleep(0.01)
         if self.fail:
@@ -130,7 +154,7 @@ class FakeRunner:
             on_progress=on_progress,
             on_partial=lambda value: (
                 emit("partial", value=value),
-                time.sleep(self.slow_plane),
+                job.stopped.wait(self.slow_plane),
             ),
         )
 

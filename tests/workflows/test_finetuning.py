@@ -20,7 +20,6 @@ from napari_svpseg.core.jobs.finetune_job import FineTuneError, FineTuneSettings
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.engine.finetuning.loop import is_better
-from napari_svpseg.engine.jobs.job import InProcess
 from napari_svpseg.engine.training.trainer import Trainer
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.model_store import (
@@ -30,7 +29,7 @@ from napari_svpseg.io.model_store import (
     save_model,
 )
 from napari_svpseg.io.training_set import TrainingSet
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import finetuning
 
 BOXES = ((0, 0, 48, 48), (48, 48, 48, 48))
@@ -200,7 +199,7 @@ def test_what_is_being_trained_is_left_alone_by_others(tune, tmp_path):
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = (
-        "import os, sys; from napari_svpseg import finetuning\n"
+        "import os, sys; from napari_svpseg.workflows import finetuning\n"
         "with finetuning.claimed(sys.argv[1]):\n"
         "    print(finetuning.is_running(sys.argv[1]), flush=True)\n"
         "    os.kill(os.getpid(), 9)"
@@ -433,10 +432,9 @@ def test_held_out_images_only_check(tune, images):
     assert result.before.n_pixels == int((images[1][1] > 0).sum())
 
 
-def test_it_runs_as_a_job(images, tiny_model, tmp_path):
+def test_it_runs_as_a_job(images, tiny_model, tmp_path, in_process):
     events = []
-    runner = InProcess()
-    job = runner.submit(
+    job = in_process.submit(
         api.finetune,
         *images,
         start_from=str(tiny_model),
@@ -445,7 +443,6 @@ def test_it_runs_as_a_job(images, tiny_model, tmp_path):
         on_event=events.append,
     )
     result = job.result(60)
-    runner.close()
     assert result.model == str(tmp_path / "job")
     assert sum(e.kind == "partial" for e in events) == 5
 

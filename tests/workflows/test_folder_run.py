@@ -14,9 +14,14 @@ import pytest
 import tifffile
 
 from napari_svpseg import api
-from napari_svpseg.api import FileOutcome, labels_path
+from napari_svpseg.api import labels_path
 from napari_svpseg.cli.main import main
-from napari_svpseg.core.jobs.folder_job import FORMATS, BatchJob, check_pattern
+from napari_svpseg.core.jobs.folder_job import (
+    FORMATS,
+    BatchJob,
+    FileOutcome,
+    check_pattern,
+)
 from napari_svpseg.core.labels.measure import measure
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptSet
@@ -339,8 +344,9 @@ def test_a_job_and_a_summary_are_read_as_they_were_written(job, tmp_path) -> Non
 
 def test_planning_a_run_loads_no_torch() -> None:
     code = (
-        "import sys, napari_svpseg.core.jobs.folder_job, napari_svpseg.io.folder_records, "
-        "napari_svpseg.workflows.folder_run\nprint([m for m in ('torch', 'qtpy') if m in sys.modules])"
+        "import sys, napari_svpseg.core.jobs.folder_job\n"
+        "import napari_svpseg.io.folder_records, napari_svpseg.workflows.folder_run\n"
+        "print([m for m in ('torch', 'qtpy') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True

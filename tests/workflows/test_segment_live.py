@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from dataclasses import replace
 
 import dask.array as da
 import numpy as np
@@ -13,6 +14,7 @@ from napari_svpseg.core.jobs.stored_labels import Filled, StoredLabels, work_fol
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.result import Recipe
+from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.zarr_labels import open_level, read_labels_metadata
@@ -20,7 +22,10 @@ from napari_svpseg.workflows import segment_live
 from napari_svpseg.workflows.segment_large import segment_zarr
 from napari_svpseg.workflows.segment_live import segment_stored
 
-SMALL = {"tile": 64, "overlap": 32, "scale_objects": False, "min_area": 5}
+SMALL = {
+    "settings": SegmentSettings(tile=64, overlap=32, scale_objects=False),
+    "postprocess": PostprocessSettings(min_area=5),
+}
 
 
 def field(shape):
@@ -54,7 +59,7 @@ def run(scene, store, model, query=None, **more):
         prompts,
         store,
         str(model),
-        **{"axes": "YX", "image": "a", "cell": 64} | SMALL | more,
+        **{"axes": "YX", "image": "a", "block": 64} | SMALL | more,
     )
 
 
@@ -83,7 +88,7 @@ def test_the_labels_are_those_of_a_run_from_file_to_file(scene, tiny_model, tmp_
         tmp_path / "b.zarr",
         tiny_model,
         workers=0,
-        cell=64,
+        block=64,
         **SMALL,
     )
     full, half = levels(done)
@@ -135,7 +140,7 @@ def test_other_settings_begin_anew(scene, tiny_model, tmp_path):
     store = tmp_path / "a.zarr"
     run(scene, store, tiny_model)
     open_level(store / "labels" / "cells")[:5, :5] = 77
-    outcome = run(scene, store, tiny_model, threshold=0.7)
+    outcome = run(scene, store, tiny_model, postprocess=PostprocessSettings(0.7, 5))
     assert (levels(outcome)[0][:5, :5] != 77).all()
 
 
@@ -171,7 +176,7 @@ def test_colour(tiny_model, tmp_path):
         tiny_model,
         axes="YXC",
         rgb=True,
-        refine=5,
+        settings=replace(SMALL["settings"], refine=5),
     )
     found = levels(outcome)[0]
     assert found.shape == (70, 80) and found.any()

@@ -33,7 +33,7 @@ def list_models(as_json: AsJson = False) -> None:
         print(json.dumps([_card_row(card) for card in cards], indent=1))
         return
     if not cards:
-        say("svpseg: no model is installed: svpseg models import FILE.zip")
+        say("no model is installed: svpseg models import FILE.zip")
         return
     rows = [
         ("name", "method", "licence", "weights", "sha256", "folder or package", "paper")
@@ -60,7 +60,7 @@ def show_model(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what is known of a model."""
+    """Show what is known of a model."""
     from ..io.model_store import find_model
 
     row = _card_row(find_model(model))
@@ -93,13 +93,13 @@ def import_models(
 @models_app.command("export")
 def export_models(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
-    target: Annotated[Path, typer.Option("--out", "-o", help="The zip to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The zip to write.")],
 ) -> None:
     """Write a model as one zip to give away."""
     from ..io.model_archive import export_model
 
-    export_model(model, target)
-    print(target)
+    export_model(model, output)
+    print(output)
 
 
 def _card_row(card: ModelCard) -> dict[str, Any]:

@@ -23,6 +23,11 @@ from .options import (
     as_corner,
 )
 
+WHAT_TO_FIND = (
+    "name the prompts: --prompts FILE, or --prompt-image I --prompt-labels L --box Y X"
+)
+EACH_PROMPT = "each prompt needs an image, labels and a box"
+
 prompts_app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -73,7 +78,7 @@ def show_prompts(
     path: Annotated[Path, typer.Argument(help="A .svprompt file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what a prompt file holds."""
+    """Show what a prompt file holds."""
     from ..io.prompt_files import load_prompts
 
     records = [_prompt_row(p) for p in load_prompts(path)]
@@ -113,10 +118,7 @@ def prompts_from_options(
 ) -> PromptSet:
     """Return the prompts of a file, or cut from images."""
     if (file is None) == (not images):
-        raise typer.BadParameter(
-            "say what to find: --prompts FILE, or --prompt-image I --prompt-labels L "
-            "--box Y X"
-        )
+        raise typer.BadParameter(WHAT_TO_FIND)
     if file is not None:
         from ..io.prompt_files import load_prompts
 
@@ -147,8 +149,8 @@ def cut_prompts(
     masks: Sequence[Path | None] = labels or ([None] * len(images) if negative else [])
     if not len(images) == len(masks) == len(boxes or []):
         raise typer.BadParameter(
-            f"each prompt needs an image, labels and a box, got {len(images)} images, "
-            f"{len(labels or [])} labels and {len(boxes or [])} boxes"
+            f"{EACH_PROMPT}, got {plural(len(images), 'image')}, "
+            f"{len(labels or [])} labels and {plural(len(boxes or []), 'box')}"
         )
     if names and len(names) != len(images):
         raise typer.BadParameter(

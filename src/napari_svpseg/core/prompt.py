@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .fingerprint import fingerprint
 from .geometry import PROMPT_SIZE, Box
 from .image import (
     as_float32,
@@ -356,7 +356,7 @@ class PromptSet:
 
 def prompt_hash(prompt: Prompt) -> str:
     """Return the hash of what a prompt shows: its image and its mask."""
-    return hashlib.sha256(prompt.image.tobytes() + prompt.mask.tobytes()).hexdigest()
+    return fingerprint(prompt.image, prompt.mask)
 
 
 def renamed(prompt: Prompt, name: str) -> Prompt:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from .settings import PostprocessSettings, SegmentSettings
+from .settings import PostprocessSettings, SegmentSettings, flag_of
 
 DEFAULT_SPLIT = 0.2
 """Split strength where the prompts show no touching objects, in [0, 1]."""
@@ -176,10 +176,7 @@ class Recipe:
 
     def to_python(self) -> str:
         """Return Python code that repeats the run."""
-        changed = _changed(SegmentSettings(), self.segment) | _changed(
-            PostprocessSettings(), self.postprocess
-        )
-        extra = "".join(f", {k}={v!r}" for k, v in changed.items())
+        extra = "".join(f", {word}" for word in self._keywords())
         axes = f", axes={self.axes!r}" if self.axes != "YX" else ""
         channels = "" if self.channels is None else f", channels={self.channels!r}"
         prompts, query = self.prompts_file or "cells.svprompt", self.query_file
@@ -189,7 +186,7 @@ class Recipe:
                 "import napari_svpseg as svpseg\n\n"
                 f"outcome = svpseg.segment_zarr({query or 'query.zarr'!r}, "
                 f"{prompts!r}, 'labels.zarr', {self.model!r}{level}{axes}{channels}"
-                f"{extra.replace(', trust=False', '')})\n"
+                f"{extra})\n"
             )
         part = self._plane_index()
         if part:  # the plane alone would be scaled by percentiles of its own
@@ -200,24 +197,60 @@ class Recipe:
             given = "prompts, "
         imports, array = self._query_code(query or "query.tif")
         return (
-            f"{imports}\n\n"
+            f"{imports}\n"
             f"{load}"
             f"query = {array}{part}\n"
             f"result = svpseg.segment(query, {given}model={self.model!r}"
             f"{axes}{channels}{extra})\n"
         )
 
+    def _changed(self) -> list[tuple[str, Field[Any], Any]]:
+        """Return the settings that a call has to name to give the same result.
+
+        Each as the keyword of its group, its declaration and its value.
+        """
+        usual: dict[str, Any] = {
+            "labels": "objects" if self.needs_prompt else "classes"
+        }
+        if self.by_parts and not self.channel_files:  # results are not checked there
+            usual["trust"] = False
+        groups = (
+            ("settings", SegmentSettings, self.segment),
+            ("postprocess", PostprocessSettings, self.postprocess),
+        )
+        return [
+            (group, f, value)
+            for group, kind, values in groups
+            for f in fields(kind)
+            if (value := values.get(f.name)) is not None
+            and value != usual.get(f.name, f.default)
+        ]
+
+    def _keywords(self) -> list[str]:
+        """Return the settings that a call has to name, as Python arguments."""
+        words: list[str] = []
+        grouped: dict[str, list[str]] = {"settings": [], "postprocess": []}
+        for group, f, value in self._changed():
+            own = f.metadata["keyword"]
+            (words if own else grouped[group]).append(f"{f.name}={value!r}")
+        kinds = {"settings": SegmentSettings, "postprocess": PostprocessSettings}
+        for group, inner in grouped.items():
+            if inner:
+                name = kinds[group].__name__
+                words.append(f"{group}=svpseg.{name}({', '.join(inner)})")
+        return words
+
     def _query_code(self, query: str) -> tuple[str, str]:
         """Return the import lines, and the expression that reads the query."""
-        ours, read = "import napari_svpseg as svpseg\n", "io.images import read_image"
+        ours = "import napari_svpseg as svpseg\n"
         if self.channel_files:
-            code = f"np.stack([read_image(p).array for p in {self.channel_files!r}])"
-            head = f"import numpy as np\n\n{ours}from napari_svpseg.{read}"
-            return head, code
+            files = repr(self.channel_files)
+            code = f"np.stack([svpseg.read_image(p).array for p in {files}])"
+            return f"import numpy as np\n\n{ours}", code
         if self.level or query.endswith(".zarr"):
             code = f"open_image({query!r}, level={self.level}).array"
-            return f"{ours}from napari_svpseg.io.ome_zarr import open_image", code
-        return f"{ours}from napari_svpseg.{read}", f"read_image({query!r}).array"
+            return f"{ours}from napari_svpseg.io.ome_zarr import open_image\n", code
+        return ours, f"svpseg.read_image({query!r}).array"
 
     def _plane_index(self) -> str:
         """Return the code that takes the plane out of the stack, such as ``[3]``."""
@@ -252,27 +285,18 @@ class Recipe:
             words += ["--channels", ",".join(map(str, self.channels))]
         if self.level:
             words += ["--level", str(self.level)]
-        changed = _changed(SegmentSettings(), self.segment) | _changed(
-            PostprocessSettings(), self.postprocess
-        )
-        for name, value in changed.items():
-            option = "--" + name.replace("_", "-")
+        for _, f, value in self._changed():
+            flag = flag_of(f)
             if isinstance(value, bool):
-                words.append(option if value else "--no-" + option[2:])
+                words.append(flag if value else "--no-" + flag[2:])
             else:
-                words += [option, str(value)]
+                words += [flag, str(value)]
         return shlex.join(words)
 
 
 def _plain(value: Any) -> Any:
     """Return numpy numbers and arrays as plain values, and anything else as text."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
-
-
-def _changed(defaults: Any, values: dict[str, Any]) -> dict[str, Any]:
-    """Return the settings that differ from the defaults."""
-    base = defaults.to_dict()
-    return {k: v for k, v in values.items() if k in base and base[k] != v}
 
 
 def versions() -> dict[str, str]:
@@ -295,8 +319,9 @@ class Result:
     Parameters
     ----------
     labels : (Y, X) uint32 array
-        Object ids, 0 = background. For semantic output 1 is foreground, or the class id
-        for a model with classes. Of a stack, in its shape without the channel axis.
+        Object ids, 0 = background. Where classes were asked for, 1 is foreground, or
+        the class id of a model that knows classes. Of a stack, in its shape without the
+        channel axis.
     maps : Maps
         Output of the network, from which post-processing can be repeated.
     trust : float

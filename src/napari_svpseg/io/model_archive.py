@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
 
+from ..core.errors import short_line
 from ..core.model_card import ModelCard
 from .atomic import WriteError, atomic_folder, atomic_path
 from .model_store import (
@@ -19,11 +20,11 @@ from .model_store import (
     ModelFormatError,
     builtin_folder,
     find_model,
-    first_lines,
     parse_card,
     read_card,
     read_network,
     refuse_pickles,
+    research_folder,
     user_folder,
     write_card,
 )
@@ -134,7 +135,7 @@ def import_model(
         raise
     except (OSError, zipfile.BadZipFile, zlib.error, *ODD_CONTENT) as error:
         raise ModelFormatError(
-            CANNOT_READ.format(path=path, reason=first_lines(error))
+            CANNOT_READ.format(path=path, reason=short_line(error))
         ) from error
 
 
@@ -164,7 +165,8 @@ def _named(card: ModelCard, name: str) -> ModelCard:
 def _free_place(name: str, folder: Path) -> Path:
     """Return the folder of a new model, or raise `ModelFormatError`."""
     # of two models with one name the built-in one is found first
-    if folder == user_folder() and (builtin_folder() / name / CARD).is_file():
+    shipped = (builtin_folder(), research_folder())
+    if folder == user_folder() and any((f / name / CARD).is_file() for f in shipped):
         raise ModelFormatError(BUILTIN_NAME.format(name=name))
     if not name or name != Path(name).name or name.startswith("."):
         raise ModelFormatError(BAD_NAME.format(name=name))

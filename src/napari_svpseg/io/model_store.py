@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import joined, short_line
+from ..core.fingerprint import fingerprint
 from ..core.method_plugins import is_plugin, plugin_cards
 from ..core.model_card import ModelCard
 from .atomic import WriteError, atomic_folder, atomic_path
@@ -91,6 +92,14 @@ def builtin_folder() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "weights"
 
 
+def research_folder() -> Path:
+    """Return the folder of models for non-commercial research.
+
+    Only a source checkout has it; wheels hold no such weights.
+    """
+    return builtin_folder() / "research"
+
+
 def user_folder() -> Path:
     """Return the folder of the user's own models, which may not exist yet.
 
@@ -114,14 +123,16 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
     ----------
     folders : iterable of Path, optional
         Folders with model folders. Of two models with one name the first counts. By
-        default `builtin_folder` and `user_folder`, then the methods of other packages.
+        default `builtin_folder`, `research_folder` and `user_folder`, then the methods
+        of other packages.
 
     Returns
     -------
     list of ModelCard
     """
     cards: dict[str, ModelCard] = {}
-    for folder in (builtin_folder(), user_folder()) if folders is None else folders:
+    usual = (builtin_folder(), research_folder(), user_folder())
+    for folder in usual if folders is None else folders:
         for path in _model_folders(folder):
             try:
                 card = read_card(path)
@@ -250,12 +261,12 @@ def load_model(model: str | Path) -> LoadedModel:
 
 def _of_plugin(card: ModelCard) -> PromptSegmenter:
     """Return the network of a method of another package."""
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
     try:
         return build(ModelConfig(card.method)).eval()
     except ValueError as error:
-        raise ModelFormatError(_joined(str(error))) from error
+        raise ModelFormatError(joined(str(error))) from error
 
 
 ODD_CONTENT = (
@@ -280,7 +291,7 @@ def read_network(
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
     source = source or folder
     try:
@@ -289,29 +300,16 @@ def read_network(
         raise ModelFormatError(
             WEIGHTS_UNREADABLE.format(path=source / WEIGHTS, reason=error.strerror)
         ) from error
-    if hashlib.sha256(data).hexdigest() != card.sha256:
+    if fingerprint(data) != card.sha256:
         raise ModelFormatError(HASHES_DIFFER.format(path=source / WEIGHTS))
     try:
         network = build(ModelConfig(card.method, card.arguments))
         network.load_state_dict(load(data))
     except (SafetensorError, *ODD_CONTENT) as error:
         raise ModelFormatError(
-            DO_NOT_FIT.format(folder=source, reason=first_lines(error))
+            DO_NOT_FIT.format(folder=source, reason=short_line(error))
         ) from error
     return network.eval()
-
-
-def _joined(text: str) -> str:
-    return " ".join(text.split())
-
-
-def first_lines(error: Exception) -> str:
-    """Return the start of a message as one line.
-
-    torch has the cause in the second line.
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__
 
 
 def save_model(
@@ -319,7 +317,7 @@ def save_model(
     network: PromptSegmenter,
     card: ModelCard,
     *,
-    history: list[Mapping[str, float]] | None = None,
+    history: Sequence[Mapping[str, float]] | None = None,
     readme: str | None = None,
     prompts: PromptSet | None = None,
 ) -> ModelCard:
@@ -357,7 +355,7 @@ def save_model(
     data = save(state)
     card = dataclasses.replace(
         card,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=fingerprint(data),
         path=str(folder),
         n_parameters=sum(p.numel() for p in network.parameters()),
     )
@@ -427,7 +425,7 @@ def write_card(path: Path, card: ModelCard) -> None:
     path.write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf8")
 
 
-def _write_history(path: Path, history: list[Mapping[str, float]]) -> None:
+def _write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
     """Write one row for each entry; columns are in the order of their appearance."""
     columns = list(dict.fromkeys(name for row in history for name in row))
     with open(path, "w", newline="", encoding="utf8") as file:

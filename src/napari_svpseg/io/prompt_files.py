@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from ..core.errors import short_line
 from ..core.geometry import PROMPT_SIZE, Box
 from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
@@ -32,8 +33,6 @@ MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_BYTES = 2 * MAX_PROMPTS + 1, 4_000_000, 400_0
 
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-MAX_MESSAGE = 200
-"""Characters of a message about the content of a file."""
 
 TOO_MANY = (
     f"A prompt file holds up to {MAX_PROMPTS} prompts of up to {MAX_CHANNELS} "
@@ -178,12 +177,12 @@ def load_prompts(path: str | Path) -> PromptSet:
             prompts = [_prompt(archive, entry) for entry in index["prompts"]]
         return PromptSet(prompts, str(index.get("name", path.stem)))
     except (PromptFileError, PromptError) as error:
-        raise PromptFileError(f"{path}: {_one_line(error)}") from error
+        raise PromptFileError(f"{path}: {short_line(error)}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        message = NOT_A_ZIP.format(reason=_one_line(error))
+        message = NOT_A_ZIP.format(reason=short_line(error))
         raise PromptFileError(f"{path}: {message}") from error
     except _ODD_CONTENT as error:
-        reason = f"{type(error).__name__}: {_one_line(error)}"
+        reason = f"{type(error).__name__}: {short_line(error)}"
         message = BAD_INDEX.format(reason=reason)
         raise PromptFileError(f"{path}: {message}") from error
 
@@ -192,12 +191,6 @@ _ODD_CONTENT = (
     LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
 )  # fmt: skip
 """Errors that reading an index of unexpected content can raise."""
-
-
-def _one_line(error: Exception) -> str:
-    """Return a message as one line of limited length, whatever the file put into it."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:

@@ -1,4 +1,4 @@
-"""Base classes of all networks, and the registry that builds one by name.
+"""Base classes of all networks, and how a method is registered by name.
 
 A method is a `torch.nn.Module` with two steps: `encode_prompts` once, and `forward`
 for each tile of the query. All tensors are float32 on the module's device unless
@@ -11,13 +11,10 @@ The keyword arguments of a method's constructor are the ``arguments`` of its
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from ..core.method_plugins import plugin_methods
 
 IGNORE = -1
 """Value of unknown pixels in a prompt's mask; padding has it too."""
@@ -128,81 +125,20 @@ class SemanticSegmenter(PromptSegmenter):
         return {"classes": self.class_logits(query)}
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """Name of a method and the arguments of its network."""
+Factory = TypeVar("Factory", bound=Callable[..., PromptSegmenter])
 
-    method: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+METHODS: dict[str, Callable[..., PromptSegmenter]] = {}
+"""What builds the network of each method; `registry` fills it."""
 
 
-_METHODS: dict[str, Callable[..., PromptSegmenter]] = {}
-
-
-def register(
-    name: str,
-) -> Callable[[Callable[..., PromptSegmenter]], Callable[..., PromptSegmenter]]:
+def register(name: str) -> Callable[[Factory], Factory]:
     """Register a class or function that builds a network under ``name``."""
 
-    def keep(factory: Callable[..., PromptSegmenter]) -> Callable[..., PromptSegmenter]:
-        _METHODS[name] = factory
+    def keep(factory: Factory) -> Factory:
+        METHODS[name] = factory
         return factory
 
     return keep
-
-
-def methods() -> tuple[str, ...]:
-    """Return the names of all methods, those of other packages too."""
-    _load_methods()
-    return tuple(sorted({*_METHODS, *plugin_methods()}))
-
-
-def build(config: ModelConfig) -> PromptSegmenter:
-    """Return an untrained network of ``config``.
-
-    Raises
-    ------
-    ValueError
-        For an unknown method, with the known ones; for another package's method that
-        cannot be loaded or gives no `PromptSegmenter`, with the reason.
-    """
-    _load_methods()
-    if config.method in _METHODS:
-        return _METHODS[config.method](**config.arguments)
-    point = plugin_methods().get(config.method)
-    if point is None:
-        raise ValueError(
-            f"unknown method {config.method!r}; known: {', '.join(methods())}"
-        )
-    try:
-        network = point.load()(**config.arguments)
-    except Exception as error:
-        raise ValueError(
-            f"the method {config.method!r} ({point.value}) cannot be loaded: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(network, PromptSegmenter):
-        raise ValueError(
-            f"the method {config.method!r} ({point.value}) gives no PromptSegmenter "
-            f"but a {type(network).__name__}."
-        )
-    return network
-
-
-def _load_methods() -> None:
-    # they register themselves
-    from . import (  # noqa: F401
-        alpnet,
-        dspnet,
-        panet,
-        pbip,
-        plain_unet,
-        prototype_memory,
-        semantic,
-        svp,
-        svp_attention,
-        svp_concat,
-    )
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from ..core.annotation.partial_labels import (
     BACKGROUND,
@@ -22,6 +22,7 @@ from ..core.annotation.partial_labels import (
     to_ids,
 )
 from ..core.annotation.validation_split import ValidationPart, split_validation
+from ..core.fingerprint import fingerprint
 from ..core.geometry import MIN_BOX_SIZE
 from ..core.image import as_float32, channels_last, intensity_range
 from ..core.jobs.finetune_job import (
@@ -35,7 +36,6 @@ from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..io.atomic import WriteError, atomic_path
-from ..io.locks import locked
 
 if TYPE_CHECKING:
     from ..engine.finetuning.label_crops import PartialImage
@@ -68,38 +68,40 @@ def claimed(output: str | Path) -> Iterator[Path]:
         If the folder cannot be made.
     """
     folder = run_folder(output)
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = locked(folder / LOCK)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise FineTuneError(
+            f"{output}: is being trained already, in another window or by a command: "
+            "stop that training or choose another name."
+        ) from error
     except OSError as error:
         raise WriteError(
             f"{output}: cannot be written ({error.strerror}): choose another folder "
             "for the model."
         ) from error
-    if lock is None:
-        raise FineTuneError(
-            f"{output}: is being trained already, in another window or by a command: "
-            "stop that training or choose another name."
-        )
     try:
         yield folder
     finally:
-        lock.close()
+        lock.release()
         with contextlib.suppress(OSError):
-            if [p.name for p in folder.iterdir()] == [LOCK]:
+            if {p.name for p in folder.iterdir()} <= {LOCK}:
                 _empty(folder, but=())
 
 
 def is_running(output: str | Path) -> bool:
     """Return whether some process is training ``output`` now."""
     path = run_folder(output) / LOCK
-    try:
-        lock = locked(path) if path.is_file() else contextlib.nullcontext()
-    except OSError:
+    if not path.is_file():
         return False
-    if lock is None:
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
         return True
-    with lock:
+    except OSError:
         return False
 
 
@@ -330,16 +332,11 @@ def _print_of(
     start: ModelCard,
 ) -> str:
     """Return the hash of all that decides what comes out, but for the time."""
-    digest = hashlib.sha256(start.sha256.encode())
     told = settings.to_dict()
     del told["seconds"], told["preset"]
-    digest.update(json.dumps(told, sort_keys=True).encode())
-    for image in images:
-        for array in (image.plane, image.ids, image.held):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    for name, picture in unlabelled:
-        digest.update(name.encode() + np.ascontiguousarray(picture).tobytes())
-    return digest.hexdigest()
+    pixels = [array for i in images for array in (i.plane, i.ids, i.held)]
+    others = [part for name_and_picture in unlabelled for part in name_and_picture]
+    return fingerprint(start.sha256, told, *pixels, *others)
 
 
 # ---------------------------------------------------------------- the whole
@@ -545,7 +542,7 @@ def _unlabelled(
 ) -> list[tuple[str, np.ndarray]]:
     """Return names and pictures of a folder's images, the same for the same seed."""
     from ..engine.finetuning.loop import SUPERPIXEL_SIDE
-    from .training import unlabelled_planes
+    from .self_supervised import unlabelled_planes
 
     try:
         return unlabelled_planes(

@@ -1,7 +1,7 @@
 """An open image segmented into a store on the disk that fills while it is made.
 
-The parts and their order are those of `large`, so the labels are the same; but cell by
-cell, objects are found as soon as their tiles are predicted, and shown under ids of
+The parts and their order are those of `large`, so the labels are the same; but block by
+block, objects are found as soon as their tiles are predicted, and shown under ids of
 their own until the neighbours have been compared and all get their final ones.
 """
 
@@ -26,10 +26,11 @@ from ..core.jobs.stored_labels import (
     StoredLabels,
     work_folder,
 )
-from ..core.labels.linking import Window, renamed, within
+from ..core.labels.blocks import Window, renamed, within
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..core.result import Recipe
+from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.atomic import WriteError, as_write_error
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import (
@@ -41,15 +42,15 @@ from ..io.zarr_labels import (
     write_window,
 )
 from .segment_large import (
-    CELL,
+    BLOCK,
     Place,
     Plan,
-    compare_block,
+    compare_part,
     final_ids,
     given_image,
-    label_block,
+    label_part,
     make_plan,
-    predict_group,
+    predict_part,
     run_notes,
     start_or_resume,
     table_of,
@@ -73,10 +74,11 @@ def segment_stored(
     scale: dict[str, float] | None = None,
     unit: str = "pixel",
     about: dict[str, Any] | None = None,
-    cell: int = CELL,
+    block: int = BLOCK,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[StoredLabels | Filled], None] | None = None,
-    **settings: Any,
 ) -> StoredLabels:
     """Segment an array into OME-Zarr labels that can be watched.
 
@@ -102,15 +104,15 @@ def segment_stored(
     unit : str
     about : dict, optional
         Plain values that are kept with the labels.
-    cell : int
+    block : int
         Pixels along the grid on which objects are found.
+    settings, postprocess : optional
+        As in `segment`.
     on_progress : callable, optional
         ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
         Called with the `StoredLabels` once their empty arrays are there, then with each
         part that is `Filled`.
-    **settings
-        Fields of `SegmentSettings` and `PostprocessSettings`.
 
     Returns
     -------
@@ -139,8 +141,9 @@ def segment_stored(
             model,
             channels=channels,
             rgb=rgb,
-            cell=cell,
-            settings=settings,
+            block=block,
+            run=settings or SegmentSettings(),
+            post=postprocess or PostprocessSettings(),
             intensities=intensities,
         )
         work = work_folder(store)
@@ -201,25 +204,25 @@ class _Run:
     def fill(self) -> StoredLabels:
         """Do what is left, and return what was made."""
         arguments = str(self.work), self.plan.key
-        cells, planes = self.plan.cells(), self.plan.planes
-        total, done, offset = len(planes) * len(cells), 0, 0
-        found = open_scratch(self.work / "cells")
+        blocks, planes = self.plan.blocks(), self.plan.planes
+        total, done, offset = len(planes) * len(blocks), 0, 0
+        found = open_scratch(self.work / "blocks")
         for p, plane in enumerate(planes):
             which = f"plane {p + 1} of {len(planes)}: " if len(planes) > 1 else ""
             for at, tiles in self._new_tiles():
                 done += 1
-                text = f"{which}part {done - p * len(cells)} of {len(cells)}"
+                text = f"{which}part {done - p * len(blocks)} of {len(blocks)}"
                 self.report(done - 1, total, text)
                 for group in tiles:
-                    predict_group(*arguments, p, group)
+                    predict_part(*arguments, p, group)
                     self.report(done - 1, total, text)
-                label_block(*arguments, p, [at])
-                compare_block(*arguments, p, [at])
-                cell = cells[at]
-                labels = found[p, at[0], at[1]][within(cell.core, cell.view)]
-                self._write(plane, cell.core, np.where(labels > 0, labels + offset, 0))
+                label_part(*arguments, p, [at])
+                compare_part(*arguments, p, [at])
+                block = blocks[at]
+                labels = found[p, at[0], at[1]][within(block.core, block.view)]
+                self._write(plane, block.core, np.where(labels > 0, labels + offset, 0))
                 offset += table_of(self.work, p, at).n
-                self.tell(Filled(plane, cell.core))
+                self.tell(Filled(plane, block.core))
         self.report(total, total, "Joining objects")
         return self._finish()
 
@@ -227,17 +230,17 @@ class _Run:
         """Give all objects their final ids."""
         new, beyond = final_ids(self.plan, self.work)
         objects, offset = int(new.max(initial=0)), 0
-        if self.plan.post.output == "semantic":
+        if self.plan.post.labels == "classes":
             new = np.minimum(new, 1)
-        found, cells = open_scratch(self.work / "cells"), self.plan.cells()
-        total = len(self.plan.planes) * len(cells)
+        found, blocks = open_scratch(self.work / "blocks"), self.plan.blocks()
+        total = len(self.plan.planes) * len(blocks)
         for p, plane in enumerate(self.plan.planes):
-            for n, (at, cell) in enumerate(cells.items(), start=1):
-                labels = found[p, at[0], at[1]][within(cell.core, cell.view)]
+            for n, (at, block) in enumerate(blocks.items(), start=1):
+                labels = found[p, at[0], at[1]][within(block.core, block.view)]
                 size = table_of(self.work, p, at).n
-                self._write(plane, cell.core, renamed(labels, new, offset, size))
+                self._write(plane, block.core, renamed(labels, new, offset, size))
                 offset += size
-                self.report(p * len(cells) + n, total, "Writing final ids")
+                self.report(p * len(blocks) + n, total, "Writing final ids")
         notes, device = run_notes(self.plan, self.work, beyond)
         recipe = replace(
             Recipe.from_json(json.dumps(self.plan.recipe)),
@@ -266,15 +269,15 @@ class _Run:
         )
 
     def _new_tiles(self) -> Iterator[tuple[Place, list[list[Place]]]]:
-        """Yield each cell with the tiles that it needs and none before it needed.
+        """Yield each block with the tiles that it needs and none before it needed.
 
         One tile at a time on a processor, so that a run stops within a second.
         """
         grid, run = self.plan.grid(), self.plan.segment
         size = 1 if self.plan.recipe["device"] == "cpu" else run.batch
         seen: set[Place] = set()
-        for at, cell in self.plan.cells().items():
-            rows, columns = cell.view
+        for at, block in self.plan.blocks().items():
+            rows, columns = block.view
             tiles = [t for t in grid.touching((rows, columns)) if t not in seen]
             seen.update(tiles)
             groups = [tiles[i : i + size] for i in range(0, len(tiles), size)]

@@ -20,7 +20,7 @@ from napari_svpseg.engine.training.trainer import (
     TrainSettings,
     validate,
 )
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 
 SETTINGS = TrainSettings(
     steps=12, batch=2, warm_up=3, validate_every=4, learning_rate=3e-3

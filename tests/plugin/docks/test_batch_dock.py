@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from pathlib import Path
@@ -13,7 +14,6 @@ from qtpy.QtCore import Qt
 
 from napari_svpseg.core.jobs.folder_job import FileOutcome
 from napari_svpseg.core.prompt import PromptSet
-from napari_svpseg.engine.jobs.job import InProcess
 from napari_svpseg.io.folder_records import read_run, read_summary
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.plugin import manifest
@@ -23,6 +23,12 @@ from napari_svpseg.plugin.services.engine_process import Engine
 from napari_svpseg.workflows import folder_run
 
 N = 5
+
+
+class Done(list):
+    """Names of files that are done."""
+
+    hold_after = math.inf
 
 
 @pytest.fixture
@@ -42,16 +48,14 @@ def prompts_file(tmp_path: Path, disc_prompt) -> str:
 
 
 @pytest.fixture
-def dock(viewer, tiny_model, monkeypatch):
+def dock(viewer, tiny_model, monkeypatch, in_process):
     from napari_svpseg.io import model_store
 
     card = model_store.find_model(tiny_model)
     monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
-    runner = InProcess()
-    widget = BatchWidget(viewer, Engine(lambda: runner))
+    widget = BatchWidget(viewer, Engine(lambda: in_process))
     viewer.window.add_dock_widget(widget, name="Batch")
-    yield widget
-    runner.close()
+    return widget
 
 
 @pytest.fixture
@@ -64,12 +68,16 @@ def wait_for_end(qtbot):
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Let each file take 0.1 s and write what `segment_file` would, without a model."""
-    done: list[str] = []
+    """Write what `segment_file` would, without a model, and return the names done.
+
+    From ``hold_after`` files on, the others wait for the run to be stopped.
+    """
+    done = Done()
     lock = threading.Lock()
 
     def segment_file(path, prompts, out, *, targets, on_progress, **settings):
-        for _ in range(10):
+        on_progress(0, 1)
+        while len(done) >= done.hold_after:
             on_progress(0, 1)
             time.sleep(0.01)
         Path(targets["ome-tiff"]).write_bytes(b"II*")
@@ -153,10 +161,12 @@ def test_stop_keeps_what_is_done_and_resume_does_the_rest(
     dock, folder, prompts_file, slow, qtbot, wait_for_end
 ) -> None:
     ready(dock, folder, prompts_file)
+    slow.hold_after = 1
     dock.start.click()
     qtbot.waitUntil(lambda: dock.files.count("done") >= 1, timeout=20_000)
     dock.stop.click()
     wait_for_end(dock)
+    slow.hold_after = math.inf
     first = list(slow)
     assert 1 <= len(first) < N
     assert "running" not in statuses(dock) and "waiting" in statuses(dock)
@@ -241,11 +251,11 @@ def test_closing_the_dock_ends_the_run(
     dock, folder, prompts_file, slow, qtbot, viewer
 ) -> None:
     ready(dock, folder, prompts_file)
+    slow.hold_after = 1
     dock.start.click()
     qtbot.waitUntil(lambda: dock.files.count("running") > 0, timeout=20_000)
     viewer.window.remove_dock_widget(dock)
     qtbot.waitUntil(lambda: dock._job is None, timeout=20_000)
-    time.sleep(0.2)
     assert len(slow) < N
 
 

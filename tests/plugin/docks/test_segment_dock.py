@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
@@ -19,6 +17,9 @@ from napari_svpseg.plugin.layers.result_layers import recipe_of
 from napari_svpseg.plugin.panels.prompt_panel import OPEN_IMAGE, PAINTED
 
 from ..conftest import disc_image
+
+LONG = 3600
+"""Seconds that no test waits: a run that takes so long was ended in another way."""
 
 
 def named(viewer, name):
@@ -80,17 +81,11 @@ def test_the_engine_gets_what_the_dock_shows(dock, runner, finish):
     _, (query, prompts), kwargs = runner.segment_calls()[-1]
     assert query is dock.viewer.layers["discs"].data or query.shape == (96, 110)
     assert len(prompts) == 1 and prompts[0].n_objects == 1
-    expected = {
-        "threshold": 0.7,
-        "min_area": 9,
-        "split": False,
-        "tile": 256,
-        "device": "cpu",
-        "axes": "YX",
-        "rgb": False,
-        "model": "svp",
-    }
+    expected = {"axes": "YX", "rgb": False, "model": "svp"}
     assert expected.items() <= kwargs.items()
+    run, post = kwargs["settings"], kwargs["postprocess"]
+    assert (run.tile, run.device) == (256, "cpu")
+    assert (post.threshold, post.min_area, post.split) == (0.7, 9, False)
     assert "intensities" not in kwargs  # the engine sees the whole image
 
 
@@ -411,13 +406,11 @@ def test_options_work_on_a_preview(dock, finish, qtbot):
 
 
 def test_stop_ends_a_run_and_the_next_one_works(dock, runner, finish, qtbot):
-    runner.slow = 30
+    runner.slow = LONG
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
-    start = time.monotonic()
     dock.stop.click()
     finish(dock)
-    assert time.monotonic() - start < 1
     assert "Stopped" in dock.message.text()
     assert not named(dock.viewer, "discs [svpseg]")
     runner.slow = 0
@@ -455,21 +448,23 @@ def test_an_engine_that_cannot_start_is_told(dock, runner, finish):
 
 
 def test_the_window_stays_alive_during_a_slow_run(dock, runner, finish, qtbot):
-    runner.slow = 1.0
+    runner.slow = LONG
     ticks = []
     timer = QTimer()
-    timer.timeout.connect(lambda: ticks.append(time.monotonic()))
-    timer.start(5)
+    timer.timeout.connect(lambda: ticks.append(runner.release.is_set()))
     dock.run.click()
-    finish(dock)
+    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
+    timer.start(5)
+    qtbot.waitUntil(lambda: len(ticks) > 40)
     timer.stop()
-    gaps = np.diff(ticks)
-    assert len(ticks) > 40
-    assert np.median(gaps) < 0.05
+    assert dock._job is not None and not any(ticks)
+    runner.release.set()
+    finish(dock)
+    assert named(dock.viewer, "discs [svpseg]")
 
 
 def test_an_image_closed_during_its_run(dock, runner, finish, qtbot):
-    runner.slow = 0.4
+    runner.slow = LONG
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     dock.viewer.layers.remove("discs")
@@ -478,17 +473,18 @@ def test_an_image_closed_during_its_run(dock, runner, finish, qtbot):
 
 
 def test_an_image_changed_during_its_run(dock, runner, finish, qtbot):
-    runner.slow = 0.4
+    runner.slow = LONG
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     dock.viewer.layers["discs"].data = np.zeros((80, 80))
+    runner.release.set()
     finish(dock)
     assert "changed while it was segmented" in dock.message.text()
     assert not any(mark_of(la, "labels") for la in dock.viewer.layers)
 
 
 def test_closing_the_dock_during_a_run(dock, runner, qtbot):
-    runner.slow = 30
+    runner.slow = LONG
     dock.run.click()
     progress, viewer = dock.progress, dock.viewer
     qtbot.waitUntil(lambda: progress.maximum() == 2)
@@ -574,7 +570,7 @@ def test_all_planes(stack, runner, finish):
 
 
 def test_stop_keeps_finished_planes(stack, runner, finish, qtbot):
-    runner.slow_plane = 0.5
+    runner.slow_plane = LONG
     stack.planes.setCurrentIndex(stack.planes.findText("All planes"))
     stack.run.click()
     qtbot.waitUntil(lambda: bool(named(stack.viewer, "stack [svpseg]")))
@@ -947,23 +943,21 @@ def test_low_trust_says_what_helps(dock, finish, monkeypatch):
 
 
 def test_closing_an_image_ends_its_part_of_a_run(viewer, dock, runner, finish, qtbot):
-    runner.slow = 30
+    runner.slow = LONG
     viewer.add_image(np.flipud(viewer.layers["discs"].data), name="second")
     viewer.add_image(np.fliplr(viewer.layers["discs"].data), name="third")
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     runner.slow = 0
     viewer.layers.remove("third")
-    start = time.monotonic()
     viewer.layers.remove("discs")
-    finish(dock)
-    assert time.monotonic() - start < 20, "the run of 30 s was waited for"
+    finish(dock)  # which does not wait for as long as the run would take
     assert len(runner.segment_calls()) == 2
     assert named(viewer, "second [svpseg]") and not named(viewer, "discs [svpseg]")
 
 
 def test_a_closed_image_is_told(dock, runner, finish, qtbot):
-    runner.slow = 30
+    runner.slow = LONG
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     dock.viewer.layers.remove("discs")
@@ -1074,7 +1068,7 @@ def test_closing_the_dock_ends_its_run_and_frees_the_engine(
 ):
     from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
 
-    runner.slow = 30
+    runner.slow = LONG
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     viewer.window.remove_dock_widget(dock)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import Box
-from ..settings import Settings, option
+from ..settings import Settings, documented, option
 
 COLOURS = (
     "#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d", "#ff8552",
@@ -30,6 +30,7 @@ class TagTrainingError(ValueError):
     """Tags or images that cannot be trained on; the message says what to do."""
 
 
+@documented
 @dataclass(frozen=True)
 class TagTrainingSettings(Settings):
     """How a network is trained from image-level tags."""
@@ -37,15 +38,18 @@ class TagTrainingSettings(Settings):
     variant: str = option(
         "published",
         "Prototypes: fixed ones from the patch bank, or a learned memory",
+        label="Method",
         choices=VARIANTS,
     )
     classes: tuple[str, ...] | None = option(
         None,
         "Names of the classes in the order of their ids; by default as in the tags",
+        label="Classes",
     )
     window: int = option(
         224,
         "Side of the windows that images are divided into",
+        label="Window",
         low=32,
         high=1024,
         unit="pixel",
@@ -53,6 +57,7 @@ class TagTrainingSettings(Settings):
     scale: float = option(
         1.0,
         "Factor by which images are resampled; 0.25 for large structures",
+        label="Scale",
         low=0.05,
         high=8.0,
     )
@@ -60,28 +65,62 @@ class TagTrainingSettings(Settings):
         "auto",
         "Normalise intensities by each image, or by the whole set; auto: the set if "
         "images are no larger than a window",
+        label="Intensity range of",
         choices=INTENSITIES,
     )
     n_prototypes: int = option(
-        3, "Prototypes for each class, one for each appearance", low=1, high=16
+        3,
+        "Prototypes for each class, one for each appearance",
+        label="Prototypes of a class",
+        low=1,
+        high=16,
     )
-    n_patches: int = option(4, "Patches in the bank for each prototype", low=1, high=50)
-    epochs: int = option(12, "Epochs of the first stage", low=1, high=1000)
-    second_epochs: int = option(12, "Epochs of the second stage", low=1, high=1000)
-    batch: int = option(8, "Windows in a training step", low=1, high=256)
-    learning_rate: float = option(1e-3, "Peak learning rate", low=1e-6, high=1.0)
+    n_patches: int = option(
+        4,
+        "Patches in the bank for each prototype",
+        label="Patches of a prototype",
+        low=1,
+        high=50,
+    )
+    epochs: int = option(
+        12, "Epochs of the first stage", label="Epochs", low=1, high=1000
+    )
+    second_epochs: int = option(
+        12,
+        "Epochs of the second stage",
+        label="Epochs of the second stage",
+        low=1,
+        high=1000,
+    )
+    batch: int = option(
+        8, "Windows in a training step", label="Batch size", low=1, high=256
+    )
+    learning_rate: float = option(
+        1e-3, "Peak learning rate", label="Learning rate", low=1e-6, high=1.0
+    )
     second_stage: bool = option(
-        True, "Train a segmentation network on the pseudo masks of the first stage"
+        True,
+        "Train a segmentation network on the pseudo masks of the first stage",
+        label="Second stage",
     )
     contrast: bool = option(
-        True, "Contrast found regions and background with the prototypes"
+        True,
+        "Contrast found regions and background with the prototypes",
+        label="Contrast",
     )
     prototypes: bool = option(
-        True, "Classify by the patch bank; without it by plain class activation maps"
+        True,
+        "Classify by the patch bank; without it by plain class activation maps",
+        label="Prototypes",
     )
-    seed: int = option(0, "Seed of the weights and the order", low=0, high=2**31)
+    seed: int = option(
+        0, "Seed of the weights and the order", label="Seed", low=0, high=2**31
+    )
     minutes: float | None = option(
-        None, "Time limit; the best model so far is kept", unit="min"
+        None,
+        "Time limit; the best model so far is kept",
+        label="Time limit",
+        unit="min",
     )
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..labels.linking import Window
+from ..labels.blocks import Window
 
 NAME = "cells"
 """Of the labels in a store."""

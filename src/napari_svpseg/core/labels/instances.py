@@ -125,8 +125,8 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     Returns
     -------
     (Y, X) uint32 array
-        Consecutive ids from 1; for semantic output 0 and 1. Where the maps have
-        classes, each object has one class, and semantic output holds the class ids.
+        Consecutive ids from 1, or 0 and 1 for classes. Where the maps have classes,
+        each object has one class, and labels of classes are the class ids.
     """
     if maps.classes is not None:
         return _instances_of_classes(maps, settings)
@@ -136,9 +136,9 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
     labels = filter_objects(
-        labels, smallest_area(maps, settings), maps.foreground, settings.confidence
+        labels, smallest_area(maps, settings), maps.foreground, settings.min_confidence
     )
-    if settings.output == "semantic":
+    if settings.labels == "classes":
         return (labels > 0).astype(np.uint32)
     return labels
 
@@ -156,7 +156,7 @@ def _instances_of_classes(maps: Maps, settings: PostprocessSettings) -> Array:
         part = instances_from_maps(of_class, settings)
         # An object of another class looks like a hole to this class: give it back.
         part[foreground & ~own] = 0
-        if settings.output == "semantic":
+        if settings.labels == "classes":
             found[part > 0] = value
         else:
             part[part > 0] += found.max(initial=0)
@@ -215,7 +215,8 @@ def instances_in_blocks(
     if halo is None:
         # Without splitting, connected components are exact from a halo of 1 pixel on.
         halo = halo_width(maps.objects) if _splits(maps, settings) else 1
-    grid = block_grid(maps.foreground.shape, side or BLOCK_SIDE - 2 * halo, halo)
+    side = side or BLOCK_SIDE - 2 * halo
+    grid = block_grid(maps.foreground.shape, side, halo, even=True)
     labels, owner = label_blocks(
         lambda window: _split_foreground(_crop(maps, window), settings), grid
     )
@@ -227,9 +228,9 @@ def instances_in_blocks(
         grid,
         smallest_area(maps, settings),
         maps.foreground,
-        settings.confidence,
+        settings.min_confidence,
     )
-    if settings.output == "semantic":
+    if settings.labels == "classes":
         np.minimum(labels, 1, out=labels)
     return labels
 
@@ -265,7 +266,7 @@ def _split_foreground(maps: Maps, settings: PostprocessSettings) -> Array:
 def _splits(maps: Maps, settings: PostprocessSettings) -> bool:
     """Return whether touching objects are split: neither nets nor semantic output."""
     net = maps.objects is not None and maps.objects.net
-    return settings.split and settings.output == "instances" and not net
+    return settings.split and settings.labels != "classes" and not net
 
 
 def _strength(maps: Maps, settings: PostprocessSettings) -> float:
@@ -501,7 +502,7 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     """
 
     def score(strength: float) -> float:
-        settings = PostprocessSettings(confidence=0.0)
+        settings = PostprocessSettings(min_confidence=0.0)
         scores = []
         for maps, mask in zip(found, masks, strict=True):
             properties = maps.objects or ObjectProperties(median_diameter(mask))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import torch
@@ -25,7 +24,8 @@ from .forward import Forward, evaluating
 from .prompt_features import network_scale, object_look, prompt_tensors
 from .refine import refined
 from .self_consistency import self_consistency
-from .tiling import ScaledQuery, Span, checked_plane, sample, spans
+from .tiles import run_tiles
+from .tiling import Place, ScaledQuery, Span, TileGrid, checked_plane
 
 Partial = Callable[[tuple[Tile, np.ndarray]], None]
 """Receives a finished tile and its foreground as (H, W) uint8, 255 = certain."""
@@ -151,13 +151,17 @@ def predict(
             code = forward.encode(images, masks)
             look = object_look(prompts, images, forward, code, scale)
         side = _tile_side(query.network_shape, settings.tile, device)
-        y_spans, x_spans = (
-            spans(n, scale, side, settings.overlap, radius, stride) for n in query.shape
+        grid = TileGrid.of(
+            query.shape,
+            scale,
+            tile=side,
+            overlap=settings.overlap,
+            radius=radius,
+            stride=stride,
         )
         maps = _all_tiles(
             query,
-            y_spans,
-            x_spans,
+            grid,
             lambda pieces: forward(pieces, code),
             forward.batch,
             on_progress,
@@ -267,42 +271,29 @@ def _tile_side(shape: tuple[int, ...], tile: int, device: Device) -> int:
 
 def _all_tiles(
     query: ScaledQuery,
-    y_spans: list[Span],
-    x_spans: list[Span],
+    grid: TileGrid,
     forward: Callable[[Tensor], Tensor],
     batch: int,
     on_progress: Progress,
     on_partial: Partial | None,
 ) -> np.ndarray:
     """Return the blended maps (M, Y, X) of all tiles."""
-    maps: np.ndarray | None = None
-    cuts = list(product(y_spans, x_spans))
-    on_progress(0, len(cuts), "Segmenting")
-    for start in range(0, len(cuts), batch):
-        some = cuts[start : start + batch]
-        pieces = torch.stack(
-            [query.read((y.start, y.stop), (x.start, x.stop)) for y, x in some]
-        )
-        for (y, x), piece in zip(some, forward(pieces), strict=True):
-            part = to_query(piece, y, x, query.scale)
-            if maps is None:
-                maps = np.zeros((len(part), *query.shape), np.float32)
-            maps[:, y.first : y.last, x.first : x.last] += part * np.outer(
-                y.weights, x.weights
-            )
-            if on_partial is not None:
-                on_partial(_preview(part[0], y, x))
-        on_progress(start + len(some), len(cuts), "Segmenting")
-    assert maps is not None
-    return maps
+    maps = np.zeros((0, *query.shape), np.float32)
 
+    def add(at: Place, part: np.ndarray) -> None:
+        nonlocal maps
+        y, x = grid.spans_at(at)
+        if not len(maps):  # the first answer says how many maps there are
+            maps = np.zeros((len(part), *query.shape), np.float32)
+        weights = np.outer(y.weights, x.weights)
+        maps[:, y.first : y.last, x.first : x.last] += part * weights
+        if on_partial is not None:
+            on_partial(_preview(part[0], y, x))
 
-def to_query(piece: Tensor, y: Span, x: Span, scale: float) -> np.ndarray:
-    """Return the maps of a tile at the pixels of the query, (M, rows, columns)."""
-    rows, columns = (
-        (np.arange(s.first, s.last) + 0.5) * scale - 0.5 - s.start for s in (y, x)
+    run_tiles(
+        query, grid, grid.places, forward, add, batch=batch, on_progress=on_progress
     )
-    return sample(piece, rows, columns).numpy()
+    return maps
 
 
 def _preview(foreground: np.ndarray, y: Span, x: Span) -> tuple[Tile, np.ndarray]:

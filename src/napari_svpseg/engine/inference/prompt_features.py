@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ...core.fingerprint import Content
 from ...core.geometry import PROMPT_SIZE
 from ...core.image import normalise, resize_image, resize_labels, to_three_channels
 from ...core.labels.instances import best_split_strength, object_properties
@@ -16,7 +17,7 @@ from ...core.labels.object_size import is_net, mean_depth, median_diameter
 from ...core.prompt import Prompt, PromptSet
 from ...core.result import Maps, ObjectProperties
 from ...models.base import IGNORE, PromptCode, PromptSegmenter
-from .cache import Remembered
+from .cache import NetworkCache
 from .forward import MAPS, Forward
 
 OBJECT_RANGE = (10.0, 40.0)
@@ -28,10 +29,10 @@ MAX_FACTOR = 2.0
 MAX_PROMPTS = 8
 """Prompts that are segmented themselves; more would cost more than they tell."""
 
-KEPT_LOOKS = 8
-"""Sets of prompts whose objects' look is remembered for each network."""
+CACHED_LOOKS = 8
+"""Sets of prompts whose objects' look is cached for each network."""
 
-_looks: Remembered[ObjectProperties] = Remembered(KEPT_LOOKS)
+_looks: NetworkCache[ObjectProperties] = NetworkCache(CACHED_LOOKS)
 
 
 def network_scale(
@@ -98,10 +99,10 @@ def object_look(
     scale : float
         Network pixels per query pixel.
     """
-    content = [images.numpy().tobytes()]
+    content: list[Content] = [images.numpy()]
     for prompt in prompts:
-        content += [prompt.mask.tobytes(), repr(prompt.box.scale).encode()]
-    content += [value.float().cpu().numpy().tobytes() for value in code.values()]
+        content += [prompt.mask, repr(prompt.box.scale)]
+    content += [value.float().cpu().numpy() for value in code.values()]
     return _looks.get(
         forward.network, content, lambda: _look(prompts, images, forward, code, scale)
     )

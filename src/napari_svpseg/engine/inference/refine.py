@@ -26,7 +26,7 @@ from ...core.progress import Progress, ignore_progress
 from ...models.base import IGNORE, PromptSegmenter
 from ...models.losses import maps_loss
 from ..training.episodes import disturb
-from .cache import Remembered
+from .cache import NetworkCache
 
 Rng = np.random.Generator
 
@@ -38,10 +38,10 @@ SHARE = 0.5
 ZOOM = (0.8, 1.25)
 SHIFT = 0.15
 """Largest shift of a view, in sides of the prompt."""
-KEPT = 2
-"""Fitted networks remembered for each network."""
+CACHED = 2
+"""Fitted networks cached for each network."""
 
-_fitted: Remembered[PromptSegmenter] = Remembered(KEPT)
+_fitted: NetworkCache[PromptSegmenter] = NetworkCache(CACHED)
 
 
 def refined(
@@ -59,10 +59,9 @@ def refined(
     network, images, masks, steps
         As for `refine`.
     """
-    content = [images.numpy().tobytes(), masks.numpy().tobytes(), str(steps).encode()]
     return _fitted.get(
         network,
-        content,
+        [images.numpy(), masks.numpy(), str(steps)],
         lambda: refine(network, images, masks, steps, on_progress=on_progress),
     )
 
@@ -109,7 +108,8 @@ def refine(
             optimizer.step()
         on_progress(step + 1, steps, "Fitting to the prompts")
     with torch.no_grad():
-        torch._foreach_lerp_(weights, list(network.parameters()), 1 - SHARE)
+        for fitted_weight, weight in zip(weights, network.parameters(), strict=True):
+            fitted_weight.lerp_(weight, 1 - SHARE)
     return fitted.eval().requires_grad_(False)
 
 

@@ -1,8 +1,8 @@
-"""Take the pictures of docs/segment.md in a real napari window.
+"""Take the screenshots of docs/segment.md in a real napari window.
 
-Run from the repository: ``python docs/make_screenshots.py`` with a display, or under
-``xvfb-run -a -s "-screen 0 1400x900x24"``. Needs the package ``stardist`` for its
-picture of nuclei (``pip install --no-deps stardist``).
+Run from the repository: ``python scripts/screenshots_segment.py`` with a display, or
+under ``xvfb-run -a -s "-screen 0 1400x900x24"``. Needs the package ``stardist`` for its
+image of nuclei (``pip install --no-deps stardist``).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qtpy.QtWidgets import QApplication
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.plugin import samples
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 
 
 class Studio:
@@ -60,15 +60,15 @@ class Studio:
         self.wait()
 
     def shoot(self, name: str) -> None:
-        """Save the window as a picture."""
+        """Save a screenshot of the window."""
         self.wait()
-        picture = self.viewer.screenshot(canvas_only=False, flash=False)
-        small = Image.fromarray(picture[..., :3]).quantize(256)
+        image = self.viewer.screenshot(canvas_only=False, flash=False)
+        small = Image.fromarray(image[..., :3]).quantize(256)
         small.save(IMAGES / f"{name}.png", optimize=True)
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="svp")
     studio = Studio("Segment from prompts")
@@ -79,15 +79,15 @@ def main() -> None:
     layers = samples.nuclei()
     studio.open([layer for layer in layers if layer[2] != "shapes"])
     dock.draw.click()
-    studio.shoot("1-draw")
+    studio.shoot("segment-1-draw")
     source = dock.source_of(viewer.layers["nuclei"])
     dock.book.tool.stop()
     item = dock.book.place(source, (), Box(262, 66))
-    studio.shoot("2-prompt")
+    studio.shoot("segment-2-prompt")
     studio.run(dock.preview)
     dock.sections["options"].expand(animate=False)
     studio.run(dock.run)
-    studio.shoot("3-result")
+    studio.shoot("segment-3-result")
     dock.sections["options"].collapse(animate=False)
     viewer.layers.remove("nuclei labels")
     dock.paint.click()
@@ -97,14 +97,14 @@ def main() -> None:
     for n, label in enumerate([i for i in np.unique(inside) if i], start=1):
         item.mask_layer.data_setitem(np.nonzero(labels == label), n)
     studio.wait(seconds=0.6)
-    studio.shoot("4-paint")
+    studio.shoot("segment-4-paint")
 
     studio.open(samples.stained_tissue())
     studio.run(dock.run)
-    studio.shoot("5-tissue")
+    studio.shoot("segment-5-tissue")
     dock.guide.next_place()
     studio.wait(lambda: dock.guide.offer.isVisibleTo(dock), 20)
-    studio.shoot("6-uncertainty")
+    studio.shoot("segment-6-uncertainty")
     dock.engine.close()
     viewer.close()
 

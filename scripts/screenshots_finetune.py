@@ -1,8 +1,8 @@
-"""Take the pictures of docs/fine-tune.md in a real napari window.
+"""Take the screenshots of docs/fine-tune.md in a real napari window.
 
-Run from the repository: ``python docs/make_finetune_screenshots.py`` with a display, or
+Run from the repository: ``python scripts/screenshots_finetune.py`` with a display, or
 under ``xvfb-run -a -s "-screen 0 1400x900x24"``. Needs the package ``stardist`` for its
-picture of nuclei (``pip install --no-deps stardist``).
+image of nuclei (``pip install --no-deps stardist``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from napari_svpseg.plugin import samples
 from napari_svpseg.plugin.docks.finetune_dock import FineTuneWidget
 from napari_svpseg.plugin.layers.partial_label_layers import paint_layer
 
-IMAGES = Path(__file__).parent / "images"
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 
 
 def wait(until: Callable[[], bool] | None = None, seconds: float = 1.0) -> None:
@@ -36,10 +36,10 @@ def wait(until: Callable[[], bool] | None = None, seconds: float = 1.0) -> None:
 
 
 def shoot(viewer: napari.Viewer, name: str) -> None:
-    """Save the window as a picture."""
+    """Save a screenshot of the window."""
     wait()
-    picture = viewer.screenshot(canvas_only=False, flash=False)
-    small = Image.fromarray(picture[..., :3]).quantize(256)
+    image = viewer.screenshot(canvas_only=False, flash=False)
+    small = Image.fromarray(image[..., :3]).quantize(256)
     small.save(IMAGES / f"fine-tune-{name}.png", optimize=True)
 
 
@@ -57,7 +57,7 @@ def paint(dock: FineTuneWidget, labels: np.ndarray) -> None:
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     PRESETS["quick"]["seconds"] = 900.0  # a busy machine would cut it short
     viewer = napari.Viewer()
     _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")

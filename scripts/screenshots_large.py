@@ -1,6 +1,6 @@
-"""Take the pictures of docs/large-images.md in a real napari window.
+"""Take the screenshots of docs/large-images.md in a real napari window.
 
-Run from the repository: ``python docs/make_large_screenshots.py`` with a display, or
+Run from the repository: ``python scripts/screenshots_large.py`` with a display, or
 under ``xvfb-run -a -s "-screen 0 1400x900x24"``. The large image is the sample of
 nuclei laid side by side, which needs the package ``stardist`` (``pip install --no-deps
 stardist``).
@@ -13,7 +13,7 @@ import os
 import tempfile
 
 import numpy as np
-from make_screenshots import Studio
+from screenshots_segment import Studio
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.plugin import samples
@@ -28,7 +28,7 @@ def mosaic(tile: np.ndarray, side: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--side", type=int, default=2560)
     side = parser.parse_args().side
@@ -45,7 +45,7 @@ def main() -> None:
     viewer.layers["nuclei labels"].visible = False
     viewer.reset_view()
     with tempfile.TemporaryDirectory() as folder:
-        os.chdir(folder)  # the pictures show short paths
+        os.chdir(folder)  # the screenshots show short paths
         dock.large.limit.setValue(4)
         dock.large.folder.setText("results")
         dock.sections["large"].expand(animate=False)

@@ -1,12 +1,12 @@
-"""Take the pictures of docs/train-from-tags.md in a real napari window.
+"""Take the screenshots of docs/train-from-tags.md in a real napari window.
 
 Run from the repository, with a display or under
 ``xvfb-run -a -s "-screen 0 1400x900x24"``::
 
-    python docs/make_tags_screenshots.py DATA
+    python scripts/screenshots_tags.py DATA
 
 ``DATA`` is a folder of the benchmark's form with tumour marked in H&E tiles. The
-pictures in the docs were made of *ocdc_he_tumour* (Freire et al., Mendeley Data 2022,
+screenshots in the docs show *ocdc_he_tumour* (Freire et al., Mendeley Data 2022,
 doi:10.17632/9bsc36jyrt.1, CC BY 4.0). Takes a few minutes: a model is trained.
 """
 
@@ -18,9 +18,9 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-from make_screenshots import Studio
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
+from screenshots_segment import Studio
 from skimage.io import imsave
 
 from napari_svpseg.io.images import read_image
@@ -56,7 +56,7 @@ def cut(data: Path, folder: Path) -> dict[str, list[int]]:
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
@@ -84,7 +84,7 @@ def take(folder: Path, tags: dict[str, list[int]], epochs: int) -> None:
         if n == len(tags) // 2:
             dock.show_marked.setChecked(True)
             studio.wait(seconds=1.5)
-            studio.shoot("weak-1-tags")
+            studio.shoot("tags-1-tags")
             dock.show_marked.setChecked(False)
         QTest.keyClick(view, Qt.Key.Key_Return)
     dock.options.set_values({"epochs": epochs, "second_epochs": epochs})
@@ -99,7 +99,7 @@ def take(folder: Path, tags: dict[str, list[int]], epochs: int) -> None:
     dock.scroll.verticalScrollBar().setValue(dock.curves.y() - 10)
     dock.look.click()
     studio.wait(lambda: dock._look_job is None, 60)
-    studio.shoot("weak-2-trained")
+    studio.shoot("tags-2-trained")
     panel = dock.bank.panel
     panel.mark(0)
     panel.pin.click()
@@ -107,7 +107,7 @@ def take(folder: Path, tags: dict[str, list[int]], epochs: int) -> None:
     panel.remove.click()
     panel.mark(1)
     dock.scroll.ensureWidgetVisible(dock.bank.reuse)
-    studio.shoot("weak-3-bank")
+    studio.shoot("tags-3-bank")
     dock.use.click()
     studio.wait(seconds=1)
     from napari_svpseg.plugin.manifest import open_dock
@@ -119,7 +119,7 @@ def take(folder: Path, tags: dict[str, list[int]], epochs: int) -> None:
         if layer.name.endswith("class map"):
             layer.visible = False
     print(segment.message.text())
-    studio.shoot("weak-4-use")
+    studio.shoot("tags-4-use")
     dock.engine.close()
     studio.viewer.close()
 

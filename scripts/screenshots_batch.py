@@ -1,8 +1,8 @@
-"""Take the pictures of docs/batch.md in a real napari window.
+"""Take the screenshots of docs/batch.md in a real napari window.
 
-Run from the repository: ``python docs/make_batch_screenshots.py``, with a display or
+Run from the repository: ``python scripts/screenshots_batch.py``, with a display or
 under ``xvfb-run -a -s "-screen 0 1400x900x24"``. Needs the package ``stardist`` for its
-picture of nuclei (``pip install --no-deps stardist``).
+image of nuclei (``pip install --no-deps stardist``).
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.plugin import samples
 
-IMAGES = Path(__file__).resolve().parent / "images"
+IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 SIDE, STEP = 220, 73
 
 
 def cut_images(folder: Path) -> Path:
-    """Cut the picture of nuclei into a folder of images; return a prompt file."""
+    """Cut the image of nuclei into a folder of images; return a prompt file."""
     (image, _, _), (labels, _, _) = samples.nuclei()[:2]
     n = 0
     for y in range(0, image.shape[0] - SIDE + 1, STEP):
@@ -49,20 +49,20 @@ def wait(until: object, seconds: float) -> None:
 
 
 def shoot(viewer: napari.Viewer, name: str) -> None:
-    """Save the window as a picture."""
+    """Save a screenshot of the window."""
     wait(None, 0.6)
-    picture = viewer.screenshot(canvas_only=False, flash=False)
-    small = Image.fromarray(picture[..., :3]).quantize(256)
+    image = viewer.screenshot(canvas_only=False, flash=False)
+    small = Image.fromarray(image[..., :3]).quantize(256)
     small.save(IMAGES / f"{name}.png", optimize=True)
 
 
 def main() -> None:
-    """Take all pictures."""
+    """Take all screenshots."""
     viewer = napari.Viewer()
     _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Batch")
     viewer.window.resize(1280, 860)
     with tempfile.TemporaryDirectory() as name:
-        os.chdir(name)  # the pictures show short paths
+        os.chdir(name)  # the screenshots show short paths
         folder = Path("plate 1")
         folder.mkdir()
         prompts = cut_images(folder)

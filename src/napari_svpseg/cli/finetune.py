@@ -26,6 +26,8 @@ from .options import (
     settings_options,
 )
 
+IMAGE_AND_LABELS = "name images and their labels: IMAGE=LABELS"
+
 
 @settings_options(FineTuneSettings, but=("preset", "seconds", "prompts"))
 def finetune(
@@ -82,7 +84,7 @@ def finetune(
     if output is None:
         raise typer.BadParameter("Missing option '--output' / '-o'")
     if not pairs and training_set is None:
-        raise typer.BadParameter("name images and their labels: IMAGE=LABELS")
+        raise typer.BadParameter(IMAGE_AND_LABELS)
     changed = {k: v for k, v in settings.items() if not is_default(context, k)}
     if minutes is not None:
         changed["seconds"] = 60 * minutes
@@ -139,6 +141,6 @@ def _pairs(
     for pair in pairs:
         image, _, labels = pair.partition("=")
         if not (image and labels):
-            raise typer.BadParameter(f"give IMAGE=LABELS, got {pair!r}")
+            raise typer.BadParameter(f"{IMAGE_AND_LABELS}, got {pair!r}")
         found.append((image, labels))
     return found, [Box(*as_corner(text), size) for text in boxes or []]

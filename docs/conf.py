@@ -1,4 +1,4 @@
-"""Settings of the site: ``make docs`` builds it into ``site/``, without fetching anything."""
+"""Settings of the site, which ``make docs`` builds without fetching anything."""
 
 from __future__ import annotations
 

@@ -65,8 +65,8 @@ def model_cards() -> str:
         key=lambda p: ("research" in p.parts, p.name != "svp", p.name),
     )
     intro = (
-        "# Models\n\nThe cards of the models in `weights/`. `svpseg models` lists those "
-        "that are installed; [Methods](../methods.md) says which to use when."
+        "# Models\n\nThe cards of the models in `weights/`. `svpseg models` lists "
+        "those that are installed; [Methods](../methods.md) says which to use when."
     )
     cards = [(folder / "README.md").read_text("utf-8") for folder in folders]
     lower = [re.sub(r"^(#+) ", r"\1# ", card, flags=re.MULTILINE) for card in cards]

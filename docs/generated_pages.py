@@ -82,9 +82,11 @@ def commands() -> str:
     from napari_svpseg.cli.main import app
 
     command = get_command(app)
-    return get_docs_for_click(
+    text = get_docs_for_click(
         obj=command, ctx=Context(command), name="svpseg", title="Command line"
     )
+    # lists of commands, which cut their help short: the headings say the same
+    return re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", text)
 
 
 def public_names() -> str:

@@ -15,7 +15,7 @@ A place at which there is nothing of the kind is passed over, as a user would. A
 each box, other pictures that she never touches are segmented, and the first one again
 (without its boxes). The random user goes on to ``--most`` boxes, for the gain per
 prompt. Nothing here is tuned on: the rule by which places are ranked was chosen on the
-base sets (``docs/decisions/0006-where-a-prompt-helps.md``).
+base sets (``docs/experiments/where-a-prompt-helps.md``).
 
 Writes a line for each task and draw; a run that was stopped goes on with ``--resume``.
 """

@@ -78,7 +78,7 @@ def show_prompts(
     path: Annotated[Path, typer.Argument(help="A .svprompt file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Show what a prompt file holds."""
+    """List the prompts of a file."""
     from ..io.prompt_files import load_prompts
 
     records = [_prompt_row(p) for p in load_prompts(path)]
@@ -98,7 +98,7 @@ def merge_prompts(
     target: Annotated[Path, typer.Argument(help="The .svprompt file to write.")],
     parts: Annotated[list[Path], typer.Argument(help="Prompt files, in order.")],
 ) -> None:
-    """Put the prompts of several files into one."""
+    """Merge the prompts of several files into one."""
     from ..io.prompt_files import load_prompts, save_prompts
 
     merged = PromptSet([p for part in parts for p in load_prompts(part)], target.stem)

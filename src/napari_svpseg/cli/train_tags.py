@@ -22,7 +22,7 @@ def train_tags(
     tags: Annotated[
         Path | None,
         typer.Option(
-            help="Table of file, class, ...; by default the names of the folders tell."
+            help="Table of file, class, ...; by default folders are the classes."
         ),
     ] = None,
     resume: Resume = False,

@@ -1,4 +1,4 @@
-"""The model card: what is known of a model without loading it."""
+"""The model card: facts about a model, known without loading it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What `model.json` says.
+    """Content of ``model.json``.
 
     Parameters
     ----------

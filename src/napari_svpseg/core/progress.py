@@ -1,4 +1,4 @@
-"""How long work reports and how it is stopped: one plain callable."""
+"""Progress of long work, and its cancelling: one plain callable."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Progress(Protocol):
     """Called with ``(done, total, message)``; may raise `Cancelled`."""
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
-        """Tell that ``done`` of ``total`` steps are done."""
+        """Report that ``done`` of ``total`` steps are done."""
 
 
 def ignore_progress(done: int, total: int, message: str = "") -> None:

@@ -1,4 +1,4 @@
-"""What a run returns, and the recipe that repeats it."""
+"""Result of a run, and the recipe that repeats it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Recipe:
     scale : float
         Factor by which the query was resampled for the network.
     notes : tuple of str
-        What was done differently from what was asked, such as smaller tiles.
+        Deviations from the settings, such as smaller tiles.
     versions : dict
     prompts_file, query_file : str
         Where they were read from, if they were files.
@@ -309,7 +309,7 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The answer for one query.
+    """Result of segmenting one query.
 
     Parameters
     ----------

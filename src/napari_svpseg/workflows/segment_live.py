@@ -1,4 +1,4 @@
-"""An open image segmented into a store on the disk that fills while it is made.
+"""Segment an open image into a store on the disk that can be watched filling.
 
 The parts and their order are those of `large`, so the labels are the same; but block by
 block, objects are found as soon as their tiles are predicted, and shown under ids of
@@ -82,8 +82,8 @@ def segment_stored(
 ) -> StoredLabels:
     """Segment an array into OME-Zarr labels that can be watched.
 
-    A run that was stopped goes on where it was when it is called again with the same
-    store, image and settings.
+    A stopped run is resumed by a call with the same store, image and settings. The
+    keywords are those of `segment`, so that a dock calls either with the same ones.
 
     Parameters
     ----------
@@ -96,14 +96,14 @@ def segment_stored(
     axes : str
         Of ``query``; those of the labels are the same without C.
     image : str
-        Name of the image, its file if it has one: tells one run from another.
+        Name of the image, or its file: identifies the run.
     channels, rgb, intensities
         As in `api.segment`.
     scale : dict of str to float, optional
         Size of a pixel along each axis.
     unit : str
     about : dict, optional
-        Plain values that are kept with the labels.
+        Plain values that are stored with the labels.
     block : int
         Pixels along the grid on which objects are found.
     settings, postprocess : optional
@@ -123,7 +123,7 @@ def segment_stored(
     ImageError, PromptError, ValueError
         If the image, the prompts or the settings cannot be used.
     WriteError
-        If there is no room on the disk; what is done stays, to go on with.
+        If the disk is full; finished parts are kept, so that the run can be resumed.
     """
     start, store = time.perf_counter(), Path(store).absolute()
     report, tell = on_progress or ignore_progress, on_partial or (lambda value: None)
@@ -168,7 +168,7 @@ def _check_room(folder: Path, n_pixels: int) -> None:
 
 
 def _told(error: OSError, store: Path) -> OSError:
-    """Return what is told of a disk that is full in the middle of a run."""
+    """Return the error of a full disk, with advice."""
     return as_write_error(error, store) if error.errno else error
 
 
@@ -196,13 +196,13 @@ class _Run:
     tell: Callable[[Any], None]
 
     def begun(self) -> StoredLabels:
-        """Return what there is to look at from now on."""
+        """Return the labels as they are at the start: empty."""
         return StoredLabels(
             self.layout.folder, len(self.layout.level_shapes), recipe=self.plan.recipe
         )
 
     def fill(self) -> StoredLabels:
-        """Do what is left, and return what was made."""
+        """Do the remaining parts; return the complete labels."""
         arguments = str(self.work), self.plan.key
         blocks, planes = self.plan.blocks(), self.plan.planes
         total, done, offset = len(planes) * len(blocks), 0, 0

@@ -56,7 +56,7 @@ OTHER_ENCODER = (
     "The model '{name}' has another kind of encoder: start from svp, or from a model "
     "made of it."
 )
-NO_SECOND_STAGE = "stopped in the first stage: there is no second network"
+NO_SECOND_STAGE = "stopped in the first stage, so there is no second network"
 
 
 class Reporter:
@@ -124,7 +124,7 @@ def train_from_tags(
     start_from : str or path
         Model whose encoder is the start: ``svp``, or one made of it.
     bank : sequence of BankPatch, optional
-        An image bank that the user has looked through; by default it is found.
+        An image bank that the user has edited; by default a new one is found.
     resume : bool
         Go on from the checkpoints, if there are some.
     on_progress : callable, optional
@@ -205,7 +205,7 @@ def find_patch_bank(
 
 
 def training_folder(output: str | Path) -> Path:
-    """Return where the checkpoints of a training lie: beside the model."""
+    """Return the folder of a training's checkpoints, beside the model."""
     output = Path(output)
     return output.with_name(f"{output.name}-training")
 
@@ -213,7 +213,7 @@ def training_folder(output: str | Path) -> Path:
 def stop_tag_training(output: str | Path) -> None:
     """Ask the training that will write the model folder ``output`` to end now.
 
-    It keeps what it has learned so far, and writes the model. Works from any process.
+    It writes the model as learned so far. Works from any process.
     """
     folder = training_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -221,7 +221,7 @@ def stop_tag_training(output: str | Path) -> None:
 
 
 def discard_tag_training(output: str | Path) -> None:
-    """Remove what a cancelled training left beside the model folder ``output``."""
+    """Delete the checkpoints of a cancelled training of the model ``output``."""
     shutil.rmtree(training_folder(output), ignore_errors=True)
 
 

@@ -1,4 +1,4 @@
-"""Training from image-level tags: what is asked, what is reported, what comes back."""
+"""Settings, progress and result of training from image-level tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COLOURS = (
     "#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d", "#ff8552",
     "#5ce0c6", "#b0b7c3",
 )  # fmt: skip
-"""One colour for each class; all can be told apart on a dark ground."""
+"""One colour for each class; all differ clearly on a dark background."""
 
 VARIANTS = ("published", "seed")
 INTENSITIES = ("auto", "image", "set")
@@ -168,23 +168,23 @@ def class_colours(classes: tuple[str, ...]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class BankPatch:
-    """A piece of an image that stands for a look of a class.
+    """A piece of an image that stands for one appearance of a class.
 
     Parameters
     ----------
     class_name : str
     subclass : int
-        Number of the look within the class, from 0.
+        Number of the appearance within the class, from 0.
     image : str
         Name of the image it was cut from, as in the tags.
     box : Box
         Where, in pixels of that image.
     pinned : bool
-        The user wants it kept, whatever is found later.
+        The user wants to keep it, whatever is found later.
     removed : bool
-        The user does not want it: it counts for no prototype.
+        The user does not want it: no prototype is made of it.
     name : str
-        What the user calls it; by default class and number of the look.
+        Given by the user; by default class and number of the appearance.
     """
 
     class_name: str
@@ -197,7 +197,7 @@ class BankPatch:
 
     @property
     def title(self) -> str:
-        """What it is called in lists."""
+        """Name in lists."""
         return self.name or f"{self.class_name} {self.subclass + 1}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -212,7 +212,7 @@ class BankPatch:
 
 @dataclass(frozen=True)
 class TagTrainingProgress:
-    """How far a training is.
+    """Progress of a training.
 
     Parameters
     ----------
@@ -226,8 +226,8 @@ class TagTrainingProgress:
     losses : dict
         Running mean of each part of the loss; ``total`` is their sum.
     validation : float or None
-        First stage: share of tags told right on images held back (mean over classes of
-        the balanced accuracy). Second stage: mean IoU with the pseudo masks there.
+        First stage: balanced accuracy of the tags of the validation images, mean over
+        classes. Second stage: mean IoU with the pseudo masks there.
     """
 
     stage: str
@@ -240,7 +240,7 @@ class TagTrainingProgress:
 
 @dataclass(frozen=True, eq=False)
 class TagTrainingPreview:
-    """What the network sees in one image so far.
+    """Maps of one image from the network so far.
 
     Parameters
     ----------
@@ -259,7 +259,7 @@ class TagTrainingPreview:
 
 @dataclass(frozen=True, eq=False)
 class TagTrainingResult:
-    """What training from tags gives.
+    """Result of training from tags.
 
     Parameters
     ----------
@@ -269,8 +269,7 @@ class TagTrainingResult:
     history : tuple of dict
         Rows of ``history.csv``.
     notes : tuple of str
-        What the user should know: images left out, classes without an image of their
-        own, stopped early.
+        Warnings: images left out, classes without an image of their own, stopped early.
     seconds : float
     """
 

@@ -1,4 +1,4 @@
-"""A folder run as one value: what is read, how, and what is written where."""
+"""A folder run as one value: inputs, settings, and files to write."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FORMATS = {
     "csv": ".csv",
     "ome-zarr": ".zarr",
 }
-"""What can be written of an image's objects, and how these files end."""
+"""Formats of results, and the ends of their file names."""
 
 FORMAT_TITLES = {
     "ome-tiff": "OME-TIFF labels",
@@ -29,12 +29,12 @@ FORMAT_TITLES = {
 
 PATTERN = "{name}_labels"
 WORDS = ("name", "folder", "model", "prompts")
-"""What a name pattern may hold: stem and folder of the image, model, prompt file."""
+"""Fields of a name pattern: stem and folder of the image, model, prompt file."""
 
 
 @dataclass(frozen=True)
 class BatchJob:
-    """Everything that a folder run needs; written as ``run.json``.
+    """Inputs and settings of a folder run; stored as ``run.json``.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class BatchJob:
     prompts : str
         A prompt file; empty for models that bring their own.
     output : str
-        Folder for what is written.
+        Folder for the results.
     model : str
         Name or folder of a model.
     settings : dict
@@ -58,7 +58,7 @@ class BatchJob:
         Where files do not say.
     channels : tuple of int or None
     skip_done : bool
-        Leave images alone whose files are there already.
+        Skip images whose results are there already.
     """
 
     inputs: tuple[str, ...]
@@ -140,7 +140,7 @@ class BatchJob:
 
 @dataclass(frozen=True)
 class FileOutcome:
-    """What became of one file of a folder run; a row of ``summary.csv``.
+    """Outcome of one file of a folder run; a row of ``summary.csv``.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class FileOutcome:
     device : str
     trust : float
     notes : tuple of str
-        What was done differently from what was asked.
+        Deviations from the settings, and warnings.
     status : str
         ``done``, ``skipped`` (its files were there already), ``failed``, or
         ``running``.
@@ -190,7 +190,7 @@ class FileOutcome:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise ValueError where a name pattern cannot name files.
+    """Raise ValueError for a name pattern that cannot name files.
 
     Examples
     --------

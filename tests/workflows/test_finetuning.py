@@ -17,6 +17,7 @@ from napari_svpseg import api
 from napari_svpseg.cli.finetune import IMAGE_AND_LABELS
 from napari_svpseg.cli.main import main
 from napari_svpseg.core.annotation.partial_labels import from_labels
+from napari_svpseg.core.annotation.validation_split import TOO_FEW_LABELS
 from napari_svpseg.core.jobs.finetune_job import FineTuneError, FineTuneSettings
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled
@@ -346,7 +347,7 @@ def test_one_box_is_halved_to_check_on(tune, images):
 def test_too_few_labels_to_hold_back_are_told(tune, images, disc_scene):
     one = from_labels(disc_scene.labels, [(10, 14, 14, 14)])
     result = tune(images=images[0][:1], partial_labels=[one])
-    assert any("too few labels to keep some back" in note for note in result.notes)
+    assert TOO_FEW_LABELS in result.notes
 
 
 def test_scribbles_are_enough(tune, images, disc_scene):

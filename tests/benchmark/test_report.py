@@ -104,5 +104,5 @@ def test_outlined_fits_the_square() -> None:
     assert (square[60:] == 0).all()
     assert (square == report.COLOURS[0]).all(-1).sum() > 50
     assert not (report.outlined(np.full((30, 60, 3), 0.5), None, 120) == 176).any()
-    with pytest.raises(ValueError, match="no images"):
+    with pytest.raises(ValueError, match=report.NO_ROWS):
         report.sheet([], ["a"])

@@ -10,6 +10,7 @@ import tifffile
 
 from napari_svpseg import api
 from napari_svpseg.benchmark.one_shot import run
+from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings
 from napari_svpseg.cli.main import main
 from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.method_plugins import plugin_methods
@@ -88,7 +89,8 @@ def test_the_benchmark_scores_it(example_method, tmp_path, disc_scene):
         tifffile.imwrite(folder / "images" / f"{i}.tif", image)
         tifffile.imwrite(folder / "labels" / f"{i}.tif", labels)
     (folder / "dataset.toml").write_text('name = "discs"\nkind = "instance"\n')
-    report = run([folder], ["brightness"], prompts=1, max_queries=2, device="cpu")
+    settings = BenchmarkSettings(prompts=1, max_queries=2, device="cpu")
+    report = run([folder], ["brightness"], settings)
     scores = [record["dice"] for record in report["records"]]
     assert scores
     assert min(scores) > 0.9

@@ -37,16 +37,19 @@ def benchmark(
     for folder in data:  # refuse missing folders before torch is loaded
         read_dataset(folder)
     from ..benchmark.one_shot import run
+    from ..benchmark.one_shot_tasks import BenchmarkSettings
     from ..benchmark.report import to_markdown
 
     report = run(
         data,
         as_words(models),
-        prompts=prompts,
-        max_queries=queries,
-        classes=as_words(classes) or None,
-        seed=seed,
-        device=device,
+        BenchmarkSettings(
+            prompts=prompts,
+            max_queries=queries,
+            classes=tuple(as_words(classes)) or None,
+            seed=seed,
+            device=device,
+        ),
         output=output,
         resume=resume,
         on_progress=progress_line("benchmark"),

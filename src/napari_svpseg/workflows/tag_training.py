@@ -350,7 +350,7 @@ class _Work:
         stage = engine.FirstStage.of(
             settings, windows, self.bank, self.trunk, self.arguments
         )
-        network = stage.run(
+        network: Any = stage.run(
             learn,
             check,
             course,

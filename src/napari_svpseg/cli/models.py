@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import api
-from ..core.model_card import ModelCard
 from .console import say
 from .options import AsJson
+
+if TYPE_CHECKING:
+    from ..core.model_card import ModelCard
 
 models_app = typer.Typer(
     rich_markup_mode=None,
@@ -28,6 +29,8 @@ def _list_by_default(context: typer.Context, as_json: AsJson = False) -> None:
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List the built-in and your own models with licence and hash."""
+    from .. import api
+
     cards = api.list_models()
     if as_json:
         print(json.dumps([_card_row(card) for card in cards], indent=1))

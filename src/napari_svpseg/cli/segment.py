@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.jobs.folder_job import FORMATS, PATTERN, BatchJob, FileOutcome
-from ..core.prompt import PromptSet
 from ..core.settings import (
     PostprocessSettings,
     SegmentSettings,
@@ -33,8 +32,10 @@ from .options import (
 from .prompts import prompts_from_options
 
 if TYPE_CHECKING:
+    from ..core.prompt import PromptSet
     from ..workflows.segment_large import LargeOutcome
 
+DONE_BEFORE = "done before"
 JOB_ALONE = "--job says itself which images and prompts"
 
 
@@ -259,7 +260,7 @@ def _print_outcome(outcome: FileOutcome, start: str) -> None:
         named = outcome.source in outcome.error
         say(outcome.error if named else f"{outcome.source}: {outcome.error}")
     elif outcome.skipped:
-        print(f"{start}done before, {outcome.labels}", flush=True)
+        print(f"{start}{DONE_BEFORE}, {outcome.labels}", flush=True)
     else:
         print(
             f"{start}{plural(outcome.objects, 'object')}, {outcome.seconds:.1f} s on "

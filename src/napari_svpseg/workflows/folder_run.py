@@ -60,6 +60,10 @@ SAVE_EVERY_S = 1.0
 
 OTHER = "made with other prompts, another model or other settings"
 
+TOO_LARGE = (
+    f"{{path}}: is too large for {{what}}: choose {FORMAT_TITLES['ome-zarr']} only"
+)
+
 CHECK_EVERY_S = 0.1
 """How often a run checks whether it is cancelled."""
 
@@ -322,9 +326,7 @@ def segment_item(
     others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
     if others or prompts is None:
         what = " and ".join(others) or "a model without prompts"
-        raise ValueError(
-            f"{path}: is too large for {what}: choose {FORMAT_TITLES['ome-zarr']} only"
-        )
+        raise ValueError(TOO_LARGE.format(path=path, what=what))
     from .segment_large import segment_zarr
 
     outcome = segment_zarr(

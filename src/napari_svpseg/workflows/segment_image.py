@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 Model = str | Path | LoadedModel
 """A model's name, its folder, or what `load_model` returned."""
 
+NO_SIGNAL = "{what} no signal: nearly all pixels have the same value, or are NaN"
+
 Prompts = Prompt | PromptSet | Iterable[Prompt]
 
 MAX_LOADED = 4
@@ -466,7 +468,7 @@ def signal_notes(intensities: list[np.ndarray]) -> list[str]:
     if not n:
         return []
     what = "the image has" if total == 1 else f"{n} of {total} planes have"
-    return [f"{what} no signal: nearly all pixels are alike, or no numbers"]
+    return [NO_SIGNAL.format(what=what)]
 
 
 def model_reference(card: ModelCard) -> str:

@@ -34,6 +34,7 @@ from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.atomic import WriteError, as_write_error
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import (
+    PLANE_NOT_LAST,
     LabelsLayout,
     create_labels_in_store,
     open_scratch,
@@ -54,6 +55,11 @@ from .segment_large import (
     run_notes,
     start_or_resume,
     table_of,
+)
+
+NO_ROOM = (
+    "{folder}: has {free:.1f} GB left, and this result needs about {needed:.1f} GB: free "
+    "some space or choose another folder."
 )
 
 BYTES_A_PIXEL = 1
@@ -128,9 +134,7 @@ def segment_stored(
     start, store = time.perf_counter(), Path(store).absolute()
     report, tell = on_progress or ignore_progress, on_partial or (lambda value: None)
     if not Axes(axes).labels.endswith("YX"):
-        raise ImageError(
-            f"Results on the disk have Y and X as their last axes, got {axes}."
-        )
+        raise ImageError(PLANE_NOT_LAST.format(axes=axes))
     source = LazyImage(query, Axes(axes), scale or {}, unit, Path(image or "image"))
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +157,7 @@ def segment_stored(
             tell(run.begun())
             ended = run.fill()
     except OSError as error:
-        raise _told(error, store) from error
+        raise _with_advice(error, store) from error
     shutil.rmtree(work, ignore_errors=True)
     return replace(ended, seconds=time.perf_counter() - start)
 
@@ -162,12 +166,11 @@ def _check_room(folder: Path, n_pixels: int) -> None:
     free, needed = shutil.disk_usage(folder).free, n_pixels * BYTES_A_PIXEL
     if free < needed:
         raise WriteError(
-            f"{folder}: has {free / 1e9:.1f} GB left, and this result needs about "
-            f"{needed / 1e9:.1f} GB: free some space or choose another folder."
+            NO_ROOM.format(folder=folder, free=free / 1e9, needed=needed / 1e9)
         )
 
 
-def _told(error: OSError, store: Path) -> OSError:
+def _with_advice(error: OSError, store: Path) -> OSError:
     """Return the error of a full disk, with advice."""
     return as_write_error(error, store) if error.errno else error
 

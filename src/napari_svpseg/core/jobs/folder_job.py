@@ -31,6 +31,16 @@ PATTERN = "{name}_labels"
 WORDS = ("name", "folder", "model", "prompts")
 """Fields of a name pattern: stem and folder of the image, model, prompt file."""
 
+NO_INPUTS = "Choose the images: files, or a folder."
+NO_OUTPUT = "Choose a folder for the results."
+NO_FORMAT = "Choose at least one format to write."
+UNKNOWN_FORMAT = "unknown format {names}: choose from {known}"
+PATTERN_NOT_CLOSED = "a brace of the name pattern is not closed"
+PATTERN_FIELDS = (
+    "a name pattern holds {name}, and if you like {folder}, {model} and {prompts}"
+)
+PATTERN_FOLDERS = "a name pattern names no folders"
+
 
 @dataclass(frozen=True)
 class BatchJob:
@@ -79,15 +89,17 @@ class BatchJob:
             if isinstance(value, list):
                 object.__setattr__(self, f.name, tuple(value))
         if not self.inputs:
-            raise ValueError("Choose the images: files, or a folder.")
+            raise ValueError(NO_INPUTS)
         if not self.output:
-            raise ValueError("Choose a folder for the results.")
+            raise ValueError(NO_OUTPUT)
         if not self.formats:
-            raise ValueError("Choose at least one format to write.")
+            raise ValueError(NO_FORMAT)
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown:
             raise ValueError(
-                f"unknown format {', '.join(unknown)}: choose of {', '.join(FORMATS)}"
+                UNKNOWN_FORMAT.format(
+                    names=", ".join(unknown), known=", ".join(FORMATS)
+                )
             )
         check_pattern(self.pattern)
         split_settings(self.settings)  # raises where one is wrong
@@ -199,14 +211,11 @@ def check_pattern(pattern: str) -> None:
     try:
         words = {word for _, word, _, _ in string.Formatter().parse(pattern)} - {None}
     except ValueError as error:
-        raise ValueError(f"the name pattern {pattern!r} is not closed") from error
+        raise ValueError(f"{PATTERN_NOT_CLOSED}, got {pattern!r}") from error
     if not words <= set(WORDS) or "name" not in words:
-        raise ValueError(
-            "a name pattern holds {name}, and if you like {folder}, {model} and "
-            f"{{prompts}}, got {pattern!r}"
-        )
+        raise ValueError(f"{PATTERN_FIELDS}, got {pattern!r}")
     if set(pattern) & set('/\\:*?"<>|'):
-        raise ValueError(f"a name pattern names no folders, got {pattern!r}")
+        raise ValueError(f"{PATTERN_FOLDERS}, got {pattern!r}")
 
 
 def image_name(path: str) -> str:

@@ -297,7 +297,7 @@ def test_settings_are_checked_by_name_and_range(model, prompt) -> None:
     image, _ = discs()
     with pytest.raises(TypeError, match="treshold"):
         svpseg.segment(image, prompt, model=model, treshold=0.5)
-    with pytest.raises(ValueError, match="0.05 to 0.95"):
+    with pytest.raises(ValueError, match=r"0\.05 to 0\.95"):
         svpseg.segment(image, prompt, model=model, threshold=2)
     with pytest.raises(ValueError, match=DEVICE_NAMES):
         svpseg.segment(image, prompt, model=model, device="tpu")

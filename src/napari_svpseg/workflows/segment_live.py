@@ -58,8 +58,8 @@ from .segment_large import (
 )
 
 NO_ROOM = (
-    "{folder}: has {free:.1f} GB left, and this result needs about {needed:.1f} GB: free "
-    "some space or choose another folder."
+    "{folder}: has {free:.1f} GB left, and this result needs about {needed:.1f} GB: "
+    "free some space or choose another folder."
 )
 
 BYTES_A_PIXEL = 1

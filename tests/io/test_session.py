@@ -36,8 +36,7 @@ def cut(labels, region=None):
 
 def abandon(session):
     """Do what the system does when the process is killed."""
-    session._lock.close()
-    session._lock = None
+    session._lock.release()
 
 
 def only(folder):

@@ -49,7 +49,6 @@ REFINE_STEPS = 40
 
 NO_MODEL = "No model was named: for example forest,svp."
 
-BASELINES = ("forest", "forest-best", "otsu", "unet-prompt", "unet-full")
 UPPER_BOUNDS = ("forest-best", "unet-full")
 """Baselines that use more labels than the prompt: their time is not comparable."""
 
@@ -129,8 +128,9 @@ def make_contestant(name: str, settings: BenchmarkSettings) -> tuple[Contestant,
     Parameters
     ----------
     name : str
-        One of `BASELINES`, a built-in model, or a model folder; ``svp+refine`` is
-        ``svp`` fitted to each prompt.
+        A baseline (``forest``, ``forest-best``, ``otsu``, ``unet-prompt`` or
+        ``unet-full``), a built-in model, or a model folder; ``svp+refine`` is ``svp``
+        fitted to each prompt.
     settings : BenchmarkSettings
     """
     seed = settings.seed

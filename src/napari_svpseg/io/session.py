@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from filelock import FileLock
 
 from ..core.prompt import PromptSet
 from .atomic import WriteError, atomic_path
-from .locks import locked
 from .prompt_files import PromptFileError, load_prompts, save_prompts
 
 logger = logging.getLogger(__name__)
@@ -134,7 +134,8 @@ class Session:
     def __init__(self, folder: str | Path) -> None:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.folder = Path(folder) / name
-        self._lock: IO[bytes] | None = None
+        # the lock is taken in one thread and given back in another
+        self._lock = FileLock(self.folder / LOCK, thread_local=False)
         self._logs: dict[str, _Log] = {}
         self._state = ""
         self._prompts = 0
@@ -147,11 +148,11 @@ class Session:
         WriteError
             If the folder cannot be created.
         """
-        if self._lock is not None:
+        if self._lock.is_locked:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = locked(self.folder / LOCK)
+            self._lock.acquire(blocking=False)
         except OSError as error:
             raise WriteError(
                 CANNOT_SAVE.format(path=self.folder, reason=error.strerror)
@@ -266,9 +267,8 @@ class Session:
     def close(self) -> None:
         """Delete the session, which ended without a crash."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._lock.is_locked:
+            self._lock.release()
             # Windows cannot delete an open file, such as the lock before.
             shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -319,7 +319,7 @@ class SavedSession:
     folder: Path
     state: dict[str, Any]
     problems: list[str] = field(default_factory=list)
-    _lock: IO[bytes] | None = None
+    _lock: FileLock | None = None
 
     @property
     def when(self) -> str:
@@ -379,8 +379,7 @@ class SavedSession:
     def release(self) -> None:
         """Unlock the session, so that the next process offers it again."""
         if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+            self._lock.release()
 
     def set_aside(self) -> Path:
         """Rename the session, so that it is kept but not offered again.
@@ -438,11 +437,12 @@ def crashed_sessions(folder: str | Path) -> tuple[list[SavedSession], list[str]]
     """
     sessions, problems = [], []
     for path in sorted(Path(folder).glob("[0-9]*"), reverse=True):
+        lock = FileLock(path / LOCK, thread_local=False)
         try:
-            lock = locked(path / LOCK) if path.is_dir() else None
-        except OSError:
-            continue
-        if lock is None:
+            if not path.is_dir():
+                continue
+            lock.acquire(blocking=False)
+        except OSError:  # a Timeout among them: its process is alive
             continue
         saved = SavedSession(path, {}, _lock=lock)
         if not (path / STATE).is_file():

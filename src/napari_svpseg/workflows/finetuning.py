@@ -11,6 +11,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from ..core.annotation.partial_labels import UNKNOWN
 from ..core.jobs.finetune_job import (
     FineTuneError,
@@ -24,7 +26,6 @@ from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..io.atomic import WriteError, atomic_path
 from ..io.free_path import free_path
-from ..io.locks import locked
 from ..io.model_store import (
     LoadedModel,
     check_model_folder,
@@ -83,34 +84,36 @@ def claimed(output: str | Path) -> Iterator[Path]:
         If the folder cannot be made.
     """
     folder = run_folder(output)
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = locked(folder / LOCK)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise FineTuneError(IS_TRAINED.format(output=output)) from error
     except OSError as error:
         raise WriteError(
             NOT_WRITABLE.format(output=output, error=error.strerror)
         ) from error
-    if lock is None:
-        raise FineTuneError(IS_TRAINED.format(output=output))
     try:
         yield folder
     finally:
-        lock.close()
+        lock.release()
         with contextlib.suppress(OSError):
-            if [p.name for p in folder.iterdir()] == [LOCK]:
+            if {p.name for p in folder.iterdir()} <= {LOCK}:
                 _empty(folder, but=())
 
 
 def is_running(output: str | Path) -> bool:
     """Return whether some process is training ``output`` now."""
     path = run_folder(output) / LOCK
-    try:
-        lock = locked(path) if path.is_file() else contextlib.nullcontext()
-    except OSError:
+    if not path.is_file():
         return False
-    if lock is None:
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
         return True
-    with lock:
+    except OSError:
         return False
 
 

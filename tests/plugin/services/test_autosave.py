@@ -106,7 +106,7 @@ def source_of(viewer):
 def crash(saver):
     """Let go of the lock without closing, as the system does for a killed process."""
     saver._timer.stop()
-    saver._session._lock.close()
+    saver._session._lock.release()
     saver._broken = True
 
 

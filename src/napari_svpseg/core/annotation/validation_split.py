@@ -39,8 +39,6 @@ class ValidationPart:
     ----------
     masks : tuple of (Y, X) bool array
         The validation pixels of each image.
-    n_units : int
-        Number of labelled blocks that there were to choose from.
     notes : tuple of str
         Reasons why there is no validation part.
     whole_images : bool
@@ -48,7 +46,6 @@ class ValidationPart:
     """
 
     masks: tuple[Array, ...]
-    n_units: int
     notes: tuple[str, ...] = ()
     whole_images: bool = False
 
@@ -94,15 +91,14 @@ def split_validation(
     if whole:
         masks = tuple((a != UNKNOWN) & (i in whole) for i, a in enumerate(ids))
         if _has_both(ids, _rest(ids, masks)):
-            return ValidationPart(masks, len(whole), whole_images=True)
+            return ValidationPart(masks, whole_images=True)
         raise PartialLabelError(NOTHING_TO_TRAIN_ON)
     if share <= 0:
-        return ValidationPart(empty, 0, (NOT_ASKED_FOR,))
-    blocks = _blocks(ids)
-    chosen = _drawn(ids, blocks, share, seed)
+        return ValidationPart(empty, (NOT_ASKED_FOR,))
+    chosen = _drawn(ids, _blocks(ids), share, seed)
     if chosen is None:
-        return ValidationPart(empty, len(blocks), (TOO_FEW_LABELS,))
-    return ValidationPart(tuple(chosen), len(blocks))
+        return ValidationPart(empty, (TOO_FEW_LABELS,))
+    return ValidationPart(tuple(chosen))
 
 
 @dataclass(frozen=True, eq=False)

@@ -108,7 +108,8 @@ def refine(
             optimizer.step()
         on_progress(step + 1, steps, "Fitting to the prompts")
     with torch.no_grad():
-        torch._foreach_lerp_(weights, list(network.parameters()), 1 - SHARE)
+        for fitted_weight, weight in zip(weights, network.parameters(), strict=True):
+            fitted_weight.lerp_(weight, 1 - SHARE)
     return fitted.eval().requires_grad_(False)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import math
 import os
@@ -11,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.progress import Cancelled, Progress, ignore_progress
@@ -69,7 +69,10 @@ class Trainer:
     def __post_init__(self) -> None:
         # torch's stubs lack the argument memory_format
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self._averaged = AveragedModel(self.network, multi_avg_fn=self._follow)
+        self._averaged.n_averaged += 1  # at 0, the first update copies the weights
+        average = self._averaged.module.eval().requires_grad_(False)
+        self.average = cast(PromptSegmenter, average)
         self.optimizer = torch.optim.AdamW(
             _decayed(self.network, self.settings.weight_decay),
             lr=self.settings.learning_rate,
@@ -219,7 +222,7 @@ class Trainer:
         if torch.isfinite(norm):  # one bad batch must not destroy the weights
             self.optimizer.step()
         self.step += 1
-        self._update_average()
+        self._averaged.update_parameters(self.network)
         return {"total": float(total.detach())} | {
             k: float(v.detach()) for k, v in parts.items()
         }
@@ -236,23 +239,23 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _schedule(self) -> float:
-        """Return the learning rate's factor: warm-up, then half a cosine to 1 %."""
+        """Return the learning rate's factor: warm-up, then half a cosine to 1 %.
+
+        It depends on the step alone, so that a checkpoint needs no state of a scheduler
+        and ``settings.steps`` may change on the way: training from tags does so to end
+        in time. `torch.optim.lr_scheduler` fixes the number of steps at the start.
+        """
         s = self.settings
         if self.step < s.warm_up:
             return (self.step + 1) / s.warm_up
         done = (self.step - s.warm_up) / max(1, s.steps - s.warm_up)
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
+    def _follow(self, averages: Any, weights: Any, n: Tensor | int) -> None:
+        """Move the averaged weights towards the weights."""
         # a young average follows faster, or it would keep the untrained start for long
         decay = min(self.settings.averaging, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(
-            list(self.average.parameters()), list(self.network.parameters()), 1 - decay
-        )
-        buffers = zip(self.average.buffers(), self.network.buffers(), strict=True)
-        for average, own in buffers:
-            average.copy_(own)
+        get_ema_multi_avg_fn(decay)(averages, weights, n)
 
     def _record(
         self,

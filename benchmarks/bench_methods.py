@@ -1,10 +1,10 @@
-"""Time and memory of every method on pictures drawn here.
+"""Time and memory of every method on synthetic images.
 
     python benchmarks/bench_methods.py [--models alpnet,dspnet] [--repeats 3]
 
-``processor s`` is what a 512 x 512 picture costs all cores together, from the prompt to
-the labels, once the model is loaded and warm. ``peak MB`` is the peak of the process on
-a 2048 x 2048 picture with four prompts, beyond what it used before.
+``processor s`` is the processor time of a 512 x 512 image on all cores, from the prompt
+to the labels, with a loaded and warm model. ``peak MB`` is the peak of the process on
+a 2048 x 2048 image with four prompts, beyond what it used before.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     svpseg benchmark DATA... --models svp,forest --json q.json
     python benchmarks/card_scores.py q.json weights/svp --model svp
 
-The text of the card after the table (notes, data, known failures) stays.
+The text after the table (notes, data, known failures) is kept.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from napari_svpseg.benchmark.report import BASELINE, task_means
 from napari_svpseg.io.model_store import card_markdown, find_model, update_card
 
 NOTES = "<!-- notes -->"
-"""What follows in a README is kept."""
+"""Comment in the README after which the text is kept."""
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path, help="JSON of the benchmark")
     parser.add_argument("folder", type=Path, help="model folder")
-    parser.add_argument("--model", help="its name in the report; the folder's if none")
+    parser.add_argument("--model", help="name in the report; default: the folder's")
     options = parser.parse_args()
     records = json.loads(options.report.read_text(encoding="utf-8"))["records"]
     card = find_model(str(options.folder))
@@ -45,14 +45,15 @@ def main() -> None:
     }
     card = replace(card, scores=scores)
     readme = options.folder / "README.md"
-    _, mark, notes = readme.read_text(encoding="utf-8").partition(NOTES)
+    _, separator, notes = readme.read_text(encoding="utf-8").partition(NOTES)
     update_card(
-        card, f"{card_markdown(card).rstrip()}\n\n{mark}{notes}".rstrip() + "\n"
+        card, f"{card_markdown(card).rstrip()}\n\n{separator}{notes}".rstrip() + "\n"
     )
     print(readme.read_text(encoding="utf-8"))
 
 
 def _rounded(means: dict[str, float], task: str) -> float | None:
+    """Return a task's score with three digits, None if it has none."""
     value = means.get(task, math.nan)
     return None if math.isnan(value) else round(value, 3)
 

@@ -19,12 +19,12 @@ from napari_svpseg.io.model_store import ModelFormatError, list_models
 from napari_svpseg.models.registry import ModelConfig, build, methods
 
 
-def test_without_such_packages_there_is_nothing():
+def test_methods_of_other_packages_are_absent_by_default():
     assert "brightness" not in plugin_methods()
     assert "brightness" not in methods()
 
 
-def test_it_is_listed_by_what_its_package_says_and_not_imported(example_method):
+def test_a_method_is_listed_without_being_imported(example_method):
     card = next(c for c in list_models() if c.name == "brightness")
     assert card.method == "brightness"
     assert card.licence == "MIT"
@@ -65,7 +65,7 @@ def test_the_command_line_lists_and_runs_it(
     assert dice(found > 0, disc_scene.labels > 0) > 0.9
 
 
-def test_two_methods_without_weights_are_not_taken_for_each_other(
+def test_methods_without_weights_are_not_confused(
     example_method, disc_scene, disc_prompt
 ):
     result = api.segment(

@@ -16,6 +16,7 @@ from napari_svpseg.io import session as session_module
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.session import (
     BLOCK,
+    CANNOT_SAVE,
     STATE,
     Session,
     block_slices,
@@ -105,7 +106,7 @@ def test_the_log_does_not_grow_without_end(tmp_path, monkeypatch):
     np.testing.assert_array_equal(only(tmp_path).labels("a"), labels)
 
 
-def test_a_session_that_is_open_is_nobody_elses(tmp_path):
+def test_an_open_session_is_offered_to_no_other_process(tmp_path):
     mine, other = Session(tmp_path), Session(tmp_path)
     for n, session in enumerate((mine, other)):
         session.write_state({"n": n})
@@ -152,7 +153,7 @@ def two_versions(tmp_path, labels):
     return session.folder / "labels-a.log", before
 
 
-def test_a_record_that_was_cut_off_loses_only_itself(tmp_path, labels):
+def test_a_truncated_record_loses_only_itself(tmp_path, labels):
     log, before = two_versions(tmp_path, labels)
     log.write_bytes(log.read_bytes()[:-3])
     saved = only(tmp_path)
@@ -160,7 +161,7 @@ def test_a_record_that_was_cut_off_loses_only_itself(tmp_path, labels):
     assert not saved.problems  # that is how a crash looks
 
 
-def test_a_damaged_record_is_told_of(tmp_path, labels):
+def test_a_damaged_record_is_reported(tmp_path, labels):
     log, before = two_versions(tmp_path, labels)
     data = bytearray(log.read_bytes())
     data[-2] ^= 255
@@ -181,7 +182,7 @@ def test_a_damaged_record_is_told_of(tmp_path, labels):
         b'{"shape": [5, 5], "dtype": "<u2"}\n{"start": [9, 0], "n": 0, "crc": 0}\n',
     ],
 )
-def test_odd_logs_are_no_danger(tmp_path, labels, head):
+def test_damaged_logs_are_reported(tmp_path, labels, head):
     log, _ = two_versions(tmp_path, labels)
     log.write_bytes(head)
     saved = only(tmp_path)
@@ -190,9 +191,9 @@ def test_odd_logs_are_no_danger(tmp_path, labels, head):
     assert len(saved.problems) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path, pattern):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="session cannot be saved"):
+    with pytest.raises(WriteError, match=pattern(CANNOT_SAVE)):
         Session(tmp_path / "file" / "sessions").write_state({})
 
 

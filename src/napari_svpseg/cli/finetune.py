@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import api
 from ..core.geometry import Box
 from ..core.jobs.finetune_job import FineTuneSettings
-from ..workflows.finetune_files import LabelledFiles, scores_outside_boxes
 from .console import end_line, plural, progress_line, say
 from .options import (
     AsJson,
@@ -25,6 +23,8 @@ from .options import (
     is_default,
     settings_options,
 )
+
+IMAGE_AND_LABELS = "name images and their labels: IMAGE=LABELS"
 
 
 @settings_options(FineTuneSettings, but=("preset", "seconds", "prompts"))
@@ -79,10 +79,13 @@ def finetune(
 
     Labels: 0 = unknown, 1 = background, 2, 3, ... = objects.
     """
+    from .. import api
+    from ..workflows.finetune_files import LabelledFiles, scores_outside_boxes
+
     if output is None:
         raise typer.BadParameter("Missing option '--output' / '-o'")
     if not pairs and training_set is None:
-        raise typer.BadParameter("name images and their labels: IMAGE=LABELS")
+        raise typer.BadParameter(IMAGE_AND_LABELS)
     changed = {k: v for k, v in settings.items() if not is_default(context, k)}
     if minutes is not None:
         changed["seconds"] = 60 * minutes
@@ -139,6 +142,6 @@ def _pairs(
     for pair in pairs:
         image, _, labels = pair.partition("=")
         if not (image and labels):
-            raise typer.BadParameter(f"give IMAGE=LABELS, got {pair!r}")
+            raise typer.BadParameter(f"{IMAGE_AND_LABELS}, got {pair!r}")
         found.append((image, labels))
     return found, [Box(*as_corner(text), size) for text in boxes or []]

@@ -20,6 +20,9 @@ LabelKind = Literal["objects", "classes"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
 """Devices to choose from; ``cuda:1`` names the second GPU."""
 
+FLAGS = {"labels": "as"}
+"""Settings called otherwise on the command line, where labels are a file."""
+
 DEVICE_NAMES = "device must be auto, cpu, cuda, cuda:N or mps"
 
 S = TypeVar("S", bound="Settings")
@@ -34,7 +37,6 @@ def option(
     high: float | None = None,
     unit: str = "",
     choices: tuple[str, ...] = (),
-    flag: str = "",
     keyword: bool = False,
 ) -> Any:
     """Declare a setting.
@@ -51,8 +53,6 @@ def option(
     unit : str
     choices : tuple of str
         Allowed values.
-    flag : str
-        Name on the command line, without dashes; by default the field's name.
     keyword : bool
         Whether `svpseg.segment` and its siblings have a keyword of this name: those
         that change from image to image have, the others are only fields.
@@ -66,7 +66,6 @@ def option(
             "high": high,
             "unit": unit,
             "choices": choices,
-            "flag": flag,
             "keyword": keyword,
         },
     )
@@ -162,7 +161,7 @@ def _range(setting: Field[Any]) -> str:
 
 def flag_of(setting: Field[Any]) -> str:
     """Return the name of a setting on the command line, such as ``--min-area``."""
-    return "--" + (setting.metadata["flag"] or setting.name.replace("_", "-"))
+    return "--" + FLAGS.get(setting.name, setting.name).replace("_", "-")
 
 
 def check_device(name: str) -> str:
@@ -232,7 +231,6 @@ class PostprocessSettings(Settings):
         "Kind of labels, by default classes for a model that knows classes",
         label="Kind of labels",
         choices=("objects", "classes"),
-        flag="as",
         keyword=True,
     )
     link_planes: bool = option(

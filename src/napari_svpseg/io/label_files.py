@@ -25,6 +25,15 @@ OME_UNITS = {
     "picometer": "pm",
     "inch": "in",
 }
+"""Symbols that OME-XML has for the units of napari."""
+
+MAX_CLASSIC_BYTES = 3_500_000_000
+"""Larger files are BigTIFF; a classic TIFF ends at 4 GiB, metadata included."""
+
+NO_LABELS = "there are no labels to write: shape {shape}"
+NOT_WHOLE_NUMBERS = "labels must be whole numbers, got dtype {dtype}"
+NEGATIVE_IDS = "labels hold negative ids: ids start at 1"
+IDS_TOO_LARGE = "labels hold ids above 4294967295: renumber them first"
 
 
 def labels_dtype(largest: int) -> np.dtype[Any]:
@@ -45,25 +54,24 @@ def write_labels(
     recipe: Recipe | None = None,
     z_step: float | None = None,
 ) -> Path:
-    """Write labels as OME-TIFF, whole or not at all.
+    """Write labels as an OME-TIFF file, atomically.
 
     Parameters
     ----------
     path : path
-        ``NAME_labels.ome.tif`` by habit; its folder must exist.
+        By convention ``NAME_labels.ome.tif``; its folder must exist.
     labels : int array
-        Ids; the file's dtype follows from the largest one. uint64 is refused, as
-        OME-TIFF has no such type.
+        Ids up to 2**32 - 1; the smallest dtype that holds them is written.
     axes : str
-        Of ``labels``, out of T, Z, Y and X; in the file they have that order.
+        Axes of ``labels``, out of T, Z, Y and X; the file has them in this order.
     pixel_size : (float, float), optional
         Height and width of a pixel in ``unit``.
     unit : str
-        A length such as ``"um"``; OME-TIFF also knows ``"pixel"``.
+        A length such as ``"um"``, or ``"pixel"``.
     recipe : Recipe, optional
-        Written into the description.
+        Written into the description of the image, as JSON.
     z_step : float, optional
-        Distance of two planes along Z, in ``unit``.
+        Distance of two planes along Z in ``unit``.
 
     Returns
     -------
@@ -73,35 +81,26 @@ def write_labels(
     Raises
     ------
     WriteError
-        If the disk is full or the folder cannot be written.
+        If the file cannot be written.
     ValueError
-        If labels and axes do not fit, or ids are negative or too large.
+        If labels and axes do not fit, or ids are negative or too large for OME-TIFF.
     """
     path = Path(path)
     labels = np.asarray(labels)
     axes = Axes(axes).order
     Axes(axes).check(labels.shape)
     if not labels.size:
-        raise ValueError(f"there are no labels to write: shape {labels.shape}")
+        raise ValueError(NO_LABELS.format(shape=labels.shape))
     if labels.dtype.kind not in "iub":
-        raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}")
+        raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
     if labels.min(initial=0) < 0:
-        raise ValueError("labels hold negative ids: ids start at 1")
+        raise ValueError(NEGATIVE_IDS)
     dtype = labels_dtype(int(labels.max(initial=0)))
-    if dtype == np.uint64:
-        raise ValueError("labels hold ids above 4294967295: renumber them first")
-    labels, axes = _ordered(labels, axes)
+    if dtype == np.uint64:  # OME-TIFF has no such type
+        raise ValueError(IDS_TOO_LARGE)
+    labels, axes = _in_ome_order(labels, axes)
     metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
-    if pixel_size is not None and all(is_length(float(size)) for size in pixel_size):
-        name = OME_UNITS.get(unit, unit)
-        metadata |= {
-            "PhysicalSizeY": float(pixel_size[0]),
-            "PhysicalSizeYUnit": name,
-            "PhysicalSizeX": float(pixel_size[1]),
-            "PhysicalSizeXUnit": name,
-        }
-        if z_step and is_length(float(z_step)) and "Z" in axes:
-            metadata |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
+    metadata |= _physical_sizes(axes, pixel_size, unit, z_step)
     if recipe is not None:
         metadata["Description"] = recipe.to_json()
     with atomic_path(path) as temporary:
@@ -112,12 +111,33 @@ def write_labels(
             metadata=metadata,
             photometric="minisblack",
             compression="zlib",
-            bigtiff=labels.size * dtype.itemsize > 3_500_000_000,
+            bigtiff=labels.size * dtype.itemsize > MAX_CLASSIC_BYTES,
         )
     return path
 
 
-def _ordered(labels: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
-    """Return labels with their axes in the order of OME-TIFF, T Z C Y X."""
+def _in_ome_order(labels: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
+    """Return labels and axes in the order of OME-TIFF, T Z C Y X."""
     order = sorted(axes, key=AXES.index)
     return labels.transpose([axes.index(a) for a in order]), "".join(order)
+
+
+def _physical_sizes(
+    axes: str,
+    pixel_size: tuple[float, float] | None,
+    unit: str,
+    z_step: float | None,
+) -> dict[str, Any]:
+    """Return the attributes of OME-XML for the size of a pixel; empty if unknown."""
+    if pixel_size is None or not all(is_length(float(n)) for n in pixel_size):
+        return {}
+    name = OME_UNITS.get(unit, unit)
+    sizes: dict[str, Any] = {
+        "PhysicalSizeY": float(pixel_size[0]),
+        "PhysicalSizeYUnit": name,
+        "PhysicalSizeX": float(pixel_size[1]),
+        "PhysicalSizeXUnit": name,
+    }
+    if z_step and is_length(float(z_step)) and "Z" in axes:
+        sizes |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
+    return sizes

@@ -1,4 +1,4 @@
-"""Models as one file: a model folder is packed into a zip, or taken from one."""
+"""Export of a model folder as one zip file, and import from one."""
 
 from __future__ import annotations
 
@@ -30,10 +30,45 @@ from .model_store import (
 )
 
 MAX_MODEL_BYTES = 2_000_000_000
+"""Largest size of an unpacked model: a small zip may unpack to fill the disk."""
+
+CANNOT_READ = "{path}: not a model file, it cannot be read ({reason})."
+BUILTIN_NAME = (
+    "'{name}' is the name of a built-in model, which would hide this one: import it "
+    "under another (--name)."
+)
+BAD_NAME = "'{name}' is not a name for a model folder."
+NAME_TAKEN = (
+    "There is already a model '{name}' in {folder}: import this one under another name "
+    "(--name), or remove that one first."
+)
+BAD_PATH = "{path}: refused, it holds the path {member!r}."
+INCOMPLETE = "{path}: not a model file, model.json or weights.safetensors missing."
+TOO_LARGE = "{path}: refused, over {limit} MB unpacked."
 
 
 def export_model(model: str | Path, path: str | Path) -> Path:
-    """Write a model as one zip that `import_model` reads."""
+    """Write a model as one zip file, which `import_model` reads.
+
+    Parameters
+    ----------
+    model : str or path
+        Name or folder of the model.
+    path : path
+        File to be written.
+
+    Returns
+    -------
+    Path
+        The file written.
+
+    Raises
+    ------
+    ModelFormatError
+        If there is no such model.
+    WriteError
+        If the file cannot be written.
+    """
     card, path = find_model(model), Path(path)
     with (
         atomic_path(path) as temporary,
@@ -51,21 +86,30 @@ def export_model(model: str | Path, path: str | Path) -> Path:
 def import_model(
     path: str | Path, folder: Path | None = None, name: str = ""
 ) -> ModelCard:
-    """Add a model from a zip or folder to the user's own.
+    """Add a model from a zip file or folder to the user's own models.
+
+    The model is loaded once before it is added, so that a damaged one is refused.
 
     Parameters
     ----------
     path : path
-        A zip written by `export_model`, or a model folder.
+        Zip file written by `export_model`, or a model folder.
     folder : Path, optional
-        Where models are kept; `user_folder` by default.
+        Folder of the models; by default `user_folder`.
     name : str
-        What to call it; by default as where it comes from.
+        Name for the model; by default its own.
+
+    Returns
+    -------
+    ModelCard
+        Card of the added model.
 
     Raises
     ------
     ModelFormatError
-        If it is no model, or one of that name is already there.
+        If it is no model, or there is one of that name.
+    WriteError
+        If the folder cannot be written.
     """
     path, folder = Path(path), folder or user_folder()
     if path.is_dir():
@@ -91,36 +135,44 @@ def import_model(
         raise
     except (OSError, zipfile.BadZipFile, zlib.error, *ODD_CONTENT) as error:
         raise ModelFormatError(
-            f"{path}: not a model file, it cannot be read ({short_line(error)})."
+            CANNOT_READ.format(path=path, reason=short_line(error))
         ) from error
 
 
 def _received(card: ModelCard, source: Path, there: Path, target: Path) -> ModelCard:
-    """Return the card of a model that was just copied, once its weights are proven."""
+    """Return the card of a model that was copied to ``there``, after loading it.
+
+    Parameters
+    ----------
+    card : ModelCard
+    source : Path
+        Place that the model comes from, for errors.
+    there : Path
+        Temporary folder of the copy.
+    target : Path
+        Folder that the copy will have.
+    """
     write_card(there / CARD, card)
-    read_network(card, there, told=source)
+    read_network(card, there, source)
     return dataclasses.replace(card, path=str(target))
 
 
 def _named(card: ModelCard, name: str) -> ModelCard:
+    """Return the card under another name, if one is given."""
     return dataclasses.replace(card, name=name) if name else card
 
 
 def _free_place(name: str, folder: Path) -> Path:
+    """Return the folder of a new model, or raise `ModelFormatError`."""
+    # of two models with one name the built-in one is found first
     shipped = (builtin_folder(), research_folder())
     if folder == user_folder() and any((f / name / CARD).is_file() for f in shipped):
-        raise ModelFormatError(
-            f"'{name}' is the name of a built-in model, which would hide this one: "
-            "import it under another (--name)."
-        )
+        raise ModelFormatError(BUILTIN_NAME.format(name=name))
     if not name or name != Path(name).name or name.startswith("."):
-        raise ModelFormatError(f"'{name}' is not a name for a model folder.")
+        raise ModelFormatError(BAD_NAME.format(name=name))
     target = folder / name
     if target.exists():
-        raise ModelFormatError(
-            f"There is already a model '{name}' in {folder}: import this one under "
-            "another name (--name), or remove that one first."
-        )
+        raise ModelFormatError(NAME_TAKEN.format(name=name, folder=folder))
     folder.mkdir(parents=True, exist_ok=True)
     return target
 
@@ -128,23 +180,18 @@ def _free_place(name: str, folder: Path) -> Path:
 def _checked_members(
     archive: zipfile.ZipFile, path: Path
 ) -> dict[str, zipfile.ZipInfo]:
+    """Return the files of a model in a zip by name, after checking paths and sizes."""
     members = {}
     for info in archive.infolist():
         if info.is_dir():
             continue
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
         if not 1 <= len(parts) <= 2 or ".." in parts or parts[0].startswith("/"):
-            raise ModelFormatError(
-                f"{path}: refused, it holds the path {info.filename!r}."
-            )
+            raise ModelFormatError(BAD_PATH.format(path=path, member=info.filename))
         if parts[-1] in MEMBERS:
             members[parts[-1]] = info
     if CARD not in members or WEIGHTS not in members:
-        raise ModelFormatError(
-            f"{path}: not a model file, {CARD} or {WEIGHTS} missing."
-        )
+        raise ModelFormatError(INCOMPLETE.format(path=path))
     if sum(info.file_size for info in members.values()) > MAX_MODEL_BYTES:
-        raise ModelFormatError(
-            f"{path}: refused, over {MAX_MODEL_BYTES >> 20} MB unpacked."
-        )
+        raise ModelFormatError(TOO_LARGE.format(path=path, limit=MAX_MODEL_BYTES >> 20))
     return members

@@ -1,6 +1,6 @@
-"""OME-Zarr (NGFF 0.4 and 0.5): images read by region, labels written block by block.
+"""Lazy reading of OME-Zarr images (NGFF 0.4 and 0.5), and of large TIFF files.
 
-Large TIFF files are opened here too: tifffile shows them as Zarr arrays.
+Only the regions that are sliced are read; tifffile shows a TIFF as a Zarr array.
 """
 
 from __future__ import annotations
@@ -25,29 +25,40 @@ UNITS = {
     "pm": "picometer",
     "in": "inch",
 }
+"""Names that OME-Zarr has for our units."""
 
-NEEDED = "Zarr is not installed: pip install 'napari-svpseg[zarr]'"
+ZARR_MISSING = "Zarr is not installed: pip install 'napari-svpseg[zarr]'"
+NO_IMAGE = "{path}: there is no Zarr image and no TIFF file here."
+UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
+ONE_ARRAY = "{path}: is one array, there is no level {level}."
+LEVEL_ABSENT = "{path}: has the levels 0 to {last}, asked for {level}."
+NOT_OME_ZARR = (
+    "{path}: is no OME-Zarr image of version 0.4 or 0.5 (missing or wrong: {reason})."
+)
+NO_PIXELS = "{path}: the image is empty, its shape is {shape}."
+LEVEL_UNREADABLE = "{path}: level {level} cannot be read ({reason})."
 
 
 @dataclass(frozen=True, eq=False)
 class LazyImage:
-    """An image in a file, of which only what is sliced is read.
+    """An image in a file, which is read where it is sliced.
 
     Parameters
     ----------
     array : array
-        Sliced like a numpy array, and returns one.
+        Slicing it reads the region and returns a numpy array.
     axes : Axes
     scale : dict of str to float
         Size of a pixel along each of T, Z, Y, X, at the chosen level.
     unit : str
-        Of Z, Y and X; ``pixel`` where it is not known.
+        Unit of the scale along Z, Y and X; ``"pixel"`` if it is unknown.
     path : Path
     level : int
+        Level of the pyramid; 0 is the full size.
     version : str
-        Of OME-Zarr; empty for other files.
+        Version of OME-Zarr; empty for other files.
     n_levels : int
-        Of its pyramid.
+        Number of levels in the pyramid.
     """
 
     array: Any
@@ -61,64 +72,69 @@ class LazyImage:
 
     @property
     def n_pixels(self) -> int:
-        """Pixels of all planes, each counted once whatever its channels."""
+        """Number of pixels in all planes, not counted by channel."""
         sizes = zip(self.axes.order, self.array.shape, strict=True)
         return math.prod(int(n) for a, n in sizes if a != "C")
 
 
 def is_zarr(path: str | Path) -> bool:
-    """Tell whether a path is the folder of a Zarr group or array."""
+    """Return whether a path is the folder of a Zarr group or array."""
     path = Path(path)
     names = (".zattrs", ".zgroup", ".zarray", "zarr.json")
     return path.is_dir() and any((path / name).is_file() for name in names)
 
 
 def open_image(path: str | Path, level: int = 0, axes: str | None = None) -> LazyImage:
-    """Open an OME-Zarr image, a plain Zarr array or a TIFF file without reading it.
+    """Return an OME-Zarr image, a plain Zarr array or a TIFF file, without its pixels.
 
     Parameters
     ----------
     path : path
     level : int
-        Of a pyramid; 0 is the full size.
+        Level of the pyramid; 0 is the full size.
     axes : str, optional
-        What the dimensions are, where the file does not say.
+        Meaning of the dimensions, in place of what the file says.
+
+    Returns
+    -------
+    LazyImage
 
     Raises
     ------
     ImageError
-        One line naming the file: missing, damaged, without such a level, or with axes
-        that must be declared.
+        If the image is missing, damaged, has no such level, or its axes must be
+        declared; one line that names the file.
     """
     path = Path(path)
     if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
         return _open_tiff(path, level, axes)
     if not is_zarr(path):
-        raise ImageError(f"{path}: there is no Zarr image and no TIFF file here.")
+        raise ImageError(NO_IMAGE.format(path=path))
     zarr = import_zarr()
     try:
         node = zarr.open(path, mode="r")
     except Exception as error:
         raise ImageError(
-            f"{path}: cannot be read, it may be damaged ({first_line(error)})."
+            UNREADABLE.format(path=path, reason=first_line(error))
         ) from error
     if isinstance(node, zarr.Array):
         if level:
-            raise ImageError(f"{path}: is one array, there is no level {level}.")
+            raise ImageError(ONE_ARRAY.format(path=path, level=level))
         return LazyImage(node, _axes_of(path, node, axes), {}, "pixel", path)
     return _open_group(path, node, level, axes)
 
 
 def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyImage:
+    """Return the image that the attributes of a Zarr group describe."""
     attributes = dict(group.attrs)
-    ome = attributes.get("ome", attributes)
+    ome = attributes.get("ome", attributes)  # a key of its own since version 0.5
     try:
         multiscale = ome["multiscales"][0]
         version = str(ome.get("version") or multiscale.get("version") or "0.4")
         datasets = multiscale["datasets"]
         if not 0 <= level < len(datasets):
             raise ImageError(
-                f"{path}: has the levels 0 to {len(datasets) - 1}, asked for {level}."
+                LEVEL_ABSENT.format(path=path, last=len(datasets) - 1, level=level)
             )
         array = group[datasets[level]["path"]]
         declared = [
@@ -129,9 +145,9 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
         scale = _scale(datasets[level], multiscale, len(array.shape))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ImageError(
-            f"{path}: is no OME-Zarr image of version 0.4 or 0.5 "
-            f"(missing or wrong: {first_line(error)})."
+            NOT_OME_ZARR.format(path=path, reason=first_line(error))
         ) from error
+    # One unit for all axes of space, or none: there is no field for several.
     units = {a.get("unit") for a in declared if str(a["name"]).upper() in "ZYX"}
     names = {name: short for short, name in UNITS.items()}
     unit = names.get(str(units.pop()), "pixel") if len(units) == 1 else "pixel"
@@ -142,7 +158,10 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
 
 
 def _scale(dataset: dict[str, Any], multiscale: dict[str, Any], n: int) -> list[float]:
-    """Return the size of a pixel along each axis: the level's times the image's."""
+    """Return the size of a pixel along each of ``n`` axes.
+
+    It is the product of the scale of the level and that of the whole image.
+    """
     scale = [1.0] * n
     for holder in (dataset, multiscale):
         for change in holder.get("coordinateTransformations", ()):
@@ -153,6 +172,7 @@ def _scale(dataset: dict[str, Any], multiscale: dict[str, Any], n: int) -> list[
 
 
 def _axes_of(path: Path, array: Any, axes: str | None) -> Axes:
+    """Return the axes of an array, checked against its shape."""
     shape = tuple(int(n) for n in array.shape)
     try:
         meaning = Axes(axes) if axes else Axes.for_image(shape)
@@ -160,11 +180,12 @@ def _axes_of(path: Path, array: Any, axes: str | None) -> Axes:
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     if 0 in shape:
-        raise ImageError(f"{path}: the image is empty, its shape is {shape}.")
+        raise ImageError(NO_PIXELS.format(path=path, shape=shape))
     return meaning
 
 
 def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
+    """Return a TIFF file as a lazy image."""
     import tifffile
 
     zarr = import_zarr()
@@ -174,7 +195,7 @@ def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
         array = zarr.open(store, mode="r")
     except Exception as error:
         raise ImageError(
-            f"{path}: level {level} cannot be read ({first_line(error)})."
+            LEVEL_UNREADABLE.format(path=path, level=level, reason=first_line(error))
         ) from error
     if not isinstance(array, zarr.Array):
         array = array["0"]
@@ -183,12 +204,15 @@ def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
     if z_step is not None:
         scale["Z"] = z_step
     if level:
-        scale = {}  # what a level of a TIFF is reduced by is not said
+        scale = {}  # a TIFF does not say by how much a level is reduced
     return LazyImage(array, meaning, scale, unit, path, level)
 
 
 def read_zarr(path: str | Path, axes: str | None = None) -> ImageFile:
-    """Return a Zarr image as `images.read_image` returns files; its array is lazy."""
+    """Return a Zarr image in the form of `images.read_image`, with a lazy array.
+
+    Parameters, errors and axes are those of `open_image`.
+    """
     image = open_image(path, axes=axes)
     order, sizes = image.axes.order, image.scale
     size = (sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
@@ -200,7 +224,7 @@ def read_zarr(path: str | Path, axes: str | None = None) -> ImageFile:
 
 
 def is_image(path: str | Path) -> bool:
-    """Tell whether a path is an OME-Zarr image."""
+    """Return whether a path is an OME-Zarr image."""
     if not is_zarr(path):
         return False
     attributes = dict(import_zarr().open(Path(path), mode="r").attrs)
@@ -208,11 +232,17 @@ def is_image(path: str | Path) -> bool:
 
 
 def import_zarr() -> Any:
-    """Return the package zarr, or raise `ImageError` that says how to install it."""
+    """Return the optional package zarr.
+
+    Raises
+    ------
+    ImageError
+        If it is not installed, with the command that installs it.
+    """
     try:
         import zarr
     except ImportError as error:
-        raise ImageError(NEEDED) from error
+        raise ImageError(ZARR_MISSING) from error
     return zarr
 
 

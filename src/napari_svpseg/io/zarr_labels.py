@@ -15,36 +15,51 @@ import numpy as np
 from ..core.image import Axes
 from ..core.result import Recipe
 from .atomic import WriteError, atomic_folder
+from .label_files import NEGATIVE_IDS, NOT_WHOLE_NUMBERS
 from .ome_zarr import UNITS, first_line, import_zarr, is_image, is_zarr
 
 CHUNK = 1024
-"""Pixels along a chunk of labels."""
+"""Side of a chunk of labels in pixels."""
 
 SMALLEST_LEVEL = 512
-"""Levels are added to a pyramid until one is no larger than this."""
+"""Levels are added to a pyramid until one is no larger than this, in pixels."""
 
-KINDS = {"T": "time", "C": "channel"}
+AXIS_TYPES = {"T": "time", "C": "channel"}
+"""Types of the axes in OME-Zarr; all others are ``space``."""
 
 VERSIONS = {"0.4": 2, "0.5": 3}
-"""Format of Zarr that goes with each version of OME-Zarr."""
+"""Zarr format of each version of OME-Zarr."""
+
+BAD_VERSION = "OME-Zarr is written in version {known}, got {version!r}"
+TIME_NOT_FIRST = "OME-Zarr has time as its first axis, got {axes}"
+PLANE_NOT_LAST = "OME-Zarr has Y and X as its last axes, got {axes}"
+CANNOT_WRITE = "{store}: cannot be written ({reason})."
 
 
 @dataclass(frozen=True)
 class LabelsLayout:
-    """Where labels are written, and how.
+    """Place and form of a pyramid of labels.
 
     Parameters
     ----------
     folder : str
-        Of the group of these labels, while they are made.
+        Folder of the Zarr group of these labels.
     shape, chunks : tuple of int
+        Of the level of full size, in the order of ``axes``.
     axes : str
+        Axes of the labels, T first and Y and X last.
     dtype : str
     scale : tuple of float
         Size of a pixel along each axis.
     unit : str
+        Unit of the scale along Z, Y and X.
     version : str
-        ``0.4`` or ``0.5``.
+        Version of OME-Zarr, ``0.4`` or ``0.5``.
+
+    Raises
+    ------
+    ValueError
+        For another version, or T that is not the first axis.
     """
 
     folder: str
@@ -58,16 +73,14 @@ class LabelsLayout:
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
-            raise ValueError(
-                f"OME-Zarr is written in version {' or '.join(VERSIONS)}, "
-                f"got {self.version!r}"
-            )
+            known = " or ".join(VERSIONS)
+            raise ValueError(BAD_VERSION.format(known=known, version=self.version))
         if "T" in self.axes[1:]:
-            raise ValueError(f"OME-Zarr has time as its first axis, got {self.axes}")
+            raise ValueError(TIME_NOT_FIRST.format(axes=self.axes))
 
     @property
     def level_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the levels: Y and X halved until they are small."""
+        """Shape of each level: Y and X are halved until `SMALLEST_LEVEL`."""
         shapes = [self.shape]
         while max(shapes[-1][-2:]) > SMALLEST_LEVEL:
             *stack, y, x = shapes[-1]
@@ -76,15 +89,17 @@ class LabelsLayout:
 
 
 def create_labels(layout: LabelsLayout) -> None:
-    """Make the empty arrays of all levels; what is there is replaced."""
+    """Create the empty arrays of all levels; an existing group is replaced."""
     zarr = import_zarr()
     group = zarr.open_group(
         layout.folder, mode="w", zarr_format=VERSIONS[layout.version]
     )
-    three = VERSIONS[layout.version] == 3
+    # Version 0.4 demands nested chunk files (0/0), which Zarr 2 does not have by
+    # default; version 0.5 demands the names of the dimensions.
+    is_zarr_3 = VERSIONS[layout.version] == 3
     more: dict[str, Any] = (
         {"dimension_names": list(layout.axes.lower())}
-        if three
+        if is_zarr_3
         else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
     )
     for level, shape in enumerate(layout.level_shapes):
@@ -99,7 +114,10 @@ def create_labels(layout: LabelsLayout) -> None:
 
 
 def open_level(folder: str | Path, level: int = 0) -> Any:
-    """Return the array of one level, to be read and written in whole chunks."""
+    """Return the array of one level, to be read and written.
+
+    Two processes may write at the same time if each writes whole chunks.
+    """
     return import_zarr().open_array(Path(folder) / str(level), mode="r+")
 
 
@@ -115,7 +133,10 @@ def chunk_windows(layout: LabelsLayout, level: int) -> Iterator[tuple[slice, ...
 
 
 def reduce_chunk(layout: LabelsLayout, level: int, window: tuple[slice, ...]) -> None:
-    """Write a part of a level: every second pixel of the level below."""
+    """Write a window of a level: every second pixel of the next larger level.
+
+    Labels cannot be averaged: the mean of two ids is a third one.
+    """
     source, target = (open_level(layout.folder, n) for n in (level - 1, level))
     fine = tuple(
         slice(w.start * f, min(n, w.stop * f), f)
@@ -124,12 +145,12 @@ def reduce_chunk(layout: LabelsLayout, level: int, window: tuple[slice, ...]) ->
         )
     )
     part = np.asarray(source[fine])
-    if part.any():
+    if part.any():  # chunks of zeros need not be stored
         target[window] = part
 
 
 def count_levels(folder: str | Path) -> int:
-    """Return how many levels a pyramid of labels has."""
+    """Return the number of levels of a pyramid of labels."""
     return sum(
         1 for name in import_zarr().open_group(folder, mode="r") if name.isdecimal()
     )
@@ -142,17 +163,20 @@ def write_window(
     window: tuple[slice, ...],
     labels: np.ndarray,
 ) -> None:
-    """Write a part of a plane into all levels of a pyramid.
+    """Write a window of a plane into all levels of a pyramid.
 
     Parameters
     ----------
     folder : path
+        Folder of the Zarr group of the labels.
     n_levels : int
+        Number of levels of the pyramid.
     place : tuple of int
         Index of the plane along the axes before Y and X.
     window : (slice, slice)
-        In the plane at full size.
+        Rows and columns of the plane at full size.
     labels : (Y, X) int array
+        Labels in the window.
     """
     open_level(folder)[(*place, *window)] = labels
     reduce_window(folder, n_levels, place, window, labels)
@@ -165,10 +189,15 @@ def reduce_window(
     window: tuple[slice, ...],
     labels: np.ndarray | None = None,
 ) -> None:
-    """Bring all levels up to what a part of a plane shows at full size."""
+    """Update the smaller levels in a window of a plane to the level of full size.
+
+    Parameters are those of `write_window`; ``labels`` are read if they are not given.
+    """
     if labels is None:
         labels = np.asarray(open_level(folder)[(*place, *window)])
     for level in range(1, n_levels):
+        # Kept are the pixels at multiples of the step in the whole plane, wherever the
+        # window starts.
         step = 2**level
         first = [-(-w.start // step) for w in window]
         part = labels[
@@ -194,13 +223,25 @@ def publish_labels(
     Parameters
     ----------
     layout : LabelsLayout
-        In a folder on the same disk as ``store``.
+        Labels in a folder on the same disk as ``store``.
     store : path
-        An OME-Zarr image, which the labels are added to, or a new group.
+        OME-Zarr image that the labels are added to, or a new group.
     name : str
-        Labels of this name are replaced.
+        Name of the labels; existing ones of this name are replaced.
     recipe : Recipe
-        Kept in the attribute ``svpseg`` of the labels, together with ``extra``.
+        Stored in the attribute ``svpseg`` of the labels, together with ``extra``.
+    extra : dict
+        Plain values.
+
+    Returns
+    -------
+    Path
+        Folder of the labels.
+
+    Raises
+    ------
+    WriteError
+        If the store cannot be written.
     """
     store = Path(store)
     describe_labels(layout, name)
@@ -220,12 +261,26 @@ def publish_labels(
 def create_labels_in_store(
     store: str | Path, name: str, layout: LabelsLayout
 ) -> LabelsLayout:
-    """Make empty labels at their final place, to be seen while they are filled.
+    """Create empty labels at their final place, to be shown while they are filled.
+
+    Parameters
+    ----------
+    store : path
+        OME-Zarr image that the labels are added to, or a new group.
+    name : str
+        Name of the labels; existing ones of this name are replaced.
+    layout : LabelsLayout
+        Its folder is ignored.
 
     Returns
     -------
     LabelsLayout
-        With the folder ``store/labels/NAME``; labels that were there are gone.
+        With the folder ``store/labels/NAME``.
+
+    Raises
+    ------
+    WriteError
+        If the store cannot be written.
     """
     parent = _labels_of(Path(store), layout.version)
     layout = replace(layout, folder=str(Path(store) / "labels" / name))
@@ -236,7 +291,7 @@ def create_labels_in_store(
 
 
 def describe_labels(layout: LabelsLayout, name: str) -> None:
-    """Write what OME-Zarr says of a pyramid: its levels, axes and pixel sizes."""
+    """Write the OME-Zarr metadata of a pyramid: its levels, axes and pixel sizes."""
     from ome_zarr.format import format_from_version
     from ome_zarr.writer import write_multiscales_metadata
 
@@ -250,25 +305,34 @@ def describe_labels(layout: LabelsLayout, name: str) -> None:
 
 
 def write_labels_metadata(folder: str | Path, values: dict[str, Any]) -> None:
-    """Keep plain values with the labels in a folder; see `read_labels_metadata`."""
+    """Store plain values in the attribute ``svpseg`` of the labels in a folder."""
     import_zarr().open_group(folder, mode="r+").attrs["svpseg"] = values
 
 
 def _labels_of(store: Path, version: str) -> Any:
-    """Return the group of all labels of a store, made if it is not there."""
+    """Return the group of all labels of a store, created if necessary."""
     try:
         root = import_zarr().open_group(store, mode="a", zarr_format=VERSIONS[version])
         return root.require_group("labels")
     except Exception as error:
         raise WriteError(
-            f"{store}: cannot be written ({first_line(error)})."
+            CANNOT_WRITE.format(store=store, reason=first_line(error))
         ) from error
 
 
 def _list_labels(
     parent: Any, name: str, version: str, *, is_inside: bool = False
 ) -> None:
-    """Put labels on the list of a store, once; ``is_inside`` an image they are of."""
+    """Add labels to the list of labels of a store, unless they are listed.
+
+    Parameters
+    ----------
+    parent : Zarr group
+        Group of all labels of the store.
+    name, version : str
+    is_inside : bool
+        The store is the image that the labels belong to.
+    """
     from ome_zarr.format import format_from_version
     from ome_zarr.writer import write_label_metadata
 
@@ -288,42 +352,45 @@ def write_zarr_labels(
     name: str = "cells",
     version: str = "0.5",
 ) -> Path:
-    """Write labels as an OME-Zarr of their own, with a pyramid, whole or not at all.
+    """Write labels with a pyramid as an OME-Zarr store of their own, atomically.
 
     Parameters
     ----------
     path : path
-        Such as ``NAME_labels.zarr``; what is there is replaced.
+        Such as ``NAME_labels.zarr``; an existing store is replaced.
     labels : int array
-        Read chunk by chunk, so that it may be larger than the memory.
+        Read chunk by chunk; may be lazy and larger than the memory.
     axes : str
-        Of ``labels``, with Y and X last.
+        Axes of ``labels``, with Y and X last.
     scale : dict of str to float, optional
         Size of a pixel along each axis.
     unit : str
+        Unit of the scale along Z, Y and X.
     recipe : Recipe, optional
-        Kept in the attribute ``svpseg``.
+        Stored in the attribute ``svpseg`` of the labels.
     name : str
-        Of the labels in it: they lie in ``path/labels/NAME``.
+        Name of the labels, which are written to ``path/labels/NAME``.
     version : str
+        Version of OME-Zarr, ``0.4`` or ``0.5``.
 
     Returns
     -------
     Path
+        The store.
 
     Raises
     ------
     WriteError
-        If the disk is full or the folder cannot be written.
+        If the store cannot be written.
     ValueError
-        If labels and axes do not fit.
+        If labels and axes do not fit, or ids are negative.
     """
     shape = tuple(int(n) for n in labels.shape)
     Axes(axes).check(shape)
     if labels.dtype.kind not in "iub":
-        raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}")
+        raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
     if not axes.upper().endswith("YX"):
-        raise ValueError(f"OME-Zarr has Y and X as its last axes, got {axes}")
+        raise ValueError(PLANE_NOT_LAST.format(axes=axes))
     letters = Axes(axes).order
     dtype = "uint64" if labels.dtype.itemsize == 8 else "uint32"
     chunks = (*(1,) * (len(shape) - 2), CHUNK, CHUNK)
@@ -335,7 +402,7 @@ def write_zarr_labels(
         for window in chunk_windows(layout, 0):
             part = np.asarray(labels[window])
             if part.min(initial=0) < 0:
-                raise ValueError("labels hold negative ids: ids start at 1")
+                raise ValueError(NEGATIVE_IDS)
             if part.any():
                 target[window] = part.astype(dtype)
         for level in range(1, len(layout.level_shapes)):
@@ -349,7 +416,7 @@ def write_zarr_labels(
 
 
 def _forget(labels: Any, name: str) -> None:
-    """Take a name out of the list of labels, to which it is added again."""
+    """Remove a name from the list of labels, as ome-zarr would add it once more."""
     attributes = dict(labels.attrs)
     holder = attributes.get("ome", attributes)
     if name in holder.get("labels", []):
@@ -358,7 +425,15 @@ def _forget(labels: Any, name: str) -> None:
 
 
 def read_labels_metadata(store: str | Path, name: str) -> dict[str, Any]:
-    """Return what `publish_labels` kept with labels; empty if there are none."""
+    """Return the values that `write_labels_metadata` stored; empty without labels.
+
+    Parameters
+    ----------
+    store : path
+        Store that holds the labels.
+    name : str
+        Name of the labels.
+    """
     folder = Path(store) / "labels" / name
     if not is_zarr(folder):
         return {}
@@ -367,7 +442,10 @@ def read_labels_metadata(store: str | Path, name: str) -> dict[str, Any]:
 
 
 def _datasets(layout: LabelsLayout) -> list[dict[str, Any]]:
-    """Return path, scale and, as every second pixel is kept, place of each level."""
+    """Return the path and scale of each level, as OME-Zarr describes them.
+
+    There is no translation: the first pixel of every level is that of the full size.
+    """
     found = []
     for level, _ in enumerate(layout.level_shapes):
         factor = [1] * (len(layout.shape) - 2) + [2**level] * 2
@@ -382,6 +460,7 @@ def _datasets(layout: LabelsLayout) -> list[dict[str, Any]]:
 
 
 def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
+    """Return name, type and unit of each axis, as OME-Zarr describes them."""
     unit = (
         layout.unit
         if layout.unit in UNITS.values()
@@ -389,7 +468,7 @@ def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
     )
     records = []
     for letter in layout.axes:
-        kind = KINDS.get(letter, "space")
+        kind = AXIS_TYPES.get(letter, "space")
         record = {"name": letter.lower(), "type": kind}
         if kind == "space" and unit:
             record["unit"] = unit
@@ -400,9 +479,10 @@ def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
 def create_scratch(
     path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
 ) -> None:
-    """Make an array for what a run keeps until it is done, if it is not there.
+    """Create an array for intermediate results of a run, unless it exists.
 
-    It is compressed for speed, as it is written and read once or twice.
+    The compression is chosen for speed, as the array is written and read only once or
+    twice.
     """
     if not is_zarr(path):
         zarr = import_zarr()

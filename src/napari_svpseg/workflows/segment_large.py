@@ -469,8 +469,9 @@ def start_or_resume(work: Path, plan: Plan, code: dict[str, np.ndarray]) -> None
     shutil.rmtree(work, ignore_errors=True)
     for part in ("tiles.done", "tables", "seams", "written"):
         (work / part).mkdir(parents=True)
+    arrays: dict[str, Any] = dict(code)  # savez has a parameter that is no array
     with atomic_path(work / "code.npz") as path:
-        np.savez(path, **code)
+        np.savez(path, **arrays)
     tiles = (len(plan.planes), *plan.grid().shape)
     size = (len(plan.maps), *plan.grid().tile_shape)
     create_scratch(work / "tiles", (*tiles, *size), (1, 1, 1, *size), "uint8")
@@ -838,7 +839,7 @@ def compare_part(work: str, key: str, p: int, places: list[Place]) -> None:
         mark = _mark(folder, "seams", p, at)
         if mark.exists():
             continue
-        kept: dict[str, np.ndarray] = {}
+        kept: dict[str, Any] = {}
         for axis, other in enumerate(_before(at)):
             common = (
                 Seam(np.zeros((0, 2), np.int64), np.zeros(0, bool))

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.annotation.partial_labels import (
+    BAD_IDS,
+    BOX_OUTSIDE,
+    CONTRADICTION,
+    LABELS_DIFFER,
+    MAX_LABEL,
+    NOT_ONE_PLANE,
+    NOT_WHOLE_NUMBERS,
+    RESULTS_DIFFER,
     UNKNOWN,
+    WRONG_SIZE,
     PartialLabelError,
     check_partial_labels,
     complete_ids,
@@ -53,9 +62,11 @@ def test_outside_boxes_nothing_is_known():
     assert np.array_equal(ids[known], LABELS[known])
 
 
-def test_a_box_is_cut_at_the_border_and_refused_outside():
+def test_a_box_is_cut_at_the_border_and_refused_outside(pattern):
     assert (from_labels(LABELS, [(-8, -8, 16, 16)]) > 0).sum() == 64
-    with pytest.raises(PartialLabelError, match="outside the image"):
+    with pytest.raises(
+        PartialLabelError, match=pattern(BOX_OUTSIDE, height=64, width=64)
+    ):
         from_labels(LABELS, [(70, 0, 16, 16)])
 
 
@@ -69,7 +80,7 @@ def test_complete_objects_have_a_ring_of_background():
     assert complete_ids(to_ids(from_objects(one, ring=0))).tolist() == []
 
 
-def test_a_correction_teaches_what_was_painted_erased_and_accepted():
+def test_a_correction_labels_what_was_painted_erased_or_accepted():
     after = LABELS.copy()
     after[after == 1] = 0  # erased
     after[4:14, 40:50] = 2  # painted larger
@@ -81,46 +92,48 @@ def test_a_correction_teaches_what_was_painted_erased_and_accepted():
     assert (ids[LABELS == 4] == UNKNOWN).all()  # nobody looked at this one
 
 
-def test_no_correction_teaches_nothing():
+def test_no_correction_gives_no_labels(pattern):
     assert not from_correction(LABELS, LABELS).any()
-    with pytest.raises(PartialLabelError, match="differ in shape"):
+    with pytest.raises(PartialLabelError, match=pattern(RESULTS_DIFFER)):
         from_correction(LABELS, LABELS[1:])
 
 
-def test_merging_keeps_objects_apart_and_refuses_contradictions():
+def test_merging_keeps_objects_apart_and_refuses_contradictions(pattern):
     first = from_labels(LABELS, [Box(0, 0, 16)])
     second = from_labels(squares((44, 44)), [Box(36, 36, 20)])
     both = merge_partial_labels(first, second)
     assert label_counts(both)["n_objects"] == 2
-    with pytest.raises(PartialLabelError, match="contradict each other at 64 pixels"):
+    contradiction = pattern(CONTRADICTION, name="a.tif", n=64)
+    with pytest.raises(PartialLabelError, match=contradiction):
         merge_partial_labels(first, from_labels(0 * LABELS, [Box(0, 0, 16)]), "a.tif")
-    with pytest.raises(PartialLabelError, match="differ in shape"):
+    with pytest.raises(PartialLabelError, match=pattern(LABELS_DIFFER)):
         merge_partial_labels(first, second[1:])
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
-        (np.zeros((3, 4, 5), int), "one plane"),
-        (np.zeros((64, 63), int), "64 x 63 pixels, the image is 64 x 64"),
-        (np.full((64, 64), -1), "ids from 0"),
-        (np.full((64, 64), 0.5), "whole numbers"),
-        (np.full((64, 64), 2**40), "ids from 0"),
-        (np.full((64, 64), "a"), "whole numbers"),
-        (np.full((64, 64), np.nan), "whole numbers"),
+        (np.zeros((3, 4, 5), int), NOT_ONE_PLANE),
+        (np.zeros((64, 63), int), WRONG_SIZE),
+        (np.full((64, 64), -1), BAD_IDS),
+        (np.full((64, 64), 0.5), NOT_WHOLE_NUMBERS),
+        (np.full((64, 64), 2**40), BAD_IDS),
+        (np.full((64, 64), "a"), NOT_WHOLE_NUMBERS),
+        (np.full((64, 64), np.nan), NOT_WHOLE_NUMBERS),
     ],
 )
-def test_odd_labels_are_refused_in_one_line(labels, told):
-    with pytest.raises(FineTuneError, match=told) as error:
+def test_odd_labels_are_refused_in_one_line(labels, message, pattern):
+    known = {"labels": "64 x 63", "image": "64 x 64", "largest": MAX_LABEL}
+    with pytest.raises(FineTuneError, match=pattern(message, **known)) as error:
         check_partial_labels(labels, (64, 64), "cells.tif")
     assert "\n" not in str(error.value)
 
 
-def test_whole_numbers_stored_as_floats_do():
+def test_whole_numbers_stored_as_floats_are_labels():
     assert check_partial_labels(LABELS.astype(float), (64, 64)).dtype == np.int32
 
 
-def test_counts_by_kind():
+def test_labelled_pixels_are_counted_by_class():
     partial = from_labels(LABELS, [Box(0, 0, 16)])
     assert label_counts(partial) == {
         "background": 192, "objects": 64, "n_objects": 1,

@@ -13,7 +13,12 @@ from napari_svpseg.core.annotation.partial_labels import (
     from_labels,
     to_ids,
 )
-from napari_svpseg.core.annotation.validation_split import split_validation
+from napari_svpseg.core.annotation.validation_split import (
+    NOT_ASKED_FOR,
+    NOTHING_TO_TRAIN_ON,
+    TOO_FEW_LABELS,
+    split_validation,
+)
 
 
 def squares(*corners, side=8, shape=(64, 64)):
@@ -35,7 +40,7 @@ def boxed(n_images, boxes=((0, 0, 24, 24), (36, 36, 24, 24))):
     n=st.integers(1, 4), share=st.floats(0.05, 0.6), seed=st.integers(0, 1000),
     whole=st.booleans(),
 )  # fmt: skip
-def test_held_back_labels_are_known_and_both_sides_show_both(n, share, seed, whole):
+def test_validation_and_training_have_objects_and_background(n, share, seed, whole):
     ids = [LABELS] * n if whole else boxed(n)
     held = split_validation(ids, share, seed)
     assert held.n_pixels > 0 and held.notes == ()
@@ -49,13 +54,13 @@ def test_held_back_labels_are_known_and_both_sides_show_both(n, share, seed, who
 
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 1000))
-def test_an_object_is_never_cut_in_two(seed):
+def test_objects_are_never_divided(seed):
     held = split_validation([LABELS], 0.3, seed).masks[0]
     for i in range(1, 5):
         assert len(np.unique(held[i == LABELS])) == 1
 
 
-def test_the_same_seed_holds_back_the_same():
+def test_the_split_depends_on_the_seed_only():
     first, again = (split_validation(boxed(3), 0.25, 5) for _ in range(2))
     assert all(
         np.array_equal(a, b) for a, b in zip(first.masks, again.masks, strict=True)
@@ -64,18 +69,16 @@ def test_the_same_seed_holds_back_the_same():
     assert len({tuple(m.sum() for m in o.masks) for o in others}) > 1
 
 
-def test_held_out_images_are_held_back_whole():
+def test_chosen_images_are_kept_for_validation_whole():
     held = split_validation(boxed(3), 0.25, whole=[1])
     assert [bool(m.any()) for m in held.masks] == [False, True, False]
-    with pytest.raises(PartialLabelError, match="leave at least one"):
+    with pytest.raises(PartialLabelError, match=NOTHING_TO_TRAIN_ON):
         split_validation(boxed(2), 0.25, whole=[0, 1])
 
 
-def test_nothing_is_held_back_where_it_was_asked_or_too_little_is_there():
-    assert split_validation(boxed(2), 0.0).notes == (
-        "No labels were held back, as was asked.",
-    )
+def test_no_validation_part_if_not_wanted_or_too_few_labels():
+    assert split_validation(boxed(2), 0.0).notes == (NOT_ASKED_FOR,)
     tiny = np.full((64, 64), UNKNOWN)
     tiny[4:8, 4:8], tiny[8:12, 4:8] = 1, 0
     held = split_validation([tiny], 0.25)
-    assert held.n_pixels == 0 and "too few labels" in held.notes[0]
+    assert held.n_pixels == 0 and held.notes == (TOO_FEW_LABELS,)

@@ -186,7 +186,7 @@ def test_large_maps_go_by_blocks(monkeypatch):
     labels = discs((120, 90), 30)
     maps = Maps(*targets(labels))
     whole = instances_from_maps(maps, PLAIN)
-    monkeypatch.setattr(instances, "LARGEST_WHOLE", 120 * 90 - 1)
+    monkeypatch.setattr(instances, "MAX_WHOLE_PIXELS", 120 * 90 - 1)
     monkeypatch.setattr(instances, "BLOCK_SIDE", 160)
     called = []
     monkeypatch.setattr(

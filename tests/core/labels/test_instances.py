@@ -13,8 +13,8 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
 from napari_svpseg.core.labels.instances import (
-    CROSS,
-    SPLITS,
+    FOUR_NEIGHBOURS,
+    SPLIT_STRENGTHS,
     _basins,
     best_split_strength,
     fill_object_holes,
@@ -45,7 +45,7 @@ def maps_of(labels: np.ndarray, **extra) -> Maps:
     return Maps(*targets(labels), **extra)
 
 
-def test_targets_say_inside_middle_and_outline():
+def test_targets_are_inside_centre_and_outline():
     labels = discs([(40, 40)], 10)
     foreground, distance, boundary = targets(labels)
     np.testing.assert_array_equal(foreground, labels > 0)
@@ -109,7 +109,7 @@ def by_reconstruction(height, mask, drop):
     from skimage.morphology import reconstruction
 
     inside = np.where(mask, height.astype(float), -1.0)
-    lowered = reconstruction(inside - drop, inside, footprint=CROSS)
+    lowered = reconstruction(inside - drop, inside, footprint=FOUR_NEIGHBOURS)
     tops = (inside - lowered >= drop - 1e-6) & mask
     return watershed(-height, connected_components(tops, connectivity=1), mask=mask)
 
@@ -133,7 +133,7 @@ def test_basins_are_those_of_h_maxima(seed, drop):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
-def test_all_foreground_is_shared_out_among_connected_objects(seed, with_distance):
+def test_all_foreground_is_divided_among_connected_objects(seed, with_distance):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 40, 2))
     noise = [rng.random(shape).astype(np.float32) for _ in range(3)]
@@ -248,7 +248,7 @@ def test_a_net_is_not_filled():
     np.testing.assert_array_equal(instances_from_maps(maps, PLAIN) > 0, net > 0)
 
 
-def test_the_look_is_in_pixels_of_the_query():
+def test_object_properties_are_in_pixels_of_the_query():
     labels = discs([(32, 32)], 10, (64, 64))
     assert object_properties([labels], [0.5]).diameter == pytest.approx(40, abs=1)
 
@@ -267,7 +267,7 @@ def test_small_objects_go_and_ids_are_renumbered():
     np.testing.assert_array_equal(filter_objects(kept, 4), kept)
 
 
-def test_parts_of_one_object_s_size_are_split_less_readily() -> None:
+def test_parts_of_one_object_need_a_larger_drop() -> None:
     """A saddle that parts two objects does not part one object in two."""
     labels = discs([(40, 30), (40, 50)], radius=11)
     foreground, distance, _ = targets(labels)
@@ -294,13 +294,13 @@ def with_a_pass(depth: float) -> Maps:
     )
 
 
-def test_the_prompts_tell_how_readily_touching_objects_are_split():
+def test_the_split_strength_follows_the_prompts():
     shallow = with_a_pass(0.2)
     two = discs([(32, 22), (32, 43)], radius=11, shape=(64, 64))
     one = (two > 0).astype(np.int32)
     assert instances_from_maps(shallow, PLAIN).max() == 1
     readily = best_split_strength([shallow], [two])
-    assert readily in SPLITS and readily > DEFAULT_SPLIT
+    assert readily in SPLIT_STRENGTHS and readily > DEFAULT_SPLIT
     fitted = replace(shallow, objects=ObjectProperties(22.0, split=readily))
     assert instances_from_maps(fitted, PLAIN).max() == 2
 
@@ -312,7 +312,7 @@ def test_the_prompts_tell_how_readily_touching_objects_are_split():
     assert instances_from_maps(lobed, PLAIN).max() == 1
 
 
-def test_prompts_that_do_not_tell_leave_the_usual_split():
+def test_prompts_without_touching_objects_keep_the_default_split():
     alone = discs([(32, 32)], shape=(64, 64))
     assert best_split_strength(
         [maps_of(alone, objects=ObjectProperties(16.0))], [alone]
@@ -323,7 +323,7 @@ def test_prompts_that_do_not_tell_leave_the_usual_split():
 
 
 @pytest.mark.parametrize(("asked", "n"), [(0.0, 1), (0.5, 2), (1.0, 2)])
-def test_the_setting_goes_from_what_the_prompts_say(asked, n):
+def test_the_split_setting_is_centred_on_the_prompts(asked, n):
     maps = replace(with_a_pass(0.2), objects=ObjectProperties(22.0, split=0.65))
     found = instances_from_maps(maps, replace(PLAIN, split_strength=asked))
     assert found.max() == n
@@ -340,14 +340,14 @@ def faint_and_clear() -> tuple[Maps, np.ndarray]:
 
 
 @pytest.mark.parametrize(("confidence", "n"), [(0.0, 5), (0.7, 5), (0.75, 4), (1.0, 4)])
-def test_objects_much_less_sure_than_the_others_are_left_out(confidence, n):
+def test_objects_of_low_confidence_are_removed(confidence, n):
     maps, labels = faint_and_clear()
     found = instances_from_maps(maps, replace(PLAIN, min_confidence=confidence))
     assert found.max() == n
     np.testing.assert_array_equal(found > 0, (labels > 0) & (labels <= n))
 
 
-def test_where_all_is_faint_all_is_kept():
+def test_faint_images_keep_their_objects():
     maps, _ = faint_and_clear()
     faint = Maps(0.6 * maps.foreground)
     found = instances_from_maps(faint, PostprocessSettings(threshold=0.4))

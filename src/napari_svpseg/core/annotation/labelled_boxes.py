@@ -12,22 +12,25 @@ from .partial_labels import UNKNOWN
 
 Array = np.ndarray
 
-LEGAL_SHARE = (0.03, 0.95)
-"""Foreground of a window that can be a prompt."""
+FOREGROUND_RANGE = (0.03, 0.95)
+"""Smallest and largest fraction of foreground in a box that can be a prompt."""
+
+SMALLER_SIDES = (128, 96, 64, 48, 40, 32, 24)
+"""Sides in pixels that are tried where no box of the wanted side is labelled."""
 
 
 def prompt_boxes(ids: Sequence[Array], n: int, seed: int = 0) -> list[tuple[int, Box]]:
-    """Return boxes in which all is labelled, to be cut out as prompts.
+    """Return boxes in which every pixel is labelled, to be cut out as prompts.
 
-    Boxes are 64 pixels wide, larger for large objects, smaller where less is labelled.
-    They come from as many images as possible, and those that show objects come first.
+    Boxes are 64 pixels wide, larger for large objects, and smaller where less is
+    labelled. They do not overlap and come from as many images as possible.
 
     Parameters
     ----------
     ids : sequence of (Y, X) int array
-        With -1 = unknown.
+        -1 = unknown, 0 = background, 1, 2, ... = objects.
     n : int
-        Boxes wanted at most.
+        Largest number of boxes.
     seed : int
 
     Returns
@@ -37,10 +40,13 @@ def prompt_boxes(ids: Sequence[Array], n: int, seed: int = 0) -> list[tuple[int,
     """
     diameters = [median_diameter(np.maximum(a, 0)) for a in ids if (a > 0).any()]
     diameter = float(np.median(diameters)) if diameters else 0.0
+    # About two objects side by side; more than four times the prompt would be reduced
+    # so much that their outlines are lost.
     wanted = int(np.clip(2.5 * diameter, PROMPT_SIZE, 4 * PROMPT_SIZE))
     rng = np.random.default_rng([seed, 19])
     each = [_boxes_of(a, wanted, n, rng) for a in ids]
     found: list[tuple[int, Box]] = []
+    # The best box of every image, then the second best of every image, and so on.
     for rank in range(n):
         for image in rng.permutation(len(ids)):
             if rank < len(each[image]):
@@ -49,12 +55,13 @@ def prompt_boxes(ids: Sequence[Array], n: int, seed: int = 0) -> list[tuple[int,
 
 
 def _boxes_of(ids: Array, wanted: int, n: int, rng: np.random.Generator) -> list[Box]:
+    """Return up to ``n`` boxes of one image, best first."""
     free = ids != UNKNOWN
     boxes: list[Box] = []
-    sides = [wanted, *(s for s in (128, 96, 64, 48, 40, 32, 24) if s < wanted)]
+    sides = [wanted, *(s for s in SMALLER_SIDES if s < wanted)]
     for side in sides:
         if boxes and side < 0.6 * wanted:
-            break
+            break  # what has been found is better than a much smaller box
         while len(boxes) < n:
             box = _best_box(ids, free, side, rng)
             if box is None:
@@ -68,24 +75,36 @@ def _boxes_of(ids: Array, wanted: int, n: int, rng: np.random.Generator) -> list
 def _best_box(
     ids: Array, free: Array, side: int, rng: np.random.Generator
 ) -> Box | None:
+    """Return the box of one side that shows most of objects and background, or None.
+
+    Parameters
+    ----------
+    ids : (Y, X) int array
+    free : (Y, X) bool array
+        Labelled pixels that lie in no other box.
+    side : int
+    rng : numpy Generator
+    """
     if min(ids.shape) < side:
         return None
     area = side * side
     inside = _window_sums(free, side) == area
     if not inside.any():
         return None
-    share = _window_sums(ids > 0, side) / area
-    low, high = LEGAL_SHARE
-    legal = inside & (share >= low) & (share <= high)
-    if not legal.any():
+    foreground = _window_sums(ids > 0, side) / area
+    low, high = FOREGROUND_RANGE
+    allowed = inside & (foreground >= low) & (foreground <= high)
+    if not allowed.any():
         return None
-    # near one half tells most of both; a little chance between equals
-    value = np.minimum(share, 0.4) + 0.05 * rng.random(share.shape)
-    y, x = np.unravel_index(np.argmax(np.where(legal, value, -1)), share.shape)
+    # From 40 % of foreground on, more of it shows no more; the random part varies the
+    # choice between nearly equal boxes with the seed.
+    value = np.minimum(foreground, 0.4) + 0.05 * rng.random(foreground.shape)
+    y, x = np.unravel_index(np.argmax(np.where(allowed, value, -1)), foreground.shape)
     return Box(int(y), int(x), side)
 
 
 def _window_sums(mask: Array, side: int) -> Array:
+    """Return the sum of a mask over the window at each position (summed-area table)."""
     sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     return np.asarray(
         sums[side:, side:]

@@ -172,3 +172,12 @@ def test_every_command_of_the_manifest_exists() -> None:
     for command in commands:
         module, _, name = command["python_name"].partition(":")
         assert callable(getattr(import_module(module), name)), command["id"]
+
+
+def test_the_command_line_starts_light() -> None:
+    """So that help and the completion of a shell answer at once."""
+    code = (
+        "import sys, napari_svpseg.cli.main\n"
+        "print([m for m in ('scipy', 'skimage', 'tifffile') if m in sys.modules])"
+    )
+    assert run(code) == "[]"

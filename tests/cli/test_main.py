@@ -20,11 +20,11 @@ from napari_svpseg.cli.console import failures
 from napari_svpseg.cli.main import DEBUG, main
 from napari_svpseg.cli.options import CHANNEL_NUMBERS, TWO_NUMBERS
 from napari_svpseg.cli.prompts import EACH_PROMPT, WHAT_TO_FIND
-from napari_svpseg.cli.segment import JOB_ALONE
+from napari_svpseg.cli.segment import DONE_BEFORE, JOB_ALONE
+from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.jobs.folder_job import FileOutcome
 from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.model_card import ModelCard
-from napari_svpseg.core.prompt import PromptError
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.core.settings import (
     DEVICE_NAMES,
@@ -33,6 +33,7 @@ from napari_svpseg.core.settings import (
 )
 from napari_svpseg.io.folder_records import RUN_FILES
 from napari_svpseg.io.model_store import ModelFormatError, save_model
+from napari_svpseg.io.prompt_files import NOT_ONE_PLANE
 from napari_svpseg.io.sample_images import tissue
 from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import folder_run
@@ -420,12 +421,12 @@ def test_prompts_new_show_merge(here, tmp_path, capsys, read_recipe) -> None:
     assert recipe.prompts_file == str(both)
 
 
-def test_a_prompt_from_a_stack_asks_for_one_plane(here, tmp_path) -> None:
+def test_a_prompt_from_a_stack_asks_for_one_plane(here, tmp_path, pattern) -> None:
     path = tmp_path / "stack.tif"
     tifffile.imwrite(
         path, np.zeros((5, 70, 70), np.uint8), imagej=True, metadata={"axes": "ZYX"}
     )
-    with pytest.raises((PromptError, ValueError), match="one plane"):
+    with pytest.raises(ImageError, match=pattern(NOT_ONE_PLANE, path=path)):
         api.prompt_from_files(path, here / "labels" / "0.tif", (0, 0))
 
 
@@ -574,7 +575,7 @@ def test_the_folder_run_goes_on_after_it_was_killed(here, tmp_path) -> None:
     )
     assert again.returncode == 0, again.stderr
     assert names(out) == [f"{i:02}_labels.ome.tif" for i in range(40)]
-    assert again.stdout.count("done before") == len(done)
+    assert again.stdout.count(DONE_BEFORE) == len(done)
     assert all((out / n).stat().st_mtime_ns == t for n, t in before.items())
 
 

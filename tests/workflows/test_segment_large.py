@@ -275,9 +275,9 @@ def test_a_halo_too_small_for_the_objects_is_told_of(scene, tiny_model, tmp_path
 def test_semantic_output_and_bad_arguments(scene, tiny_model, tmp_path):
     labels, _ = run(scene, tmp_path / "a.zarr", model=tiny_model, labels="classes")
     assert set(np.unique(labels)) == {0, 1}
-    with pytest.raises(ValueError, match="plain name"):
+    with pytest.raises(ValueError, match=r"'\.\./x'"):
         run(scene, tmp_path / "a.zarr", model=tiny_model, name="../x")
-    with pytest.raises(ValueError, match="block must be at least 16"):
+    with pytest.raises(ValueError, match="got 4"):
         run(scene, tmp_path / "a.zarr", model=tiny_model, block=4)
 
 

@@ -20,6 +20,7 @@ from napari_svpseg.core.annotation.image_tags import (
     TagTrainingSettings,
     checked_classes,
 )
+from napari_svpseg.core.geometry import MIN_BOX_SIZE
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptError
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
@@ -28,7 +29,23 @@ from napari_svpseg.io.model_archive import import_model
 from napari_svpseg.io.model_store import load_model, read_card
 from napari_svpseg.io.prompt_files import load_prompts
 from napari_svpseg.io.tag_files import Tags, TagsError, read_tags
-from napari_svpseg.workflows.tag_training import TaggedImages, training_folder
+from napari_svpseg.workflows.tag_training import (
+    NO_IMAGE,
+    OTHER_ENCODER,
+    training_folder,
+)
+from napari_svpseg.workflows.tagged_images import (
+    EVERYWHERE,
+    NO_CLASS,
+    ONE_EVERYWHERE,
+    ONE_IMAGE,
+    OTHER_NUMBER,
+    RARE,
+    STACK,
+    TOO_SMALL,
+    UNUSED_CLASS,
+    TaggedImages,
+)
 
 QUICK = {"epochs": 1, "second_epochs": 1, "batch": 4, "n_prototypes": 2}
 
@@ -249,17 +266,17 @@ def gray(n: int) -> list[np.ndarray]:
 @pytest.mark.parametrize(
     ("n", "tags", "changed", "told"),
     [
-        (2, [[], []], {}, "No image has a class"),
-        (1, [["x"]], {}, "1 image: tags only tell by comparing"),
-        (3, [["x"]] * 3, {}, "Every image holds the class: add images without"),
-        (3, [["x"], [], []], {"classes": ("x", "y")}, "No image holds 'y'"),
-        (3, [["x"], []], {}, "3 images but tags of 2"),
+        (2, [[], []], {}, NO_CLASS),
+        (1, [["x"]], {}, ONE_IMAGE),
+        (3, [["x"]] * 3, {}, EVERYWHERE),
+        (3, [["x"], [], []], {"classes": ("x", "y")}, UNUSED_CLASS),
+        (3, [["x"], []], {}, OTHER_NUMBER),
     ],
 )
 def test_tags_that_teach_nothing_are_refused(
-    tiny_svp, tmp_path, n, tags, changed, told
+    tiny_svp, tmp_path, pattern, n, tags, changed, told
 ):
-    with pytest.raises(TagTrainingError, match=told) as error:
+    with pytest.raises(TagTrainingError, match=pattern(told)) as error:
         fit(gray(n), tags, tmp_path / "m", tiny_svp, **changed)
     assert "\n" not in str(error.value) and not (tmp_path / "m").exists()
 
@@ -279,34 +296,32 @@ def test_images_that_cannot_be_used_are_left_out_and_named(
         file.write("\nstack.tif,disc\ntiny.png,disc\ngone.png,disc\n")
     result = fit(tagged_discs, tagged_discs / "tags.csv", tmp_path / "m", tiny_svp)
     for told in (
-        "00.png: cannot be read",
-        "stack.tif: tags are for single planes",
-        "tiny.png: 4 x 4 pixels are too few",
-        "not there, left out: gone.png",
+        "00.png",
+        STACK.format(path=tagged_discs / "stack.tif", axes="ZYX"),
+        TOO_SMALL.format(name="tiny.png", height=4, width=4, side=MIN_BOX_SIZE),
+        "gone.png",
     ):
         assert any(told in note for note in result.notes), (told, result.notes)
 
 
-def test_no_usable_image_is_an_error(tiny_svp, tmp_path):
+def test_no_usable_image_is_an_error(tiny_svp, tmp_path, pattern):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"no picture")
-    with pytest.raises(TagTrainingError, match=r"No image can be used: .*a\.png"):
+    with pytest.raises(TagTrainingError, match=pattern(NO_IMAGE) + "$"):
         fit(tmp_path, Tags({"a.png": ["x"], "b.png": []}), tmp_path / "m", tiny_svp)
-    with pytest.raises(TagsError, match="none of the tagged files"):
+    with pytest.raises(TagsError, match=str(tmp_path)):
         fit(tmp_path, Tags({"c.png": ["x"]}), tmp_path / "m", tiny_svp)
 
 
 def test_classes_everywhere_rare_or_never_alone_are_told(tiny_svp, tmp_path):
     tags = [["x", "y"], ["x"], ["x"], ["x", "y"]]
-    notes = " | ".join(fit(gray(4), tags, tmp_path / "m", tiny_svp).notes)
-    assert "every image holds 'x'" in notes and "fewer than 3 images hold 'y'" in notes
+    notes = fit(gray(4), tags, tmp_path / "m", tiny_svp).notes
+    assert {ONE_EVERYWHERE.format(name="x"), RARE.format(name="y")} <= {*notes}
     assert NEVER_ALONE.format("y") in notes
 
 
-def test_a_start_with_another_encoder_is_refused(tiny_model, tmp_path):
-    with pytest.raises(
-        TagTrainingError, match="another kind of encoder: start from svp"
-    ):
+def test_a_start_with_another_encoder_is_refused(tiny_model, tmp_path, pattern):
+    with pytest.raises(TagTrainingError, match=pattern(OTHER_ENCODER)):
         fit(gray(2), [["x"], []], tmp_path / "m", tiny_model)
 
 
@@ -336,7 +351,7 @@ def test_odd_settings_are_refused(bad):
 
 def test_class_names_are_checked():
     assert checked_classes(["a", "b c"]) == ("a", "b c")
-    with pytest.raises(ValueError, match="named twice"):
+    with pytest.raises(ValueError, match="'a'"):
         checked_classes(["a", "a"])
 
 
@@ -573,13 +588,13 @@ def test_folder_names_train_too(tagged_discs, tiny_svp, tmp_path):
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (("--minutes", "0"), 2, "minutes must be above 0"),
-        (("--variant", "x"), 2, "variant must be one of"),
-        (("--tags", "none.csv"), 1, "none.csv: cannot be read"),
-        ((), 1, "make one for each class"),
+        (("--minutes", "0"), 2, "minutes"),
+        (("--variant", "x"), 2, "'x'"),
+        (("--tags", "none.csv"), 1, "none.csv"),
+        ((), 1, "{folder}: "),
     ],
 )
 def test_wrong_usage_is_one_line(tagged_discs, tmp_path, capsys, words, status, told):
     assert svpseg("train-tags", tagged_discs, "-o", tmp_path / "m", *words) == status
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert told.format(folder=tagged_discs) in error and error.count("\n") == 1

@@ -34,7 +34,7 @@ def benchmark(
     """Score models on the one-shot protocol, beside the random forest."""
     from ..io.datasets import read_dataset
 
-    for folder in data:  # before torch is loaded: refuse what is not there
+    for folder in data:  # refuse missing folders before torch is loaded
         read_dataset(folder)
     from ..benchmark.one_shot import run
     from ..benchmark.one_shot_tasks import BenchmarkSettings

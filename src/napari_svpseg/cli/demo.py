@@ -13,7 +13,7 @@ from .options import DeviceName, ModelName
 
 def demo(
     output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for picture and labels.")
+        Path, typer.Option("--output", "-o", help="Folder for pictures and labels.")
     ] = Path("demo-output"),
     no_gui: Annotated[
         bool, typer.Option("--no-gui", help="Open no window at all.")

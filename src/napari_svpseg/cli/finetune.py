@@ -8,10 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import api
 from ..core.geometry import Box
 from ..core.jobs.finetune_job import FineTuneSettings
-from ..workflows.finetune_files import LabelledFiles, scores_outside_boxes
 from .console import end_line, plural, progress_line, say
 from .options import (
     AsJson,
@@ -81,6 +79,9 @@ def finetune(
 
     Labels: 0 = unknown, 1 = background, 2, 3, ... = objects.
     """
+    from .. import api
+    from ..workflows.finetune_files import LabelledFiles, scores_outside_boxes
+
     if output is None:
         raise typer.BadParameter("Missing option '--output' / '-o'")
     if not pairs and training_set is None:

@@ -1,4 +1,4 @@
-"""The ``svpseg`` commands; they alone print.
+"""The ``svpseg`` command: its sub-commands, errors and exit status.
 
 Exit status: 0 all done, 1 some inputs failed (each named, the others done), 2 usage.
 """
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if hasattr(error, "format_message"):  # usage, found by typer
             text = error.format_message()
-            if text.startswith("Usage:"):  # a command was asked for nothing
+            if text.startswith("Usage:"):  # the help of a command without arguments
                 print(text, file=sys.stderr)
             else:
                 say(f"{joined(text)} (try --help)")
@@ -109,7 +109,7 @@ def _version(
 
 
 def _show_our_log(level: int) -> None:
-    """Print what this package logs, and nobody else, as lines on stderr."""
+    """Print the log of this package, and of no other, as lines on stderr."""
     logger = logging.getLogger(__package__.partition(".")[0])
     logger.setLevel(level)
     if not logger.handlers:
@@ -119,10 +119,10 @@ def _show_our_log(level: int) -> None:
 
 
 def _stop_cleanly_when_terminated() -> None:
-    """Let a polite kill unwind, so that half-written temporary files go too."""
+    """Exit normally when terminated, so that temporary files are deleted."""
     try:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    except ValueError:  # not in the main thread: somebody else is in charge
+    except ValueError:  # only the main thread may set signal handlers
         return
 
 

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what their text means."""
+"""Options that several commands share, and the values of their text."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CHANNEL_NUMBERS = "channels are numbers such as 0 or 0,2"
 
 
 def _device(name: str) -> str:
-    """Refuse what no device is called; whether it is there is only known to torch."""
+    """Refuse unknown device names; only torch knows whether the device is there."""
     try:
         return check_device(name)
     except ValueError as error:
@@ -100,7 +100,7 @@ def settings_options(
 
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
-    """Return a command's parameter for a setting, whose limits its class checks."""
+    """Return a command's parameter for a setting; its class checks the limits."""
     kind, flag = _kind(setting), flag_of(setting)
     if kind is bool:
         flag = f"{flag}/--no-{flag[2:]}"

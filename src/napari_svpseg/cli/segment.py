@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.jobs.folder_job import FORMATS, PATTERN, BatchJob, FileOutcome
-from ..core.prompt import PromptSet
 from ..core.settings import (
     PostprocessSettings,
     SegmentSettings,
@@ -33,8 +32,10 @@ from .options import (
 from .prompts import prompts_from_options
 
 if TYPE_CHECKING:
+    from ..core.prompt import PromptSet
     from ..workflows.segment_large import LargeOutcome
 
+DONE_BEFORE = "done before"
 JOB_ALONE = "--job says itself which images and prompts"
 
 
@@ -64,7 +65,7 @@ def segment(
     axes: AxesText = None,
     channels: ChannelsText = None,
     skip_done: Annotated[
-        bool, typer.Option("--skip-done", help="Leave images alone that are done.")
+        bool, typer.Option("--skip-done", help="Skip images whose results are there.")
     ] = False,
     formats: Annotated[
         str, typer.Option(help=f"What to write, of {', '.join(FORMATS)}.")
@@ -96,9 +97,9 @@ def segment(
 ) -> int:
     """Label every object like the prompts' in many images.
 
-    A Zarr image, or a TIFF whose labels are to be a Zarr (-o labels.zarr), is segmented
-    in parts by several processes; without -o its labels are added to it. Several Zarr
-    images, a folder of them, or one with --formats are a folder run like any other.
+    A Zarr image, or a TIFF with -o labels.zarr, is segmented in parts by several
+    processes; without -o the labels are added to the Zarr image. Several Zarr images, a
+    folder of them, or one with --formats are segmented one after the other.
     """
     if job is not None:
         if images or prompts or prompt_image:
@@ -158,7 +159,7 @@ def segment(
 
 
 def _stored_job(path: Path, output: Path | None, skip_done: bool) -> BatchJob:
-    """Return the job of a ``run.json``, with what the command line says besides."""
+    """Return the job of a ``run.json``, changed by the other options."""
     from ..io.folder_records import read_run
 
     stored, _ = read_run(path)
@@ -259,7 +260,7 @@ def _print_outcome(outcome: FileOutcome, start: str) -> None:
         named = outcome.source in outcome.error
         say(outcome.error if named else f"{outcome.source}: {outcome.error}")
     elif outcome.skipped:
-        print(f"{start}done before, {outcome.labels}", flush=True)
+        print(f"{start}{DONE_BEFORE}, {outcome.labels}", flush=True)
     else:
         print(
             f"{start}{plural(outcome.objects, 'object')}, {outcome.seconds:.1f} s on "

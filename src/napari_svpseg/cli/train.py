@@ -27,10 +27,10 @@ def train(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="Of a self-supervised training.")
+        str, typer.Option(help="Method of a self-supervised training.")
     ] = "alpnet",
     data: Annotated[
-        Path | None, typer.Option(help="Folder with the data sets it names.")
+        Path | None, typer.Option(help="Folder with the data sets of the config.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Model folder to write.")
@@ -42,7 +42,7 @@ def train(
     device: DeviceName = "auto",
     start_from: Annotated[
         str | None,
-        typer.Option(help="Model whose weights are the start; none: no trained ones."),
+        typer.Option(help="Model whose weights are the start; none: untrained."),
     ] = None,
 ) -> None:
     """Train a method from a config (resumable), or on a folder without labels."""

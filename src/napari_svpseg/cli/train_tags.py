@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import api
 from ..core.annotation.image_tags import TagTrainingSettings
 from .console import end_line, plural, progress_line, say
 from .options import DeviceName, Resume, as_words, check_model, settings_options
@@ -22,7 +21,7 @@ def train_tags(
     tags: Annotated[
         Path | None,
         typer.Option(
-            help="Table of file, class, ...; by default the names of the folders tell."
+            help="Table of file, class, ...; by default folders are the classes."
         ),
     ] = None,
     resume: Resume = False,
@@ -33,6 +32,7 @@ def train_tags(
     **settings: Any,
 ) -> None:
     """Train a model of classes from tags: which image holds which class."""
+    from .. import api
     from ..io.tag_files import read_tags, tags_from_folders
 
     try:

@@ -7,12 +7,24 @@ from typing import Any
 
 import numpy as np
 
-from .image import Axes, ImageError, channels_last, intensity_range, sample_pixels
+from .image import (
+    EMPTY_IMAGE,
+    Axes,
+    ImageError,
+    channels_last,
+    intensity_range,
+    sample_pixels,
+)
 from .prompt import PromptSet
 
 MAX_SAMPLED_PLANES = 64
 MAX_SAMPLED_PIXELS = 4_000_000
 """Limits of what is read to find the intensity range of a large query."""
+
+OTHER_CHANNELS = (
+    "The query has {taken}, the prompts have {n}: choose {wanted} of the query, or cut "
+    "prompts from an image like it."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,7 +91,7 @@ class Planes:
             layout = Axes(axes)
         layout.check(shape)
         if 0 in shape:
-            raise ImageError(f"the image is empty: shape {shape}")
+            raise ImageError(EMPTY_IMAGE.format(shape=shape))
         n = 1 if layout.channel is None else shape[layout.channel]
         if not len(prompts):  # a model with its own classes needs no prompt
             rgb = n in (3, 4) and query.dtype == np.uint8 if rgb is None else rgb
@@ -93,8 +105,9 @@ class Planes:
         wanted = prompts[0].n_channels if len(prompts) else taken
         if taken != wanted:
             raise ImageError(
-                f"The query has {_count(taken)}, the prompts have {wanted}: choose "
-                f"{_count(wanted)} of the query, or cut prompts from an image like it."
+                OTHER_CHANNELS.format(
+                    taken=_count(taken), n=wanted, wanted=_count(wanted)
+                )
             )
         return planes
 

@@ -33,7 +33,6 @@ MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_BYTES = 2 * MAX_PROMPTS + 1, 4_000_000, 400_0
 
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-
 TOO_MANY = (
     f"A prompt file holds up to {MAX_PROMPTS} prompts of up to {MAX_CHANNELS} "
     "channels: save fewer."

@@ -126,7 +126,7 @@ def score(sample: SampleImage, found: np.ndarray) -> float | None:
 
 
 def write_summary(outcomes: list[DemoOutcome], demo: DemoSettings) -> Path:
-    """Write ``summary.json`` about the last outcome, and say what was found."""
+    """Write ``summary.json`` about the last outcome, and print all outcomes."""
     fields = ("objects", "seconds", "device", "dice", "window", "labels", "image")
     main = asdict(outcomes[-1])
     summary = {name: main[name] for name in fields}

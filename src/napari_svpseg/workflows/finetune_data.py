@@ -118,7 +118,7 @@ def gather(
     on_progress: Progress,
     notes: list[str],
 ) -> FineTuneData:
-    """Return what is trained on, checked; notes on it are added to ``notes``.
+    """Return the checked images to train on; notes on them are added to ``notes``.
 
     Parameters
     ----------

@@ -45,15 +45,17 @@ IS_TRAINED = (
     "{output}: is being trained already, in another window or by a command: stop that "
     "training or choose another name."
 )
-NOTHING_TO_RESUME = "{folder}: holds no checkpoint, the training began anew."
-LEFTOVERS = (
-    "{folder}: what is left of an older training cannot be deleted ({error}): delete "
-    "it, or choose another name."
+NOTHING_TO_RESUME = (
+    "{folder}: holds no checkpoint, so the training starts from the beginning."
 )
-DAMAGED_RUN = "{path}: damaged, the run cannot be resumed: start it anew."
+LEFTOVERS = (
+    "{folder}: the files of an older training cannot be deleted ({error}): delete "
+    "them, or choose another name."
+)
+DAMAGED_RUN = "{path}: damaged, the run cannot be resumed: start a new one."
 OTHER_RUN = (
-    "{folder}: was made with other images, labels or settings: start anew, without "
-    "resuming."
+    "{folder}: was made with other images, labels or settings: start a new run, "
+    "without resuming."
 )
 TAKES_NO_PROMPTS = (
     "The model '{name}' takes no prompts and is not trained in this way: start from "
@@ -178,7 +180,7 @@ def _prepare(
 ) -> bool:
     """Make a run's folder ready; return whether there is a checkpoint to resume."""
     if resume and (folder / "checkpoint.pt").is_file():
-        _check_same_run(folder, values["print"])
+        _check_same_run(folder, values["fingerprint"])
         (folder / STOP).unlink(missing_ok=True)
         return True
     if resume:
@@ -197,7 +199,7 @@ def _prepare(
 def _check_same_run(folder: Path, wanted: str) -> None:
     try:
         values = json.loads((folder / RUN).read_text(encoding="utf8"))
-        same = values["print"] == wanted
+        same = values["fingerprint"] == wanted
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FineTuneError(DAMAGED_RUN.format(path=folder / RUN)) from error
     if not same:
@@ -249,8 +251,8 @@ def finetune(
     output : path, optional
         Model folder to write; by default a new one among the user's own models.
     training_set : path, optional
-        A folder of images and labels (`io.training_set`): what is given is added to
-        it, and all of it that is in use is trained on.
+        A folder of images and labels (`io.training_set`): the given images are added
+        to it, and all of its images in use are trained on.
     unlabelled : path, optional
         A folder of further images, without labels: the model first learns from
         superpixels of some of them (``settings.self_supervised_first`` does so with
@@ -307,7 +309,7 @@ def finetune(
         "settings": settings.to_dict(),
         "training_set": None if training_set is None else str(training_set),
         "unlabelled": None if unlabelled is None else str(unlabelled),
-        "print": data.fingerprint(settings, model.card.sha256),
+        "fingerprint": data.fingerprint(settings, model.card.sha256),
     }
     with claimed(target) as folder:
         tuned = train(
@@ -360,7 +362,7 @@ def _write_model(
     settings: FineTuneSettings,
     device: str,
 ) -> None:
-    """Write the model folder, with a card that tells how it was trained."""
+    """Write the model folder; its card records how it was trained."""
     labelled = sum(int((i.ids != UNKNOWN).sum()) for i in data.images)
     shown = tuned.after if tuned.kept == "after" else tuned.before
     card = ModelCard(

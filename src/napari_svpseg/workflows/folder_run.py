@@ -1,8 +1,8 @@
-"""Run a job over many files: on this machine, or on the workers of a Dask cluster.
+"""Segment many files: on this machine, or on the workers of a Dask cluster.
 
-Several images are in work at once, each on its share of the processor's cores: reading
-and writing one overlaps with computing another. What is done is in ``summary.csv`` at
-once, so that a run that was stopped or killed goes on where it was.
+Several images are segmented at once, each on its share of the processor's cores, so
+that reading and writing one overlaps with computing another. Finished images are in
+``summary.csv`` at once, so that a run that was stopped or killed can be resumed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ from .segment_file import segment_file
 logger = logging.getLogger(__name__)
 
 MAX_AT_ONCE = 8
-"""Images in work at once on this machine."""
+"""Images that are segmented at once on this machine."""
 
 LARGE = 100_000_000
 """Pixels from which a Zarr image of a folder is segmented from file to file."""
@@ -60,8 +60,12 @@ SAVE_EVERY_S = 1.0
 
 OTHER = "made with other prompts, another model or other settings"
 
-LOOK_EVERY_S = 0.1
-"""How often a run looks whether it is to stop."""
+TOO_LARGE = (
+    f"{{path}}: is too large for {{what}}: choose {FORMAT_TITLES['ome-zarr']} only"
+)
+
+CHECK_EVERY_S = 0.1
+"""How often a run checks whether it is cancelled."""
 
 
 def run_batch(
@@ -72,7 +76,7 @@ def run_batch(
     on_progress: Progress = ignore_progress,
     on_partial: Callable[[list[FileOutcome]], None] | None = None,
 ) -> list[FileOutcome]:
-    """Segment all images of a job; a file that cannot be read holds up no other.
+    """Segment all images of a job; a file that cannot be read stops no other.
 
     Parameters
     ----------
@@ -85,7 +89,7 @@ def run_batch(
     on_progress : callable
         ``(done, total, message)``, called again and again; may raise `Cancelled`.
     on_partial : callable, optional
-        Called with the outcomes that are new, ``running`` among them.
+        Called with new outcomes, also of status ``running``.
 
     Returns
     -------
@@ -95,9 +99,9 @@ def run_batch(
     Raises
     ------
     ValueError
-        If there is nothing to do, or the job makes no sense.
+        If there are no images, or results would overwrite images or each other.
     Cancelled
-        As ``on_progress`` did; what is done is kept.
+        Raised by ``on_progress``; finished images are kept.
     """
     files = find_images(job.inputs, job.include, job)
     check_collisions(job, files)
@@ -107,31 +111,32 @@ def run_batch(
         prompts = load_prompts(job.prompts)
     if prompts is not None:  # else the model brings its own
         prompts = prompts.usable()
-    book = _Book(job, files, prompts, on_partial or (lambda outcomes: None))
+    outcomes = _Outcomes(job, files, prompts, on_partial or (lambda outcomes: None))
     work = _here if runner is None else _on(runner)
 
-    def look() -> None:
-        on_progress(book.n_done, len(files), "")
+    def check_cancelled() -> None:
+        on_progress(outcomes.n_done, len(files), "")
 
     state = "stopped"
     try:
-        look()
-        missing, todo = _without_missing(book.skip_done())
+        check_cancelled()
+        missing, todo = _without_missing(outcomes.skip_done())
         for outcome in chain(
-            map(book.note, missing), work(job, todo, prompts, look, book)
+            map(outcomes.note, missing),
+            work(job, todo, prompts, check_cancelled, outcomes),
         ):
-            book.tell(outcome)
-            look()
+            outcomes.report(outcome)
+            check_cancelled()
         state = "done"
     finally:
-        book.close(state)
-    return book.in_order()
+        outcomes.close(state)
+    return outcomes.in_order()
 
 
 def _without_missing(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
-    """Return what becomes of files that are not there, and the others.
+    """Return the outcomes of missing files, and the files that are there.
 
-    The former are known without loading torch.
+    Missing files are reported before torch is loaded.
     """
     missing = [
         FileOutcome(str(p), status="failed", error=f"{p}: no such file.")
@@ -141,8 +146,8 @@ def _without_missing(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
     return missing, [p for p in files if p.exists()]
 
 
-class _Book:
-    """Keeps what became of each file, and the run's own files up to date."""
+class _Outcomes:
+    """Outcomes of the files of a run; keeps the run's own files up to date."""
 
     def __init__(
         self,
@@ -162,7 +167,7 @@ class _Book:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
-        self._kept_note = self._of_another_kind()
+        self._kept_note = self._note_on_kept()
         write_run(self.folder / RUN, job, self._record | {"state": "running"})
         self.log([f"started: {len(files)} files, model {job.model}"])
 
@@ -172,7 +177,7 @@ class _Book:
         return len(self._found)
 
     def skip_done(self) -> list[Path]:
-        """Note the files that were done before; return the others."""
+        """Record the files that were done before; return the others."""
         if not self.job.skip_done:
             return self.files
         todo, skipped = [], []
@@ -198,17 +203,17 @@ class _Book:
         return todo
 
     def started(self, path: Path) -> None:
-        """Tell that a file is in work."""
+        """Report that a file is being segmented."""
         self._tell([FileOutcome(str(path), status="running")])
 
     def note(self, outcome: FileOutcome) -> FileOutcome:
-        """Note what became of a file; called in the thread that worked on it."""
+        """Record the outcome of a file; called in the thread that worked on it."""
         self._found[outcome.source] = outcome
         return outcome
 
-    def tell(self, outcome: FileOutcome) -> None:
-        """Tell of a file, and write the summary where that is due."""
-        lines = [f"{outcome.source}: {_told(outcome)}"]
+    def report(self, outcome: FileOutcome) -> None:
+        """Report the outcome of a file, and write the summary from time to time."""
+        lines = [f"{outcome.source}: {_log_text(outcome)}"]
         self.log(lines + [f"{outcome.source}: {note}" for note in outcome.notes])
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
             self._save()
@@ -241,22 +246,22 @@ class _Book:
         write_summary(self.folder / SUMMARY, self.in_order())
         self._saved_at = time.monotonic()
 
-    def _of_another_kind(self) -> tuple[str, ...]:
-        """Return what is to be said of results that were made in another way."""
+    def _note_on_kept(self) -> tuple[str, ...]:
+        """Return a note for results that were made with other settings."""
         if not self.job.skip_done:
             return ()
         try:
             _, record = read_run(self.folder / RUN)
         except (ValueError, OSError):
             return ()
-        if record.get("print") == self._record["print"]:
+        if record.get("fingerprint") == self._record["fingerprint"]:
             return ()
         logger.warning("%s: what is done there is kept, but was %s", self.folder, OTHER)
         return (f"kept, but {OTHER}",)
 
 
 def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
-    """Return what tells whether two runs give the same results."""
+    """Return the fingerprints and settings that decide on the results of a run."""
     from ..io.model_store import find_model
 
     card = find_model(job.model)
@@ -267,10 +272,10 @@ def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
         "axes": job.axes,
         "channels": job.channels and list(job.channels),
     }
-    return {"print": made_of, "versions": versions()}
+    return {"fingerprint": made_of, "versions": versions()}
 
 
-def _told(outcome: FileOutcome) -> str:
+def _log_text(outcome: FileOutcome) -> str:
     if outcome.status == "failed":
         return f"failed: {outcome.error}"
     return f"{outcome.objects} objects, trust {outcome.trust:.2f}"
@@ -321,9 +326,7 @@ def segment_item(
     others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
     if others or prompts is None:
         what = " and ".join(others) or "a model without prompts"
-        raise ValueError(
-            f"{path}: is too large for {what}: choose {FORMAT_TITLES['ome-zarr']} only"
-        )
+        raise ValueError(TOO_LARGE.format(path=path, what=what))
     from .segment_large import segment_zarr
 
     outcome = segment_zarr(
@@ -351,8 +354,8 @@ def _here(
     job: BatchJob,
     files: list[Path],
     prompts: PromptSet | None,
-    look: Callable[[], None],
-    book: _Book,
+    check_cancelled: Callable[[], None],
+    outcomes: _Outcomes,
 ) -> Iterator[FileOutcome]:
     """Segment files in threads of this process."""
     if not files:
@@ -368,7 +371,7 @@ def _here(
 
     def segment(path: Path) -> FileOutcome:
         targets = job.targets(str(path))
-        return book.note(
+        return outcomes.note(
             outcome_of(
                 path,
                 lambda: segment_item(
@@ -385,32 +388,32 @@ def _here(
                 while waiting and len(running) < n:
                     path = waiting.popleft()
                     running.add(pool.submit(segment, path))
-                    book.started(path)
-                ended, running = wait(running, LOOK_EVERY_S, FIRST_COMPLETED)
-                look()
+                    outcomes.started(path)
+                ended, running = wait(running, CHECK_EVERY_S, FIRST_COMPLETED)
+                check_cancelled()
                 for future in ended:
                     yield future.result()
-        finally:  # what is in work ends at its next step, or is noted as done
+        finally:  # running images end at their next step, or are recorded as done
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _on(runner: Any) -> Any:
-    """Return what segments files on a cluster, many at once."""
+    """Return a function that segments files on a cluster, many at once."""
 
     def work(
         job: BatchJob,
         files: list[Path],
         prompts: PromptSet | None,
-        look: Callable[[], None],
-        book: _Book,
+        check_cancelled: Callable[[], None],
+        outcomes: _Outcomes,
     ) -> Iterator[FileOutcome]:
         there = _for_workers(job)
         waiting, jobs = deque(files), deque[tuple[Path, Any]]()
         while waiting or jobs:
             while waiting and len(jobs) < MAX_SUBMITTED:
                 path = waiting.popleft()
-                book.started(path)
+                outcomes.started(path)
                 targets = {
                     kind: str(Path(target).resolve())
                     for kind, target in job.targets(str(path)).items()
@@ -420,9 +423,9 @@ def _on(runner: Any) -> Any:
                 )
                 jobs.append((path, submitted))
             path, submitted = jobs.popleft()
-            while not submitted.wait(LOOK_EVERY_S):
-                look()
-            yield book.note(outcome_of(path, submitted.result))
+            while not submitted.wait(CHECK_EVERY_S):
+                check_cancelled()
+            yield outcomes.note(outcome_of(path, submitted.result))
 
     return work
 
@@ -442,19 +445,19 @@ def _for_workers(job: BatchJob) -> BatchJob:
 
 
 def outcome_of(path: Path, result: Callable[[], FileOutcome]) -> FileOutcome:
-    """Return what became of a file, be it an error."""
+    """Return the outcome of a file, also of one that failed."""
     try:
         return replace(result(), source=str(path))
     except Cancelled:
         raise
-    except Exception as error:  # named, and the rest is done
+    except Exception as error:  # one bad file must not stop the others
         if os.environ.get(DEBUG):
             raise
         return FileOutcome(str(path), status="failed", error=one_line(error))
 
 
 def save_cut_prompts(prompts: PromptSet, folder: str | Path) -> Path:
-    """Write prompts that have no file of their own into a run's folder."""
+    """Write prompts without a file of their own into a run's folder."""
     from ..io.prompt_files import save_prompts
 
     Path(folder).mkdir(parents=True, exist_ok=True)

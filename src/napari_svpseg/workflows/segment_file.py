@@ -21,7 +21,7 @@ from .segment_image import Model, Prompts, segment
 def labels_path(
     source: str | Path, out_folder: str | Path, pattern: str = PATTERN
 ) -> Path:
-    """Return where `segment_file` writes the labels of ``source``.
+    """Return the path of the labels that `segment_file` writes for ``source``.
 
     Examples
     --------
@@ -55,8 +55,8 @@ def segment_file(
 ) -> FileOutcome:
     """Segment an image file and write ``NAME_labels.ome.tif``, or other formats.
 
-    Of an OME-Zarr image only what is needed at a time is read. Each file appears under
-    its name only when it is complete.
+    An OME-Zarr image is read piece by piece. Each result appears under its name only
+    when it is complete.
 
     Parameters
     ----------

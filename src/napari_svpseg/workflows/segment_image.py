@@ -1,8 +1,8 @@
 """Segment an image, stack or time series: `svpseg.segment` and `svpseg.postprocess`.
 
-Importing this module loads neither torch nor Qt: both wait inside the functions that
-need them. What goes in and comes out can be pickled, so the functions also run as jobs
-in an engine process or on a cluster.
+Importing this module loads neither torch nor Qt: the functions import torch when they
+are called. Arguments and results can be pickled, so the functions also run as jobs in
+an engine process or on a cluster.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 Model = str | Path | LoadedModel
 """A model's name, its folder, or what `load_model` returned."""
+
+NO_SIGNAL = "{what} no signal: nearly all pixels have the same value, or are NaN"
 
 Prompts = Prompt | PromptSet | Iterable[Prompt]
 
@@ -118,8 +120,8 @@ def segment(
     on_progress : callable, optional
         Called with ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
-        For one plane: called with what the engine has so far. For stacks: called with
-        ``(index, labels)`` of each finished plane.
+        For one plane: called with intermediate results of the engine. For stacks:
+        called with ``(index, labels)`` of each finished plane.
 
     Returns
     -------
@@ -237,7 +239,7 @@ def postprocess(
 
 
 def describe_device(device: str = "auto") -> dict[str, Any]:
-    """Return where models run when ``device`` is asked for, loading torch if need be.
+    """Return where models run for a chosen ``device``; loads torch.
 
     Returns
     -------
@@ -251,7 +253,7 @@ def describe_device(device: str = "auto") -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What is the same for all planes of a run."""
+    """Model, prompts and settings, the same for all planes of a run."""
 
     model: LoadedModel
     device: Device
@@ -261,7 +263,7 @@ class Job:
 
 
 def prepare(model: Model, device: str) -> tuple[LoadedModel, Device]:
-    """Return the model on the device that is really used, loading it only once."""
+    """Return the loaded model (cached) and the device that is really used."""
     from ..engine.inference.device import choose
 
     where = choose(device)
@@ -299,16 +301,16 @@ def own_prompts(model: Model) -> PromptSet:
 
 
 def prompts_for(model: LoadedModel, prompts: Prompts | None) -> PromptSet:
-    """Return the prompts that a model is asked with: none where it knows classes."""
+    """Return the usable prompts for a model: none where it knows its classes."""
     if not model.network.needs_prompt:
         return PromptSet()
     return as_prompt_set(own_prompts(model) if prompts is None else prompts).usable()
 
 
 def trained_intensities(model: LoadedModel, planes: Planes) -> np.ndarray | None:
-    """Return what a query is measured by that is a window like those of a training.
+    """Return the percentiles of a training, for a query like its images.
 
-    None for all others: they are measured by themselves. See `TaggedImages`.
+    None for all other queries: they have percentiles of their own. See `TaggedImages`.
     """
     known = model.card.training.get("intensities")
     if not isinstance(known, dict):
@@ -334,7 +336,7 @@ def segment_planes(
     on_progress: Progress,
     on_partial: Callable[[Any], None] | None,
 ) -> tuple[Maps, np.ndarray, list[Prediction]]:
-    """Return the maps, labels and what is known of each plane of a query."""
+    """Return the maps and labels of a query, and the prediction of each plane."""
     from ..engine.inference.predict import predict
 
     layout = Axes(planes.axes.labels)
@@ -418,7 +420,7 @@ def _arrays(maps: Maps) -> Iterator[np.ndarray]:
 
 def each_map(change: Callable[[np.ndarray], np.ndarray], maps: Maps) -> Maps:
     """Return the maps with ``change`` applied to each that is there."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f.name: change(getattr(maps, f.name))
         for f in fields(maps)
         if isinstance(getattr(maps, f.name), np.ndarray)
@@ -432,7 +434,7 @@ def recipe_of(
     post: PostprocessSettings,
     predictions: list[Prediction],
 ) -> Recipe:
-    """Return all that is needed to repeat a run."""
+    """Return the recipe that repeats a run."""
     card = job.model.card
     notes = dict.fromkeys(note for p in predictions for note in p.notes)
     notes |= dict.fromkeys(signal_notes([p.intensities for p in predictions]))
@@ -454,7 +456,7 @@ def recipe_of(
 
 
 def signal_notes(intensities: list[np.ndarray]) -> list[str]:
-    """Return what is to be told of images in which there is nothing to see.
+    """Return notes on images without signal.
 
     Parameters
     ----------
@@ -466,7 +468,7 @@ def signal_notes(intensities: list[np.ndarray]) -> list[str]:
     if not n:
         return []
     what = "the image has" if total == 1 else f"{n} of {total} planes have"
-    return [f"{what} no signal: nearly all pixels are alike, or no numbers"]
+    return [NO_SIGNAL.format(what=what)]
 
 
 def model_reference(card: ModelCard) -> str:
@@ -482,7 +484,7 @@ def model_reference(card: ModelCard) -> str:
 
 
 def prompt_record(prompt: Prompt) -> dict[str, Any]:
-    """Return what a recipe tells of a prompt."""
+    """Return the entry of a prompt in a recipe."""
     return {
         "name": prompt.name,
         "source": prompt.source,

@@ -363,7 +363,7 @@ def make_plan(
     from ..engine.inference.forward import Forward, evaluating
     from ..engine.inference.prompt_features import (
         network_scale,
-        object_look,
+        prompt_object_properties,
         prompt_tensors,
     )
     from ..io.model_store import load_model
@@ -398,7 +398,7 @@ def make_plan(
     with evaluating(network, where):
         images, masks = prompt_tensors(chosen, scale)
         code = forward.encode(images, masks)
-        look = object_look(chosen, images, forward, code, scale)
+        look = prompt_object_properties(chosen, images, forward, code, scale)
         forward(images[0, :1], code)  # to know what it answers
     sizes = dict(zip(planes.axes.order, planes.shape, strict=True))
     stack = tuple(sizes[a] for a in planes.axes.stack)
@@ -436,7 +436,7 @@ def make_plan(
         block=block,
         halo=halo_width(look) if halo is None else halo,
         radius=network.overlap,
-        stride=getattr(network, "stride", 16),
+        stride=network.stride,
         layout={
             "shape": (*stack, sizes["Y"], sizes["X"]),
             "chunks": (*(1,) * len(stack), block, block),
@@ -469,8 +469,9 @@ def start_or_resume(work: Path, plan: Plan, code: dict[str, np.ndarray]) -> None
     shutil.rmtree(work, ignore_errors=True)
     for part in ("tiles.done", "tables", "seams", "written"):
         (work / part).mkdir(parents=True)
+    arrays: dict[str, Any] = dict(code)  # savez has a parameter that is no array
     with atomic_path(work / "code.npz") as path:
-        np.savez(path, **code)
+        np.savez(path, **arrays)
     tiles = (len(plan.planes), *plan.grid().shape)
     size = (len(plan.maps), *plan.grid().tile_shape)
     create_scratch(work / "tiles", (*tiles, *size), (1, 1, 1, *size), "uint8")
@@ -838,7 +839,7 @@ def compare_part(work: str, key: str, p: int, places: list[Place]) -> None:
         mark = _mark(folder, "seams", p, at)
         if mark.exists():
             continue
-        kept: dict[str, np.ndarray] = {}
+        kept: dict[str, Any] = {}
         for axis, other in enumerate(_before(at)):
             common = (
                 Seam(np.zeros((0, 2), np.int64), np.zeros(0, bool))

@@ -1,4 +1,4 @@
-"""An open image segmented into a store on the disk that fills while it is made.
+"""Segment an open image into a store on the disk that can be watched filling.
 
 The parts and their order are those of `large`, so the labels are the same; but block by
 block, objects are found as soon as their tiles are predicted, and shown under ids of
@@ -34,6 +34,7 @@ from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.atomic import WriteError, as_write_error
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import (
+    PLANE_NOT_LAST,
     LabelsLayout,
     create_labels_in_store,
     open_scratch,
@@ -54,6 +55,11 @@ from .segment_large import (
     run_notes,
     start_or_resume,
     table_of,
+)
+
+NO_ROOM = (
+    "{folder}: has {free:.1f} GB left, and this result needs about {needed:.1f} GB: "
+    "free some space or choose another folder."
 )
 
 BYTES_A_PIXEL = 1
@@ -82,8 +88,8 @@ def segment_stored(
 ) -> StoredLabels:
     """Segment an array into OME-Zarr labels that can be watched.
 
-    A run that was stopped goes on where it was when it is called again with the same
-    store, image and settings.
+    A stopped run is resumed by a call with the same store, image and settings. The
+    keywords are those of `segment`, so that a dock calls either with the same ones.
 
     Parameters
     ----------
@@ -96,14 +102,14 @@ def segment_stored(
     axes : str
         Of ``query``; those of the labels are the same without C.
     image : str
-        Name of the image, its file if it has one: tells one run from another.
+        Name of the image, or its file: identifies the run.
     channels, rgb, intensities
         As in `api.segment`.
     scale : dict of str to float, optional
         Size of a pixel along each axis.
     unit : str
     about : dict, optional
-        Plain values that are kept with the labels.
+        Plain values that are stored with the labels.
     block : int
         Pixels along the grid on which objects are found.
     settings, postprocess : optional
@@ -123,14 +129,12 @@ def segment_stored(
     ImageError, PromptError, ValueError
         If the image, the prompts or the settings cannot be used.
     WriteError
-        If there is no room on the disk; what is done stays, to go on with.
+        If the disk is full; finished parts are kept, so that the run can be resumed.
     """
     start, store = time.perf_counter(), Path(store).absolute()
     report, tell = on_progress or ignore_progress, on_partial or (lambda value: None)
     if not Axes(axes).labels.endswith("YX"):
-        raise ImageError(
-            f"Results on the disk have Y and X as their last axes, got {axes}."
-        )
+        raise ImageError(PLANE_NOT_LAST.format(axes=axes))
     source = LazyImage(query, Axes(axes), scale or {}, unit, Path(image or "image"))
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +157,7 @@ def segment_stored(
             tell(run.begun())
             ended = run.fill()
     except OSError as error:
-        raise _told(error, store) from error
+        raise _with_advice(error, store) from error
     shutil.rmtree(work, ignore_errors=True)
     return replace(ended, seconds=time.perf_counter() - start)
 
@@ -162,13 +166,12 @@ def _check_room(folder: Path, n_pixels: int) -> None:
     free, needed = shutil.disk_usage(folder).free, n_pixels * BYTES_A_PIXEL
     if free < needed:
         raise WriteError(
-            f"{folder}: has {free / 1e9:.1f} GB left, and this result needs about "
-            f"{needed / 1e9:.1f} GB: free some space or choose another folder."
+            NO_ROOM.format(folder=folder, free=free / 1e9, needed=needed / 1e9)
         )
 
 
-def _told(error: OSError, store: Path) -> OSError:
-    """Return what is told of a disk that is full in the middle of a run."""
+def _with_advice(error: OSError, store: Path) -> OSError:
+    """Return the error of a full disk, with advice."""
     return as_write_error(error, store) if error.errno else error
 
 
@@ -196,13 +199,13 @@ class _Run:
     tell: Callable[[Any], None]
 
     def begun(self) -> StoredLabels:
-        """Return what there is to look at from now on."""
+        """Return the labels as they are at the start: empty."""
         return StoredLabels(
             self.layout.folder, len(self.layout.level_shapes), recipe=self.plan.recipe
         )
 
     def fill(self) -> StoredLabels:
-        """Do what is left, and return what was made."""
+        """Do the remaining parts; return the complete labels."""
         arguments = str(self.work), self.plan.key
         blocks, planes = self.plan.blocks(), self.plan.planes
         total, done, offset = len(planes) * len(blocks), 0, 0

@@ -99,7 +99,7 @@ class _Run:
     on_progress: Progress
 
     def card(self, **training: Any) -> ModelCard:
-        """Return the card of the model, with what is known of its training."""
+        """Return the card of the model, with ``training`` in its training record."""
         from ..models.base import count_parameters
 
         config = self.config

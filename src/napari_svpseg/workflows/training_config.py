@@ -1,4 +1,4 @@
-"""Configs of `svpseg train`: what a TOML file in ``configs/`` may hold."""
+"""Configs of `svpseg train`: the content of a TOML file in ``configs/``."""
 
 from __future__ import annotations
 

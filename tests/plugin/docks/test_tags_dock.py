@@ -440,7 +440,7 @@ def test_the_bank_of_an_earlier_model_is_opened_and_kept(
     card = ModelCard("from tags", "semantic", path=result.model, sha256="0",
                      training={"bank": bank}, classes=COLORS)  # fmt: skip
     monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
-    model_store._write_card(Path(result.model) / "model.json", card)
+    model_store.write_card(Path(result.model) / "model.json", card)
     box = banked.bank
     box.panel.show_bank([], ())
     box.list_models()

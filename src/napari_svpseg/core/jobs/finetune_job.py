@@ -1,4 +1,4 @@
-"""What fine-tuning is told, what it reports, and what comes out; no torch here."""
+"""Settings, progress and result of fine-tuning; no torch here."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class FineTuneSettings(Settings):
 
 @dataclass(frozen=True)
 class FineTuneProgress:
-    """Where training is.
+    """Progress of a training.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ class FineTuneProgress:
     train_loss : float
         Running mean.
     validation_dice : float or None
-        Dice of the held-back labels; None between checks.
+        Dice of the validation labels; None between checks.
     best_step : int
         Step of the best model so far; 0 is the model it started from.
     """
@@ -138,16 +138,16 @@ class FineTuneProgress:
 
 @dataclass(frozen=True)
 class ValidationScore:
-    """How well a model does on the labels that were kept out of training.
+    """Score of a model on the validation labels, which are not trained on.
 
     Parameters
     ----------
     dice : float
-        Of the foreground, over all held-back pixels; NaN where none were held back.
+        Of the foreground, over all validation pixels; NaN where there are none.
     f1 : float or None
         F1 of objects matched at an IoU of 0.5; None where no whole object is known.
     n_pixels, n_objects : int
-        What the score rests on: held-back pixels, and whole objects among them.
+        Number of validation pixels, and of whole objects among them.
     """
 
     dice: float
@@ -157,7 +157,7 @@ class ValidationScore:
 
     @property
     def value(self) -> float:
-        """What models are compared by: Dice, or the mean of Dice and F1."""
+        """Dice, or the mean of Dice and F1: the better model has the higher value."""
         return self.dice if self.f1 is None else (self.dice + self.f1) / 2
 
     @property
@@ -183,12 +183,12 @@ class ValidationScore:
 
 @dataclass(frozen=True)
 class FineTuneResult:
-    """What came out of fine-tuning.
+    """Result of fine-tuning.
 
     Parameters
     ----------
     before, after : ValidationScore
-        Of the model it started from, and of the best fine-tuned one.
+        Of the model at the start, and of the best fine-tuned one.
     kept : str
         ``before`` or ``after``: which of them the model folder holds.
     model : str
@@ -196,9 +196,9 @@ class FineTuneResult:
     history : list of dict
         ``step``, ``seconds``, ``train_loss`` and ``validation_dice`` of each check.
     notes : tuple of str
-        What was done differently from what was asked, or has to be known.
+        Deviations from the settings, and advice.
     stopped : bool
-        Whether it was stopped early and kept its best.
+        Whether training was stopped early; the best so far was kept.
     seconds : float
         Wall time of all sittings.
     """

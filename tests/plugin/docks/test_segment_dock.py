@@ -81,17 +81,11 @@ def test_the_engine_gets_what_the_dock_shows(dock, runner, finish):
     _, (query, prompts), kwargs = runner.segment_calls()[-1]
     assert query is dock.viewer.layers["discs"].data or query.shape == (96, 110)
     assert len(prompts) == 1 and prompts[0].n_objects == 1
-    expected = {
-        "threshold": 0.7,
-        "min_area": 9,
-        "split": False,
-        "tile": 256,
-        "device": "cpu",
-        "axes": "YX",
-        "rgb": False,
-        "model": "svp",
-    }
+    expected = {"axes": "YX", "rgb": False, "model": "svp"}
     assert expected.items() <= kwargs.items()
+    run, post = kwargs["settings"], kwargs["postprocess"]
+    assert (run.tile, run.device) == (256, "cpu")
+    assert (post.threshold, post.min_area, post.split) == (0.7, 9, False)
     assert "intensities" not in kwargs  # the engine sees the whole image
 
 

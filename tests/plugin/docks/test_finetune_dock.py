@@ -214,7 +214,7 @@ def test_labels_of_every_kind(dock):
     layer.data_setitem(np.nonzero(truth == 1), 0)  # erased
     layer.data_setitem(tuple(np.array([[50], [10]])), 9)  # painted
     start_painting(viewer, source, 2).data_setitem(tuple(np.array([[4], [4]])), 2)
-    from napari_svpseg.plugin.layers.prompt_boxes import PromptBook
+    from napari_svpseg.plugin.layers.prompt_book import PromptBook
 
     book = PromptBook(viewer, dock.image_panel.source_of)
     book.place(source, (), Box(14, 14, 32))

@@ -478,7 +478,7 @@ class SegmentWidget(QWidget):
             self._job.cancel()
 
     def _start(self, steps: list[Step], *, preview: bool) -> None:
-        self.book.tool.stop()
+        self.prompt_panel.tool.stop()
         self.guide.drop()
         if self.models.card is None:
             self.say("No model is installed: reinstall napari-svpseg.", True)

@@ -230,7 +230,7 @@ class Results:
             if (
                 mark is not None
                 and mark.get("source_id") == source.layer.unique_id
-                and tuple(layer.data.shape) == source.companion_shape
+                and tuple(layer.data.shape) == source.companion.shape
                 and is_untouched(layer, region)
             ):
                 return layer
@@ -260,10 +260,10 @@ class Results:
         They are written into our own layer of that image where the user has not
         edited it, else into a new one.
         """
-        region = source.companion_index(plane)
+        region = source.companion.index(plane)
         layer = self.layer_of(source, region)
         edited = self.edited_layers(source) if layer is None else []
-        values = source.to_companion(labels, plane)
+        values = source.companion.expand(labels, plane)
         if layer is not None and values.size <= MAX_UNDOABLE:
             self._update(layer, region, values, text)
             self._sign(layer, source, result, region)
@@ -286,13 +286,13 @@ class Results:
     ) -> None:
         """Write into the layer's metadata what we wrote and how it came about."""
         old = mark_of(layer, "labels") or {}
-        prints = fingerprints(np.asarray(layer.data), source.companion_axes, region)
+        prints = fingerprints(np.asarray(layer.data), source.companion.axes, region)
         mark: dict[str, Any] = {
             **old,
             "kind": "labels",
             "image": source.name,
             "source_id": source.layer.unique_id,
-            "axes": source.companion_axes,
+            "axes": source.companion.axes,
             "written": {**old.get("written", {}), **prints},
         }
         if result is not None:
@@ -314,13 +314,13 @@ class Results:
     ) -> int:
         """Write labels made with other result options; return how many objects."""
         layer, source = kept.layer, kept.source
-        values = source.to_companion(labels, kept.plane)
+        values = source.companion.expand(labels, kept.plane)
         mark = dict(mark_of(layer) or {})
         is_part = mark.get("kind") == "preview"
         region = (
             tuple(slice(0, n) for n in values.shape)
             if is_part
-            else source.companion_index(kept.plane)
+            else source.companion.index(kept.plane)
         )
         self._update(layer, region, values, "Options")
         n = int(np.unique(labels[labels > 0]).size)
@@ -331,7 +331,7 @@ class Results:
             "recipe": recipe,
             "objects": n,
             "written": mark.get("written", {})
-            | fingerprints(np.asarray(layer.data), source.companion_axes, region),
+            | fingerprints(np.asarray(layer.data), source.companion.axes, region),
             **class_entries(
                 with_labels(kept.result, labels, options),
                 is_part=source.n_planes > 1 and kept.plane is not None and not is_part,
@@ -390,11 +390,11 @@ class Results:
         values: np.ndarray,
         text: str,
     ) -> Labels:
-        if plane is None or values.shape == source.companion_shape:
+        if plane is None or values.shape == source.companion.shape:
             data = np.ascontiguousarray(values, np.uint32)
         else:
-            data = np.zeros(source.companion_shape, np.uint32)
-            data[source.companion_index(plane)] = values
+            data = np.zeros(source.companion.shape, np.uint32)
+            data[source.companion.index(plane)] = values
         layer = add_behind_boxes(
             self.viewer,
             lambda: self.viewer.add_labels(
@@ -423,11 +423,11 @@ class Results:
                 self.viewer.layers.remove(layer)
         corner = None
         if plane is not None:
-            corner = tuple(s.start for s in source.companion_index(plane))
+            corner = source.companion.corner(plane)
         layer = add_behind_boxes(
             self.viewer,
             lambda: self.viewer.add_image(
-                source.to_companion(values, plane),
+                source.companion.expand(values, plane),
                 name=title,
                 colormap="magma" if name == "probability" else "inferno",
                 contrast_limits=(0, 1),
@@ -448,9 +448,9 @@ class Results:
         self, source: ImageSource, plane: tuple[int, ...], tile: Tile, result: Result
     ) -> Labels:
         """Show the labels of the visible field in a layer that a run takes away."""
-        values = np.ascontiguousarray(source.to_companion(result.labels, plane))
+        values = np.ascontiguousarray(source.companion.expand(result.labels, plane))
         old = self.preview_of(source)
-        region = source.companion_index(plane, tile)
+        region = source.companion.index(plane, tile)
         corner = tuple(s.start for s in region)
         if old is not None and self._same_place(old, region):
             write_ids(old, tuple(slice(0, n) for n in values.shape), values)
@@ -470,8 +470,8 @@ class Results:
             "kind": "preview",
             "image": source.name,
             "source_id": source.layer.unique_id,
-            "axes": source.companion_axes,
-            "written": fingerprints(np.asarray(layer.data), source.companion_axes),
+            "axes": source.companion.axes,
+            "written": fingerprints(np.asarray(layer.data), source.companion.axes),
             "recipe": result.recipe.to_dict(),
             "trust": result.trust,
             "region": region,

@@ -216,12 +216,12 @@ class StoredResults(QObject):
     ) -> tuple[Any, dict[str, Any]]:
         """Return what `stored.segment_stored` is called with for an image."""
         query = source.planes(plane)
-        corner = tuple(s.start for s in source.companion_index(plane))
+        corner = source.companion.corner(plane)
         place = source.placement(corner)
-        sizes = dict(zip(source.companion_axes, place["scale"], strict=True))
+        sizes = dict(zip(source.companion.axes, place["scale"], strict=True))
         about = {
             "image": source.name,
-            "axes": source.companion_axes,
+            "axes": source.companion.axes,
             "plane": None if plane is None else list(plane),
             "place": {k: plain(v) for k, v in place.items()},
         }
@@ -250,7 +250,7 @@ class StoredResults(QObject):
             if mark.get("source_id") == source.layer.unique_id:
                 other.visible = False
                 edited += [other.name] if mark["edited"] else []
-        corner = tuple(s.start for s in source.companion_index(plane))
+        corner = source.companion.corner(plane)
         layer = self._add(
             labels,
             f"{source.name} [svpseg]",
@@ -258,7 +258,7 @@ class StoredResults(QObject):
             {
                 "image": source.name,
                 "source_id": source.layer.unique_id,
-                "axes": source.companion_axes,
+                "axes": source.companion.axes,
                 "plane": plane,
                 "store": store,
                 "state": FILLING,

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels, Layer, Shapes
 
-    from ..layers.prompt_boxes import PromptBook
+    from ..layers.prompt_book import PromptBook
 
 logger = logging.getLogger(__name__)
 

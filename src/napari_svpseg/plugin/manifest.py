@@ -11,9 +11,9 @@ import numpy as np
 
 from ..core.jobs.folder_job import FORMATS
 from .docks.tabs import bring_to_front
-from .layers.edit_window import full_labels
 from .layers.image_source import MARK
-from .layers.stored_results import MAX_WHOLE, KeptChannel
+from .layers.stored_arrays import KeptChannel, full_labels
+from .layers.stored_results import MAX_WHOLE
 
 if TYPE_CHECKING:
     import napari

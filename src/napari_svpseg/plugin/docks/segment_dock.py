@@ -25,9 +25,10 @@ from ...core.result import Result
 from ...core.settings import SegmentSettings
 from ...workflows.segment_image import describe_device, postprocess, segment
 from ...workflows.segment_live import segment_stored
-from ..layers.image_source import ImageSource, is_untouched, mark_of
+from ..layers.image_source import ImageSource, mark_of
+from ..layers.journal import Journal
 from ..layers.prompt_item import TRY
-from ..layers.result_layers import Journal, Kept, Results, recipe_of
+from ..layers.result_layers import Kept, Results, recipe_of
 from ..layers.run_step import (
     Step,
     closed,
@@ -36,9 +37,10 @@ from ..layers.run_step import (
     named_channels,
     recipe_with_plane,
 )
-from ..layers.stored_results import KIND as STORED
-from ..layers.stored_results import StoredResults
+from ..layers.stored_edits import KIND as STORED
+from ..layers.stored_results import StoredResults, stored_arguments
 from ..layers.visibility import bring_into_sight, is_in_sight
+from ..layers.written_labels import is_untouched
 from ..panels.controls import (
     Section,
     SettingsForm,
@@ -536,7 +538,7 @@ class SegmentWidget(QWidget):
         }
         args: tuple[Any, ...] = (query, prompts)
         if step.store:
-            query, about = self.stored.arguments(source, step.plane, step.store)
+            query, about = stored_arguments(source, step.plane, step.store)
             args, kwargs = (query, prompts, step.store), kwargs | about
 
         def prepare() -> Any:

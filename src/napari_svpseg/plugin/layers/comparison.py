@@ -15,7 +15,7 @@ from ..panels.controls import button, note, side_by_side
 from ..services.engine_process import Engine, EngineJob
 from .image_source import MARK, MAX_PREVIEW, ImageSource, mark_of
 from .intensities import Intensities
-from .result_layers import add_behind_boxes
+from .visibility import add_behind_boxes
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

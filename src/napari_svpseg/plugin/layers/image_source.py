@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -453,49 +451,6 @@ def _pixels_of(
     index = np.rint(origin + grid @ step).astype(np.int64)
     shape = (layer.data[0] if layer.multiscale else layer.data).shape
     return index, ((index >= 0) & (index < np.array(shape))).all(axis=1)
-
-
-def fingerprints(
-    data: np.ndarray, axes: str, region: tuple[slice, ...] | None = None
-) -> dict[tuple[int, ...], int]:
-    """Return a number for each plane of labels, which changes when its ids do.
-
-    Parameters
-    ----------
-    data : int array
-    axes : str
-        Of ``data``.
-    region : tuple of slice, optional
-        Only the planes in it.
-
-    Returns
-    -------
-    dict
-        Index of the plane along all axes but Y and X -> number.
-    """
-    spans = [
-        range(n)[region[i]] if region is not None else range(n)
-        for i, n in enumerate(data.shape)
-    ]
-    stacked = [i for i, a in enumerate(axes) if a not in "YX"]
-    prints = {}
-    for plane in product(*(spans[i] for i in stacked)):
-        index: list[Any] = [slice(None)] * data.ndim
-        for i, position in zip(stacked, plane, strict=True):
-            index[i] = position
-        ids = np.ascontiguousarray(data[tuple(index)])
-        prints[plane] = zlib.crc32(ids.view(np.uint8).reshape(-1))
-    return prints
-
-
-def is_untouched(layer: Labels, region: tuple[slice, ...] | None = None) -> bool:
-    """Tell whether a result, or a region of it, still is what we wrote."""
-    mark = mark_of(layer) or {}
-    written, axes = mark.get("written"), mark.get("axes")
-    if not written or not axes or len(axes) != layer.data.ndim:
-        return False
-    found = fingerprints(np.asarray(layer.data), axes, region)
-    return all(written.get(plane) == value for plane, value in found.items())
 
 
 def fits_on(labels: Labels, source: ImageSource) -> bool:

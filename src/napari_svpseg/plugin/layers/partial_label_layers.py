@@ -20,8 +20,8 @@ from ...core.annotation.partial_labels import (
 )
 from ...core.geometry import Box, Tile
 from .image_source import MARK, ImageSource, fits_on, is_mask, mark_of
-from .result_layers import WRITTEN, add_behind_boxes
-from .visibility import activate
+from .visibility import activate, add_behind_boxes
+from .written_labels import WRITTEN
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

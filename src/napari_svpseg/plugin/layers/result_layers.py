@@ -3,208 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...core.geometry import Tile
 from ...core.result import Maps, Recipe, Result
 from .class_colors import class_entries, dress, with_labels
-from .image_source import (
-    MARK,
-    ImageSource,
+from .image_source import MARK, ImageSource, mark_of
+from .journal import OPTIONS, RUN, Edit, Journal, LabelsWritten, LayerAdded
+from .visibility import add_behind_boxes, is_in_sight
+from .written_labels import (
+    MAX_UNDOABLE,
     fingerprints,
-    is_picture,
     is_untouched,
-    mark_of,
+    keep_written,
+    write_ids,
 )
-from .visibility import is_in_sight
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels, Layer
 
-MAX_UNDOABLE = 16_000_000
-"""Pixels that a write may change in place; larger results get a layer of their own."""
-
-WRITTEN = "svpseg_written"
-"""Key, in a result's metadata, of the ids that we wrote."""
-
 MAX_KEPT_BYTES = 1_000_000_000
 """Maps kept in memory, so that the result options need no new run."""
-
-
-class Edit(Protocol):
-    """Something we did to the viewer, and the way back."""
-
-    text: str
-
-    def undo(self) -> str:
-        """Take it back; return what was done, for the user."""
-
-    def is_possible(self, layers: Container[Layer]) -> bool:
-        """Tell whether it can still be taken back, by the layers that are there."""
-
-    @property
-    def layers(self) -> list[Layer]:
-        """What it has changed."""
-
-
-@dataclass(eq=False)
-class LayerAdded:
-    """A result in a layer of its own."""
-
-    viewer: ViewerModel
-    layer: Labels
-    text: str = "Run"
-
-    def undo(self) -> str:
-        """Remove the layer, unless the user has painted in it since."""
-        if self.layer not in self.viewer.layers:
-            return f"'{self.layer.name}' is gone already."
-        if not is_untouched(self.layer):
-            return f"'{self.layer.name}' was edited since and is kept."
-        self.viewer.layers.remove(self.layer)
-        return f"Removed '{self.layer.name}'."
-
-    def is_possible(self, layers: Container[Layer]) -> bool:
-        """Tell whether the layer is there."""
-        return self.layer in layers
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layer."""
-        return [self.layer]
-
-
-@dataclass(eq=False)
-class LabelsWritten:
-    """New ids in a part of one of our layers."""
-
-    layer: Labels
-    region: tuple[slice, ...]
-    before: np.ndarray
-    after: np.ndarray
-    mark: dict[str, Any]
-    text: str = "Run"
-
-    def undo(self) -> str:
-        """Put the old ids back, but not where the user has painted since."""
-        now = np.asarray(self.layer.data[self.region])
-        unchanged = now == self.after
-        write_ids(self.layer, self.region, np.where(unchanged, self.before, now))
-        self.layer.metadata[MARK] = dict(self.mark)
-        remember(self.layer, self.region, self.before)
-        dress(self.layer)
-        kept = " Your own edits are kept." if not unchanged.all() else ""
-        return f"'{self.layer.name}' is as it was before.{kept}"
-
-    def is_possible(self, layers: Container[Layer]) -> bool:
-        """Tell whether the layer is there."""
-        return self.layer in layers
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layer."""
-        return [self.layer]
-
-
-@dataclass(eq=False)
-class Together:
-    """Edits that belong to one run and are taken back at once."""
-
-    edits: list[Edit]
-    text: str = "Run"
-
-    def undo(self) -> str:
-        """Take all back, the newest first."""
-        told = [edit.undo() for edit in reversed(self.edits)]
-        return " ".join(told) if len(told) < 3 else f"Took back {len(told)} changes."
-
-    def is_possible(self, layers: Container[Layer]) -> bool:
-        """Tell whether any is left, and forget the others."""
-        self.edits = [edit for edit in self.edits if edit.is_possible(layers)]
-        return bool(self.edits)
-
-    @property
-    def layers(self) -> list[Layer]:
-        """The layers of all of them."""
-        return [layer for edit in self.edits for layer in edit.layers]
-
-
-class Journal:
-    """What was done, newest last."""
-
-    def __init__(self, limit: int = 20) -> None:
-        self.edits: list[Edit] = []
-        self._limit = limit
-        self._run: Together | None = None
-
-    def begin(self) -> None:
-        """From now on, edits belong to one run."""
-        self._run = Together([])
-
-    def end(self) -> None:
-        """Close the run: later edits are on their own."""
-        self._run = None
-
-    def add(self, edit: Edit) -> None:
-        """Remember an edit; the oldest are forgotten."""
-        if self._run is not None:
-            self._run.edits.append(edit)
-            if self._run in self.edits:
-                return
-            edit = self._run
-        self.edits = [*self.edits, edit][-self._limit :]
-
-    def follow(self, layers: Container[Layer]) -> None:
-        """Forget what was done to layers that have gone."""
-        self.edits = [edit for edit in self.edits if edit.is_possible(layers)]
-
-    def undo(self) -> str:
-        """Take the newest edit back."""
-        if not self.edits:
-            return "Nothing to undo."
-        return self.edits.pop().undo()
-
-
-def write_ids(layer: Labels, region: tuple[slice, ...], new: np.ndarray) -> int:
-    """Write ids into a part of a Labels layer through its own history.
-
-    Only pixels that change are written, so that napari's own undo and redo stay right:
-    replacing ``layer.data`` would leave them pointing at the old array.
-
-    Returns
-    -------
-    int
-        Number of pixels changed.
-    """
-    old = np.asarray(layer.data[region])
-    changed = np.nonzero(old != new)
-    if not changed[0].size:
-        return 0
-    indices = tuple(c + part.start for c, part in zip(changed, region, strict=True))
-    layer.data_setitem(indices, new[changed].astype(layer.data.dtype))
-    return int(changed[0].size)
-
-
-def remember(
-    layer: Labels,
-    region: tuple[slice, ...] | None = None,
-    ids: np.ndarray | None = None,
-) -> None:
-    """Keep what we wrote beside the layer, so that corrections of it can be told."""
-    now = np.asarray(layer.data)
-    if now.size > MAX_UNDOABLE:
-        layer.metadata.pop(WRITTEN, None)
-        return
-    kept = layer.metadata.get(WRITTEN)
-    if region is None or kept is None or kept.shape != now.shape:
-        kept = layer.metadata[WRITTEN] = now.copy()
-    if region is not None:
-        kept[region] = now[region] if ids is None else ids
 
 
 class Results:
@@ -253,7 +76,7 @@ class Results:
         labels: np.ndarray,
         *,
         result: Result | None = None,
-        text: str = "Run",
+        text: str = RUN,
     ) -> tuple[Labels, str]:
         """Show labels of a plane (or all) of an image; return the layer and a remark.
 
@@ -270,12 +93,7 @@ class Results:
         else:
             layer = self._add(source, plane, values, text)
             self._sign(layer, source, result, None)
-        remark = (
-            f" You edited '{edited[-1].name}', so this is in '{layer.name}'."
-            if edited
-            else ""
-        )
-        return layer, remark
+        return layer, edited_remark([la.name for la in edited], layer)
 
     @staticmethod
     def _sign(
@@ -306,7 +124,7 @@ class Results:
                 **class_entries(result, is_part=is_part),
             }
         layer.metadata[MARK] = mark
-        remember(layer, region)
+        keep_written(layer, region)
         dress(layer)
 
     def show_again(
@@ -322,7 +140,7 @@ class Results:
             if is_part
             else source.companion.index(kept.plane)
         )
-        self._update(layer, region, values, "Options")
+        self._update(layer, region, values, OPTIONS)
         n = int(np.unique(labels[labels > 0]).size)
         recipe = dict(mark.get("recipe") or {})
         recipe["postprocess"] = {**recipe.get("postprocess", {}), **options}
@@ -338,7 +156,7 @@ class Results:
             ),
         }
         dress(layer)
-        remember(layer, region)
+        keep_written(layer, region)
         return n
 
     def keep(
@@ -373,7 +191,7 @@ class Results:
             edits = self.journal.edits
             last = edits[-1] if edits else None
             if (
-                text == "Options"
+                text == OPTIONS
                 and isinstance(last, LabelsWritten)
                 and last.text == text
                 and last.layer == layer
@@ -405,7 +223,7 @@ class Results:
                 **source.placement(),
             ),
         )
-        self.journal.add(LayerAdded(self.viewer, layer, text))
+        self.journal.add(LayerAdded(layer, self.viewer, text))
         return layer
 
     def show_map(
@@ -525,19 +343,11 @@ class Kept:
         return sum(a.nbytes for a in arrays if a is not None)
 
 
-def add_behind_boxes(viewer: ViewerModel, add: Callable[[], Any]) -> Any:
-    """Add a layer below the boxes but above all images; the selection stays."""
-    active = viewer.layers.selection.active
-    layer = add()
-    others = list(viewer.layers)[:-1]
-    boxes = [i for i, la in enumerate(others) if mark_of(la, "boxes")]
-    images = [i for i, la in enumerate(others) if is_picture(la)]
-    place = max(min(boxes, default=len(others)), max(images, default=-1) + 1)
-    if place < len(others):
-        viewer.layers.move(len(others), place)
-    if active is not None:
-        viewer.layers.selection.active = active
-    return layer
+def edited_remark(edited: list[str], layer: Labels) -> str:
+    """Return why a result is in a layer of its own; empty where nothing was edited."""
+    if not edited:
+        return ""
+    return f" You edited '{edited[-1]}', so this is in '{layer.name}'."
 
 
 def with_other_planes(recipe: Recipe, before: dict[str, Any] | None) -> dict[str, Any]:

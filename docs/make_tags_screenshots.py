@@ -110,9 +110,9 @@ def take(folder: Path, tags: dict[str, list[int]], epochs: int) -> None:
     studio.shoot("weak-3-bank")
     dock.use.click()
     studio.wait(seconds=1)
-    from napari_svpseg.plugin.manifest import open_dock
+    from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
 
-    segment = open_dock()
+    segment = open_docks(studio.viewer, SEGMENT)[0]
     segment.run.click()
     studio.wait(lambda: segment._job is None, 60)
     for layer in studio.viewer.layers:

@@ -16,7 +16,6 @@ from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.engine.jobs.job import InProcess
 from napari_svpseg.io.folder_records import read_run, read_summary
 from napari_svpseg.io.prompt_files import save_prompts
-from napari_svpseg.plugin import manifest
 from napari_svpseg.plugin.docks.batch_dock import BatchWidget
 from napari_svpseg.plugin.panels.file_table import WARN_COLOR, FileTable
 from napari_svpseg.plugin.services.engine_process import Engine
@@ -194,12 +193,11 @@ def test_another_day_the_job_file_goes_on(
 
 
 def test_prompts_come_from_the_other_dock(
-    dock, open_dock, folder, discs, monkeypatch, slow, wait_for_end
+    dock, open_dock, folder, discs, slow, wait_for_end
 ) -> None:
     dock.take.click()
     assert "Open 'Segment from prompts' first" in dock.message.text()
     segment = open_dock()
-    monkeypatch.setattr(manifest, "open_dock", lambda: segment)
     dock.take.click()
     assert "Draw a box" in dock.message.text()
     segment.prompt_panel.add_prompt_at_centre()

@@ -13,6 +13,7 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.images import read_image, read_recipe
+from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
 from napari_svpseg.plugin.layers.image_source import mark_of
 from napari_svpseg.plugin.layers.prompt_item import TRY
 from napari_svpseg.plugin.layers.result_layers import recipe_of
@@ -427,7 +428,7 @@ def test_stop_ends_a_run_and_the_next_one_works(dock, runner, finish, qtbot):
 
 
 def test_a_failure_is_one_line_in_the_error_colour(dock, runner, finish):
-    from napari_svpseg.plugin.docks.segment_dock import theme_color
+    from napari_svpseg.plugin.panels.controls import theme_color
 
     runner.fail = "The engine was ended while it ran: run again."
     before = len(dock.viewer.layers)
@@ -877,7 +878,7 @@ def test_the_dock_fits_a_narrow_column(dock):
     for section in dock.sections.values():
         section.expand(animate=False)
     dock.book.update(dock.book.items[0].id, name="a very long name of a prompt " * 3)
-    assert dock.scroll.widget().minimumSizeHint().width() <= 340
+    assert dock.scroll_area.widget().minimumSizeHint().width() <= 340
     assert dock.minimumSizeHint().width() <= 340
 
 
@@ -1064,26 +1065,24 @@ def test_maps_lie_under_the_labels(dock, finish):
 
 def test_long_names_are_shortened_not_cut(dock):
     dock.viewer.add_labels(np.zeros((9, 9), int), name="a very long name " * 5)
-    dock.mask.setFixedWidth(120)
-    dock.mask.setCurrentIndex(dock.mask.count() - 1)
-    assert dock.mask.shown_text().endswith("…")
+    dock.mask_choice.setFixedWidth(120)
+    dock.mask_choice.setCurrentIndex(dock.mask_choice.count() - 1)
+    assert dock.mask_choice.shown_text().endswith("…")
 
 
 def test_closing_the_dock_ends_its_run_and_frees_the_engine(
     dock, viewer, runner, qtbot, open_dock
 ):
-    from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
-
     runner.slow = 30
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     viewer.window.remove_dock_widget(dock)
     qtbot.waitUntil(lambda: dock._job is None, timeout=3000)
     assert runner.closed == 1
-    assert dock not in SegmentWidget.docks()
+    assert open_docks(viewer, SEGMENT) == []
     assert "SVPSeg prompts" in viewer.layers
     again = open_dock()
-    assert len(again.book.items) == 1 and again in SegmentWidget.docks()
+    assert len(again.book.items) == 1 and open_docks(viewer, SEGMENT) == [again]
     viewer.layers["SVPSeg prompts"].selected_data = {0}
     viewer.layers["SVPSeg prompts"].remove_selected()
     assert not again.book.items and len(dock.book.items) == 1  # the old one sleeps

@@ -163,8 +163,8 @@ def prompt_of(patch, images):
 
 def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_proxy):
     """Tag six images with keys, train, see the bank, use a patch as prompt, segment."""
-    from napari_svpseg.plugin import manifest
     from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
+    from napari_svpseg.plugin.docks.tabs import SEGMENT, show_dock
     from napari_svpseg.plugin.services.engine_process import Engine
 
     engine, viewer = Engine(), make_napari_viewer_proxy()
@@ -188,7 +188,7 @@ def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_prox
 
     segment = SegmentWidget(viewer, engine)
     viewer.window.add_dock_widget(segment, name="Segment from prompts")
-    assert manifest.show_dock(viewer) is segment
+    assert show_dock(viewer, SEGMENT) is segment
     place = next(i for i, item in enumerate(dock.bank.panel.items) if item.can_prompt)
     dock.bank.panel.mark(place)
     dock.bank.panel.use_button.click()

@@ -40,7 +40,7 @@ def drag(layer, start, end=None, modifiers=()):
 
 
 def start(dock, size=32):
-    dock.size.setValue(size)
+    dock.box_size.setValue(size)
     dock.draw.click()
     assert dock.prompt_panel.tool.is_on
     return box_layer(dock.viewer)
@@ -286,8 +286,8 @@ def test_a_mask_of_another_shape_is_read_where_it_lies(viewer, open_dock):
     item = dock.book.place(dock.source_of(viewer.layers["fine"]), (), Box(10, 10, 40))
     assert item.mask_layer is None
     dock.list.select(item.id)
-    dock.mask.setCurrentIndex(dock.mask.findText("coarse"))
-    dock.mask.activated.emit(dock.mask.currentIndex())
+    dock.mask_choice.setCurrentIndex(dock.mask_choice.findText("coarse"))
+    dock.mask_choice.activated.emit(dock.mask_choice.currentIndex())
     assert item.n_objects == 1
     assert abs(int((item.mask > 0).sum()) - 400) <= 80
 

@@ -251,7 +251,7 @@ def test_closing_loses_nothing_and_it_opens_again(dock, finish):
 
 def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
     from napari_svpseg.io.images import read_image
-    from napari_svpseg.plugin import manifest
+    from napari_svpseg.plugin import writers
 
     dock.run.click()
     finish(dock)
@@ -266,9 +266,9 @@ def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
     for found in (open_image(folder), read_image(tmp_path / "mine.ome.tif")):
         assert np.array_equal(found.array[:], on_disk(layer))
     assert found.array.max() == 70_001
-    monkeypatch.setattr(manifest, "MAX_WHOLE", 1000)
+    monkeypatch.setattr(writers, "MAX_WHOLE", 1000)
     with pytest.raises(ValueError, match="save as OME-Zarr"):
-        manifest.write_layer(str(tmp_path / "a.zip"), layer)
+        writers.write_layer(str(tmp_path / "a.zip"), layer)
 
 
 def test_a_full_disk_is_one_line(dock, finish, filler):

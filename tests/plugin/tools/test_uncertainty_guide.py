@@ -159,7 +159,7 @@ def test_places_of_a_preview_are_on_what_was_seen(dock, finish, wait):
     assert holds(shown_box(dock), SPOTS[3])
     dock.guide.accept()
     assert dock.book.items[-1].n_objects == 1
-    assert dock.mask.currentText() == dock.book.items[-1].mask_layer.name
+    assert dock.mask_choice.currentText() == dock.book.items[-1].mask_layer.name
     dock.guide.next_place()
     wait(dock)
     assert "Nothing doubtful" in dock.message.text()

@@ -50,7 +50,7 @@ from ..panels.file_table import FileTable
 from ..panels.image_panel import parse_channels
 from ..services.engine_process import Engine, EngineJob, shared_engine
 from ..services.preferences import preference
-from .tabs import share_tabs
+from .tabs import SEGMENT, open_docks, share_tabs
 
 if TYPE_CHECKING:
     import napari
@@ -382,15 +382,14 @@ class BatchWidget(QWidget):
 
     def take_from_dock(self) -> None:
         """Take prompts, model and options of the dock 'Segment from prompts'."""
-        from ..manifest import open_dock
-
-        dock = open_dock()
-        if dock is None:
+        docks = open_docks(self.viewer, SEGMENT)
+        if not docks:
             self.say(
                 "Open 'Segment from prompts' first and try your prompts there.", True
             )
             return
         try:
+            dock = docks[0]
             self.prompts = dock.book.prompts()
         except ValueError as error:
             self.say(sentence(error), True)

@@ -61,7 +61,7 @@ from ..services.background import Background
 from ..services.engine_process import Engine, EngineJob, shared_engine
 from ..services.preferences import preference
 from ..tools.accept_object import AcceptTool
-from .tabs import share_tabs
+from .tabs import SEGMENT, open_docks, share_tabs, show_dock
 
 if TYPE_CHECKING:
     import napari
@@ -694,10 +694,8 @@ class FineTuneWidget(QWidget):
         self._show_outcome()
 
     def _refresh_models(self) -> None:
-        from .tags_dock import segment_docks
-
         self.models.refresh()
-        for dock in segment_docks(self.viewer):
+        for dock in open_docks(self.viewer, SEGMENT):
             dock.refresh_models()
 
     def _on_failed(self, text: str) -> None:
@@ -759,10 +757,8 @@ class FineTuneWidget(QWidget):
         self._files.call(lambda: prompts_of(model), self._on_prompts, self._fail)
 
     def _on_prompts(self, prompts: Any) -> None:
-        from ..manifest import show_dock
-
         assert self.result is not None
-        dock = show_dock(self.viewer)
+        dock = show_dock(self.viewer, SEGMENT)
         dock.refresh_models(Path(self.result.model).name)
         if not dock.book.items:
             dock.book.add_loaded(prompts)

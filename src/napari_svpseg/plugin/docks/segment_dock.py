@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import (
-    QCheckBox,
-    QProgressBar,
-    QScrollArea,
-    QVBoxLayout,
-    QWidget,
-)
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QCheckBox
 
 from ...core.image import ImageError
 from ...core.jobs.stored_labels import Filled, StoredLabels
@@ -42,31 +34,26 @@ from ..layers.stored_results import StoredResults, stored_arguments
 from ..layers.visibility import bring_into_sight, is_in_sight
 from ..layers.written_labels import is_untouched
 from ..panels.controls import (
-    Section,
     SettingsForm,
     button,
     combo,
     count,
     device_line,
-    heading,
-    is_alive,
     labelled,
     note,
     result_options,
     sentence,
-    side_by_side,
-    theme_color,
 )
 from ..panels.image_panel import ImagePanel
 from ..panels.large_results import StoredBox
 from ..panels.model_picker import ModelPicker
 from ..panels.prompt_panel import OPEN_IMAGE, PromptPanel
 from ..panels.save_panel import SaveBox
-from ..services.autosave import Autosave
-from ..services.engine_process import Engine, EngineJob, shared_engine
+from ..services.engine_process import Engine, EngineJob
 from ..services.preferences import preference
 from ..tools.uncertainty_guide import UncertaintyGuide
-from .tabs import share_tabs
+from .base import Dock, device_combo, shortcuts
+from .tabs import SEGMENT
 
 if TYPE_CHECKING:
     import napari
@@ -74,12 +61,11 @@ if TYPE_CHECKING:
 
 
 BEGIN = "Draw a box on a few labelled cells to begin."
-DEVICES = ("auto", "cpu", "cuda", "mps")
 LOW_TRUST = 0.4
 """Below this a result needs another look."""
 
 
-class SegmentWidget(QWidget):
+class SegmentWidget(Dock):
     """Find more of what a few boxes show, in all open images.
 
     Parameters
@@ -89,13 +75,12 @@ class SegmentWidget(QWidget):
         Where models run; by default this napari's own.
     """
 
+    title = SEGMENT
+
     def __init__(
         self, napari_viewer: napari.viewer.Viewer, engine: Engine | None = None
     ) -> None:
-        super().__init__()
-        self.viewer = napari_viewer
-        self.engine = engine or shared_engine()
-        self.engine.acquire()
+        super().__init__(napari_viewer, engine)
         self.journal = Journal()
         self.results = Results(napari_viewer, self.journal)
         self.stored = StoredResults(napari_viewer, self.journal)
@@ -104,8 +89,9 @@ class SegmentWidget(QWidget):
         self.axes, self.channels = self.image_panel.axes, self.image_panel.channels
         self.prompt_panel = PromptPanel(napari_viewer, self.image_panel)
         self.book, self.list = self.prompt_panel.book, self.prompt_panel.list
-        self.draw, self.size = self.prompt_panel.draw, self.prompt_panel.size
-        self.mask, self.paint = self.prompt_panel.mask, self.prompt_panel.paint
+        self.draw, self.paint = self.prompt_panel.draw, self.prompt_panel.paint
+        self.box_size = self.prompt_panel.box_size
+        self.mask_choice = self.prompt_panel.mask_choice
         self._steps: list[Step] = []
         self._step: Step
         self._n_steps = 0
@@ -124,14 +110,12 @@ class SegmentWidget(QWidget):
         self._had_image = False
         self._build()
         self._connect()
-        self._leave = _Leave(
+        self.at_close(
             self.guide.close_guide,
             self.book.close,
             self.image_panel.close_hooks,
             self.stored.close,
-            self.engine.release,
         )
-        self.destroyed.connect(partial(_Leave.__call__, self._leave))
         self.image_panel.refresh()
         self.refresh_models()
         self.book.adopt_all()
@@ -139,31 +123,15 @@ class SegmentWidget(QWidget):
         self._options_timer.setSingleShot(True)
         self._options_timer.setInterval(200)
         self._options_timer.timeout.connect(self._apply_options)
-        self._open.append(weakref.ref(self))
         self._start_timer = QTimer(self)
         self._start_timer.setSingleShot(True)
         self._start_timer.timeout.connect(self.ask_device)
         self._start_timer.start(0)
-        share_tabs(self)
 
-    _open: ClassVar[list[weakref.ref[SegmentWidget]]] = []
-
-    @classmethod
-    def docks(cls) -> list[SegmentWidget]:
-        """Return the docks that are open."""
-        docks = [d for ref in cls._open if (d := ref()) is not None]
-        return [d for d in docks if is_alive(d) and not d._leave.is_done]
-
-    def changeEvent(self, event: QEvent) -> None:
-        """End the run and let go of the viewer when the dock is closed.
-
-        napari only takes a closed dock's widget out of the window; it lives on.
-        """
-        super().changeEvent(event)
-        if event.type() == QEvent.Type.ParentChange and self.parentWidget() is None:
-            self._options_timer.stop()
-            self.cancel()
-            self._leave()
+    def end_work(self) -> None:
+        """End the run."""
+        self._options_timer.stop()
+        self.cancel()
 
     # ------------------------------------------------------------ what it says
 
@@ -180,7 +148,7 @@ class SegmentWidget(QWidget):
         return {
             "run": self.run_settings.values(),
             "options": self.options.values(),
-            "size": self.size.value(),
+            "size": self.box_size.value(),
             "model": self.model.currentText(),
             "large": self.large.values(),
         }
@@ -189,7 +157,7 @@ class SegmentWidget(QWidget):
         """Show what `choices` returned in the last session."""
         self.run_settings.set_values(values["run"])
         self.options.set_values(values["options"])
-        self.size.setValue(values["size"])
+        self.box_size.setValue(values["size"])
         self.refresh_models(values["model"])
         self.large.set_values(values.get("large", {}))
 
@@ -207,13 +175,7 @@ class SegmentWidget(QWidget):
 
     def say(self, text: str, error: bool = False) -> None:
         """Show a message at the bottom of the dock."""
-        self.message.setStyleSheet(
-            f"background: {theme_color(self.viewer.theme, 'error')}; color: white;"
-            " padding: 4px; border-radius: 3px;"
-            if error
-            else ""
-        )
-        self.message.setText(text)
+        super().say(text, error)
         self._once_ready = ""
 
     def _complain(self, text: str, error: bool = False, then: str = TRY) -> None:
@@ -224,59 +186,39 @@ class SegmentWidget(QWidget):
     # ------------------------------------------------------------ layout
 
     def _build(self) -> None:
-        body = QWidget()
-        column = QVBoxLayout(body)
-        column.setContentsMargins(6, 3, 6, 6)
-        column.setSpacing(4)
-        self.autosave = Autosave.of(self.viewer)
-        self.last_session = self.autosave.attach(
-            "segment", self.choices, self.restore_choices, self.book
-        )
-        column.addWidget(self.last_session)
-        column.addWidget(heading("Images"))
-        column.addWidget(self.image_panel)
-        column.addWidget(heading("Prompts"))
-        column.addWidget(self.prompt_panel)
-        self._build_model(column)
-        self._build_sections(column)
-        column.addStretch(1)
-        scroll = QScrollArea()
-        scroll.setWidgetResizable(True)
-        scroll.setFrameShape(QScrollArea.Shape.NoFrame)
-        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        scroll.setWidget(body)
-        self.scroll = scroll
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 4)
-        layout.addWidget(scroll, 1)
-        layout.addWidget(self._build_footer())
-        self.setMinimumWidth(300)
-
-    def _build_model(self, column: QVBoxLayout) -> None:
-        column.addWidget(heading("Model"))
+        self.keep_choices("segment", self.book)
+        self.add_heading("Images")
+        self.add(self.image_panel)
+        self.add_heading("Prompts")
+        self.add(self.prompt_panel)
+        self.add_heading("Model")
         self.models = ModelPicker("Model that finds more of what the prompts show")
         self.model = self.models.combo
-        column.addWidget(self.models)
         self.device_line = note("Starting the engine…")
-        column.addWidget(self.device_line)
+        self.add(self.models, self.device_line)
+        self._build_sections()
+        self._build_footer()
 
-    def _build_sections(self, column: QVBoxLayout) -> None:
-        options = Section("Result options")
+    def _build_sections(self) -> None:
         self.options = result_options()
         self.add_probability = QCheckBox("Add a probability layer")
         self.add_probability.setToolTip("How sure the model is that a pixel belongs")
         self.add_uncertainty = QCheckBox("Add an uncertainty layer")
         self.add_uncertainty.setToolTip("Bright where the model hesitates")
-        for widget in (self.options, self.add_probability, self.add_uncertainty):
-            options.form.addRow(widget)
-        save = Section("Save")
+        self.add_section(
+            "options",
+            "Result options",
+            self.options,
+            self.add_probability,
+            self.add_uncertainty,
+        )
         self.save_box = SaveBox(self.viewer, self.stored, self.prompt_panel)
-        save.form.addRow(self.save_box)
-        advanced = Section("Advanced")
-        self.device = combo("Where the model runs; auto takes a GPU if there is one")
-        self.device.addItems(DEVICES)
-        self.device.setEditable(True)
-        self.device.setCurrentText(str(preference("device")))
+        self.add_section("save", "Save", self.save_box)
+        self.large = StoredBox(self.stored)
+        self.add_section("large", "Large results", self.large)
+        self.device = device_combo(
+            "Where the model runs; auto takes a GPU if there is one"
+        )
         self.run_settings = SettingsForm(
             SegmentSettings,
             {
@@ -293,26 +235,12 @@ class SegmentWidget(QWidget):
             "End the engine",
             "End the engine and give its memory back; the next run starts it again",
         )
+        advanced = self.add_section("advanced", "Advanced")
         advanced.form.addRow("Device", self.device)
         advanced.form.addRow(self.run_settings)
         advanced.form.addRow(self.restart)
-        large = Section("Large results")
-        self.large = StoredBox(self.stored)
-        large.form.addRow(self.large)
-        self.sections = {
-            "options": options,
-            "save": save,
-            "large": large,
-            "advanced": advanced,
-        }
-        for section in self.sections.values():
-            column.addWidget(section)
 
-    def _build_footer(self) -> QWidget:
-        footer = QWidget()
-        column = QVBoxLayout(footer)
-        column.setContentsMargins(6, 4, 6, 0)
-        column.setSpacing(4)
+    def _build_footer(self) -> None:
         self.planes = combo("Which planes of a stack or time series to segment")
         self.planes.addItem("This plane", False)
         self.planes.addItem("All planes", True)
@@ -321,33 +249,18 @@ class SegmentWidget(QWidget):
             "Preview", "Segment what you see of the marked image (Shift+P on the boxes)"
         )
         self.run = button("Run", "Segment all checked images (Shift+R on the boxes)")
-        self.stop = button("Stop", "Stop; what is finished is kept")
         self.undo = button("Undo", "Take the last result back")
-        self.progress = QProgressBar()
-        self.progress.setTextVisible(True)
-        self.progress.setRange(0, 100)
-        self._progress_row = side_by_side(self.progress, self.stop, stretch=(1, 0))
-        self._progress_row.hide()
-        self.message = note()
-        self.message.setMinimumHeight(36)
-        self.message.setToolTip(
-            "Trust: how well the result finds the prompts again; 1 is best."
-        )
-        self.message.setAlignment(Qt.AlignmentFlag.AlignTop)
-        column.addWidget(self.planes_row)
-        column.addWidget(
-            side_by_side(self.preview, self.run, self.undo, stretch=(2, 2, 1))
-        )
         self.guide = UncertaintyGuide(
             self.viewer, self.results, self.book, self.image_panel
         )
-        column.addWidget(self._progress_row)
-        column.addWidget(self.guide)
-        column.addWidget(self.message)
-        return footer
+        self.message.setToolTip(
+            "Trust: how well the result finds the prompts again; 1 is best."
+        )
+        self.footer.add_result(self.guide)
+        self.footer.add_option(self.planes_row)
+        self.footer.add_actions(self.preview, self.run, self.undo, stretch=(2, 2, 1))
 
     def _connect(self) -> None:
-        self.autosave.message.connect(self.say)
         self.options.changed.connect(self.autosave.touch)
         self.image_panel.changed.connect(self._on_images)
         self.image_panel.message.connect(self.say)
@@ -368,8 +281,8 @@ class SegmentWidget(QWidget):
         self.save_box.message.connect(self.say)
         self.guide.message.connect(self.say)
         self.book.changed.connect(self._on_prompts)
-        if preference("shortcuts"):
-            self.book.shortcuts = {
+        self.book.shortcuts = shortcuts(
+            {
                 "Shift-D": ("Draw box", self.draw.click),
                 "Shift-P": ("Preview", self.start_preview),
                 "Shift-R": ("Run", self.start_run),
@@ -377,6 +290,7 @@ class SegmentWidget(QWidget):
                 "Shift-I": ("Next doubtful image", self.guide.next_image),
                 "Shift-A": ("Make it a prompt", self.guide.accept),
             }
+        )
 
     # ------------------------------------------------------------ showing
 
@@ -402,7 +316,7 @@ class SegmentWidget(QWidget):
         self.preview.setEnabled(layer is not None and not busy)
         self.run.setEnabled(bool(self.chosen_images()) and not busy)
         self.undo.setEnabled(bool(self.journal.edits) and not busy)
-        self._progress_row.setVisible(busy)
+        self.progress_row.setVisible(busy)
         self.guide.refresh(busy=busy)
         self.save_box.refresh()
 
@@ -475,8 +389,7 @@ class SegmentWidget(QWidget):
         """Stop the run; finished images and planes stay."""
         self._steps = []
         if self._job is not None:
-            self.stop.setEnabled(False)
-            self.progress.setFormat("Stopping…")
+            self.progress_row.show_stopping()
             self._job.cancel()
 
     def _start(self, steps: list[Step], *, preview: bool) -> None:
@@ -502,9 +415,7 @@ class SegmentWidget(QWidget):
         """Submit the next image of the run."""
         step = self._steps.pop(0)
         self.say(f"Segmenting '{step.source.name}'…")
-        self.progress.setRange(0, 0)
-        self.progress.setFormat("")
-        self.stop.setEnabled(True)
+        self.progress_row.begin()
         function = segment_stored if step.store else segment
         job = self.engine.submit_prepared(function, self._call(step))
         self._job = job
@@ -549,11 +460,9 @@ class SegmentWidget(QWidget):
         return prepare
 
     def _on_progress(self, done: int, total: int, text: str) -> None:
-        self.progress.setRange(0, max(total, 1))
-        self.progress.setValue(done)
         n = self._n_steps
         which = f"image {n - len(self._steps)} of {n}, " if n > 1 else ""
-        self.progress.setFormat(f"{which}{text or '%p %'}")
+        self.progress_row.show_progress(done, total, f"{which}{text or '%p %'}")
 
     def _on_partial(self, value: Any) -> None:
         """Show a finished plane of a stack while the rest is running."""
@@ -790,18 +699,3 @@ class SegmentWidget(QWidget):
     def _on_restart(self) -> None:
         self.engine.close()
         self.device_line.setText("The engine is off; the next run starts it.")
-
-
-class _Leave:
-    """What is left to do, once, when the dock is closed or gone."""
-
-    def __init__(self, *steps: Callable[[], None]) -> None:
-        self._steps = steps
-        self.is_done = False
-
-    def __call__(self, *_: object) -> None:
-        if self.is_done:
-            return
-        self.is_done = True
-        for step in self._steps:
-            step()

@@ -58,7 +58,7 @@ from ..panels.tag_table import Picture
 from ..services.background import Background
 from ..services.engine_process import Engine, EngineJob, shared_engine
 from ..services.preferences import preference
-from .tabs import share_tabs
+from .tabs import SEGMENT, open_docks, share_tabs, show_dock
 
 if TYPE_CHECKING:
     import napari
@@ -477,7 +477,7 @@ class TagsWidget(QWidget):
         self.say(f"{text} ({notes})" if notes else text)
         self.bank.load(result)
         self.bank.list_models()
-        for dock in segment_docks(self.viewer):
+        for dock in open_docks(self.viewer, SEGMENT):
             dock.refresh_models()
 
     def _on_failed(self, text: str) -> None:
@@ -518,9 +518,7 @@ class TagsWidget(QWidget):
 
     def _on_used(self, prompts: PromptSet) -> None:
         """Add patches to the prompts of the Segment dock."""
-        from ..manifest import show_dock
-
-        dock = show_dock(self.viewer)
+        dock = show_dock(self.viewer, SEGMENT)
         dock.book.add_loaded(prompts)
         if dock.models.knows_classes:
             dock.refresh_models(DEFAULT)
@@ -590,9 +588,7 @@ class TagsWidget(QWidget):
         """Open the Segment dock with the model chosen."""
         if self.result is None:
             return
-        from ..manifest import show_dock
-
-        dock = show_dock(self.viewer)
+        dock = show_dock(self.viewer, SEGMENT)
         dock.refresh_models(Path(self.result.model).name)
         self.say("The model is chosen in Segment from prompts: press Run there.")
 
@@ -614,18 +610,6 @@ class _Leave:
         shown.close()
         files.close()
         engine.release()
-
-
-def segment_docks(viewer: Any) -> list[Any]:
-    """Return the docks "Segment from prompts" of a viewer."""
-    from .segment_dock import SegmentWidget
-
-    bare = getattr(viewer, "__wrapped__", viewer)
-    return [
-        d
-        for d in SegmentWidget.docks()
-        if getattr(d.viewer, "__wrapped__", d.viewer) is bare
-    ]
 
 
 def free_folder(folder: Path) -> Path:

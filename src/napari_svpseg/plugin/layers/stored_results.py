@@ -272,16 +272,13 @@ class StoredResults(QObject):
 
     def save(
         self,
-        path: str,
-        layer: Labels,
+        write: Callable[[], str],
         done: Callable[[Any], None],
         failed: Callable[[Any], None],
     ) -> None:
         """Write a result in another format and place, in a thread."""
-        from ..manifest import write_layer
-
         self.edits.flush()
-        self._files.call(lambda: write_layer(path, layer), done, failed)
+        self._files.call(write, done, failed)
 
     # ------------------------------------------------------------ edit
 

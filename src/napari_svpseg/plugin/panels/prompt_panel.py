@@ -61,22 +61,22 @@ class PromptPanel(QWidget):
             "Click on a cell to place a box, or drag a square (Shift+D on the boxes)",
             checkable=True,
         )
-        self.size = QSpinBox()
-        self.size.setRange(MIN_BOX_SIZE, 4096)
-        self.size.setValue(PROMPT_SIZE)
-        self.size.setSingleStep(16)
-        self.size.setSuffix(" px")
-        self.size.setToolTip(
+        self.box_size = QSpinBox()
+        self.box_size.setRange(MIN_BOX_SIZE, 4096)
+        self.box_size.setValue(PROMPT_SIZE)
+        self.box_size.setSingleStep(16)
+        self.box_size.setSuffix(" px")
+        self.box_size.setToolTip(
             "Side of the box that a click places. Choose it so that a few whole "
             "objects fit in; the box is resampled to 64 x 64."
         )
-        column.addWidget(side_by_side(self.draw, self.size, stretch=(1, 0)))
-        self.mask = combo(
+        column.addWidget(side_by_side(self.draw, self.box_size, stretch=(1, 0)))
+        self.mask_choice = combo(
             "Labels layer that the mask of the marked prompt is taken from"
         )
         self.paint = button("Paint", "Paint the mask of the marked prompt by hand")
         column.addWidget(
-            labelled("Mask", side_by_side(self.mask, self.paint, stretch=(1, 0)))
+            labelled("Mask", side_by_side(self.mask_choice, self.paint, stretch=(1, 0)))
         )
         self.save_set = button("Save set…", "Save all prompts as one .svprompt file")
         self.load_set = button("Load set…", "Add the prompts of a .svprompt file")
@@ -84,8 +84,8 @@ class PromptPanel(QWidget):
 
     def _connect(self) -> None:
         self.draw.clicked.connect(self._on_draw)
-        self.size.valueChanged.connect(self._on_size)
-        self.mask.activated.connect(self._on_mask)
+        self.box_size.valueChanged.connect(self._on_size)
+        self.mask_choice.activated.connect(self._on_mask)
         self.paint.clicked.connect(self._on_paint)
         self.save_set.clicked.connect(lambda: self.save_prompt_set())
         self.load_set.clicked.connect(lambda: self.load_prompt_set())
@@ -99,7 +99,7 @@ class PromptPanel(QWidget):
         item = self.book.item(self.list.selected)
         has_box = item is not None and item.source is not None
         self.draw.setEnabled(self.images.marked() is not None)
-        self.mask.setEnabled(has_box)
+        self.mask_choice.setEnabled(has_box)
         self.paint.setEnabled(has_box)
         self.save_set.setEnabled(bool(self.book.items))
 
@@ -123,15 +123,15 @@ class PromptPanel(QWidget):
         """Offer the Labels layers that a mask can be taken from."""
         item = self.book.item(self.list.selected)
         wanted = item.mask_layer if item is not None else self.book.default_mask
-        self.mask.blockSignals(True)
-        self.mask.clear()
-        self.mask.addItem("no mask", None)
+        self.mask_choice.blockSignals(True)
+        self.mask_choice.clear()
+        self.mask_choice.addItem("no mask", None)
         for layer in self.viewer.layers:
             if is_mask(layer) or layer == wanted:
-                self.mask.addItem(layer.name, layer)
+                self.mask_choice.addItem(layer.name, layer)
                 if layer == wanted:
-                    self.mask.setCurrentIndex(self.mask.count() - 1)
-        self.mask.blockSignals(False)
+                    self.mask_choice.setCurrentIndex(self.mask_choice.count() - 1)
+        self.mask_choice.blockSignals(False)
         self.refresh()
 
     def _on_draw(self) -> None:
@@ -146,7 +146,7 @@ class PromptPanel(QWidget):
         self.book.size = size
 
     def _on_mask(self) -> None:
-        layer = self.mask.currentData()
+        layer = self.mask_choice.currentData()
         self.book.default_mask = layer
         self.book.update(self.list.selected, mask_layer=layer)
         item = self.book.item(self.list.selected)
@@ -176,7 +176,7 @@ class PromptPanel(QWidget):
             source = self.images.source_of(layer)
             tile = source.visible_tile()
             centre = ((tile.y0 + tile.y1 - 1) / 2, (tile.x0 + tile.x1 - 1) / 2)
-            box = Box.centred(centre, self.size.value())
+            box = Box.centred(centre, self.box_size.value())
             self.book.place(source, source.plane_at(self.viewer.dims.point), box)
         except ValueError as error:
             self._say(sentence(error), True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from ..layers.result_layers import recipe_of
 from ..layers.stored_edits import KIND as STORED
 from ..layers.stored_results import StoredResults
 from ..layers.visibility import belongs_to
+from ..writers import write_layer
 from .controls import button, count, sentence, side_by_side
 from .prompt_panel import PromptPanel, with_suffix
 
@@ -119,8 +121,6 @@ class SaveBox(QWidget):
             folder = QFileDialog.getExistingDirectory(self, "Save all results in")
         if not folder:
             return
-        from ..manifest import write_layer
-
         stems: set[str] = set()
         written, there = 0, []
         for layer in self._in_memory():
@@ -162,11 +162,10 @@ class SaveBox(QWidget):
                 self._say(problem, True)
         if not path:
             return
-        from ..manifest import write_layer
-
         if mark_of(layer, STORED):
             self._say(f"Saving {Path(path).name}…")
-            self.stored.save(path, layer, self._on_saved, self._on_not_saved)
+            write = partial(write_layer, path, layer)
+            self.stored.save(write, self._on_saved, self._on_not_saved)
             return
         try:
             written = write_layer(path, layer)

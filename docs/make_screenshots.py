@@ -81,7 +81,7 @@ def main() -> None:
     dock.draw.click()
     studio.shoot("1-draw")
     source = dock.source_of(viewer.layers["nuclei"])
-    dock.book.tool.stop()
+    dock.prompt_panel.tool.stop()
     item = dock.book.place(source, (), Box(262, 66))
     studio.shoot("2-prompt")
     studio.run(dock.preview)

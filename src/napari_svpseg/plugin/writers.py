@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.jobs.folder_job import FORMATS
-from .layers.edit_window import full_labels
 from .layers.image_source import MARK
-from .layers.stored_results import MAX_WHOLE, KeptChannel
+from .layers.stored_arrays import KeptChannel, full_labels
+from .layers.stored_results import MAX_WHOLE
 
 if TYPE_CHECKING:
     from napari.layers import Labels

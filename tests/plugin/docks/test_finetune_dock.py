@@ -27,13 +27,14 @@ from napari_svpseg.io.training_set import TrainingSet
 from napari_svpseg.plugin.docks import finetune_dock as module
 from napari_svpseg.plugin.docks.finetune_dock import HELD_BACK, KEEP, LATER, LOSS, STAY
 from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.journal import Journal
 from napari_svpseg.plugin.layers.partial_label_layers import (
     accept,
     labelled_layers,
     paint_layer,
     start_painting,
 )
-from napari_svpseg.plugin.layers.result_layers import Journal, Results
+from napari_svpseg.plugin.layers.result_layers import Results
 
 from ..services.test_engine_process import SAVE_MODEL
 
@@ -214,7 +215,7 @@ def test_labels_of_every_kind(dock):
     layer.data_setitem(np.nonzero(truth == 1), 0)  # erased
     layer.data_setitem(tuple(np.array([[50], [10]])), 9)  # painted
     start_painting(viewer, source, 2).data_setitem(tuple(np.array([[4], [4]])), 2)
-    from napari_svpseg.plugin.layers.prompt_boxes import PromptBook
+    from napari_svpseg.plugin.layers.prompt_book import PromptBook
 
     book = PromptBook(viewer, dock.image_panel.source_of)
     book.place(source, (), Box(14, 14, 32))

@@ -490,7 +490,8 @@ def test_a_damaged_image_says_so(dock, viewer, qtbot, folder):
 
 def test_objects_have_the_colours_of_their_classes(viewer):
     from napari_svpseg.plugin.layers.image_source import ImageSource
-    from napari_svpseg.plugin.layers.result_layers import Journal, Results
+    from napari_svpseg.plugin.layers.journal import Journal
+    from napari_svpseg.plugin.layers.result_layers import Results
 
     image = viewer.add_image(np.zeros((20, 20)), name="cells")
     source = ImageSource.of(image, "YX")

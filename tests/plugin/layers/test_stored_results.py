@@ -23,7 +23,7 @@ from napari_svpseg.io.ome_zarr import (
 )
 from napari_svpseg.plugin.layers import stored_results
 from napari_svpseg.plugin.layers.image_source import mark_of
-from napari_svpseg.plugin.layers.stored_results import KeptChannel
+from napari_svpseg.plugin.layers.stored_arrays import KeptChannel
 
 from ..conftest import disc_image
 
@@ -162,7 +162,7 @@ def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
     finish(dock)
     layer = result(dock)
     for fresh in (5, 6):  # M gives an id that no object has
-        dock.stored._on_next_id(layer)
+        dock.stored.edits.choose_next_id(layer)
         assert layer.selected_label == fresh
     layer.selected_label, layer.brush_size = 70_001, 6
     before = on_disk(layer)
@@ -175,7 +175,7 @@ def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
     assert on_disk(layer)[30, 30] == 9
     mark = mark_of(layer)
     assert mark["edited"]
-    dock.stored.flush()
+    dock.stored.edits.flush()
     dock.stored._files.call(lambda: None, lambda _: None)
     qtbot.waitUntil(lambda: not dock.stored._files.is_busy)
     assert read_stamp(mark["store"], "cells")["edited"]

@@ -31,7 +31,7 @@ from napari.components import ViewerModel
 import napari_svpseg.plugin.services.autosave as autosave
 autosave.WAIT_MS = 1
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin.layers.prompt_boxes import PromptBook
+from napari_svpseg.plugin.layers.prompt_book import PromptBook
 from napari_svpseg.plugin.layers.image_source import ImageSource
 from napari_svpseg.plugin.layers.partial_label_layers import start_painting
 viewer = ViewerModel()

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ...core.model_card import ModelCard
     from ...core.result import Result
     from ..layers.image_source import ImageSource
-    from ..layers.prompt_boxes import PromptBook
+    from ..layers.prompt_book import PromptBook
     from ..layers.result_layers import Kept
     from ..layers.run_layers import RunLayers
     from ..panels.image_panel import ImagePanel
@@ -294,7 +294,7 @@ class SegmentController(DockController):
         }
         args: tuple[Any, ...] = (query, prompts)
         if step.store:
-            query, about = self.layers.stored.arguments(source, step.plane, step.store)
+            query, about = self.layers.stored_arguments(step)
             args, kwargs = (query, prompts, step.store), kwargs | about
 
         def prepare() -> Any:

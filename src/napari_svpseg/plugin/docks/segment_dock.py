@@ -9,7 +9,8 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox
 
 from ...core.settings import SegmentSettings
-from ..layers.result_layers import Journal, Results
+from ..layers.journal import Journal
+from ..layers.result_layers import Results
 from ..layers.run_layers import RunLayers
 from ..layers.stored_results import StoredResults
 from ..messages import DRAW_BOX, STARTING
@@ -304,7 +305,7 @@ class SegmentWidget(Dock):
 
     def leave_tools(self) -> None:
         """End drawing, and take the uncertain place away that is shown."""
-        self.book.tool.stop()
+        self.prompt_panel.tool.stop()
         self.guide.drop()
 
     def set_options(self, values: dict[str, Any], *, quiet: bool = False) -> None:

@@ -15,8 +15,8 @@ from ...workflows.segment_image import segment
 from ..panels.controls import button, note, side_by_side
 from ..services.engine_process import Engine, EngineJob
 from .image_source import MARK, MAX_PREVIEW, ImageSource, mark_of
-from .prompt_item import Intensities
-from .result_layers import add_behind_boxes
+from .intensities import Intensities
+from .visibility import add_behind_boxes
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -162,8 +162,8 @@ class Comparison(QWidget):
         if source.layer not in self.viewer.layers:
             self._todo = []
             return
-        values = np.ascontiguousarray(source.to_companion(labels, plane))
-        corner = tuple(s.start for s in source.companion_index(plane, tile))
+        values = np.ascontiguousarray(source.companion.expand(labels, plane))
+        corner = source.companion.corner(plane, tile)
         self._layers[side] = add_behind_boxes(
             self.viewer,
             lambda: self.viewer.add_labels(

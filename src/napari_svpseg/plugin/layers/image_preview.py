@@ -10,8 +10,7 @@ import numpy as np
 from ..panels.tag_table import Picture
 from ..services.background import Background
 from .image_source import MARK, ImageSource, is_picture, known_axes, mark_of
-from .result_layers import add_behind_boxes
-from .visibility import activate
+from .visibility import activate, add_behind_boxes
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

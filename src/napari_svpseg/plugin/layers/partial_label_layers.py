@@ -20,8 +20,8 @@ from ...core.annotation.partial_labels import (
 )
 from ...core.geometry import Box, Tile
 from .image_source import MARK, ImageSource, fits_on, is_mask, mark_of
-from .result_layers import WRITTEN, add_behind_boxes
-from .visibility import activate
+from .visibility import activate, add_behind_boxes
+from .written_labels import WRITTEN
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -78,7 +78,7 @@ def start_painting(viewer: ViewerModel, source: ImageSource, label: int) -> Labe
         layer = add_behind_boxes(
             viewer,
             lambda: viewer.add_labels(
-                np.zeros(source.companion_shape, np.uint16),
+                np.zeros(source.companion.shape, np.uint16),
                 name=f"{source.name} [labels to learn]",
                 opacity=0.6,
                 metadata={
@@ -132,7 +132,7 @@ def accept(
         If the object is labelled already.
     """
     index = np.round(source.point_to_data(point)).astype(int)
-    y, x = (int(index[i]) for i in source.yx)
+    y, x = (int(index[i]) for i in source.companion.yx)
     plane = source.plane_at(point)
     if not source.contains(point):
         return None
@@ -197,7 +197,7 @@ def _window(
     tile = Tile(y, y + shape[0], x, x + shape[1])
     if layer.data.shape == source.plane_shape:
         return np.array(layer.data[tile.slices])
-    return np.array(layer.data[source.companion_index(plane, tile)]).reshape(shape)
+    return np.array(layer.data[source.companion.index(plane, tile)]).reshape(shape)
 
 
 def _indices(
@@ -208,9 +208,9 @@ def _indices(
 ) -> tuple[np.ndarray, ...]:
     """Return where in a whole companion the pixels of a mask are."""
     pixels = np.nonzero(mask)
-    starts = [part.start for part in source.companion_index(plane)]
+    starts = [part.start for part in source.companion.index(plane)]
     found = [np.full(pixels[0].shape, start) for start in starts]
-    for axis, position, first in zip(source.yx, pixels, corner, strict=True):
+    for axis, position, first in zip(source.companion.yx, pixels, corner, strict=True):
         found[axis] = position + first
     return tuple(found)
 
@@ -276,9 +276,9 @@ def boxes_on(viewer: ViewerModel, source: ImageSource) -> Boxes:
         if mark is None or mark.get("image") != source.name:
             continue
         for corners in layer.data:
-            yx = np.asarray(corners)[:, source.yx]
+            yx = np.asarray(corners)[:, source.companion.yx]
             box = Box.from_corners(yx, shape=source.plane_shape)
-            found.append((source.plane_of(np.asarray(corners)[0]), box))
+            found.append((source.companion.plane_of(np.asarray(corners)[0]), box))
     return found
 
 
@@ -286,7 +286,7 @@ def _plane(data: np.ndarray, source: ImageSource, plane: tuple[int, ...]) -> np.
     """Return a copy of one plane of a companion, ``(Y, X)``."""
     if data.shape == source.plane_shape:
         return np.array(data)
-    part = np.array(data[source.companion_index(plane)])
+    part = np.array(data[source.companion.index(plane)])
     return part.reshape(source.plane_shape)
 
 

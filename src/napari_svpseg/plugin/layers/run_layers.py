@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...core.jobs.stored_labels import Filled, StoredLabels
-from .image_source import is_untouched, mark_of
+from .image_source import mark_of
+from .journal import OPTIONS
 from .result_layers import Kept, Results, recipe_of
-from .stored_results import KIND as STORED
-from .stored_results import StoredResults
+from .stored_edits import KIND as STORED
+from .stored_results import StoredResults, stored_arguments
 from .visibility import bring_into_sight, is_in_sight
+from .written_labels import is_untouched
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,6 +112,11 @@ class RunLayers:
         self.latest = layer
         return layer, remark
 
+    @staticmethod
+    def stored_arguments(step: Step) -> tuple[Any, dict[str, Any]]:
+        """Return image and further arguments of `segment_stored` for a step."""
+        return stored_arguments(step.source, step.plane, step.store)
+
     def show_stored(self, step: Step, value: StoredLabels | Filled) -> None:
         """Show as much of a result on the disk as there is."""
         if isinstance(value, Filled):
@@ -150,7 +157,7 @@ class RunLayers:
         The recipe is given where result options were taken back.
         """
         edits = self.journal.edits
-        are_options = bool(edits) and edits[-1].text == "Options"
+        are_options = bool(edits) and edits[-1].text == OPTIONS
         if edits and not are_options:
             self.results.forget(edits[-1])
         text = self.journal.undo()

@@ -27,7 +27,8 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible, QLabeledDoubleSlider
 
 from ...core.settings import AUTO, PostprocessSettings, Settings
-from ..messages import count, sentence  # noqa: F401  (until all import them there)
+from ..messages import count as count
+from ..messages import sentence as sentence
 
 WARN_COLOR = "#c07a00"
 """Of what still needs doing; readable on dark and on light."""

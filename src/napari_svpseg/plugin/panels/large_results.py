@@ -88,7 +88,7 @@ class StoredBox(QWidget):
 
     def show_state(self) -> None:
         """Enable what makes sense now."""
-        is_editing = self.results.is_editing
+        is_editing = self.results.edits.is_open
         self.edit.setChecked(is_editing)
         self.edit.setText("End editing" if is_editing else "Edit this view")
         self.edit.setEnabled(is_editing or self.results.can_edit() is not None)
@@ -110,8 +110,8 @@ class StoredBox(QWidget):
             self.folder.setText(path)
 
     def _edit(self) -> None:
-        if self.results.is_editing:
-            self.results.end_edit()
+        if self.results.edits.is_open:
+            self.results.edits.close_view()
         else:
             self.results.edit_view()
         self.show_state()

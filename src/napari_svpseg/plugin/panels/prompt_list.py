@@ -18,7 +18,7 @@ from qtpy.QtWidgets import (
 
 from ...core.geometry import PROMPT_SIZE
 from ...core.image import resize_image, resize_labels
-from ..layers.prompt_boxes import PromptBook
+from ..layers.prompt_book import PromptBook
 from ..layers.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
 from .controls import WARN_COLOR, wrap
 

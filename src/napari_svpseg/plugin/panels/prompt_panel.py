@@ -11,8 +11,9 @@ from qtpy.QtWidgets import QFileDialog, QSpinBox, QVBoxLayout, QWidget
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ...core.prompt import PromptError, PromptSet, prompt_print
 from ..layers.image_source import is_mask
-from ..layers.prompt_boxes import PromptBook
+from ..layers.prompt_book import PromptBook
 from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
+from ..tools.draw_box import BoxTool
 from .controls import button, combo, labelled, side_by_side
 from .image_panel import ImagePanel
 from .prompt_list import PromptList
@@ -39,6 +40,7 @@ class PromptPanel(QWidget):
         super().__init__()
         self.viewer, self.images = viewer, images
         self.book = PromptBook(viewer, images.source_of)
+        self.tool = BoxTool(self.book)
         self.file = ""
         self.saved: list[str] = []
         self._build()
@@ -86,7 +88,7 @@ class PromptPanel(QWidget):
         self.load_set.clicked.connect(lambda: self.load_prompt_set())
         self.book.message.connect(self._on_book_message)
         self.book.changed.connect(self.show_masks)
-        self.book.tool.switched.connect(self.draw.setChecked)
+        self.tool.switched.connect(self.draw.setChecked)
         self.list.selection_changed.connect(lambda _: self.show_masks())
 
     def refresh(self) -> None:
@@ -131,11 +133,11 @@ class PromptPanel(QWidget):
 
     def _on_draw(self) -> None:
         layer = self.images.marked()
-        if self.book.tool.is_on or layer is None:
-            self.book.tool.stop()
+        if self.tool.is_on or layer is None:
+            self.tool.stop()
             self.draw.setChecked(False)
         else:
-            self.book.tool.start(layer)
+            self.tool.start(layer)
 
     def _on_size(self, size: int) -> None:
         self.book.size = size

@@ -17,7 +17,7 @@ from ...core.jobs.folder_job import FORMAT_TITLES, FORMATS
 from ...core.result import Recipe
 from ..layers.image_source import mark_of, plain_name
 from ..layers.result_layers import recipe_of
-from ..layers.stored_results import KIND as STORED
+from ..layers.stored_edits import KIND as STORED
 from ..layers.stored_results import StoredResults
 from ..layers.visibility import belongs_to
 from ..messages import count, sentence

@@ -24,6 +24,7 @@ from ...io.session import (
 )
 from ..layers.image_source import DECLARED, MARK, declared, is_picture, mark_of
 from ..layers.partial_label_layers import KIND, color
+from ..layers.written_labels import region_of
 from ..panels.controls import Offer, count, is_alive, sentence
 from .background import Background
 from .preferences import preference
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels, Layer, Shapes
 
-    from ..layers.prompt_boxes import PromptBook
+    from ..layers.prompt_book import PromptBook
 
 logger = logging.getLogger(__name__)
 
@@ -414,17 +415,6 @@ def called(method: weakref.WeakMethod[Any] | None) -> Any:
     if isinstance(owner, QWidget) and not is_alive(owner):
         return None
     return found
-
-
-def region_of(atom: Any) -> tuple[slice, ...]:
-    """Return the bounding box of one step of napari's history of a Labels layer."""
-    key = getattr(atom, "slice_key", None)
-    if key is not None:
-        return tuple(key)
-    return tuple(
-        slice(int(np.min(i)), int(np.max(i)) + 1) if np.size(i) else slice(0, 0)
-        for i in atom[0]
-    )
 
 
 def summary(saved: SavedSession) -> str:

@@ -20,7 +20,7 @@ from ...core.labels.uncertainty import (
 )
 from ...core.result import Maps
 from ..layers.image_source import MARK, ImageSource, mark_of
-from ..layers.prompt_boxes import PromptBook
+from ..layers.prompt_book import PromptBook
 from ..layers.result_layers import Kept, Results
 from ..layers.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
 from ..panels.controls import Offer, button, count, side_by_side
@@ -60,7 +60,7 @@ class Seen:
         """The image's name, with the plane where there are several."""
         if self.source.n_planes == 1:
             return f"'{self.source.name}'"
-        axes = [a for a in self.source.companion_axes if a not in "CYX"]
+        axes = [a for a in self.source.companion.axes if a not in "CYX"]
         where = ", ".join(f"{a} {i}" for a, i in zip(axes, self.plane, strict=True))
         return f"'{self.source.name}' ({where})"
 
@@ -86,8 +86,8 @@ class Seen:
         """Return the plane's labels as they are now, (Y, X)."""
         data, source = self.kept.layer.data, self.source
         if self.kept.tile is None:
-            data = data[source.companion_index(self.plane)]
-        y, x = source.yx
+            data = data[source.companion.index(self.plane)]
+        y, x = source.companion.yx
         turned = np.moveaxis(np.asarray(data), (y, x), (-2, -1))
         return turned.reshape(turned.shape[-2:])
 
@@ -240,10 +240,10 @@ class UncertaintyGuide(QWidget):
     def _outline(self, seen: Seen, box: Box) -> Shapes:
         """Return a layer that shows a box which is no prompt yet."""
         source = seen.source
-        boxes = self.book.box_layer(source)
+        boxes = self.book.boxes.layer_on(source)
         layer = self.viewer.add_shapes(
-            [source.corners(seen.plane, box)],
-            ndim=len(source.companion_axes),
+            [source.companion.corners(seen.plane, box)],
+            ndim=len(source.companion.axes),
             shape_type="rectangle",
             name=NAME,
             face_color="transparent",
@@ -328,9 +328,9 @@ class UncertaintyGuide(QWidget):
         bring_into_sight(self.viewer, source.layer)
         self.images.mark(source.layer)
         height, width = source.plane_shape
-        corners = source.corners(seen.plane, Box(0, 0, max(height, width)))
-        corners[:, source.yx] = np.minimum(
-            corners[:, source.yx], (height - 0.5, width - 0.5)
+        corners = source.companion.corners(seen.plane, Box(0, 0, max(height, width)))
+        corners[:, source.companion.yx] = np.minimum(
+            corners[:, source.companion.yx], (height - 0.5, width - 0.5)
         )
         look_at(self.viewer, seen.kept.layer, corners, IMAGE_PIXELS, closer=False)
 

@@ -41,7 +41,6 @@ from ..messages import OPEN_IMAGE
 from ..panels.controls import (
     Offer,
     Section,
-    SettingsForm,
     button,
     combo,
     count,
@@ -55,6 +54,7 @@ from ..panels.controls import (
 from ..panels.curves import Curves
 from ..panels.image_panel import ImagePanel
 from ..panels.model_picker import ModelPicker
+from ..panels.settings_form import SettingsForm
 from ..panels.training_set_panel import TrainingPanel
 from ..services.autosave import Autosave
 from ..services.background import Background

@@ -39,7 +39,6 @@ from ..layers.class_colors import class_color
 from ..layers.image_preview import ShownImage, drop_overlay, show_overlay
 from ..panels.controls import (
     Section,
-    SettingsForm,
     button,
     combo,
     count,
@@ -53,6 +52,7 @@ from ..panels.controls import (
 from ..panels.curves import Curves
 from ..panels.model_picker import DEFAULT
 from ..panels.patch_bank_panel import BankBox
+from ..panels.settings_form import SettingsForm
 from ..panels.tag_panel import TagPanel
 from ..panels.tag_table import Picture
 from ..services.background import Background

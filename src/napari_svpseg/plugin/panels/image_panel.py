@@ -31,6 +31,7 @@ from ..layers.image_source import (
 )
 from ..layers.visibility import activate, bring_into_sight, is_in_sight
 from ..messages import sentence
+from .channel_text import channel_text, parse_channels
 from .controls import WARN_COLOR, button, combo
 
 if TYPE_CHECKING:
@@ -241,8 +242,7 @@ class ImagePanel(QWidget):
         if layer is not None:
             self.axes.addItems(axes_choices(layer))
             self.axes.setCurrentText(order)
-            taken = self._channels.get(layer.unique_id)
-            self.channels.setText(", ".join(map(str, taken)) if taken else "")
+            self.channels.setText(channel_text(self._channels.get(layer.unique_id)))
         self.axes.blockSignals(False)
         self._show_level(layer)
         self._show_others(layer)
@@ -382,34 +382,3 @@ class ImagePanel(QWidget):
             self._channels[layer.unique_id] = taken
         declare(layer, self._axes[layer.unique_id], taken)
         self.redeclared.emit(layer)
-
-
-def parse_channels(text: str, n: int) -> tuple[int, ...] | None:
-    """Return the channels named in a text such as ``0, 2``; None for all.
-
-    Parameters
-    ----------
-    text : str
-    n : int
-        Number of channels that there are.
-
-    Raises
-    ------
-    ValueError
-        For anything but up to three different channels.
-
-    Examples
-    --------
-    >>> parse_channels("0, 2", 4)
-    (0, 2)
-    """
-    words = text.replace(",", " ").split()
-    if not words or words == ["all"]:
-        return None
-    taken = tuple(int(w) for w in words if w.isdecimal() and int(w) < n)
-    if len(taken) != len(words) or len(set(taken)) != len(taken) or len(taken) > 3:
-        raise ValueError(
-            f"Choose up to three channels from 0 to {n - 1}, such as 0, 1; "
-            f"got '{text}'."
-        )
-    return taken

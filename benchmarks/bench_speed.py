@@ -59,13 +59,13 @@ def main() -> None:
     prompt = svpseg.Prompt.from_image(source, mask, box=(64, 64))
     model = load_model(options.model)
 
-    def ours(**settings: bool) -> None:
+    def ours(trust: bool = True) -> None:
         svpseg.segment(
             query,
             svpseg.PromptSet([prompt]),
             model=model,
             device=options.device,
-            **settings,
+            settings=svpseg.SegmentSettings(trust=trust),
         )
 
     def forest() -> None:

@@ -174,7 +174,7 @@ def our_model(model: Any, prompts: PromptSet | None) -> Segment:
             model,
             axes="YXC",
             intensities=intensities,
-            trust=False,
+            settings=svpseg.SegmentSettings(trust=False),
             channels=tuple(range(plane.shape[2])),
         ).labels
 

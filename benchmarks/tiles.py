@@ -16,6 +16,7 @@ from skimage.measure import label
 from napari_svpseg import api
 from napari_svpseg.core.prompt import Prompt
 from napari_svpseg.core.result import Result
+from napari_svpseg.core.settings import SegmentSettings
 from scale import field
 
 OVERLAPS = (64, 128, 192)
@@ -32,9 +33,8 @@ def main() -> None:
     prompt = Prompt.from_image(image, label(inside), (112, 112), name="discs")
 
     def segment(tile: int, overlap: int) -> Result:
-        return api.segment(
-            image, prompt, asked.model, tile=tile, overlap=overlap, trust=False
-        )
+        settings = SegmentSettings(tile=tile, overlap=overlap, trust=False)
+        return api.segment(image, prompt, asked.model, settings=settings)
 
     whole = segment(max(64, asked.side + 64), 64)
     for overlap in OVERLAPS:

@@ -56,7 +56,7 @@ class Studio:
     def run(self, button: object) -> None:
         """Press a button and wait for the engine."""
         button.click()
-        self.wait(lambda: self.dock._job is None, 120)
+        self.wait(lambda: not self.dock.is_busy, 120)
         self.wait()
 
     def shoot(self, name: str) -> None:

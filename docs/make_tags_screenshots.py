@@ -114,7 +114,7 @@ def take(folder: Path, tags: dict[str, list[int]], epochs: int) -> None:
 
     segment = open_docks(studio.viewer, SEGMENT)[0]
     segment.run.click()
-    studio.wait(lambda: segment._job is None, 60)
+    studio.wait(lambda: not segment.is_busy, 60)
     for layer in studio.viewer.layers:
         if layer.name.endswith("class map"):
             layer.visible = False

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,7 +135,7 @@ def test_one_bad_file_is_named_and_the_rest_is_done(here, tmp_path, capsys) -> N
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("segment", "images"), "Missing option '--out'"),
+        (("segment", "images"), "Missing option '--output'"),
         (("segment", "images", "-o", "out"), "say what to find"),
         (
             ("segment", "images", "-o", "out", *PROMPT, "--prompts", "p.svprompt"),
@@ -161,8 +162,8 @@ def test_one_bad_file_is_named_and_the_rest_is_done(here, tmp_path, capsys) -> N
             "threshold must be 0.05 to 0.95, got 2.0",
         ),
         (
-            ("segment", "images", "-o", "out", *PROMPT, "--output", "boxes"),
-            "output must be one of instances, semantic",
+            ("segment", "images", "-o", "out", *PROMPT, "--as", "boxes"),
+            "labels must be one of objects, classes",
         ),
         (
             ("segment", "images", "-o", "out", *PROMPT, "--channels", "red"),
@@ -237,23 +238,23 @@ def test_help_of_every_command(here, capsys) -> None:
 
 
 def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path):
-    seen: dict[str, object] = {}
+    seen: dict[str, Any] = {}
 
-    def fake(path, prompts, out, **settings) -> FileOutcome:
-        seen.update(settings)
+    def fake(path, prompts, out, model, **given) -> FileOutcome:
+        seen.update(given, model=model)
         return FileOutcome(str(path), "x", 1)
 
     monkeypatch.setattr(folder_run, "segment_file", fake)
     words = ("segment", "images/0.tif", *PROMPT, "-o", tmp_path, "--model", "tiny")
     assert svpseg(*words) == 0
-    for settings in (SegmentSettings(), PostprocessSettings()):
-        assert settings.to_dict().items() <= seen.items()
+    assert seen["settings"] == SegmentSettings()
+    assert seen["postprocess"] == PostprocessSettings()
     recipe = Recipe(
         "tiny",
         query_file="images/0.tif",
         prompts_file="p.svprompt",
         segment={"tile": 256, "trust": False},
-        postprocess={"output": "semantic"},
+        postprocess={"labels": "classes", "min_confidence": 0.5},
         axes="ZYX",
         channels=(0, 2),
     )
@@ -273,7 +274,10 @@ def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path
         == 0
     )
     assert svpseg(*recipe.to_command().split()[1:]) == 0
-    assert (seen["tile"], seen["trust"], seen["output"]) == (256, False, "semantic")
+    assert seen["settings"] == SegmentSettings(tile=256, trust=False)
+    assert seen["postprocess"] == PostprocessSettings(
+        labels="classes", min_confidence=0.5
+    )
     assert (seen["axes"], seen["channels"], seen["model"]) == ("ZYX", (0, 2), "tiny")
 
 

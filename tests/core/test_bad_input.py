@@ -219,11 +219,11 @@ def test_a_prompt_smaller_than_a_pixel_of_the_mask_keeps_its_place():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (2, 2), (17, 23)])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0, np.nan])
-@pytest.mark.parametrize("output", ["instances", "semantic"])
-def test_flat_maps_of_any_shape_are_one_object_or_none(shape, value, output):
+@pytest.mark.parametrize("kind", ["objects", "classes"])
+def test_flat_maps_of_any_shape_are_one_object_or_none(shape, value, kind):
     flat = np.full(shape, value, np.float32)
     labels = instances_from_maps(
-        Maps(flat, flat, flat), PostprocessSettings(min_area=0, output=output)
+        Maps(flat, flat, flat), PostprocessSettings(min_area=0, labels=kind)
     )
     assert labels.shape == shape
     assert labels.dtype == np.uint32
@@ -296,7 +296,7 @@ def test_scores_of_nothing_and_of_one_pixel(score):
         (PostprocessSettings, {"min_area": 2.5}),
         (PostprocessSettings, {"split": "no"}),
         (PostprocessSettings, {"split_strength": -0.1}),
-        (PostprocessSettings, {"output": 1}),
+        (PostprocessSettings, {"labels": 1}),
         (SegmentSettings, {"tile": True}),
         (SegmentSettings, {"overlap": -1}),
         (SegmentSettings, {"batch": 0}),

@@ -148,7 +148,7 @@ def test_resampling_keeps_a_constant(value, height, width):
 
 # ---------------------------------------------------------------------------- objects
 
-PLAIN = PostprocessSettings(min_area=0, confidence=0.0, fill_holes=False)
+PLAIN = PostprocessSettings(min_area=0, min_confidence=0.0, fill_holes=False)
 
 
 @quick
@@ -304,11 +304,11 @@ def test_a_set_keeps_the_order_it_was_given(disc_prompt):
 @quick
 @given(
     st.floats(0.05, 0.95), st.integers(-1, 1_000_000), st.booleans(), st.floats(0, 1),
-    st.booleans(), st.sampled_from(["instances", "semantic"]),
+    st.booleans(), st.sampled_from([None, "objects", "classes"]),
 )  # fmt: skip
-def test_settings_survive_json(threshold, area, split, strength, fill, output):
+def test_settings_survive_json(threshold, area, split, strength, fill, labels):
     made = PostprocessSettings(
-        threshold, area, 1 - threshold, split, strength, fill, output
+        threshold, area, 1 - threshold, split, strength, fill, labels
     )
     text = json.dumps(made.to_dict())
     assert PostprocessSettings.from_dict(json.loads(text)) == made

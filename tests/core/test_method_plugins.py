@@ -13,6 +13,7 @@ from napari_svpseg.benchmark.one_shot import run
 from napari_svpseg.cli.main import main
 from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.method_plugins import plugin_methods
+from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.io.model_store import ModelFormatError, list_models
 from napari_svpseg.models.base import ModelConfig, build, methods
 
@@ -67,7 +68,11 @@ def test_two_methods_without_weights_are_not_taken_for_each_other(
     example_method, disc_scene, disc_prompt
 ):
     result = api.segment(
-        disc_scene.image, disc_prompt, model="brightness", device="cpu", trust=False
+        disc_scene.image,
+        disc_prompt,
+        model="brightness",
+        device="cpu",
+        settings=SegmentSettings(trust=False),
     )
     assert result.recipe.model == "brightness"
     assert dice(np.asarray(result.labels) > 0, disc_scene.labels > 0) > 0.9

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from napari_svpseg import api
+from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.io.model_store import builtin_folder, load_model
 
 NAMES = ("svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet")
@@ -59,7 +60,7 @@ def test_each_model_segments_a_picture(name, disc_scene, disc_prompt):
         disc_prompt,
         model=str(builtin_folder() / name),
         device="cpu",
-        trust=False,
+        settings=SegmentSettings(trust=False),
     )
     covered = torch.from_numpy(result.labels > 0)
     assert dice(covered, torch.from_numpy(disc_scene.labels > 0)) >= 0.8

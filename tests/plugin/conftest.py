@@ -49,8 +49,8 @@ def fake_segment(query, prompts, *, axes, on_progress, on_partial=None, **kwargs
     recipe = Recipe(
         "svp",
         axes=axes,
-        postprocess={"threshold": kwargs["threshold"]},
-        segment={"device": kwargs["device"]},
+        postprocess={"threshold": kwargs["postprocess"].threshold},
+        segment={"device": kwargs["settings"].device},
     )
     return Result(labels, Maps(foreground), 0.9, recipe, 0.1)
 
@@ -185,6 +185,6 @@ def finish(qtbot):
     """Return a function that waits until the dock has nothing to do."""
 
     def wait(dock, timeout=5000):
-        qtbot.waitUntil(lambda: dock._job is None and not dock._steps, timeout=timeout)
+        qtbot.waitUntil(lambda: not dock.is_busy, timeout=timeout)
 
     return wait

@@ -14,9 +14,14 @@ import pytest
 import tifffile
 
 from napari_svpseg import api
-from napari_svpseg.api import FileOutcome, labels_path
+from napari_svpseg.api import labels_path
 from napari_svpseg.cli.main import main
-from napari_svpseg.core.jobs.folder_job import FORMATS, BatchJob, check_pattern
+from napari_svpseg.core.jobs.folder_job import (
+    FORMATS,
+    BatchJob,
+    FileOutcome,
+    check_pattern,
+)
 from napari_svpseg.core.labels.measure import measure
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptSet

@@ -15,13 +15,17 @@ from napari_svpseg import api
 from napari_svpseg.cli.main import main
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
+from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.inference.tiles import workers_of
 from napari_svpseg.io.ome_zarr import open_image, read_stamp
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.workflows import segment_large
 from napari_svpseg.workflows.segment_large import WHOLE_FILES, segment_zarr
 
-SMALL = {"tile": 64, "overlap": 32, "scale_objects": False, "min_area": 5}
+SMALL = {
+    "settings": SegmentSettings(tile=64, overlap=32, scale_objects=False),
+    "postprocess": PostprocessSettings(min_area=5),
+}
 
 
 def field(shape=(150, 200), seed=0):
@@ -266,7 +270,7 @@ def test_a_halo_too_small_for_the_objects_is_told_of(scene, tiny_model, tmp_path
 
 
 def test_semantic_output_and_bad_arguments(scene, tiny_model, tmp_path):
-    labels, _ = run(scene, tmp_path / "a.zarr", model=tiny_model, output="semantic")
+    labels, _ = run(scene, tmp_path / "a.zarr", model=tiny_model, labels="classes")
     assert set(np.unique(labels)) == {0, 1}
     with pytest.raises(ValueError, match="plain name"):
         run(scene, tmp_path / "a.zarr", model=tiny_model, name="../x")

@@ -13,13 +13,17 @@ from napari_svpseg.core.jobs.stored_labels import Filled, StoredLabels, work_fol
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.result import Recipe
+from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.ome_zarr import open_image, open_level, read_stamp
 from napari_svpseg.workflows import segment_live
 from napari_svpseg.workflows.segment_large import segment_zarr
 from napari_svpseg.workflows.segment_live import segment_stored
 
-SMALL = {"tile": 64, "overlap": 32, "scale_objects": False, "min_area": 5}
+SMALL = {
+    "settings": SegmentSettings(tile=64, overlap=32, scale_objects=False),
+    "postprocess": PostprocessSettings(min_area=5),
+}
 
 
 def field(shape):

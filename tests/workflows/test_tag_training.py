@@ -22,7 +22,7 @@ from napari_svpseg.core.annotation.image_tags import (
 )
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptError
-from napari_svpseg.core.settings import PostprocessSettings
+from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.jobs.job import InProcess
 from napari_svpseg.io.model_store import import_model, load_model, read_card
 from napari_svpseg.io.prompt_files import load_prompts
@@ -347,7 +347,7 @@ def test_class_names_are_checked():
 def test_the_model_needs_no_prompt_and_tells_classes(model):
     image = np.random.default_rng(3).random((50, 61))
     result = api.segment(image, None, model=str(model), device="cpu", threshold=0.05)
-    assert result.recipe.postprocess["output"] == "semantic"
+    assert result.recipe.postprocess["labels"] == "classes"
     assert set(np.unique(result.labels)) <= {0, 1, 2} and result.labels.any()
     assert list(result.classes) == ["disc", "square"]
     assert set(result.object_classes.values()) <= {"disc", "square"}
@@ -360,10 +360,9 @@ def test_objects_are_of_one_class_each(model):
         image,
         model=str(model),
         device="cpu",
-        output="instances",
-        threshold=0.05,
-        min_area=1,
-        fill_holes=False,
+        postprocess=PostprocessSettings(
+            labels="objects", threshold=0.05, min_area=1, fill_holes=False
+        ),
     )
     ids = np.unique(result.labels[result.labels > 0])
     assert ids.tolist() == list(range(1, len(ids) + 1))
@@ -373,7 +372,7 @@ def test_objects_are_of_one_class_each(model):
     again = api.postprocess(
         result.maps,
         PostprocessSettings(
-            output="instances", threshold=0.05, min_area=1, fill_holes=False
+            labels="objects", threshold=0.05, min_area=1, fill_holes=False
         ),
     )
     assert np.array_equal(again, result.labels)
@@ -395,9 +394,12 @@ def test_stacks_keep_classes_plane_by_plane(model):
 
 def test_tiles_leave_no_seams_in_classes(model):
     image = np.random.default_rng(3).random((300, 280))
-    settings = {"model": str(model), "device": "cpu", "overlap": 128}
-    whole = api.segment(image, tile=1024, **settings)
-    tiled = api.segment(image, tile=256, **settings)
+
+    def found(tile):
+        settings = SegmentSettings(tile=tile, overlap=128)
+        return api.segment(image, model=str(model), device="cpu", settings=settings)
+
+    whole, tiled = found(1024), found(256)
     assert (whole.maps.classes == tiled.maps.classes).mean() > 0.99
 
 

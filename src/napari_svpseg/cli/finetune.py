@@ -11,29 +11,42 @@ import typer
 
 from .. import api
 from ..core.image import ImageError
+from ..core.jobs.finetune_job import FineTuneSettings
+from ..core.settings import SegmentSettings
 from ..workflows.segment_image import own_prompts
 from .console import end_line, plural, progress_line, say
-from .options import AsJson, ChannelsText, Size, as_channels, as_corner, check_model
+from .options import (
+    AsJson,
+    ChannelsText,
+    Size,
+    as_channels,
+    as_corner,
+    check_model,
+    is_default,
+    settings_options,
+)
 
 
+@settings_options(FineTuneSettings, but=("preset", "seconds", "prompts"))
 def finetune(
+    context: typer.Context,
     pairs: Annotated[
         list[str] | None,
         typer.Argument(help="Images and their partial labels.", metavar="IMAGE=LABELS"),
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Model folder to write.")
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Model folder to write.")
     ] = None,
     start_from: Annotated[
         str, typer.Option(help="Model that is trained further: a name or a folder.")
     ] = "svp",
     preset: Annotated[
-        str, typer.Option(help="quick (under a minute) or thorough.")
+        str,
+        typer.Option(help="quick (under a minute) or thorough: the other defaults."),
     ] = "quick",
     minutes: Annotated[
         float | None, typer.Option(help="Train at most this long.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Training steps.", min=1)] = None,
     boxes: Annotated[
         list[str] | None,
         typer.Option(
@@ -48,17 +61,6 @@ def finetune(
         bool,
         typer.Option("--complete", help="Ordinary labels: 0 = background."),
     ] = False,
-    validation: Annotated[
-        float, typer.Option(help="Share of the labels kept out to check: 0 to 0.8.")
-    ] = 0.25,
-    seed: Annotated[int, typer.Option(help="Same seed, same model.", min=0)] = 0,
-    unlabelled_is_background: Annotated[
-        bool, typer.Option("--unlabelled-is-background", help="0 is no longer unknown.")
-    ] = False,
-    semantic: Annotated[
-        bool, typer.Option("--semantic", help="Labels 2, 3, ... are classes.")
-    ] = False,
-    wanted: Annotated[int, typer.Option(help="The class to find.", min=2)] = 2,
     training_set: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps all images and labels; used as a whole."),
@@ -75,30 +77,21 @@ def finetune(
         bool, typer.Option("--resume", help="Go on from the last checkpoint.")
     ] = False,
     as_json: AsJson = False,
+    **settings: Any,
 ) -> None:
     """Train a model further on a few partly labelled images, and check it.
 
     Labels: 0 = unknown, 1 = background, 2, 3, ... = objects.
     """
-    from ..core.jobs.finetune_job import FineTuneSettings
-
-    if out is None:
-        raise typer.BadParameter("say where the model goes: -o MODEL")
+    if output is None:
+        raise typer.BadParameter("Missing option '--output' / '-o'")
     if not pairs and training_set is None:
         raise typer.BadParameter("name images and their labels: IMAGE=LABELS")
-    changed: dict[str, Any] = {
-        "validation": validation,
-        "seed": seed,
-        "semantic": semantic,
-        "wanted": wanted,
-        "unlabelled_is_background": unlabelled_is_background,
-    }
+    changed = {k: v for k, v in settings.items() if not is_default(context, k)}
     if minutes is not None:
         changed["seconds"] = 60 * minutes
-    if steps is not None:
-        changed["steps"] = steps
     try:
-        settings = FineTuneSettings.of_preset(preset, **changed)
+        chosen = FineTuneSettings.of_preset(preset, **changed)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     check_model(start_from)
@@ -108,8 +101,8 @@ def finetune(
         labels,
         start_from=start_from,
         device=device,
-        settings=settings,
-        output=out,
+        settings=chosen,
+        output=output,
         training_set=training_set,
         unlabelled=unlabelled,
         names=names,
@@ -201,7 +194,12 @@ def _scores_of_the_rest(
         each = []
         for image, known, truth in zip(images, partial, truths, strict=False):
             found = api.segment(
-                image, prompts, asked, device, axes="YXC", trust=False
+                image,
+                prompts,
+                asked,
+                device,
+                axes="YXC",
+                settings=SegmentSettings(trust=False),
             ).labels
             given = known > 0
             each.append((dice(found, truth, given), f1(found, truth, 0.5, given)))

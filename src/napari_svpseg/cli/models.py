@@ -93,13 +93,13 @@ def import_models(
 @models_app.command("export")
 def export_models(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
-    target: Annotated[Path, typer.Option("--out", "-o", help="The zip to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The zip to write.")],
 ) -> None:
     """Write a model as one zip to give away."""
     from ..io.model_store import export_model
 
-    export_model(model, target)
-    print(target)
+    export_model(model, output)
+    print(output)
 
 
 def _card_row(card: ModelCard) -> dict[str, Any]:

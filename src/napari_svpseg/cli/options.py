@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import Field, fields
 from typing import Annotated, Any
 
 import typer
 
-from ..core.settings import (
-    Settings,
-    split_settings,
-)
+from ..core.settings import Settings, flag_of, help_text, split_settings
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -35,9 +32,16 @@ ChannelsText = Annotated[
 
 
 def settings_options(
-    *kinds: type[Settings],
+    *kinds: type[Settings], but: Collection[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command, in place of its ``**settings``, an option for each setting."""
+    """Give a command, in place of its ``**settings``, an option for each setting.
+
+    Parameters
+    ----------
+    *kinds : type of Settings
+    but : collection of str
+        Settings that the command has no option for, or one of its own.
+    """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
@@ -46,7 +50,7 @@ def settings_options(
             for p in signature.parameters.values()
             if p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        added = [_option(f) for kind in kinds for f in fields(kind)]
+        added = [_option(f) for k in kinds for f in fields(k) if f.name not in but]
 
         @functools.wraps(command)
         def run(*args: Any, **values: Any) -> Any:
@@ -62,18 +66,13 @@ def settings_options(
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
     """Return a command's parameter for a setting, whose limits its class checks."""
-    meta, kind = setting.metadata, _kind(setting)
-    text = meta["help"]
-    if meta["choices"]:
-        text += f": {', '.join(meta['choices'])}"
-    if meta["low"] is not None:
-        text += f": {meta['low']} to {meta['high']} {meta['unit']}".rstrip()
-    name = setting.name.replace("_", "-")
-    flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+    kind, flag = _kind(setting), flag_of(setting)
+    if kind is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(setting.default, flag, help=text),
+        default=typer.Option(setting.default, flag, help=f"{help_text(setting)}."),
         annotation=kind,
     )
 
@@ -86,7 +85,7 @@ def _kind(setting: Field[Any]) -> Any:
 
 
 def is_default(context: typer.Context, option: str) -> bool:
-    """Tell whether the running command was not given an option."""
+    """Return whether an option of the running command has its default."""
     source = context.get_parameter_source(option)
     return source is None or source.name == "DEFAULT"
 
@@ -120,18 +119,15 @@ def as_words(text: str | None) -> list[str]:
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Refuse settings and devices that cannot be, before anything is read."""
-    from ..engine.inference.device import choose
-
+    """Refuse settings out of range and unknown devices, before anything is read."""
     try:
-        run, _ = split_settings(settings)
-        choose(run.device)
+        split_settings(settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
 
 def check_model(model: str) -> None:
-    """Refuse a model that is not there, with those that are."""
+    """Refuse an unknown model, and name those that there are."""
     from ..io.model_store import ModelFormatError, find_model
 
     try:

@@ -14,6 +14,7 @@ from ..core.prompt import PromptSet
 from ..core.settings import (
     PostprocessSettings,
     SegmentSettings,
+    split_settings,
 )
 from .console import end_line, plural, progress_line, say
 from .options import (
@@ -40,8 +41,8 @@ def segment(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files, or folders of them.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the results.")
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the results.")
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="A prompt file (.svprompt).")
@@ -105,13 +106,13 @@ def segment(
         stored = replace(
             stored,
             skip_done=skip_done or stored.skip_done,
-            output=str(out or stored.output),
+            output=str(output or stored.output),
         )
         return _run_job(stored, None, scheduler)
-    large = bool(images) and _is_large(images, out)
+    large = bool(images) and _is_large(images, output)
     large = large and is_default(context, "formats")
-    if out is None and not large:
-        raise typer.BadParameter("Missing option '--out' / '-o'")
+    if output is None and not large:
+        raise typer.BadParameter("Missing option '--output' / '-o'")
     if not images:
         raise typer.BadParameter("Missing argument 'IMAGES...'")
     check_settings(settings)
@@ -125,10 +126,11 @@ def segment(
     if large:
         from ..workflows.segment_large import segment_zarr
 
+        run, post = split_settings(settings)
         outcome = segment_zarr(
             images[0],
             prompts or chosen,
-            out,
+            output,
             model,
             name=name,
             level=level,
@@ -137,17 +139,16 @@ def segment(
             scheduler=scheduler,
             workers=workers,
             skip_done=skip_done,
+            settings=run,
+            postprocess=post,
             on_progress=progress_line("segment"),
-            **settings,
         )
         return _report_large(outcome)
-    if _knows_classes(model) and is_default(context, "output"):
-        settings["output"] = "semantic"
     try:
         made = BatchJob(
             tuple(map(str, images)),
             str(prompts or ""),
-            str(out),
+            str(output),
             model,
             settings,
             tuple(as_words(formats)),
@@ -162,11 +163,11 @@ def segment(
     return _run_job(made, chosen, scheduler)
 
 
-def _is_large(images: list[Path], out: Path | None) -> bool:
+def _is_large(images: list[Path], output: Path | None) -> bool:
     """Tell whether a run goes from one large image to labels in a Zarr."""
     from ..io.ome_zarr import is_zarr
 
-    to_zarr = out is not None and out.suffix.lower() == ".zarr"
+    to_zarr = output is not None and output.suffix.lower() == ".zarr"
     if to_zarr and len(images) > 1:
         raise typer.BadParameter(
             "several images go into a folder: -o FOLDER --formats ome-zarr"

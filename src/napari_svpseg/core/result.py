@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import platform
 import shlex
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from .settings import PostprocessSettings, SegmentSettings
+from .settings import PostprocessSettings, SegmentSettings, flag_of
 
 USUAL_SPLIT = 0.2
 """How readily touching objects are split where the prompts do not tell."""
@@ -171,10 +171,7 @@ class Recipe:
 
     def to_python(self) -> str:
         """Return Python code that repeats the run."""
-        changed = _changed(SegmentSettings(), self.segment) | _changed(
-            PostprocessSettings(), self.postprocess
-        )
-        extra = "".join(f", {k}={v!r}" for k, v in changed.items())
+        extra = "".join(f", {word}" for word in self._keywords())
         axes = f", axes={self.axes!r}" if self.axes != "YX" else ""
         channels = "" if self.channels is None else f", channels={self.channels!r}"
         prompts, query = self.prompts_file or "cells.svprompt", self.query_file
@@ -184,7 +181,7 @@ class Recipe:
                 "import napari_svpseg as svpseg\n\n"
                 f"outcome = svpseg.segment_zarr({query or 'query.zarr'!r}, "
                 f"{prompts!r}, 'labels.zarr', {self.model!r}{level}{axes}{channels}"
-                f"{extra.replace(', trust=False', '')})\n"
+                f"{extra})\n"
             )
         part = self._plane_index()
         if part:  # percentiles are those of the whole stack
@@ -195,24 +192,60 @@ class Recipe:
             given = "prompts, "
         imports, array = self._query_code(query or "query.tif")
         return (
-            f"{imports}\n\n"
+            f"{imports}\n"
             f"{load}"
             f"query = {array}{part}\n"
             f"result = svpseg.segment(query, {given}model={self.model!r}"
             f"{axes}{channels}{extra})\n"
         )
 
+    def _changed(self) -> list[tuple[str, Field[Any], Any]]:
+        """Return the settings that a call has to name to give the same result.
+
+        Each as the keyword of its group, its declaration and its value.
+        """
+        usual: dict[str, Any] = {
+            "labels": "objects" if self.needs_prompt else "classes"
+        }
+        if self.by_parts and not self.channel_files:  # results are not checked there
+            usual["trust"] = False
+        groups = (
+            ("settings", SegmentSettings, self.segment),
+            ("postprocess", PostprocessSettings, self.postprocess),
+        )
+        return [
+            (group, f, value)
+            for group, kind, values in groups
+            for f in fields(kind)
+            if (value := values.get(f.name)) is not None
+            and value != usual.get(f.name, f.default)
+        ]
+
+    def _keywords(self) -> list[str]:
+        """Return the settings that a call has to name, as Python arguments."""
+        words: list[str] = []
+        grouped: dict[str, list[str]] = {"settings": [], "postprocess": []}
+        for group, f, value in self._changed():
+            own = f.metadata["keyword"]
+            (words if own else grouped[group]).append(f"{f.name}={value!r}")
+        kinds = {"settings": SegmentSettings, "postprocess": PostprocessSettings}
+        for group, inner in grouped.items():
+            if inner:
+                name = kinds[group].__name__
+                words.append(f"{group}=svpseg.{name}({', '.join(inner)})")
+        return words
+
     def _query_code(self, query: str) -> tuple[str, str]:
         """Return the imports, and the code that reads the query."""
-        ours, read = "import napari_svpseg as svpseg\n", "io.images import read_image"
+        ours = "import napari_svpseg as svpseg\n"
         if self.channel_files:
-            code = f"np.stack([read_image(p).array for p in {self.channel_files!r}])"
-            head = f"import numpy as np\n\n{ours}from napari_svpseg.{read}"
-            return head, code
+            files = repr(self.channel_files)
+            code = f"np.stack([svpseg.read_image(p).array for p in {files}])"
+            return f"import numpy as np\n\n{ours}", code
         if self.level or query.endswith(".zarr"):
             code = f"open_image({query!r}, level={self.level}).array"
-            return f"{ours}from napari_svpseg.io.ome_zarr import open_image", code
-        return f"{ours}from napari_svpseg.{read}", f"read_image({query!r}).array"
+            return f"{ours}from napari_svpseg.io.ome_zarr import open_image\n", code
+        return ours, f"svpseg.read_image({query!r}).array"
 
     def _plane_index(self) -> str:
         """Return what takes the plane out of the stack, such as ``[3]``."""
@@ -247,26 +280,18 @@ class Recipe:
             words += ["--channels", ",".join(map(str, self.channels))]
         if self.level:
             words += ["--level", str(self.level)]
-        changed = _changed(SegmentSettings(), self.segment) | _changed(
-            PostprocessSettings(), self.postprocess
-        )
-        for name, value in changed.items():
-            option = "--" + name.replace("_", "-")
+        for _, f, value in self._changed():
+            flag = flag_of(f)
             if isinstance(value, bool):
-                words.append(option if value else "--no-" + option[2:])
+                words.append(flag if value else "--no-" + flag[2:])
             else:
-                words += [option, str(value)]
+                words += [flag, str(value)]
         return shlex.join(words)
 
 
 def _plain(value: Any) -> Any:
     """Return what JSON knows for numpy's numbers and arrays, and text for the rest."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
-
-
-def _changed(defaults: Any, values: dict[str, Any]) -> dict[str, Any]:
-    base = defaults.to_dict()
-    return {k: v for k, v in values.items() if k in base and base[k] != v}
 
 
 def versions() -> dict[str, str]:
@@ -289,7 +314,7 @@ class Result:
     Parameters
     ----------
     labels : (Y, X) uint32 array
-        0 = background; object ids, or where semantic output was asked for 1 for all
+        0 = background; object ids, or where classes were asked for 1 for all
         foreground, and class ids of a model that knows classes. Stacks have the
         stack's shape without the channel axis.
     maps : Maps

@@ -197,7 +197,7 @@ def _show(
     _wait(lambda: not dock.device_line.text().startswith("Starting"), "the engine")
     say(f"{sample}: running")
     start = time.perf_counter()
-    dock.start_run()
+    dock.run.click()
     _wait(dock.run.isEnabled, "the result")
     seconds = time.perf_counter() - start
     results = [la for la in viewer.layers if mark_of(la, "labels")]

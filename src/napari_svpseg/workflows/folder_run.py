@@ -24,6 +24,7 @@ from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
 from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import PromptSet, prompt_print
 from ..core.result import versions
+from ..core.settings import split_settings
 from ..io.atomic import remove_leftovers
 from ..io.folder_records import (
     CUT_PROMPTS,
@@ -257,35 +258,26 @@ def _told(outcome: FileOutcome) -> str:
     return f"{outcome.objects} objects, trust {outcome.trust:.2f}"
 
 
-def _prepared(job: BatchJob, path: Path) -> dict[str, Any]:
-    """Return the arguments of `segment_file` for one image."""
-    return {
-        "model": job.model,
-        "axes": job.axes,
-        "channels": job.channels,
-        "prompts_file": job.prompts,
-        "targets": job.targets(str(path)),
-        **job.settings,
-    }
-
-
 def segment_item(
     path: str | Path,
     prompts: PromptSet | None,
-    out_folder: str | Path,
-    *,
+    job: BatchJob,
     targets: dict[str, str],
-    model: str,
+    *,
     on_progress: Progress = ignore_progress,
-    prompts_file: str = "",
-    **more: Any,
 ) -> FileOutcome:
     """Segment one image of a folder run; a large Zarr from file to file.
 
     Parameters
     ----------
-    path, prompts, out_folder, targets, model, on_progress, prompts_file, **more
-        As in `api.segment_file`.
+    path : path
+    prompts : PromptSet or None
+    job : BatchJob
+        How; its inputs do not count here.
+    targets : dict of str to str
+        Path of the file to write for each format.
+    on_progress : callable
+        ``(done, total, message)``; may raise `Cancelled`.
 
     Raises
     ------
@@ -293,16 +285,20 @@ def segment_item(
         If the image is too large for a format that was asked for.
     """
     path = Path(path)
-    if not is_zarr(path) or open_image(path, 0, more.get("axes")).n_pixels < LARGE:
+    run, post = split_settings(job.settings)
+    if not is_zarr(path) or open_image(path, 0, job.axes).n_pixels < LARGE:
         return segment_file(
             path,
             prompts,
-            out_folder,
-            model=model,
+            job.output,
+            job.model,
+            axes=job.axes,
+            channels=job.channels,
+            settings=run,
+            postprocess=post,
             targets=targets,
-            prompts_file=prompts_file,
+            prompts_file=job.prompts,
             on_progress=on_progress,
-            **more,
         )
     others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
     if others or prompts is None:
@@ -316,10 +312,13 @@ def segment_item(
         path,
         prompts,
         targets["ome-zarr"],
-        model,
+        job.model,
+        axes=job.axes,
+        channels=job.channels,
+        settings=run,
+        postprocess=post,
         workers=0,
         on_progress=on_progress,
-        **more,
     )
     return FileOutcome(
         str(path),
@@ -348,15 +347,12 @@ def _here(
             raise Cancelled
 
     def segment(path: Path) -> FileOutcome:
+        targets = job.targets(str(path))
         return book.note(
             outcome_of(
                 path,
                 lambda: segment_item(
-                    path,
-                    prompts,
-                    job.output,
-                    **_prepared(job, path),
-                    on_progress=on_progress,
+                    path, prompts, job, targets, on_progress=on_progress
                 ),
             )
         )
@@ -391,29 +387,20 @@ def _on(runner: Any) -> Any:
         look: Callable[[], None],
         book: _Book,
     ) -> Iterator[FileOutcome]:
+        there = _for_workers(job)
         waiting, jobs = deque(files), deque[tuple[Path, Any]]()
         while waiting or jobs:
             while waiting and len(jobs) < MAX_SUBMITTED:
                 path = waiting.popleft()
                 book.started(path)
-                arguments = _prepared(job, path)
-                arguments["model"] = _for_workers(job.model)
-                arguments["targets"] = {
+                targets = {
                     kind: str(Path(target).resolve())
-                    for kind, target in arguments["targets"].items()
+                    for kind, target in job.targets(str(path)).items()
                 }
-                jobs.append(
-                    (
-                        path,
-                        runner.submit(
-                            segment_item,
-                            str(path.resolve()),
-                            prompts,
-                            str(Path(job.output).resolve()),
-                            **arguments,
-                        ),
-                    )
+                submitted = runner.submit(
+                    segment_item, str(path.resolve()), prompts, there, targets
                 )
+                jobs.append((path, submitted))
             path, submitted = jobs.popleft()
             while not submitted.wait(LOOK_EVERY_S):
                 look()
@@ -422,9 +409,18 @@ def _on(runner: Any) -> Any:
     return work
 
 
-def _for_workers(model: str) -> str:
-    """Return a model's folder as workers see it; a name stays as it is."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+def _for_workers(job: BatchJob) -> BatchJob:
+    """Return a job as workers elsewhere need it: with absolute paths.
+
+    The list of inputs, which may be long, does not travel with every image.
+    """
+    is_folder = Path(job.model).is_dir()
+    return replace(
+        job,
+        inputs=job.inputs[:1],
+        output=str(Path(job.output).resolve()),
+        model=str(Path(job.model).resolve()) if is_folder else job.model,
+    )
 
 
 def outcome_of(path: Path, result: Callable[[], FileOutcome]) -> FileOutcome:

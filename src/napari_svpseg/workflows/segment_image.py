@@ -12,10 +12,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core.image import Axes
 from ..core.labels.instances import instances_from_maps
@@ -25,14 +27,22 @@ from ..core.planes import Planes, PlaneView, as_stack, put, take
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptSet, prompt_print
 from ..core.result import Maps, Recipe, Result, versions
-from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
+from ..core.settings import (
+    LabelKind,
+    PostprocessSettings,
+    SegmentSettings,
+    changed,
+)
+from ..io.model_store import LoadedModel
 
 if TYPE_CHECKING:
     from ..engine.inference.device import Device
     from ..engine.inference.predict import Prediction
-    from ..io.model_store import LoadedModel
 
-    Model = str | Path | LoadedModel
+Model = str | Path | LoadedModel
+"""A model's name, its folder, or what `load_model` returned."""
+
+Prompts = Prompt | PromptSet | Iterable[Prompt]
 
 MAX_LOADED = 4
 """Networks kept in memory; the one used longest ago is dropped first."""
@@ -43,22 +53,28 @@ _loaded_lock = threading.Lock()
 
 def segment(
     query: Any,
-    prompts: Prompt | PromptSet | Iterable[Prompt] | None = None,
+    prompts: Prompts | None = None,
     model: Model = "svp",
-    device: str = "auto",
-    output: str | None = None,
+    device: str | None = None,
+    labels: LabelKind | None = None,
     *,
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
     rgb: bool | None = None,
-    intensities: np.ndarray | None = None,
+    intensities: ArrayLike | None = None,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    split: bool | None = None,
+    link_planes: bool | None = None,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
-    **settings: Any,
 ) -> Result:
     """Find the prompts' kind of object in an image, stack or time series.
 
-    Stacks are segmented plane by plane; no id occurs in two planes.
+    Stacks are segmented plane by plane; no id occurs in two planes, unless
+    ``link_planes``.
 
     Parameters
     ----------
@@ -67,17 +83,17 @@ def segment(
         are read one at a time, so a lazy array (dask, zarr) is never loaded whole.
     prompts : Prompt, PromptSet or iterable of Prompt, optional
         At least one must show an object. A model that knows its classes takes none;
-        others are asked with the prompts in their folder where none are given.
+        other models use the prompts in their folder where none are given.
     model : str, path or LoadedModel
         Name of a built-in or own model, a model folder, or what `load_model` returned.
-    device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-    output : str, optional
-        ``instances`` (an id for each object) or ``semantic`` (1 = found, or the class
-        id). By default the classes of a model that knows them, and objects else.
+    device : str, optional
+        ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    labels : {"objects", "classes"}, optional
+        An id for each object, or one value for each class (1 where the model knows no
+        classes). By default classes for a model that knows them, else objects.
     axes : str, optional
-        Letters of T, Z, C, Y, X for each axis of ``query``; must be said for anything
-        but ``(Y, X)`` and RGB.
+        Letters of T, Z, C, Y, X for each axis of ``query``; needed for all but
+        ``(Y, X)`` and RGB.
     channels : tuple of int, optional
         Channels to take, in order; by default those that the prompts were cut from.
     rgb : bool, optional
@@ -85,13 +101,25 @@ def segment(
         prompts.
     intensities : (C, 2) array, optional
         Percentiles of the whole image where ``query`` is only a part of it.
+    threshold : float, optional
+        Foreground probability from which a pixel belongs to an object.
+    min_area : int, optional
+        Area of the smallest object in pixels; -1 takes a twelfth of the prompts'
+        objects.
+    split : bool, optional
+        Split touching objects.
+    link_planes : bool, optional
+        Give an object of a stack the same id in all planes.
+    settings : SegmentSettings, optional
+        How the model is run: tile size, fitting to the prompts, ...
+    postprocess : PostprocessSettings, optional
+        How labels are made: confidence, holes, ... ``device``, ``labels``,
+        ``threshold`` and the other keywords replace single fields of the two.
     on_progress : callable, optional
         Called with ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
         For one plane: called with what the engine has so far. For stacks: called with
         ``(index, labels)`` of each finished plane.
-    **settings
-        Fields of `SegmentSettings` and `PostprocessSettings`.
 
     Returns
     -------
@@ -104,28 +132,41 @@ def segment(
     PromptError
         If no prompt is usable.
     ValueError
-        For an unknown model, device or setting.
+        For an unknown model or device, or a setting out of its range.
     """
     start = time.perf_counter()
-    run, post = split_settings(
-        {**settings, "device": device, "output": output or "instances"}
+    run = changed(settings or SegmentSettings(), device=device)
+    post = changed(
+        postprocess or PostprocessSettings(),
+        labels=labels,
+        threshold=threshold,
+        min_area=min_area,
+        split=split,
+        link_planes=link_planes,
     )
     loaded, where = prepare(model, run.device)
     prompts = prompts_for(loaded, prompts)
-    if output is None and not loaded.network.needs_prompt:
-        post = replace(post, output="semantic")
+    if post.labels is None:
+        knows_classes = not loaded.network.needs_prompt
+        post = replace(post, labels="classes" if knows_classes else "objects")
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
     if intensities is None:
         intensities = trained_intensities(loaded, planes)
     if intensities is None and len(planes.indices) > 1:
         intensities = planes.intensities()  # one range for all planes
-    job = Job(loaded, where, prompts, run, intensities)
-    maps, labels, predictions = segment_planes(
+    job = Job(
+        loaded,
+        where,
+        prompts,
+        run,
+        None if intensities is None else np.asarray(intensities),
+    )
+    maps, found, predictions = segment_planes(
         planes, job, post, on_progress or ignore_progress, on_partial
     )
     trusts = [p.trust for p in predictions if np.isfinite(p.trust)]
     return Result(
-        labels=labels,
+        labels=found,
         maps=maps,
         trust=float(np.mean(trusts)) if trusts else float("nan"),
         recipe=recipe_of(planes, job, post, predictions),
@@ -138,46 +179,61 @@ def postprocess(
     maps: Maps,
     settings: PostprocessSettings | None = None,
     *,
+    labels: LabelKind | None = None,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    split: bool | None = None,
+    link_planes: bool | None = None,
     axes: str | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
-    **changed: Any,
 ) -> np.ndarray:
-    """Make labels of maps again, without the model.
+    """Make labels from maps again, without the model.
 
     Parameters
     ----------
     maps : Maps
         Of a `Result`; stacks have the stack's shape.
     settings : PostprocessSettings, optional
+    labels, threshold, min_area, split, link_planes : optional
+        As in `segment`; they replace single fields of ``settings``. By default the
+        labels are classes where the maps know classes, else objects.
     axes : str, optional
         Axes of the query; by default the last two axes of ``maps`` are Y and X.
     on_progress, on_partial : callable, optional
         As in `segment`; called after each plane, with ``(index, labels)``.
-    **changed
-        Fields of `PostprocessSettings` that differ from ``settings``.
 
     Returns
     -------
     uint32 array of the maps' shape
     """
-    settings = replace(settings or PostprocessSettings(), **changed)
+    post = changed(
+        settings or PostprocessSettings(),
+        labels=labels,
+        threshold=threshold,
+        min_area=min_area,
+        split=split,
+        link_planes=link_planes,
+    )
+    if post.labels is None:
+        kind: LabelKind = "objects" if maps.classes is None else "classes"
+        post = replace(post, labels=kind)
     shape = maps.foreground.shape
     order = Axes(axes).labels if axes else ("TZC"[: len(shape) - 2] + "YX")
     layout = Axes(order)
-    labels = np.zeros(shape, np.uint32)
+    found = np.zeros(shape, np.uint32)
     last = 0
     indices = list(layout.plane_indices(shape))
     for i, index in enumerate(indices, start=1):
-        plane = each_map(lambda m, where=index: take(m, layout, where), maps)
+        plane = each_map(partial(take, layout=layout, index=index), maps)
         last = put_labels(
-            labels, layout, index, instances_from_maps(plane, settings), last, settings
+            found, layout, index, instances_from_maps(plane, post), last, post
         )
         if on_progress is not None:
             on_progress(i, len(indices), "")
         if on_partial is not None and len(indices) > 1:
-            on_partial((index, take(labels, layout, index)))
-    return linked(labels, layout, settings)
+            on_partial((index, take(found, layout, index)))
+    return linked(found, layout, post)
 
 
 def describe_device(device: str = "auto") -> dict[str, Any]:
@@ -242,9 +298,7 @@ def own_prompts(model: Model) -> PromptSet:
     return prompts_of(model.card.path or model.card.name)
 
 
-def prompts_for(
-    model: LoadedModel, prompts: Prompt | PromptSet | Iterable[Prompt] | None
-) -> PromptSet:
+def prompts_for(model: LoadedModel, prompts: Prompts | None) -> PromptSet:
     """Return the prompts that a model is asked with: none where it knows classes."""
     if not model.network.needs_prompt:
         return PromptSet()
@@ -266,7 +320,7 @@ def trained_intensities(model: LoadedModel, planes: Planes) -> np.ndarray | None
     return np.array(known["range"]) if fits else None
 
 
-def as_prompt_set(prompts: Prompt | PromptSet | Iterable[Prompt]) -> PromptSet:
+def as_prompt_set(prompts: Prompts) -> PromptSet:
     """Return one prompt, or several, as a set."""
     if isinstance(prompts, PromptSet):
         return prompts
@@ -321,7 +375,7 @@ def linked(
     labels: np.ndarray, layout: Axes, settings: PostprocessSettings
 ) -> np.ndarray:
     """Return a stack's labels, linked along Z and then T if that is asked for."""
-    if not settings.link_planes or settings.output != "instances":
+    if not settings.link_planes or settings.labels == "classes":
         return labels
     axes = tuple(layout.order.index(a) for a in "ZT" if a in layout.order)
     return link_planes(labels, axes, settings.link_overlap)
@@ -350,7 +404,7 @@ def put_labels(
     settings: PostprocessSettings,
 ) -> int:
     """Write one plane's labels; return the highest id so far, for the next plane."""
-    if settings.output == "instances" and last:
+    if settings.labels != "classes" and last:
         plane = np.where(plane > 0, plane + np.uint32(last), 0)
     put(labels, layout, index, plane)
     return max(last, int(plane.max(initial=0)))

@@ -13,7 +13,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
@@ -44,9 +44,14 @@ from ..core.labels.linking import (
 )
 from ..core.planes import Planes, PlaneView
 from ..core.progress import Progress, ignore_progress
-from ..core.prompt import Prompt, PromptSet, prompt_print
+from ..core.prompt import Prompt, prompt_print
 from ..core.result import Maps, ObjectLook, Recipe, versions
-from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
+from ..core.settings import (
+    LabelKind,
+    PostprocessSettings,
+    SegmentSettings,
+    changed,
+)
 from ..engine.inference.tiles import TileGrid, predict_tiles, run_tasks, workers_of
 from ..io.atomic import atomic_path
 from ..io.ome_zarr import (
@@ -63,6 +68,7 @@ from ..io.ome_zarr import (
     reduce_chunk,
 )
 from .segment_image import (
+    Prompts,
     as_prompt_set,
     model_reference,
     signal_notes,
@@ -203,14 +209,22 @@ class Plan:
 
 def segment_zarr(
     image: str | Path,
-    prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path,
+    prompts: Prompts | str | Path,
     store: str | Path | None = None,
     model: str | Path = "svp",
+    device: str | None = None,
+    labels: LabelKind | None = None,
     *,
     name: str = "cells",
     level: int = 0,
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    split: bool | None = None,
+    link_planes: bool | None = None,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     scheduler: Any = None,
     workers: int | None = None,
     skip_done: bool = False,
@@ -219,7 +233,6 @@ def segment_zarr(
     halo: int | None = None,
     version: str | None = None,
     on_progress: Progress | None = None,
-    **settings: Any,
 ) -> LargeOutcome:
     """Segment an OME-Zarr image or a large TIFF into OME-Zarr labels.
 
@@ -240,8 +253,10 @@ def segment_zarr(
         Of the labels; those of the same name are replaced.
     level : int
         Level of the image's pyramid that is segmented.
-    axes, channels
-        As in `api.segment`.
+    device, labels, axes, channels : optional
+        As in `segment`.
+    threshold, min_area, split, link_planes, settings, postprocess : optional
+        As in `segment`.
     scheduler : str, Client or cluster, optional
         Address of a Dask scheduler, a client of one, or a cluster such as those of
         dask-jobqueue; by default a cluster of this machine only.
@@ -260,8 +275,6 @@ def segment_zarr(
         Of OME-Zarr, 0.4 or 0.5; by default that of the image.
     on_progress : callable, optional
         ``(done, total, message)``; may raise `Cancelled`.
-    **settings
-        Fields of `SegmentSettings` and `PostprocessSettings`.
 
     Returns
     -------
@@ -287,7 +300,15 @@ def segment_zarr(
         cell=cell,
         halo=halo,
         version=version,
-        settings=settings,
+        run=changed(settings or SegmentSettings(), device=device),
+        post=changed(
+            postprocess or PostprocessSettings(),
+            labels=labels,
+            threshold=threshold,
+            min_area=min_area,
+            split=split,
+            link_planes=link_planes,
+        ),
     )
     _check_name(name)
     target = where / "labels" / name
@@ -324,7 +345,8 @@ def make_plan(
     cell: int = CELL,
     halo: int | None = None,
     version: str | None = None,
-    settings: dict[str, Any] | None = None,
+    run: SegmentSettings,
+    post: PostprocessSettings,
     rgb: bool | None = None,
     intensities: np.ndarray | None = None,
 ) -> tuple[Plan, dict[str, np.ndarray]]:
@@ -341,7 +363,10 @@ def make_plan(
     )
     from ..io.model_store import load_model
 
-    run, post = split_settings({**(settings or {}), "trust": False})
+    run, post = (
+        replace(run, trust=False),
+        replace(post, labels=post.labels or "objects"),
+    )
     if cell < 16:
         raise ValueError(f"cell must be at least 16 pixels, got {cell}")
     prompts_file = ""
@@ -476,7 +501,7 @@ def _run(
     stage(compare_block, blocks, "Comparing neighbours")
     new, beyond = final_ids(plan, work)
     objects = int(new.max(initial=0))
-    if plan.post.output == "semantic":
+    if plan.post.labels == "classes":
         new = np.minimum(new, 1)
     layout = LabelsLayout(
         folder=str(work / "labels"),
@@ -573,7 +598,7 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
     min_area = smallest_area(
         Maps(np.zeros((0, 0)), objects=ObjectLook(**plan.look)), plan.post
     )
-    new = stitch(tables, seams, min_area, plan.post.confidence, lambda at: at[0])
+    new = stitch(tables, seams, min_area, plan.post.min_confidence, lambda at: at[0])
     beyond = sum(int(t.beyond.sum()) for t in tables.values())
     if not links:
         return new, beyond
@@ -617,7 +642,7 @@ def _before(at: tuple[int, ...]) -> list[tuple[int, ...] | None]:
 
 def _linked(plan: Plan, p: int) -> Iterator[tuple[int, int]]:
     """Yield stack axes and the plane before plane ``p`` along each, if it is linked."""
-    if not plan.post.link_planes or plan.post.output != "instances":
+    if not plan.post.link_planes or plan.post.labels == "classes":
         return
     index = plan.planes[p]
     for axis, i in enumerate(index):

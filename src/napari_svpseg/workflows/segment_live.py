@@ -30,6 +30,7 @@ from ..core.labels.linking import Window, renamed, within
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..core.result import Recipe
+from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.atomic import WriteError, explained
 from ..io.ome_zarr import (
     LabelsLayout,
@@ -74,9 +75,10 @@ def segment_stored(
     unit: str = "pixel",
     about: dict[str, Any] | None = None,
     cell: int = CELL,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[StoredLabels | Filled], None] | None = None,
-    **settings: Any,
 ) -> StoredLabels:
     """Segment an array into OME-Zarr labels that can be watched.
 
@@ -104,13 +106,13 @@ def segment_stored(
         Plain values that are kept with the labels.
     cell : int
         Pixels along the grid on which objects are found.
+    settings, postprocess : optional
+        As in `segment`.
     on_progress : callable, optional
         ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
         Called with the `StoredLabels` once their empty arrays are there, then with each
         part that is `Filled`.
-    **settings
-        Fields of `SegmentSettings` and `PostprocessSettings`.
 
     Returns
     -------
@@ -140,7 +142,8 @@ def segment_stored(
             channels=channels,
             rgb=rgb,
             cell=cell,
-            settings=settings,
+            run=settings or SegmentSettings(),
+            post=postprocess or PostprocessSettings(),
             intensities=intensities,
         )
         work = work_folder(store)
@@ -227,7 +230,7 @@ class _Run:
         """Give all objects their final ids."""
         new, beyond = final_ids(self.plan, self.work)
         objects, offset = int(new.max(initial=0)), 0
-        if self.plan.post.output == "semantic":
+        if self.plan.post.labels == "classes":
             new = np.minimum(new, 1)
         found, cells = open_scratch(self.work / "cells"), self.plan.cells()
         total = len(self.plan.planes) * len(cells)

@@ -138,8 +138,8 @@ def test_nets_and_masks_are_labelled_exactly():
     for extra, settings in (
         ({"objects": ObjectLook(9.0, net=True)}, PostprocessSettings()),
         ({}, PostprocessSettings(split=False)),
-        ({}, PostprocessSettings(output="semantic")),
-        ({}, PostprocessSettings(output="semantic", fill_holes=False, min_area=90)),
+        ({}, PostprocessSettings(labels="classes")),
+        ({}, PostprocessSettings(labels="classes", fill_holes=False, min_area=90)),
     ):
         maps = Maps(net, **extra)
         whole = instances_from_maps(maps, settings)

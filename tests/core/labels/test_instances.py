@@ -27,7 +27,7 @@ from napari_svpseg.core.labels.metrics import dice, f1
 from napari_svpseg.core.result import USUAL_SPLIT, Maps, ObjectLook
 from napari_svpseg.core.settings import PostprocessSettings
 
-PLAIN = PostprocessSettings(min_area=0, confidence=0.0)
+PLAIN = PostprocessSettings(min_area=0, min_confidence=0.0)
 
 
 def discs(centres, radius: int = 8, shape=(96, 96)) -> np.ndarray:
@@ -203,7 +203,7 @@ def test_semantic_output_is_zero_and_one():
     labels = discs(TOUCHING)
     found = instances_from_maps(
         maps_of(labels),
-        PostprocessSettings(output="semantic", min_area=0, fill_holes=False),
+        PostprocessSettings(labels="classes", min_area=0, fill_holes=False),
     )
     np.testing.assert_array_equal(found, labels > 0)
 
@@ -235,8 +235,8 @@ def test_holes_stay_where_the_prompts_objects_have_some():
     look = look_of([ring[16:80, 16:80]], [1.0])
     assert (look.holes, look.net) == (True, False)
     assert not look_of([discs(TOUCHING)[:64, :64]], [1.0]).holes
-    for output in ("instances", "semantic"):
-        settings = PostprocessSettings(output=output, split=False)
+    for kind in ("objects", "classes"):
+        settings = PostprocessSettings(labels=kind, split=False)
         assert instances_from_maps(maps_of(ring, objects=look), settings)[48, 48] == 0
         assert instances_from_maps(maps_of(ring), settings)[48, 48] == 1
 
@@ -342,7 +342,7 @@ def faint_and_clear() -> tuple[Maps, np.ndarray]:
 @pytest.mark.parametrize(("confidence", "n"), [(0.0, 5), (0.7, 5), (0.75, 4), (1.0, 4)])
 def test_objects_much_less_sure_than_the_others_are_left_out(confidence, n):
     maps, labels = faint_and_clear()
-    found = instances_from_maps(maps, replace(PLAIN, confidence=confidence))
+    found = instances_from_maps(maps, replace(PLAIN, min_confidence=confidence))
     assert found.max() == n
     np.testing.assert_array_equal(found > 0, (labels > 0) & (labels <= n))
 

@@ -13,6 +13,7 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.images import read_image, read_recipe
+from napari_svpseg.plugin.docks import segment_controller
 from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
 from napari_svpseg.plugin.layers.image_source import mark_of
 from napari_svpseg.plugin.layers.prompt_item import TRY
@@ -53,7 +54,7 @@ def test_nothing_to_run_says_what_to_do(discs, open_dock):
     dock = open_dock()
     assert "Draw a box" in dock.message.text()
     dock.run.click()
-    assert "Draw a box" in dock.message.text() and dock._job is None
+    assert "Draw a box" in dock.message.text() and not dock.is_busy
     dock.images.item(0).setCheckState(dock.images.item(0).checkState().Unchecked)
     assert not dock.run.isEnabled()
 
@@ -81,17 +82,11 @@ def test_the_engine_gets_what_the_dock_shows(dock, runner, finish):
     _, (query, prompts), kwargs = runner.segment_calls()[-1]
     assert query is dock.viewer.layers["discs"].data or query.shape == (96, 110)
     assert len(prompts) == 1 and prompts[0].n_objects == 1
-    expected = {
-        "threshold": 0.7,
-        "min_area": 9,
-        "split": False,
-        "tile": 256,
-        "device": "cpu",
-        "axes": "YX",
-        "rgb": False,
-        "model": "svp",
-    }
+    expected = {"axes": "YX", "rgb": False, "model": "svp"}
     assert expected.items() <= kwargs.items()
+    run, post = kwargs["settings"], kwargs["postprocess"]
+    assert (run.tile, run.device) == (256, "cpu")
+    assert (post.threshold, post.min_area, post.split) == (0.7, 9, False)
     assert "intensities" not in kwargs  # the engine sees the whole image
 
 
@@ -938,9 +933,7 @@ def test_time_and_trust_are_those_of_the_whole_run(viewer, dock, finish):
 
 
 def test_low_trust_says_what_helps(dock, finish, monkeypatch):
-    from napari_svpseg.plugin.docks import segment_dock
-
-    monkeypatch.setattr(segment_dock, "LOW_TRUST", 0.95)
+    monkeypatch.setattr(segment_controller, "LOW_TRUST", 0.95)
     dock.run.click()
     finish(dock)
     assert "which is low" in dock.message.text()
@@ -1077,7 +1070,7 @@ def test_closing_the_dock_ends_its_run_and_frees_the_engine(
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     viewer.window.remove_dock_widget(dock)
-    qtbot.waitUntil(lambda: dock._job is None, timeout=3000)
+    qtbot.waitUntil(lambda: not dock.is_busy, timeout=3000)
     assert runner.closed == 1
     assert open_docks(viewer, SEGMENT) == []
     assert "SVPSeg prompts" in viewer.layers

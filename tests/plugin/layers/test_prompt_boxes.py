@@ -320,7 +320,7 @@ def test_bad_masks_are_told(discs, open_dock):
     dock.book.refresh()
     assert "empty" in item.problem
     dock.run.click()
-    assert "empty" in dock.message.text() and dock._job is None
+    assert "empty" in dock.message.text() and not dock.is_busy
 
 
 def test_nan_in_the_box_is_told(viewer, open_dock):

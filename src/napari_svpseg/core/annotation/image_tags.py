@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import Box
-from ..settings import Settings, option
+from ..settings import Settings, documented, option
 
 COLOURS = (
     "#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d", "#ff8552",
@@ -25,6 +25,7 @@ class TagTrainingError(ValueError):
     """Tags or images that cannot be trained on; the message says what to do."""
 
 
+@documented
 @dataclass(frozen=True)
 class TagTrainingSettings(Settings):
     """How a network is trained from image-level tags."""
@@ -32,14 +33,18 @@ class TagTrainingSettings(Settings):
     variant: str = option(
         "published",
         "Fixed prototypes from the image bank, or a memory that is learned",
+        label="Method",
         choices=VARIANTS,
     )
     classes: tuple[str, ...] | None = option(
-        None, "Names of the classes in the order of their ids; by default as tagged"
+        None,
+        "Names of the classes in the order of their ids, by default as tagged",
+        label="Classes",
     )
     window: int = option(
         224,
         "Side of the windows that images are cut into",
+        label="Window",
         low=32,
         high=1024,
         unit="pixel",
@@ -47,41 +52,72 @@ class TagTrainingSettings(Settings):
     scale: float = option(
         1.0,
         "Size at which the network sees the images; 0.25 for large structures",
+        label="Scale",
         low=0.05,
         high=8.0,
     )
     intensities: str = option(
         "auto",
-        "What brightness is measured by: each image, or all; auto: all, if images are "
-        "no larger than a window",
+        "Brightness is measured in each image by itself, or in the whole set; auto "
+        "takes the set if images are no larger than a window",
+        label="Brightness of",
         choices=INTENSITIES,
     )
     n_prototypes: int = option(
-        3, "Looks that a class may have: each becomes a prototype", low=1, high=16
+        3,
+        "Appearances that a class may have: each becomes a prototype",
+        label="Looks of a class",
+        low=1,
+        high=16,
     )
     n_patches: int = option(
-        4, "Patches that the bank keeps for each look of a class", low=1, high=50
+        4,
+        "Patches that the bank keeps for each appearance of a class",
+        label="Patches of a look",
+        low=1,
+        high=50,
     )
     epochs: int = option(
-        12, "Passes over all windows in the first stage", low=1, high=1000
+        12,
+        "Passes over all windows in the first stage",
+        label="Passes",
+        low=1,
+        high=1000,
     )
     second_epochs: int = option(
-        12, "Passes over all windows in the second stage", low=1, high=1000
+        12,
+        "Passes over all windows in the second stage",
+        label="Passes of the second stage",
+        low=1,
+        high=1000,
     )
-    batch: int = option(8, "Windows of a training step", low=1, high=256)
-    learning_rate: float = option(1e-3, "Highest learning rate", low=1e-6, high=1.0)
+    batch: int = option(
+        8, "Windows of a training step", label="Windows at once", low=1, high=256
+    )
+    learning_rate: float = option(
+        1e-3, "Highest learning rate", label="Learning rate", low=1e-6, high=1.0
+    )
     second_stage: bool = option(
-        True, "Train a segmentation network on what the first stage found"
+        True,
+        "Train a segmentation network on the masks of the first stage",
+        label="Second stage",
     )
     contrast: bool = option(
-        True, "Compare found regions and what is left with the prototypes"
+        True,
+        "Compare the found regions and the rest with the prototypes",
+        label="Contrast",
     )
     prototypes: bool = option(
-        True, "Classify by the image bank; without it, plain class activation maps"
+        True,
+        "Classify by the image bank, not by plain class activation maps",
+        label="Prototypes",
     )
-    seed: int = option(0, "Seed of weights and order", low=0, high=2**31)
+    seed: int = option(0, "Seed of weights and order", label="Seed", low=0, high=2**31)
     minutes: float | None = option(
-        None, "Time after which the best so far is kept", unit="min"
+        None,
+        "Time after which training ends and the best so far is kept",
+        label="Time limit",
+        unit="min",
     )
 
     def __post_init__(self) -> None:

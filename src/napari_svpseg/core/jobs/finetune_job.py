@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..geometry import PROMPT_SIZE
-from ..settings import Settings, option
+from ..settings import Settings, documented, option
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
@@ -20,49 +20,80 @@ class FineTuneError(ValueError):
     """Fine-tuning that cannot be done; the message says what to do."""
 
 
+@documented
 @dataclass(frozen=True)
 class FineTuneSettings(Settings):
     """How a model is fine-tuned; the defaults are the quick preset."""
 
     preset: str = option(
-        "quick", "How long it takes", choices=("quick", "thorough", "custom")
+        "quick",
+        "How long training takes",
+        label="Preset",
+        choices=("quick", "thorough", "custom"),
     )
     seconds: float = option(
         45.0,
         "Time after which training ends, with its checks",
+        label="Time limit",
         low=1,
         high=1e6,
         unit="s",
     )
-    steps: int = option(160, "Training steps", low=1, high=1_000_000)
-    batch: int = option(4, "Windows of a step", low=1, high=256)
-    learning_rate: float = option(1e-3, "Highest learning rate", low=0, high=1)
-    validation: float = option(
-        0.25, "Share of the labels kept out of training, to check", low=0, high=0.8
+    steps: int = option(160, "Training steps", label="Steps", low=1, high=1_000_000)
+    batch: int = option(
+        4, "Windows of a step", label="Windows of a step", low=1, high=256
     )
-    seed: int = option(0, "Seed of everything that is drawn at random", low=0)
+    learning_rate: float = option(
+        1e-3, "Highest learning rate", label="Learning rate", low=0, high=1
+    )
+    validation: float = option(
+        0.25,
+        "Share of the labels that is not trained on, only used to check",
+        label="Validation share",
+        low=0,
+        high=0.8,
+    )
+    seed: int = option(
+        0, "Seed of the random numbers: same seed, same model", label="Seed", low=0
+    )
     unlabelled_is_background: bool = option(
-        False, "Take unlabelled pixels as background, not as unknown"
+        False,
+        "Take unlabelled pixels as background, not as unknown",
+        label="Unlabelled is background",
     )
     semantic: bool = option(
-        False, "Labels 2, 3, ... are classes of pixels, not single objects"
+        False,
+        "Labels 2, 3, ... are classes of pixels, not single objects",
+        label="Numbers are classes, not cells",
     )
     wanted: int = option(
-        2, "Class that the model shall find, where labels are classes", low=2
+        2, "Class to find, where labels are classes", label="Class to find", low=2
     )
     pseudo_labels: bool = option(
-        False, "Learn from what the model is sure of where nothing is labelled"
+        False,
+        "Learn from confident predictions where nothing is labelled",
+        label="Learn from unlabelled pixels too",
     )
     student: bool = option(
-        False, "Train a second, plain network on the model's own labels"
+        False,
+        "Train a second, plain network on the model's own labels",
+        label="Train a second network on its labels",
     )
     self_supervised_first: bool = option(
-        False, "First learn from superpixels of the images, labelled or not"
+        False,
+        "First learn from superpixels of the images, labelled or not",
+        label="First learn from unlabelled images",
     )
     anchor: float = option(
-        1e-3, "How strongly weights are held to where they started", low=0, high=100
+        1e-3,
+        "Strength with which weights are held to where they started",
+        label="Anchor",
+        low=0,
+        high=100,
     )
-    prompts: int = option(5, "Boxes kept with the model as its prompts", low=1, high=16)
+    prompts: int = option(
+        5, "Boxes kept with the model as its prompts", label="Prompts", low=1, high=16
+    )
 
     @classmethod
     def of_preset(cls, preset: str, **changed: Any) -> FineTuneSettings:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePath
 from typing import Any
 
-from ..settings import PostprocessSettings, SegmentSettings
+from ..settings import split_settings
 
 FORMATS = {
     "ome-tiff": ".ome.tif",
@@ -90,16 +90,7 @@ class BatchJob:
                 f"unknown format {', '.join(unknown)}: choose of {', '.join(FORMATS)}"
             )
         check_pattern(self.pattern)
-        run, post = (
-            {f.name for f in fields(kind)}
-            for kind in (SegmentSettings, PostprocessSettings)
-        )
-        SegmentSettings.from_dict(
-            {k: v for k, v in self.settings.items() if k not in post}
-        )
-        PostprocessSettings.from_dict(
-            {k: v for k, v in self.settings.items() if k not in run}
-        )
+        split_settings(self.settings)  # raises where one is wrong
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain values."""

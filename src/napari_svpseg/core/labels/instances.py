@@ -109,8 +109,8 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     Returns
     -------
     (Y, X) uint32 array
-        Consecutive ids from 1, or 0 and 1 for semantic output. Where the maps tell
-        classes, each object is of one class, and semantic output is the class ids.
+        Consecutive ids from 1, or 0 and 1 for classes. Where the maps tell
+        classes, each object is of one class, and labels of classes are the class ids.
     """
     if maps.classes is not None:
         return _instances_of_classes(maps, settings)
@@ -120,9 +120,9 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
     labels = chosen_objects(
-        labels, smallest_area(maps, settings), maps.foreground, settings.confidence
+        labels, smallest_area(maps, settings), maps.foreground, settings.min_confidence
     )
-    if settings.output == "semantic":
+    if settings.labels == "classes":
         return (labels > 0).astype(np.uint32)
     return labels
 
@@ -139,7 +139,7 @@ def _instances_of_classes(maps: Maps, settings: PostprocessSettings) -> Array:
         )
         part = instances_from_maps(of_class, settings)
         part[sure & ~own] = 0
-        if settings.output == "semantic":
+        if settings.labels == "classes":
             found[part > 0] = value
         else:
             part[part > 0] += found.max(initial=0)
@@ -205,9 +205,9 @@ def instances_in_blocks(
         grid,
         smallest_area(maps, settings),
         maps.foreground,
-        settings.confidence,
+        settings.min_confidence,
     )
-    if settings.output == "semantic":
+    if settings.labels == "classes":
         np.minimum(labels, 1, out=labels)
     return labels
 
@@ -239,7 +239,7 @@ def _pieces(maps: Maps, settings: PostprocessSettings) -> Array:
 def _splits(maps: Maps, settings: PostprocessSettings) -> bool:
     """Tell whether touching objects are split: not in nets, nor for one class."""
     net = maps.objects is not None and maps.objects.net
-    return settings.split and settings.output == "instances" and not net
+    return settings.split and settings.labels != "classes" and not net
 
 
 def _strength(maps: Maps, settings: PostprocessSettings) -> float:
@@ -405,7 +405,7 @@ def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     """
 
     def score(strength: float) -> float:
-        settings = PostprocessSettings(confidence=0.0)
+        settings = PostprocessSettings(min_confidence=0.0)
         scores = []
         for maps, mask in zip(found, masks, strict=True):
             look = maps.objects or ObjectLook(median_diameter(mask))

@@ -125,7 +125,9 @@ def _as_prompt(
             for name in ("foreground", "distance", "boundary")
         )
     )
-    mask = instances_from_maps(window, PostprocessSettings(min_area=0, confidence=0.0))
+    mask = instances_from_maps(
+        window, PostprocessSettings(min_area=0, min_confidence=0.0)
+    )
     rows, columns = (
         (round(c * query.scale), round(c * query.scale) + n)
         for c, n in zip(corner, shape, strict=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QPushButton, QScrollArea, QVBoxLayout, QWidget
 
+from ...core.settings import DEVICES
 from ..panels.controls import ElidedCombo, Section, button, combo, heading
 from ..services.autosave import Autosave
 from ..services.engine_process import Engine, shared_engine
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
     from ..layers.prompt_book import PromptBook
 
+Controller = TypeVar("Controller", bound=DockController)
+
 MIN_WIDTH = 320
-DEVICES = ("auto", "cpu", "cuda", "mps")
 
 
 class Dock(QWidget):
@@ -53,7 +55,7 @@ class Dock(QWidget):
     title: ClassVar[str]
     """Name of the dock in the manifest, the menus and on its tab."""
     controller: DockController
-    """Decides what the dock does; made by the subclass."""
+    """Decides what the dock does; the subclass makes and attaches it."""
 
     def __init__(
         self,
@@ -141,6 +143,11 @@ class Dock(QWidget):
 
     def restore_choices(self, values: dict[str, Any]) -> None:
         """Show the values that `choices` returned in the last session."""
+
+    def attach(self, controller: Controller) -> Controller:
+        """Return the controller, which calls nobody once the dock is destroyed."""
+        self.destroyed.connect(partial(DockController.detach, controller))
+        return controller
 
     # ------------------------------------------------------------ telling the user
 

@@ -32,17 +32,16 @@ from ...io.ome_zarr import is_zarr
 from ...workflows.folder_run import run_batch
 from ..layers.lazy_zarr import add_zarr
 from ..layers.visibility import IMAGE_PIXELS, OF, bring_into_sight, look_at
+from ..messages import count, sentence
 from ..panels.controls import (
     Section,
     SettingsForm,
     button,
     combo,
-    count,
     heading,
     labelled,
     note,
     result_options,
-    sentence,
     side_by_side,
     theme_color,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -43,6 +44,20 @@ class DockController:
         self.view = view
         self.engine = engine
         self.job: EngineJob | None = None
+        self._is_attached = True
+
+    def detach(self, *_: object) -> None:
+        """Call nobody any more, because the view is gone."""
+        self._is_attached = False
+
+    def receive(self, handler: Callable[..., None]) -> Callable[..., None]:
+        """Return a handler for a job's signal that is called only while attached."""
+
+        def receiver(*args: Any) -> None:
+            if self._is_attached:
+                handler(*args)
+
+        return receiver
 
     @property
     def is_busy(self) -> bool:
@@ -52,12 +67,12 @@ class DockController:
     def follow(self, job: EngineJob) -> None:
         """Make this the running job and show its progress."""
         self.job = job
-        job.progressed.connect(self.on_progress)
-        job.partial.connect(self.on_partial)
-        job.returned.connect(self.on_result)
-        job.failed.connect(self.on_failed)
-        job.cancelled.connect(self.on_cancelled)
-        job.finished.connect(self._end)
+        job.progressed.connect(self.receive(self.on_progress))
+        job.partial.connect(self.receive(self.on_partial))
+        job.returned.connect(self.receive(self.on_result))
+        job.failed.connect(self.receive(self.on_failed))
+        job.cancelled.connect(self.receive(self.on_cancelled))
+        job.finished.connect(self.receive(self._end))
         self.view.show_busy(True)
         self.view.show_state()
 

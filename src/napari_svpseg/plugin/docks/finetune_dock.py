@@ -37,6 +37,7 @@ from ...workflows.finetuning import (
 from ..layers.comparison import Comparison
 from ..layers.image_source import ImageSource
 from ..layers.partial_label_layers import Labelled, labelled_layers, start_painting
+from ..messages import OPEN_IMAGE
 from ..panels.controls import (
     Offer,
     Section,
@@ -54,7 +55,6 @@ from ..panels.controls import (
 from ..panels.curves import Curves
 from ..panels.image_panel import ImagePanel
 from ..panels.model_picker import ModelPicker
-from ..panels.prompt_panel import OPEN_IMAGE
 from ..panels.training_set_panel import TrainingPanel
 from ..services.autosave import Autosave
 from ..services.background import Background

@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
 
+from ..messages import STOPPING
 from ..panels.controls import side_by_side, theme_color, wrap
 
-STOPPING = "Stopping…"
 MESSAGE_HEIGHT = 36
 """Two lines of text, in pixels: the room that is kept for a message."""
 

@@ -10,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QButtonGroup, QVBoxLayout, QWidget
 
 from ...core.geometry import Tile
+from ...core.settings import SegmentSettings
 from ...workflows.segment_image import segment
 from ..panels.controls import button, note, side_by_side
 from ..services.engine_process import Engine, EngineJob
@@ -130,12 +131,12 @@ class Comparison(QWidget):
         """Return what makes the arguments of a run, away from the GUI's thread."""
         query = source.query(plane, tile)
         promise = self._intensities.request(source)
-        kwargs = {
+        kwargs: dict[str, Any] = {
             "model": model,
             "axes": source.query_axes(plane),
             "channels": source.channels,
             "rgb": bool(source.layer.rgb),
-            "trust": False,
+            "settings": SegmentSettings(trust=False),
         }
 
         def prepare() -> Any:

@@ -13,6 +13,7 @@ from scipy import ndimage
 from ...core.geometry import Box
 from ...core.image import ImageError
 from ...core.prompt import Prompt
+from ..messages import TRY as TRY
 from .image_source import ImageSource, reaches, sample_labels
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ OFF_COLOR = "#8c8c8c"
 NO_MASK = "No mask yet: choose Labels in the Mask row, or press Paint."
 FAR_MASK = "The mask layer does not reach this box: choose another, or press Paint."
 EMPTY_MASK = "The mask is empty here: paint an object, or press – if it is not wanted."
-TRY = "Press Preview to try it on what you see."
 BAD_PIXELS = "There are NaN or infinite pixels in the box: move it."
 
 

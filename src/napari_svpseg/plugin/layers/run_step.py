@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...core.geometry import Tile
 from ...core.prompt import PromptSet
 from ...core.result import Recipe, Result
-from .image_source import ImageSource
+
+if TYPE_CHECKING:
+    from .image_source import ImageSource
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +58,7 @@ def recipe_with_plane(recipe: Recipe, step: Step) -> Recipe:
 
 
 def found_classes(result: Result) -> list[str]:
-    """Return the classes that semantic labels show, in order."""
+    """Return the classes that labels of classes show, in order."""
     names = list(result.classes)
     return [names[i - 1] for i in np.unique(result.labels).tolist() if i]
 

@@ -27,13 +27,15 @@ from qtpy.QtWidgets import (
 from superqt import QCollapsible, QLabeledDoubleSlider
 
 from ...core.settings import AUTO, PostprocessSettings, Settings
+from ..messages import count as count
+from ..messages import sentence as sentence
 
 WARN_COLOR = "#c07a00"
 """Of what still needs doing; readable on dark and on light."""
 
 CHOICE_NAMES = {
-    "instances": "Objects",
-    "semantic": "Classes",
+    "objects": "Objects",
+    "classes": "Classes",
     "published": "Fixed prototypes (published)",
     "seed": "Learned prototypes",
 }
@@ -299,28 +301,15 @@ def result_options() -> SettingsForm:
         {
             "threshold": "Threshold",
             "min_area": "Smallest object",
-            "confidence": "Certainty",
+            "min_confidence": "Minimum confidence",
             "split": "Split touching objects",
             "split_strength": "Split strength",
             "fill_holes": "Fill holes",
             "link_planes": "Link objects across planes",
             "link_overlap": "Least overlap",
-            "output": "Result",
+            "labels": "Kind of labels",
         },
     )
-
-
-def sentence(error: Exception) -> str:
-    """Return an error's text as a sentence; a name it begins with stays as it is.
-
-    Examples
-    --------
-    >>> sentence(ValueError("draw a box")), sentence(ValueError("a1.tif: not found"))
-    ('Draw a box', 'a1.tif: not found')
-    """
-    text = str(error) or type(error).__name__
-    is_name = ":" in text.split(" ", 1)[0]
-    return text if is_name else text[:1].upper() + text[1:]
 
 
 def is_alive(widget: QWidget) -> bool:
@@ -345,20 +334,3 @@ def theme_color(theme: str, name: str) -> str:
     from napari.utils.theme import get_theme
 
     return str(getattr(get_theme(theme), name).as_hex())
-
-
-def count(n: int, noun: str) -> str:
-    """Return a number with its noun, such as ``1 object`` and ``3 objects``."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def device_line(about: dict[str, Any]) -> str:
-    """Return the line on where models run, from `engine.inference.device.describe`."""
-    kind = str(about.get("device", "cpu")).upper()
-    reason = str(about.get("reason", ""))
-    if kind == "CPU":
-        cores = about.get("threads", 1)
-        return f"CPU · {count(cores, 'core')} ({reason})"
-    memory = about.get("free_mb")
-    room = f", {memory / 1024:.1f} GB free" if memory else ""
-    return f"{about.get('name', kind)} · {kind.lower()}{room} ({reason})"

@@ -30,7 +30,8 @@ from ..layers.image_source import (
     known_axes,
 )
 from ..layers.visibility import activate, bring_into_sight, is_in_sight
-from .controls import WARN_COLOR, button, combo, sentence
+from ..messages import sentence
+from .controls import WARN_COLOR, button, combo
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

@@ -12,17 +12,14 @@ from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ...core.prompt import PromptError, PromptSet, prompt_print
 from ..layers.image_source import is_mask
 from ..layers.prompt_book import PromptBook
-from ..layers.prompt_item import TRY
+from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
 from ..tools.draw_box import BoxTool
-from .controls import button, combo, count, labelled, sentence, side_by_side
+from .controls import button, combo, labelled, side_by_side
 from .image_panel import ImagePanel
 from .prompt_list import PromptList
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-
-OPEN_IMAGE = "Open an image to begin (or File > Open Sample > SVPSeg)."
-PAINTED = "Press Preview to try it. M is the next number where objects touch."
 
 
 class PromptPanel(QWidget):

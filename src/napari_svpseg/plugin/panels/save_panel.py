@@ -20,8 +20,9 @@ from ..layers.result_layers import recipe_of
 from ..layers.stored_edits import KIND as STORED
 from ..layers.stored_results import StoredResults
 from ..layers.visibility import belongs_to
+from ..messages import count, sentence
 from ..writers import write_layer
-from .controls import button, count, sentence, side_by_side
+from .controls import button, side_by_side
 from .prompt_panel import PromptPanel, with_suffix
 
 if TYPE_CHECKING:

@@ -16,6 +16,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Fields in which each preset differs from the defaults."""
 
 
+NOT_BETTER = (
+    "Fine-tuning did not do better on the validation labels: the model it started "
+    "from is kept, with your boxes as its prompts."
+)
+"""Note of a result whose ``kept`` is ``before``."""
+
+
 class FineTuneError(ValueError):
     """Fine-tuning that cannot be done; the message says what to do."""
 

@@ -27,7 +27,7 @@ IMAGE, CELLS, BACKGROUND, USE, CHECK = range(5)
 MIN_ROWS, MAX_ROWS = 2, 6
 
 
-class TrainingTable(QTableWidget):
+class TrainingSetTable(QTableWidget):
     """Shows entries; says what the user switched on or off."""
 
     used = Signal(str, bool)

@@ -48,14 +48,14 @@ class FineTuneSettings(Settings):
     )
     steps: int = option(160, "Training steps", label="Steps", low=1, high=1_000_000)
     batch: int = option(
-        4, "Windows of a step", label="Windows of a step", low=1, high=256
+        4, "Image windows per training step", label="Windows per step", low=1, high=256
     )
     learning_rate: float = option(
         1e-3, "Highest learning rate", label="Learning rate", low=0, high=1
     )
     validation: float = option(
         0.25,
-        "Share of the labels that is not trained on, only used to check",
+        "Share of the labels that is kept out of training, to check the model",
         label="Validation share",
         low=0,
         high=0.8,
@@ -83,8 +83,8 @@ class FineTuneSettings(Settings):
     )
     student: bool = option(
         False,
-        "Train a second, plain network on the model's own labels",
-        label="Train a second network on its labels",
+        "Train a plain U-Net, the student, on the labels that the model predicts",
+        label="Train a student too",
     )
     self_supervised_first: bool = option(
         False,

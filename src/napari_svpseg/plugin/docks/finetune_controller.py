@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -24,7 +23,7 @@ from ...workflows.finetuning import (
     unfinished_finetunes,
 )
 from ..messages import NO_MODEL, count, sentence
-from .controller import DockController, DockView
+from .controller import DockController, DockView, Files
 from .model_names import new_model_folder
 
 if TYPE_CHECKING:
@@ -55,18 +54,6 @@ CUT_OFF = "The training of '{}' was interrupted. Its checkpoint is kept."
 CHOSEN = "The model is chosen in Segment from prompts: press Run there."
 IMPORTED = "'{}' is now among the models."
 EXPORTED = "Exported '{}' as {}."
-
-
-class Files(Protocol):
-    """A thread that reads and writes files."""
-
-    def call(
-        self,
-        work: Callable[[], Any],
-        then: Callable[[Any], None],
-        failed: Callable[[Any], None] | None = None,
-    ) -> None:
-        """Call ``work`` in the thread, then hand on its result, or its error."""
 
 
 @dataclass(frozen=True)

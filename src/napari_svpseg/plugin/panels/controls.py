@@ -189,19 +189,21 @@ class SettingsForm(QWidget):
     Parameters
     ----------
     kind : type of Settings
-    names : dict
-        Field name -> what the row is called, in order.
+    names : iterable of str
+        Fields, in order; a dict gives their rows other titles than the declared labels.
     """
 
     changed = Signal()
 
-    def __init__(self, kind: type[Settings], names: dict[str, str]) -> None:
+    def __init__(self, kind: type[Settings], names: Iterable[str]) -> None:
         super().__init__()
         self._kind = kind
+        titles = names if isinstance(names, dict) else dict.fromkeys(names, "")
         self._widgets: dict[str, QWidget] = {}
         form = self._form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
-        for name, title in names.items():
+        for name, given in titles.items():
+            title = given or self._field(name).metadata["label"]
             widget = self._control(name)
             widget.setToolTip(self._field(name).metadata["help"])
             self._widgets[name] = widget

@@ -77,25 +77,20 @@ class FineTuneForm(QWidget):
 
     def _build_options(self) -> None:
         self.meaning = SettingsForm(
-            FineTuneSettings,
-            {
-                "unlabelled_is_background": "Unlabelled is background",
-                "semantic": "Numbers are classes, not cells",
-                "wanted": "Class to find",
-            },
+            FineTuneSettings, ("unlabelled_is_background", "semantic", "wanted")
         )
         self.options = SettingsForm(
             FineTuneSettings,
-            {
-                "seconds": "Time limit",
-                "steps": "Steps",
-                "learning_rate": "Learning rate",
-                "batch": "Windows per step",
-                "validation": "Share for validation",
-                "pseudo_labels": "Learn from unlabelled pixels too",
-                "student": "Train a student on the new model's labels",
-                "seed": "Seed",
-            },
+            (
+                "seconds",
+                "steps",
+                "learning_rate",
+                "batch",
+                "validation",
+                "pseudo_labels",
+                "student",
+                "seed",
+            ),
         )
 
     def values(self) -> dict[str, Any]:

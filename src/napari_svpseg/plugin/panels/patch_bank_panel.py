@@ -17,6 +17,8 @@ from ..services.background import Background
 from .controls import button, combo, count, sentence, side_by_side
 from .patch_view import PatchItem, PatchView
 
+SAVED = "Saved {} in {}."
+
 
 class PatchBankPanel(QWidget):
     """The bank of a model, or of one that is to be trained."""
@@ -174,7 +176,7 @@ class PatchBankPanel(QWidget):
             self._tell(error)
             return
         self.message.emit(
-            f"Saved {count(len(prompts), 'prompt')} in {written.name}.", False
+            SAVED.format(count(len(prompts), "prompt"), written.name), False
         )
 
     def _tell(self, error: Any) -> None:

@@ -45,7 +45,7 @@ def test_two_layers_are_the_channels_of_one_image(two, runner, finish, tmp_path)
     rows = [dock.images.item(i).text() for i in range(dock.images.count())]
     assert rows == ["DAPI", "GFP (channel of DAPI)", "small"]
     dapi, small = viewer.layers["DAPI"], viewer.layers["small"]
-    assert dock.chosen_images() == [dapi, small]
+    assert dock.image_panel.checked() == [dapi, small]
     source = dock.source_of(dapi)
     dock.book.place(source, (), Box(14, 14, 32))
     (prompt,) = dock.book.prompts()
@@ -112,7 +112,7 @@ def test_a_level_of_a_pyramid(pyramid, runner, finish):
     combo = dock.image_panel.level
     assert [combo.itemText(i) for i in (0, 1)] == ["0: 384 x 440", "1: 96 x 110"]
     (item,) = dock.book.items
-    boxes = dock.book._box_layer_of(item)
+    boxes = viewer.layers["SVPSeg prompts"]
     before = [boxes.data_to_world(v) for v in boxes.data[0]]
     combo.setCurrentIndex(1)
     combo.activated.emit(1)

@@ -58,9 +58,9 @@ def test_the_mark_stays_where_it_was_put(pair, finish):
     for button in (pair.run, pair.preview, pair.draw):
         button.click()
         finish(pair)
-        assert pair.current_image() == viewer.layers["discs"]
+        assert pair.image_panel.marked() == viewer.layers["discs"]
     viewer.layers.selection.active = viewer.layers["second"]
-    assert pair.current_image() == viewer.layers["second"]
+    assert pair.image_panel.marked() == viewer.layers["second"]
 
 
 def test_checking_an_image_does_not_show_it(pair):

@@ -1,73 +1,27 @@
-"""A view, an engine and a thread that are none: controllers are tested without Qt."""
+"""A view and a thread of files that remember, for controllers without a window."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-
-class FakeSignal:
-    """Calls what is connected."""
-
-    def __init__(self) -> None:
-        self._slots: list[Callable[..., None]] = []
-
-    def connect(self, slot: Callable[..., None]) -> None:
-        self._slots.append(slot)
-
-    def emit(self, *args: Any) -> None:
-        for slot in self._slots:
-            slot(*args)
+from . import jobs
 
 
-class FakeJob:
-    """A job that ends when the test says so."""
+class FakeEngine(jobs.Engine):
+    """Jobs are prepared at once, so that their arguments can be looked at."""
 
-    def __init__(self, function: Callable[..., Any], args: Any, kwargs: Any) -> None:
-        self.function, self.args, self.kwargs = function, args, kwargs
-        self.is_cancelled = False
-        for name in (
-            "progressed",
-            "partial",
-            "returned",
-            "failed",
-            "cancelled",
-            "finished",
-        ):
-            setattr(self, name, FakeSignal())
-
-    def cancel(self) -> None:
-        self.is_cancelled = True
-        self.cancelled.emit()
-        self.finished.emit()
-
-    def returns(self, value: Any) -> None:
-        self.returned.emit(value)
-        self.finished.emit()
-
-    def fails(self, text: str) -> None:
-        self.failed.emit(text)
-        self.finished.emit()
-
-
-class FakeEngine:
-    """Takes jobs and runs none."""
-
-    def __init__(self) -> None:
-        self.jobs: list[FakeJob] = []
+    def submit_prepared(
+        self, function: Callable[..., Any], prepare: Callable[[], Any]
+    ) -> jobs.Job:
+        job = super().submit_prepared(function, prepare)
+        job.args, job.kwargs = prepare()
+        return job
 
     @property
-    def job(self) -> FakeJob:
+    def job(self) -> jobs.Job:
         """The latest job."""
         return self.jobs[-1]
-
-    def submit(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        self.jobs.append(FakeJob(function, args, kwargs))
-        return self.job
-
-    def submit_prepared(self, function: Callable[..., Any], prepare: Any) -> Any:
-        args, kwargs = prepare()
-        return self.submit(function, *args, **kwargs)
 
 
 class FakeFiles:
@@ -92,24 +46,16 @@ class FakeFiles:
                 then(value)
 
 
-class FakeView:
-    """Remembers what it was told to show."""
+class FakeView(jobs.View):
+    """Keeps all messages, and the calls of setters that it does not know."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.messages: list[tuple[str, bool]] = []
         self.calls: list[tuple[str, tuple[Any, ...]]] = []
 
-    @property
-    def message(self) -> str:
-        """The latest message."""
-        return self.messages[-1][0]
-
-    @property
-    def is_error(self) -> bool:
-        """Whether the latest message is an error."""
-        return self.messages[-1][1]
-
     def say(self, text: str, error: bool = False) -> None:
+        super().say(text, error)
         self.messages.append((text, error))
 
     def called(self, name: str) -> list[tuple[Any, ...]]:

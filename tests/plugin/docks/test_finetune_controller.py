@@ -94,7 +94,7 @@ def test_a_training_is_begun_with_the_choices(controller, view, engine, own_home
     assert kwargs["device"] == "cpu" and not kwargs["resume"]
     assert kwargs["unlabelled"] is None
     assert view.called("show_run") == [("my cells",)] and view.message == TRAINING
-    assert view.called("show_busy") == [(True,)]
+    assert view.is_busy
 
 
 def test_settings_come_from_the_preset_or_the_options():
@@ -153,7 +153,7 @@ def test_points_go_to_their_curves(controller, view, engine):
 def test_the_outcome_names_what_was_kept(controller, view, engine, kept, text):
     controller.start()
     notes = (NOT_BETTER, f"{NO_GPU}: none found", "a note")
-    engine.job.returns(result(kept, notes))
+    engine.job.end("returned", result(kept, notes))
     assert view.message == f"{text.format('my cells')} (a note)"
     assert view.called("refresh_models") and not controller.is_busy
     assert controller.started_from == "svp"
@@ -185,7 +185,9 @@ def test_what_has_not_begun_is_cancelled(controller, view, engine, files, monkey
     controller.start()
     controller.stop_and_keep()
     files.run()
-    assert engine.job.is_cancelled and view.message == STOPPED
+    assert engine.job.is_cancelled
+    engine.job.end("cancelled")
+    assert view.message == STOPPED
 
 
 @pytest.mark.parametrize(
@@ -205,7 +207,7 @@ def test_closing_the_window(
     assert controller.answer_close(answer) == closes
     assert job.is_cancelled == cancels
     if not cancels:
-        job.returns(result())
+        job.end("returned", result())
     assert bool(view.called("close_window")) == waits
 
 
@@ -215,7 +217,7 @@ def test_a_run_that_was_cut_off_is_offered_and_continued(
     controller.start()
     values = engine.job.kwargs
     unfinished.append({**values, "settings": values["settings"].to_dict()})
-    engine.job.fails("The engine ended.")
+    engine.job.end("failed", "The engine ended.")
     files.run()
     assert view.messages[-1] == ("The engine ended.", True)
     assert view.called("offer_run") == [(CUT_OFF.format("my cells"),)]
@@ -264,7 +266,7 @@ def test_the_latest_model_is_exported_else_the_chosen_one(
     )
     assert controller.exportable == CARD.path
     controller.start()
-    engine.job.returns(result())
+    engine.job.end("returned", result())
     controller.export_model("/a/mine.zip")
     files.run()
     assert written == [("/models/my cells", "/a/mine.zip")]
@@ -273,10 +275,10 @@ def test_the_latest_model_is_exported_else_the_chosen_one(
 
 def test_nobody_is_called_once_the_view_is_gone(controller, view, engine):
     controller.start()
-    n = len(view.calls)
+    n = len(view.messages)
     controller.detach()
-    engine.job.returns(result())
-    assert len(view.calls) == n and controller.result is None
+    engine.job.end("returned", result())
+    assert len(view.messages) == n and controller.result is None
 
 
 def test_the_controller_needs_neither_qt_nor_napari():

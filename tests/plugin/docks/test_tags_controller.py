@@ -183,7 +183,7 @@ def test_maps_of_the_selected_image_are_shown(controller, view, engine):
 def test_a_new_model_is_shown_with_its_bank(controller, view, engine):
     controller.start()
     engine.job.partial.emit(list(PATCHES))
-    engine.job.returns(result(("one note",)))
+    engine.job.end("returned", result(("one note",)))
     assert view.called("show_patches") == [(list(PATCHES),)]
     assert view.message == f"{TRAINED.format('2.1 min', 'from tags')} (one note)"
     assert len(view.called("show_result")) == 1 and not controller.is_busy
@@ -207,8 +207,10 @@ def test_cancelling_leaves_nothing(controller, view, files, engine, monkeypatch)
     monkeypatch.setattr(module, "discard_tag_training", gone.append)
     controller.start()
     controller.cancel()
+    assert engine.job.is_cancelled and view.is_stopping
+    engine.job.end("cancelled")
     files.run()
-    assert engine.jobs[0].is_cancelled and view.message == CANCELLED
+    assert view.message == CANCELLED
     assert [Path(o).name for o in gone] == ["from tags"]
     controller.start()
     assert not engine.job.kwargs["resume"]
@@ -219,12 +221,12 @@ def test_after_a_failure_the_same_training_continues(controller, view, engine):
     output = Path(engine.job.kwargs["output"])
     module.training_folder(output).mkdir(parents=True)
     (module.training_folder(output) / "checkpoint").write_text("")
-    engine.job.fails("The engine ended.")
+    engine.job.end("failed", "The engine ended.")
     assert view.messages[-1] == (f"The engine ended.{TO_CONTINUE}", True)
     controller.start()
     assert engine.job.kwargs["resume"]
     assert engine.job.kwargs["output"] == str(output)
-    engine.job.fails("The engine ended.")
+    engine.job.end("failed", "The engine ended.")
     view.choices = TagsChoices("from tags", TAGGED[:1], ("disc",), device="cpu")
     controller.start()
     assert not engine.job.kwargs["resume"]
@@ -232,7 +234,7 @@ def test_after_a_failure_the_same_training_continues(controller, view, engine):
 
 def test_a_failure_before_the_first_checkpoint_is_only_told(controller, view, engine):
     controller.start()
-    engine.job.fails("Out of memory.")
+    engine.job.end("failed", "Out of memory.")
     assert view.messages[-1] == ("Out of memory.", True)
 
 
@@ -243,10 +245,11 @@ def test_a_bank_is_found_without_training(controller, view, engine):
     controller.find_bank()
     assert engine.job.function is module.find_patch_bank
     assert not controller.is_training and view.message == FINDING
-    engine.job.returns(PATCHES)
+    engine.job.end("returned", PATCHES)
     assert view.called("show_patches") == [(PATCHES,)] and view.message == CHECK_PATCHES
     controller.find_bank()
     controller.cancel()
+    engine.job.end("cancelled")
     assert view.message == STOPPED
 
 
@@ -285,7 +288,7 @@ def test_a_map_of_the_selected_image(controller, view, engine):
     labels = np.array([[1, 1], [2, 0]])
     maps = SimpleNamespace(classes=labels, foreground=labels > 0)
     found = SimpleNamespace(maps=maps, labels=labels, classes={"disc": "", "bar": ""})
-    job.returns(found)
+    job.end("returned", found)
     assert view.message == "'one': disc 50 %, bar 25 %." and controller.map_job is None
     assert view.called("show_map")[0][0] is ONE
     found.labels = 0 * labels

@@ -130,7 +130,8 @@ class FineTuneWidget(Dock):
             box.addButton(STAY, roles.RejectRole): STAY,
         }
         box.exec()
-        return chosen.get(box.clickedButton(), STAY)  # type: ignore[call-overload]
+        clicked = box.clickedButton()
+        return next((text for one, text in chosen.items() if one is clicked), STAY)
 
     def close_window(self) -> None:
         """Close the window that the dock is in."""
@@ -190,6 +191,7 @@ class FineTuneWidget(Dock):
         bar = self.scroll_area.verticalScrollBar()
         assert bar is not None
         bar.rangeChanged.connect(self._on_laid_out)
+        self.curves.grown.connect(self._show_outcome)
         for part in (self.image_panel, self.label_panel):
             part.message.connect(self.say)
         for failed in (
@@ -256,18 +258,21 @@ class FineTuneWidget(Dock):
         is_new = series not in self.curves.points
         self.curves.add_point(series, step, value)
         if is_new:
-            self._outcome_timer.start(SHOW_OUTCOME_MS)
+            self._show_outcome()
 
     def show_scores(self, text: str) -> None:
         """Show the scores of a result."""
         self.outcome.scores.setText(text)
+        self._show_outcome()
+
+    def _show_outcome(self) -> None:
+        """Bring curves and scores into view, while and after they are laid out."""
         self._outcome_timer.start(SHOW_OUTCOME_MS)
 
     def _scroll_to_outcome(self) -> None:
         self.scroll_area.ensureWidgetVisible(self.outcome, 0, 0)
 
     def _on_laid_out(self) -> None:
-        """Keep the curves in view while they are laid out."""
         if self._outcome_timer.isActive():
             self._scroll_to_outcome()
 

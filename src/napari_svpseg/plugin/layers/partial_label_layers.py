@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -229,14 +229,12 @@ def color(layer: Labels) -> None:
 
     bright = label_colormap(N_COLORS, seed=0.6)
     colors = {i: bright.map(i - BACKGROUND) for i in range(FIRST_OBJECT, N_COLORS + 1)}
-    layer.colormap = DirectLabelColormap(
-        color_dict={
-            None: "#ffb000",
-            0: "transparent",
-            BACKGROUND: BACKGROUND_COLOR,
-            **colors,
-        }
-    )
+    by_id: dict[int | None, Any] = {
+        None: "#ffb000",
+        0: "transparent",
+        BACKGROUND: BACKGROUND_COLOR,
+    }
+    layer.colormap = DirectLabelColormap(color_dict=by_id | colors)
 
 
 def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:

@@ -102,11 +102,11 @@ class TagView(QTableView):
         self.setTabKeyNavigation(False)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setVerticalScrollMode(QAbstractItemView.ScrollMode.ScrollPerPixel)
-        rows = self.verticalHeader()
+        rows, head = self.verticalHeader(), self.horizontalHeader()
+        assert rows is not None and head is not None
         rows.hide()
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         rows.setDefaultSectionSize(THUMBNAIL + 4)
-        head = self.horizontalHeader()
         head.setMinimumSectionSize(22)
         head.setHighlightSections(False)
         self.setAccessibleName("Images and their tags")
@@ -121,15 +121,20 @@ class TagView(QTableView):
 
     def selected_rows(self) -> list[int]:
         """Return the selected rows, top first."""
-        return sorted(index.row() for index in self.selectionModel().selectedRows())
+        return sorted(index.row() for index in self._selection().selectedRows())
 
     def select(self, row: int) -> None:
         """Select one row and bring it into view."""
         if 0 <= row < len(self.table.tags.images):
             flag = QItemSelectionModel.SelectionFlag
             cell = self.table.index(row, NAME)
-            self.selectionModel().setCurrentIndex(cell, flag.ClearAndSelect | flag.Rows)
+            self._selection().setCurrentIndex(cell, flag.ClearAndSelect | flag.Rows)
             self.scrollTo(cell)
+
+    def _selection(self) -> QItemSelectionModel:
+        model = self.selectionModel()
+        assert model is not None
+        return model
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
         """Tag with digits, go on with Enter."""
@@ -180,14 +185,13 @@ class TagView(QTableView):
             last = self.table.index(row, self.table.columnCount() - 1)
             rows = QItemSelection(self.table.index(row, NAME), last)
             flag = QItemSelectionModel.SelectionFlag
-            self.selectionModel().select(
-                rows, flag.Select if i else flag.ClearAndSelect
-            )
+            self._selection().select(rows, flag.Select if i else flag.ClearAndSelect)
         self.blockSignals(False)
 
     def _lay_out(self) -> None:
         """Give the name all the room that the classes leave."""
         head = self.horizontalHeader()
+        assert head is not None
         for column in range(self.table.columnCount()):
             is_name = column == NAME
             head.setSectionResizeMode(

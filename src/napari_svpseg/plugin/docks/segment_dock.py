@@ -8,25 +8,24 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox
 
-from ...core.settings import SegmentSettings
+from ...core.settings import PostprocessSettings, SegmentSettings
 from ..layers.journal import Journal
 from ..layers.result_layers import Results
 from ..layers.run_layers import RunLayers
 from ..layers.stored_results import StoredResults
 from ..messages import DRAW_BOX, STARTING
 from ..panels.controls import (
-    SettingsForm,
     button,
     combo,
     labelled,
     note,
-    result_options,
 )
 from ..panels.image_panel import ImagePanel
 from ..panels.large_results import StoredBox
 from ..panels.model_picker import ModelPicker
 from ..panels.prompt_panel import PromptPanel
 from ..panels.save_panel import SaveBox
+from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
 from ..services.preferences import preference
 from ..tools.uncertainty_guide import UncertaintyGuide
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
 
     from ..layers.image_source import ImageSource
 
+RUN_SETTINGS = ("refine", "tile", "overlap", "batch", "scale_objects", "trust")
 OPTIONS_REST_MS = 200
 """From the last change of an option to its being applied."""
 
@@ -163,7 +163,7 @@ class SegmentWidget(Dock):
         self._build_footer()
 
     def _build_sections(self) -> None:
-        self.options = result_options()
+        self.options = SettingsForm(PostprocessSettings)
         self.add_probability = QCheckBox("Add a probability layer")
         self.add_probability.setToolTip("How sure the model is that a pixel belongs")
         self.add_uncertainty = QCheckBox("Add an uncertainty layer")
@@ -182,17 +182,7 @@ class SegmentWidget(Dock):
         self.device = device_combo(
             "Where the model runs; auto takes a GPU if there is one"
         )
-        self.run_settings = SettingsForm(
-            SegmentSettings,
-            {
-                "refine": "Fit to prompts",
-                "tile": "Largest tile",
-                "overlap": "Overlap",
-                "batch": "Tiles at once",
-                "scale_objects": "Bring objects to the model's size",
-                "trust": "Check the result on the prompt",
-            },
-        )
+        self.run_settings = SettingsForm(SegmentSettings, RUN_SETTINGS)
         self.run_settings.set_values({"tile": int(preference("tile"))})
         self.restart = button(
             "End the engine",

@@ -18,10 +18,11 @@ from ..layers.class_colors import class_color
 from ..layers.image_preview import ShownImage, drop_overlay, show_overlay
 from ..layers.tagged_image import TaggedImage
 from ..messages import TRY
-from ..panels.controls import SettingsForm, button, labelled
+from ..panels.controls import button, labelled
 from ..panels.curves import Curves
 from ..panels.model_picker import DEFAULT
 from ..panels.patch_bank_panel import PatchBankPanel
+from ..panels.settings_form import SettingsForm
 from ..panels.tag_advice import tag_advice, tag_problem
 from ..panels.tag_panel import TagPanel
 from ..services.background import Background

@@ -3,42 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
     QPushButton,
     QSizePolicy,
-    QSpinBox,
     QStyle,
     QStyleOptionComboBox,
     QStylePainter,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible, QLabeledDoubleSlider
+from superqt import QCollapsible
 
-from ...core.settings import AUTO, PostprocessSettings, Settings
 from ..messages import count as count
 from ..messages import sentence as sentence
 
 WARN_COLOR = "#c07a00"
 """Of what still needs doing; readable on dark and on light."""
-
-CHOICE_NAMES = {
-    "objects": "Objects",
-    "classes": "Classes",
-    "published": "Fixed prototypes (published)",
-    "seed": "Learned prototypes",
-}
 
 
 def heading(text: str) -> QLabel:
@@ -111,12 +99,17 @@ def combo(tip: str) -> ElidedCombo:
     """Return a combo box that shrinks rather than widening the dock."""
     made = ElidedCombo()
     made.setToolTip(tip)
-    made.setSizeAdjustPolicy(
+    narrow(made)
+    return made
+
+
+def narrow(box: QComboBox) -> None:
+    """Let a combo box shrink below the width of its entries."""
+    box.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )
-    made.setMinimumContentsLength(6)
-    made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return made
+    box.setMinimumContentsLength(6)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
 
 class Section(QCollapsible):
@@ -181,137 +174,6 @@ class Offer(QFrame):
         """Show the bar."""
         self.text.setText(text)
         self.show()
-
-
-class SettingsForm(QWidget):
-    """Controls for some fields of a settings class: text and limits come from it.
-
-    Parameters
-    ----------
-    kind : type of Settings
-    names : iterable of str
-        Fields, in order; a dict gives their rows other titles than the declared labels.
-    """
-
-    changed = Signal()
-
-    def __init__(self, kind: type[Settings], names: Iterable[str]) -> None:
-        super().__init__()
-        self._kind = kind
-        titles = names if isinstance(names, dict) else dict.fromkeys(names, "")
-        self._widgets: dict[str, QWidget] = {}
-        form = self._form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        for name, given in titles.items():
-            title = given or self._field(name).metadata["label"]
-            widget = self._control(name)
-            widget.setToolTip(self._field(name).metadata["help"])
-            self._widgets[name] = widget
-            if isinstance(widget, QCheckBox):
-                widget.setText(title)
-                form.addRow(widget)
-            else:
-                form.addRow(title, widget)
-
-    def values(self) -> dict[str, Any]:
-        """Return what the controls say."""
-        return {name: _value(widget) for name, widget in self._widgets.items()}
-
-    def set_values(self, values: dict[str, Any]) -> None:
-        """Show these values; names without a control are passed over."""
-        for name, value in values.items():
-            if name in self._widgets:
-                _set_value(self._widgets[name], value)
-
-    def show_rows(self, names: Iterable[str], visible: bool) -> None:
-        """Show or hide the rows of some fields."""
-        for name in names:
-            self._form.setRowVisible(self._widgets[name], visible)
-
-    def control(self, name: str) -> QWidget:
-        """Return the control of a field."""
-        return self._widgets[name]
-
-    def _field(self, name: str) -> Any:
-        return self._kind.__dataclass_fields__[name]
-
-    def _control(self, name: str) -> QWidget:
-        field = self._field(name)
-        meta, default = field.metadata, field.default
-        if meta["choices"]:
-            box = combo(meta["help"])
-            for choice in meta["choices"]:
-                box.addItem(CHOICE_NAMES.get(choice, choice), choice)
-            box.currentIndexChanged.connect(lambda _: self.changed.emit())
-            widget: QWidget = box
-        elif isinstance(default, bool):
-            widget = QCheckBox()
-            widget.toggled.connect(lambda _: self.changed.emit())
-        elif isinstance(default, int):
-            spin = QSpinBox()
-            high = 2**31 - 1 if meta["high"] is None else int(meta["high"])
-            spin.setRange(int(meta["low"]), high)
-            spin.setSuffix(" px" if meta["unit"] == "pixel" else "")
-            if meta["low"] == AUTO:
-                spin.setSpecialValueText("auto")
-            spin.setKeyboardTracking(False)
-            spin.valueChanged.connect(lambda _: self.changed.emit())
-            widget = spin
-        elif meta["high"] > 1 or default < 0.01:  # too wide or too fine to slide
-            number = QDoubleSpinBox()
-            number.setDecimals(0 if default >= 10 else 5)
-            number.setRange(meta["low"], meta["high"])
-            number.setSingleStep(default / 10 or 0.1)
-            number.setSuffix(f" {meta['unit']}" if meta["unit"] else "")
-            number.setKeyboardTracking(False)
-            number.valueChanged.connect(lambda _: self.changed.emit())
-            widget = number
-        else:
-            slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
-            slider.setRange(meta["low"], meta["high"])
-            slider.setDecimals(2)
-            slider.setSingleStep(0.01)
-            slider.valueChanged.connect(lambda _: self.changed.emit())
-            widget = slider
-        _set_value(widget, default)
-        return widget
-
-
-def _value(widget: QWidget) -> Any:
-    if isinstance(widget, QComboBox):
-        return widget.currentData()
-    if isinstance(widget, QCheckBox):
-        return widget.isChecked()
-    if isinstance(widget, QSpinBox):
-        return int(widget.value())
-    return round(float(widget.value()), 6)
-
-
-def _set_value(widget: QWidget, value: Any) -> None:
-    if isinstance(widget, QComboBox):
-        widget.setCurrentIndex(max(0, widget.findData(value)))
-    elif isinstance(widget, QCheckBox):
-        widget.setChecked(bool(value))
-    elif isinstance(widget, (QSpinBox, QDoubleSpinBox, QLabeledDoubleSlider)):
-        widget.setValue(value)
-
-
-def result_options() -> SettingsForm:
-    """Return the controls of post-processing."""
-    return SettingsForm(
-        PostprocessSettings,
-        {
-            "threshold": "Threshold",
-            "min_area": "Smallest object",
-            "min_confidence": "Minimum confidence",
-            "split": "Split touching objects",
-            "split_strength": "Split strength",
-            "fill_holes": "Fill holes",
-            "link_planes": "Link objects across planes",
-            "link_overlap": "Least overlap",
-            "labels": "Kind of labels",
-        },
-    )
 
 
 def is_alive(widget: QWidget) -> bool:

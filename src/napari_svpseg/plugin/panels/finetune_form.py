@@ -9,8 +9,9 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QVBoxLayout, QWidget
 
 from ...core.jobs.finetune_job import FineTuneSettings
-from .controls import SettingsForm, button, combo, labelled, note, side_by_side
+from .controls import button, combo, labelled, note, side_by_side
 from .model_picker import ModelPicker
+from .settings_form import SettingsForm
 
 PRESETS = {
     "quick": "Quick (under a minute)",

@@ -20,6 +20,9 @@ LabelKind = Literal["objects", "classes"]
 DEVICES = ("auto", "cpu", "cuda", "mps")
 """Devices to choose from; ``cuda:1`` names the second GPU."""
 
+NO_GPU = "no usable GPU"
+"""Beginning of the note that a run went to the CPU; the docks show the device already."""
+
 S = TypeVar("S", bound="Settings")
 
 

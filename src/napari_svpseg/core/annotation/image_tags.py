@@ -32,7 +32,7 @@ class TagTrainingSettings(Settings):
 
     variant: str = option(
         "published",
-        "Fixed prototypes from the image bank, or a memory that is learned",
+        "Fixed prototypes from the image bank, or prototypes that are learned",
         label="Method",
         choices=VARIANTS,
     )
@@ -60,39 +60,39 @@ class TagTrainingSettings(Settings):
         "auto",
         "Brightness is measured in each image by itself, or in the whole set; auto "
         "takes the set if images are no larger than a window",
-        label="Brightness of",
+        label="Measure brightness in",
         choices=INTENSITIES,
     )
     n_prototypes: int = option(
         3,
-        "Appearances that a class may have: each becomes a prototype",
-        label="Looks of a class",
+        "Different appearances that a class may have; each becomes a prototype",
+        label="Prototypes per class",
         low=1,
         high=16,
     )
     n_patches: int = option(
         4,
-        "Patches that the bank keeps for each appearance of a class",
-        label="Patches of a look",
+        "Patches that the image bank keeps for each prototype",
+        label="Patches per prototype",
         low=1,
         high=50,
     )
     epochs: int = option(
         12,
-        "Passes over all windows in the first stage",
-        label="Passes",
+        "Passes over all images in the first stage",
+        label="Epochs",
         low=1,
         high=1000,
     )
     second_epochs: int = option(
         12,
-        "Passes over all windows in the second stage",
-        label="Passes of the second stage",
+        "Passes over all images in the second stage",
+        label="Epochs of second stage",
         low=1,
         high=1000,
     )
     batch: int = option(
-        8, "Windows of a training step", label="Windows at once", low=1, high=256
+        8, "Image windows per training step", label="Windows per step", low=1, high=256
     )
     learning_rate: float = option(
         1e-3, "Highest learning rate", label="Learning rate", low=1e-6, high=1.0

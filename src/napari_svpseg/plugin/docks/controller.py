@@ -110,3 +110,15 @@ class DockController:
 
     def on_finished(self) -> None:
         """Go on after the job has ended, however it ended."""
+
+
+class Files(Protocol):
+    """A thread that reads and writes files."""
+
+    def call(
+        self,
+        work: Callable[[], Any],
+        then: Callable[[Any], None],
+        failed: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Call ``work`` in the thread, then hand on its result, or its error."""

@@ -11,7 +11,7 @@ import numpy as np
 from ...core.image import ImageError
 from ...core.jobs.stored_labels import Filled, StoredLabels
 from ...core.prompt import PromptError, PromptSet
-from ...core.settings import PostprocessSettings, split_settings
+from ...core.settings import NO_GPU, PostprocessSettings, split_settings
 from ...workflows.segment_image import describe_device, postprocess, segment
 from ...workflows.segment_live import segment_stored
 from ..layers.run_step import (
@@ -151,7 +151,7 @@ class RunReport:
         text += self._advice(result)
         if self.is_hidden:
             text += SHOW_BY_NAME
-        notes = [n for n in result.recipe.notes if "no usable GPU" not in n]
+        notes = [n for n in result.recipe.notes if NO_GPU not in n]
         if notes:
             text += f" ({'; '.join(notes)})"
         return text + self.remark
@@ -365,7 +365,7 @@ class SegmentController(DockController):
         stored = self.layers.stored
         layer = stored.end(labels)
         self.report.n_objects += max(labels.objects, 0)
-        notes = "".join(f" ({text})" for text in labels.notes if "usable" not in text)
+        notes = "".join(f" ({text})" for text in labels.notes if NO_GPU not in text)
         where = f" It lies in {self._step.store}." if layer is not None else ""
         self.view.say(
             f"{count(labels.objects, 'object')}, {labels.seconds:.0f} s."

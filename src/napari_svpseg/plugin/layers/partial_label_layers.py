@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,6 +32,14 @@ N_COLORS = 48
 KIND = "partial"
 """Of the layers that partial labels are painted in."""
 
+ALREADY_LABELLED = "This cell is among the labels already."
+
+PAINTED = "what I painted"
+BOTH = "what I painted and corrected"
+CORRECTIONS = "corrections of {}"
+OBJECTS = "objects of {}"
+INSIDE_BOXES = "{}, complete inside the boxes"
+"""Titles of the ways to take labels of a layer."""
 
 Boxes = list[tuple[tuple[int, ...], Box]]
 Reader = Callable[[tuple[int, ...]], Callable[[], np.ndarray]]
@@ -147,7 +155,7 @@ def accept(
     partial = from_objects(mask.astype(np.int32))
     inside = (partial >= FIRST_OBJECT) & (painted < FIRST_OBJECT)
     if not inside.any():
-        raise PartialLabelError("This cell is among the labels already.")
+        raise PartialLabelError(ALREADY_LABELLED)
     label = max(BACKGROUND, int(np.asarray(layer.data).max(initial=0))) + 1
     around = (partial == BACKGROUND) & (painted == UNLABELLED)
     values = np.where(inside, label, BACKGROUND)[inside | around]
@@ -221,14 +229,12 @@ def color(layer: Labels) -> None:
 
     bright = label_colormap(N_COLORS, seed=0.6)
     colors = {i: bright.map(i - BACKGROUND) for i in range(FIRST_OBJECT, N_COLORS + 1)}
-    layer.colormap = DirectLabelColormap(
-        color_dict={
-            None: "#ffb000",
-            0: "transparent",
-            BACKGROUND: BACKGROUND_COLOR,
-            **colors,
-        }
-    )
+    by_id: dict[int | None, Any] = {
+        None: "#ffb000",
+        0: "transparent",
+        BACKGROUND: BACKGROUND_COLOR,
+    }
+    layer.colormap = DirectLabelColormap(color_dict=by_id | colors)
 
 
 def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
@@ -240,16 +246,16 @@ def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
     for layer in viewer.layers:
         own = mark_of(layer) or {}
         if own.get("kind") == KIND and own.get("image") == source.layer.unique_id:
-            painted.append(Labelled("what I painted", layer, _painted(layer, source)))
+            painted.append(Labelled(PAINTED, layer, _painted(layer, source)))
         elif own.get("kind") == "labels" and _is_of(own, source):
             if layer.metadata.get(WRITTEN) is not None:
-                title = f"corrections of {layer.name}"
+                title = CORRECTIONS.format(layer.name)
                 corrected.append(Labelled(title, layer, _corrected(layer, source)))
         elif is_mask(layer) and not own and fits_on(layer, source):
-            title = f"objects of {layer.name}"
+            title = OBJECTS.format(layer.name)
             others.append(Labelled(title, layer, _objects(layer, source)))
             if boxes:
-                title = f"{layer.name}, complete inside the boxes"
+                title = INSIDE_BOXES.format(layer.name)
                 read = _inside_boxes(layer, source, boxes)
                 others.append(Labelled(title, layer, read))
     both = [_both(painted[0], corrected[-1])] if painted and corrected else []
@@ -261,7 +267,7 @@ def _both(painted: Labelled, corrected: Labelled) -> Labelled:
         first, second = painted.read(plane), corrected.read(plane)
         return lambda: merged(first(), second())
 
-    return Labelled("what I painted and corrected", painted.layer, read)
+    return Labelled(BOTH, painted.layer, read)
 
 
 def _is_of(mark: dict[str, object], source: ImageSource) -> bool:

@@ -86,7 +86,7 @@ def fingerprints(
         for i, position in zip(stacked, plane, strict=True):
             index[i] = position
         ids = np.ascontiguousarray(data[tuple(index)])
-        prints[plane] = zlib.crc32(ids.view(np.uint8).reshape(-1))
+        prints[plane] = zlib.crc32(ids.view(np.uint8).reshape(-1).data)
     return prints
 
 

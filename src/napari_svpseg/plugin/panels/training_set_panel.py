@@ -10,14 +10,14 @@ import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
-from ...io.training_set import Entry, TrainingSet
+from ...io.training_set import Entry, TrainingSet, is_same_image
 from ..layers.image_source import ImageSource, plain_name
 from ..services.background import Background
 from .controls import button, count, note, side_by_side
-from .training_set_table import TrainingTable
+from .training_set_table import TrainingSetTable
 
 
-class TrainingPanel(QWidget):
+class TrainingSetPanel(QWidget):
     """Shows a training set and changes it, away from the GUI's thread.
 
     Parameters
@@ -35,7 +35,7 @@ class TrainingPanel(QWidget):
         self._files = files
         self._set = TrainingSet(training_sets() / "cells")
         self.entries: list[Entry] = []
-        self.table = TrainingTable()
+        self.table = TrainingSetTable()
         self.line = note()
         self.choose = button("Other set…", "Use a training set in another folder")
         column = QVBoxLayout(self)
@@ -168,12 +168,16 @@ def add_to(
     details : dict
         Further arguments of `TrainingSet.add`.
     """
-    from ...io.training_set import is_same_image
-
-    free, n = name, 2
     known = {e.name: e for e in training_set.entries()}
+    free, n = name, 2
     while free in known and not is_same_image(known[free], image, details["axes"]):
         free, n = f"{name} {n}", n + 1
     old = known.get(free)
-    kept = {} if old is None else {"used": old.used, "validation": old.validation}
-    return training_set.add(free, image, labels, **details, **kept)
+    return training_set.add(
+        free,
+        image,
+        labels,
+        used=True if old is None else old.used,
+        validation=None if old is None else old.validation,
+        **details,
+    )

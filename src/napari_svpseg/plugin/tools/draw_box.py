@@ -148,6 +148,7 @@ class BoxTool(QObject):
                 self._show_rubber(source, start, tuple(event.position))
             yield
         self._drop_rubber()
+        item: PromptItem | None
         if moved and source.contains(start):
             box = self._dragged(source, start, tuple(event.position))
             item = self.book.place(source, source.plane_at(start), box)

@@ -190,7 +190,7 @@ class UncertaintyGuide(QWidget):
         self.drop()
         box = moved(place.box, seen.corner)
         item = self.book.place(seen.source, seen.plane, box)
-        if item.is_ready:
+        if item.is_ready and item.mask_layer is not None:
             text = f"Its mask is from '{item.mask_layer.name}'. Press Run again."
         else:
             self.book.add_paint_layer(item, found)

@@ -16,8 +16,8 @@ from napari_svpseg.io.images import read_image, read_recipe
 from napari_svpseg.plugin.docks import segment_controller
 from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
 from napari_svpseg.plugin.layers.image_source import mark_of
-from napari_svpseg.plugin.layers.prompt_item import TRY
 from napari_svpseg.plugin.layers.result_layers import recipe_of
+from napari_svpseg.plugin.messages import TRY
 from napari_svpseg.plugin.panels.prompt_panel import OPEN_IMAGE, PAINTED
 
 from ..conftest import disc_image

@@ -11,12 +11,13 @@ from qtpy.QtCore import QObject, Signal
 from ...core.geometry import PROMPT_SIZE, Box
 from ...core.image import ImageError
 from ...core.prompt import Prompt, PromptError, PromptSet
+from ..messages import TRY
 from .edit_watcher import EditWatcher
 from .image_source import ImageSource, mark_of
 from .intensities import Intensities
 from .mask_layers import likely_masks, paint_mask
 from .prompt_boxes import PromptBoxes, box_ids
-from .prompt_item import COLORS, TRY, PromptItem
+from .prompt_item import COLORS, PromptItem
 from .visibility import bring_into_sight, is_in_sight, look_at
 
 if TYPE_CHECKING:

@@ -22,9 +22,6 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from ..messages import count as count
-from ..messages import sentence as sentence
-
 WARN_COLOR = "#c07a00"
 """Of what still needs doing; readable on dark and on light."""
 

@@ -13,8 +13,9 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
 from ...core.annotation.image_tags import BankPatch, TagTrainingResult
 from ..layers.tagged_image import TaggedImage
+from ..messages import count, sentence
 from ..services.background import Background
-from .controls import button, combo, count, sentence, side_by_side
+from .controls import button, combo, side_by_side
 from .patch_view import PatchItem, PatchView
 
 SAVED = "Saved {} in {}."

@@ -12,8 +12,9 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ...io.training_set import Entry, TrainingSet, is_same_image
 from ..layers.image_source import ImageSource, plain_name
+from ..messages import count
 from ..services.background import Background
-from .controls import button, count, note, side_by_side
+from .controls import button, note, side_by_side
 from .training_set_table import TrainingSetTable
 
 

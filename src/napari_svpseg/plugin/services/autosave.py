@@ -14,7 +14,8 @@ from qtpy.QtWidgets import QWidget
 from ...core.prompt import Prompt, PromptSet
 from ...io.session import SavedSession, Session, left_behind, sessions_folder
 from ..layers.image_source import is_picture, mark_of
-from ..panels.controls import Offer, count, is_alive, sentence
+from ..messages import count, sentence
+from ..panels.controls import Offer, is_alive
 from .background import Background
 from .edited_blocks import EditedBlocks
 from .preferences import preference

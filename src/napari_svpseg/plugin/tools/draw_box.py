@@ -13,7 +13,7 @@ from ...core.image import ImageError
 from ..layers.image_source import ImageSource, is_picture
 from ..layers.prompt_item import PromptItem
 from ..layers.visibility import activate, bring_into_sight, camera_of, is_in_sight
-from ..panels.controls import sentence
+from ..messages import sentence
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes

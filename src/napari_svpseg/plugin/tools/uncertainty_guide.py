@@ -23,7 +23,8 @@ from ..layers.image_source import MARK, ImageSource, mark_of
 from ..layers.prompt_book import PromptBook
 from ..layers.result_layers import Kept, Results
 from ..layers.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
-from ..panels.controls import Offer, button, count, side_by_side
+from ..messages import count
+from ..panels.controls import Offer, button, side_by_side
 from ..panels.image_panel import ImagePanel
 from ..services.background import Background
 

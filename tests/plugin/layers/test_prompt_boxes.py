@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.image_source import NAME_AXES, mark_of
 from napari_svpseg.plugin.layers.prompt_boxes import OUTLINE_PIXELS
 from napari_svpseg.plugin.layers.visibility import camera_of
 
@@ -415,7 +415,7 @@ def test_a_box_on_a_plane_of_a_stack(viewer, open_dock):
     viewer.add_labels((stack > 0).astype(int), name="truth", scale=(2, 1, 1))
     dock = open_dock()
     dock.draw.click()
-    assert "Say what the 3 axes" in dock.message.text()
+    assert dock.message.text() == NAME_AXES.format(n=3, image="stack")
     dock.axes.setCurrentText("ZYX")
     dock.axes.lineEdit().editingFinished.emit()
     layer = start(dock)

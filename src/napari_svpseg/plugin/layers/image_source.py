@@ -28,6 +28,10 @@ MAX_PREVIEW = 2048
 MAX_CHANNELS = 3
 """Channels that a model takes."""
 
+NAME_AXES = (
+    "Name the {n} axes of '{image}' in the Axes row: T time, Z depth, C channel, Y, X."
+)
+
 AXIS_WORDS = {
     "time": "T",
     "frame": "T",
@@ -163,10 +167,7 @@ class ImageSource:
     ) -> ImageSource:
         """Return the source, or raise `ImageError` saying what to do."""
         if not order:
-            raise ImageError(
-                f"Say what the {layer.ndim} axes of '{layer.name}' are, "
-                "in the Axes row."
-            )
+            raise ImageError(NAME_AXES.format(n=layer.ndim, image=layer.name))
         axes = Axes(order)
         axes.check(full_shape(layer))
         if axes.channel == len(axes.order) - 1 and not layer.rgb:

@@ -50,7 +50,7 @@ def wrap(label: QLabel) -> None:
 
 
 def button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:
-    """Return a button that says in its tooltip what it does."""
+    """Return a button with a tooltip."""
     made = QPushButton(text)
     made.setToolTip(tip)
     made.setCheckable(checkable)
@@ -120,8 +120,10 @@ class Section(QCollapsible):
         self.setDuration(0)
         self.setCollapsedIcon(QIcon())
         self.setExpandedIcon(QIcon())
-        self.layout().setContentsMargins(0, 0, 0, 0)
-        self.layout().setSpacing(0)
+        layout = self.layout()
+        assert layout is not None
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
         self.toggleButton().setStyleSheet(
             "QPushButton {text-align: left; padding: 4px 6px; background: transparent;"
             " border: none; font-weight: bold;}"
@@ -174,7 +176,7 @@ class Offer(QFrame):
 
 
 def is_alive(widget: QWidget) -> bool:
-    """Tell whether Qt has not deleted a widget."""
+    """Return whether Qt has not deleted a widget."""
     try:
         widget.objectName()
     except RuntimeError:

@@ -120,7 +120,7 @@ class UncertaintyGuide(QWidget):
         self.book, self.images = book, images
         self.place_button = button(
             "Next doubtful place",
-            "Go to where the result is least certain in the marked image "
+            "Go to where the result is least certain in the selected image "
             "(Shift+N on the boxes)",
         )
         self.image_button = button(
@@ -161,8 +161,8 @@ class UncertaintyGuide(QWidget):
     # ------------------------------------------------------------ places
 
     def next_place(self) -> None:
-        """Go to the most doubtful place of the marked image that is left."""
-        layer = self.images.marked()
+        """Go to the most doubtful place of the selected image that is left."""
+        layer = self.images.selected()
         if layer is None or self._background.is_busy:
             return
         seen = self._seen_now(layer)
@@ -327,7 +327,7 @@ class UncertaintyGuide(QWidget):
         """Show an image, and mark it in the list."""
         source = seen.source
         bring_into_sight(self.viewer, source.layer)
-        self.images.mark(source.layer)
+        self.images.select(source.layer)
         height, width = source.plane_shape
         corners = source.companion.corners(seen.plane, Box(0, 0, max(height, width)))
         corners[:, source.companion.yx] = np.minimum(

@@ -21,6 +21,7 @@ from scipy import ndimage
 
 from napari_svpseg.core.jobs.finetune_job import PRESETS
 from napari_svpseg.plugin import samples
+from napari_svpseg.plugin.docks.finetune_controller import VALIDATION
 from napari_svpseg.plugin.docks.finetune_dock import FineTuneWidget
 from napari_svpseg.plugin.layers.partial_label_layers import paint_layer
 
@@ -45,8 +46,8 @@ def shoot(viewer: napari.Viewer, name: str) -> None:
 
 def paint(dock: FineTuneWidget, labels: np.ndarray) -> None:
     """Paint a few nuclei, and what is around them."""
-    dock.paint_cell.click()
-    layer = paint_layer(dock.viewer, dock.source())
+    dock.label_panel.paint_cell.click()
+    layer = paint_layer(dock.viewer, dock.label_panel.source())
     chosen = np.unique(labels[labels > 0])[::4][:12]
     for n, label in enumerate(chosen, start=2):
         layer.data_setitem(np.nonzero(labels == label), n)
@@ -69,16 +70,16 @@ def main() -> None:
     viewer.reset_view()
     paint(dock, np.asarray(viewer.layers["nuclei labels"].data))
     shoot(viewer, "1-paint")
-    dock.add.click()
+    dock.label_panel.add.click()
     wait(lambda: bool(dock.training_set.entries), 20)
     dock.start_button.click()
     curves = dock.curves.points
-    wait(lambda: len(curves.get("labels kept back", ([], []))[0]) >= 3, 300)
+    wait(lambda: len(curves.get(VALIDATION, ([], []))[0]) >= 3, 300)
     shoot(viewer, "2-train")
-    wait(lambda: dock._job is None, 300)
+    wait(lambda: not dock.is_busy, 300)
     dock.compare.look.click()
     wait(lambda: not dock.compare.is_busy, 120)
-    dock.scroll.ensureWidgetVisible(dock.compare)
+    dock.scroll_area.ensureWidgetVisible(dock.compare)
     shoot(viewer, "3-after")
     dock.engine.close()
     viewer.close()

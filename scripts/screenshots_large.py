@@ -54,7 +54,7 @@ def main() -> None:
         total = (-(-side // 1024)) ** 2
         studio.wait(lambda: dock.progress.value() >= 0.6 * total, 400)
         studio.shoot("large-1-filling")
-        studio.wait(lambda: dock._job is None, 400)
+        studio.wait(lambda: not dock.is_busy, 400)
         studio.wait(seconds=1)
         scene = viewer.scene
         scene.camera.zoom, scene.camera.center = 4, (0, side / 8, side / 8)

@@ -56,7 +56,7 @@ class Studio:
     def run(self, button: object) -> None:
         """Press a button and wait for the engine."""
         button.click()
-        self.wait(lambda: self.dock._job is None, 120)
+        self.wait(lambda: not self.dock.is_busy, 120)
         self.wait()
 
     def shoot(self, name: str) -> None:
@@ -81,7 +81,7 @@ def main() -> None:
     dock.draw.click()
     studio.shoot("segment-1-draw")
     source = dock.source_of(viewer.layers["nuclei"])
-    dock.book.tool.stop()
+    dock.prompt_panel.tool.stop()
     item = dock.book.place(source, (), Box(262, 66))
     studio.shoot("segment-2-prompt")
     studio.run(dock.preview)

@@ -71,50 +71,50 @@ def main() -> None:
 def take(folder: Path, tags: dict[str, list[int]], epochs: int) -> None:
     """Tag, train, look, and segment with what came out."""
     studio = Studio("Train from tags")
-    dock, view = studio.dock, studio.dock.tags.view
-    dock.tags.choose_folder(str(folder))
-    studio.wait(lambda: dock.tags.folder == folder, 20)
+    dock, view = studio.dock, studio.dock.tag_panel.view
+    dock.tag_panel.choose_folder(str(folder))
+    studio.wait(lambda: dock.tag_panel.folder == folder, 20)
     for name in CLASSES:
-        dock.tags.new_class.setText(name)
-        QTest.keyClick(dock.tags.new_class, Qt.Key.Key_Return)
-    dock.show_marked.setChecked(False)
+        dock.tag_panel.classes.new_class.setText(name)
+        QTest.keyClick(dock.tag_panel.classes.new_class, Qt.Key.Key_Return)
+    dock.show_selected.setChecked(False)
     for n, digits in enumerate(tags.values()):
         for digit in digits or [0]:
             QTest.keyClick(view, getattr(Qt.Key, f"Key_{digit}"))
         if n == len(tags) // 2:
-            dock.show_marked.setChecked(True)
+            dock.show_selected.setChecked(True)
             studio.wait(seconds=1.5)
             studio.shoot("tags-1-tags")
-            dock.show_marked.setChecked(False)
+            dock.show_selected.setChecked(False)
         QTest.keyClick(view, Qt.Key.Key_Return)
     dock.options.set_values({"epochs": epochs, "second_epochs": epochs})
     dock.advanced.set_values({"scale": 0.5})
     mixed = next(i for i, d in enumerate(tags.values()) if len(d) == 2)
-    dock.show_marked.setChecked(True)
-    dock.tags.mark(mixed)
+    dock.show_selected.setChecked(True)
+    view.select(mixed)
     dock.train.click()
-    studio.wait(lambda: dock._job is None, 3600)
+    studio.wait(lambda: not dock.is_busy, 3600)
     studio.wait(seconds=1)
     print(dock.message.text())
-    dock.scroll.verticalScrollBar().setValue(dock.curves.y() - 10)
+    dock.scroll_area.verticalScrollBar().setValue(dock.curves.y() - 10)
     dock.look.click()
-    studio.wait(lambda: dock._look_job is None, 60)
+    studio.wait(lambda: dock.controller.map_job is None, 60)
     studio.shoot("tags-2-trained")
-    panel = dock.bank.panel
-    panel.mark(0)
+    panel = dock.bank.view
+    panel.select(0)
     panel.pin.click()
-    panel.mark(3)
+    panel.select(3)
     panel.remove.click()
-    panel.mark(1)
-    dock.scroll.ensureWidgetVisible(dock.bank.reuse)
+    panel.select(1)
+    dock.scroll_area.ensureWidgetVisible(dock.bank.reuse)
     studio.shoot("tags-3-bank")
     dock.use.click()
     studio.wait(seconds=1)
-    from napari_svpseg.plugin.manifest import open_dock
+    from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
 
-    segment = open_dock()
+    segment = open_docks(studio.viewer, SEGMENT)[0]
     segment.run.click()
-    studio.wait(lambda: segment._job is None, 60)
+    studio.wait(lambda: not segment.is_busy, 60)
     for layer in studio.viewer.layers:
         if layer.name.endswith("class map"):
             layer.visible = False

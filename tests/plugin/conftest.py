@@ -236,6 +236,6 @@ def finish(qtbot):
     """Return a function that waits until the dock has nothing to do."""
 
     def wait(dock, timeout=5000):
-        qtbot.waitUntil(lambda: dock._job is None and not dock._steps, timeout=timeout)
+        qtbot.waitUntil(lambda: not dock.is_busy, timeout=timeout)
 
     return wait

@@ -19,7 +19,7 @@ from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.io.sample_images import nuclei_files
 from napari_svpseg.plugin import manifest as hooks
-from napari_svpseg.plugin import samples
+from napari_svpseg.plugin import samples, writers
 from napari_svpseg.plugin.services.preferences import DEFAULTS, preference
 
 MANIFEST = Path(napari_svpseg.__file__).parent / "napari.yaml"
@@ -31,7 +31,8 @@ viewer = napari.Viewer(show=False)
 _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Segment from prompts")
 _, weak = viewer.window.add_plugin_dock_widget("napari-svpseg", "Train from tags")
 viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")
-import napari_svpseg.plugin.manifest, napari_svpseg.plugin.samples, napari_svpseg.api
+import napari_svpseg.plugin.manifest, napari_svpseg.plugin.writers
+import napari_svpseg.plugin.samples, napari_svpseg.api
 viewer.open_sample("napari-svpseg", "tissue")
 dock.prompt_panel.add_prompt_at_centre()
 loaded = [m for m in ("torch", "napari_svpseg.models.base") if m in sys.modules]
@@ -117,14 +118,14 @@ def test_a_kept_channel_axis_is_not_written(tmp_path):
         "metadata": {"svpseg": {"kind": "labels", "axes": "TCYX"}},
         "scale": (1, 2, 1, 1),
     }
-    (written,) = hooks.write_ome_tiff(str(tmp_path / "t.ome.tif"), data, meta)
+    (written,) = writers.write_ome_tiff(str(tmp_path / "t.ome.tif"), data, meta)
     found = read_image(written)
     assert found.array.shape == (3, 20, 30) and found.axes.order == "TYX"
 
 
 def test_stacks_of_the_user_keep_their_own_axes(tmp_path):
     meta = {"scale": (1, 1, 1), "axis_labels": ("t", "y", "x")}
-    (written,) = hooks.write_ome_tiff(
+    (written,) = writers.write_ome_tiff(
         str(tmp_path / "t.ome.tif"), np.ones((3, 20, 30), np.uint8), meta
     )
     assert read_image(written).axes.order == "TYX"
@@ -165,9 +166,8 @@ def test_the_nuclei_come_from_files_alone(tmp_path, monkeypatch):
     assert corners.min() >= -0.5
 
 
-def test_add_prompt_command_opens_the_dock(viewer, discs, open_dock, monkeypatch):
+def test_add_prompt_command_finds_the_dock(viewer, discs, open_dock):
     dock = open_dock()
-    monkeypatch.setattr(hooks, "open_dock", lambda: dock)
     hooks.add_prompt(viewer)
     (item,) = dock.book.items
     assert item.box.fits((96, 110))

@@ -24,6 +24,8 @@ FLAGS = {"labels": "as"}
 """Settings called otherwise on the command line, where labels are a file."""
 
 DEVICE_NAMES = "device must be auto, cpu, cuda, cuda:N or mps"
+NO_GPU = "no usable GPU"
+"""Beginning of the note that a run went to the CPU; the docks show the device already."""
 
 S = TypeVar("S", bound="Settings")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from pathlib import Path
@@ -14,21 +13,25 @@ from qtpy.QtCore import Qt
 
 from napari_svpseg.core.jobs.folder_job import FileOutcome
 from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.engine.jobs.job import InProcess
 from napari_svpseg.io.folder_records import read_run, read_summary
 from napari_svpseg.io.prompt_files import save_prompts
-from napari_svpseg.plugin import manifest
+from napari_svpseg.plugin.docks.batch_controller import (
+    BEGIN,
+    CHOOSE_PROMPTS,
+    GOES_ON,
+    NO_PROMPTS,
+    OPEN_SEGMENT,
+    START,
+    STOPPED,
+)
 from napari_svpseg.plugin.docks.batch_dock import BatchWidget
+from napari_svpseg.plugin.messages import count
 from napari_svpseg.plugin.panels.file_table import WARN_COLOR, FileTable
 from napari_svpseg.plugin.services.engine_process import Engine
 from napari_svpseg.workflows import folder_run
 
 N = 5
-
-
-class Done(list):
-    """Names of files that are done."""
-
-    hold_after = math.inf
 
 
 @pytest.fixture
@@ -48,36 +51,34 @@ def prompts_file(tmp_path: Path, disc_prompt) -> str:
 
 
 @pytest.fixture
-def dock(viewer, tiny_model, monkeypatch, in_process):
+def dock(viewer, tiny_model, monkeypatch):
     from napari_svpseg.io import model_store
 
     card = model_store.find_model(tiny_model)
     monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
-    widget = BatchWidget(viewer, Engine(lambda: in_process))
+    runner = InProcess()
+    widget = BatchWidget(viewer, Engine(lambda: runner))
     viewer.window.add_dock_widget(widget, name="Batch")
-    return widget
+    yield widget
+    runner.close()
 
 
 @pytest.fixture
 def wait_for_end(qtbot):
     def wait(dock: BatchWidget) -> None:
-        qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
+        qtbot.waitUntil(lambda: not dock.is_busy, timeout=60_000)
 
     return wait
 
 
 @pytest.fixture
 def slow(monkeypatch):
-    """Write what `segment_file` would, without a model, and return the names done.
-
-    From ``hold_after`` files on, the others wait for the run to be stopped.
-    """
-    done = Done()
+    """Let each file take 0.1 s and write what `segment_file` would, without a model."""
+    done: list[str] = []
     lock = threading.Lock()
 
-    def segment_file(path, prompts, out, *, targets, on_progress, **settings):
-        on_progress(0, 1)
-        while len(done) >= done.hold_after:
+    def segment_file(path, prompts, out, model, *, targets, on_progress, **settings):
+        for _ in range(10):
             on_progress(0, 1)
             time.sleep(0.01)
         Path(targets["ome-tiff"]).write_bytes(b"II*")
@@ -99,17 +100,17 @@ def ready(dock: BatchWidget, folder: Path, prompts_file: str) -> None:
 
 
 def test_it_leads_from_step_to_step(dock, folder, prompts_file) -> None:
-    assert not dock.start.isEnabled() and not dock.stop.isEnabled()
-    assert "Choose a folder" in dock.message.text()
+    assert not dock.start.isEnabled() and not dock.stop.isVisibleTo(dock)
+    assert dock.message.text() == BEGIN
     dock.set_folder(str(folder))
-    assert "say what to find" in dock.message.text()
+    assert dock.message.text() == CHOOSE_PROMPTS
     assert dock.output.text() == str(folder.with_name("images_svpseg"))
     assert statuses(dock) == ["waiting"] * N
-    dock.start_run()
-    assert "prompts" in dock.message.text() and dock._job is None
+    dock.start.click()
+    assert dock.message.text() == NO_PROMPTS and not dock.is_busy
     dock.load_prompts(prompts_file)
     assert dock.prompts_line.text() == "1 prompt of discs.svprompt"
-    assert dock.message.text() == "Press Start to segment 5 images."
+    assert dock.message.text() == START.format(images="5 images")
     dock.include.setText("[0-2].tif")
     dock.include.editingFinished.emit()
     assert statuses(dock) == ["waiting"] * 3
@@ -122,11 +123,11 @@ def test_a_folder_runs_and_the_bad_file_is_marked(
     dock.formats["rois"].setChecked(True)
     dock.run_settings.set_values({"trust": False})
     dock.start.click()
-    assert not dock.start.isEnabled() and dock.stop.isEnabled()
+    assert not dock.start.isEnabled() and dock.stop.isVisibleTo(dock)
     wait_for_end(dock)
     assert statuses(dock) == ["done", "failed", *["done"] * 3]
     assert "4 of 5 images done" in dock.message.text()
-    assert "1.tif" in dock.message.text() and "cannot be read" in dock.files.told(1)
+    assert "1.tif" in dock.message.text() and "cannot be read" in dock.files.details(1)
     assert "1.tif" in dock.log.toPlainText()
     out = Path(dock.output.text())
     assert len(list(out.glob("*_labels.ome.tif"))) == 4
@@ -161,16 +162,15 @@ def test_stop_keeps_what_is_done_and_resume_does_the_rest(
     dock, folder, prompts_file, slow, qtbot, wait_for_end
 ) -> None:
     ready(dock, folder, prompts_file)
-    slow.hold_after = 1
     dock.start.click()
     qtbot.waitUntil(lambda: dock.files.count("done") >= 1, timeout=20_000)
     dock.stop.click()
     wait_for_end(dock)
-    slow.hold_after = math.inf
     first = list(slow)
     assert 1 <= len(first) < N
     assert "running" not in statuses(dock) and "waiting" in statuses(dock)
-    assert dock.start.text() == "Resume" and "Stopped" in dock.message.text()
+    assert dock.start.text() == "Resume"
+    assert dock.message.text() == STOPPED.format(images=count(len(first), "image"))
     summary = Path(dock.output.text()) / "summary.csv"
     assert {Path(name).name for name in read_summary(summary)} == set(first)
     dock.start.click()
@@ -193,9 +193,9 @@ def test_another_day_the_job_file_goes_on(
     other = BatchWidget(viewer, dock.engine)
     viewer.window.add_dock_widget(other, name="Batch 2")
     other.load_job(str(Path(dock.output.text()) / "run.json"))
-    assert other.job() == dock.job()
+    assert other.controller.batch_job() == dock.controller.batch_job()
     assert other.files.paths == dock.files.paths
-    assert "not done yet" in other.message.text()
+    assert other.message.text() == GOES_ON.format(images="5 images")
     slow.clear()
     other.start.click()
     wait_for_end(other)
@@ -204,12 +204,11 @@ def test_another_day_the_job_file_goes_on(
 
 
 def test_prompts_come_from_the_other_dock(
-    dock, open_dock, folder, discs, monkeypatch, slow, wait_for_end
+    dock, open_dock, folder, discs, slow, wait_for_end
 ) -> None:
     dock.take.click()
-    assert "Open 'Segment from prompts' first" in dock.message.text()
+    assert dock.message.text() == OPEN_SEGMENT
     segment = open_dock()
-    monkeypatch.setattr(manifest, "open_dock", lambda: segment)
     dock.take.click()
     assert "Draw a box" in dock.message.text()
     segment.prompt_panel.add_prompt_at_centre()
@@ -235,7 +234,7 @@ def test_what_cannot_run_is_said_before_it_starts(
     ):
         change()
         dock.start.click()
-        assert text in dock.message.text() and dock._job is None
+        assert text in dock.message.text() and not dock.is_busy
         dock.pattern.setText("{name}_labels")
         dock.formats["ome-tiff"].setChecked(True)
         dock.channels.setText("")
@@ -251,11 +250,11 @@ def test_closing_the_dock_ends_the_run(
     dock, folder, prompts_file, slow, qtbot, viewer
 ) -> None:
     ready(dock, folder, prompts_file)
-    slow.hold_after = 1
     dock.start.click()
     qtbot.waitUntil(lambda: dock.files.count("running") > 0, timeout=20_000)
     viewer.window.remove_dock_widget(dock)
-    qtbot.waitUntil(lambda: dock._job is None, timeout=20_000)
+    qtbot.waitUntil(lambda: not dock.is_busy, timeout=20_000)
+    time.sleep(0.2)
     assert len(slow) < N
 
 
@@ -292,10 +291,10 @@ def test_the_table_tells_what_needs_a_look() -> None:
         return table.data(table.index(row, 0), Qt.ItemDataRole.ForegroundRole)
 
     assert cells(0) == ["1", "done", "7", "0.91"] and color(0) is None
-    assert table.told(0) == "a/1.tif\nmean area 40 pixels\n1.2 s"
+    assert table.details(0) == "a/1.tif\nmean area 40 pixels\n1.2 s"
     assert cells(1)[2] == "0" and color(1).name() == WARN_COLOR
     assert cells(2) == ["3", "failed", "", ""]
-    assert color(2) is not None and "cannot be read" in table.told(2)
+    assert color(2) is not None and "cannot be read" in table.details(2)
     assert cells(3) == ["4", "waiting", "", ""]
 
 

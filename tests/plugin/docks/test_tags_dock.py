@@ -24,12 +24,29 @@ from napari_svpseg.core.result import Maps, Recipe, Result
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.prompt_files import load_prompts, save_prompts
 from napari_svpseg.io.tag_files import read_tags
+from napari_svpseg.plugin.docks.model_names import NEEDS_NAME
+from napari_svpseg.plugin.docks.tags_controller import (
+    BANK_SHOWN,
+    CANCELLED,
+    KEEPING_BEST,
+    LOSS,
+    MASK_SCORE,
+    SECOND_LOSS,
+    TAG_SCORE,
+    TO_CONTINUE,
+    TRAINED,
+)
 from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.tagged_image import STACK
+from napari_svpseg.plugin.panels.patch_bank_panel import SAVED
+from napari_svpseg.plugin.panels.patch_view import NO_OBJECT
+from napari_svpseg.plugin.panels.tag_advice import NO_IMAGES, UNUSED_CLASS
 
+ENDED = "The engine ended."
 COLORS = {"disc": "#ffb000", "bar": "#35c9ff"}
 
 
-def picture(kind, seed):
+def drawn(kind, seed):
     """Return a 64 x 64 RGB image of bright discs or dark bars, or of neither."""
     rng = np.random.default_rng(seed)
     yy, xx = np.indices((64, 64))
@@ -47,7 +64,7 @@ def folder(tmp_path):
     place = tmp_path / "wells"
     place.mkdir()
     for i in range(6):
-        imsave(place / f"{i}.png", picture(("disc", "bar")[i % 2], i))
+        imsave(place / f"{i}.png", drawn(("disc", "bar")[i % 2], i))
     return place
 
 
@@ -78,19 +95,19 @@ def open_tags(viewer, home, qtbot):
         else:
             window.window.add_dock_widget(dock, name="Train from tags")
         if folder is not None:
-            dock.tags.choose_folder(str(folder))
-            qtbot.waitUntil(lambda: dock.tags.folder == folder)
+            dock.tag_panel.choose_folder(str(folder))
+            qtbot.waitUntil(lambda: dock.tag_panel.folder == folder)
             for name in ("disc", "bar"):
-                dock.tags.new_class.setText(name)
-                qtbot.keyClick(dock.tags.new_class, Qt.Key.Key_Return)
+                dock.tag_panel.classes.new_class.setText(name)
+                qtbot.keyClick(dock.tag_panel.classes.new_class, Qt.Key.Key_Return)
             for key in keys:
                 key = Qt.Key.Key_Return if key == "\n" else key
-                qtbot.keyClick(dock.tags.view, key)
+                qtbot.keyClick(dock.tag_panel.view, key)
         return dock
 
     yield open_it
     for dock in opened:
-        dock._leave()
+        dock._closing()
 
 
 @pytest.fixture
@@ -105,9 +122,8 @@ def dock(open_tags, runner, folder, qtbot):
 @pytest.fixture
 def finish(qtbot):
     def wait(dock, timeout=8000):
-        qtbot.waitUntil(
-            lambda: dock._job is None and dock._look_job is None, timeout=timeout
-        )
+        control = dock.controller
+        qtbot.waitUntil(lambda: not (dock.is_busy or control.map_job), timeout=timeout)
         qtbot.waitUntil(lambda: not dock.bank._files.is_busy, timeout=timeout)
 
     return wait
@@ -123,7 +139,7 @@ def fake_bank(emit, on_progress, images, tags, **kwargs):
 
 
 def fake_fit(emit, on_progress, images, tags, *, settings, output, bank, **kwargs):
-    """Report as `train_from_tags` does, and write the folder of a model that cannot run."""
+    """Report as `train_from_tags` does, and write a model that cannot run."""
     patches = list(bank or fake_bank(emit, on_progress, images, tags))
     on_progress(1, 10, "bank, step 1 of 1")
     emit("partial", value=patches)
@@ -163,8 +179,8 @@ def prompt_of(patch, images):
 
 def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_proxy):
     """Tag six images with keys, train, see the bank, use a patch as prompt, segment."""
-    from napari_svpseg.plugin import manifest
     from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
+    from napari_svpseg.plugin.docks.tabs import SEGMENT, show_dock
     from napari_svpseg.plugin.services.engine_process import Engine
 
     engine, viewer = Engine(), make_napari_viewer_proxy()
@@ -173,13 +189,13 @@ def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_prox
     dock.options.set_values({"epochs": 2, "second_epochs": 2, "n_patches": 2})
     dock.advanced.set_values({"window": 64, "batch": 2})
     dock.device.setCurrentText("cpu")
-    dock.tags.mark(0)
+    dock.tag_panel.view.select(0)
     dock.train.click()
     finish(dock, 120_000)
-    assert dock.message.styleSheet() == "", dock.message.text()
-    assert "among the models" in dock.message.text()
-    assert {"loss", "loss, second stage"} <= set(dock.curves.points)
-    assert {p.class_name for p in dock.bank.panel.patches()} == {"disc", "bar"}
+    assert not dock.message.is_error, dock.message.text()
+    assert dock.bank.result is not None
+    assert {LOSS, SECOND_LOSS} <= set(dock.curves.points)
+    assert {p.class_name for p in dock.bank.view.patches()} == {"disc", "bar"}
     assert read_tags(folder / "tags.csv")["0.png"] == {"disc"}
 
     dock.look.click()
@@ -188,17 +204,17 @@ def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_prox
 
     segment = SegmentWidget(viewer, engine)
     viewer.window.add_dock_widget(segment, name="Segment from prompts")
-    assert manifest.show_dock(viewer) is segment
-    place = next(i for i, item in enumerate(dock.bank.panel.items) if item.can_prompt)
-    dock.bank.panel.mark(place)
-    dock.bank.panel.use_button.click()
+    assert show_dock(viewer, SEGMENT) is segment
+    place = next(i for i, item in enumerate(dock.bank.view.items) if item.can_prompt)
+    dock.bank.view.select(place)
+    dock.bank.view.use_button.click()
     (item,) = segment.book.items
-    assert item.is_ready and item.name == dock.bank.panel.items[place].patch.title
+    assert item.is_ready and item.name == dock.bank.view.items[place].patch.title
 
     def run():
         segment.run.click()
-        qtbot.waitUntil(lambda: segment._job is None, timeout=60_000)
-        assert segment.message.styleSheet() == "", segment.message.text()
+        qtbot.waitUntil(lambda: not segment.is_busy, timeout=60_000)
+        assert not segment.message.is_error, segment.message.text()
         return [la for la in viewer.layers if mark_of(la, "labels")][-1]
 
     layer = run()
@@ -212,25 +228,26 @@ def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_prox
     np.testing.assert_allclose(
         layer.get_color(1), np.array([255, 176, 0, 255]) / 255, atol=0.01
     )
-    segment._leave()
+    segment._closing()
 
 
 # ------------------------------------------------------------------------ training
 
 
 def test_training_shows_what_it_does(dock, finish, viewer, qtbot, runner):
-    dock.tags.mark(0)
+    dock.tag_panel.view.select(0)
     qtbot.waitUntil(lambda: "0.png" in viewer.layers)
     dock.train.click()
     assert not dock.train.isEnabled() and dock.stop.isVisibleTo(dock)
     finish(dock)
-    assert dock.curves.points["loss"][1] == [2.0, 1.75, 1.5, 1.25]
-    assert dock.curves.points["tags told right"][1][-1] == pytest.approx(0.8)
-    assert dock.curves.points["agreement with the masks"] == ([9.0], [0.7])
+    assert dock.curves.points[LOSS][1] == [2.0, 1.75, 1.5, 1.25]
+    assert dock.curves.points[TAG_SCORE][1][-1] == pytest.approx(0.8)
+    assert dock.curves.points[MASK_SCORE] == ([9.0], [0.7])
     overlay = viewer.layers["0.png [svpseg] class map"]
     assert tuple(overlay.data[5, 5][:3]) == (255, 176, 0) and overlay.data[5, 5, 3] > 99
-    assert "2.1 min" in dock.message.text() and "one note" in dock.message.text()
-    assert len(dock.bank.panel.items) == 12
+    trained = TRAINED.format("2.1 min", "from tags")
+    assert dock.message.text() == f"{trained} (one note)"
+    assert len(dock.bank.view.items) == 12
     assert dock.train.isEnabled() and not dock.stop.isVisibleTo(dock)
     _, (images, tags), kwargs = runner.calls[-1]
     assert list(images) == [f"{i}.png" for i in range(6)] and tags.classes == (
@@ -253,7 +270,7 @@ def test_odd_names_are_refused(dock):
         dock.name.setText(name)
         dock.say("")
         dock.train.click()
-        assert dock._job is None and "name" in dock.message.text()
+        assert not dock.is_busy and dock.message.text() == NEEDS_NAME
 
 
 def test_stop_keeps_the_best_so_far(dock, finish, qtbot, runner, home):
@@ -268,9 +285,9 @@ def test_stop_keeps_the_best_so_far(dock, finish, qtbot, runner, home):
     dock.train.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     dock.stop.click()
-    assert not dock.stop.isEnabled() and "best so far" in dock.progress.format()
+    assert not dock.stop.isEnabled() and dock.progress.format() == KEEPING_BEST
     finish(dock)
-    assert dock.result is not None and (home / "models" / "from tags").is_dir()
+    assert dock.bank.result is not None and (home / "models" / "from tags").is_dir()
 
 
 def test_cancel_leaves_nothing(dock, finish, qtbot, runner, home):
@@ -285,7 +302,7 @@ def test_cancel_leaves_nothing(dock, finish, qtbot, runner, home):
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     dock.drop.click()
     finish(dock)
-    assert "Cancelled" in dock.message.text() and dock.result is None
+    assert dock.message.text() == CANCELLED and dock.bank.result is None
     qtbot.waitUntil(lambda: not list((home / "models").iterdir()))
     assert len(dock.tags.tagged()) == 6
 
@@ -294,12 +311,12 @@ def test_after_a_crash_training_goes_on(dock, finish, runner):
     def crash(*args, output, **kwargs):
         Path(f"{output}-training").mkdir(parents=True)
         (Path(f"{output}-training") / "checkpoint").write_text("")
-        raise RuntimeError("The engine ended.")
+        raise RuntimeError(ENDED)
 
     runner.pretend["train_from_tags"] = crash
     dock.train.click()
     finish(dock)
-    assert "engine ended" in dock.message.text() and "Train" in dock.message.text()
+    assert dock.message.text() == ENDED + TO_CONTINUE
     runner.pretend["train_from_tags"] = fake_fit
     dock.train.click()
     finish(dock)
@@ -309,12 +326,12 @@ def test_after_a_crash_training_goes_on(dock, finish, runner):
 
 def test_after_a_crash_other_tags_begin_anew(dock, finish, runner):
     def crash(*args, **kwargs):
-        raise RuntimeError("The engine ended.")
+        raise RuntimeError(ENDED)
 
     runner.pretend["train_from_tags"] = crash
     dock.train.click()
     finish(dock)
-    dock.tags.table.toggle([0], 1)
+    dock.tags.toggle([0], 1)
     dock.train.click()
     finish(dock)
     assert not runner.calls[-1][2]["resume"]
@@ -330,11 +347,11 @@ def test_open_images_are_handed_over_as_arrays(open_tags, viewer, runner, finish
         raise ValueError("enough")
 
     runner.pretend = {"train_from_tags": look}
-    viewer.add_image(picture("disc", 0), name="colour", rgb=True)
-    viewer.add_image(picture("bar", 0)[..., 0], name="grey")
+    viewer.add_image(drawn("disc", 0), name="colour", rgb=True)
+    viewer.add_image(drawn("bar", 0)[..., 0], name="grey")
     dock = open_tags(Engine(lambda: runner))
-    dock.tags.table.show(
-        dock.tags.table.pictures, {"colour": ["disc"], "grey": ["bar"]}, ("disc", "bar")
+    dock.tags.show(
+        dock.tags.images, {"colour": ["disc"], "grey": ["bar"]}, ("disc", "bar")
     )
     dock.train.click()
     finish(dock)
@@ -347,22 +364,20 @@ def test_a_stack_says_what_to_do(open_tags, viewer, runner, finish):
     viewer.add_image(np.zeros((3, 64, 64)), name="stack", axis_labels=("z", "y", "x"))
     viewer.add_image(np.zeros((64, 64)), name="one")
     dock = open_tags(Engine(lambda: runner))
-    dock.tags.table.show(
-        dock.tags.table.pictures, {"stack": ["disc"], "one": []}, ("disc",)
-    )
+    dock.tags.show(dock.tags.images, {"stack": ["disc"], "one": []}, ("disc",))
     dock.train.click()
     finish(dock)
-    assert "'stack' is a stack" in dock.message.text() and not runner.calls
+    assert dock.message.text() == f"'stack' {STACK}" and not runner.calls
 
 
 def test_nothing_tagged_says_what_to_do(open_tags, runner, folder):
     from napari_svpseg.plugin.services.engine_process import Engine
 
     dock = open_tags(Engine(lambda: runner))
-    assert "choose a folder" in dock.message.text() and not dock.train.isEnabled()
+    assert dock.message.text() == NO_IMAGES and not dock.train.isEnabled()
     dock = open_tags(Engine(lambda: runner), folder, keys="1\n1\n1\n")
     dock.train.click()
-    assert "'bar'" in dock.message.text() and not runner.calls
+    assert dock.message.text() == UNUSED_CLASS.format("bar") and not runner.calls
 
 
 # ------------------------------------------------------------------------ bank
@@ -376,21 +391,21 @@ def banked(dock, finish):
 
 
 def test_the_bank_is_found_without_training(dock, finish, home):
-    dock.bank.find.click()
+    dock.bank.find_button.click()
     finish(dock)
-    assert len(dock.bank.panel.items) == 12 and not (home / "models").exists()
-    assert all(item.crop.shape == (32, 32, 3) for item in dock.bank.panel.items)
-    assert not dock.bank.panel.save.isEnabled()  # there are no masks yet
-    assert dock.result is None and not dock.use.isEnabled()
+    assert len(dock.bank.view.items) == 12 and not (home / "models").exists()
+    assert all(item.crop.shape == (32, 32, 3) for item in dock.bank.view.items)
+    assert not dock.bank.view.save.isEnabled()  # there are no masks yet
+    assert dock.bank.result is None and not dock.use.isEnabled()
 
 
 def test_what_is_said_of_the_bank_is_trained_with(banked, finish, runner):
-    panel = banked.bank.panel
+    panel = banked.bank.view
     assert not banked.bank.reuse.isChecked()
-    panel.mark(0)
+    panel.select(0)
     panel.remove.click()
     assert panel.items[0].patch.removed and panel.remove.text() == "Restore"
-    panel.mark(1)
+    panel.select(1)
     panel.pin.click()
     panel.list.item(2).setText("  big   disc ")
     assert [p.removed for p in panel.patches()[:3]] == [True, False, False]
@@ -405,7 +420,7 @@ def test_what_is_said_of_the_bank_is_trained_with(banked, finish, runner):
 
 def test_a_bank_of_other_classes_is_not_reused(banked):
     banked.bank.reuse.setChecked(True)
-    banked.tags.table.rename_class(0, "ring")
+    banked.tags.rename_class(0, "ring")
     assert not banked.bank.reuse.isChecked() and not banked.bank.reuse.isEnabled()
     assert banked.bank.patches() is None
 
@@ -413,21 +428,22 @@ def test_a_bank_of_other_classes_is_not_reused(banked):
 def test_the_bank_is_saved_as_prompts(banked, tmp_path):
     banked.bank.save(str(tmp_path / "bank"))
     prompts = load_prompts(tmp_path / "bank.svprompt")
-    assert len(prompts) == 12 and "12 prompts" in banked.message.text()
+    assert len(prompts) == 12
+    assert banked.message.text() == SAVED.format("12 prompts", "bank.svprompt")
     banked.bank.save(str(tmp_path / "missing" / "bank"))
-    assert "folder does not exist" in banked.message.text()
+    assert banked.message.is_error and "missing" in banked.message.text()
 
 
 def test_a_patch_without_an_object_is_no_prompt(banked, qtbot):
     from dataclasses import replace
 
-    panel = banked.bank.panel
+    panel = banked.bank.view
     item = panel.items[0]
     empty = replace(item.prompt, mask=np.zeros((64, 64), int))
     panel.items[0] = replace(item, prompt=empty)
-    panel.mark(0)
+    panel.select(0)
     panel.use()
-    assert "Nothing was found" in banked.message.text()
+    assert banked.message.text() == NO_OBJECT
 
 
 def test_the_bank_of_an_earlier_model_is_opened_and_kept(
@@ -435,20 +451,21 @@ def test_the_bank_of_an_earlier_model_is_opened_and_kept(
 ):
     from napari_svpseg.io import model_store
 
-    result = banked.result
+    result = banked.bank.result
     bank = [p.to_dict() for p in result.bank]
     card = ModelCard("from tags", "semantic", path=result.model, sha256="0",
                      training={"bank": bank}, classes=COLORS)  # fmt: skip
     monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
     model_store.write_card(Path(result.model) / "model.json", card)
     box = banked.bank
-    box.panel.show_bank([], ())
+    box.view.show_bank([], ())
     box.list_models()
     box._open()
     finish(banked)
-    assert len(box.panel.items) == 12 and "bank of 'from tags'" in banked.message.text()
-    box.panel.mark(3)
-    box.panel.pin.click()
+    assert len(box.view.items) == 12
+    assert banked.message.text() == BANK_SHOWN.format("from tags")
+    box.view.select(3)
+    box.view.pin.click()
     finish(banked)
     kept = model_store.read_card(result.model).training["bank"]
     assert [p["pinned"] for p in kept].count(True) == 1
@@ -458,39 +475,40 @@ def test_the_bank_of_an_earlier_model_is_opened_and_kept(
 
 
 def test_one_image_of_a_folder_is_shown_at_a_time(dock, viewer, qtbot):
-    dock.tags.mark(2)
+    dock.tag_panel.view.select(2)
     qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["2.png"])
-    dock.tags.mark(3)
+    dock.tag_panel.view.select(3)
     qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["3.png"])
-    dock.show_marked.setChecked(False)
-    dock.tags.mark(4)
+    dock.show_selected.setChecked(False)
+    dock.tag_panel.view.select(4)
     qtbot.wait(200)
     assert [la.name for la in viewer.layers] == ["3.png"]
 
 
 def test_an_image_with_results_stays(dock, viewer, qtbot):
-    dock.tags.mark(2)
+    dock.tag_panel.view.select(2)
     qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["2.png"])
     viewer.add_labels(
         np.ones((64, 64), int),
         metadata={"svpseg": {"kind": "labels", "image": "2.png"}},
         name="mine",
     )
-    dock.tags.mark(3)
+    dock.tag_panel.view.select(3)
     qtbot.waitUntil(lambda: "3.png" in viewer.layers)
     assert {"2.png", "mine", "3.png"} <= {la.name for la in viewer.layers}
 
 
 def test_a_damaged_image_says_so(dock, viewer, qtbot, folder):
     (folder / "4.png").write_bytes(b"broken")
-    dock.tags.mark(4)
+    dock.tag_panel.view.select(4)
     qtbot.waitUntil(lambda: "4.png" in dock.message.text())
-    assert "damaged" in dock.message.text()
+    assert dock.message.is_error
 
 
 def test_objects_have_the_colours_of_their_classes(viewer):
     from napari_svpseg.plugin.layers.image_source import ImageSource
-    from napari_svpseg.plugin.layers.result_layers import Journal, Results
+    from napari_svpseg.plugin.layers.journal import Journal
+    from napari_svpseg.plugin.layers.result_layers import Results
 
     image = viewer.add_image(np.zeros((20, 20)), name="cells")
     source = ImageSource.of(image, "YX")
@@ -545,4 +563,4 @@ def test_closing_the_dock_ends_its_run(
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     viewer.window.remove_dock_widget(dock)
     qtbot.waitUntil(lambda: bool(stopped))
-    assert dock._leave.is_done and runner.closed
+    assert not dock.is_open and runner.closed

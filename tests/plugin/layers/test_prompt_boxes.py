@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.image_source import NAME_AXES, mark_of
 from napari_svpseg.plugin.layers.prompt_boxes import OUTLINE_PIXELS
 from napari_svpseg.plugin.layers.visibility import camera_of
 
@@ -40,9 +40,9 @@ def drag(layer, start, end=None, modifiers=()):
 
 
 def start(dock, size=32):
-    dock.size.setValue(size)
+    dock.box_size.setValue(size)
     dock.draw.click()
-    assert dock.book.tool.is_on
+    assert dock.prompt_panel.tool.is_on
     return box_layer(dock.viewer)
 
 
@@ -60,7 +60,7 @@ def test_one_click_places_a_snapped_box_with_its_mask(discs, open_dock):
     np.testing.assert_array_equal(
         item.crop[..., 0], discs.layers["discs"].data[item.box.slices]
     )
-    assert not dock.book.tool.is_on and not dock.draw.isChecked()
+    assert not dock.prompt_panel.tool.is_on and not dock.draw.isChecked()
     assert str(layer.mode) == "select" and set(layer.selected_data) == {0}
 
 
@@ -99,9 +99,9 @@ def test_shift_places_several(discs, open_dock):
     layer = start(dock)
     drag(layer, (30, 30), modifiers=("Shift",))
     drag(layer, (66, 40), modifiers=("Shift",))
-    assert len(dock.book.items) == 2 and dock.book.tool.is_on
+    assert len(dock.book.items) == 2 and dock.prompt_panel.tool.is_on
     dock.draw.click()
-    assert not dock.book.tool.is_on
+    assert not dock.prompt_panel.tool.is_on
 
 
 @pytest.mark.parametrize("far", [(60, 70), (60, 10), (4, 70), (4, 10)])
@@ -126,7 +126,7 @@ def test_every_drag_direction_gives_the_square_it_spans(discs, open_dock, far):
 )
 def test_rectangles_in_any_corner_order_become_the_same_box(discs, open_dock, corners):
     dock = open_dock()
-    dock.book.box_layer(dock.source_of(discs.layers["discs"]))
+    dock.book.boxes.layer_on(dock.source_of(discs.layers["discs"]))
     (y0, x0), (y1, x1) = corners
     box_layer(discs).add_rectangles([[[y0, x0], [y0, x1], [y1, x1], [y1, x0]]])
     (item,) = dock.book.items
@@ -158,12 +158,12 @@ def test_a_click_outside_says_so_and_adds_nothing(discs, open_dock):
     drag(start(dock), (-40, 20))
     assert dock.book.items == []
     assert "outside 'discs'" in dock.message.text()
-    assert dock.book.tool.is_on  # she may try again at once
+    assert dock.prompt_panel.tool.is_on  # she may try again at once
 
 
 def test_a_rectangle_outside_is_taken_away_again(discs, open_dock):
     dock = open_dock()
-    dock.book.box_layer(dock.source_of(discs.layers["discs"]))
+    dock.book.boxes.layer_on(dock.source_of(discs.layers["discs"]))
     layer = box_layer(discs)
     layer.add_rectangles([[[200, 200], [200, 240], [240, 240], [240, 200]]])
     assert layer.nshapes == 0 and dock.book.items == []
@@ -286,8 +286,8 @@ def test_a_mask_of_another_shape_is_read_where_it_lies(viewer, open_dock):
     item = dock.book.place(dock.source_of(viewer.layers["fine"]), (), Box(10, 10, 40))
     assert item.mask_layer is None
     dock.list.select(item.id)
-    dock.mask.setCurrentIndex(dock.mask.findText("coarse"))
-    dock.mask.activated.emit(dock.mask.currentIndex())
+    dock.mask_choice.setCurrentIndex(dock.mask_choice.findText("coarse"))
+    dock.mask_choice.activated.emit(dock.mask_choice.currentIndex())
     assert item.n_objects == 1
     assert abs(int((item.mask > 0).sum()) - 400) <= 80
 
@@ -320,7 +320,7 @@ def test_bad_masks_are_told(discs, open_dock):
     dock.book.refresh()
     assert "empty" in item.problem
     dock.run.click()
-    assert "empty" in dock.message.text() and dock._job is None
+    assert "empty" in dock.message.text() and not dock.is_busy
 
 
 def test_nan_in_the_box_is_told(viewer, open_dock):
@@ -384,7 +384,7 @@ def test_choosing_another_layer_ends_drawing(discs, open_dock):
     dock = open_dock()
     start(dock)
     discs.layers.selection.active = discs.layers["truth"]
-    assert not dock.book.tool.is_on and not dock.draw.isChecked()
+    assert not dock.prompt_panel.tool.is_on and not dock.draw.isChecked()
 
 
 def test_a_click_on_another_image_goes_there(viewer, open_dock):
@@ -415,7 +415,7 @@ def test_a_box_on_a_plane_of_a_stack(viewer, open_dock):
     viewer.add_labels((stack > 0).astype(int), name="truth", scale=(2, 1, 1))
     dock = open_dock()
     dock.draw.click()
-    assert "Say what the 3 axes" in dock.message.text()
+    assert dock.message.text() == NAME_AXES.format(n=3, image="stack")
     dock.axes.setCurrentText("ZYX")
     dock.axes.lineEdit().editingFinished.emit()
     layer = start(dock)
@@ -431,7 +431,7 @@ def test_a_box_on_a_plane_of_a_stack(viewer, open_dock):
 
 def test_napari_own_rectangle_tool_works_too(discs, open_dock):
     dock = open_dock()
-    dock.book.box_layer(dock.source_of(discs.layers["discs"]))
+    dock.book.boxes.layer_on(dock.source_of(discs.layers["discs"]))
     layer = box_layer(discs)
     layer.add(
         [[20, 20], [20, 50], [45, 50], [45, 20]], shape_type="rectangle", gui=True
@@ -461,7 +461,7 @@ def test_channels_are_cut_whole(viewer, open_dock, order, shape, rgb):
     source = dock.source_of(layer)
     plane = (1,) * len(source.axes.stack)
     labels = viewer.add_labels(
-        np.ones(source.companion_shape, int), name="all", **source.placement()
+        np.ones(source.companion.shape, int), name="all", **source.placement()
     )
     item = dock.book.place(source, plane, Box(3, 5, 32))
     assert item.mask_layer == labels and item.n_objects == 1

@@ -24,7 +24,7 @@ from napari_svpseg.io.zarr_labels import (
 )
 from napari_svpseg.plugin.layers import stored_results
 from napari_svpseg.plugin.layers.image_source import mark_of
-from napari_svpseg.plugin.layers.stored_results import KeptChannel
+from napari_svpseg.plugin.layers.stored_arrays import KeptChannel
 
 from ..conftest import disc_image
 
@@ -163,7 +163,7 @@ def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
     finish(dock)
     layer = result(dock)
     for fresh in (5, 6):  # M gives an id that no object has
-        dock.stored._on_next_id(layer)
+        dock.stored.edits.choose_next_id(layer)
         assert layer.selected_label == fresh
     layer.selected_label, layer.brush_size = 70_001, 6
     before = on_disk(layer)
@@ -176,7 +176,7 @@ def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
     assert on_disk(layer)[30, 30] == 9
     mark = mark_of(layer)
     assert mark["edited"]
-    dock.stored.flush()
+    dock.stored.edits.flush()
     dock.stored._files.call(lambda: None, lambda _: None)
     qtbot.waitUntil(lambda: not dock.stored._files.is_busy)
     assert read_labels_metadata(mark["store"], "cells")["edited"]
@@ -252,7 +252,7 @@ def test_closing_loses_nothing_and_it_opens_again(dock, finish):
 
 def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
     from napari_svpseg.io.images import read_image
-    from napari_svpseg.plugin import manifest
+    from napari_svpseg.plugin import writers
 
     dock.run.click()
     finish(dock)
@@ -270,9 +270,9 @@ def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
     for found in (open_image(folder), read_image(tmp_path / "mine.ome.tif")):
         assert np.array_equal(found.array[:], on_disk(layer))
     assert found.array.max() == 70_001
-    monkeypatch.setattr(manifest, "MAX_WHOLE", 1000)
+    monkeypatch.setattr(writers, "MAX_WHOLE", 1000)
     with pytest.raises(ValueError, match="save as OME-Zarr"):
-        manifest.write_layer(str(tmp_path / "a.zip"), layer)
+        writers.write_layer(str(tmp_path / "a.zip"), layer)
 
 
 def test_a_full_disk_is_one_line(dock, finish, filler):

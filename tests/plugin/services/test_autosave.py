@@ -19,6 +19,7 @@ from napari_svpseg.plugin.layers.image_source import ImageSource, mark_of
 from napari_svpseg.plugin.layers.partial_label_layers import paint_layer, start_painting
 from napari_svpseg.plugin.services import autosave as module
 from napari_svpseg.plugin.services.autosave import Autosave
+from napari_svpseg.plugin.services.edited_blocks import EditedBlocks
 
 from ..conftest import disc_image
 
@@ -31,7 +32,7 @@ from napari.components import ViewerModel
 import napari_svpseg.plugin.services.autosave as autosave
 autosave.WAIT_MS = 1
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin.layers.prompt_boxes import PromptBook
+from napari_svpseg.plugin.layers.prompt_book import PromptBook
 from napari_svpseg.plugin.layers.image_source import ImageSource
 from napari_svpseg.plugin.layers.partial_label_layers import start_painting
 viewer = ViewerModel()
@@ -90,7 +91,7 @@ def settled(qtbot):
                 not (
                     saver._timer.isActive()
                     or saver._files.is_busy
-                    or any(saver._dirty.values())
+                    or saver.blocks.is_waiting
                 )
             ),
             timeout=20_000,
@@ -196,7 +197,7 @@ def test_results_are_saved_once_they_are_edited(model, settled):
     layer = viewer.add_labels(labels, metadata={"svpseg": {"kind": "labels"}})
     layer.data_setitem(tuple(np.array([[1], [1]])), 9)  # as a run writes it
     settled(saver)
-    assert not saver._keys
+    assert not saver.blocks.keys
     layer.mode = "paint"
     layer.paint((80, 20), 7)
     settled(saver)
@@ -209,19 +210,19 @@ def test_results_are_saved_once_they_are_edited(model, settled):
 def test_the_gui_only_copies_small_blocks(model, settled, monkeypatch):
     viewer, saver = model
     threads, sizes = set(), []
-    write, copies = Session.write_blocks, Autosave._copies
+    write, take = Session.write_blocks, EditedBlocks.take
 
     def watched_write(self, *args):
         threads.add(threading.current_thread())
         return write(self, *args)
 
-    def watched_copies(self, layer, limit):
-        made = copies(self, layer, limit)
+    def watched_take(self, layer, limit):
+        made = take(self, layer, limit)
         sizes.append(sum(a.nbytes for _, a in made))
         return made
 
     monkeypatch.setattr(Session, "write_blocks", watched_write)
-    monkeypatch.setattr(Autosave, "_copies", watched_copies)
+    monkeypatch.setattr(EditedBlocks, "take", watched_take)
     layer = viewer.add_labels(np.ones((3000, 3000), np.uint16), name="large")
     layer.mode = "paint"
     layer.paint((1500, 1500), 5)

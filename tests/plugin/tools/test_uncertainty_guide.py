@@ -159,7 +159,7 @@ def test_places_of_a_preview_are_on_what_was_seen(dock, finish, wait):
     assert holds(shown_box(dock), SPOTS[3])
     dock.guide.accept()
     assert dock.book.items[-1].n_objects == 1
-    assert dock.mask.currentText() == dock.book.items[-1].mask_layer.name
+    assert dock.mask_choice.currentText() == dock.book.items[-1].mask_layer.name
     dock.guide.next_place()
     wait(dock)
     assert "Nothing doubtful" in dock.message.text()
@@ -175,7 +175,7 @@ def test_the_least_certain_image_comes_first(dock, finish, wait):
     for _ in range(2):
         dock.guide.image_button.click()
         wait(dock)
-        names.append(dock.current_image().name)
+        names.append(dock.image_panel.selected().name)
         shown = [n for n in ("cells", "dim", "bright") if viewer.layers[n].visible]
         assert shown == names[-1:]  # they lie over each other
         assert viewer.layers[f"{names[-1]} [svpseg]"].visible
@@ -184,10 +184,10 @@ def test_the_least_certain_image_comes_first(dock, finish, wait):
     dock.guide.image_button.click()
     wait(dock)
     assert "Nothing doubtful is left in 3 results" in dock.message.text()
-    assert dock.current_image().name == "cells"
+    assert dock.image_panel.selected().name == "cells"
     dock.guide.image_button.click()
     wait(dock)
-    assert dock.current_image().name == "dim"
+    assert dock.image_panel.selected().name == "dim"
 
 
 def test_planes_of_a_stack_are_images(viewer, open_dock, runner, finish, wait):

@@ -65,20 +65,20 @@ class TagTrainingSettings(Settings):
         "auto",
         "Normalise intensities by each image, or by the whole set; auto: the set if "
         "images are no larger than a window",
-        label="Intensity range of",
+        label="Normalise by",
         choices=INTENSITIES,
     )
     n_prototypes: int = option(
         3,
         "Prototypes for each class, one for each appearance",
-        label="Prototypes of a class",
+        label="Prototypes per class",
         low=1,
         high=16,
     )
     n_patches: int = option(
         4,
         "Patches in the bank for each prototype",
-        label="Patches of a prototype",
+        label="Patches per prototype",
         low=1,
         high=50,
     )
@@ -88,7 +88,7 @@ class TagTrainingSettings(Settings):
     second_epochs: int = option(
         12,
         "Epochs of the second stage",
-        label="Epochs of the second stage",
+        label="Epochs of second stage",
         low=1,
         high=1000,
     )

@@ -16,6 +16,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 """Fields in which each preset differs from the defaults."""
 
 
+NOT_BETTER = (
+    "Fine-tuning did not do better on the validation labels: the model it started "
+    "from is kept, with your boxes as its prompts."
+)
+"""Note of a result whose ``kept`` is ``before``."""
+
+
 class FineTuneError(ValueError):
     """Fine-tuning that cannot be done; the message says what to do."""
 
@@ -41,14 +48,14 @@ class FineTuneSettings(Settings):
     )
     steps: int = option(160, "Training steps", label="Steps", low=1, high=1_000_000)
     batch: int = option(
-        4, "Windows of a step", label="Windows of a step", low=1, high=256
+        4, "Image windows per training step", label="Windows per step", low=1, high=256
     )
     learning_rate: float = option(
         1e-3, "Highest learning rate", label="Learning rate", low=0, high=1
     )
     validation: float = option(
         0.25,
-        "Share of the labels that is not trained on, only used to check",
+        "Share of the labels that is kept out of training, to check the model",
         label="Validation share",
         low=0,
         high=0.8,
@@ -76,8 +83,8 @@ class FineTuneSettings(Settings):
     )
     student: bool = option(
         False,
-        "Train a second, plain network on the model's own labels",
-        label="Train a second network on its labels",
+        "Train a plain U-Net, the student, on the labels that the model predicts",
+        label="Train a student too",
     )
     self_supervised_first: bool = option(
         False,

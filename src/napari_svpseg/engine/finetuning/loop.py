@@ -23,6 +23,7 @@ import torch
 from ...core.annotation.partial_labels import UNKNOWN, complete_ids
 from ...core.annotation.validation_split import ValidationPart
 from ...core.jobs.finetune_job import (
+    NOT_BETTER,
     FineTuneProgress,
     FineTuneSettings,
     ValidationScore,
@@ -250,10 +251,7 @@ def finetune(
             "nor checked. Compare the two models, and label some whole ones."
         )
     if kept == "before":
-        notes.append(
-            "Fine-tuning did not do better on the held-back labels: the model it "
-            "started from is kept, with your boxes as its prompts."
-        )
+        notes.append(NOT_BETTER)
     if held is not None and not held.whole_images:
         # they were not trained on, but show the model what to find all the same
         all_labels = [replace(i, held=np.zeros_like(i.held)) for i in images]

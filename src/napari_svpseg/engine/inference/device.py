@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ...core.settings import check_device
+from ...core.settings import NO_GPU, check_device
 from ..jobs.processors import physical_cores
 
 
@@ -97,7 +97,7 @@ def choose(asked: str | torch.device | Device = "auto") -> Device:
             return _cuda(0, "first GPU found")
         if _has_mps():
             return Device(torch.device("mps"), _processor(), "Apple GPU found")
-        return _cpu("no usable GPU: " + _why_no_gpu())
+        return _cpu(f"{NO_GPU}: {_why_no_gpu()}")
     if asked == "cpu":
         return _cpu("asked for")
     if asked == "mps":

@@ -1,17 +1,49 @@
-"""Where our docks stand in the window: on tabs, each at full height."""
+"""Our docks in the window: which are open, and on tabs, each at full height."""
 
 from __future__ import annotations
 
+import weakref
 from functools import partial
-from typing import Any
-from weakref import WeakSet
+from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from ..panels.controls import is_alive
 
-_ours: WeakSet[QWidget] = WeakSet()
+if TYPE_CHECKING:
+    import napari
+
+PLUGIN = "napari-svpseg"
+SEGMENT = "Segment from prompts"
+BATCH = "Batch"
+FINETUNE = "Fine-tune"
+TRAIN_FROM_TAGS = "Train from tags"
+"""Names of the docks in the manifest."""
+
+_ours: list[weakref.ref[QWidget]] = []
+
+
+def open_docks(viewer: Any, title: str) -> list[Any]:
+    """Return the docks of a viewer with this name, the one opened first in front."""
+    return [
+        dock
+        for dock in _alive()
+        if getattr(dock, "title", "") == title
+        and getattr(dock, "is_open", False)
+        and _bare(getattr(dock, "viewer", None)) is _bare(viewer)
+    ]
+
+
+def show_dock(viewer: napari.viewer.Viewer, title: str) -> Any:
+    """Return the dock with this name, in front of others and opened if need be."""
+    docks = open_docks(viewer, title)
+    if docks:
+        dock = docks[0]
+    else:
+        _, dock = viewer.window.add_plugin_dock_widget(PLUGIN, title, tabify=True)
+    bring_to_front(dock)
+    return dock
 
 
 def share_tabs(widget: QWidget) -> None:
@@ -19,7 +51,8 @@ def share_tabs(widget: QWidget) -> None:
 
     napari stacks docks: the second would leave the first too low to work in.
     """
-    _ours.add(widget)
+    _ours[:] = [ref for ref in _ours if ref() is not None]
+    _ours.append(weakref.ref(widget))
     timer = QTimer(widget)  # ends with the widget
     timer.setSingleShot(True)
     timer.timeout.connect(partial(_join, widget))
@@ -41,9 +74,8 @@ def _join(widget: QWidget) -> None:
         return
     others = [
         frame
-        for one in _ours
+        for one in _alive()
         if one is not widget
-        and is_alive(one)
         and (frame := _frame_of(one)) is not None
         and frame.parentWidget() is window
         and frame.isVisibleTo(window)
@@ -62,3 +94,14 @@ def _frame_of(widget: QWidget) -> QDockWidget | None:
     while parent is not None and not isinstance(parent, QDockWidget):
         parent = parent.parentWidget()
     return parent
+
+
+def _alive() -> list[QWidget]:
+    """Return our widgets that Qt has not deleted."""
+    widgets = [widget for ref in _ours if (widget := ref()) is not None]
+    return [widget for widget in widgets if is_alive(widget)]
+
+
+def _bare(viewer: Any) -> Any:
+    """Return the viewer itself, not the proxy that plugins are given."""
+    return getattr(viewer, "__wrapped__", viewer)

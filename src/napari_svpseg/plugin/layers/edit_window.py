@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, QTimer
 
 from ...core.geometry import Tile
 from .image_source import MARK, mark_of
+from .stored_arrays import full_labels
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -121,11 +122,6 @@ class EditWindow(QObject):
         y, x = self._tile.y0, self._tile.x0
         window = slice(y + y0, y + y1), slice(x + x0, x + x1)
         self._write(self.target, self._place, window, values)
-
-
-def full_labels(layer: Labels) -> Any:
-    """Return a Labels layer's data at full size."""
-    return layer.data[0] if layer.multiscale else layer.data
 
 
 def visible_part(layer: Labels, shape: tuple[int, int]) -> Tile:

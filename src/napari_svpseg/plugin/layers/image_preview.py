@@ -1,4 +1,4 @@
-"""The image that is marked in a table, on the canvas; and what a model sees in it."""
+"""The image that is selected in a table, on the canvas, and a class map over it."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..panels.tag_table import Picture
 from ..services.background import Background
 from .image_source import MARK, ImageSource, is_picture, known_axes, mark_of
-from .result_layers import add_behind_boxes
-from .visibility import activate
+from .tagged_image import TaggedImage
+from .visibility import activate, add_behind_boxes
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -21,7 +20,7 @@ SHOWN = "svpseg_shown"
 """Key, in a layer's metadata, of the file that was opened to be looked at."""
 
 OVERLAY = "class map"
-"""Kind of the layer that shows what a model sees."""
+"""Kind of the layer that shows which classes a model finds."""
 
 MOST_OPAQUE = 0.5
 
@@ -40,36 +39,36 @@ class ShownImage:
         self.viewer = viewer
         self._failed = failed
         self._reader = Background(1, newest_first=True, limit=1)
-        self._wanted: Picture | None = None
+        self._wanted: TaggedImage | None = None
 
     def close(self) -> None:
         """Read no more files."""
         self._reader.close()
 
-    def show(self, picture: Picture) -> None:
+    def show(self, image: TaggedImage) -> None:
         """Show an image; a file is read in a thread."""
-        self._wanted = picture
-        if picture.layer is not None:
-            self._bring_forward(picture.layer)
+        self._wanted = image
+        if image.layer is not None:
+            self._bring_forward(image.layer)
             return
-        path = picture.path
+        path = image.path
         assert path is not None
-        if self.layer_of(picture) is not None:
+        if self.layer_of(image) is not None:
             return
         from ...io.images import read_image
 
         self._reader.call(
             lambda: read_image(path),
-            lambda file: self._add(picture, file),
+            lambda file: self._add(image, file),
             lambda error: self._failed(str(error)),
         )
 
-    def layer_of(self, picture: Picture) -> Image | None:
+    def layer_of(self, image: TaggedImage) -> Image | None:
         """Return the layer that shows an image, or None."""
-        if picture.layer is not None:
-            return picture.layer if picture.layer in self.viewer.layers else None
+        if image.layer is not None:
+            return image.layer if image.layer in self.viewer.layers else None
         for layer in self.viewer.layers:
-            if layer.metadata.get(SHOWN) == str(picture.path):
+            if layer.metadata.get(SHOWN) == str(image.path):
                 return layer
         return None
 
@@ -84,9 +83,9 @@ class ShownImage:
                 other.visible = other == layer
         activate(self.viewer, layer)
 
-    def _add(self, picture: Picture, file: Any) -> None:
+    def _add(self, image: TaggedImage, file: Any) -> None:
         """Show a file that was read, in place of the one before."""
-        if picture is not self._wanted or self.layer_of(picture) is not None:
+        if image is not self._wanted or self.layer_of(image) is not None:
             return
         for old in [la for la in self.viewer.layers if SHOWN in la.metadata]:
             if not has_companions(self.viewer, old):
@@ -96,10 +95,10 @@ class ShownImage:
         is_rgb = file.rgb and order.endswith("C")
         layer = self.viewer.add_image(
             file.array,
-            name=picture.title,
+            name=image.title,
             rgb=is_rgb,
             axis_labels=tuple(order[:-1] if is_rgb else order),
-            metadata={SHOWN: str(picture.path)},
+            metadata={SHOWN: str(image.path)},
         )
         self._bring_forward(layer)
         self.viewer.reset_view()
@@ -166,7 +165,7 @@ def show_overlay(
 def overlay(
     classes: np.ndarray, foreground: np.ndarray, colors: Mapping[int, str]
 ) -> np.ndarray:
-    """Return a class map as a picture, (Y, X, 4) uint8.
+    """Return a class map as an RGBA image, (Y, X, 4) uint8.
 
     Examples
     --------

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from napari.utils.transforms import Affine
 
 from ...core.geometry import Box, Tile
 from ...core.image import Axes, ImageError, StackedChannels
+from .companion import Companion
 
 if TYPE_CHECKING:
     from napari.layers import Image, Labels, Layer
@@ -28,6 +27,10 @@ MAX_PREVIEW = 2048
 
 MAX_CHANNELS = 3
 """Channels that a model takes."""
+
+NAME_AXES = (
+    "Name the {n} axes of '{image}' in the Axes row: T time, Z depth, C channel, Y, X."
+)
 
 AXIS_WORDS = {
     "time": "T",
@@ -130,9 +133,8 @@ def full_data(layer: Image) -> Any:
 class ImageSource:
     """An image layer whose axes have been declared.
 
-    Layers that lie on the image (labels, boxes, masks) are called its companions.
-    They have the image's axes without C, so that they line up in the viewer. Where C
-    stands between other axes it is kept, one long and as wide as all the channels.
+    Layers that lie on the image (labels, boxes, masks) are called its companions; see
+    `Companion`.
 
     Parameters
     ----------
@@ -165,10 +167,7 @@ class ImageSource:
     ) -> ImageSource:
         """Return the source, or raise `ImageError` saying what to do."""
         if not order:
-            raise ImageError(
-                f"Say what the {layer.ndim} axes of '{layer.name}' are, "
-                "in the Axes row."
-            )
+            raise ImageError(NAME_AXES.format(n=layer.ndim, image=layer.name))
         axes = Axes(order)
         axes.check(full_shape(layer))
         if axes.channel == len(axes.order) - 1 and not layer.rgb:
@@ -232,19 +231,9 @@ class ImageSource:
         return int(np.prod([self._length(a) for a in self.axes.stack], dtype=int))
 
     @property
-    def companion_axes(self) -> str:
-        """Axes of the layers that lie on the image."""
-        return self._without_outer_channel(self.axes.order)
-
-    @property
-    def companion_shape(self) -> tuple[int, ...]:
-        """Shape of a Labels layer over the whole image."""
-        return tuple(1 if a == "C" else self._length(a) for a in self.companion_axes)
-
-    @property
-    def yx(self) -> list[int]:
-        """Positions of Y and X among the companion's axes."""
-        return [self.companion_axes.index(a) for a in "YX"]
+    def companion(self) -> Companion:
+        """Axes and shape of the layers that lie on the image."""
+        return Companion.of(self.axes, self.shape)
 
     def placement(self, corner: tuple[int, ...] | None = None) -> dict[str, Any]:
         """Return the arguments that put a companion where the image is.
@@ -258,8 +247,8 @@ class ImageSource:
             Index of the companion's first pixel in the image, for a part of it.
         """
         layer = self.layer
-        order = self.layer_axes
-        keep = [order.index(a) for a in self.companion_axes]
+        order, axes = self.layer_axes, self.companion.axes
+        keep = [order.index(a) for a in axes]
         shear = {"shear": layer.shear} if np.any(layer.shear) else {}
         full = Affine(
             scale=layer.scale, rotate=layer.rotate, translate=layer.translate, **shear
@@ -270,8 +259,8 @@ class ImageSource:
             translate=np.asarray(full((factors - 1) / 2)),  # a first pixel's middle
         ).set_slice(keep)
         linear, translate = np.array(own.linear_matrix), np.array(own.translate)
-        if "C" in self.companion_axes:
-            position, n = self.companion_axes.index("C"), self._length("C")
+        if "C" in axes:
+            position, n = axes.index("C"), self._length("C")
             translate += linear[:, position] * (n - 1) / 2
             linear[:, position] *= n
         placed = Affine(linear_matrix=linear, translate=translate)
@@ -296,39 +285,15 @@ class ImageSource:
         data = np.asarray(self.layer.world_to_data(tuple(point)[-self.layer.ndim :]))
         factors = level_factors(self.layer, self.level)
         data = (data - (factors - 1) / 2) / factors
-        order = self.layer_axes
-        index = np.array([data[order.index(a)] for a in self.companion_axes])
-        if "C" in self.companion_axes:
-            index[self.companion_axes.index("C")] = 0
+        order, axes = self.layer_axes, self.companion.axes
+        index = np.array([data[order.index(a)] for a in axes])
+        if "C" in axes:
+            index[axes.index("C")] = 0
         return index
 
     def plane_at(self, point: tuple[float, ...]) -> tuple[int, ...]:
         """Return the index into Z and T of the plane that ``point`` (world) is in."""
-        return self.plane_of(self.point_to_data(point))
-
-    def plane_of(self, vertex: np.ndarray) -> tuple[int, ...]:
-        """Return the index into Z and T of a point in companion coordinates."""
-        return tuple(
-            int(np.clip(round(float(vertex[i])), 0, self._length(a) - 1))
-            for i, a in enumerate(self.companion_axes)
-            if a not in "CYX"
-        )
-
-    def companion_index(
-        self, plane: tuple[int, ...] | None, tile: Tile | None = None
-    ) -> tuple[slice, ...]:
-        """Return the slices of a companion that hold a plane (None: all), or a tile."""
-        positions = iter(plane or ())
-        slices = []
-        for a in self.companion_axes:
-            if a in "YX" and tile is not None:
-                slices.append(tile.slices["YX".index(a)])
-            elif a in "CYX" or plane is None:
-                slices.append(slice(0, 1 if a == "C" else self._length(a)))
-            else:
-                i = next(positions)
-                slices.append(slice(i, i + 1))
-        return tuple(slices)
+        return self.companion.plane_of(self.point_to_data(point))
 
     def query(self, plane: tuple[int, ...] | None, tile: Tile | None = None) -> Any:
         """Return the part of the data to be segmented, lazily, with `query_axes`."""
@@ -371,34 +336,16 @@ class ImageSource:
         tile = Tile(box.y, box.y + box.size, box.x, box.x + box.size)
         return self.axes.to_plane(np.asarray(self.query(plane, tile)))
 
-    def corners(self, plane: tuple[int, ...], box: Box) -> np.ndarray:
-        """Return the four corners of a box in companion coordinates."""
-        vertices = np.zeros((4, len(self.companion_axes)))
-        positions = iter(plane)
-        for i, a in enumerate(self.companion_axes):
-            if a in "YX":
-                vertices[:, i] = box.corners[:, "YX".index(a)]
-            elif a != "C":
-                vertices[:, i] = next(positions)
-        return vertices
-
     def contains(self, point: tuple[float, ...]) -> bool:
         """Tell whether a point of the world is on the image."""
-        y, x = self.point_to_data(point)[self.yx]
+        y, x = self.point_to_data(point)[self.companion.yx]
         height, width = self.plane_shape
         return bool(-0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5)
-
-    def to_companion(self, labels: np.ndarray, plane: tuple[int, ...] | None) -> Any:
-        """Return labels of a plane, or of all, with the companion's axes."""
-        for i, a in enumerate(self.companion_axes):
-            if a == "C" or (a not in "YX" and plane is not None):
-                labels = np.expand_dims(labels, i)
-        return labels
 
     def pixel_size(self) -> tuple[tuple[float, float], str]:
         """Return height and width of a pixel, and their unit."""
         place = self.placement()
-        y, x = self.yx
+        y, x = self.companion.yx
         units = place.get("units")
         unit = str(units[y]) if units is not None else "pixel"
         return (float(place["scale"][y]), float(place["scale"][x])), unit
@@ -426,10 +373,6 @@ class ImageSource:
     def _length(self, axis: str) -> int:
         i = self.axes.order.find(axis)
         return self.shape[i] if i >= 0 else 1
-
-    @staticmethod
-    def _without_outer_channel(order: str) -> str:
-        return order.strip("C")
 
 
 def check_channels(layer: Image, axes: Axes, others: tuple[Image, ...]) -> None:
@@ -511,53 +454,10 @@ def _pixels_of(
     return index, ((index >= 0) & (index < np.array(shape))).all(axis=1)
 
 
-def fingerprints(
-    data: np.ndarray, axes: str, region: tuple[slice, ...] | None = None
-) -> dict[tuple[int, ...], int]:
-    """Return a number for each plane of labels, which changes when its ids do.
-
-    Parameters
-    ----------
-    data : int array
-    axes : str
-        Of ``data``.
-    region : tuple of slice, optional
-        Only the planes in it.
-
-    Returns
-    -------
-    dict
-        Index of the plane along all axes but Y and X -> number.
-    """
-    spans = [
-        range(n)[region[i]] if region is not None else range(n)
-        for i, n in enumerate(data.shape)
-    ]
-    stacked = [i for i, a in enumerate(axes) if a not in "YX"]
-    prints = {}
-    for plane in product(*(spans[i] for i in stacked)):
-        index: list[Any] = [slice(None)] * data.ndim
-        for i, position in zip(stacked, plane, strict=True):
-            index[i] = position
-        ids = np.ascontiguousarray(data[tuple(index)])
-        prints[plane] = zlib.crc32(ids.view(np.uint8).reshape(-1))
-    return prints
-
-
-def is_untouched(layer: Labels, region: tuple[slice, ...] | None = None) -> bool:
-    """Tell whether a result, or a region of it, still is what we wrote."""
-    mark = mark_of(layer) or {}
-    written, axes = mark.get("written"), mark.get("axes")
-    if not written or not axes or len(axes) != layer.data.ndim:
-        return False
-    found = fingerprints(np.asarray(layer.data), axes, region)
-    return all(written.get(plane) == value for plane, value in found.items())
-
-
 def fits_on(labels: Labels, source: ImageSource) -> bool:
     """Tell whether a Labels layer has the shape of an image without its channels."""
     shape = tuple(labels.data.shape) if not labels.multiscale else None
-    return shape in (source.companion_shape, source.plane_shape)
+    return shape in (source.companion.shape, source.plane_shape)
 
 
 def is_picture(layer: Layer) -> bool:

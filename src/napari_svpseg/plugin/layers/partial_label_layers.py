@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from ...core.annotation.partial_labels import (
 )
 from ...core.geometry import Box, Tile
 from .image_source import MARK, ImageSource, fits_on, is_mask, mark_of
-from .result_layers import WRITTEN, add_behind_boxes
-from .visibility import activate
+from .visibility import activate, add_behind_boxes
+from .written_labels import WRITTEN
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -32,6 +32,14 @@ N_COLORS = 48
 KIND = "partial"
 """Of the layers that partial labels are painted in."""
 
+ALREADY_LABELLED = "This cell is among the labels already."
+
+PAINTED = "what I painted"
+BOTH = "what I painted and corrected"
+CORRECTIONS = "corrections of {}"
+OBJECTS = "objects of {}"
+INSIDE_BOXES = "{}, complete inside the boxes"
+"""Titles of the ways to take labels of a layer."""
 
 Boxes = list[tuple[tuple[int, ...], Box]]
 Reader = Callable[[tuple[int, ...]], Callable[[], np.ndarray]]
@@ -78,7 +86,7 @@ def start_painting(viewer: ViewerModel, source: ImageSource, label: int) -> Labe
         layer = add_behind_boxes(
             viewer,
             lambda: viewer.add_labels(
-                np.zeros(source.companion_shape, np.uint16),
+                np.zeros(source.companion.shape, np.uint16),
                 name=f"{source.name} [labels to learn]",
                 opacity=0.6,
                 metadata={
@@ -132,7 +140,7 @@ def accept(
         If the object is labelled already.
     """
     index = np.round(source.point_to_data(point)).astype(int)
-    y, x = (int(index[i]) for i in source.yx)
+    y, x = (int(index[i]) for i in source.companion.yx)
     plane = source.plane_at(point)
     if not source.contains(point):
         return None
@@ -147,7 +155,7 @@ def accept(
     partial = from_objects(mask.astype(np.int32))
     inside = (partial >= FIRST_OBJECT) & (painted < FIRST_OBJECT)
     if not inside.any():
-        raise PartialLabelError("This cell is among the labels already.")
+        raise PartialLabelError(ALREADY_LABELLED)
     label = max(BACKGROUND, int(np.asarray(layer.data).max(initial=0))) + 1
     around = (partial == BACKGROUND) & (painted == UNLABELLED)
     values = np.where(inside, label, BACKGROUND)[inside | around]
@@ -197,7 +205,7 @@ def _window(
     tile = Tile(y, y + shape[0], x, x + shape[1])
     if layer.data.shape == source.plane_shape:
         return np.array(layer.data[tile.slices])
-    return np.array(layer.data[source.companion_index(plane, tile)]).reshape(shape)
+    return np.array(layer.data[source.companion.index(plane, tile)]).reshape(shape)
 
 
 def _indices(
@@ -208,9 +216,9 @@ def _indices(
 ) -> tuple[np.ndarray, ...]:
     """Return where in a whole companion the pixels of a mask are."""
     pixels = np.nonzero(mask)
-    starts = [part.start for part in source.companion_index(plane)]
+    starts = [part.start for part in source.companion.index(plane)]
     found = [np.full(pixels[0].shape, start) for start in starts]
-    for axis, position, first in zip(source.yx, pixels, corner, strict=True):
+    for axis, position, first in zip(source.companion.yx, pixels, corner, strict=True):
         found[axis] = position + first
     return tuple(found)
 
@@ -221,14 +229,12 @@ def color(layer: Labels) -> None:
 
     bright = label_colormap(N_COLORS, seed=0.6)
     colors = {i: bright.map(i - BACKGROUND) for i in range(FIRST_OBJECT, N_COLORS + 1)}
-    layer.colormap = DirectLabelColormap(
-        color_dict={
-            None: "#ffb000",
-            0: "transparent",
-            BACKGROUND: BACKGROUND_COLOR,
-            **colors,
-        }
-    )
+    by_id: dict[int | None, Any] = {
+        None: "#ffb000",
+        0: "transparent",
+        BACKGROUND: BACKGROUND_COLOR,
+    }
+    layer.colormap = DirectLabelColormap(color_dict=by_id | colors)
 
 
 def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
@@ -240,16 +246,16 @@ def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
     for layer in viewer.layers:
         own = mark_of(layer) or {}
         if own.get("kind") == KIND and own.get("image") == source.layer.unique_id:
-            painted.append(Labelled("what I painted", layer, _painted(layer, source)))
+            painted.append(Labelled(PAINTED, layer, _painted(layer, source)))
         elif own.get("kind") == "labels" and _is_of(own, source):
             if layer.metadata.get(WRITTEN) is not None:
-                title = f"corrections of {layer.name}"
+                title = CORRECTIONS.format(layer.name)
                 corrected.append(Labelled(title, layer, _corrected(layer, source)))
         elif is_mask(layer) and not own and fits_on(layer, source):
-            title = f"objects of {layer.name}"
+            title = OBJECTS.format(layer.name)
             others.append(Labelled(title, layer, _objects(layer, source)))
             if boxes:
-                title = f"{layer.name}, complete inside the boxes"
+                title = INSIDE_BOXES.format(layer.name)
                 read = _inside_boxes(layer, source, boxes)
                 others.append(Labelled(title, layer, read))
     both = [_both(painted[0], corrected[-1])] if painted and corrected else []
@@ -261,7 +267,7 @@ def _both(painted: Labelled, corrected: Labelled) -> Labelled:
         first, second = painted.read(plane), corrected.read(plane)
         return lambda: merge_partial_labels(first(), second())
 
-    return Labelled("what I painted and corrected", painted.layer, read)
+    return Labelled(BOTH, painted.layer, read)
 
 
 def _is_of(mark: dict[str, object], source: ImageSource) -> bool:
@@ -276,9 +282,9 @@ def boxes_on(viewer: ViewerModel, source: ImageSource) -> Boxes:
         if mark is None or mark.get("image") != source.name:
             continue
         for corners in layer.data:
-            yx = np.asarray(corners)[:, source.yx]
+            yx = np.asarray(corners)[:, source.companion.yx]
             box = Box.from_corners(yx, shape=source.plane_shape)
-            found.append((source.plane_of(np.asarray(corners)[0]), box))
+            found.append((source.companion.plane_of(np.asarray(corners)[0]), box))
     return found
 
 
@@ -286,7 +292,7 @@ def _plane(data: np.ndarray, source: ImageSource, plane: tuple[int, ...]) -> np.
     """Return a copy of one plane of a companion, ``(Y, X)``."""
     if data.shape == source.plane_shape:
         return np.array(data)
-    part = np.array(data[source.companion_index(plane)])
+    part = np.array(data[source.companion.index(plane)])
     return part.reshape(source.plane_shape)
 
 

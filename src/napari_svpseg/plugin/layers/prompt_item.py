@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import uuid
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +11,14 @@ import numpy as np
 from scipy import ndimage
 
 from ...core.geometry import Box
-from ...core.image import Axes, ImageError, StackedChannels
+from ...core.image import ImageError
 from ...core.prompt import Prompt
 from .image_source import ImageSource, reaches, sample_labels
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
+
+    from .intensities import Intensities
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +29,6 @@ OFF_COLOR = "#8c8c8c"
 NO_MASK = "No mask yet: choose Labels in the Mask row, or press Paint."
 FAR_MASK = "The mask layer does not reach this box: choose another, or press Paint."
 EMPTY_MASK = "The mask is empty here: paint an object, or press – if it is not wanted."
-TRY = "Press Preview to try it on what you see."
 BAD_PIXELS = "There are NaN or infinite pixels in the box: move it."
 
 
@@ -123,11 +123,11 @@ class PromptItem:
             self.problem = self.problem or NO_MASK
             return
         layer = place if place is not None else source.layer
-        start = source.corners(self.plane, box)[0]
+        start = source.companion.corners(self.plane, box)[0]
 
         def to_world(pixel: np.ndarray) -> Any:
             vertex = start.copy()
-            vertex[source.yx] += 0.5 + pixel
+            vertex[source.companion.yx] += 0.5 + pixel
             return layer.data_to_world(vertex)
 
         mask = sample_labels(self.mask_layer, to_world, box.size)
@@ -139,6 +139,24 @@ class PromptItem:
             is_here = reaches(self.mask_layer, to_world, box.size)
             self.problem = EMPTY_MASK if is_here else FAR_MASK
 
+    def drop_layer(self, layer: Layer, intensities: Intensities) -> bool:
+        """Do without a layer that was removed; return whether it was used.
+
+        A prompt that was ready is kept as if it had been loaded.
+        """
+        is_source = self.source is not None and self.source.layer == layer
+        is_mask = self.mask_layer == layer
+        if is_source:
+            if self.is_ready:
+                self.loaded = self.prompt(intensities)
+                self.crop, self.mask = self.loaded.image, self.loaded.mask
+            self.source = None
+        if is_mask:
+            self.mask_layer = None
+            if self.source is not None:
+                self.problem, self.mask = NO_MASK, None
+        return is_source or is_mask
+
     def prompt(self, intensities: Intensities) -> Prompt:
         """Return it as a prompt.
 
@@ -149,13 +167,13 @@ class PromptItem:
         """
         if self.source is None or self.box is None or self.crop is None:
             assert self.loaded is not None
-            mask = np.zeros_like(self.loaded.mask) if self.negative else None
+            mask = self.loaded.mask
             return replace(
                 self.loaded,
                 name=self.name,
                 enabled=self.enabled,
                 color=self.color,
-                **({} if mask is None else {"mask": mask}),
+                mask=np.zeros_like(mask) if self.negative else mask,
             )
         source = self.source
         pixel_size, unit = source.pixel_size()
@@ -180,38 +198,6 @@ class PromptItem:
             enabled=self.enabled,
             channel_names=source.channel_names,
         )
-
-
-class Intensities:
-    """Percentiles of whole images, computed once in the background."""
-
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="svpseg-intensities")
-        self._found: dict[tuple[Any, ...], Future[np.ndarray]] = {}
-
-    def request(self, source: ImageSource) -> Future[np.ndarray]:
-        """Return the percentiles, or the promise of them."""
-        data = source.data
-        parts = data.arrays if isinstance(data, StackedChannels) else (data,)
-        pixels = tuple(map(id, parts))
-        key = (source.layer.unique_id, pixels, source.axes.order, source.channels)
-        if key not in self._found:
-            self._found[key] = self._pool.submit(
-                _intensities, data, source.axes, source.channels, source.layer.rgb
-            )
-        return self._found[key]
-
-    def forget(self, layer: Layer) -> None:
-        """Drop what is known of a layer."""
-        self._found = {k: v for k, v in self._found.items() if k[0] != layer.unique_id}
-
-
-def _intensities(
-    data: Any, axes: Axes, channels: tuple[int, ...] | None, rgb: bool
-) -> np.ndarray:
-    from ...core.planes import Planes
-
-    return Planes(data, axes, channels, bool(rgb)).intensities()
 
 
 def as_objects(mask: np.ndarray) -> np.ndarray:

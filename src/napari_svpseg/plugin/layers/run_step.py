@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ...core.geometry import Tile
 from ...core.prompt import PromptSet
 from ...core.result import Recipe, Result
-from .image_source import ImageSource
+
+if TYPE_CHECKING:
+    from .image_source import ImageSource
 
 
 @dataclass(frozen=True, eq=False)

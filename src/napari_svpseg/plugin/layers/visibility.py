@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -107,6 +108,21 @@ def activate(viewer: ViewerModel, layer: Layer | None) -> None:
     """
     if layer is None or layer in viewer.layers:
         viewer.layers.selection.active = layer
+
+
+def add_behind_boxes(viewer: ViewerModel, add: Callable[[], Any]) -> Any:
+    """Add a layer below the boxes but above all images; the selection stays."""
+    active = viewer.layers.selection.active
+    layer = add()
+    others = list(viewer.layers)[:-1]
+    boxes = [i for i, la in enumerate(others) if mark_of(la, "boxes")]
+    images = [i for i, la in enumerate(others) if is_picture(la)]
+    place = max(min(boxes, default=len(others)), max(images, default=-1) + 1)
+    if place < len(others):
+        viewer.layers.move(len(others), place)
+    if active is not None:
+        viewer.layers.selection.active = active
+    return layer
 
 
 def camera_of(viewer: ViewerModel) -> Any:

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import (
-    QCheckBox,
     QComboBox,
-    QDoubleSpinBox,
     QFormLayout,
     QFrame,
     QHBoxLayout,
     QLabel,
     QPushButton,
     QSizePolicy,
-    QSpinBox,
     QStyle,
     QStyleOptionComboBox,
     QStylePainter,
     QVBoxLayout,
     QWidget,
 )
-from superqt import QCollapsible, QLabeledDoubleSlider
-
-from ...core.settings import AUTO, PostprocessSettings, Settings
+from superqt import QCollapsible
 
 WARN_COLOR = "#c07a00"
 """Of what still needs doing; readable on dark and on light."""
-
-CHOICE_NAMES = {
-    "objects": "Objects",
-    "classes": "Classes",
-    "published": "Fixed prototypes (published)",
-    "seed": "Learned prototypes",
-}
 
 
 def heading(text: str) -> QLabel:
@@ -63,7 +50,7 @@ def wrap(label: QLabel) -> None:
 
 
 def button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:
-    """Return a button that says in its tooltip what it does."""
+    """Return a button with a tooltip."""
     made = QPushButton(text)
     made.setToolTip(tip)
     made.setCheckable(checkable)
@@ -109,12 +96,17 @@ def combo(tip: str) -> ElidedCombo:
     """Return a combo box that shrinks rather than widening the dock."""
     made = ElidedCombo()
     made.setToolTip(tip)
-    made.setSizeAdjustPolicy(
+    narrow(made)
+    return made
+
+
+def narrow(box: QComboBox) -> None:
+    """Let a combo box shrink below the width of its entries."""
+    box.setSizeAdjustPolicy(
         QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
     )
-    made.setMinimumContentsLength(6)
-    made.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return made
+    box.setMinimumContentsLength(6)
+    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
 
 
 class Section(QCollapsible):
@@ -128,8 +120,10 @@ class Section(QCollapsible):
         self.setDuration(0)
         self.setCollapsedIcon(QIcon())
         self.setExpandedIcon(QIcon())
-        self.layout().setContentsMargins(0, 0, 0, 0)
-        self.layout().setSpacing(0)
+        layout = self.layout()
+        assert layout is not None
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
         self.toggleButton().setStyleSheet(
             "QPushButton {text-align: left; padding: 4px 6px; background: transparent;"
             " border: none; font-weight: bold;}"
@@ -181,150 +175,8 @@ class Offer(QFrame):
         self.show()
 
 
-class SettingsForm(QWidget):
-    """Controls for some fields of a settings class: text and limits come from it.
-
-    Parameters
-    ----------
-    kind : type of Settings
-    names : dict
-        Field name -> what the row is called, in order.
-    """
-
-    changed = Signal()
-
-    def __init__(self, kind: type[Settings], names: dict[str, str]) -> None:
-        super().__init__()
-        self._kind = kind
-        self._widgets: dict[str, QWidget] = {}
-        form = self._form = QFormLayout(self)
-        form.setContentsMargins(0, 0, 0, 0)
-        for name, title in names.items():
-            widget = self._control(name)
-            widget.setToolTip(self._field(name).metadata["help"])
-            self._widgets[name] = widget
-            if isinstance(widget, QCheckBox):
-                widget.setText(title)
-                form.addRow(widget)
-            else:
-                form.addRow(title, widget)
-
-    def values(self) -> dict[str, Any]:
-        """Return what the controls say."""
-        return {name: _value(widget) for name, widget in self._widgets.items()}
-
-    def set_values(self, values: dict[str, Any]) -> None:
-        """Show these values; names without a control are passed over."""
-        for name, value in values.items():
-            if name in self._widgets:
-                _set_value(self._widgets[name], value)
-
-    def show_rows(self, names: Iterable[str], visible: bool) -> None:
-        """Show or hide the rows of some fields."""
-        for name in names:
-            self._form.setRowVisible(self._widgets[name], visible)
-
-    def control(self, name: str) -> QWidget:
-        """Return the control of a field."""
-        return self._widgets[name]
-
-    def _field(self, name: str) -> Any:
-        return self._kind.__dataclass_fields__[name]
-
-    def _control(self, name: str) -> QWidget:
-        field = self._field(name)
-        meta, default = field.metadata, field.default
-        if meta["choices"]:
-            box = combo(meta["help"])
-            for choice in meta["choices"]:
-                box.addItem(CHOICE_NAMES.get(choice, choice), choice)
-            box.currentIndexChanged.connect(lambda _: self.changed.emit())
-            widget: QWidget = box
-        elif isinstance(default, bool):
-            widget = QCheckBox()
-            widget.toggled.connect(lambda _: self.changed.emit())
-        elif isinstance(default, int):
-            spin = QSpinBox()
-            high = 2**31 - 1 if meta["high"] is None else int(meta["high"])
-            spin.setRange(int(meta["low"]), high)
-            spin.setSuffix(" px" if meta["unit"] == "pixel" else "")
-            if meta["low"] == AUTO:
-                spin.setSpecialValueText("auto")
-            spin.setKeyboardTracking(False)
-            spin.valueChanged.connect(lambda _: self.changed.emit())
-            widget = spin
-        elif meta["high"] > 1 or default < 0.01:  # too wide or too fine to slide
-            number = QDoubleSpinBox()
-            number.setDecimals(0 if default >= 10 else 5)
-            number.setRange(meta["low"], meta["high"])
-            number.setSingleStep(default / 10 or 0.1)
-            number.setSuffix(f" {meta['unit']}" if meta["unit"] else "")
-            number.setKeyboardTracking(False)
-            number.valueChanged.connect(lambda _: self.changed.emit())
-            widget = number
-        else:
-            slider = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
-            slider.setRange(meta["low"], meta["high"])
-            slider.setDecimals(2)
-            slider.setSingleStep(0.01)
-            slider.valueChanged.connect(lambda _: self.changed.emit())
-            widget = slider
-        _set_value(widget, default)
-        return widget
-
-
-def _value(widget: QWidget) -> Any:
-    if isinstance(widget, QComboBox):
-        return widget.currentData()
-    if isinstance(widget, QCheckBox):
-        return widget.isChecked()
-    if isinstance(widget, QSpinBox):
-        return int(widget.value())
-    return round(float(widget.value()), 6)
-
-
-def _set_value(widget: QWidget, value: Any) -> None:
-    if isinstance(widget, QComboBox):
-        widget.setCurrentIndex(max(0, widget.findData(value)))
-    elif isinstance(widget, QCheckBox):
-        widget.setChecked(bool(value))
-    elif isinstance(widget, (QSpinBox, QDoubleSpinBox, QLabeledDoubleSlider)):
-        widget.setValue(value)
-
-
-def result_options() -> SettingsForm:
-    """Return the controls of post-processing."""
-    return SettingsForm(
-        PostprocessSettings,
-        {
-            "threshold": "Threshold",
-            "min_area": "Smallest object",
-            "min_confidence": "Minimum confidence",
-            "split": "Split touching objects",
-            "split_strength": "Split strength",
-            "fill_holes": "Fill holes",
-            "link_planes": "Link objects across planes",
-            "link_overlap": "Least overlap",
-            "labels": "Kind of labels",
-        },
-    )
-
-
-def sentence(error: Exception) -> str:
-    """Return an error's text as a sentence; a name it begins with stays as it is.
-
-    Examples
-    --------
-    >>> sentence(ValueError("draw a box")), sentence(ValueError("a1.tif: not found"))
-    ('Draw a box', 'a1.tif: not found')
-    """
-    text = str(error) or type(error).__name__
-    is_name = ":" in text.split(" ", 1)[0]
-    return text if is_name else text[:1].upper() + text[1:]
-
-
 def is_alive(widget: QWidget) -> bool:
-    """Tell whether Qt has not deleted a widget."""
+    """Return whether Qt has not deleted a widget."""
     try:
         widget.objectName()
     except RuntimeError:
@@ -345,20 +197,3 @@ def theme_color(theme: str, name: str) -> str:
     from napari.utils.theme import get_theme
 
     return str(getattr(get_theme(theme), name).as_hex())
-
-
-def count(n: int, noun: str) -> str:
-    """Return a number with its noun, such as ``1 object`` and ``3 objects``."""
-    return f"{n} {noun}{'' if n == 1 else 's'}"
-
-
-def device_line(about: dict[str, Any]) -> str:
-    """Return the line on where models run, from `engine.inference.device.describe`."""
-    kind = str(about.get("device", "cpu")).upper()
-    reason = str(about.get("reason", ""))
-    if kind == "CPU":
-        cores = about.get("threads", 1)
-        return f"CPU · {count(cores, 'core')} ({reason})"
-    memory = about.get("free_mb")
-    room = f", {memory / 1024:.1f} GB free" if memory else ""
-    return f"{about.get('name', kind)} · {kind.lower()}{room} ({reason})"

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent, QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from .controls import note
@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 COLORS = ("#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d")
 DRAWN_EVERY_MS = 150
 ROOM = 1.4
-"""How much farther than its points an axis goes when it is drawn anew: the text of axes
-takes longer to draw than lines do."""
+"""End of an axis over its last point: the text of axes takes longer to draw than lines,
+so axes are made longer only now and then."""
 INK = "#8a919c"
-"""Of axes and numbers; readable on dark and on light."""
+"""Colour of axes and numbers; readable on dark and on light themes."""
 
 
 class Curves(QWidget):
-    """Numbers against steps: losses, and above them scores (0 to 1) once there are any.
+    """Curves of losses, and above them of scores (0 to 1) once there are any.
 
     pyqtgraph is loaded with the first point. Where it is not installed, the latest
     numbers are shown as text.
@@ -35,6 +35,9 @@ class Curves(QWidget):
     x_name : str
         What is counted along x.
     """
+
+    grown = Signal()
+    """A plot was added, so that the widget is higher."""
 
     def __init__(self, scores: Collection[str] = (), x_name: str = "step") -> None:
         super().__init__()
@@ -73,7 +76,7 @@ class Curves(QWidget):
             self.draw()
 
     def draw(self) -> None:
-        """Show the points that have come since; done by itself, but not at each."""
+        """Show the points added since; called now and then by itself."""
         for series in sorted(self._changed, key=list(self.points).index):
             line = self._line(series)
             if line is not None:
@@ -81,11 +84,11 @@ class Curves(QWidget):
                 self._make_room(series)
         if self._changed:
             self._show_numbers()
-            self._pause.start()  # drawn again when it ends, if more have come
+            self._pause.start()  # then points added meanwhile are drawn
         self._changed.clear()
 
     def _make_room(self, series: str) -> None:
-        """Let the axes go farther where points have reached their ends."""
+        """Make the axes longer where points have reached their ends."""
         xs, ys = self.points[series]
         is_score = series in self._scores
         if max(xs) > self._ends.get("x", 0.0):
@@ -101,7 +104,7 @@ class Curves(QWidget):
             first.setYRange(0, ends["y"], padding=0)
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Remove all points."""
         self._ends.clear()
         self._pause.stop()
         self._changed.clear()
@@ -116,7 +119,7 @@ class Curves(QWidget):
         return COLORS[list(self.points).index(series) % len(COLORS)]
 
     def _line(self, series: str) -> Any:
-        """Return what draws a series; None without pyqtgraph."""
+        """Return the line of a series; None without pyqtgraph."""
         is_score = series in self._scores
         if is_score not in self._plots and not self._add_plot(is_score):
             return None
@@ -131,7 +134,7 @@ class Curves(QWidget):
         return self._lines[series]
 
     def _add_plot(self, is_score: bool) -> bool:
-        """Make the plot of the scores, or of all else, with the first point."""
+        """Add the plot of the scores, or of the losses; return whether it is there."""
         try:
             import pyqtgraph
         except ImportError:
@@ -147,6 +150,7 @@ class Curves(QWidget):
             row=0 if is_score else 1, col=0, enableMenu=False
         )
         self._frame.setFixedHeight(120 * len(self._plots) + 12)
+        self.grown.emit()
         if is_score:
             plot.setYRange(0, 1, padding=0.05)
         plot.hideButtons()

@@ -12,18 +12,24 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
 from ...core.annotation.image_tags import BankPatch, TagTrainingResult
+from ..layers.tagged_image import TaggedImage
+from ..messages import count, sentence
 from ..services.background import Background
-from .controls import button, combo, count, sentence, side_by_side
-from .patch_view import BankItem, BankPanel
-from .tag_table import Picture
+from .controls import button, combo, side_by_side
+from .patch_view import PatchItem, PatchView
+
+SAVED = "Saved {} in {}."
 
 
-class BankBox(QWidget):
+class PatchBankPanel(QWidget):
     """The bank of a model, or of one that is to be trained."""
 
     asked = Signal()
+    """The user wants the bank to be found without training."""
     opened = Signal(object)
+    """A `TagTrainingResult`: the bank of its model is shown."""
     used = Signal(object)
+    """A `PromptSet` to segment with."""
     message = Signal(str, bool)
 
     def __init__(self) -> None:
@@ -32,28 +38,26 @@ class BankBox(QWidget):
         self._classes: tuple[str, ...] = ()
         self._busy = False
         self._files = Background(1)
-        self.panel = BankPanel()
-        self.find = button(
-            "Find", "Choose the patches that show each class best; takes seconds"
+        self.view = PatchView()
+        self.find_button = button(
+            "Find", "Find the patches that show each class best; takes seconds"
         )
-        self.models = combo("Image bank of a model that was trained from tags")
+        self.models = combo("Show the image bank of a model that was trained from tags")
         self.models.setPlaceholderText("of a model trained before")
         self.reuse = QCheckBox("Train again with this bank")
-        self.reuse.setToolTip(
-            "No new patches are chosen; those that you removed count no more"
-        )
+        self.reuse.setToolTip("Keep these patches; ignore the ones you removed")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        column.addWidget(side_by_side(self.find, self.models, stretch=(1, 2)))
-        column.addWidget(self.panel)
+        column.addWidget(side_by_side(self.find_button, self.models, stretch=(1, 2)))
+        column.addWidget(self.view)
         column.addWidget(self.reuse)
-        self.find.clicked.connect(self.asked.emit)
+        self.find_button.clicked.connect(self.asked.emit)
         self.models.activated.connect(lambda _: self._open())
-        self.panel.edited.connect(self._on_edited)
-        self.panel.used.connect(self.used.emit)
-        self.panel.message.connect(self.message.emit)
-        self.panel.saving.connect(lambda: self.save())
+        self.view.edited.connect(self._on_edited)
+        self.view.used.connect(self.used.emit)
+        self.view.message.connect(self.message.emit)
+        self.view.saving.connect(lambda: self.save())
         self.list_models()
 
     def close_files(self) -> None:
@@ -63,45 +67,45 @@ class BankBox(QWidget):
     # ------------------------------------------------------------ what it holds
 
     def patches(self) -> tuple[BankPatch, ...] | None:
-        """Return the bank that is to be trained with; None where one is to be found."""
-        return self.panel.patches() if self.reuse.isChecked() else None
+        """Return the bank to train with; None to find a new one."""
+        return self.view.patches() if self.reuse.isChecked() else None
 
     def follow(self, classes: tuple[str, ...], *, busy: bool, can_find: bool) -> None:
         """Enable what makes sense with these classes."""
         self._classes, self._busy = classes, busy
-        self.find.setEnabled(can_find and not busy)
+        self.find_button.setEnabled(can_find and not busy)
         self.models.setEnabled(not busy)
         self.models.setVisible(self.models.count() > 0)
         fits = self._fits()
-        self.reuse.setVisible(bool(self.panel.items))
+        self.reuse.setVisible(bool(self.view.items))
         self.reuse.setEnabled(fits and not busy)
         if not fits:
             self.reuse.setChecked(False)
 
     def _fits(self) -> bool:
-        """Whether the bank is of the classes that there are now."""
-        found = {p.class_name for p in self.panel.patches()}
+        """Return whether the bank is of the classes that there are now."""
+        found = {p.class_name for p in self.view.patches()}
         return bool(found) and found <= set(self._classes)
 
     def clear_model(self) -> None:
-        """Forget the model: what is shown from now on is of none yet."""
+        """Forget the model: the bank that is shown from now on has none yet."""
         self.result = None
 
     # ------------------------------------------------------------ showing
 
     def show_found(
-        self, patches: Sequence[BankPatch], pictures: dict[str, Picture]
+        self, patches: Sequence[BankPatch], images: dict[str, TaggedImage]
     ) -> None:
         """Show a bank that has no masks yet.
 
         Parameters
         ----------
         patches : sequence of BankPatch
-        pictures : dict of str to Picture
+        images : dict of str to TaggedImage
             The tagged images by their keys.
         """
         self._files.call(
-            lambda: with_crops(patches, pictures),
+            lambda: with_crops(patches, images),
             lambda items: self._show(items) if self.result is None else None,
             self._tell,
         )
@@ -135,23 +139,25 @@ class BankBox(QWidget):
         self.load(result)
         self.opened.emit(result)
 
-    def _show(self, items: list[BankItem]) -> None:
+    def _show(self, items: list[PatchItem]) -> None:
         names = dict.fromkeys(i.patch.class_name for i in items)
         classes = self._classes if set(names) <= set(self._classes) else tuple(names)
-        self.panel.show_bank(items, classes)
+        self.view.show_bank(items, classes)
         self.reuse.setChecked(False)
         self.follow(
-            self._classes, busy=self._busy, can_find=self.find.isEnabled() or self._busy
+            self._classes,
+            busy=self._busy,
+            can_find=self.find_button.isEnabled() or self._busy,
         )
 
     # ------------------------------------------------------------ changing it
 
     def _on_edited(self) -> None:
-        """Keep what the user said of the bank, with its model."""
+        """Save the user's changes of the bank with its model."""
         self.reuse.setChecked(self._fits() and not self._busy)
         if self.result is None:
             return
-        model, patches = self.result.model, self.panel.patches()
+        model, patches = self.result.model, self.view.patches()
         self._files.call(lambda: keep_bank(model, patches), lambda _: None, self._tell)
 
     def save(self, path: str = "") -> None:
@@ -164,32 +170,32 @@ class BankBox(QWidget):
             return
         from ...io.prompt_files import save_prompts
 
-        prompts = self.panel.prompts()
+        prompts = self.view.prompts()
         try:
             written = save_prompts(prompts, path)
         except (ValueError, OSError) as error:
             self._tell(error)
             return
         self.message.emit(
-            f"Saved {count(len(prompts), 'prompt')} in {written.name}.", False
+            SAVED.format(count(len(prompts), "prompt"), written.name), False
         )
 
     def _tell(self, error: Any) -> None:
         self.message.emit(sentence(error), True)
 
 
-def bank_of(result: TagTrainingResult) -> list[BankItem]:
+def bank_of(result: TagTrainingResult) -> list[PatchItem]:
     """Return the bank of a model with its patches as prompts; called in a thread."""
     from ...io.prompt_files import load_prompts
 
     path = Path(result.model) / "prompts.svprompt"
     prompts = list(load_prompts(path)) if path.exists() else []
     by_place = {(p.source, p.box): p for p in prompts}
-    return [BankItem(p, by_place.get((p.image, p.box))) for p in result.bank]
+    return [PatchItem(p, by_place.get((p.image, p.box))) for p in result.bank]
 
 
 def keep_bank(model: str, patches: tuple[BankPatch, ...]) -> None:
-    """Write what the user said of a bank into its model's card."""
+    """Write the user's changes of a bank into its model's card."""
     from ...io.model_store import read_card, update_card
 
     card = read_card(model)
@@ -198,13 +204,13 @@ def keep_bank(model: str, patches: tuple[BankPatch, ...]) -> None:
 
 
 def with_crops(
-    patches: Sequence[BankPatch], pictures: dict[str, Picture]
-) -> list[BankItem]:
-    """Return patches with what they look like; called in a thread."""
+    patches: Sequence[BankPatch], images: dict[str, TaggedImage]
+) -> list[PatchItem]:
+    """Return patches with their pixels; called in a thread."""
     planes: dict[str, np.ndarray] = {}
-    for name in {p.image for p in patches} & set(pictures):
-        planes[name] = pictures[name].plane()
+    for name in {p.image for p in patches} & set(images):
+        planes[name] = images[name].plane()
     return [
-        BankItem(p, crop=planes[p.image][p.box.slices] if p.image in planes else None)
+        PatchItem(p, crop=planes[p.image][p.box.slices] if p.image in planes else None)
         for p in patches
     ]

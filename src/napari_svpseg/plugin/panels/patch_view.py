@@ -1,13 +1,13 @@
-"""The image bank as a picture: the patches that stand for each class."""
+"""The image bank as thumbnails: the patches that stand for each class."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from qtpy.QtCore import QRect, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QImage, QPainter, QPen, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QListView,
@@ -22,16 +22,23 @@ from ...core.prompt import Prompt, PromptSet, renamed
 from ..layers.class_colors import class_color
 from ..layers.prompt_item import OFF_COLOR, PromptItem
 from .controls import button, note, side_by_side
+from .pixmaps import to_pixmap
 from .prompt_list import thumbnail
 
 PATCH = 54
 """Side of a patch on screen, in pixels."""
 
+EMPTY = "Training fills the bank with the patches that show each class best."
+NO_OBJECT = (
+    "The model found no object in this patch, so it cannot be a prompt: select another."
+)
+BANK_NAME = "image bank"
+
 PLACE = Qt.ItemDataRole.UserRole
 
 
 @dataclass(frozen=True, eq=False)
-class BankItem:
+class PatchItem:
     """A patch of the bank, and what it is as a prompt.
 
     Parameters
@@ -53,7 +60,7 @@ class BankItem:
         return self.prompt is not None and not self.prompt.is_negative
 
 
-class BankPanel(QWidget):
+class PatchView(QWidget):
     """Patches by class, to be kept, renamed, removed, or used as prompts."""
 
     edited = Signal()
@@ -63,19 +70,19 @@ class BankPanel(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.items: list[BankItem] = []
+        self.items: list[PatchItem] = []
         self.classes: tuple[str, ...] = ()
         self._build()
         self.show_bank([], ())
 
     # ------------------------------------------------------------ what it holds
 
-    def show_bank(self, items: Iterable[BankItem], classes: tuple[str, ...]) -> None:
+    def show_bank(self, items: Iterable[PatchItem], classes: tuple[str, ...]) -> None:
         """Show another bank.
 
         Parameters
         ----------
-        items : iterable of BankItem
+        items : iterable of PatchItem
         classes : tuple of str
             In the order of their colours.
         """
@@ -112,32 +119,29 @@ class BankPanel(QWidget):
                 for i, item in enumerate(self.items)
                 if not item.patch.removed and (prompt := self._prompt(i)) is not None
             ],
-            "image bank",
+            BANK_NAME,
         )
 
-    def marked(self) -> list[int]:
-        """Return the places of the marked patches."""
+    def selected(self) -> list[int]:
+        """Return the places of the selected patches."""
         return sorted(row.data(PLACE) for row in self.list.selectedItems())
 
-    def mark(self, place: int) -> None:
-        """Mark one patch."""
+    def select(self, place: int) -> None:
+        """Select one patch."""
         self.list.setCurrentRow(place)
 
     def use(self) -> None:
-        """Hand the marked patches over as prompts."""
-        chosen = [p for i in self.marked() if (p := self._prompt(i)) is not None]
+        """Hand the selected patches over as prompts."""
+        chosen = [p for i in self.selected() if (p := self._prompt(i)) is not None]
         if not chosen:
-            self.message.emit(
-                "Nothing was found in this patch, so it is no prompt: mark another.",
-                True,
-            )
+            self.message.emit(NO_OBJECT, True)
             return
-        self.used.emit(PromptSet(chosen, "image bank"))
+        self.used.emit(PromptSet(chosen, BANK_NAME))
 
     # ------------------------------------------------------------ layout
 
     def _build(self) -> None:
-        self.empty = note("Training fills the bank: patches that show each class best.")
+        self.empty = note(EMPTY)
         self.empty.setEnabled(False)
         self.list = QListWidget()
         self.list.setViewMode(QListView.ViewMode.IconMode)
@@ -153,15 +157,17 @@ class BankPanel(QWidget):
         self.list.setMinimumHeight(3 * (PATCH + 24) + 8)
         self.list.setAccessibleName("Image bank")
         self.use_button = button(
-            "Use as prompt", "Find more of this patch, in Segment from prompts"
+            "Use as prompt", "Find more objects like these, in Segment from prompts"
         )
         self.save = button("Save set…", "Save the bank as one .svprompt file")
         self.pin = button(
-            "Pin", "Keep this patch when training chooses anew", checkable=True
+            "Pin",
+            "Keep this patch when the next training chooses patches",
+            checkable=True,
         )
         self.rename = button("Rename", "Give this patch a name (F2)")
         self.remove = button(
-            "Remove", "This patch shows the wrong thing: train without it"
+            "Remove", "Train without this patch, because it shows the wrong thing"
         )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -183,7 +189,7 @@ class BankPanel(QWidget):
         self.remove.clicked.connect(self._on_remove)
 
     def _show_state(self) -> None:
-        chosen = [self.items[i] for i in self.marked()]
+        chosen = [self.items[i] for i in self.selected()]
         self.empty.setVisible(not self.items)
         for row in self._rows:
             row.setVisible(bool(self.items))
@@ -198,26 +204,19 @@ class BankPanel(QWidget):
 
     def _show(self, place: int) -> None:
         item, row = self.items[place], self.list.item(place)
+        assert row is not None
         self.list.blockSignals(True)
         row.setText(item.patch.title)
-        row.setIcon(QIcon(self._picture(item)))
+        row.setIcon(QIcon(self._pixmap(item)))
         row.setToolTip(_about(item))
         self.list.blockSignals(False)
 
-    def _picture(self, item: BankItem) -> QPixmap:
+    def _pixmap(self, item: PatchItem) -> QPixmap:
         """Return a patch framed in its class's colour, pinned or crossed out."""
         names = self.classes
         known = item.patch.class_name in names
         color = class_color(names.index(item.patch.class_name)) if known else OFF_COLOR
-        array = np.ascontiguousarray(thumbnail(_as_item(item, color)))
-        height, width = array.shape[:2]
-        kind = QImage.Format.Format_RGB888
-        image = QImage(array.data, width, height, 3 * width, kind)
-        made = QPixmap.fromImage(image.copy()).scaled(
-            QSize(2 * PATCH, 2 * PATCH),
-            Qt.AspectRatioMode.IgnoreAspectRatio,
-            Qt.TransformationMode.SmoothTransformation,
-        )
+        made = to_pixmap(thumbnail(_as_item(item, color)), 2 * PATCH)
         painter = QPainter(made)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         removed = item.patch.removed
@@ -243,23 +242,31 @@ class BankPanel(QWidget):
             return None
         return renamed(item.prompt, item.patch.title)
 
-    def _change(self, places: Iterable[int], **values: object) -> None:
+    def _change(
+        self, places: Iterable[int], change: Callable[[BankPatch], BankPatch]
+    ) -> None:
         for i in places:
             item = self.items[i]
-            self.items[i] = replace(item, patch=replace(item.patch, **values))
+            self.items[i] = replace(item, patch=change(item.patch))
             self._show(i)
         self._show_state()
         self.edited.emit()
 
     def _on_pin(self) -> None:
-        places = self.marked()
+        places = self.selected()
         pinned = not all(self.items[i].patch.pinned for i in places)
-        self._change(places, pinned=pinned, **({"removed": False} if pinned else {}))
+        self._change(
+            places,
+            lambda p: replace(p, pinned=pinned, removed=p.removed and not pinned),
+        )
 
     def _on_remove(self) -> None:
-        places = self.marked()
+        places = self.selected()
         removed = not all(self.items[i].patch.removed for i in places)
-        self._change(places, removed=removed, **({"pinned": False} if removed else {}))
+        self._change(
+            places,
+            lambda p: replace(p, removed=removed, pinned=p.pinned and not removed),
+        )
 
     def _on_rename(self) -> None:
         row = self.list.currentItem()
@@ -271,10 +278,10 @@ class BankPanel(QWidget):
         patch = self.items[place].patch
         if name == patch.title:
             return
-        self._change([place], name=name)
+        self._change([place], lambda p: replace(p, name=name))
 
 
-def _as_item(item: BankItem, color: str) -> PromptItem:
+def _as_item(item: PatchItem, color: str) -> PromptItem:
     """Return a patch as the list of prompts shows it."""
     prompt = item.prompt
     return PromptItem(
@@ -286,14 +293,14 @@ def _as_item(item: BankItem, color: str) -> PromptItem:
     )
 
 
-def _about(item: BankItem) -> str:
+def _about(item: PatchItem) -> str:
     patch = item.patch
     lines = [
         f"{patch.title} ({patch.class_name})",
         f"{patch.image}: y {patch.box.y}, x {patch.box.x}, {patch.box.size} px",
     ]
     if patch.removed:
-        lines.append("Removed: the next training does without it")
+        lines.append("Removed: the next training ignores it")
     elif patch.pinned:
         lines.append("Pinned: the next training keeps it")
     if item.can_prompt:

@@ -11,17 +11,15 @@ from qtpy.QtWidgets import QFileDialog, QSpinBox, QVBoxLayout, QWidget
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ...core.prompt import PromptError, PromptSet, prompt_hash
 from ..layers.image_source import is_mask
-from ..layers.prompt_boxes import PromptBook
-from ..layers.prompt_item import TRY
-from .controls import button, combo, count, labelled, sentence, side_by_side
+from ..layers.prompt_book import PromptBook
+from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
+from ..tools.draw_box import BoxTool
+from .controls import button, combo, labelled, side_by_side
 from .image_panel import ImagePanel
 from .prompt_list import PromptList
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-
-OPEN_IMAGE = "Open an image to begin (or File > Open Sample > SVPSeg)."
-PAINTED = "Press Preview to try it. M is the next number where objects touch."
 
 
 class PromptPanel(QWidget):
@@ -31,7 +29,7 @@ class PromptPanel(QWidget):
     ----------
     viewer : ViewerModel
     images : ImagePanel
-        Whose marked image gets the boxes.
+        Whose selected image gets the boxes.
     """
 
     message = Signal(str, bool)
@@ -42,6 +40,7 @@ class PromptPanel(QWidget):
         super().__init__()
         self.viewer, self.images = viewer, images
         self.book = PromptBook(viewer, images.source_of)
+        self.tool = BoxTool(self.book)
         self.file = ""
         self.saved: list[str] = []
         self._build()
@@ -59,22 +58,22 @@ class PromptPanel(QWidget):
             "Click on a cell to place a box, or drag a square (Shift+D on the boxes)",
             checkable=True,
         )
-        self.size = QSpinBox()
-        self.size.setRange(MIN_BOX_SIZE, 4096)
-        self.size.setValue(PROMPT_SIZE)
-        self.size.setSingleStep(16)
-        self.size.setSuffix(" px")
-        self.size.setToolTip(
+        self.box_size = QSpinBox()
+        self.box_size.setRange(MIN_BOX_SIZE, 4096)
+        self.box_size.setValue(PROMPT_SIZE)
+        self.box_size.setSingleStep(16)
+        self.box_size.setSuffix(" px")
+        self.box_size.setToolTip(
             "Side of the box that a click places. Choose it so that a few whole "
             "objects fit in; the box is resampled to 64 x 64."
         )
-        column.addWidget(side_by_side(self.draw, self.size, stretch=(1, 0)))
-        self.mask = combo(
-            "Labels layer that the mask of the marked prompt is taken from"
+        column.addWidget(side_by_side(self.draw, self.box_size, stretch=(1, 0)))
+        self.mask_choice = combo(
+            "Labels layer that the mask of the selected prompt is taken from"
         )
-        self.paint = button("Paint", "Paint the mask of the marked prompt by hand")
+        self.paint = button("Paint", "Paint the mask of the selected prompt by hand")
         column.addWidget(
-            labelled("Mask", side_by_side(self.mask, self.paint, stretch=(1, 0)))
+            labelled("Mask", side_by_side(self.mask_choice, self.paint, stretch=(1, 0)))
         )
         self.save_set = button("Save set…", "Save all prompts as one .svprompt file")
         self.load_set = button("Load set…", "Add the prompts of a .svprompt file")
@@ -82,22 +81,22 @@ class PromptPanel(QWidget):
 
     def _connect(self) -> None:
         self.draw.clicked.connect(self._on_draw)
-        self.size.valueChanged.connect(self._on_size)
-        self.mask.activated.connect(self._on_mask)
+        self.box_size.valueChanged.connect(self._on_size)
+        self.mask_choice.activated.connect(self._on_mask)
         self.paint.clicked.connect(self._on_paint)
         self.save_set.clicked.connect(lambda: self.save_prompt_set())
         self.load_set.clicked.connect(lambda: self.load_prompt_set())
         self.book.message.connect(self._on_book_message)
         self.book.changed.connect(self.show_masks)
-        self.book.tool.switched.connect(self.draw.setChecked)
+        self.tool.switched.connect(self.draw.setChecked)
         self.list.selection_changed.connect(lambda _: self.show_masks())
 
     def refresh(self) -> None:
         """Enable what makes sense now."""
         item = self.book.item(self.list.selected)
         has_box = item is not None and item.source is not None
-        self.draw.setEnabled(self.images.marked() is not None)
-        self.mask.setEnabled(has_box)
+        self.draw.setEnabled(self.images.selected() is not None)
+        self.mask_choice.setEnabled(has_box)
         self.paint.setEnabled(has_box)
         self.save_set.setEnabled(bool(self.book.items))
 
@@ -121,30 +120,30 @@ class PromptPanel(QWidget):
         """Offer the Labels layers that a mask can be taken from."""
         item = self.book.item(self.list.selected)
         wanted = item.mask_layer if item is not None else self.book.default_mask
-        self.mask.blockSignals(True)
-        self.mask.clear()
-        self.mask.addItem("no mask", None)
+        self.mask_choice.blockSignals(True)
+        self.mask_choice.clear()
+        self.mask_choice.addItem("no mask", None)
         for layer in self.viewer.layers:
             if is_mask(layer) or layer == wanted:
-                self.mask.addItem(layer.name, layer)
+                self.mask_choice.addItem(layer.name, layer)
                 if layer == wanted:
-                    self.mask.setCurrentIndex(self.mask.count() - 1)
-        self.mask.blockSignals(False)
+                    self.mask_choice.setCurrentIndex(self.mask_choice.count() - 1)
+        self.mask_choice.blockSignals(False)
         self.refresh()
 
     def _on_draw(self) -> None:
-        layer = self.images.marked()
-        if self.book.tool.is_on or layer is None:
-            self.book.tool.stop()
+        layer = self.images.selected()
+        if self.tool.is_on or layer is None:
+            self.tool.stop()
             self.draw.setChecked(False)
         else:
-            self.book.tool.start(layer)
+            self.tool.start(layer)
 
     def _on_size(self, size: int) -> None:
         self.book.size = size
 
     def _on_mask(self) -> None:
-        layer = self.mask.currentData()
+        layer = self.mask_choice.currentData()
         self.book.default_mask = layer
         self.book.update(self.list.selected, mask_layer=layer)
         item = self.book.item(self.list.selected)
@@ -165,8 +164,8 @@ class PromptPanel(QWidget):
         )
 
     def add_prompt_at_centre(self) -> None:
-        """Place a box in the middle of what is seen of the marked image."""
-        layer = self.images.marked()
+        """Place a box in the middle of what is seen of the selected image."""
+        layer = self.images.selected()
         if layer is None:
             self._say(OPEN_IMAGE, True)
             return
@@ -174,7 +173,7 @@ class PromptPanel(QWidget):
             source = self.images.source_of(layer)
             tile = source.visible_tile()
             centre = ((tile.y0 + tile.y1 - 1) / 2, (tile.x0 + tile.x1 - 1) / 2)
-            box = Box.centred(centre, self.size.value())
+            box = Box.centred(centre, self.box_size.value())
             self.book.place(source, source.plane_at(self.viewer.dims.point), box)
         except ValueError as error:
             self._say(sentence(error), True)

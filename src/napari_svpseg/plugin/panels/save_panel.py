@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,10 +17,12 @@ from ...core.jobs.folder_job import FORMAT_TITLES, FORMATS
 from ...core.result import Recipe
 from ..layers.image_source import mark_of, plain_name
 from ..layers.result_layers import recipe_of
-from ..layers.stored_results import KIND as STORED
+from ..layers.stored_edits import KIND as STORED
 from ..layers.stored_results import StoredResults
 from ..layers.visibility import belongs_to
-from .controls import button, count, sentence, side_by_side
+from ..messages import count, sentence
+from ..writers import write_layer
+from .controls import button, side_by_side
 from .prompt_panel import PromptPanel, with_suffix
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ SAVABLE = ("labels", STORED)
 
 
 class SaveBox(QWidget):
-    """Saves the marked or latest result, and copies what repeats it.
+    """Saves the selected or latest result, and copies what repeats it.
 
     Parameters
     ----------
@@ -62,7 +65,7 @@ class SaveBox(QWidget):
         self.viewer, self.stored, self.prompts = viewer, stored, prompts
         self.save = button(
             "Save labels…",
-            "Write the result of the marked image, or the result that is selected: "
+            "Write the result of the selected image, or the result that is selected: "
             "OME-TIFF, ImageJ ROIs, GeoJSON, CSV",
         )
         self.save_all = button(
@@ -94,7 +97,7 @@ class SaveBox(QWidget):
         self.message.emit(text, error)
 
     def result_layer(self) -> Labels | None:
-        """Return the selected result, else that of the marked image, else the latest.
+        """Return the selected result, else that of the selected image, else the latest.
 
         Of several results of an image, or of several images, those in sight go first.
         """
@@ -106,8 +109,8 @@ class SaveBox(QWidget):
         ]
         if layers.selection.active in results:
             return layers.selection.active
-        marked = self.prompts.images.marked()
-        others = [la for la in results if marked is None or not belongs_to(la, marked)]
+        image = self.prompts.images.selected()
+        others = [la for la in results if image is None or not belongs_to(la, image)]
         return min(results, key=lambda la: (la in others, not la.visible), default=None)
 
     def _in_memory(self) -> list[Labels]:
@@ -119,8 +122,6 @@ class SaveBox(QWidget):
             folder = QFileDialog.getExistingDirectory(self, "Save all results in")
         if not folder:
             return
-        from ..manifest import write_layer
-
         stems: set[str] = set()
         written, there = 0, []
         for layer in self._in_memory():
@@ -162,11 +163,10 @@ class SaveBox(QWidget):
                 self._say(problem, True)
         if not path:
             return
-        from ..manifest import write_layer
-
         if mark_of(layer, STORED):
             self._say(f"Saving {Path(path).name}…")
-            self.stored.save(path, layer, self._on_saved, self._on_not_saved)
+            write = partial(write_layer, path, layer)
+            self.stored.save(write, self._on_saved, self._on_not_saved)
             return
         try:
             written = write_layer(path, layer)
@@ -195,7 +195,9 @@ class SaveBox(QWidget):
             prompts_file=self.prompts.file if is_saved else "",
             query_file=self._file_of(layer),
         )
-        QGuiApplication.clipboard().setText(form(recipe))
+        clipboard = QGuiApplication.clipboard()
+        assert clipboard is not None
+        clipboard.setText(form(recipe))
         text = "Copied: paste it where you want to repeat this result."
         if not is_saved and used == self.prompts.prints():
             text += " Save the prompt set as cells.svprompt too."

@@ -10,14 +10,15 @@ import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
-from ...io.training_set import Entry, TrainingSet
+from ...io.training_set import Entry, TrainingSet, is_same_image
 from ..layers.image_source import ImageSource, plain_name
+from ..messages import count
 from ..services.background import Background
-from .controls import button, count, note, side_by_side
-from .training_set_table import TrainingTable
+from .controls import button, note, side_by_side
+from .training_set_table import TrainingSetTable
 
 
-class TrainingPanel(QWidget):
+class TrainingSetPanel(QWidget):
     """Shows a training set and changes it, away from the GUI's thread.
 
     Parameters
@@ -35,7 +36,7 @@ class TrainingPanel(QWidget):
         self._files = files
         self._set = TrainingSet(training_sets() / "cells")
         self.entries: list[Entry] = []
-        self.table = TrainingTable()
+        self.table = TrainingSetTable()
         self.line = note()
         self.choose = button("Other set…", "Use a training set in another folder")
         column = QVBoxLayout(self)
@@ -168,10 +169,8 @@ def add_to(
     details : dict
         Further arguments of `TrainingSet.add`.
     """
-    from ...io.training_set import is_same_image
-
-    free, n = name, 2
     known = {e.name: e for e in training_set.entries()}
+    free, n = name, 2
     while free in known and not is_same_image(known[free], image, details["axes"]):
         free, n = f"{name} {n}", n + 1
     old = known.get(free)

@@ -27,8 +27,8 @@ IMAGE, CELLS, BACKGROUND, USE, CHECK = range(5)
 MIN_ROWS, MAX_ROWS = 2, 6
 
 
-class TrainingTable(QTableWidget):
-    """Shows entries; says what the user switched on or off."""
+class TrainingSetTable(QTableWidget):
+    """Shows entries; reports what the user switches on or off."""
 
     used = Signal(str, bool)
     validation = Signal(str, object)
@@ -37,13 +37,16 @@ class TrainingTable(QTableWidget):
         super().__init__(0, len(COLUMNS))
         self.setHorizontalHeaderLabels(COLUMNS)
         for i, tip in enumerate(TIPS):
-            self.horizontalHeaderItem(i).setToolTip(tip)
-        header = self.horizontalHeader()
+            title = self.horizontalHeaderItem(i)
+            assert title is not None
+            title.setToolTip(tip)
+        header, rows = self.horizontalHeader(), self.verticalHeader()
+        assert header is not None and rows is not None
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
         header.setSectionResizeMode(IMAGE, QHeaderView.ResizeMode.Stretch)
         header.setMinimumSectionSize(30)
         header.setHighlightSections(False)
-        self.verticalHeader().hide()
+        rows.hide()
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
@@ -63,14 +66,17 @@ class TrainingTable(QTableWidget):
         self._fit()
 
     def _fit(self) -> None:
-        """Be as high as the rows need, within limits."""
-        rows = min(max(MIN_ROWS, self.rowCount()), MAX_ROWS)
-        height = self.verticalHeader().defaultSectionSize()
-        header = self.horizontalHeader().sizeHint().height()
-        self.setFixedHeight(header + rows * height + 2 * self.frameWidth())
+        """Set the height that the rows need, within limits."""
+        header, rows = self.horizontalHeader(), self.verticalHeader()
+        assert header is not None and rows is not None
+        n = min(max(MIN_ROWS, self.rowCount()), MAX_ROWS)
+        height = header.sizeHint().height() + n * rows.defaultSectionSize()
+        self.setFixedHeight(height + 2 * self.frameWidth())
 
     def _on_changed(self, item: QTableWidgetItem) -> None:
-        name = self.item(item.row(), IMAGE).data(Qt.ItemDataRole.UserRole)
+        image = self.item(item.row(), IMAGE)
+        assert image is not None
+        name = image.data(Qt.ItemDataRole.UserRole)
         is_on = item.checkState() == Qt.CheckState.Checked
         if item.column() == USE:
             self.used.emit(name, is_on)

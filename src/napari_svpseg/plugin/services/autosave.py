@@ -5,34 +5,33 @@ from __future__ import annotations
 import atexit
 import logging
 import weakref
-from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
 from ...core.prompt import Prompt, PromptSet
-from ...io.session import (
-    SavedSession,
-    Session,
-    block_slices,
-    block_starts,
-    crashed_sessions,
-    sessions_folder,
-)
-from ..layers.image_source import DECLARED, MARK, declared, is_picture, mark_of
-from ..layers.partial_label_layers import KIND, color
-from ..panels.controls import Offer, count, is_alive, sentence
+from ...io.session import SavedSession, Session, crashed_sessions, sessions_folder
+from ..layers.image_source import is_picture, mark_of
+from ..messages import count, sentence
+from ..panels.controls import Offer, is_alive
 from .background import Background
+from .edited_blocks import EditedBlocks
 from .preferences import preference
+from .session_layers import (
+    add_boxes,
+    add_labels,
+    boxes_entry,
+    image_entry,
+    labels_entry,
+    open_images,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Labels, Layer, Shapes
 
-    from ..layers.prompt_boxes import PromptBook
+    from ..layers.prompt_book import PromptBook
 
 logger = logging.getLogger(__name__)
 
@@ -40,15 +39,6 @@ WAIT_MS = 1500
 """From an edit to its being saved."""
 AT_ONCE = 32
 """Blocks that are copied at a time: 4 MB, a few milliseconds."""
-MAX_WHOLE = 64_000_000
-"""Pixels up to which a layer that was there before is saved whole once edited."""
-
-PAINTED = ("mask", KIND)
-"""Kinds of our layers that the user paints in, and no run writes in."""
-ON_DISK = ("stored", "stored edit")
-"""Kinds of our layers whose strokes are written to a store at once."""
-EDITING = ("paint", "fill", "erase", "polygon")
-PLACE = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
 
 Settings = dict[str, Any]
 
@@ -88,9 +78,8 @@ class Autosave(QObject):
         self._last_settings: dict[str, Settings] = {}
         self._restore: dict[str, weakref.WeakMethod[Callable[[Settings], None]]] = {}
         self._book: Callable[[], PromptBook | None] = lambda: None
-        self._keys: dict[Any, str] = {}
-        self._dirty: dict[Any, deque[tuple[int, ...]]] = {}
-        self._touched: dict[Any, set[tuple[int, ...]]] = {}
+        self.blocks = EditedBlocks()
+        self.blocks.edited.connect(self.touch)
         self._saved: SavedSession | None = None
         self._adopted: SavedSession | None = None
         self._broken = False
@@ -98,7 +87,7 @@ class Autosave(QObject):
         self._timer.setSingleShot(True)
         self._timer.timeout.connect(self.save)
         for layer in viewer.layers:
-            self._watch(layer)
+            self.blocks.watch(layer)
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
         app = QCoreApplication.instance()
@@ -160,60 +149,12 @@ class Autosave(QObject):
     # ------------------------------------------------------------ watching
 
     def _on_inserted(self, event: Any) -> None:
-        self._watch(event.value)
+        self.blocks.watch(event.value)
         self.touch()
 
     def _on_removed(self, event: Any) -> None:
-        key = event.value.unique_id
-        for known in (self._keys, self._dirty, self._touched):
-            known.pop(key, None)
+        self.blocks.forget(event.value)
         self.touch()
-
-    def _watch(self, layer: Layer) -> None:
-        from napari.layers import Labels, Shapes
-
-        if isinstance(layer, Labels):
-            layer.events.paint.connect(self._on_paint)
-            layer.events.set_data.connect(self._on_shown)
-        elif isinstance(layer, Shapes):
-            layer.events.data.connect(self.touch)
-
-    def _on_paint(self, event: Any) -> None:
-        layer = event.source
-        kind = (mark_of(layer) or {}).get("kind")
-        if kind in ON_DISK:
-            return
-        if kind not in PAINTED and (
-            kind in ("preview", "comparison") or str(layer.mode) not in EDITING
-        ):
-            return  # a run wrote it, and can write it again
-        shape = tuple(layer.data.shape)
-        if layer.unique_id not in self._keys:
-            self._begin(layer)
-        for atom in event.value:
-            self._mark(layer.unique_id, block_starts(shape, region_of(atom)))
-
-    def _begin(self, layer: Labels) -> None:
-        """Save a layer from now on; what was in it before is saved too."""
-        key = layer.unique_id
-        self._keys[key] = f"{len(self._keys)}-{str(key)[:8]}".replace("-", "")
-        self._dirty[key], self._touched[key] = deque(), set()
-        shape = tuple(layer.data.shape)
-        if int(np.prod(shape, dtype=object)) <= MAX_WHOLE and not layer.multiscale:
-            self._mark(key, block_starts(shape))
-
-    def _mark(self, key: Any, starts: Any) -> None:
-        waiting = set(self._dirty[key])
-        fresh = [s for s in starts if s not in waiting]
-        self._dirty[key].extend(fresh)
-        self._touched[key].update(fresh)
-        self.touch()
-
-    def _on_shown(self, event: Any) -> None:
-        """Look again at what was painted: napari's undo only shows itself so."""
-        key = event.source.unique_id
-        if key in self._keys:
-            self._mark(key, self._touched[key])
 
     # ------------------------------------------------------------ saving
 
@@ -230,11 +171,11 @@ class Autosave(QObject):
         copies, keys = [], []
         left = AT_ONCE
         for layer in viewer.layers:
-            key = self._keys.get(layer.unique_id)
+            key = self.blocks.keys.get(layer.unique_id)
             if key is None:
                 continue
             keys.append(key)
-            blocks = self._copies(layer, left)
+            blocks = self.blocks.take(layer, left)
             left -= len(blocks)
             if blocks:
                 data = layer.data
@@ -250,19 +191,8 @@ class Autosave(QObject):
 
         self._files.call(write, self._on_written, self._on_not_written)
 
-    def _copies(
-        self, layer: Labels, limit: int
-    ) -> list[tuple[tuple[int, ...], np.ndarray]]:
-        """Return copies of some blocks that changed."""
-        waiting = self._dirty[layer.unique_id]
-        shape = tuple(layer.data.shape)
-        return [
-            (start, np.array(layer.data[block_slices(start, shape)]))
-            for start in (waiting.popleft() for _ in range(min(limit, len(waiting))))
-        ]
-
     def _on_written(self, _: Any) -> None:
-        if any(self._dirty.values()):
+        if self.blocks.is_waiting:
             self._timer.start(20)
         elif self._adopted is not None:  # all that was restored is saved anew
             self._adopted.discard()
@@ -281,12 +211,12 @@ class Autosave(QObject):
             if method is not None:
                 self._last_settings[dock] = method()
         return {
-            "images": [_image(la) for la in viewer.layers if is_picture(la)],
-            "boxes": [_boxes(la) for la in viewer.layers if mark_of(la, "boxes")],
+            "images": [image_entry(la) for la in viewer.layers if is_picture(la)],
+            "boxes": [boxes_entry(la) for la in viewer.layers if mark_of(la, "boxes")],
             "labels": [
-                _labels(la, self._keys[la.unique_id], names)
+                labels_entry(la, self.blocks.keys[la.unique_id], names)
                 for la in viewer.layers
-                if la.unique_id in self._keys
+                if la.unique_id in self.blocks.keys
             ],
             "settings": dict(self._last_settings),
         }
@@ -355,13 +285,13 @@ class Autosave(QObject):
         if viewer is None:
             return
         try:
-            missing = _open_images(viewer, saved.state)
+            missing = open_images(viewer, saved.state)
             entries = zip(saved.state.get("labels", []), arrays, strict=True)
             for entry, array in entries:
                 if array is not None:
-                    layer = _add_labels(viewer, entry, array)
-                    self._begin(layer)
-            _add_boxes(viewer, saved.state)
+                    layer = add_labels(viewer, entry, array)
+                    self.blocks.begin(layer)
+            add_boxes(viewer, saved.state)
             self._add_lost(prompts, saved.state, missing)
             for dock, values in saved.state.get("settings", {}).items():
                 method = called(self._restore.get(dock))
@@ -416,17 +346,6 @@ def called(method: weakref.WeakMethod[Any] | None) -> Any:
     return found
 
 
-def region_of(atom: Any) -> tuple[slice, ...]:
-    """Return the bounding box of one step of napari's history of a Labels layer."""
-    key = getattr(atom, "slice_key", None)
-    if key is not None:
-        return tuple(key)
-    return tuple(
-        slice(int(np.min(i)), int(np.max(i)) + 1) if np.size(i) else slice(0, 0)
-        for i in atom[0]
-    )
-
-
 def summary(saved: SavedSession) -> str:
     """Return what a session holds; empty where it is not worth restoring."""
     state = saved.state
@@ -443,140 +362,3 @@ def summary(saved: SavedSession) -> str:
     on = f" on {', '.join(names[:2])}{' …' if len(names) > 2 else ''}" if names else ""
     told = " and ".join(parts).replace("boxs", "boxes")
     return f"napari ended without saving at {saved.when}: {told}{on}."
-
-
-# ------------------------------------------------------------ layers as plain values
-
-
-def _place(layer: Layer) -> dict[str, Any]:
-    place: dict[str, Any] = {"affine": np.asarray(layer.affine.affine_matrix).tolist()}
-    for name in PLACE:
-        value = getattr(layer, name, None)
-        if value is None:
-            continue
-        if name in ("units", "axis_labels"):
-            place[name] = [str(v) for v in value]
-        elif name != "shear" or np.any(value):
-            place[name] = np.asarray(value).tolist()
-    return place
-
-
-def _image(layer: Layer) -> dict[str, Any]:
-    source = layer.source
-    axes, channels = declared(layer)
-    return {
-        "name": layer.name,
-        "path": str(source.path or ""),
-        "plugin": source.reader_plugin,
-        "sample": list(source.sample or ()),
-        "axes": axes,
-        "channels": channels,
-    }
-
-
-def _labels(layer: Labels, key: str, names: dict[Any, str]) -> dict[str, Any]:
-    mark = mark_of(layer) or {}
-    kept = mark if mark.get("kind") in PAINTED else {}
-    return {
-        "key": key,
-        "name": layer.name,
-        "opacity": layer.opacity,
-        "mark": {**kept, "image": names.get(kept.get("image"), "")} if kept else {},
-        "place": _place(layer),
-    }
-
-
-def _boxes(layer: Shapes) -> dict[str, Any]:
-    ids = list(layer.features["id"]) if "id" in layer.features else []
-    return {
-        "name": layer.name,
-        "ndim": layer.ndim,
-        "vertices": [np.asarray(v).tolist() for v in layer.data],
-        "ids": [str(i) for i in ids],
-        "mark": mark_of(layer),
-        "place": _place(layer),
-    }
-
-
-def _open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
-    """Open the images of a session; return the names of those that have no file."""
-    missing = []
-    for image in state.get("images", []):
-        if any(la.name == image["name"] for la in viewer.layers):
-            continue
-        metadata = {}
-        if image["axes"]:
-            metadata = {"metadata": {DECLARED: (image["axes"], image["channels"])}}
-        try:
-            if image["path"]:
-                plugin = image["plugin"] or "napari"
-                layers = viewer.open(image["path"], plugin=plugin, **metadata)
-                if len(layers) == 1:
-                    layers[0].name = image["name"]
-            elif image["sample"]:
-                _open_sample(viewer, image)
-            else:
-                missing.append(image["name"])
-        except Exception:
-            logger.exception("could not open %s again", image["path"])
-            missing.append(image["name"])
-    return missing
-
-
-def _open_sample(viewer: ViewerModel, image: dict[str, Any]) -> None:
-    """Open a sample again, without the boxes that come with it."""
-    plugin, key = image["sample"]
-    for layer in viewer.open_sample(plugin, key):
-        if mark_of(layer, "boxes"):
-            viewer.layers.remove(layer)
-
-
-def _add_labels(
-    viewer: ViewerModel, entry: dict[str, Any], array: np.ndarray
-) -> Labels:
-    mark = dict(entry["mark"])
-    image = next((la for la in viewer.layers if la.name == mark.get("image")), None)
-    if image is not None:
-        mark["image"] = image.unique_id
-    name = entry["name"]
-    if not mark and any(la.name == name for la in viewer.layers):
-        name = f"{name} (restored)"
-    layer = viewer.add_labels(
-        array,
-        name=name,
-        opacity=entry["opacity"],
-        metadata={MARK: mark} if mark else {},
-        **_placed(entry["place"]),
-    )
-    if mark.get("kind") == KIND:
-        color(layer)
-    return layer
-
-
-def _add_boxes(viewer: ViewerModel, state: dict[str, Any]) -> None:
-    names = {la.name for la in viewer.layers}
-    for entry in state.get("boxes", []):
-        mark = entry["mark"]
-        if mark.get("image") not in names or not entry["vertices"]:
-            continue
-        viewer.add_shapes(
-            [np.asarray(v) for v in entry["vertices"]],
-            ndim=entry["ndim"],
-            shape_type="rectangle",
-            name=entry["name"],
-            face_color="transparent",
-            edge_width=2,
-            opacity=1.0,
-            features={
-                "id": np.asarray(entry["ids"], object),
-                "name": np.asarray([""] * len(entry["ids"]), object),
-            },
-            metadata={MARK: mark},
-            **_placed(entry["place"]),
-        )
-
-
-def _placed(place: dict[str, Any]) -> dict[str, Any]:
-    return {
-        k: tuple(v) if k in ("units", "axis_labels") else v for k, v in place.items()
-    }

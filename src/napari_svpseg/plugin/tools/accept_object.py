@@ -1,4 +1,4 @@
-"""A tool of the Fine-tune dock: a click on a cell of a result makes it a label."""
+"""The mouse tool that copies the cells of a result into the labels to learn."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ from .draw_box import CLICK_PIXELS
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
+NO_RESULT = (
+    "Nothing to accept: no result is shown on '{}'. Run Segment from prompts first."
+)
+CLICK = (
+    "Click on correctly found cells: they are copied into the labels. Zoom and move as "
+    "usual."
+)
+NO_CELL = "There is no cell of a result here."
+ACCEPTED = (
+    "Accepted {}: it is now among the labels to learn. To undo, select that layer and "
+    "press Ctrl+Z."
+)
+
 
 class AcceptTool(QObject):
     """Lets the user accept cells of results by clicking on them.
@@ -25,13 +38,13 @@ class AcceptTool(QObject):
     ----------
     viewer : napari.Viewer
     source : callable
-        Returns the image whose results are meant, or None.
+        Returns the image whose results are accepted, or None.
     """
 
     switched = Signal(bool)
     accepted = Signal()
     message = Signal(str, bool)
-    """A sentence, and whether it tells of a failure."""
+    """A sentence, and whether it is an error."""
 
     def __init__(
         self, viewer: ViewerModel, source: Callable[[], ImageSource | None]
@@ -41,16 +54,12 @@ class AcceptTool(QObject):
         self.is_on = False
 
     def start(self) -> None:
-        """Take clicks from now on; with the image selected, they paint nothing."""
+        """Take clicks from now on, with the image selected: they paint nothing."""
         source = self.source()
         if source is None or self.is_on:
             return
         if not results_on(self.viewer, source):
-            self.message.emit(
-                f"Nothing to accept: no result is shown on '{source.name}'. Run "
-                "Segment from prompts first.",
-                True,
-            )
+            self.message.emit(NO_RESULT.format(source.name), True)
             self.switched.emit(False)
             return
         activate(self.viewer, source.layer)
@@ -58,11 +67,7 @@ class AcceptTool(QObject):
         self.viewer.mouse_drag_callbacks.append(self._on_drag)
         self.viewer.layers.selection.events.active.connect(self._on_active)
         self.switched.emit(True)
-        self.message.emit(
-            "Click on the cells that are right as they are: they become labels. "
-            "Zoom and move as usual.",
-            False,
-        )
+        self.message.emit(CLICK, False)
 
     def stop(self) -> None:
         """Take no more clicks."""
@@ -90,14 +95,10 @@ class AcceptTool(QObject):
             activate(self.viewer, active)  # a layer may have been made for it
             self.viewer.layers.selection.events.active.connect(self._on_active)
         if what is None:
-            self.message.emit("There is no cell of a result here.", False)
+            self.message.emit(NO_CELL, False)
             return
         self.accepted.emit()
-        self.message.emit(
-            f"Accepted {what}: it is among the labels to learn now. Undo there (Ctrl+Z "
-            "with that layer selected) takes it back.",
-            False,
-        )
+        self.message.emit(ACCEPTED.format(what), False)
 
     def _on_active(self, event: Any) -> None:
         self.stop()

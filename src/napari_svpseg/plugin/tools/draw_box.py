@@ -13,12 +13,12 @@ from ...core.image import ImageError
 from ..layers.image_source import ImageSource, is_picture
 from ..layers.prompt_item import PromptItem
 from ..layers.visibility import activate, bring_into_sight, camera_of, is_in_sight
-from ..panels.controls import sentence
+from ..messages import sentence
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Layer, Shapes
+    from napari.layers import Image, Shapes
 
-    from ..layers.prompt_boxes import PromptBook
+    from ..layers.prompt_book import PromptBook
 
 CLICK_PIXELS = 8
 """A press and release closer than this on the screen is a click, not a drag."""
@@ -38,6 +38,7 @@ class BoxTool(QObject):
     def __init__(self, book: PromptBook) -> None:
         super().__init__(book)
         self.book = book
+        book.closed.connect(self.stop)
         self._layer: Shapes | None = None
         self._rubber: Shapes | None = None
 
@@ -54,7 +55,7 @@ class BoxTool(QObject):
             self.book.message.emit(sentence(error), True)
             self.switched.emit(False)
             return
-        boxes = self.book.box_layer(source)
+        boxes = self.book.boxes.layer_on(source)
         self.stop()
         if not is_in_sight(self.book.viewer, layer):
             bring_into_sight(self.book.viewer, layer)
@@ -65,6 +66,7 @@ class BoxTool(QObject):
         boxes.cursor = "cross"
         boxes.mouse_drag_callbacks.append(self._on_drag)
         self._layer = boxes
+        self._connect(boxes)
         self.book.intensities.request(source)
         self.switched.emit(True)
         self.book.message.emit(
@@ -78,6 +80,7 @@ class BoxTool(QObject):
         layer, self._layer = self._layer, None
         if layer is None:
             return
+        self._disconnect(layer)
         if self._on_drag in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(self._on_drag)
         layer.cursor = "standard"
@@ -101,28 +104,38 @@ class BoxTool(QObject):
             )
             return None
         data = source.point_to_data(point)
-        box = Box.centred(tuple(data[source.yx]), self.book.size)
+        box = Box.centred(tuple(data[source.companion.yx]), self.book.size)
         return self.book.place(source, source.plane_at(point), box)
 
-    def follow_mode(self, layer: Layer, mode: str) -> None:
-        """Stop when the user takes another of napari's tools."""
-        if self._layer == layer and mode != "pan_zoom":
+    def _connect(self, layer: Shapes) -> None:
+        """Stop as soon as the user turns to another tool or layer."""
+        layers = self.book.viewer.layers
+        layer.events.mode.connect(self._on_mode)
+        layers.selection.events.active.connect(self._on_active)
+        layers.events.removed.connect(self._on_removed)
+
+    def _disconnect(self, layer: Shapes) -> None:
+        layers = self.book.viewer.layers
+        layer.events.mode.disconnect(self._on_mode)
+        layers.selection.events.active.disconnect(self._on_active)
+        layers.events.removed.disconnect(self._on_removed)
+
+    def _on_mode(self, event: Any) -> None:
+        if str(event.mode) != "pan_zoom":
             self.stop()
 
-    def follow_layer(self, layer: Layer | None) -> None:
-        """Stop when the user turns to another layer."""
-        if self._layer is not None and layer != self._layer:
+    def _on_active(self, event: Any) -> None:
+        if event.value != self._layer:
             self.stop()
 
-    def leave(self, layer: Layer) -> None:
-        """Stop when the layer of the boxes has gone."""
-        if self._layer == layer:
+    def _on_removed(self, event: Any) -> None:
+        if event.value == self._layer:
             self.stop()
 
     def _on_drag(self, layer: Shapes, event: Any) -> Generator[None, None, None]:
         if event.button != 1 or layer != self._layer:
             return
-        source = self._source_at(event.position, self.book.image_of(layer))
+        source = self._source_at(event.position, self.book.boxes.image_of(layer))
         start, moved = tuple(event.position), False
         event.handled = True
         yield
@@ -135,6 +148,7 @@ class BoxTool(QObject):
                 self._show_rubber(source, start, tuple(event.position))
             yield
         self._drop_rubber()
+        item: PromptItem | None
         if moved and source.contains(start):
             box = self._dragged(source, start, tuple(event.position))
             item = self.book.place(source, source.plane_at(start), box)
@@ -147,9 +161,9 @@ class BoxTool(QObject):
         self, source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
     ) -> None:
         """Show the box that letting go would place."""
-        layer, box = self.book.box_layer(source), self._dragged(source, start, end)
-        corners = source.corners(source.plane_at(start), box)
-        with self.book.quiet():
+        layer, box = self.book.boxes.layer_on(source), self._dragged(source, start, end)
+        corners = source.companion.corners(source.plane_at(start), box)
+        with self.book.boxes.quiet():
             if self._rubber is None:
                 layer.add_rectangles([corners], edge_color="white")
                 self._rubber = layer
@@ -161,7 +175,7 @@ class BoxTool(QObject):
     def _drop_rubber(self) -> None:
         layer, self._rubber = self._rubber, None
         if layer is not None:
-            with self.book.quiet():
+            with self.book.boxes.quiet():
                 layer.remove([layer.nshapes - 1])
 
     @staticmethod
@@ -169,7 +183,9 @@ class BoxTool(QObject):
         source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
     ) -> Box:
         """Return the square that a drag spans, inside the image."""
-        corners = np.stack([source.point_to_data(p)[source.yx] for p in (start, end)])
+        corners = np.stack(
+            [source.point_to_data(p)[source.companion.yx] for p in (start, end)]
+        )
         side = float(np.abs(corners[1] - corners[0]).max())
         direction = np.where(corners[1] >= corners[0], 1, -1)
         square = np.stack(

@@ -20,10 +20,11 @@ from ...core.labels.uncertainty import (
 )
 from ...core.result import Maps
 from ..layers.image_source import MARK, ImageSource, mark_of
-from ..layers.prompt_boxes import PromptBook
+from ..layers.prompt_book import PromptBook
 from ..layers.result_layers import Kept, Results
 from ..layers.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
-from ..panels.controls import Offer, button, count, side_by_side
+from ..messages import count
+from ..panels.controls import Offer, button, side_by_side
 from ..panels.image_panel import ImagePanel
 from ..services.background import Background
 
@@ -60,7 +61,7 @@ class Seen:
         """The image's name, with the plane where there are several."""
         if self.source.n_planes == 1:
             return f"'{self.source.name}'"
-        axes = [a for a in self.source.companion_axes if a not in "CYX"]
+        axes = [a for a in self.source.companion.axes if a not in "CYX"]
         where = ", ".join(f"{a} {i}" for a, i in zip(axes, self.plane, strict=True))
         return f"'{self.source.name}' ({where})"
 
@@ -86,8 +87,8 @@ class Seen:
         """Return the plane's labels as they are now, (Y, X)."""
         data, source = self.kept.layer.data, self.source
         if self.kept.tile is None:
-            data = data[source.companion_index(self.plane)]
-        y, x = source.yx
+            data = data[source.companion.index(self.plane)]
+        y, x = source.companion.yx
         turned = np.moveaxis(np.asarray(data), (y, x), (-2, -1))
         return turned.reshape(turned.shape[-2:])
 
@@ -119,7 +120,7 @@ class UncertaintyGuide(QWidget):
         self.book, self.images = book, images
         self.place_button = button(
             "Next doubtful place",
-            "Go to where the result is least certain in the marked image "
+            "Go to where the result is least certain in the selected image "
             "(Shift+N on the boxes)",
         )
         self.image_button = button(
@@ -160,8 +161,8 @@ class UncertaintyGuide(QWidget):
     # ------------------------------------------------------------ places
 
     def next_place(self) -> None:
-        """Go to the most doubtful place of the marked image that is left."""
-        layer = self.images.marked()
+        """Go to the most doubtful place of the selected image that is left."""
+        layer = self.images.selected()
         if layer is None or self._background.is_busy:
             return
         seen = self._seen_now(layer)
@@ -190,7 +191,7 @@ class UncertaintyGuide(QWidget):
         self.drop()
         box = moved(place.box, seen.corner)
         item = self.book.place(seen.source, seen.plane, box)
-        if item.is_ready:
+        if item.is_ready and item.mask_layer is not None:
             text = f"Its mask is from '{item.mask_layer.name}'. Press Run again."
         else:
             self.book.add_paint_layer(item, found)
@@ -240,10 +241,10 @@ class UncertaintyGuide(QWidget):
     def _outline(self, seen: Seen, box: Box) -> Shapes:
         """Return a layer that shows a box which is no prompt yet."""
         source = seen.source
-        boxes = self.book.box_layer(source)
+        boxes = self.book.boxes.layer_on(source)
         layer = self.viewer.add_shapes(
-            [source.corners(seen.plane, box)],
-            ndim=len(source.companion_axes),
+            [source.companion.corners(seen.plane, box)],
+            ndim=len(source.companion.axes),
             shape_type="rectangle",
             name=NAME,
             face_color="transparent",
@@ -326,11 +327,11 @@ class UncertaintyGuide(QWidget):
         """Show an image, and mark it in the list."""
         source = seen.source
         bring_into_sight(self.viewer, source.layer)
-        self.images.mark(source.layer)
+        self.images.select(source.layer)
         height, width = source.plane_shape
-        corners = source.corners(seen.plane, Box(0, 0, max(height, width)))
-        corners[:, source.yx] = np.minimum(
-            corners[:, source.yx], (height - 0.5, width - 0.5)
+        corners = source.companion.corners(seen.plane, Box(0, 0, max(height, width)))
+        corners[:, source.companion.yx] = np.minimum(
+            corners[:, source.companion.yx], (height - 0.5, width - 0.5)
         )
         look_at(self.viewer, seen.kept.layer, corners, IMAGE_PIXELS, closer=False)
 

@@ -1,4 +1,4 @@
-"""One image segmented by two models, before and after, to switch between."""
+"""One image segmented by the model before and after fine-tuning, to compare."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from qtpy.QtWidgets import QButtonGroup, QVBoxLayout, QWidget
 from ...core.geometry import Tile
 from ...core.settings import SegmentSettings
 from ...workflows.segment_image import segment
-from ..panels.controls import button, note, side_by_side
+from ..layers.image_source import MARK, MAX_PREVIEW, ImageSource, mark_of
+from ..layers.intensities import Intensities
+from ..layers.visibility import add_behind_boxes
+from ..messages import count
 from ..services.engine_process import Engine, EngineJob
-from .image_source import MARK, MAX_PREVIEW, ImageSource, mark_of
-from .prompt_item import Intensities
-from .result_layers import add_behind_boxes
+from .controls import button, note, side_by_side
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -26,7 +27,7 @@ SIDES = ("before", "after")
 
 
 class Comparison(QWidget):
-    """Two layers of labels, of which one is seen.
+    """Two layers of labels, of which one is shown.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class Comparison(QWidget):
         self._job: EngineJob | None = None
         self.look = button(
             "Compare on this image",
-            "Segment the marked image with the model before and after fine-tuning",
+            "Segment the selected image with the model before and after fine-tuning",
         )
         self.before = button("Before", "Show what the old model finds", checkable=True)
         self.after = button("After", "Show what the new model finds", checkable=True)
@@ -66,7 +67,7 @@ class Comparison(QWidget):
         group.buttonToggled.connect(lambda *_: self._show_side())
 
     def clear(self) -> None:
-        """Take the two layers away."""
+        """Remove the two layers."""
         for layer in self._layers.values():
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
@@ -77,14 +78,14 @@ class Comparison(QWidget):
     def start(
         self, source: ImageSource, plane: tuple[int, ...], old: str, new: str
     ) -> None:
-        """Segment what is seen of an image with both models.
+        """Segment the visible part of an image with both models.
 
         Parameters
         ----------
         source : ImageSource
         plane : tuple of int
         old, new : str
-            Models; both are asked with the prompts of the new one.
+            Models; both get the prompts of the new one.
         """
         self.clear()
         is_large = max(source.plane_shape) > MAX_PREVIEW
@@ -128,7 +129,7 @@ class Comparison(QWidget):
         model: str,
         asked: str,
     ) -> Callable[[], Any]:
-        """Return what makes the arguments of a run, away from the GUI's thread."""
+        """Return a function that makes the arguments of a run, away from the GUI."""
         query = source.query(plane, tile)
         promise = self._intensities.request(source)
         kwargs: dict[str, Any] = {
@@ -162,8 +163,8 @@ class Comparison(QWidget):
         if source.layer not in self.viewer.layers:
             self._todo = []
             return
-        values = np.ascontiguousarray(source.to_companion(labels, plane))
-        corner = tuple(s.start for s in source.companion_index(plane, tile))
+        values = np.ascontiguousarray(source.companion.expand(labels, plane))
+        corner = source.companion.corner(plane, tile)
         self._layers[side] = add_behind_boxes(
             self.viewer,
             lambda: self.viewer.add_labels(
@@ -179,7 +180,7 @@ class Comparison(QWidget):
             self._show_side()
 
     def _show_side(self) -> None:
-        """Show one of the two layers, and hide what else we found."""
+        """Show one of the two layers, and hide our other results."""
         shown = "before" if self.before.isChecked() else "after"
         for layer in self.viewer.layers:
             mark = mark_of(layer, "comparison")
@@ -188,7 +189,7 @@ class Comparison(QWidget):
             elif mark_of(layer, "labels") is not None:
                 layer.visible = False
         counts = [
-            f"{side}: {int(np.unique(layer.data[layer.data > 0]).size)} objects"
+            f"{side}: {count(np.unique(layer.data[layer.data > 0]).size, 'object')}"
             for side, layer in self._layers.items()
         ]
         self.line.setText(", ".join(counts))

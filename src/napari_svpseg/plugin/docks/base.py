@@ -1,0 +1,252 @@
+"""Base of the docks: what all four share, from the first heading to closing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import QPushButton, QScrollArea, QVBoxLayout, QWidget
+
+from ...core.settings import DEVICES
+from ..panels.controls import ElidedCombo, Section, button, combo, heading
+from ..services.autosave import Autosave
+from ..services.engine_process import Engine, shared_engine
+from ..services.preferences import preference
+from .controller import DockController
+from .footer import Footer, ProgressRow
+from .tabs import share_tabs
+
+if TYPE_CHECKING:
+    import napari
+
+    from ..layers.prompt_book import PromptBook
+
+Controller = TypeVar("Controller", bound=DockController)
+
+MIN_WIDTH = 320
+
+
+class Dock(QWidget):
+    """A scrolling body with sections above a footer, and a share in the engine.
+
+    A dock fills itself in this order: `add_heading`, `add`, `add_section` and the
+    `footer`; then it connects its signals. What must be let go of at the end goes to
+    `at_close`; what runs is ended by `end_work`.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+    engine : Engine, optional
+        Where models run; by default this napari's own.
+    stop_buttons : tuple of QPushButton
+        Buttons beside the progress bar, *Stop* first; by default one.
+
+    Attributes
+    ----------
+    footer : Footer
+    message : MessageLine
+    progress : QProgressBar
+    stop : QPushButton
+    sections : dict of str to Section
+    """
+
+    title: ClassVar[str]
+    """Name of the dock in the manifest, the menus and on its tab."""
+    controller: DockController
+    """Decides what the dock does; the subclass makes and attaches it."""
+
+    def __init__(
+        self,
+        napari_viewer: napari.viewer.Viewer,
+        engine: Engine | None = None,
+        *,
+        stop_buttons: tuple[QPushButton, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.viewer = napari_viewer
+        self.engine = engine or shared_engine()
+        self.engine.acquire()
+        self.sections: dict[str, Section] = {}
+        stops = stop_buttons or (button("Stop", "Stop; what is finished is kept"),)
+        self.progress_row = ProgressRow(*stops)
+        self.progress, self.stop = self.progress_row.bar, stops[0]
+        self.footer = Footer(self.progress_row, lambda: str(napari_viewer.theme))
+        self.message = self.footer.message
+        self._lay_out()
+        self._closing = Closing(self.engine.release)
+        # not a bound method: the dock is gone by then
+        self.destroyed.connect(partial(Closing.__call__, self._closing))
+        share_tabs(self)
+
+    def _lay_out(self) -> None:
+        body = QWidget()
+        self._body = QVBoxLayout(body)
+        self._body.setContentsMargins(6, 3, 6, 6)
+        self._body.setSpacing(4)
+        self._body.addStretch(1)
+        self.scroll_area = QScrollArea()
+        self.scroll_area.setWidgetResizable(True)
+        self.scroll_area.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.scroll_area.setHorizontalScrollBarPolicy(
+            Qt.ScrollBarPolicy.ScrollBarAlwaysOff
+        )
+        self.scroll_area.setWidget(body)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 4)
+        layout.addWidget(self.scroll_area, 1)
+        layout.addWidget(self.footer)
+        self.setMinimumWidth(MIN_WIDTH)
+
+    # ------------------------------------------------------------ filling it
+
+    def add(self, *widgets: QWidget, stretch: int = 0) -> None:
+        """Add widgets at the end of the body, below each other."""
+        for widget in widgets:
+            self._body.insertWidget(self._body.count() - 1, widget, stretch)
+
+    def add_heading(self, text: str) -> None:
+        """Add the title of a part of the body."""
+        self.add(heading(text))
+
+    def add_section(self, key: str, title: str, *rows: QWidget) -> Section:
+        """Add a part of the body that folds away, and return it."""
+        section = self.sections[key] = Section(title)
+        for row in rows:
+            section.form.addRow(row)
+        self.add(section)
+        return section
+
+    def keep_choices(self, name: str, book: PromptBook | None = None) -> None:
+        """Save what `choices` returns, and offer it to `restore_choices` after a crash.
+
+        The bar that offers it is added to the body.
+
+        Parameters
+        ----------
+        name : str
+            Key of the dock in a saved session.
+        book : PromptBook, optional
+            Its prompts are saved too.
+        """
+        self.autosave = Autosave.of(self.viewer)
+        self.last_session = self.autosave.attach(
+            name, self.choices, self.restore_choices, book
+        )
+        self.autosave.message.connect(self.say)
+        self.add(self.last_session)
+
+    def choices(self) -> dict[str, Any]:
+        """Return the values of the controls, for the next session."""
+        return {}
+
+    def restore_choices(self, values: dict[str, Any]) -> None:
+        """Show the values that `choices` returned in the last session."""
+
+    def attach(self, controller: Controller) -> Controller:
+        """Return the controller, which calls nobody once the dock is destroyed."""
+        self.destroyed.connect(partial(DockController.detach, controller))
+        return controller
+
+    # ------------------------------------------------------------ telling the user
+
+    def say(self, text: str, error: bool = False) -> None:
+        """Show a message in the footer."""
+        self.message.say(text, error)
+
+    def show_busy(self, busy: bool) -> None:
+        """Show the row of the progress while something runs."""
+        if busy:
+            self.progress_row.begin()
+        else:
+            self.progress_row.end()
+
+    def show_progress(self, done: int, total: int, text: str = "") -> None:
+        """Show how far it is."""
+        self.progress_row.show_progress(done, total, text)
+
+    def show_stopping(self) -> None:
+        """Show that what runs was asked to stop."""
+        self.progress_row.show_stopping()
+
+    # ------------------------------------------------------------ closing
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether something runs."""
+        return self.controller.is_busy
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the dock has not been closed."""
+        return not self._closing.is_done
+
+    def at_close(self, *steps: Callable[[], object]) -> None:
+        """Call these once, in order, when the dock is closed or destroyed."""
+        self._closing.add(*steps)
+
+    def end_work(self) -> None:
+        """End what runs, because the dock is being closed."""
+        self.controller.cancel()
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """End the work and let go of the viewer when the dock is closed.
+
+        napari only takes a closed dock's widget out of the window; it lives on.
+        """
+        super().changeEvent(event)
+        if event is None or event.type() != QEvent.Type.ParentChange:
+            return
+        if self.parentWidget() is None:
+            self.end_work()
+            self._closing()
+
+
+class Closing:
+    """The steps that let go of viewer and engine; they are taken once.
+
+    Parameters
+    ----------
+    last : callable
+        The step after all others.
+    """
+
+    def __init__(self, last: Callable[[], object]) -> None:
+        self._steps: list[Callable[[], object]] = []
+        self._last = last
+        self.is_done = False
+
+    def add(self, *steps: Callable[[], object]) -> None:
+        """Take these steps too."""
+        self._steps += steps
+
+    def __call__(self, *_: object) -> None:
+        """Take all steps, unless they were taken before."""
+        if self.is_done:
+            return
+        self.is_done = True
+        for step in (*self._steps, self._last):
+            step()
+
+
+def device_combo(tip: str) -> ElidedCombo:
+    """Return the choice of a device; it begins at the user's preference."""
+    made = combo(tip)
+    made.addItems(DEVICES)
+    made.setEditable(True)  # "cuda:1" is no entry of the list
+    made.setCurrentText(str(preference("device")))
+    return made
+
+
+def shortcuts(
+    keys: dict[str, tuple[str, Callable[[], None]]],
+) -> dict[str, tuple[str, Callable[[], None]]]:
+    """Return the shortcuts of our own layers; none where the user wants none.
+
+    Parameters
+    ----------
+    keys : dict
+        Key, such as ``Shift-R`` -> text and action.
+    """
+    return keys if preference("shortcuts") else {}

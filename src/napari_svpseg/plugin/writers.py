@@ -1,0 +1,130 @@
+"""The writers of the manifest, and `write_layer`, which the docks save with."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.jobs.folder_job import FORMATS
+from .layers.image_source import MARK
+from .layers.stored_arrays import KeptChannel, full_labels
+from .layers.stored_results import MAX_WHOLE
+
+if TYPE_CHECKING:
+    from napari.layers import Labels
+
+    from ..io.exports import ExportData
+
+
+def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a Labels layer as OME-TIFF, with its pixel size and recipe.
+
+    Parameters
+    ----------
+    path : str
+    data : int array
+        Object ids.
+    meta : dict
+        The layer's attributes, as napari gives them.
+
+    Returns
+    -------
+    list of str
+        What was written.
+    """
+    return [_write("ome-tiff", path, data, meta)]
+
+
+def write_rois(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a Labels layer as a zip of ImageJ ROIs; see `write_ome_tiff`."""
+    return [_write("rois", path, data, meta)]
+
+
+def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a Labels layer as GeoJSON for QuPath; see `write_ome_tiff`."""
+    return [_write("geojson", path, data, meta)]
+
+
+def write_ome_zarr(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a Labels layer as OME-Zarr labels with a pyramid; see `write_ome_tiff`."""
+    return [_write("ome-zarr", path, data, meta)]
+
+
+def write_csv(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write the measurements of a Labels layer as CSV; see `write_ome_tiff`."""
+    return [_write("csv", path, data, meta)]
+
+
+def write_layer(path: str, layer: Labels) -> str:
+    """Write a Labels layer in the format that the path's end says."""
+    meta = {
+        "scale": layer.scale,
+        "units": getattr(layer, "units", None),
+        "axis_labels": getattr(layer, "axis_labels", None),
+        "metadata": layer.metadata,
+    }
+    return _write(format_of(path), path, full_labels(layer), meta)
+
+
+def format_of(path: str) -> str:
+    """Return the format that a path's end names; OME-TIFF where it names none.
+
+    Examples
+    --------
+    >>> format_of("cells.ZIP")
+    'rois'
+    """
+    ends = [kind for kind, end in FORMATS.items() if path.lower().endswith(end)]
+    return ends[0] if ends else "ome-tiff"
+
+
+def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
+    from ..io.exports import export
+
+    mark = dict((meta.get("metadata") or {}).get(MARK) or {})
+    if not hasattr(data, "dtype") or meta.get("multiscale"):
+        data = data[0]  # of a pyramid
+    if kind != "ome-zarr":
+        if data.size > MAX_WHOLE:
+            raise ValueError(
+                f"{path}: {data.size / 1e6:.0f} megapixels are too many for this "
+                "format: save as OME-Zarr."
+            )
+        data = np.asarray(data)
+    return str(export(path, kind, _found(data, mark, meta)))
+
+
+def _found(ids: Any, mark: dict[str, Any], meta: dict[str, Any]) -> ExportData:
+    """Return ids with what their layer knows of them."""
+    from ..core.result import Recipe
+    from ..io.exports import ExportData
+
+    axes = str(mark.get("axes") or _axes_of(ids, meta))
+    scale = np.asarray(meta.get("scale", np.ones(ids.ndim)), float)
+    units = meta.get("units")
+    if "C" in axes and ids.shape[axes.index("C")] == 1:
+        channel = axes.index("C")
+        ids = ids.array if isinstance(ids, KeptChannel) else ids.take(0, axis=channel)
+        scale = np.delete(scale, channel)
+        units = [u for i, u in enumerate(units) if i != channel] if units else None
+        axes = axes.replace("C", "")
+    values = mark.get("recipe")
+    recipe = Recipe.from_json(json.dumps(values, default=str)) if values else None
+    return ExportData(
+        ids,
+        axes,
+        pixel_size=(float(scale[axes.index("Y")]), float(scale[axes.index("X")])),
+        unit=str(units[axes.index("Y")]) if units is not None else "pixel",
+        z_step=float(scale[axes.index("Z")]) if "Z" in axes else None,
+        recipe=recipe,
+    )
+
+
+def _axes_of(ids: np.ndarray, meta: dict[str, Any]) -> str:
+    """Return a user's own axis labels where they are axes, else TIFF's usual order."""
+    named = "".join(str(a).upper() for a in meta.get("axis_labels") or ())
+    if len(named) == ids.ndim and set("YX") <= set(named) <= set("TZYX"):
+        return named
+    return {2: "YX", 3: "ZYX", 4: "TZYX"}.get(ids.ndim, "TZCYX"[-ids.ndim :])

@@ -123,7 +123,7 @@ def split_ways(
     zoom : float
         Pixels of ``mask`` per prompt pixel.
     """
-    # computed when first needed and shared: many splittings differ in the last step only
+    # computed when first needed and shared: splittings differ in the last step mostly
     distance = components = None
     watersheds: dict[tuple[float, float], np.ndarray] = {}
     for way in splittings:

@@ -254,6 +254,7 @@ def _if_any(
 
 
 def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
+    """Return the trainer's settings for a stage of so many steps."""
     return TrainSettings(
         steps=max(1, steps),
         batch=settings.batch,
@@ -261,7 +262,7 @@ def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
         warm_up=min(50, max(1, steps // 10)),
         averaging=0.98,  # runs are short: the average covers about 50 steps
         seed=settings.seed,
-        validate_every=2**30,
+        validate_every=2**30,  # never: the stage validates after each pass
     )
 
 
@@ -359,6 +360,7 @@ class FirstStage:
         network = MemoryPrompting(**chosen)
         network.trunk.load_state_dict(trunk.state_dict())
         network.memory.copy_(first_memory(network, windows, settings))
+        # from passes to steps
         warm_up = int(min(WARM_UP, settings.epochs / 3) * len(windows) / settings.batch)
         loss = SeedLoss(windows, warm_up=warm_up, contrast=settings.contrast)
         regions = superpixels(windows)
@@ -429,7 +431,7 @@ def first_memory(
     """
     generator = torch.Generator().manual_seed(settings.seed)
     memory = network.memory.clone()
-    alone = windows.tags.sum(1) == 1
+    alone = windows.tags.sum(1) == 1  # images that show exactly one class
     for c in range(network.n_classes):
         shown = windows.tags[:, c] > 0
         own = shown & alone if (shown & alone).any() else shown
@@ -488,6 +490,7 @@ def tag_accuracy(network: TagNetwork, windows: Windows, index: Tensor) -> float:
     owner = windows.owner[index]
     scores = []
     for c in range(windows.tags.shape[1]):
+        # balanced: images with and without the class have the same weight
         right: dict[bool, list[bool]] = {True: [], False: []}
         for image in owner.unique():
             truth = bool(windows.tags[image, c])

@@ -21,8 +21,13 @@ from napari_svpseg.io.ome_zarr import (
     write_stamp,
     write_window,
 )
+from napari_svpseg.plugin.docks.segment_controller import (
+    RUN_CONTINUES,
+    RUN_LARGE_FOR_OPTIONS,
+)
 from napari_svpseg.plugin.layers import stored_results
 from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.result_layers import edited_remark
 from napari_svpseg.plugin.layers.stored_arrays import KeptChannel
 
 from ..conftest import disc_image
@@ -121,7 +126,7 @@ def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
     assert dock.save_box.save.isEnabled() and dock.save_box.copy_python.isEnabled()
     assert filler.kwargs["intensities"].shape == (1, 2)
     dock.options.set_values({"threshold": 0.7})
-    qtbot.waitUntil(lambda: "Press Run" in dock.message.text())
+    qtbot.waitUntil(lambda: dock.message.text() == RUN_LARGE_FOR_OPTIONS)
     dock.large.limit.setValue(50)
     dock.run.click()
     finish(dock)
@@ -145,7 +150,7 @@ def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     assert not on_disk(layer)[:, 60:].any()  # yet
     dock.stop.click()
     finish(dock)
-    assert "Run goes on from there" in dock.message.text()
+    assert dock.message.text().endswith(RUN_CONTINUES)
     assert mark_of(layer)["state"] == "stopped" and layer.editable
     store = mark_of(layer)["store"]
     filler.slow = 0
@@ -191,10 +196,10 @@ def test_an_edited_result_is_never_overwritten(dock, finish, filler):
     dock.run.click()
     finish(dock)
     layers = [la for la in dock.viewer.layers if mark_of(la, "stored")]
-    assert "You edited 'discs [svpseg]'" in dock.message.text()
+    assert dock.message.text().endswith(edited_remark([first.name], layers[-1]))
     assert len(layers) == 2 and not first.visible and on_disk(first)[10, 50] == 99
     dock.undo.click()
-    assert len(layers) == 2 and "kept in" in dock.message.text()
+    assert len(layers) == 2 and mark_of(layers[-1])["store"] in dock.message.text()
     stores = [mark_of(la)["store"] for la in layers]
     assert all(Path(store).exists() for store in stores)
 
@@ -245,8 +250,8 @@ def test_closing_loses_nothing_and_it_opens_again(dock, finish):
     assert again.data[10, 50] == 77 and mark_of(again)["edited"]
     np.testing.assert_allclose(again.scale, scale)
     dock.large.open_result(str(Path(store).parent))
-    assert dock.message.styleSheet() != ""
-    assert "no result of this dock" in dock.message.text()
+    assert dock.message.is_error
+    assert dock.message.text().endswith(stored_results.NO_RESULT)
 
 
 def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
@@ -276,7 +281,7 @@ def test_a_full_disk_is_one_line(dock, finish, filler):
     dock.run.click()
     finish(dock)
     assert "choose another folder" in dock.message.text()
-    assert dock.message.styleSheet() != ""
+    assert dock.message.is_error
     assert mark_of(result(dock))["state"] == "stopped"
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 SHOWN = "svpseg_shown"
-"""Key, in a layer's metadata, of the file that was opened to be looked at."""
+"""Key in a layer's metadata: the file that was opened to be looked at."""
 
 OVERLAY = "class map"
 """Kind of the layer that shows which classes a model finds."""
@@ -32,7 +32,7 @@ class ShownImage:
     ----------
     viewer : ViewerModel
     failed : callable
-        Told in one line of a file that cannot be shown.
+        Called with one line about a file that cannot be shown.
     """
 
     def __init__(self, viewer: ViewerModel, failed: Callable[[str], None]) -> None:
@@ -42,7 +42,7 @@ class ShownImage:
         self._wanted: TaggedImage | None = None
 
     def close(self) -> None:
-        """Read no more files."""
+        """Stop reading files."""
         self._reader.close()
 
     def show(self, image: TaggedImage) -> None:
@@ -84,7 +84,7 @@ class ShownImage:
         activate(self.viewer, layer)
 
     def _add(self, image: TaggedImage, file: Any) -> None:
-        """Show a file that was read, in place of the one before."""
+        """Show a file that was read, and remove the one before."""
         if image is not self._wanted or self.layer_of(image) is not None:
             return
         for old in [la for la in self.viewer.layers if SHOWN in la.metadata]:
@@ -105,7 +105,7 @@ class ShownImage:
 
 
 def has_companions(viewer: ViewerModel, layer: Layer) -> bool:
-    """Tell whether boxes, results or masks of ours lie on an image."""
+    """Return whether boxes, results or masks of ours lie on an image."""
     for other in viewer.layers:
         mark = mark_of(other) or {}
         if mark.get("kind") == OVERLAY:
@@ -123,7 +123,7 @@ def show_overlay(
     foreground: np.ndarray,
     colors: Mapping[int, str],
 ) -> Image:
-    """Lay a class map over an image: the colour of the class, opaque where it is sure.
+    """Show a class map over an image: coloured by class, opaque by confidence.
 
     Parameters
     ----------
@@ -181,7 +181,7 @@ def overlay(
 
 
 def drop_overlay(viewer: ViewerModel, layer: Image | None = None) -> None:
-    """Take the class map of an image away, or all of them."""
+    """Remove the class map of an image, or all class maps."""
     for other in list(viewer.layers):
         mark = mark_of(other, OVERLAY)
         if mark and (layer is None or mark.get("source_id") == layer.unique_id):

@@ -1,4 +1,4 @@
-"""Between napari layers and arrays: axes, planes, boxes, and where a result lies."""
+"""Image layers as arrays: axes, planes, channels, and where a result lies."""
 
 from __future__ import annotations
 
@@ -20,13 +20,15 @@ MARK = "svpseg"
 """Key of our entry in a layer's metadata; layers without it are the user's own."""
 
 DECLARED = "svpseg_axes"
-"""Key of the axes and channels that the user declared for an image."""
+"""Key in the metadata of an image: the axes and channels that the user declared."""
 
 MAX_PREVIEW = 2048
 """Longest side of a preview, in pixels."""
 
 MAX_CHANNELS = 3
 """Channels that a model takes."""
+
+DECLARE_AXES = "Say what the {} axes of '{}' are, in the Axes row."
 
 AXIS_WORDS = {
     "time": "T",
@@ -50,16 +52,16 @@ def mark_of(layer: Layer, kind: str | None = None) -> dict[str, Any] | None:
 
 
 def plain_name(name: str) -> str:
-    """Return a name with what file systems do not like as ``_``."""
+    """Return a name with ``_`` in place of characters that file systems refuse."""
     return "".join(c if c.isalnum() or c in "-_ ." else "_" for c in name)
 
 
 def known_axes(layer: Image) -> str:
-    """Return the axes that are known without being told, or an empty string.
+    """Return the axes of a layer, or an empty string where the user must declare them.
 
-    They are known from what was declared for it before, from a layer's own axis labels
-    (T, Z, C, Y, X or their names), or when there are two axes. They are never guessed
-    from the shape.
+    They are known from an earlier declaration, from the layer's axis labels (T, Z, C,
+    Y, X or their names), or when there are two axes. They are never guessed from the
+    shape.
     """
     told = declared(layer)[0]
     if told and is_valid(told, layer):
@@ -77,18 +79,18 @@ def known_axes(layer: Image) -> str:
 
 
 def declared(layer: Image) -> tuple[str, tuple[int, ...] | None]:
-    """Return the axes and channels that were declared for a layer; "" for none."""
+    """Return the axes and channels declared for a layer; "" where none were."""
     order, channels = layer.metadata.get(DECLARED) or ("", None)
     return str(order), None if channels is None else tuple(channels)
 
 
 def declare(layer: Image, order: str, channels: tuple[int, ...] | None) -> None:
-    """Keep a layer's axes and channels with it, for a dock that is opened again."""
+    """Save a layer's axes and channels in its metadata, for a dock opened later."""
     layer.metadata[DECLARED] = (order, channels)
 
 
 def is_valid(order: str, layer: Image) -> bool:
-    """Tell whether ``order`` can be the axes of an image layer."""
+    """Return whether ``order`` can be the axes of an image layer."""
     try:
         Axes(order).check(full_shape(layer))
     except ImageError:
@@ -109,7 +111,7 @@ def axes_choices(layer: Image) -> list[str]:
 
 
 def level_factors(layer: Image, level: int) -> np.ndarray:
-    """Return how many pixels at full size a pixel of a level is long, by axis."""
+    """Return the length of a level's pixel in pixels at full size, by axis."""
     if not layer.multiscale:
         return np.ones(layer.ndim)
     return np.asarray(layer.downsample_factors[level], float)
@@ -161,12 +163,15 @@ class ImageSource:
         level: int = 0,
         others: tuple[Image, ...] = (),
     ) -> ImageSource:
-        """Return the source, or raise `ImageError` saying what to do."""
+        """Return the source of a layer.
+
+        Raises
+        ------
+        ImageError
+            If the axes do not fit; the message says what to do.
+        """
         if not order:
-            raise ImageError(
-                f"Say what the {layer.ndim} axes of '{layer.name}' are, "
-                "in the Axes row."
-            )
+            raise ImageError(DECLARE_AXES.format(layer.ndim, layer.name))
         axes = Axes(order)
         axes.check(full_shape(layer))
         if axes.channel == len(axes.order) - 1 and not layer.rgb:
@@ -235,10 +240,10 @@ class ImageSource:
         return Companion.of(self.axes, self.shape)
 
     def placement(self, corner: tuple[int, ...] | None = None) -> dict[str, Any]:
-        """Return the arguments that put a companion where the image is.
+        """Return the arguments that place a companion on the image.
 
-        The one function that copies ``scale, translate, rotate, shear, affine, units``
-        and ``axis_labels``, without the channel axis.
+        They are ``scale``, ``translate``, ``rotate``, ``shear``, ``affine``, ``units``
+        and ``axis_labels`` of the image, without the channel axis.
 
         Parameters
         ----------
@@ -255,7 +260,8 @@ class ImageSource:
         factors = level_factors(layer, self.level)
         own = Affine(
             linear_matrix=np.asarray(full.linear_matrix) * factors,
-            translate=np.asarray(full((factors - 1) / 2)),  # a first pixel's middle
+            # a pixel's centre is its origin, and moves when pixels become larger
+            translate=np.asarray(full((factors - 1) / 2)),
         ).set_slice(keep)
         linear, translate = np.array(own.linear_matrix), np.array(own.translate)
         if "C" in axes:
@@ -336,7 +342,7 @@ class ImageSource:
         return self.axes.to_plane(np.asarray(self.query(plane, tile)))
 
     def contains(self, point: tuple[float, ...]) -> bool:
-        """Tell whether a point of the world is on the image."""
+        """Return whether a point of the world is on the image."""
         y, x = self.point_to_data(point)[self.companion.yx]
         height, width = self.plane_shape
         return bool(-0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5)
@@ -350,7 +356,7 @@ class ImageSource:
         return (float(place["scale"][y]), float(place["scale"][x])), unit
 
     def visible_tile(self) -> Tile:
-        """Return what is on screen of the image, at most `MAX_PREVIEW` long."""
+        """Return the visible part of the image, at most `MAX_PREVIEW` long."""
         corners = np.array(self.layer.corner_pixels, float)
         if self.layer.multiscale:
             corners *= np.asarray(self.layer.downsample_factors)[self.layer.data_level]
@@ -431,7 +437,7 @@ def sample_labels(
 
 
 def reaches(layer: Labels, to_world: Callable[[np.ndarray], Any], size: int) -> bool:
-    """Tell whether a Labels layer covers any of a box, as for `sample_labels`."""
+    """Return whether a Labels layer covers any of a box, as for `sample_labels`."""
     return bool(_pixels_of(layer, to_world, size)[1].any())
 
 
@@ -454,20 +460,20 @@ def _pixels_of(
 
 
 def fits_on(labels: Labels, source: ImageSource) -> bool:
-    """Tell whether a Labels layer has the shape of an image without its channels."""
+    """Return whether a Labels layer has the shape of an image without its channels."""
     shape = tuple(labels.data.shape) if not labels.multiscale else None
     return shape in (source.companion.shape, source.plane_shape)
 
 
 def is_picture(layer: Layer) -> bool:
-    """Tell whether a layer is an image of the user's (not one of our maps)."""
+    """Return whether a layer is an image of the user's, not one of our maps."""
     from napari.layers import Image
 
     return isinstance(layer, Image) and mark_of(layer) is None
 
 
 def is_mask(layer: Layer) -> bool:
-    """Tell whether a layer is Labels of the user's, or painted for a prompt."""
+    """Return whether a layer is Labels of the user's, or painted for a prompt."""
     from napari.layers import Labels
 
     if not isinstance(layer, Labels):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def mask_layer(viewer: ViewerModel, source: ImageSource) -> Labels:
-    """Return the layer to paint masks of an image's prompts in, made if need be."""
+    """Return the layer to paint masks of an image's prompts in, added if needed."""
     for layer in viewer.layers:
         mark = mark_of(layer, "mask")
         if (
@@ -89,7 +89,7 @@ def paint_mask(
 
 
 def fill(layer: Labels, region: tuple[slice, ...], found: np.ndarray) -> None:
-    """Write labels into a part of a layer, numbered from 1, if nothing is there yet."""
+    """Write labels, numbered from 1, into a part of a layer that is still empty."""
     if np.asarray(layer.data[region]).any():
         return
     at = np.nonzero(found)

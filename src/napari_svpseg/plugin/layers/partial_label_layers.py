@@ -1,4 +1,4 @@
-"""Partial labels in the viewer: layers to paint them in, and layers to take them of."""
+"""Partial labels in the viewer: layers to paint them in, and to take them from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 BACKGROUND_COLOR = "#9aa5b8"
 N_COLORS = 48
 KIND = "partial"
-"""Of the layers that partial labels are painted in."""
+"""Kind of the layers that partial labels are painted in."""
 
 ALREADY_LABELLED = "This cell is among the labels already."
 
@@ -43,12 +43,12 @@ INSIDE_BOXES = "{}, complete inside the boxes"
 
 Boxes = list[tuple[tuple[int, ...], Box]]
 Reader = Callable[[tuple[int, ...]], Callable[[], np.ndarray]]
-"""Copies a plane at once, and returns the rest of the work, for a thread."""
+"""Copies a plane at once, and returns the rest of the work, to be done in a thread."""
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """A way of taking partial labels of a layer.
+    """A way of taking partial labels from a layer.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ class Labelled:
         As the user chooses it.
     layer : Labels
     read : Reader
-        For the ``(Y, X)`` partial labels of a plane.
+        Returns the ``(Y, X)`` partial labels of a plane.
     """
 
     title: str
@@ -65,7 +65,7 @@ class Labelled:
 
 
 def paint_layer(viewer: ViewerModel, source: ImageSource) -> Labels | None:
-    """Return the layer that an image's partial labels are painted in, if there is."""
+    """Return the layer that an image's partial labels are painted in, or None."""
     for layer in viewer.layers:
         mark = mark_of(layer, KIND)
         if mark is not None and mark.get("image") == source.layer.unique_id:
@@ -74,7 +74,7 @@ def paint_layer(viewer: ViewerModel, source: ImageSource) -> Labels | None:
 
 
 def start_painting(viewer: ViewerModel, source: ImageSource, label: int) -> Labels:
-    """Select the paint layer of an image, made if need be, with a label to paint.
+    """Return the paint layer of an image, selected, in paint mode and with a label.
 
     Parameters
     ----------
@@ -126,13 +126,13 @@ def accept(
 ) -> str | None:
     """Copy the object of a result at a point of the world into the labels to learn.
 
-    A thin ring around it becomes background. What is labelled already is not painted
-    over; one undo takes the whole object back.
+    A thin ring around it becomes background. Existing labels are not painted over. One
+    undo removes the whole object.
 
     Returns
     -------
     str or None
-        What was accepted, in words; None where there is no object.
+        The object, in words for the user; None where there is none.
 
     Raises
     ------
@@ -166,9 +166,9 @@ def accept(
 def _object_at(
     layer: Labels, source: ImageSource, plane: tuple[int, ...], point: tuple[int, int]
 ) -> tuple[tuple[int, int], np.ndarray]:
-    """Return the object at a point as a mask, and the corner of that.
+    """Return the corner of a window, and the object at a point as a mask in it.
 
-    Only the surroundings are read, more and more until the object is complete.
+    Only the surroundings are read: the window grows until the object is complete.
     """
     half = 64
     while True:
@@ -214,7 +214,7 @@ def _indices(
     source: ImageSource,
     plane: tuple[int, ...],
 ) -> tuple[np.ndarray, ...]:
-    """Return where in a whole companion the pixels of a mask are."""
+    """Return the indices of the pixels of a mask in a whole companion."""
     pixels = np.nonzero(mask)
     starts = [part.start for part in source.companion.index(plane)]
     found = [np.full(pixels[0].shape, start) for start in starts]
@@ -238,7 +238,7 @@ def color(layer: Labels) -> None:
 
 
 def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
-    """Return all ways of taking partial labels for an image, the painted first."""
+    """Return all ways of taking partial labels for an image, painted ones first."""
     painted: list[Labelled] = []
     corrected: list[Labelled] = []
     others: list[Labelled] = []

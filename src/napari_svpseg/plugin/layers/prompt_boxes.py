@@ -82,7 +82,7 @@ class PromptBoxes(QObject):
     # ------------------------------------------------------------ layers
 
     def adopt(self, layer: Layer) -> None:
-        """Take over the boxes of a sample, or of a dock that was closed."""
+        """Follow the boxes of a sample, or of a dock that was closed."""
         mark = mark_of(layer, "boxes")
         if mark is None or layer.unique_id in self._layers:
             return
@@ -144,7 +144,7 @@ class PromptBoxes(QObject):
                 self.viewer.layers.remove(layer)
 
     def realign(self, image: Image) -> None:
-        """Keep the boxes of an image in place in the world when its level changes."""
+        """Move boxes so that they stay in place in the world when the level changes."""
         for layer, of in list(self._layers.values()):
             if of == image:
                 self._move_to_level(layer)
@@ -199,7 +199,7 @@ class PromptBoxes(QObject):
             _set_features(layer, ids)
 
     def style(self, items: Iterable[PromptItem]) -> None:
-        """Give each box the colour and the name of its prompt."""
+        """Show the colour and the name of its prompt at each box."""
         by_id = {item.id: item for item in items}
         for layer, _ in self._layers.values():
             ids = box_ids(layer)
@@ -257,7 +257,7 @@ class PromptBoxes(QObject):
         self._zoomed.start()
 
     def _fit_outlines(self) -> None:
-        """Keep outlines equally wide on the screen, so that none hides its cells."""
+        """Set the width of outlines so that it is the same on screen at any zoom."""
         zoom = float(camera_of(self.viewer).zoom)
         for layer, _ in self._layers.values():
             width = OUTLINE_PIXELS / max(zoom * float(layer.scale[-1]), 1e-9)

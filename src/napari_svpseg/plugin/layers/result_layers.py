@@ -1,4 +1,4 @@
-"""Results in the viewer: where they are written, and how that is undone."""
+"""Results in memory: the Labels layers and maps that show them."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Layer
 
 MAX_KEPT_BYTES = 1_000_000_000
-"""Maps kept in memory, so that the result options need no new run."""
+"""Size of the maps kept in memory, which the result options are applied to."""
 
 
 class Results:
-    """The Labels layers and maps that this dock has made.
+    """The Labels layers and maps that a dock has made.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Results:
         result: Result | None,
         region: tuple[slice, ...] | None,
     ) -> None:
-        """Write into the layer's metadata what we wrote and how it came about."""
+        """Note in the layer's metadata what was written, and the recipe of it."""
         old = mark_of(layer, "labels") or {}
         prints = fingerprints(np.asarray(layer.data), source.companion.axes, region)
         mark: dict[str, Any] = {
@@ -167,7 +167,7 @@ class Results:
         result: Result,
         tile: Tile | None = None,
     ) -> None:
-        """Keep the maps of a result, for the result options."""
+        """Keep the maps of a result in memory, for the result options."""
         self.kept = {
             k: v for k, v in self.kept.items() if v.layer in self.viewer.layers
         }
@@ -178,7 +178,7 @@ class Results:
             del self.kept[next(iter(self.kept))]
 
     def forget(self, edit: Edit) -> None:
-        """Drop the maps of results that are taken back: the layer shows older ones."""
+        """Drop the maps of results that are undone: the layer shows older ones."""
         for layer in edit.layers:
             self.kept.pop(layer.unique_id, None)
 
@@ -197,7 +197,7 @@ class Results:
                 and last.layer == layer
                 and last.region == region
             ):
-                last.after = values  # one step of undo for one spell of sliding
+                last.after = values  # one undo for all steps of a slider
                 return
             self.journal.add(LabelsWritten(layer, region, before, values, mark, text))
 
@@ -233,7 +233,7 @@ class Results:
         values: np.ndarray,
         name: str,
     ) -> Layer:
-        """Show a probability or uncertainty map under the result; ours is replaced."""
+        """Show a probability or uncertainty map in place of the last one."""
         title = f"{source.name} [svpseg] {name}"
         for layer in list(self.viewer.layers):
             mark = mark_of(layer, name)
@@ -265,7 +265,7 @@ class Results:
     def show_preview(
         self, source: ImageSource, plane: tuple[int, ...], tile: Tile, result: Result
     ) -> Labels:
-        """Show the labels of the visible field in a layer that a run takes away."""
+        """Show the labels of the visible part in a layer that the next run removes."""
         values = np.ascontiguousarray(source.companion.expand(result.labels, plane))
         old = self.preview_of(source)
         region = source.companion.index(plane, tile)
@@ -303,7 +303,7 @@ class Results:
         return bool((mark_of(layer) or {}).get("region") == region)
 
     def preview_of(self, source: ImageSource) -> Labels | None:
-        """Return our preview of an image, if the user has not edited it."""
+        """Return the preview of an image, unless the user has edited it."""
         for layer in self.viewer.layers:
             mark = mark_of(layer, "preview")
             if (
@@ -315,7 +315,7 @@ class Results:
         return None
 
     def drop_preview(self, source: ImageSource) -> None:
-        """Take our preview of an image away; an edited one stays."""
+        """Remove the preview of an image; an edited one stays."""
         layer = self.preview_of(source)
         if layer is not None:
             self.viewer.layers.remove(layer)
@@ -323,7 +323,7 @@ class Results:
 
 @dataclass(eq=False)
 class Kept:
-    """Maps of a result that is shown."""
+    """The maps of a result that is shown."""
 
     layer: Labels
     source: ImageSource

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIRECT = 2304 * 2304
-"""Pixels of a plane up to which it is edited in place (the largest common camera)."""
+"""Pixels of a plane up to which it is edited in place: those of a large camera."""
 
 MAX_WHOLE = 500_000_000
 """Pixels up to which a result is written in formats that need it whole."""
@@ -129,7 +129,7 @@ class StoredResults(QObject):
         store: str,
         labels: StoredLabels,
     ) -> Labels:
-        """Show the labels of a run that has begun."""
+        """Add the layer of a run that has begun, and return it."""
         old = self.unfinished(source, plane)
         if old is not None:
             self.viewer.layers.remove(old)
@@ -188,7 +188,7 @@ class StoredResults(QObject):
         return layer
 
     def show(self, part: Filled) -> None:
-        """Show a part that was filled, soon."""
+        """Show a part that was filled; several parts are shown together."""
         if not self._shown.isActive():
             self._shown.start(int(max(SHOW_EVERY_MS, 4 * self._cost_ms)))
 
@@ -200,7 +200,7 @@ class StoredResults(QObject):
         self._cost_ms = 1000 * (time.perf_counter() - start)
 
     def end(self, labels: StoredLabels) -> Labels | None:
-        """Take note that a run is done; return its layer."""
+        """Note that a run is done; return its layer."""
         layer = self._ended(DONE)
         if layer is not None:
             layer.metadata[MARK] |= {
@@ -213,7 +213,7 @@ class StoredResults(QObject):
         return layer
 
     def stop(self) -> Labels | None:
-        """Take note that a run ended before it was done."""
+        """Note that a run ended before it was done; return its layer."""
         return self._ended(STOPPED)
 
     def _ended(self, state: str) -> Labels | None:
@@ -231,12 +231,12 @@ class StoredResults(QObject):
     # ------------------------------------------------------------ open, save
 
     def open(self, path: str | Path) -> Labels:
-        """Show a result again that was kept on the disk.
+        """Add the layer of a result that lies on the disk, and return it.
 
         Raises
         ------
         ValueError
-            If it is none of ours.
+            If the folder is no result of ours.
         """
         from ...io.ome_zarr import count_levels, read_stamp
 
@@ -332,7 +332,7 @@ def stored_arguments(
 
 
 def image_token(source: ImageSource) -> str:
-    """Return what tells an image from another, also in another session."""
+    """Return a text that identifies an image, also in another session."""
     path = getattr(getattr(source.layer, "source", None), "path", None)
     if path and os.path.exists(path):
         names = "+".join(source.channel_names) or source.name
@@ -341,7 +341,7 @@ def image_token(source: ImageSource) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return an array or units as what JSON knows."""
+    """Return an array or units as plain values for JSON."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, (tuple, list)):

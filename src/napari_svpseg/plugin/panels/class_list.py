@@ -13,7 +13,7 @@ from qtpy.QtWidgets import (
 )
 
 from ..layers.class_colors import class_color
-from .controls import count
+from ..messages import count
 from .tag_set import MAX_CLASSES, TagSet
 
 GO_ON = "Click on the table, press a digit for each class you see, then Enter."

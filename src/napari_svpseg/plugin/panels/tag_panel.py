@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ..layers.image_source import is_picture
 from ..layers.tagged_image import TaggedImage
+from ..messages import count, sentence
 from ..services.background import Background
 from ..services.tag_saver import (
     TagSaver,
@@ -20,7 +21,7 @@ from ..services.tag_saver import (
     user_place,
 )
 from .class_list import ClassList
-from .controls import button, count, note, sentence, side_by_side
+from .controls import button, note, side_by_side
 from .tag_set import TagSet
 from .tag_table import TagTable
 from .tag_view import TagView

@@ -9,7 +9,7 @@ from pathlib import Path
 from qtpy.QtCore import QObject, Signal
 
 from ...io.free_path import free_path
-from ..panels.controls import sentence
+from ..messages import sentence
 from .background import Background
 
 

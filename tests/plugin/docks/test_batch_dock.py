@@ -16,7 +16,17 @@ from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.engine.jobs.job import InProcess
 from napari_svpseg.io.folder_records import read_run, read_summary
 from napari_svpseg.io.prompt_files import save_prompts
+from napari_svpseg.plugin.docks.batch_controller import (
+    BEGIN,
+    CHOOSE_PROMPTS,
+    GOES_ON,
+    NO_PROMPTS,
+    OPEN_SEGMENT,
+    START,
+    STOPPED,
+)
 from napari_svpseg.plugin.docks.batch_dock import BatchWidget
+from napari_svpseg.plugin.messages import count
 from napari_svpseg.plugin.panels.file_table import WARN_COLOR, FileTable
 from napari_svpseg.plugin.services.engine_process import Engine
 from napari_svpseg.workflows import folder_run
@@ -56,7 +66,7 @@ def dock(viewer, tiny_model, monkeypatch):
 @pytest.fixture
 def wait_for_end(qtbot):
     def wait(dock: BatchWidget) -> None:
-        qtbot.waitUntil(lambda: dock._job is None, timeout=60_000)
+        qtbot.waitUntil(lambda: not dock.is_busy, timeout=60_000)
 
     return wait
 
@@ -67,7 +77,7 @@ def slow(monkeypatch):
     done: list[str] = []
     lock = threading.Lock()
 
-    def segment_file(path, prompts, out, *, targets, on_progress, **settings):
+    def segment_file(path, prompts, out, model, *, targets, on_progress, **settings):
         for _ in range(10):
             on_progress(0, 1)
             time.sleep(0.01)
@@ -90,17 +100,17 @@ def ready(dock: BatchWidget, folder: Path, prompts_file: str) -> None:
 
 
 def test_it_leads_from_step_to_step(dock, folder, prompts_file) -> None:
-    assert not dock.start.isEnabled() and not dock.stop.isEnabled()
-    assert "Choose a folder" in dock.message.text()
+    assert not dock.start.isEnabled() and not dock.stop.isVisibleTo(dock)
+    assert dock.message.text() == BEGIN
     dock.set_folder(str(folder))
-    assert "say what to find" in dock.message.text()
+    assert dock.message.text() == CHOOSE_PROMPTS
     assert dock.output.text() == str(folder.with_name("images_svpseg"))
     assert statuses(dock) == ["waiting"] * N
-    dock.start_run()
-    assert "prompts" in dock.message.text() and dock._job is None
+    dock.start.click()
+    assert dock.message.text() == NO_PROMPTS and not dock.is_busy
     dock.load_prompts(prompts_file)
     assert dock.prompts_line.text() == "1 prompt of discs.svprompt"
-    assert dock.message.text() == "Press Start to segment 5 images."
+    assert dock.message.text() == START.format(images="5 images")
     dock.include.setText("[0-2].tif")
     dock.include.editingFinished.emit()
     assert statuses(dock) == ["waiting"] * 3
@@ -113,11 +123,11 @@ def test_a_folder_runs_and_the_bad_file_is_marked(
     dock.formats["rois"].setChecked(True)
     dock.run_settings.set_values({"trust": False})
     dock.start.click()
-    assert not dock.start.isEnabled() and dock.stop.isEnabled()
+    assert not dock.start.isEnabled() and dock.stop.isVisibleTo(dock)
     wait_for_end(dock)
     assert statuses(dock) == ["done", "failed", *["done"] * 3]
     assert "4 of 5 images done" in dock.message.text()
-    assert "1.tif" in dock.message.text() and "cannot be read" in dock.files.told(1)
+    assert "1.tif" in dock.message.text() and "cannot be read" in dock.files.details(1)
     assert "1.tif" in dock.log.toPlainText()
     out = Path(dock.output.text())
     assert len(list(out.glob("*_labels.ome.tif"))) == 4
@@ -159,7 +169,8 @@ def test_stop_keeps_what_is_done_and_resume_does_the_rest(
     first = list(slow)
     assert 1 <= len(first) < N
     assert "running" not in statuses(dock) and "waiting" in statuses(dock)
-    assert dock.start.text() == "Resume" and "Stopped" in dock.message.text()
+    assert dock.start.text() == "Resume"
+    assert dock.message.text() == STOPPED.format(images=count(len(first), "image"))
     summary = Path(dock.output.text()) / "summary.csv"
     assert {Path(name).name for name in read_summary(summary)} == set(first)
     dock.start.click()
@@ -182,9 +193,9 @@ def test_another_day_the_job_file_goes_on(
     other = BatchWidget(viewer, dock.engine)
     viewer.window.add_dock_widget(other, name="Batch 2")
     other.load_job(str(Path(dock.output.text()) / "run.json"))
-    assert other.job() == dock.job()
+    assert other.controller.batch_job() == dock.controller.batch_job()
     assert other.files.paths == dock.files.paths
-    assert "not done yet" in other.message.text()
+    assert other.message.text() == GOES_ON.format(images="5 images")
     slow.clear()
     other.start.click()
     wait_for_end(other)
@@ -196,7 +207,7 @@ def test_prompts_come_from_the_other_dock(
     dock, open_dock, folder, discs, slow, wait_for_end
 ) -> None:
     dock.take.click()
-    assert "Open 'Segment from prompts' first" in dock.message.text()
+    assert dock.message.text() == OPEN_SEGMENT
     segment = open_dock()
     dock.take.click()
     assert "Draw a box" in dock.message.text()
@@ -223,7 +234,7 @@ def test_what_cannot_run_is_said_before_it_starts(
     ):
         change()
         dock.start.click()
-        assert text in dock.message.text() and dock._job is None
+        assert text in dock.message.text() and not dock.is_busy
         dock.pattern.setText("{name}_labels")
         dock.formats["ome-tiff"].setChecked(True)
         dock.channels.setText("")
@@ -242,7 +253,7 @@ def test_closing_the_dock_ends_the_run(
     dock.start.click()
     qtbot.waitUntil(lambda: dock.files.count("running") > 0, timeout=20_000)
     viewer.window.remove_dock_widget(dock)
-    qtbot.waitUntil(lambda: dock._job is None, timeout=20_000)
+    qtbot.waitUntil(lambda: not dock.is_busy, timeout=20_000)
     time.sleep(0.2)
     assert len(slow) < N
 
@@ -280,10 +291,10 @@ def test_the_table_tells_what_needs_a_look() -> None:
         return table.data(table.index(row, 0), Qt.ItemDataRole.ForegroundRole)
 
     assert cells(0) == ["1", "done", "7", "0.91"] and color(0) is None
-    assert table.told(0) == "a/1.tif\nmean area 40 pixels\n1.2 s"
+    assert table.details(0) == "a/1.tif\nmean area 40 pixels\n1.2 s"
     assert cells(1)[2] == "0" and color(1).name() == WARN_COLOR
     assert cells(2) == ["3", "failed", "", ""]
-    assert color(2) is not None and "cannot be read" in table.told(2)
+    assert color(2) is not None and "cannot be read" in table.details(2)
     assert cells(3) == ["4", "waiting", "", ""]
 
 

@@ -13,6 +13,7 @@ from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.prompt_files import load_prompts
 from napari_svpseg.plugin.layers.image_source import ImageSource, mark_of
 from napari_svpseg.plugin.layers.result_layers import recipe_of
+from napari_svpseg.plugin.panels.image_panel import ALONE
 
 from ..conftest import disc_image
 
@@ -78,14 +79,14 @@ def test_two_layers_are_the_channels_of_one_image(two, runner, finish, tmp_path)
     finish(dock)
     assert runner.segment_calls()[-1][2]["channels"] == (1, 0)
     viewer.layers.remove(dapi)
-    assert dock.image_panel.others.text() == "this layer alone"
+    assert dock.image_panel.others.text() == ALONE
 
 
 def test_layers_of_other_shapes_are_refused_in_one_line(two):
     tick(two, "small")
     assert two.message.styleSheet() != ""
     assert "'DAPI' is 96 x 110, 'small' 80 x 110" in two.message.text()
-    assert two.image_panel.others.text() == "this layer alone"
+    assert two.image_panel.others.text() == ALONE
     rgb = two.viewer.add_image(np.zeros((96, 110, 3), np.uint8), name="rgb")
     two.images.setCurrentRow(0)
     offered = [a.text() for a in two.image_panel._menu.actions()]

@@ -153,7 +153,7 @@ class Images:
         self.sources = {source.layer.name: source for source in sources}
         self.problem = ""
 
-    def marked(self):
+    def selected(self):
         return next((s.layer for s in self.sources.values()), None)
 
     def checked(self):

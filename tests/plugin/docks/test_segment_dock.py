@@ -15,10 +15,9 @@ from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.images import read_image, read_recipe
 from napari_svpseg.plugin.docks import segment_controller
 from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
-from napari_svpseg.plugin.layers.image_source import mark_of
-from napari_svpseg.plugin.layers.prompt_item import TRY
+from napari_svpseg.plugin.layers.image_source import NAME_AXES, mark_of
 from napari_svpseg.plugin.layers.result_layers import recipe_of
-from napari_svpseg.plugin.panels.prompt_panel import OPEN_IMAGE, PAINTED
+from napari_svpseg.plugin.messages import OPEN_IMAGE, PAINTED, TRY
 
 from ..conftest import disc_image
 
@@ -440,7 +439,7 @@ def test_a_failure_is_one_line_in_the_error_colour(dock, runner, finish):
     assert dock.message.styleSheet() == ""
 
 
-def test_an_engine_that_cannot_start_is_told(dock, runner, finish):
+def test_an_engine_that_cannot_start_is_expected_error(dock, runner, finish):
     def submit(*args, **kwargs):
         raise OSError("no Python for the engine at /nowhere")
 
@@ -612,7 +611,7 @@ def test_an_edited_plane_does_not_stop_the_others(stack, finish):
 def test_unknown_axes_are_asked_for(viewer, open_dock):
     viewer.add_image(np.zeros((4, 64, 70)), name="what")
     dock = open_dock()
-    assert "Say what the 3 axes of 'what' are" in dock.message.text()
+    assert dock.message.text() == NAME_AXES.format(n=3, image="what")
     assert dock.axes.styleSheet() != "" and dock.axes.currentText() == ""
     dock.axes.setCurrentText("TYX")
     dock.axes.lineEdit().editingFinished.emit()
@@ -809,7 +808,7 @@ def test_the_result_of_the_marked_image_is_saved(
     finish(dock)
     saved = dock.save_box.result_layer
     for name in ("discs", "second", "discs"):
-        dock.image_panel.mark(viewer.layers[name])
+        dock.image_panel.select(viewer.layers[name])
         assert saved().name == f"{name} [svpseg]"
     viewer.layers.selection.active = viewer.layers["second [svpseg]"]
     assert saved().name == "second [svpseg]"
@@ -956,7 +955,7 @@ def test_closing_an_image_ends_its_part_of_a_run(viewer, dock, runner, finish, q
     assert named(viewer, "second [svpseg]") and not named(viewer, "discs [svpseg]")
 
 
-def test_a_closed_image_is_told(dock, runner, finish, qtbot):
+def test_a_closed_image_is_expected_error(dock, runner, finish, qtbot):
     runner.slow = 30
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
@@ -1013,10 +1012,12 @@ def test_the_recipe_of_one_plane_says_which(viewer, open_dock, finish, discs):
 
 
 def test_expected_errors_leave_no_traceback_on_the_screen():
-    from napari_svpseg.plugin.services.engine_process import is_told
+    from napari_svpseg.plugin.services.engine_process import is_expected_error
 
-    assert is_told("Traceback\n  ...\nnapari_svpseg.core.image.ImageError: say so")
-    assert not is_told("Traceback\n  ...\nKeyError: 'a bug'")
+    assert is_expected_error(
+        "Traceback\n  ...\nnapari_svpseg.core.image.ImageError: say so"
+    )
+    assert not is_expected_error("Traceback\n  ...\nKeyError: 'a bug'")
 
 
 def test_a_file_name_without_suffix_gets_one(dock, finish, tmp_path, monkeypatch):

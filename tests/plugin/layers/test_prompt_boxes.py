@@ -9,7 +9,7 @@ import pytest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptError
-from napari_svpseg.plugin.layers.image_source import DECLARE_AXES, mark_of
+from napari_svpseg.plugin.layers.image_source import NAME_AXES, mark_of
 from napari_svpseg.plugin.layers.prompt_book import OUTSIDE
 from napari_svpseg.plugin.layers.prompt_boxes import OUTLINE_PIXELS
 from napari_svpseg.plugin.layers.prompt_item import (
@@ -432,7 +432,7 @@ def test_a_box_on_a_plane_of_a_stack(viewer, open_dock):
     viewer.add_labels((stack > 0).astype(int), name="truth", scale=(2, 1, 1))
     dock = open_dock()
     dock.draw.click()
-    assert dock.message.text() == DECLARE_AXES.format(3, "stack")
+    assert dock.message.text() == NAME_AXES.format(n=3, image="stack")
     dock.axes.setCurrentText("ZYX")
     dock.axes.lineEdit().editingFinished.emit()
     layer = start(dock)

@@ -58,9 +58,9 @@ def test_the_mark_stays_where_it_was_put(pair, finish):
     for button in (pair.run, pair.preview, pair.draw):
         button.click()
         finish(pair)
-        assert pair.image_panel.marked() == viewer.layers["discs"]
+        assert pair.image_panel.selected() == viewer.layers["discs"]
     viewer.layers.selection.active = viewer.layers["second"]
-    assert pair.image_panel.marked() == viewer.layers["second"]
+    assert pair.image_panel.selected() == viewer.layers["second"]
 
 
 def test_checking_an_image_does_not_show_it(pair):
@@ -70,11 +70,11 @@ def test_checking_an_image_does_not_show_it(pair):
 
 
 def test_boxes_and_previews_are_for_what_is_seen(pair, finish):
-    pair.image_panel.mark(pair.viewer.layers["discs"])
+    pair.image_panel.select(pair.viewer.layers["discs"])
     pair.preview.click()
     finish(pair)
     assert "second" not in visible(pair) and "discs" in visible(pair)
-    pair.image_panel.mark(pair.viewer.layers["second"])
+    pair.image_panel.select(pair.viewer.layers["second"])
     pair.draw.click()
     assert "second" in visible(pair) and "discs" not in visible(pair)
     row = next(iter(pair.list.rows.values()))

@@ -185,7 +185,7 @@ def test_the_least_certain_image_comes_first(dock, finish, wait):
     for _ in range(2):
         dock.guide.image_button.click()
         wait(dock)
-        names.append(dock.image_panel.marked().name)
+        names.append(dock.image_panel.selected().name)
         shown = [n for n in ("cells", "dim", "bright") if viewer.layers[n].visible]
         assert shown == names[-1:]  # they lie over each other
         assert viewer.layers[f"{names[-1]} [svpseg]"].visible
@@ -194,10 +194,10 @@ def test_the_least_certain_image_comes_first(dock, finish, wait):
     dock.guide.image_button.click()
     wait(dock)
     assert dock.message.text() == NO_IMAGE_LEFT.format("3 results") + START_AGAIN
-    assert dock.image_panel.marked().name == "cells"
+    assert dock.image_panel.selected().name == "cells"
     dock.guide.image_button.click()
     wait(dock)
-    assert dock.image_panel.marked().name == "dim"
+    assert dock.image_panel.selected().name == "dim"
 
 
 def test_planes_of_a_stack_are_images(viewer, open_dock, runner, finish, wait):

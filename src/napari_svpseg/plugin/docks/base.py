@@ -101,10 +101,10 @@ class Dock(QWidget):
 
     # ------------------------------------------------------------ filling it
 
-    def add(self, *widgets: QWidget) -> None:
+    def add(self, *widgets: QWidget, stretch: int = 0) -> None:
         """Add widgets at the end of the body, below each other."""
         for widget in widgets:
-            self._body.insertWidget(self._body.count() - 1, widget)
+            self._body.insertWidget(self._body.count() - 1, widget, stretch)
 
     def add_heading(self, text: str) -> None:
         """Add the title of a part of the body."""

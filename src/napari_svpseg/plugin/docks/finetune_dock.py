@@ -225,7 +225,7 @@ class FineTuneWidget(Dock):
     def show_state(self) -> None:
         """Show and enable what makes sense now."""
         busy = self.is_busy
-        has_image = self.image_panel.marked() is not None
+        has_image = self.image_panel.selected() is not None
         has_entry = any(entry.used for entry in self.training_set.entries)
         has_result = self.controller.result is not None
         self.start_button.setEnabled(not busy and has_entry)
@@ -239,7 +239,7 @@ class FineTuneWidget(Dock):
             one.setEnabled(not busy)
 
     def _on_labels(self) -> None:
-        self.first_steps.follow_images(self.image_panel.marked() is not None)
+        self.first_steps.follow_images(self.image_panel.selected() is not None)
         self.show_state()
 
     def show_run(self, name: str) -> None:

@@ -188,7 +188,7 @@ class SegmentController(DockController):
     view : SegmentView
     engine : Engine
     images : ImagePanel
-        The marked image, the checked ones, and their axes.
+        The selected image, the checked ones, and their axes.
     book : PromptBook
     layers : RunLayers
     """
@@ -214,8 +214,8 @@ class SegmentController(DockController):
     # ------------------------------------------------------------ starting
 
     def start_preview(self) -> None:
-        """Segment the visible field of the marked image."""
-        layer = self.images.marked()
+        """Segment the visible field of the selected image."""
+        layer = self.images.selected()
         if layer is None or self.is_busy:
             return
         try:

@@ -199,7 +199,8 @@ class SegmentWidget(Dock):
         self.planes.addItem("All planes", True)
         self.planes_row = labelled("Run on", self.planes)
         self.preview = button(
-            "Preview", "Segment what you see of the marked image (Shift+P on the boxes)"
+            "Preview",
+            "Segment what you see of the selected image (Shift+P on the boxes)",
         )
         self.run = button("Run", "Segment all checked images (Shift+R on the boxes)")
         self.undo = button("Undo", "Take the last result back")
@@ -266,7 +267,7 @@ class SegmentWidget(Dock):
         self.prompt_panel.show_masks()
         self.show_state()
         self.controller.skip_closed()
-        self.first_steps.follow_images(self.image_panel.marked() is not None)
+        self.first_steps.follow_images(self.image_panel.selected() is not None)
 
     def _on_prompts(self) -> None:
         """Follow the prompts: what was missing may be there now."""
@@ -279,7 +280,7 @@ class SegmentWidget(Dock):
         has_stacks = self.image_panel.has_stacks()
         self.planes_row.setVisible(has_stacks)
         self.options.show_rows(("link_planes", "link_overlap"), has_stacks)
-        self.preview.setEnabled(self.image_panel.marked() is not None and not busy)
+        self.preview.setEnabled(self.image_panel.selected() is not None and not busy)
         self.run.setEnabled(bool(self.image_panel.checked()) and not busy)
         self.undo.setEnabled(bool(self.journal.edits) and not busy)
         self.guide.refresh(busy=busy)

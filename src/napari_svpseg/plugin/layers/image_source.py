@@ -28,7 +28,9 @@ MAX_PREVIEW = 2048
 MAX_CHANNELS = 3
 """Channels that a model takes."""
 
-DECLARE_AXES = "Say what the {} axes of '{}' are, in the Axes row."
+NAME_AXES = (
+    "Name the {n} axes of '{image}' in the Axes row: T time, Z depth, C channel, Y, X."
+)
 
 AXIS_WORDS = {
     "time": "T",
@@ -171,7 +173,7 @@ class ImageSource:
             If the axes do not fit; the message says what to do.
         """
         if not order:
-            raise ImageError(DECLARE_AXES.format(layer.ndim, layer.name))
+            raise ImageError(NAME_AXES.format(n=layer.ndim, image=layer.name))
         axes = Axes(order)
         axes.check(full_shape(layer))
         if axes.channel == len(axes.order) - 1 and not layer.rgb:

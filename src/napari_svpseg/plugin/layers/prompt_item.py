@@ -13,7 +13,6 @@ from scipy import ndimage
 from ...core.geometry import Box
 from ...core.image import ImageError
 from ...core.prompt import Prompt
-from ..messages import TRY as TRY
 from ..messages import count
 from .image_source import ImageSource, reaches, sample_labels
 

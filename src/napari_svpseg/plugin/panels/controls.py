@@ -22,9 +22,6 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
-from ..messages import count as count
-from ..messages import sentence as sentence
-
 WARN_COLOR = "#c07a00"
 """Of what still needs doing; readable on dark and on light."""
 
@@ -53,7 +50,7 @@ def wrap(label: QLabel) -> None:
 
 
 def button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:
-    """Return a button that says in its tooltip what it does."""
+    """Return a button with a tooltip."""
     made = QPushButton(text)
     made.setToolTip(tip)
     made.setCheckable(checkable)
@@ -123,8 +120,10 @@ class Section(QCollapsible):
         self.setDuration(0)
         self.setCollapsedIcon(QIcon())
         self.setExpandedIcon(QIcon())
-        self.layout().setContentsMargins(0, 0, 0, 0)
-        self.layout().setSpacing(0)
+        layout = self.layout()
+        assert layout is not None
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.setSpacing(0)
         self.toggleButton().setStyleSheet(
             "QPushButton {text-align: left; padding: 4px 6px; background: transparent;"
             " border: none; font-weight: bold;}"
@@ -177,7 +176,7 @@ class Offer(QFrame):
 
 
 def is_alive(widget: QWidget) -> bool:
-    """Tell whether Qt has not deleted a widget."""
+    """Return whether Qt has not deleted a widget."""
     try:
         widget.objectName()
     except RuntimeError:

@@ -1,4 +1,4 @@
-"""The files of a folder run as a table that stays fluid with thousands of them."""
+"""Table of the files of a folder run, fast with thousands of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 from qtpy.QtGui import QColor
+from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from ...core.jobs.folder_job import FileOutcome, image_name
 from .controls import WARN_COLOR
 
 COLUMNS = ("File", "Status", "Objects", "Trust")
+WIDTHS = (60, 58, 46)
+"""Of all columns but the first, which takes what is left, in pixels."""
 WAITING = "waiting"
 LOW_TRUST = 0.4
 """Below this a result needs another look."""
@@ -22,7 +25,7 @@ COLORS = {"running": "#35c9ff", "failed": "#ff5a4d"}
 
 
 class FileTable(QAbstractTableModel):
-    """Each file and what became of it; only the rows that are seen are drawn."""
+    """Model of the files and their outcomes; only rows in sight are drawn."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,7 +34,7 @@ class FileTable(QAbstractTableModel):
         self._found: dict[str, FileOutcome] = {}
 
     def set_paths(self, paths: Iterable[str | Path]) -> None:
-        """Show other files, all waiting."""
+        """Replace the files; all are waiting."""
         self.beginResetModel()
         self.paths = [str(path) for path in paths]
         self._rows = {path: row for row, path in enumerate(self.paths)}
@@ -39,7 +42,7 @@ class FileTable(QAbstractTableModel):
         self.endResetModel()
 
     def show(self, outcomes: Iterable[FileOutcome]) -> None:
-        """Show what became of files; others than ours are passed over."""
+        """Show outcomes of files; files that are not in the table are passed over."""
         for outcome in outcomes:
             row = self._rows.get(outcome.source)
             if row is not None:
@@ -57,11 +60,11 @@ class FileTable(QAbstractTableModel):
             self.dataChanged.emit(self.index(row, 0), last)
 
     def outcome(self, row: int) -> FileOutcome | None:
-        """Return what became of the file in a row, or None while it waits."""
+        """Return the outcome of the file in a row, or None while it waits."""
         return self._found.get(self.paths[row])
 
     def status(self, row: int) -> str:
-        """Return what the row says of its file."""
+        """Return the status that is shown in a row."""
         outcome = self.outcome(row)
         if outcome is None:
             return WAITING
@@ -71,7 +74,7 @@ class FileTable(QAbstractTableModel):
         """Return how many files have one of these statuses."""
         return sum(outcome.status in statuses for outcome in self._found.values())
 
-    # ------------------------------------------------------------ as Qt asks
+    # ------------------------------------------------------------ Qt asks for
 
     def rowCount(self, parent: QModelIndex | None = None) -> int:
         """Return the number of files."""
@@ -91,12 +94,12 @@ class FileTable(QAbstractTableModel):
         return None
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return what a cell shows."""
+        """Return the content of a cell."""
         row, column = index.row(), index.column()
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(row, column)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return self.told(row)
+            return self.details(row)
         if role == Qt.ItemDataRole.ForegroundRole:
             color = self._color(row)
             return QColor(color) if color else None
@@ -104,8 +107,8 @@ class FileTable(QAbstractTableModel):
             return int(Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter)
         return None
 
-    def told(self, row: int) -> str:
-        """Return all that is known of a file, in a few lines."""
+    def details(self, row: int) -> str:
+        """Return path, outcome, notes and measurements of a file, one a line."""
         outcome = self.outcome(row)
         lines = [self.paths[row]]
         if outcome is not None:
@@ -137,3 +140,29 @@ class FileTable(QAbstractTableModel):
         if outcome.notes or outcome.trust < LOW_TRUST:
             return WARN_COLOR
         return COLORS.get(outcome.status)
+
+
+class FileTableView(QTableView):
+    """Shows a `FileTable`; a double-click on a row opens its file."""
+
+    def __init__(self, files: FileTable) -> None:
+        super().__init__()
+        self.setModel(files)
+        self.setToolTip("Double-click a file to open it with its labels")
+        self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
+        self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
+        self.setEditTriggers(QAbstractItemView.EditTrigger.NoEditTriggers)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
+        self.setShowGrid(False)
+        self.setMinimumHeight(180)
+        rows, header = self.verticalHeader(), self.horizontalHeader()
+        assert rows is not None and header is not None  # Qt's stubs allow None
+        rows.hide()
+        rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # thousands of files
+        rows.setDefaultSectionSize(22)
+        header.setMinimumSectionSize(40)
+        header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        for section, width in enumerate(WIDTHS, start=1):
+            header.resizeSection(section, width)

@@ -21,16 +21,11 @@ from qtpy.QtWidgets import (
 )
 
 from ...core.image import ImageError
-from ..layers.image_source import (
-    ImageSource,
-    axes_choices,
-    declare,
-    declared,
-    is_picture,
-    known_axes,
-)
+from ..layers.declared_images import DeclaredImages
+from ..layers.image_source import NAME_AXES, ImageSource, axes_choices, is_picture
 from ..layers.visibility import activate, bring_into_sight, is_in_sight
 from ..messages import sentence
+from .channel_text import channel_text, parse_channels
 from .controls import WARN_COLOR, button, combo
 
 if TYPE_CHECKING:
@@ -40,15 +35,19 @@ if TYPE_CHECKING:
 LAYER = Qt.ItemDataRole.UserRole
 MAX_ROWS = 4
 
+READ_AS = "'{image}' is read as {axes}."
+AT_LEVEL = "'{image}' is segmented at {level}; boxes keep their place."
+ALONE = "this layer alone"
+
 
 class ImagePanel(QWidget):
-    """The images of a viewer: checked ones are segmented, the marked one gets boxes.
+    """The images of a viewer: checked ones are segmented, the selected one gets boxes.
 
     Parameters
     ----------
     viewer : ViewerModel
     checkable : bool
-        Whether there is something to check; else only the marked image counts, as it
+        Whether there is something to check; else only the selected image counts, as it
         is: at full size, and with its own channels.
     """
 
@@ -60,10 +59,7 @@ class ImagePanel(QWidget):
         super().__init__()
         self.viewer = viewer
         self._checkable = checkable
-        self._axes: dict[Any, str] = {}
-        self._channels: dict[Any, tuple[int, ...]] = {}
-        self._levels: dict[Any, int] = {}
-        self._others: dict[Any, list[Image]] = {}
+        self.declared = DeclaredImages(viewer)
         self._unchecked: set[Any] = set()
         self._asked: Any = None
         self._just_checked = False
@@ -72,53 +68,32 @@ class ImagePanel(QWidget):
         self._connect()
 
     def source_of(self, layer: Image) -> ImageSource:
-        """Return an image layer with the axes declared for it.
+        """Return an image layer with the axes declared for it; see `DeclaredImages`."""
+        return self.declared.source_of(layer)
 
-        Raises
-        ------
-        ImageError
-            Where they have not been, saying what to do.
-        """
-        key = layer.unique_id
-        return ImageSource.of(
-            layer,
-            self._axes.get(key, ""),
-            self._channels.get(key),
-            level=self._levels.get(key, 0),
-            others=self._others_of(layer),
-        )
-
-    def _others_of(self, layer: Image) -> tuple[Image, ...]:
-        """Return the layers that are further channels of a layer."""
-        chosen = self._others.get(layer.unique_id, [])
-        return tuple(la for la in chosen if la in self.viewer.layers)
-
-    def _owner_of(self, layer: Image) -> Image | None:
-        """Return the layer that a layer is a channel of."""
-        pictures = [la for la in self.viewer.layers if is_picture(la)]
-        return next((la for la in pictures if layer in self._others_of(la)), None)
-
-    def marked(self) -> Image | None:
+    def selected(self) -> Image | None:
         """Return the image that boxes are drawn on."""
         row = self.list.currentItem()
         return None if row is None else row.data(LAYER)
 
-    def mark(self, layer: Image) -> None:
-        """Mark an image of the list."""
-        for i in range(self.list.count()):
-            if self.list.item(i).data(LAYER) == layer:
+    def select(self, layer: Image) -> None:
+        """Select an image of the list."""
+        for i, row in enumerate(self._rows()):
+            if row.data(LAYER) == layer:
                 self.list.setCurrentRow(i)
 
     def checked(self) -> list[Image]:
         """Return the images that are to be segmented."""
-        rows = [self.list.item(i) for i in range(self.list.count())]
-        return [r.data(LAYER) for r in rows if r.checkState() == Qt.CheckState.Checked]
+        on = Qt.CheckState.Checked
+        return [row.data(LAYER) for row in self._rows() if row.checkState() == on]
+
+    def _rows(self) -> list[QListWidgetItem]:
+        rows = (self.list.item(i) for i in range(self.list.count()))
+        return [row for row in rows if row is not None]
 
     def has_stacks(self) -> bool:
-        """Tell whether a checked image has planes along Z or T."""
-        return any(
-            set(self._axes.get(la.unique_id, "")) & set("TZ") for la in self.checked()
-        )
+        """Return whether a checked image has planes along Z or T."""
+        return any(self.declared.is_stack(layer) for layer in self.checked())
 
     def close_hooks(self) -> None:
         """Let go of the viewer."""
@@ -127,45 +102,44 @@ class ImagePanel(QWidget):
 
     def refresh(self, event: Any = None) -> None:
         """Bring the list up to date with the viewer."""
-        current = self.marked()
-        pictures = [la for la in self.viewer.layers if is_picture(la)]
-        for layer in pictures:
-            if layer.unique_id not in self._axes:
-                order = self._axes[layer.unique_id] = known_axes(layer)
-                told, channels = declared(layer)
-                if channels is not None and told == order:
-                    self._channels[layer.unique_id] = channels
+        current = self.selected()
+        images = self.declared.layers()
+        for layer in images:
+            if self.declared.learn(layer):
                 self._hook(layer.events.name, self.refresh)
         self.list.blockSignals(True)
         self.list.clear()
-        for layer in pictures:
+        for layer in images:
             self.list.addItem(self._row(layer))
-        if pictures:
-            index = pictures.index(current) if current in pictures else 0
+        if images:
+            index = images.index(current) if current in images else 0
             self.list.setCurrentRow(index)
         self.list.blockSignals(False)
-        rows = min(max(1, len(pictures)), MAX_ROWS)
-        height = self.list.sizeHintForRow(0) if pictures else 18
+        rows = min(max(1, len(images)), MAX_ROWS)
+        height = self.list.sizeHintForRow(0) if images else 18
         self.list.setFixedHeight(rows * height + 2 * self.list.frameWidth())
-        self._show_marked()
+        self._show_selected()
 
     def _build(self) -> None:
         self.list = QListWidget()
         self.list.setToolTip(
-            "Check the images to segment; boxes go on the marked one, and a click "
+            "Check the images to segment; boxes go on the selected one, and a click "
             "on its name shows it"
             if self._checkable
-            else "The marked image is the one that is worked on"
+            else "The selected image is the one that is worked on"
         )
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.axes = combo(
-            "What each axis of the marked image is: T time, Z depth, C channel, Y, X"
+            "What each axis of the selected image is: T time, Z depth, C channel, Y, X"
         )
         self.axes.setEditable(True)
         self.axes.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
-        self.axes.lineEdit().setPlaceholderText("for example ZYX or TYX")
+        line = self.axes.lineEdit()
+        assert line is not None  # the box is editable
+        line.setPlaceholderText("for example ZYX or TYX")
+        line.editingFinished.connect(self._on_axes)
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("all")
         self.channels.setToolTip("Channels to use, up to three, such as 0, 2")
@@ -202,7 +176,6 @@ class ImagePanel(QWidget):
         self.list.itemPressed.connect(self._on_pressed)
         self.list.itemClicked.connect(self._on_clicked)
         self.axes.activated.connect(self._on_axes)
-        self.axes.lineEdit().editingFinished.connect(self._on_axes)
         self.channels.editingFinished.connect(self._on_channels)
         self.level.activated.connect(self._on_level)
 
@@ -213,7 +186,7 @@ class ImagePanel(QWidget):
     def _row(self, layer: Image) -> QListWidgetItem:
         row = QListWidgetItem(layer.name)
         row.setData(LAYER, layer)
-        owner = self._owner_of(layer)
+        owner = self.declared.owner(layer)
         if owner is not None:
             row.setText(f"{layer.name} (channel of {owner.name})")
             row.setFlags(row.flags() & ~Qt.ItemFlag.ItemIsUserCheckable)
@@ -226,23 +199,22 @@ class ImagePanel(QWidget):
         return row
 
     def _on_row(self) -> None:
-        """Follow the mark; napari's own selection must not bring another one back."""
-        layer, active = self.marked(), self.viewer.layers.selection.active
+        """Keep napari's selection from bringing another image back."""
+        layer, active = self.selected(), self.viewer.layers.selection.active
         if layer is not None and active != layer and is_picture(active):
             activate(self.viewer, layer)
-        self._show_marked()
+        self._show_selected()
 
-    def _show_marked(self) -> None:
-        """Show the axes of the marked image; ask for them where they are not known."""
-        layer = self.marked()
-        order = "" if layer is None else self._axes[layer.unique_id]
+    def _show_selected(self) -> None:
+        """Show how the selected image is read; ask for axes that are not known."""
+        layer = self.selected()
+        order = "" if layer is None else self.declared.axes(layer)
         self.axes.blockSignals(True)
         self.axes.clear()
         if layer is not None:
             self.axes.addItems(axes_choices(layer))
             self.axes.setCurrentText(order)
-            taken = self._channels.get(layer.unique_id)
-            self.channels.setText(", ".join(map(str, taken)) if taken else "")
+            self.channels.setText(channel_text(self.declared.channels(layer)))
         self.axes.blockSignals(False)
         self._show_level(layer)
         self._show_others(layer)
@@ -254,80 +226,64 @@ class ImagePanel(QWidget):
         self.changed.emit()
         if layer is not None and unsaid and self._asked != layer.unique_id:
             self._asked = layer.unique_id
-            self.message.emit(
-                f"Say what the {layer.ndim} axes of '{layer.name}' are, in the Axes "
-                "row: T time, Z depth, C channel, Y, X.",
-                False,
-            )
+            text = NAME_AXES.format(n=layer.ndim, image=layer.name)
+            self.message.emit(text, False)
 
     def _show_level(self, layer: Image | None) -> None:
         """Show the levels of a pyramid, and the one that is taken."""
         several = self._checkable and layer is not None and bool(layer.multiscale)
         self.level.clear()
         if layer is not None and several:
-            order = self._axes[layer.unique_id] or "YX"
+            order = self.declared.axes(layer) or "YX"
             for n, data in enumerate(layer.data):
                 sizes = dict(zip(order[-data.ndim :], data.shape, strict=False))
                 text = f"{n}: {sizes.get('Y', '?')} x {sizes.get('X', '?')}"
                 self.level.addItem(text, n)
-            self.level.setCurrentIndex(self._levels.get(layer.unique_id, 0))
+            self.level.setCurrentIndex(self.declared.level(layer))
         self._form.setRowVisible(self.level, several)
 
     def _show_others(self, layer: Image | None) -> None:
-        """Offer the layers that can be channels of the marked one."""
+        """Offer the layers that can be channels of the selected one."""
         self._menu.clear()
-        taken = () if layer is None else self._others_of(layer)
-        pictures = [la for la in self.viewer.layers if is_picture(la)]
-        offered = []
-        if layer is not None and not layer.rgb and self._owner_of(layer) is None:
-            order = self._axes[layer.unique_id]
-            offered = [la for la in pictures if la != layer and not la.rgb]
-            offered = [] if "C" in order or not order else offered
+        taken = () if layer is None else self.declared.others(layer)
+        offered = [] if layer is None else self.declared.candidates(layer)
         for other in offered:
             action = self._menu.addAction(other.name)
+            assert action is not None
             action.setCheckable(True)
             action.setChecked(other in taken)
             action.toggled.connect(partial(self._on_other, layer, other))
         names = [la.name for la in (layer, *taken)] if layer is not None else []
-        self.others.setText(" + ".join(names) if taken else "this layer alone")
+        self.others.setText(" + ".join(names) if taken else ALONE)
         self._form.setRowVisible(self.others, self._checkable and bool(offered))
 
     def _on_other(self, layer: Image, other: Image, is_on: bool) -> None:
-        """Take another layer as a further channel, or no more."""
-        chosen = [la for la in self._others_of(layer) if la != other]
-        chosen += [other] if is_on else []
-        order = self._axes[layer.unique_id]
+        """Take another layer as a further channel, or no longer."""
         try:
-            ImageSource.of(layer, order, others=tuple(chosen))
+            self.declared.join(layer, other, is_on)
         except ImageError as error:
             self.message.emit(sentence(error), True)
             self._show_others(layer)
             return
-        self._others[layer.unique_id] = chosen
-        self._others.pop(other.unique_id, None)
-        self._channels.pop(layer.unique_id, None)
-        names = " + ".join(la.name for la in (layer, *chosen))
-        self.message.emit(f"'{layer.name}' is read as {names}.", False)
+        names = " + ".join(la.name for la in (layer, *self.declared.others(layer)))
+        self.message.emit(READ_AS.format(image=layer.name, axes=names), False)
         self.refresh()
         self.redeclared.emit(layer)
 
     def _on_level(self) -> None:
-        layer = self.marked()
+        layer = self.selected()
         level = self.level.currentData()
-        if layer is None or level == self._levels.get(layer.unique_id, 0):
+        if layer is None or level == self.declared.level(layer):
             return
-        self._levels[layer.unique_id] = level
-        self.message.emit(
-            f"'{layer.name}' is segmented at {self.level.currentText()}; "
-            "boxes keep their place.",
-            False,
-        )
+        self.declared.set_level(layer, level)
+        text = AT_LEVEL.format(image=layer.name, level=self.level.currentText())
+        self.message.emit(text, False)
         self.redeclared.emit(layer)
         self.changed.emit()
 
     def _on_active(self, event: Any) -> None:
-        """Mark the image that the user selects in napari's layer list."""
-        self.mark(event.value)
+        """Select the image that the user selects in napari's layer list."""
+        self.select(event.value)
 
     def _on_clicked(self, row: QListWidgetItem) -> None:
         """Show the image that was clicked on, unless only its box was checked."""
@@ -348,68 +304,29 @@ class ImagePanel(QWidget):
         self.changed.emit()
 
     def _on_axes(self) -> None:
-        layer = self.marked()
+        layer = self.selected()
         order = self.axes.currentText().strip().upper().replace(" ", "")
-        if layer is None or order == self._axes[layer.unique_id]:
+        if layer is None or order == self.declared.axes(layer):
             return
         try:
-            ImageSource.of(layer, order)
+            self.declared.set_axes(layer, order)
         except ImageError as error:
             self.message.emit(sentence(error), True)
             return
-        self._axes[layer.unique_id] = order
-        self._channels.pop(layer.unique_id, None)
-        self._others.pop(layer.unique_id, None)
-        declare(layer, order, None)
-        self.message.emit(f"'{layer.name}' is read as {order}.", False)
+        self.message.emit(READ_AS.format(image=layer.name, axes=order), False)
         self.redeclared.emit(layer)
-        self._show_marked()
+        self._show_selected()
 
     def _on_channels(self) -> None:
-        layer = self.marked()
+        layer = self.selected()
         if layer is None:
             return
         try:
-            whole = ImageSource.of(layer, self._axes[layer.unique_id])
-            taken = parse_channels(self.channels.text(), whole.n_channels)
+            whole = ImageSource.of(layer, self.declared.axes(layer))
+            channels = parse_channels(self.channels.text(), whole.n_channels)
         except ValueError as error:
             self.message.emit(sentence(error), True)
             return
-        if taken == self._channels.get(layer.unique_id):
-            return
-        self._channels.pop(layer.unique_id, None)
-        if taken is not None:
-            self._channels[layer.unique_id] = taken
-        declare(layer, self._axes[layer.unique_id], taken)
-        self.redeclared.emit(layer)
-
-
-def parse_channels(text: str, n: int) -> tuple[int, ...] | None:
-    """Return the channels named in a text such as ``0, 2``; None for all.
-
-    Parameters
-    ----------
-    text : str
-    n : int
-        Number of channels that there are.
-
-    Raises
-    ------
-    ValueError
-        For anything but up to three different channels.
-
-    Examples
-    --------
-    >>> parse_channels("0, 2", 4)
-    (0, 2)
-    """
-    words = text.replace(",", " ").split()
-    if not words or words == ["all"]:
-        return None
-    taken = tuple(int(w) for w in words if w.isdecimal() and int(w) < n)
-    if len(taken) != len(words) or len(set(taken)) != len(taken) or len(taken) > 3:
-        raise ValueError(
-            f"Choose up to three channels from 0 to {n - 1}, such as 0, 1; "
-            f"got '{text}'."
-        )
-    return taken
+        if channels != self.declared.channels(layer):
+            self.declared.set_channels(layer, channels)
+            self.redeclared.emit(layer)

@@ -88,7 +88,7 @@ class LabelPanel(QWidget):
 
     def source(self) -> ImageSource | None:
         """Return the selected image; None, with a message, where there is none."""
-        layer = self.images.marked()
+        layer = self.images.selected()
         if layer is None:
             self.message.emit(OPEN_IMAGE, True)
             return None
@@ -100,7 +100,7 @@ class LabelPanel(QWidget):
 
     def refresh(self) -> None:
         """Offer the layers that labels of the selected image can be taken from."""
-        layer = self.images.marked()
+        layer = self.images.selected()
         ways: list[Labelled] = []
         if layer is not None:
             try:

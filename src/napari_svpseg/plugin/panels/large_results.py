@@ -70,7 +70,8 @@ class StoredBox(QWidget):
         if n <= self.limit.value() * MEGAPIXEL:
             return ""
         folder = Path(self.folder.text().strip() or results_folder()).expanduser()
-        return self.results.store_for(source, plane, folder)
+        # absolute, because the engine has another working directory
+        return self.results.store_for(source, plane, folder.absolute())
 
     def open_result(self, path: str = "") -> None:
         """Show a result that was kept; asks for it if none is given."""
@@ -87,18 +88,18 @@ class StoredBox(QWidget):
         self.results.message.emit(f"Opened '{layer.name}' from {path}.", False)
 
     def show_state(self) -> None:
-        """Enable what makes sense now."""
+        """Enable what can be done now."""
         is_editing = self.results.edits.is_open
         self.edit.setChecked(is_editing)
         self.edit.setText("End editing" if is_editing else "Edit this view")
         self.edit.setEnabled(is_editing or self.results.can_edit() is not None)
 
     def values(self) -> dict[str, Any]:
-        """Return what the controls say."""
+        """Return the values of the controls."""
         return {"limit": self.limit.value(), "folder": self.folder.text()}
 
     def set_values(self, values: dict[str, Any]) -> None:
-        """Show what `values` returned."""
+        """Show the values that `values` returned."""
         self.limit.setValue(values.get("limit", self.limit.value()))
         self.folder.setText(values.get("folder", self.folder.text()))
 
@@ -117,7 +118,7 @@ class StoredBox(QWidget):
         self.show_state()
 
     def _show_room(self) -> None:
-        """Say how much room there is, where the folder is or would be made."""
+        """Show the free space where the folder is, or would be created."""
         place = Path(self.folder.text().strip() or ".").expanduser()
         while not place.exists() and place != place.parent:
             place = place.parent

@@ -71,6 +71,15 @@ class ModelPicker(QWidget):
         self.combo.blockSignals(False)
         self._show_card()
 
+    def choose(self, model: str) -> bool:
+        """Choose a model by its name or folder; return whether it is installed."""
+        for i in range(self.combo.count()):
+            card = self.combo.itemData(i)
+            if model in (card.name, card.path):
+                self.combo.setCurrentIndex(i)
+                return True
+        return False
+
     def _show_card(self) -> None:
         card = self.card
         self.about.setText(card_line(card) if card else "No model is installed.")

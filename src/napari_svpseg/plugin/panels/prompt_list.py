@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from qtpy.QtCore import QSize, Qt, Signal
-from qtpy.QtGui import QColor, QImage, QPainter, QPen, QPixmap
+from qtpy.QtCore import Signal
+from qtpy.QtGui import QColor, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
     QCheckBox,
     QFrame,
@@ -21,6 +21,7 @@ from ...core.image import resize_image, resize_labels
 from ..layers.prompt_book import PromptBook
 from ..layers.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
 from .controls import WARN_COLOR, wrap
+from .pixmaps import to_pixmap
 
 THUMBNAIL = 56
 """Side of a thumbnail on screen, in pixels."""
@@ -37,21 +38,21 @@ def thumbnail(item: PromptItem) -> np.ndarray:
     if item.crop is None:
         return np.full((*side, 3), 60, np.uint8)
     crop = item.crop[..., :3]
-    picture = resize_image(crop, side)
-    picture = picture.astype(np.uint8) if is_colour(crop) else visible(picture)
+    image = resize_image(crop, side)
+    image = image.astype(np.uint8) if is_colour(crop) else visible(image)
     if item.mask is None or item.negative:
-        return picture
+        return image
     mask = resize_labels(item.mask, side)
     color = np.array(QColor(item.color).getRgb()[:3], float)
     inside, edge = mask > 0, _edges(mask)
-    shaded = picture.astype(float)
+    shaded = image.astype(float)
     shaded[inside] = 0.72 * shaded[inside] + 0.28 * color
     shaded[edge] = color
     return np.asarray(shaded, np.uint8)
 
 
 def is_colour(image: np.ndarray) -> bool:
-    """Tell whether an image is of 8 bit colour, and is shown as it is."""
+    """Return whether an image has 8 bit colours, which are shown as they are."""
     return image.dtype == np.uint8 and image.shape[-1] == 3
 
 
@@ -77,15 +78,7 @@ def _edges(mask: np.ndarray) -> np.ndarray:
 
 def pixmap(item: PromptItem, ratio: float = 1.0) -> QPixmap:
     """Return an item's thumbnail, framed in its colour."""
-    array = np.ascontiguousarray(thumbnail(item))
-    height, width = array.shape[:2]
-    image = QImage(array.data, width, height, 3 * width, QImage.Format.Format_RGB888)
-    side = round(THUMBNAIL * ratio)
-    scaled = QPixmap.fromImage(image.copy()).scaled(
-        QSize(side, side),
-        Qt.AspectRatioMode.IgnoreAspectRatio,
-        Qt.TransformationMode.SmoothTransformation,
-    )
+    scaled = to_pixmap(thumbnail(item), round(THUMBNAIL * ratio))
     painter = QPainter(scaled)
     if not item.enabled:
         painter.fillRect(scaled.rect(), QColor(38, 41, 48, 170))

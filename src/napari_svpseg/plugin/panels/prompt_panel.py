@@ -29,7 +29,7 @@ class PromptPanel(QWidget):
     ----------
     viewer : ViewerModel
     images : ImagePanel
-        Whose marked image gets the boxes.
+        Whose selected image gets the boxes.
     """
 
     message = Signal(str, bool)
@@ -69,9 +69,9 @@ class PromptPanel(QWidget):
         )
         column.addWidget(side_by_side(self.draw, self.box_size, stretch=(1, 0)))
         self.mask_choice = combo(
-            "Labels layer that the mask of the marked prompt is taken from"
+            "Labels layer that the mask of the selected prompt is taken from"
         )
-        self.paint = button("Paint", "Paint the mask of the marked prompt by hand")
+        self.paint = button("Paint", "Paint the mask of the selected prompt by hand")
         column.addWidget(
             labelled("Mask", side_by_side(self.mask_choice, self.paint, stretch=(1, 0)))
         )
@@ -95,7 +95,7 @@ class PromptPanel(QWidget):
         """Enable what makes sense now."""
         item = self.book.item(self.list.selected)
         has_box = item is not None and item.source is not None
-        self.draw.setEnabled(self.images.marked() is not None)
+        self.draw.setEnabled(self.images.selected() is not None)
         self.mask_choice.setEnabled(has_box)
         self.paint.setEnabled(has_box)
         self.save_set.setEnabled(bool(self.book.items))
@@ -132,7 +132,7 @@ class PromptPanel(QWidget):
         self.refresh()
 
     def _on_draw(self) -> None:
-        layer = self.images.marked()
+        layer = self.images.selected()
         if self.tool.is_on or layer is None:
             self.tool.stop()
             self.draw.setChecked(False)
@@ -164,8 +164,8 @@ class PromptPanel(QWidget):
         )
 
     def add_prompt_at_centre(self) -> None:
-        """Place a box in the middle of what is seen of the marked image."""
-        layer = self.images.marked()
+        """Place a box in the middle of what is seen of the selected image."""
+        layer = self.images.selected()
         if layer is None:
             self._say(OPEN_IMAGE, True)
             return

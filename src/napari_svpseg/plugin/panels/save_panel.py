@@ -45,7 +45,7 @@ SAVABLE = ("labels", STORED)
 
 
 class SaveBox(QWidget):
-    """Saves the marked or latest result, and copies what repeats it.
+    """Saves the selected or latest result, and copies what repeats it.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class SaveBox(QWidget):
         self.viewer, self.stored, self.prompts = viewer, stored, prompts
         self.save = button(
             "Save labels…",
-            "Write the result of the marked image, or the result that is selected: "
+            "Write the result of the selected image, or the result that is selected: "
             "OME-TIFF, ImageJ ROIs, GeoJSON, CSV",
         )
         self.save_all = button(
@@ -97,7 +97,7 @@ class SaveBox(QWidget):
         self.message.emit(text, error)
 
     def result_layer(self) -> Labels | None:
-        """Return the selected result, else that of the marked image, else the latest.
+        """Return the selected result, else that of the selected image, else the latest.
 
         Of several results of an image, or of several images, those in sight go first.
         """
@@ -109,8 +109,8 @@ class SaveBox(QWidget):
         ]
         if layers.selection.active in results:
             return layers.selection.active
-        marked = self.prompts.images.marked()
-        others = [la for la in results if marked is None or not belongs_to(la, marked)]
+        image = self.prompts.images.selected()
+        others = [la for la in results if image is None or not belongs_to(la, image)]
         return min(results, key=lambda la: (la in others, not la.visible), default=None)
 
     def _in_memory(self) -> list[Labels]:
@@ -195,7 +195,9 @@ class SaveBox(QWidget):
             prompts_file=self.prompts.file if is_saved else "",
             query_file=self._file_of(layer),
         )
-        QGuiApplication.clipboard().setText(form(recipe))
+        clipboard = QGuiApplication.clipboard()
+        assert clipboard is not None
+        clipboard.setText(form(recipe))
         text = "Copied: paste it where you want to repeat this result."
         if not is_saved and used == self.prompts.prints():
             text += " Save the prompt set as cells.svprompt too."

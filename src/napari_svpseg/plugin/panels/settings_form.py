@@ -82,7 +82,8 @@ class SettingsForm(QWidget):
 
 def control_for(setting: Field[Any]) -> ValueWidget[Any]:
     """Return the control of a field, with its default."""
-    meta, default = setting.metadata, setting.default
+    meta = setting.metadata
+    default: Any = setting.default
     told = {
         "name": setting.name,
         "label": meta.get("label") or setting.name,
@@ -119,7 +120,8 @@ def _number(
     setting: Field[Any], low: float, high: float, told: dict[str, Any]
 ) -> ValueWidget[Any]:
     """Return a number with its unit; magicgui's own box for integers shows none."""
-    default, unit = setting.default, setting.metadata["unit"]
+    default: Any = setting.default
+    unit = setting.metadata["unit"]
     step = 1 if isinstance(default, int) else default / 10 or 0.1
     kind = WholeNumber if isinstance(default, int) else FloatSpinBox
     control = kind(value=default, min=low, max=high, step=step, **told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -34,18 +35,23 @@ class EngineJob(QObject):
         self.function = function
         self.is_done = False
         self._job: Any = None
-        self._asked_to_stop = False
+        self._stop = threading.Event()
         self._arrived.connect(self._deliver)
+
+    @property
+    def name(self) -> str:
+        """Module and name of the function, for the log."""
+        return f"{self.function.__module__}.{self.function.__qualname__}"
 
     def cancel(self) -> None:
         """Stop the job; `cancelled` follows within a second."""
-        self._asked_to_stop = True
+        self._stop.set()
         if self._job is not None and not self.is_done:
             self._job.cancel()
 
     def run(self, runner: Any, prepare: Callable[[], Call]) -> None:
         """Prepare the arguments and submit; called in the engine's own thread."""
-        if self._asked_to_stop:
+        if self._stop.is_set():
             self.post("cancelled", None)
             return
         try:
@@ -54,10 +60,10 @@ class EngineJob(QObject):
                 self.function, *args, on_event=self._on_event, **kwargs
             )
         except Exception as error:
-            logger.exception("could not start %s", self.function)
+            logger.exception("could not start %s", self.name)
             self.post("failed", str(error) or type(error).__name__)
             return
-        if self._asked_to_stop:
+        if self._stop.is_set():
             self._job.cancel()
 
     def post(self, kind: str, value: Any) -> None:
@@ -65,7 +71,7 @@ class EngineJob(QObject):
         try:
             self._arrived.emit(kind, value)
         except RuntimeError:  # the window is gone, and this object with it
-            logger.debug("event %s of %s came too late", kind, self.function)
+            logger.debug("event %s of %s came too late", kind, self.name)
 
     def _on_event(self, event: Any) -> None:
         self.post(event.kind, event)
@@ -88,15 +94,15 @@ class EngineJob(QObject):
             message = event if isinstance(event, str) else event.message
             trace = getattr(event, "traceback", "")
             if trace:
-                level = logging.DEBUG if is_told(trace) else logging.ERROR
-                logger.log(level, "%s failed\n%s", self.function, trace)
+                level = logging.DEBUG if is_expected_error(trace) else logging.ERROR
+                logger.log(level, "%s failed\n%s", self.name, trace)
             self.failed.emit(message)
         self._job = None
         self.finished.emit()
 
 
-def is_told(trace: str) -> bool:
-    """Tell whether an error is one whose message alone says what to do."""
+def is_expected_error(trace: str) -> bool:
+    """Return whether an error is one of ours, whose message says what to do."""
     return any(
         line.startswith(("napari_svpseg.", "ValueError: "))
         for line in trace.splitlines()

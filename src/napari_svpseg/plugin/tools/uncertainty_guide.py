@@ -179,7 +179,7 @@ class UncertaintyGuide(QWidget):
 
     def next_place(self) -> None:
         """Go to the most uncertain place of the selected image that is left."""
-        layer = self.images.marked()
+        layer = self.images.selected()
         if layer is None or self._background.is_busy:
             return
         seen = self._seen_now(layer)
@@ -339,7 +339,7 @@ class UncertaintyGuide(QWidget):
         """Show an image, and select it in the list."""
         source = seen.source
         bring_into_sight(self.viewer, source.layer)
-        self.images.mark(source.layer)
+        self.images.select(source.layer)
         height, width = source.plane_shape
         corners = source.companion.corners(seen.plane, Box(0, 0, max(height, width)))
         corners[:, source.companion.yx] = np.minimum(

@@ -1,0 +1,39 @@
+"""Channels as the user types them."""
+
+from __future__ import annotations
+
+
+def channel_text(channels: tuple[int, ...] | None) -> str:
+    """Return channels as text; empty for all of them."""
+    return ", ".join(map(str, channels or ()))
+
+
+def parse_channels(text: str, n: int) -> tuple[int, ...] | None:
+    """Return the channels named in a text such as ``0, 2``; None for all.
+
+    Parameters
+    ----------
+    text : str
+    n : int
+        Number of channels that there are.
+
+    Raises
+    ------
+    ValueError
+        For anything but up to three different channels.
+
+    Examples
+    --------
+    >>> parse_channels("0, 2", 4)
+    (0, 2)
+    """
+    words = text.replace(",", " ").split()
+    if not words or words == ["all"]:
+        return None
+    taken = tuple(int(w) for w in words if w.isdecimal() and int(w) < n)
+    if len(taken) != len(words) or len(set(taken)) != len(taken) or len(taken) > 3:
+        raise ValueError(
+            f"Choose up to three channels from 0 to {n - 1}, such as 0, 1; "
+            f"got '{text}'."
+        )
+    return taken

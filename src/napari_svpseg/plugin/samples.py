@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..core.geometry import Box
-from .layers.image_source import MARK
+from .layers.metadata import METADATA_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -146,7 +146,7 @@ def _boxes(image: str, boxes: list[Box]) -> LayerData:
             "face_color": "transparent",
             "edge_color": "#ffb000",
             "edge_width": 2,
-            "metadata": {MARK: {"kind": "boxes", "image": image}},
+            "metadata": {METADATA_KEY: {"kind": "boxes", "image": image}},
         },
         "shapes",
     )

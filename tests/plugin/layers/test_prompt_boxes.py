@@ -9,7 +9,8 @@ import pytest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptError
-from napari_svpseg.plugin.layers.image_source import NAME_AXES, mark_of
+from napari_svpseg.plugin.layers.image_source import NAME_AXES
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.prompt_book import OUTSIDE
 from napari_svpseg.plugin.layers.prompt_boxes import OUTLINE_PIXELS
 from napari_svpseg.plugin.layers.prompt_item import (
@@ -29,7 +30,7 @@ from ..conftest import disc_image
 
 
 def box_layer(viewer):
-    return next(la for la in viewer.layers if mark_of(la, "boxes"))
+    return next(la for la in viewer.layers if metadata_of(la, "boxes"))
 
 
 def drag(layer, start, end=None, modifiers=()):
@@ -378,7 +379,7 @@ def test_prompts_outlive_their_image(discs, open_dock):
     discs.layers.remove("discs")
     assert dock.book.items == [item] and item.source is None
     np.testing.assert_array_equal(dock.book.prompt(item).mask, before.mask)
-    assert not any(mark_of(la, "boxes") for la in discs.layers)
+    assert not any(metadata_of(la, "boxes") for la in discs.layers)
 
 
 def test_a_deleted_box_layer_empties_the_list(discs, open_dock):
@@ -412,7 +413,7 @@ def test_a_click_on_another_image_goes_there(viewer, open_dock):
     drag(start(dock), (30, 130))
     (item,) = dock.book.items
     assert item.source.name == "right" and item.box == Box(14, 14, 32)
-    names = [la.name for la in viewer.layers if mark_of(la, "boxes")]
+    names = [la.name for la in viewer.layers if metadata_of(la, "boxes")]
     assert names == ["SVPSeg prompts", "SVPSeg prompts [right]"]
 
 

@@ -15,7 +15,8 @@ from napari.components import ViewerModel
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.io.session import STATE, Session, left_behind, sessions_folder
-from napari_svpseg.plugin.layers.image_source import ImageSource, mark_of
+from napari_svpseg.plugin.layers.image_source import ImageSource
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.partial_label_layers import paint_layer, start_painting
 from napari_svpseg.plugin.services import autosave as module
 from napari_svpseg.plugin.services.autosave import IS_OFF, RESTORED, Autosave
@@ -267,4 +268,4 @@ def test_a_disk_that_cannot_be_written_is_told_once(model, own_home, qtbot):
     layer.data_setitem(tuple(np.array([[6], [6]])), 2)
     qtbot.wait(100)
     assert len(told) == 1 and told[0].startswith(IS_OFF)
-    assert layer.data[6, 6] == 2 and mark_of(layer, "partial")
+    assert layer.data[6, 6] == 2 and metadata_of(layer, "partial")

@@ -7,7 +7,7 @@ import pytest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.result import Maps, Recipe, Result
-from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.visibility import camera_of
 from napari_svpseg.plugin.tools.uncertainty_guide import (
     LAST,
@@ -67,7 +67,7 @@ def wait(qtbot):
 
 def shown_box(dock):
     """Return the corner of the place that is shown, or None."""
-    layers = [la for la in dock.viewer.layers if mark_of(la, "uncertainty")]
+    layers = [la for la in dock.viewer.layers if metadata_of(la, "uncertainty")]
     return tuple(np.asarray(layers[0].data[0]).min(0) + 0.5) if layers else None
 
 

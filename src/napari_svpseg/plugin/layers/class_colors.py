@@ -9,7 +9,7 @@ from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
 from ...core.annotation.image_tags import COLOURS
 from ...core.result import Result
-from .image_source import mark_of
+from .metadata import metadata_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -64,8 +64,8 @@ def dress(layer: Labels) -> None:
 
     A layer without classes gets napari's own colours back.
     """
-    mark = mark_of(layer) or {}
-    classes, class_of = mark.get("classes") or {}, mark.get("class_of") or {}
+    metadata = metadata_of(layer) or {}
+    classes, class_of = metadata.get("classes") or {}, metadata.get("class_of") or {}
     if not classes:
         if CLASS in layer.features:
             layer.colormap = label_colormap()

@@ -10,8 +10,8 @@ from napari.utils.transforms import Affine
 from qtpy.QtCore import QObject, QTimer
 
 from ...core.geometry import Tile
-from .image_source import MARK, mark_of
-from .stored_arrays import full_labels
+from .metadata import METADATA_KEY, metadata_of
+from .pyramid import full_data
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -51,7 +51,7 @@ class EditWindow(QObject):
     ) -> None:
         super().__init__()
         self.target, self._write, self._next = target, write, next_id
-        data = full_labels(target)
+        data = full_data(target)
         point = target.world_to_data(viewer.dims.point[-target.ndim :])
         self._place = tuple(
             int(np.clip(round(float(p)), 0, n - 1))
@@ -64,7 +64,7 @@ class EditWindow(QObject):
             self._written.reshape(inside).copy(),
             name=f"{target.name} edit",
             opacity=target.opacity,
-            metadata={MARK: {**(mark_of(target) or {}), "kind": KIND}},
+            metadata={METADATA_KEY: {**(metadata_of(target) or {}), "kind": KIND}},
             **moved(target, (*self._place, self._tile.y0, self._tile.x0)),
         )
         self._fresh: set[int] = set()
@@ -101,7 +101,7 @@ class EditWindow(QObject):
         result an object out of view may have that id.
         """
         chosen = int(self.layer.selected_label)
-        highest = int((mark_of(self.target) or {}).get("highest", 0))
+        highest = int((metadata_of(self.target) or {}).get("highest", 0))
         if chosen in self._fresh or not 0 < chosen <= highest:
             return
         if not (self.layer.data == chosen).any():

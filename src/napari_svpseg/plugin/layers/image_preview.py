@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..services.background import Background
-from .image_source import MARK, ImageSource, is_picture, known_axes, mark_of
+from .image_axes import known_axes
+from .image_source import ImageSource
+from .metadata import METADATA_KEY, is_image, metadata_of
 from .tagged_image import TaggedImage
 from .visibility import activate, add_behind_boxes
 
@@ -76,10 +78,10 @@ class ShownImage:
         if layer not in self.viewer.layers:
             return
         for other in self.viewer.layers:
-            overlay_mark = mark_of(other, OVERLAY)
-            if overlay_mark is not None:
-                other.visible = overlay_mark.get("source_id") == layer.unique_id
-            elif is_picture(other):
+            overlay_metadata = metadata_of(other, OVERLAY)
+            if overlay_metadata is not None:
+                other.visible = overlay_metadata.get("source_id") == layer.unique_id
+            elif is_image(other):
                 other.visible = other == layer
         activate(self.viewer, layer)
 
@@ -107,11 +109,11 @@ class ShownImage:
 def has_companions(viewer: ViewerModel, layer: Layer) -> bool:
     """Return whether boxes, results or masks of ours lie on an image."""
     for other in viewer.layers:
-        mark = mark_of(other) or {}
-        if mark.get("kind") == OVERLAY:
+        metadata = metadata_of(other) or {}
+        if metadata.get("kind") == OVERLAY:
             continue
-        is_of = mark.get("source_id") == layer.unique_id
-        if is_of or (mark and mark.get("image") == layer.name):
+        is_of = metadata.get("source_id") == layer.unique_id
+        if is_of or (metadata and metadata.get("image") == layer.name):
             return True
     return False
 
@@ -156,7 +158,7 @@ def show_overlay(
             rgb=True,
             name=f"{layer.name} [svpseg] {OVERLAY}",
             blending="translucent",
-            metadata={MARK: {"kind": OVERLAY, "source_id": layer.unique_id}},
+            metadata={METADATA_KEY: {"kind": OVERLAY, "source_id": layer.unique_id}},
             **place,
         ),
     )
@@ -183,6 +185,6 @@ def overlay(
 def drop_overlay(viewer: ViewerModel, layer: Image | None = None) -> None:
     """Remove the class map of an image, or all class maps."""
     for other in list(viewer.layers):
-        mark = mark_of(other, OVERLAY)
-        if mark and (layer is None or mark.get("source_id") == layer.unique_id):
+        metadata = metadata_of(other, OVERLAY)
+        if metadata and (layer is None or metadata.get("source_id") == layer.unique_id):
             viewer.layers.remove(other)

@@ -19,7 +19,8 @@ from ...core.annotation.partial_labels import (
     merged,
 )
 from ...core.geometry import Box, Tile
-from .image_source import MARK, ImageSource, fits_on, is_mask, mark_of
+from .image_source import ImageSource, fits_on
+from .metadata import METADATA_KEY, is_mask, metadata_of
 from .visibility import activate, add_behind_boxes
 from .written_labels import WRITTEN
 
@@ -67,8 +68,8 @@ class Labelled:
 def paint_layer(viewer: ViewerModel, source: ImageSource) -> Labels | None:
     """Return the layer that an image's partial labels are painted in, or None."""
     for layer in viewer.layers:
-        mark = mark_of(layer, KIND)
-        if mark is not None and mark.get("image") == source.layer.unique_id:
+        metadata = metadata_of(layer, KIND)
+        if metadata is not None and metadata.get("image") == source.layer.unique_id:
             return layer
     return None
 
@@ -90,7 +91,7 @@ def start_painting(viewer: ViewerModel, source: ImageSource, label: int) -> Labe
                 name=f"{source.name} [labels to learn]",
                 opacity=0.6,
                 metadata={
-                    MARK: {
+                    METADATA_KEY: {
                         "kind": KIND,
                         "image": source.layer.unique_id,
                         "name": source.name,
@@ -116,7 +117,7 @@ def results_on(viewer: ViewerModel, source: ImageSource) -> list[Labels]:
         layer
         for layer in reversed(viewer.layers)
         if layer.visible
-        and (is_mask(layer) or mark_of(layer, "labels") is not None)
+        and (is_mask(layer) or metadata_of(layer, "labels") is not None)
         and fits_on(layer, source)
     ]
 
@@ -244,7 +245,7 @@ def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
     others: list[Labelled] = []
     boxes = boxes_on(viewer, source)
     for layer in viewer.layers:
-        own = mark_of(layer) or {}
+        own = metadata_of(layer) or {}
         if own.get("kind") == KIND and own.get("image") == source.layer.unique_id:
             painted.append(Labelled(PAINTED, layer, _painted(layer, source)))
         elif own.get("kind") == "labels" and _is_of(own, source):
@@ -270,16 +271,16 @@ def _both(painted: Labelled, corrected: Labelled) -> Labelled:
     return Labelled(BOTH, painted.layer, read)
 
 
-def _is_of(mark: dict[str, object], source: ImageSource) -> bool:
-    return mark.get("source_id") == source.layer.unique_id
+def _is_of(metadata: dict[str, object], source: ImageSource) -> bool:
+    return metadata.get("source_id") == source.layer.unique_id
 
 
 def boxes_on(viewer: ViewerModel, source: ImageSource) -> Boxes:
     """Return the prompt boxes on an image, each with its plane."""
     found: Boxes = []
     for layer in viewer.layers:
-        mark = mark_of(layer, "boxes")
-        if mark is None or mark.get("image") != source.name:
+        metadata = metadata_of(layer, "boxes")
+        if metadata is None or metadata.get("image") != source.name:
             continue
         for corners in layer.data:
             yx = np.asarray(corners)[:, source.companion.yx]

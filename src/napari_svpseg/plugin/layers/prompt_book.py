@@ -13,9 +13,10 @@ from ...core.image import ImageError
 from ...core.prompt import Prompt, PromptError, PromptSet
 from ..messages import DRAW_BOX, TRY
 from .edit_watcher import EditWatcher
-from .image_source import ImageSource, mark_of
+from .image_source import ImageSource
 from .intensities import Intensities
 from .mask_layers import likely_masks, paint_mask
+from .metadata import metadata_of
 from .prompt_boxes import PromptBoxes, box_ids
 from .prompt_item import COLORS, PromptItem
 from .visibility import bring_into_sight, is_in_sight, look_at
@@ -244,7 +245,7 @@ class PromptBook(QObject):
             plane = source.companion.plane_of(np.asarray(data)[0])
             item = self.item(item_id)
             if item is None:
-                before = (mark_of(layer) or {}).get("items", {}).get(item_id)
+                before = (metadata_of(layer) or {}).get("items", {}).get(item_id)
                 item = self._new_item(source, plane, box, before or {})
             elif (item.box, item.plane) != (box, plane):
                 item.box, item.plane = box, plane

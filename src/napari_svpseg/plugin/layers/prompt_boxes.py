@@ -11,7 +11,8 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from ...core.image import ImageError
-from .image_source import MARK, ImageSource, is_picture, mark_of
+from .image_source import ImageSource
+from .metadata import METADATA_KEY, is_image, metadata_of
 from .prompt_item import COLORS, PromptItem, outline_color
 from .visibility import activate, camera_of
 
@@ -83,11 +84,11 @@ class PromptBoxes(QObject):
 
     def adopt(self, layer: Layer) -> None:
         """Follow the boxes of a sample, or of a dock that was closed."""
-        mark = mark_of(layer, "boxes")
-        if mark is None or layer.unique_id in self._layers:
+        metadata = metadata_of(layer, "boxes")
+        if metadata is None or layer.unique_id in self._layers:
             return
-        named = (la for la in self.viewer.layers if la.name == mark.get("image"))
-        image = next((la for la in named if is_picture(la)), None)
+        named = (la for la in self.viewer.layers if la.name == metadata.get("image"))
+        image = next((la for la in named if is_image(la)), None)
         if image is None:
             return
         try:
@@ -125,7 +126,7 @@ class PromptBoxes(QObject):
                 edge_width=2,
                 opacity=1.0,
                 features={"id": np.empty(0, object), "name": np.empty(0, object)},
-                metadata={MARK: {"kind": "boxes", "image": source.name}},
+                metadata={METADATA_KEY: {"kind": "boxes", "image": source.name}},
                 **source.placement(),
             )
             self._take(layer, source.layer)
@@ -211,8 +212,8 @@ class PromptBoxes(QObject):
                 layer.edge_color = colors
                 layer.text.color = colors
                 _set_features(layer, ids, [i.name if i else "" for i in here])
-            layer.metadata[MARK] = {
-                **(mark_of(layer) or {}),
+            layer.metadata[METADATA_KEY] = {
+                **(metadata_of(layer) or {}),
                 "items": {i.id: i.state() for i in here if i is not None},
             }
 

@@ -14,7 +14,8 @@ from ...core.geometry import Box
 from ...core.image import ImageError
 from ...core.prompt import Prompt
 from ..messages import count
-from .image_source import ImageSource, reaches, sample_labels
+from .image_source import ImageSource
+from .label_sampling import reaches, sample_labels
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer

@@ -11,8 +11,9 @@ import numpy as np
 from ...core.geometry import Tile
 from ...core.result import Maps, Recipe, Result
 from .class_colors import class_entries, dress, with_labels
-from .image_source import MARK, ImageSource, mark_of
+from .image_source import ImageSource
 from .journal import OPTIONS, RUN, Edit, Journal, LabelsWritten, LayerAdded
+from .metadata import METADATA_KEY, metadata_of
 from .visibility import add_behind_boxes, is_in_sight
 from .written_labels import (
     MAX_UNDOABLE,
@@ -49,10 +50,10 @@ class Results:
     ) -> Labels | None:
         """Return our result layer of an image, if the user has not edited it there."""
         for layer in reversed(self.viewer.layers):
-            mark = mark_of(layer, "labels")
+            metadata = metadata_of(layer, "labels")
             if (
-                mark is not None
-                and mark.get("source_id") == source.layer.unique_id
+                metadata is not None
+                and metadata.get("source_id") == source.layer.unique_id
                 and tuple(layer.data.shape) == source.companion.shape
                 and is_untouched(layer, region)
             ):
@@ -64,8 +65,8 @@ class Results:
         return [
             layer
             for layer in self.viewer.layers
-            if (mark := mark_of(layer, "labels")) is not None
-            and mark.get("source_id") == source.layer.unique_id
+            if (metadata := metadata_of(layer, "labels")) is not None
+            and metadata.get("source_id") == source.layer.unique_id
             and not is_untouched(layer)
         ]
 
@@ -103,9 +104,9 @@ class Results:
         region: tuple[slice, ...] | None,
     ) -> None:
         """Note in the layer's metadata what was written, and the recipe of it."""
-        old = mark_of(layer, "labels") or {}
+        old = metadata_of(layer, "labels") or {}
         prints = fingerprints(np.asarray(layer.data), source.companion.axes, region)
-        mark: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             **old,
             "kind": "labels",
             "image": source.name,
@@ -115,7 +116,7 @@ class Results:
         }
         if result is not None:
             is_part = source.n_planes > 1 and result.labels.ndim == 2
-            mark |= {
+            metadata |= {
                 "recipe": with_other_planes(result.recipe, old.get("recipe")),
                 "trust": result.trust,
                 "seconds": result.seconds,
@@ -123,7 +124,7 @@ class Results:
                 "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
                 **class_entries(result, is_part=is_part),
             }
-        layer.metadata[MARK] = mark
+        layer.metadata[METADATA_KEY] = metadata
         keep_written(layer, region)
         dress(layer)
 
@@ -133,8 +134,8 @@ class Results:
         """Write labels made with other result options; return how many objects."""
         layer, source = kept.layer, kept.source
         values = source.companion.expand(labels, kept.plane)
-        mark = dict(mark_of(layer) or {})
-        is_part = mark.get("kind") == "preview"
+        metadata = dict(metadata_of(layer) or {})
+        is_part = metadata.get("kind") == "preview"
         region = (
             tuple(slice(0, n) for n in values.shape)
             if is_part
@@ -142,13 +143,13 @@ class Results:
         )
         self._update(layer, region, values, OPTIONS)
         n = int(np.unique(labels[labels > 0]).size)
-        recipe = dict(mark.get("recipe") or {})
+        recipe = dict(metadata.get("recipe") or {})
         recipe["postprocess"] = {**recipe.get("postprocess", {}), **options}
-        layer.metadata[MARK] = {
-            **mark,
+        layer.metadata[METADATA_KEY] = {
+            **metadata,
             "recipe": recipe,
             "objects": n,
-            "written": mark.get("written", {})
+            "written": metadata.get("written", {})
             | fingerprints(np.asarray(layer.data), source.companion.axes, region),
             **class_entries(
                 with_labels(kept.result, labels, options),
@@ -186,7 +187,7 @@ class Results:
         self, layer: Labels, region: tuple[slice, ...], values: np.ndarray, text: str
     ) -> None:
         before = np.array(layer.data[region])
-        mark = dict(mark_of(layer) or {})
+        metadata = dict(metadata_of(layer) or {})
         if write_ids(layer, region, values):
             edits = self.journal.edits
             last = edits[-1] if edits else None
@@ -199,7 +200,9 @@ class Results:
             ):
                 last.after = values  # one undo for all steps of a slider
                 return
-            self.journal.add(LabelsWritten(layer, region, before, values, mark, text))
+            self.journal.add(
+                LabelsWritten(layer, region, before, values, metadata, text)
+            )
 
     def _add(
         self,
@@ -236,8 +239,8 @@ class Results:
         """Show a probability or uncertainty map in place of the last one."""
         title = f"{source.name} [svpseg] {name}"
         for layer in list(self.viewer.layers):
-            mark = mark_of(layer, name)
-            if mark and mark.get("source_id") == source.layer.unique_id:
+            metadata = metadata_of(layer, name)
+            if metadata and metadata.get("source_id") == source.layer.unique_id:
                 self.viewer.layers.remove(layer)
         corner = None
         if plane is not None:
@@ -252,7 +255,9 @@ class Results:
                 blending="additive",
                 opacity=0.7,
                 visible=is_in_sight(self.viewer, source.layer),
-                metadata={MARK: {"kind": name, "source_id": source.layer.unique_id}},
+                metadata={
+                    METADATA_KEY: {"kind": name, "source_id": source.layer.unique_id}
+                },
                 **source.placement(corner),
             ),
         )
@@ -284,7 +289,7 @@ class Results:
                     **source.placement(corner),
                 ),
             )
-        layer.metadata[MARK] = {
+        layer.metadata[METADATA_KEY] = {
             "kind": "preview",
             "image": source.name,
             "source_id": source.layer.unique_id,
@@ -300,15 +305,15 @@ class Results:
 
     @staticmethod
     def _same_place(layer: Labels, region: tuple[slice, ...]) -> bool:
-        return bool((mark_of(layer) or {}).get("region") == region)
+        return bool((metadata_of(layer) or {}).get("region") == region)
 
     def preview_of(self, source: ImageSource) -> Labels | None:
         """Return the preview of an image, unless the user has edited it."""
         for layer in self.viewer.layers:
-            mark = mark_of(layer, "preview")
+            metadata = metadata_of(layer, "preview")
             if (
-                mark is not None
-                and mark.get("source_id") == source.layer.unique_id
+                metadata is not None
+                and metadata.get("source_id") == source.layer.unique_id
                 and is_untouched(layer)
             ):
                 return layer
@@ -367,8 +372,8 @@ def with_other_planes(recipe: Recipe, before: dict[str, Any] | None) -> dict[str
 
 def recipe_of(layer: Labels) -> Recipe | None:
     """Return the recipe of one of our results, or None."""
-    mark = mark_of(layer) or {}
-    values = mark.get("recipe")
+    metadata = metadata_of(layer) or {}
+    values = metadata.get("recipe")
     if not values:
         return None
     import json

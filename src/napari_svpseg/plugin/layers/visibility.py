@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .image_source import is_picture, mark_of
+from .metadata import is_image, metadata_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -59,8 +59,12 @@ def belongs_to(layer: Layer, image: Image) -> bool:
 
     Layers that know their image by its name belong to all images of that name.
     """
-    mark = mark_of(layer) or {}
-    names = {mark.get("source_id"), mark.get("image"), layer.metadata.get(OF)} - {None}
+    metadata = metadata_of(layer) or {}
+    names = {
+        metadata.get("source_id"),
+        metadata.get("image"),
+        layer.metadata.get(OF),
+    } - {None}
     return bool(names & {image.unique_id, image.name})
 
 
@@ -82,7 +86,7 @@ def hiding_images(
     return [
         other
         for other in others
-        if is_picture(other)
+        if is_image(other)
         and other != layer
         and other.blending not in SEE_THROUGH
         and shared_area(other, layer) > MOST_SHARED
@@ -118,8 +122,8 @@ def add_behind_boxes(viewer: ViewerModel, add: Callable[[], Any]) -> Any:
     active = viewer.layers.selection.active
     layer = add()
     others = list(viewer.layers)[:-1]
-    boxes = [i for i, la in enumerate(others) if mark_of(la, "boxes")]
-    images = [i for i, la in enumerate(others) if is_picture(la)]
+    boxes = [i for i, la in enumerate(others) if metadata_of(la, "boxes")]
+    images = [i for i, la in enumerate(others) if is_image(la)]
     place = max(min(boxes, default=len(others)), max(images, default=-1) + 1)
     if place < len(others):
         viewer.layers.move(len(others), place)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .image_source import mark_of
+from .metadata import metadata_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -92,8 +92,8 @@ def fingerprints(
 
 def is_untouched(layer: Labels, region: tuple[slice, ...] | None = None) -> bool:
     """Return whether a result, or a region of it, is as we wrote it."""
-    mark = mark_of(layer) or {}
-    written, axes = mark.get("written"), mark.get("axes")
+    metadata = metadata_of(layer) or {}
+    written, axes = metadata.get("written"), metadata.get("axes")
     if not written or not axes or len(axes) != layer.data.ndim:
         return False
     found = fingerprints(np.asarray(layer.data), axes, region)

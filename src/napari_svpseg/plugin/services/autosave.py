@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QWidget
 
 from ...core.prompt import Prompt, PromptSet
 from ...io.session import SavedSession, Session, left_behind, sessions_folder
-from ..layers.image_source import is_picture, mark_of
+from ..layers.metadata import is_image, metadata_of
 from ..messages import count, sentence
 from ..panels.controls import Offer, is_alive
 from .background import Background
@@ -216,8 +216,10 @@ class Autosave(QObject):
             if method is not None:
                 self._last_settings[dock] = method()
         return {
-            "images": [image_entry(la) for la in viewer.layers if is_picture(la)],
-            "boxes": [boxes_entry(la) for la in viewer.layers if mark_of(la, "boxes")],
+            "images": [image_entry(la) for la in viewer.layers if is_image(la)],
+            "boxes": [
+                boxes_entry(la) for la in viewer.layers if metadata_of(la, "boxes")
+            ],
             "labels": [
                 labels_entry(la, self.blocks.keys[la.unique_id], names)
                 for la in viewer.layers

@@ -10,7 +10,8 @@ from qtpy.QtCore import QObject, Signal
 
 from ...core.geometry import MIN_BOX_SIZE, Box
 from ...core.image import ImageError
-from ..layers.image_source import ImageSource, is_picture
+from ..layers.image_source import ImageSource
+from ..layers.metadata import is_image
 from ..layers.prompt_item import PromptItem
 from ..layers.visibility import activate, bring_into_sight, camera_of, is_in_sight
 from ..messages import sentence
@@ -200,7 +201,7 @@ class BoxTool(QObject):
         if source.contains(point):
             return source
         for layer in reversed(self.book.viewer.layers):
-            if layer.visible and is_picture(layer):
+            if layer.visible and is_image(layer):
                 try:
                     other = self.book.source_of(layer)
                 except ImageError:

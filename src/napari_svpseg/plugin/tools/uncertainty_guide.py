@@ -19,7 +19,8 @@ from ...core.labels.uncertainty import (
     uncertain_places,
 )
 from ...core.result import Maps
-from ..layers.image_source import MARK, ImageSource, mark_of
+from ..layers.image_source import ImageSource
+from ..layers.metadata import METADATA_KEY, metadata_of
 from ..layers.prompt_book import PromptBook
 from ..layers.result_layers import Kept, Results
 from ..layers.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
@@ -220,7 +221,7 @@ class UncertaintyGuide(QWidget):
         self._shown = None
         self.offer.hide()
         for layer in list(self.viewer.layers):
-            if mark_of(layer, "uncertainty"):
+            if metadata_of(layer, "uncertainty"):
                 self.viewer.layers.remove(layer)
 
     def _show(self, seen: Seen, places: list[UncertainPlace]) -> None:
@@ -263,7 +264,7 @@ class UncertaintyGuide(QWidget):
             edge_color=COLOR,
             edge_width=2,
             opacity=1.0,
-            metadata={MARK: {"kind": "uncertainty", "image": source.name}},
+            metadata={METADATA_KEY: {"kind": "uncertainty", "image": source.name}},
             **source.placement(),
         )
         layer.mouse_pan = True

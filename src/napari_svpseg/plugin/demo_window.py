@@ -86,7 +86,7 @@ def _show(
     """Open a sample, press Run, and save labels and a picture of the window."""
     from napari.layers import Labels
 
-    from .layers.image_source import mark_of
+    from .layers.metadata import metadata_of
 
     name = sample.name
     demo.say(f"{name}: opening the sample with its prompt")
@@ -103,7 +103,7 @@ def _show(
     dock.run.click()
     _wait(dock.run.isEnabled, "the result")
     seconds = time.perf_counter() - start
-    results = [la for la in viewer.layers if mark_of(la, "labels")]
+    results = [la for la in viewer.layers if metadata_of(la, "labels")]
     if not results:
         raise DemoError(dock.message.text())
     mask.visible = False
@@ -114,7 +114,7 @@ def _show(
     labels = demo.labels_path(sample)
     dock.save_box.save_labels(str(labels))
     found = np.asarray(results[-1].data)
-    recipe = (mark_of(results[-1]) or {}).get("recipe") or {}
+    recipe = (metadata_of(results[-1]) or {}).get("recipe") or {}
     return DemoOutcome(
         image=name,
         objects=int(np.unique(found[found > 0]).size),

@@ -6,12 +6,12 @@ from typing import Any
 
 from ..core.geometry import Box
 from ..io import sample_images
-from .layers.image_source import MARK
+from .layers.metadata import METADATA_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]
 
 NO_STARDIST = (
-    "The nuclei come with the package stardist, which is not installed: drawn cells "
+    "The nuclei come with the package stardist, which is not installed. Drawn cells "
     "are shown instead (pip install --no-deps stardist)."
 )
 
@@ -27,7 +27,11 @@ def stained_tissue() -> list[LayerData]:
 
 
 def nuclei() -> list[LayerData]:
-    """Return real fluorescent nuclei and their labels, or drawn cells without them."""
+    """Return real fluorescent nuclei and their labels, or drawn cells.
+
+    The nuclei come with the package ``stardist``, of which only two image files are
+    read. Without it, drawn cells are returned.
+    """
     sample = sample_images.nuclei()
     if sample is None:
         from napari.utils.notifications import show_info
@@ -59,7 +63,7 @@ def drawn_cells() -> list[LayerData]:
 
 
 def _boxes(image: str, boxes: list[Box]) -> LayerData:
-    """Return the layer in which the dock looks for the boxes of an image."""
+    """Return the layer of boxes on an image, as the dock expects it."""
     return (
         [box.corners for box in boxes],
         {
@@ -68,7 +72,7 @@ def _boxes(image: str, boxes: list[Box]) -> LayerData:
             "face_color": "transparent",
             "edge_color": "#ffb000",
             "edge_width": 2,
-            "metadata": {MARK: {"kind": "boxes", "image": image}},
+            "metadata": {METADATA_KEY: {"kind": "boxes", "image": image}},
         },
         "shapes",
     )

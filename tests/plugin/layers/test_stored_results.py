@@ -22,8 +22,13 @@ from napari_svpseg.io.zarr_labels import (
     write_labels_metadata,
     write_window,
 )
+from napari_svpseg.plugin.docks.segment_controller import (
+    RUN_CONTINUES,
+    RUN_LARGE_FOR_OPTIONS,
+)
 from napari_svpseg.plugin.layers import stored_results
-from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.metadata import metadata_of
+from napari_svpseg.plugin.layers.result_layers import edited_remark
 from napari_svpseg.plugin.layers.stored_arrays import KeptChannel
 
 from ..conftest import disc_image
@@ -106,11 +111,11 @@ def dock(discs, open_dock, filler, tmp_path):
 
 
 def result(dock):
-    return next(la for la in dock.viewer.layers if mark_of(la, "stored"))
+    return next(la for la in dock.viewer.layers if metadata_of(la, "stored"))
 
 
 def on_disk(layer):
-    return np.asarray(open_image(mark_of(layer)["folder"]).array[:])
+    return np.asarray(open_image(metadata_of(layer)["folder"]).array[:])
 
 
 def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
@@ -122,22 +127,22 @@ def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
     assert isinstance(layer.data, zarr.Array) and layer.editable
     assert on_disk(layer).max() == 4 and "4 objects" in dock.message.text()
     assert "(a note)" in dock.message.text()
-    assert str(mark_of(layer)["store"]) in dock.message.text()
+    assert str(metadata_of(layer)["store"]) in dock.message.text()
     assert dock.save_box.save.isEnabled() and dock.save_box.copy_python.isEnabled()
     assert filler.kwargs["intensities"].shape == (1, 2)
     dock.options.set_values({"threshold": 0.7})
-    qtbot.waitUntil(lambda: "Press Run" in dock.message.text())
+    qtbot.waitUntil(lambda: dock.message.text() == RUN_LARGE_FOR_OPTIONS)
     dock.large.limit.setValue(50)
     dock.run.click()
     finish(dock)
     assert len(runner.segment_calls()) == 1
-    assert mark_of(dock.viewer.layers["discs [svpseg] [1]"], "labels")
+    assert metadata_of(dock.viewer.layers["discs [svpseg] [1]"], "labels")
 
 
 def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     filler.parts = 0
     dock.run.click()
-    qtbot.waitUntil(lambda: any(mark_of(la, "stored") for la in dock.viewer.layers))
+    qtbot.waitUntil(lambda: any(metadata_of(la, "stored") for la in dock.viewer.layers))
     layer = result(dock)
     assert not layer.editable
     assert not on_disk(layer).any()
@@ -146,16 +151,16 @@ def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     assert not on_disk(layer)[:, 60:].any()  # yet
     dock.stop.click()
     finish(dock)
-    assert "Run goes on from there" in dock.message.text()
-    assert mark_of(layer)["state"] == "stopped" and layer.editable
-    store = mark_of(layer)["store"]
-    filler.parts = math.inf
+    assert dock.message.text().endswith(RUN_CONTINUES)
+    assert metadata_of(layer)["state"] == "stopped" and layer.editable
+    store = metadata_of(layer)["store"]
+    filler.slow = 0
     dock.viewer.layers.remove(layer)  # as after a crash
     dock.large.open_result(store)
     dock.run.click()
     finish(dock)
-    assert mark_of(result(dock))["store"] == store  # the same one went on
-    assert sum(mark_of(la, "stored") is not None for la in dock.viewer.layers) == 1
+    assert metadata_of(result(dock))["store"] == store  # the same one went on
+    assert sum(metadata_of(la, "stored") is not None for la in dock.viewer.layers) == 1
 
 
 def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
@@ -174,13 +179,13 @@ def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
     layer.redo()
     layer.fill((30, 30), 9)
     assert on_disk(layer)[30, 30] == 9
-    mark = mark_of(layer)
-    assert mark["edited"]
+    metadata = metadata_of(layer)
+    assert metadata["edited"]
     dock.stored.edits.flush()
     dock.stored._files.call(lambda: None, lambda _: None)
     qtbot.waitUntil(lambda: not dock.stored._files.is_busy)
-    assert read_labels_metadata(mark["store"], "cells")["edited"]
-    half = np.asarray(open_image(mark["folder"], 1).array[:])
+    assert read_labels_metadata(metadata["store"], "cells")["edited"]
+    half = np.asarray(open_image(metadata["folder"], 1).array[:])
     assert np.array_equal(half, on_disk(layer)[::2, ::2])
 
 
@@ -191,12 +196,12 @@ def test_an_edited_result_is_never_overwritten(dock, finish, filler):
     first.paint((10, 50), 99)
     dock.run.click()
     finish(dock)
-    layers = [la for la in dock.viewer.layers if mark_of(la, "stored")]
-    assert "You edited 'discs [svpseg]'" in dock.message.text()
+    layers = [la for la in dock.viewer.layers if metadata_of(la, "stored")]
+    assert dock.message.text().endswith(edited_remark([first.name], layers[-1]))
     assert len(layers) == 2 and not first.visible and on_disk(first)[10, 50] == 99
     dock.undo.click()
-    assert len(layers) == 2 and "kept in" in dock.message.text()
-    stores = [mark_of(la)["store"] for la in layers]
+    assert len(layers) == 2 and metadata_of(layers[-1])["store"] in dock.message.text()
+    stores = [metadata_of(la)["store"] for la in layers]
     assert all(Path(store).exists() for store in stores)
 
 
@@ -210,7 +215,7 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     assert dock.large.edit.isEnabled()
     dock.viewer.reset_view()
     dock.large.edit.click()
-    part = next(la for la in dock.viewer.layers if mark_of(la, "stored edit"))
+    part = next(la for la in dock.viewer.layers if metadata_of(la, "stored edit"))
     np.testing.assert_allclose(part.scale, (0.5, 0.5))
     assert part.selected_label == 5 and dock.large.edit.text() == "End editing"
     at = part.world_to_data(layer.data_to_world((10, 50)))
@@ -227,9 +232,9 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     dock.large.edit.click()
     assert part not in dock.viewer.layers
     qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 6, timeout=3000)
-    half = np.asarray(open_image(mark_of(layer)["folder"], 1).array[:])
+    half = np.asarray(open_image(metadata_of(layer)["folder"], 1).array[:])
     assert half[5, 25] == 6
-    assert mark_of(layer)["edited"]
+    assert metadata_of(layer)["edited"]
 
 
 def test_closing_loses_nothing_and_it_opens_again(dock, finish):
@@ -238,16 +243,16 @@ def test_closing_loses_nothing_and_it_opens_again(dock, finish):
     finish(dock)
     layer = result(dock)
     layer.paint((10, 50), 77)
-    store, scale = mark_of(layer)["store"], layer.scale
+    store, scale = metadata_of(layer)["store"], layer.scale
     dock.viewer.layers.remove(layer)
     assert store in dock.message.text()
     dock.large.open_result(store)
     again = result(dock)
-    assert again.data[10, 50] == 77 and mark_of(again)["edited"]
+    assert again.data[10, 50] == 77 and metadata_of(again)["edited"]
     np.testing.assert_allclose(again.scale, scale)
     dock.large.open_result(str(Path(store).parent))
-    assert dock.message.styleSheet() != ""
-    assert "no result of this dock" in dock.message.text()
+    assert dock.message.is_error
+    assert dock.message.text().endswith(stored_results.NO_RESULT)
 
 
 def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
@@ -280,8 +285,8 @@ def test_a_full_disk_is_one_line(dock, finish, filler):
     dock.run.click()
     finish(dock)
     assert "choose another folder" in dock.message.text()
-    assert dock.message.styleSheet() != ""
-    assert mark_of(result(dock))["state"] == "stopped"
+    assert dock.message.is_error
+    assert metadata_of(result(dock))["state"] == "stopped"
 
 
 @pytest.mark.parametrize(
@@ -311,7 +316,7 @@ def test_stacks_lie_on_their_image(
         dock.planes.setCurrentIndex(int(everything))
         dock.run.click()
         finish(dock)
-        found = [la for la in viewer.layers if mark_of(la, "stored")][-1]
+        found = [la for la in viewer.layers if metadata_of(la, "stored")][-1]
         n = 3 if everything else 1
         assert tuple(found.data.shape) == (n, *(1,) * len(inner), 96, 110)
         assert isinstance(found.data, KeptChannel) is (order == "TCYX")
@@ -321,18 +326,18 @@ def test_stacks_lie_on_their_image(
         at = (1 if everything else 0, *inner, 5, 50)
         found.paint(at, 50)
         assert on_disk(found)[at[0], 5, 50] == 50
-        kept = open_image(mark_of(found)["folder"])
+        kept = open_image(metadata_of(found)["folder"])
         assert kept.scale[order[0]] == 2.0 and kept.unit == "um"
     # the same as a pyramid, which is edited plane by plane
     monkeypatch.setattr(stored_results, "DIRECT", 1000)
-    store = mark_of(found)["store"]
+    store = metadata_of(found)["store"]
     viewer.layers.remove(found)
     dock.large.open_result(store)
     again = dock.stored.layer
     assert again.multiscale and len(again.data) == 2
     viewer.reset_view()
     dock.large.edit.click()
-    part = next(la for la in viewer.layers if mark_of(la, "stored edit"))
+    part = next(la for la in viewer.layers if metadata_of(la, "stored edit"))
     corner = part.world_to_data(again.data_to_world((1, *inner, 20, 50)))
     part.paint(tuple(np.round(corner).astype(int)), 60)
     dock.large.edit.click()

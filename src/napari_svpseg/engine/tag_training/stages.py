@@ -153,42 +153,7 @@ def run_stage(
     """
     if resume and trainer.checkpoint.exists():
         trainer.resume()
-    steps_a_pass = max(1, len(batches.chosen) // trainer.settings.batch)
-    stage_started, first_step = time.monotonic(), trainer.step
-    seen: dict[str, Any] = {"validation": None}
-
-    def watch(done: int, total: int, message: str = "") -> None:
-        since, at = time.monotonic() - stage_started, trainer.step - first_step
-        if math.isfinite(seconds) and at >= 5 and at % 5 == 0:
-            # the schedule of the learning rate follows the steps that fit into the time
-            fit = first_step + int(at / max(since, 1e-3) * seconds)
-            trainer.settings = replace(
-                trainer.settings, steps=max(trainer.step, min(fit, batches.n_batches))
-            )
-        last = trainer.step >= trainer.settings.steps
-        if trainer.step % steps_a_pass == 0 or last:
-            trainer.average.eval()
-            if validate is not None:
-                seen["validation"] = validate(trainer.average)
-            row = {"step": float(trainer.step), "seconds": course.seconds}
-            row |= trainer.running
-            if seen["validation"] is not None:
-                row["validation"] = seen["validation"]
-            row["stage"] = 1.0 if name == "first stage" else 2.0
-            course.history.append(row)
-            if on_pass is not None:
-                on_pass(trainer.average)
-        course.report(
-            TagTrainingProgress(
-                name,
-                trainer.step,
-                trainer.settings.steps,
-                course.seconds,
-                dict(trainer.running),
-                seen["validation"],
-            )
-        )
-        course.check()
+    watch = _StageWatch(name, trainer, batches, course, seconds, validate, on_pass)
 
     def from_step(start: int) -> Batches:
         return replace(batches, start=start)
@@ -205,6 +170,82 @@ def run_stage(
         return
 
 
+@dataclass
+class _StageWatch:
+    """Called after each step of a stage: schedule, validation, report, stop signal.
+
+    Parameters
+    ----------
+    name, trainer, batches, course, seconds, validate, on_pass
+        See `run_stage`.
+    """
+
+    name: str
+    trainer: Trainer
+    batches: Batches
+    course: Course
+    seconds: float
+    validate: Callable[[Any], float] | None
+    on_pass: Callable[[Any], None] | None
+
+    def __post_init__(self) -> None:
+        trainer = self.trainer
+        self._steps_a_pass = max(1, len(self.batches.chosen) // trainer.settings.batch)
+        self._started, self._first_step = time.monotonic(), trainer.step
+        self._score: float | None = None
+
+    def __call__(self, done: int, total: int, message: str = "") -> None:
+        """Handle a step; raises `Stopped` if training is to end."""
+        trainer, course = self.trainer, self.course
+        self._fit_schedule()
+        last = trainer.step >= trainer.settings.steps
+        if trainer.step % self._steps_a_pass == 0 or last:
+            self._end_pass()
+        course.report(
+            TagTrainingProgress(
+                self.name,
+                trainer.step,
+                trainer.settings.steps,
+                course.seconds,
+                dict(trainer.running),
+                self._score,
+            )
+        )
+        course.check()
+
+    def _fit_schedule(self) -> None:
+        """With a time limit, set the number of steps to those that fit into it.
+
+        The learning rate follows the number of steps, so it has fallen by the end.
+        """
+        trainer = self.trainer
+        at = trainer.step - self._first_step
+        # not before the fifth step: the first ones are slow and no measure of the pace
+        if not math.isfinite(self.seconds) or at < 5 or at % 5:
+            return
+        since = time.monotonic() - self._started
+        fit = self._first_step + int(at / max(since, 1e-3) * self.seconds)
+        trainer.settings = replace(
+            trainer.settings,
+            steps=max(trainer.step, min(fit, self.batches.n_batches)),
+        )
+
+    def _end_pass(self) -> None:
+        """Validate, and add a row to the history."""
+        trainer, course = self.trainer, self.course
+        trainer.average.eval()
+        if self.validate is not None:
+            self._score = self.validate(trainer.average)
+        row = {"step": float(trainer.step), "seconds": course.seconds}
+        row |= trainer.running
+        if self._score is not None:
+            row["validation"] = self._score
+        row["stage"] = 1.0 if self.name == "first stage" else 2.0
+        course.history.append(row)
+        if self.on_pass is not None:
+            self.on_pass(trainer.average)
+
+
 def _if_any(
     check: Tensor, validate: Callable[[Any], float]
 ) -> Callable[[Any], float] | None:
@@ -213,6 +254,7 @@ def _if_any(
 
 
 def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
+    """Return the trainer's settings for a stage of so many steps."""
     return TrainSettings(
         steps=max(1, steps),
         batch=settings.batch,
@@ -220,7 +262,7 @@ def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
         warm_up=min(50, max(1, steps // 10)),
         averaging=0.98,  # runs are short: the average covers about 50 steps
         seed=settings.seed,
-        validate_every=2**30,
+        validate_every=2**30,  # never: the stage validates after each pass
     )
 
 
@@ -318,6 +360,7 @@ class FirstStage:
         network = MemoryPrompting(**chosen)
         network.trunk.load_state_dict(trunk.state_dict())
         network.memory.copy_(first_memory(network, windows, settings))
+        # from passes to steps
         warm_up = int(min(WARM_UP, settings.epochs / 3) * len(windows) / settings.batch)
         loss = SeedLoss(windows, warm_up=warm_up, contrast=settings.contrast)
         regions = superpixels(windows)
@@ -388,10 +431,10 @@ def first_memory(
     """
     generator = torch.Generator().manual_seed(settings.seed)
     memory = network.memory.clone()
-    alone = windows.tags.sum(1) == 1
+    alone = windows.tags.sum(1) == 1  # images that show exactly one class
     for c in range(network.n_classes):
-        held = windows.tags[:, c] > 0
-        own = held & alone if (held & alone).any() else held
+        shown = windows.tags[:, c] > 0
+        own = shown & alone if (shown & alone).any() else shown
         # 64 windows and every 7th pixel are enough for a few centres
         index = windows.of_images(own.nonzero()[:, 0].tolist())[:64]
         vectors = torch.cat(
@@ -447,6 +490,7 @@ def tag_accuracy(network: TagNetwork, windows: Windows, index: Tensor) -> float:
     owner = windows.owner[index]
     scores = []
     for c in range(windows.tags.shape[1]):
+        # balanced: images with and without the class have the same weight
         right: dict[bool, list[bool]] = {True: [], False: []}
         for image in owner.unique():
             truth = bool(windows.tags[image, c])
@@ -486,8 +530,8 @@ def set_peaks(
             tops[owner] = torch.maximum(tops[owner], top[at])
     for c in range(n_classes):
         # images that show the class, and of which a window was measured
-        held = windows.tags[:, c] > 0
-        reached = tops[held & tops.any(-1).any(-1), :, c]
+        shown = windows.tags[:, c] > 0
+        reached = tops[shown & tops.any(-1).any(-1), :, c]
         if len(reached):
             network.peak[:, c] = reached.median(0).values.to(network.peak)
 

@@ -58,7 +58,7 @@ class FixedCode(PromptSegmenter):
         super().__init__()
         self.network, self.encode = network, encode
         self.overlap = network.overlap
-        self.object_range = getattr(network, "object_range", (10.0, 40.0))
+        self.object_range = network.object_range
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
         """Return the code of ``encode``; the prompts only set the scale."""
@@ -76,7 +76,7 @@ class MeanOfAnswers(PromptSegmenter):
         super().__init__()
         self.network = network
         self.overlap = network.overlap
-        self.object_range = getattr(network, "object_range", (10.0, 40.0))
+        self.object_range = network.object_range
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
         """Return the codes of the prompts, (K, ...) each."""

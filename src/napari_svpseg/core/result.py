@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import shlex
+from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
@@ -67,6 +68,22 @@ class Maps:
     boundary: np.ndarray | None = None
     objects: ObjectProperties | None = None
     classes: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        named: Mapping[str, np.ndarray],
+        objects: ObjectProperties | None = None,
+        classes: np.ndarray | None = None,
+    ) -> Maps:
+        """Return the maps that a network gave these names."""
+        return cls(
+            named["foreground"],
+            named.get("distance"),
+            named.get("boundary"),
+            objects,
+            classes,
+        )
 
     @property
     def uncertainty(self) -> np.ndarray:

@@ -36,6 +36,12 @@ class PromptSegmenter(nn.Module):
     overlap: int = 32
     """Smallest useful overlap of tiles, in network pixels."""
 
+    stride: int = 16
+    """Sides and corners of tiles are multiples of it: that of the coarsest features."""
+
+    object_range: tuple[float, float] = (10.0, 40.0)
+    """Object diameters, in network pixels, that the network knows."""
+
     needs_prompt: bool = True
     """False for a network trained on fixed classes, see `SemanticSegmenter`."""
 

@@ -363,7 +363,7 @@ def make_plan(
     from ..engine.inference.forward import Forward, evaluating
     from ..engine.inference.prompt_features import (
         network_scale,
-        object_look,
+        prompt_object_properties,
         prompt_tensors,
     )
     from ..io.model_store import load_model
@@ -398,7 +398,7 @@ def make_plan(
     with evaluating(network, where):
         images, masks = prompt_tensors(chosen, scale)
         code = forward.encode(images, masks)
-        look = object_look(chosen, images, forward, code, scale)
+        look = prompt_object_properties(chosen, images, forward, code, scale)
         forward(images[0, :1], code)  # to know what it answers
     sizes = dict(zip(planes.axes.order, planes.shape, strict=True))
     stack = tuple(sizes[a] for a in planes.axes.stack)
@@ -436,7 +436,7 @@ def make_plan(
         block=block,
         halo=halo_width(look) if halo is None else halo,
         radius=network.overlap,
-        stride=getattr(network, "stride", 16),
+        stride=network.stride,
         layout={
             "shape": (*stack, sizes["Y"], sizes["X"]),
             "chunks": (*(1,) * len(stack), block, block),

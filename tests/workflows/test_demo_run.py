@@ -20,7 +20,7 @@ from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.io.model_store import save_model
 from napari_svpseg.io.sample_images import SampleImage
 from napari_svpseg.models.registry import ModelConfig, build
-from napari_svpseg.workflows.demo import score
+from napari_svpseg.workflows.demo_run import score
 
 
 @pytest.fixture(scope="module")

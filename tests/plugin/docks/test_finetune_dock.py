@@ -129,7 +129,8 @@ class Training:
 
     def __init__(self, result=None):
         self.go, self.calls, self.fail = threading.Event(), [], ""
-        self.kept, self.__name__ = "after", "finetune"
+        self.kept = "after"
+        self.__name__ = self.__qualname__ = "finetune"
 
     def __call__(self, images, labels, **kwargs):
         self.calls.append(kwargs)

@@ -21,6 +21,11 @@ from napari_svpseg.io.ome_zarr import (
     write_stamp,
     write_window,
 )
+from napari_svpseg.plugin.docks.segment_controller import (
+    RUN_CONTINUES,
+    RUN_LARGE_FOR_OPTIONS,
+    STOPPED,
+)
 from napari_svpseg.plugin.layers import stored_results
 from napari_svpseg.plugin.layers.image_source import mark_of
 from napari_svpseg.plugin.layers.stored_arrays import KeptChannel
@@ -121,7 +126,7 @@ def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
     assert dock.save_box.save.isEnabled() and dock.save_box.copy_python.isEnabled()
     assert filler.kwargs["intensities"].shape == (1, 2)
     dock.options.set_values({"threshold": 0.7})
-    qtbot.waitUntil(lambda: "Press Run" in dock.message.text())
+    qtbot.waitUntil(lambda: dock.message.text() == RUN_LARGE_FOR_OPTIONS)
     dock.large.limit.setValue(50)
     dock.run.click()
     finish(dock)
@@ -145,7 +150,7 @@ def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     assert not on_disk(layer)[:, 60:].any()  # yet
     dock.stop.click()
     finish(dock)
-    assert "Run goes on from there" in dock.message.text()
+    assert dock.message.text() == STOPPED + RUN_CONTINUES
     assert mark_of(layer)["state"] == "stopped" and layer.editable
     store = mark_of(layer)["store"]
     filler.slow = 0
@@ -245,7 +250,7 @@ def test_closing_loses_nothing_and_it_opens_again(dock, finish):
     assert again.data[10, 50] == 77 and mark_of(again)["edited"]
     np.testing.assert_allclose(again.scale, scale)
     dock.large.open_result(str(Path(store).parent))
-    assert dock.message.styleSheet() != ""
+    assert dock.message.is_error
     assert "no result of this dock" in dock.message.text()
 
 
@@ -276,7 +281,7 @@ def test_a_full_disk_is_one_line(dock, finish, filler):
     dock.run.click()
     finish(dock)
     assert "choose another folder" in dock.message.text()
-    assert dock.message.styleSheet() != ""
+    assert dock.message.is_error
     assert mark_of(result(dock))["state"] == "stopped"
 
 

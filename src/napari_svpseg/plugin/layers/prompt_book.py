@@ -11,7 +11,7 @@ from qtpy.QtCore import QObject, Signal
 from ...core.geometry import PROMPT_SIZE, Box
 from ...core.image import ImageError
 from ...core.prompt import Prompt, PromptError, PromptSet
-from ..messages import TRY
+from ..messages import DRAW_BOX, TRY
 from .edit_watcher import EditWatcher
 from .image_source import ImageSource, mark_of
 from .intensities import Intensities
@@ -23,8 +23,6 @@ from .visibility import bring_into_sight, is_in_sight, look_at
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Shapes
-
-NO_PROMPT = "Draw a box on a few labelled cells to begin."
 
 
 class PromptBook(QObject):
@@ -97,7 +95,7 @@ class PromptBook(QObject):
             step.
         """
         if not self.items:
-            raise PromptError(NO_PROMPT)
+            raise PromptError(DRAW_BOX)
         chosen = [i for i in self.items if i.enabled]
         for item in chosen:
             if not item.is_ready:

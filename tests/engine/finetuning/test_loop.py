@@ -235,7 +235,7 @@ def test_the_network_given_is_not_changed(image, tmp_path):
 
 
 def test_a_second_network_learns_from_what_the_first_one_says(image, disc_scene):
-    """Labels it makes fill the image; true ones stay, validation labels are not used."""
+    """Its labels fill the image; true ones stay, validation labels are not used."""
     prompts = cut_prompts([image], SETTINGS, Oracle(), choose("cpu"))
     (made,) = self_labelled([image], Oracle(), prompts, choose("cpu"))
     taught = image.training_ids != UNKNOWN

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from skimage.segmentation import slic
 from torch import Tensor
 
 from ...core.annotation.image_tags import (
+    FIRST_STAGE,
+    SECOND_STAGE,
     TagTrainingProgress,
     TagTrainingSettings,
     class_ious,
@@ -119,97 +121,128 @@ class StageTrainer(Trainer):
         return self.loss(self.network, batch)
 
 
-def run_stage(
-    name: str,
-    trainer: Trainer,
-    batches: Batches,
-    course: Course,
-    *,
-    seconds: float,
-    validate: Callable[[Any], float] | None = None,
-    resume: bool = False,
-    on_pass: Callable[[Any], None] | None = None,
-) -> None:
-    """Train a stage until all steps are done, its time is up, or it is stopped.
-
-    The averaged weights of that moment are kept. With a time limit the number of steps
-    is estimated from the pace, so that the learning rate has fallen by the end.
+@dataclass(frozen=True, eq=False)
+class StageRun:
+    """How a stage is trained.
 
     Parameters
     ----------
-    name : str
-        As in `TagTrainingProgress.stage`.
-    trainer : Trainer
-    batches : Batches
+    train, validation : (n,) int64 tensors
+        Numbers of the training and the validation windows; the latter may be none.
     course : Course
+    device : torch.device
     seconds : float
         Time limit of the stage; infinite for none.
-    validate : callable, optional
-        Returns the validation score of a network.
     resume : bool
         Continue from the checkpoint, if there is one.
     on_pass : callable, optional
         Receives the averaged network after each pass over the windows.
     """
-    if resume and trainer.checkpoint.exists():
+
+    train: Tensor
+    validation: Tensor
+    course: Course
+    device: torch.device
+    seconds: float = math.inf
+    resume: bool = False
+    on_pass: Callable[[Any], None] | None = None
+
+
+def run_stage(
+    name: str,
+    trainer: Trainer,
+    batches: Batches,
+    run: StageRun,
+    validate: Callable[[Any], float],
+) -> None:
+    """Train a stage until all steps are done, its time is up, or it is stopped.
+
+    The averaged weights of that moment are kept.
+
+    Parameters
+    ----------
+    name : str
+        `FIRST_STAGE` or `SECOND_STAGE`.
+    trainer : Trainer
+    batches : Batches
+    run : StageRun
+    validate : callable
+        Returns the validation score of a network.
+    """
+    if run.resume and trainer.checkpoint.exists():
         trainer.resume()
-    steps_a_pass = max(1, len(batches.chosen) // trainer.settings.batch)
-    stage_started, first_step = time.monotonic(), trainer.step
-    seen: dict[str, Any] = {"validation": None}
-
-    def watch(done: int, total: int, message: str = "") -> None:
-        since, at = time.monotonic() - stage_started, trainer.step - first_step
-        if math.isfinite(seconds) and at >= 5 and at % 5 == 0:
-            # the schedule of the learning rate follows the steps that fit into the time
-            fit = first_step + int(at / max(since, 1e-3) * seconds)
-            trainer.settings = replace(
-                trainer.settings, steps=max(trainer.step, min(fit, batches.n_batches))
-            )
-        last = trainer.step >= trainer.settings.steps
-        if trainer.step % steps_a_pass == 0 or last:
-            trainer.average.eval()
-            if validate is not None:
-                seen["validation"] = validate(trainer.average)
-            row = {"step": float(trainer.step), "seconds": course.seconds}
-            row |= trainer.running
-            if seen["validation"] is not None:
-                row["validation"] = seen["validation"]
-            row["stage"] = 1.0 if name == "first stage" else 2.0
-            course.history.append(row)
-            if on_pass is not None:
-                on_pass(trainer.average)
-        course.report(
-            TagTrainingProgress(
-                name,
-                trainer.step,
-                trainer.settings.steps,
-                course.seconds,
-                dict(trainer.running),
-                seen["validation"],
-            )
-        )
-        course.check()
-
-    def from_step(start: int) -> Batches:
-        return replace(batches, start=start)
-
     try:
         trainer.run(
-            from_step,
+            lambda start: replace(batches, start=start),
             [],
-            seconds=seconds,
-            on_progress=watch,
+            seconds=run.seconds,
+            on_progress=_StageProgress(name, trainer, batches, run, validate),
             checkpoint_seconds=CHECKPOINT_S,
         )
     except Stopped:
         return
 
 
-def _if_any(
-    check: Tensor, validate: Callable[[Any], float]
-) -> Callable[[Any], float] | None:
-    """Return ``validate``, or None without validation windows."""
-    return validate if len(check) else None
+class _StageProgress:
+    """Reports the steps of a stage, and validates after each pass over the windows."""
+
+    def __init__(
+        self,
+        name: str,
+        trainer: Trainer,
+        batches: Batches,
+        run: StageRun,
+        validate: Callable[[Any], float],
+    ) -> None:
+        self.name, self.trainer, self.batches = name, trainer, batches
+        self.run, self.validate = run, validate
+        self.steps_a_pass = max(1, len(batches.chosen) // trainer.settings.batch)
+        self.started, self.first_step = time.monotonic(), trainer.step
+        self.score: float | None = None
+
+    def __call__(self, done: int, total: int, message: str = "") -> None:
+        """Do what is due after a step; raise `Stopped` or `Cancelled` to end."""
+        trainer, course = self.trainer, self.run.course
+        self._fit_steps_to_time()
+        last = trainer.step >= trainer.settings.steps
+        if trainer.step % self.steps_a_pass == 0 or last:
+            self._end_pass()
+        course.report(
+            TagTrainingProgress(
+                self.name,
+                trainer.step,
+                trainer.settings.steps,
+                course.seconds,
+                dict(trainer.running),
+                self.score,
+            )
+        )
+        course.check()
+
+    def _fit_steps_to_time(self) -> None:
+        """Set the number of steps that fit into the time at the present pace.
+
+        So the learning rate, which follows the steps, has fallen when the time is up.
+        """
+        trainer, at = self.trainer, self.trainer.step - self.first_step
+        if not math.isfinite(self.run.seconds) or at < 5 or at % 5:
+            return
+        seconds = time.monotonic() - self.started
+        fit = self.first_step + int(at / max(seconds, 1e-3) * self.run.seconds)
+        steps = max(trainer.step, min(fit, self.batches.n_batches))
+        trainer.settings = replace(trainer.settings, steps=steps)
+
+    def _end_pass(self) -> None:
+        trainer, course = self.trainer, self.run.course
+        trainer.average.eval()
+        row = {"step": float(trainer.step), "seconds": course.seconds}
+        row |= trainer.running
+        if len(self.run.validation):
+            self.score = row["validation"] = self.validate(trainer.average)
+        row["stage"] = 1.0 if self.name == FIRST_STAGE else 2.0
+        course.history.append(row)
+        if self.run.on_pass is not None:
+            self.run.on_pass(trainer.average)
 
 
 def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
@@ -323,55 +356,31 @@ class FirstStage:
         regions = superpixels(windows)
         return cls(settings, windows, network, "pbip-seed", chosen, loss, regions)
 
-    def run(
-        self,
-        learn: Tensor,
-        check: Tensor,
-        course: Course,
-        device: torch.device,
-        *,
-        seconds: float = math.inf,
-        resume: bool = False,
-        on_pass: Callable[[SemanticSegmenter], None] | None = None,
-    ) -> TagNetwork:
-        """Train, and return the network with averaged weights.
-
-        Parameters
-        ----------
-        learn, check : (n,) int64 tensors
-            Numbers of the training and the validation windows; the latter may be none.
-        course : Course
-        device : torch.device
-        seconds, resume, on_pass
-            See `run_stage`.
-        """
+    def run(self, run: StageRun) -> TagNetwork:
+        """Train, and return the network with averaged weights."""
         settings, windows = self.settings, self.windows
-        steps = max(1, settings.epochs * len(learn) // settings.batch)
+        steps = max(1, settings.epochs * len(run.train) // settings.batch)
         trainer = StageTrainer(
             self.network,
             _train_settings(settings, steps),
-            course.folder / "first",
-            device,
+            run.course.folder / "first",
+            run.device,
             self.loss,
         )
 
         def show(network: TagNetwork) -> None:
-            if on_pass is not None:
+            if run.on_pass is not None:
                 set_peaks(network, windows, 64)  # of some windows: a preview
-                on_pass(network)
+                run.on_pass(network)
 
-        batches = Batches(
-            windows, learn, settings.batch, steps, settings.seed, self.maps
-        )
         run_stage(
-            "first stage",
+            FIRST_STAGE,
             trainer,
-            batches,
-            course,
-            seconds=seconds,
-            resume=resume,
-            on_pass=show if on_pass else None,
-            validate=_if_any(check, lambda n: tag_accuracy(n, windows, check)),
+            Batches(
+                windows, run.train, settings.batch, steps, settings.seed, self.maps
+            ),
+            replace(run, on_pass=show),
+            lambda network: tag_accuracy(network, windows, run.validation),
         )
         network = cast(TagNetwork, trainer.average.eval())
         set_peaks(network, windows)
@@ -522,58 +531,68 @@ def pseudo_masks(
 # --------------------------------------------------------------------- second stage
 
 
-def student(
-    settings: TagTrainingSettings,
-    n_classes: int,
-    trunk: Trunk,
-    arguments: dict[str, Any],
-) -> tuple[SemanticUNet, dict[str, Any]]:
-    """Return the untrained network of the second stage, and its arguments."""
-    chosen = {"classes": n_classes, "scale": settings.scale, **arguments}
-    network = SemanticUNet(**chosen)
-    network.trunk.load_state_dict(trunk.state_dict())
-    return network, chosen
+@dataclass
+class SecondStage:
+    """Network of the second stage, and the masks that it learns.
+
+    Parameters
+    ----------
+    settings : TagTrainingSettings
+    windows : Windows
+    masks : (windows, S, S) tensor
+        Classes of each pixel.
+    network : SemanticUNet
+    arguments : dict
+        Arguments that build the network again, for its model folder.
+    """
+
+    settings: TagTrainingSettings
+    windows: Windows
+    masks: Tensor
+    network: SemanticUNet
+    arguments: dict[str, Any]
+    method: ClassVar[str] = "semantic"
+
+    @classmethod
+    def of(
+        cls,
+        settings: TagTrainingSettings,
+        windows: Windows,
+        masks: Tensor,
+        trunk: Trunk,
+        arguments: dict[str, Any],
+    ) -> SecondStage:
+        """Return the second stage with an untrained decoder; see `FirstStage.of`."""
+        n_classes = windows.tags.shape[1]
+        chosen = {"classes": n_classes, "scale": settings.scale, **arguments}
+        network = SemanticUNet(**chosen)
+        network.trunk.load_state_dict(trunk.state_dict())
+        return cls(settings, windows, masks, network, chosen)
+
+    def run(self, run: StageRun) -> SemanticUNet:
+        """Train, and return the network with averaged weights."""
+        settings, windows, masks = self.settings, self.windows, self.masks
+        steps = max(1, settings.second_epochs * len(run.train) // settings.batch)
+        trainer = StageTrainer(
+            self.network,
+            _train_settings(settings, steps),
+            run.course.folder / "second",
+            run.device,
+            mask_loss,
+        )
+        run_stage(
+            SECOND_STAGE,
+            trainer,
+            Batches(windows, run.train, settings.batch, steps, settings.seed, masks),
+            run,
+            lambda network: agreement(network, windows, masks, run.validation),
+        )
+        return cast(SemanticUNet, trainer.average.eval())
 
 
 def mask_loss(network: SemanticUNet, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the terms of the loss of the second stage by name."""
     return semantic_loss(network.class_logits(batch["query"]), batch["maps"])
-
-
-def run_student(
-    network: SemanticUNet,
-    settings: TagTrainingSettings,
-    windows: Windows,
-    masks: Tensor,
-    learn: Tensor,
-    check: Tensor,
-    course: Course,
-    device: torch.device,
-    *,
-    seconds: float = math.inf,
-    resume: bool = False,
-    on_pass: Callable[[Any], None] | None = None,
-) -> SemanticUNet:
-    """Train the second stage on masks (n, S, S); arguments as of `FirstStage.run`."""
-    steps = max(1, settings.second_epochs * len(learn) // settings.batch)
-    trainer = StageTrainer(
-        network,
-        _train_settings(settings, steps),
-        course.folder / "second",
-        device,
-        mask_loss,
-    )
-    run_stage(
-        "second stage",
-        trainer,
-        Batches(windows, learn, settings.batch, steps, settings.seed, masks),
-        course,
-        seconds=seconds,
-        resume=resume,
-        on_pass=on_pass,
-        validate=_if_any(check, lambda n: agreement(n, windows, masks, check)),
-    )
-    return cast(SemanticUNet, trainer.average.eval())
 
 
 @torch.inference_mode()

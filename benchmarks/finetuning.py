@@ -731,8 +731,8 @@ def usable_boxes(
     return counts, draws
 
 
-def main() -> None:
-    """Read the options, run, print the table."""
+def parsed_options() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -779,7 +779,12 @@ def main() -> None:
         help="only every Mth task, from the Nth on",
     )
     parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the options, run, print the table."""
+    options = parsed_options()
     options.output.mkdir(parents=True, exist_ok=True)
     part, _, parts = options.part.partition("/")
     name = "partial" if parts == "1" else f"partial-{part}"

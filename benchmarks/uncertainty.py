@@ -15,7 +15,7 @@ Places without an object of the kind are skipped, as a user would. After each bo
 images that she never labels are segmented, and the first one again (without its boxes).
 The random user continues to ``--most`` boxes, for the gain per prompt. Nothing is tuned
 here: the rule that ranks places was chosen on the base sets
-(``docs/decisions/0006-where-a-prompt-helps.md``).
+(``docs/experiments/where-a-prompt-helps.md``).
 
 Writes a line for each task and draw; ``--resume`` continues an interrupted run.
 """

@@ -1,4 +1,4 @@
-"""Settings of the site: ``make docs`` builds it into ``site/``, without fetching anything."""
+"""Settings of the site, which ``make docs`` builds without fetching anything."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ templates_path: list[str] = []
 # ---------------------------------------------------------------- text
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
+smartquotes = False  # "--option" keeps its dashes
 suppress_warnings = ["myst.header"]  # model cards begin below the title of their page
 
 # ---------------------------------------------------------------- docstrings

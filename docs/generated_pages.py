@@ -65,8 +65,8 @@ def model_cards() -> str:
         key=lambda p: ("research" in p.parts, p.name != "svp", p.name),
     )
     intro = (
-        "# Models\n\nThe cards of the models in `weights/`. `svpseg models` lists those "
-        "that are installed; [Methods](../methods.md) says which to use when."
+        "# Models\n\nThe cards of the models in `weights/`. `svpseg models` lists "
+        "those that are installed; [Methods](../methods.md) says which to use when."
     )
     cards = [(folder / "README.md").read_text("utf-8") for folder in folders]
     lower = [re.sub(r"^(#+) ", r"\1# ", card, flags=re.MULTILINE) for card in cards]
@@ -82,9 +82,11 @@ def commands() -> str:
     from napari_svpseg.cli.main import app
 
     command = get_command(app)
-    return get_docs_for_click(
+    text = get_docs_for_click(
         obj=command, ctx=Context(command), name="svpseg", title="Command line"
     )
+    # lists of commands, which cut their help short: the headings say the same
+    return re.sub(r"\*\*Commands\*\*:\n\n(\* .*\n)+\n", "", text)
 
 
 def public_names() -> str:

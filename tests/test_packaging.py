@@ -291,3 +291,22 @@ def test_no_file_of_the_project_names_the_machine_it_was_written_on() -> None:
             text = path.read_text("utf-8")
             assert str(TOP) + "/" not in text, path
             assert home + "/" not in text, path
+
+
+def test_the_recipe_for_conda_lists_the_same_dependencies() -> None:
+    recipe = (TOP / "recipe" / "recipe.yaml").read_text("utf-8")
+    run = recipe[recipe.index("  run:\n") : recipe.index("\ntests:")]
+    listed = {line.strip(" -") for line in run.splitlines()[2:] if line.strip()}
+    named_otherwise = {"torch": "pytorch"}
+    for dependency in project()["dependencies"]:
+        name, version = re.fullmatch(r"([\w.-]+)(.*)", dependency).groups()
+        wanted = f"{named_otherwise.get(name, name)} {version}".strip()
+        assert wanted in listed, wanted
+    assert len(listed) == len(project()["dependencies"])
+
+
+def test_citation_and_changelog_name_the_same_version() -> None:
+    citation = (TOP / "CITATION.cff").read_text("utf-8")
+    changes = (TOP / "CHANGELOG.md").read_text("utf-8")
+    (version,) = re.findall(r"^version: (\S+)", citation, re.MULTILINE)
+    assert re.findall(r"^## (\d\S+)", changes, re.MULTILINE)[0] == version

@@ -43,9 +43,9 @@ def test_classes_of_any_image_are_told(method, shape, classes):
 
 
 def test_odd_networks_are_refused():
-    with pytest.raises(ValueError, match="1 to 254 classes"):
+    with pytest.raises(ValueError, match=r"classes.* 0$"):
         network("semantic", 0)
-    with pytest.raises(ValueError, match="scale"):
+    with pytest.raises(ValueError, match=r"scale.* 0\.0$"):
         network("semantic", 1, scale=0.0)
 
 

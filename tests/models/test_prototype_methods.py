@@ -264,5 +264,5 @@ def test_without_its_parts_it_is_the_local_method():
 
 
 def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="intended or released"):
+    with pytest.raises(ValueError, match="'other'"):
         DetailPrototypeSegmenter(form="other")

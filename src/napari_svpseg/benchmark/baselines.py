@@ -162,6 +162,8 @@ class OtsuBaseline:
     def fit(self, prompt: Prompt) -> Answer:
         """Return the segmentation function with the best choices for the prompt."""
         crop = self._smooth(normalise(prompt.image, prompt.intensities))
+        # every channel, once for objects brighter and once for objects darker than the
+        # threshold; the best on the prompt's mask wins
         sides = [(c, bright) for c in range(crop.shape[2]) for bright in (True, False)]
         channel, bright = max(
             sides, key=lambda side: dice(_beyond(crop, *side), prompt.mask > 0)
@@ -186,6 +188,7 @@ class OtsuBaseline:
 def _beyond(image: np.ndarray, channel: int, bright: bool) -> np.ndarray:
     """Return the mask (Y, X) above Otsu's threshold, or below it."""
     values = image[..., channel]
+    # a constant image has no threshold: nothing is above it
     above = values > threshold_otsu(values) if np.ptp(values) else values > values + 1
     return np.asarray(above if bright else ~above)
 
@@ -212,6 +215,7 @@ class PromptUNetBaseline:
             device=self.device,
         )
 
+        # splitting that suits the network's own prediction of the prompt
         seen = unet_foreground(network, image, self.device) > 0.5
         way, _ = best_splitting(seen, prompt.mask, splitting_grid(prompt.mask))
 
@@ -281,6 +285,7 @@ def _example(query: Query) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError(f"{query.name}: no labels to learn from")
     image = query.scaled
     mask = resize_labels(query.truth > 0, (image.shape[0], image.shape[1]))
+    # training crops are 64 x 64: smaller images are mirrored to that size
     missing = [(0, max(0, PROMPT_SIZE - n)) for n in mask.shape]
     return np.pad(image, (*missing, (0, 0)), mode="symmetric"), np.pad(
         mask, missing, mode="symmetric"
@@ -364,6 +369,7 @@ def _window(
     angle, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.25)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     turn = turn @ np.diag([1, rng.choice([-1, 1])]) / zoom
+    # affine_transform maps output to input coordinates: turn around the middle
     middle = np.full(2, (size - 1) / 2)
     offset = middle - turn @ middle
     turned = np.stack(

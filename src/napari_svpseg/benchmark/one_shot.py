@@ -257,6 +257,7 @@ def _run_task(
             task.name,
             name,
         )
+    # a contestant is fitted once to each prompt; a query is kept while it is segmented
     fitted: dict[tuple[str, int], tuple[Answer, float]] = {}
     query: Query | None = None
     for image, number in task.pairs():
@@ -334,6 +335,7 @@ class _Journal:
         self._path = None if output is None else Path(f"{output}l")
         self._weights: dict[str, str] = recipe["models"]
         self._records: dict[tuple[Any, ...], dict[str, Any]] = {}
+        # what records depend on, but for the weights, which each line names
         head = {n: recipe[n] for n in ("protocol", "prompts", "max_queries", "seed")}
         if self._path is None:
             return
@@ -440,7 +442,7 @@ def _squares(
 
 def _window(truth: np.ndarray, side: int) -> tuple[slice, slice]:
     """Return a window of at most ``side`` pixels around the middle of the objects."""
-    middle = np.median(np.argwhere(truth), axis=0)
+    middle = np.median(np.argwhere(truth), axis=0)  # not the mean: outliers may be far
     y, x = (
         slice(max(0, start), max(0, start) + side)
         for start in (

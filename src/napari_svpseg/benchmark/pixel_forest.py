@@ -123,6 +123,7 @@ def split_ways(
     zoom : float
         Pixels of ``mask`` per prompt pixel.
     """
+    # computed when first needed and shared: splittings differ in the last step mostly
     distance = components = None
     watersheds: dict[tuple[float, float], np.ndarray] = {}
     for way in splittings:
@@ -219,6 +220,7 @@ def _watershed(
     components: np.ndarray, distance: np.ndarray, way: Splitting, zoom: float
 ) -> np.ndarray:
     """Return the watershed regions (Y, X) of a mask."""
+    # smoothed, or every bump of the outline would have a peak of its own
     height = ndimage.gaussian_filter(distance, way.sigma * zoom)
     peaks = peak_local_max(
         height,
@@ -235,7 +237,7 @@ def _without_small(labels: np.ndarray, min_area: float) -> np.ndarray:
     """Return labels without small objects, renumbered from 1 without gaps."""
     areas = np.bincount(labels.ravel())
     keep = areas >= max(1.0, min_area)
-    keep[0] = False
+    keep[0] = False  # background
     return np.where(keep, np.cumsum(keep), 0).astype(np.uint32)[labels]
 
 
@@ -335,7 +337,7 @@ class PixelForest:
         """
         classes = list(self.classifier.classes_)
         shape = features.shape[:2]
-        if len(classes) == 1:
+        if len(classes) == 1:  # the prompt shows one class only
             return np.full(shape, float(classes[0]), np.float32)
         table = features.reshape(-1, features.shape[-1])
         probability = self.classifier.predict_proba(table)[:, classes.index(True)]

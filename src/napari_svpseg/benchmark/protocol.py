@@ -70,6 +70,7 @@ def objects_of_class(labels: np.ndarray, value: int) -> np.ndarray:
     (Y, X) int32 array
         Object ids from 1; 0 elsewhere.
     """
+    # 8-connectivity: a thin membrane often continues along a diagonal
     return np.asarray(ndimage.label(labels == value, np.ones((3, 3)))[0], np.int32)
 
 
@@ -112,7 +113,7 @@ def _most_holes(labels: np.ndarray) -> int:
             continue
         mask = labels[where] == i
         holes, n = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
-        if n > most:
+        if n > most:  # small holes are counted only where it could matter
             most = max(most, int((np.bincount(holes.ravel())[1:] >= 4 * SPECK).sum()))
     return most
 
@@ -142,6 +143,7 @@ def find_box(
         return None
     for pixel in rng.choice(foreground, TRIES):
         y, x = divmod(int(pixel), labels.shape[1])
+        # any corner with which the box contains the pixel and lies inside the image
         box = Box(
             int(rng.integers(max(0, y - rule.size + 1), min(y, rows) + 1)),
             int(rng.integers(max(0, x - rule.size + 1), min(x, columns) + 1)),
@@ -194,7 +196,7 @@ def choose_rule(
                 return rule
     counts = {s: _n_legal(images, BoxRule(s), seed) for s in sizes}
     enough = [s for s in sizes if counts[s] * 2 >= len(images)]
-    if not enough:
+    if not enough:  # objects are in few images: be content with any
         enough = [s for s in sizes if counts[s]][:1]
     if not enough:
         return None
@@ -204,6 +206,7 @@ def choose_rule(
 def _start_size(median_area: float) -> int:
     """Return the smallest box to try for objects of an area."""
     diameter = 2 * np.sqrt(median_area / np.pi)
+    # enlarged to 64 x 64, tiny objects come to the size that models know
     if diameter < 8:
         return 32
     return 48 if diameter < 12 else PROMPT_SIZE

@@ -46,6 +46,7 @@ def task_means(records: Records, measure: str) -> dict[str, dict[str, float]]:
     dict
         ``means[model][task]``.
     """
+    # by (model, task, draw)
     values: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     for record in records:
         if record[measure] is not None:
@@ -98,7 +99,7 @@ def paired_interval(
         return (math.nan, math.nan, math.nan)
     differences = np.array([ours[t] - theirs[t] for t in tasks])
     rng = np.random.default_rng(seed)
-    picks = rng.integers(len(tasks), size=(N_RESAMPLES, len(tasks)))
+    picks = rng.integers(len(tasks), size=(N_RESAMPLES, len(tasks)))  # with replacement
     low, high = np.percentile(differences[picks].mean(axis=1), [2.5, 97.5])
     return (float(differences.mean()), float(low), float(high))
 
@@ -200,6 +201,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _summary_line(model: str, row: Mapping[str, Any]) -> str:
+    """Return a model's line of the summary table."""
     cells = [
         model,
         str(row["tasks"]),

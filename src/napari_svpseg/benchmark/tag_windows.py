@@ -101,6 +101,7 @@ def _windows_of(
     """Yield random windows of an image whose classes are clear."""
     image, labels = dataset.image(name), dataset.labels(name)
     image = image if image.ndim == 3 else image[..., None]
+    # of the whole image: an empty window by itself would be stretched to full contrast
     intensities = intensity_range(image)
     spread = float(np.diff(intensities, axis=1).mean())
     height, width = labels.shape
@@ -109,6 +110,7 @@ def _windows_of(
         x = int(rng.integers(max(1, width - side + 1)))
         at = slice(y, y + side), slice(x, x + side)
         share = {v: float((labels[at] == v).mean()) for v in sorted(dataset.classes)}
+        # a few pixels of a class may be an error of the mask, and nobody would tag them
         unclear = any(0 < s < MIN_SHARE for s in share.values())
         if unclear or image[at].std(axis=(0, 1)).mean() < BLANK * spread:
             continue

@@ -22,7 +22,7 @@ def demo(
     model: ModelName = "svp",
 ) -> None:
     """Do the main job on real data, end to end, and show it in napari."""
-    from ..workflows.demo import DemoSettings, run_without_window, write_summary
+    from ..workflows.demo_run import DemoSettings, run_without_window, write_summary
 
     chosen = DemoSettings(output, device, model, functools.partial(print, flush=True))
     if no_gui:

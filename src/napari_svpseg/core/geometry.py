@@ -45,6 +45,7 @@ class Box:
     def __post_init__(self) -> None:
         for name in ("y", "x", "size"):
             value = getattr(self, name)
+            # 5.0 from a JSON file or numpy is a pixel too, 5.5 is a mistake.
             if not _is_whole(value):
                 raise ValueError(NOT_WHOLE.format(name=name, value=value))
             object.__setattr__(self, name, int(value))
@@ -81,12 +82,14 @@ class Box:
         # From coordinates of pixel centres to those of pixel edges, where lengths are
         # whole numbers of pixels.
         low, high = corners.min(axis=0) + 0.5, corners.max(axis=0) + 0.5
+        # Prompts are square: the longer side keeps all that was drawn in the box.
         size = max(MIN_BOX_SIZE, round(float((high - low).max())))
         return cls.centred((low + high) / 2 - 0.5, size).clamped(shape)
 
     @classmethod
     def centred(cls, centre: np.ndarray | tuple[float, float], size: int) -> Box:
         """Return the box of ``size`` whose centre is nearest to ``centre`` (y, x)."""
+        # + 0.5: from the coordinate of a pixel's centre to that of its edges
         y, x = (round(float(c) + 0.5 - size / 2) for c in centre)
         return cls(y, x, size)
 

@@ -139,6 +139,7 @@ class Axes:
 
     def to_plane(self, plane: np.ndarray) -> np.ndarray:
         """Return an array taken by `plane_slices` as ``(Y, X, C)``."""
+        # T and Z are gone after `plane_slices`: positions count the other axes only.
         rest = [a for a in self.order if a in "CYX"]
         plane = np.moveaxis(plane, [rest.index("Y"), rest.index("X")], [0, 1])
         return plane if plane.ndim == 3 else plane[..., None]
@@ -172,6 +173,7 @@ class StackedChannels:
         return StackedChannels([array[index] for array in self.arrays])
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        # The first index chooses channels; the rest is passed on to each array.
         index = index if isinstance(index, tuple) else (index,)
         own, rest = index[0], index[1:]
         if isinstance(own, slice):
@@ -227,6 +229,7 @@ def channels_last(
             raise ImageError(f"channel_axis must be -3 to 2, got {channel_axis}")
         image = np.moveaxis(image, axis, -1)
         if rgb is None:
+            # Three 16-bit channels are stains rather than the colours of a camera.
             rgb = image.dtype == np.uint8 and image.shape[2] in (3, 4) and not channels
         if rgb and image.shape[2] == 4:
             image = image[..., :3]
@@ -266,6 +269,7 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
     step = max(1, len(flat) // max_pixels)
     ranges = []
     for channel in flat[::step].T:
+        # float64, as a percentile of float16 or of large integers would be rounded
         values = channel[np.isfinite(channel)].astype(np.float64)
         ranges.append(
             np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE])
@@ -393,6 +397,8 @@ def resize_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     image = as_float32(image)
     if image.shape[:2] == tuple(shape):
         return image
+    # Without smoothing, a reduced image keeps some pixels and drops their neighbours:
+    # thin structures and noise would alias.
     reduced = image.shape[0] > shape[0] or image.shape[1] > shape[1]
     return np.asarray(
         resize(
@@ -419,5 +425,6 @@ def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 def _nearest(source: int, target: int) -> np.ndarray:
     """Return the source pixel that holds the centre of each target pixel."""
+    # Pixel centres lie at half coordinates, so that both borders stay where they are.
     centres = (np.arange(target) + 0.5) * source / target
     return np.minimum(centres.astype(int), source - 1)

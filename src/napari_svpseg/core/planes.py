@@ -78,6 +78,7 @@ class Planes:
             If the axes do not fit, the query is empty, or it has other channels than
             the prompts.
         """
+        # A lazy array must not be read here: only what has no shape becomes an array.
         if not hasattr(query, "shape") or not hasattr(query, "dtype"):
             query = np.asarray(query)
         shape = tuple(int(n) for n in query.shape)
@@ -99,6 +100,7 @@ class Planes:
             channels = prompts[0].channels
         if rgb is None:
             rgb = prompts[0].rgb
+        # Chosen channels are no colours any more, even if there are three.
         rgb = bool(rgb) and channels is None and n in (3, 4)
         planes = cls(query, layout, channels, rgb)
         taken = planes.n_channels
@@ -175,6 +177,7 @@ class PlaneView:
     def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
         """Read the region ``[rows, columns]`` with all channels."""
         axes = self.planes.axes
+        # Only the wanted region of the wanted plane is read from a lazy array.
         where = list(axes.plane_slices(self.index))
         where[axes.order.index("Y")], where[axes.order.index("X")] = region[:2]
         part = axes.to_plane(np.asarray(self.planes.array[tuple(where)]))

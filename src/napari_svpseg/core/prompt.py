@@ -119,6 +119,7 @@ class Prompt:
             )
         if not np.isfinite(intensities).all():
             raise PromptError(INTENSITIES_NOT_FINITE.format(name=self.name))
+        # Frozen: converted arrays can only be stored this way.
         object.__setattr__(self, "image", image)
         object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "intensities", intensities)
@@ -141,6 +142,7 @@ class Prompt:
             raise PromptError(BAD_MASK_SHAPE.format(shape=self.mask.shape))
         if self.mask.dtype.kind not in "biu":
             raise PromptError(BAD_MASK_DTYPE.format(dtype=self.mask.dtype))
+        # Before the conversion to int32, in which larger ids would wrap around.
         if self.mask.max(initial=0) > LARGEST_ID:
             raise PromptError(ID_TOO_LARGE.format(name=self.name, largest=LARGEST_ID))
         if self.mask.min(initial=0) < 0:
@@ -229,6 +231,7 @@ class Prompt:
         else:
             mask = _mask_in_box(labels, (height, width), box, name)
         if intensities is None:
+            # Of the whole image and not of the crop, see `image.normalise`.
             intensities = intensity_range(image)
         return cls(
             image=resize_image(image[box.slices], (PROMPT_SIZE, PROMPT_SIZE)),

@@ -193,6 +193,7 @@ class Recipe:
 
     def to_python(self) -> str:
         """Return Python code that repeats the run."""
+        # Defaults are left out: the code shows what the user chose.
         extra = "".join(f", {word}" for word in self._keywords())
         axes = f", axes={self.axes!r}" if self.axes != "YX" else ""
         channels = "" if self.channels is None else f", channels={self.channels!r}"
@@ -275,7 +276,7 @@ class Recipe:
             return ""
         positions = iter(self.plane)
         words = [":" if a in "CYX" else str(next(positions)) for a in self.stack_axes]
-        while words[-1] == ":":
+        while words[-1] == ":":  # stack[3] instead of stack[3, :, :]
             words.pop()
         return f"[{', '.join(words)}]"
 
@@ -380,7 +381,7 @@ class Result:
         found = self.labels > 0
         if self.maps.classes is None or not found.any():
             return {}
-        # All pixels of an object have one class: its first pixel tells.
+        # All pixels of an object have one class, that of its first pixel.
         ids, first = np.unique(self.labels[found], return_index=True)
         names, of_pixel = list(self.classes), self.maps.classes[found]
         return {

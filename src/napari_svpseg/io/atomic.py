@@ -63,6 +63,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
     try:
         yield temporary
+        # Before the rename: some file systems write the new name before the content.
         _to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:

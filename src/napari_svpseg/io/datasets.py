@@ -1,7 +1,7 @@
 """Data sets with ground truth: images, labels, ignored pixels and a description.
 
 A data set is a folder with ``images/``, ``labels/`` (TIFF), optionally ``ignore/``, and
-a ``dataset.toml`` that says what the labels are.
+a ``dataset.toml`` that describes the labels.
 """
 
 from __future__ import annotations
@@ -100,6 +100,7 @@ def read_dataset(folder: str | Path) -> Dataset:
     if kind not in ("instance", "semantic"):
         raise DatasetError(BAD_KIND.format(folder=folder, kind=kind))
     images = {p.stem: p for p in sorted((folder / "images").glob("*.*"))}
+    # Images may be of any format, labels are TIFF: they are matched by their stems.
     labelled = {p.stem for p in (folder / "labels").glob("*.tif")}
     ids = tuple(sorted(labelled & set(images)))
     if not ids:

@@ -101,6 +101,7 @@ def _geojson(path: Path, data: ExportData) -> Path:
 
 
 def _csv(path: Path, data: ExportData) -> Path:
+    # A size in pixels adds no columns; names of columns have ASCII units.
     known = None if data.unit == "pixel" else data.pixel_size
     unit = {"micrometer": "um", "µm": "um"}.get(data.unit, data.unit)
     table = measure(
@@ -115,6 +116,7 @@ def _csv(path: Path, data: ExportData) -> Path:
 
 
 def _ome_zarr(path: Path, data: ExportData) -> Path:
+    # OME-Zarr demands a scale for every axis.
     scale = {"Z": data.z_step or 1.0}
     if data.pixel_size is not None:
         scale |= dict(zip("YX", data.pixel_size, strict=True))

@@ -99,6 +99,7 @@ def find_images(
             and not p.name.startswith(".")
             and fnmatch(p.name.lower(), include.lower())
         ]
+        # A second run into the folder of the images would segment its own labels.
         if job is not None:
             written = {
                 Path(target).resolve()
@@ -231,7 +232,7 @@ def _outcome(row: dict[str, str]) -> FileOutcome:
 
 
 _DEFAULTS = {f.name: f.default for f in fields(FileOutcome)}
-"""Default of each field, which tells the type of its column."""
+"""Default of each field, whose type is that of the column."""
 
 
 def outcome_from_labels(skipped: FileOutcome) -> FileOutcome:

@@ -202,6 +202,7 @@ def _read_tiff(path: Path) -> _Content:
     with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         array = series.asarray()
+        # S is the axis of the samples of a pixel: colours, or channels side by side.
         samples = array.shape[series.axes.index("S")] if "S" in series.axes else 1
         page = tiff.pages[0]
         rgb = page.photometric in COLOUR_PHOTOMETRICS and samples in (3, 4)
@@ -211,6 +212,7 @@ def _read_tiff(path: Path) -> _Content:
         size, unit = _pixel_size(tiff)
         z_step = _z_step(tiff) if size is not None else None
         has_axes = _has_axes(tiff)
+    # Without metadata only these axes have one meaning.
     known = ("YX",) if samples == 1 else ("YX", "YXC", "CYX")
     if not has_axes and letters not in known:
         letters = ""
@@ -320,7 +322,7 @@ def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, st
     for tag in resolution.values():
         assert tag is not None  # checked above
         number, denominator = tag.value
-        if not number or not denominator:
+        if not number or not denominator:  # written by programs that do not know it
             return None, "pixel"
         sizes.append(denominator / number * UNITS_UM[unit])
     return (sizes[0], sizes[1]), "um"

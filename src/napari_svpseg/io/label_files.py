@@ -98,6 +98,7 @@ def write_labels(
     dtype = labels_dtype(int(labels.max(initial=0)))
     if dtype == np.uint64:  # OME-TIFF has no such type
         raise ValueError(IDS_TOO_LARGE)
+    # tifffile writes the axes as they are, but other readers rely on the order.
     labels, axes = _in_ome_order(labels, axes)
     metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
     metadata |= _physical_sizes(axes, pixel_size, unit, z_step)

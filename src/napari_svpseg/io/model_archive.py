@@ -185,6 +185,7 @@ def _checked_members(
     for info in archive.infolist():
         if info.is_dir():
             continue
+        # MEMBER or NAME/MEMBER, and no path that leads out of the model folder.
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
         if not 1 <= len(parts) <= 2 or ".." in parts or parts[0].startswith("/"):
             raise ModelFormatError(BAD_PATH.format(path=path, member=info.filename))

@@ -140,6 +140,7 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
                 logger.warning("%s", error)
                 continue
             cards.setdefault(card.name, card)
+    # Last, so that no package can take the name of a built-in model.
     if folders is None:
         for card in plugin_cards():
             cards.setdefault(card.name, card)
@@ -300,6 +301,7 @@ def read_network(
         raise ModelFormatError(
             WEIGHTS_UNREADABLE.format(path=source / WEIGHTS, reason=error.strerror)
         ) from error
+    # Hash and network are made from the same bytes: the file may change in between.
     if fingerprint(data) != card.sha256:
         raise ModelFormatError(HASHES_DIFFER.format(path=source / WEIGHTS))
     try:
@@ -351,6 +353,7 @@ def save_model(
 
     folder = Path(folder)
     check_model_folder(folder)
+    # safetensors stores contiguous tensors only.
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     data = save(state)
     card = dataclasses.replace(

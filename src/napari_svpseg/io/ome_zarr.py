@@ -137,6 +137,7 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
                 LEVEL_ABSENT.format(path=path, last=len(datasets) - 1, level=level)
             )
         array = group[datasets[level]["path"]]
+        # Axes were plain letters up to version 0.3.
         declared = [
             a if isinstance(a, dict) else {"name": a}
             for a in multiscale.get("axes", [])
@@ -216,6 +217,7 @@ def read_zarr(path: str | Path, axes: str | None = None) -> ImageFile:
     image = open_image(path, axes=axes)
     order, sizes = image.axes.order, image.scale
     size = (sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
+    # By the specification C is before Y and X: where it is last, it holds colours.
     last = image.array.shape[-1]
     rgb = order.endswith("C") and last in (3, 4) and image.array.dtype == np.uint8
     return ImageFile(

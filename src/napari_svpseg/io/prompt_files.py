@@ -107,8 +107,10 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     ):
         archive.writestr(INDEX, json.dumps(index, indent=1))
         for entry, prompt in zip(index["prompts"], prompts, strict=True):
+            # Channels first, as Fiji shows them as slices.
             image = np.ascontiguousarray(np.moveaxis(prompt.image, -1, 0))
             archive.writestr(entry["image"], _tiff(image, "CYX"))
+            # 16 bits: ImageJ has no 32-bit integers, and a mask shows few objects.
             archive.writestr(entry["mask"], _tiff(prompt.mask.astype(np.uint16), "YX"))
     return path
 
@@ -201,6 +203,7 @@ def _check_members(archive: zipfile.ZipFile) -> None:
     if len(set(names)) != len(names):
         raise PromptFileError(SAME_NAMES)
     for info in members:
+        # A flat list of names: no folder, no drive, no way out on any system.
         name = info.filename.replace("\\", "/")
         if "/" in name or ":" in name or name in ("", ".", ".."):
             raise PromptFileError(BAD_PATH.format(name=info.filename))

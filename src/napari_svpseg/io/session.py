@@ -222,6 +222,7 @@ class Session:
             head = {"format": VERSION, "shape": list(shape), "dtype": dtype}
             with _explained(path), path.open("wb") as file:
                 file.write(json.dumps(head).encode() + b"\n")
+        # Appended and not replaced: a crash while writing damages the last record only.
         before = log.n_bytes
         with _explained(path), path.open("ab") as file:
             for start, array in blocks:
@@ -240,7 +241,7 @@ class Session:
         # A block that was never written is read as zeros.
         if known == checksum or (known is None and not array.any()):
             return
-        packed = zlib.compress(raw, 1)
+        packed = zlib.compress(raw, 1)  # the fastest level: labels compress well anyway
         head = {"start": start, "shape": array.shape, "n": len(packed), "crc": checksum}
         record = json.dumps(head).encode() + b"\n" + packed
         file.write(record)

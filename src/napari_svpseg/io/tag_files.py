@@ -189,6 +189,7 @@ def _delimiter(text: str) -> str:
     head = "\n".join(
         line for line in text.splitlines()[:50] if not line.startswith("#")
     )
+    # A comma wins a tie, as in a file without any separator.
     return max(",;\t", key=head.count)
 
 
@@ -306,6 +307,7 @@ def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[
     for name in tags:
         found = (place / name for place in places if (place / name).is_file())
         here = next(found, None)
+        # By its stem, for tags of images that were converted to another format.
         if here is None and Path(name).name == name:
             is_image = Path(name).suffix.lower() in SUFFIXES
             here = by_stem.get(Path(name).stem if is_image else name)
@@ -318,6 +320,7 @@ def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[
         notes.append(MISSING.format(names=_first_few(missing)))
     if not files:
         raise TagsError(NONE_THERE.format(folder=folder, name=missing[0]))
+    # Resolved, as a folder and a link to it hold the same images.
     taken = {path.resolve() for path in files.values()}
     loose = [p.name for p in by_stem.values() if p.resolve() not in taken]
     if loose:

@@ -213,6 +213,7 @@ class TrainingSet:
         entry = replace(
             entry, used=True, validation=validation, counts=label_counts(labels)
         )
+        # Equal labels are no new version, such as after pressing the button twice.
         if not np.array_equal(entry.labels(), labels):
             # After all that exist, damaged ones as well: none is overwritten.
             last = max(_versions(folder))
@@ -286,6 +287,7 @@ class TrainingSet:
             raise TrainingSetError(
                 DAMAGED.format(folder=folder, reason=_reason(error))
             ) from error
+        # A write that was killed, or a damaged disk, costs the newest version at most.
         for version in sorted(versions, reverse=True):
             try:
                 labels = check_partial_labels(

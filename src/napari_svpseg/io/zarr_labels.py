@@ -250,6 +250,8 @@ def publish_labels(
     )
     parent = _labels_of(store, layout.version)
     target, old = store / "labels" / name, Path(f"{layout.folder}.old")
+    # Moved and not copied: labels of a slide have gigabytes, and viewers see the old or
+    # the new ones, never a part.
     if target.exists():
         os.replace(target, old)
     os.replace(layout.folder, target)
@@ -392,6 +394,7 @@ def write_zarr_labels(
     if not axes.upper().endswith("YX"):
         raise ValueError(PLANE_NOT_LAST.format(axes=axes))
     letters = Axes(axes).order
+    # The largest id is unknown before all is read, so the dtype follows that of labels.
     dtype = "uint64" if labels.dtype.itemsize == 8 else "uint32"
     chunks = (*(1,) * (len(shape) - 2), CHUNK, CHUNK)
     sizes = tuple((scale or {}).get(a, 1.0) for a in letters)

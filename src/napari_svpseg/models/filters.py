@@ -1,6 +1,6 @@
 """Fixed image filters for a linear pixel classifier, as in classical pixel classifiers.
 
-A network cannot tell apart what its training images never asked it to tell apart. A
+A network cannot distinguish what its training images never asked it to distinguish. A
 strongly regularised linear classifier of intensity, edges and texture, fitted to the
 prompt alone, depends on no training images. `models.svp` adds it to its foreground.
 """

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..io.sample_images import SampleImage
-from ..workflows.demo import DemoOutcome, DemoSettings, Say, demo_samples, score
+from ..workflows.demo_run import DemoOutcome, DemoSettings, Say, demo_samples, score
 
 if TYPE_CHECKING:
     from napari import Viewer

@@ -98,6 +98,7 @@ def from_labels(
     [0, 1, 6]
     """
     labels = _whole_numbers(labels, "labels")
+    # One higher, as 0 means unknown in partial labels and background in ordinary ones.
     partial = (labels + 1).astype(np.int32)
     if boxes is None:
         return partial
@@ -181,6 +182,7 @@ def from_correction(
             RESULTS_DIFFER.format(before=before.shape, after=after.shape)
         )
     changed = before != after
+    # An object with a changed pixel counts as corrected as a whole.
     touched = np.unique(after[changed])
     known = np.union1d(touched[touched > 0], np.asarray(list(accepted), np.int64))
     partial = from_objects(np.where(np.isin(after, known), after, 0), ring)
@@ -220,6 +222,7 @@ def merge_partial_labels(first: Array, second: Array, name: str = "the image") -
     n = int((both & ((first == BACKGROUND) != (second == BACKGROUND))).sum())
     if n:
         raise PartialLabelError(CONTRADICTION.format(name=name, n=n))
+    # Ids of the second labels start behind those of the first.
     offset = max(0, int(first.max(initial=0)) - BACKGROUND)
     shifted = np.where(second > BACKGROUND, second + offset, second)
     return np.where(first > 0, first, shifted).astype(np.int32)

@@ -61,9 +61,9 @@ def split_validation(
     """Return the labelled blocks that are kept out of training for validation.
 
     Labels are drawn in blocks, regions of labels that do not touch, and never pixel by
-    pixel: neighbouring pixels are nearly equal, so that a score on them would tell
-    nothing new. Of fewer than `MIN_BLOCKS` blocks the largest are halved; an object
-    always stays whole.
+    pixel: neighbouring pixels are nearly equal, so that a score on them would repeat
+    that of training. Of fewer than `MIN_BLOCKS` blocks the largest are halved; an
+    object always stays whole.
 
     Parameters
     ----------

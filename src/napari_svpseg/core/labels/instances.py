@@ -149,6 +149,7 @@ def _instances_of_classes(maps: Maps, settings: PostprocessSettings) -> Array:
     found = np.zeros(maps.foreground.shape, np.uint32)
     foreground = maps.foreground >= settings.threshold
     for value in np.unique(maps.classes[foreground]).tolist():
+        # One class by one, so that touching objects of two classes are never one.
         own = maps.classes == value
         of_class = replace(
             maps, foreground=np.where(own, maps.foreground, 0), classes=None
@@ -371,12 +372,14 @@ def _basins(
     (Y, X) int array
         Ids from 1, with gaps.
     """
+    # -inf outside: the border of the mask is never a summit.
     inside = np.where(mask, height, -np.inf).astype(np.float32)
     # A plateau is one summit: its pixels are all maxima, joined by their connection.
     summits = (
         ndimage.maximum_filter(inside, footprint=FOUR_NEIGHBOURS) == inside
     ) & mask
     seeds = connected_components(summits, connectivity=1)
+    # Water rises from the summits downwards, so that borders follow the valleys.
     basins = np.asarray(watershed(-inside, seeds, mask=mask))
     n = int(seeds.max())
     top = np.zeros(n + 1, np.float32)
@@ -387,9 +390,10 @@ def _basins(
     # a pass is judged by the summits of what has been merged above it.
     for low, high, saddle in _passes(basins, inside):
         one, two = _owner(owner, low), _owner(owner, high)
+        # The lower of the two summits has to rise above the pass.
         if top[one] < top[two]:
             one, two = two, one
-        if one == two:
+        if one == two:  # merged over another pass already
             continue
         needed = drop * _drop_factor(area[one], area[two]) if typical_area else drop
         if top[two] - saddle < needed:
@@ -415,6 +419,7 @@ def _drop_factor(one: float, two: float) -> float:
         `FRAGMENT_FACTOR` with a fragment; else from `PAIR_FACTOR` for up to one object
         together down to 1 for two objects or more.
     """
+    # First the fragments: beside a large object they would count as two objects.
     if min(one, two) < FRAGMENT_AREA:
         return FRAGMENT_FACTOR
     return float(np.clip(PAIR_FACTOR + 1 - (one + two), 1, PAIR_FACTOR))
@@ -429,6 +434,7 @@ def _passes(basins: Array, height: Array) -> list[tuple[int, int, float]]:
     height : (Y, X) float32 array
     """
     pairs, heights = [], []
+    # All pairs of vertical, then of horizontal neighbours.
     for one, two in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         a, b = basins[one], basins[two]
         meet = (a != b) & (a > 0) & (b > 0)
@@ -502,6 +508,7 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     """
 
     def score(strength: float) -> float:
+        # The objects of a prompt are certain: none may be lost to the confidence.
         settings = PostprocessSettings(min_confidence=0.0)
         scores = []
         for maps, mask in zip(found, masks, strict=True):
@@ -538,6 +545,7 @@ def fill_object_holes(labels: Array) -> Array:
     # All holes at once: filling object by object would scan the image for each of them.
     background = connected_components(labels == 0, connectivity=1)
     n = int(background.max())
+    # Background that reaches the border of the image may not be enclosed outside of it.
     edge = np.zeros(n + 1, bool)
     for side in (background[0], background[-1], background[:, 0], background[:, -1]):
         edge[side] = True

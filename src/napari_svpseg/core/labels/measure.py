@@ -117,6 +117,7 @@ def _plane_table(
     # regionprops takes memory for every id up to the largest: measure ranks instead
     ids, compact = np.unique(plane, return_inverse=True)
     compact = compact.reshape(plane.shape)
+    # Rank 0 must be the background, also in a plane that has none.
     if ids.size and ids[0] != 0:
         ids, compact = np.concatenate([[0], ids]), compact + 1
     wanted = ["label", *dict.fromkeys(name.partition("-")[0] for name in SHAPE)]

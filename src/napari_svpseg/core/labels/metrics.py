@@ -142,12 +142,15 @@ def match_instances(
         (np.ones(p.size), (p_index.ravel(), t_index.ravel())),
         shape=(len(p_ids), len(t_ids)),
     ).tocsr()
+    # Areas include the pixels on background of the other side (id 0 is in the table).
     p_area = np.asarray(table.sum(1)).ravel()
     t_area = np.asarray(table.sum(0)).ravel()
     overlaps = table.tocoo()
     keep = (p_ids[overlaps.row] > 0) & (t_ids[overlaps.col] > 0)
     rows, columns, both = overlaps.row[keep], overlaps.col[keep], overlaps.data[keep]
     scores = both / (p_area[rows] + t_area[columns] - both)
+    # Pairs under the threshold are dropped before the assignment, which would otherwise
+    # trade a good pair for two bad ones.
     good = scores >= threshold
     chosen = _assign(rows[good], columns[good], scores[good])
     pairs = tuple((int(p_ids[r]), int(t_ids[c]), float(s)) for r, c, s in chosen)

@@ -21,7 +21,7 @@ NET_WIDTH = 0.35
 """Width over equivalent diameter under which a mask is a net (a disc has 1.3)."""
 
 MAX_SIZE_RATIO = 1.7
-"""Ratio of the sizes in image and prompts from which the user is told."""
+"""Ratio of the sizes in image and prompts from which a note is worth showing."""
 
 MAX_UNCERTAINTY = 0.45
 """Mean uncertainty of the foreground above which its size means nothing."""
@@ -68,6 +68,7 @@ def median_diameter(labels: Array) -> float:
         raise ImageError(EMPTY_MASK)
     ranks = ranks.reshape(labels.shape)
     edge = np.concatenate([ranks[0], ranks[-1], ranks[:, 0], ranks[:, -1]])
+    # A cut object would make the typical one too small.
     whole = areas.copy()
     whole[edge] = 0
     areas = whole if whole.any() else areas
@@ -89,7 +90,7 @@ def is_net(labels: Array) -> bool:
     if not mask.any():
         return False
     edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    if not edge.any():
+    if not edge.any():  # enclosed in the crop, such as a ring
         return False
     # Padded with its own edge: what reaches the border of the crop is no thinner there.
     depth = ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
@@ -143,6 +144,7 @@ def size_notes(maps: Maps) -> tuple[str, ...]:
     shape = maps.foreground.shape
     centre = tuple(inside((n - MAX_SIDE) // 2, MAX_SIDE, n) for n in shape)
     foreground = maps.foreground[centre]
+    # A model that finds nothing clearly finds blobs of any size.
     if mean_uncertainty(foreground, LIKELY_FOREGROUND) > MAX_UNCERTAINTY:
         return ()
     boundary = None if maps.boundary is None else maps.boundary[centre]

@@ -109,6 +109,7 @@ def uncertain_places(
     score = total + size * size * shows_object
     score[area < MIN_UNCERTAIN_FRACTION * size * size] = -1
     rows, columns = np.array(ys), np.array(xs)
+    # Where a prompt is, another one would show little new.
     for box in taken:
         score[np.ix_(*_overlapping(rows, columns, box, size))] = -1
     places: list[UncertainPlace] = []
@@ -198,6 +199,7 @@ def image_uncertainty(maps: Maps, trust: float = float("nan")) -> float:
     float
         In [0, 1]; 1 if there is no possible foreground.
     """
+    # Every n-th row and column: neighbouring pixels are almost equally uncertain.
     step = max(1, round((maps.foreground.size / MAX_PIXELS) ** 0.5))
     uncertainty = mean_uncertainty(maps.foreground[::step, ::step], POSSIBLE_FOREGROUND)
     if np.isnan(trust):

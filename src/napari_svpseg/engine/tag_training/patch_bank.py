@@ -110,12 +110,14 @@ def describe_places(
     for index in torch.arange(len(windows)).split(8):
         maps = encoder.places(windows.images(index).to(device)).cpu()
         height, width = maps.shape[1:3]
+        # a random subset: neighbouring places are alike, and all would fill the memory
         for i, vectors in zip(index.tolist(), maps, strict=True):
             n = min(per_window, height * width)
             chosen = torch.randperm(height * width, generator=generator)[:n]
             raw.append(vectors.flatten(0, 1)[chosen])
             window.append(torch.full((n,), i))
             rows, columns = chosen // width, chosen % width
+            # the middle of a grid cell, in network pixels
             at.append((torch.stack([rows, columns], 1) + 0.5) * GRID)
     joined = torch.cat(raw).to(device)
     encoder.standardise_by(joined)
@@ -250,6 +252,7 @@ def _patch(
     window = int(places.window[i])
     image = int(windows.owner[window])
     height, width = shapes[image]
+    # a patch may become a prompt: 64 network pixels, in image pixels
     side = min(max(MIN_BOX_SIZE, round(PROMPT_SIZE / scale)), height, width)
     y, x = (places.at[i].numpy() + windows.corner[window]) / scale
     box = Box.centred((y - 0.5, x - 0.5), side).clamped((height, width))

@@ -225,6 +225,7 @@ class _StageProgress:
         So the learning rate, which follows the steps, has fallen when the time is up.
         """
         trainer, at = self.trainer, self.trainer.step - self.first_step
+        # not before the fifth step: the first ones are slow and no measure of the pace
         if not math.isfinite(self.run.seconds) or at < 5 or at % 5:
             return
         seconds = time.monotonic() - self.started
@@ -233,12 +234,15 @@ class _StageProgress:
         trainer.settings = replace(trainer.settings, steps=steps)
 
     def _end_pass(self) -> None:
+        """Validate, and add a row to the history."""
         trainer, course = self.trainer, self.run.course
         trainer.average.eval()
+        if len(self.run.validation):
+            self.score = self.validate(trainer.average)
         row = {"step": float(trainer.step), "seconds": course.seconds}
         row |= trainer.running
-        if len(self.run.validation):
-            self.score = row["validation"] = self.validate(trainer.average)
+        if self.score is not None:
+            row["validation"] = self.score
         row["stage"] = 1.0 if self.name == FIRST_STAGE else 2.0
         course.history.append(row)
         if self.run.on_pass is not None:

@@ -61,6 +61,8 @@ class TagTargets:
         for row, at in enumerate(index.tolist()):
             if self._alone[at]:
                 continue
+            # of a class that the image shows, only the strongest window counts; of
+            # classes that it does not show, every window counts as a negative
             siblings = self._strength[self.windows.owner == self.windows.owner[at]]
             strongest = (self._strength[at] >= siblings.amax(0)).float()
             weight[row] = torch.where(tags[row] > 0, strongest, 1)
@@ -107,6 +109,7 @@ class PublishedLoss:
         index = batch["window"].cpu()
         tags, weight = self.targets.of(index, batch["query"].device)
         self.targets.update(index, torch.stack(logits).mean(0))
+        # levels weigh as they do in the fused map
         share = [network.fusion[i] for i in network.levels]
         each = [
             s * tag_loss(x, tags, weight) for s, x in zip(share, logits, strict=True)
@@ -146,6 +149,7 @@ class PublishedLoss:
         )[:, 0].to(rows.device)
         # the region should resemble the prototype that the window activates most
         active = subclasses[rows, kinds].masked_fill(~network.filled[kinds], -math.inf)
+        # each map is normalised by its own maximum: the window shows the class
         maps = network.fused(
             [
                 m[rows] / m[rows].detach().amax((2, 3), keepdim=True).clamp(min=1e-4)
@@ -223,9 +227,10 @@ class SeedLoss:
         self, network: MemoryPrompting, query: Tensor, logits: Tensor
     ) -> Tensor:
         """Return the mean difference of predictions for a turned and shaded view."""
-        rng = np.random.default_rng(self.step)
+        rng = np.random.default_rng(self.step)  # repeatable, without a state of its own
         turn = int(rng.integers(1, 4))
         gain, shift = rng.uniform(0.85, 1.2), rng.uniform(-0.25, 0.25)
         other = network.class_logits(turned(query, turn, False) * gain + shift)
+        # turned back, so that pixels correspond
         back = turned(other, 4 - turn, False)
         return (back.softmax(1) - logits.softmax(1)).abs().sum(1).mean()

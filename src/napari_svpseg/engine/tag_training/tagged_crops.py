@@ -90,7 +90,7 @@ def cut_windows(
         # of a large image some windows only, evenly spaced
         chosen = np.linspace(0, len(grid) - 1, min(at_most, len(grid))).round()
         for y, x in (grid[int(at)] for at in chosen):
-            piece = query.read((y, y + side), (x, x + side))
+            piece = query.read((y, y + side), (x, x + side))  # mirrored at the border
             pixels.append(_to_8_bit(piece))
             owner.append(i)
             corners.append((y, x))
@@ -168,6 +168,7 @@ class Batches(Dataset[dict[str, Tensor]]):
             if maps is not None:
                 maps[j] = turned(maps[j], turn, flip)
         shape = (self.batch, 1, 1, 1)
+        # small changes of contrast and brightness, in units of normalised intensities
         gain = torch.from_numpy(rng.uniform(0.85, 1.2, shape).astype(np.float32))
         shift = torch.from_numpy(rng.uniform(-0.25, 0.25, shape).astype(np.float32))
         batch = {"query": images * gain + shift, "window": index}
@@ -177,6 +178,7 @@ class Batches(Dataset[dict[str, Tensor]]):
 
     def _at(self, n: int) -> Tensor:
         """Return the number of the n-th window drawn; a pass draws each once."""
+        # another permutation for each pass, from the number alone
         of_pass, at = divmod(n, len(self.chosen))
         generator = torch.Generator().manual_seed(self.seed * 9973 + of_pass)
         order = torch.randperm(len(self.chosen), generator=generator)

@@ -413,19 +413,25 @@ def cut_episode(
 
     same = rng.random() < 0.5
     labelled = task.images[first if same else rng.integers(len(task.images))]
+    crop, ids = _cut_query(labelled, settings, zoom, rng)
+    strength = 1.0 if rng.random() < 0.5 else 0.5
+    query = disturb(recolour(crop), rng, strength)
+    return _as_tensors(prompts, masks, query, target(ids), instances)
+
+
+def _cut_query(
+    labelled: LabelledImage, settings: EpisodeSettings, zoom: float, rng: Rng
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the crop and ids of a query, mostly around an object."""
     away = rng.random() < settings.empty
-    height, width = labelled.ids.shape
     centre = (
-        rng.uniform([0, 0], [height, width])
+        rng.uniform([0, 0], labelled.ids.shape)
         if away
         else _centre(labelled, rng, 0.45 * settings.query / zoom)
     )
     # objects of the query may be a little larger or smaller than those of the prompts
     shift = float(np.exp(rng.normal(0, 0.12)))
-    crop, ids = cut(labelled, centre, settings.query, zoom * shift, rng, turn=True)
-    strength = 1.0 if rng.random() < 0.5 else 0.5
-    query = disturb(recolour(crop), rng, strength)
-    return _as_tensors(prompts, masks, query, target(ids), instances)
+    return cut(labelled, centre, settings.query, zoom * shift, rng, turn=True)
 
 
 def _as_tensors(
@@ -435,6 +441,18 @@ def _as_tensors(
     truth: np.ndarray,
     instances: bool,
 ) -> dict[str, Tensor]:
+    """Return an episode as tensors, see `cut_episode`.
+
+    Parameters
+    ----------
+    prompts : list of (3, p, p) float32 arrays
+    masks : list of (p, p) int64 arrays
+    query : (3, q, q) float32 array
+    truth : (q, q) int array
+        Object ids of the query.
+    instances : bool
+        Whether ids are single objects.
+    """
     foreground, distance, boundary = targets(truth)
     full = np.ones_like(foreground)
     maps = {

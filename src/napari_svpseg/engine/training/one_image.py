@@ -126,6 +126,7 @@ def _crop(
     query, target = image.image[:, *window], image.mask[window]
     if settings.augment:
         turns = int(rng.integers(4))
+        # microscopy has no up: all rotations and reflections are as likely
         query, target = query.rot90(turns, (1, 2)), target.rot90(turns, (0, 1))
         if rng.random() < 0.5:
             query, target = query.flip(2), target.flip(1)

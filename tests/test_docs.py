@@ -1,0 +1,77 @@
+"""The docs name files, commands and options that exist."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer import Context
+from typer.main import get_command
+
+from napari_svpseg.cli.main import app
+
+TOP = Path(__file__).parents[1]
+DOCS = TOP / "docs"
+GUIDE = (TOP / "CONTRIBUTING.md").read_text("utf-8")
+WRITTEN = [
+    path
+    for path in sorted([TOP / "README.md", *DOCS.glob("*.md"), *DOCS.glob("*/*.md")])
+    if path.parent.name != "generated"
+]
+
+
+def test_the_tree_of_the_contributor_guide_is_the_real_one() -> None:
+    updated = runpy.run_path(str(TOP / "scripts" / "tree.py"))["updated"](GUIDE)
+    assert updated == GUIDE, "run: python scripts/tree.py"
+    assert "?\n" not in re.search(r"```text\n(.*?)```", GUIDE, re.DOTALL)[1]
+
+
+def test_files_that_the_contributor_guide_names_exist() -> None:
+    table = GUIDE[GUIDE.index("| to change |") : GUIDE.index("## How we write")]
+    named = re.findall(r"`([\w/]+\.(?:py|yaml))`", table)
+    places = (
+        TOP,
+        TOP / "src" / "napari_svpseg",
+        TOP / "src/napari_svpseg/plugin/docks",
+    )
+    assert len(named) > 20
+    assert not [n for n in named if not any((place / n).exists() for place in places)]
+
+
+@pytest.mark.parametrize("folder", ["decisions", "experiments"])
+def test_each_page_is_in_its_index_under_its_title(folder: str) -> None:
+    index = (DOCS / folder / "index.md").read_text("utf-8")
+    for path in (DOCS / folder).glob("*.md"):
+        title = path.read_text("utf-8").splitlines()[0].removeprefix("# ")
+        assert path.name == "index.md" or f"[{title}]({path.name})" in index
+
+
+def commands() -> Iterator[tuple[str, list[str]]]:
+    """Yield where each ``svpseg`` command of the docs is, and its words."""
+    for path in WRITTEN:
+        for block in re.findall(r"^```(?:sh|bash)\n(.*?)^```", path.read_text("utf-8"),
+                                re.MULTILINE | re.DOTALL):  # fmt: skip
+            for line in block.replace("\\\n", " ").splitlines():
+                if line.lstrip().startswith("svpseg "):
+                    yield path.name, shlex.split(line, comments=True)[1:]
+
+
+@pytest.mark.parametrize(
+    ("page", "words"), [pytest.param(p, w, id=f"{p}-{w[0]}") for p, w in commands()]
+)
+def test_commands_of_the_docs_exist_with_their_options(page, words) -> None:
+    command = get_command(app)
+    while words and words[0] in getattr(command, "commands", {}):
+        command = command.commands[words.pop(0)]
+    given = {word.partition("=")[0] for word in words if word.startswith("-")}
+    known = {
+        name
+        for param in command.get_params(Context(command))
+        for name in (*param.opts, *param.secondary_opts)
+    }
+    assert not hasattr(command, "commands") or not words, f"no command {words}"
+    assert given <= known, f"{command.name} has no {given - known}"

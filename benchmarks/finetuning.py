@@ -219,8 +219,8 @@ def forest(job: Job) -> Segment:
 
 def student(job: Job, model: str, settings: FineTuneSettings, folder: Path) -> Segment:
     """Return a plain network trained on predictions of the fine-tuned ``model``."""
-    from napari_svpseg.engine.finetuning.label_crops import PartialImage
-    from napari_svpseg.engine.finetuning.student import CONFIG, train_student
+    from napari_svpseg.core.annotation.partial_images import PartialImage
+    from napari_svpseg.engine.finetuning.student import STUDENT, train_student
     from napari_svpseg.engine.inference.device import choose
 
     loaded, prompts = load_model(model), model_prompts(model)
@@ -249,7 +249,7 @@ def student(job: Job, model: str, settings: FineTuneSettings, folder: Path) -> S
         lambda: False,
         lambda *_: None,
     )
-    card = ModelCard("student", CONFIG.method, CONFIG.arguments)
+    card = ModelCard("student", STUDENT.method, STUDENT.arguments)
     return our_model(LoadedModel(card, network), prompts)
 
 

@@ -39,9 +39,9 @@ from napari_svpseg.engine.tag_training.stages import (
     FINE,
     Course,
     FirstStage,
+    SecondStage,
+    StageRun,
     pseudo_masks,
-    run_student,
-    student,
 )
 from napari_svpseg.engine.tag_training.tagged_crops import Windows, cut_windows
 from napari_svpseg.io.atomic import atomic_path
@@ -208,7 +208,7 @@ class Contest:
         stage = FirstStage.of(settings, self.windows, bank, start(), {}, fusion)
         with tempfile.TemporaryDirectory() as folder:
             course = Course(Path(folder), lambda progress: None)
-            return stage.run(self.all, self.all[:0], course, CPU)
+            return stage.run(StageRun(self.all, self.all[:0], course, CPU))
 
     def second(self, changed: dict[str, Any] | None) -> Any:
         """Return a network of the second stage, trained on pseudo or true masks."""
@@ -217,19 +217,10 @@ class Contest:
         if changed is not None:
             masks = pseudo_masks(self.first(changed), self.windows)
         torch.manual_seed(settings.seed)
-        network, _ = student(settings, len(self.data.values), start(), {})
+        stage = SecondStage.of(settings, self.windows, masks, start(), {})
         with tempfile.TemporaryDirectory() as folder:
             course = Course(Path(folder), lambda progress: None)
-            return run_student(
-                network,
-                settings,
-                self.windows,
-                masks,
-                self.all,
-                self.all[:0],
-                course,
-                CPU,
-            )
+            return stage.run(StageRun(self.all, self.all[:0], course, CPU))
 
     def pseudo(self, network: Any) -> float:
         """Return the mean IoU of the pseudo masks of the training windows."""

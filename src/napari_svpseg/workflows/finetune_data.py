@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from ..core.annotation.partial_images import FineTuneData, PartialImage
 from ..core.annotation.partial_labels import (
     BACKGROUND,
     FEWEST_PIXELS,
@@ -16,17 +17,13 @@ from ..core.annotation.partial_labels import (
     check_partial_labels,
     to_ids,
 )
-from ..core.annotation.validation_split import ValidationPart, split_validation
-from ..core.fingerprint import fingerprint
+from ..core.annotation.validation_split import split_validation
 from ..core.geometry import MIN_BOX_SIZE
 from ..core.image import as_float32, channels_last, intensity_range
 from ..core.jobs.finetune_job import FineTuneError, FineTuneSettings
 from ..core.progress import Progress
 from ..io.training_set import TrainingSet
 from .self_supervised import unlabelled_planes
-
-if TYPE_CHECKING:
-    from ..engine.finetuning.label_crops import PartialImage
 
 MAX_UNLABELLED = 24
 """Images taken of a folder of unlabelled ones."""
@@ -83,32 +80,6 @@ class GivenImages:
     validation: frozenset[int] = frozenset()
 
 
-@dataclass(frozen=True, eq=False)
-class FineTuneData:
-    """Images to train on, ready for the engine.
-
-    Parameters
-    ----------
-    images : list of PartialImage
-        Their validation pixels are marked.
-    validation : ValidationPart
-    unlabelled : list of (str, (Y, X, 3) uint8 array)
-        Names and pixels of further images.
-    """
-
-    images: list[PartialImage]
-    validation: ValidationPart
-    unlabelled: list[tuple[str, np.ndarray]]
-
-    def fingerprint(self, settings: FineTuneSettings, start_sha256: str) -> str:
-        """Return the hash of all that decides on the result, but for the time."""
-        values = settings.to_dict()
-        del values["seconds"], values["preset"]
-        pixels = [array for i in self.images for array in (i.plane, i.ids, i.held)]
-        others = [part for named_image in self.unlabelled for part in named_image]
-        return fingerprint(start_sha256, values, *pixels, *others)
-
-
 def gather(
     given: GivenImages,
     settings: FineTuneSettings,
@@ -145,8 +116,8 @@ def gather(
     part = split_validation(
         [i.ids for i in images], settings.validation, settings.seed, validation
     )
-    images = [replace(i, held=m) for i, m in zip(images, part.masks, strict=True)]
-    others = []
+    images = [replace(i, validation=m) for i, m in zip(images, part.masks, strict=True)]
+    others: list[tuple[str, np.ndarray]] = []
     if unlabelled is not None:
         others = _read_unlabelled(unlabelled, settings, on_progress)
     return FineTuneData(images, part, others)
@@ -180,8 +151,6 @@ def _partial_image(
     notes: list[str],
 ) -> PartialImage:
     """Return an image with its labels; ``given`` says which channels are meant."""
-    from ..engine.finetuning.label_crops import PartialImage
-
     plane, is_rgb = channels_last(np.asarray(image), None, given.channels, given.rgb)
     height, width = plane.shape[:2]
     if min(height, width) < MIN_BOX_SIZE:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from ..core.annotation.partial_images import FineTuneData
 from ..core.annotation.partial_labels import UNKNOWN
 from ..core.jobs.finetune_job import (
     FineTuneError,
@@ -33,7 +34,7 @@ from ..io.model_store import (
     save_model,
     user_folder,
 )
-from .finetune_data import FineTuneData, GivenImages, gather
+from .finetune_data import GivenImages, gather
 
 if TYPE_CHECKING:
     from ..engine.finetuning.loop import OnLook, Tuned
@@ -283,6 +284,7 @@ def finetune(
     WriteError
         If the model cannot be written; the last checkpoint stays beside it.
     """
+    from ..engine.finetuning.loop import Callbacks
     from ..engine.finetuning.loop import finetune as train
     from ..engine.inference.device import choose
 
@@ -314,17 +316,12 @@ def finetune(
     with claimed(target) as folder:
         tuned = train(
             model.network,
-            data.images,
+            data,
             settings,
             device=where,
             folder=folder,
-            held=data.validation,
-            unlabelled=data.unlabelled,
             resume=_prepare(folder, values, resume, notes),
-            should_stop=(folder / STOP).exists,
-            on_progress=report,
-            on_partial=on_partial,
-            on_look=on_look,
+            callbacks=Callbacks((folder / STOP).exists, report, on_partial, on_look),
         )
         notes += tuned.notes
         _write_model(target, tuned, model.card, data, settings, str(where))

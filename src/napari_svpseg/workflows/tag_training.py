@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.annotation.image_tags import (
+    FIRST_STAGE,
+    SECOND_STAGE,
     BankPatch,
     TagTrainingError,
     TagTrainingPreview,
@@ -46,7 +48,7 @@ if TYPE_CHECKING:
     from ..models.base import SemanticSegmenter
     from ..models.semantic import Trunk
 
-STAGES = ("reading", "bank", "first stage", "pseudo masks", "second stage", "saving")
+STAGES = ("reading", "bank", FIRST_STAGE, "pseudo masks", SECOND_STAGE, "saving")
 N_PREVIEWS = 2
 MAX_PREVIEW_SIDE = 1024
 
@@ -153,7 +155,7 @@ def train_from_tags(
     from ..engine.tag_training.stages import Course
 
     training = training_folder(folder)
-    skipped = () if settings.second_stage else ("pseudo masks", "second stage")
+    skipped = () if settings.second_stage else ("pseudo masks", SECOND_STAGE)
     stages = [stage for stage in STAGES if stage not in skipped]
     report = Reporter(on_progress or ignore_progress, on_partial, stages)
     course = Course(training, report, settings.minutes)
@@ -346,42 +348,30 @@ class _Work:
         assert self.windows is not None and self.bank is not None
         settings, windows, course = self.settings, self.windows, self.course
         train, validation = engine.split_images(len(windows.names), settings.seed)
-        learn, check = windows.of_images(train), windows.of_images(validation)
-        stage = engine.FirstStage.of(
-            settings, windows, self.bank, self.trunk, self.arguments
-        )
-        network: Any = stage.run(
-            learn,
-            check,
+        run = engine.StageRun(
+            windows.of_images(train),
+            windows.of_images(validation),
             course,
             self.device.torch_device,
-            seconds=course.left(engine.FIRST_SHARE if settings.second_stage else 1.0),
-            resume=resume,
-            on_pass=self._preview,
+            course.left(engine.FIRST_SHARE if settings.second_stage else 1.0),
+            resume,
+            self._preview,
         )
+        first = engine.FirstStage.of(
+            settings, windows, self.bank, self.trunk, self.arguments
+        )
+        network = first.run(run)
         if not settings.second_stage or course.stopped:
             if settings.second_stage:
                 self.notes.append(NO_SECOND_STAGE)
-            return network, stage.method, stage.arguments
+            return network, first.method, first.arguments
         masks = engine.pseudo_masks(network, windows, course)
         torch.manual_seed(settings.seed)
-        second, arguments = engine.student(
-            settings, len(self.classes), self.trunk, self.arguments
+        second = engine.SecondStage.of(
+            settings, windows, masks, self.trunk, self.arguments
         )
-        network = engine.run_student(
-            second,
-            settings,
-            windows,
-            masks,
-            learn,
-            check,
-            course,
-            self.device.torch_device,
-            seconds=course.left(),
-            resume=resume,
-            on_pass=self._preview,
-        )
-        return network, "semantic", arguments
+        trained = second.run(replace(run, seconds=course.left()))
+        return trained, second.method, second.arguments
 
     def _preview(self, network: SemanticSegmenter) -> None:
         """Report maps of the first images that hold a class."""

@@ -1,7 +1,8 @@
-"""Training on partial labels: what is unknown or held back teaches nothing."""
+"""Training on partial labels: nothing is learned from unknown or validation pixels."""
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from scipy import ndimage
 
+from napari_svpseg.core.annotation.partial_images import FineTuneData, PartialImage
 from napari_svpseg.core.annotation.partial_labels import (
     UNKNOWN,
     from_labels,
@@ -22,15 +24,23 @@ from napari_svpseg.core.jobs.finetune_job import (
     ValidationScore,
 )
 from napari_svpseg.engine.finetuning.finetuner import FineTuner
-from napari_svpseg.engine.finetuning.forgetting import MOST, Forgetting
+from napari_svpseg.engine.finetuning.forgetting import MAX_FORGETTING, Forgetting
 from napari_svpseg.engine.finetuning.label_crops import (
-    PartialImage,
+    NO_PLACE,
     Windows,
     cut_prompts,
 )
-from napari_svpseg.engine.finetuning.loop import _look, finetune
+from napari_svpseg.engine.finetuning.loop import (
+    FORGOT_BACKGROUND,
+    NO_WHOLE_OBJECT,
+    OUT_OF_TIME,
+    STUDENT_KEPT,
+    STUDENT_NOT_KEPT,
+    finetune,
+    keep_best,
+)
 from napari_svpseg.engine.finetuning.student import self_labelled
-from napari_svpseg.engine.finetuning.validation import Check
+from napari_svpseg.engine.finetuning.validation import ValidationSet
 from napari_svpseg.engine.inference.device import choose
 from napari_svpseg.engine.training.trainer import episode_loss
 from napari_svpseg.models.base import PromptSegmenter
@@ -54,7 +64,7 @@ def partial_image(image, ids, held=None, name="a"):
 
 @pytest.fixture
 def image(disc_scene):
-    """Return the discs with two labelled boxes, one of them held back."""
+    """Return the discs with two labelled boxes, one of them the validation set."""
     ids = to_ids(from_labels(disc_scene.labels, BOXES))
     held = np.zeros(ids.shape, bool)
     held[48:, 48:] = True
@@ -68,7 +78,7 @@ def windows(image):
     return Windows([image], prompts, 1.0, SETTINGS)
 
 
-def test_prompts_come_from_labels_that_are_not_held_back(image):
+def test_prompts_come_from_training_labels(image):
     (prompt,) = cut_prompts([image], SETTINGS, tiny(), choose("cpu"))
     assert prompt.box.y + prompt.box.size <= 48 and prompt.box.x == 0
     assert prompt.n_objects == 2
@@ -80,12 +90,15 @@ def test_batches_are_the_same_for_the_same_number_and_seed(windows, image):
     assert not torch.equal(first["query"], next_one["query"])
 
 
-def test_windows_know_nothing_of_held_back_labels(disc_scene, image, windows):
+def test_windows_know_nothing_of_validation_labels(disc_scene, image, windows):
     unlike = image.ids.copy()
-    unlike[image.held] = np.where(unlike[image.held] > 0, 0, 7)
+    unlike[image.validation] = np.where(unlike[image.validation] > 0, 0, 7)
     prompts = cut_prompts([image], SETTINGS, tiny(), choose("cpu"))
     other = Windows(
-        [partial_image(disc_scene.image, unlike, image.held)], prompts, 1.0, SETTINGS
+        [partial_image(disc_scene.image, unlike, image.validation)],
+        prompts,
+        1.0,
+        SETTINGS,
     )
     for n in range(4):
         first, second = windows[n], other[n]
@@ -177,12 +190,15 @@ class Oracle(PromptSegmenter):
 
 def test_the_check_gives_full_marks_to_who_knows(image):
     prompts = cut_prompts([image], SETTINGS, tiny(), choose("cpu"))
-    check = Check([image], prompts, choose("cpu"), SETTINGS, 1.0)
+    check = ValidationSet([image], prompts, choose("cpu"), SETTINGS, 1.0)
     score = check(Oracle())
     assert check.is_validation and check.n_pixels == 48 * 48
     assert score.dice > 0.95 and score.f1 == 1.0 and score.n_objects >= 1
     semantic = replace(SETTINGS, semantic=True)
-    assert Check([image], prompts, choose("cpu"), semantic, 1.0)(Oracle()).f1 is None
+    assert (
+        ValidationSet([image], prompts, choose("cpu"), semantic, 1.0)(Oracle()).f1
+        is None
+    )
 
 
 def test_scribbles_become_prompts_the_network_completes(disc_scene):
@@ -194,7 +210,7 @@ def test_scribbles_become_prompts_the_network_completes(disc_scene):
     y, x = 20 - prompt.box.y, 24 - prompt.box.x
     assert prompt.mask[y, x] > 0
     assert 3 * 8 < (prompt.mask > 0).sum() < 64 * 64 / 2  # the discs, not the stroke
-    with pytest.raises(FineTuneError, match="No place shows an object"):
+    with pytest.raises(FineTuneError, match=NO_PLACE):
         cut_prompts(
             [partial_image(disc_scene.image, np.minimum(ids, 0))],
             SETTINGS,
@@ -209,34 +225,37 @@ def test_the_network_given_is_not_changed(image, tmp_path):
     held = split_validation([image.ids], 0.25)
     tuned = finetune(
         network,
-        [image],
+        FineTuneData([image], held),
         replace(SETTINGS, learning_rate=0.1),
         device="cpu",
         folder=tmp_path,
-        held=held,
     )
     assert tuned.steps == 4
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
 
 
 def test_a_second_network_learns_from_what_the_first_one_says(image, disc_scene):
-    """Labels it makes fill the image; true ones stay, held-back ones are not used."""
+    """Its labels fill the image; true ones stay, validation labels are not used."""
     prompts = cut_prompts([image], SETTINGS, Oracle(), choose("cpu"))
     (made,) = self_labelled([image], Oracle(), prompts, choose("cpu"))
-    taught = image.taught != UNKNOWN
-    assert np.array_equal(made.ids[taught], image.taught[taught])
-    assert not made.held.any()
+    taught = image.training_ids != UNKNOWN
+    assert np.array_equal(made.ids[taught], image.training_ids[taught])
+    assert not made.validation.any()
     known = made.ids != UNKNOWN
     assert known.mean() > 0.6
     right = (made.ids > 0) == (disc_scene.labels > 0)
     assert right[known].mean() > 0.98
 
 
-def test_the_second_network_is_kept_only_if_it_is_better(image, tmp_path):
+def test_the_second_network_is_kept_only_if_it_is_better(image, tmp_path, pattern):
     settings = replace(SETTINGS, student=True, learning_rate=0.0)
-    tuned = finetune(tiny(), [image], settings, device="cpu", folder=tmp_path)
-    (told,) = [note for note in tuned.notes if "second network" in note]
-    assert ("is kept" in told) == (tuned.config is not None)
+    tuned = finetune(
+        tiny(), FineTuneData([image]), settings, device="cpu", folder=tmp_path
+    )
+    kept = [n for n in tuned.notes if re.fullmatch(pattern(STUDENT_KEPT), n)]
+    dropped = [n for n in tuned.notes if re.fullmatch(pattern(STUDENT_NOT_KEPT), n)]
+    assert len(kept) + len(dropped) == 1
+    assert bool(kept) == (tuned.config is not None)
     if tuned.config is not None:
         build(tuned.config).load_state_dict(tuned.network.state_dict())
 
@@ -252,7 +271,7 @@ def test_of_states_that_are_as_good_the_last_is_kept(tmp_path, boxes, wanted):
     for value in (0.801, 0.9, 0.95, 0.949, 0.93, 0.9495, 0.80):
         tuner.step += 1
         score = ValidationScore(value, None, boxes * 64 * 64, 0)
-        _look(tuner, lambda _, score=score: score, lambda _: 0.0, 0.8)
+        keep_best(tuner, lambda _, score=score: score, lambda _: 0.0, 0.8)
         kept.append(tuner.best_step)
     assert kept == wanted
     assert tuner.best_value == 0.95
@@ -281,14 +300,14 @@ def half_labelled():
     return partial_image((x / 192 + 3.0 * discs).astype(np.float32), ids)
 
 
-def test_drift_is_the_share_of_former_background_that_is_forgotten():
+def test_forgetting_is_the_share_of_former_background_that_is_forgotten():
     image, device = half_labelled(), choose("cpu")
     prompts = cut_prompts([image], SETTINGS, tiny(), device)
     forgetting = Forgetting([image], prompts, Level(1.0), device, SETTINGS)
     assert forgetting(Level(1.0)) == 0
     assert forgetting(Level(-20.0)) == 1
     shares = [forgetting(Level(level)) for level in (0.0, -0.5, -3.0)]
-    assert shares == sorted(shares) and shares[-1] > MOST
+    assert shares == sorted(shares) and shares[-1] > MAX_FORGETTING
     flat = replace(image, ids=np.maximum(image.ids, 0))
     assert Forgetting([flat], prompts, Level(1.0), device, SETTINGS)(Level(-20.0)) == 0
     told = replace(SETTINGS, unlabelled_is_background=True)
@@ -298,13 +317,23 @@ def test_drift_is_the_share_of_former_background_that_is_forgotten():
 def test_a_state_that_forgot_the_background_is_not_kept(tmp_path):
     tuner = FineTuner(tiny(), SETTINGS, tmp_path, torch.device("cpu"))
     tuner.best_value, kept = 0.8, []
-    for value, forgot in ((0.9, 0.0), (0.95, MOST + 0.01), (0.92, MOST), (0.99, 1.0)):
+    for value, forgot in (
+        (0.9, 0.0),
+        (0.95, MAX_FORGETTING + 0.01),
+        (0.92, MAX_FORGETTING),
+        (0.99, 1.0),
+    ):
         tuner.step += 1
         score = ValidationScore(value, None, 400 * 64 * 64, 0)
-        _look(tuner, lambda _, s=score: s, lambda _, f=forgot: f, 0.8)
+        keep_best(tuner, lambda _, s=score: s, lambda _, f=forgot: f, 0.8)
         kept.append(tuner.best_step)
     assert kept == [1, 1, 3, 3]
-    assert [h["forgetting"] for h in tuner.history] == [0.0, MOST + 0.01, MOST, 1.0]
+    assert [h["forgetting"] for h in tuner.history] == [
+        0.0,
+        MAX_FORGETTING + 0.01,
+        MAX_FORGETTING,
+        1.0,
+    ]
 
 
 def test_who_forgets_the_background_from_the_start_leaves_the_model_as_it_was(
@@ -313,9 +342,11 @@ def test_who_forgets_the_background_from_the_start_leaves_the_model_as_it_was(
     monkeypatch.setattr(Forgetting, "__call__", lambda *_: 0.5)
     settings = replace(SETTINGS, learning_rate=1e-2)
     network = tiny()
-    tuned = finetune(network, [image], settings, device="cpu", folder=tmp_path)
+    tuned = finetune(
+        network, FineTuneData([image]), settings, device="cpu", folder=tmp_path
+    )
     assert tuned.kept == "before"
-    assert any("50% of what was background" in note for note in tuned.notes)
+    assert FORGOT_BACKGROUND.format(share=0.5, kept="the old model") in tuned.notes
     for name, weights in tuned.network.state_dict().items():
         assert torch.equal(weights, network.state_dict()[name])
 
@@ -333,9 +364,11 @@ def test_who_labels_no_whole_object_is_told(image, tmp_path, monkeypatch, whole)
                 np.int32
             ),
         )
-    tuned = finetune(tiny(), [image], SETTINGS, device="cpu", folder=tmp_path)
+    tuned = finetune(
+        tiny(), FineTuneData([image]), SETTINGS, device="cpu", folder=tmp_path
+    )
     assert tuned.kept == "after"
-    assert any("No whole object" in note for note in tuned.notes) != whole
+    assert (NO_WHOLE_OBJECT in tuned.notes) != whole
 
 
 def test_few_labels_show_more_objects_than_pictures_do(windows, tmp_path):
@@ -355,6 +388,8 @@ def test_few_labels_show_more_objects_than_pictures_do(windows, tmp_path):
 
 def test_the_clock_only_stops(image, tmp_path, step_clock):
     settings = replace(SETTINGS, steps=10_000, seconds=2.0)
-    tuned = finetune(tiny(), [image], settings, device="cpu", folder=tmp_path)
+    tuned = finetune(
+        tiny(), FineTuneData([image]), settings, device="cpu", folder=tmp_path
+    )
     assert 1 <= tuned.steps < 10_000
-    assert any("time of 2 s was up" in note for note in tuned.notes)
+    assert OUT_OF_TIME.format(seconds=2, step=tuned.steps, steps=10_000) in tuned.notes

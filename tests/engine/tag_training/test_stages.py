@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from napari_svpseg.core.annotation.image_tags import (
+    SECOND_STAGE,
     BankPatch,
     TagTrainingError,
     TagTrainingSettings,
@@ -27,11 +28,11 @@ from napari_svpseg.engine.tag_training.patch_bank import (
 from napari_svpseg.engine.tag_training.stages import (
     Course,
     FirstStage,
+    SecondStage,
+    StageRun,
     agreement,
     pseudo_masks,
-    run_student,
     split_images,
-    student,
     superpixels,
     tag_accuracy,
 )
@@ -239,7 +240,8 @@ def test_discs_and_squares_are_found_from_tags_alone(trunk, tmp_path, variant):
     reports = []
     course = Course(tmp_path, reports.append)
     device, everything = torch.device("cpu"), torch.arange(12)
-    network = stage.run(everything, everything, course, device)
+    run = StageRun(everything, everything, course, device)
+    network = stage.run(run)
     assert tag_accuracy(network, windows, everything) > 0.8
     found = pseudo_masks(network, windows, course)
     known = found != UNKNOWN
@@ -248,11 +250,8 @@ def test_discs_and_squares_are_found_from_tags_alone(trunk, tmp_path, variant):
     assert np.nanmean(class_ious(table)) > 0.36, table
     for i, held in enumerate(tags):
         assert not any((found[i] == c + 1).any() for c in (0, 1) if not held[c])
-    second, _ = student(settings, 2, trunk, TRUNK)
-    second = run_student(
-        second, settings, windows, found, everything, everything, course, device
-    )
-    losses = [r.losses["total"] for r in reports if r.stage == "second stage"]
+    second = SecondStage.of(settings, windows, found, trunk, TRUNK).run(run)
+    losses = [r.losses["total"] for r in reports if r.stage == SECOND_STAGE]
     assert losses[-1] < losses[0]
     assert agreement(second, windows, found, everything) > 0
     assert all(math.isfinite(r.losses["total"]) for r in reports if r.losses)
@@ -265,14 +264,15 @@ def steps_of(trunk, folder: Path, report, *, resume=False, seconds=math.inf):
     torch.manual_seed(0)
     stage = FirstStage.of(SETTINGS, windows, bank_of(windows, trunk), trunk, TRUNK)
     course = Course(folder, report)
-    network = stage.run(
+    run = StageRun(
         torch.arange(6),
         torch.arange(0),
         course,
         torch.device("cpu"),
-        resume=resume,
-        seconds=seconds,
+        seconds,
+        resume,
     )
+    network = stage.run(run)
     return network, course
 
 

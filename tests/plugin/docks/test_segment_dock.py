@@ -12,7 +12,7 @@ from qtpy.QtGui import QGuiApplication
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.result import Recipe
-from napari_svpseg.io.images import read_image, read_recipe
+from napari_svpseg.io.images import read_image
 from napari_svpseg.plugin.docks import segment_controller
 from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
 from napari_svpseg.plugin.layers.image_source import NAME_AXES
@@ -793,7 +793,7 @@ def test_planes_keep_their_own_recipes(viewer, open_dock, finish, disc_scene):
 # ---------------------------------------------------------------- files, clipboard
 
 
-def test_save_and_reload(dock, finish, tmp_path):
+def test_save_and_reload(dock, finish, tmp_path, read_recipe):
     viewer = dock.viewer
     for layer in (viewer.layers["discs"], viewer.layers["truth"]):
         layer.scale, layer.units = (0.25, 0.5), ("um", "um")

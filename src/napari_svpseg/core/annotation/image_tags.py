@@ -25,6 +25,9 @@ NO_CLASS = "no class: name at least one"
 BAD_CLASS_NAME = "a class has a name without commas or line breaks, got {name!r}"
 CLASS_TWICE = "the class {name!r} is named twice"
 
+FIRST_STAGE, SECOND_STAGE = "first stage", "second stage"
+"""Names of the two stages of training in `TagTrainingProgress`."""
+
 
 class TagTrainingError(ValueError):
     """Tags or images that cannot be trained on; the message says what to do."""

@@ -17,8 +17,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 NOT_BETTER = (
-    "Fine-tuning did not do better on the validation labels: the model it started "
-    "from is kept, with your boxes as its prompts."
+    "Fine-tuning did not improve the score on the validation set, so the old model was "
+    "kept, with your boxes as its prompts."
 )
 """Note of a result whose ``kept`` is ``before``."""
 

@@ -1,10 +1,11 @@
-"""The training step of fine-tuning: known pixels, a teacher for the rest, an anchor.
+"""The training step of fine-tuning: labelled pixels, a teacher for the rest, an anchor.
 
-Prompts are cut from labelled places, queries from other ones. The loss counts known
-pixels only; where nothing is known, an averaged copy of the network (the teacher) says
-what it is sure of in two views of a window. Weights are held to where they started.
-People label objects and what is next to them, so that objects are more frequent among
-labels than in pictures: the logits that the loss sees are shifted by as much.
+Prompts are cut from labelled places, queries from other ones. The loss counts labelled
+pixels only. For the others, an averaged copy of the network (the teacher) gives pseudo
+labels where it is confident in two views of a window. An anchor holds the weights near
+those at the start. People label objects and what is next to them, so objects are more
+frequent among labels than in images: the logits that the loss sees are shifted by as
+much.
 
 References
 ----------
@@ -29,16 +30,16 @@ from ...models.base import PromptSegmenter
 from ...models.losses import known_mean
 from ..training.trainer import Trainer, TrainSettings, episode_maps
 
-SURE, KEPT_SHARE, AGREEMENT = 0.6, 0.8, 0.15
-"""Pseudo labels: least confidence, share kept of a class, how far views differ."""
+MIN_CONFIDENCE, KEPT_SHARE, AGREEMENT = 0.6, 0.8, 0.15
+"""Pseudo labels: least confidence, share kept of a class, how far views may differ."""
 PSEUDO_WEIGHT, PSEUDO_RAMP = 0.5, 0.3
 """Their weight, and the share of steps in which it grows."""
 PRIOR_SHIFT = math.log(2)
-"""How much the odds of foreground are higher among a few labels than in pictures."""
+"""How much higher the log odds of foreground are among few labels than in images."""
 
 
 class FineTuner(Trainer):
-    """A network in fine-tuning: known pixels, a teacher for the rest, an anchor.
+    """A trainer of a network on partial labels.
 
     Parameters
     ----------
@@ -49,8 +50,8 @@ class FineTuner(Trainer):
         Holds the checkpoint.
     device : torch.device
     labelled : float
-        Share of the images that is labelled; all of an image shows objects as often
-        as other images do.
+        Share of the images that is labelled. If all is, objects are as frequent among
+        the labels as in other images, and nothing is shifted.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class FineTuner(Trainer):
             device,
         )
         self.start = [p.detach().clone() for p in self.network.parameters()]
-        self.sure = torch.zeros(2)
+        self.confidence_limits = torch.zeros(2)
         """Confidence from which a pixel of background and of foreground counts."""
         self.seconds = 0.0
         self.loss_mean = math.nan
@@ -88,10 +89,10 @@ class FineTuner(Trainer):
         self.best_weights: dict[str, Tensor] = {}
 
     def state(self) -> dict[str, Any]:
-        """Return all that a checkpoint holds."""
+        """Return the contents of a checkpoint."""
         return super().state() | {
             "fine_tuning": self.tuning.to_dict(),
-            "sure": self.sure,
+            "confidence_limits": self.confidence_limits,
             "seconds": self.seconds,
             "loss_mean": self.loss_mean,
             "best_step": self.best_step,
@@ -101,10 +102,10 @@ class FineTuner(Trainer):
         }
 
     def take_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from a checkpoint's contents, see `state`."""
         super().take_state(state)
         for name in (
-            "sure",
+            "confidence_limits",
             "seconds",
             "loss_mean",
             "best_step",
@@ -143,7 +144,7 @@ class FineTuner(Trainer):
 
     @torch.no_grad()
     def _pseudo_labels(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Return what the teacher says (0 or 1), and 1 where it is to be believed."""
+        """Return the teacher's labels (0 or 1), and 1 where they are learned from."""
         teacher, clean = self.average, batch["clean"]
         code = teacher.encode_prompts(batch["prompts"], batch["masks"])
         both = teacher(
@@ -151,7 +152,7 @@ class FineTuner(Trainer):
             {k: torch.cat([v, v]) for k, v in code.items()},
         )["foreground"].sigmoid()
         one, other = both.chunk(2)
-        other = other.flip(-1)
+        other = other.flip(-1)  # mirrored back
         mean = (one + other) / 2
         found = (mean > 0.5).float()
         confidence = torch.where(mean > 0.5, mean, 1 - mean)
@@ -161,11 +162,14 @@ class FineTuner(Trainer):
             of_class = unknown & (found == c)
             if of_class.sum() > 50:
                 values = confidence[of_class]
-                values = values[:: max(1, len(values) // 20_000)]
+                values = values[:: max(1, len(values) // 20_000)]  # a sample is enough
                 q = torch.quantile(values, 1 - KEPT_SHARE)
-                old = float(self.sure[c])
-                self.sure[c] = float(q) if not old else 0.9 * old + 0.1 * float(q)
-            limit[found == c] = max(SURE, float(self.sure[c]))
+                old = float(self.confidence_limits[c])
+                self.confidence_limits[c] = (
+                    float(q) if not old else 0.9 * old + 0.1 * float(q)
+                )
+            limit[found == c] = max(MIN_CONFIDENCE, float(self.confidence_limits[c]))
+        # where 5 x 5 pixels hold both labels: the greatest is 1 and the smallest 0
         band = F.max_pool2d(found, 5, 1, 2) + F.max_pool2d(-found, 5, 1, 2) > 0
         kept = unknown & (confidence >= limit) & ~band
         kept &= (one - other).abs() <= AGREEMENT

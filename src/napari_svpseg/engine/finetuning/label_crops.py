@@ -1,11 +1,10 @@
-"""What fine-tuning sees: partly labelled images, their prompts, windows of them."""
+"""Prompts and training windows, cut from partly labelled images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ...core.annotation.labelled_boxes import prompt_boxes
+from ...core.annotation.partial_images import PartialImage
 from ...core.annotation.partial_labels import (
     UNKNOWN,
     complete_ids,
@@ -20,7 +20,6 @@ from ...core.annotation.partial_labels import (
     label_regions,
 )
 from ...core.geometry import PROMPT_SIZE, Box
-from ...core.image import normalise, to_three_channels
 from ...core.jobs.finetune_job import FineTuneError, FineTuneSettings
 from ...core.labels.instances import targets
 from ...core.prompt import Prompt, PromptSet
@@ -33,70 +32,27 @@ Rng = np.random.Generator
 QUERY_SIDE = 96
 """Side of a training window, in network pixels."""
 
+NO_PLACE = (
+    "No place shows an object and something else: label an object and some background "
+    "near it."
+)
+
 
 @dataclass(frozen=True, eq=False)
-class PartialImage:
-    """One image and what is known of it.
+class _TrainingImage(LabelledImage):
+    """An image of which only some pixels are labelled.
 
     Parameters
     ----------
-    plane : (Y, X, C) array
-        Intensities, one to three channels.
-    intensities : (C, 2) array
-        Percentiles of the whole image.
-    ids : (Y, X) int32 array
-        -1 = unknown, 0 = background, 1, 2, ... = objects.
-    held : (Y, X) bool array
-        Labels that are kept out of training.
-    name : str
-    rgb : bool
-    channels : tuple of int, optional
-        Of the source, as in `Prompt`.
+    complete : (n,) int array
+        Ids of the objects that are labelled as a whole.
     """
-
-    plane: np.ndarray
-    intensities: np.ndarray
-    ids: np.ndarray
-    held: np.ndarray
-    name: str = ""
-    rgb: bool = False
-    channels: tuple[int, ...] | None = None
-
-    @cached_property
-    def taught(self) -> np.ndarray:
-        """(Y, X) int32 ids without those that are held back."""
-        return np.where(self.held, UNKNOWN, self.ids).astype(np.int32)
-
-    @cached_property
-    def three(self) -> np.ndarray:
-        """(Y, X, 3) float32 intensities, about 0 to 1."""
-        standard = to_three_channels(normalise(self.plane, self.intensities))
-        return np.asarray(standard * 0.25 + 0.5, np.float32)
-
-    def prompt(self, box: Box, ids: np.ndarray | None = None) -> Prompt:
-        """Return the prompt in a box, with these ids instead of the known ones."""
-        mask = np.maximum(self.taught if ids is None else ids, 0)
-        prompt = Prompt.from_image(
-            self.plane,
-            mask,
-            box,
-            rgb=self.rgb,
-            source=self.name,
-            name=f"{self.name or 'image'} y={box.y} x={box.x}",
-            intensities=self.intensities,
-        )
-        return replace(prompt, channels=self.channels)
-
-
-@dataclass(frozen=True, eq=False)
-class _Taught(LabelledImage):
-    """A picture of which only some pixels are known."""
 
     complete: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
 
     @property
     def intensities(self) -> np.ndarray:
-        """(3, 2): the image is scaled already."""
+        """(3, 2) percentiles: 0 and 1, as the image is scaled already."""
         return np.tile([0.0, 1.0], (3, 1))
 
 
@@ -109,25 +65,23 @@ def cut_prompts(
     network: PromptSegmenter,
     device: Device,
 ) -> PromptSet:
-    """Return the prompts that labelled places offer.
+    """Return prompts cut from the labelled places of the images.
 
-    Where no box is labelled completely, as with scribbles, the network fills in what
-    is missing: prompts have no unknown pixels.
+    Where no box is labelled completely, as with scribbles, the network fills in the
+    unknown pixels, which a prompt must not have.
 
     Raises
     ------
     FineTuneError
-        If no place shows an object.
+        If no place shows an object and something else.
     """
-    boxes = prompt_boxes([i.taught for i in images], settings.prompts, settings.seed)
+    labels = [image.training_ids for image in images]
+    boxes = prompt_boxes(labels, settings.prompts, settings.seed)
     if boxes:
         return PromptSet((images[i].prompt(box) for i, box in boxes), "labelled boxes")
     found = _filled_prompts(images, settings, network, device)
     if not found:
-        raise FineTuneError(
-            "No place shows an object and something else: label an object and some "
-            "background near it."
-        )
+        raise FineTuneError(NO_PLACE)
     return PromptSet(found, "scribbles, completed by the model")
 
 
@@ -137,18 +91,21 @@ def _filled_prompts(
     network: PromptSegmenter,
     device: Device,
 ) -> list[Prompt]:
+    """Return prompts around scribbles, with the network's masks in unknown pixels."""
     sites = _scribbled_boxes(images, settings)
     if not sites:
         return []
     crops, masks = [], []
     for i, box in sites:
-        standard = (images[i].three[box.slices] - 0.5) / 0.25
+        # back to the intensities of `core.image.normalise`, which the network takes
+        standard = (images[i].three_channels[box.slices] - 0.5) / 0.25
         crops.append(standard.transpose(2, 0, 1))
-        masks.append(images[i].taught[box.slices])
+        masks.append(images[i].training_ids[box.slices])
     to = device.torch_device
     with torch.inference_mode():
         network = network.to(to).eval()
         queries = torch.from_numpy(np.stack(crops)).to(to)
+        # each crop is a query, and all of them together are the prompts
         code = network.encode_prompts(
             queries[None], torch.from_numpy(np.stack(masks)).long()[None].to(to)
         )
@@ -159,33 +116,35 @@ def _filled_prompts(
         mask = np.where(masks[n] == UNKNOWN, seen, masks[n])
         if 0 < (mask > 0).mean() < 1:
             whole = np.zeros(images[i].ids.shape, np.int32)
-            whole[box.slices] = _as_objects(mask)
+            whole[box.slices] = ndimage.label(mask > 0)[0]
             prompts.append(images[i].prompt(box, whole))
     return prompts
-
-
-def _as_objects(mask: np.ndarray) -> np.ndarray:
-    return np.asarray(ndimage.label(mask > 0)[0], np.int32)
 
 
 def _scribbled_boxes(
     images: Sequence[PartialImage], settings: FineTuneSettings
 ) -> list[tuple[int, Box]]:
-    """Return boxes with the most labels of both kinds, at most one per 64 pixels."""
+    """Return the boxes that hold most labels of objects and of background.
+
+    No box is centred in another one.
+    """
     sites: list[tuple[float, int, Box]] = []
     for i, image in enumerate(images):
-        ids = image.taught
+        ids = image.training_ids
         side = min(PROMPT_SIZE, *ids.shape)
         if side < 16 or not (ids > 0).any():
             continue
+        # share of labelled pixels of each kind in the box around a pixel; the filter
+        # may give values a little below 0
         near = [
-            ndimage.uniform_filter(mask.astype(float), side)
+            np.maximum(ndimage.uniform_filter(mask.astype(float), side), 0)
             for mask in (ids == 0, ids > 0)
         ]
-        value = np.sqrt(np.maximum(near[0], 0)) + np.sqrt(np.maximum(near[1], 0))
-        value[~(ids > 0)] = -1
+        # by the square roots, some of both kinds is worth more than much of one
+        value = np.sqrt(near[0]) + np.sqrt(near[1])
+        value[~(ids > 0)] = -1  # boxes are centred on objects
         for _ in range(settings.prompts):
-            y, x = np.unravel_index(np.argmax(value), value.shape)
+            y, x = (int(i) for i in np.unravel_index(np.argmax(value), value.shape))
             if value[y, x] < 0:
                 break
             box = Box.centred((y, x), side).clamped(ids.shape)
@@ -199,13 +158,13 @@ def _scribbled_boxes(
 
 
 class Windows:
-    """Batches of training windows, by number: the same for the same seed.
+    """Batches of training windows by their number, always the same for the same seed.
 
     Parameters
     ----------
     images : sequence of PartialImage
     prompts : PromptSet
-        Where prompts are cut, and how large they are.
+        Their boxes say where prompts are cut and how large they are.
     zoom : float
         Network pixels per image pixel.
     settings : FineTuneSettings
@@ -219,8 +178,11 @@ class Windows:
         settings: FineTuneSettings,
     ) -> None:
         self.settings, self.zoom = settings, zoom
-        self.pictures = [
-            _Taught(i.three, i.taught, complete_ids(i.taught)) for i in images
+        self.images = [
+            _TrainingImage(
+                i.three_channels, i.training_ids, complete_ids(i.training_ids)
+            )
+            for i in images
         ]
         self.is_object = not settings.semantic
         sides = [p.box.size * zoom for p in prompts]
@@ -237,13 +199,13 @@ class Windows:
     def _sites(
         images: Sequence[PartialImage],
     ) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        """Return, for each labelled region, image, object pixels and other pixels."""
+        """Return for each labelled region its image, object pixels and other pixels."""
         sites = []
         for n, image in enumerate(images):
-            regions, count = label_regions(image.taught != UNKNOWN)
+            regions, count = label_regions(image.training_ids != UNKNOWN)
             for r in range(1, count + 1):
                 pixels = np.stack(np.nonzero(regions == r), axis=1)
-                objects = image.taught[tuple(pixels.T)] > 0
+                objects = image.training_ids[tuple(pixels.T)] > 0
                 sites.append((n, pixels[objects], pixels[~objects]))
         return sites
 
@@ -259,8 +221,9 @@ class Windows:
         return {k: torch.stack([w[k] for w in windows]) for k in windows[0]}
 
     def _window(self, rng: Rng, n_prompts: int) -> dict[str, Tensor]:
+        """Return one training window with its prompts, as `cut_episode` does."""
         recolour = IntensityAugmentation.draw(rng) if rng.random() < 0.4 else _PLAIN
-        shift = float(np.exp(rng.normal(0, 0.12)))
+        shift = float(np.exp(rng.normal(0, 0.12)))  # objects differ in size
         n, centre = self._place(rng)
         prompts, masks = [], []
         for _ in range(n_prompts):
@@ -268,13 +231,14 @@ class Windows:
             prompts.append(disturb(recolour(crop), rng, 0.4))
             masks.append(ids.astype(np.int64))
         zoom = self.zoom * shift
-        crop, ids = cut(self.pictures[n], centre, QUERY_SIDE, zoom, rng, turn=True)
+        crop, ids = cut(self.images[n], centre, QUERY_SIDE, zoom, rng, turn=True)
         seen = recolour(crop)
-        maps = self._targets(ids, self.pictures[n].complete)
+        maps = self._targets(ids, self.images[n].complete)
         window = {
             k: torch.from_numpy(np.asarray(v, np.float32)[None])
             for k, v in maps.items()
         }
+        # what the teacher sees: the same window, standardised but not disturbed
         window["clean"] = torch.from_numpy(
             np.asarray((np.clip(seen, -0.2, 1.2) - 0.5) / 0.25, np.float32)
         )
@@ -284,14 +248,14 @@ class Windows:
         return window
 
     def _place(self, rng: Rng) -> tuple[int, np.ndarray]:
-        """Return an image and a place in it, mostly where something is known."""
+        """Return an image and a place in it, mostly where something is labelled."""
         if self.settings.pseudo_labels and rng.random() < 0.15:
-            n = int(rng.integers(len(self.pictures)))
-            return n, rng.uniform([0, 0], self.pictures[n].ids.shape)
+            n = int(rng.integers(len(self.images)))
+            return n, rng.uniform([0, 0], self.images[n].ids.shape)
         n, objects, others = self.sites[rng.integers(len(self.sites))]
         wanted = len(objects) and (rng.random() < 0.6 or not len(others))
         pixels = objects if wanted else others
-        jitter = 0.25 * QUERY_SIDE / self.zoom
+        jitter = 0.25 * QUERY_SIDE / self.zoom  # the place need not be in the middle
         return n, pixels[rng.integers(len(pixels))] + rng.uniform(-jitter, jitter, 2)
 
     def _prompt(
@@ -304,19 +268,21 @@ class Windows:
             if s[0] != query[0] or math.dist(s[1:], query[1:]) > QUERY_SIDE / self.zoom
         ]
         sites = far if far and rng.random() < 0.8 else self.prompt_sites
+        # moved and turned less and less, until the prompt shows an object
         for attempt in range(4):
             n, y, x = sites[rng.integers(len(sites))]
             jitter = (0.1, 0.1, 0.05, 0.0)[attempt] * self.prompt_side / self.zoom
             centre = np.array([y, x]) + rng.uniform(-jitter, jitter, 2)
             turn = attempt < 2 and rng.random() < 0.4
             crop, ids = cut(
-                self.pictures[n], centre, self.prompt_side, self.zoom, rng, turn=turn
+                self.images[n], centre, self.prompt_side, self.zoom, rng, turn=turn
             )
             if (ids > 0).any():
                 break
         return crop, ids
 
     def _targets(self, ids: np.ndarray, complete: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the true maps, and the weights with which their pixels count."""
         foreground, distance, boundary = targets(np.maximum(ids, 0))
         depth, outline = known_borders(ids, complete)
         instances = float(self.is_object)

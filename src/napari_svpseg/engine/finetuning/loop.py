@@ -1,7 +1,7 @@
-"""Fine-tuning on partial labels: only what is known teaches, the rest is guessed.
+"""Fine-tuning on partial labels: train, score, keep the best, stop in time.
 
-A step takes windows of the user's images (`windows`), the tuner learns from them
-(`tuner`), and labels that were kept out of training (`validation`) tell which of all
+A step takes windows of the user's images (`label_crops`), the `FineTuner` learns from
+them, and labels that were kept out of training (`validation`) decide which of all
 models on the way is the best, the one at the start among them.
 """
 
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...core.annotation.partial_images import FineTuneData, PartialImage
 from ...core.annotation.partial_labels import UNKNOWN, complete_ids
-from ...core.annotation.validation_split import ValidationPart
 from ...core.jobs.finetune_job import (
     NOT_BETTER,
     FineTuneProgress,
@@ -38,40 +38,89 @@ from ..jobs.allocator import keep_freed_memory
 from ..training.episodes import Episodes, EpisodeSettings, TaskList, make_task
 from ..training.superpixels import superpixel_masks, window
 from .finetuner import FineTuner
-from .forgetting import MOST, Forgetting
-from .label_crops import QUERY_SIDE, PartialImage, Windows, cut_prompts
-from .student import CONFIG, train_student
-from .validation import Check
+from .forgetting import MAX_FORGETTING, Forgetting
+from .label_crops import QUERY_SIDE, Windows, cut_prompts
+from .student import STUDENT, train_student
+from .validation import ValidationSet
 
-CHECKS = 8
-"""How often the held-back labels are looked at."""
-LEAST_GAIN = 0.1
-"""Share of the error on held-back labels that has to go: less is taken as noise."""
-LEAST_STEP = 0.005
-"""The score has to rise by that much, too, where there was next to no error."""
+N_CHECKS = 8
+"""Number of times that the network is scored while it is trained."""
+MIN_GAIN = 0.1
+"""Share of the validation error that has to go: a smaller gain is taken as noise."""
+MIN_STEP = 0.005
+"""Least rise of the score, for where there was next to no error."""
 CHECKPOINT_S = 4.0
 FEW_PIXELS = 1000
+"""Validation pixels below which scores are rough."""
 SUPERPIXEL_TASKS, SUPERPIXEL_SIDE = 48, 256
-"""Superpixel tasks that are made at most, and the side of their pictures in pixels."""
+"""Most superpixel tasks that are made, and the side of their images in pixels."""
+
+FEW_VALIDATION_PIXELS = (
+    "The validation set has only {n} labelled pixels, so the scores are rough. Label "
+    "more places for a better check."
+)
+SUPERPIXELS = "superpixels of the images"
+NO_SUPERPIXELS = "The images show no superpixels to learn from first."
+FORGOT_BACKGROUND = (
+    "The last model finds objects in {share:.0%} of the unlabelled background, so "
+    "{kept} was kept. Label some of the empty background, too."
+)
+STUDENT_KEPT = "The second network ({score}) does better and is kept."
+STUDENT_NOT_KEPT = "The second network ({score}) does not do better and is not kept."
+NO_WHOLE_OBJECT = (
+    "No whole object is labelled, so splitting touching objects was neither learned "
+    "nor checked. Compare the two models, and label some whole objects."
+)
+OUT_OF_TIME = (
+    "The time of {seconds:g} s was up at step {step} of {steps}: a faster or less busy "
+    "machine gets further."
+)
+NO_CHECKPOINT = "{path}: no checkpoint could be written ({reason})."
 
 log = logging.getLogger(__name__)
 
 OnLook = Callable[[PromptSegmenter, PromptSet, float], None]
+"""Gets the network, its prompts and the seconds so far, at each check."""
+
+
+@dataclass(frozen=True, eq=False)
+class Callbacks:
+    """Functions that a fine-tuning calls on its way.
+
+    Parameters
+    ----------
+    should_stop : callable
+        Called after each step; if it returns True, training ends with the best so far.
+    on_progress : callable
+        ``(step, steps, message)``, called after each step; may raise `Cancelled`.
+    on_partial : callable, optional
+        Gets a `FineTuneProgress` after each step; may raise `Cancelled`.
+    on_look : callable, optional
+        See `OnLook`.
+    """
+
+    should_stop: Callable[[], bool] = lambda: False
+    on_progress: Progress = ignore_progress
+    on_partial: Callable[[FineTuneProgress], None] | None = None
+    on_look: OnLook | None = None
+
+
+NO_CALLBACKS = Callbacks()
 
 
 @dataclass(frozen=True, eq=False)
 class Tuned:
-    """What training came to.
+    """The result of a fine-tuning.
 
     Parameters
     ----------
     network : PromptSegmenter
         The better of the two, in evaluation mode on the CPU.
     config : ModelConfig or None
-        Of the network where it is another method's than at the start.
+        Of the network, if its method is not that of the network at the start.
     prompts : PromptSet
-        To be used with it; unlike those it was scored with, also of the labels that
-        were held back.
+        To be used with it. They also show the labels of the validation set, unlike
+        those that the network was scored with.
     before, after : ValidationScore
     kept : str
         ``before`` or ``after``.
@@ -111,18 +160,13 @@ def deterministic() -> Iterator[None]:
 @deterministic()
 def finetune(
     network: PromptSegmenter,
-    images: Sequence[PartialImage],
+    data: FineTuneData,
     settings: FineTuneSettings,
     *,
     device: Device | str = "auto",
     folder: Path,
-    held: ValidationPart | None = None,
-    unlabelled: Sequence[tuple[str, np.ndarray]] = (),
     resume: bool = False,
-    should_stop: Callable[[], bool] = lambda: False,
-    on_progress: Progress = ignore_progress,
-    on_partial: Callable[[FineTuneProgress], None] | None = None,
-    on_look: OnLook | None = None,
+    callbacks: Callbacks = NO_CALLBACKS,
 ) -> Tuned:
     """Fine-tune a network on partially labelled images, and check it.
 
@@ -130,24 +174,15 @@ def finetune(
     ----------
     network : PromptSegmenter
         Is not changed.
-    images : sequence of PartialImage
-        With names that differ.
+    data : FineTuneData
     settings : FineTuneSettings
     device : Device or str
     folder : Path
         Checkpoints go there every few seconds.
-    held : ValidationPart, optional
-        How labels were held back; its notes are passed on.
-    unlabelled : sequence of (str, (H, W, 3) uint8 array)
-        Names and pictures of further images, for ``settings.self_supervised_first``.
     resume : bool
-        Go on from the checkpoint.
-    should_stop : callable
-        Asked after each step; True ends training, and the best so far is kept.
-    on_progress, on_partial : callable
-        Told of each step; either may raise `Cancelled`, after which `resume` goes on.
-    on_look : callable, optional
-        Given the network, its prompts and the seconds so far at each check.
+        Continue from the checkpoint.
+    callbacks : Callbacks
+        After one of them raised `Cancelled`, ``resume`` continues.
 
     Returns
     -------
@@ -155,125 +190,251 @@ def finetune(
     """
     began = time.monotonic()
     keep_freed_memory()
-    device = choose(device)
-    notes = list(held.notes if held else ())
-    start = copy.deepcopy(network).to(device.torch_device).eval()
-    prompts = cut_prompts(images, settings, start, device)
-    zoom = network_scale(prompts, start)
-    check = Check(images, prompts, device, settings, zoom)
-    if 0 < check.n_pixels < FEW_PIXELS and check.is_validation:
-        notes.append(
-            f"Only {check.n_pixels} labelled pixels were held back: the scores are "
-            "rough. Label more places for a better check."
-        )
-    tuner = FineTuner(
-        copy.deepcopy(start),
-        settings,
-        folder,
-        device.torch_device,
-        labelled=_labelled_share(images),
-    )
-    if resume:
-        tuner.resume()
-    looking = time.monotonic()
-    before = check(start)
-    forgetting = Forgetting(images, prompts, start, device, settings)
-    reserve = time.monotonic() - looking  # the last look takes as long
-    began -= tuner.seconds  # earlier sittings count as well
-    if not resume or tuner.best_step == 0:
-        tuner.best_value = before.value
-    windows = Windows(images, prompts, zoom, settings)
-    warm_up = None
-    if settings.self_supervised_first and tuner.step < settings.steps:
-        on_progress(tuner.step, settings.steps, "superpixels of the images")
-        warm_up = _warm_up(images, unlabelled, settings)
-        if warm_up is None:
-            notes.append("The images show no superpixels to learn from first.")
-    stopped = _train(
-        tuner,
-        windows,
-        warm_up,
-        check,
-        forgetting,
-        should_stop,
-        on_progress,
-        on_partial,
-        on_look,
-        notes,
-        began,
-        reserve,
-        before.value,
-    )
-    after = before
-    best = start
-    if tuner.best_weights:
-        best = copy.deepcopy(start)
-        best.load_state_dict(tuner.best_weights)
-        after = check(best)
-    elif tuner.history:
-        after = check(tuner.average)
-    config = None
-    better = bool(tuner.best_weights) and is_better(after.value, before.value)
-    kept = "after" if better else "before"
-    forgot_background = (
-        tuner.history[-1].get("forgetting", 0.0) if tuner.history else 0.0
-    )
-    if forgot_background > MOST:
-        instead = "an earlier state" if better else "the model it started from"
-        notes.append(
-            f"In the end objects were found on {forgot_background:.0%} of what was background, "
-            f"where nothing is labelled: {instead} is kept. Label some of the empty "
-            "background, too."
-        )
-    best = best if kept == "after" else start
+    run = _FineTuning(network, data, settings, choose(device), folder, callbacks)
+    run.score_start(began, resume=resume)
+    stopped = run.train()
+    best = run.best()
     if settings.student and not stopped:
-        second = train_student(
-            best,
-            prompts,
-            images,
+        best = run.student_or(best)
+    return run.result(best, stopped)
+
+
+@dataclass(frozen=True, eq=False)
+class _Best:
+    """The network that is kept.
+
+    Parameters
+    ----------
+    network : PromptSegmenter
+    score : ValidationScore
+        Of the best that training gave, even if that is not kept.
+    improved : bool
+        Whether ``network`` is another than that at the start.
+    config : ModelConfig or None
+        See `Tuned`.
+    """
+
+    network: PromptSegmenter
+    score: ValidationScore
+    improved: bool
+    config: ModelConfig | None = None
+
+
+class _FineTuning:
+    """A fine-tuning from its start to its result; arguments as for `finetune`."""
+
+    before: ValidationScore
+    forgetting: Forgetting
+    began: float
+    """The clock at the start, less the seconds of earlier sittings."""
+    reserve: float
+    """Seconds that the last check takes."""
+
+    def __init__(
+        self,
+        network: PromptSegmenter,
+        data: FineTuneData,
+        settings: FineTuneSettings,
+        device: Device,
+        folder: Path,
+        callbacks: Callbacks,
+    ) -> None:
+        self.data, self.settings, self.device = data, settings, device
+        self.folder, self.callbacks = folder, callbacks
+        self.notes = list(data.validation.notes if data.validation else ())
+        self.start = copy.deepcopy(network).to(device.torch_device).eval()
+        self.prompts = cut_prompts(data.images, settings, self.start, device)
+        self.zoom = network_scale(self.prompts, self.start)
+        self.check = ValidationSet(
+            data.images, self.prompts, device, settings, self.zoom
+        )
+        n_pixels = self.check.n_pixels
+        if 0 < n_pixels < FEW_PIXELS and self.check.is_validation:
+            self.notes.append(FEW_VALIDATION_PIXELS.format(n=n_pixels))
+        self.tuner = FineTuner(
+            copy.deepcopy(self.start),
             settings,
-            device,
-            folder / "second",
-            should_stop,
-            on_progress,
+            folder,
+            device.torch_device,
+            labelled=_labelled_share(data.images),
         )
-        score = check(second)
-        better = is_better(score.value, before.value) and score.value > after.value
-        said = "does better and is kept" if better else "is not kept"
-        notes.append(f"The second network ({score}) {said}.")
-        if better:
-            best, after, kept, config = second, score, "after", CONFIG
-    if kept == "after" and not (
-        settings.semantic or any(complete_ids(i.ids).size for i in images)
-    ):
-        notes.append(
-            "No whole object is labelled: how touching ones part was neither learned "
-            "nor checked. Compare the two models, and label some whole ones."
+
+    def score_start(self, began: float, *, resume: bool) -> None:
+        """Score the network at the start, and go back to the checkpoint if asked."""
+        tuner = self.tuner
+        if resume:
+            tuner.resume()
+        before = time.monotonic()
+        self.before = self.check(self.start)
+        self.forgetting = Forgetting(
+            self.data.images, self.prompts, self.start, self.device, self.settings
         )
-    if kept == "before":
-        notes.append(NOT_BETTER)
-    if held is not None and not held.whole_images:
-        # they were not trained on, but show the model what to find all the same
-        all_labels = [replace(i, held=np.zeros_like(i.held)) for i in images]
-        prompts = cut_prompts(all_labels, settings, best, device)
-    return Tuned(
-        best.to("cpu").eval(),
-        config,
-        prompts,
-        before,
-        after,
-        kept,
-        tuner.history,
-        tuple(notes),
-        stopped,
-        tuner.step,
-        tuner.seconds,
-    )
+        self.reserve = time.monotonic() - before
+        self.began = began - tuner.seconds
+        if not resume or tuner.best_step == 0:
+            tuner.best_value = self.before.value
+
+    def train(self) -> bool:
+        """Train to the last step, the end of time or a stop; return whether stopped."""
+        tuner, settings = self.tuner, self.settings
+        windows = Windows(self.data.images, self.prompts, self.zoom, settings)
+        warm_up = self._warm_up()
+        saved, stopped = time.monotonic(), False
+        try:
+            while tuner.step < settings.steps:
+                n = tuner.step
+                if warm_up is not None and n < len(warm_up):
+                    tuner.train_step(warm_up[n])
+                else:
+                    tuner.train_step(windows[n])
+                tuner.seconds = time.monotonic() - self.began
+                stopped = self.callbacks.should_stop()
+                over = tuner.seconds + self.reserve >= settings.seconds
+                last = tuner.step >= settings.steps or stopped or over
+                self._report(self._score() if last or self._is_due() else None)
+                if time.monotonic() - saved > CHECKPOINT_S:
+                    self._save()
+                    saved = time.monotonic()
+                if last:
+                    break
+        except (KeyboardInterrupt, Cancelled):
+            self._save()
+            raise
+        if tuner.step < settings.steps and not stopped:
+            self.notes.append(
+                OUT_OF_TIME.format(
+                    seconds=settings.seconds, step=tuner.step, steps=settings.steps
+                )
+            )
+        self._save()
+        return stopped
+
+    def _warm_up(self) -> Episodes | None:
+        """Return the batches of superpixels to begin with, if they are asked for."""
+        tuner, settings = self.tuner, self.settings
+        if not settings.self_supervised_first or tuner.step >= settings.steps:
+            return None
+        self.callbacks.on_progress(tuner.step, settings.steps, SUPERPIXELS)
+        found = superpixel_batches(self.data, settings)
+        if found is None:
+            self.notes.append(NO_SUPERPIXELS)
+        return found
+
+    def _is_due(self) -> bool:
+        return self.tuner.step % max(1, self.settings.steps // N_CHECKS) == 0
+
+    def _score(self) -> float:
+        """Score the averaged weights and keep them if they are the best."""
+        tuner = self.tuner
+        dice = keep_best(tuner, self.check, self.forgetting, self.before.value)
+        if self.callbacks.on_look is not None:
+            self.callbacks.on_look(tuner.average, self.prompts, tuner.seconds)
+        tuner.seconds = time.monotonic() - self.began
+        return dice
+
+    def _report(self, dice: float | None) -> None:
+        tuner, steps = self.tuner, self.settings.steps
+        if self.callbacks.on_partial is not None:
+            self.callbacks.on_partial(
+                FineTuneProgress(
+                    tuner.step,
+                    steps,
+                    tuner.seconds,
+                    tuner.loss_mean,
+                    dice,
+                    tuner.best_step,
+                )
+            )
+        self.callbacks.on_progress(tuner.step, steps, f"loss {tuner.loss_mean:.3f}")
+
+    def _save(self) -> None:
+        """Write the checkpoint; a disk that is full does not end the training."""
+        try:
+            self.tuner.save()
+        except (OSError, RuntimeError) as error:
+            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+            text = NO_CHECKPOINT.format(path=self.tuner.checkpoint, reason=reason)
+            log.warning("%s", text)
+            if text not in self.notes:
+                self.notes.append(text)
+
+    def best(self) -> _Best:
+        """Return the best network of the training, or the one at the start."""
+        tuner, found = self.tuner, _Best(self.start, self.before, improved=False)
+        if tuner.best_weights:
+            network = copy.deepcopy(self.start)
+            network.load_state_dict(tuner.best_weights)
+            score = self.check(network)
+            found = (
+                _Best(network, score, improved=True)
+                if is_better(score.value, self.before.value)
+                else replace(found, score=score)
+            )
+        elif tuner.history:
+            found = replace(found, score=self.check(tuner.average))
+        share = tuner.history[-1].get("forgetting", 0.0) if tuner.history else 0.0
+        if share > MAX_FORGETTING:
+            kept = "an earlier one" if found.improved else "the old model"
+            self.notes.append(FORGOT_BACKGROUND.format(share=share, kept=kept))
+        return found
+
+    def student_or(self, best: _Best) -> _Best:
+        """Return a student of the best network if it is better, else that network."""
+        student = train_student(
+            best.network,
+            self.prompts,
+            self.data.images,
+            self.settings,
+            self.device,
+            self.folder / "second",
+            self.callbacks.should_stop,
+            self.callbacks.on_progress,
+        )
+        score = self.check(student)
+        if is_better(score.value, self.before.value) and score.value > best.score.value:
+            self.notes.append(STUDENT_KEPT.format(score=score))
+            return _Best(student, score, improved=True, config=STUDENT)
+        self.notes.append(STUDENT_NOT_KEPT.format(score=score))
+        return best
+
+    def result(self, best: _Best, stopped: bool) -> Tuned:
+        """Return the result, with prompts for the network that is kept."""
+        images, validation, tuner = self.data.images, self.data.validation, self.tuner
+        whole = any(complete_ids(i.ids).size for i in images)
+        if best.improved and not (self.settings.semantic or whole):
+            self.notes.append(NO_WHOLE_OBJECT)
+        if not best.improved:
+            self.notes.append(NOT_BETTER)
+        prompts = self.prompts
+        if validation is not None and not validation.whole_images:
+            # labels that must not be trained on may well serve as prompts
+            all_labels = [
+                replace(i, validation=np.zeros_like(i.validation)) for i in images
+            ]
+            prompts = cut_prompts(all_labels, self.settings, best.network, self.device)
+        return Tuned(
+            best.network.to("cpu").eval(),
+            best.config,
+            prompts,
+            self.before,
+            best.score,
+            "after" if best.improved else "before",
+            tuner.history,
+            tuple(self.notes),
+            stopped,
+            tuner.step,
+            tuner.seconds,
+        )
 
 
 def _labelled_share(images: Sequence[PartialImage]) -> float:
-    """Return how much of the images that teach is labelled, held back or not."""
-    shares = [(i.ids != UNKNOWN).mean() for i in images if (i.taught != UNKNOWN).any()]
+    """Return the labelled share of the images that are trained on.
+
+    Labels of the validation set count as well.
+    """
+    shares = [
+        (i.ids != UNKNOWN).mean() for i in images if (i.training_ids != UNKNOWN).any()
+    ]
     return float(np.mean(shares)) if shares else 1.0
 
 
@@ -285,95 +446,30 @@ def is_better(after: float, before: float) -> bool:
     >>> is_better(0.92, 0.90), is_better(0.905, 0.9), is_better(0.998, 0.995)
     (True, False, False)
     """
-    enough = after - before >= LEAST_STEP
-    return enough and 1 - after < (1 - LEAST_GAIN) * (1 - before)
+    enough = after - before >= MIN_STEP
+    return enough and 1 - after < (1 - MIN_GAIN) * (1 - before)
 
 
-def _train(
+def keep_best(
     tuner: FineTuner,
-    windows: Windows,
-    warm_up: Episodes | None,
-    check: Check,
-    forgetting: Forgetting,
-    should_stop: Callable[[], bool],
-    on_progress: Progress,
-    on_partial: Callable[[FineTuneProgress], None] | None,
-    on_look: OnLook | None,
-    notes: list[str],
-    began: float,
-    reserve: float,
+    check: Callable[[PromptSegmenter], ValidationScore],
+    forgetting: Callable[[PromptSegmenter], float],
     before: float,
-) -> bool:
-    """Train to the last step, the end of time or a stop; return whether stopped.
-
-    Time counts from ``began``, and ``reserve`` of it is left over. ``before`` is the
-    score to beat.
-    """
-    settings = tuner.tuning
-    every = max(1, settings.steps // CHECKS)
-    saved = time.monotonic()
-    stopped = False
-    try:
-        while tuner.step < settings.steps:
-            n = tuner.step
-            early = warm_up is not None and n < len(warm_up)
-            tuner.train_step(warm_up[n] if early else windows[n])  # type: ignore[index]
-            tuner.seconds = time.monotonic() - began
-            stopped = should_stop()
-            over = tuner.seconds + reserve >= settings.seconds
-            last = tuner.step >= settings.steps or stopped or over
-            dice = None
-            if tuner.step % every == 0 or last:
-                dice = _look(tuner, check, forgetting, before)
-                if on_look is not None:
-                    on_look(tuner.average, check.prompts, tuner.seconds)
-                tuner.seconds = time.monotonic() - began
-            if on_partial is not None:
-                on_partial(
-                    FineTuneProgress(
-                        tuner.step,
-                        settings.steps,
-                        tuner.seconds,
-                        tuner.loss_mean,
-                        dice,
-                        tuner.best_step,
-                    )
-                )
-            on_progress(tuner.step, settings.steps, f"loss {tuner.loss_mean:.3f}")
-            if time.monotonic() - saved > CHECKPOINT_S:
-                _save(tuner, notes)
-                saved = time.monotonic()
-            if last:
-                break
-    except (KeyboardInterrupt, Cancelled):
-        _save(tuner, notes)
-        raise
-    if tuner.step < settings.steps and not stopped:
-        notes.append(
-            f"The time of {settings.seconds:g} s was up at step {tuner.step} of "
-            f"{settings.steps}: a faster or less busy machine gets further."
-        )
-    _save(tuner, notes)
-    return stopped
-
-
-def _look(
-    tuner: FineTuner, check: Check, forgetting: Forgetting, before: float
 ) -> float:
     """Score the averaged weights, keep them if they are the best; return the Dice.
 
-    Of those that are as good but for chance and better than ``before``, the last are
-    kept: few labels that were held back soon tell no difference any more, while images
-    still do (one standard error, as in choosing the size of a tree). Weights that
-    forgot what background is, where nothing is labelled, are not kept.
+    Of weights that are as good but for chance and better than the score ``before``, the
+    last are kept: with few validation labels, scores soon differ by chance only, while
+    images still improve (one standard error, as in choosing the size of a decision
+    tree). Weights that forgot the unlabelled background are never kept.
     """
     score = check(tuner.average)
-    forgot_background = forgetting(tuner.average)
+    forgot = forgetting(tuner.average)
     as_good = score.value >= tuner.best_value - score.chance
     good = score.value > tuner.best_value or (
         as_good and is_better(score.value, before)
     )
-    if good and forgot_background <= MOST:
+    if good and forgot <= MAX_FORGETTING:
         tuner.best_value = max(score.value, tuner.best_value)
         tuner.best_step = tuner.step
         tuner.best_weights = {
@@ -385,45 +481,32 @@ def _look(
             "seconds": tuner.seconds,
             "train_loss": tuner.loss_mean,
             "validation_dice": score.dice,
-            "held_back_f1": math.nan if score.f1 is None else score.f1,
-            "forgetting": forgot_background,
+            "validation_f1": math.nan if score.f1 is None else score.f1,
+            "forgetting": forgot,
         }
     )
     return score.dice
 
 
-def _save(tuner: FineTuner, notes: list[str]) -> None:
-    """Write the checkpoint; a disk that is full does not end the training."""
-    try:
-        tuner.save()
-    except (OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        text = f"{tuner.checkpoint}: no checkpoint could be written ({reason})."
-        log.warning("%s", text)
-        if text not in notes:
-            notes.append(text)
-
-
-def _warm_up(
-    images: Sequence[PartialImage],
-    unlabelled: Sequence[tuple[str, np.ndarray]],
-    settings: FineTuneSettings,
+def superpixel_batches(
+    data: FineTuneData, settings: FineTuneSettings
 ) -> Episodes | None:
     """Return batches of superpixel tasks for the first fifth of the steps.
 
-    Each superpixel and those that look alike are the objects of a pseudo task, as in
-    `training.train_self_supervised`; labels are not looked at.
+    Each superpixel and those that look alike are the objects of a task, as in
+    `workflows.self_supervised`; labels are not used. None if there are no superpixels.
     """
     rng = np.random.default_rng([settings.seed, 31])
-    pictures = list(unlabelled)
-    for image in images:
-        eight_bit = np.clip(image.three * 230 + 12, 0, 255).astype(np.uint8)
-        pictures.append((image.name, window(eight_bit, SUPERPIXEL_SIDE, rng)))
-    n_masks = max(1, round(SUPERPIXEL_TASKS / len(pictures)))
+    images = list(data.unlabelled)
+    for image in data.images:
+        # intensities are about 0 to 1; some room for darker and brighter pixels
+        eight_bit = np.clip(image.three_channels * 230 + 12, 0, 255).astype(np.uint8)
+        images.append((image.name, window(eight_bit, SUPERPIXEL_SIDE, rng)))
+    n_masks = max(1, round(SUPERPIXEL_TASKS / len(images)))
     tasks = []
-    for name, picture in pictures:
-        for mask in superpixel_masks(picture, min(4, n_masks), rng):
-            task = make_task(name, [picture], [mask], instances=False)
+    for name, pixels in images:
+        for mask in superpixel_masks(pixels, min(4, n_masks), rng):
+            task = make_task(name, [pixels], [mask], instances=False)
             tasks += [] if task is None else [task]
     if not tasks:
         return None

@@ -1,7 +1,8 @@
-"""A second network, trained on what the prompted one says of whole images.
+"""The student: a network without prompts, trained on labels of the prompted network.
 
-The last step of partially supervised learning: labels made by the prompted model, kept
-where it is sure, with the true ones in their places, teach a network without prompts.
+The last step of partially supervised learning. The prompted network labels whole
+images; its labels are kept where it is confident, and true labels replace them where
+there are some.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 
+from ...core.annotation.partial_images import PartialImage
 from ...core.annotation.partial_labels import UNKNOWN
 from ...core.jobs.finetune_job import FineTuneSettings
 from ...core.labels.instances import instances_from_maps
@@ -27,14 +29,15 @@ from ..inference.device import Device
 from ..inference.predict import predict
 from ..inference.prompt_features import network_scale
 from .finetuner import FineTuner
-from .label_crops import PartialImage, Windows
+from .label_crops import Windows
 
-CONFIG = ModelConfig("unet")
+STUDENT = ModelConfig("unet")
 LEARNING_RATE = 2e-3
-"""From scratch; the setting of fine-tuning is for trained weights."""
-SURE, KEPT_SHARE = 0.6, 0.8
+"""Higher than that of fine-tuning, as the student starts from untrained weights."""
+MIN_CONFIDENCE, KEPT_SHARE = 0.6, 0.8
+"""Least confidence of a label, and the share of the pixels of a class that is kept."""
 BORDER = 2
-"""Pixels beside a border of what was found that are not learned from."""
+"""Pixels on both sides of an object's border that are not learned from."""
 
 
 def self_labelled(
@@ -43,10 +46,10 @@ def self_labelled(
     prompts: PromptSet,
     device: Device,
 ) -> list[PartialImage]:
-    """Return the images with labels everywhere a network is sure, none held back.
+    """Return the images with labels wherever a network is confident, all for training.
 
-    Of each class the share `KEPT_SHARE` of pixels it is surest of is kept, over all
-    images together; true labels stay as they are.
+    Of each class the `KEPT_SHARE` most confident pixels of all images are kept. True
+    labels stay as they are, except that those of the validation set are not used.
     """
     found = [
         predict(
@@ -59,33 +62,40 @@ def self_labelled(
         ).maps
         for image in images
     ]
-    limits = []
-    for of_class in (lambda p: 1 - p[p <= 0.5], lambda p: p[p > 0.5]):
-        sure = np.concatenate([of_class(maps.foreground) for maps in found])
-        limits.append(
-            max(SURE, float(np.quantile(sure, 1 - KEPT_SHARE))) if sure.size else SURE
-        )
+    foregrounds = [maps.foreground for maps in found]
+    background_limit = _limit([1 - p[p <= 0.5] for p in foregrounds])
+    object_limit = _limit([p[p > 0.5] for p in foregrounds])
     labelled = []
     for image, maps in zip(images, found, strict=True):
         p = maps.foreground
         objects = instances_from_maps(maps, PostprocessSettings()).astype(np.int32)
-        sure = np.where(p > 0.5, p >= limits[1], 1 - p >= limits[0])
-        sure &= (objects > 0) == (p > 0.5)
-        edge = ndimage.grey_dilation(objects, 2 * BORDER + 1) != ndimage.grey_erosion(
-            objects, 2 * BORDER + 1
+        confident = np.where(p > 0.5, p >= object_limit, 1 - p >= background_limit)
+        # not where foreground was dropped as too small, or background filled as a hole
+        confident &= (objects > 0) == (p > 0.5)
+        # the window around a pixel holds two ids where a border is near
+        size = 2 * BORDER + 1
+        edge = ndimage.grey_dilation(objects, size) != ndimage.grey_erosion(
+            objects, size
         )
-        known = image.taught != UNKNOWN
-        first = int(image.taught.max(initial=0))
-        guessed = np.where(objects > 0, objects + first, 0)
-        ids = np.where(sure & ~edge, guessed, UNKNOWN)
+        true_ids = image.training_ids
+        made = np.where(objects > 0, objects + int(true_ids.max(initial=0)), 0)
+        ids = np.where(confident & ~edge, made, UNKNOWN)
         labelled.append(
             replace(
                 image,
-                ids=np.where(known, image.taught, ids).astype(np.int32),
-                held=np.zeros(known.shape, bool),
+                ids=np.where(true_ids != UNKNOWN, true_ids, ids).astype(np.int32),
+                validation=np.zeros(ids.shape, bool),
             )
         )
     return labelled
+
+
+def _limit(confidences: list[np.ndarray]) -> float:
+    """Return the confidence that `KEPT_SHARE` of the pixels of a class reach."""
+    pixels = np.concatenate(confidences)
+    if not pixels.size:
+        return MIN_CONFIDENCE
+    return max(MIN_CONFIDENCE, float(np.quantile(pixels, 1 - KEPT_SHARE)))
 
 
 def train_student(
@@ -98,7 +108,7 @@ def train_student(
     should_stop: Callable[[], bool],
     on_progress: Progress,
 ) -> PromptSegmenter:
-    """Return a plain network trained on what ``network`` says of the images.
+    """Return a plain network trained on labels that ``network`` makes of the images.
 
     Parameters
     ----------
@@ -112,7 +122,7 @@ def train_student(
     Returns
     -------
     PromptSegmenter
-        Averaged weights, of the method in `CONFIG`.
+        Averaged weights, of the method in `STUDENT`.
     """
     settings = replace(
         settings, learning_rate=LEARNING_RATE, anchor=0.0, pseudo_labels=False
@@ -121,7 +131,7 @@ def train_student(
     windows = Windows(labelled, prompts, network_scale(prompts, network), settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        second = build(CONFIG)
+        second = build(STUDENT)
     tuner = FineTuner(second, settings, folder, device.torch_device)
     while tuner.step < settings.steps and not should_stop():
         tuner.train_step(windows[tuner.step])

@@ -1,4 +1,4 @@
-"""How well a network does on labels that were kept out of training."""
+"""The validation set: labels that are kept out of training, to score a network."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from ...core.annotation.partial_images import PartialImage
 from ...core.annotation.partial_labels import UNKNOWN, complete_ids, label_regions
 from ...core.jobs.finetune_job import FineTuneSettings, ValidationScore
 from ...core.labels.instances import instances_from_maps
@@ -17,16 +18,28 @@ from ...core.settings import PostprocessSettings, SegmentSettings
 from ...models.base import PromptSegmenter
 from ..inference.device import Device
 from ..inference.predict import predict
-from .label_crops import PartialImage
 
 MARGIN = 48
-"""Network pixels of context around held-back labels when they are scored."""
+"""Network pixels of context around validation labels when they are scored."""
 MAX_WINDOWS = 12
-"""Held-back regions that are scored, the largest first."""
+"""Labelled regions that are scored, the largest first."""
+
+Window = tuple[PartialImage, tuple[slice, ...], np.ndarray]
+"""An image, a part of it, and the pixels (H, W) of the part that are scored."""
 
 
-class Check:
-    """Scores a network on held-back labels, or on all where none are held back."""
+class ValidationSet:
+    """The labels that score a network: those of the validation set, or else all.
+
+    Parameters
+    ----------
+    images : sequence of PartialImage
+    prompts : PromptSet
+    device : Device
+    settings : FineTuneSettings
+    zoom : float
+        Network pixels per image pixel.
+    """
 
     def __init__(
         self,
@@ -37,25 +50,25 @@ class Check:
         zoom: float,
     ) -> None:
         self.prompts, self.device, self.settings = prompts, device, settings
-        self.is_validation = any(i.held.any() for i in images)
-        self.windows = [
+        self.is_validation = any(i.validation.any() for i in images)
+        windows = [
             window
             for image in images
-            for window in _check_windows(
+            for window in _windows(
                 image,
-                image.held if self.is_validation else image.ids != UNKNOWN,
+                image.validation if self.is_validation else image.ids != UNKNOWN,
                 round(MARGIN / zoom),
             )
         ]
-        self.windows.sort(key=lambda w: -int(w[2].sum()))
-        self.windows = self.windows[:MAX_WINDOWS]
+        windows.sort(key=lambda w: -int(w[2].sum()))
+        self.windows = windows[:MAX_WINDOWS]
         self.n_pixels = int(sum(w[2].sum() for w in self.windows))
 
     def __call__(self, network: PromptSegmenter) -> ValidationScore:
         """Return the score of a network."""
         both = found = true = tp = fp = fn = n_objects = 0
         post = PostprocessSettings()
-        for image, where, held in self.windows:
+        for image, where, scored in self.windows:
             prediction = predict(
                 image.plane[where],
                 self.prompts,
@@ -65,15 +78,17 @@ class Check:
                 image.intensities,
             )
             ids = np.maximum(image.ids[where], 0)
-            p, t = (prediction.maps.foreground > 0.5) & held, (ids > 0) & held
+            p = (prediction.maps.foreground > 0.5) & scored
+            t = (ids > 0) & scored
             both, found = both + int((p & t).sum()), found + int(p.sum())
             true += int(t.sum())
             if self.settings.semantic:
                 continue
-            whole = complete_ids(np.where(held, ids, UNKNOWN))
-            if whole.size:  # objects that are cut off count for nobody
+            whole = complete_ids(np.where(scored, ids, UNKNOWN))
+            if whole.size:
                 labels = instances_from_maps(prediction.maps, post)
-                known = held & ((ids == 0) | np.isin(ids, whole))
+                # objects that are labelled in part are ignored, found or not
+                known = scored & ((ids == 0) | np.isin(ids, whole))
                 match = match_instances(labels, ids, 0.5, ~known)
                 n_objects += len(whole)
                 tp, fp, fn = tp + match.tp, fp + match.fp, fn + match.fn
@@ -82,15 +97,14 @@ class Check:
         return ValidationScore(dice, f1, self.n_pixels, n_objects)
 
 
-def _check_windows(
-    image: PartialImage, held: np.ndarray, margin: int
-) -> list[tuple[PartialImage, tuple[slice, slice], np.ndarray]]:
-    regions, _ = label_regions(held)
-    windows = []
+def _windows(image: PartialImage, scored: np.ndarray, margin: int) -> list[Window]:
+    """Return a window around each region of the pixels that are scored."""
+    regions, _ = label_regions(scored)
+    windows: list[Window] = []
     for n, found in enumerate(ndimage.find_objects(regions), start=1):
         where = tuple(
             slice(max(0, s.start - margin), min(size, s.stop + margin))
-            for s, size in zip(found, held.shape, strict=True)
+            for s, size in zip(found, scored.shape, strict=True)
         )
         windows.append((image, where, regions[where] == n))
     return windows

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -19,6 +19,8 @@ from skimage.segmentation import slic
 from torch import Tensor
 
 from ...core.annotation.image_tags import (
+    FIRST_STAGE,
+    SECOND_STAGE,
     TagTrainingProgress,
     TagTrainingSettings,
     class_ious,
@@ -119,87 +121,91 @@ class StageTrainer(Trainer):
         return self.loss(self.network, batch)
 
 
-def run_stage(
-    name: str,
-    trainer: Trainer,
-    batches: Batches,
-    course: Course,
-    *,
-    seconds: float,
-    validate: Callable[[Any], float] | None = None,
-    resume: bool = False,
-    on_pass: Callable[[Any], None] | None = None,
-) -> None:
-    """Train a stage until all steps are done, its time is up, or it is stopped.
-
-    The averaged weights of that moment are kept. With a time limit the number of steps
-    is estimated from the pace, so that the learning rate has fallen by the end.
+@dataclass(frozen=True, eq=False)
+class StageRun:
+    """How a stage is trained.
 
     Parameters
     ----------
-    name : str
-        As in `TagTrainingProgress.stage`.
-    trainer : Trainer
-    batches : Batches
+    train, validation : (n,) int64 tensors
+        Numbers of the training and the validation windows; the latter may be none.
     course : Course
+    device : torch.device
     seconds : float
         Time limit of the stage; infinite for none.
-    validate : callable, optional
-        Returns the validation score of a network.
     resume : bool
         Continue from the checkpoint, if there is one.
     on_pass : callable, optional
         Receives the averaged network after each pass over the windows.
     """
-    if resume and trainer.checkpoint.exists():
+
+    train: Tensor
+    validation: Tensor
+    course: Course
+    device: torch.device
+    seconds: float = math.inf
+    resume: bool = False
+    on_pass: Callable[[Any], None] | None = None
+
+
+def run_stage(
+    name: str,
+    trainer: Trainer,
+    batches: Batches,
+    run: StageRun,
+    validate: Callable[[Any], float],
+) -> None:
+    """Train a stage until all steps are done, its time is up, or it is stopped.
+
+    The averaged weights of that moment are kept.
+
+    Parameters
+    ----------
+    name : str
+        `FIRST_STAGE` or `SECOND_STAGE`.
+    trainer : Trainer
+    batches : Batches
+    run : StageRun
+    validate : callable
+        Returns the validation score of a network.
+    """
+    if run.resume and trainer.checkpoint.exists():
         trainer.resume()
-    watch = _StageWatch(name, trainer, batches, course, seconds, validate, on_pass)
-
-    def from_step(start: int) -> Batches:
-        return replace(batches, start=start)
-
     try:
         trainer.run(
-            from_step,
+            lambda start: replace(batches, start=start),
             [],
-            seconds=seconds,
-            on_progress=watch,
+            seconds=run.seconds,
+            on_progress=_StageProgress(name, trainer, batches, run, validate),
             checkpoint_seconds=CHECKPOINT_S,
         )
     except Stopped:
         return
 
 
-@dataclass
-class _StageWatch:
-    """Called after each step of a stage: schedule, validation, report, stop signal.
+class _StageProgress:
+    """Reports the steps of a stage, and validates after each pass over the windows."""
 
-    Parameters
-    ----------
-    name, trainer, batches, course, seconds, validate, on_pass
-        See `run_stage`.
-    """
-
-    name: str
-    trainer: Trainer
-    batches: Batches
-    course: Course
-    seconds: float
-    validate: Callable[[Any], float] | None
-    on_pass: Callable[[Any], None] | None
-
-    def __post_init__(self) -> None:
-        trainer = self.trainer
-        self._steps_a_pass = max(1, len(self.batches.chosen) // trainer.settings.batch)
-        self._started, self._first_step = time.monotonic(), trainer.step
-        self._score: float | None = None
+    def __init__(
+        self,
+        name: str,
+        trainer: Trainer,
+        batches: Batches,
+        run: StageRun,
+        validate: Callable[[Any], float],
+    ) -> None:
+        self.name, self.trainer, self.batches = name, trainer, batches
+        self.run, self.validate = run, validate
+        self.steps_a_pass = max(1, len(batches.chosen) // trainer.settings.batch)
+        self.started, self.first_step = time.monotonic(), trainer.step
+        self.score: float | None = None
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
-        """Handle a step; raises `Stopped` if training is to end."""
-        trainer, course = self.trainer, self.course
-        self._fit_schedule()
+        """Do what is due after a step; raise `Stopped` or `Cancelled` to end."""
+        trainer, course = self.trainer, self.run.course
+        self._fit_steps_to_time()
         last = trainer.step >= trainer.settings.steps
-        if trainer.step % self._steps_a_pass == 0 or last:
+        if trainer.step % self.steps_a_pass == 0 or last:
             self._end_pass()
         course.report(
             TagTrainingProgress(
@@ -208,53 +214,42 @@ class _StageWatch:
                 trainer.settings.steps,
                 course.seconds,
                 dict(trainer.running),
-                self._score,
+                self.score,
             )
         )
         course.check()
 
-    def _fit_schedule(self) -> None:
-        """With a time limit, set the number of steps to those that fit into it.
+    def _fit_steps_to_time(self) -> None:
+        """Set the number of steps that fit into the time at the present pace.
 
-        The learning rate follows the number of steps, so it has fallen by the end.
+        So the learning rate, which follows the steps, has fallen when the time is up.
         """
-        trainer = self.trainer
-        at = trainer.step - self._first_step
+        trainer, at = self.trainer, self.trainer.step - self.first_step
         # not before the fifth step: the first ones are slow and no measure of the pace
-        if not math.isfinite(self.seconds) or at < 5 or at % 5:
+        if not math.isfinite(self.run.seconds) or at < 5 or at % 5:
             return
-        since = time.monotonic() - self._started
-        fit = self._first_step + int(at / max(since, 1e-3) * self.seconds)
-        trainer.settings = replace(
-            trainer.settings,
-            steps=max(trainer.step, min(fit, self.batches.n_batches)),
-        )
+        seconds = time.monotonic() - self.started
+        fit = self.first_step + int(at / max(seconds, 1e-3) * self.run.seconds)
+        steps = max(trainer.step, min(fit, self.batches.n_batches))
+        trainer.settings = replace(trainer.settings, steps=steps)
 
     def _end_pass(self) -> None:
         """Validate, and add a row to the history."""
-        trainer, course = self.trainer, self.course
+        trainer, course = self.trainer, self.run.course
         trainer.average.eval()
-        if self.validate is not None:
-            self._score = self.validate(trainer.average)
+        if len(self.run.validation):
+            self.score = self.validate(trainer.average)
         row = {"step": float(trainer.step), "seconds": course.seconds}
         row |= trainer.running
-        if self._score is not None:
-            row["validation"] = self._score
-        row["stage"] = 1.0 if self.name == "first stage" else 2.0
+        if self.score is not None:
+            row["validation"] = self.score
+        row["stage"] = 1.0 if self.name == FIRST_STAGE else 2.0
         course.history.append(row)
-        if self.on_pass is not None:
-            self.on_pass(trainer.average)
-
-
-def _if_any(
-    check: Tensor, validate: Callable[[Any], float]
-) -> Callable[[Any], float] | None:
-    """Return ``validate``, or None without validation windows."""
-    return validate if len(check) else None
+        if self.run.on_pass is not None:
+            self.run.on_pass(trainer.average)
 
 
 def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
-    """Return the trainer's settings for a stage of so many steps."""
     return TrainSettings(
         steps=max(1, steps),
         batch=settings.batch,
@@ -262,7 +257,7 @@ def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
         warm_up=min(50, max(1, steps // 10)),
         averaging=0.98,  # runs are short: the average covers about 50 steps
         seed=settings.seed,
-        validate_every=2**30,  # never: the stage validates after each pass
+        validate_every=2**30,
     )
 
 
@@ -360,61 +355,36 @@ class FirstStage:
         network = MemoryPrompting(**chosen)
         network.trunk.load_state_dict(trunk.state_dict())
         network.memory.copy_(first_memory(network, windows, settings))
-        # from passes to steps
         warm_up = int(min(WARM_UP, settings.epochs / 3) * len(windows) / settings.batch)
         loss = SeedLoss(windows, warm_up=warm_up, contrast=settings.contrast)
         regions = superpixels(windows)
         return cls(settings, windows, network, "pbip-seed", chosen, loss, regions)
 
-    def run(
-        self,
-        learn: Tensor,
-        check: Tensor,
-        course: Course,
-        device: torch.device,
-        *,
-        seconds: float = math.inf,
-        resume: bool = False,
-        on_pass: Callable[[SemanticSegmenter], None] | None = None,
-    ) -> TagNetwork:
-        """Train, and return the network with averaged weights.
-
-        Parameters
-        ----------
-        learn, check : (n,) int64 tensors
-            Numbers of the training and the validation windows; the latter may be none.
-        course : Course
-        device : torch.device
-        seconds, resume, on_pass
-            See `run_stage`.
-        """
+    def run(self, run: StageRun) -> TagNetwork:
+        """Train, and return the network with averaged weights."""
         settings, windows = self.settings, self.windows
-        steps = max(1, settings.epochs * len(learn) // settings.batch)
+        steps = max(1, settings.epochs * len(run.train) // settings.batch)
         trainer = StageTrainer(
             self.network,
             _train_settings(settings, steps),
-            course.folder / "first",
-            device,
+            run.course.folder / "first",
+            run.device,
             self.loss,
         )
 
         def show(network: TagNetwork) -> None:
-            if on_pass is not None:
+            if run.on_pass is not None:
                 set_peaks(network, windows, 64)  # of some windows: a preview
-                on_pass(network)
+                run.on_pass(network)
 
-        batches = Batches(
-            windows, learn, settings.batch, steps, settings.seed, self.maps
-        )
         run_stage(
-            "first stage",
+            FIRST_STAGE,
             trainer,
-            batches,
-            course,
-            seconds=seconds,
-            resume=resume,
-            on_pass=show if on_pass else None,
-            validate=_if_any(check, lambda n: tag_accuracy(n, windows, check)),
+            Batches(
+                windows, run.train, settings.batch, steps, settings.seed, self.maps
+            ),
+            replace(run, on_pass=show),
+            lambda network: tag_accuracy(network, windows, run.validation),
         )
         network = cast(TagNetwork, trainer.average.eval())
         set_peaks(network, windows)
@@ -431,10 +401,10 @@ def first_memory(
     """
     generator = torch.Generator().manual_seed(settings.seed)
     memory = network.memory.clone()
-    alone = windows.tags.sum(1) == 1  # images that show exactly one class
+    alone = windows.tags.sum(1) == 1
     for c in range(network.n_classes):
-        shown = windows.tags[:, c] > 0
-        own = shown & alone if (shown & alone).any() else shown
+        held = windows.tags[:, c] > 0
+        own = held & alone if (held & alone).any() else held
         # 64 windows and every 7th pixel are enough for a few centres
         index = windows.of_images(own.nonzero()[:, 0].tolist())[:64]
         vectors = torch.cat(
@@ -490,7 +460,6 @@ def tag_accuracy(network: TagNetwork, windows: Windows, index: Tensor) -> float:
     owner = windows.owner[index]
     scores = []
     for c in range(windows.tags.shape[1]):
-        # balanced: images with and without the class have the same weight
         right: dict[bool, list[bool]] = {True: [], False: []}
         for image in owner.unique():
             truth = bool(windows.tags[image, c])
@@ -530,8 +499,8 @@ def set_peaks(
             tops[owner] = torch.maximum(tops[owner], top[at])
     for c in range(n_classes):
         # images that show the class, and of which a window was measured
-        shown = windows.tags[:, c] > 0
-        reached = tops[shown & tops.any(-1).any(-1), :, c]
+        held = windows.tags[:, c] > 0
+        reached = tops[held & tops.any(-1).any(-1), :, c]
         if len(reached):
             network.peak[:, c] = reached.median(0).values.to(network.peak)
 
@@ -566,58 +535,68 @@ def pseudo_masks(
 # --------------------------------------------------------------------- second stage
 
 
-def student(
-    settings: TagTrainingSettings,
-    n_classes: int,
-    trunk: Trunk,
-    arguments: dict[str, Any],
-) -> tuple[SemanticUNet, dict[str, Any]]:
-    """Return the untrained network of the second stage, and its arguments."""
-    chosen = {"classes": n_classes, "scale": settings.scale, **arguments}
-    network = SemanticUNet(**chosen)
-    network.trunk.load_state_dict(trunk.state_dict())
-    return network, chosen
+@dataclass
+class SecondStage:
+    """Network of the second stage, and the masks that it learns.
+
+    Parameters
+    ----------
+    settings : TagTrainingSettings
+    windows : Windows
+    masks : (windows, S, S) tensor
+        Classes of each pixel.
+    network : SemanticUNet
+    arguments : dict
+        Arguments that build the network again, for its model folder.
+    """
+
+    settings: TagTrainingSettings
+    windows: Windows
+    masks: Tensor
+    network: SemanticUNet
+    arguments: dict[str, Any]
+    method: ClassVar[str] = "semantic"
+
+    @classmethod
+    def of(
+        cls,
+        settings: TagTrainingSettings,
+        windows: Windows,
+        masks: Tensor,
+        trunk: Trunk,
+        arguments: dict[str, Any],
+    ) -> SecondStage:
+        """Return the second stage with an untrained decoder; see `FirstStage.of`."""
+        n_classes = windows.tags.shape[1]
+        chosen = {"classes": n_classes, "scale": settings.scale, **arguments}
+        network = SemanticUNet(**chosen)
+        network.trunk.load_state_dict(trunk.state_dict())
+        return cls(settings, windows, masks, network, chosen)
+
+    def run(self, run: StageRun) -> SemanticUNet:
+        """Train, and return the network with averaged weights."""
+        settings, windows, masks = self.settings, self.windows, self.masks
+        steps = max(1, settings.second_epochs * len(run.train) // settings.batch)
+        trainer = StageTrainer(
+            self.network,
+            _train_settings(settings, steps),
+            run.course.folder / "second",
+            run.device,
+            mask_loss,
+        )
+        run_stage(
+            SECOND_STAGE,
+            trainer,
+            Batches(windows, run.train, settings.batch, steps, settings.seed, masks),
+            run,
+            lambda network: agreement(network, windows, masks, run.validation),
+        )
+        return cast(SemanticUNet, trainer.average.eval())
 
 
 def mask_loss(network: SemanticUNet, batch: dict[str, Tensor]) -> dict[str, Tensor]:
     """Return the terms of the loss of the second stage by name."""
     return semantic_loss(network.class_logits(batch["query"]), batch["maps"])
-
-
-def run_student(
-    network: SemanticUNet,
-    settings: TagTrainingSettings,
-    windows: Windows,
-    masks: Tensor,
-    learn: Tensor,
-    check: Tensor,
-    course: Course,
-    device: torch.device,
-    *,
-    seconds: float = math.inf,
-    resume: bool = False,
-    on_pass: Callable[[Any], None] | None = None,
-) -> SemanticUNet:
-    """Train the second stage on masks (n, S, S); arguments as of `FirstStage.run`."""
-    steps = max(1, settings.second_epochs * len(learn) // settings.batch)
-    trainer = StageTrainer(
-        network,
-        _train_settings(settings, steps),
-        course.folder / "second",
-        device,
-        mask_loss,
-    )
-    run_stage(
-        "second stage",
-        trainer,
-        Batches(windows, learn, settings.batch, steps, settings.seed, masks),
-        course,
-        seconds=seconds,
-        resume=resume,
-        on_pass=on_pass,
-        validate=_if_any(check, lambda n: agreement(n, windows, masks, check)),
-    )
-    return cast(SemanticUNet, trainer.average.eval())
 
 
 @torch.inference_mode()

@@ -24,7 +24,7 @@ from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.engine.finetuning.loop import (
     NO_CHECKPOINT,
-    NOT_IMPROVED,
+    NOT_BETTER,
     SUPERPIXELS,
     is_better,
 )
@@ -130,7 +130,7 @@ def test_a_model_that_is_not_better_is_not_kept(tune, tiny_model):
     result = tune(settings=replace(TINY, learning_rate=0.0, anchor=0.0))
     assert result.kept == "before"
     assert same(weights(result.model), weights(tiny_model))
-    assert NOT_IMPROVED in result.notes
+    assert NOT_BETTER in result.notes
 
 
 def test_a_gain_that_may_be_noise_is_not_kept(tune, tiny_model, monkeypatch):

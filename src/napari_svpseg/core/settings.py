@@ -25,7 +25,7 @@ FLAGS = {"labels": "as"}
 
 DEVICE_NAMES = "device must be auto, cpu, cuda, cuda:N or mps"
 NO_GPU = "no usable GPU"
-"""Beginning of the note that a run went to the CPU; the docks show the device already."""
+"""Start of the note that a run went to the CPU; the docks show the device already."""
 
 S = TypeVar("S", bound="Settings")
 

@@ -166,7 +166,7 @@ def measure(seconds: float, side: int, threshold_ms: float) -> dict[str, Any]:
     """Return the gaps before, at the start of, during and at the end of a training."""
     import napari
 
-    from napari_svpseg.plugin.layers.partial_label_layers import paint_layer
+    from napari_svpseg.plugin.layers.labels.partial_label_layers import paint_layer
 
     viewer = napari.Viewer()
     _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")

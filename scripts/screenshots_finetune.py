@@ -23,7 +23,7 @@ from napari_svpseg.core.jobs.finetune_job import PRESETS
 from napari_svpseg.plugin import samples
 from napari_svpseg.plugin.docks.finetune_controller import VALIDATION
 from napari_svpseg.plugin.docks.finetune_dock import FineTuneWidget
-from napari_svpseg.plugin.layers.partial_label_layers import paint_layer
+from napari_svpseg.plugin.layers.labels.partial_label_layers import paint_layer
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 

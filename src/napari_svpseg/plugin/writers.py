@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.jobs.folder_job import FORMATS
+from .layers.images.pyramid import full_data
 from .layers.metadata import METADATA_KEY
-from .layers.pyramid import full_data
-from .layers.stored_arrays import KeptChannel
-from .layers.stored_results import MAX_WHOLE
+from .layers.results.stored_arrays import KeptChannel
+from .layers.results.stored_results import MAX_WHOLE
 
 if TYPE_CHECKING:
     from napari.layers import Labels

@@ -11,9 +11,9 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import StackedChannels
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.prompt_files import load_prompts
-from napari_svpseg.plugin.layers.image_source import ImageSource
+from napari_svpseg.plugin.layers.images.image_source import ImageSource
 from napari_svpseg.plugin.layers.metadata import metadata_of
-from napari_svpseg.plugin.layers.result_layers import recipe_of
+from napari_svpseg.plugin.layers.results.result_layers import recipe_of
 from napari_svpseg.plugin.panels.image_panel import ALONE
 
 from ..conftest import disc_image

@@ -38,9 +38,7 @@ from napari_svpseg.plugin.docks.finetune_controller import (
 )
 from napari_svpseg.plugin.docks.finetune_dock import BEGIN, FineTuneWidget
 from napari_svpseg.plugin.docks.model_names import NEEDS_NAME
-from napari_svpseg.plugin.layers.journal import Journal
-from napari_svpseg.plugin.layers.metadata import metadata_of
-from napari_svpseg.plugin.layers.partial_label_layers import (
+from napari_svpseg.plugin.layers.labels.partial_label_layers import (
     ALREADY_LABELLED,
     BOTH,
     CORRECTIONS,
@@ -52,10 +50,12 @@ from napari_svpseg.plugin.layers.partial_label_layers import (
     paint_layer,
     start_painting,
 )
-from napari_svpseg.plugin.layers.result_layers import Results
+from napari_svpseg.plugin.layers.metadata import metadata_of
+from napari_svpseg.plugin.layers.results.journal import Journal
+from napari_svpseg.plugin.layers.results.result_layers import Results
 from napari_svpseg.plugin.messages import OPEN_IMAGE
-from napari_svpseg.plugin.panels.finetune_form import ONLY_SET
-from napari_svpseg.plugin.panels.label_panel import (
+from napari_svpseg.plugin.panels.training.finetune_form import ONLY_SET
+from napari_svpseg.plugin.panels.training.label_panel import (
     ADDED,
     CAN_START,
     NEEDS_BACKGROUND,
@@ -249,7 +249,7 @@ def test_labels_of_every_kind(dock):
     layer.data_setitem(np.nonzero(truth == 1), 0)  # erased
     layer.data_setitem(tuple(np.array([[50], [10]])), 9)  # painted
     start_painting(viewer, source, 2).data_setitem(tuple(np.array([[4], [4]])), 2)
-    from napari_svpseg.plugin.layers.prompt_book import PromptBook
+    from napari_svpseg.plugin.layers.prompts.prompt_book import PromptBook
 
     book = PromptBook(viewer, dock.image_panel.source_of)
     book.place(source, (), Box(14, 14, 32))

@@ -15,11 +15,11 @@ from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.images import read_image
 from napari_svpseg.plugin.docks import segment_controller
 from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
-from napari_svpseg.plugin.layers.image_source import NAME_AXES
-from napari_svpseg.plugin.layers.journal import EDITS_KEPT, IS_KEPT
+from napari_svpseg.plugin.layers.images.image_source import NAME_AXES
 from napari_svpseg.plugin.layers.metadata import metadata_of
-from napari_svpseg.plugin.layers.result_layers import edited_remark, recipe_of
-from napari_svpseg.plugin.layers.run_step import CLOSED
+from napari_svpseg.plugin.layers.results.journal import EDITS_KEPT, IS_KEPT
+from napari_svpseg.plugin.layers.results.result_layers import edited_remark, recipe_of
+from napari_svpseg.plugin.layers.results.run_step import CLOSED
 from napari_svpseg.plugin.messages import DRAW_BOX, OPEN_IMAGE, PAINTED, TRY
 from napari_svpseg.plugin.panels import prompt_panel, save_panel
 from napari_svpseg.plugin.panels.prompt_panel import PAINT_OBJECTS
@@ -1015,7 +1015,7 @@ def test_copy_names_a_prompt_file_only_while_it_fits(dock, finish, tmp_path):
 
 
 def test_the_recipe_of_one_plane_says_which(viewer, open_dock, finish, discs):
-    from napari_svpseg.plugin.layers.result_layers import recipe_of
+    from napari_svpseg.plugin.layers.results.result_layers import recipe_of
 
     image = viewer.layers["discs"].data
     viewer.layers.remove("discs")

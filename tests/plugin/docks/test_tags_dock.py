@@ -36,11 +36,11 @@ from napari_svpseg.plugin.docks.tags_controller import (
     TO_CONTINUE,
     TRAINED,
 )
+from napari_svpseg.plugin.layers.images.tagged_image import STACK
 from napari_svpseg.plugin.layers.metadata import metadata_of
-from napari_svpseg.plugin.layers.tagged_image import STACK
-from napari_svpseg.plugin.panels.patch_bank_panel import SAVED
-from napari_svpseg.plugin.panels.patch_view import NO_OBJECT
-from napari_svpseg.plugin.panels.tag_advice import NO_IMAGES, UNUSED_CLASS
+from napari_svpseg.plugin.panels.tags.patch_bank_panel import SAVED
+from napari_svpseg.plugin.panels.tags.patch_view import NO_OBJECT
+from napari_svpseg.plugin.panels.tags.tag_advice import NO_IMAGES, UNUSED_CLASS
 
 ENDED = "The engine ended."
 COLORS = {"disc": "#ffb000", "bar": "#35c9ff"}
@@ -506,9 +506,9 @@ def test_a_damaged_image_says_so(dock, viewer, qtbot, folder):
 
 
 def test_objects_have_the_colours_of_their_classes(viewer):
-    from napari_svpseg.plugin.layers.image_source import ImageSource
-    from napari_svpseg.plugin.layers.journal import Journal
-    from napari_svpseg.plugin.layers.result_layers import Results
+    from napari_svpseg.plugin.layers.images.image_source import ImageSource
+    from napari_svpseg.plugin.layers.results.journal import Journal
+    from napari_svpseg.plugin.layers.results.result_layers import Results
 
     image = viewer.add_image(np.zeros((20, 20)), name="cells")
     source = ImageSource.of(image, "YX")

@@ -8,11 +8,11 @@ from napari.components import ViewerModel
 from qtpy.QtCore import Qt
 from skimage.io import imsave
 
-from napari_svpseg.plugin.layers.tagged_image import TaggedImage
-from napari_svpseg.plugin.panels.tag_panel import TagPanel
-from napari_svpseg.plugin.panels.tag_set import TagSet
-from napari_svpseg.plugin.panels.tag_table import TagTable
-from napari_svpseg.plugin.panels.tag_view import TagView
+from napari_svpseg.plugin.layers.images.tagged_image import TaggedImage
+from napari_svpseg.plugin.panels.tags.tag_panel import TagPanel
+from napari_svpseg.plugin.panels.tags.tag_set import TagSet
+from napari_svpseg.plugin.panels.tags.tag_table import TagTable
+from napari_svpseg.plugin.panels.tags.tag_view import TagView
 
 
 @pytest.fixture

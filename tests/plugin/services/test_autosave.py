@@ -15,9 +15,12 @@ from napari.components import ViewerModel
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.io.session import STATE, Session, crashed_sessions, sessions_folder
-from napari_svpseg.plugin.layers.image_source import ImageSource
+from napari_svpseg.plugin.layers.images.image_source import ImageSource
+from napari_svpseg.plugin.layers.labels.partial_label_layers import (
+    paint_layer,
+    start_painting,
+)
 from napari_svpseg.plugin.layers.metadata import metadata_of
-from napari_svpseg.plugin.layers.partial_label_layers import paint_layer, start_painting
 from napari_svpseg.plugin.services import autosave as module
 from napari_svpseg.plugin.services.autosave import IS_OFF, RESTORED, Autosave
 from napari_svpseg.plugin.services.edited_blocks import EditedBlocks
@@ -33,9 +36,9 @@ from napari.components import ViewerModel
 import napari_svpseg.plugin.services.autosave as autosave
 autosave.WAIT_MS = 1
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin.layers.prompt_book import PromptBook
-from napari_svpseg.plugin.layers.image_source import ImageSource
-from napari_svpseg.plugin.layers.partial_label_layers import start_painting
+from napari_svpseg.plugin.layers.prompts.prompt_book import PromptBook
+from napari_svpseg.plugin.layers.images.image_source import ImageSource
+from napari_svpseg.plugin.layers.labels.partial_label_layers import start_painting
 viewer = ViewerModel()
 keeper = autosave.Autosave.of(viewer)
 image = viewer.open(sys.argv[1], plugin="napari")[0]

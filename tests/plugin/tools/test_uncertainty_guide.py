@@ -7,8 +7,8 @@ import pytest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.result import Maps, Recipe, Result
+from napari_svpseg.plugin.layers.images.visibility import camera_of
 from napari_svpseg.plugin.layers.metadata import metadata_of
-from napari_svpseg.plugin.layers.visibility import camera_of
 from napari_svpseg.plugin.tools.uncertainty_guide import (
     LAST,
     MASK_FROM,

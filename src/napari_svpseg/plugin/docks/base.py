@@ -21,7 +21,7 @@ from .tabs import share_tabs
 if TYPE_CHECKING:
     import napari
 
-    from ..layers.prompt_book import PromptBook
+    from ..layers.prompts.prompt_book import PromptBook
 
 Controller = TypeVar("Controller", bound=DockController)
 

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPlainTextEdit
 from ...core.jobs.folder_job import FORMAT_TITLES, PATTERN, BatchJob
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ...io.folder_records import RUN
-from ..layers.opened_files import show_file
+from ..layers.images.opened_files import show_file
 from ..messages import sentence
 from ..panels.channel_text import channel_text
 from ..panels.controls import button, labelled, note, side_by_side

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox
 
-from ..panels.comparison import Comparison
 from ..panels.controls import Offer, button
-from ..panels.curves import Curves
-from ..panels.finetune_form import FineTuneForm
 from ..panels.image_panel import ImagePanel
-from ..panels.label_panel import LabelPanel
 from ..panels.scroll_target import ScrollTarget
-from ..panels.share_panel import SharePanel
-from ..panels.training_outcome import TrainingOutcome
-from ..panels.training_set_panel import TrainingSetPanel
+from ..panels.training.comparison import Comparison
+from ..panels.training.curves import Curves
+from ..panels.training.finetune_form import FineTuneForm
+from ..panels.training.label_panel import LabelPanel
+from ..panels.training.share_panel import SharePanel
+from ..panels.training.training_outcome import TrainingOutcome
+from ..panels.training.training_set_panel import TrainingSetPanel
 from ..services.background import Background
 from ..services.engine_process import Engine
 from ..services.preferences import preference

@@ -14,7 +14,7 @@ from ...core.prompt import PromptError, PromptSet
 from ...core.settings import NO_GPU, PostprocessSettings, split_settings
 from ...workflows.segment_image import describe_device, postprocess, segment
 from ...workflows.segment_live import segment_stored
-from ..layers.run_step import (
+from ..layers.results.run_step import (
     Step,
     closed,
     expected_shape,
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
     from ...core.model_card import ModelCard
     from ...core.result import Result
-    from ..layers.image_source import ImageSource
-    from ..layers.prompt_book import PromptBook
-    from ..layers.result_layers import Kept
-    from ..layers.run_layers import RunLayers
+    from ..layers.images.image_source import ImageSource
+    from ..layers.prompts.prompt_book import PromptBook
+    from ..layers.results.result_layers import Kept
+    from ..layers.results.run_layers import RunLayers
     from ..panels.image_panel import ImagePanel
     from ..services.engine_process import Engine, EngineJob
 

@@ -9,10 +9,10 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox
 
 from ...core.settings import PostprocessSettings, SegmentSettings
-from ..layers.journal import Journal
-from ..layers.result_layers import Results
-from ..layers.run_layers import RunLayers
-from ..layers.stored_results import StoredResults
+from ..layers.results.journal import Journal
+from ..layers.results.result_layers import Results
+from ..layers.results.run_layers import RunLayers
+from ..layers.results.stored_results import StoredResults
 from ..messages import DRAW_BOX, STARTING
 from ..panels.controls import (
     button,
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Image
 
-    from ..layers.image_source import ImageSource
+    from ..layers.images.image_source import ImageSource
 
 RUN_SETTINGS = ("refine", "tile", "overlap", "batch", "scale_objects", "trust")
 OPTIONS_REST_MS = 200

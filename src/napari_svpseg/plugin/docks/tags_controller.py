@@ -31,7 +31,7 @@ from .model_names import clean_name, new_model_folder
 
 if TYPE_CHECKING:
     from ...core.prompt import PromptSet
-    from ..layers.tagged_image import TaggedImage
+    from ..layers.images.tagged_image import TaggedImage
     from ..services.engine_process import Engine, EngineJob
 
 STAGES = {

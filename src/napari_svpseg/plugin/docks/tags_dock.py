@@ -14,17 +14,17 @@ from ...core.annotation.image_tags import (
     TagTrainingSettings,
 )
 from ...core.prompt import PromptSet
-from ..layers.class_colors import class_color
-from ..layers.image_preview import ShownImage, drop_overlay, show_overlay
-from ..layers.tagged_image import TaggedImage
+from ..layers.images.image_preview import ShownImage, drop_overlay, show_overlay
+from ..layers.images.tagged_image import TaggedImage
+from ..layers.labels.class_colors import class_color
 from ..messages import TRY
 from ..panels.controls import button, labelled
-from ..panels.curves import Curves
 from ..panels.model_picker import DEFAULT
-from ..panels.patch_bank_panel import PatchBankPanel
 from ..panels.settings_form import SettingsForm
-from ..panels.tag_advice import tag_advice, tag_problem
-from ..panels.tag_panel import TagPanel
+from ..panels.tags.patch_bank_panel import PatchBankPanel
+from ..panels.tags.tag_advice import tag_advice, tag_problem
+from ..panels.tags.tag_panel import TagPanel
+from ..panels.training.curves import Curves
 from ..services.background import Background
 from ..services.engine_process import Engine
 from .base import Dock, device_combo

@@ -21,11 +21,11 @@ from qtpy.QtWidgets import (
 )
 
 from ...core.image import ImageError
-from ..layers.declared_images import DeclaredImages
-from ..layers.image_axes import axes_choices
-from ..layers.image_source import NAME_AXES, ImageSource
+from ..layers.images.declared_images import DeclaredImages
+from ..layers.images.image_axes import axes_choices
+from ..layers.images.image_source import NAME_AXES, ImageSource
+from ..layers.images.visibility import activate, bring_into_sight, is_in_sight
 from ..layers.metadata import is_image
-from ..layers.visibility import activate, bring_into_sight, is_in_sight
 from ..messages import sentence
 from .channel_text import channel_text, parse_channels
 from .controls import WARN_COLOR, button, combo

@@ -9,8 +9,8 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QLineEdit, QSpinBox, QWidget
 
 from ...io.model_store import user_folder
-from ..layers.image_source import ImageSource
-from ..layers.stored_results import StoredResults
+from ..layers.images.image_source import ImageSource
+from ..layers.results.stored_results import StoredResults
 from ..services.preferences import preference
 from .controls import button, note, side_by_side
 

@@ -18,10 +18,10 @@ from qtpy.QtWidgets import (
 
 from ...core.geometry import PROMPT_SIZE
 from ...core.image import resize_image, resize_labels
-from ..layers.prompt_book import PromptBook
-from ..layers.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
+from ..layers.prompts.prompt_book import PromptBook
+from ..layers.prompts.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
 from .controls import WARN_COLOR, wrap
-from .pixmaps import to_pixmap
+from .tags.pixmaps import to_pixmap
 
 THUMBNAIL = 56
 """Side of a thumbnail on screen, in pixels."""

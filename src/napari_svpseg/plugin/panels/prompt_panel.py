@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QSpinBox, QVBoxLayout, QWidget
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ...core.prompt import PromptError, PromptSet, prompt_hash
 from ..layers.metadata import is_mask
-from ..layers.prompt_book import PromptBook
+from ..layers.prompts.prompt_book import PromptBook
 from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
 from ..tools.draw_box import BoxTool
 from .controls import button, combo, labelled, side_by_side

@@ -15,12 +15,12 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ...core.jobs.folder_job import FORMAT_TITLES, FORMATS
 from ...core.result import Recipe
-from ..layers.image_source import plain_name
+from ..layers.images.image_source import plain_name
+from ..layers.images.visibility import belongs_to
 from ..layers.metadata import metadata_of
-from ..layers.result_layers import recipe_of
-from ..layers.stored_edits import KIND as STORED
-from ..layers.stored_results import StoredResults
-from ..layers.visibility import belongs_to
+from ..layers.results.result_layers import recipe_of
+from ..layers.results.stored_edits import KIND as STORED
+from ..layers.results.stored_results import StoredResults
 from ..messages import count, sentence
 from ..writers import write_layer
 from .controls import button, side_by_side

@@ -31,7 +31,7 @@ from .session_layers import (
 if TYPE_CHECKING:
     from napari.components import ViewerModel
 
-    from ..layers.prompt_book import PromptBook
+    from ..layers.prompts.prompt_book import PromptBook
 
 logger = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from ...io.session import Start, block_slices, block_starts
+from ..layers.labels.partial_label_layers import KIND as PARTIAL
 from ..layers.metadata import metadata_of
-from ..layers.partial_label_layers import KIND as PARTIAL
-from ..layers.written_labels import region_of
+from ..layers.results.written_labels import region_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layers.image_axes import DECLARED, declared
+from ..layers.images.image_axes import DECLARED, declared
+from ..layers.labels.partial_label_layers import KIND as PARTIAL
+from ..layers.labels.partial_label_layers import color
 from ..layers.metadata import METADATA_KEY, metadata_of
-from ..layers.partial_label_layers import KIND as PARTIAL
-from ..layers.partial_label_layers import color
 from .edited_blocks import PAINTED
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from ...core.annotation.partial_labels import PartialLabelError
-from ..layers.image_source import ImageSource
-from ..layers.partial_label_layers import accept, results_on
-from ..layers.visibility import activate, camera_of
+from ..layers.images.image_source import ImageSource
+from ..layers.images.visibility import activate, camera_of
+from ..layers.labels.partial_label_layers import accept, results_on
 from .draw_box import CLICK_PIXELS
 
 if TYPE_CHECKING:

@@ -10,16 +10,21 @@ from qtpy.QtCore import QObject, Signal
 
 from ...core.geometry import MIN_BOX_SIZE, Box
 from ...core.image import ImageError
-from ..layers.image_source import ImageSource
+from ..layers.images.image_source import ImageSource
+from ..layers.images.visibility import (
+    activate,
+    bring_into_sight,
+    camera_of,
+    is_in_sight,
+)
 from ..layers.metadata import is_image
-from ..layers.prompt_item import PromptItem
-from ..layers.visibility import activate, bring_into_sight, camera_of, is_in_sight
+from ..layers.prompts.prompt_item import PromptItem
 from ..messages import sentence
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes
 
-    from ..layers.prompt_book import PromptBook
+    from ..layers.prompts.prompt_book import PromptBook
 
 CLICK_PIXELS = 8
 """A press and release closer than this on the screen is a click, not a drag."""

@@ -19,11 +19,11 @@ from ...core.labels.uncertainty import (
     uncertain_places,
 )
 from ...core.result import Maps
-from ..layers.image_source import ImageSource
+from ..layers.images.image_source import ImageSource
+from ..layers.images.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
 from ..layers.metadata import METADATA_KEY, metadata_of
-from ..layers.prompt_book import PromptBook
-from ..layers.result_layers import Kept, Results
-from ..layers.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
+from ..layers.prompts.prompt_book import PromptBook
+from ..layers.results.result_layers import Kept, Results
 from ..messages import count
 from ..panels.controls import Offer, button, side_by_side
 from ..panels.image_panel import ImagePanel

@@ -1,0 +1,45 @@
+"""OME-Zarr images and labels in the viewer, read only where they are shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+
+def add_zarr(viewer: ViewerModel, path: str | Path, kind: str = "image") -> Layer:
+    """Add a layer that shows an OME-Zarr with all levels and its pixel size.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    path : path
+    kind : str
+        ``image`` or ``labels``.
+
+    Raises
+    ------
+    ImageError
+        If there is no OME-Zarr that can be read.
+    """
+    from ....io.ome_zarr import open_image
+
+    first = open_image(path)
+    levels = [first, *(open_image(path, n) for n in range(1, first.n_levels))]
+    order = first.axes.order
+    is_rgb = kind == "image" and order.endswith("C")
+    names = order[:-1] if is_rgb else order
+    more: dict[str, Any] = {"rgb": True} if is_rgb else {}
+    arrays = [level.array for level in levels]
+    return getattr(viewer, f"add_{kind}")(
+        arrays if len(arrays) > 1 else arrays[0],
+        multiscale=len(arrays) > 1,
+        name=Path(path).stem,
+        scale=[first.scale.get(a, 1.0) for a in names],
+        units=[first.unit if a in "ZYX" else "pixel" for a in names],
+        axis_labels=tuple(names.lower()),
+        **more,
+    )

@@ -1,0 +1,100 @@
+"""The Labels layers that the masks of prompts are painted in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ....core.geometry import Tile
+from ..images.image_source import ImageSource, fits_on
+from ..images.visibility import activate
+from ..metadata import METADATA_KEY, is_mask, metadata_of
+from .prompt_item import PromptItem
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+
+def mask_layer(viewer: ViewerModel, source: ImageSource) -> Labels:
+    """Return the layer to paint masks of an image's prompts in, added if needed."""
+    for layer in viewer.layers:
+        metadata = metadata_of(layer, "mask")
+        if (
+            metadata is not None
+            and metadata["image"] == source.layer.unique_id
+            and tuple(layer.data.shape) == source.companion.shape
+        ):
+            return layer
+    return viewer.add_labels(
+        np.zeros(source.companion.shape, np.uint16),
+        name=f"SVPSeg mask [{source.name}]",
+        opacity=0.5,
+        metadata={METADATA_KEY: {"kind": "mask", "image": source.layer.unique_id}},
+        **source.placement(),
+    )
+
+
+def likely_masks(
+    viewer: ViewerModel, item: PromptItem, chosen: Labels | None, name: str
+) -> list[Labels]:
+    """Return the layers that may hold the mask of a box, the most likely first.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    item : PromptItem
+        Whose box is on an image.
+    chosen : Labels, optional
+        What the user chose for another box.
+    name : str
+        Of the layer that an earlier dock took it from; may be empty.
+    """
+    assert item.source is not None
+    likely: list[Labels] = [
+        la for la in reversed(viewer.layers) if is_mask(la) and fits_on(la, item.source)
+    ]
+    if chosen is not None and chosen in viewer.layers:
+        likely.insert(0, chosen)
+    if name in viewer.layers and is_mask(viewer.layers[name]):
+        likely.insert(0, viewer.layers[name])
+    return likely
+
+
+def paint_mask(
+    viewer: ViewerModel, item: PromptItem, found: np.ndarray | None = None
+) -> Labels:
+    """Return the layer to paint the mask of a box in, selected and in paint mode.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    item : PromptItem
+        Whose box is on an image.
+    found : (side, side) int array, optional
+        Labels to begin with, where nothing is painted yet.
+    """
+    assert item.source is not None and item.box is not None
+    source, box = item.source, item.box
+    layer = mask_layer(viewer, source)
+    tile = Tile(box.y, box.y + box.size, box.x, box.x + box.size)
+    region = source.companion.index(item.plane, tile)
+    if found is not None:
+        fill(layer, region, source.companion.expand(found, item.plane))
+    activate(viewer, layer)
+    layer.selected_label = int(layer.data[region].max(initial=0)) + 1
+    layer.brush_size = max(2, round(box.size / 10))
+    layer.mode = "paint"
+    return layer
+
+
+def fill(layer: Labels, region: tuple[slice, ...], found: np.ndarray) -> None:
+    """Write labels, numbered from 1, into a part of a layer that is still empty."""
+    if np.asarray(layer.data[region]).any():
+        return
+    at = np.nonzero(found)
+    if at[0].size:
+        ids = np.unique(found[at], return_inverse=True)[1] + 1
+        whole = tuple(i + part.start for i, part in zip(at, region, strict=True))
+        layer.data_setitem(whole, ids.astype(layer.data.dtype))

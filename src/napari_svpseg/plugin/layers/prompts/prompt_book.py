@@ -1,0 +1,331 @@
+"""The list of prompts of a dock: boxes drawn in the viewer, and loaded prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from qtpy.QtCore import QObject, Signal
+
+from ....core.geometry import PROMPT_SIZE, Box
+from ....core.image import ImageError
+from ....core.prompt import Prompt, PromptError, PromptSet
+from ...messages import DRAW_BOX, TRY
+from ..images.image_source import ImageSource
+from ..images.intensities import Intensities
+from ..images.visibility import bring_into_sight, is_in_sight, look_at
+from ..labels.edit_watcher import EditWatcher
+from ..metadata import metadata_of
+from .mask_layers import likely_masks, paint_mask
+from .prompt_boxes import PromptBoxes, box_ids
+from .prompt_item import COLORS, PromptItem
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Image, Labels, Layer, Shapes
+
+OUTSIDE = "A box outside '{}' was removed: draw it on the image."
+NONE_FINISHED = "There is no finished prompt to save yet."
+
+
+class PromptBook(QObject):
+    """The list of prompts, kept equal to the boxes in the viewer.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    source_of : callable
+        Returns the `ImageSource` of an image layer; raises `ImageError` where its axes
+        are not known.
+    """
+
+    changed = Signal()
+    selected = Signal(str)
+    message = Signal(str, bool)
+    closed = Signal()
+
+    def __init__(
+        self, viewer: ViewerModel, source_of: Callable[[Image], ImageSource]
+    ) -> None:
+        super().__init__()
+        self.viewer, self.source_of = viewer, source_of
+        self.items: list[PromptItem] = []
+        self.size = PROMPT_SIZE
+        self.default_mask: Labels | None = None
+        self.shortcuts: dict[str, tuple[str, Callable[[], None]]] = {}
+        """Key to what it does: its name and the action, bound to the box layers."""
+        self.intensities = Intensities()
+        self.boxes = PromptBoxes(viewer, source_of)
+        self._watcher = EditWatcher()
+        self._n_named = 0
+        self.boxes.taken.connect(self._bind_keys)
+        self.boxes.edited.connect(self._follow)
+        self.boxes.selected.connect(self._on_box_selected)
+        self._watcher.edited.connect(self.refresh)
+        self._watcher.replaced.connect(self.intensities.forget)
+        viewer.layers.events.removed.connect(self._on_layer_removed)
+
+    def close(self) -> None:
+        """Disconnect from the viewer; the boxes stay there."""
+        self.closed.emit()
+        self.viewer.layers.events.removed.disconnect(self._on_layer_removed)
+        self.boxes.close()
+
+    def adopt_all(self) -> None:
+        """Add the boxes of a sample, or of a dock that was closed, to the list."""
+        for layer in list(self.viewer.layers):
+            self.boxes.adopt(layer)
+
+    # ------------------------------------------------------------ the list
+
+    def item(self, item_id: str) -> PromptItem | None:
+        """Return the item with this id."""
+        return next((i for i in self.items if i.id == item_id), None)
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether there are prompts that show what to find, and none lacks anything."""
+        chosen = [i for i in self.items if i.enabled]
+        return all(i.is_ready for i in chosen) and any(not i.negative for i in chosen)
+
+    def prompts(self) -> PromptSet:
+        """Return the prompts that are on, as the engine takes them.
+
+        Raises
+        ------
+        PromptError
+            If there is none, or one that is on has no mask. The message names the next
+            step.
+        """
+        if not self.items:
+            raise PromptError(DRAW_BOX)
+        chosen = [i for i in self.items if i.enabled]
+        for item in chosen:
+            if not item.is_ready:
+                raise PromptError(f"'{item.name}': {item.problem}")
+        return PromptSet([self.prompt(i) for i in chosen]).usable()
+
+    def all_prompts(self) -> PromptSet:
+        """Return all prompts that have a mask, on or off, for saving."""
+        ready = [i for i in self.items if i.is_ready]
+        if not ready:
+            raise PromptError(NONE_FINISHED)
+        return PromptSet([self.prompt(i) for i in ready])
+
+    def prompt(self, item: PromptItem) -> Prompt:
+        """Return one item as a prompt."""
+        return item.prompt(self.intensities)
+
+    def add_loaded(self, prompts: PromptSet) -> None:
+        """Append prompts that come from a file."""
+        for prompt in prompts:
+            self.items.append(
+                PromptItem(
+                    name=prompt.name,
+                    color=prompt.color,
+                    enabled=prompt.enabled,
+                    negative=prompt.is_negative,
+                    loaded=prompt,
+                    crop=prompt.image,
+                    mask=prompt.mask,
+                    box=prompt.box,
+                )
+            )
+        self.changed.emit()
+
+    def remove(self, item_id: str) -> None:
+        """Remove an item from the list, and its box from the viewer."""
+        item = self.item(item_id)
+        if item is None:
+            return
+        self.boxes.remove(item_id)
+        self.items.remove(item)
+        self.boxes.style(self.items)
+        self.changed.emit()
+
+    def update(self, item_id: str, **values: Any) -> None:
+        """Change the name, state or mask of an item."""
+        item = self.item(item_id)
+        if item is None:
+            return
+        for name, value in values.items():
+            setattr(item, name, value)
+        if "mask_layer" in values:
+            self._watcher.watch(item.mask_layer)
+        self._cut(item)
+        self.boxes.style(self.items)
+        self.changed.emit()
+
+    def refresh(self) -> None:
+        """Cut all boxes anew, after their images or masks have changed."""
+        for item in self.items:
+            self._cut(item)
+        self.changed.emit()
+
+    def axes_changed(self, layer: Image) -> None:
+        """Follow a new declaration of a layer's axes, channels or level."""
+        for item in self.items:
+            if item.source is not None and item.source.layer == layer:
+                try:
+                    item.source = self.source_of(layer)
+                except ImageError as error:
+                    item.problem = str(error)
+        self.adopt_all()
+        self.boxes.realign(layer)
+        self.refresh()
+
+    # ------------------------------------------------------------ boxes
+
+    def place(
+        self, source: ImageSource, plane: tuple[int, ...], box: Box
+    ) -> PromptItem:
+        """Add a box, moved inside the image where it leaves it."""
+        box = box.clamped(source.plane_shape)
+        layer = self.boxes.layer_on(source)
+        known = {i.id for i in self.items}
+        layer.add_rectangles([source.companion.corners(plane, box)])
+        layer.selected_data = {layer.nshapes - 1}
+        return next(i for i in self.items if i.id not in known)
+
+    def select(self, item_id: str) -> None:
+        """Select an item's box in the viewer."""
+        if self.item(item_id) is not None:
+            self.boxes.select(item_id)
+
+    def show_image(self, item_id: str) -> None:
+        """Bring the image of an item into view."""
+        item = self.item(item_id)
+        if item is None or item.source is None:
+            return
+        image = item.source.layer
+        if image in self.viewer.layers and not is_in_sight(self.viewer, image):
+            bring_into_sight(self.viewer, image)
+
+    def add_paint_layer(
+        self, item: PromptItem, found: np.ndarray | None = None
+    ) -> Labels:
+        """Return a Labels layer to paint an item's mask in, ready to paint.
+
+        Parameters
+        ----------
+        item : PromptItem
+        found : (side, side) int array, optional
+            Labels to begin with, where nothing is painted yet.
+        """
+        layer = paint_mask(self.viewer, item, found)
+        self.update(item.id, mask_layer=layer)
+        boxes = self.boxes.layer_of(item.id)
+        if boxes is not None and item.source is not None and item.box is not None:
+            corners = item.source.companion.corners(item.plane, item.box)
+            look_at(self.viewer, boxes, corners)
+        return layer
+
+    def _bind_keys(self, layer: Shapes) -> None:
+        for key, (_, action) in self.shortcuts.items():
+            layer.bind_key(key, lambda _layer, act=action: act(), overwrite=True)
+
+    def _on_box_selected(self, item_id: str) -> None:
+        if self.item(item_id) is not None:
+            self.selected.emit(item_id)
+
+    def _follow(self, layer: Shapes) -> None:
+        """Make the list follow the boxes of a layer, and snap those to pixels."""
+        image = self.boxes.image_of(layer)
+        source = self.source_of(image)
+        ids = box_ids(layer)
+        self.items = [i for i in self.items if i.id in ids or not _is_on(i, image)]
+        kept_ids, vertices, outside = [], [], []
+        for item_id, data in zip(ids, layer.data, strict=True):
+            corners = np.asarray(data)[:, source.companion.yx]
+            if not _touches(corners, source.plane_shape):
+                outside.append(item_id)
+                continue
+            box = Box.from_corners(corners, shape=source.plane_shape)
+            plane = source.companion.plane_of(np.asarray(data)[0])
+            item = self.item(item_id)
+            if item is None:
+                before = (metadata_of(layer) or {}).get("items", {}).get(item_id)
+                item = self._new_item(source, plane, box, before or {})
+            elif (item.box, item.plane) != (box, plane):
+                item.box, item.plane = box, plane
+                self._cut(item)
+            kept_ids.append(item.id)
+            vertices.append(source.companion.corners(plane, box))
+        self.items = [i for i in self.items if i.id not in outside]
+        self.boxes.write(layer, vertices, kept_ids)
+        self.boxes.style(self.items)
+        if outside:
+            self.message.emit(OUTSIDE.format(source.name), True)
+        self.changed.emit()
+
+    def _new_item(
+        self,
+        source: ImageSource,
+        plane: tuple[int, ...],
+        box: Box,
+        before: dict[str, Any],
+    ) -> PromptItem:
+        """Append the item of a new box, or of one that an earlier dock left."""
+        self._n_named = self._n_named + 1 if len(self.items) else 1
+        known = {
+            k: before[k]
+            for k in ("name", "color", "negative", "enabled") & before.keys()
+        }
+        item = PromptItem(
+            **{
+                "name": f"prompt {self._n_named}",
+                "color": COLORS[(self._n_named - 1) % len(COLORS)],
+                **known,
+            },
+            source=source,
+            plane=plane,
+            box=box,
+        )
+        self.items.append(item)
+        self._choose_mask(item, str(before.get("mask", "")))
+        self._watcher.watch(item.mask_layer)
+        self._watcher.watch(source.layer)
+        self.intensities.request(source)
+        self.selected.emit(item.id)
+        self.message.emit(item.problem or TRY, False)
+        return item
+
+    def _choose_mask(self, item: PromptItem, name: str) -> None:
+        """Use the most likely of the Labels layers that show something in the box."""
+        likely = likely_masks(self.viewer, item, self.default_mask, name)
+        for layer in (*likely, likely[0] if likely else None):
+            item.mask_layer = layer
+            self._cut(item)
+            if item.is_ready:
+                return
+
+    def _cut(self, item: PromptItem) -> None:
+        """Cut the crop and the mask of an item's box."""
+        item.cut(self.boxes.layer_of(item.id))
+
+    def _on_layer_removed(self, event: Any) -> None:
+        layer = event.value
+        self._watcher.forget(layer)
+        image = self.boxes.release(layer)
+        if image is not None:
+            self.items = [i for i in self.items if not _is_on(i, image)]
+            self.changed.emit()
+            return
+        touched = [i.drop_layer(layer, self.intensities) for i in self.items]
+        self.items = [i for i in self.items if i.source or i.loaded]
+        self.boxes.remove_from(layer)
+        if any(touched):
+            self.changed.emit()
+        self.intensities.forget(layer)
+
+
+def _is_on(item: PromptItem, image: Layer) -> bool:
+    """Return whether an item is cut from an image."""
+    return item.source is not None and item.source.layer == image
+
+
+def _touches(corners: np.ndarray, shape: tuple[int, int]) -> bool:
+    """Return whether a rectangle and an image share a pixel."""
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    return bool((high > -0.5).all() and (low < np.array(shape) - 0.5).all())

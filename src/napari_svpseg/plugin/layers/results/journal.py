@@ -1,0 +1,165 @@
+"""The changes that a dock has made in the viewer, and how each is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ..labels.class_colors import dress
+from ..metadata import METADATA_KEY
+from .written_labels import is_untouched, keep_written, write_ids
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels, Layer
+
+RUN = "Run"
+OPTIONS = "Options"
+
+IS_KEPT = "{name} was edited since and is kept."
+EDITS_KEPT = " Your own edits are kept."
+
+
+class Edit(Protocol):
+    """A change in the viewer that can be undone."""
+
+    text: str
+
+    def undo(self) -> str:
+        """Undo the change; return what was done, for the user."""
+
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Return whether it can still be undone with the layers that are there."""
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers that it changed."""
+
+
+@dataclass(eq=False)
+class LayerEdit:
+    """A change of one Labels layer."""
+
+    layer: Labels
+
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Return whether the layer is there."""
+        return self.layer in layers
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layer."""
+        return [self.layer]
+
+
+@dataclass(eq=False)
+class LayerAdded(LayerEdit):
+    """A result in a layer of its own."""
+
+    viewer: ViewerModel
+    text: str = RUN
+
+    def undo(self) -> str:
+        """Remove the layer, unless the user has painted in it since."""
+        name = f"'{self.layer.name}'"
+        if self.layer not in self.viewer.layers:
+            return f"{name} is gone already."
+        if self.is_edited:
+            return IS_KEPT.format(name=name)
+        where = self.remains
+        self.viewer.layers.remove(self.layer)
+        return f"Removed {name}{where}."
+
+    @property
+    def is_edited(self) -> bool:
+        """Whether the user has painted in the layer."""
+        return not is_untouched(self.layer)
+
+    @property
+    def remains(self) -> str:
+        """End of the message: what is left of the result; empty for nothing."""
+        return ""
+
+
+@dataclass(eq=False)
+class LabelsWritten(LayerEdit):
+    """New ids in a part of one of our layers."""
+
+    region: tuple[slice, ...]
+    before: np.ndarray
+    after: np.ndarray
+    metadata: dict[str, Any]
+    text: str = RUN
+
+    def undo(self) -> str:
+        """Put the old ids back, but not where the user has painted since."""
+        now = np.asarray(self.layer.data[self.region])
+        unchanged = now == self.after
+        write_ids(self.layer, self.region, np.where(unchanged, self.before, now))
+        self.layer.metadata[METADATA_KEY] = dict(self.metadata)
+        keep_written(self.layer, self.region, self.before)
+        dress(self.layer)
+        kept = "" if unchanged.all() else EDITS_KEPT
+        return f"'{self.layer.name}' is as it was before.{kept}"
+
+
+@dataclass(eq=False)
+class Together:
+    """Edits that belong to one run and are undone at once."""
+
+    edits: list[Edit]
+    text: str = RUN
+
+    def undo(self) -> str:
+        """Undo all, the newest first."""
+        told = [edit.undo() for edit in reversed(self.edits)]
+        return " ".join(told) if len(told) < 3 else f"Took back {len(told)} changes."
+
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Return whether any is left, and drop the others."""
+        self.edits = [edit for edit in self.edits if edit.is_possible(layers)]
+        return bool(self.edits)
+
+    @property
+    def layers(self) -> list[Layer]:
+        """The layers of all of them."""
+        return [layer for edit in self.edits for layer in edit.layers]
+
+
+class Journal:
+    """Edits that can be undone, newest last."""
+
+    def __init__(self, limit: int = 20) -> None:
+        self.edits: list[Edit] = []
+        self._limit = limit
+        self._run: Together | None = None
+
+    def begin(self) -> None:
+        """Start a run: edits belong together from now on."""
+        self._run = Together([])
+
+    def end(self) -> None:
+        """End the run: later edits are on their own."""
+        self._run = None
+
+    def add(self, edit: Edit) -> None:
+        """Add an edit; beyond the limit the oldest are dropped."""
+        if self._run is not None:
+            self._run.edits.append(edit)
+            if self._run in self.edits:
+                return
+            edit = self._run
+        self.edits = [*self.edits, edit][-self._limit :]
+
+    def follow(self, layers: Container[Layer]) -> None:
+        """Drop the edits of layers that were removed."""
+        self.edits = [edit for edit in self.edits if edit.is_possible(layers)]
+
+    def undo(self) -> str:
+        """Undo the newest edit; return what was done, for the user."""
+        if not self.edits:
+            return "Nothing to undo."
+        return self.edits.pop().undo()

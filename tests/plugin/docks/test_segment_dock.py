@@ -831,7 +831,8 @@ def test_the_result_of_the_marked_image_is_saved(
         QFileDialog, "getSaveFileName", lambda *args: (str(typed), "OME-TIFF labels")
     )
     dock.save_box.save.click()
-    assert typed.is_file() and len(list(tmp_path.iterdir())) == 1
+    saved_files = [p for p in tmp_path.iterdir() if p.is_file()]
+    assert saved_files == [typed]  # beside the folder of the autosave
     monkeypatch.setattr(
         QFileDialog, "getExistingDirectory", lambda *args: str(tmp_path)
     )

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import qtpy
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptError
@@ -548,6 +549,9 @@ def test_a_dock_opened_again_finds_all_as_it_was(viewer, open_dock, discs):
     assert second.negative and not second.enabled
 
 
+@pytest.mark.skipif(
+    qtpy.PYSIDE6, reason="nextInFocusChain of PySide6 keeps all widgets alive"
+)
 def test_the_tab_key_goes_from_top_to_bottom(viewer, open_dock, discs):
     dock = open_dock()
     for corner in (4, 50):

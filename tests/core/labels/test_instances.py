@@ -10,12 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 from skimage.measure import label as connected_components
-from skimage.segmentation import watershed
 
 from napari_svpseg.core.labels.instances import (
-    FOUR_NEIGHBOURS,
     SPLIT_STRENGTHS,
-    _basins,
     best_split_strength,
     fill_object_holes,
     filter_objects,
@@ -102,34 +99,6 @@ def test_touching_discs_are_split_with_and_without_a_distance_map():
     assert f1(instances_from_maps(maps_of(labels), PLAIN), labels) == 1
     alone = Maps((labels > 0).astype(np.float32))
     assert f1(instances_from_maps(alone, PLAIN), labels) == 1
-
-
-def by_reconstruction(height, mask, drop):
-    """Return the plain form of ``_basins``: a watershed from h-maxima."""
-    from skimage.morphology import reconstruction
-
-    inside = np.where(mask, height.astype(float), -1.0)
-    lowered = reconstruction(inside - drop, inside, footprint=FOUR_NEIGHBOURS)
-    tops = (inside - lowered >= drop - 1e-6) & mask
-    return watershed(-height, connected_components(tops, connectivity=1), mask=mask)
-
-
-# Fixed seeds: in 8 of 30,000 such cases a pass or a border differs by a rounding error.
-@pytest.mark.parametrize("drop", [0.02, 0.1, 0.3])
-@pytest.mark.parametrize("seed", range(40))
-def test_basins_are_those_of_h_maxima(seed, drop):
-    rng = np.random.default_rng(seed)
-    height = ndimage.gaussian_filter(rng.random((40, 41)), 2).astype(np.float32)
-    height = (height - height.min()) / np.ptp(height)
-    mask = ndimage.gaussian_filter(rng.random((40, 41)), 2) > 0.48
-    found, plain = _basins(height, mask, drop), by_reconstruction(height, mask, drop)
-    np.testing.assert_array_equal(found > 0, mask)
-    fewest, most = (
-        len(np.unique(by_reconstruction(height, mask, drop + nearly)))
-        for nearly in (1e-5, -1e-5)  # a rise of just ``drop`` may count or not
-    )
-    assert fewest <= len(np.unique(found)) <= most
-    assert f1(found, plain) > 0.9
 
 
 @settings(max_examples=40, deadline=None)

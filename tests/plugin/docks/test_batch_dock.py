@@ -26,7 +26,7 @@ from napari_svpseg.plugin.docks.batch_controller import (
     STOPPED,
 )
 from napari_svpseg.plugin.docks.batch_dock import BatchWidget
-from napari_svpseg.plugin.messages import count
+from napari_svpseg.plugin.messages import DRAW_BOX, count
 from napari_svpseg.plugin.panels.file_table import WARN_COLOR, FileTable
 from napari_svpseg.plugin.services.engine_process import Engine
 from napari_svpseg.workflows import folder_run
@@ -210,7 +210,7 @@ def test_prompts_come_from_the_other_dock(
     assert dock.message.text() == OPEN_SEGMENT
     segment = open_dock()
     dock.take.click()
-    assert "Draw a box" in dock.message.text()
+    assert dock.message.text() == DRAW_BOX
     segment.prompt_panel.add_prompt_at_centre()
     segment.options.set_values({"threshold": 0.65})
     dock.take.click()

@@ -85,7 +85,7 @@ def test_two_layers_are_the_channels_of_one_image(two, runner, finish, tmp_path)
 
 def test_layers_of_other_shapes_are_refused_in_one_line(two):
     tick(two, "small")
-    assert two.message.styleSheet() != ""
+    assert two.message.is_error
     assert "'DAPI' is 96 x 110, 'small' 80 x 110" in two.message.text()
     assert two.image_panel.others.text() == ALONE
     rgb = two.viewer.add_image(np.zeros((96, 110, 3), np.uint8), name="rgb")

@@ -24,6 +24,7 @@ from napari_svpseg.io.ome_zarr import (
 from napari_svpseg.plugin.docks.segment_controller import (
     RUN_CONTINUES,
     RUN_LARGE_FOR_OPTIONS,
+    STOPPED,
 )
 from napari_svpseg.plugin.layers import stored_results
 from napari_svpseg.plugin.layers.metadata import metadata_of
@@ -150,7 +151,7 @@ def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     assert not on_disk(layer)[:, 60:].any()  # yet
     dock.stop.click()
     finish(dock)
-    assert dock.message.text().endswith(RUN_CONTINUES)
+    assert dock.message.text() == STOPPED + RUN_CONTINUES
     assert metadata_of(layer)["state"] == "stopped" and layer.editable
     store = metadata_of(layer)["store"]
     filler.slow = 0

@@ -51,6 +51,7 @@ EDITED_IS_KEPT = (
     "You edited '{name}', so it is left as it is: press Run for a new result with "
     "these options."
 )
+LOWER_OPTIONS = " Lower the threshold or the smallest object."
 RUN_FOR_OPTIONS = "Press Run for a result with these options."
 RUN_LARGE_FOR_OPTIONS = "Press Run for a large result with these options."
 NO_CLASS_FOUND = "None of the classes"
@@ -483,7 +484,7 @@ class OptionsController:
         if not self.layers.holds(self._kept):
             return
         n = self.layers.show_again(self._kept, labels, self._values)
-        hint = "" if n else " Lower the threshold or the smallest object."
+        hint = "" if n else LOWER_OPTIONS
         self.view.say(f"{count(n, 'object')} with these options.{hint}")
 
     def _on_failed(self, text: str) -> None:

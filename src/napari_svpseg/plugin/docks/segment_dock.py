@@ -21,10 +21,10 @@ from ..panels.controls import (
     note,
 )
 from ..panels.image_panel import ImagePanel
-from ..panels.large_results import StoredBox
+from ..panels.large_results import LargeResultsPanel
 from ..panels.model_picker import ModelPicker
 from ..panels.prompt_panel import PromptPanel
-from ..panels.save_panel import SaveBox
+from ..panels.save_panel import SavePanel
 from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
 from ..services.preferences import preference
@@ -175,9 +175,9 @@ class SegmentWidget(Dock):
             self.add_probability,
             self.add_uncertainty,
         )
-        self.save_box = SaveBox(self.viewer, self.stored, self.prompt_panel)
+        self.save_box = SavePanel(self.viewer, self.stored, self.prompt_panel)
         self.add_section("save", "Save", self.save_box)
-        self.large = StoredBox(self.stored)
+        self.large = LargeResultsPanel(self.stored)
         self.add_section("large", "Large results", self.large)
         self.device = device_combo(
             "Where the model runs; auto takes a GPU if there is one"

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 RUN = "Run"
 OPTIONS = "Options"
 
+IS_KEPT = "{name} was edited since and is kept."
+EDITS_KEPT = " Your own edits are kept."
+
 
 class Edit(Protocol):
     """A change in the viewer that can be undone."""
@@ -65,7 +68,7 @@ class LayerAdded(LayerEdit):
         if self.layer not in self.viewer.layers:
             return f"{name} is gone already."
         if self.is_edited:
-            return f"{name} was edited since and is kept."
+            return IS_KEPT.format(name=name)
         where = self.remains
         self.viewer.layers.remove(self.layer)
         return f"Removed {name}{where}."
@@ -99,7 +102,7 @@ class LabelsWritten(LayerEdit):
         self.layer.metadata[METADATA_KEY] = dict(self.metadata)
         keep_written(self.layer, self.region, self.before)
         dress(self.layer)
-        kept = " Your own edits are kept." if not unchanged.all() else ""
+        kept = "" if unchanged.all() else EDITS_KEPT
         return f"'{self.layer.name}' is as it was before.{kept}"
 
 

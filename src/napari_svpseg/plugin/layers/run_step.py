@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from .image_source import ImageSource
 
 
+CLOSED = "'{name}' was closed, so there is no result for it."
+
+
 @dataclass(frozen=True, eq=False)
 class Step:
     """One image, or a part of it, to be segmented."""
@@ -40,8 +43,8 @@ def named_channels(
 
 
 def closed(step: Step) -> str:
-    """Return what is said of an image that was closed while it was segmented."""
-    return f"'{step.source.name}' was closed, so there is no result for it."
+    """Return the message on an image that was closed while it was segmented."""
+    return CLOSED.format(name=step.source.name)
 
 
 def recipe_with_plane(recipe: Recipe, step: Step) -> Recipe:

@@ -155,7 +155,7 @@ class FileTableView(QTableView):
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.setTextElideMode(Qt.TextElideMode.ElideMiddle)
         self.setShowGrid(False)
-        self.setMinimumHeight(180)
+        self.setMinimumHeight(140)
         rows, header = self.verticalHeader(), self.horizontalHeader()
         assert rows is not None and header is not None  # Qt's stubs allow None
         rows.hide()

@@ -1,4 +1,4 @@
-"""The part of a dock that says when and where results go to the disk."""
+"""The part of a dock that chooses when and where results go to the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .controls import button, note, side_by_side
 MEGAPIXEL = 1_000_000
 
 
-class StoredBox(QWidget):
+class LargeResultsPanel(QWidget):
     """Limit and folder of results on the disk; opens and edits them.
 
     Parameters
@@ -47,7 +47,7 @@ class StoredBox(QWidget):
             "strokes go into the result",
             checkable=True,
         )
-        self.open = button("Open result…", "Show a result again that was kept there")
+        self.open = button("Open result…", "Show a result that was written earlier")
         form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)

@@ -22,6 +22,15 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
 
 
+PAINT_OBJECTS = (
+    "Paint the objects inside the box; press M for the next number where objects "
+    "touch. What you leave unpainted is background."
+)
+SAVED = "Saved {prompts} in {name}."
+ADDED = "Added {prompts} of {name}."
+EXISTS = "{path} exists already: choose another name."
+
+
 class PromptPanel(QWidget):
     """The list of prompts, and what draws, masks, saves and loads them.
 
@@ -34,7 +43,7 @@ class PromptPanel(QWidget):
 
     message = Signal(str, bool)
     missing = Signal(str, bool, str)
-    """What a prompt lacks, whether that is an error, and what to say afterwards."""
+    """Text on what a prompt lacks, whether it is an error, and the text after it."""
 
     def __init__(self, viewer: ViewerModel, images: ImagePanel) -> None:
         super().__init__()
@@ -92,7 +101,7 @@ class PromptPanel(QWidget):
         self.list.selection_changed.connect(lambda _: self.show_masks())
 
     def refresh(self) -> None:
-        """Enable what makes sense now."""
+        """Enable what can be done now."""
         item = self.book.item(self.list.selected)
         has_box = item is not None and item.source is not None
         self.draw.setEnabled(self.images.selected() is not None)
@@ -100,7 +109,7 @@ class PromptPanel(QWidget):
         self.paint.setEnabled(has_box)
         self.save_set.setEnabled(bool(self.book.items))
 
-    def prints(self) -> list[str]:
+    def hashes(self) -> list[str]:
         """Return the hashes of the prompts that are on; none where one lacks a mask."""
         try:
             return [prompt_print(p) for p in self.book.prompts()]
@@ -156,12 +165,7 @@ class PromptPanel(QWidget):
             return
         self.book.add_paint_layer(item)
         self.show_masks()
-        self.missing.emit(
-            "Paint the objects inside the box; press M for the next number where "
-            "objects touch. What you leave unpainted is background.",
-            False,
-            PAINTED,
-        )
+        self.missing.emit(PAINT_OBJECTS, False, PAINTED)
 
     def add_prompt_at_centre(self) -> None:
         """Place a box in the middle of what is seen of the selected image."""
@@ -197,8 +201,8 @@ class PromptPanel(QWidget):
         except (ValueError, OSError) as error:
             self._say(sentence(error), True)
             return
-        self._remember_file(path, prompts)
-        self._say(f"Saved {count(len(prompts), 'prompt')} in {Path(path).name}.")
+        self._note_file(path, prompts)
+        self._say(SAVED.format(prompts=_prompts(prompts), name=Path(path).name))
 
     def load_prompt_set(self, path: str = "") -> None:
         """Add the prompts of a file; asks for the file if none is given."""
@@ -216,23 +220,27 @@ class PromptPanel(QWidget):
             self._say(sentence(error), True)
             return
         self.book.add_loaded(prompts)
-        self._remember_file(path, prompts)
-        self._say(f"Added {count(len(prompts), 'prompt')} of {Path(path).name}.")
+        self._note_file(path, prompts)
+        self._say(ADDED.format(prompts=_prompts(prompts), name=Path(path).name))
 
-    def _remember_file(self, path: str, prompts: PromptSet) -> None:
-        """Remember which prompts a file holds, for the recipes that are copied."""
+    def _note_file(self, path: str, prompts: PromptSet) -> None:
+        """Note which prompts a file holds, for recipes that are copied."""
         self.file = path
         self.saved = [prompt_print(p) for p in prompts if p.enabled]
 
 
 def with_suffix(path: str, known: tuple[str, ...]) -> tuple[str, str]:
-    """Return a chosen file with a suffix, and what is wrong with it, if anything.
+    """Return a chosen file with a suffix, and the problem with it, if any.
 
-    A file that is there already is not replaced: the path is empty then.
+    An existing file is not replaced: the path is empty then.
     """
     if not path or path.lower().endswith(known):
         return path, ""
     path += known[0]
     if not Path(path).exists():
         return path, ""
-    return "", f"{path} is there already: choose another name."
+    return "", EXISTS.format(path=path)
+
+
+def _prompts(prompts: PromptSet) -> str:
+    return count(len(prompts), "prompt")

@@ -1,4 +1,4 @@
-"""The part of a dock that writes results, and the code that repeats them."""
+"""The part of a dock that saves results and copies the code that repeats them."""
 
 from __future__ import annotations
 
@@ -41,18 +41,31 @@ SAVE_FILTERS = {
 """What the file dialog offers, and how such files end."""
 EVERY_END = tuple(end for ends in SAVE_FILTERS.values() for end in ends)
 
+SAVED = "Saved {name} in {folder}."
+SAVED_ALL = "Saved {results} in {folder}."
+NOT_REPLACED = " These exist and were not replaced: {names}."
+SAVING = "Saving {name}…"
+NOTHING_TO_SAVE = "There is no result to save yet: press Run."
+NOTHING_TO_COPY = "There is no result to copy yet: press Run."
+COPIED = "Copied: paste it where you want to repeat this result."
+SAVE_PROMPTS_TOO = " Save the prompt set as cells.svprompt too."
+PROMPTS_CHANGED = " The prompts have changed since: press Run and save the set first."
+NAME_QUERY = " Put your image's file in place of query.tif."
+ALL_PLANES = " The command segments all planes."
+ONE_FILE = " The command takes one file with all these channels."
+
 SAVABLE = ("labels", STORED)
 """Kinds of our layers that are results."""
 
 
-class SaveBox(QWidget):
-    """Saves the selected or latest result, and copies what repeats it.
+class SavePanel(QWidget):
+    """Saves the selected or latest result, and copies the code that repeats it.
 
     Parameters
     ----------
     viewer : ViewerModel
     stored : StoredResults
-        Save results that lie on the disk.
+        Saves results that lie on the disk.
     prompts : PromptPanel
         Knows the file of the prompts, if there is one.
     """
@@ -88,7 +101,7 @@ class SaveBox(QWidget):
         self.copy_command.clicked.connect(lambda: self._copy(Recipe.to_command))
 
     def refresh(self) -> None:
-        """Enable what makes sense now."""
+        """Enable what can be done now."""
         has_result = self.result_layer() is not None
         for widget in (self.save, self.copy_python, self.copy_command):
             widget.setEnabled(has_result)
@@ -140,16 +153,16 @@ class SaveBox(QWidget):
                 self._on_not_saved(error)
                 return
             written += 1
-        text = f"Saved {count(written, 'result')} in {folder}."
+        text = SAVED_ALL.format(results=count(written, "result"), folder=folder)
         if there:
-            text += f" There already, and not replaced: {', '.join(there)}."
+            text += NOT_REPLACED.format(names=", ".join(there))
         self._say(text, bool(there) and not written)
 
     def save_labels(self, path: str = "") -> None:
         """Write a result in the format of the file, which is asked for if not given."""
         layer = self.result_layer()
         if layer is None:
-            self._say("There is no result to save yet: press Run.", True)
+            self._say(NOTHING_TO_SAVE, True)
             return
         if not path:
             path, chosen = QFileDialog.getSaveFileName(
@@ -165,7 +178,7 @@ class SaveBox(QWidget):
         if not path:
             return
         if metadata_of(layer, STORED):
-            self._say(f"Saving {Path(path).name}…")
+            self._say(SAVING.format(name=Path(path).name))
             write = partial(write_layer, path, layer)
             self.stored.save(write, self._on_saved, self._on_not_saved)
             return
@@ -177,7 +190,8 @@ class SaveBox(QWidget):
         self._on_saved(written)
 
     def _on_saved(self, written: str) -> None:
-        self._say(f"Saved {Path(written).name} in {Path(written).parent}.")
+        file = Path(written)
+        self._say(SAVED.format(name=file.name, folder=file.parent))
 
     def _on_not_saved(self, error: Exception) -> None:
         logger.info("saving failed: %s", error)
@@ -187,7 +201,7 @@ class SaveBox(QWidget):
         layer = self.result_layer()
         recipe = recipe_of(layer) if layer is not None else None
         if recipe is None:
-            self._say("There is no result to copy yet: press Run.", True)
+            self._say(NOTHING_TO_COPY, True)
             return
         used = [p.get("sha256") for p in recipe.prompts]
         is_saved = bool(self.prompts.file) and used == self.prompts.saved
@@ -199,17 +213,16 @@ class SaveBox(QWidget):
         clipboard = QGuiApplication.clipboard()
         assert clipboard is not None
         clipboard.setText(form(recipe))
-        text = "Copied: paste it where you want to repeat this result."
-        if not is_saved and used == self.prompts.prints():
-            text += " Save the prompt set as cells.svprompt too."
-        elif not is_saved:
-            text += " The prompts have changed since: Run and save the set first."
+        text = COPIED
+        if not is_saved:
+            is_same = used == self.prompts.hashes()
+            text += SAVE_PROMPTS_TOO if is_same else PROMPTS_CHANGED
         if not recipe.query_file:
-            text += " Put your image's file in place of query.tif."
+            text += NAME_QUERY
         if recipe.plane and form is Recipe.to_command:
-            text += " The command segments all planes."
+            text += ALL_PLANES
         if recipe.channel_files and form is Recipe.to_command:
-            text += " The command takes one file with all these channels."
+            text += ONE_FILE
         self._say(text)
 
     def _file_of(self, layer: Labels) -> str:

@@ -1,0 +1,190 @@
+"""What the four docks share: looks, a footer that stays put, messages, closing."""
+
+from __future__ import annotations
+
+import pytest
+from qtpy.QtCore import QPoint
+from qtpy.QtWidgets import QApplication, QLabel, QPushButton
+
+from napari_svpseg.plugin.docks.base import Closing, Dock, device_combo, shortcuts
+from napari_svpseg.plugin.docks.batch_dock import BatchWidget
+from napari_svpseg.plugin.docks.controller import DockController
+from napari_svpseg.plugin.docks.finetune_dock import FineTuneWidget
+from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
+from napari_svpseg.plugin.docks.tabs import bring_to_front, open_docks, show_dock
+from napari_svpseg.plugin.docks.tags_dock import TagsWidget
+from napari_svpseg.plugin.messages import STOPPING
+from napari_svpseg.plugin.panels.controls import theme_color
+from napari_svpseg.plugin.services.engine_process import Engine
+
+DOCKS = [SegmentWidget, BatchWidget, FineTuneWidget, TagsWidget]
+LONG = "This message is much longer than the two lines that are kept for it. " * 4
+
+
+@pytest.fixture
+def viewer(make_napari_viewer_proxy):
+    """Return a viewer whose window is laid out."""
+    return make_napari_viewer_proxy(show=True)
+
+
+@pytest.fixture
+def open_any(viewer, runner, qtbot):
+    """Return a function that opens a dock in the viewer, on the fake runner."""
+
+    def open_it(kind):
+        engine = Engine(lambda: runner)
+        engine.runner()
+        dock = kind(viewer, engine)
+        viewer.window.add_dock_widget(dock, name=kind.title)
+        bring_to_front(dock)
+        qtbot.wait(20)
+        return dock
+
+    return open_it
+
+
+class Plain(Dock):
+    """A dock with nothing of its own."""
+
+    title = "Plain"
+
+    def __init__(self, viewer, engine):
+        super().__init__(viewer, engine)
+        self.controller = self.attach(DockController(self, self.engine))
+        self.go = QPushButton("Go")
+        self.footer.add_actions(self.go)
+        self.steps = []
+        self.at_close(lambda: self.steps.append("first"))
+        self.at_close(lambda: self.steps.append("second"))
+
+    def end_work(self):
+        super().end_work()
+        self.steps.append("work")
+
+    def show_state(self):
+        """Do without."""
+
+
+def place(dock, widget):
+    QApplication.processEvents()
+    return widget.mapTo(dock, QPoint(0, 0))
+
+
+def is_laid_out(dock):
+    """Return whether the message has the height that its text needs, and no more."""
+    label = dock.message
+    needed = max(label.heightForWidth(label.width()), label.minimumHeight())
+    return label.height() == needed
+
+
+@pytest.mark.parametrize("kind", DOCKS)
+def test_no_button_of_the_footer_moves(open_any, kind, qtbot):
+    dock = open_any(kind)
+    dock.show_busy(True)
+    buttons = [b for b in dock.footer.findChildren(QPushButton) if b.isVisible()]
+    assert len(buttons) >= 3
+    before = [place(dock, b) for b in buttons]
+    for text in (LONG, "short", ""):
+        dock.say(text, error=True)
+        qtbot.waitUntil(lambda: is_laid_out(dock))
+        assert [place(dock, b) for b in buttons] == before, text
+    message = place(dock, dock.message)
+    dock.show_busy(False)
+    assert not dock.stop.isVisible()
+    qtbot.wait(50)
+    assert place(dock, dock.message) == message
+    assert [place(dock, b) for b in buttons] == before
+
+
+@pytest.mark.parametrize("kind", DOCKS)
+def test_a_long_message_is_not_cut_off(open_any, kind, qtbot):
+    dock = open_any(kind)
+    dock.say(LONG)
+    qtbot.waitUntil(lambda: is_laid_out(dock))
+    assert dock.message.height() > 3 * dock.fontMetrics().height()
+    assert dock.rect().contains(dock.footer.geometry())
+
+
+def test_the_docks_look_alike(open_any):
+    looks = []
+    for kind in DOCKS:
+        dock = open_any(kind)
+        body, layout = dock._body, dock.layout()
+        looks.append(
+            (
+                dock.minimumWidth(),
+                body.contentsMargins(), body.spacing(),
+                layout.contentsMargins(), layout.spacing(),
+                dock.footer.layout().contentsMargins(), dock.footer.layout().spacing(),
+                dock.message.minimumHeight(),
+                dock.progress_row.sizeHint().height(),
+            )
+        )  # fmt: skip
+        assert dock.minimumSizeHint().width() <= dock.minimumWidth()
+        assert not dock.progress_row.isVisible() and dock.sections
+    assert looks.count(looks[0]) == len(DOCKS)
+
+
+def test_the_body_is_filled_from_the_top(open_any):
+    dock = open_any(Plain)
+    first, second = QLabel("first"), QLabel("second")
+    dock.add_heading("Heading")
+    dock.add(first)
+    section = dock.add_section("more", "More", second)
+    ys = [place(dock, w).y() for w in (first, section)]
+    assert ys == sorted(ys) and ys[1] < dock.height() // 2
+    assert dock.sections == {"more": section} and not section.isExpanded()
+
+
+def test_an_error_stands_on_the_error_colour_of_the_theme(open_any):
+    dock = open_any(Plain)
+    dock.say("wrong", error=True)
+    assert theme_color(dock.viewer.theme, "error") in dock.message.styleSheet()
+    assert dock.message.is_error
+    dock.say("right")
+    assert dock.message.styleSheet() == "" and not dock.message.is_error
+
+
+def test_progress_says_stopping_until_the_run_has_ended(open_any):
+    dock = open_any(Plain)
+    dock.show_busy(True)
+    assert dock.progress.maximum() == 0  # it moves to and fro
+    dock.show_progress(2, 4, "tile 2 of 4")
+    assert (dock.progress.value(), dock.progress.maximum()) == (2, 4)
+    dock.show_stopping()
+    dock.show_progress(3, 4, "tile 3 of 4")
+    assert dock.progress.format() == STOPPING and not dock.stop.isEnabled()
+    dock.show_busy(True)
+    assert dock.stop.isEnabled()
+
+
+def test_closing_ends_the_work_and_lets_go_once(open_any, viewer, runner):
+    dock = open_any(Plain)
+    assert open_docks(viewer, "Plain") == [dock] and dock.is_open
+    assert show_dock(viewer, "Plain") is dock
+    viewer.window.remove_dock_widget(dock)
+    assert dock.steps == ["work", "first", "second"] and runner.closed == 1
+    assert not dock.is_open and open_docks(viewer, "Plain") == []
+    dock.deleteLater()
+    QApplication.processEvents()
+    assert dock.steps.count("first") == 1 and runner.closed == 1
+
+
+def test_steps_of_closing_are_taken_in_order():
+    taken = []
+    closing = Closing(lambda: taken.append("last"))
+    closing.add(lambda: taken.append("a"), lambda: taken.append("b"))
+    assert not closing.is_done
+    closing()
+    closing(object())
+    assert taken == ["a", "b", "last"] and closing.is_done
+
+
+def test_preferences_of_device_and_shortcuts(qtbot, monkeypatch):
+    from napari_svpseg.plugin.docks import base
+
+    monkeypatch.setattr(base, "preference", {"device": "cuda:1", "shortcuts": 0}.get)
+    combo = device_combo("Where it runs")
+    qtbot.addWidget(combo)
+    assert combo.currentText() == "cuda:1" and combo.toolTip() == "Where it runs"
+    assert shortcuts({"Shift-R": ("Run", lambda: None)}) == {}

@@ -10,12 +10,12 @@ import numpy as np
 from scipy import ndimage
 
 from ..core.geometry import Box
-from .layers.image_source import MARK
+from .layers.metadata import METADATA_KEY
 
 LayerData = tuple[Any, dict[str, Any], str]
 
 TISSUE_BOX = Box(380, 160)
-"""Blue nuclei between the glands of scikit-image's picture ``ihc``."""
+"""Blue nuclei between the glands of scikit-image's image ``ihc``."""
 
 DRAWN_SEED = 6
 
@@ -60,18 +60,18 @@ def blue_nuclei(crop: np.ndarray) -> np.ndarray:
 
 
 def nuclei() -> list[LayerData]:
-    """Return real fluorescent nuclei and their labels, where a package brings them.
+    """Return real fluorescent nuclei and their labels, or drawn cells.
 
-    They come with the package ``stardist``, of which only the two pictures are read;
-    without it, drawn cells are shown.
+    The nuclei come with the package ``stardist``, of which only two image files are
+    read. Without it, drawn cells are returned.
     """
     pair = nuclei_files()
     if pair is None:
         from napari.utils.notifications import show_info
 
         show_info(
-            "The nuclei come with the package stardist, which is not installed: "
-            "drawn cells are shown instead (pip install --no-deps stardist)."
+            "The nuclei come with the package stardist, which is not installed. "
+            "Drawn cells are shown instead (pip install --no-deps stardist)."
         )
         return drawn_cells()
     import tifffile
@@ -98,7 +98,7 @@ def nuclei_files() -> tuple[Path, Path] | None:
 
 
 def drawn_cells() -> list[LayerData]:
-    """Return two drawn pictures with two kinds of cells, and one prompt of one kind."""
+    """Return two drawn images with two kinds of cells, and one prompt of one kind."""
     from ..engine.training.synthetic import draw_scene
 
     scene = draw_scene(DRAWN_SEED, size=256)
@@ -137,7 +137,7 @@ def _n_whole(labels: np.ndarray) -> int:
 
 
 def _boxes(image: str, boxes: list[Box]) -> LayerData:
-    """Return the layer in which the dock looks for the boxes of an image."""
+    """Return the layer of boxes on an image, as the dock expects it."""
     return (
         [box.corners for box in boxes],
         {
@@ -146,7 +146,7 @@ def _boxes(image: str, boxes: list[Box]) -> LayerData:
             "face_color": "transparent",
             "edge_color": "#ffb000",
             "edge_width": 2,
-            "metadata": {MARK: {"kind": "boxes", "image": image}},
+            "metadata": {METADATA_KEY: {"kind": "boxes", "image": image}},
         },
         "shapes",
     )

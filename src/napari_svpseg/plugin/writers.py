@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.jobs.folder_job import FORMATS
-from .layers.image_source import MARK
-from .layers.stored_arrays import KeptChannel, full_labels
+from .layers.metadata import METADATA_KEY
+from .layers.pyramid import full_data
+from .layers.stored_arrays import KeptChannel
 from .layers.stored_results import MAX_WHOLE
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def write_layer(path: str, layer: Labels) -> str:
         "axis_labels": getattr(layer, "axis_labels", None),
         "metadata": layer.metadata,
     }
-    return _write(format_of(path), path, full_labels(layer), meta)
+    return _write(format_of(path), path, full_data(layer), meta)
 
 
 def format_of(path: str) -> str:
@@ -83,7 +84,7 @@ def format_of(path: str) -> str:
 def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
     from ..io.exports import export
 
-    mark = dict((meta.get("metadata") or {}).get(MARK) or {})
+    metadata = dict((meta.get("metadata") or {}).get(METADATA_KEY) or {})
     if not hasattr(data, "dtype") or meta.get("multiscale"):
         data = data[0]  # of a pyramid
     if kind != "ome-zarr":
@@ -93,15 +94,15 @@ def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
                 "format: save as OME-Zarr."
             )
         data = np.asarray(data)
-    return str(export(path, kind, _found(data, mark, meta)))
+    return str(export(path, kind, _found(data, metadata, meta)))
 
 
-def _found(ids: Any, mark: dict[str, Any], meta: dict[str, Any]) -> Found:
+def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> Found:
     """Return ids with what their layer knows of them."""
     from ..core.result import Recipe
     from ..io.exports import Found
 
-    axes = str(mark.get("axes") or _axes_of(ids, meta))
+    axes = str(metadata.get("axes") or _axes_of(ids, meta))
     scale = np.asarray(meta.get("scale", np.ones(ids.ndim)), float)
     units = meta.get("units")
     if "C" in axes and ids.shape[axes.index("C")] == 1:
@@ -110,7 +111,7 @@ def _found(ids: Any, mark: dict[str, Any], meta: dict[str, Any]) -> Found:
         scale = np.delete(scale, channel)
         units = [u for i, u in enumerate(units) if i != channel] if units else None
         axes = axes.replace("C", "")
-    values = mark.get("recipe")
+    values = metadata.get("recipe")
     recipe = Recipe.from_json(json.dumps(values, default=str)) if values else None
     return Found(
         ids,

@@ -183,7 +183,7 @@ def _show(
     """Open a sample, run on it as a user would, and save what comes of it."""
     from napari.layers import Labels
 
-    from ..plugin.layers.image_source import mark_of
+    from ..plugin.layers.metadata import metadata_of
 
     say(f"{sample}: opening the sample with its prompt")
     viewer.open_sample(PLUGIN, sample)
@@ -200,7 +200,7 @@ def _show(
     dock.run.click()
     _wait(dock.run.isEnabled, "the result")
     seconds = time.perf_counter() - start
-    results = [la for la in viewer.layers if mark_of(la, "labels")]
+    results = [la for la in viewer.layers if metadata_of(la, "labels")]
     if not results:
         raise DemoError(dock.message.text())
     mask.visible = False
@@ -211,7 +211,7 @@ def _show(
     labels = output / f"{sample}_labels.ome.tif"
     dock.save_box.save_labels(str(labels))
     found = np.asarray(results[-1].data)
-    recipe = (mark_of(results[-1]) or {}).get("recipe") or {}
+    recipe = (metadata_of(results[-1]) or {}).get("recipe") or {}
     return Outcome(
         image=sample,
         objects=int(np.unique(found[found > 0]).size),

@@ -11,7 +11,8 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import StackedChannels
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.prompt_files import load_prompts
-from napari_svpseg.plugin.layers.image_source import ImageSource, mark_of
+from napari_svpseg.plugin.layers.image_source import ImageSource
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.result_layers import recipe_of
 from napari_svpseg.plugin.panels.image_panel import ALONE
 
@@ -127,7 +128,7 @@ def test_a_level_of_a_pyramid(pyramid, runner, finish):
     assert query.shape == (96, 110) and prompts[0].box.size == 32
     assert prompts[0].pixel_size == (2.0, 2.0)
     layer = viewer.layers["slide [svpseg]"]
-    assert layer.data.shape == (96, 110) and mark_of(layer, "labels")
+    assert layer.data.shape == (96, 110) and metadata_of(layer, "labels")
     np.testing.assert_allclose(layer.scale, (2, 2))
     truth = viewer.layers["truth"]
     for y, x in ((30, 30), (66, 40)):  # in pixels of level 1

@@ -38,8 +38,8 @@ from napari_svpseg.plugin.docks.finetune_controller import (
 )
 from napari_svpseg.plugin.docks.finetune_dock import BEGIN, FineTuneWidget
 from napari_svpseg.plugin.docks.model_names import NEEDS_NAME
-from napari_svpseg.plugin.layers.image_source import mark_of
 from napari_svpseg.plugin.layers.journal import Journal
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.partial_label_layers import (
     ALREADY_LABELLED,
     BOTH,
@@ -129,7 +129,8 @@ class Training:
 
     def __init__(self, result=None):
         self.go, self.calls, self.fail = threading.Event(), [], ""
-        self.kept, self.__name__ = "after", "finetune"
+        self.kept = "after"
+        self.__name__ = self.__qualname__ = "finetune"
 
     def __call__(self, images, labels, **kwargs):
         self.calls.append(kwargs)
@@ -165,7 +166,7 @@ def test_an_empty_dock_says_what_to_do(dock):
 
 def test_paint_and_add(dock, idle):
     layer = paint(dock)
-    assert mark_of(layer, "partial") and layer.mode == "paint"
+    assert metadata_of(layer, "partial") and layer.mode == "paint"
     assert layer.selected_label == 1  # background
     assert dock.label_panel.labels.currentText() == PAINTED
     dock.label_panel.paint_cell.click()
@@ -563,7 +564,7 @@ def test_the_whole_way(real, qtbot, idle, tmp_path):
     assert segment.book.items
     segment.run.click()
     qtbot.waitUntil(lambda: not segment.is_busy, timeout=120_000)
-    assert mark_of(viewer.layers["discs [svpseg]"], "labels")
+    assert metadata_of(viewer.layers["discs [svpseg]"], "labels")
     target = tmp_path / "mine.zip"
     dock.share.export_model(str(target))
     idle(dock)

@@ -10,7 +10,7 @@ from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.method_plugins import plugin_cards
 from napari_svpseg.io import model_store
 from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
-from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.samples import TISSUE_BOX
 from napari_svpseg.plugin.services.engine_process import Engine
 
@@ -45,8 +45,8 @@ def test_every_listed_model_segments_the_demo_picture(viewer, finish, qtbot):
             dock.run.click()
             finish(dock, 60_000)
             assert not dock.message.is_error, dock.message.text()
-            (found,) = [la for la in viewer.layers if mark_of(la, "labels")]
-            assert mark_of(found)["recipe"]["model"].endswith(name)
+            (found,) = [la for la in viewer.layers if metadata_of(la, "labels")]
+            assert metadata_of(found)["recipe"]["model"].endswith(name)
             assert dice(found.data[inside] > 0, mask.data[inside] > 0) > 0.6, name
             assert len(np.unique(found.data)) > 20, name
     finally:

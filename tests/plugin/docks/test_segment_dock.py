@@ -15,8 +15,9 @@ from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.images import read_image, read_recipe
 from napari_svpseg.plugin.docks import segment_controller
 from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
-from napari_svpseg.plugin.layers.image_source import NAME_AXES, mark_of
+from napari_svpseg.plugin.layers.image_source import NAME_AXES
 from napari_svpseg.plugin.layers.journal import EDITS_KEPT, IS_KEPT
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.result_layers import edited_remark, recipe_of
 from napari_svpseg.plugin.layers.run_step import CLOSED
 from napari_svpseg.plugin.messages import DRAW_BOX, OPEN_IMAGE, PAINTED, TRY
@@ -45,9 +46,9 @@ def test_run_makes_a_labels_layer(dock, finish):
     finish(dock)
     layer = viewer.layers["discs [svpseg]"]
     assert layer.data.dtype == np.uint32 and layer.data.max() == 4
-    mark = mark_of(layer, "labels")
-    assert mark["recipe"]["model"] == "svp" and mark["objects"] == 4
-    assert mark["trust"] == pytest.approx(0.9)
+    metadata = metadata_of(layer, "labels")
+    assert metadata["recipe"]["model"] == "svp" and metadata["objects"] == 4
+    assert metadata["trust"] == pytest.approx(0.9)
     assert "4 objects" in dock.message.text()
     assert dock.run.isEnabled() and not dock.stop.isVisibleTo(dock)
     assert [la.name for la in viewer.layers][-1] == "SVPSeg prompts"
@@ -319,8 +320,10 @@ def test_an_edited_result_is_never_overwritten(dock, finish):
     dock.run.click()
     finish(dock)
     np.testing.assert_array_equal(edited.data, before)
-    assert len([la for la in viewer.layers if mark_of(la, "labels")]) == 2
-    (other,) = [la for la in viewer.layers if mark_of(la, "labels") and la != edited]
+    assert len([la for la in viewer.layers if metadata_of(la, "labels")]) == 2
+    (other,) = [
+        la for la in viewer.layers if metadata_of(la, "labels") and la != edited
+    ]
     assert edited_remark([edited.name], other) in dock.message.text()
 
 
@@ -342,7 +345,7 @@ def test_the_users_labels_are_never_touched(dock, finish):
     finish(dock)
     assert (mine.data == 5).all()
     np.testing.assert_array_equal(viewer.layers["truth"].data, truth)
-    assert any(mark_of(la, "labels") for la in viewer.layers)
+    assert any(metadata_of(la, "labels") for la in viewer.layers)
 
 
 def test_undo_keeps_what_was_painted_since(dock, finish):
@@ -381,7 +384,7 @@ def test_options_change_the_result_without_the_model(dock, runner, finish, qtbot
     qtbot.waitUntil(lambda: layer.data.max() == 0)
     assert len(runner.segment_calls()) == n
     assert "0 objects" in dock.message.text()
-    assert mark_of(layer)["recipe"]["postprocess"]["min_area"] == 5000
+    assert metadata_of(layer)["recipe"]["postprocess"]["min_area"] == 5000
     dock.options.set_values({"min_area": 4000})
     qtbot.wait(400)
     dock.undo.click()
@@ -476,7 +479,7 @@ def test_an_image_closed_during_its_run(dock, runner, finish, qtbot):
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     dock.viewer.layers.remove("discs")
     finish(dock)
-    assert not any(mark_of(la, "labels") for la in dock.viewer.layers)
+    assert not any(metadata_of(la, "labels") for la in dock.viewer.layers)
 
 
 def test_an_image_changed_during_its_run(dock, runner, finish, qtbot):
@@ -488,7 +491,7 @@ def test_an_image_changed_during_its_run(dock, runner, finish, qtbot):
     assert dock.message.text() == segment_controller.CHANGED_MEANWHILE.format(
         name="discs"
     )
-    assert not any(mark_of(la, "labels") for la in dock.viewer.layers)
+    assert not any(metadata_of(la, "labels") for la in dock.viewer.layers)
 
 
 def test_closing_the_dock_during_a_run(dock, runner, qtbot):
@@ -614,7 +617,7 @@ def test_an_edited_plane_does_not_stop_the_others(stack, finish):
     stack.run.click()
     finish(stack)
     assert layer.data[1, 5, 5] == 99
-    assert len([la for la in stack.viewer.layers if mark_of(la, "labels")]) == 2
+    assert len([la for la in stack.viewer.layers if metadata_of(la, "labels")]) == 2
 
 
 def test_unknown_axes_are_asked_for(viewer, open_dock):
@@ -1000,12 +1003,14 @@ def test_copy_names_a_prompt_file_only_while_it_fits(dock, finish, tmp_path):
     dock.prompt_panel.save_prompt_set(str(path))
     dock.run.click()
     finish(dock)
-    mark = mark_of(dock.viewer.layers["discs [svpseg]"])
-    mark["recipe"]["prompts"] = tuple({"sha256": p} for p in dock.prompt_panel.hashes())
+    metadata = metadata_of(dock.viewer.layers["discs [svpseg]"])
+    metadata["recipe"]["prompts"] = tuple(
+        {"sha256": p} for p in dock.prompt_panel.hashes()
+    )
     dock.save_box.copy_command.click()
     assert str(path) in QGuiApplication.clipboard().text()
     assert save_panel.NAME_QUERY in dock.message.text()  # the image is no file
-    mark["recipe"]["prompts"] += ({"sha256": "of a box drawn after saving"},)
+    metadata["recipe"]["prompts"] += ({"sha256": "of a box drawn after saving"},)
     dock.save_box.copy_command.click()
     assert str(path) not in QGuiApplication.clipboard().text()
     assert save_panel.PROMPTS_CHANGED in dock.message.text()

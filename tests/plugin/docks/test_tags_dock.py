@@ -36,7 +36,7 @@ from napari_svpseg.plugin.docks.tags_controller import (
     TO_CONTINUE,
     TRAINED,
 )
-from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.tagged_image import STACK
 from napari_svpseg.plugin.panels.patch_bank_panel import SAVED
 from napari_svpseg.plugin.panels.patch_view import NO_OBJECT
@@ -215,7 +215,7 @@ def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_prox
         segment.run.click()
         qtbot.waitUntil(lambda: not segment.is_busy, timeout=60_000)
         assert not segment.message.is_error, segment.message.text()
-        return [la for la in viewer.layers if mark_of(la, "labels")][-1]
+        return [la for la in viewer.layers if metadata_of(la, "labels")][-1]
 
     layer = run()
     assert layer.data.shape == (64, 64) and "class" not in layer.features
@@ -224,7 +224,7 @@ def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_prox
     segment.book.remove(item.id)
     layer = run()
     assert list(layer.features["class"]) == ["background", "disc", "bar"]
-    assert mark_of(layer)["classes"] == COLORS
+    assert metadata_of(layer)["classes"] == COLORS
     np.testing.assert_allclose(
         layer.get_color(1), np.array([255, 176, 0, 255]) / 255, atol=0.01
     )

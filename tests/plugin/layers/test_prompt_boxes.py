@@ -8,15 +8,29 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin.layers.image_source import NAME_AXES, mark_of
+from napari_svpseg.core.prompt import PromptError
+from napari_svpseg.plugin.layers.image_source import NAME_AXES
+from napari_svpseg.plugin.layers.metadata import metadata_of
+from napari_svpseg.plugin.layers.prompt_book import OUTSIDE
 from napari_svpseg.plugin.layers.prompt_boxes import OUTLINE_PIXELS
+from napari_svpseg.plugin.layers.prompt_item import (
+    BAD_PIXELS,
+    EMPTY_MASK,
+    FAR_MASK,
+    NEGATIVE,
+    NEGATIVE_IDS,
+    NO_MASK,
+)
 from napari_svpseg.plugin.layers.visibility import camera_of
+from napari_svpseg.plugin.messages import sentence
+from napari_svpseg.plugin.tools.draw_box import NEEDS_2D
+from napari_svpseg.plugin.tools.draw_box import OUTSIDE as OUTSIDE_IMAGE
 
 from ..conftest import disc_image
 
 
 def box_layer(viewer):
-    return next(la for la in viewer.layers if mark_of(la, "boxes"))
+    return next(la for la in viewer.layers if metadata_of(la, "boxes"))
 
 
 def drag(layer, start, end=None, modifiers=()):
@@ -157,7 +171,7 @@ def test_a_click_outside_says_so_and_adds_nothing(discs, open_dock):
     dock = open_dock()
     drag(start(dock), (-40, 20))
     assert dock.book.items == []
-    assert "outside 'discs'" in dock.message.text()
+    assert dock.message.text() == OUTSIDE_IMAGE.format("discs")
     assert dock.prompt_panel.tool.is_on  # she may try again at once
 
 
@@ -167,7 +181,7 @@ def test_a_rectangle_outside_is_taken_away_again(discs, open_dock):
     layer = box_layer(discs)
     layer.add_rectangles([[[200, 200], [200, 240], [240, 240], [240, 200]]])
     assert layer.nshapes == 0 and dock.book.items == []
-    assert "removed" in dock.message.text()
+    assert dock.message.text() == OUTSIDE.format("discs")
 
 
 def test_an_image_smaller_than_the_smallest_box(viewer, open_dock):
@@ -175,7 +189,9 @@ def test_an_image_smaller_than_the_smallest_box(viewer, open_dock):
     dock = open_dock()
     dock.draw.click()
     assert not dock.draw.isChecked() and dock.book.items == []
-    assert "smaller than the smallest box" in dock.message.text()
+    with pytest.raises(ValueError) as told:
+        Box(0, 0, dock.book.size).clamped((8, 40))
+    assert dock.message.text() == sentence(told.value) and dock.message.is_error
 
 
 def test_outlines_are_as_wide_at_any_zoom(discs, open_dock, qtbot):
@@ -212,8 +228,8 @@ def test_a_negative_prompt_needs_no_mask_but_finite_pixels(viewer, open_dock):
     assert not clean.is_ready and not broken.is_ready
     for item in (clean, broken):
         dock.book.update(item.id, negative=True)
-    assert clean.is_ready and clean.status == "Negative: not wanted"
-    assert not broken.is_ready and "NaN" in broken.status
+    assert clean.is_ready and clean.status == NEGATIVE
+    assert not broken.is_ready and broken.status == BAD_PIXELS
 
 
 def test_moved_and_deleted_boxes_change_the_list(discs, open_dock):
@@ -296,13 +312,13 @@ def test_painting_updates_the_prompt(discs, open_dock, qtbot):
     dock = open_dock()
     discs.layers.remove("truth")
     item = dock.book.place(dock.source_of(discs.layers["discs"]), (), Box(14, 14, 32))
-    assert "No mask yet" in item.problem and "Paint" in item.status
+    assert item.problem == item.status == NO_MASK
     dock.list.select(item.id)
     dock.paint.click()
     painted = item.mask_layer
     assert str(painted.mode) == "paint" and painted.selected_label == 1
     assert discs.layers.selection.active == painted
-    assert "empty" in item.problem
+    assert item.problem == EMPTY_MASK
     painted.paint((22, 22), 1)
     painted.paint((38, 38), 1)
     qtbot.waitUntil(lambda: item.is_ready)
@@ -315,12 +331,12 @@ def test_bad_masks_are_told(discs, open_dock):
     item = dock.book.place(dock.source_of(discs.layers["discs"]), (), Box(0, 78, 32))
     discs.layers["truth"].data = np.full((96, 110), -2)
     dock.book.refresh()
-    assert "negative ids" in item.problem
+    assert item.problem == NEGATIVE_IDS
     discs.layers["truth"].data = np.zeros((96, 110), int)
     dock.book.refresh()
-    assert "empty" in item.problem
+    assert item.problem == EMPTY_MASK
     dock.run.click()
-    assert "empty" in dock.message.text() and not dock.is_busy
+    assert EMPTY_MASK in dock.message.text() and not dock.is_busy
 
 
 def test_nan_in_the_box_is_told(viewer, open_dock):
@@ -330,7 +346,7 @@ def test_nan_in_the_box_is_told(viewer, open_dock):
     viewer.add_labels(np.ones((64, 64), int), name="all")
     dock = open_dock()
     item = dock.book.place(dock.source_of(viewer.layers["holes"]), (), Box(8, 8, 32))
-    assert "NaN" in item.status and not item.is_ready
+    assert item.status == BAD_PIXELS and not item.is_ready
 
 
 def test_rows_rename_switch_and_negate(discs, open_dock):
@@ -349,7 +365,9 @@ def test_rows_rename_switch_and_negate(discs, open_dock):
     assert prompts[0].name == "round ones" and prompts[0].n_objects == 1
     row.enabled.click()
     dock.run.click()
-    assert "negative" in dock.message.text()
+    with pytest.raises(PromptError) as told:  # only a negative one is left
+        dock.book.prompts()
+    assert dock.message.text() == sentence(told.value)
     dock.list.rows[second.id].delete.click()
     assert dock.book.items == [first]
 
@@ -361,7 +379,7 @@ def test_prompts_outlive_their_image(discs, open_dock):
     discs.layers.remove("discs")
     assert dock.book.items == [item] and item.source is None
     np.testing.assert_array_equal(dock.book.prompt(item).mask, before.mask)
-    assert not any(mark_of(la, "boxes") for la in discs.layers)
+    assert not any(metadata_of(la, "boxes") for la in discs.layers)
 
 
 def test_a_deleted_box_layer_empties_the_list(discs, open_dock):
@@ -377,7 +395,7 @@ def test_drawing_needs_the_2d_view(discs, open_dock):
     dock = open_dock()
     discs.dims.ndisplay = 3
     dock.draw.click()
-    assert "2-D view" in dock.message.text() and not dock.draw.isChecked()
+    assert dock.message.text() == NEEDS_2D and not dock.draw.isChecked()
 
 
 def test_choosing_another_layer_ends_drawing(discs, open_dock):
@@ -395,7 +413,7 @@ def test_a_click_on_another_image_goes_there(viewer, open_dock):
     drag(start(dock), (30, 130))
     (item,) = dock.book.items
     assert item.source.name == "right" and item.box == Box(14, 14, 32)
-    names = [la.name for la in viewer.layers if mark_of(la, "boxes")]
+    names = [la.name for la in viewer.layers if metadata_of(la, "boxes")]
     assert names == ["SVPSeg prompts", "SVPSeg prompts [right]"]
 
 
@@ -482,7 +500,7 @@ def test_a_mask_that_does_not_reach_the_box_is_told(viewer, open_dock, discs):
     item = dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(14, 14, 32))
     far = viewer.add_labels(np.ones((20, 20), int), name="far", translate=(500, 500))
     dock.book.update(item.id, mask_layer=far)
-    assert "does not reach this box" in item.problem
+    assert item.problem == FAR_MASK
 
 
 def test_a_new_box_takes_the_mask_that_shows_something(viewer, open_dock, discs):

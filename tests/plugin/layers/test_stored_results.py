@@ -27,7 +27,8 @@ from napari_svpseg.plugin.docks.segment_controller import (
     STOPPED,
 )
 from napari_svpseg.plugin.layers import stored_results
-from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.metadata import metadata_of
+from napari_svpseg.plugin.layers.result_layers import edited_remark
 from napari_svpseg.plugin.layers.stored_arrays import KeptChannel
 
 from ..conftest import disc_image
@@ -106,11 +107,11 @@ def dock(discs, open_dock, filler, tmp_path):
 
 
 def result(dock):
-    return next(la for la in dock.viewer.layers if mark_of(la, "stored"))
+    return next(la for la in dock.viewer.layers if metadata_of(la, "stored"))
 
 
 def on_disk(layer):
-    return np.asarray(open_image(mark_of(layer)["folder"]).array[:])
+    return np.asarray(open_image(metadata_of(layer)["folder"]).array[:])
 
 
 def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
@@ -122,7 +123,7 @@ def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
     assert isinstance(layer.data, zarr.Array) and layer.editable
     assert on_disk(layer).max() == 4 and "4 objects" in dock.message.text()
     assert "(a note)" in dock.message.text()
-    assert str(mark_of(layer)["store"]) in dock.message.text()
+    assert str(metadata_of(layer)["store"]) in dock.message.text()
     assert dock.save_box.save.isEnabled() and dock.save_box.copy_python.isEnabled()
     assert filler.kwargs["intensities"].shape == (1, 2)
     dock.options.set_values({"threshold": 0.7})
@@ -131,13 +132,13 @@ def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
     dock.run.click()
     finish(dock)
     assert len(runner.segment_calls()) == 1
-    assert mark_of(dock.viewer.layers["discs [svpseg] [1]"], "labels")
+    assert metadata_of(dock.viewer.layers["discs [svpseg] [1]"], "labels")
 
 
 def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     filler.slow = 0.8
     dock.run.click()
-    qtbot.waitUntil(lambda: any(mark_of(la, "stored") for la in dock.viewer.layers))
+    qtbot.waitUntil(lambda: any(metadata_of(la, "stored") for la in dock.viewer.layers))
     layer = result(dock)
     assert not layer.editable
     gaps, last = [], time.perf_counter()
@@ -151,15 +152,15 @@ def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     dock.stop.click()
     finish(dock)
     assert dock.message.text() == STOPPED + RUN_CONTINUES
-    assert mark_of(layer)["state"] == "stopped" and layer.editable
-    store = mark_of(layer)["store"]
+    assert metadata_of(layer)["state"] == "stopped" and layer.editable
+    store = metadata_of(layer)["store"]
     filler.slow = 0
     dock.viewer.layers.remove(layer)  # as after a crash
     dock.large.open_result(store)
     dock.run.click()
     finish(dock)
-    assert mark_of(result(dock))["store"] == store  # the same one went on
-    assert sum(mark_of(la, "stored") is not None for la in dock.viewer.layers) == 1
+    assert metadata_of(result(dock))["store"] == store  # the same one went on
+    assert sum(metadata_of(la, "stored") is not None for la in dock.viewer.layers) == 1
 
 
 def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
@@ -178,13 +179,13 @@ def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
     layer.redo()
     layer.fill((30, 30), 9)
     assert on_disk(layer)[30, 30] == 9
-    mark = mark_of(layer)
-    assert mark["edited"]
+    metadata = metadata_of(layer)
+    assert metadata["edited"]
     dock.stored.edits.flush()
     dock.stored._files.call(lambda: None, lambda _: None)
     qtbot.waitUntil(lambda: not dock.stored._files.is_busy)
-    assert read_stamp(mark["store"], "cells")["edited"]
-    half = np.asarray(open_image(mark["folder"], 1).array[:])
+    assert read_stamp(metadata["store"], "cells")["edited"]
+    half = np.asarray(open_image(metadata["folder"], 1).array[:])
     assert np.array_equal(half, on_disk(layer)[::2, ::2])
 
 
@@ -195,12 +196,12 @@ def test_an_edited_result_is_never_overwritten(dock, finish, filler):
     first.paint((10, 50), 99)
     dock.run.click()
     finish(dock)
-    layers = [la for la in dock.viewer.layers if mark_of(la, "stored")]
-    assert "You edited 'discs [svpseg]'" in dock.message.text()
+    layers = [la for la in dock.viewer.layers if metadata_of(la, "stored")]
+    assert dock.message.text().endswith(edited_remark([first.name], layers[-1]))
     assert len(layers) == 2 and not first.visible and on_disk(first)[10, 50] == 99
     dock.undo.click()
-    assert len(layers) == 2 and "kept in" in dock.message.text()
-    stores = [mark_of(la)["store"] for la in layers]
+    assert len(layers) == 2 and metadata_of(layers[-1])["store"] in dock.message.text()
+    stores = [metadata_of(la)["store"] for la in layers]
     assert all(Path(store).exists() for store in stores)
 
 
@@ -214,7 +215,7 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     assert dock.large.edit.isEnabled()
     dock.viewer.reset_view()
     dock.large.edit.click()
-    part = next(la for la in dock.viewer.layers if mark_of(la, "stored edit"))
+    part = next(la for la in dock.viewer.layers if metadata_of(la, "stored edit"))
     np.testing.assert_allclose(part.scale, (0.5, 0.5))
     assert part.selected_label == 5 and dock.large.edit.text() == "End editing"
     at = part.world_to_data(layer.data_to_world((10, 50)))
@@ -231,9 +232,9 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     dock.large.edit.click()
     assert part not in dock.viewer.layers
     qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 6, timeout=3000)
-    half = np.asarray(open_image(mark_of(layer)["folder"], 1).array[:])
+    half = np.asarray(open_image(metadata_of(layer)["folder"], 1).array[:])
     assert half[5, 25] == 6
-    assert mark_of(layer)["edited"]
+    assert metadata_of(layer)["edited"]
 
 
 def test_closing_loses_nothing_and_it_opens_again(dock, finish):
@@ -242,16 +243,16 @@ def test_closing_loses_nothing_and_it_opens_again(dock, finish):
     finish(dock)
     layer = result(dock)
     layer.paint((10, 50), 77)
-    store, scale = mark_of(layer)["store"], layer.scale
+    store, scale = metadata_of(layer)["store"], layer.scale
     dock.viewer.layers.remove(layer)
     assert store in dock.message.text()
     dock.large.open_result(store)
     again = result(dock)
-    assert again.data[10, 50] == 77 and mark_of(again)["edited"]
+    assert again.data[10, 50] == 77 and metadata_of(again)["edited"]
     np.testing.assert_allclose(again.scale, scale)
     dock.large.open_result(str(Path(store).parent))
     assert dock.message.is_error
-    assert "no result of this dock" in dock.message.text()
+    assert dock.message.text().endswith(stored_results.NO_RESULT)
 
 
 def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
@@ -282,7 +283,7 @@ def test_a_full_disk_is_one_line(dock, finish, filler):
     finish(dock)
     assert "choose another folder" in dock.message.text()
     assert dock.message.is_error
-    assert mark_of(result(dock))["state"] == "stopped"
+    assert metadata_of(result(dock))["state"] == "stopped"
 
 
 @pytest.mark.parametrize(
@@ -312,7 +313,7 @@ def test_stacks_lie_on_their_image(
         dock.planes.setCurrentIndex(int(everything))
         dock.run.click()
         finish(dock)
-        found = [la for la in viewer.layers if mark_of(la, "stored")][-1]
+        found = [la for la in viewer.layers if metadata_of(la, "stored")][-1]
         n = 3 if everything else 1
         assert tuple(found.data.shape) == (n, *(1,) * len(inner), 96, 110)
         assert isinstance(found.data, KeptChannel) is (order == "TCYX")
@@ -322,18 +323,18 @@ def test_stacks_lie_on_their_image(
         at = (1 if everything else 0, *inner, 5, 50)
         found.paint(at, 50)
         assert on_disk(found)[at[0], 5, 50] == 50
-        kept = open_image(mark_of(found)["folder"])
+        kept = open_image(metadata_of(found)["folder"])
         assert kept.scale[order[0]] == 2.0 and kept.unit == "um"
     # the same as a pyramid, which is edited plane by plane
     monkeypatch.setattr(stored_results, "DIRECT", 1000)
-    store = mark_of(found)["store"]
+    store = metadata_of(found)["store"]
     viewer.layers.remove(found)
     dock.large.open_result(store)
     again = dock.stored.layer
     assert again.multiscale and len(again.data) == 2
     viewer.reset_view()
     dock.large.edit.click()
-    part = next(la for la in viewer.layers if mark_of(la, "stored edit"))
+    part = next(la for la in viewer.layers if metadata_of(la, "stored edit"))
     corner = part.world_to_data(again.data_to_world((1, *inner, 20, 50)))
     part.paint(tuple(np.round(corner).astype(int)), 60)
     dock.large.edit.click()

@@ -12,7 +12,7 @@ from napari_svpseg.plugin.panels.curves import Curves
 
 @pytest.fixture
 def curves(qtbot):
-    curves = Curves(scores=("held back",))
+    curves = Curves(scores=("validation score",))
     qtbot.addWidget(curves)
     return curves
 
@@ -20,14 +20,14 @@ def curves(qtbot):
 def test_points_become_lines(curves, qtbot):
     for step in range(5):
         curves.add_point("loss", step, 1 / (step + 1))
-        curves.add_point("held back", step, step / 5)
+        curves.add_point("validation score", step, step / 5)
     assert len(curves._lines["loss"].getData()[0]) == 1  # the rest is drawn at once
     qtbot.waitUntil(lambda: len(curves._lines["loss"].getData()[0]) == 5)
     xs, ys = curves._lines["loss"].getData()
     assert list(xs) == [0, 1, 2, 3, 4] and ys[-1] == pytest.approx(0.2)
     assert len(curves._plots[True].listDataItems()) == 1
     assert "loss 0.2" in curves._numbers.text() and "0.8" in curves._numbers.text()
-    assert curves.color("loss") != curves.color("held back")
+    assert curves.color("loss") != curves.color("validation score")
 
 
 @pytest.mark.parametrize("color", ["#102030", "#f0e0d0"])
@@ -45,7 +45,7 @@ def test_the_background_follows_the_theme(curves, qtbot, color):
 def test_all_points_are_seen(curves, qtbot):
     for step in range(50):
         curves.add_point("loss", step, 5 - step / 10)
-    curves.add_point("held back", 20, 0.5)
+    curves.add_point("validation score", 20, 0.5)
     curves.draw()
     curves.show()
     qtbot.wait(50)

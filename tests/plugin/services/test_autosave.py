@@ -15,10 +15,11 @@ from napari.components import ViewerModel
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.io.session import STATE, Session, left_behind, sessions_folder
-from napari_svpseg.plugin.layers.image_source import ImageSource, mark_of
+from napari_svpseg.plugin.layers.image_source import ImageSource
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.partial_label_layers import paint_layer, start_painting
 from napari_svpseg.plugin.services import autosave as module
-from napari_svpseg.plugin.services.autosave import Autosave
+from napari_svpseg.plugin.services.autosave import IS_OFF, RESTORED, Autosave
 from napari_svpseg.plugin.services.edited_blocks import EditedBlocks
 
 from ..conftest import disc_image
@@ -60,7 +61,7 @@ time.sleep(120)
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image_file(tmp_path):
     path = tmp_path / "discs.tif"
     tifffile.imwrite(path, disc_image()[0])
     return path
@@ -111,9 +112,9 @@ def crash(saver):
     saver._broken = True
 
 
-def test_a_killed_napari_gives_everything_back(picture, viewer, open_dock, qtbot):
+def test_a_killed_napari_gives_everything_back(image_file, viewer, open_dock, qtbot):
     process = subprocess.Popen(
-        [sys.executable, "-c", WORK, str(picture)],
+        [sys.executable, "-c", WORK, str(image_file)],
         stdout=subprocess.PIPE,
         env={**os.environ, "QT_QPA_PLATFORM": "offscreen"},
     )
@@ -129,7 +130,7 @@ def test_a_killed_napari_gives_everything_back(picture, viewer, open_dock, qtbot
     qtbot.waitUntil(lambda: bar.isVisibleTo(dock), timeout=20_000)
     assert "1 box and 2 painted layers on discs" in bar.text.text()
     bar.take.click()
-    qtbot.waitUntil(lambda: "is back" in dock.message.text(), timeout=20_000)
+    qtbot.waitUntil(lambda: dock.message.text() == RESTORED, timeout=20_000)
     assert not bar.isVisibleTo(dock)
     np.testing.assert_array_equal(viewer.layers["discs"].data, disc_image()[0])
     layer = paint_layer(viewer, dock.source_of(viewer.layers["discs"]))
@@ -266,5 +267,5 @@ def test_a_disk_that_cannot_be_written_is_told_once(model, own_home, qtbot):
     qtbot.waitUntil(lambda: bool(told), timeout=20_000)
     layer.data_setitem(tuple(np.array([[6], [6]])), 2)
     qtbot.wait(100)
-    assert len(told) == 1 and "Autosave is off" in told[0]
-    assert layer.data[6, 6] == 2 and mark_of(layer, "partial")
+    assert len(told) == 1 and told[0].startswith(IS_OFF)
+    assert layer.data[6, 6] == 2 and metadata_of(layer, "partial")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.metadata import metadata_of
 
 SAVE_MODEL = """
 import sys
@@ -62,7 +62,7 @@ def test_the_whole_way(dock, finish, qtbot, tmp_path):
     dock.run.click()
     finish(dock, 60_000)
     assert not dock.message.is_error, dock.message.text()
-    layer = next(la for la in viewer.layers if mark_of(la, "labels"))
+    layer = next(la for la in viewer.layers if metadata_of(la, "labels"))
     assert layer.data.shape == (96, 110) and layer.data.flags.writeable
     assert viewer.layers["discs [svpseg] probability"].data.max() <= 1
     layer.paint((3, 3), 5)
@@ -85,7 +85,7 @@ def test_a_killed_engine_loses_nothing(dock, finish, qtbot):
     before = {
         la.name: np.array(la.data)
         for la in viewer.layers
-        if la.name != "big" and not mark_of(la)
+        if la.name != "big" and not metadata_of(la)
     }
     dock.images.item(0).setCheckState(dock.images.item(0).checkState().Unchecked)
     dock.run.click()
@@ -118,7 +118,9 @@ def test_stop_takes_effect_within_a_second(dock, finish, qtbot):
     finish(dock, 20_000)
     assert time.monotonic() - start < 3  # one second, and a busy test machine
     assert "Stopped" in dock.message.text()
-    assert any(mark_of(la, "labels") for la in dock.viewer.layers)  # the first image
+    assert any(
+        metadata_of(la, "labels") for la in dock.viewer.layers
+    )  # the first image
 
 
 def test_the_copied_python_repeats_the_result_bit_for_bit(
@@ -142,7 +144,7 @@ def test_the_copied_python_repeats_the_result_bit_for_bit(
     dock.options.set_values({"threshold": 0.55})
     result = viewer.layers["query [svpseg]"]
     qtbot.waitUntil(
-        lambda: mark_of(result)["recipe"]["postprocess"]["threshold"] == 0.55,
+        lambda: metadata_of(result)["recipe"]["postprocess"]["threshold"] == 0.55,
         timeout=20_000,
     )
     dock.save_box.copy_python.click()

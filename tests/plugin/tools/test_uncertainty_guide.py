@@ -1,4 +1,4 @@
-"""Going to doubtful places and images, in a real viewer with a pretended engine."""
+"""Going to uncertain places and images, in a real viewer with a fake engine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,18 @@ import pytest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.result import Maps, Recipe, Result
-from napari_svpseg.plugin.layers.image_source import mark_of
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.visibility import camera_of
+from napari_svpseg.plugin.tools.uncertainty_guide import (
+    LAST,
+    MASK_FROM,
+    NAME,
+    NO_IMAGE_LEFT,
+    NO_PLACE_LEFT,
+    NO_RESULT,
+    PRESS_AGAIN,
+    START_AGAIN,
+)
 
 from ..conftest import disc_image
 
@@ -27,7 +37,7 @@ def unsure_segment(emit, on_progress, query, prompts, *, axes, **settings):
     return Result(labels, Maps(foreground), 0.9, recipe, 0.1)
 
 
-def picture(confidences):
+def discs_image(confidences):
     """Return an image of four discs, each as bright as it will be certain."""
     _, labels = disc_image((160, 160), SPOTS)
     bright = np.r_[0, confidences]
@@ -37,7 +47,7 @@ def picture(confidences):
 @pytest.fixture
 def dock(viewer, open_dock, runner):
     runner.pretend["segment"] = unsure_segment
-    viewer.add_image(picture([1, 0.8, 0.55, 0.75]), name="cells")
+    viewer.add_image(discs_image([1, 0.8, 0.55, 0.75]), name="cells")
     dock = open_dock()
     dock.book.place(dock.source_of(viewer.layers["cells"]), (), Box(4, 4, 40))
     item = dock.book.items[0]
@@ -57,7 +67,7 @@ def wait(qtbot):
 
 def shown_box(dock):
     """Return the corner of the place that is shown, or None."""
-    layers = [la for la in dock.viewer.layers if mark_of(la, "uncertainty")]
+    layers = [la for la in dock.viewer.layers if metadata_of(la, "uncertainty")]
     return tuple(np.asarray(layers[0].data[0]).min(0) + 0.5) if layers else None
 
 
@@ -72,14 +82,14 @@ def test_the_guide_comes_with_the_first_result(dock, finish, wait):
     for go in (dock.guide.next_place, dock.guide.next_image):
         dock.say("")
         go()
-        assert "Press Run first" in dock.message.text()
+        assert dock.message.text() == NO_RESULT
     dock.run.click()
     finish(dock)
     assert dock.guide.isVisibleTo(dock) and dock.guide.place_button.isEnabled()
     assert not dock.guide.image_button.isEnabled()  # there is one image only
 
 
-def test_places_come_by_doubt_and_only_once(dock, finish, wait):
+def test_places_come_by_uncertainty_and_only_once(dock, finish, wait):
     dock.run.click()
     finish(dock)
     visited = []
@@ -89,11 +99,11 @@ def test_places_come_by_doubt_and_only_once(dock, finish, wait):
         visited.append(shown_box(dock))
         assert holds(visited[-1], spot), (visited, spot)
         assert "1 object so far" in dock.guide.offer.text.text()
-    assert "the last one" in dock.guide.offer.text.text()
+    assert LAST in dock.guide.offer.text.text()
     assert len(dock.book.items) == 1  # a candidate is no prompt
     dock.guide.place_button.click()
     wait(dock)
-    assert "Nothing doubtful is left in 'cells'" in dock.message.text()
+    assert dock.message.text() == NO_PLACE_LEFT.format("'cells'") + PRESS_AGAIN
     assert shown_box(dock) is None and not dock.guide.offer.isVisibleTo(dock)
     dock.guide.place_button.click()
     wait(dock)
@@ -147,7 +157,7 @@ def test_labels_of_the_user_are_the_mask(dock, finish, wait):
     wait(dock)
     dock.guide.accept()
     assert dock.book.items[-1].mask_layer.name == "truth"
-    assert "'truth'" in dock.message.text()
+    assert dock.message.text().endswith(MASK_FROM.format("truth"))
 
 
 def test_places_of_a_preview_are_on_what_was_seen(dock, finish, wait):
@@ -162,13 +172,13 @@ def test_places_of_a_preview_are_on_what_was_seen(dock, finish, wait):
     assert dock.mask_choice.currentText() == dock.book.items[-1].mask_layer.name
     dock.guide.next_place()
     wait(dock)
-    assert "Nothing doubtful" in dock.message.text()
+    assert dock.message.text().startswith(NO_PLACE_LEFT.format("'cells'"))
 
 
 def test_the_least_certain_image_comes_first(dock, finish, wait):
     viewer = dock.viewer
-    viewer.add_image(picture([0.6, 0.6, 0.55, 0.6]), name="dim")
-    viewer.add_image(picture([0.95, 0.95, 0.95, 1]), name="bright")
+    viewer.add_image(discs_image([0.6, 0.6, 0.55, 0.6]), name="dim")
+    viewer.add_image(discs_image([0.95, 0.95, 0.95, 1]), name="bright")
     dock.run.click()
     finish(dock, timeout=20_000)
     names = []
@@ -183,7 +193,7 @@ def test_the_least_certain_image_comes_first(dock, finish, wait):
     assert names == ["dim", "cells"]
     dock.guide.image_button.click()
     wait(dock)
-    assert "Nothing doubtful is left in 3 results" in dock.message.text()
+    assert dock.message.text() == NO_IMAGE_LEFT.format("3 results") + START_AGAIN
     assert dock.image_panel.selected().name == "cells"
     dock.guide.image_button.click()
     wait(dock)
@@ -192,7 +202,7 @@ def test_the_least_certain_image_comes_first(dock, finish, wait):
 
 def test_planes_of_a_stack_are_images(viewer, open_dock, runner, finish, wait):
     runner.pretend["segment"] = unsure_segment
-    planes = [picture([1, 1, *two]) for two in ((1, 0.9), (0.7, 0.6), (0.95, 1))]
+    planes = [discs_image([1, 1, *two]) for two in ((1, 0.9), (0.7, 0.6), (0.95, 1))]
     viewer.add_image(np.stack(planes), name="stack", axis_labels=("z", "y", "x"))
     dock = open_dock()
     source = dock.source_of(viewer.layers["stack"])
@@ -206,7 +216,7 @@ def test_planes_of_a_stack_are_images(viewer, open_dock, runner, finish, wait):
     assert viewer.dims.point[0] == 1 and "'stack' (Z 1)" in dock.message.text()
     dock.guide.next_place()
     wait(dock)
-    layer = viewer.layers["SVPSeg doubtful place"]
+    layer = viewer.layers[NAME]
     assert set(np.asarray(layer.data[0])[:, 0]) == {1}
     assert holds(np.asarray(layer.data[0])[:, 1:].min(0) + 0.5, SPOTS[3])
     dock.guide.accept()

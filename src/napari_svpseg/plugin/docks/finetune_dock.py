@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject, QTimer
+from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox
 
 from ..panels.comparison import Comparison
@@ -15,6 +15,7 @@ from ..panels.curves import Curves
 from ..panels.finetune_form import FineTuneForm
 from ..panels.image_panel import ImagePanel
 from ..panels.label_panel import LabelPanel
+from ..panels.scroll_target import ScrollTarget
 from ..panels.share_panel import SharePanel
 from ..panels.training_outcome import TrainingOutcome
 from ..panels.training_set_panel import TrainingSetPanel
@@ -45,8 +46,6 @@ ASK_WHAT_TO_KEEP = (
     "labels are kept in any case."
 )
 RUN_THERE = "The fine-tuned model and its prompts are chosen: press Run."
-SHOW_OUTCOME_MS = 500
-"""Time in which the curves are laid out, and kept in view meanwhile."""
 
 
 class FineTuneWidget(Dock):
@@ -83,9 +82,7 @@ class FineTuneWidget(Dock):
             )
         )
         self._build()
-        self._outcome_timer = QTimer(self)
-        self._outcome_timer.setSingleShot(True)
-        self._outcome_timer.timeout.connect(self._scroll_to_outcome)
+        self._outcome_view = ScrollTarget(self.scroll_area, self.outcome)
         self._connect()
         self.at_close(self.image_panel.close_hooks, self._files.close)
         self.image_panel.refresh()
@@ -188,10 +185,7 @@ class FineTuneWidget(Dock):
 
     def _connect(self) -> None:
         control = self.controller
-        bar = self.scroll_area.verticalScrollBar()
-        assert bar is not None
-        bar.rangeChanged.connect(self._on_laid_out)
-        self.curves.grown.connect(self._show_outcome)
+        self.curves.grown.connect(self._outcome_view.show)
         for part in (self.image_panel, self.label_panel):
             part.message.connect(self.say)
         for failed in (
@@ -258,23 +252,12 @@ class FineTuneWidget(Dock):
         is_new = series not in self.curves.points
         self.curves.add_point(series, step, value)
         if is_new:
-            self._show_outcome()
+            self._outcome_view.show()
 
     def show_scores(self, text: str) -> None:
         """Show the scores of a result."""
         self.outcome.scores.setText(text)
-        self._show_outcome()
-
-    def _show_outcome(self) -> None:
-        """Bring curves and scores into view, while and after they are laid out."""
-        self._outcome_timer.start(SHOW_OUTCOME_MS)
-
-    def _scroll_to_outcome(self) -> None:
-        self.scroll_area.ensureWidgetVisible(self.outcome, 0, 0)
-
-    def _on_laid_out(self) -> None:
-        if self._outcome_timer.isActive():
-            self._scroll_to_outcome()
+        self._outcome_view.show()
 
     def offer_run(self, text: str) -> None:
         """Offer to continue a run that was cut off; an empty text withdraws it."""

@@ -262,7 +262,7 @@ class SegmentWidget(Dock):
         self.first_steps.complain(text, error)
 
     def _on_images(self) -> None:
-        """Follow the list of images and its marks."""
+        """Follow the list of images and its selection."""
         self.journal.follow(self.viewer.layers)
         self.prompt_panel.show_masks()
         self.show_state()

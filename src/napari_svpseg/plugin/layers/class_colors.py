@@ -9,16 +9,16 @@ from napari.utils.colormaps import DirectLabelColormap, label_colormap
 
 from ...core.annotation.image_tags import COLOURS
 from ...core.result import Result
-from .image_source import mark_of
+from .metadata import metadata_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
 
 NO_CLASS_COLOR = "#8c8c8c"
-"""Of ids that the user has added: they are seen, and are of no class."""
+"""Colour of ids that the user has added: they are seen, and have no class."""
 
 CLASS = "class"
-"""Column of a layer's features: napari shows it for the id under the pointer."""
+"""Column of a layer's features; napari shows it for the id under the pointer."""
 
 
 def class_color(i: int) -> str:
@@ -27,7 +27,7 @@ def class_color(i: int) -> str:
 
 
 def class_entries(result: Result, *, is_part: bool = False) -> dict[str, Any]:
-    """Return what a result layer's mark says of classes: their colours, and whose.
+    """Return the entries on classes in a result layer's metadata.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def class_entries(result: Result, *, is_part: bool = False) -> dict[str, Any]:
 
 
 def with_labels(result: Result, labels: Any, options: dict[str, Any]) -> Result:
-    """Return a result with labels made anew with other options."""
+    """Return a result with labels that were made with other options."""
     post = {**result.recipe.postprocess, **options}
     return replace(
         result, labels=labels, recipe=replace(result.recipe, postprocess=post)
@@ -60,12 +60,12 @@ def with_labels(result: Result, labels: Any, options: dict[str, Any]) -> Result:
 
 
 def dress(layer: Labels) -> None:
-    """Give one of our results the colours and names of its classes, as its mark says.
+    """Show the colours and names of classes that are in a result's metadata.
 
-    A layer that has no classes any more gets napari's own colours back.
+    A layer without classes gets napari's own colours back.
     """
-    mark = mark_of(layer) or {}
-    classes, class_of = mark.get("classes") or {}, mark.get("class_of") or {}
+    metadata = metadata_of(layer) or {}
+    classes, class_of = metadata.get("classes") or {}, metadata.get("class_of") or {}
     if not classes:
         if CLASS in layer.features:
             layer.colormap = label_colormap()

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .image_source import (
-    ImageSource,
-    declare,
-    declared,
-    is_picture,
-    known_axes,
-)
+from .image_axes import declare, declared, known_axes
+from .image_source import ImageSource
+from .metadata import is_image
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -34,7 +30,7 @@ class DeclaredImages:
 
     def layers(self) -> list[Image]:
         """Return the image layers, as napari lists them."""
-        return [layer for layer in self.viewer.layers if is_picture(layer)]
+        return [layer for layer in self.viewer.layers if is_image(layer)]
 
     def learn(self, layer: Image) -> bool:
         """Take over what is known of a layer; return whether it is new."""

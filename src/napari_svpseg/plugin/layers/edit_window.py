@@ -1,4 +1,4 @@
-"""A part of a large result that is open to be edited, as a layer of its own."""
+"""The visible part of a large result, as a layer of its own to paint in."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from napari.utils.transforms import Affine
 from qtpy.QtCore import QObject, QTimer
 
 from ...core.geometry import Tile
-from .image_source import MARK, mark_of
-from .stored_arrays import full_labels
+from .metadata import METADATA_KEY, metadata_of
+from .pyramid import full_data
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -29,7 +29,7 @@ Write = Callable[[Any, tuple[int, ...], tuple[slice, slice], np.ndarray], None]
 
 
 class EditWindow(QObject):
-    """What is seen of a large result; strokes are written through.
+    """The visible part of a large result; strokes are written into the result.
 
     Parameters
     ----------
@@ -37,9 +37,9 @@ class EditWindow(QObject):
     target : Labels
         The result, a pyramid on the disk.
     write : callable
-        Writes ids: gets the result, the index of the plane, the window in it, and ids.
+        Writes ids, given the result, the index of the plane, the window in it, and ids.
     next_id : callable
-        From the result and an id in use to one that nothing has.
+        Returns an unused id, given the result and an id in use.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class EditWindow(QObject):
     ) -> None:
         super().__init__()
         self.target, self._write, self._next = target, write, next_id
-        data = full_labels(target)
+        data = full_data(target)
         point = target.world_to_data(viewer.dims.point[-target.ndim :])
         self._place = tuple(
             int(np.clip(round(float(p)), 0, n - 1))
@@ -64,7 +64,7 @@ class EditWindow(QObject):
             self._written.reshape(inside).copy(),
             name=f"{target.name} edit",
             opacity=target.opacity,
-            metadata={MARK: {**(mark_of(target) or {}), "kind": KIND}},
+            metadata={METADATA_KEY: {**(metadata_of(target) or {}), "kind": KIND}},
             **moved(target, (*self._place, self._tile.y0, self._tile.x0)),
         )
         self._fresh: set[int] = set()
@@ -76,10 +76,10 @@ class EditWindow(QObject):
         self._timer.timeout.connect(self.write)
         self.layer.events.selected_label.connect(self._on_selected)
         self.layer.events.paint.connect(self._on_change)
-        self.layer.events.set_data.connect(self._on_change)  # napari's undo
+        self.layer.events.set_data.connect(self._on_change)  # all that an undo reports
 
     def close(self) -> None:
-        """Follow the layer no more."""
+        """Stop following the layer."""
         self._timer.stop()
         self.layer.events.selected_label.disconnect(self._on_selected)
         self.layer.events.paint.disconnect(self._on_change)
@@ -95,12 +95,13 @@ class EditWindow(QObject):
         return fresh
 
     def _on_selected(self, event: Any) -> None:
-        """Take another id in place of one of an object that is not in view.
+        """Replace the id of an object that is not in view by an unused one.
 
-        napari's button *new* counts what it sees only.
+        napari's button *new* takes the highest id that it sees, plus one: in the whole
+        result an object out of view may have that id.
         """
         chosen = int(self.layer.selected_label)
-        highest = int((mark_of(self.target) or {}).get("highest", 0))
+        highest = int((metadata_of(self.target) or {}).get("highest", 0))
         if chosen in self._fresh or not 0 < chosen <= highest:
             return
         if not (self.layer.data == chosen).any():
@@ -110,7 +111,7 @@ class EditWindow(QObject):
         self._timer.start()
 
     def write(self) -> None:
-        """Write what has changed since it was last written."""
+        """Write the pixels that changed since the last time."""
         now = self.layer.data.reshape(self._written.shape)
         rows, columns = np.nonzero(now != self._written)
         if not rows.size:
@@ -125,7 +126,7 @@ class EditWindow(QObject):
 
 
 def visible_part(layer: Labels, shape: tuple[int, int]) -> Tile:
-    """Return what is on screen of a pyramid, at full size, at most `MAX_SIDE` long."""
+    """Return the visible part of a pyramid, at full size, at most `MAX_SIDE` long."""
     corners = np.array(layer.corner_pixels, float)
     corners *= np.asarray(layer.downsample_factors)[layer.data_level]
     bounds: list[int] = []
@@ -139,7 +140,7 @@ def visible_part(layer: Labels, shape: tuple[int, int]) -> Tile:
 
 
 def moved(layer: Labels, corner: tuple[int, ...]) -> dict[str, Any]:
-    """Return the arguments that put a part of a layer where it lies in it."""
+    """Return the arguments that place a part of a layer where it lies."""
     shear = {"shear": layer.shear} if np.any(layer.shear) else {}
     own = Affine(
         scale=layer.scale, rotate=layer.rotate, translate=layer.translate, **shear

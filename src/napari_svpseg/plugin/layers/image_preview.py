@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..services.background import Background
-from .image_source import MARK, ImageSource, is_picture, known_axes, mark_of
+from .image_axes import known_axes
+from .image_source import ImageSource
+from .metadata import METADATA_KEY, is_image, metadata_of
 from .tagged_image import TaggedImage
 from .visibility import activate, add_behind_boxes
 
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
     from napari.layers import Image, Layer
 
 SHOWN = "svpseg_shown"
-"""Key, in a layer's metadata, of the file that was opened to be looked at."""
+"""Key in a layer's metadata: the file that was opened to be looked at."""
 
 OVERLAY = "class map"
 """Kind of the layer that shows which classes a model finds."""
@@ -32,7 +34,7 @@ class ShownImage:
     ----------
     viewer : ViewerModel
     failed : callable
-        Told in one line of a file that cannot be shown.
+        Called with one line about a file that cannot be shown.
     """
 
     def __init__(self, viewer: ViewerModel, failed: Callable[[str], None]) -> None:
@@ -42,7 +44,7 @@ class ShownImage:
         self._wanted: TaggedImage | None = None
 
     def close(self) -> None:
-        """Read no more files."""
+        """Stop reading files."""
         self._reader.close()
 
     def show(self, image: TaggedImage) -> None:
@@ -76,15 +78,15 @@ class ShownImage:
         if layer not in self.viewer.layers:
             return
         for other in self.viewer.layers:
-            overlay_mark = mark_of(other, OVERLAY)
-            if overlay_mark is not None:
-                other.visible = overlay_mark.get("source_id") == layer.unique_id
-            elif is_picture(other):
+            overlay_metadata = metadata_of(other, OVERLAY)
+            if overlay_metadata is not None:
+                other.visible = overlay_metadata.get("source_id") == layer.unique_id
+            elif is_image(other):
                 other.visible = other == layer
         activate(self.viewer, layer)
 
     def _add(self, image: TaggedImage, file: Any) -> None:
-        """Show a file that was read, in place of the one before."""
+        """Show a file that was read, and remove the one before."""
         if image is not self._wanted or self.layer_of(image) is not None:
             return
         for old in [la for la in self.viewer.layers if SHOWN in la.metadata]:
@@ -105,13 +107,13 @@ class ShownImage:
 
 
 def has_companions(viewer: ViewerModel, layer: Layer) -> bool:
-    """Tell whether boxes, results or masks of ours lie on an image."""
+    """Return whether boxes, results or masks of ours lie on an image."""
     for other in viewer.layers:
-        mark = mark_of(other) or {}
-        if mark.get("kind") == OVERLAY:
+        metadata = metadata_of(other) or {}
+        if metadata.get("kind") == OVERLAY:
             continue
-        is_of = mark.get("source_id") == layer.unique_id
-        if is_of or (mark and mark.get("image") == layer.name):
+        is_of = metadata.get("source_id") == layer.unique_id
+        if is_of or (metadata and metadata.get("image") == layer.name):
             return True
     return False
 
@@ -123,7 +125,7 @@ def show_overlay(
     foreground: np.ndarray,
     colors: Mapping[int, str],
 ) -> Image:
-    """Lay a class map over an image: the colour of the class, opaque where it is sure.
+    """Show a class map over an image: coloured by class, opaque by confidence.
 
     Parameters
     ----------
@@ -156,7 +158,7 @@ def show_overlay(
             rgb=True,
             name=f"{layer.name} [svpseg] {OVERLAY}",
             blending="translucent",
-            metadata={MARK: {"kind": OVERLAY, "source_id": layer.unique_id}},
+            metadata={METADATA_KEY: {"kind": OVERLAY, "source_id": layer.unique_id}},
             **place,
         ),
     )
@@ -181,8 +183,8 @@ def overlay(
 
 
 def drop_overlay(viewer: ViewerModel, layer: Image | None = None) -> None:
-    """Take the class map of an image away, or all of them."""
+    """Remove the class map of an image, or all class maps."""
     for other in list(viewer.layers):
-        mark = mark_of(other, OVERLAY)
-        if mark and (layer is None or mark.get("source_id") == layer.unique_id):
+        metadata = metadata_of(other, OVERLAY)
+        if metadata and (layer is None or metadata.get("source_id") == layer.unique_id):
             viewer.layers.remove(other)

@@ -1,8 +1,7 @@
-"""Between napari layers and arrays: axes, planes, boxes, and where a result lies."""
+"""Image layers as arrays: axes, planes, channels, and where a result lies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,15 +11,10 @@ from napari.utils.transforms import Affine
 from ...core.geometry import Box, Tile
 from ...core.image import Axes, ImageError, StackedChannels
 from .companion import Companion
+from .pyramid import full_shape, level_factors
 
 if TYPE_CHECKING:
-    from napari.layers import Image, Labels, Layer
-
-MARK = "svpseg"
-"""Key of our entry in a layer's metadata; layers without it are the user's own."""
-
-DECLARED = "svpseg_axes"
-"""Key of the axes and channels that the user declared for an image."""
+    from napari.layers import Image, Labels
 
 MAX_PREVIEW = 2048
 """Longest side of a preview, in pixels."""
@@ -32,101 +26,10 @@ NAME_AXES = (
     "Name the {n} axes of '{image}' in the Axes row: T time, Z depth, C channel, Y, X."
 )
 
-AXIS_WORDS = {
-    "time": "T",
-    "frame": "T",
-    "channel": "C",
-    "channels": "C",
-    "depth": "Z",
-    "slice": "Z",
-    "plane": "Z",
-    "row": "Y",
-    "column": "X",
-}
-
-
-def mark_of(layer: Layer, kind: str | None = None) -> dict[str, Any] | None:
-    """Return our entry in a layer's metadata, or None for a layer of the user's."""
-    mark = layer.metadata.get(MARK)
-    if not isinstance(mark, dict) or (kind and mark.get("kind") != kind):
-        return None
-    return mark
-
 
 def plain_name(name: str) -> str:
-    """Return a name with what file systems do not like as ``_``."""
+    """Return a name with ``_`` in place of characters that file systems refuse."""
     return "".join(c if c.isalnum() or c in "-_ ." else "_" for c in name)
-
-
-def known_axes(layer: Image) -> str:
-    """Return the axes that are known without being told, or an empty string.
-
-    They are known from what was declared for it before, from a layer's own axis labels
-    (T, Z, C, Y, X or their names), or when there are two axes. They are never guessed
-    from the shape.
-    """
-    told = declared(layer)[0]
-    if told and is_valid(told, layer):
-        return told
-    named = "".join(
-        AXIS_WORDS.get(str(label).lower(), str(label).upper())
-        for label in getattr(layer, "axis_labels", ())
-    )
-    order = named + "C" if layer.rgb else named
-    if len(named) == layer.ndim and is_valid(order, layer):
-        return order
-    if layer.ndim == 2:
-        return "YXC" if layer.rgb else "YX"
-    return ""
-
-
-def declared(layer: Image) -> tuple[str, tuple[int, ...] | None]:
-    """Return the axes and channels that were declared for a layer; "" for none."""
-    order, channels = layer.metadata.get(DECLARED) or ("", None)
-    return str(order), None if channels is None else tuple(channels)
-
-
-def declare(layer: Image, order: str, channels: tuple[int, ...] | None) -> None:
-    """Keep a layer's axes and channels with it, for a dock that is opened again."""
-    layer.metadata[DECLARED] = (order, channels)
-
-
-def is_valid(order: str, layer: Image) -> bool:
-    """Tell whether ``order`` can be the axes of an image layer."""
-    try:
-        Axes(order).check(full_shape(layer))
-    except ImageError:
-        return False
-    return order.upper().endswith("C") if layer.rgb else True
-
-
-def axes_choices(layer: Image) -> list[str]:
-    """Return the usual axes of a layer with that many dimensions."""
-    stacks = {
-        2: [""],
-        3: ["Z", "T", "C"],
-        4: ["TZ", "ZC", "TC", "CZ", "CT"],
-        5: ["TZC", "TCZ", "CTZ"],
-    }
-    end = "YXC" if layer.rgb else "YX"
-    return [s + end for s in stacks.get(layer.ndim, []) if is_valid(s + end, layer)]
-
-
-def level_factors(layer: Image, level: int) -> np.ndarray:
-    """Return how many pixels at full size a pixel of a level is long, by axis."""
-    if not layer.multiscale:
-        return np.ones(layer.ndim)
-    return np.asarray(layer.downsample_factors[level], float)
-
-
-def full_shape(layer: Image) -> tuple[int, ...]:
-    """Return the shape of a layer's data at full resolution, colours included."""
-    return tuple(int(n) for n in full_data(layer).shape)
-
-
-def full_data(layer: Image) -> Any:
-    """Return a layer's data at full resolution, lazily where it is lazy."""
-    return layer.data[0] if layer.multiscale else layer.data
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +68,13 @@ class ImageSource:
         level: int = 0,
         others: tuple[Image, ...] = (),
     ) -> ImageSource:
-        """Return the source, or raise `ImageError` saying what to do."""
+        """Return the source of a layer.
+
+        Raises
+        ------
+        ImageError
+            If the axes do not fit; the message says what to do.
+        """
         if not order:
             raise ImageError(NAME_AXES.format(n=layer.ndim, image=layer.name))
         axes = Axes(order)
@@ -236,10 +145,10 @@ class ImageSource:
         return Companion.of(self.axes, self.shape)
 
     def placement(self, corner: tuple[int, ...] | None = None) -> dict[str, Any]:
-        """Return the arguments that put a companion where the image is.
+        """Return the arguments that place a companion on the image.
 
-        The one function that copies ``scale, translate, rotate, shear, affine, units``
-        and ``axis_labels``, without the channel axis.
+        They are ``scale``, ``translate``, ``rotate``, ``shear``, ``affine``, ``units``
+        and ``axis_labels`` of the image, without the channel axis.
 
         Parameters
         ----------
@@ -256,7 +165,8 @@ class ImageSource:
         factors = level_factors(layer, self.level)
         own = Affine(
             linear_matrix=np.asarray(full.linear_matrix) * factors,
-            translate=np.asarray(full((factors - 1) / 2)),  # a first pixel's middle
+            # a pixel's centre is its origin, and moves when pixels become larger
+            translate=np.asarray(full((factors - 1) / 2)),
         ).set_slice(keep)
         linear, translate = np.array(own.linear_matrix), np.array(own.translate)
         if "C" in axes:
@@ -337,7 +247,7 @@ class ImageSource:
         return self.axes.to_plane(np.asarray(self.query(plane, tile)))
 
     def contains(self, point: tuple[float, ...]) -> bool:
-        """Tell whether a point of the world is on the image."""
+        """Return whether a point of the world is on the image."""
         y, x = self.point_to_data(point)[self.companion.yx]
         height, width = self.plane_shape
         return bool(-0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5)
@@ -351,7 +261,7 @@ class ImageSource:
         return (float(place["scale"][y]), float(place["scale"][x])), unit
 
     def visible_tile(self) -> Tile:
-        """Return what is on screen of the image, at most `MAX_PREVIEW` long."""
+        """Return the visible part of the image, at most `MAX_PREVIEW` long."""
         corners = np.array(self.layer.corner_pixels, float)
         if self.layer.multiscale:
             corners *= np.asarray(self.layer.downsample_factors)[self.layer.data_level]
@@ -401,76 +311,7 @@ def size_text(layer: Image) -> str:
     return " x ".join(map(str, full_shape(layer))) + levels
 
 
-def sample_labels(
-    layer: Labels, to_world: Callable[[np.ndarray], Any], size: int
-) -> np.ndarray:
-    """Return the ids of a Labels layer at the pixels of a box on another layer.
-
-    Read through the world, so that the two layers may differ in shape, scale, position
-    and number of axes. Outside the labels is background.
-
-    Parameters
-    ----------
-    layer : Labels
-    to_world : callable
-        Maps a pixel ``(y, x)`` of the box to a point of the world.
-    size : int
-        Side of the box.
-
-    Returns
-    -------
-    (size, size) int array
-    """
-    index, inside = _pixels_of(layer, to_world, size)
-    data = layer.data[0] if layer.multiscale else layer.data
-    ids = np.zeros(len(index), np.int64)
-    if inside.any():
-        low, high = index[inside].min(axis=0), index[inside].max(axis=0) + 1
-        part = np.asarray(data[tuple(map(slice, low, high))])
-        ids[inside] = part[tuple((index[inside] - low).T)]
-    return ids.reshape(size, size)
-
-
-def reaches(layer: Labels, to_world: Callable[[np.ndarray], Any], size: int) -> bool:
-    """Tell whether a Labels layer covers any of a box, as for `sample_labels`."""
-    return bool(_pixels_of(layer, to_world, size)[1].any())
-
-
-def _pixels_of(
-    layer: Labels, to_world: Callable[[np.ndarray], Any], size: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return a layer's index for each pixel of a box, and whether it is inside."""
-
-    def at(y: float, x: float) -> np.ndarray:
-        point = tuple(to_world(np.array([y, x], float)))
-        missing = layer.ndim - len(point)
-        return np.asarray(layer.world_to_data((0,) * missing + point[-layer.ndim :]))
-
-    origin = at(0, 0)
-    step = np.stack([at(1, 0) - origin, at(0, 1) - origin])  # the map is affine
-    grid = np.indices((size, size)).reshape(2, -1).T
-    index = np.rint(origin + grid @ step).astype(np.int64)
-    shape = (layer.data[0] if layer.multiscale else layer.data).shape
-    return index, ((index >= 0) & (index < np.array(shape))).all(axis=1)
-
-
 def fits_on(labels: Labels, source: ImageSource) -> bool:
-    """Tell whether a Labels layer has the shape of an image without its channels."""
+    """Return whether a Labels layer has the shape of an image without its channels."""
     shape = tuple(labels.data.shape) if not labels.multiscale else None
     return shape in (source.companion.shape, source.plane_shape)
-
-
-def is_picture(layer: Layer) -> bool:
-    """Tell whether a layer is an image of the user's (not one of our maps)."""
-    from napari.layers import Image
-
-    return isinstance(layer, Image) and mark_of(layer) is None
-
-
-def is_mask(layer: Layer) -> bool:
-    """Tell whether a layer is Labels of the user's, or painted for a prompt."""
-    from napari.layers import Labels
-
-    if not isinstance(layer, Labels):
-        return False
-    return mark_of(layer) is None or mark_of(layer, "mask") is not None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from .class_colors import dress
-from .image_source import MARK
+from .metadata import METADATA_KEY
 from .written_labels import is_untouched, keep_written, write_ids
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class LabelsWritten(LayerEdit):
     region: tuple[slice, ...]
     before: np.ndarray
     after: np.ndarray
-    mark: dict[str, Any]
+    metadata: dict[str, Any]
     text: str = RUN
 
     def undo(self) -> str:
@@ -99,7 +99,7 @@ class LabelsWritten(LayerEdit):
         now = np.asarray(self.layer.data[self.region])
         unchanged = now == self.after
         write_ids(self.layer, self.region, np.where(unchanged, self.before, now))
-        self.layer.metadata[MARK] = dict(self.mark)
+        self.layer.metadata[METADATA_KEY] = dict(self.metadata)
         keep_written(self.layer, self.region, self.before)
         dress(self.layer)
         kept = "" if unchanged.all() else EDITS_KEPT

@@ -1,4 +1,4 @@
-"""Zarr images and labels in the viewer, read only where one looks."""
+"""OME-Zarr images and labels in the viewer, read only where they are shown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def add_zarr(viewer: ViewerModel, path: str | Path, kind: str = "image") -> Layer:
-    """Show an OME-Zarr, with all its levels and the size of its pixels.
+    """Add a layer that shows an OME-Zarr with all levels and its pixel size.
 
     Parameters
     ----------
@@ -23,7 +23,7 @@ def add_zarr(viewer: ViewerModel, path: str | Path, kind: str = "image") -> Laye
     Raises
     ------
     ImageError
-        If there is none that can be read.
+        If there is no OME-Zarr that can be read.
     """
     from ...io.ome_zarr import open_image
 

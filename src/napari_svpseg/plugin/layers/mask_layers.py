@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.geometry import Tile
-from .image_source import MARK, ImageSource, fits_on, is_mask, mark_of
+from .image_source import ImageSource, fits_on
+from .metadata import METADATA_KEY, is_mask, metadata_of
 from .prompt_item import PromptItem
 from .visibility import activate
 
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def mask_layer(viewer: ViewerModel, source: ImageSource) -> Labels:
-    """Return the layer to paint masks of an image's prompts in, made if need be."""
+    """Return the layer to paint masks of an image's prompts in, added if needed."""
     for layer in viewer.layers:
-        mark = mark_of(layer, "mask")
+        metadata = metadata_of(layer, "mask")
         if (
-            mark is not None
-            and mark["image"] == source.layer.unique_id
+            metadata is not None
+            and metadata["image"] == source.layer.unique_id
             and tuple(layer.data.shape) == source.companion.shape
         ):
             return layer
@@ -30,7 +31,7 @@ def mask_layer(viewer: ViewerModel, source: ImageSource) -> Labels:
         np.zeros(source.companion.shape, np.uint16),
         name=f"SVPSeg mask [{source.name}]",
         opacity=0.5,
-        metadata={MARK: {"kind": "mask", "image": source.layer.unique_id}},
+        metadata={METADATA_KEY: {"kind": "mask", "image": source.layer.unique_id}},
         **source.placement(),
     )
 
@@ -89,7 +90,7 @@ def paint_mask(
 
 
 def fill(layer: Labels, region: tuple[slice, ...], found: np.ndarray) -> None:
-    """Write labels into a part of a layer, numbered from 1, if nothing is there yet."""
+    """Write labels, numbered from 1, into a part of a layer that is still empty."""
     if np.asarray(layer.data[region]).any():
         return
     at = np.nonzero(found)

@@ -1,4 +1,4 @@
-"""Partial labels in the viewer: layers to paint them in, and layers to take them of."""
+"""Partial labels in the viewer: layers to paint them in, and to take them from."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ...core.annotation.partial_labels import (
     merged,
 )
 from ...core.geometry import Box, Tile
-from .image_source import MARK, ImageSource, fits_on, is_mask, mark_of
+from .image_source import ImageSource, fits_on
+from .metadata import METADATA_KEY, is_mask, metadata_of
 from .visibility import activate, add_behind_boxes
 from .written_labels import WRITTEN
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 BACKGROUND_COLOR = "#9aa5b8"
 N_COLORS = 48
 KIND = "partial"
-"""Of the layers that partial labels are painted in."""
+"""Kind of the layers that partial labels are painted in."""
 
 ALREADY_LABELLED = "This cell is among the labels already."
 
@@ -43,12 +44,12 @@ INSIDE_BOXES = "{}, complete inside the boxes"
 
 Boxes = list[tuple[tuple[int, ...], Box]]
 Reader = Callable[[tuple[int, ...]], Callable[[], np.ndarray]]
-"""Copies a plane at once, and returns the rest of the work, for a thread."""
+"""Copies a plane at once, and returns the rest of the work, to be done in a thread."""
 
 
 @dataclass(frozen=True, eq=False)
 class Labelled:
-    """A way of taking partial labels of a layer.
+    """A way of taking partial labels from a layer.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ class Labelled:
         As the user chooses it.
     layer : Labels
     read : Reader
-        For the ``(Y, X)`` partial labels of a plane.
+        Returns the ``(Y, X)`` partial labels of a plane.
     """
 
     title: str
@@ -65,16 +66,16 @@ class Labelled:
 
 
 def paint_layer(viewer: ViewerModel, source: ImageSource) -> Labels | None:
-    """Return the layer that an image's partial labels are painted in, if there is."""
+    """Return the layer that an image's partial labels are painted in, or None."""
     for layer in viewer.layers:
-        mark = mark_of(layer, KIND)
-        if mark is not None and mark.get("image") == source.layer.unique_id:
+        metadata = metadata_of(layer, KIND)
+        if metadata is not None and metadata.get("image") == source.layer.unique_id:
             return layer
     return None
 
 
 def start_painting(viewer: ViewerModel, source: ImageSource, label: int) -> Labels:
-    """Select the paint layer of an image, made if need be, with a label to paint.
+    """Return the paint layer of an image, selected, in paint mode and with a label.
 
     Parameters
     ----------
@@ -90,7 +91,7 @@ def start_painting(viewer: ViewerModel, source: ImageSource, label: int) -> Labe
                 name=f"{source.name} [labels to learn]",
                 opacity=0.6,
                 metadata={
-                    MARK: {
+                    METADATA_KEY: {
                         "kind": KIND,
                         "image": source.layer.unique_id,
                         "name": source.name,
@@ -116,7 +117,7 @@ def results_on(viewer: ViewerModel, source: ImageSource) -> list[Labels]:
         layer
         for layer in reversed(viewer.layers)
         if layer.visible
-        and (is_mask(layer) or mark_of(layer, "labels") is not None)
+        and (is_mask(layer) or metadata_of(layer, "labels") is not None)
         and fits_on(layer, source)
     ]
 
@@ -126,13 +127,13 @@ def accept(
 ) -> str | None:
     """Copy the object of a result at a point of the world into the labels to learn.
 
-    A thin ring around it becomes background. What is labelled already is not painted
-    over; one undo takes the whole object back.
+    A thin ring around it becomes background. Existing labels are not painted over. One
+    undo removes the whole object.
 
     Returns
     -------
     str or None
-        What was accepted, in words; None where there is no object.
+        The object, in words for the user; None where there is none.
 
     Raises
     ------
@@ -166,9 +167,9 @@ def accept(
 def _object_at(
     layer: Labels, source: ImageSource, plane: tuple[int, ...], point: tuple[int, int]
 ) -> tuple[tuple[int, int], np.ndarray]:
-    """Return the object at a point as a mask, and the corner of that.
+    """Return the corner of a window, and the object at a point as a mask in it.
 
-    Only the surroundings are read, more and more until the object is complete.
+    Only the surroundings are read: the window grows until the object is complete.
     """
     half = 64
     while True:
@@ -214,7 +215,7 @@ def _indices(
     source: ImageSource,
     plane: tuple[int, ...],
 ) -> tuple[np.ndarray, ...]:
-    """Return where in a whole companion the pixels of a mask are."""
+    """Return the indices of the pixels of a mask in a whole companion."""
     pixels = np.nonzero(mask)
     starts = [part.start for part in source.companion.index(plane)]
     found = [np.full(pixels[0].shape, start) for start in starts]
@@ -238,13 +239,13 @@ def color(layer: Labels) -> None:
 
 
 def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
-    """Return all ways of taking partial labels for an image, the painted first."""
+    """Return all ways of taking partial labels for an image, painted ones first."""
     painted: list[Labelled] = []
     corrected: list[Labelled] = []
     others: list[Labelled] = []
     boxes = boxes_on(viewer, source)
     for layer in viewer.layers:
-        own = mark_of(layer) or {}
+        own = metadata_of(layer) or {}
         if own.get("kind") == KIND and own.get("image") == source.layer.unique_id:
             painted.append(Labelled(PAINTED, layer, _painted(layer, source)))
         elif own.get("kind") == "labels" and _is_of(own, source):
@@ -270,16 +271,16 @@ def _both(painted: Labelled, corrected: Labelled) -> Labelled:
     return Labelled(BOTH, painted.layer, read)
 
 
-def _is_of(mark: dict[str, object], source: ImageSource) -> bool:
-    return mark.get("source_id") == source.layer.unique_id
+def _is_of(metadata: dict[str, object], source: ImageSource) -> bool:
+    return metadata.get("source_id") == source.layer.unique_id
 
 
 def boxes_on(viewer: ViewerModel, source: ImageSource) -> Boxes:
     """Return the prompt boxes on an image, each with its plane."""
     found: Boxes = []
     for layer in viewer.layers:
-        mark = mark_of(layer, "boxes")
-        if mark is None or mark.get("image") != source.name:
+        metadata = metadata_of(layer, "boxes")
+        if metadata is None or metadata.get("image") != source.name:
             continue
         for corners in layer.data:
             yx = np.asarray(corners)[:, source.companion.yx]

@@ -13,9 +13,10 @@ from ...core.image import ImageError
 from ...core.prompt import Prompt, PromptError, PromptSet
 from ..messages import DRAW_BOX, TRY
 from .edit_watcher import EditWatcher
-from .image_source import ImageSource, mark_of
+from .image_source import ImageSource
 from .intensities import Intensities
 from .mask_layers import likely_masks, paint_mask
+from .metadata import metadata_of
 from .prompt_boxes import PromptBoxes, box_ids
 from .prompt_item import COLORS, PromptItem
 from .visibility import bring_into_sight, is_in_sight, look_at
@@ -23,6 +24,9 @@ from .visibility import bring_into_sight, is_in_sight, look_at
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels, Layer, Shapes
+
+OUTSIDE = "A box outside '{}' was removed: draw it on the image."
+NONE_FINISHED = "There is no finished prompt to save yet."
 
 
 class PromptBook(QObject):
@@ -69,7 +73,7 @@ class PromptBook(QObject):
         self.boxes.close()
 
     def adopt_all(self) -> None:
-        """Take over the boxes of a sample, or of a dock that was closed."""
+        """Add the boxes of a sample, or of a dock that was closed, to the list."""
         for layer in list(self.viewer.layers):
             self.boxes.adopt(layer)
 
@@ -106,7 +110,7 @@ class PromptBook(QObject):
         """Return all prompts that have a mask, on or off, for saving."""
         ready = [i for i in self.items if i.is_ready]
         if not ready:
-            raise PromptError("There is no finished prompt to save yet.")
+            raise PromptError(NONE_FINISHED)
         return PromptSet([self.prompt(i) for i in ready])
 
     def prompt(self, item: PromptItem) -> Prompt:
@@ -241,7 +245,7 @@ class PromptBook(QObject):
             plane = source.companion.plane_of(np.asarray(data)[0])
             item = self.item(item_id)
             if item is None:
-                before = (mark_of(layer) or {}).get("items", {}).get(item_id)
+                before = (metadata_of(layer) or {}).get("items", {}).get(item_id)
                 item = self._new_item(source, plane, box, before or {})
             elif (item.box, item.plane) != (box, plane):
                 item.box, item.plane = box, plane
@@ -252,10 +256,7 @@ class PromptBook(QObject):
         self.boxes.write(layer, vertices, kept_ids)
         self.boxes.style(self.items)
         if outside:
-            self.message.emit(
-                f"A box outside '{source.name}' was removed: draw it on the image.",
-                True,
-            )
+            self.message.emit(OUTSIDE.format(source.name), True)
         self.changed.emit()
 
     def _new_item(
@@ -291,7 +292,7 @@ class PromptBook(QObject):
         return item
 
     def _choose_mask(self, item: PromptItem, name: str) -> None:
-        """Take the mask from the Labels layer that a new box most probably means."""
+        """Use the most likely of the Labels layers that show something in the box."""
         likely = likely_masks(self.viewer, item, self.default_mask, name)
         for layer in (*likely, likely[0] if likely else None):
             item.mask_layer = layer
@@ -300,7 +301,7 @@ class PromptBook(QObject):
                 return
 
     def _cut(self, item: PromptItem) -> None:
-        """Take the crop and the mask of an item's box."""
+        """Cut the crop and the mask of an item's box."""
         item.cut(self.boxes.layer_of(item.id))
 
     def _on_layer_removed(self, event: Any) -> None:

@@ -11,7 +11,8 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from ...core.image import ImageError
-from .image_source import MARK, ImageSource, is_picture, mark_of
+from .image_source import ImageSource
+from .metadata import METADATA_KEY, is_image, metadata_of
 from .prompt_item import COLORS, PromptItem, outline_color
 from .visibility import activate, camera_of
 
@@ -82,12 +83,12 @@ class PromptBoxes(QObject):
     # ------------------------------------------------------------ layers
 
     def adopt(self, layer: Layer) -> None:
-        """Take over the boxes of a sample, or of a dock that was closed."""
-        mark = mark_of(layer, "boxes")
-        if mark is None or layer.unique_id in self._layers:
+        """Follow the boxes of a sample, or of a dock that was closed."""
+        metadata = metadata_of(layer, "boxes")
+        if metadata is None or layer.unique_id in self._layers:
             return
-        named = (la for la in self.viewer.layers if la.name == mark.get("image"))
-        image = next((la for la in named if is_picture(la)), None)
+        named = (la for la in self.viewer.layers if la.name == metadata.get("image"))
+        image = next((la for la in named if is_image(la)), None)
         if image is None:
             return
         try:
@@ -125,7 +126,7 @@ class PromptBoxes(QObject):
                 edge_width=2,
                 opacity=1.0,
                 features={"id": np.empty(0, object), "name": np.empty(0, object)},
-                metadata={MARK: {"kind": "boxes", "image": source.name}},
+                metadata={METADATA_KEY: {"kind": "boxes", "image": source.name}},
                 **source.placement(),
             )
             self._take(layer, source.layer)
@@ -144,7 +145,7 @@ class PromptBoxes(QObject):
                 self.viewer.layers.remove(layer)
 
     def realign(self, image: Image) -> None:
-        """Keep the boxes of an image in place in the world when its level changes."""
+        """Move boxes so that they stay in place in the world when the level changes."""
         for layer, of in list(self._layers.values()):
             if of == image:
                 self._move_to_level(layer)
@@ -199,7 +200,7 @@ class PromptBoxes(QObject):
             _set_features(layer, ids)
 
     def style(self, items: Iterable[PromptItem]) -> None:
-        """Give each box the colour and the name of its prompt."""
+        """Show the colour and the name of its prompt at each box."""
         by_id = {item.id: item for item in items}
         for layer, _ in self._layers.values():
             ids = box_ids(layer)
@@ -211,8 +212,8 @@ class PromptBoxes(QObject):
                 layer.edge_color = colors
                 layer.text.color = colors
                 _set_features(layer, ids, [i.name if i else "" for i in here])
-            layer.metadata[MARK] = {
-                **(mark_of(layer) or {}),
+            layer.metadata[METADATA_KEY] = {
+                **(metadata_of(layer) or {}),
                 "items": {i.id: i.state() for i in here if i is not None},
             }
 
@@ -257,7 +258,7 @@ class PromptBoxes(QObject):
         self._zoomed.start()
 
     def _fit_outlines(self) -> None:
-        """Keep outlines equally wide on the screen, so that none hides its cells."""
+        """Set the width of outlines so that it is the same on screen at any zoom."""
         zoom = float(camera_of(self.viewer).zoom)
         for layer, _ in self._layers.values():
             width = OUTLINE_PIXELS / max(zoom * float(layer.scale[-1]), 1e-9)

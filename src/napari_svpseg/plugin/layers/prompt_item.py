@@ -1,4 +1,4 @@
-"""One prompt of the list: where it is cut, its mask, and what it still lacks."""
+"""One prompt of the list: its box, its mask, and what it still lacks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from scipy import ndimage
 from ...core.geometry import Box
 from ...core.image import ImageError
 from ...core.prompt import Prompt
-from .image_source import ImageSource, reaches, sample_labels
+from ..messages import count
+from .image_source import ImageSource
+from .label_sampling import reaches, sample_labels
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
@@ -30,6 +32,9 @@ NO_MASK = "No mask yet: choose Labels in the Mask row, or press Paint."
 FAR_MASK = "The mask layer does not reach this box: choose another, or press Paint."
 EMPTY_MASK = "The mask is empty here: paint an object, or press – if it is not wanted."
 BAD_PIXELS = "There are NaN or infinite pixels in the box: move it."
+NO_LONGER_FITS = "The box no longer fits '{}'."
+NEGATIVE_IDS = "The mask holds negative ids: object ids start at 1."
+NEGATIVE = "Negative: not wanted"
 
 
 @dataclass(eq=False)
@@ -74,14 +79,14 @@ class PromptItem:
 
     @property
     def status(self) -> str:
-        """What the row says below the name."""
+        """The text of the row below the name."""
         if not self.is_ready:
             return self.problem
         if self.negative:
-            return "Negative: not wanted"
+            return NEGATIVE
         n = self.n_objects
         size = "" if self.box is None else f" · {self.box.size} px"
-        return f"{n} object{'' if n == 1 else 's'}{size}"
+        return f"{count(n, 'object')}{size}"
 
     @property
     def is_ready(self) -> bool:
@@ -89,7 +94,7 @@ class PromptItem:
         return not self.problem or (self.negative and self.problem != BAD_PIXELS)
 
     def state(self) -> dict[str, Any]:
-        """Return what a dock that is opened again cannot see from the box itself."""
+        """Return the values that a dock opened later cannot see from the box itself."""
         return {
             "name": self.name,
             "color": self.color,
@@ -99,12 +104,12 @@ class PromptItem:
         }
 
     def cut(self, place: Layer | None) -> None:
-        """Take the crop and the mask of the box anew, and say what is lacking.
+        """Cut the crop and the mask of the box anew, and set `problem`.
 
         Parameters
         ----------
         place : Layer, optional
-            In whose coordinates the box is; else those of the image.
+            Whose coordinates the box is in; by default those of the image.
         """
         source, box = self.source, self.box
         if source is None or box is None:
@@ -113,7 +118,7 @@ class PromptItem:
         try:
             self.crop = source.crop(self.plane, box)
         except (IndexError, ImageError, ValueError) as error:
-            self.problem = f"The box no longer fits '{source.name}'."
+            self.problem = NO_LONGER_FITS.format(source.name)
             logger.info("cannot cut %s: %s", self.name, error)
             return
         if not np.isfinite(self.crop).all():
@@ -132,7 +137,7 @@ class PromptItem:
 
         mask = sample_labels(self.mask_layer, to_world, box.size)
         if mask.min(initial=0) < 0:
-            self.problem = "The mask holds negative ids: object ids start at 1."
+            self.problem = NEGATIVE_IDS
             return
         self.mask = as_objects(mask).astype(np.int32)
         if not mask.any() and not self.problem:
@@ -158,12 +163,12 @@ class PromptItem:
         return is_source or is_mask
 
     def prompt(self, intensities: Intensities) -> Prompt:
-        """Return it as a prompt.
+        """Return the item as a prompt.
 
         Parameters
         ----------
         intensities : Intensities
-            Knows the percentiles of the whole image.
+            Gives the percentiles of the whole image.
         """
         if self.source is None or self.box is None or self.crop is None:
             assert self.loaded is not None
@@ -201,10 +206,9 @@ class PromptItem:
 
 
 def as_objects(mask: np.ndarray) -> np.ndarray:
-    """Return a mask with a number for each object.
+    """Return a mask with an id for each object.
 
-    Where all was painted with one number, pieces that do not touch are objects of
-    their own.
+    In a mask with a single id, pieces that do not touch become objects of their own.
     """
     ids = np.unique(mask[mask > 0])
     if ids.size != 1:
@@ -220,6 +224,6 @@ def outline_color(item: PromptItem) -> str:
 
 
 def source_name(source: ImageSource) -> str:
-    """Return the file an image was opened from, or the layer's name."""
+    """Return the file that an image was opened from, or the layer's name."""
     path = getattr(getattr(source.layer, "source", None), "path", None)
     return str(path) if path else source.name

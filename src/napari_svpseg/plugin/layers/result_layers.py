@@ -1,4 +1,4 @@
-"""Results in the viewer: where they are written, and how that is undone."""
+"""Results in memory: the Labels layers and maps that show them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 from ...core.geometry import Tile
 from ...core.result import Maps, Recipe, Result
 from .class_colors import class_entries, dress, with_labels
-from .image_source import MARK, ImageSource, mark_of
+from .image_source import ImageSource
 from .journal import OPTIONS, RUN, Edit, Journal, LabelsWritten, LayerAdded
+from .metadata import METADATA_KEY, metadata_of
 from .visibility import add_behind_boxes, is_in_sight
 from .written_labels import (
     MAX_UNDOABLE,
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from napari.layers import Labels, Layer
 
 MAX_KEPT_BYTES = 1_000_000_000
-"""Maps kept in memory, so that the result options need no new run."""
+"""Size of the maps kept in memory, which the result options are applied to."""
 
 
 class Results:
-    """The Labels layers and maps that this dock has made.
+    """The Labels layers and maps that a dock has made.
 
     Parameters
     ----------
@@ -49,10 +50,10 @@ class Results:
     ) -> Labels | None:
         """Return our result layer of an image, if the user has not edited it there."""
         for layer in reversed(self.viewer.layers):
-            mark = mark_of(layer, "labels")
+            metadata = metadata_of(layer, "labels")
             if (
-                mark is not None
-                and mark.get("source_id") == source.layer.unique_id
+                metadata is not None
+                and metadata.get("source_id") == source.layer.unique_id
                 and tuple(layer.data.shape) == source.companion.shape
                 and is_untouched(layer, region)
             ):
@@ -64,8 +65,8 @@ class Results:
         return [
             layer
             for layer in self.viewer.layers
-            if (mark := mark_of(layer, "labels")) is not None
-            and mark.get("source_id") == source.layer.unique_id
+            if (metadata := metadata_of(layer, "labels")) is not None
+            and metadata.get("source_id") == source.layer.unique_id
             and not is_untouched(layer)
         ]
 
@@ -102,10 +103,10 @@ class Results:
         result: Result | None,
         region: tuple[slice, ...] | None,
     ) -> None:
-        """Write into the layer's metadata what we wrote and how it came about."""
-        old = mark_of(layer, "labels") or {}
+        """Note in the layer's metadata what was written, and the recipe of it."""
+        old = metadata_of(layer, "labels") or {}
         prints = fingerprints(np.asarray(layer.data), source.companion.axes, region)
-        mark: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             **old,
             "kind": "labels",
             "image": source.name,
@@ -115,7 +116,7 @@ class Results:
         }
         if result is not None:
             is_part = source.n_planes > 1 and result.labels.ndim == 2
-            mark |= {
+            metadata |= {
                 "recipe": with_other_planes(result.recipe, old.get("recipe")),
                 "trust": result.trust,
                 "seconds": result.seconds,
@@ -123,7 +124,7 @@ class Results:
                 "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
                 **class_entries(result, is_part=is_part),
             }
-        layer.metadata[MARK] = mark
+        layer.metadata[METADATA_KEY] = metadata
         keep_written(layer, region)
         dress(layer)
 
@@ -133,8 +134,8 @@ class Results:
         """Write labels made with other result options; return how many objects."""
         layer, source = kept.layer, kept.source
         values = source.companion.expand(labels, kept.plane)
-        mark = dict(mark_of(layer) or {})
-        is_part = mark.get("kind") == "preview"
+        metadata = dict(metadata_of(layer) or {})
+        is_part = metadata.get("kind") == "preview"
         region = (
             tuple(slice(0, n) for n in values.shape)
             if is_part
@@ -142,13 +143,13 @@ class Results:
         )
         self._update(layer, region, values, OPTIONS)
         n = int(np.unique(labels[labels > 0]).size)
-        recipe = dict(mark.get("recipe") or {})
+        recipe = dict(metadata.get("recipe") or {})
         recipe["postprocess"] = {**recipe.get("postprocess", {}), **options}
-        layer.metadata[MARK] = {
-            **mark,
+        layer.metadata[METADATA_KEY] = {
+            **metadata,
             "recipe": recipe,
             "objects": n,
-            "written": mark.get("written", {})
+            "written": metadata.get("written", {})
             | fingerprints(np.asarray(layer.data), source.companion.axes, region),
             **class_entries(
                 with_labels(kept.result, labels, options),
@@ -167,7 +168,7 @@ class Results:
         result: Result,
         tile: Tile | None = None,
     ) -> None:
-        """Keep the maps of a result, for the result options."""
+        """Keep the maps of a result in memory, for the result options."""
         self.kept = {
             k: v for k, v in self.kept.items() if v.layer in self.viewer.layers
         }
@@ -178,7 +179,7 @@ class Results:
             del self.kept[next(iter(self.kept))]
 
     def forget(self, edit: Edit) -> None:
-        """Drop the maps of results that are taken back: the layer shows older ones."""
+        """Drop the maps of results that are undone: the layer shows older ones."""
         for layer in edit.layers:
             self.kept.pop(layer.unique_id, None)
 
@@ -186,7 +187,7 @@ class Results:
         self, layer: Labels, region: tuple[slice, ...], values: np.ndarray, text: str
     ) -> None:
         before = np.array(layer.data[region])
-        mark = dict(mark_of(layer) or {})
+        metadata = dict(metadata_of(layer) or {})
         if write_ids(layer, region, values):
             edits = self.journal.edits
             last = edits[-1] if edits else None
@@ -197,9 +198,11 @@ class Results:
                 and last.layer == layer
                 and last.region == region
             ):
-                last.after = values  # one step of undo for one spell of sliding
+                last.after = values  # one undo for all steps of a slider
                 return
-            self.journal.add(LabelsWritten(layer, region, before, values, mark, text))
+            self.journal.add(
+                LabelsWritten(layer, region, before, values, metadata, text)
+            )
 
     def _add(
         self,
@@ -233,11 +236,11 @@ class Results:
         values: np.ndarray,
         name: str,
     ) -> Layer:
-        """Show a probability or uncertainty map under the result; ours is replaced."""
+        """Show a probability or uncertainty map in place of the last one."""
         title = f"{source.name} [svpseg] {name}"
         for layer in list(self.viewer.layers):
-            mark = mark_of(layer, name)
-            if mark and mark.get("source_id") == source.layer.unique_id:
+            metadata = metadata_of(layer, name)
+            if metadata and metadata.get("source_id") == source.layer.unique_id:
                 self.viewer.layers.remove(layer)
         corner = None
         if plane is not None:
@@ -252,7 +255,9 @@ class Results:
                 blending="additive",
                 opacity=0.7,
                 visible=is_in_sight(self.viewer, source.layer),
-                metadata={MARK: {"kind": name, "source_id": source.layer.unique_id}},
+                metadata={
+                    METADATA_KEY: {"kind": name, "source_id": source.layer.unique_id}
+                },
                 **source.placement(corner),
             ),
         )
@@ -265,7 +270,7 @@ class Results:
     def show_preview(
         self, source: ImageSource, plane: tuple[int, ...], tile: Tile, result: Result
     ) -> Labels:
-        """Show the labels of the visible field in a layer that a run takes away."""
+        """Show the labels of the visible part in a layer that the next run removes."""
         values = np.ascontiguousarray(source.companion.expand(result.labels, plane))
         old = self.preview_of(source)
         region = source.companion.index(plane, tile)
@@ -284,7 +289,7 @@ class Results:
                     **source.placement(corner),
                 ),
             )
-        layer.metadata[MARK] = {
+        layer.metadata[METADATA_KEY] = {
             "kind": "preview",
             "image": source.name,
             "source_id": source.layer.unique_id,
@@ -300,22 +305,22 @@ class Results:
 
     @staticmethod
     def _same_place(layer: Labels, region: tuple[slice, ...]) -> bool:
-        return bool((mark_of(layer) or {}).get("region") == region)
+        return bool((metadata_of(layer) or {}).get("region") == region)
 
     def preview_of(self, source: ImageSource) -> Labels | None:
-        """Return our preview of an image, if the user has not edited it."""
+        """Return the preview of an image, unless the user has edited it."""
         for layer in self.viewer.layers:
-            mark = mark_of(layer, "preview")
+            metadata = metadata_of(layer, "preview")
             if (
-                mark is not None
-                and mark.get("source_id") == source.layer.unique_id
+                metadata is not None
+                and metadata.get("source_id") == source.layer.unique_id
                 and is_untouched(layer)
             ):
                 return layer
         return None
 
     def drop_preview(self, source: ImageSource) -> None:
-        """Take our preview of an image away; an edited one stays."""
+        """Remove the preview of an image; an edited one stays."""
         layer = self.preview_of(source)
         if layer is not None:
             self.viewer.layers.remove(layer)
@@ -323,7 +328,7 @@ class Results:
 
 @dataclass(eq=False)
 class Kept:
-    """Maps of a result that is shown."""
+    """The maps of a result that is shown."""
 
     layer: Labels
     source: ImageSource
@@ -367,8 +372,8 @@ def with_other_planes(recipe: Recipe, before: dict[str, Any] | None) -> dict[str
 
 def recipe_of(layer: Labels) -> Recipe | None:
     """Return the recipe of one of our results, or None."""
-    mark = mark_of(layer) or {}
-    values = mark.get("recipe")
+    metadata = metadata_of(layer) or {}
+    values = metadata.get("recipe")
     if not values:
         return None
     import json

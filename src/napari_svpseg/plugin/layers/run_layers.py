@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...core.jobs.stored_labels import Filled, StoredLabels
-from .image_source import mark_of
 from .journal import OPTIONS
+from .metadata import metadata_of
 from .result_layers import Kept, Results, recipe_of
 from .stored_edits import KIND as STORED
 from .stored_results import StoredResults, stored_arguments
@@ -130,7 +130,7 @@ class RunLayers:
     @property
     def is_latest_stored(self) -> bool:
         """Whether the latest result lies on the disk."""
-        return self.latest is not None and bool(mark_of(self.latest, STORED))
+        return self.latest is not None and bool(metadata_of(self.latest, STORED))
 
     def latest_kept(self) -> Kept | None:
         """Return the maps of the latest result, if it is still there."""

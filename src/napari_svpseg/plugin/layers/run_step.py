@@ -1,4 +1,4 @@
-"""One step of a run: an image, or a part of it, and what comes of it."""
+"""One step of a run: an image, or a part of it."""
 
 from __future__ import annotations
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from napari.layers import Labels
 
 
 class KeptChannel:
@@ -72,8 +69,3 @@ def open_levels(folder: str | Path, n: int, axes: str) -> list[Any]:
     if "C" in axes:
         return [KeptChannel(array, axes.index("C")) for array in arrays]
     return arrays
-
-
-def full_labels(layer: Labels) -> Any:
-    """Return a Labels layer's data at full size."""
-    return layer.data[0] if layer.multiscale else layer.data

@@ -15,7 +15,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 from ...core.jobs.stored_labels import NAME
 from ..services.background import Background
 from .edit_window import EditWindow
-from .image_source import MARK, mark_of
+from .metadata import METADATA_KEY, metadata_of
 from .written_labels import region_of
 
 if TYPE_CHECKING:
@@ -82,11 +82,11 @@ class StoredEdits(QObject):
         """Note, on the disk too, that the user has changed a result."""
         from ...io.ome_zarr import read_stamp, write_stamp
 
-        mark = mark_of(layer) or {}
-        if mark.get("edited"):
+        metadata = metadata_of(layer) or {}
+        if metadata.get("edited"):
             return
-        layer.metadata[MARK] |= {"edited": True}
-        store, folder = mark["store"], mark["folder"]
+        layer.metadata[METADATA_KEY] |= {"edited": True}
+        store, folder = metadata["store"], metadata["folder"]
         self._files.call(
             lambda: write_stamp(folder, {**read_stamp(store, NAME), "edited": True}),
             lambda _: None,
@@ -101,8 +101,8 @@ class StoredEdits(QObject):
             chunks = self._dirty.pop(layer.unique_id, None)
             if not chunks:
                 continue
-            mark = mark_of(layer) or {}
-            folder, levels = mark["folder"], mark["levels"]
+            metadata = metadata_of(layer) or {}
+            folder, levels = metadata["folder"], metadata["levels"]
 
             def work(
                 folder: str = folder, levels: int = levels, chunks: set[Chunk] = chunks
@@ -123,9 +123,11 @@ class StoredEdits(QObject):
         """Write ids into a part of a plane of a result, into all levels."""
         from ...io.ome_zarr import write_window
 
-        mark = mark_of(layer) or {}
-        folder, levels = mark["folder"], mark["levels"]
-        place = tuple(p for p, a in zip(place, mark["axes"], strict=False) if a != "C")
+        metadata = metadata_of(layer) or {}
+        folder, levels = metadata["folder"], metadata["levels"]
+        place = tuple(
+            p for p, a in zip(place, metadata["axes"], strict=False) if a != "C"
+        )
         self._note_edit(layer)
         _raise_highest(layer, int(values.max(initial=0)))
         self._files.call(
@@ -142,7 +144,7 @@ class StoredEdits(QObject):
     def next_id(self, layer: Labels, used: int) -> int:
         """Return an id that no object of the whole result has."""
         _raise_highest(layer, used)
-        return _raise_highest(layer, int((mark_of(layer) or {})["highest"]) + 1)
+        return _raise_highest(layer, int((metadata_of(layer) or {})["highest"]) + 1)
 
     def choose_next_id(self, layer: Labels) -> None:
         """Select an id that no object of the whole result has, to paint with it."""
@@ -181,8 +183,8 @@ class StoredEdits(QObject):
 
 def _raise_highest(layer: Labels, used: int) -> int:
     """Note an id in use; return the highest id in use."""
-    highest = max(int((mark_of(layer) or {}).get("highest", 0)), used)
-    layer.metadata[MARK] |= {"highest": highest}
+    highest = max(int((metadata_of(layer) or {}).get("highest", 0)), used)
+    layer.metadata[METADATA_KEY] |= {"highest": highest}
     return highest
 
 
@@ -193,7 +195,7 @@ def chunks_of(
 
     A kept channel axis does not count.
     """
-    axes = (mark_of(layer) or {})["axes"]
+    axes = (metadata_of(layer) or {})["axes"]
     outer = [
         range(s.start, s.stop)
         for s, a in zip(region[:-2], axes, strict=False)

@@ -15,8 +15,9 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from ...core.jobs.stored_labels import DONE, FILLING, NAME, Filled, StoredLabels
 from ..services.background import Background
-from .image_source import MARK, ImageSource, mark_of
+from .image_source import ImageSource
 from .journal import Journal, LayerAdded
+from .metadata import METADATA_KEY, metadata_of
 from .result_layers import edited_remark
 from .stored_arrays import open_levels
 from .stored_edits import KIND, StoredEdits
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DIRECT = 2304 * 2304
-"""Pixels of a plane up to which it is edited in place (the largest common camera)."""
+"""Pixels of a plane up to which it is edited in place: those of a large camera."""
 
 MAX_WHOLE = 500_000_000
 """Pixels up to which a result is written in formats that need it whole."""
@@ -46,12 +47,12 @@ class StoredAdded(LayerAdded):
     @property
     def is_edited(self) -> bool:
         """Whether the user has painted in the layer."""
-        return bool((mark_of(self.layer) or {}).get("edited"))
+        return bool((metadata_of(self.layer) or {}).get("edited"))
 
     @property
     def remains(self) -> str:
         """End of the message: where the result is kept."""
-        return f"; it is kept in {(mark_of(self.layer) or {})['store']}"
+        return f"; it is kept in {(metadata_of(self.layer) or {})['store']}"
 
 
 class StoredResults(QObject):
@@ -80,7 +81,7 @@ class StoredResults(QObject):
         self._shown.timeout.connect(self._refresh)
         self._cost_ms = 0.0
         for layer in viewer.layers:
-            if mark_of(layer, KIND):
+            if metadata_of(layer, KIND):
                 self.edits.watch(layer)
         viewer.layers.events.removed.connect(self._on_removed)
 
@@ -97,12 +98,12 @@ class StoredResults(QObject):
     ) -> Labels | None:
         """Return the layer of a run that was stopped and that nobody has edited."""
         for layer in self.viewer.layers:
-            mark = mark_of(layer, KIND) or {}
+            metadata = metadata_of(layer, KIND) or {}
             if (
-                mark.get("source_id") == source.layer.unique_id
-                and mark.get("plane") == plane
-                and mark.get("state") != DONE
-                and not mark.get("edited")
+                metadata.get("source_id") == source.layer.unique_id
+                and metadata.get("plane") == plane
+                and metadata.get("state") != DONE
+                and not metadata.get("edited")
             ):
                 return layer
         return None
@@ -113,7 +114,7 @@ class StoredResults(QObject):
         """Return the store that a run fills: a new one, or one to go on with."""
         layer = self.unfinished(source, plane)
         if layer is not None:
-            return str((mark_of(layer) or {})["store"])
+            return str((metadata_of(layer) or {})["store"])
         name = "".join(c if c.isalnum() or c in "-_" else "_" for c in source.name)
         stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
         path, n = folder / f"{stem}.zarr", 1
@@ -129,16 +130,16 @@ class StoredResults(QObject):
         store: str,
         labels: StoredLabels,
     ) -> Labels:
-        """Show the labels of a run that has begun."""
+        """Add the layer of a run that has begun, and return it."""
         old = self.unfinished(source, plane)
         if old is not None:
             self.viewer.layers.remove(old)
         edited = []
         for other in self.viewer.layers:
-            mark = mark_of(other, KIND) or {}
-            if mark.get("source_id") == source.layer.unique_id:
+            metadata = metadata_of(other, KIND) or {}
+            if metadata.get("source_id") == source.layer.unique_id:
                 other.visible = False
-                edited += [other.name] if mark["edited"] else []
+                edited += [other.name] if metadata["edited"] else []
         layer = self._add(
             labels,
             f"{source.name} [svpseg]",
@@ -158,9 +159,9 @@ class StoredResults(QObject):
         return layer
 
     def _add(
-        self, labels: StoredLabels, name: str, place: dict[str, Any], mark: Any
+        self, labels: StoredLabels, name: str, place: dict[str, Any], metadata: Any
     ) -> Labels:
-        levels = open_levels(labels.folder, labels.levels, mark["axes"])
+        levels = open_levels(labels.folder, labels.levels, metadata["axes"])
         is_large = int(np.prod(levels[0].shape[-2:], dtype=np.int64)) > DIRECT
         layer = add_behind_boxes(
             self.viewer,
@@ -172,7 +173,7 @@ class StoredResults(QObject):
                 **place,
             ),
         )
-        layer.metadata[MARK] = {
+        layer.metadata[METADATA_KEY] = {
             "kind": KIND,
             "folder": labels.folder,
             "levels": labels.levels,
@@ -180,7 +181,7 @@ class StoredResults(QObject):
             "highest": max(labels.objects, 0),
             "recipe": labels.recipe,
             "edited": False,
-            **mark,
+            **metadata,
         }
         self.edits.watch(layer)
         self.layer = layer
@@ -188,7 +189,7 @@ class StoredResults(QObject):
         return layer
 
     def show(self, part: Filled) -> None:
-        """Show a part that was filled, soon."""
+        """Show a part that was filled; several parts are shown together."""
         if not self._shown.isActive():
             self._shown.start(int(max(SHOW_EVERY_MS, 4 * self._cost_ms)))
 
@@ -200,10 +201,10 @@ class StoredResults(QObject):
         self._cost_ms = 1000 * (time.perf_counter() - start)
 
     def end(self, labels: StoredLabels) -> Labels | None:
-        """Take note that a run is done; return its layer."""
+        """Note that a run is done; return its layer."""
         layer = self._ended(DONE)
         if layer is not None:
-            layer.metadata[MARK] |= {
+            layer.metadata[METADATA_KEY] |= {
                 "objects": labels.objects,
                 "highest": labels.objects,
                 "recipe": labels.recipe,
@@ -213,14 +214,14 @@ class StoredResults(QObject):
         return layer
 
     def stop(self) -> Labels | None:
-        """Take note that a run ended before it was done."""
+        """Note that a run ended before it was done; return its layer."""
         return self._ended(STOPPED)
 
     def _ended(self, state: str) -> Labels | None:
         layer = self.layer
-        if layer is None or (mark_of(layer) or {}).get("state") != FILLING:
+        if layer is None or (metadata_of(layer) or {}).get("state") != FILLING:
             return None
-        layer.metadata[MARK] |= {"state": state}
+        layer.metadata[METADATA_KEY] |= {"state": state}
         layer.editable = not layer.multiscale
         self._shown.stop()
         if layer in self.viewer.layers:
@@ -231,12 +232,12 @@ class StoredResults(QObject):
     # ------------------------------------------------------------ open, save
 
     def open(self, path: str | Path) -> Labels:
-        """Show a result again that was kept on the disk.
+        """Add the layer of a result that lies on the disk, and return it.
 
         Raises
         ------
         ValueError
-            If it is none of ours.
+            If the folder is no result of ours.
         """
         from ...io.ome_zarr import count_levels, read_stamp
 
@@ -258,7 +259,7 @@ class StoredResults(QObject):
             int(stamp.get("objects", -1)),
             recipe=stamp.get("recipe"),
         )
-        mark = {
+        metadata = {
             "image": about["image"],
             "source_id": None if image is None else image.unique_id,
             "axes": about["axes"],
@@ -268,7 +269,7 @@ class StoredResults(QObject):
             "edited": bool(stamp.get("edited")),
         }
         name = f"{about['image']} [svpseg]"
-        return self._add(labels, name, dict(about["place"]), mark)
+        return self._add(labels, name, dict(about["place"]), metadata)
 
     def save(
         self,
@@ -285,11 +286,11 @@ class StoredResults(QObject):
     def can_edit(self) -> Labels | None:
         """Return the result whose view can be opened to be edited."""
         for layer in (self.viewer.layers.selection.active, self.layer):
-            mark = mark_of(layer, KIND) if layer is not None else None
-            if layer is None or not mark or layer not in self.viewer.layers:
+            metadata = metadata_of(layer, KIND) if layer is not None else None
+            if layer is None or not metadata or layer not in self.viewer.layers:
                 continue
             if layer.multiscale:
-                return layer if mark["state"] != FILLING else None
+                return layer if metadata["state"] != FILLING else None
         return None
 
     def edit_view(self) -> None:
@@ -301,9 +302,9 @@ class StoredResults(QObject):
     def _on_removed(self, event: Any) -> None:
         layer = event.value
         self.edits.follow_removed(layer)
-        mark = mark_of(layer, KIND)
-        if mark and mark["state"] != FILLING:
-            self.message.emit(f"'{layer.name}' is kept in {mark['store']}.", False)
+        metadata = metadata_of(layer, KIND)
+        if metadata and metadata["state"] != FILLING:
+            self.message.emit(f"'{layer.name}' is kept in {metadata['store']}.", False)
         if layer == self.layer:
             self.layer = None
         self.changed.emit()
@@ -332,7 +333,7 @@ def stored_arguments(
 
 
 def image_token(source: ImageSource) -> str:
-    """Return what tells an image from another, also in another session."""
+    """Return a text that identifies an image, also in another session."""
     path = getattr(getattr(source.layer, "source", None), "path", None)
     if path and os.path.exists(path):
         names = "+".join(source.channel_names) or source.name
@@ -341,7 +342,7 @@ def image_token(source: ImageSource) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return an array or units as what JSON knows."""
+    """Return an array or units as plain values for JSON."""
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, (tuple, list)):

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...core.image import ImageError
-from .image_source import ImageSource, known_axes
+from .image_axes import known_axes
+from .image_source import ImageSource
 
 if TYPE_CHECKING:
     from napari.layers import Image

@@ -1,4 +1,4 @@
-"""What is in sight: of images that lie over each other, and of a box to work in."""
+"""Which images are in view, the order of layers, and the camera."""
 
 from __future__ import annotations
 
@@ -7,45 +7,46 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .image_source import is_picture, mark_of
+from .metadata import is_image, metadata_of
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
 
 SEE_THROUGH = ("additive", "minimum", "multiplicative")
-"""Blendings with which images are seen together, such as channels."""
+"""Blendings with which several images are seen at once, such as channels."""
 
 BOX_PIXELS = 320
-"""A box that is gone to is at least so long on screen."""
+"""Least length on screen of a box that the camera moves to."""
 
 IMAGE_PIXELS = 600
-"""An image that is gone to is so long on screen."""
+"""Length on screen of an image that the camera moves to."""
 
 OF = "svpseg_of"
-"""Key, in the metadata of a layer that is not ours, of the image that it lies on."""
+"""Key in the metadata of a layer that is not ours: the image that it lies on."""
 
 LEAST_OPAQUE = 0.8
+"""Opacity above which an image hides those below it."""
 MOST_SHARED = 0.5
-"""Images that share no more of the smaller one's area lie beside each other."""
+"""Images that share no more than this of the smaller one's area lie side by side."""
 
 
 def is_in_sight(viewer: ViewerModel, layer: Image) -> bool:
-    """Tell whether an image is visible and no other hides it."""
+    """Return whether an image is visible and no other hides it."""
     if not layer.visible:
         return False
     layers = viewer.layers
     over = layers[layers.index(layer) + 1 :]
     return not any(
         la.visible and la.opacity > LEAST_OPAQUE
-        for la in baselines(viewer, layer, over)
+        for la in hiding_images(viewer, layer, over)
     )
 
 
 def bring_into_sight(viewer: ViewerModel, layer: Image) -> None:
-    """Make an image visible, and hide those in its place with all that is on them."""
+    """Show an image, and hide those in its place with all layers that lie on them."""
     layer.visible = True
-    hidden = baselines(viewer, layer, viewer.layers)
+    hidden = hiding_images(viewer, layer, viewer.layers)
     for other in viewer.layers:
         if belongs_to(other, layer):
             other.visible = True
@@ -54,17 +55,23 @@ def bring_into_sight(viewer: ViewerModel, layer: Image) -> None:
 
 
 def belongs_to(layer: Layer, image: Image) -> bool:
-    """Tell whether a layer lies on an image: a result, boxes, painted labels.
+    """Return whether a layer lies on an image: a result, boxes, painted labels.
 
-    Two images of one name share what tells them by name.
+    Layers that know their image by its name belong to all images of that name.
     """
-    mark = mark_of(layer) or {}
-    names = {mark.get("source_id"), mark.get("image"), layer.metadata.get(OF)} - {None}
+    metadata = metadata_of(layer) or {}
+    names = {
+        metadata.get("source_id"),
+        metadata.get("image"),
+        layer.metadata.get(OF),
+    } - {None}
     return bool(names & {image.unique_id, image.name})
 
 
-def baselines(viewer: ViewerModel, layer: Image, others: list[Layer]) -> list[Image]:
-    """Return the images that cannot be seen together with one.
+def hiding_images(
+    viewer: ViewerModel, layer: Image, others: list[Layer]
+) -> list[Image]:
+    """Return the images that hide an image, or that it hides.
 
     Parameters
     ----------
@@ -79,7 +86,7 @@ def baselines(viewer: ViewerModel, layer: Image, others: list[Layer]) -> list[Im
     return [
         other
         for other in others
-        if is_picture(other)
+        if is_image(other)
         and other != layer
         and other.blending not in SEE_THROUGH
         and shared_area(other, layer) > MOST_SHARED
@@ -103,8 +110,8 @@ def shared_area(a: Layer, b: Layer) -> float:
 def activate(viewer: ViewerModel, layer: Layer | None) -> None:
     """Select one layer.
 
-    Through ``active``, which takes the proxies that plugins are given; a set of them
-    would break napari's own checks of which layer is active.
+    Through ``active``, which accepts the proxies that napari gives to plugins. A
+    selection of proxies would break napari's own checks of which layer is active.
     """
     if layer is None or layer in viewer.layers:
         viewer.layers.selection.active = layer
@@ -115,8 +122,8 @@ def add_behind_boxes(viewer: ViewerModel, add: Callable[[], Any]) -> Any:
     active = viewer.layers.selection.active
     layer = add()
     others = list(viewer.layers)[:-1]
-    boxes = [i for i, la in enumerate(others) if mark_of(la, "boxes")]
-    images = [i for i, la in enumerate(others) if is_picture(la)]
+    boxes = [i for i, la in enumerate(others) if metadata_of(la, "boxes")]
+    images = [i for i, la in enumerate(others) if is_image(la)]
     place = max(min(boxes, default=len(others)), max(images, default=-1) + 1)
     if place < len(others):
         viewer.layers.move(len(others), place)
@@ -126,7 +133,7 @@ def add_behind_boxes(viewer: ViewerModel, add: Callable[[], Any]) -> Any:
 
 
 def camera_of(viewer: ViewerModel) -> Any:
-    """Return the camera: it moved to ``viewer.scene`` in napari 0.9."""
+    """Return the camera, which moved to ``viewer.scene`` in napari 0.9."""
     return getattr(viewer, "scene", viewer).camera
 
 
@@ -138,7 +145,7 @@ def look_at(
     *,
     closer: bool = True,
 ) -> None:
-    """Bring a rectangle into view, at least so many pixels long on screen.
+    """Move the camera to a rectangle, at least so many pixels long on screen.
 
     Parameters
     ----------
@@ -147,7 +154,7 @@ def look_at(
     corners : (N, D) array
     pixels : int
     closer : bool
-        Keep the zoom where it is closer already.
+        Keep the zoom where it is larger already.
     """
     world = np.array([layer.data_to_world(c) for c in corners])
     centre = world.mean(axis=0)

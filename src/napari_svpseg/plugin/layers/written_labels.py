@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .image_source import mark_of
+from .metadata import metadata_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -17,7 +17,7 @@ MAX_UNDOABLE = 16_000_000
 """Pixels that a write may change in place; larger results get a layer of their own."""
 
 WRITTEN = "svpseg_written"
-"""Key, in a result's metadata, of the ids that we wrote."""
+"""Key in a result's metadata: the ids that we wrote."""
 
 
 def write_ids(layer: Labels, region: tuple[slice, ...], new: np.ndarray) -> int:
@@ -45,7 +45,7 @@ def keep_written(
     region: tuple[slice, ...] | None = None,
     ids: np.ndarray | None = None,
 ) -> None:
-    """Keep what we wrote beside the layer, so that corrections of it can be told."""
+    """Keep a copy of what we wrote in the metadata, to find corrections later."""
     now = np.asarray(layer.data)
     if now.size > MAX_UNDOABLE:
         layer.metadata.pop(WRITTEN, None)
@@ -60,7 +60,7 @@ def keep_written(
 def fingerprints(
     data: np.ndarray, axes: str, region: tuple[slice, ...] | None = None
 ) -> dict[tuple[int, ...], int]:
-    """Return a number for each plane of labels, which changes when its ids do.
+    """Return a checksum of each plane of labels.
 
     Parameters
     ----------
@@ -91,9 +91,9 @@ def fingerprints(
 
 
 def is_untouched(layer: Labels, region: tuple[slice, ...] | None = None) -> bool:
-    """Tell whether a result, or a region of it, still is what we wrote."""
-    mark = mark_of(layer) or {}
-    written, axes = mark.get("written"), mark.get("axes")
+    """Return whether a result, or a region of it, is as we wrote it."""
+    metadata = metadata_of(layer) or {}
+    written, axes = metadata.get("written"), metadata.get("axes")
     if not written or not axes or len(axes) != layer.data.ndim:
         return False
     found = fingerprints(np.asarray(layer.data), axes, region)

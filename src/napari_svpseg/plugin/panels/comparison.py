@@ -12,8 +12,9 @@ from qtpy.QtWidgets import QButtonGroup, QVBoxLayout, QWidget
 from ...core.geometry import Tile
 from ...core.settings import SegmentSettings
 from ...workflows.segment_image import segment
-from ..layers.image_source import MARK, MAX_PREVIEW, ImageSource, mark_of
+from ..layers.image_source import MAX_PREVIEW, ImageSource
 from ..layers.intensities import Intensities
+from ..layers.metadata import METADATA_KEY, metadata_of
 from ..layers.visibility import add_behind_boxes
 from ..messages import count
 from ..services.engine_process import Engine, EngineJob
@@ -171,7 +172,7 @@ class Comparison(QWidget):
                 values,
                 name=f"{source.name} {side}",
                 opacity=0.5,
-                metadata={MARK: {"kind": "comparison", "side": side}},
+                metadata={METADATA_KEY: {"kind": "comparison", "side": side}},
                 **source.placement(corner),
             ),
         )
@@ -183,10 +184,10 @@ class Comparison(QWidget):
         """Show one of the two layers, and hide our other results."""
         shown = "before" if self.before.isChecked() else "after"
         for layer in self.viewer.layers:
-            mark = mark_of(layer, "comparison")
-            if mark is not None:
-                layer.visible = mark.get("side") == shown
-            elif mark_of(layer, "labels") is not None:
+            metadata = metadata_of(layer, "comparison")
+            if metadata is not None:
+                layer.visible = metadata.get("side") == shown
+            elif metadata_of(layer, "labels") is not None:
                 layer.visible = False
         counts = [
             f"{side}: {count(np.unique(layer.data[layer.data > 0]).size, 'object')}"

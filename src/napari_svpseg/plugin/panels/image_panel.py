@@ -22,7 +22,9 @@ from qtpy.QtWidgets import (
 
 from ...core.image import ImageError
 from ..layers.declared_images import DeclaredImages
-from ..layers.image_source import NAME_AXES, ImageSource, axes_choices, is_picture
+from ..layers.image_axes import axes_choices
+from ..layers.image_source import NAME_AXES, ImageSource
+from ..layers.metadata import is_image
 from ..layers.visibility import activate, bring_into_sight, is_in_sight
 from ..messages import sentence
 from .channel_text import channel_text, parse_channels
@@ -201,7 +203,7 @@ class ImagePanel(QWidget):
     def _on_row(self) -> None:
         """Keep napari's selection from bringing another image back."""
         layer, active = self.selected(), self.viewer.layers.selection.active
-        if layer is not None and active != layer and is_picture(active):
+        if layer is not None and active != layer and is_image(active):
             activate(self.viewer, layer)
         self._show_selected()
 

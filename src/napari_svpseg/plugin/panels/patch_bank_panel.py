@@ -1,4 +1,4 @@
-"""The part of a dock in which the image bank is found, looked through and kept."""
+"""The part of a dock where the image bank is found, edited and saved."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SAVED = "Saved {} in {}."
 
 
 class PatchBankPanel(QWidget):
-    """The bank of a model, or of one that is to be trained."""
+    """The image bank of a model, or one to train a model with."""
 
     asked = Signal()
     """The user wants the bank to be found without training."""
@@ -61,7 +61,7 @@ class PatchBankPanel(QWidget):
         self.list_models()
 
     def close_files(self) -> None:
-        """Finish what is being written."""
+        """Wait until all is written."""
         self._files.close(finish=True)
 
     # ------------------------------------------------------------ what it holds
@@ -71,7 +71,7 @@ class PatchBankPanel(QWidget):
         return self.view.patches() if self.reuse.isChecked() else None
 
     def follow(self, classes: tuple[str, ...], *, busy: bool, can_find: bool) -> None:
-        """Enable what makes sense with these classes."""
+        """Enable the controls that make sense with these classes."""
         self._classes, self._busy = classes, busy
         self.find_button.setEnabled(can_find and not busy)
         self.models.setEnabled(not busy)

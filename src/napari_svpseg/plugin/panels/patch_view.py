@@ -39,7 +39,7 @@ PLACE = Qt.ItemDataRole.UserRole
 
 @dataclass(frozen=True, eq=False)
 class PatchItem:
-    """A patch of the bank, and what it is as a prompt.
+    """A patch of the bank, with its prompt or its pixels.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class PatchItem:
     prompt : Prompt, optional
         The patch with the mask that the model found in it.
     crop : (Y, X, C) array, optional
-        What it looks like, before there is a model.
+        Its pixels, before there is a model.
     """
 
     patch: BankPatch
@@ -56,12 +56,12 @@ class PatchItem:
 
     @property
     def can_prompt(self) -> bool:
-        """Whether it shows something to find."""
+        """Whether the model found an object in it."""
         return self.prompt is not None and not self.prompt.is_negative
 
 
 class PatchView(QWidget):
-    """Patches by class, to be kept, renamed, removed, or used as prompts."""
+    """Patches by class, to be pinned, renamed, removed, or used as prompts."""
 
     edited = Signal()
     used = Signal(object)
@@ -108,7 +108,7 @@ class PatchView(QWidget):
         self._show_state()
 
     def patches(self) -> tuple[BankPatch, ...]:
-        """Return the patches, with what the user said of them."""
+        """Return the patches with the user's changes."""
         return tuple(item.patch for item in self.items)
 
     def prompts(self) -> PromptSet:
@@ -236,7 +236,7 @@ class PatchView(QWidget):
     # ------------------------------------------------------------ changing it
 
     def _prompt(self, place: int) -> Prompt | None:
-        """Return a patch as a prompt under its name; None where it shows nothing."""
+        """Return a patch as a named prompt; None where it has no object."""
         item = self.items[place]
         if item.prompt is None or not item.can_prompt:
             return None
@@ -282,7 +282,7 @@ class PatchView(QWidget):
 
 
 def _as_item(item: PatchItem, color: str) -> PromptItem:
-    """Return a patch as the list of prompts shows it."""
+    """Return a patch as an item of the list of prompts."""
     prompt = item.prompt
     return PromptItem(
         name=item.patch.title,

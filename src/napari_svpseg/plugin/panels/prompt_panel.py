@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QSpinBox, QVBoxLayout, QWidget
 
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ...core.prompt import PromptError, PromptSet, prompt_print
-from ..layers.image_source import is_mask
+from ..layers.metadata import is_mask
 from ..layers.prompt_book import PromptBook
 from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
 from ..tools.draw_box import BoxTool

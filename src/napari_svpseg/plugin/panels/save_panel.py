@@ -15,7 +15,8 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ...core.jobs.folder_job import FORMAT_TITLES, FORMATS
 from ...core.result import Recipe
-from ..layers.image_source import mark_of, plain_name
+from ..layers.image_source import plain_name
+from ..layers.metadata import metadata_of
 from ..layers.result_layers import recipe_of
 from ..layers.stored_edits import KIND as STORED
 from ..layers.stored_results import StoredResults
@@ -118,7 +119,7 @@ class SavePanel(QWidget):
         results = [
             layer
             for layer in reversed(layers)
-            if (mark_of(layer) or {}).get("kind") in SAVABLE
+            if (metadata_of(layer) or {}).get("kind") in SAVABLE
         ]
         if layers.selection.active in results:
             return layers.selection.active
@@ -127,7 +128,7 @@ class SavePanel(QWidget):
         return min(results, key=lambda la: (la in others, not la.visible), default=None)
 
     def _in_memory(self) -> list[Labels]:
-        return [layer for layer in self.viewer.layers if mark_of(layer, "labels")]
+        return [layer for layer in self.viewer.layers if metadata_of(layer, "labels")]
 
     def save_every(self, folder: str = "") -> None:
         """Write all results into a folder, which is asked for; nothing is replaced."""
@@ -176,7 +177,7 @@ class SavePanel(QWidget):
                 self._say(problem, True)
         if not path:
             return
-        if mark_of(layer, STORED):
+        if metadata_of(layer, STORED):
             self._say(SAVING.format(name=Path(path).name))
             write = partial(write_layer, path, layer)
             self.stored.save(write, self._on_saved, self._on_not_saved)
@@ -226,7 +227,7 @@ class SavePanel(QWidget):
 
     def _file_of(self, layer: Labels) -> str:
         """Return the file that a result's image was opened from, if it was."""
-        wanted = (mark_of(layer) or {}).get("source_id")
+        wanted = (metadata_of(layer) or {}).get("source_id")
         for image in self.viewer.layers:
             if image.unique_id == wanted:
                 return str(getattr(image.source, "path", None) or "")
@@ -235,5 +236,5 @@ class SavePanel(QWidget):
 
 def file_stem(layer: Labels) -> str:
     """Return a file name for a result, from the image it belongs to."""
-    name = str((mark_of(layer) or {}).get("image") or layer.name)
+    name = str((metadata_of(layer) or {}).get("image") or layer.name)
     return plain_name(name).strip()

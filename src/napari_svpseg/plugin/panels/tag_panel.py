@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
-from ..layers.image_source import is_picture
+from ..layers.metadata import is_image
 from ..layers.tagged_image import TaggedImage
 from ..messages import count, sentence
 from ..services.background import Background
@@ -200,7 +200,7 @@ class TagPanel(QWidget):
         self.place.setToolTip(str(path or ""))
 
     def _open_images(self) -> list[TaggedImage]:
-        layers = [la for la in self.viewer.layers if is_picture(la)]
+        layers = [la for la in self.viewer.layers if is_image(la)]
         paths = Counter(_path_of(la) for la in layers)
         images = []
         for layer in layers:

@@ -1,4 +1,4 @@
-"""The training set in the dock "Fine-tune": its table, its folder, adding to it."""
+"""The part of a dock that shows a training set and adds images to it."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class TrainingSetPanel(QWidget):
     Parameters
     ----------
     files : Background
-        Where files are read and written.
+        The thread that reads and writes files.
     """
 
     changed = Signal()
     failed = Signal(object)
-    """An exception, or a line that says what is wrong with the folder."""
+    """An exception, or a line on what is wrong with the folder."""
 
     def __init__(self, files: Background) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class TrainingSetPanel(QWidget):
         return self._set.folder
 
     def open(self, folder: str = "") -> None:
-        """Use a training set in another folder, which is asked for if not given."""
+        """Use a training set in another folder; asks for it if none is given."""
         if not folder:
             folder = QFileDialog.getExistingDirectory(
                 self, "Folder of a training set", str(self.folder.parent)
@@ -64,7 +64,7 @@ class TrainingSetPanel(QWidget):
             self.read()
 
     def read(self) -> None:
-        """Show what is in the folder now."""
+        """Show the entries that are in the folder now."""
         self._change(lambda: None)
 
     def add(
@@ -74,16 +74,16 @@ class TrainingSetPanel(QWidget):
         labels: Callable[[], np.ndarray],
         on_added: Callable[[Entry], None],
     ) -> str:
-        """Add a plane of an image and its labels; return what it will be called.
+        """Add a plane of an image and its labels; return the name of the entry.
 
         Parameters
         ----------
         source : ImageSource
         plane : tuple of int
         labels : callable
-            Gives the partial labels, (Y, X); called in a thread.
+            Returns the partial labels, (Y, X); called in a thread.
         on_added : callable
-            Told of the new entry.
+            Called with the new entry.
         """
         pixels, training_set = source.query(plane), self._set
         name = entry_name(source, plane)
@@ -141,7 +141,7 @@ def training_sets() -> Path:
 
 
 def entry_name(source: ImageSource, plane: tuple[int, ...]) -> str:
-    """Return what a plane of an image is called in a training set."""
+    """Return the name of a plane of an image in a training set."""
     name = plain_name(source.name).strip(" .") or "image"
     if source.n_planes == 1:
         return name

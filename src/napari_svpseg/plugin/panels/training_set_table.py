@@ -1,4 +1,4 @@
-"""The table of a training set: its images, what is labelled, and what is used."""
+"""The table of a training set: images, labels, and what they are used for."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from ...io.training_set import Entry
 
 COLUMNS = ("Image", "Cells", "Backgr.", "Use", "Check")
 TIPS = (
-    "Image, with its labels, in the training set",
-    "How many cells are labelled, and how many pixels of them",
+    "Image of the training set",
+    "Labelled cells, and their pixels",
     "Labelled pixels of background",
-    "Train with this image; off, it stays in the set",
-    "Keep this image out of training and only check the model with it",
+    "Train with this image. Uncheck it to leave the image out",
+    "Use this image for validation only, not for training",
 )
 IMAGE, CELLS, BACKGROUND, USE, CHECK = range(5)
 MIN_ROWS, MAX_ROWS = 2, 6

@@ -1,4 +1,4 @@
-"""Saves what a viewer holds while the user works, and offers it after a crash."""
+"""Saves boxes and painted labels, and offers them after a crash."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QWidget
 
 from ...core.prompt import Prompt, PromptSet
 from ...io.session import SavedSession, Session, left_behind, sessions_folder
-from ..layers.image_source import is_picture, mark_of
+from ..layers.metadata import is_image, metadata_of
 from ..messages import count, sentence
 from ..panels.controls import Offer, is_alive
 from .background import Background
@@ -36,9 +36,14 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 WAIT_MS = 1500
-"""From an edit to its being saved."""
+"""From an edit until it is saved."""
 AT_ONCE = 32
 """Blocks that are copied at a time: 4 MB, a few milliseconds."""
+
+IS_OFF = "Autosave is off:"
+RESTORED = "The last session was restored."
+NOT_RESTORED = "The last session cannot be restored:"
+PARTLY_RESTORED = "Not everything could be restored ({}). The session is kept in {}."
 
 Settings = dict[str, Any]
 
@@ -62,7 +67,7 @@ class Autosave(QObject):
 
     @classmethod
     def of(cls, viewer: ViewerModel) -> Autosave:
-        """Return the one of a viewer, made if need be."""
+        """Return the autosave of a viewer, created on first use."""
         bare = getattr(viewer, "__wrapped__", viewer)
         if id(bare) not in cls._of:
             cls._of[id(bare)] = cls(bare)
@@ -113,9 +118,9 @@ class Autosave(QObject):
         ----------
         name : str
         settings : callable
-            A bound method that returns what JSON can hold.
+            A bound method that returns plain values for JSON.
         restore : callable
-            A bound method that takes the same.
+            A bound method that takes what ``settings`` returned.
         book : PromptBook, optional
             Its prompts are saved too.
         """
@@ -139,7 +144,7 @@ class Autosave(QObject):
             self._timer.start(WAIT_MS)
 
     def close(self) -> None:
-        """End the session well: nothing of it is offered later."""
+        """End the session properly: it is not offered later."""
         self._timer.stop()
         self._files.close(finish=True)
         self._session.close()
@@ -159,7 +164,7 @@ class Autosave(QObject):
     # ------------------------------------------------------------ saving
 
     def save(self) -> None:
-        """Copy what has changed, and write it in a thread."""
+        """Copy the changes, and write them in a thread."""
         viewer = self._viewer()
         if viewer is None or self._broken:
             return
@@ -201,18 +206,20 @@ class Autosave(QObject):
     def _on_not_written(self, error: Any) -> None:
         self._broken = True
         logger.warning("autosave: %s", error)
-        self.message.emit(f"Autosave is off: {sentence(error)}", True)
+        self.message.emit(f"{IS_OFF} {sentence(error)}", True)
 
     def _state(self, viewer: ViewerModel) -> dict[str, Any]:
-        """Return all but pixels, as plain values."""
+        """Return everything but pixels, as plain values."""
         names = {la.unique_id: la.name for la in viewer.layers}
         for dock, settings in self._settings.items():
             method = called(settings)
             if method is not None:
                 self._last_settings[dock] = method()
         return {
-            "images": [image_entry(la) for la in viewer.layers if is_picture(la)],
-            "boxes": [boxes_entry(la) for la in viewer.layers if mark_of(la, "boxes")],
+            "images": [image_entry(la) for la in viewer.layers if is_image(la)],
+            "boxes": [
+                boxes_entry(la) for la in viewer.layers if metadata_of(la, "boxes")
+            ],
             "labels": [
                 labels_entry(la, self.blocks.keys[la.unique_id], names)
                 for la in viewer.layers
@@ -222,7 +229,7 @@ class Autosave(QObject):
         }
 
     def _prompts(self) -> Callable[[], list[Prompt]]:
-        """Return what makes the prompts, away from the GUI's thread."""
+        """Return a function that makes the prompts, for a thread."""
         book = self._book()
         if book is None:
             return list
@@ -257,14 +264,14 @@ class Autosave(QObject):
             self.offered.emit(summary(worth[0]))
 
     def discard(self) -> None:
-        """Put the last session away for good."""
+        """Delete the last session."""
         saved, self._saved = self._saved, None
         self.withdrawn.emit()
         if saved is not None:
             saved.discard()
 
     def restore(self) -> None:
-        """Bring back what the last session held."""
+        """Restore the last session."""
         saved, self._saved = self._saved, None
         self.withdrawn.emit()
         if saved is None:
@@ -277,7 +284,7 @@ class Autosave(QObject):
         self._files.call(read, self._put_back, self._on_not_restored)
 
     def _on_not_restored(self, error: Any) -> None:
-        self.message.emit(f"The last session cannot be restored: {error}", True)
+        self.message.emit(f"{NOT_RESTORED} {error}", True)
 
     def _put_back(self, value: tuple[SavedSession, list[Any], PromptSet]) -> None:
         saved, arrays, prompts = value
@@ -300,9 +307,7 @@ class Autosave(QObject):
         except Exception as error:
             logger.exception("could not restore %s", saved.folder)
             there = saved.keep_aside()
-            self.message.emit(
-                f"Not all could be restored ({error}). It is kept in {there}.", True
-            )
+            self.message.emit(PARTLY_RESTORED.format(error, there), True)
             return
         if saved.problems:
             there = saved.keep_aside()
@@ -312,14 +317,14 @@ class Autosave(QObject):
             lost = ""
             if missing:
                 names = ", ".join(f"'{name}'" for name in missing)
-                lost = f" Open {names} by hand."
-            self.message.emit(f"The last session is back.{lost}", False)
+                lost = f" Open {names} yourself."
+            self.message.emit(f"{RESTORED}{lost}", False)
         self.touch()
 
     def _add_lost(
         self, prompts: PromptSet, state: dict[str, Any], missing: list[str]
     ) -> None:
-        """Add the prompts whose boxes could not be drawn, as from a file."""
+        """Add the prompts whose boxes could not be drawn, as if loaded from a file."""
         book = self._book()
         if book is None:
             return
@@ -328,7 +333,7 @@ class Autosave(QObject):
 
 
 def _close(viewer_id: int) -> None:
-    """End the session of a viewer that is gone."""
+    """End the session of a viewer that was deleted."""
     autosave = Autosave._of.pop(viewer_id, None)
     if autosave is not None:
         try:
@@ -347,7 +352,7 @@ def called(method: weakref.WeakMethod[Any] | None) -> Any:
 
 
 def summary(saved: SavedSession) -> str:
-    """Return what a session holds; empty where it is not worth restoring."""
+    """Return a sentence on what a session holds; empty where that is nothing."""
     state = saved.state
     n_boxes = sum(len(b.get("vertices", [])) for b in state.get("boxes", []))
     n_labels = len(state.get("labels", []))

@@ -1,4 +1,4 @@
-"""Calls in threads of their own, whose results arrive in the thread of the GUI."""
+"""Calls in threads, whose results arrive in the thread of the GUI."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Then = Callable[[Any], None]
 
 
 class Background(QObject):
-    """Reads and writes what would let the window stand still.
+    """Calls functions in threads, so that the window stays responsive.
 
     Parameters
     ----------
     n_threads : int
     newest_first : bool
-        What was asked last is done first: for pictures, while the user scrolls.
+        Make the latest call first: for thumbnails, while the user scrolls.
     limit : int, optional
-        Calls that may wait; of more, those asked longest ago are dropped.
+        Calls that may wait; the oldest ones beyond that are dropped.
     """
 
     _arrived = Signal(object, object)
@@ -55,17 +55,17 @@ class Background(QObject):
     def call(
         self, work: Callable[[], Any], then: Then, failed: Then | None = None
     ) -> None:
-        """Do ``work`` in a thread, then hand its result, or its error, to the GUI."""
+        """Call ``work`` in a thread, then pass its result, or its error, to the GUI."""
         if self._closed:
             return
         with self._lock:
             is_full = len(self._waiting) == self._waiting.maxlen
-            self._n_open += not is_full  # else the oldest is dropped
+            self._n_open += not is_full  # a full queue drops its oldest call
             self._waiting.append((work, then, failed))
         self._pool.submit(self._work_one)
 
     def close(self, *, finish: bool = False) -> None:
-        """Take no more calls; drop those that wait, or finish them first."""
+        """Refuse further calls; drop those that wait, or finish them first."""
         self._closed = True
         self._pool.shutdown(wait=finish, cancel_futures=not finish)
 
@@ -93,4 +93,4 @@ class Background(QObject):
 
 
 def _ignore(error: Any) -> None:
-    """Leave it at the line in the log."""
+    """Do nothing: the error is in the log."""

@@ -10,7 +10,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from ...io.session import Start, block_slices, blocks_of
-from ..layers.image_source import mark_of
+from ..layers.metadata import metadata_of
 from ..layers.partial_label_layers import KIND as PARTIAL
 from ..layers.written_labels import region_of
 
@@ -88,7 +88,7 @@ class EditedBlocks(QObject):
 
     def _on_paint(self, event: Any) -> None:
         layer = event.source
-        kind = (mark_of(layer) or {}).get("kind")
+        kind = (metadata_of(layer) or {}).get("kind")
         if kind in ON_DISK:
             return
         if kind not in PAINTED and (

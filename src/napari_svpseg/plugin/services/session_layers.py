@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..layers.image_source import DECLARED, MARK, declared, mark_of
+from ..layers.image_axes import DECLARED, declared
+from ..layers.metadata import METADATA_KEY, metadata_of
 from ..layers.partial_label_layers import KIND as PARTIAL
 from ..layers.partial_label_layers import color
 from .edited_blocks import PAINTED
@@ -63,13 +64,13 @@ def labels_entry(layer: Labels, key: str, names: dict[Any, str]) -> Entry:
     names : dict
         Id of a layer -> its name: ids change when a session is opened again.
     """
-    mark = mark_of(layer) or {}
-    kept = mark if mark.get("kind") in PAINTED else {}
+    metadata = metadata_of(layer) or {}
+    kept = metadata if metadata.get("kind") in PAINTED else {}
     return {
         "key": key,
         "name": layer.name,
         "opacity": layer.opacity,
-        "mark": {**kept, "image": names.get(kept.get("image"), "")} if kept else {},
+        "metadata": {**kept, "image": names.get(kept.get("image"), "")} if kept else {},
         "place": _place(layer),
     }
 
@@ -82,7 +83,7 @@ def boxes_entry(layer: Shapes) -> Entry:
         "ndim": layer.ndim,
         "vertices": [np.asarray(v).tolist() for v in layer.data],
         "ids": [str(i) for i in ids],
-        "mark": mark_of(layer),
+        "metadata": metadata_of(layer),
         "place": _place(layer),
     }
 
@@ -116,27 +117,27 @@ def _open_sample(viewer: ViewerModel, image: Entry) -> None:
     """Open a sample again, without the boxes that come with it."""
     plugin, key = image["sample"]
     for layer in viewer.open_sample(plugin, key):
-        if mark_of(layer, "boxes"):
+        if metadata_of(layer, "boxes"):
             viewer.layers.remove(layer)
 
 
 def add_labels(viewer: ViewerModel, entry: Entry, array: np.ndarray) -> Labels:
     """Add a Labels layer of a session with these pixels, and return it."""
-    mark = dict(entry["mark"])
-    image = next((la for la in viewer.layers if la.name == mark.get("image")), None)
+    metadata = dict(entry["metadata"])
+    image = next((la for la in viewer.layers if la.name == metadata.get("image")), None)
     if image is not None:
-        mark["image"] = image.unique_id
+        metadata["image"] = image.unique_id
     name = entry["name"]
-    if not mark and any(la.name == name for la in viewer.layers):
+    if not metadata and any(la.name == name for la in viewer.layers):
         name = f"{name} (restored)"
     layer = viewer.add_labels(
         array,
         name=name,
         opacity=entry["opacity"],
-        metadata={MARK: mark} if mark else {},
+        metadata={METADATA_KEY: metadata} if metadata else {},
         **_placed(entry["place"]),
     )
-    if mark.get("kind") == PARTIAL:
+    if metadata.get("kind") == PARTIAL:
         color(layer)
     return layer
 
@@ -145,8 +146,8 @@ def add_boxes(viewer: ViewerModel, state: dict[str, Any]) -> None:
     """Add the prompt boxes of a session whose images are open."""
     names = {la.name for la in viewer.layers}
     for entry in state.get("boxes", []):
-        mark = entry["mark"]
-        if mark.get("image") not in names or not entry["vertices"]:
+        metadata = entry["metadata"]
+        if metadata.get("image") not in names or not entry["vertices"]:
             continue
         viewer.add_shapes(
             [np.asarray(v) for v in entry["vertices"]],
@@ -160,7 +161,7 @@ def add_boxes(viewer: ViewerModel, state: dict[str, Any]) -> None:
                 "id": np.asarray(entry["ids"], object),
                 "name": np.asarray([""] * len(entry["ids"]), object),
             },
-            metadata={MARK: mark},
+            metadata={METADATA_KEY: metadata},
             **_placed(entry["place"]),
         )
 

@@ -32,7 +32,7 @@ ACCEPTED = (
 
 
 class AcceptTool(QObject):
-    """Lets the user accept cells of results by clicking on them.
+    """Copies cells of results into the labels to learn when they are clicked on.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class AcceptTool(QObject):
         self.is_on = False
 
     def start(self) -> None:
-        """Take clicks from now on, with the image selected: they paint nothing."""
+        """Start taking clicks; the image is selected, so that they do not paint."""
         source = self.source()
         if source is None or self.is_on:
             return
@@ -70,7 +70,7 @@ class AcceptTool(QObject):
         self.message.emit(CLICK, False)
 
     def stop(self) -> None:
-        """Take no more clicks."""
+        """Stop taking clicks."""
         if not self.is_on:
             return
         self.is_on = False

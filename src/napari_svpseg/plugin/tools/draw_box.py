@@ -1,4 +1,4 @@
-"""The tool that places prompt boxes: a click, or a drag."""
+"""The mouse tool that places prompt boxes by a click or a drag."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from qtpy.QtCore import QObject, Signal
 
 from ...core.geometry import MIN_BOX_SIZE, Box
 from ...core.image import ImageError
-from ..layers.image_source import ImageSource, is_picture
+from ..layers.image_source import ImageSource
+from ..layers.metadata import is_image
 from ..layers.prompt_item import PromptItem
 from ..layers.visibility import activate, bring_into_sight, camera_of, is_in_sight
 from ..messages import sentence
@@ -23,14 +24,21 @@ if TYPE_CHECKING:
 CLICK_PIXELS = 8
 """A press and release closer than this on the screen is a click, not a drag."""
 
+NEEDS_2D = "Switch to the 2-D view to draw a box."
+DRAW = (
+    "Click on a typical cell, or drag a square around a few. Hold Shift to place more "
+    "than one box."
+)
+OUTSIDE = "That is outside '{}': click on the image."
+
 
 class BoxTool(QObject):
-    """Lets the next click or drag on an image place a box.
+    """Places a box where the user clicks or drags on an image.
 
     Parameters
     ----------
     book : PromptBook
-        That gets the boxes.
+        Gets the boxes.
     """
 
     switched = Signal(bool)
@@ -43,9 +51,9 @@ class BoxTool(QObject):
         self._rubber: Shapes | None = None
 
     def start(self, layer: Image) -> None:
-        """Let the next click or drag on the image place a box."""
+        """Start drawing: the next click or drag on the image places a box."""
         if self.book.viewer.dims.ndisplay != 2:
-            self.book.message.emit("Switch to the 2-D view to draw a box.", True)
+            self.book.message.emit(NEEDS_2D, True)
             self.switched.emit(False)
             return
         try:
@@ -69,14 +77,10 @@ class BoxTool(QObject):
         self._connect(boxes)
         self.book.intensities.request(source)
         self.switched.emit(True)
-        self.book.message.emit(
-            "Click on a typical cell, or drag a square round a few. "
-            "Hold Shift to place several.",
-            False,
-        )
+        self.book.message.emit(DRAW, False)
 
     def stop(self) -> None:
-        """Leave the drawing mode."""
+        """Stop drawing."""
         layer, self._layer = self._layer, None
         if layer is None:
             return
@@ -97,11 +101,9 @@ class BoxTool(QObject):
     def _stamp(
         self, source: ImageSource, point: tuple[float, ...]
     ) -> PromptItem | None:
-        """Place a box of the chosen size round a point of the world."""
+        """Place a box of the chosen size around a point of the world."""
         if not source.contains(point):
-            self.book.message.emit(
-                f"That is outside '{source.name}': click on the image.", True
-            )
+            self.book.message.emit(OUTSIDE.format(source.name), True)
             return None
         data = source.point_to_data(point)
         box = Box.centred(tuple(data[source.companion.yx]), self.book.size)
@@ -160,7 +162,7 @@ class BoxTool(QObject):
     def _show_rubber(
         self, source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
     ) -> None:
-        """Show the box that letting go would place."""
+        """Show the box that releasing the button would place."""
         layer, box = self.book.boxes.layer_on(source), self._dragged(source, start, end)
         corners = source.companion.corners(source.plane_at(start), box)
         with self.book.boxes.quiet():
@@ -199,7 +201,7 @@ class BoxTool(QObject):
         if source.contains(point):
             return source
         for layer in reversed(self.book.viewer.layers):
-            if layer.visible and is_picture(layer):
+            if layer.visible and is_image(layer):
                 try:
                     other = self.book.source_of(layer)
                 except ImageError:

@@ -1,4 +1,4 @@
-"""Leads to the places and images whose result is least certain."""
+"""Guides the user to the places and images with the most uncertain result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from ...core.labels.uncertainty import (
     uncertain_places,
 )
 from ...core.result import Maps
-from ..layers.image_source import MARK, ImageSource, mark_of
+from ..layers.image_source import ImageSource
+from ..layers.metadata import METADATA_KEY, metadata_of
 from ..layers.prompt_book import PromptBook
 from ..layers.result_layers import Kept, Results
 from ..layers.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
@@ -34,9 +35,26 @@ if TYPE_CHECKING:
 
 Plane = tuple[int, ...]
 
-NAME = "SVPSeg doubtful place"
+NAME = "SVPSeg uncertain place"
 COLOR = "#ffffff"
 NO_RESULT = "Press Run first: the uncertainty is in its result."
+NO_PLACE = "Go to an uncertain place first."
+PLACE = "Uncertain place in {}: {} so far, uncertainty {:.2f}; {}."
+LAST = "the last one"
+CORRECT_OR_SKIP = (
+    "If its labels are not right, make it a prompt and correct them; or go on to the "
+    "next place."
+)
+NO_PLACE_LEFT = "No uncertain place is left in {}."
+PRESS_AGAIN = " Press again to see the places once more."
+NO_IMAGE_LEFT = "No uncertain image is left among {}."
+START_AGAIN = " Press again to start again with the first."
+NOW_A_PROMPT = "'{}' is a prompt now. {}"
+MASK_FROM = "Its mask is from '{}'. Press Run again."
+CORRECT_LABELS = (
+    "Correct its labels: paint what is missing, erase what is wrong; then press Run. "
+    "If nothing in it is wanted, press – in its row."
+)
 
 
 @dataclass(frozen=True)
@@ -53,7 +71,7 @@ class Seen:
 
     @property
     def key(self) -> tuple[Any, Plane]:
-        """What tells it from others, from one run to the next."""
+        """Identifies the plane, also in the result of the next run."""
         return self.source.layer.unique_id, self.plane
 
     @property
@@ -67,7 +85,7 @@ class Seen:
 
     @property
     def corner(self) -> tuple[int, int]:
-        """Where in the plane the maps begin: not at 0 for what was previewed."""
+        """First pixel of the maps in the plane: not 0 for a preview."""
         tile = self.kept.tile
         return (0, 0) if tile is None else (tile.y0, tile.x0)
 
@@ -94,15 +112,15 @@ class Seen:
 
 
 class UncertaintyGuide(QWidget):
-    """Two buttons, and the place that they lead to.
+    """Two buttons, and an offer to make the place that they lead to a prompt.
 
     Parameters
     ----------
     viewer : ViewerModel
     results : Results
-        Whose maps say where there is uncertainty.
+        Whose maps show where the uncertainty is.
     book : PromptBook
-        Takes the places that are made prompts.
+        Gets the places that become prompts.
     images : ImagePanel
     """
 
@@ -119,16 +137,16 @@ class UncertaintyGuide(QWidget):
         self.viewer, self.results = viewer, results
         self.book, self.images = book, images
         self.place_button = button(
-            "Next doubtful place",
-            "Go to where the result is least certain in the selected image "
+            "Next uncertain place",
+            "Go to the most uncertain place of the selected image "
             "(Shift+N on the boxes)",
         )
         self.image_button = button(
-            "Next doubtful image",
-            "Go to the image or plane with the least certain result "
+            "Next uncertain image",
+            "Go to the image or plane with the most uncertain result "
             "(Shift+I on the boxes)",
         )
-        self.offer = Offer("Make it a prompt", "Pass over")
+        self.offer = Offer("Make it a prompt", "Skip")
         self.offer.take.setToolTip("Shift+A on the boxes")
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
@@ -147,7 +165,7 @@ class UncertaintyGuide(QWidget):
         self.offer.left.connect(self.drop)
 
     def close_guide(self) -> None:
-        """Let go of the viewer."""
+        """Disconnect from the viewer."""
         self.drop()
         self._background.close()
 
@@ -161,7 +179,7 @@ class UncertaintyGuide(QWidget):
     # ------------------------------------------------------------ places
 
     def next_place(self) -> None:
-        """Go to the most doubtful place of the selected image that is left."""
+        """Go to the most uncertain place of the selected image that is left."""
         layer = self.images.selected()
         if layer is None or self._background.is_busy:
             return
@@ -178,9 +196,9 @@ class UncertaintyGuide(QWidget):
         )
 
     def accept(self) -> None:
-        """Make the place that is shown a prompt, with its labels as they are."""
+        """Make the place that is shown a prompt with its current labels."""
         if self._shown is None:
-            self.message.emit("Go to a doubtful place first.", False)
+            self.message.emit(NO_PLACE, False)
             return
         seen, place = self._shown
         if seen.kept.layer not in self.viewer.layers:
@@ -192,21 +210,18 @@ class UncertaintyGuide(QWidget):
         box = moved(place.box, seen.corner)
         item = self.book.place(seen.source, seen.plane, box)
         if item.is_ready and item.mask_layer is not None:
-            text = f"Its mask is from '{item.mask_layer.name}'. Press Run again."
+            text = MASK_FROM.format(item.mask_layer.name)
         else:
             self.book.add_paint_layer(item, found)
-            text = (
-                "Correct its labels: paint what is missing, erase what is wrong; then "
-                "press Run. If nothing in it is wanted, press – in its row."
-            )
-        self.message.emit(f"'{item.name}' is a prompt now. {text}", False)
+            text = CORRECT_LABELS
+        self.message.emit(NOW_A_PROMPT.format(item.name, text), False)
 
     def drop(self) -> None:
-        """Take the place that is shown away; it will not be shown again."""
+        """Remove the place that is shown; it is not shown again."""
         self._shown = None
         self.offer.hide()
         for layer in list(self.viewer.layers):
-            if mark_of(layer, "uncertainty"):
+            if metadata_of(layer, "uncertainty"):
                 self.viewer.layers.remove(layer)
 
     def _show(self, seen: Seen, places: list[UncertainPlace]) -> None:
@@ -215,10 +230,9 @@ class UncertaintyGuide(QWidget):
             return
         visited = self._visited.setdefault(seen.key, [])
         if not places:
-            again = " Press again to see the places once more." if visited else ""
+            again = PRESS_AGAIN if visited else ""
             visited.clear()
-            text = f"Nothing doubtful is left in {seen.title}.{again}"
-            self.message.emit(text, False)
+            self.message.emit(NO_PLACE_LEFT.format(seen.title) + again, False)
             return
         place, box = places[0], moved(places[0].box, seen.corner)
         visited.append(box)
@@ -226,17 +240,16 @@ class UncertaintyGuide(QWidget):
         layer = self._outline(seen, box)
         look_at(self.viewer, layer, layer.data[0])
         left = len(places) - 1
-        more = f"{left} more" if left else "the last one"
+        n = place.n_objects
         self.offer.offer(
-            f"Doubtful place in {seen.title}: "
-            f"{count(place.n_objects, 'object') if place.n_objects else 'no object'} "
-            f"so far, uncertainty {place.uncertainty:.2f}; {more}."
+            PLACE.format(
+                seen.title,
+                count(n, "object") if n else "no object",
+                place.uncertainty,
+                f"{left} more" if left else LAST,
+            )
         )
-        self.message.emit(
-            "If its labels are not right, make it a prompt and correct them; "
-            "or go on to the next place.",
-            False,
-        )
+        self.message.emit(CORRECT_OR_SKIP, False)
 
     def _outline(self, seen: Seen, box: Box) -> Shapes:
         """Return a layer that shows a box which is no prompt yet."""
@@ -251,7 +264,7 @@ class UncertaintyGuide(QWidget):
             edge_color=COLOR,
             edge_width=2,
             opacity=1.0,
-            metadata={MARK: {"kind": "uncertainty", "image": source.name}},
+            metadata={METADATA_KEY: {"kind": "uncertainty", "image": source.name}},
             **source.placement(),
         )
         layer.mouse_pan = True
@@ -277,7 +290,7 @@ class UncertaintyGuide(QWidget):
     # ------------------------------------------------------------ images
 
     def next_image(self) -> None:
-        """Go to the least certain image or plane that was not gone to yet."""
+        """Go to the most uncertain image or plane that is left."""
         if self._background.is_busy:
             return
         every = list({s.key: s for s in self._seen()}.values())
@@ -292,7 +305,7 @@ class UncertaintyGuide(QWidget):
         )
 
     def _rank(self, every: list[Seen], uncertainties: list[float]) -> None:
-        """Go to the most doubtful image that is left."""
+        """Go to the most uncertain image that is left."""
         layers = set(self.viewer.layers)
         ranked = sorted(
             (-uncertainty, i)
@@ -306,25 +319,25 @@ class UncertaintyGuide(QWidget):
             and uncertainties[i] >= LEAST_IMAGE_DOUBT
         ]
         if not left:
-            again = " Press again to begin anew." if self._visited_images else ""
+            again = START_AGAIN if self._visited_images else ""
             self._visited_images.clear()
-            text = f"Nothing doubtful is left in {count(len(ranked), 'result')}.{again}"
-            self.message.emit(text, False)
+            text = NO_IMAGE_LEFT.format(count(len(ranked), "result"))
+            self.message.emit(text + again, False)
             return
         n, i = left[0]
         seen = every[i]
         self._visited_images.add(seen.key)
         self._go_to(seen)
-        rank = "The most doubtful" if n == 1 else f"Number {n}"
+        rank = "The most uncertain" if n == 1 else f"Number {n}"
         told = f" (trust {seen.trust:.2f})" if np.isfinite(seen.trust) else ""
         self.message.emit(
             f"{rank} of {len(ranked)} results: {seen.title}{told}. "
-            "Next doubtful place shows where.",
+            "Next uncertain place shows where.",
             False,
         )
 
     def _go_to(self, seen: Seen) -> None:
-        """Show an image, and mark it in the list."""
+        """Show an image, and select it in the list."""
         source = seen.source
         bring_into_sight(self.viewer, source.layer)
         self.images.select(source.layer)
@@ -344,7 +357,7 @@ class UncertaintyGuide(QWidget):
             if kept.layer not in layers or kept.source.layer not in layers:
                 continue
             if kept.maps.classes is not None:
-                continue  # a model that knows its classes takes no prompt
+                continue  # a model that knows its classes takes no prompts
             source = kept.source
             if kept.plane is not None:
                 yield Seen(kept, kept.plane)

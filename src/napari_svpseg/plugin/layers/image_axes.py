@@ -1,0 +1,80 @@
+"""Axes of image layers: known from the layer, or declared by the user."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ...core.image import Axes, ImageError
+from .pyramid import full_shape
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+DECLARED = "svpseg_axes"
+"""Key in the metadata of an image: the axes and channels that the user declared."""
+
+AXIS_WORDS = {
+    "time": "T",
+    "frame": "T",
+    "channel": "C",
+    "channels": "C",
+    "depth": "Z",
+    "slice": "Z",
+    "plane": "Z",
+    "row": "Y",
+    "column": "X",
+}
+
+
+def known_axes(layer: Image) -> str:
+    """Return the axes of a layer, or an empty string where the user must declare them.
+
+    They are known from an earlier declaration, from the layer's axis labels (T, Z, C,
+    Y, X or their names), or when there are two axes. They are never guessed from the
+    shape.
+    """
+    told = declared(layer)[0]
+    if told and is_valid(told, layer):
+        return told
+    named = "".join(
+        AXIS_WORDS.get(str(label).lower(), str(label).upper())
+        for label in getattr(layer, "axis_labels", ())
+    )
+    order = named + "C" if layer.rgb else named
+    if len(named) == layer.ndim and is_valid(order, layer):
+        return order
+    if layer.ndim == 2:
+        return "YXC" if layer.rgb else "YX"
+    return ""
+
+
+def declared(layer: Image) -> tuple[str, tuple[int, ...] | None]:
+    """Return the axes and channels declared for a layer; "" where none were."""
+    order, channels = layer.metadata.get(DECLARED) or ("", None)
+    return str(order), None if channels is None else tuple(channels)
+
+
+def declare(layer: Image, order: str, channels: tuple[int, ...] | None) -> None:
+    """Save a layer's axes and channels in its metadata, for a dock opened later."""
+    layer.metadata[DECLARED] = (order, channels)
+
+
+def is_valid(order: str, layer: Image) -> bool:
+    """Return whether ``order`` can be the axes of an image layer."""
+    try:
+        Axes(order).check(full_shape(layer))
+    except ImageError:
+        return False
+    return order.upper().endswith("C") if layer.rgb else True
+
+
+def axes_choices(layer: Image) -> list[str]:
+    """Return the usual axes of a layer with that many dimensions."""
+    stacks = {
+        2: [""],
+        3: ["Z", "T", "C"],
+        4: ["TZ", "ZC", "TC", "CZ", "CT"],
+        5: ["TZC", "TCZ", "CTZ"],
+    }
+    end = "YXC" if layer.rgb else "YX"
+    return [s + end for s in stacks.get(layer.ndim, []) if is_valid(s + end, layer)]

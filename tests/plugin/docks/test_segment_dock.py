@@ -1004,12 +1004,14 @@ def test_copy_names_a_prompt_file_only_while_it_fits(dock, finish, tmp_path):
     dock.prompt_panel.save_prompt_set(str(path))
     dock.run.click()
     finish(dock)
-    mark = metadata_of(dock.viewer.layers["discs [svpseg]"])
-    mark["recipe"]["prompts"] = tuple({"sha256": p} for p in dock.prompt_panel.hashes())
+    metadata = metadata_of(dock.viewer.layers["discs [svpseg]"])
+    metadata["recipe"]["prompts"] = tuple(
+        {"sha256": p} for p in dock.prompt_panel.hashes()
+    )
     dock.save_box.copy_command.click()
     assert str(path) in QGuiApplication.clipboard().text()
     assert save_panel.NAME_QUERY in dock.message.text()  # the image is no file
-    mark["recipe"]["prompts"] += ({"sha256": "of a box drawn after saving"},)
+    metadata["recipe"]["prompts"] += ({"sha256": "of a box drawn after saving"},)
     dock.save_box.copy_command.click()
     assert str(path) not in QGuiApplication.clipboard().text()
     assert save_panel.PROMPTS_CHANGED in dock.message.text()

@@ -1,4 +1,4 @@
-"""What the dock "Batch" decides."""
+"""Controller of the dock "Batch"."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Base of the controllers: what a dock decides, without a window."""
+"""Base of the controllers, which decide for a dock and know no window."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class DockView(Protocol):
         """Show that the job was asked to stop."""
 
     def show_state(self) -> None:
-        """Show and enable what makes sense now."""
+        """Show and enable what can be done now."""
 
 
 class DockController:

@@ -15,7 +15,7 @@ MESSAGE_HEIGHT = 36
 
 
 class MessageLine(QLabel):
-    """What the dock tells the user; an error stands on the theme's error colour.
+    """Message of a dock; an error stands on the theme's error colour.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What the dock "Segment from prompts" decides."""
+"""Controllers of the dock "Segment from prompts": runs and result options."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ class SegmentView(DockView, Protocol):
 
 @dataclass
 class RunReport:
-    """What a run has found so far, and the message that says so."""
+    """Counts and notes of a run so far, and the messages made of them."""
 
     n_images: int = 0
     is_preview: bool = False

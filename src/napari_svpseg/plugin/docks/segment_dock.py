@@ -275,7 +275,7 @@ class SegmentWidget(Dock):
         self.show_state()
 
     def show_state(self) -> None:
-        """Show and enable what makes sense now."""
+        """Show and enable what can be done now."""
         busy = self.is_busy
         has_stacks = self.image_panel.has_stacks()
         self.planes_row.setVisible(has_stacks)

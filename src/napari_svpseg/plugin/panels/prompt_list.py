@@ -104,8 +104,8 @@ class PromptRow(QFrame):
         super().__init__()
         self.item_id = item_id
         self.setObjectName("svpsegPromptRow")
-        self.picture = QLabel()
-        self.picture.setFixedSize(THUMBNAIL, THUMBNAIL)
+        self.thumbnail = QLabel()
+        self.thumbnail.setFixedSize(THUMBNAIL, THUMBNAIL)
         self.name = QLineEdit()
         self.name.setFrame(False)
         self.name.setToolTip("Name of this prompt: click to change it")
@@ -142,7 +142,7 @@ class PromptRow(QFrame):
         row.setContentsMargins(4, 4, 4, 4)
         row.setSpacing(6)
         row.addWidget(self.enabled)
-        row.addWidget(self.picture)
+        row.addWidget(self.thumbnail)
         row.addLayout(text, 1)
 
     def show_item(self, item: PromptItem, *, selected: bool) -> None:
@@ -160,8 +160,8 @@ class PromptRow(QFrame):
         self.status.setToolTip(item.status)
         warn = not item.is_ready and item.enabled
         self.status.setStyleSheet(f"color: {WARN_COLOR};" if warn else "")
-        self.picture.setPixmap(pixmap(item, self.devicePixelRatioF()))
-        self.picture.setToolTip(_where(item))
+        self.thumbnail.setPixmap(pixmap(item, self.devicePixelRatioF()))
+        self.thumbnail.setToolTip(_where(item))
         border = "palette(mid)" if not selected else outline_color(item)
         self.setStyleSheet(
             f"#svpsegPromptRow {{border: 1px solid {border}; border-radius: 4px;}}"
@@ -194,7 +194,7 @@ class PromptList(QWidget):
         book.selected.connect(self.select)
 
     def refresh(self) -> None:
-        """Show the items that are there now."""
+        """Follow the items of the book."""
         ids = [item.id for item in self.book.items]
         for item_id in [i for i in self.rows if i not in ids]:
             row = self.rows.pop(item_id)
@@ -221,7 +221,7 @@ class PromptList(QWidget):
                 before = widget
 
     def select(self, item_id: str) -> None:
-        """Mark a row, and say so."""
+        """Select a row, and emit `selection_changed`."""
         self.selected = item_id
         for item in self.book.items:
             if item.id in self.rows:

@@ -38,7 +38,7 @@ SAVE_FILTERS = {
     for kind, title in FORMAT_TITLES.items()
     if (ends := TIFF_ENDS if kind == "ome-tiff" else (FORMATS[kind],))
 }
-"""What the file dialog offers, and how such files end."""
+"""Filters of the file dialog, and how such files end."""
 EVERY_END = tuple(end for ends in SAVE_FILTERS.values() for end in ends)
 
 SAVED = "Saved {name} in {folder}."

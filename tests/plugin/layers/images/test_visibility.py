@@ -78,7 +78,7 @@ def test_boxes_and_previews_are_for_what_is_seen(pair, finish):
     pair.draw.click()
     assert "second" in visible(pair) and "discs" not in visible(pair)
     row = next(iter(pair.list.rows.values()))
-    QTest.mouseClick(row.picture, Qt.MouseButton.LeftButton)
+    QTest.mouseClick(row.thumbnail, Qt.MouseButton.LeftButton)
     assert "second" not in visible(pair) and "discs" in visible(pair)
 
 

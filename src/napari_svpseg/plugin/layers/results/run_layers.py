@@ -1,4 +1,4 @@
-"""What a run shows in the viewer, and how that is changed or taken back."""
+"""Layers that a run shows in the viewer, changes and takes back."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Bring the top level's napari.yaml, weights/ and README into the package.
 
 A wheel gets copies, without the weights for non-commercial research. An editable
-install finds the weights at the top level by itself, but napari looks for the manifest beside
-the code: it is linked there, or copied where links are not allowed. Links of the README
-lead to the repository, so that they work where the package is shown.
+install finds the weights at the top level by itself, but napari looks for the manifest
+beside the code: it is linked there, or copied where links are not allowed. Links of the
+README lead to the repository, so that they work where the package is shown.
 """
 
 from __future__ import annotations

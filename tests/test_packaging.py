@@ -32,8 +32,8 @@ manifest = manager.get_manifest("napari-svpseg")
 import napari_svpseg
 beside = Path(napari_svpseg.__file__).parent / "napari.yaml"
 from napari_svpseg.io.model_store import builtin_folder
-inside = builtin_folder()
-cards = [c for c in napari_svpseg.list_models() if Path(c.path).parent == inside]
+cards = napari_svpseg.list_models()
+cards = [c for c in cards if Path(c.path).parent == builtin_folder()]
 loaded = napari_svpseg.load_model(cards[0].path)
 print(json.dumps({
     "package": napari_svpseg.__file__, "version": napari_svpseg.__version__,

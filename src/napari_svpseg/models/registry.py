@@ -6,6 +6,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..core.method_plugins import plugin_methods
+from . import (  # noqa: F401
+    alpnet,
+    dspnet,
+    panet,
+    pbip,
+    plain_unet,
+    prototype_memory,
+    semantic,
+    svp,
+    svp_attention,
+    svp_concat,
+)
 from .base import METHODS, PromptSegmenter
 
 

@@ -24,6 +24,7 @@ from napari_svpseg.io.zarr_labels import (
     read_labels_metadata,
 )
 from napari_svpseg.workflows import segment_live
+from napari_svpseg.workflows.large_tasks import NOT_FITTED
 from napari_svpseg.workflows.segment_large import segment_zarr
 from napari_svpseg.workflows.segment_live import NO_ROOM, segment_stored
 
@@ -185,7 +186,7 @@ def test_colour(tiny_model, tmp_path):
     )
     found = levels(outcome)[0]
     assert found.shape == (70, 80) and found.any()
-    assert any("fitting to the prompts is not used" in note for note in outcome.notes)
+    assert NOT_FITTED in outcome.notes
 
 
 def test_a_full_disk_is_told_and_costs_nothing(
@@ -220,3 +221,18 @@ def test_axes_that_cannot_be_shown_are_refused(scene, tiny_model, tmp_path, patt
     stack = np.stack([np.stack([scene[0]] * 2)] * 2)
     with pytest.raises(ValueError, match=pattern(TIME_NOT_FIRST, axes="ZTYX")):
         run(scene, tmp_path / "a.zarr", tiny_model, stack, axes="ZTYX")
+
+
+def test_on_a_cpu_one_tile_is_predicted_at_a_time(
+    scene, tiny_model, tmp_path, monkeypatch
+):
+    predict, sizes = segment_live.predict_part, []
+
+    def watched(work, key, p, places):
+        sizes.append(len(places))
+        predict(work, key, p, places)
+
+    monkeypatch.setattr(segment_live, "predict_part", watched)
+    cpu = replace(SMALL["settings"], device="cpu")
+    run(scene, tmp_path / "a.zarr", tiny_model, settings=cpu)
+    assert len(sizes) > 3 and set(sizes) == {1}

@@ -1,8 +1,8 @@
 """Segment an open image into a store on the disk that can be watched filling.
 
-The parts and their order are those of `large`, so the labels are the same; but block by
-block, objects are found as soon as their tiles are predicted, and shown under ids of
-their own until the neighbours have been compared and all get their final ones.
+The tasks are those of `segment_large`, so the labels are the same. But they are done
+block by block: objects are found as soon as their tiles are predicted, and shown with
+ids of their own until all blocks are done and each object gets its final id.
 """
 
 from __future__ import annotations
@@ -42,15 +42,13 @@ from ..io.zarr_labels import (
     write_labels_metadata,
     write_window,
 )
-from .segment_large import (
-    BLOCK,
+from .large_plan import BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
+from .large_tasks import (
     Place,
-    Plan,
     compare_part,
     final_ids,
     given_image,
     label_part,
-    make_plan,
     predict_part,
     run_notes,
     start_or_resume,
@@ -132,7 +130,7 @@ def segment_stored(
         If the disk is full; finished parts are kept, so that the run can be resumed.
     """
     start, store = time.perf_counter(), Path(store).absolute()
-    report, tell = on_progress or ignore_progress, on_partial or (lambda value: None)
+    report, hand_over = on_progress or ignore_progress, on_partial or _ignore
     if not Axes(axes).labels.endswith("YX"):
         raise ImageError(PLANE_NOT_LAST.format(axes=axes))
     source = LazyImage(query, Axes(axes), scale or {}, unit, Path(image or "image"))
@@ -143,23 +141,26 @@ def segment_stored(
             source,
             prompts,
             model,
-            channels=channels,
-            rgb=rgb,
-            block=block,
-            run=settings or SegmentSettings(),
-            post=postprocess or PostprocessSettings(),
-            intensities=intensities,
+            settings or SegmentSettings(),
+            postprocess or PostprocessSettings(),
+            reading=ChannelOptions(channels, rgb, intensities),
+            options=BlockOptions(block),
         )
         work = work_folder(store)
         start_or_resume(work, plan, code)
         with given_image(work, source):
-            run = _Run(plan, work, _labels(store, plan, about or {}), report, tell)
-            tell(run.begun())
+            layout = _labels(store, plan, about or {})
+            run = _Run(plan, work, layout, report, hand_over)
+            hand_over(run.begun())
             ended = run.fill()
     except OSError as error:
         raise _with_advice(error, store) from error
     shutil.rmtree(work, ignore_errors=True)
     return replace(ended, seconds=time.perf_counter() - start)
+
+
+def _ignore(value: StoredLabels | Filled) -> None:
+    pass
 
 
 def _check_room(folder: Path, n_pixels: int) -> None:
@@ -180,11 +181,11 @@ def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
     layout = LabelsLayout(
         folder=str(store / "labels" / NAME), dtype="uint32", **plan.layout
     )
-    stamp = read_labels_metadata(store, NAME)
-    if stamp.get("run") != plan.key or stamp.get("state") != FILLING:
+    metadata = read_labels_metadata(store, NAME)
+    if metadata.get("run") != plan.key or metadata.get("state") != FILLING:
         layout = create_labels_in_store(store, NAME, layout)
-        stamp = {"run": plan.key, "state": FILLING, "about": about}
-        write_labels_metadata(layout.folder, {**stamp, "recipe": plan.recipe})
+        metadata = {"run": plan.key, "state": FILLING, "about": about}
+        write_labels_metadata(layout.folder, {**metadata, "recipe": plan.recipe})
     return layout
 
 
@@ -196,7 +197,7 @@ class _Run:
     work: Path
     layout: LabelsLayout
     report: Progress
-    tell: Callable[[Any], None]
+    hand_over: Callable[[StoredLabels | Filled], None]
 
     def begun(self) -> StoredLabels:
         """Return the labels as they are at the start: empty."""
@@ -223,9 +224,10 @@ class _Run:
                 compare_part(*arguments, p, [at])
                 block = blocks[at]
                 labels = found[p, at[0], at[1]][within(block.core, block.view)]
+                # until the end, ids differ from block to block
                 self._write(plane, block.core, np.where(labels > 0, labels + offset, 0))
                 offset += table_of(self.work, p, at).n
-                self.tell(Filled(plane, block.core))
+                self.hand_over(Filled(plane, block.core))
         self.report(total, total, "Joining objects")
         return self._finish()
 
@@ -251,9 +253,9 @@ class _Run:
             device=device,
         )
         values = json.loads(recipe.to_json())
-        kept = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)
-        stamp = {"state": DONE, "objects": objects, "recipe": values}
-        write_labels_metadata(self.layout.folder, kept | stamp)
+        metadata = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)
+        metadata |= {"state": DONE, "objects": objects, "recipe": values}
+        write_labels_metadata(self.layout.folder, metadata)
         return StoredLabels(
             self.layout.folder,
             len(self.layout.level_shapes),
@@ -272,12 +274,13 @@ class _Run:
         )
 
     def _new_tiles(self) -> Iterator[tuple[Place, list[list[Place]]]]:
-        """Yield each block with the tiles that it needs and none before it needed.
+        """Yield each block, and groups of the tiles that are first needed for it.
 
-        One tile at a time on a processor, so that a run stops within a second.
+        On a CPU a group is a single tile, so that a run stops within a second.
         """
         grid, run = self.plan.grid(), self.plan.segment
-        size = 1 if self.plan.recipe["device"] == "cpu" else run.batch
+        on_cpu = self.plan.recipe["device"].startswith("cpu")
+        size = 1 if on_cpu else run.batch
         seen: set[Place] = set()
         for at, block in self.plan.blocks().items():
             rows, columns = block.view

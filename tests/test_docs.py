@@ -75,3 +75,16 @@ def test_commands_of_the_docs_exist_with_their_options(page, words) -> None:
     }
     assert not hasattr(command, "commands") or not words, f"no command {words}"
     assert given <= known, f"{command.name} has no {given - known}"
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    named = {
+        (path.name, page)
+        for folder in ("src", "tests", "benchmarks", "scripts")
+        for path in (TOP / folder).rglob("*.py")
+        for page in re.findall(
+            r"docs/((?:decisions|experiments)/[\w-]+)", path.read_text("utf-8")
+        )
+    }
+    assert len(named) > 5
+    assert not [(n, p) for n, p in named if not (DOCS / f"{p}.md").is_file()]

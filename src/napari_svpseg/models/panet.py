@@ -2,7 +2,7 @@
 
 ALPNet and DSPNet (`models.alpnet`, `models.dspnet`) are refinements of this class; a
 refinement overrides `PrototypeSegmenter.prototypes` and `PrototypeSegmenter.compare`
-(``docs/decisions/0020-one-family-of-prototypes.md``).
+(``docs/decisions/0020-prototype-methods-share-a-class.md``).
 
 References
 ----------

@@ -8,7 +8,7 @@ and compared with the bank (a contrastive loss).
 
 The medical CLIP of the paper is replaced by the default model's own encoder, and there
 are maps at stride 2 and 4, so that cells can be found and not only tissue
-(``docs/decisions/0031-bank-of-places.md``).
+(``docs/decisions/0031-patch-bank-of-small-patches.md``).
 
 References
 ----------
@@ -41,7 +41,7 @@ BACKGROUND_POWER = 2
 """The background score is (1 - highest class score) to this power.
 
 It is 10 in the paper. With 2, a class wins from a score of 0.38
-(``docs/decisions/0039-where-background-begins.md``).
+(``docs/decisions/0039-background-threshold.md``).
 """
 MARGIN = 0.1
 """Pixels whose two best scores differ by less are unknown in a pseudo mask."""

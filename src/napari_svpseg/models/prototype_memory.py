@@ -4,7 +4,7 @@ One network, trained end to end: pixels attend to a memory of prototypes, class
 activation maps (CAM) learned from image-level tags become labels for a decoder, and the
 memory follows the pixels that are classified with confidence.
 
-Sizes and schedules are ours: ``docs/decisions/0034-seed-variant.md``.
+Sizes and schedules are ours: ``docs/decisions/0034-learned-prototype-variant.md``.
 """
 
 from __future__ import annotations

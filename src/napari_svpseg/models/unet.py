@@ -42,7 +42,7 @@ class Pointwise(nn.Conv2d):
     is half as fast as oneDNN and returns channels first, which makes a later sum with a
     channels-last map many times slower. A dilation changes nothing for a kernel of one
     pixel, but makes PyTorch choose oneDNN
-    (``docs/decisions/0060-one-layout-of-maps.md``).
+    (``docs/decisions/0060-channels-last.md``).
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 The bank is made of *places*: feature vectors of points in the images. The paper encodes
 whole images instead; in images of cells most of a whole image is background
-(``docs/decisions/0031-bank-of-places.md``).
+(``docs/decisions/0031-patch-bank-of-small-patches.md``).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 # make demo    the main job on real data in napari (DEMO=headless: on a virtual display)
 # make test    all tests, on every core (JOBS=1: one after another)
-# make lint    style, types, import contracts and declared dependencies
+# make lint    style, types, import contracts, declared dependencies and dead code
 # make docs    the site, into site/
 # make dist    wheel, source distribution, and the weights for non-commercial research
 # make bench-scale   a large OME-Zarr on 1 and 2 workers, one of them killed (SIZE=)
@@ -60,6 +60,7 @@ lint: $(STAMPS)/dev
 	$(PY) -m mypy
 	$(BIN)/lint-imports
 	$(BIN)/deptry src
+	$(BIN)/vulture
 
 docs: $(STAMPS)/dev
 	$(PY) -m sphinx --fail-on-warning --keep-going --quiet docs site

@@ -1,11 +1,11 @@
-"""How long the window stands still while a model is fine-tuned in it.
+"""How long the window freezes while a model is fine-tuned.
 
 Run with a display: ``python benchmarks/bench_fluid.py`` (or under ``xvfb-run``). Opens
-napari with the Fine-tune dock, paints, trains for a while, and asks the event loop for
-a tick every millisecond. Prints the longest gaps between ticks: by the clock, and in
+napari with the Fine-tune dock, paints, trains for a while, and requests a tick of the
+event loop every millisecond. Prints the longest gaps between ticks, as wall time and as
 processor time of napari's own process (all its threads), which other programs on the
-machine do not lengthen; and where the window was in those over ``--told`` milliseconds.
-The same is measured before the training, for comparison.
+machine do not lengthen. For gaps over ``--threshold`` milliseconds it also prints which
+code was running. The same is measured before the training, for comparison.
 """
 
 from __future__ import annotations
@@ -26,12 +26,18 @@ import numpy as np
 
 
 class Ticks:
-    """Gaps between the ticks of the event loop, and where the long ones were spent."""
+    """Gaps between ticks of the event loop, and the code that ran in long gaps.
 
-    def __init__(self, told_ms: float) -> None:
+    Parameters
+    ----------
+    threshold_ms : float
+        Length from which a gap is long.
+    """
+
+    def __init__(self, threshold_ms: float) -> None:
         from qtpy.QtCore import QTimer
 
-        self.told_s = told_ms / 1000
+        self.threshold_s = threshold_ms / 1000
         self.gaps: list[tuple[float, float]] = []
         self.places: collections.Counter[str] = collections.Counter()
         self._main = threading.get_ident()
@@ -40,19 +46,19 @@ class Ticks:
         self._timer.setInterval(1)
         self._timer.timeout.connect(self._tick)
         self._on = True
-        self._watch = threading.Thread(target=self._look, daemon=True)
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def start(self) -> None:
-        """Begin to count."""
+        """Start to measure."""
         self._last = (time.perf_counter(), time.process_time())
         self._timer.start()
-        self._watch.start()
+        self._watcher.start()
 
     def stop(self) -> dict[str, Any]:
-        """Return the longest gaps, in milliseconds, and the places."""
+        """Stop, and return the longest gaps in milliseconds and the places."""
         self._timer.stop()
         self._on = False
-        self._watch.join()
+        self._watcher.join()
         wall, own = (sorted((g[i] for g in self.gaps), reverse=True) for i in (0, 1))
         return {
             "ticks": len(self.gaps),
@@ -68,47 +74,49 @@ class Ticks:
         self.gaps.append((now[0] - self._last[0], now[1] - self._last[1]))
         self._last = now
 
-    def _look(self) -> None:
-        """Note where the window's thread is when a tick is overdue."""
+    def _watch(self) -> None:
+        """Record the stack of the GUI thread whenever a tick is overdue."""
         seen = 0.0
         while self._on:
             time.sleep(0.005)
             began = self._last[0]
-            if time.perf_counter() - began > self.told_s and began != seen:
+            if time.perf_counter() - began > self.threshold_s and began != seen:
                 seen = began
                 frame = sys._current_frames()[self._main]
                 self.places[_place(traceback.extract_stack(frame))] += 1
 
 
 def _place(stack: traceback.StackSummary) -> str:
-    """Return the innermost frames, and the innermost of the plugin."""
-    told = stack[-3:]
-    told += [f for f in stack[:-3] if "napari_svpseg" in f.filename][-1:]
-    names = [f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in told]
+    """Return the three innermost frames, and the innermost one of the plugin."""
+    shown = stack[-3:]
+    shown += [f for f in stack[:-3] if "napari_svpseg" in f.filename][-1:]
+    names = [f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in shown]
     return " > ".join([*names[3:], *names[:3]])
 
 
 def run(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-    """Let Qt's own event loop run."""
+    """Run Qt's event loop for some seconds, or until something is true."""
     from qtpy.QtCore import QEventLoop, QTimer
 
     loop = QEventLoop()
     end = time.monotonic() + seconds
 
-    def look() -> None:
+    def check() -> None:
         if until() or time.monotonic() > end:
             loop.quit()
 
     timer = QTimer()
-    timer.timeout.connect(look)
+    timer.timeout.connect(check)
     timer.start(50)
     loop.exec()
     timer.stop()
 
 
-def measured(seconds: float, told: float, until: Callable[[], bool]) -> dict[str, Any]:
-    """Return the gaps of some time of the event loop."""
-    ticks = Ticks(told)
+def measured(
+    seconds: float, threshold_ms: float, until: Callable[[], bool]
+) -> dict[str, Any]:
+    """Return the gaps in some seconds of the event loop."""
+    ticks = Ticks(threshold_ms)
     ticks.start()
     run(seconds, until)
     return ticks.stop()
@@ -133,13 +141,13 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=30, help="of training")
     parser.add_argument("--side", type=int, default=512, help="of the image")
     parser.add_argument(
-        "--told", type=float, default=25, help="ms from which a gap is looked into"
+        "--threshold", type=float, default=25, help="length of a long gap in ms"
     )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
         os.environ["NAPARI_SVPSEG_HOME"] = home
-        found = measure(options.seconds, options.side, options.told)
+        found = measure(options.seconds, options.side, options.threshold)
     if options.json:
         print(json.dumps(found))
         return
@@ -154,8 +162,8 @@ def main() -> None:
             print(f"    {n} x {place}")
 
 
-def measure(seconds: float, side: int, told: float) -> dict[str, Any]:
-    """Return the gaps before, at the start of, and in a training."""
+def measure(seconds: float, side: int, threshold_ms: float) -> dict[str, Any]:
+    """Return the gaps before, at the start of, during and at the end of a training."""
     import napari
 
     from napari_svpseg.plugin.layers.partial_label_layers import paint_layer
@@ -174,15 +182,15 @@ def measure(seconds: float, side: int, told: float) -> dict[str, Any]:
     dock.add.click()
     run(20, lambda: bool(dock.training_set.entries))
     run(3)
-    found = {"before": measured(5, told, lambda: False)}
+    found = {"before": measured(5, threshold_ms, lambda: False)}
     dock.start_button.click()
     found["the start, to the first point"] = measured(
-        300, told, lambda: bool(dock.curves.points)
+        300, threshold_ms, lambda: bool(dock.curves.points)
     )
     run(1)
-    found["training"] = measured(seconds, told, lambda: dock._job is None)
+    found["training"] = measured(seconds, threshold_ms, lambda: dock._job is None)
     dock.stop.click()
-    found["the end"] = measured(300, told, lambda: dock._job is None)
+    found["the end"] = measured(300, threshold_ms, lambda: dock._job is None)
     found["training"]["points"] = {k: len(v[0]) for k, v in dock.curves.points.items()}
     dock.engine.close()
     viewer.close()

@@ -1,13 +1,13 @@
-"""How long a folder takes: images of 512 x 512 with one set of prompts, one unreadable.
+"""Time to segment a folder of 512 x 512 images, one of which is unreadable.
 
     python benchmarks/bench_folder.py --images 500
     python benchmarks/bench_folder.py --images 50 --formats ome-tiff,rois,geojson,csv
 
-The images are drawn: about 190 cells each, none like another; the last file is no
-image. `svpseg segment` runs over the folder, and once more into another folder, where
-it is interrupted at a third and resumed. Prints seconds and core-seconds (the time of
-the processor, which does not grow where other programs work too), and whether the bad
-file was named, the status is 1 and both folders hold the same labels.
+The images are synthetic, with about 190 different cells each; the last file is not an
+image. `svpseg segment` runs over the folder, and again into another folder, where it is
+interrupted at a third and resumed. Prints seconds and core-seconds (processor time,
+which other programs on the machine do not lengthen), and checks that the bad file was
+named, the exit status is 1, and both folders contain the same labels.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from napari_svpseg.io.prompt_files import save_prompts
 
 SIDE, STEP = 512, 36
 BAD = "unreadable.tif"
-LOOK_EVERY_S = 0.1
+POLL_S = 0.1
 
 
 def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +50,7 @@ def draw(seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def make_folder(folder: Path, images: int) -> None:
-    """Write images, the last of which cannot be read, and a prompt file beside."""
+    """Write images, the last of them unreadable, and a prompt file."""
     (folder / "images").mkdir()
     for seed in range(images - 1):
         tifffile.imwrite(folder / f"images/{seed:04}.tif", draw(seed)[0])
@@ -83,7 +83,17 @@ class Command:
         ]
 
     def run(self, out: str, *more: str, stop_at: int | None = None) -> dict:
-        """Run it, to the end or until some labels are there; return what it took."""
+        """Run the command, and return its time and results.
+
+        Parameters
+        ----------
+        out : str
+            Output folder.
+        *more : str
+            Further arguments.
+        stop_at : int, optional
+            Interrupt it when there are this many label files.
+        """
         target = self.folder / out
         before, start = _core_seconds(), time.perf_counter()
         with subprocess.Popen(
@@ -97,7 +107,7 @@ class Command:
                 if len(labels_in(target)) >= stop_at:
                     process.send_signal(signal.SIGINT)
                     break
-                time.sleep(LOOK_EVERY_S)
+                time.sleep(POLL_S)
             _, said = process.communicate()
         seconds = time.perf_counter() - start
         return {
@@ -110,12 +120,12 @@ class Command:
 
 
 def _can_be_interrupted() -> None:
-    """Let Ctrl-C reach a program that is begun in the background."""
+    """Let Ctrl-C reach a program that is started in the background."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _core_seconds() -> float:
-    """Return the processor time of all programs that this one has run."""
+    """Return the processor time of all finished child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -126,7 +136,7 @@ def labels_in(folder: Path) -> list[Path]:
 
 
 def same(one: Path, two: Path) -> bool:
-    """Tell whether two folders hold the same labels under the same names."""
+    """Return whether two folders contain the same labels under the same names."""
     a, b = labels_in(one), labels_in(two)
     return [p.name for p in a] == [p.name for p in b] and all(
         np.array_equal(tifffile.imread(p), tifffile.imread(q))
@@ -135,35 +145,35 @@ def same(one: Path, two: Path) -> bool:
 
 
 def main() -> int:
-    """Draw the folder, run it, break and resume it, print; 0 if all is as it should."""
+    """Run the benchmark, print, and return 0 if all checks pass."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", type=int, default=12, help="the bad one among them")
+    parser.add_argument("--images", type=int, default=12, help="including the bad one")
     parser.add_argument("--formats", default="ome-tiff")
     parser.add_argument("--model", default="svp")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--json", type=Path)
-    asked = parser.parse_args()
-    options = [
+    options = parser.parse_args()
+    arguments = [
         "--formats",
-        asked.formats,
+        options.formats,
         "--model",
-        asked.model,
+        options.model,
         "--device",
-        asked.device,
+        options.device,
     ]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_folder(folder, asked.images)
-        command = Command(folder, options)
+        make_folder(folder, options.images)
+        command = Command(folder, arguments)
         found = {
-            "images": asked.images,
-            "formats": asked.formats,
-            "device": str(choose(asked.device)),
+            "images": options.images,
+            "formats": options.formats,
+            "device": str(choose(options.device)),
             "cores": os.cpu_count(),
         }
         for run, out, more in (
             ("whole", "whole", {}),
-            ("interrupted", "broken", {"stop_at": asked.images // 3}),
+            ("interrupted", "broken", {"stop_at": options.images // 3}),
         ):
             found[run] = command.run(out, **more)
             print(
@@ -182,20 +192,21 @@ def main() -> int:
         summary = read_summary(folder / "whole" / SUMMARY)
         first = next(o for o in summary.values() if o.objects >= 0)
     found |= {"same": alike, "made_again": again}
-    each = found["whole"]["seconds"] / asked.images
+    n = options.images
     print(
-        f"{asked.images} images, {asked.formats}, on {found['device']}: {each:.3f} s "
-        f"an image, {found['whole']['core_seconds'] / asked.images:.3f} s of one core; "
+        f"{n} images, {options.formats}, on {found['device']}: "
+        f"{found['whole']['seconds'] / n:.3f} s an image, "
+        f"{found['whole']['core_seconds'] / n:.3f} s of one core; "
         f"{first.objects} objects in the first, trust {first.trust:.2f}; interrupted "
         f"and resumed {'the same' if alike else 'OTHER'} labels, {again} made again"
     )
-    if asked.json:
-        asked.json.parent.mkdir(parents=True, exist_ok=True)
-        asked.json.write_text(json.dumps(found, indent=1), "utf-8")
+    if options.json:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(found, indent=1), "utf-8")
     right = all(
         found[run]["status"] == 1
         and found[run]["bad_one_named"]
-        and found[run]["results"] == asked.images - 1
+        and found[run]["results"] == options.images - 1
         for run in ("whole", "resumed")
     )
     return 0 if right and alike and not again else 1

@@ -1,8 +1,8 @@
-"""Core-seconds of a network alone: one tile on one thread, the prompt encoded before.
+"""Core-seconds of a network for one tile on one thread, the prompt encoded before.
 
     python benchmarks/bench_forward.py --model svp --side 512
 
-The least of several rounds is told, as other programs can only add to it.
+Prints the minimum of several rounds, because other programs can only add to it.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What a job costs beside its work: our child process against a local Dask worker.
+"""Overhead of a job: our child process against a local Dask worker.
 
     python benchmarks/bench_jobs.py [--repeats 7] [--json out.json]
 
-Import and start are measured in fresh processes, the rest in one process with both
-engines warm, in turns. Medians, in milliseconds.
+Import and start are measured in new processes; the rest in one process with both
+engines warm, alternating. Prints medians in milliseconds.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def cancel(runner: Any, function: Callable[..., Any]) -> float:
 
 
 def report(on_progress: Callable[..., None]) -> None:
-    """Report progress until told to stop."""
+    """Report progress until cancelled."""
     for i in range(10_000):
         on_progress(i, 10_000)
         time.sleep(0.01)

@@ -1,10 +1,10 @@
-"""Peak memory of one run for growing pictures: the maps grow, the rest must not.
+"""Peak memory of one run by image size: the maps grow, the rest must not.
 
     python benchmarks/bench_memory.py [--quick] [--model svp] [--json out.json]
 
-Each size runs in a process of its own, after a first run on 256 x 256. `predict` and
-`labels` are the peaks of the two halves of a run above what stood before, less what
-they hand back (the maps; the labels). `whole` is the peak of one `segment` call.
+Each size runs in a process of its own, after a warm-up on 256 x 256. `predict` and
+`labels` are the peaks of the two halves of a run above the memory before it, without
+the returned arrays (maps and labels). `whole` is the peak of one `segment` call.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def measure(side: int, model: str, threads: int) -> dict[str, float]:
-    """Return the peak of one run on a picture of ``side`` x ``side`` pixels."""
+    """Return the peak of one run on an image of ``side`` x ``side`` pixels."""
     import time
 
     import numpy as np

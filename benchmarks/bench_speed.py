@@ -1,10 +1,10 @@
-"""Click to mask on a 512 x 512 picture, engine warm, against the random forest.
+"""Time from click to mask on a 512 x 512 image, compared with the random forest.
 
     python benchmarks/bench_speed.py [--model svp] [--threads 2] [--json out.json]
 
-Ours: one prompt to the finished labels, all post-processing included, by the same call
-that the dock makes. Forest: filter features of prompt and query, fit, predict, split.
-Both alternate in one run; medians are reported.
+Ours: from one prompt to the finished labels, including all post-processing, by the same
+call that the dock makes, with a warm engine. Forest: filter features of prompt and
+query, fit, predict, split. Both alternate in one run; medians are reported.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from napari_svpseg.io.model_store import load_model
 
 
 def cells(side: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return a drawn fluorescence picture (16 bit) and its labels."""
+    """Return a synthetic fluorescence image (16 bit) and its labels."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:side, :side]
     labels = np.zeros((side, side), np.int32)
@@ -59,13 +59,13 @@ def main() -> None:
     prompt = svpseg.Prompt.from_image(source, mask, box=(64, 64))
     model = load_model(options.model)
 
-    def ours(**settings: bool) -> None:
+    def ours(trust: bool = True) -> None:
         svpseg.segment(
             query,
             svpseg.PromptSet([prompt]),
             model=model,
             device=options.device,
-            **settings,
+            settings=svpseg.SegmentSettings(trust=trust),
         )
 
     def forest() -> None:

@@ -1,4 +1,4 @@
-"""How long the dock takes to open, in a napari that is already there.
+"""Time to open the dock in a running napari.
 
 Run with a display: ``python benchmarks/bench_widget.py`` (or under ``xvfb-run``).
 Prints medians in milliseconds and whether torch was loaded.

@@ -1,13 +1,13 @@
-"""How far the foreground probabilities of a model can be taken at their word.
+"""Calibration of a model's foreground probabilities.
 
     python benchmarks/calibration.py DATA... --model svp
     python benchmarks/calibration.py DATA... --fit BASE...
 
 Prints the expected calibration error (15 bins, over pixels) of each task of the
 one-shot protocol, the mean, and the share of true foreground in each bin. With
-``--fit`` it also prints what is left of the error when the logits are recalibrated, by
-a factor alone (which leaves masks at 0.5 as they are) and by a factor and an offset,
-that fit the data sets ``BASE`` best; those must be others than ``DATA``.
+``--fit`` the logits are recalibrated: by a factor alone (which does not change masks at
+a threshold of 0.5), and by a factor and an offset, fitted to the data sets ``BASE``.
+They must differ from ``DATA``, whose remaining error is printed.
 
 References
 ----------
@@ -26,7 +26,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit, logit
 
-from napari_svpseg.benchmark.one_shot_tasks import plan
+from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings, plan
 from napari_svpseg.core.labels.metrics import expected_calibration_error
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.settings import SegmentSettings
@@ -35,47 +35,50 @@ from napari_svpseg.io.model_store import load_model
 
 N_BINS = 10
 MAX_PIXELS = 30_000
-"""Pixels of a picture that are looked at, chosen at random."""
+"""Random pixels per image that are evaluated."""
 
 
 @dataclass(frozen=True, eq=False)
 class Pixels:
-    """Pixels of one picture: what was promised, and what is true.
+    """Pixels of one image: predicted probability and truth.
 
     Parameters
     ----------
-    promised : (N,) float array
+    predicted : (N,) float array
     true : (N,) bool array
     """
 
-    promised: np.ndarray
+    predicted: np.ndarray
     true: np.ndarray
 
     def recalibrated(self, factor: float, offset: float) -> Pixels:
         """Return the pixels with logits multiplied by a factor, plus an offset."""
-        logits = logit(np.clip(self.promised, 1e-6, 1 - 1e-6))
+        logits = logit(np.clip(self.predicted, 1e-6, 1 - 1e-6))
         return Pixels(expit(factor * logits + offset), self.true)
 
     @property
     def error(self) -> float:
         """The expected calibration error."""
-        return expected_calibration_error(self.promised, self.true)
+        return expected_calibration_error(self.predicted, self.true)
 
     @property
     def log_loss(self) -> float:
-        """Mean negative logarithm of what was promised to the truth."""
-        p = np.clip(np.where(self.true, self.promised, 1 - self.promised), 1e-6, 1)
+        """Mean negative logarithm of the probability of the truth."""
+        p = np.clip(np.where(self.true, self.predicted, 1 - self.predicted), 1e-6, 1)
         return float(-np.log(p).mean())
 
 
 def pixels_of(
     data: Iterable[Path], network: Any, options: argparse.Namespace
 ) -> dict[str, list[Pixels]]:
-    """Return the pixels of every scored picture, by task."""
+    """Return the pixels of every scored image, by task."""
     settings = SegmentSettings(trust=False)
     rng = np.random.default_rng(0)
     found: dict[str, list[Pixels]] = {}
-    for task in plan(data, prompts=options.prompts, max_queries=options.max_queries):
+    sampling = BenchmarkSettings(
+        prompts=options.prompts, max_queries=options.max_queries
+    )
+    for task in plan(data, sampling):
         name = f"{task.dataset.name} / {task.name}"
         for image, draw in task.pairs():
             query, prompt = task.query(image), task.prompt(task.draws[draw])
@@ -95,9 +98,9 @@ def pixels_of(
     return found
 
 
-def mean_error(pictures: Sequence[Pixels]) -> float:
-    """Return the mean calibration error of pictures."""
-    return float(np.mean([p.error for p in pictures]))
+def mean_error(images: Sequence[Pixels]) -> float:
+    """Return the mean calibration error of images."""
+    return float(np.mean([p.error for p in images]))
 
 
 def fit(tasks: dict[str, list[Pixels]], *, with_offset: bool) -> tuple[float, float]:
@@ -108,8 +111,8 @@ def fit(tasks: dict[str, list[Pixels]], *, with_offset: bool) -> tuple[float, fl
         return float(
             np.mean(
                 [
-                    np.mean([p.recalibrated(factor, offset).log_loss for p in pictures])
-                    for pictures in tasks.values()
+                    np.mean([p.recalibrated(factor, offset).log_loss for p in images])
+                    for images in tasks.values()
                 ]
             )
         )
@@ -120,17 +123,20 @@ def fit(tasks: dict[str, list[Pixels]], *, with_offset: bool) -> tuple[float, fl
 
 
 def print_bins(tasks: dict[str, list[Pixels]]) -> None:
-    """Print the true share of what was promised, every picture counting alike."""
-    promised, true, share = (np.zeros(N_BINS) for _ in range(3))
-    pictures = [p for task in tasks.values() for p in task]
-    for p in pictures:
-        bins = np.clip((p.promised * N_BINS).astype(int), 0, N_BINS - 1)
-        weight = 1 / (p.true.size * len(pictures))
+    """Print the share of true foreground by predicted probability.
+
+    Every image has the same weight.
+    """
+    predicted, true, share = (np.zeros(N_BINS) for _ in range(3))
+    images = [p for task in tasks.values() for p in task]
+    for p in images:
+        bins = np.clip((p.predicted * N_BINS).astype(int), 0, N_BINS - 1)
+        weight = 1 / (p.true.size * len(images))
         share += np.bincount(bins, minlength=N_BINS) * weight
-        promised += np.bincount(bins, p.promised, N_BINS) * weight
+        predicted += np.bincount(bins, p.predicted, N_BINS) * weight
         true += np.bincount(bins, p.true, N_BINS) * weight
-    print("\nprobability   true share   share of pixels (every picture counts alike)")
-    for p, t, n in zip(promised, true, share, strict=True):
+    print("\nprobability   true share   share of pixels (images weigh the same)")
+    for p, t, n in zip(predicted, true, share, strict=True):
         if n:
             print(f"{p / n:11.3f} {t / n:12.3f} {n:17.3f}")
 
@@ -148,26 +154,26 @@ def main() -> None:
     options = parser.parse_args()
     network = load_model(options.model).network
     tasks = pixels_of(options.data, network, options)
-    before = np.mean([mean_error(pictures) for pictures in tasks.values()])
+    before = np.mean([mean_error(images) for images in tasks.values()])
     print(f"{'mean expected calibration error':52s} {before:.3f}")
     print_bins(tasks)
     if not options.fit:
         return
-    print("\nto be fitted:")
+    print("\nfitted to:")
     base = pixels_of(options.fit, network, options)
     for with_offset in (False, True):
         factor, offset = fit(base, with_offset=with_offset)
         print(f"\nlogits x {factor:.3f} + {offset:.3f}")
         for title, some in (("fitted", base), ("others", tasks)):
             errors, losses = [], []
-            for pictures in some.values():
-                after = [p.recalibrated(factor, offset) for p in pictures]
-                errors.append((mean_error(pictures), mean_error(after)))
+            for images in some.values():
+                after = [p.recalibrated(factor, offset) for p in images]
+                errors.append((mean_error(images), mean_error(after)))
                 losses.append(
                     np.mean(
                         [
                             (b.log_loss, a.log_loss)
-                            for b, a in zip(pictures, after, strict=True)
+                            for b, a in zip(images, after, strict=True)
                         ],
                         axis=0,
                     )

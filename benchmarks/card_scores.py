@@ -3,7 +3,7 @@
     svpseg benchmark DATA... --models svp,forest --json q.json
     python benchmarks/card_scores.py q.json weights/svp --model svp
 
-The text of the card after the table (notes, data, known failures) stays.
+The text after the table (notes, data, known failures) is kept.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-from napari_svpseg.benchmark.report import RIVAL, task_means
-from napari_svpseg.io.model_store import describe, find_model, update_card
+from napari_svpseg.benchmark.report import BASELINE, task_means
+from napari_svpseg.io.model_store import card_markdown, find_model, update_card
 
 NOTES = "<!-- notes -->"
-"""What follows in a README is kept."""
+"""Comment in the README after which the text is kept."""
 
 
 def main() -> None:
@@ -26,7 +26,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("report", type=Path, help="JSON of the benchmark")
     parser.add_argument("folder", type=Path, help="model folder")
-    parser.add_argument("--model", help="its name in the report; the folder's if none")
+    parser.add_argument("--model", help="name in the report; default: the folder's")
     options = parser.parse_args()
     records = json.loads(options.report.read_text(encoding="utf-8"))["records"]
     card = find_model(str(options.folder))
@@ -38,19 +38,22 @@ def main() -> None:
         task: {
             "dice": round(dice[model][task], 3),
             "f1": _rounded(f1.get(model, {}), task),
-            f"{RIVAL}_dice": _rounded(dice.get(RIVAL, {}), task),
-            f"{RIVAL}_f1": _rounded(f1.get(RIVAL, {}), task),
+            f"{BASELINE}_dice": _rounded(dice.get(BASELINE, {}), task),
+            f"{BASELINE}_f1": _rounded(f1.get(BASELINE, {}), task),
         }
         for task in sorted(dice[model])
     }
     card = replace(card, scores=scores)
     readme = options.folder / "README.md"
-    _, mark, notes = readme.read_text(encoding="utf-8").partition(NOTES)
-    update_card(card, f"{describe(card).rstrip()}\n\n{mark}{notes}".rstrip() + "\n")
+    _, separator, notes = readme.read_text(encoding="utf-8").partition(NOTES)
+    update_card(
+        card, f"{card_markdown(card).rstrip()}\n\n{separator}{notes}".rstrip() + "\n"
+    )
     print(readme.read_text(encoding="utf-8"))
 
 
 def _rounded(means: dict[str, float], task: str) -> float | None:
+    """Return a task's score with three digits, None if it has none."""
     value = means.get(task, math.nan)
     return None if math.isnan(value) else round(value, 3)
 

@@ -1,26 +1,28 @@
-"""Fine-tuning on partial labels: before, after, a forest, a U-Net, and full labels.
+"""Fine-tuning on partial labels, compared with baselines and with full labels.
 
-    python benchmarks/finetuning.py DATA... [--boxes 1,2,5] [--queries 4] [--output FOLDER]
+    python benchmarks/finetuning.py DATA... [--boxes 1,2,5] [--queries 4] [--output DIR]
 
-On each task some images get one labelled box each (`docs/benchmark.md` says how boxes
-are drawn) or scribbles of 1 % of their pixels. All contestants learn from the same
-labels and are scored on the same other images:
+In each task some images get one labelled box each (drawn as in `docs/benchmark.md`) or
+scribbles on 1 % of their pixels. All contestants are trained on the same labels and
+scored on the same other images:
 
-- before: the model as it ships, with the boxes as its prompts
-- after:  what fine-tuning gives back (the better of the two on held-back labels)
-- second: a plain network trained on what that one says of the images
-- forest: a random forest on filter features, fitted to the labelled pixels
-- unet:   a small U-Net trained from scratch on the boxes
-- full:   our network fine-tuned on all labels of the same images, the ceiling
+- before:  the shipped model, with the boxes as its prompts
+- after:   the fine-tuned model (or the model before, if it has the better validation
+  score)
+- student: a plain network trained on predictions of the fine-tuned model
+- forest:  a random forest on filter features, fitted to the labelled pixels
+- unet:    a small U-Net trained from scratch on the boxes
+- full:    our network fine-tuned on all labels of the same images, the ceiling
 
-Choose among the last four with --baselines. What does not depend on the settings of
-fine-tuning is kept in references.json and not computed again.
+``--baselines`` chooses among the last four. Scores that do not depend on the settings
+of fine-tuning are kept in references.json and not computed again.
 
-Writes partial.json, partial.md, boxes.png and, with --curve, seconds.png; a run that
-was stopped goes on with --resume, which also adds baselines to one that was done. Several
-processes share the work with --part 1/2 and --part 2/2: each writes its own report into
-the same folder, and the last to end the table of all. On a busy machine the clock would
-cut training short: give --set seconds=100000 and read the processor seconds.
+Writes partial.json, partial.md, boxes.png and, with ``--curve``, seconds.png.
+``--resume`` continues an interrupted run, and adds baselines to a finished one. Several
+processes share the work with ``--part 1/2`` and ``--part 2/2``: each writes its own
+report into the same folder, and the last to finish writes the table of all. On a busy
+machine the time limit would end training early: give ``--set seconds=100000`` and read
+the processor seconds.
 """
 
 from __future__ import annotations
@@ -39,7 +41,12 @@ import numpy as np
 
 import napari_svpseg as svpseg
 from napari_svpseg.benchmark.baselines import train_unet, unet_foreground
-from napari_svpseg.benchmark.one_shot_tasks import Draw, Task, plan
+from napari_svpseg.benchmark.one_shot_tasks import (
+    BenchmarkSettings,
+    Draw,
+    Task,
+    plan,
+)
 from napari_svpseg.benchmark.pixel_forest import (
     PixelForest,
     pixel_features,
@@ -58,21 +65,26 @@ from napari_svpseg.core.labels.metrics import dice, f1
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.io.atomic import atomic_path
-from napari_svpseg.io.model_store import LoadedModel, find_model, load_model, prompts_of
+from napari_svpseg.io.model_store import (
+    LoadedModel,
+    find_model,
+    load_model,
+    model_prompts,
+)
 from napari_svpseg.workflows import finetuning
 
 SCRIBBLES = "scribbles"
 LEAST_SCORED = 2
-"""Pictures of a data set that are left without a box."""
+"""Images of a data set that get no box, so that they can be scored."""
 MOST_NAMED = 10
-"""Lines of a plot that are told apart."""
+"""Lines of a plot up to which there is a legend."""
 
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """One task with a number of boxes (or scribbles) and what to score on.
+    """One task with a number of boxes (or scribbles) and the images to score.
 
-    Where a set has too few pictures there are fewer boxes than were ``asked`` for.
+    A data set with few images has fewer boxes than were ``asked`` for.
     """
 
     task: Task
@@ -98,7 +110,7 @@ class Job:
         return [self.task.dataset.image(d.image) for d in self.draws]
 
     def labels(self, *, full: bool = False) -> list[np.ndarray]:
-        """Return partial labels of each image, or all its labels."""
+        """Return the partial labels of each image, or all its labels."""
         found = []
         for number, draw in enumerate(self.draws):
             truth = self.task.truth(draw.image)
@@ -115,9 +127,9 @@ class Job:
         return PromptSet(self.task.prompt(draw) for draw in self.draws)
 
     def query(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return a part of a picture, its labels and the picture's percentiles.
+        """Return a part of an image, its labels and the image's percentiles.
 
-        The part lies around the middle of the picture's objects.
+        The part lies around the middle of the image's objects.
         """
         plane = _three_axes(self.task.dataset.image(name))
         truth = self.task.truth(name)
@@ -129,13 +141,13 @@ class Job:
 
 
 def _around(found: np.ndarray, length: int, side: int) -> slice:
-    """Return ``side`` pixels of an axis around the mean of what was found on it."""
+    """Return ``side`` pixels of an axis around the mean of some coordinates."""
     middle = found.mean() if found.size else length / 2
     return inside(round(middle - side / 2), side, length)
 
 
 def scribbled(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Return short strokes over 1 % of the pixels, as many on objects as beside."""
+    """Return short strokes on 1 % of the pixels, half of them on objects."""
     partial = np.zeros(truth.shape, np.int32)
     for value, mask in ((2, truth > 0), (1, truth == 0)):
         inside = np.flatnonzero(mask)
@@ -161,11 +173,11 @@ def scribbled(truth: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 Segment = Callable[[np.ndarray, np.ndarray], np.ndarray]
-"""Gives labels of a plane (Y, X, C), given its percentiles."""
+"""Returns the labels of a plane (Y, X, C), given its percentiles."""
 
 
 def our_model(model: Any, prompts: PromptSet | None) -> Segment:
-    """Return our network as a contestant; without prompts it uses its own."""
+    """Return our network as a contestant; by default it uses its own prompts."""
 
     def segment(plane: np.ndarray, intensities: np.ndarray) -> np.ndarray:
         return svpseg.segment(
@@ -174,7 +186,7 @@ def our_model(model: Any, prompts: PromptSet | None) -> Segment:
             model,
             axes="YXC",
             intensities=intensities,
-            trust=False,
+            settings=svpseg.SegmentSettings(trust=False),
             channels=tuple(range(plane.shape[2])),
         ).labels
 
@@ -205,13 +217,13 @@ def forest(job: Job) -> Segment:
     return segment
 
 
-def second(job: Job, model: str, settings: FineTuneSettings, folder: Path) -> Segment:
-    """Return a plain network trained on what the fine-tuned ``model`` says."""
+def student(job: Job, model: str, settings: FineTuneSettings, folder: Path) -> Segment:
+    """Return a plain network trained on predictions of the fine-tuned ``model``."""
     from napari_svpseg.engine.finetuning.label_crops import PartialImage
     from napari_svpseg.engine.finetuning.student import CONFIG, train_student
     from napari_svpseg.engine.inference.device import choose
 
-    loaded, prompts = load_model(model), prompts_of(model)
+    loaded, prompts = load_model(model), model_prompts(model)
     images = []
     for number, (image, labels) in enumerate(
         zip(job.images(), job.labels(), strict=True)
@@ -237,7 +249,7 @@ def second(job: Job, model: str, settings: FineTuneSettings, folder: Path) -> Se
         lambda: False,
         lambda *_: None,
     )
-    card = ModelCard("second", CONFIG.method, CONFIG.arguments)
+    card = ModelCard("student", CONFIG.method, CONFIG.arguments)
     return our_model(LoadedModel(card, network), prompts)
 
 
@@ -300,23 +312,23 @@ def score(job: Job, segment: Segment) -> dict[str, float | None]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return what a JSON file holds, nothing where there is none."""
+    """Return the contents of a JSON file, an empty dict if there is none."""
     if not path.exists():
         return {}
     return dict(json.loads(path.read_text(encoding="utf8")))
 
 
 class References:
-    """Scores that do not depend on how the model is fine-tuned, kept in a file."""
+    """Scores that do not depend on the settings of fine-tuning, kept in a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.known: dict[str, dict[str, Any]] = _read(path)
 
     def get(self, key: str, compute: Callable[[], Segment], job: Job) -> dict[str, Any]:
-        """Return ``dice``, ``f1`` and ``seconds`` to get ready, computed if unknown."""
+        """Return ``dice``, ``f1`` and ``seconds`` of fitting, computed if unknown."""
         if key not in self.known:
-            self.known |= _read(self.path)  # of another part of the work
+            self.known |= _read(self.path)  # another process may have written it
         if key not in self.known:
             start = time.perf_counter()
             segment = compute()
@@ -354,7 +366,7 @@ def train(
             looked.append(time.process_time() - began)
 
     start, busy = time.perf_counter(), time.process_time()
-    result = finetuning.run(
+    result = finetuning.finetune(
         job.images(),
         job.labels(),
         start_from=model,
@@ -393,11 +405,11 @@ def compare(
 
     network = f"{card.sha256} {json.dumps(card.arguments, sort_keys=True)}"
     refer("before", lambda: our_model(model, job.prompts()), network)
-    if "second" in baselines and "second" not in record:
+    if "student" in baselines and "student" not in record:
         start = time.perf_counter()
-        trained = second(job, str(tuned), settings, tuned.with_name("second"))
-        record["seconds"]["second"] = time.perf_counter() - start
-        record["second"] = score(job, trained)
+        trained = student(job, str(tuned), settings, tuned.with_name("student"))
+        record["seconds"]["student"] = time.perf_counter() - start
+        record["student"] = score(job, trained)
     if "forest" in baselines:
         refer("forest", lambda: forest(job))
     if "unet" in baselines and not job.scribbles:
@@ -414,7 +426,7 @@ def compare(
 
 def ceiling(job: Job, model: str, steps: int, output: Path) -> Segment:
     """Return our network fine-tuned on all labels of the labelled images."""
-    best = finetuning.run(
+    best = finetuning.finetune(
         job.images(),
         job.labels(full=True),
         start_from=model,
@@ -431,20 +443,20 @@ def _recipe_of_ceiling(steps: int) -> FineTuneSettings:
 def how_seen(card: ModelCard, task: Task) -> str:
     """Return whether the model was trained or tuned on the data set of a task."""
     data = card.training.get("config", {}).get("data", {})
-    for name, told in (("datasets", "trained on"), ("validation", "tuned on")):
+    for name, seen in (("datasets", "trained on"), ("validation", "tuned on")):
         if task.dataset.name in {d.partition(":")[0] for d in data.get(name, [])}:
-            return told
+            return seen
     return "unseen"
 
 
-# ---------------------------------------------------------------- tables, pictures
+# ---------------------------------------------------------------- tables, plots
 
-CONTESTANTS = ("before", "after", "second", "forest", "unet", "full")
+CONTESTANTS = ("before", "after", "student", "forest", "unet", "full")
 TITLES = {"dice": "Dice", "f1": "F1 at an IoU of 0.5"}
 
 
 def gap_closed(record: dict[str, Any], measure: str) -> float | None:
-    """Return how much of the way from before to full labels was gone, or None."""
+    """Return the share of the gap from before to full labels that was closed."""
     if "full" not in record or record["before"][measure] is None:
         return None
     before, after, full = (
@@ -454,7 +466,7 @@ def gap_closed(record: dict[str, Any], measure: str) -> float | None:
 
 
 def to_markdown(records: Sequence[dict[str, Any]]) -> str:
-    """Return what it comes to by number of boxes, and the table of all jobs."""
+    """Return a summary by number of boxes, and the table of all jobs."""
     names = [n for n in CONTESTANTS if any(n in r for r in records)]
     lines = [
         *_by_boxes(records, names),
@@ -492,19 +504,19 @@ def _by_boxes(records: Sequence[dict[str, Any]], names: Sequence[str]) -> list[s
             for n in names
         ]
         gaps = [mean_gap(group, measure) for measure in TITLES]
-        told = " / ".join("-" if g is None else f"{g:.0%}" for g in gaps)
+        closed = " / ".join("-" if g is None else f"{g:.0%}" for g in gaps)
         against = [r for r in group if "forest" in r]
         wins = f"{_wins(against, 'forest')} of {len(against)}" if against else "-"
         lines.append(
             f"| {labels} | {len(group)} | "
             + " | ".join(means)
-            + f" | {told} | {wins} | {_losses(group)} |"
+            + f" | {closed} | {wins} | {_losses(group)} |"
         )
     return lines
 
 
 def _groups(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    """Return the records by what was labelled: fewest boxes first, then scribbles."""
+    """Return the records by number of boxes, then those with scribbles."""
     boxes = sorted({r["asked"] for r in records if not r["scribbles"]})
     groups = {
         "1 box" if n == 1 else f"{n} boxes": [
@@ -517,7 +529,7 @@ def _groups(records: Sequence[dict[str, Any]]) -> dict[str, list[dict[str, Any]]
 
 
 def mean_gap(records: Sequence[dict[str, Any]], measure: str) -> float | None:
-    """Return how much of the gap between the means before and of full labels closed."""
+    """Return the closed share of the gap between the mean scores, see `gap_closed`."""
     both = [r for r in records if "full" in r and r["full"][measure] is not None]
     if not both:
         return None
@@ -532,7 +544,7 @@ def _wins(records: Sequence[dict[str, Any]], baseline: str) -> int:
 
 
 def _losses(records: Sequence[dict[str, Any]]) -> int:
-    """Return how many became worse on unseen images, by more than a trifle."""
+    """Return how many jobs became worse on unseen images, by over 0.005."""
     return sum(r["after"]["dice"] < r["before"]["dice"] - 0.005 for r in records)
 
 
@@ -587,13 +599,13 @@ def _totals(records: Sequence[dict[str, Any]]) -> list[str]:
         if against:
             wins = _wins(against, baseline)
             lines.append(f"- better Dice than the {baseline}: {wins} of {len(against)}")
-    held = sum(
+    worse = sum(
         r["kept"] == "after" and r["validation"]["after"] < r["validation"]["before"]
         for r in records
     )
     return [
         *lines,
-        f"- worse than before on held-back labels: {held} of {len(records)}",
+        f"- worse than before on validation labels: {worse} of {len(records)}",
         f"- worse than before on unseen images, by over 0.005: {_losses(records)} of "
         f"{len(records)}",
     ]
@@ -670,10 +682,9 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
     classes = options.classes.split(",") if options.classes else None
     tasks = plan(
         options.data,
-        prompts=max(asked),
-        max_queries=50,
-        classes=classes,
-        seed=options.seed,
+        BenchmarkSettings(
+            prompts=max(asked), max_queries=50, classes=classes, seed=options.seed
+        ),
     )
     found = []
     part, _, parts = options.part.partition("/")
@@ -698,30 +709,30 @@ def jobs_of(options: argparse.Namespace) -> list[Job]:
 def usable_boxes(
     task: Task, asked: Sequence[int]
 ) -> tuple[dict[int, int], tuple[Draw, ...]]:
-    """Return numbers of boxes, each with what was asked for, and the draws.
+    """Return the possible numbers of boxes, with the number asked for, and the draws.
 
-    There is one box for each picture, and some pictures are left to score on: a set
-    that has too few gets fewer boxes than asked for, and says so.
+    There is one box per image, and some images are left to score. A data set with too
+    few images gets fewer boxes than asked for; a line on standard error says so.
     """
-    pictures: dict[str, Draw] = {}
+    by_image: dict[str, Draw] = {}
     for draw in task.draws:
-        pictures.setdefault(draw.image, draw)
+        by_image.setdefault(draw.image, draw)
     left = len(task.queries) - LEAST_SCORED
-    draws = tuple(pictures.values())[: max(1, left)]
+    draws = tuple(by_image.values())[: max(1, left)]
     counts: dict[int, int] = {}
     for wanted in sorted(asked):
         n = min(wanted, len(draws))
-        told = f"{task.dataset.name} / {task.name}: {wanted} boxes are asked for"
+        note = f"{task.dataset.name} / {task.name}: images for {n} of {wanted} boxes"
         if n in counts:
-            print(f"{told}, left out: pictures for {n}", file=sys.stderr)
+            print(f"{note}, skipped", file=sys.stderr)
         elif n < wanted:
-            print(f"{told}, pictures for {n}", file=sys.stderr)
+            print(note, file=sys.stderr)
         counts.setdefault(n, wanted)
     return counts, draws
 
 
-def main() -> None:
-    """Read the options, run, print the table."""
+def parsed_options() -> argparse.Namespace:
+    """Return the options of the command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -729,7 +740,7 @@ def main() -> None:
     parser.add_argument("--boxes", default="5", help="such as 1,2,5,10")
     parser.add_argument("--scribbles", action="store_true", help="1 %% of pixels too")
     parser.add_argument(
-        "--baselines", default="forest,unet,full", help="of second,forest,unet,full"
+        "--baselines", default="forest,unet,full", help="of student,forest,unet,full"
     )
     parser.add_argument("--model", default="svp")
     parser.add_argument("--classes", help="names, values or DATASET:CLASS")
@@ -759,7 +770,7 @@ def main() -> None:
     parser.add_argument(
         "--references",
         type=Path,
-        help="file of what is known already; one beside the report",
+        help="file of scores that are known already; default: beside the report",
     )
     parser.add_argument(
         "--part",
@@ -768,7 +779,12 @@ def main() -> None:
         help="only every Mth task, from the Nth on",
     )
     parser.add_argument("--resume", action="store_true")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Read the options, run, print the table."""
+    options = parsed_options()
     options.output.mkdir(parents=True, exist_ok=True)
     part, _, parts = options.part.partition("/")
     name = "partial" if parts == "1" else f"partial-{part}"
@@ -793,8 +809,8 @@ def main() -> None:
             options.full_steps,
             references,
         )
-        told = {n: _pair(record.get(n)) for n in CONTESTANTS if n in record}
-        print(job.key, told, record["kept"], file=sys.stderr, flush=True)
+        scores = {n: _pair(record.get(n)) for n in CONTESTANTS if n in record}
+        print(job.key, scores, record["kept"], file=sys.stderr, flush=True)
         recipe = {
             "settings": settings.to_dict(),
             "data": [d.name for d in options.data],
@@ -816,7 +832,7 @@ def main() -> None:
 
 
 def joined(folder: Path, report: Path) -> list[dict[str, Any]]:
-    """Return the records of a report and of those that share its work."""
+    """Return the records of a report and of the reports of other parts."""
     own = _read(report)
     records = {r["key"]: r for r in own.get("records", [])}
     for path in sorted(folder.glob("partial*.json")):
@@ -830,7 +846,7 @@ def joined(folder: Path, report: Path) -> list[dict[str, Any]]:
 
 
 def with_settings(words: Sequence[str]) -> FineTuneSettings:
-    """Return the quick preset with ``NAME=VALUE`` changed."""
+    """Return the default settings with each ``NAME=VALUE`` changed."""
     settings = FineTuneSettings()
     for word in words:
         name, _, value = word.partition("=")

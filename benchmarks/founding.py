@@ -1,15 +1,15 @@
-"""What the prompt is worth, on whole pictures: its kind, and how many are put together.
+"""Value of the prompt on whole images, by its kind and by the number of prompts.
 
     python benchmarks/founding.py DATA --sets yeast_phase,worms_brightfield
 
-Two tables of the founding summaries. *Kind*: no prompt (what the network is told of it
-is zero), a whole labelled picture reduced to 256 x 256 pixels, 128 x 128 pixels round
-the box of 64 x 64. *Number*: 1, 2, 4 and 8 boxes, put together by the mean of the
-answers to each (svp-concat: the mean of their vectors), or by attention to all their
-pixels at once (svp-concat: among vectors). All rows see the same queries at the scale
-of the box; drawn and scored as in ``docs/benchmark.md``.
+Prints two tables. *Kind*: no prompt (its code is set to zero), a whole labelled image
+reduced to 256 x 256 pixels, 128 x 128 pixels around the box, and the box of 64 x 64.
+*Number*: 1, 2, 4 and 8 boxes, combined by the mean of the predictions for each
+(svp-concat: the mean of their vectors), or by attention to all their pixels together
+(svp-concat: to their vectors). All rows segment the same queries at the scale of the
+box, drawn and scored as in ``docs/benchmark.md``.
 
-Each answer is kept line by line; a run that was stopped goes on where it was.
+Each record is saved at once; an interrupted run continues where it was.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_svpseg.benchmark.one_shot_tasks import Task, plan
+from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings, Task, plan
 from napari_svpseg.core.geometry import PROMPT_SIZE, Box
 from napari_svpseg.core.image import (
     normalise,
@@ -39,9 +39,10 @@ from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.inference.predict import predict
 from napari_svpseg.engine.inference.prompt_features import network_scale, prompt_tensors
 from napari_svpseg.io.model_store import load_model
-from napari_svpseg.models.base import ModelConfig, PromptCode, PromptSegmenter, build
+from napari_svpseg.models.base import PromptCode, PromptSegmenter
+from napari_svpseg.models.registry import ModelConfig, build
 
-KINDS = ("no prompt", "whole picture, 256", "128", "64")
+KINDS = ("no prompt", "whole image, 256", "128", "64")
 NUMBERS = (1, 2, 4, 8)
 WAYS = ("mean", "attention")
 WHOLE = 256
@@ -50,17 +51,17 @@ Encode = Callable[[PromptSegmenter], PromptCode]
 Record = dict[str, Any]
 
 
-class Told(PromptSegmenter):
-    """A network that is told something else than the prompts it is given."""
+class FixedCode(PromptSegmenter):
+    """A network whose prompts are replaced by a code computed otherwise."""
 
     def __init__(self, network: PromptSegmenter, encode: Encode) -> None:
         super().__init__()
         self.network, self.encode = network, encode
         self.overlap = network.overlap
-        self.object_range = getattr(network, "object_range", (10.0, 40.0))
+        self.object_range = network.object_range
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return what ``encode`` says; the prompts only set the scale."""
+        """Return the code of ``encode``; the prompts only set the scale."""
         return self.encode(self.network)
 
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
@@ -69,13 +70,13 @@ class Told(PromptSegmenter):
 
 
 class MeanOfAnswers(PromptSegmenter):
-    """A network that is asked with each prompt alone; the answers are averaged."""
+    """A network that predicts with each prompt alone and averages the results."""
 
     def __init__(self, network: PromptSegmenter) -> None:
         super().__init__()
         self.network = network
         self.overlap = network.overlap
-        self.object_range = getattr(network, "object_range", (10.0, 40.0))
+        self.object_range = network.object_range
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
         """Return the codes of the prompts, (K, ...) each."""
@@ -95,7 +96,7 @@ class MeanOfAnswers(PromptSegmenter):
 
 
 def tensors(prompt: Prompt, image: np.ndarray, ids: np.ndarray) -> tuple[Tensor, ...]:
-    """Return an image part as one prompt, (1, 1, 3, h, w) and (1, 1, h, w)."""
+    """Return a part of an image as one prompt, (1, 1, 3, h, w) and (1, 1, h, w)."""
     rows = to_three_channels(normalise(image, prompt.intensities))
     ids = np.unique(ids, return_inverse=True)[1].reshape(ids.shape)
     return (
@@ -105,7 +106,7 @@ def tensors(prompt: Prompt, image: np.ndarray, ids: np.ndarray) -> tuple[Tensor,
 
 
 def encoder_of(kind: str, task: Task, number: int, scale: float) -> Encode | None:
-    """Return what tells a network of a draw in another way; None for the box."""
+    """Return the function that encodes a draw as another kind; None for the box."""
     draw = task.draws[number]
     prompt = task.prompt(draw)
     if kind == "64":
@@ -132,7 +133,7 @@ def encoder_of(kind: str, task: Task, number: int, scale: float) -> Encode | Non
 
 
 def doubled(box: Box, shape: tuple[int, int]) -> Box:
-    """Return the box of twice the side round ``box``, as far as the picture goes."""
+    """Return the box of twice the side around ``box``, limited by the image."""
     size = min(2 * box.size, *shape)
     y, x = (
         int(np.clip(start - (size - box.size) // 2, 0, n - size))
@@ -147,13 +148,13 @@ def arms(model: str) -> Iterator[tuple[str, str, int, PromptSegmenter]]:
     for kind in KINDS:
         yield "kind", kind, 1, network
     for way in WAYS:
-        together = put_together(model, network, way)
+        combined = combine_prompts(model, network, way)
         for n in NUMBERS[1:]:
-            yield "number", way, n, together
+            yield "number", way, n, combined
 
 
-def put_together(model: str, network: PromptSegmenter, way: str) -> PromptSegmenter:
-    """Return the network that puts several prompts together in one way."""
+def combine_prompts(model: str, network: PromptSegmenter, way: str) -> PromptSegmenter:
+    """Return the network that combines several prompts in one way."""
     if model == "svp-concat":
         card = load_model(model).card
         config = ModelConfig(card.method, card.arguments | {"fusion": way})
@@ -166,14 +167,14 @@ def put_together(model: str, network: PromptSegmenter, way: str) -> PromptSegmen
 def answer(
     task: Task, image: str, first: int, row: str, n: int, network: PromptSegmenter
 ) -> dict[str, float | None]:
-    """Return the scores of one query, asked with ``n`` draws from ``first`` on."""
+    """Return the scores of one query with ``n`` draws from ``first`` on as prompts."""
     usable = [i for i, draw in enumerate(task.draws) if draw.image != image]
     chosen = [usable[(first + i) % len(usable)] for i in range(n)]
     prompts = PromptSet([task.prompt(task.draws[i]) for i in chosen])
     if row in KINDS:
         scale = network_scale(prompts, network)
         encode = encoder_of(row, task, chosen[0], scale)
-        network = network if encode is None else Told(network, encode)
+        network = network if encode is None else FixedCode(network, encode)
     query = task.query(image)
     maps = predict(query.plane, prompts, network, "cpu", SETTINGS).maps
     labels = instances_from_maps(maps, PostprocessSettings())
@@ -186,13 +187,14 @@ def answer(
 
 
 def run(given: argparse.Namespace) -> list[Record]:
-    """Return the records, those that were there and new ones."""
+    """Return all records, those of earlier runs and new ones."""
     lines = given.json.read_text().splitlines() if given.json.exists() else []
     records: list[Record] = [json.loads(line) for line in lines]
     names = ("model", "weights", "table", "row", "n", "set", "image", "first")
     done = {tuple(r[k] for k in names) for r in records}
     folders = [given.data / name for name in given.sets.split(",")]
-    tasks = plan(folders, prompts=max(NUMBERS), max_queries=given.queries)
+    settings = BenchmarkSettings(prompts=max(NUMBERS), max_queries=given.queries)
+    tasks = plan(folders, settings)
     for model in given.models.split(","):
         weights = load_model(model).card.sha256[:12]
         for table, row, n, network in arms(model):
@@ -253,12 +255,12 @@ def show(records: list[Record], models: list[str]) -> None:
 
 
 def main() -> None:
-    """Run what is not there yet and print the tables."""
+    """Make the missing records and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", required=True, help="separated by commas")
     parser.add_argument("--models", default="svp,svp-attention,svp-concat")
-    parser.add_argument("--queries", type=int, default=1, help="pictures of a task")
+    parser.add_argument("--queries", type=int, default=1, help="images of a task")
     parser.add_argument("--draws", type=int, default=2, help="of prompts, for each")
     parser.add_argument(
         "--json", type=Path, default=Path("bench-output") / "founding.jsonl"
@@ -266,7 +268,7 @@ def main() -> None:
     given = parser.parse_args()
     given.json.parent.mkdir(parents=True, exist_ok=True)
     print(
-        f"{given.sets}: {given.queries} picture(s) of each, {given.draws} draw(s); "
+        f"{given.sets}: {given.queries} image(s) of each, {given.draws} draw(s); "
         f"the box is {PROMPT_SIZE} pixels where the network sees it"
     )
     show(run(given), given.models.split(","))

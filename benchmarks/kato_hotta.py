@@ -2,18 +2,18 @@
 
     python benchmarks/kato_hotta.py DATA --json bench-output/kato-hotta.json
 
-DATA holds ``isbi2012_membrane`` and ``vnc_sstem``. In each fold a network learns from
-one labelled image and a 64 x 64 prompt of another third of the stack, and is scored on
-sections of the last third. All arms are one encoder of the same size; they differ in
-their start and their output:
+DATA contains ``isbi2012_membrane`` and ``vnc_sstem``. In each fold a network is trained
+on one labelled image and a 64 x 64 prompt from another third of the stack, and scored
+on sections of the last third. All arms have the same encoder; they differ in their
+initial weights and their output:
 
-- ``U-Net``: untrained, an ordinary output layer;
+- ``U-Net``: random weights, an ordinary output layer;
 - ``U-Net, pre-trained``: the weights of svp-attention, a new output layer;
 - ``attention, pre-trained``: the same weights, each pixel attends to the prompt;
-- ``attention, not trained on it``: the same without a single step, for comparison.
+- ``attention, not trained on it``: the same without training, for comparison.
 
-The score is the mean Dice of the two classes, from one table of all test pixels. What
-was done is kept line by line; a run that was stopped goes on where it was.
+The score is the mean Dice of the two classes, from one confusion table of all test
+pixels. Each record is saved at once; an interrupted run continues where it was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.base import PromptCode, PromptSegmenter
 from napari_svpseg.models.svp_attention import AttentionSegmenter
 from napari_svpseg.models.unet import upsample
-from napari_svpseg.workflows.training import example
+from napari_svpseg.workflows.training_tasks import example
 
 SETS = ("isbi2012_membrane", "vnc_sstem")
 ARMS = (
@@ -46,7 +46,7 @@ ARMS = (
 )
 FOLDS = 3
 WINDOW = 256
-"""Side of what is scored of a section, from its middle."""
+"""Side of the middle part of a section that is scored."""
 
 
 class OutputLayer(PromptSegmenter):
@@ -58,13 +58,13 @@ class OutputLayer(PromptSegmenter):
         self.head = nn.Conv2d(body.embed.out_channels, 1, 1)
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return nothing."""
+        """Return an empty code: there is no prompt."""
         return {}
 
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
         """Return ``foreground`` logits (B, 1, H, W)."""
         height, width = query.shape[2:]
-        # unit vectors, brought to unit variance as an output layer wants them
+        # unit vectors, scaled to unit variance, which suits a linear layer
         features = self.body.embeddings(query) * self.head.in_channels**0.5
         logits = upsample(self.head(features), self.body.stride)
         return {"foreground": logits[..., :height, :width]}
@@ -91,7 +91,7 @@ def thirds(names: list[str], fold: int) -> tuple[str, str, list[str]]:
 
 
 def table_of(network: PromptSegmenter, test: list[Example], prompt: Example) -> Tensor:
-    """Return the (2, 2) counts: rows truth, columns answer."""
+    """Return the confusion table (2, 2): rows are the truth, columns predictions."""
     counts = torch.zeros(2, 2)
     with torch.inference_mode():
         code = network.encode_prompts(
@@ -121,7 +121,7 @@ def class_mean_dice(counts: Tensor) -> float:
 def run_fold(
     data: Path, name: str, fold: int, arm: str, model: str, steps: int
 ) -> dict[str, object]:
-    """Return one record."""
+    """Return the record of one fold and arm."""
     image, prompt, test = thirds(list(read_dataset(data / name).ids), fold)
     crop = example(data, f"{name}/{prompt}", 1, (0, 0))
     network = network_of(arm, model)
@@ -140,7 +140,7 @@ def run_fold(
 
 
 def main() -> None:
-    """Run what is not there yet and print the table."""
+    """Make the missing records and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--json", type=Path, default=Path("kato-hotta.json"))

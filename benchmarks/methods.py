@@ -1,13 +1,13 @@
-"""Ablations of the founding methods, on episodes of sets they were not trained on.
+"""Ablations of the methods, on episodes of data sets they were not trained on.
 
     python benchmarks/methods.py DATA --sets yeast_phase,worms_brightfield
     python benchmarks/methods.py DATA --sets yeast_phase --only superpixels --steps 300
 
 An episode is a prompt of 64 x 64 pixels and a query of 128 x 128, cut and zoomed as in
-training but from other data; every arm sees the same ones. The score is the mean
-foreground Dice. Only the arms of "prototypes x what they learned from" are trained
-here, ``--steps`` each; ``--tasks`` (the file that `svpseg train` packs beside its
-output) saves making superpixels again.
+training but from other data; every arm gets the same episodes. The score is the mean
+foreground Dice. Only the arms of "prototypes x training data" are trained here,
+``--steps`` each. ``--tasks`` takes the file that `svpseg train` writes beside its
+output, so that superpixels need not be computed again.
 """
 
 from __future__ import annotations
@@ -32,16 +32,18 @@ from napari_svpseg.engine.training.episodes import (
 from napari_svpseg.engine.training.trainer import Trainer, validate
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.io.packed_tasks import load_tasks
-from napari_svpseg.models.base import ModelConfig, PromptSegmenter, build
-from napari_svpseg.workflows.training import DataConfig, TrainingConfig, pack, sources
+from napari_svpseg.models.base import PromptSegmenter
+from napari_svpseg.models.registry import ModelConfig, build
+from napari_svpseg.workflows.training_config import DataConfig, TrainingConfig
+from napari_svpseg.workflows.training_tasks import pack, sources
 
-LEARNED_FROM: dict[str, tuple[tuple[str, ...], float]] = {
+TRAINING_DATA: dict[str, tuple[tuple[str, ...], float]] = {
     "labels of nuclei": (("dsb_fluorescence", "dsb_stained_brightfield"), 1.0),
     "labels of all sets": ((), 1.0),
     "superpixels": ((), 0.0),
     "labels and superpixels": ((), 0.5),
 }
-"""Data sets (none: those of the config) and share of labelled episodes."""
+"""Data sets (empty: those of the config) and share of labelled episodes."""
 
 CPU = torch.device("cpu")
 CONFIG = Path(__file__).parents[1] / "configs" / "alpnet.toml"
@@ -49,7 +51,7 @@ Batches = list[dict[str, Any]]
 
 
 def variant(model: str, **changes: Any) -> PromptSegmenter:
-    """Return a trained model with some arguments changed; its weights must fit."""
+    """Return a trained network with some arguments changed that its weights fit."""
     loaded = load_model(model)
     config = ModelConfig(loaded.card.method, loaded.card.arguments | changes)
     network = build(config)
@@ -72,7 +74,7 @@ def dice(network: PromptSegmenter, batches: Batches) -> float:
 
 
 def all_methods(cut: Any) -> None:
-    """Print every trained model, with one prompt and with three."""
+    """Print the scores of every trained model, with one prompt and with three."""
     batches = [cut(), cut(n_prompts=3)]
     rows = {
         model: [dice(variant(model), b) for b in batches]
@@ -82,7 +84,7 @@ def all_methods(cut: Any) -> None:
 
 
 def prompt_size(cut: Any) -> None:
-    """Print what larger prompts bring."""
+    """Print the scores of models by the size of the prompt."""
     sizes = (32, 64, 128)
     batches = [cut(prompt=size) for size in sizes]
     rows = {
@@ -93,7 +95,7 @@ def prompt_size(cut: Any) -> None:
 
 
 def fusion(cut: Any) -> None:
-    """Print how several prompts are best put together by svp-concat."""
+    """Print the scores of svp-concat with each fusion of prompts."""
     batches = [cut(), cut(n_prompts=3)]
     rows = {
         kind: [dice(variant("svp-concat", fusion=kind), b) for b in batches]
@@ -103,7 +105,7 @@ def fusion(cut: Any) -> None:
 
 
 def parts_of_dspnet(cut: Any) -> None:
-    """Print what DSPNet's parts bring, with the weights as they are."""
+    """Print the scores of DSPNet without some parts, not trained again."""
     batches = cut()
     arms: dict[str, dict[str, Any]] = {
         "all parts": {},
@@ -114,11 +116,11 @@ def parts_of_dspnet(cut: Any) -> None:
         "released form": {"form": "released"},
     }
     rows = {name: [dice(variant("dspnet", **a), batches)] for name, a in arms.items()}
-    show("dspnet: its parts, not trained anew", rows, ["Dice"])
+    show("dspnet: its parts, not trained again", rows, ["Dice"])
 
 
 def local_prototypes(cut: Any) -> None:
-    """Print what local prototypes bring, with the weights as they are."""
+    """Print the scores of ALPNet with other windows, not trained again."""
     batches = cut()
     rows = {
         f"alpnet, {name}": [dice(variant("alpnet", **arguments), batches)]
@@ -130,42 +132,44 @@ def local_prototypes(cut: Any) -> None:
         }.items()
     }
     rows["panet"] = [dice(variant("panet"), batches)]
-    show("alpnet: its prototypes, not trained anew", rows, ["Dice"])
+    show("alpnet: its prototypes, not trained again", rows, ["Dice"])
 
 
 def superpixels_by_prototypes(
     cut: Any, packed: PackedTasks, steps: int, journal: Path
 ) -> None:
-    """Train and print global and local prototypes, with and without superpixels.
+    """Train global and local prototypes on each kind of data, and print their scores.
 
-    Every arm starts untrained. What was trained is kept; a run that was stopped goes on
+    Every arm starts untrained. Scores are saved at once; an interrupted run continues
     where it was.
     """
     config, batches = TrainingConfig.read(CONFIG), cut()
     lines = journal.read_text().splitlines() if journal.exists() else []
-    told = f"{steps} steps, {len(batches)} batches"
-    done = {(r["arm"], r["told"]): r["dice"] for r in map(json.loads, lines)}
+    recipe = f"{steps} steps, {len(batches)} batches"
+    done = {(r["arm"], r["recipe"]): r["dice"] for r in map(json.loads, lines)}
     rows: dict[str, list[float]] = {}
     for local in (False, True):
         row = "local prototypes (ALPNet)" if local else "global prototypes (PANet)"
         rows[row] = []
-        for name, (datasets, real) in LEARNED_FROM.items():
+        for name, (datasets, real) in TRAINING_DATA.items():
             arm = f"{row}, {name}"
-            if (arm, told) not in done:
+            if (arm, recipe) not in done:
                 share = {"real": real, "superpixel": 1 - real}
                 data = dataclasses.replace(
                     config.data, share=share, datasets=datasets or config.data.datasets
                 )
                 score = _trained(config, data, packed, local, steps, batches)
-                done[arm, told] = score
+                done[arm, recipe] = score
                 with journal.open("a") as file:
-                    file.write(json.dumps({"arm": arm, "told": told, "dice": score}))
+                    file.write(
+                        json.dumps({"arm": arm, "recipe": recipe, "dice": score})
+                    )
                     file.write("\n")
-            rows[row].append(done[arm, told])
+            rows[row].append(done[arm, recipe])
     show(
-        f"Prototypes x what they learned from, {steps} steps from an untrained start",
+        f"Prototypes x training data, {steps} steps from an untrained start",
         rows,
-        list(LEARNED_FROM),
+        list(TRAINING_DATA),
     )
 
 
@@ -177,6 +181,7 @@ def _trained(
     steps: int,
     batches: Batches,
 ) -> float:
+    """Return the Dice of one arm after training."""
     episodes, settings = config.settings()
     settings = dataclasses.replace(
         settings, steps=steps, warm_up=20, averaging=0.95, learning_rate=2e-3
@@ -204,6 +209,7 @@ def _trained(
 def _batch(
     source: TaskList, n_prompts: int, settings: EpisodeSettings, number: int
 ) -> dict[str, Any]:
+    """Return a batch of 8 episodes."""
     rng = np.random.default_rng([7, number])
     found: list[dict[str, Any]] = []
     while len(found) < 8:
@@ -256,7 +262,7 @@ def main() -> None:
 
 
 def _base_tasks(data: Path, tasks: Path | None) -> PackedTasks:
-    """Return what the trained arms learn from."""
+    """Return the training tasks of the arms that are trained."""
     if tasks is not None:
         return load_tasks(tasks)
     config = TrainingConfig.read(CONFIG).data

@@ -1,10 +1,10 @@
-"""What each further prompt brings: 1, 2, 4 and 8 boxes, each from another picture.
+"""Quality by the number of prompts: 1, 2, 4 and 8 boxes, each from another image.
 
     python benchmarks/more_prompts.py DATA... --queries 3
 
 Prompts are those of the one-shot protocol, in groups of 1, 2, 4 and 8; each group is
-one set of prompts. Only pictures that gave no prompt are scored. Tasks of too few
-pictures for eight prompts and a query are left out.
+one set of prompts. Only images without a prompt are scored. Tasks with too few images
+for eight prompts and a query are left out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_svpseg.benchmark.one_shot_tasks import Task, plan
+from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings, Task, plan
 from napari_svpseg.core.labels.instances import instances_from_maps
 from napari_svpseg.core.labels.metrics import dice, match_instances
 from napari_svpseg.core.prompt import PromptSet
@@ -31,7 +31,7 @@ MOST = max(SIZES)
 
 
 def scores_of(task: Task, network: Any, n_queries: int) -> dict[str, dict[int, float]]:
-    """Return mean Dice and F1 by the number of prompts; empty if too few pictures."""
+    """Return mean Dice and F1 by the number of prompts; empty if too few images."""
     draws = task.draws[:MOST]
     taken = {draw.image for draw in draws}
     queries = [image for image in task.queries if image not in taken][:n_queries]
@@ -75,9 +75,11 @@ def main() -> None:
     network = load_model(options.model).network
     tasks = plan(
         options.data,
-        prompts=MOST,
-        max_queries=1000,
-        classes=options.classes.split(",") if options.classes else None,
+        BenchmarkSettings(
+            prompts=MOST,
+            max_queries=1000,
+            classes=options.classes.split(",") if options.classes else None,
+        ),
     )
     print("| task | " + " | ".join(f"{n} prompts" for n in SIZES) + " |")
     print("|---|" + "---|" * len(SIZES))

@@ -1,10 +1,10 @@
-"""One-shot quality of models and baselines on data folders, with tables and pictures.
+"""One-shot quality of models and baselines: tables, or a contact sheet.
 
     python benchmarks/oneshot.py DATA... --models forest,otsu,panet,svp --output q.json
     python benchmarks/oneshot.py DATA... --models forest,svp --sheet q.png
 
-The protocol is that of ``docs/benchmark.md``. A run that was stopped goes on with
-``--resume``; models can be added to a finished one in the same way.
+The protocol is that of ``docs/benchmark.md``. ``--resume`` continues an interrupted
+run; models can be added to a finished run in the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 from napari_svpseg.benchmark import one_shot
+from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings
 from napari_svpseg.benchmark.report import to_markdown
 
 
@@ -25,44 +26,45 @@ def main() -> None:
     )
     parser.add_argument("data", nargs="+", type=Path, help="data folders")
     parser.add_argument("--models", default="forest,otsu,svp", help="names or folders")
-    parser.add_argument("--prompts", type=int, default=one_shot.N_PROMPTS)
-    parser.add_argument("--max-queries", type=int, default=one_shot.MAX_QUERIES)
+    default = BenchmarkSettings()
+    parser.add_argument("--prompts", type=int, default=default.prompts)
+    parser.add_argument("--max-queries", type=int, default=default.max_queries)
     parser.add_argument("--classes", help="names, values or DATASET:CLASS")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, default=1, help="of the forest")
     parser.add_argument("--output", type=Path, help="JSON; tables as .md beside it")
     parser.add_argument("--resume", action="store_true")
-    parser.add_argument("--sheet", type=Path, help="only write this picture (PNG)")
+    parser.add_argument("--sheet", type=Path, help="only write a contact sheet (PNG)")
     options = parser.parse_args()
     models = options.models.split(",")
-    choice = {
-        "prompts": options.prompts,
-        "max_queries": options.max_queries,
-        "classes": options.classes.split(",") if options.classes else None,
-        "seed": options.seed,
-        "device": options.device,
-    }
+    settings = BenchmarkSettings(
+        prompts=options.prompts,
+        max_queries=options.max_queries,
+        classes=options.classes.split(",") if options.classes else None,
+        seed=options.seed,
+        device=options.device,
+        n_threads=options.threads,
+    )
     if options.sheet:
         path = one_shot.contact_sheet(
-            options.data, models, options.sheet, on_progress=_Line(), **choice
+            options.data, models, options.sheet, settings, on_progress=_Line()
         )
         print(path)
         return
     report = one_shot.run(
         options.data,
         models,
-        n_threads=options.threads,
+        settings,
         output=options.output,
         resume=options.resume,
         on_progress=_Line(),
-        **choice,
     )
     print(to_markdown(report))
 
 
 class _Line:
-    """Shows progress on one line of the terminal, at most twice a second."""
+    """Progress on one line of the terminal, at most twice a second."""
 
     def __init__(self) -> None:
         self._last = 0.0

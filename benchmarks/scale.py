@@ -1,17 +1,17 @@
-"""A large OME-Zarr with 1 worker, with 2, and with one of them killed.
+"""Segmentation of a large OME-Zarr with 1 worker, with 2, and with one of them killed.
 
-Makes an image of discs on uneven ground, or tiles up a real one, runs it three times,
-and prints seconds (those until the first task too), megapixels per second,
-core-seconds, peak memory of all processes together, and whether all labels are the
-same. In the third run a worker is killed, the tasks that were begun twice are counted,
-and the run is broken off; it is then resumed.
+Makes a synthetic image of discs, or tiles a real image, segments it three times, and
+prints seconds (also until the first task), megapixels per second, core-seconds, peak
+memory of all processes together, and whether all labels are the same. In the third run
+a worker is killed, the tasks that started twice are counted, and the run is interrupted
+and resumed.
 
     python benchmarks/scale.py --size 16384 --json bench-output/scale.json
     python benchmarks/scale.py --size 4096 --real image.tif --labels labels.tif
     python benchmarks/scale.py --size 40000 --filled 4096 --runs two
-    python benchmarks/scale.py --size 2048 --runs here      which stage takes how long
+    python benchmarks/scale.py --size 2048 --runs here      time of each stage
 
-With ``--folder`` everything is kept, and a call that was broken off is gone on with.
+With ``--folder`` everything is kept, and an interrupted call is continued.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ from skimage.measure import label
 
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt
-from napari_svpseg.engine.inference.tiles import workers_of
 from napari_svpseg.engine.jobs.allocator import keep_freed_memory
+from napari_svpseg.engine.jobs.workers import workers_of
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.workflows.segment_large import segment_zarr
 
 PART = 2048
-"""Pixels along the parts in which images are made and compared."""
+"""Side of the parts in which images are made and compared."""
 
 BOX = 64
-"""Pixels along the prompt's box."""
+"""Side of the prompt's box."""
 
 WORKERS = {"here": 0, "one": 1, "two": 2, "killed": 2}
-"""Runs, and the workers of each."""
+"""Number of workers of each run."""
 
 Part = Callable[[int, int], np.ndarray]
-"""From the first row and column of a part to its pixels."""
+"""Returns the pixels of a part, given its first row and column."""
 
 
 def field(y: int, x: int, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return a part of an endless field of discs, and which pixels are in one."""
+    """Return a part of an endless image of discs, and the mask of the discs."""
     rows, columns = np.mgrid[y : y + side, x : x + side]
     pitch = 28
     cell_y, cell_x = rows // pitch, columns // pitch
@@ -73,16 +73,16 @@ def field(y: int, x: int, side: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def drawn() -> tuple[Part, Prompt, str]:
-    """Return how parts are drawn, a prompt, and what it is called."""
+    """Return the function that draws parts, a prompt, and the image's name."""
     image, inside = field(0, 0, 512)
     prompt = Prompt.from_image(image, label(inside), (112, 112), name="discs")
     return lambda y, x: field(y, x, PART)[0], prompt, "discs"
 
 
 def tiled_up(image_file: Path, labels_file: Path) -> tuple[Part, Prompt, str]:
-    """Return the same of a real image, mirrored at its borders again and again.
+    """Return the same for a real image, which is mirrored at its borders endlessly.
 
-    The prompt is the box with the most objects that it does not cut.
+    The prompt is the box that shows the most whole objects.
     """
     image, labels = (np.asarray(read_image(p).array) for p in (image_file, labels_file))
     twice = np.concatenate([image, image[::-1]], axis=0)
@@ -106,7 +106,7 @@ def tiled_up(image_file: Path, labels_file: Path) -> tuple[Part, Prompt, str]:
 
 
 def make_image(path: Path, size: int, part: Part, filled: int) -> None:
-    """Write the image part by part; beyond ``filled`` pixels nothing is stored."""
+    """Write the image part by part; beyond ``filled`` pixels it stays empty."""
     sample = part(0, 0)
     colours = sample.shape[2:]
     group = zarr.open_group(path, mode="w", zarr_format=3)
@@ -130,14 +130,14 @@ def make_image(path: Path, size: int, part: Part, filled: int) -> None:
 
 
 class Watch:
-    """Highest memory of this process and its children, all together, and their time.
+    """Peak memory and processor time of this process and its children together.
 
     Attributes
     ----------
     bytes : int
-        Highest sum of resident memory.
+        Peak of the summed resident memory.
     core_seconds : float
-        Processor time of all; it does not grow where other programs work too.
+        Processor time, which other programs on the machine do not lengthen.
     """
 
     def __enter__(self) -> Watch:
@@ -163,27 +163,27 @@ class Watch:
             self.bytes = max(self.bytes, total)
 
 
-class Begun(WorkerPlugin):
-    """Writes down each task that a worker begins.
+class TaskLog(WorkerPlugin):
+    """Plugin that logs each task that a worker starts.
 
     Parameters
     ----------
     path : str
-        One line for each.
+        File with a line for each task.
     """
 
     def __init__(self, path: str) -> None:
         self.path = path
 
     def transition(self, key: str, start: str, finish: str, **_: object) -> None:
-        """Note a task that begins."""
+        """Log a task that starts."""
         if finish == "executing":
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(f"{key}\n")
 
 
 def same(one: Path, two: Path) -> bool:
-    """Tell whether two label images are alike, pixel by pixel."""
+    """Return whether two label images are equal, pixel by pixel."""
     a, b = (open_image(path).array for path in (one, two))
     return a.shape == b.shape and all(
         np.array_equal(a[y : y + PART, x : x + PART], b[y : y + PART, x : x + PART])
@@ -192,7 +192,7 @@ def same(one: Path, two: Path) -> bool:
 
 
 def run(folder: Path, prompt: Prompt, name: str, model: str, workers: int) -> dict:
-    """Run the image and return what it took; what was run before is only told."""
+    """Segment the image and return the record; a finished run is not repeated."""
     kept = folder / f"{name}.json"
     if kept.exists():
         record = json.loads(kept.read_text("utf-8"))
@@ -237,18 +237,18 @@ def run(folder: Path, prompt: Prompt, name: str, model: str, workers: int) -> di
 
 
 def broken_run(folder: Path, prompt: Prompt, model: str) -> dict:
-    """Kill a worker in the middle, and then the run itself; return what it cost."""
+    """Kill a worker, interrupt the run, and return the number of repeated tasks."""
     kept = folder / "broken.json"
     if kept.exists():
         return json.loads(kept.read_text("utf-8"))
     killed: list[int] = []
     begun = folder / "begun.txt"
     begun.unlink(missing_ok=True)
-    marks: dict[str, dict[Path, int]] = {}
+    modified: dict[str, dict[Path, int]] = {}
 
     def note(when: str) -> None:
         done = (folder / "killed.zarr.cells.work" / "tiles.done").glob("[0-9]*.json")
-        marks[when] = {p: p.stat().st_mtime_ns for p in done}
+        modified[when] = {p: p.stat().st_mtime_ns for p in done}
 
     def disturb(done: int, total: int, message: str = "") -> None:
         if message == "Predicting" and done >= total // 3 and not killed:
@@ -256,15 +256,15 @@ def broken_run(folder: Path, prompt: Prompt, model: str) -> dict:
             psutil.Process(killed[0]).kill()
             note("killed")
             print(f"killed worker {killed[0]} after {done} of {total}", flush=True)
-        if message == "Finding objects" and "after" not in marks:
+        if message == "Finding objects" and "after" not in modified:
             note("after")
         if message == "Finding objects" and done >= max(1, total // 2):
-            print(f"broken off after {done} of {total} blocks", flush=True)
+            print(f"interrupted after {done} of {total} blocks", flush=True)
             raise Cancelled
 
     shutil.rmtree(folder / "killed.zarr.cells.work", ignore_errors=True)
     with workers_of(workers=2, folder=str(folder / "dask")) as client:
-        client.register_plugin(Begun(str(begun)))
+        client.register_plugin(TaskLog(str(begun)))
         with suppress(Cancelled):
             segment_zarr(
                 folder / "image.zarr",
@@ -275,7 +275,7 @@ def broken_run(folder: Path, prompt: Prompt, model: str) -> dict:
                 on_progress=disturb,
             )
     tasks = begun.read_text("utf-8").split("\n")[:-1]
-    again = sum(marks["after"].get(p) != at for p, at in marks["killed"].items())
+    again = sum(modified["after"].get(p) != at for p, at in modified["killed"].items())
     cost = {
         "tasks": len(set(tasks)),
         "begun_again": len(tasks) - len(set(tasks)),
@@ -286,7 +286,7 @@ def broken_run(folder: Path, prompt: Prompt, model: str) -> dict:
 
 
 def main() -> int:
-    """Run all and return 0 if the labels are the same."""
+    """Run all, and return 0 if all labels are the same."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=16384)
     parser.add_argument(
@@ -329,10 +329,8 @@ def main() -> int:
             if name == "killed":
                 found["broken"] = broken_run(folder, prompt, options.model)
                 print(
-                    "a worker killed: {begun_again} of {tasks} tasks were begun "
-                    "again, {done_again} that were done were done again".format(
-                        **found["broken"]
-                    )
+                    "a worker killed: {begun_again} of {tasks} tasks started twice, "
+                    "{done_again} finished ones were repeated".format(**found["broken"])
                 )
             records.append(run(folder, prompt, name, options.model, WORKERS[name]))
         found["records"] = records

@@ -1,12 +1,12 @@
-"""Image-level tags to masks: plain activation maps, prototypes, contrast, two stages.
+"""Comparison of variants of training from image-level tags.
 
-Windows are cut from data folders with known masks; their tags are which classes they
-hold. All rows learn from the same windows and tags alone (but for the ceiling), and are
-scored on whole pictures that were not trained on, without any tag. Usage::
+Windows are cut from data folders with known masks; their tags are the classes that they
+show. All rows are trained on the same windows and tags alone (except for the ceiling),
+and scored on whole images that were not trained on, without any tag. Usage::
 
     python benchmarks/tag_training.py FOLDER_OF_DATA_SETS [--windows 100] [--epochs 10]
 
-See docs/tag-training-method.md for what comes out.
+The results are in docs/tag-training-method.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from napari_svpseg.benchmark.tag_windows import pick_windows
 from napari_svpseg.core.annotation.image_tags import (
     TagTrainingSettings,
     class_ious,
-    confusion,
+    confusion_matrix,
 )
 from napari_svpseg.core.image import resize_labels
 from napari_svpseg.core.settings import SegmentSettings
@@ -56,7 +56,7 @@ CUTS = {
     "wbc_cellavision": (48, 1.0),
     "wbc_rapid_stain": (24, 2.0),
 }
-"""Side of the windows in pixels of the picture, and the scale the network sees."""
+"""Side of the windows in image pixels, and network pixels per image pixel."""
 
 MAX_TRAINED, N_TESTED = 40, 8
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True, eq=False)
 class TaggedSet:
-    """Windows with masks and tags, and whole pictures to test on."""
+    """Windows with masks and tags, and whole images to test on."""
 
     name: str
     values: tuple[int, ...]
@@ -77,16 +77,16 @@ class TaggedSet:
 
     @property
     def kinds(self) -> str:
-        """How many windows hold which classes."""
+        """Number of windows with each combination of classes, as text."""
         counts = sorted(Counter(self.tags).items())
         return ", ".join(f"{'+'.join(map(str, k)) or 'none'}: {n}" for k, n in counts)
 
 
 def read_set(folder: Path, n_windows: int, seed: int) -> TaggedSet:
-    """Cut windows whose tags differ: each combination of classes as often as it can be.
+    """Return windows with all combinations of classes, and test images.
 
-    Pictures are dealt by name: the last sections of a series, else every n-th picture,
-    are for the test.
+    Images are split by name: the last sections of a series, otherwise every n-th image,
+    are test images.
     """
     dataset = read_dataset(folder)
     side, scale = CUTS[dataset.name]
@@ -110,7 +110,7 @@ def read_set(folder: Path, n_windows: int, seed: int) -> TaggedSet:
 
 
 def plane_of(image: np.ndarray) -> np.ndarray:
-    """Return a picture as (Y, X, C)."""
+    """Return an image as (Y, X, C)."""
     return image if image.ndim == 3 else image[..., None]
 
 
@@ -123,7 +123,7 @@ def class_ids(labels: np.ndarray, values: tuple[int, ...]) -> np.ndarray:
 
 
 def true_masks(data: TaggedSet, windows: Windows) -> torch.Tensor:
-    """Return the true classes of the windows; what is mirrored is unknown."""
+    """Return the true classes of the windows; padding is unknown."""
     side = windows.pixels.shape[-1]
     masks = torch.full((len(windows), side, side), UNKNOWN, dtype=torch.uint8)
     for i, labels in enumerate(data.masks):
@@ -140,41 +140,41 @@ def mean_ious(table: np.ndarray) -> tuple[float, float]:
 
 
 def test(network: Any, data: TaggedSet) -> tuple[float, float]:
-    """Return mean IoU on whole unseen pictures, from one pooled table."""
+    """Return the mean IoU on whole test images, from one pooled confusion table."""
     n = len(data.values) + 1
     table = np.zeros((n, n), np.int64)
     for image, labels in data.tests:
         maps = predict(image, None, network, "cpu", SegmentSettings(trust=False)).maps
         found = np.where(maps.foreground >= 0.5, maps.classes, 0)
-        table += confusion(found, class_ids(labels, data.values), n)
+        table += confusion_matrix(found, class_ids(labels, data.values), n)
     return mean_ious(table)
 
 
 class Contest:
-    """All rows on one set of windows.
+    """All rows of the comparison on one set of windows.
 
     Parameters
     ----------
     data : TaggedSet
     changed : dict
-        Settings of all rows.
+        Settings of all rows that differ from the defaults.
     """
 
     def __init__(self, data: TaggedSet, changed: dict[str, Any]) -> None:
         self.data, self.changed = data, {"scale": data.scale, **changed}
         names = [str(i) for i in range(len(data.images))]
         planes = zip(names, data.images, data.intensities, strict=True)
-        held = {
+        tags = {
             name: [float(v in kind) for v in data.values]
             for name, kind in zip(names, data.tags, strict=True)
         }
-        self.windows = cut_windows(planes, held, TagTrainingSettings(**self.changed))
+        self.windows = cut_windows(planes, tags, TagTrainingSettings(**self.changed))
         self.all = torch.arange(len(self.windows))
         self.truth = true_masks(data, self.windows)
         self._first: dict[str, Any] = {}
 
-    def rows(self, looks: list[int]) -> dict[str, Callable[[], Any]]:
-        """Return what trains the network of each row."""
+    def rows(self, subclasses: list[int]) -> dict[str, Callable[[], Any]]:
+        """Return the function that trains the network of each row."""
         plain = {"prototypes": False, "contrast": False}
         rows: dict[str, Callable[[], Any]] = {
             "CAM": lambda: self.first(plain),
@@ -186,8 +186,8 @@ class Contest:
             "seed, second stage": lambda: self.second({"variant": "seed"}),
             "ceiling (true masks)": lambda: self.second(None),
         }
-        for k in looks:
-            rows[f"full, {k} looks"] = lambda k=k: self.first({"n_prototypes": k})
+        for k in subclasses:
+            rows[f"full, {k} subclasses"] = lambda k=k: self.first({"n_prototypes": k})
         return rows
 
     def first(self, changed: dict[str, Any], fusion: Any = None) -> Any:
@@ -211,7 +211,7 @@ class Contest:
             return stage.run(self.all, self.all[:0], course, CPU)
 
     def second(self, changed: dict[str, Any] | None) -> Any:
-        """Return a network of the second stage, after that first one or the truth."""
+        """Return a network of the second stage, trained on pseudo or true masks."""
         settings = TagTrainingSettings(**self.changed)
         masks = self.truth
         if changed is not None:
@@ -232,15 +232,15 @@ class Contest:
             )
 
     def pseudo(self, network: Any) -> float:
-        """Return the mean IoU of masks of the windows, whose tags are known."""
+        """Return the mean IoU of the pseudo masks of the training windows."""
         if not hasattr(network, "image_scores"):
             return math.nan
         found = pseudo_masks(network, self.windows)
         known = (found != UNKNOWN) & (self.truth != UNKNOWN)
         n = len(self.data.values) + 1
-        return mean_ious(confusion(found[known].numpy(), self.truth[known].numpy(), n))[
-            0
-        ]
+        return mean_ious(
+            confusion_matrix(found[known].numpy(), self.truth[known].numpy(), n)
+        )[0]
 
 
 def start() -> Trunk:
@@ -251,7 +251,7 @@ def start() -> Trunk:
 
 
 def table(records: list[dict[str, Any]]) -> str:
-    """Return the means over seeds as markdown: mIoU without (and with) background."""
+    """Return the table as markdown: mIoU without (and with) background, over seeds."""
     sets = list(dict.fromkeys(r["dataset"] for r in records))
     lines = [
         f"| row | {' | '.join(sets)} | mean |",
@@ -278,21 +278,23 @@ def table(records: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Print the table; keep each record as soon as it is there."""
+    """Make the missing records, save each at once, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("data", type=Path, help="folder that holds the data sets")
     parser.add_argument("--sets", default=",".join(CUTS))
     parser.add_argument("--windows", type=int, default=100)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--looks", default="1,5", help="further rows; 3 is the default")
+    parser.add_argument(
+        "--subclasses", default="1,5", help="further rows; 3 is the default"
+    )
     parser.add_argument("--rows", default="", help="only these, separated by ;")
-    parser.add_argument("--output", type=Path, help="JSON; what is in it is kept")
+    parser.add_argument("--output", type=Path, help="JSON; existing records are kept")
     options = parser.parse_args()
     records: list[dict[str, Any]] = []
     if options.output and options.output.exists():
         records = json.loads(options.output.read_text())
-    looks = [int(k) for k in options.looks.split(",") if k]
+    subclasses = [int(k) for k in options.subclasses.split(",") if k]
     wanted = [row.strip() for row in options.rows.split(";") if row.strip()]
     for name in options.sets.split(","):
         for seed in range(options.seeds):
@@ -306,8 +308,8 @@ def main() -> None:
                 "seed": seed,
             }
             contest = Contest(data, changed)
-            print(f"{name}, seed {seed}: windows that hold {data.kinds}", flush=True)
-            rows = contest.rows(looks)
+            print(f"{name}, seed {seed}: windows with {data.kinds}", flush=True)
+            rows = contest.rows(subclasses)
             for row, train in rows.items():
                 if row in done or (wanted and row not in wanted):
                     continue
@@ -337,8 +339,8 @@ def main() -> None:
                     with atomic_path(options.output) as part:
                         part.write_text(json.dumps(records, indent=1))
     print()
-    print("mIoU in % without (with) background on unseen pictures; in brackets that of")
-    print("the masks of the training windows, whose tags are known.")
+    print("mIoU in % without (with) background on test images; in brackets that of")
+    print("the pseudo masks of the training windows, whose tags are known.")
     print()
     print(table(records))
 

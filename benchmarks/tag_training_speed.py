@@ -1,9 +1,9 @@
-"""How long training from tags takes: by default 200 windows of 224 x 224, all passes.
+"""Time of training from tags; by default 200 windows of 224 x 224, all passes.
 
     python benchmarks/tag_training_speed.py [--windows 200] [--side 224] [--passes 12]
 
-Windows are drawn: what they show does not matter for the time. With fewer passes than
-the settings' own, the time of all passes is reckoned from those that were run.
+The windows are synthetic, as their content does not matter for the time. With fewer
+passes than in the default settings, the time of all passes is extrapolated.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ TRAINED = ("first stage", "second stage")
 
 
 def windows(n: int, side: int) -> tuple[list[np.ndarray], list[list[str]]]:
-    """Return drawn windows (S, S, 3) uint8 and their tags: discs, bars, both, none."""
+    """Return windows (S, S, 3) uint8 with discs, bars, both or none, and their tags."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:side, :side]
     images, tags = [], []
     for i in range(n):
         image = rng.normal(120, 10, (side, side, 3))
-        held = [name for j, name in enumerate(("disc", "bar")) if i >> j & 1]
+        shown = [name for j, name in enumerate(("disc", "bar")) if i >> j & 1]
         for cy, cx in rng.integers(0, side, (6, 2)):
-            if "disc" in held:
+            if "disc" in shown:
                 image[(y - cy) ** 2 + (x - cx) ** 2 < 80] = (240, 200, 90)
-            if "bar" in held:
+            if "bar" in shown:
                 image[(abs(y - cx) < 14) & (abs(x - cy) < 3)] = (30, 30, 110)
         images.append(np.clip(image, 0, 255).astype(np.uint8))
-        tags.append(held)
+        tags.append(shown)
     return images, tags
 
 

@@ -1,9 +1,9 @@
-"""How much labels change with the size of the network's tiles, by their overlap.
+"""How much labels change with the size of tiles, for several overlaps.
 
     python benchmarks/tiles.py
 
-A drawn image is segmented whole and in tiles. From some overlap on the network sees on
-both sides of a seam all that it looks at, and the labels are the same.
+A synthetic image is segmented whole and in tiles. With an overlap of at least the
+network's receptive field the labels are the same.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from skimage.measure import label
 from napari_svpseg import api
 from napari_svpseg.core.prompt import Prompt
 from napari_svpseg.core.result import Result
+from napari_svpseg.core.settings import SegmentSettings
 from scale import field
 
 OVERLAPS = (64, 128, 192)
@@ -27,16 +28,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--side", type=int, default=704)
     parser.add_argument("--model", default="svp")
-    asked = parser.parse_args()
-    image, inside = field(0, 0, asked.side)
+    options = parser.parse_args()
+    image, inside = field(0, 0, options.side)
     prompt = Prompt.from_image(image, label(inside), (112, 112), name="discs")
 
     def segment(tile: int, overlap: int) -> Result:
-        return api.segment(
-            image, prompt, asked.model, tile=tile, overlap=overlap, trust=False
-        )
+        settings = SegmentSettings(tile=tile, overlap=overlap, trust=False)
+        return api.segment(image, prompt, options.model, settings=settings)
 
-    whole = segment(max(64, asked.side + 64), 64)
+    whole = segment(max(64, options.side + 64), 64)
     for overlap in OVERLAPS:
         for tile in (2 * overlap, 448):
             tiled = segment(tile, overlap)
@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def same(one: Result, two: Result) -> bool:
-    """Tell whether two results are alike, pixel by pixel."""
+    """Return whether two results have the same labels, pixel by pixel."""
     return bool(np.array_equal(one.labels, two.labels))
 
 

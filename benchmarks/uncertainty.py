@@ -1,23 +1,23 @@
-"""Following the uncertainty against prompting at random, with a simulated user.
+"""Prompts at uncertain places against prompts at random, with a simulated user.
 
-    python benchmarks/uncertainty.py DATA... [--prompts 2] [--added 4] [--output uncertainty.json]
+    python benchmarks/uncertainty.py DATA... [--prompts 2] [--added 4] [--output FILE]
 
-A simulated user has a few pictures open and one box on the first of them. She adds
-boxes with true labels, one at a time, where she is led to or where chance leads her:
+A simulated user has a few images open and one box in the first of them. She adds boxes
+with true labels, one at a time:
 
-- uncertainty:        *Next doubtful image*, then *Next doubtful place* in it
-- random:       a random legal box (`docs/benchmark.md`) on a random open picture
-- anywhere:     any box on a random open picture
-- uncertainty, here:  *Next doubtful place*, always on the first picture
-- random, here: a random legal box on the first picture
+- uncertainty:        in the next uncertain image, at the next uncertain place
+- random:             a random legal box (`docs/benchmark.md`) in a random open image
+- anywhere:           any box in a random open image
+- uncertainty, here:  at the next uncertain place, always in the first image
+- random, here:       a random legal box in the first image
 
-A place at which there is nothing of the kind is passed over, as a user would. After
-each box, other pictures that she never touches are segmented, and the first one again
-(without its boxes). The random user goes on to ``--most`` boxes, for the gain per
-prompt. Nothing here is tuned on: the rule by which places are ranked was chosen on the
-base sets (``docs/experiments/where-a-prompt-helps.md``).
+Places without an object of the kind are skipped, as a user would. After each box,
+images that she never labels are segmented, and the first one again (without its boxes).
+The random user continues to ``--most`` boxes, for the gain per prompt. Nothing is tuned
+here: the rule that ranks places was chosen on the base sets
+(``docs/experiments/where-a-prompt-helps.md``).
 
-Writes a line for each task and draw; a run that was stopped goes on with ``--resume``.
+Writes a line for each task and draw; ``--resume`` continues an interrupted run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from napari_svpseg.benchmark.baselines import Query
-from napari_svpseg.benchmark.one_shot_tasks import Task, plan
+from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings, Task, plan
 from napari_svpseg.benchmark.protocol import BoxRule, find_box
 from napari_svpseg.benchmark.report import paired_interval
 from napari_svpseg.core.geometry import Box
@@ -63,7 +63,7 @@ PAIRS = (
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """What the model says of one picture."""
+    """The model's result for one image."""
 
     maps: Maps
     labels: np.ndarray
@@ -72,23 +72,23 @@ class Answer:
 
 @dataclass(eq=False)
 class Session:
-    """The pictures that are open, and the boxes on them so far.
+    """The open images, and the boxes in them so far.
 
     Parameters
     ----------
     network : PromptSegmenter
     rule : BoxRule
-    pictures : list of Query
-        The first box is on the first of them.
+    images : list of Query
+        The first box is in the first of them.
     boxes : list of (int, Box)
-        Picture and box of each prompt.
+        Number of the image and box of each prompt.
     visited : list of int
-        Pictures that the user was led to since she has last been to all of them.
+        Images that the user was led to since she last visited all of them.
     """
 
     network: Any
     rule: BoxRule
-    pictures: list[Query]
+    images: list[Query]
     boxes: list[Place]
     visited: list[int] = field(default_factory=list)
 
@@ -97,23 +97,23 @@ class Session:
         return PromptSet([self._prompt(i, box) for i, box in self.boxes])
 
     def _prompt(self, i: int, box: Box) -> Prompt:
-        query = self.pictures[i]
+        query = self.images[i]
         assert query.truth is not None
         return Prompt.from_image(query.plane, query.truth, box)
 
     def taken(self, i: int) -> list[Box]:
-        """Return the boxes on a picture."""
+        """Return the boxes in an image."""
         return [box for j, box in self.boxes if j == i]
 
     def is_usable(self, i: int, box: Box) -> bool:
-        """Tell whether a box shows something of the kind, and all of it is known."""
-        query = self.pictures[i]
+        """Return whether a box shows an object of the kind, and all of it is known."""
+        query = self.images[i]
         assert query.truth is not None
         known = query.ignore is None or not query.ignore[box.slices].any()
         return known and bool(query.truth[box.slices].any())
 
     def answer(self, query: Query, *, trust: bool = False) -> Answer:
-        """Return what the model says of a picture, with the boxes so far."""
+        """Return the model's result for an image with the boxes so far as prompts."""
         settings = SegmentSettings(trust=trust)
         found = predict(
             query.plane,
@@ -128,9 +128,9 @@ class Session:
 
 
 def next_uncertain(session: Session, rng: Rng) -> Place | None:
-    """Go to the most doubtful picture that is left, and to a place in it."""
-    n = len(session.pictures)
-    answers = [session.answer(q, trust=True) for q in session.pictures]
+    """Return a place in the most uncertain image that was not visited yet."""
+    n = len(session.images)
+    answers = [session.answer(q, trust=True) for q in session.images]
     order = sorted(
         range(n), key=lambda i: -image_uncertainty(answers[i].maps, answers[i].trust)
     )
@@ -145,13 +145,13 @@ def next_uncertain(session: Session, rng: Rng) -> Place | None:
 
 
 def next_uncertain_here(session: Session, rng: Rng) -> Place | None:
-    """Go to a place in the first picture."""
-    box = _place_in(session, 0, session.answer(session.pictures[0]))
+    """Return an uncertain place in the first image."""
+    box = _place_in(session, 0, session.answer(session.images[0]))
     return None if box is None else (0, box)
 
 
 def _place_in(session: Session, i: int, answer: Answer) -> Box | None:
-    """Return the first doubtful place of a picture at which there is something."""
+    """Return the most uncertain place of an image that shows an object."""
     places = uncertain_places(
         answer.maps, answer.labels, session.rule.size, taken=session.taken(i)
     )
@@ -159,19 +159,19 @@ def _place_in(session: Session, i: int, answer: Answer) -> Box | None:
 
 
 def random_box(session: Session, rng: Rng) -> Place | None:
-    """Take a random legal box on a random picture."""
-    return random_in(session, rng, rng.permutation(len(session.pictures)).tolist())
+    """Return a random legal box in a random image."""
+    return random_in(session, rng, rng.permutation(len(session.images)).tolist())
 
 
 def random_box_here(session: Session, rng: Rng) -> Place | None:
-    """Take a random legal box on the first picture."""
+    """Return a random legal box in the first image."""
     return random_in(session, rng, [0])
 
 
 def random_in(session: Session, rng: Rng, order: Sequence[int]) -> Place | None:
-    """Return a random legal box on the first of some pictures that has one free."""
+    """Return a random legal box in the first of some images that has a free one."""
     for i in order:
-        query = session.pictures[i]
+        query = session.images[i]
         assert query.truth is not None
         for _ in range(TRIES):
             box = find_box(query.truth, session.rule, rng, query.ignore)
@@ -183,11 +183,11 @@ def random_in(session: Session, rng: Rng, order: Sequence[int]) -> Place | None:
 
 
 def anywhere(session: Session, rng: Rng) -> Place | None:
-    """Take any box on a random picture, as long as there is something in it."""
+    """Return a random box in a random image that shows an object."""
     size = session.rule.size
     for _ in range(TRIES * 10):
-        i = int(rng.integers(len(session.pictures)))
-        height, width, _ = session.pictures[i].plane.shape
+        i = int(rng.integers(len(session.images)))
+        height, width, _ = session.images[i].plane.shape
         if min(height, width) < size:
             continue
         y, x = (int(rng.integers(n - size + 1)) for n in (height, width))
@@ -199,7 +199,7 @@ def anywhere(session: Session, rng: Rng) -> Place | None:
 
 
 def meet(a: Box, b: Box) -> bool:
-    """Tell whether two boxes overlap."""
+    """Return whether two boxes overlap."""
     return (
         a.y < b.y + b.size
         and b.y < a.y + a.size
@@ -227,11 +227,11 @@ def simulate(
     others = rng.permutation([q for q in task.queries if q != draw.image]).tolist()
     untouched = [task.query(name) for name in others[: options.queries]]
     opened = [draw.image, *others[options.queries :][: options.open - 1]]
-    pictures = [task.query(name) for name in opened]
+    images = [task.query(name) for name in opened]
     for n_user, (user, choose) in enumerate(USERS.items()):
         if options.users and user not in options.users.split(";"):
             continue
-        session = Session(network, task.rule, pictures, [(0, draw.box)])
+        session = Session(network, task.rule, images, [(0, draw.box)])
         rng = np.random.default_rng([options.seed, seed, number, n_user])
         most = options.most - 1 if user == "random" else options.added
         for added in range(most + 1):
@@ -247,18 +247,18 @@ def simulate(
                     "draw": number,
                     "user": user,
                     "added": added,
-                    "open": len(pictures),
+                    "open": len(images),
                     **scores(session, task, untouched),
                 }
 
 
 def scores(session: Session, task: Task, untouched: list[Query]) -> dict[str, Any]:
-    """Return Dice and F1 on untouched pictures, and Dice on the rest of the first.
+    """Return Dice and F1 on unlabelled images, and Dice on the rest of the first.
 
-    The rest is what lies in no box; it has no Dice where nothing of the kind is left.
+    The rest is what lies in no box. It has no Dice if it shows no object.
     """
     found = [_scored(session, task, q, q.ignore) for q in untouched]
-    first = session.pictures[0]
+    first = session.images[0]
     hidden = np.zeros(first.plane.shape[:2], bool)
     if first.ignore is not None:
         hidden |= first.ignore > 0
@@ -289,7 +289,10 @@ def _scored(
 def mean_by_task(
     records: Sequence[dict[str, Any]], user: str, added: int, measure: str
 ) -> dict[str, float]:
-    """Return a measure for each task, mean over draws; a user who ran out stays."""
+    """Return a measure for each task, the mean over draws.
+
+    A user who found no further place keeps the last score.
+    """
     last: dict[tuple[str, int], dict[str, Any]] = {}
     for r in records:
         if r["user"] == user and r["added"] <= added:
@@ -312,9 +315,9 @@ def report(records: Sequence[dict[str, Any]], added: int, most: int) -> str:
     """Return the tables as text."""
     lines = []
     for measure, title in (
-        ("dice", "Dice, untouched pictures"),
-        ("f1", "F1@0.5, untouched pictures"),
-        ("rest_dice", "Dice, rest of the first picture"),
+        ("dice", "Dice, untouched images"),
+        ("f1", "F1@0.5, untouched images"),
+        ("rest_dice", "Dice, rest of the first image"),
     ):
         steps = [*range(added + 1)]
         lines += [
@@ -348,7 +351,7 @@ def report(records: Sequence[dict[str, Any]], added: int, most: int) -> str:
         lines.append(f"| {n} | " + " | ".join(cells) + " |")
     lines += [
         "",
-        "By task, Dice of untouched pictures",
+        "By task, Dice of untouched images",
         "",
         f"| task | one box | uncertainty +{added} | random +{added} |",
         "|---" * 4 + "|",
@@ -381,16 +384,16 @@ def main() -> None:
 def options_of(
     about: str | None, n_open: int, n_queries: int, output: str
 ) -> argparse.ArgumentParser:
-    """Return the options that all runs over first boxes have."""
+    """Return a parser with the options that all runs over first boxes share."""
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", nargs="+", type=Path, help="data folders")
     parser.add_argument("--model", default="svp", help="name or folder")
     parser.add_argument("--prompts", type=int, default=2, help="draws of the first box")
-    parser.add_argument("--open", type=int, default=n_open, help="pictures open")
+    parser.add_argument("--open", type=int, default=n_open, help="images open")
     parser.add_argument(
-        "--queries", type=int, default=n_queries, help="untouched pictures"
+        "--queries", type=int, default=n_queries, help="untouched images"
     )
     parser.add_argument("--max-queries", type=int, default=40)
     parser.add_argument("--classes", help="names, values or DATASET:CLASS")
@@ -403,7 +406,7 @@ def options_of(
 def run_draws(
     options: argparse.Namespace,
     names: Sequence[str],
-    look: Callable[[Task, int, Any, argparse.Namespace], Iterable[dict[str, Any]]],
+    score: Callable[[Task, int, Any, argparse.Namespace], Iterable[dict[str, Any]]],
 ) -> list[dict[str, Any]]:
     """Return the records of every task and first box, those of earlier runs first.
 
@@ -412,24 +415,24 @@ def run_draws(
     options : argparse.Namespace
         From `options_of`.
     names : sequence of str
-        Further options that must be the same when a run is gone on with.
-    look : callable
-        From a task, the number of a draw, a network and the options to records.
+        Further options that must be the same when a run is resumed.
+    score : callable
+        Returns records, given a task, the number of a draw, a network and the options.
     """
     loaded = load_model(options.model)
     names = (*names, "open", "queries", "max_queries", "seed")
     records, done = begin(options, loaded.card.sha256, names)
-    for task in plan(
-        options.data,
+    settings = BenchmarkSettings(
         prompts=options.prompts,
         max_queries=options.max_queries,
         classes=options.classes.split(",") if options.classes else None,
         seed=options.seed,
-    ):
+    )
+    for task in plan(options.data, settings):
         for number in range(len(task.draws)):
             if (task.dataset.name, task.name, number) not in done:
                 start = time.perf_counter()
-                new = list(look(task, number, loaded.network, options))
+                new = list(score(task, number, loaded.network, options))
                 records += write(options.output, new)
                 title = f"{task.dataset.name} / {task.name}, draw {number}"
                 seconds = time.perf_counter() - start
@@ -440,9 +443,9 @@ def run_draws(
 def begin(
     options: argparse.Namespace, weights: str, names: Sequence[str]
 ) -> tuple[list[dict[str, Any]], set[tuple[str, str, int]]]:
-    """Begin a file, or go on with it: return its records, and which draws are done.
+    """Start or resume a file: return its records, and which draws are done.
 
-    The first line holds the settings; a last line torn by a kill is left out.
+    The first line contains the settings. An incomplete last line is dropped.
     """
     path: Path = options.output
     head = {"model": weights, **{n: getattr(options, n) for n in names}}

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import itertools
+import json
+import queue
+import re
+import string
 import sys
+import threading
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import tifffile
 
 from napari_svpseg.core.prompt import Prompt
+from napari_svpseg.core.result import Recipe
+from napari_svpseg.engine.jobs.job import Job, OnEvent, name_of, run_target
 
 DISCS = ((20, 24, 7), (24, 70, 8), (66, 22, 9), (70, 66, 7), (48, 46, 6))
 """Centre and radius of the discs, in pixels; none touches another or the border."""
@@ -50,7 +58,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from napari_svpseg.core.model_card import ModelCard
     from napari_svpseg.io.model_store import save_model
-    from napari_svpseg.models.base import ModelConfig, build
+    from napari_svpseg.models.registry import ModelConfig, build
 
     config = ModelConfig("panet", {"width": 4, "features": 8})
     state = torch.get_rng_state()
@@ -107,7 +115,7 @@ def tiny_svp(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     from napari_svpseg.core.model_card import ModelCard
     from napari_svpseg.io.model_store import save_model
-    from napari_svpseg.models.base import ModelConfig, build
+    from napari_svpseg.models.registry import ModelConfig, build
 
     config = ModelConfig(
         "svp",
@@ -156,8 +164,97 @@ def tagged_discs(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def read_recipe() -> Callable[[str | Path], Recipe | None]:
+    """Return a function that reads the recipe of a labels file, None without one."""
+
+    def read(path: str | Path) -> Recipe | None:
+        with tifffile.TiffFile(path) as tiff:
+            ome = tifffile.xml2dict(tiff.ome_metadata)
+        text = ome["OME"]["Image"].get("Description")
+        if not text:
+            return None
+        return Recipe.from_json(text if isinstance(text, str) else json.dumps(text))
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def pattern() -> Callable[..., str]:
+    """Return a function that makes a regular expression of a message template.
+
+    Fields without a given value match anything.
+    """
+
+    def make(template: str, **values: object) -> str:
+        parts = []
+        for text, name, spec, conversion in string.Formatter().parse(template):
+            parts.append(re.escape(text))
+            if name is None:
+                continue
+            if name.partition(".")[0].partition("[")[0] in values:
+                field = "{" + name + (f"!{conversion}" if conversion else "")
+                field += (f":{spec}" if spec else "") + "}"
+                parts.append(re.escape(field.format(**values)))
+            else:
+                parts.append(".*")
+        return "".join(parts)
+
+    return make
+
+
 @pytest.fixture
 def step_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let time go on by 50 ms whenever it is read, however busy the machine is."""
     start, readings = time.monotonic(), itertools.count()
     monkeypatch.setattr(time, "monotonic", lambda: start + 0.05 * next(readings))
+
+
+class InProcess:
+    """Runs jobs in a thread of this process: no other process has to start.
+
+    A job that does not report progress cannot be stopped.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: queue.SimpleQueue[Callable[[], None] | None] = (
+            queue.SimpleQueue()
+        )
+        self._jobs: set[Job] = set()
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def submit(
+        self,
+        function: Callable[..., Any],
+        *args: Any,
+        on_event: OnEvent | None = None,
+        **kwargs: Any,
+    ) -> Job:
+        """Start a call when all earlier jobs have ended."""
+        job = Job(name_of(function), on_event, lambda job: None)
+        self._jobs.add(job)
+
+        def run() -> None:
+            run_target(function, args, kwargs, job.post, lambda: job.is_cancelled)
+            self._jobs.discard(job)
+
+        self._waiting.put(run)
+        return job
+
+    def close(self) -> None:
+        """Ask all jobs to stop."""
+        for job in list(self._jobs):
+            job.cancel()
+        self._waiting.put(None)
+
+    def _work(self) -> None:
+        while (run := self._waiting.get()) is not None:
+            run()
+
+
+@pytest.fixture
+def in_process() -> Iterator[InProcess]:
+    """Return a runner of jobs in a thread of this process."""
+    runner = InProcess()
+    yield runner
+    runner.close()

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 
+import grimp
+import numpy as np
 import pytest
 import yaml
+from scipy.sparse.csgraph import connected_components
 
 import napari_svpseg
 
@@ -90,18 +93,29 @@ def test_the_engine_process_loads_no_qt() -> None:
 
 
 def test_importing_the_package_loads_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "qtpy", "scipy", "napari", "magicgui")
     code = (
         "import sys, napari_svpseg\n"
-        "print([m for m in ('torch', 'numpy', 'qtpy', 'scipy') if m in sys.modules])"
+        f"print([m for m in {heavy} if m in sys.modules], len(sys.modules) < 200)"
     )
-    assert run(code) == "[]"
+    assert run(code) == "[] True"
 
 
 def test_public_names_exist() -> None:
+    assert {"segment", "Prompt", "read_image"} <= {*dir(napari_svpseg)}
     for name in napari_svpseg.__all__:
         assert getattr(napari_svpseg, name) is not None
-    with pytest.raises(AttributeError, match="no attribute 'segmnet'"):
+    assert napari_svpseg.__version__[0].isdigit()
+    with pytest.raises(AttributeError, match="segmnet"):
         _ = napari_svpseg.segmnet
+
+
+def test_public_names_load_no_torch() -> None:
+    code = (
+        "import sys\nfrom napari_svpseg import *\n"
+        "print('torch' in sys.modules, 'napari' in sys.modules, segment.__name__)"
+    )
+    assert run(code) == "False False segment"
 
 
 def test_sub_packages_are_empty_so_that_nothing_is_loaded_with_them() -> None:
@@ -127,6 +141,30 @@ def test_rings_hold() -> None:
     assert "0 broken" in done.stdout
 
 
+def circles(imports: dict[str, set[str]]) -> list[list[str]]:
+    """Return the groups of modules that import each other, directly or not."""
+    names = sorted(imports)
+    links = np.array([[two in imports[one] for two in names] for one in names])
+    n, group = connected_components(links, directed=True, connection="strong")
+    found = [[m for m, g in zip(names, group, strict=True) if g == i] for i in range(n)]
+    return [circle for circle in found if len(circle) > 1]
+
+
+def test_the_search_for_circles_finds_them() -> None:
+    imports = {"a": {"b"}, "b": {"c"}, "c": {"a", "d"}, "d": set()}
+    assert circles(imports) == [["a", "b", "c"]]
+    assert circles(imports | {"c": {"d"}}) == []
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    graph = grimp.build_graph(
+        "napari_svpseg", exclude_type_checking_imports=True, cache_dir=None
+    )
+    imports = {m: graph.find_modules_directly_imported_by(m) for m in graph.modules}
+    assert len(imports) > 100
+    assert circles(imports) == []
+
+
 def test_every_command_of_the_manifest_exists() -> None:
     manifest = yaml.safe_load((TOP / "napari.yaml").read_text("utf-8"))
     commands = manifest["contributions"]["commands"]
@@ -134,3 +172,12 @@ def test_every_command_of_the_manifest_exists() -> None:
     for command in commands:
         module, _, name = command["python_name"].partition(":")
         assert callable(getattr(import_module(module), name)), command["id"]
+
+
+def test_the_command_line_starts_light() -> None:
+    """So that help and the completion of a shell answer at once."""
+    code = (
+        "import sys, napari_svpseg.cli.main\n"
+        "print([m for m in ('scipy', 'skimage', 'tifffile') if m in sys.modules])"
+    )
+    assert run(code) == "[]"

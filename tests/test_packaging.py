@@ -154,7 +154,8 @@ def test_the_wheel_holds_manifest_weights_and_nothing_else(wheel) -> None:
     assert len(names) == len(set(names))
     code = [n for n in names if not n.startswith("napari_svpseg-")]
     assert all(n.startswith("napari_svpseg/") for n in code)
-    assert {"napari_svpseg/napari.yaml", "napari_svpseg/py.typed"} <= set(code)
+    for name in ("napari.yaml", "py.typed", "__init__.pyi"):
+        assert f"napari_svpseg/{name}" in code
     assert not [n for n in names if "test" in n or n.endswith(".pyc")]
     weights = {
         p.relative_to(TOP).as_posix()

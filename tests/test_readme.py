@@ -11,6 +11,7 @@ import pytest
 import tifffile
 
 from napari_svpseg.cli.main import main
+from napari_svpseg.cli.segment import DONE_BEFORE
 from napari_svpseg.core.jobs.finetune_job import PRESETS
 
 TOP = Path(__file__).parents[1]
@@ -77,7 +78,7 @@ def test_the_commands_run(place, capsys, monkeypatch) -> None:
     ]
     said = capsys.readouterr().out
     assert "round cells: " in said
-    assert said.count("done before") == 2
+    assert said.count(DONE_BEFORE) == 2
 
 
 def test_links_lead_somewhere() -> None:

@@ -91,14 +91,14 @@ def test_a_negative_prompt_removes_what_it_shows(network) -> None:
     """Drawn scenes of two kinds, of which only the last prompt says which is wanted."""
     source, settings = (
         SyntheticTasks(24, seed=UNSEEN + 1),
-        EpisodeSettings(baselines=1.0),
+        EpisodeSettings(distractors=1.0),
     )
     found: dict[bool, list[torch.Tensor]] = {True: [], False: []}
     truth = []
     for i in range(40):
         rng = np.random.default_rng([3, i])
         task = source(rng)
-        episode = cut_episode(task, 2, settings, rng) if task.baselines else None
+        episode = cut_episode(task, 2, settings, rng) if task.distractors else None
         if episode is None:
             continue
         truth.append(episode["foreground"] > 0.5)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from scipy import ndimage
 from skimage.io import imread, imsave
 
 from napari_svpseg.benchmark import one_shot
-from napari_svpseg.benchmark.baselines import Answer, Query
+from napari_svpseg.benchmark.baselines import NEEDS_IMAGES, Answer, Query
+from napari_svpseg.benchmark.one_shot import NO_MODEL
+from napari_svpseg.benchmark.one_shot_tasks import NO_TASK, BenchmarkSettings
 from napari_svpseg.core.prompt import Prompt
 
 pytest.importorskip("sklearn")
@@ -84,8 +87,7 @@ def test_report_has_the_agreed_form(cells: Path, tmp_path: Path) -> None:
     report = one_shot.run(
         [cells],
         ["forest", "otsu"],
-        prompts=2,
-        max_queries=2,
+        BenchmarkSettings(prompts=2, max_queries=2),
         output=tmp_path / "q.json",
         on_progress=lambda done, total, message="": steps.append((done, total)),
     )
@@ -104,35 +106,39 @@ def test_report_has_the_agreed_form(cells: Path, tmp_path: Path) -> None:
 
 
 def test_all_models_see_the_same_and_never_the_prompt_itself(cells: Path) -> None:
-    (task,) = one_shot.plan([cells], prompts=3, max_queries=12)
+    (task,) = one_shot.plan([cells], BenchmarkSettings(prompts=3, max_queries=12))
     assert len(task.draws) == 3 and len({d.image for d in task.draws}) == 3
     pairs = list(task.pairs())
     assert len(pairs) == 3 * 4
     assert all(task.draws[number].image != image for image, number in pairs)
-    (again,) = one_shot.plan([cells], prompts=3, max_queries=12)
-    (other,) = one_shot.plan([cells], prompts=3, max_queries=12, seed=1)
+    (again,) = one_shot.plan([cells], BenchmarkSettings(prompts=3, max_queries=12))
+    (other,) = one_shot.plan(
+        [cells], BenchmarkSettings(prompts=3, max_queries=12, seed=1)
+    )
     assert task.draws == again.draws != other.draws
     for draw in task.draws:
         prompt = task.prompt(draw)
         assert 0.05 <= (prompt.mask > 0).mean() <= 0.9
 
 
-def test_prompts_come_from_pictures_that_are_not_queries(cells: Path) -> None:
-    (task,) = one_shot.plan([cells], prompts=2, max_queries=3)
+def test_prompts_come_from_images_that_are_not_queries(cells: Path) -> None:
+    (task,) = one_shot.plan([cells], BenchmarkSettings(prompts=2, max_queries=3))
     assert not {d.image for d in task.draws} & set(task.queries)
 
 
 def test_classes_are_tasks_and_nets_have_no_objects(classes: Path) -> None:
-    report = one_shot.run([classes], ["otsu"], prompts=1, max_queries=2)
+    report = one_shot.run(
+        [classes], ["otsu"], BenchmarkSettings(prompts=1, max_queries=2)
+    )
     known = {t["class"]: t["objects_known"] for t in report["tasks"]}
     assert known == {"spot": True, "membrane": False}
     for record in report["records"]:
         assert (record["f1"] is None) == (record["class"] == "membrane")
     for wanted in (["spot"], ["1"], ["classes:spot"]):
-        tasks = one_shot.plan([classes], classes=wanted)
+        tasks = one_shot.plan([classes], BenchmarkSettings(classes=wanted))
         assert [t.name for t in tasks] == ["spot"]
     with pytest.raises(one_shot.BenchmarkError, match="nothing"):
-        one_shot.plan([classes], classes=["nothing"])
+        one_shot.plan([classes], BenchmarkSettings(classes=["nothing"]))
 
 
 def test_mosaics_get_borders(tmp_path: Path) -> None:
@@ -177,19 +183,21 @@ class Perfect:
 def perfect(monkeypatch: pytest.MonkeyPatch) -> Perfect:
     baseline = Perfect()
     baseline.weights = "a"  # type: ignore[attr-defined]
-    real = one_shot.contestant
+    real = one_shot.make_contestant
 
-    def contestant(name: str, **options: object) -> object:
+    def make_contestant(name: str, settings: BenchmarkSettings) -> object:
         if name == "perfect":
             return baseline, baseline.weights  # type: ignore[attr-defined]
-        return real(name, **options)  # type: ignore[arg-type]
+        return real(name, settings)
 
-    monkeypatch.setattr(one_shot, "contestant", contestant)
+    monkeypatch.setattr(one_shot, "make_contestant", make_contestant)
     return baseline
 
 
 def test_truth_scores_one(perfect: Perfect, cells: Path, classes: Path) -> None:
-    report = one_shot.run([cells, classes], ["perfect"], prompts=1, max_queries=2)
+    report = one_shot.run(
+        [cells, classes], ["perfect"], BenchmarkSettings(prompts=1, max_queries=2)
+    )
     assert all(r["dice"] == r["iou"] == 1 for r in report["records"])
     assert all(r["f1"] in (1, None) for r in report["records"])
 
@@ -208,44 +216,57 @@ def test_ignored_pixels_do_not_count(perfect: Perfect, cells: Path) -> None:
         return labels
 
     perfect.answer = half  # type: ignore[method-assign]
-    report = one_shot.run([cells], ["perfect"], prompts=1, max_queries=2)
+    report = one_shot.run(
+        [cells], ["perfect"], BenchmarkSettings(prompts=1, max_queries=2)
+    )
     assert [r["dice"] for r in report["records"]] == [1.0, 1.0]
     assert all(d["x"] >= 40 for d in report["tasks"][0]["draws"])
     for i in range(5):
         (cells / "ignore" / f"p{i}.tif").unlink()
-    report = one_shot.run([cells], ["perfect"], prompts=1, max_queries=2)
+    report = one_shot.run(
+        [cells], ["perfect"], BenchmarkSettings(prompts=1, max_queries=2)
+    )
     assert max(r["dice"] for r in report["records"]) < 0.95
 
 
 def test_stopped_run_goes_on(perfect: Perfect, cells: Path, tmp_path: Path) -> None:
-    options = {"prompts": 2, "max_queries": 3, "output": tmp_path / "q.json"}
-    whole = one_shot.run([cells], ["perfect"], **options)
+    settings = BenchmarkSettings(prompts=2, max_queries=3)
+    output = tmp_path / "q.json"
+
+    def run(settings: BenchmarkSettings = settings, resume: bool = True) -> dict:
+        return one_shot.run(
+            [cells], ["perfect"], settings, output=output, resume=resume
+        )
+
+    whole = run(resume=False)
     n = perfect.asked
     perfect.asked, perfect.limit = 0, 2
     with pytest.raises(KeyboardInterrupt):
-        one_shot.run([cells], ["perfect"], **options)
+        run(resume=False)
     journal = tmp_path / "q.jsonl"
     with journal.open("a") as file:
         file.write('{"dataset": "cel')  # the machine went down while writing
     perfect.asked, perfect.limit = 0, 10**9
-    resumed = one_shot.run([cells], ["perfect"], resume=True, **options)
+    resumed = run()
     assert perfect.asked == n - 2
     scores = [[r[k] for k in ("draw", "query", "dice", "f1")] for r in whole["records"]]
     assert scores == [
         [r[k] for k in ("draw", "query", "dice", "f1")] for r in resumed["records"]
     ]
     perfect.asked = 0
-    one_shot.run([cells], ["perfect"], resume=True, **options)
+    run()
     assert perfect.asked == 0
     perfect.weights = "b"  # type: ignore[attr-defined]
-    one_shot.run([cells], ["perfect"], resume=True, **options)
+    run()
     assert perfect.asked == n
-    with pytest.raises(one_shot.BenchmarkError, match="other settings"):
-        one_shot.run([cells], ["perfect"], resume=True, **{**options, "prompts": 1})
+    with pytest.raises(one_shot.BenchmarkError, match=re.escape(str(journal))):
+        run(dataclasses.replace(settings, prompts=1))
 
 
 def test_upper_bound_of_the_forest_is_one(cells: Path) -> None:
-    report = one_shot.run([cells], ["forest", "forest-best"], prompts=1, max_queries=3)
+    report = one_shot.run(
+        [cells], ["forest", "forest-best"], BenchmarkSettings(prompts=1, max_queries=3)
+    )
     summary = report["summary"]
     assert summary["forest-best"]["f1"] >= summary["forest"]["f1"]
     assert summary["forest-best"]["seconds"] is None
@@ -254,7 +275,7 @@ def test_upper_bound_of_the_forest_is_one(cells: Path) -> None:
 def test_unet_trained_on_the_prompt(cells: Path) -> None:
     from napari_svpseg.benchmark.baselines import PromptUNetBaseline
 
-    (task,) = one_shot.plan([cells], prompts=1, max_queries=1)
+    (task,) = one_shot.plan([cells], BenchmarkSettings(prompts=1, max_queries=1))
     prompt, query = task.prompt(task.draws[0]), task.query(task.queries[0])
     labels = PromptUNetBaseline(steps=30, batch=4, width=8).fit(prompt)(query)
     again = PromptUNetBaseline(steps=30, batch=4, width=8).fit(prompt)(query)
@@ -264,60 +285,66 @@ def test_unet_trained_on_the_prompt(cells: Path) -> None:
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
 
 
-def test_unet_trained_on_the_other_pictures(cells: Path) -> None:
+def test_unet_trained_on_the_other_images(cells: Path) -> None:
     from napari_svpseg.benchmark.baselines import FullUNetBaseline
 
-    (task,) = one_shot.plan([cells], prompts=1, max_queries=1)
+    (task,) = one_shot.plan([cells], BenchmarkSettings(prompts=1, max_queries=1))
     prompt, query = task.prompt(task.draws[0]), task.query(task.queries[0])
     seen: list[str] = []
 
-    def picture(name: str) -> Query:
+    def read_query(name: str) -> Query:
         seen.append(name)
         return task.query(name)
 
     baseline = FullUNetBaseline(steps=80, batch=4, width=8)
-    labels = baseline.for_pictures(task.dataset.ids, picture).fit(prompt)(query)
+    labels = baseline.for_images(task.dataset.ids, read_query).fit(prompt)(query)
     assert seen and query.name not in seen
     assert query.truth is not None
     found, truth = labels > 0, query.truth > 0
     assert 2 * (found & truth).sum() / (found.sum() + truth.sum()) > 0.8
-    with pytest.raises(ValueError, match="other pictures"):
+    with pytest.raises(ValueError, match=NEEDS_IMAGES):
         baseline.fit(prompt)
 
 
 def test_our_models_take_part(cells: Path) -> None:
-    from napari_svpseg.models.base import ModelConfig, build
+    from napari_svpseg.models.registry import ModelConfig, build
 
     baseline = one_shot.ModelContestant(
         build(ModelConfig("panet", {"width": 8})), "cpu"
     )
-    (task,) = one_shot.plan([cells], prompts=1, max_queries=1)
+    (task,) = one_shot.plan([cells], BenchmarkSettings(prompts=1, max_queries=1))
     query = task.query(task.queries[0])
     labels = baseline.fit(task.prompt(task.draws[0]))(query)
     assert labels.shape == query.shape and labels.dtype == np.uint32
-    report = one_shot.run([cells], {"mine": baseline}, prompts=1, max_queries=1)
+    report = one_shot.run(
+        [cells], {"mine": baseline}, BenchmarkSettings(prompts=1, max_queries=1)
+    )
     assert [r["model"] for r in report["records"]] == ["mine"]
 
 
 def test_contact_sheet(cells: Path, tmp_path: Path) -> None:
     path = one_shot.contact_sheet(
-        [cells], ["otsu"], tmp_path / "sheet.png", prompts=1, max_queries=2, side=100
+        [cells],
+        ["otsu"],
+        tmp_path / "sheet.png",
+        BenchmarkSettings(prompts=1, max_queries=2),
+        side=100,
     )
-    picture = imread(path)
-    assert picture.shape[1] >= 4 * 100
-    assert (picture[..., :3] == (255, 176, 0)).all(-1).any()  # what was found
-    assert (picture[..., :3] == (0, 180, 255)).all(-1).any()  # the truth
+    page = imread(path)
+    assert page.shape[1] >= 4 * 100
+    assert (page[..., :3] == (255, 176, 0)).all(-1).any()  # what was found
+    assert (page[..., :3] == (0, 180, 255)).all(-1).any()  # the truth
 
 
 def test_no_models_and_no_data(cells: Path) -> None:
-    with pytest.raises(one_shot.BenchmarkError, match="No model"):
+    with pytest.raises(one_shot.BenchmarkError, match=NO_MODEL):
         one_shot.run([cells], [])
-    with pytest.raises(one_shot.BenchmarkError, match="No task"):
+    with pytest.raises(one_shot.BenchmarkError, match=NO_TASK):
         one_shot.plan([])
 
 
-def test_a_sheet_shows_a_draw_with_another_picture(cells: Path, monkeypatch) -> None:
-    (task,) = one_shot.plan([cells], prompts=2, max_queries=2)
+def test_a_sheet_shows_a_draw_with_another_image(cells: Path, monkeypatch) -> None:
+    (task,) = one_shot.plan([cells], BenchmarkSettings(prompts=2, max_queries=2))
     alone = dataclasses.replace(
         task, draws=task.draws[:2], queries=(task.draws[0].image,)
     )

@@ -66,7 +66,7 @@ def test_interval_is_paired() -> None:
     assert np.isnan(report.paired_interval(mixed, {})[0])
 
 
-def test_summary_against_the_rival() -> None:
+def test_summary_against_the_baseline() -> None:
     records = [
         *(record("forest", t, 0.5, seconds=2.0) for t in "abcd"),
         *(record("ours", t, 0.7, seconds=0.5) for t in "abc"),
@@ -104,5 +104,5 @@ def test_outlined_fits_the_square() -> None:
     assert (square[60:] == 0).all()
     assert (square == report.COLOURS[0]).all(-1).sum() > 50
     assert not (report.outlined(np.full((30, 60, 3), 0.5), None, 120) == 176).any()
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match=report.NO_ROWS):
         report.sheet([], ["a"])

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import tifffile
 from skimage.io import imread, imsave
 
-from napari_svpseg.benchmark.one_shot_tasks import scored_pictures
-from napari_svpseg.benchmark.tag_windows import BLANK, pick_windows, write_windows
+from napari_svpseg.benchmark.one_shot_tasks import scored_images
+from napari_svpseg.benchmark.tag_windows import (
+    BLANK,
+    HAS_IMAGES,
+    NO_CLASSES,
+    NO_IMAGE_LEFT,
+    pick_windows,
+    write_windows,
+)
 from napari_svpseg.io.datasets import DatasetError, read_dataset
 from napari_svpseg.io.tag_files import read_tags
 
 
 def make(folder, n, *, kind="semantic", flat=False):
-    """Write pictures 80 x 80 whose left half is class 1, and a band of it class 2."""
+    """Write images 80 x 80 whose left half is class 1, and a band of it class 2."""
     for part in ("images", "labels"):
         (folder / part).mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -53,8 +62,8 @@ def test_tags_are_what_the_masks_hold(dataset, tmp_path):
     assert [kinds.count(n) for n in range(3)] == [14, 13, 13]
 
 
-def test_pictures_that_are_scored_are_left_out(dataset, tmp_path):
-    scored = scored_pictures(dataset)
+def test_images_that_are_scored_are_left_out(dataset, tmp_path):
+    scored = scored_images(dataset)
     assert len(scored) == 12
     tags = write_windows(dataset, tmp_path / "windows", 24, 200)
     used = {name.split("_")[1].removesuffix(".png") for name in tags}
@@ -66,7 +75,7 @@ def test_the_same_seed_gives_the_same_windows(dataset):
         pick_windows(dataset, dataset.ids[:3], 24, 10, seed) for seed in (1, 1, 2)
     )
     for a, b in zip(first, second, strict=True):
-        assert a.picture == b.picture and np.array_equal(a.image, b.image)
+        assert a.source == b.source and np.array_equal(a.image, b.image)
     assert any(
         not np.array_equal(a.image, b.image) for a, b in zip(first, other, strict=True)
     )
@@ -79,7 +88,7 @@ def test_windows_that_show_nothing_are_not_used(tmp_path):
     assert all(w.image.std() > BLANK * np.diff(w.intensities) for w in windows)
 
 
-def test_a_small_picture_is_one_window(dataset):
+def test_a_small_image_is_one_window(dataset):
     windows = pick_windows(dataset, dataset.ids[:1], 500, 3)
     assert {w.image.shape for w in windows} == {(80, 80, 1)}
     assert {w.values for w in windows} == {(1, 2)}
@@ -89,12 +98,15 @@ def test_what_cannot_be_cut_is_refused(dataset, tmp_path):
     (tmp_path / "full").mkdir()
     imsave(tmp_path / "full" / "a.png", np.zeros((9, 9), np.uint8),
            check_contrast=False)  # fmt: skip
-    with pytest.raises(DatasetError, match="holds images already"):
+    message = HAS_IMAGES.format(tmp_path / "full")
+    with pytest.raises(DatasetError, match=re.escape(message)):
         write_windows(dataset, tmp_path / "full", 24, 5)
-    with pytest.raises(DatasetError, match="scores all its 3 pictures"):
+    message = NO_IMAGE_LEFT.format(tmp_path / "few", 3)
+    with pytest.raises(DatasetError, match=re.escape(message)):
         write_windows(make(tmp_path / "few", 3), tmp_path / "new", 24, 5)
     cells = make(tmp_path / "cells", 14, kind="instance")
-    with pytest.raises(DatasetError, match="names none under"):
+    message = NO_CLASSES.format(tmp_path / "cells")
+    with pytest.raises(DatasetError, match=re.escape(message)):
         write_windows(cells, tmp_path / "new", 24, 5)
     assert not (tmp_path / "new").exists()
 
@@ -103,9 +115,17 @@ def test_the_command_says_what_was_cut(dataset, tmp_path, capsys):
     from napari_svpseg.cli.main import main
 
     out = tmp_path / "windows"
-    words = ["tags", str(dataset.folder), "-o", str(out), "--side", "24", "--number"]
+    words = [
+        "benchmark-windows",
+        str(dataset.folder),
+        "-o",
+        str(out),
+        "--side",
+        "24",
+        "--number",
+    ]
     assert main([*words, "9"]) == 0
     told = capsys.readouterr().out.strip()
     assert told == f"{out / 'tags.csv'}: 9 windows; round red: 6, band: 3, none: 3"
     assert main([*words, "9"]) == 1
-    assert "choose another folder" in capsys.readouterr().err
+    assert HAS_IMAGES.format(out) in " ".join(capsys.readouterr().err.split())

@@ -9,24 +9,33 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tifffile
 
 from napari_svpseg import api
+from napari_svpseg.cli.console import failures
 from napari_svpseg.cli.main import DEBUG, main
+from napari_svpseg.cli.options import CHANNEL_NUMBERS, TWO_NUMBERS
+from napari_svpseg.cli.prompts import EACH_PROMPT, WHAT_TO_FIND
+from napari_svpseg.cli.segment import DONE_BEFORE, JOB_ALONE
+from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.jobs.folder_job import FileOutcome
 from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.model_card import ModelCard
-from napari_svpseg.core.prompt import PromptError
 from napari_svpseg.core.result import Recipe
-from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
+from napari_svpseg.core.settings import (
+    DEVICE_NAMES,
+    PostprocessSettings,
+    SegmentSettings,
+)
 from napari_svpseg.io.folder_records import RUN_FILES
-from napari_svpseg.io.images import read_recipe
-from napari_svpseg.io.model_store import save_model
-from napari_svpseg.models.base import ModelConfig, build
-from napari_svpseg.plugin.samples import TISSUE_BOX, stained_tissue
+from napari_svpseg.io.model_store import ModelFormatError, save_model
+from napari_svpseg.io.prompt_files import NOT_ONE_PLANE
+from napari_svpseg.io.sample_images import tissue
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import folder_run
 
 
@@ -89,7 +98,9 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir() if p.name not in RUN_FILES)
 
 
-def test_a_folder_is_segmented_and_each_file_tells_how(here, tmp_path, capsys) -> None:
+def test_a_folder_is_segmented_and_each_file_tells_how(
+    here, tmp_path, capsys, read_recipe
+) -> None:
     assert (
         svpseg("segment", "images", *PROMPT, "-o", tmp_path, *TINY, "--min-area", 7)
         == 0
@@ -127,58 +138,43 @@ def test_one_bad_file_is_named_and_the_rest_is_done(here, tmp_path, capsys) -> N
     errors = capsys.readouterr().err.splitlines()
     assert [e for e in errors if "bad.tif" in e]
     assert [e for e in errors if "gone.png: no such file" in e]
-    assert errors[-1] == "svpseg: 2 of 4 images failed, the rest is done"
+    assert errors[-1] == f"svpseg: {failures(2, 4)}"
     assert len(errors) == 3
+
+
+BOX = (*PROMPT, "-o", "out")
 
 
 @pytest.mark.parametrize(
     ("words", "text"),
     [
-        (("segment", "images"), "Missing option '--out'"),
-        (("segment", "images", "-o", "out"), "say what to find"),
-        (
-            ("segment", "images", "-o", "out", *PROMPT, "--prompts", "p.svprompt"),
-            "say what to find",
-        ),
-        (
-            ("segment", "images", "-o", "out", "--prompt-image", "images/0.tif"),
-            "1 images, 0 labels and 0 boxes",
-        ),
-        (
-            ("segment", "images", "-o", "out", *PROMPT[:4], "--box", "8", "x"),
-            "two whole numbers",
-        ),
+        (("segment", "images"), "--output"),
+        (("segment", "-o", "out"), "IMAGES"),
+        (("segment", "images", "-o", "out"), WHAT_TO_FIND),
+        (("segment", "images", *BOX, "--prompts", "p.svprompt"), WHAT_TO_FIND),
+        (("segment", "images", "-o", "out", *PROMPT[:2]), EACH_PROMPT),
+        (("segment", "images", "-o", "out", *PROMPT[:4], "--box", "8", "x"), "x"),
         (
             ("segment", "images", *PROMPT[:4], "--box", "8", "-o", "out"),
-            "two whole numbers, --box Y X, got '8'",
+            f"{TWO_NUMBERS}, got '8'",
         ),
+        (("segment", "images", *BOX, "--device", "gpu"), f"{DEVICE_NAMES}, got 'gpu'"),
+        (("segment", "images", *BOX, "--threshold", "2"), "0.05 to 0.95, got 2.0"),
+        (("segment", "images", *BOX, "--as", "boxes"), "objects, classes, got 'boxes'"),
         (
-            ("segment", "images", "-o", "out", *PROMPT, "--device", "gpu"),
-            "device must be auto",
+            ("segment", "images", *BOX, "--channels", "red"),
+            f"{CHANNEL_NUMBERS}, got 'red'",
         ),
-        (
-            ("segment", "images", "-o", "out", *PROMPT, "--threshold", "2"),
-            "threshold must be 0.05 to 0.95, got 2.0",
-        ),
-        (
-            ("segment", "images", "-o", "out", *PROMPT, "--output", "boxes"),
-            "output must be one of instances, semantic",
-        ),
-        (
-            ("segment", "images", "-o", "out", *PROMPT, "--channels", "red"),
-            "channels are numbers",
-        ),
-        (
-            ("segment", "labels/0.tif", "images/0.tif", "-o", "out", *PROMPT),
-            "separate folders",
-        ),
-        (("segment", "home", "-o", "out", *PROMPT), "holds no image"),
-        (
-            ("segment", "images", "-o", "out", *PROMPT, "--model", "no"),
-            "There is no model 'no': choose one of",
-        ),
-        (("segmnt",), "No such command"),
-        (("models", "show"), "Missing argument"),
+        (("segment", "labels/0.tif", "images/0.tif", *BOX), "0_labels"),
+        (("segment", "home", *BOX), "home"),
+        (("segment", "images", *BOX, "--job", "run.json"), JOB_ALONE),
+        (("segment", "images", *BOX, "--model", "no"), "'no'"),
+        (("finetune", "a.tif=b.tif", "-o", "out", "--device", "gpu"), DEVICE_NAMES),
+        (("finetune", "a.tif=b.tif"), "--output"),
+        (("finetune", "a.tif", "-o", "out"), "'a.tif'"),
+        (("train",), "--self-supervised"),
+        (("segmnt",), "segmnt"),
+        (("models", "show"), "'model'"),
     ],
 )
 def test_wrong_usage_is_one_line_and_status_2(here, capsys, words, text) -> None:
@@ -198,8 +194,8 @@ def test_wrong_usage_is_one_line_and_status_2(here, capsys, words, text) -> None
             ("segment", "images", "-o", "out", *PROMPT[:4], "--box", "90", "8"),
             "images/0.tif with labels/0.tif: The box at y=90, x=8",
         ),
-        (("models", "show", "nobody"), "no model 'nobody'"),
-        (("models", "import", "images/0.tif"), "not a model file"),
+        (("models", "show", "nobody"), "'nobody'"),
+        (("models", "import", "images/0.tif"), "images/0.tif"),
         (("train", "gone.toml"), "gone.toml"),
         (("benchmark", "gone", "--models", "forest"), "gone"),
         (("prompts", "show", "images/0.tif"), "images/0.tif"),
@@ -214,9 +210,91 @@ def test_what_cannot_be_done_is_one_line_and_status_1(
     assert len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("n", [1, 2])
+def test_images_that_are_not_there_are_counted_in_words(here, capsys, n) -> None:
+    gone = [f"gone{i}.tif" for i in range(n)]
+    assert svpseg("segment", *gone, *PROMPT, "-o", here / "none", *TINY) == 1
+    *each, last = capsys.readouterr().err.splitlines()
+    assert [name in line for name, line in zip(gone, each, strict=True)] == [True] * n
+    assert last == f"svpseg: {failures(n, n)}"
+
+
+NO_TORCH_NEEDED = [
+    (("--help",), 0),
+    (("segment", "--help"), 0),
+    (("finetune", "--help"), 0),
+    (("train-tags", "--help"), 0),
+    (("train", "--help"), 0),
+    (("benchmark", "--help"), 0),
+    (("demo", "--help"), 0),
+    (("models", "list"), 0),
+    (("models", "show", "svp"), 0),
+    (("segment", "missing.tif", *PROMPT, "-o", "none"), 1),
+    (("segment", "missing.tif", "--prompts", "missing.svprompt", "-o", "none"), 1),
+    (("segment", "images", *PROMPT, "-o", "none", "--model", "nobody"), 2),
+    (("segment", "images", *PROMPT, "-o", "none", "--device", "gpu"), 2),
+    (("segment", "images", *PROMPT, "-o", "none", "--threshold", "7"), 2),
+    (("finetune", "missing.tif=missing.tif", "-o", "none"), 1),
+    (("finetune", "images/0.tif=labels/0.tif", "-o", "none", "--steps", "x"), 2),
+    (("train-tags", "missing", "-o", "none"), 1),
+    (("train-tags", "images", "-o", "none", "--device", "gpu"), 2),
+    (("train", "missing.toml"), 1),
+    (("train", "--self-supervised", "missing", "-o", "none"), 1),
+    (("benchmark", "missing"), 1),
+    (("benchmark-windows", "missing", "-o", "none"), 1),
+    (("demo", "--device", "gpu"), 2),
+]
+
+
+def test_torch_is_loaded_only_for_work_that_can_be_done(here) -> None:
+    words = ["segment", "images/0.tif", *PROMPT, *TINY]
+    code = (
+        "import sys\nfrom napari_svpseg.cli.main import main\n"
+        f"for words, status in {NO_TORCH_NEEDED!r}:\n"
+        "    assert main(words) == status, words\n"
+        "    assert 'torch' not in sys.modules, words\n"
+        f"assert main({[*words, '-o', 'none']}) == 0\n"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["True"], done.stderr
+
+
+def complete(words: str, shell: str = "bash") -> list[str]:
+    """Return what a shell offers for the last word of a command line."""
+    env = dict(os.environ, _SVPSEG_COMPLETE=f"complete_{shell}", COMP_WORDS=words)
+    env["COMP_CWORD"] = str(len(words.split(" ")) - 1)
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_svpseg.cli"],
+        env=env,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr
+    return sorted(done.stdout.split())
+
+
+def test_shells_complete_commands_options_and_models(here) -> None:
+    assert complete("svpseg seg") == ["segment"]
+    assert complete("svpseg train") == ["train", "train-tags"]
+    assert "--min-confidence" in complete("svpseg segment --min")
+    assert "svp" in complete("svpseg segment a.tif --model s")
+
+
+def test_the_completion_is_shown_for_a_shell(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("typer.completion._get_shell_name", lambda: "bash")
+    with pytest.raises(SystemExit) as ended:
+        svpseg("--show-completion")
+    assert ended.value.code == 0
+    assert "_SVPSEG_COMPLETE=complete_bash" in capsys.readouterr().out
+
+
 def test_the_trace_is_there_for_those_who_ask(here, monkeypatch) -> None:
     monkeypatch.setenv(DEBUG, "1")
-    with pytest.raises(ValueError, match="nobody"):
+    with pytest.raises(ModelFormatError, match="nobody"):
         svpseg("models", "show", "nobody")
 
 
@@ -226,8 +304,12 @@ def test_help_of_every_command(here, capsys) -> None:
         ("segment",),
         ("prompts", "new"),
         ("models", "export"),
+        ("models", "import"),
+        ("finetune",),
         ("train",),
+        ("train-tags",),
         ("benchmark",),
+        ("benchmark-windows",),
         ("demo",),
     ):
         assert svpseg(*words, "--help") == 0
@@ -237,23 +319,23 @@ def test_help_of_every_command(here, capsys) -> None:
 
 
 def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path):
-    seen: dict[str, object] = {}
+    seen: dict[str, Any] = {}
 
-    def fake(path, prompts, out, **settings) -> FileOutcome:
-        seen.update(settings)
+    def fake(path, prompts, out, model, **given) -> FileOutcome:
+        seen.update(given, model=model)
         return FileOutcome(str(path), "x", 1)
 
     monkeypatch.setattr(folder_run, "segment_file", fake)
     words = ("segment", "images/0.tif", *PROMPT, "-o", tmp_path, "--model", "tiny")
     assert svpseg(*words) == 0
-    for settings in (SegmentSettings(), PostprocessSettings()):
-        assert settings.to_dict().items() <= seen.items()
+    assert seen["settings"] == SegmentSettings()
+    assert seen["postprocess"] == PostprocessSettings()
     recipe = Recipe(
         "tiny",
         query_file="images/0.tif",
         prompts_file="p.svprompt",
         segment={"tile": 256, "trust": False},
-        postprocess={"output": "semantic"},
+        postprocess={"labels": "classes", "min_confidence": 0.5},
         axes="ZYX",
         channels=(0, 2),
     )
@@ -273,11 +355,14 @@ def test_every_setting_is_an_option_with_its_default(here, monkeypatch, tmp_path
         == 0
     )
     assert svpseg(*recipe.to_command().split()[1:]) == 0
-    assert (seen["tile"], seen["trust"], seen["output"]) == (256, False, "semantic")
+    assert seen["settings"] == SegmentSettings(tile=256, trust=False)
+    assert seen["postprocess"] == PostprocessSettings(
+        labels="classes", min_confidence=0.5
+    )
     assert (seen["axes"], seen["channels"], seen["model"]) == ("ZYX", (0, 2), "tiny")
 
 
-def test_prompts_new_show_merge(here, tmp_path, capsys) -> None:
+def test_prompts_new_show_merge(here, tmp_path, capsys, read_recipe) -> None:
     yes, no, both = (tmp_path / f"{n}.svprompt" for n in ("yes", "no", "both"))
     assert (
         svpseg(
@@ -336,16 +421,18 @@ def test_prompts_new_show_merge(here, tmp_path, capsys) -> None:
     assert recipe.prompts_file == str(both)
 
 
-def test_a_prompt_from_a_stack_asks_for_one_plane(here, tmp_path) -> None:
+def test_a_prompt_from_a_stack_asks_for_one_plane(here, tmp_path, pattern) -> None:
     path = tmp_path / "stack.tif"
     tifffile.imwrite(
         path, np.zeros((5, 70, 70), np.uint8), imagej=True, metadata={"axes": "ZYX"}
     )
-    with pytest.raises((PromptError, ValueError), match="one plane"):
+    with pytest.raises(ImageError, match=pattern(NOT_ONE_PLANE, path=path)):
         api.prompt_from_files(path, here / "labels" / "0.tif", (0, 0))
 
 
-def test_chosen_channels_are_those_of_the_prompt_too(here, tmp_path) -> None:
+def test_chosen_channels_are_those_of_the_prompt_too(
+    here, tmp_path, read_recipe
+) -> None:
     image, labels = discs(0)
     other = np.zeros_like(image)
     tifffile.imwrite(tmp_path / "two.tif", np.stack([other, image]))
@@ -380,7 +467,7 @@ def test_stacks_need_their_axes_said(here, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     words = ("segment", path, *PROMPT, "-o", out, *TINY)
     assert svpseg(*words) == 1
-    assert "say what they are" in capsys.readouterr().err
+    assert "declare them" in capsys.readouterr().err
     assert svpseg(*words, "--axes", "ZYX") == 0
     assert tifffile.imread(out / "stack_labels.ome.tif").shape == (2, 96, 100)
 
@@ -411,10 +498,10 @@ def test_every_listed_model_segments_the_demo_picture(
 ) -> None:
     """As does the dock, see tests/plugin/test_methods.py."""
     monkeypatch.setenv("NAPARI_SVPSEG_HOME", str(tmp_path / "home"))
-    (image, _, _), (mask, _, _), _ = stained_tissue()
-    y, x = 124, 64  # of the box, in a quarter of the picture
-    part = np.s_[TISSUE_BOX.y - y :, TISSUE_BOX.x - x : TISSUE_BOX.x - x + 256]
-    image, mask = image[part], mask[part]
+    sample, (y, x) = tissue(), (124, 64)  # of the box, in a quarter of the image
+    left = sample.box.x - x
+    part = np.s_[sample.box.y - y :, left : left + 256]
+    image, mask = sample.image[part], sample.labels[part]
     tifffile.imwrite(tmp_path / "tissue.tif", image, photometric="rgb")
     tifffile.imwrite(tmp_path / "mask.tif", mask)
     assert svpseg("models", "list", "--json") == 0
@@ -488,7 +575,7 @@ def test_the_folder_run_goes_on_after_it_was_killed(here, tmp_path) -> None:
     )
     assert again.returncode == 0, again.stderr
     assert names(out) == [f"{i:02}_labels.ome.tif" for i in range(40)]
-    assert again.stdout.count("done before") == len(done)
+    assert again.stdout.count(DONE_BEFORE) == len(done)
     assert all((out / n).stat().st_mtime_ns == t for n, t in before.items())
 
 
@@ -534,7 +621,7 @@ def test_a_scheduler_that_is_not_there_is_one_line(
     here, tmp_path, monkeypatch, capsys
 ) -> None:
     pytest.importorskip("distributed")
-    monkeypatch.setattr("napari_svpseg.engine.jobs.dask_runner.CONNECT_S", 0.5)
+    monkeypatch.setattr("napari_svpseg.engine.jobs.workers.CONNECT_S", 0.5)
     assert (
         svpseg(
             "segment",

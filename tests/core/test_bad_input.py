@@ -2,33 +2,55 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import (
+    AXES_MISMATCH,
     Axes,
     ImageError,
     channels_last,
     intensity_range,
-    is_net,
-    median_diameter,
     normalise,
     resize_image,
     resize_labels,
-    sampled_pixels,
+    sample_pixels,
     to_three_channels,
 )
 from napari_svpseg.core.labels.instances import (
-    chosen_objects,
     fill_object_holes,
+    filter_objects,
     instances_from_maps,
     targets,
 )
-from napari_svpseg.core.labels.metrics import average_precision, dice, f1, iou
+from napari_svpseg.core.labels.metrics import (
+    IGNORE_DIFFERS,
+    SHAPES_DIFFER,
+    average_precision,
+    dice,
+    f1,
+    iou,
+)
+from napari_svpseg.core.labels.object_size import is_net, median_diameter
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled, ignore_progress
-from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
+from napari_svpseg.core.prompt import (
+    BAD_IMAGE_DTYPE,
+    BAD_IMAGE_SHAPE,
+    BAD_MASK_SHAPE,
+    BOX_OUTSIDE,
+    INTENSITIES_NOT_FINITE,
+    INTENSITY_COUNT,
+    NEGATIVE_IDS,
+    NO_PROMPT,
+    NOT_FINITE,
+    Prompt,
+    PromptError,
+    PromptSet,
+)
 from napari_svpseg.core.result import Maps, Recipe, Result, versions
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 
@@ -67,7 +89,7 @@ ODD_IMAGES = {
 @pytest.mark.parametrize("name", ODD_IMAGES)
 def test_any_image_becomes_finite_network_input(name):
     plane, _ = channels_last(ODD_IMAGES[name])
-    intensities = intensity_range(sampled_pixels(plane))
+    intensities = intensity_range(sample_pixels(plane))
     out = to_three_channels(normalise(plane, intensities))
     assert out.dtype == np.float32
     assert out.shape == (*plane.shape[:2], 3)
@@ -86,7 +108,7 @@ def test_any_image_is_left_as_it_was(name):
 
 
 @pytest.mark.parametrize("dtype", ["int32", "uint32", "int64", "float64"])
-def test_small_differences_on_a_large_offset_are_seen(dtype):
+def test_small_differences_on_a_large_offset_survive(dtype):
     image = (1_000_000_000 + np.arange(100).reshape(10, 10, 1)).astype(dtype)
     out = normalise(image, intensity_range(image))
     assert len(np.unique(out)) > 95
@@ -105,7 +127,7 @@ def test_a_lazy_plane_is_sampled_without_reading_all_of_it():
             )
 
     plane = Lazy()
-    pixels = sampled_pixels(plane, 1000)
+    pixels = sample_pixels(plane, 1000)
     assert plane.read < 0.06 * 9000**2
     assert len(pixels) <= 2000
     np.testing.assert_array_equal(intensity_range(pixels), [[1, 1], [5, 5]])
@@ -113,12 +135,13 @@ def test_a_lazy_plane_is_sampled_without_reading_all_of_it():
 
 @pytest.mark.parametrize("axes", ["YX", "ZYX", "TYX", "CYX", "YXC", "TZCYX"])
 @pytest.mark.parametrize("ndim", [1, 2, 3, 4, 5, 6])
-def test_axes_that_do_not_fit_are_named(axes, ndim):
+def test_axes_that_do_not_fit_are_named(axes, ndim, pattern):
     shape = (2,) * ndim
     if ndim == len(axes):
         Axes(axes).check(shape)
         return
-    with pytest.raises(ImageError, match=f"axes {axes} name {len(axes)} dimensions"):
+    message = pattern(AXES_MISMATCH, order=axes, n=len(axes), ndim=ndim)
+    with pytest.raises(ImageError, match=message):
         Axes(axes).check(shape)
 
 
@@ -138,32 +161,33 @@ def make(**changes) -> Prompt:
 
 
 @pytest.mark.parametrize(
-    ("changes", "text"),
+    ("changes", "message"),
     [
-        ({"image": np.ones((64, 64))}, "64 x 64 x channels"),
-        ({"image": np.ones((64, 63, 2))}, "64 x 64 x channels"),
-        ({"image": np.ones((64, 64, 0))}, "64 x 64 x channels"),
-        ({"image": np.ones((64, 64, 2), complex)}, "real numbers"),
-        ({"image": np.full((64, 64, 2), np.nan)}, "NaN or infinite"),
-        ({"image": np.full((64, 64, 2), np.inf)}, "NaN or infinite"),
-        ({"image": np.full((64, 64, 2), 1e39)}, "NaN or infinite"),
-        ({"mask": np.ones((63, 64), int)}, "mask must be 64 x 64"),
-        ({"mask": np.ones((64, 64, 1), int)}, "mask must be 64 x 64"),
-        ({"mask": np.full((64, 64), -3)}, "negative ids"),
-        ({"intensities": [[0, 1]]}, "as many intensity ranges, got 1"),
-        ({"intensities": [[0, 1], [0, np.nan]]}, "no finite intensities"),
-        ({"intensities": [[0, np.inf], [0, 1]]}, "no finite intensities"),
+        ({"image": np.ones((64, 64))}, BAD_IMAGE_SHAPE),
+        ({"image": np.ones((64, 63, 2))}, BAD_IMAGE_SHAPE),
+        ({"image": np.ones((64, 64, 0))}, BAD_IMAGE_SHAPE),
+        ({"image": np.ones((64, 64, 2), complex)}, BAD_IMAGE_DTYPE),
+        ({"image": np.full((64, 64, 2), np.nan)}, NOT_FINITE),
+        ({"image": np.full((64, 64, 2), np.inf)}, NOT_FINITE),
+        ({"image": np.full((64, 64, 2), 1e39)}, NOT_FINITE),
+        ({"mask": np.ones((63, 64), int)}, BAD_MASK_SHAPE),
+        ({"mask": np.ones((64, 64, 1), int)}, BAD_MASK_SHAPE),
+        ({"mask": np.full((64, 64), -3)}, NEGATIVE_IDS),
+        ({"intensities": [[0, 1]]}, INTENSITY_COUNT),
+        ({"intensities": [[0, 1], [0, np.nan]]}, INTENSITIES_NOT_FINITE),
+        ({"intensities": [[0, np.inf], [0, 1]]}, INTENSITIES_NOT_FINITE),
     ],
 )
-def test_prompts_of_odd_content_are_refused_in_one_line(changes, text):
+def test_prompts_of_odd_content_are_refused_in_one_line(changes, message, pattern):
     assert make().n_objects == 1, "without the change it is a prompt"
-    with pytest.raises(PromptError, match=text) as caught:
+    known = {"name": "prompt", "n_channels": 2, "n": 1}
+    with pytest.raises(PromptError, match=pattern(message, **known)) as caught:
         make(**changes)
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("name", ODD_IMAGES)
-def test_a_prompt_is_cut_from_any_image_or_refused_in_one_line(name):
+def test_a_prompt_is_cut_from_any_image_or_refused_in_one_line(name, pattern):
     image = ODD_IMAGES[name]
     labels = np.zeros(image.shape[:2], np.uint16)
     labels[:30, :20] = 1
@@ -172,7 +196,8 @@ def test_a_prompt_is_cut_from_any_image_or_refused_in_one_line(name):
     except (PromptError, ImageError) as error:
         assert "\n" not in str(error)
         assert any(
-            word in str(error) for word in ("leaves the image", "NaN or infinite")
+            re.fullmatch(pattern(message), str(error))
+            for message in (BOX_OUTSIDE, NOT_FINITE)
         )
         return
     assert np.isfinite(prompt.image).all()
@@ -183,8 +208,8 @@ def test_a_prompt_is_cut_from_any_image_or_refused_in_one_line(name):
 @pytest.mark.parametrize(
     "box", [(-1, 0), (0, -1), (7, 0), (0, 17), (10**9, 0), Box(0, 0, 71)]
 )
-def test_a_box_over_any_edge_is_refused(box):
-    with pytest.raises(PromptError, match="leaves the image"):
+def test_a_box_over_any_edge_is_refused(box, pattern):
+    with pytest.raises(PromptError, match=pattern(BOX_OUTSIDE, height=70, width=80)):
         Prompt.from_image(NOISE, np.ones(NOISE.shape, int), box)
     assert Prompt.from_image(NOISE, np.ones(NOISE.shape, int), (6, 16)).n_objects == 1
 
@@ -203,11 +228,11 @@ def test_labels_of_any_whole_dtype_are_taken(dtype):
 
 
 def test_an_empty_set_has_no_usable_prompt():
-    with pytest.raises(PromptError, match="No prompt: draw a box"):
+    with pytest.raises(PromptError, match=NO_PROMPT):
         PromptSet().usable()
 
 
-def test_a_prompt_smaller_than_a_pixel_of_the_mask_keeps_its_place():
+def test_an_object_of_one_pixel_keeps_its_place():
     labels = np.zeros((200, 200), int)
     labels[100, 100] = 5
     with_one_pixel = Prompt.from_image(np.ones((200, 200)), labels, (70, 70))
@@ -219,11 +244,11 @@ def test_a_prompt_smaller_than_a_pixel_of_the_mask_keeps_its_place():
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 30), (30, 1), (2, 2), (17, 23)])
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0, np.nan])
-@pytest.mark.parametrize("output", ["instances", "semantic"])
-def test_flat_maps_of_any_shape_are_one_object_or_none(shape, value, output):
+@pytest.mark.parametrize("kind", ["objects", "classes"])
+def test_flat_maps_of_any_shape_are_one_object_or_none(shape, value, kind):
     flat = np.full(shape, value, np.float32)
     labels = instances_from_maps(
-        Maps(flat, flat, flat), PostprocessSettings(min_area=0, output=output)
+        Maps(flat, flat, flat), PostprocessSettings(min_area=0, labels=kind)
     )
     assert labels.shape == shape
     assert labels.dtype == np.uint32
@@ -242,7 +267,7 @@ def test_maps_with_some_nan_give_objects_elsewhere():
 def test_labels_of_any_dtype_are_cleaned(dtype):
     labels = np.zeros((20, 20), dtype)
     labels[2:9, 2:9], labels[4, 4], labels[15, 15] = 100, 0, 3
-    cleaned = chosen_objects(fill_object_holes(labels), 5)
+    cleaned = filter_objects(fill_object_holes(labels), 5)
     assert (cleaned[4, 4], cleaned[15, 15], cleaned.max()) == (1, 0, 1)
     assert cleaned.dtype == np.uint32
     assert targets(labels)[0].sum() == 49
@@ -270,11 +295,11 @@ def test_huge_ids_take_no_more_memory_than_small_ones():
 
 
 @pytest.mark.parametrize("score", [dice, iou, f1, average_precision])
-def test_scores_of_other_shapes_are_refused(score):
+def test_scores_of_other_shapes_are_refused(score, pattern):
     labels = np.ones((6, 6), int)
-    with pytest.raises(ValueError, match="prediction and truth differ in shape"):
+    with pytest.raises(ValueError, match=pattern(SHAPES_DIFFER)):
         score(labels, labels[:5])
-    with pytest.raises(ValueError, match="ignore and labels differ in shape"):
+    with pytest.raises(ValueError, match=pattern(IGNORE_DIFFERS)):
         score(labels, labels, ignore=labels[:1])
 
 
@@ -296,7 +321,7 @@ def test_scores_of_nothing_and_of_one_pixel(score):
         (PostprocessSettings, {"min_area": 2.5}),
         (PostprocessSettings, {"split": "no"}),
         (PostprocessSettings, {"split_strength": -0.1}),
-        (PostprocessSettings, {"output": 1}),
+        (PostprocessSettings, {"labels": 1}),
         (SegmentSettings, {"tile": True}),
         (SegmentSettings, {"overlap": -1}),
         (SegmentSettings, {"batch": 0}),
@@ -314,12 +339,12 @@ def test_numpy_numbers_are_settings():
     assert made == PostprocessSettings(threshold=0.5, min_area=3)
 
 
-def test_progress_that_nobody_looks_at_does_nothing():
+def test_ignored_progress_does_nothing():
     assert ignore_progress(1, 2, "half") is None
     assert not issubclass(Cancelled, (OSError, ValueError))
 
 
-def test_a_result_counts_its_objects_and_says_where_it_is_unsure():
+def test_a_result_counts_its_objects_and_knows_its_uncertainty():
     foreground = np.array([[0, 0.25, 0.5], [0.75, 1, 1]], np.float32)
     labels = np.array([[0, 0, 7], [7, 9, 9]], np.uint32)
     result = Result(labels, Maps(foreground), 0.9, Recipe("svp"))
@@ -328,11 +353,11 @@ def test_a_result_counts_its_objects_and_says_where_it_is_unsure():
     np.testing.assert_allclose(result.uncertainty, [[0, 0.5, 1], [0.5, 0, 0]])
 
 
-def test_versions_name_what_decides_on_a_result():
+def test_versions_name_the_packages_that_influence_a_result():
     assert {"python", "napari-svpseg", "torch", "numpy"} <= set(versions())
 
 
-def test_a_card_does_not_write_down_where_it_lies():
+def test_a_card_is_saved_without_its_path():
     card = ModelCard("mine", "svp", {"width": 3}, path="/home/me/mine")
     assert "path" not in card.to_dict()
     assert ModelCard(**card.to_dict(), path=card.path) == card

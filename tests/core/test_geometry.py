@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_svpseg.core.geometry import Box, tile_starts
+from napari_svpseg.core.geometry import (
+    BOX_TOO_SMALL,
+    IMAGE_TOO_SMALL,
+    NOT_WHOLE,
+    OVERLAP_TOO_LARGE,
+    Box,
+    tile_starts,
+)
 
 CORNERS = [(10.2, 20.4), (73.9, 84.1)]
 
@@ -48,20 +55,21 @@ def test_a_click_far_from_a_long_drag_keeps_the_longer_side():
 
 
 @pytest.mark.parametrize(
-    ("values", "text"),
+    ("values", "message"),
     [
-        ((0, 0, 15), "at least 16"),
-        ((0.5, 0, 64), "whole pixel"),
-        ((0, 0, 8.5), "whole"),
+        ((0, 0, 15), BOX_TOO_SMALL),
+        ((0.5, 0, 64), NOT_WHOLE),
+        ((0, 0, 8.5), NOT_WHOLE),
     ],
 )
-def test_bad_boxes_are_refused(values, text):
-    with pytest.raises(ValueError, match=text):
+def test_bad_boxes_are_refused(values, message, pattern):
+    with pytest.raises(ValueError, match=pattern(message)):
         Box(*values)
 
 
-def test_an_image_smaller_than_any_box_is_named():
-    with pytest.raises(ValueError, match=r"10 x 90.*smaller than the smallest box"):
+def test_an_image_smaller_than_any_box_is_refused(pattern):
+    message = pattern(IMAGE_TOO_SMALL, height=10, width=90, smallest=16)
+    with pytest.raises(ValueError, match=message):
         Box(0, 0).clamped((10, 90))
 
 
@@ -81,6 +89,7 @@ def test_tiles_cover_a_line_and_share_their_overlap(length, tile, overlap):
     assert len(set(starts)) == len(starts)
 
 
-def test_an_overlap_as_large_as_the_tile_is_refused():
-    with pytest.raises(ValueError, match="larger than its overlap"):
+def test_an_overlap_as_large_as_the_tile_is_refused(pattern):
+    message = pattern(OVERLAP_TOO_LARGE, tile=32, overlap=32)
+    with pytest.raises(ValueError, match=message):
         tile_starts(100, 32, 32)

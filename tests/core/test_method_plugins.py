@@ -10,19 +10,21 @@ import tifffile
 
 from napari_svpseg import api
 from napari_svpseg.benchmark.one_shot import run
+from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings
 from napari_svpseg.cli.main import main
 from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.method_plugins import plugin_methods
+from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.io.model_store import ModelFormatError, list_models
-from napari_svpseg.models.base import ModelConfig, build, methods
+from napari_svpseg.models.registry import ModelConfig, build, methods
 
 
-def test_without_such_packages_there_is_nothing():
+def test_methods_of_other_packages_are_absent_by_default():
     assert "brightness" not in plugin_methods()
     assert "brightness" not in methods()
 
 
-def test_it_is_listed_by_what_its_package_says_and_not_imported(example_method):
+def test_a_method_is_listed_without_being_imported(example_method):
     card = next(c for c in list_models() if c.name == "brightness")
     assert card.method == "brightness"
     assert card.licence == "MIT"
@@ -63,11 +65,15 @@ def test_the_command_line_lists_and_runs_it(
     assert dice(found > 0, disc_scene.labels > 0) > 0.9
 
 
-def test_two_methods_without_weights_are_not_taken_for_each_other(
+def test_methods_without_weights_are_not_confused(
     example_method, disc_scene, disc_prompt
 ):
     result = api.segment(
-        disc_scene.image, disc_prompt, model="brightness", device="cpu", trust=False
+        disc_scene.image,
+        disc_prompt,
+        model="brightness",
+        device="cpu",
+        settings=SegmentSettings(trust=False),
     )
     assert result.recipe.model == "brightness"
     assert dice(np.asarray(result.labels) > 0, disc_scene.labels > 0) > 0.9
@@ -83,7 +89,8 @@ def test_the_benchmark_scores_it(example_method, tmp_path, disc_scene):
         tifffile.imwrite(folder / "images" / f"{i}.tif", image)
         tifffile.imwrite(folder / "labels" / f"{i}.tif", labels)
     (folder / "dataset.toml").write_text('name = "discs"\nkind = "instance"\n')
-    report = run([folder], ["brightness"], prompts=1, max_queries=2, device="cpu")
+    settings = BenchmarkSettings(prompts=1, max_queries=2, device="cpu")
+    report = run([folder], ["brightness"], settings)
     scores = [record["dice"] for record in report["records"]]
     assert scores
     assert min(scores) > 0.9

@@ -7,14 +7,50 @@ from dataclasses import fields
 
 import pytest
 
+from napari_svpseg.core.annotation.image_tags import TagTrainingSettings
+from napari_svpseg.core.jobs.finetune_job import FineTuneSettings
 from napari_svpseg.core.result import Recipe
-from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
+from napari_svpseg.core.settings import (
+    PostprocessSettings,
+    SegmentSettings,
+    split_settings,
+)
+
+SHOWN = [PostprocessSettings, SegmentSettings, FineTuneSettings, TagTrainingSettings]
 
 
-@pytest.mark.parametrize("kind", [PostprocessSettings, SegmentSettings])
+@pytest.mark.parametrize("kind", SHOWN)
 def test_every_setting_says_what_it_is(kind):
     for field in fields(kind):
         assert len(field.metadata["help"]) > 8, field.name
+        assert f"{field.name} : " in kind.__doc__
+    labels = [field.metadata["label"] for field in fields(kind)]
+    assert all(labels) and len({*labels}) == len(labels)
+
+
+def test_a_setting_is_given_unless_its_default_is_none():
+    assert PostprocessSettings(labels=None) == PostprocessSettings()
+    with pytest.raises(ValueError, match="threshold must be a number"):
+        PostprocessSettings(threshold=None)
+
+
+@pytest.mark.parametrize("name", ["auto", "CPU", " cuda ", "cuda:12", "mps"])
+def test_device_names_are_checked_without_torch(name):
+    assert SegmentSettings(device=name).device == name.strip().lower()
+
+
+@pytest.mark.parametrize("name", ["", "gpu", "cuda:", "cuda:x", "cuda:-1", "cpu:0"])
+def test_what_no_device_is_called_is_refused(name):
+    with pytest.raises(ValueError, match="device must be"):
+        SegmentSettings(device=name)
+
+
+def test_settings_are_told_apart_by_their_names():
+    run, post = split_settings({"tile": 256, "split": False})
+    assert run == SegmentSettings(tile=256)
+    assert post == PostprocessSettings(split=False)
+    with pytest.raises(ValueError, match="unknown setting treshold; known: batch"):
+        split_settings({"treshold": 0.5})
 
 
 @pytest.mark.parametrize("kind", [PostprocessSettings, SegmentSettings])
@@ -27,7 +63,7 @@ def test_settings_survive_json(kind):
     ("kind", "values", "text"),
     [
         (PostprocessSettings, {"threshold": 0.99}, "threshold must be 0.05 to 0.95"),
-        (PostprocessSettings, {"output": "objects"}, "one of instances, semantic"),
+        (PostprocessSettings, {"labels": "boxes"}, "one of objects, classes"),
         (PostprocessSettings, {"min_area": -2}, "min_area must be"),
         (SegmentSettings, {"tile": 8}, "tile must be 64 to 8192"),
     ],
@@ -84,3 +120,13 @@ def test_a_recipe_as_python_and_as_command_names_what_differs():
     ):
         assert text in command
     assert "threshold" not in python + command
+
+
+@pytest.mark.parametrize("kind", ["objects", "classes"])
+@pytest.mark.parametrize("needs_prompt", [True, False])
+def test_the_kind_of_labels_is_named_where_the_model_gives_another(kind, needs_prompt):
+    post = PostprocessSettings(labels=kind).to_dict()
+    recipe = Recipe("m", postprocess=post, needs_prompt=needs_prompt)
+    named = (kind == "objects") != needs_prompt
+    assert (f"labels={kind!r}" in recipe.to_python()) == named
+    assert (f"--as {kind}" in recipe.to_command()) == named

@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 import tifffile
 
-from napari_svpseg.io.datasets import DatasetError, read_dataset
+from napari_svpseg.io.datasets import (
+    BAD_CLASSES,
+    BAD_KIND,
+    BAD_SCALE,
+    NO_CLASSES,
+    NO_DESCRIPTION,
+    NO_LABELLED_IMAGE,
+    NOT_TOML,
+    DatasetError,
+    read_dataset,
+)
 
 
 def folder(tmp_path, toml: str):
@@ -55,22 +65,25 @@ def test_classes_of_a_semantic_set(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("toml", "text"),
+    ("toml", "message"),
     [
-        ("kind = ", "not TOML"),
-        ('kind = "other"', "kind must be"),
-        ('kind = "semantic"', r"needs \[classes\]"),
+        ("kind = ", NOT_TOML),
+        ('kind = "other"', BAD_KIND),
+        ('kind = "semantic"', NO_CLASSES),
+        ('kind = "semantic"\n[classes]\none = "nuclei"', BAD_CLASSES),
+        ("scale = 0", BAD_SCALE),
+        ('scale = "reduce by 0"', BAD_SCALE),
     ],
 )
-def test_a_wrong_description_is_named(tmp_path, toml, text):
-    with pytest.raises(DatasetError, match=text) as caught:
+def test_a_wrong_description_is_named(tmp_path, toml, message, pattern):
+    known = {"folder": tmp_path, "path": tmp_path / "dataset.toml"}
+    with pytest.raises(DatasetError, match=pattern(message, **known)):
         read_dataset(folder(tmp_path, toml))
-    assert str(tmp_path) in str(caught.value)
 
 
-def test_a_folder_that_is_no_data_set_is_named(tmp_path):
-    with pytest.raises(DatasetError, match=r"no readable dataset\.toml"):
+def test_a_folder_that_is_no_data_set_is_named(tmp_path, pattern):
+    with pytest.raises(DatasetError, match=pattern(NO_DESCRIPTION, folder=tmp_path)):
         read_dataset(tmp_path)
     (tmp_path / "dataset.toml").write_text('kind = "instance"')
-    with pytest.raises(DatasetError, match="no image in images/ has labels/"):
+    with pytest.raises(DatasetError, match=pattern(NO_LABELLED_IMAGE, folder=tmp_path)):
         read_dataset(tmp_path)

@@ -16,11 +16,12 @@ from napari_svpseg.io import session as session_module
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.session import (
     BLOCK,
+    CANNOT_SAVE,
     STATE,
     Session,
     block_slices,
-    blocks_of,
-    left_behind,
+    block_starts,
+    crashed_sessions,
 )
 
 SHAPE = (2, 300, 600)
@@ -29,18 +30,17 @@ SHAPE = (2, 300, 600)
 def cut(labels, region=None):
     return [
         (start, labels[block_slices(start, labels.shape)].copy())
-        for start in blocks_of(labels.shape, region)
+        for start in block_starts(labels.shape, region)
     ]
 
 
 def abandon(session):
     """Do what the system does when the process is killed."""
-    session._lock.close()
-    session._lock = None
+    session._lock.release()
 
 
 def only(folder):
-    sessions, problems = left_behind(folder)
+    sessions, problems = crashed_sessions(folder)
     assert not problems and len(sessions) == 1
     return sessions[0]
 
@@ -55,7 +55,7 @@ def labels():
 @pytest.mark.parametrize("shape", [(5, 5), (256, 257), (3, 300, 20), (2, 2, 40, 513)])
 def test_blocks_cover_each_pixel_once(shape):
     seen = np.zeros(shape, int)
-    for start in blocks_of(shape):
+    for start in block_starts(shape):
         seen[block_slices(start, shape)] += 1
     assert (seen == 1).all()
 
@@ -76,7 +76,7 @@ def test_what_was_written_is_read(tmp_path, labels, disc_prompt):
     assert saved.prompts()[0] == disc_prompt or saved.prompts()[0].name == "discs"
     assert not saved.problems
     saved.discard()
-    assert left_behind(tmp_path) == ([], [])
+    assert crashed_sessions(tmp_path) == ([], [])
 
 
 def test_only_what_changed_is_written(tmp_path, labels):
@@ -106,16 +106,16 @@ def test_the_log_does_not_grow_without_end(tmp_path, monkeypatch):
     np.testing.assert_array_equal(only(tmp_path).labels("a"), labels)
 
 
-def test_a_session_that_is_open_is_nobody_elses(tmp_path):
+def test_an_open_session_is_offered_to_no_other_process(tmp_path):
     mine, other = Session(tmp_path), Session(tmp_path)
     for n, session in enumerate((mine, other)):
         session.write_state({"n": n})
     assert mine.folder != other.folder
-    assert left_behind(tmp_path) == ([], [])
+    assert crashed_sessions(tmp_path) == ([], [])
     abandon(other)
     saved = only(tmp_path)
     assert saved.state["n"] == 1
-    assert left_behind(tmp_path) == ([], [])  # offered once, not to two at a time
+    assert crashed_sessions(tmp_path) == ([], [])  # offered once, not to two at a time
     saved.release()
     assert only(tmp_path).state["n"] == 1
 
@@ -133,12 +133,12 @@ def test_a_damaged_session_is_named_and_kept_aside(tmp_path, text):
     session.write_state({})
     (session.folder / STATE).write_text(text)
     abandon(session)
-    sessions, problems = left_behind(tmp_path)
+    sessions, problems = crashed_sessions(tmp_path)
     assert not sessions and len(problems) == 1
     assert session.folder.name in problems[0] and "\n" not in problems[0]
     kept = [p for p in tmp_path.iterdir() if p.name.startswith("damaged-")]
     assert len(kept) == 1 and (kept[0] / STATE).read_text() == text
-    assert left_behind(tmp_path) == ([], [])
+    assert crashed_sessions(tmp_path) == ([], [])
 
 
 def two_versions(tmp_path, labels):
@@ -153,7 +153,7 @@ def two_versions(tmp_path, labels):
     return session.folder / "labels-a.log", before
 
 
-def test_a_record_that_was_cut_off_loses_only_itself(tmp_path, labels):
+def test_a_truncated_record_loses_only_itself(tmp_path, labels):
     log, before = two_versions(tmp_path, labels)
     log.write_bytes(log.read_bytes()[:-3])
     saved = only(tmp_path)
@@ -161,7 +161,7 @@ def test_a_record_that_was_cut_off_loses_only_itself(tmp_path, labels):
     assert not saved.problems  # that is how a crash looks
 
 
-def test_a_damaged_record_is_told_of(tmp_path, labels):
+def test_a_damaged_record_is_reported(tmp_path, labels):
     log, before = two_versions(tmp_path, labels)
     data = bytearray(log.read_bytes())
     data[-2] ^= 255
@@ -182,7 +182,7 @@ def test_a_damaged_record_is_told_of(tmp_path, labels):
         b'{"shape": [5, 5], "dtype": "<u2"}\n{"start": [9, 0], "n": 0, "crc": 0}\n',
     ],
 )
-def test_odd_logs_are_no_danger(tmp_path, labels, head):
+def test_damaged_logs_are_reported(tmp_path, labels, head):
     log, _ = two_versions(tmp_path, labels)
     log.write_bytes(head)
     saved = only(tmp_path)
@@ -191,9 +191,9 @@ def test_odd_logs_are_no_danger(tmp_path, labels, head):
     assert len(saved.problems) == 1
 
 
-def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+def test_a_folder_that_cannot_be_written_is_reported(tmp_path, pattern):
     (tmp_path / "file").write_text("")
-    with pytest.raises(WriteError, match="session cannot be saved"):
+    with pytest.raises(WriteError, match=pattern(CANNOT_SAVE)):
         Session(tmp_path / "file" / "sessions").write_state({})
 
 
@@ -209,7 +209,7 @@ def test_a_process_that_is_killed_leaves_its_session(tmp_path):
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
     )
     assert process.stdout.readline() == b"saved\n"
-    assert left_behind(tmp_path) == ([], [])  # it is alive
+    assert crashed_sessions(tmp_path) == ([], [])  # it is alive
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     process.stdout.close()

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from napari_svpseg.core.labels.metrics import dice
-from napari_svpseg.models.base import ModelConfig, build
 from napari_svpseg.models.filters import N_FILTERS, pixel_filters
+from napari_svpseg.models.registry import ModelConfig, build
 
 SMALL = {"widths": (8, 8, 8, 8), "depths": (1, 1, 1), "decoder": (8, 8, 8)}
 
@@ -63,7 +63,7 @@ def test_training_does_not_see_the_filters():
     )
 
 
-def test_grey_pictures_take_a_shorter_way_to_the_same_filters():
+def test_grey_images_take_a_shorter_way_to_the_same_filters():
     grey = torch.randn(1, 1, 32, 48).expand(-1, 3, -1, -1)
     colour = torch.cat([grey, torch.randn(1, 3, 32, 48)])  # one that is not grey
     short, long = pixel_filters(grey), pixel_filters(colour)[:1]

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from napari_svpseg.models import pbip as P
 from napari_svpseg.models import prototype_memory as M
-from napari_svpseg.models.base import ModelConfig, SemanticSegmenter, build
+from napari_svpseg.models.base import SemanticSegmenter
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.models.semantic import UNKNOWN, Trunk, semantic_loss
 
 TRUNK = {"widths": (4, 8, 8, 8), "depths": (1, 1, 1), "pixel_features": 8}
@@ -42,9 +43,9 @@ def test_classes_of_any_image_are_told(method, shape, classes):
 
 
 def test_odd_networks_are_refused():
-    with pytest.raises(ValueError, match="1 to 254 classes"):
+    with pytest.raises(ValueError, match=r"classes.* 0$"):
         network("semantic", 0)
-    with pytest.raises(ValueError, match="scale"):
+    with pytest.raises(ValueError, match=r"scale.* 0\.0$"):
         network("semantic", 1, scale=0.0)
 
 
@@ -211,7 +212,7 @@ def test_the_memory_moves_towards_sure_pixels_only():
     features[:, 3] = 2.0
     scores = torch.zeros(1, 2, 4, 4)
     scores[:, 1, 0, 0], scores[:, 0] = 0.9, 0.5
-    built.remember(features, scores)
+    built.update_memory(features, scores)
     torch.testing.assert_close(built.memory[0], before[0])
     assert built.memory[1, 0, 3] > before[1, 0, 3]
     assert built.memory.norm(dim=-1).allclose(torch.ones(2, 1))

@@ -15,10 +15,10 @@ from napari_svpseg.models.alpnet import (
 )
 from napari_svpseg.models.dspnet import (
     DetailPrototypeSegmenter,
+    attend_clusters,
     banded,
     cluster_seeds,
     foreground_clusters,
-    pick_clusters,
     resemblance,
 )
 from napari_svpseg.models.panet import PrototypeSegmenter
@@ -219,9 +219,9 @@ def test_each_pixel_picks_its_cluster_in_the_intended_form():
         torch.tensor([9.0, 0.0]),
         torch.tensor([0.0, 9.0]),
     )
-    picked = pick_clusters(maps, clusters, bias, "intended")
+    picked = attend_clusters(maps, clusters, bias, "intended")
     torch.testing.assert_close(picked, maps, atol=1e-3, rtol=0)
-    released = pick_clusters(maps, clusters, bias, "released")
+    released = attend_clusters(maps, clusters, bias, "released")
     assert torch.isfinite(released).all()
 
 
@@ -264,5 +264,5 @@ def test_without_its_parts_it_is_the_local_method():
 
 
 def test_an_unknown_form_is_refused():
-    with pytest.raises(ValueError, match="intended or released"):
+    with pytest.raises(ValueError, match="'other'"):
         DetailPrototypeSegmenter(form="other")

@@ -59,5 +59,5 @@ def test_the_released_form_compares_two_channels_at_temperature_one():
     network = AttentionSegmenter(width=8, form="released")
     assert network.embed.out_channels == 2
     assert float(network.temperature()) == 1
-    with pytest.raises(ValueError, match="corrected or released"):
+    with pytest.raises(ValueError, match="'other'"):
         AttentionSegmenter(form="other")

@@ -69,5 +69,5 @@ def test_the_deep_variant_has_the_vector_at_each_level(prompts):
 
 
 def test_an_unknown_fusion_is_refused():
-    with pytest.raises(ValueError, match="attention or mean"):
+    with pytest.raises(ValueError, match="'sum'"):
         ConcatSegmenter(fusion="sum")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from napari_svpseg import api
+from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.io.model_store import builtin_folder, load_model
 
 NAMES = ("svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet")
@@ -53,13 +54,13 @@ def test_every_shipped_method_names_its_paper():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_model_segments_a_picture(name, disc_scene, disc_prompt):
+def test_each_model_segments_an_image(name, disc_scene, disc_prompt):
     result = api.segment(
         disc_scene.image,
         disc_prompt,
         model=str(builtin_folder() / name),
         device="cpu",
-        trust=False,
+        settings=SegmentSettings(trust=False),
     )
     covered = torch.from_numpy(result.labels > 0)
     assert dice(covered, torch.from_numpy(disc_scene.labels > 0)) >= 0.8

@@ -53,8 +53,8 @@ def fake_segment(query, prompts, *, axes, on_progress, on_partial=None, **kwargs
     recipe = Recipe(
         "svp",
         axes=axes,
-        postprocess={"threshold": kwargs["threshold"]},
-        segment={"device": kwargs["device"]},
+        postprocess={"threshold": kwargs["postprocess"].threshold},
+        segment={"device": kwargs["settings"].device},
     )
     return Result(labels, Maps(foreground), 0.9, recipe, 0.1)
 

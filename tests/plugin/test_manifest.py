@@ -17,6 +17,7 @@ from napari_svpseg.io.images import read_image
 from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
+from napari_svpseg.io.sample_images import nuclei_files
 from napari_svpseg.plugin import manifest as hooks
 from napari_svpseg.plugin import samples
 from napari_svpseg.plugin.services.preferences import DEFAULTS, preference
@@ -154,7 +155,7 @@ def test_the_nuclei_come_from_files_alone(tmp_path, monkeypatch):
     labels = np.zeros((100, 120), np.uint16)
     labels[40:50, 60:70] = 1
     monkeypatch.syspath_prepend(str(tmp_path))
-    if samples.nuclei_files() is None:
+    if nuclei_files() is None:
         tifffile.imwrite(folder / "img2d.tif", image)
         tifffile.imwrite(folder / "mask2d.tif", labels)
     layers = samples.nuclei()

@@ -14,24 +14,41 @@ import tifffile
 
 import napari_svpseg as svpseg
 from napari_svpseg import api
+from napari_svpseg.cli.finetune import IMAGE_AND_LABELS
 from napari_svpseg.cli.main import main
 from napari_svpseg.core.annotation.partial_labels import from_labels
+from napari_svpseg.core.annotation.validation_split import TOO_FEW_LABELS
 from napari_svpseg.core.jobs.finetune_job import FineTuneError, FineTuneSettings
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.engine.finetuning.loop import is_better
-from napari_svpseg.engine.jobs.job import InProcess
 from napari_svpseg.engine.training.trainer import Trainer
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.model_store import (
     ModelFormatError,
     load_model,
-    prompts_of,
+    model_prompts,
     save_model,
 )
 from napari_svpseg.io.training_set import TrainingSet
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import finetuning
+from napari_svpseg.workflows.finetune_data import (
+    FEW_LABELS,
+    NO_IMAGES,
+    NO_LABELS,
+    NOT_FINITE,
+    ONLY_BACKGROUND,
+    ONLY_OBJECTS,
+    OTHER_NUMBERS,
+    SOME_NOT_FINITE,
+)
+from napari_svpseg.workflows.finetuning import (
+    IS_TRAINED,
+    NOTHING_TO_RESUME,
+    OTHER_RUN,
+    TAKES_NO_PROMPTS,
+)
 
 BOXES = ((0, 0, 48, 48), (48, 48, 48, 48))
 TINY = FineTuneSettings(steps=5, batch=2, learning_rate=3e-3, seed=3, seconds=1000)
@@ -83,7 +100,7 @@ def test_a_model_comes_out_that_segments_without_prompts(tune, images, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mine"]  # and nothing beside it
     found = svpseg.segment(images[0][0], model=result.model)
     assert found.labels.shape == images[0][0].shape
-    assert len(prompts_of(result.model)) >= 1
+    assert len(model_prompts(result.model)) >= 1
     told = load_model(result.model).card.training
     assert told["start_from"] == "tiny" and told["kept"] == result.kept
 
@@ -175,22 +192,23 @@ def cancelled(tune, name="mine", **changed):
         tune(name, on_progress=cancel, **changed)
 
 
-def test_a_run_with_other_labels_is_not_resumed(tune, images):
+def test_a_run_with_other_labels_is_not_resumed(tune, images, pattern):
     cancelled(tune)
     other = [images[1][0], np.where(images[1][1] > 1, 0, images[1][1])]
-    with pytest.raises(FineTuneError, match="other images, labels or settings"):
+    with pytest.raises(FineTuneError, match=pattern(OTHER_RUN)):
         tune(partial_labels=other, resume=True)
 
 
-def test_what_is_being_trained_is_left_alone_by_others(tune, tmp_path):
+def test_what_is_being_trained_is_left_alone_by_others(tune, tmp_path, pattern):
+    message = pattern(IS_TRAINED, output=tmp_path / "mine")
     cancelled(tune)
     assert not finetuning.is_running(tmp_path / "mine")
     with finetuning.claimed(tmp_path / "mine"):
         assert finetuning.is_running(tmp_path / "mine")
         for call in (tune, lambda: tune(resume=True)):
-            with pytest.raises(FineTuneError, match="mine: is being trained already"):
+            with pytest.raises(FineTuneError, match=message):
                 call()
-        with pytest.raises(FineTuneError, match="being trained"):
+        with pytest.raises(FineTuneError, match=message):
             api.discard_finetune(tmp_path / "mine")
         assert api.unfinished_finetunes(tmp_path) == []  # not cut off: going on
     (left,) = api.unfinished_finetunes(tmp_path)
@@ -200,7 +218,7 @@ def test_what_is_being_trained_is_left_alone_by_others(tune, tmp_path):
 
 def test_a_killed_process_leaves_no_lock(tmp_path):
     code = (
-        "import os, sys; from napari_svpseg import finetuning\n"
+        "import os, sys; from napari_svpseg.workflows import finetuning\n"
         "with finetuning.claimed(sys.argv[1]):\n"
         "    print(finetuning.is_running(sys.argv[1]), flush=True)\n"
         "    os.kill(os.getpid(), 9)"
@@ -218,13 +236,14 @@ def test_a_killed_process_leaves_no_lock(tmp_path):
 def test_a_corrupt_checkpoint_is_named(tune, tmp_path):
     cancelled(tune)
     (tmp_path / ".mine.run" / "checkpoint.pt").write_bytes(b"not a checkpoint")
-    with pytest.raises(ValueError, match=r"checkpoint\.pt cannot be resumed"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt"):
         tune(resume=True)
     assert tune().kept in ("before", "after")  # a new start needs nothing deleted
 
 
-def test_resuming_nothing_starts_anew_and_says_so(tune):
-    assert any("began anew" in note for note in tune(resume=True).notes)
+def test_resuming_nothing_starts_anew_and_says_so(tune, tmp_path):
+    note = NOTHING_TO_RESUME.format(folder=finetuning.run_folder(tmp_path / "mine"))
+    assert note in tune(resume=True).notes
 
 
 def test_a_full_disk_at_checkpoint_time_is_told_and_training_ends_well(
@@ -245,7 +264,7 @@ def test_a_model_that_cannot_be_written_leaves_the_checkpoint(
     def full(*args, **kwargs):
         raise WriteError("mine: cannot be written, the disk is full.")
 
-    monkeypatch.setattr("napari_svpseg.io.model_store.save_model", full)
+    monkeypatch.setattr(finetuning, "save_model", full)
     with pytest.raises(WriteError, match="disk is full"):
         tune()
     monkeypatch.undo()
@@ -258,15 +277,15 @@ def test_the_start_model_deleted_is_named(tune, tiny_model, tmp_path):
     gone = tmp_path / "gone"
     shutil.copytree(tiny_model, gone)
     shutil.rmtree(gone)
-    with pytest.raises(ModelFormatError, match="There is no model"):
+    with pytest.raises(ModelFormatError, match="gone"):
         tune(start_from=gone)
 
 
-def test_a_model_without_prompts_is_refused(tune, tmp_path):
+def test_a_model_without_prompts_is_refused(tune, tmp_path, pattern):
     config = ModelConfig("semantic", {"classes": 2})
     card = ModelCard("classes", config.method, config.arguments)
     save_model(tmp_path / "classes", build(config), card)
-    with pytest.raises(FineTuneError, match="takes no prompts"):
+    with pytest.raises(FineTuneError, match=pattern(TAKES_NO_PROMPTS, name="classes")):
         tune(start_from=tmp_path / "classes")
 
 
@@ -280,18 +299,20 @@ def test_a_place_that_holds_something_else_is_refused_before_training(tune, tmp_
 @pytest.mark.parametrize(
     ("spoil", "told"),
     [
-        (lambda ls: [0 * a for a in ls], "No pixel is labelled"),
-        (lambda ls: [(a > 1) * a for a in ls], "Only objects are labelled"),
-        (lambda ls: [(a == 1) * 1 for a in ls], "Only background is labelled"),
-        (lambda ls: [a[:-1] for a in ls], "the image is 96 x 96"),
-        (lambda ls: ls[:1], "2 images and 1 labels"),
-        (lambda ls: [-a for a in ls], "ids from 0"),
-        (lambda ls: [a + 0.5 for a in ls], "whole numbers"),
-        (lambda ls: [few(a) for a in ls], "Only 10 pixels are labelled"),
+        (lambda ls: [0 * a for a in ls], NO_LABELS),
+        (lambda ls: [(a > 1) * a for a in ls], ONLY_OBJECTS),
+        (lambda ls: [(a == 1) * 1 for a in ls], ONLY_BACKGROUND),
+        (lambda ls: ls[:1], OTHER_NUMBERS),
+        (lambda ls: [few(a) for a in ls], FEW_LABELS),
+        (lambda ls: [a[:-1] for a in ls], "96 x 96"),
+        (lambda ls: [-a for a in ls], "image 1"),
+        (lambda ls: [a + 0.5 for a in ls], "image 1"),
     ],
 )
-def test_labels_that_do_not_do_are_refused_in_one_line(tune, images, spoil, told):
-    with pytest.raises(FineTuneError, match=told) as error:
+def test_labels_that_do_not_do_are_refused_in_one_line(
+    tune, images, pattern, spoil, told
+):
+    with pytest.raises(FineTuneError, match=pattern(told)) as error:
         tune(partial_labels=spoil(images[1]))
     assert "\n" not in str(error.value)
 
@@ -304,16 +325,16 @@ def few(labels):
 
 
 def test_no_image_at_all_is_refused(tune):
-    with pytest.raises(FineTuneError, match="No image"):
+    with pytest.raises(FineTuneError, match=NO_IMAGES):
         tune(images=[], partial_labels=[])
 
 
-def test_nan_in_an_image_is_left_out_and_told(tune, images):
+def test_nan_in_an_image_is_left_out_and_told(tune, images, pattern):
     spoiled = images[0][0].copy()
     spoiled[:4] = np.nan
     result = tune(images=[spoiled, images[0][1]])
-    assert any("384 pixels are NaN" in note for note in result.notes)
-    with pytest.raises(FineTuneError, match="no pixel of the image is a finite"):
+    assert SOME_NOT_FINITE.format(name="image 1", n=384) in result.notes
+    with pytest.raises(FineTuneError, match=pattern(NOT_FINITE, name="image 1")):
         tune(images=[np.full_like(spoiled, np.nan), images[0][1]])
 
 
@@ -326,7 +347,7 @@ def test_one_box_is_halved_to_check_on(tune, images):
 def test_too_few_labels_to_hold_back_are_told(tune, images, disc_scene):
     one = from_labels(disc_scene.labels, [(10, 14, 14, 14)])
     result = tune(images=images[0][:1], partial_labels=[one])
-    assert any("too few labels to keep some back" in note for note in result.notes)
+    assert TOO_FEW_LABELS in result.notes
 
 
 def test_scribbles_are_enough(tune, images, disc_scene):
@@ -335,26 +356,26 @@ def test_scribbles_are_enough(tune, images, disc_scene):
     scribble[42:45, 5:90] = 1
     scribble[5:8, 5:90] = 1
     result = tune(images=images[0][:1], partial_labels=[scribble])
-    assert prompts_of(result.model)[0].n_objects >= 1
+    assert model_prompts(result.model)[0].n_objects >= 1
     assert result.before.f1 is None  # scribbles say nothing of whole objects
 
 
 def test_chosen_channels_are_those_of_the_prompts(tune, images):
     stacked = [np.stack([0 * i, i, 2 * i, i], axis=-1) for i in images[0]]
     result = tune(images=stacked, channels=(1,))
-    assert prompts_of(result.model)[0].channels == (1,)
+    assert model_prompts(result.model)[0].channels == (1,)
     found = svpseg.segment(stacked[0], model=result.model, axes="YXC")
     assert np.array_equal(
         found.labels, svpseg.segment(images[0][0], model=result.model).labels
     )
 
 
-def test_classes_instead_of_objects(tune, images, disc_scene):
+def test_classes_instead_of_objects(tune, images, disc_scene, pattern):
     classes = np.where(disc_scene.labels > 3, 3, np.where(disc_scene.labels > 0, 2, 1))
     settings = replace(TINY, semantic=True, wanted=3)
     result = tune(images=images[0][:1], partial_labels=[classes], settings=settings)
     assert result.before.f1 is None
-    with pytest.raises(FineTuneError, match="paint some class 7"):
+    with pytest.raises(FineTuneError, match=pattern(ONLY_BACKGROUND, what="class 7")):
         tune(
             images=images[0][:1],
             partial_labels=[classes],
@@ -433,10 +454,9 @@ def test_held_out_images_only_check(tune, images):
     assert result.before.n_pixels == int((images[1][1] > 0).sum())
 
 
-def test_it_runs_as_a_job(images, tiny_model, tmp_path):
+def test_it_runs_as_a_job(images, tiny_model, tmp_path, in_process):
     events = []
-    runner = InProcess()
-    job = runner.submit(
+    job = in_process.submit(
         api.finetune,
         *images,
         start_from=str(tiny_model),
@@ -445,7 +465,6 @@ def test_it_runs_as_a_job(images, tiny_model, tmp_path):
         on_event=events.append,
     )
     result = job.result(60)
-    runner.close()
     assert result.model == str(tmp_path / "job")
     assert sum(e.kind == "partial" for e in events) == 5
 
@@ -528,14 +547,18 @@ def test_ordinary_labels_with_boxes(disc_scene, tiny_model, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (["a.tif", "-o", "m"], 2, "IMAGE=LABELS"),
-        (["a.tif=b.tif", "-o", "m"], 1, "no such file"),
-        (["a.tif=b.tif"], 2, "-o MODEL"),
-        (["-o", "m"], 2, "name images"),
-        (["a.tif=b.tif", "-o", "m", "--preset", "slow"], 2, "no preset 'slow'"),
-        (["a.tif=b.tif", "-o", "m", "--held-out", "3"], 2, "validation must be"),
-        (["a.tif=b.tif", "-o", "m", "--start-from", "nothing"], 2, "no model"),
-        (["a.tif=b.tif", "-o", "m", "--box", "1", "2", "--box", "3", "4"], 2, "2 box"),
+        (["a.tif", "-o", "m"], 2, f"{IMAGE_AND_LABELS}, got 'a.tif'"),
+        (["a.tif=b.tif", "-o", "m"], 1, "a.tif"),
+        (["a.tif=b.tif"], 2, "--output"),
+        (["-o", "m"], 2, IMAGE_AND_LABELS),
+        (["a.tif=b.tif", "-o", "m", "--preset", "slow"], 2, "'slow'"),
+        (["a.tif=b.tif", "-o", "m", "--validation", "3"], 2, "0 to 0.8, got 3.0"),
+        (["a.tif=b.tif", "-o", "m", "--start-from", "nothing"], 2, "'nothing'"),
+        (
+            ["a.tif=b.tif", "-o", "m", "--box", "1", "2", "--box", "3", "4"],
+            2,
+            "2 boxes",
+        ),
     ],
 )
 def test_wrong_words_are_refused_in_one_line(

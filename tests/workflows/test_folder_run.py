@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -14,19 +15,35 @@ import pytest
 import tifffile
 
 from napari_svpseg import api
-from napari_svpseg.api import FileOutcome, labels_path
+from napari_svpseg.api import labels_path
 from napari_svpseg.cli.main import main
-from napari_svpseg.core.jobs.folder_job import FORMATS, BatchJob, check_pattern
+from napari_svpseg.core.jobs.folder_job import (
+    FORMAT_TITLES,
+    FORMATS,
+    NO_FORMAT,
+    NO_INPUTS,
+    NO_OUTPUT,
+    PATTERN_FIELDS,
+    PATTERN_FOLDERS,
+    PATTERN_NOT_CLOSED,
+    UNKNOWN_FORMAT,
+    BatchJob,
+    FileOutcome,
+    check_pattern,
+)
 from napari_svpseg.core.labels.measure import measure
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.io.folder_records import (
+    NO_SUCH_IMAGE,
+    NOT_A_JOB,
+    OVERWRITES,
     RUN_FILES,
     JobFileError,
+    check_collisions,
     find_images,
     read_run,
     read_summary,
-    refuse_collisions,
     write_run,
     write_summary,
 )
@@ -36,6 +53,7 @@ from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.workflows import folder_run
 from napari_svpseg.workflows.folder_run import run_batch
+from napari_svpseg.workflows.segment_image import NO_SIGNAL
 
 N = 6
 
@@ -96,7 +114,7 @@ def test_one_bad_file_is_named_and_the_rest_is_done(job) -> None:
     rows = summary_of(job)
     names = [Path(row["file"]).name for row in rows]
     assert names == [f"{i}.ome.tif" for i in range(N)]
-    assert rows[2]["status"] == "failed" and "damaged" in rows[2]["note"]
+    assert rows[2]["status"] == "failed" and "2.ome.tif" in rows[2]["note"]
     labels = tifffile.imread(Path(job.output) / "3_labels.ome.tif")
     areas = measure(labels)["area"]
     assert len(areas) and int(rows[3]["objects"]) == len(areas)
@@ -138,7 +156,7 @@ def test_what_is_done_is_kept_and_told_to_be_of_another_kind(job, caplog) -> Non
     before = results_of(job)
     other = replace(job, skip_done=True, settings={**job.settings, "threshold": 0.9})
     run_batch(other)
-    assert "other settings" in caplog.text
+    assert folder_run.OTHER in caplog.text
     assert results_of(job) == before
 
 
@@ -220,7 +238,11 @@ def test_formats_and_pattern_are_options(job, capsys) -> None:
     assert main([*words, "--pattern", "cells"]) == 2
     assert main([*words, "--include", "*.czi"]) == 2
     errors = capsys.readouterr().err
-    for text in ("unknown format png", "holds {name}", "image that is called *.czi"):
+    for text in (
+        UNKNOWN_FORMAT.format(names="png", known=", ".join(FORMATS)),
+        f"{PATTERN_FIELDS}, got 'cells'",
+        NO_SUCH_IMAGE.format(folder=job.inputs[0], include="*.czi"),
+    ):
         assert text in errors
 
 
@@ -229,8 +251,9 @@ def test_an_image_without_signal_is_told_of(job, tmp_path, fill) -> None:
     path = tmp_path / "blank.tif"
     tifffile.imwrite(path, np.full((64, 64), fill, np.float32))
     [outcome] = run_batch(replace(job, inputs=(str(path),)))
-    assert "no signal" in outcome.notes[0]
-    assert "no signal" in summary_of(job)[0]["note"]
+    note = NO_SIGNAL.format(what="the image has")
+    assert outcome.notes[0] == note
+    assert note in summary_of(job)[0]["note"]
     [fine] = run_batch(replace(job, inputs=(f"{job.inputs[0]}/0.ome.tif",)))
     assert fine.notes == ()
 
@@ -244,7 +267,7 @@ def test_a_stack_without_signal_is_told_of(job, tmp_path, disc_scene) -> None:
     blank = replace(job, inputs=(str(path),), axes="ZYX", output=job.output + "2")
     tifffile.imwrite(path, 0 * stack)
     [outcome] = run_batch(blank)
-    assert "no signal" in outcome.notes[0]
+    assert outcome.notes[0] == NO_SIGNAL.format(what="2 of 2 planes have")
 
 
 def test_results_among_the_images_are_no_images(job) -> None:
@@ -256,7 +279,9 @@ def test_results_among_the_images_are_no_images(job) -> None:
     assert first == again and len(first) == N - 1
 
 
-def test_images_of_one_name_and_replaced_images_are_refused(job, tmp_path) -> None:
+def test_images_of_one_name_and_replaced_images_are_refused(
+    job, tmp_path, pattern
+) -> None:
     other = tmp_path / "other"
     other.mkdir()
     for folder in (Path(job.inputs[0]), other):
@@ -264,50 +289,61 @@ def test_images_of_one_name_and_replaced_images_are_refused(job, tmp_path) -> No
     both = replace(job, inputs=(*job.inputs, str(other)))
     files = find_images(both.inputs)
     with pytest.raises(ValueError, match="same_labels"):
-        refuse_collisions(both, files)
-    refuse_collisions(replace(both, pattern="{folder}_{name}"), files)
+        check_collisions(both, files)
+    check_collisions(replace(both, pattern="{folder}_{name}"), files)
     itself = replace(job, pattern="{name}", output=job.inputs[0])
-    with pytest.raises(ValueError, match="would be replaced"):
-        refuse_collisions(itself, [Path(job.inputs[0]) / "1.ome.tif"])
+    with pytest.raises(ValueError, match=pattern(OVERWRITES)):
+        check_collisions(itself, [Path(job.inputs[0]) / "1.ome.tif"])
 
 
 def test_where_results_go() -> None:
     assert labels_path("a/b.tif", "out", "{folder}-{name}") == Path("out/a-b.ome.tif")
 
 
-@pytest.mark.parametrize("pattern", ["", "cells", "{name}/x", "{name", "{name}{x}"])
-def test_patterns_that_name_no_files_are_refused(pattern) -> None:
-    with pytest.raises(ValueError, match="pattern"):
-        check_pattern(pattern)
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("", PATTERN_FIELDS),
+        ("cells", PATTERN_FIELDS),
+        ("{name}{x}", PATTERN_FIELDS),
+        ("{name}/x", PATTERN_FOLDERS),
+        ("{name", PATTERN_NOT_CLOSED),
+    ],
+)
+def test_patterns_that_name_no_files_are_refused(names, message) -> None:
+    with pytest.raises(ValueError, match=re.escape(f"{message}, got {names!r}")):
+        check_pattern(names)
 
 
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"inputs": []}, "Choose the images"),
-        ({"formats": []}, "at least one format"),
-        ({"formats": ["png"]}, "unknown format png"),
-        ({"output": ""}, "folder for the results"),
+        ({"inputs": []}, NO_INPUTS),
+        ({"formats": []}, NO_FORMAT),
+        ({"formats": ["png"]}, UNKNOWN_FORMAT),
+        ({"output": ""}, NO_OUTPUT),
         ({"settings": {"treshold": 1}}, "treshold"),
         ({"settings": {"threshold": 7}}, "threshold"),
         ({"inputs": "a.tif"}, "inputs"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )
-def test_jobs_that_make_no_sense_are_refused_by_name(job, tmp_path, values, text):
+def test_jobs_that_make_no_sense_are_refused_by_name(
+    job, tmp_path, pattern, values, text
+):
     path = tmp_path / "run.json"
     content = {"version": 1, "job": {**job.to_dict(), **values}}
     path.write_text(json.dumps(content))
-    with pytest.raises(JobFileError, match=text) as caught:
+    with pytest.raises(JobFileError, match=pattern(text)) as caught:
         read_run(path)
     assert str(path) in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"job": 3}', '{"version": 9, "job": {}}'])
-def test_files_that_are_no_jobs_are_refused(tmp_path, text) -> None:
+def test_files_that_are_no_jobs_are_refused(tmp_path, pattern, text) -> None:
     path = tmp_path / "run.json"
     path.write_text(text)
-    with pytest.raises(JobFileError, match="no job file"):
+    with pytest.raises(JobFileError, match=pattern(NOT_A_JOB, path=path)):
         read_run(path)
 
 
@@ -339,8 +375,9 @@ def test_a_job_and_a_summary_are_read_as_they_were_written(job, tmp_path) -> Non
 
 def test_planning_a_run_loads_no_torch() -> None:
     code = (
-        "import sys, napari_svpseg.core.jobs.folder_job, napari_svpseg.io.folder_records, "
-        "napari_svpseg.workflows.folder_run\nprint([m for m in ('torch', 'qtpy') if m in sys.modules])"
+        "import sys, napari_svpseg.core.jobs.folder_job\n"
+        "import napari_svpseg.io.folder_records, napari_svpseg.workflows.folder_run\n"
+        "print([m for m in ('torch', 'qtpy') if m in sys.modules])"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -393,4 +430,6 @@ def test_a_zarr_too_large_for_memory_goes_from_file_to_file(
     labels = open_image(Path(outcome.labels) / "labels" / "cells")
     assert outcome.status == "done" and outcome.objects == labels.array[:].max() > 0
     (outcome,) = run_batch(replace(large, formats=("ome-tiff", "ome-zarr")))
-    assert "too large for OME-TIFF labels: choose OME-Zarr labels" in outcome.error
+    assert outcome.error == folder_run.TOO_LARGE.format(
+        path=folder / "large.zarr", what=FORMAT_TITLES["ome-tiff"]
+    )

@@ -15,13 +15,18 @@ from napari_svpseg import api
 from napari_svpseg.cli.main import main
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
-from napari_svpseg.engine.inference.tiles import workers_of
-from napari_svpseg.io.ome_zarr import open_image, read_stamp
+from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
+from napari_svpseg.engine.jobs.workers import workers_of
+from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.prompt_files import save_prompts
+from napari_svpseg.io.zarr_labels import read_labels_metadata
 from napari_svpseg.workflows import segment_large
 from napari_svpseg.workflows.segment_large import WHOLE_FILES, segment_zarr
 
-SMALL = {"tile": 64, "overlap": 32, "scale_objects": False, "min_area": 5}
+SMALL = {
+    "settings": SegmentSettings(tile=64, overlap=32, scale_objects=False),
+    "postprocess": PostprocessSettings(min_area=5),
+}
 
 
 def field(shape=(150, 200), seed=0):
@@ -54,7 +59,7 @@ def run(scene, out, source="plane.zarr", model=None, **more):
         prompt,
         out,
         model,
-        **{"workers": 0, "cell": 64, "halo": 24} | SMALL | more,
+        **{"workers": 0, "block": 64, "halo": 24} | SMALL | more,
     )
     return np.asarray(open_image(outcome.labels).array[:]), outcome
 
@@ -63,7 +68,9 @@ def test_labels_are_those_of_the_image_in_memory(scene, tiny_model, tmp_path):
     folder, prompt = scene
     labels, outcome = run(scene, tmp_path / "a.zarr", model=tiny_model, halo=64)
     image = np.asarray(open_image(folder / "plane.zarr").array[:])
-    kept = dict(read_stamp(tmp_path / "a.zarr", "cells"))["recipe"]["intensities"]
+    kept = dict(read_labels_metadata(tmp_path / "a.zarr", "cells"))["recipe"][
+        "intensities"
+    ]
     result = api.segment(
         image, prompt, tiny_model, intensities=np.asarray(kept), **SMALL
     )
@@ -79,13 +86,13 @@ def test_labels_are_those_of_the_image_in_memory(scene, tiny_model, tmp_path):
     suppress_health_check=list(HealthCheck),
 )
 @given(st.integers(1, 300), st.sampled_from(["plane.zarr", "stack.zarr"]))
-def test_labels_do_not_depend_on_blocks(
-    scene, tiny_model, tmp_path_factory, block, source
+def test_labels_do_not_depend_on_the_size_of_tasks(
+    scene, tiny_model, tmp_path_factory, task, source
 ):
     folder = tmp_path_factory.mktemp("laws")
     more = {"axes": "ZYX", "link_planes": True} if source == "stack.zarr" else {}
-    one, _ = run(scene, folder / "a.zarr", source, tiny_model, block=64, **more)
-    two, _ = run(scene, folder / "b.zarr", source, tiny_model, block=block, **more)
+    one, _ = run(scene, folder / "a.zarr", source, tiny_model, task=64, **more)
+    two, _ = run(scene, folder / "b.zarr", source, tiny_model, task=task, **more)
     assert one.max() > 3 and np.array_equal(one, two)
 
 
@@ -113,7 +120,7 @@ def test_a_cancelled_run_goes_on_where_it_was(scene, tiny_model, tmp_path):
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        run(scene, tmp_path / "b.zarr", model=tiny_model, block=64, on_progress=stop)
+        run(scene, tmp_path / "b.zarr", model=tiny_model, task=64, on_progress=stop)
     work = tmp_path / "b.zarr.cells.work"
     kept = {p: p.stat().st_mtime_ns for p in work.glob("ta*/*") if p.is_file()}
     kept |= {p: p.stat().st_mtime_ns for p in work.glob("tiles.done/*")}
@@ -127,7 +134,7 @@ def test_a_cancelled_run_goes_on_where_it_was(scene, tiny_model, tmp_path):
             seen.extend(p.stat().st_mtime_ns == t for p, t in kept.items())
 
     labels, _ = run(
-        scene, tmp_path / "b.zarr", model=tiny_model, block=128, on_progress=look
+        scene, tmp_path / "b.zarr", model=tiny_model, task=128, on_progress=look
     )
     assert seen and all(seen)  # nothing was done twice
     assert np.array_equal(labels, whole)
@@ -155,11 +162,11 @@ def test_empty_parts_are_not_stored(scene, tiny_model, tmp_path, monkeypatch):
         run(here, tmp_path / "a.zarr", "sparse.zarr", tiny_model, on_progress=stop)
     stored = {
         part: sum(p.is_file() for p in (work / part / "c").rglob("*"))
-        for part in ("tiles", "cells")
+        for part in ("tiles", "blocks")
     }
     assert 0 < stored["tiles"] <= 9 < 6 * 8  # those that see a disc
     labels, _ = run(here, tmp_path / "a.zarr", "sparse.zarr", tiny_model)
-    other, _ = run(here, tmp_path / "b.zarr", "sparse.zarr", tiny_model, block=64)
+    other, _ = run(here, tmp_path / "b.zarr", "sparse.zarr", tiny_model, task=64)
     assert labels[:60, :60].any() and not labels[100:, 100:].any()
     assert np.array_equal(labels, other)
 
@@ -190,7 +197,7 @@ def alone(scene, tiny_model, tmp_path_factory):
 @example(4, 64, "plane.zarr")
 @example(2, 64, "stack.zarr")
 def test_labels_do_not_depend_on_the_number_of_workers(
-    scene, tiny_model, tmp_path_factory, pool, alone, workers, block, source
+    scene, tiny_model, tmp_path_factory, pool, alone, workers, task, source
 ):
     out = tmp_path_factory.mktemp("workers") / "labels.zarr"
     pool.scale_to(workers)
@@ -200,7 +207,7 @@ def test_labels_do_not_depend_on_the_number_of_workers(
         source,
         tiny_model,
         scheduler=pool.client,
-        block=block,
+        task=task,
         **(STACK if source == "stack.zarr" else {}),
     )
     assert labels.max() > 3 and np.array_equal(labels, alone[source])
@@ -250,7 +257,7 @@ def test_a_killed_worker_costs_its_part_only(scene, tiny_model, tmp_path, alone)
             tmp_path / "b.zarr",
             model=tiny_model,
             scheduler=client,
-            block=64,
+            task=64,
             on_progress=kill,
         )
     assert killed and np.array_equal(labels, alone["plane.zarr"])
@@ -266,12 +273,12 @@ def test_a_halo_too_small_for_the_objects_is_told_of(scene, tiny_model, tmp_path
 
 
 def test_semantic_output_and_bad_arguments(scene, tiny_model, tmp_path):
-    labels, _ = run(scene, tmp_path / "a.zarr", model=tiny_model, output="semantic")
+    labels, _ = run(scene, tmp_path / "a.zarr", model=tiny_model, labels="classes")
     assert set(np.unique(labels)) == {0, 1}
-    with pytest.raises(ValueError, match="plain name"):
+    with pytest.raises(ValueError, match=r"'\.\./x'"):
         run(scene, tmp_path / "a.zarr", model=tiny_model, name="../x")
-    with pytest.raises(ValueError, match="cell must be at least 16"):
-        run(scene, tmp_path / "a.zarr", model=tiny_model, cell=4)
+    with pytest.raises(ValueError, match="got 4"):
+        run(scene, tmp_path / "a.zarr", model=tiny_model, block=4)
 
 
 def test_command_line(scene, tiny_model, tmp_path, capsys):

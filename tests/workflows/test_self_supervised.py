@@ -8,10 +8,18 @@ import tifffile
 import torch
 
 from napari_svpseg.cli.main import main
+from napari_svpseg.cli.train import NEEDS_OUTPUT, ONE_OR_THE_OTHER
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.io.model_store import load_model, read_card
-from napari_svpseg.workflows import training
-from napari_svpseg.workflows.training import ConfigError, train_self_supervised
+from napari_svpseg.workflows import self_supervised
+from napari_svpseg.workflows.self_supervised import (
+    BLANK,
+    NO_FOLDER,
+    NO_TIME,
+    NOT_TRAINABLE,
+    train_self_supervised,
+)
+from napari_svpseg.workflows.training_config import ConfigError
 
 
 @pytest.fixture
@@ -32,7 +40,7 @@ def folder(tmp_path, disc_scene):
 def test_it_trains_from_an_own_start_and_tells_of_it(
     folder, tiny_model, tmp_path, step_clock, monkeypatch
 ):
-    monkeypatch.setattr(training, "PREPARING", 0.5)
+    monkeypatch.setattr(self_supervised, "PREPARING", 0.5)
     rows, told = [], []
     card = train_self_supervised(
         folder,
@@ -101,19 +109,19 @@ def test_stopping_writes_nothing(folder, tiny_model, tmp_path, step_clock):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"minutes": 0}, "minutes must be more than 0"),
-        ({"method": "nope", "start_from": "none"}, "nope cannot be trained"),
-        ({"folder": "missing"}, "no such folder"),
-        ({"folder": "blank"}, "nothing to learn from"),
+        ({"minutes": 0}, NO_TIME),
+        ({"method": "nope", "start_from": "none"}, NOT_TRAINABLE),
+        ({"folder": "missing"}, NO_FOLDER),
+        ({"folder": "blank"}, BLANK),
     ],
 )
 def test_what_cannot_be_trained_is_told_in_one_line(
-    folder, tiny_model, tmp_path, change, message
+    folder, tiny_model, tmp_path, pattern, change, message
 ):
     (tmp_path / "blank").mkdir()
     tifffile.imwrite(tmp_path / "blank" / "a.tif", np.zeros((80, 80), np.uint8))
     values = {"minutes": 0.01, "start_from": tiny_model, "folder": folder} | change
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(ConfigError, match=pattern(message)) as error:
         train_self_supervised(
             tmp_path / values.pop("folder"), tmp_path / "m", device="cpu", **values
         )
@@ -122,6 +130,6 @@ def test_what_cannot_be_trained_is_told_in_one_line(
 
 def test_the_command_wants_one_or_the_other(capsys):
     assert main(["train"]) == 2
-    assert "--self-supervised FOLDER" in capsys.readouterr().err
+    assert ONE_OR_THE_OTHER in capsys.readouterr().err
     assert main(["train", "--self-supervised", "somewhere"]) == 2
-    assert "needs --output" in capsys.readouterr().err
+    assert NEEDS_OUTPUT in capsys.readouterr().err

@@ -12,13 +12,19 @@ import torch
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.io.packed_tasks import load_tasks
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows.training import (
-    ConfigError,
-    TrainingConfig,
+    OTHER_ENCODER,
     _take_weights,
-    pack,
     train_from_config,
+)
+from napari_svpseg.workflows.training_config import ConfigError, TrainingConfig
+from napari_svpseg.workflows.training_tasks import (
+    NEEDS_DATA,
+    NO_IMAGE,
+    ONE_CLASS,
+    OTHER_TASKS,
+    pack,
 )
 
 CONFIG = """
@@ -108,17 +114,17 @@ def test_semantic_sets_give_a_task_for_each_class(tmp_path):
     ]
 
 
-def test_data_that_is_named_must_be_given(tmp_path):
+def test_data_that_is_named_must_be_given(tmp_path, pattern):
     path = tmp_path / "c.toml"
     path.write_text(CONFIG.format(datasets='"cells"'))
-    with pytest.raises(ConfigError, match=r"cells.*--data FOLDER"):
+    with pytest.raises(ConfigError, match=pattern(NEEDS_DATA, what="cells")):
         train_from_config(path, output=tmp_path / "run" / "model")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name = ", "not a TOML file"),
+        ("name = ", ""),
         ('name = "a"', "method"),
         ('name = "a"\nmethod = "panet"\nspeed = 3', "speed"),
         ('name = "a"\nmethod = "panet"\n[data]\nset = 1', "set"),
@@ -134,14 +140,14 @@ def test_a_wrong_config_is_one_line_naming_the_file(tmp_path, text, message):
 
 @pytest.mark.parametrize("path", sorted(Path("configs").glob("*.toml")), ids=str)
 def test_the_configs_of_the_project_are_valid(path):
-    from napari_svpseg.models.base import ModelConfig, build
+    from napari_svpseg.models.registry import ModelConfig, build
 
     config = TrainingConfig.read(path)
     config.settings()
     build(ModelConfig(config.method, config.arguments))
 
 
-def test_tasks_packed_for_another_config_are_not_taken(tmp_path):
+def test_tasks_packed_for_another_config_are_not_taken(tmp_path, pattern):
     first, second = tmp_path / "first.toml", tmp_path / "second.toml"
     first.write_text(CONFIG.format(datasets='"blobs"'))
     second.write_text(CONFIG.format(datasets='"blobs", "more"'))
@@ -150,14 +156,16 @@ def test_tasks_packed_for_another_config_are_not_taken(tmp_path):
     run = {"data": tmp_path / "data", "output": tmp_path / "run" / "model"}
     train_from_config(first, **run)
     cache = tmp_path / "run" / "tasks.npz"
-    with pytest.raises(ConfigError, match=r"holds no tasks of more.*pack it again"):
+    with pytest.raises(ConfigError, match=pattern(OTHER_TASKS, what="more")):
         train_from_config(second, data=cache, output=tmp_path / "other" / "model")
     train_from_config(second, **run)  # packs again
     groups = {entry["group"] for entry in load_tasks(cache).index}
     assert groups == {"blobs", "more"}
 
 
-def test_what_would_fail_at_the_end_fails_before_the_training(config, tmp_path):
+def test_what_would_fail_at_the_end_fails_before_the_training(
+    config, tmp_path, pattern
+):
     folder = tmp_path / "notes"
     folder.mkdir()
     (folder / "diary.txt").write_text("dear diary")
@@ -168,7 +176,7 @@ def test_what_would_fail_at_the_end_fails_before_the_training(config, tmp_path):
     other = tmp_path / "other.toml"
     other.write_text(config.read_text().replace("width = 4", "width = 6"))
     train_from_config(config, output=tmp_path / "a" / "model")
-    with pytest.raises(ConfigError, match="do not fit the config: their encoders"):
+    with pytest.raises(ConfigError, match=pattern(OTHER_ENCODER)):
         train_from_config(
             other,
             output=tmp_path / "b" / "model",
@@ -199,7 +207,7 @@ def test_every_method_can_start_from_the_default_models_encoder(method, argument
         )
 
 
-def test_a_config_of_one_image_trains_on_it(tmp_path, disc_scene, capsys):
+def test_a_config_of_one_image_trains_on_it(tmp_path, disc_scene, pattern):
     folder = tmp_path / "data" / "discs"
     for name, array in (("images", disc_scene.image), ("labels", disc_scene.labels)):
         (folder / name).mkdir(parents=True)
@@ -217,14 +225,14 @@ def test_a_config_of_one_image_trains_on_it(tmp_path, disc_scene, capsys):
     assert card.training["steps_done"] == 2
     assert card.training["config"]["one_image"]["image"] == "discs/a"
     config.write_text(config.read_text().replace("discs/b", "discs/z"))
-    with pytest.raises(ConfigError, match="holds no image 'z'"):
+    with pytest.raises(ConfigError, match=pattern(NO_IMAGE, name="z")):
         train_from_config(config, data=tmp_path / "data", output=tmp_path / "m")
     config.write_text(
         config.read_text()
         .replace("discs/z", "discs/b")
         .replace("label = 1", "label = 9")
     )
-    with pytest.raises(ConfigError, match="shows one class only"):
+    with pytest.raises(ConfigError, match=pattern(ONE_CLASS, name="discs/b")):
         train_from_config(config, data=tmp_path / "data", output=tmp_path / "m")
-    with pytest.raises(ConfigError, match="with --data FOLDER"):
+    with pytest.raises(ConfigError, match=pattern(NEEDS_DATA, what="discs/a")):
         train_from_config(config, output=tmp_path / "m")

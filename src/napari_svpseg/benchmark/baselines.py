@@ -1,7 +1,8 @@
-"""What our models are compared with: each fits one prompt and segments queries.
+"""Baselines that our models are compared with.
 
-All baselines see the query at the prompt's scale (a box of 64 x 64) and give labels back
-at its full size, as our models do.
+A baseline is fitted to one prompt and then segments any query. As our models do, it
+sees the query at the scale of the prompt (a box of 64 x 64) and returns labels at full
+size.
 """
 
 from __future__ import annotations
@@ -29,21 +30,23 @@ from .pixel_forest import (
 
 T = TypeVar("T")
 
+NEEDS_IMAGES = "unet-full needs the other images of a task: use for_images"
+
 
 @dataclass(eq=False)
 class Query:
-    """One picture to be segmented, and what several contestants can share of it.
+    """One image to segment, and computations that several contestants share.
 
     Parameters
     ----------
     plane : (Y, X, C) array
-        Raw intensities of the whole picture.
+        Raw intensities of the whole image.
     scale : float
-        Factor that brings it to the scale of the prompt (64 / side of the box).
+        Prompt pixels per image pixel (64 over the side of the box).
     truth : (Y, X) int array, optional
-        Seen by upper bounds only.
+        True object ids; only scores and upper bounds use them.
     ignore : (Y, X) bool array, optional
-        Not scored.
+        Pixels that are not scored.
     name : str
     """
 
@@ -57,31 +60,35 @@ class Query:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Height and width of the whole picture."""
+        """Height and width of the whole image."""
         return (self.plane.shape[0], self.plane.shape[1])
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
-        """Return what ``compute`` gives, computed once; its time is not forgotten."""
+        """Return the result of ``compute``, which is called only once for a key.
+
+        Its time is added to each later use, see `take_reused_seconds`: a contestant
+        must not seem faster because another one came first.
+        """
         if key in self._kept:
             value, seconds = self._kept[key]
             self._reused_s += seconds
             return value  # type: ignore[no-any-return]
         before, self._reused_s = self._reused_s, 0.0
         start = time.perf_counter()
-        value = compute()
+        value = compute()  # may itself use shared values
         seconds = time.perf_counter() - start + self._reused_s
         self._reused_s += before
         self._kept[key] = (value, seconds)
         return value
 
     def take_reused_seconds(self) -> float:
-        """Return the time saved by `once` since the last call, to be added again."""
+        """Return the time that `once` saved since the last call of this method."""
         seconds, self._reused_s = self._reused_s, 0.0
         return seconds
 
     @property
     def scaled(self) -> np.ndarray:
-        """(y, x, C) float32: normalised, at the scale of the prompt."""
+        """Normalised image (y, x, C) float32 at the scale of the prompt."""
         return self.once("scaled", self._scale)
 
     def _scale(self) -> np.ndarray:
@@ -91,32 +98,39 @@ class Query:
         )
 
     def full_size(self, foreground: np.ndarray) -> np.ndarray:
-        """Return a (y, x) float map at prompt scale resampled to the whole picture."""
+        """Return a map (y, x) at the scale of the prompt resampled to the full size."""
         return resize_image(foreground[..., None], self.shape)[..., 0]
 
 
 Answer = Callable[[Query], np.ndarray]
-"""Gives the (Y, X) labels of a query."""
+"""Returns the (Y, X) labels of a query."""
 
 
-class Baseline(Protocol):
-    """Fits one prompt; what it returns segments any query."""
+class Contestant(Protocol):
+    """A baseline or a model that takes part in the benchmark."""
 
     def fit(self, prompt: Prompt) -> Answer:
-        """Return what segments queries like the prompt."""
+        """Return the function that segments queries like the prompt."""
         ...
 
 
 @dataclass(frozen=True)
 class ForestBaseline:
-    """Random forest on filter features; objects by the splitting best on the prompt."""
+    """A random forest on filter features, with the splitting that suits the prompt.
+
+    Parameters
+    ----------
+    seed, n_threads : int
+    best_on_truth : bool
+        Whether to choose the splitting by the truth of each query (an upper bound).
+    """
 
     seed: int = 0
     n_threads: int = 1
     best_on_truth: bool = False
 
     def fit(self, prompt: Prompt) -> Answer:
-        """Fit the forest; ``best_on_truth`` takes each query's best splitting."""
+        """Return the segmentation function of a forest fitted to the prompt."""
         forest = PixelForest.fit([prompt], seed=self.seed, n_threads=self.n_threads)
         ways = splitting_grid(prompt.mask)
 
@@ -135,13 +149,21 @@ class ForestBaseline:
 
 @dataclass(frozen=True)
 class OtsuBaseline:
-    """Otsu's threshold of each query; the prompt tells the channel and which side."""
+    """Otsu's threshold, with the channel and polarity that suit the prompt.
+
+    Parameters
+    ----------
+    sigma : float
+        Width of the Gaussian that smooths the image first, in prompt pixels.
+    """
 
     sigma: float = 1.0
 
     def fit(self, prompt: Prompt) -> Answer:
-        """Choose channel, side and splitting by the prompt."""
+        """Return the segmentation function with the best choices for the prompt."""
         crop = self._smooth(normalise(prompt.image, prompt.intensities))
+        # every channel, once for objects brighter and once for objects darker than the
+        # threshold; the best on the prompt's mask wins
         sides = [(c, bright) for c in range(crop.shape[2]) for bright in (True, False)]
         channel, bright = max(
             sides, key=lambda side: dice(_beyond(crop, *side), prompt.mask > 0)
@@ -164,14 +186,16 @@ class OtsuBaseline:
 
 
 def _beyond(image: np.ndarray, channel: int, bright: bool) -> np.ndarray:
+    """Return the mask (Y, X) above Otsu's threshold, or below it."""
     values = image[..., channel]
+    # a constant image has no threshold: nothing is above it
     above = values > threshold_otsu(values) if np.ptp(values) else values > values + 1
     return np.asarray(above if bright else ~above)
 
 
 @dataclass(frozen=True)
 class PromptUNetBaseline:
-    """A small U-Net trained on the turned, scaled and shaded prompt alone."""
+    """A small U-Net trained on augmented crops of the prompt alone."""
 
     seed: int = 0
     steps: int = 300
@@ -180,7 +204,7 @@ class PromptUNetBaseline:
     device: str = "cpu"
 
     def fit(self, prompt: Prompt) -> Answer:
-        """Train the network on the prompt."""
+        """Return the segmentation function of a network trained on the prompt."""
         image = normalise(prompt.image, prompt.intensities)
         network = train_unet(
             [(image, prompt.mask > 0)],
@@ -191,6 +215,7 @@ class PromptUNetBaseline:
             device=self.device,
         )
 
+        # splitting that suits the network's own prediction of the prompt
         seen = unet_foreground(network, image, self.device) > 0.5
         way, _ = best_splitting(seen, prompt.mask, splitting_grid(prompt.mask))
 
@@ -203,10 +228,10 @@ class PromptUNetBaseline:
 
 @dataclass(frozen=True)
 class FullUNetBaseline:
-    """An upper bound: a small U-Net trained on the full labels of other pictures.
+    """An upper bound: a small U-Net trained on the full labels of other images.
 
-    The pictures are dealt into two folds; each is segmented by the network that was
-    trained on the other fold. The prompt tells only the scale and the splitting.
+    The images are split into two folds; each is segmented by the network that was
+    trained on the other fold. Only the scale and the splitting come from the prompt.
     """
 
     seed: int = 0
@@ -215,23 +240,23 @@ class FullUNetBaseline:
     width: int = 16
     device: str = "cpu"
     names: tuple[str, ...] = ()
-    picture: Callable[[str], Query] | None = None
+    read_query: Callable[[str], Query] | None = None
     _networks: dict[int, Any] = field(default_factory=dict)
 
-    def for_pictures(
-        self, names: Sequence[str], picture: Callable[[str], Query]
+    def for_images(
+        self, names: Sequence[str], read_query: Callable[[str], Query]
     ) -> FullUNetBaseline:
-        """Return the baseline for one task, whose pictures ``picture`` reads by name."""
-        return replace(self, names=tuple(names), picture=picture, _networks={})
+        """Return the baseline for one task, given its images and how to read them."""
+        return replace(self, names=tuple(names), read_query=read_query, _networks={})
 
     def fit(self, prompt: Prompt) -> Answer:
-        """Choose the splitting; networks are trained when first needed."""
-        if self.picture is None:
-            raise ValueError("unet-full needs the other pictures: use for_pictures")
-        picture, image = self.picture, normalise(prompt.image, prompt.intensities)
+        """Return the segmentation function; a network is trained at its first use."""
+        if self.read_query is None:
+            raise ValueError(NEEDS_IMAGES)
+        read_query, image = self.read_query, normalise(prompt.image, prompt.intensities)
 
         def answer(query: Query) -> np.ndarray:
-            network = self._network(self.names.index(query.name) % 2, picture)
+            network = self._network(self.names.index(query.name) % 2, read_query)
             seen = unet_foreground(network, image, self.device) > 0.5
             way, _ = best_splitting(seen, prompt.mask, splitting_grid(prompt.mask))
             mask = unet_foreground(network, query.scaled, self.device)
@@ -239,11 +264,12 @@ class FullUNetBaseline:
 
         return answer
 
-    def _network(self, fold: int, picture: Callable[[str], Query]) -> Any:
+    def _network(self, fold: int, read_query: Callable[[str], Query]) -> Any:
+        """Return the network trained without the images of a fold."""
         if fold not in self._networks:
             others = [n for i, n in enumerate(self.names) if i % 2 != fold]
             self._networks[fold] = train_unet(
-                [_example(picture(name)) for name in others],
+                [_example(read_query(name)) for name in others],
                 seed=self.seed,
                 steps=self.steps,
                 batch=self.batch,
@@ -254,11 +280,12 @@ class FullUNetBaseline:
 
 
 def _example(query: Query) -> tuple[np.ndarray, np.ndarray]:
-    """Return image and foreground at prompt scale, at least 64 x 64."""
+    """Return image and foreground at the scale of the prompt, at least 64 x 64."""
     if query.truth is None:
         raise ValueError(f"{query.name}: no labels to learn from")
     image = query.scaled
     mask = resize_labels(query.truth > 0, (image.shape[0], image.shape[1]))
+    # training crops are 64 x 64: smaller images are mirrored to that size
     missing = [(0, max(0, PROMPT_SIZE - n)) for n in mask.shape]
     return np.pad(image, (*missing, (0, 0)), mode="symmetric"), np.pad(
         mask, missing, mode="symmetric"
@@ -284,7 +311,7 @@ def train_unet(
     width: int = 16,
     device: str = "cpu",
 ) -> Any:
-    """Train a small U-Net on 64 x 64 windows of a few images.
+    """Return a small U-Net trained on 64 x 64 crops of a few images.
 
     Parameters
     ----------
@@ -303,7 +330,7 @@ def train_unet(
 
     from .small_unet import SmallUNet
 
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]):  # leave torch's global generator alone
         torch.manual_seed(seed)
         network = SmallUNet(examples[0][0].shape[2], width).to(device)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3, weight_decay=1e-3)
@@ -317,6 +344,7 @@ def train_unet(
         images = torch.from_numpy(np.stack(crops)).to(device)
         masks = torch.from_numpy(np.stack(truths)).to(device)
         logits = network(images.permute(0, 3, 1, 2))[:, 0]
+        # cross-entropy plus soft Dice
         overlap = (logits.sigmoid() * masks).sum()
         loss = (
             F.binary_cross_entropy_with_logits(logits, masks)
@@ -333,7 +361,7 @@ def train_unet(
 def _window(
     example: tuple[np.ndarray, np.ndarray], rng: np.random.Generator, size: int = 64
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a window, turned, flipped, zoomed by 0.8 to 1.25 and shaded at random."""
+    """Return a random crop: rotated, flipped, zoomed by 0.8 to 1.25 and shaded."""
     image, mask = example
     y, x = (int(rng.integers(n - size + 1)) for n in mask.shape)
     image = image[y : y + size, x : x + size]
@@ -341,6 +369,7 @@ def _window(
     angle, zoom = rng.uniform(0, 2 * np.pi), rng.uniform(0.8, 1.25)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     turn = turn @ np.diag([1, rng.choice([-1, 1])]) / zoom
+    # affine_transform maps output to input coordinates: turn around the middle
     middle = np.full(2, (size - 1) / 2)
     offset = middle - turn @ middle
     turned = np.stack(

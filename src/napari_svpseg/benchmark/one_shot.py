@@ -1,7 +1,7 @@
-"""The one-shot protocol: one prompt box, all other pictures, the same for everyone.
+"""One-shot benchmark: segment whole images from the prompt in one box.
 
-For each data set and class, a few legal boxes are drawn by a seed; every contestant
-gets the same boxes and segments the same pictures. See ``docs/benchmark.md``.
+For each data set and class, a few legal boxes are drawn at random; every contestant
+gets the same boxes and segments the same images. See ``docs/benchmark.md``.
 """
 
 from __future__ import annotations
@@ -26,27 +26,31 @@ from ..engine.jobs.allocator import PeakMemory
 from ..io.atomic import atomic_path
 from .baselines import (
     Answer,
-    Baseline,
+    Contestant,
     ForestBaseline,
     FullUNetBaseline,
     OtsuBaseline,
     PromptUNetBaseline,
     Query,
 )
-from .one_shot_tasks import MAX_QUERIES, N_PROMPTS, BenchmarkError, Task, plan
+from .one_shot_tasks import BenchmarkError, BenchmarkSettings, Task, plan
 from .report import outlined, sheet, summarise, to_markdown
 
 log = logging.getLogger(__name__)
 
 WINDOW_BOXES = 4
-"""Side of what a contact sheet shows of a query, in boxes."""
+"""Side of the part of a query that a contact sheet shows, in boxes."""
 PROTOCOL = 1
+"""Version of the protocol; records of another version are not resumed."""
 
-REFINED, REFINE_STEPS = "+refine", 40
-"""Ending of a model's name that asks for fitting to the prompt, and its steps."""
+REFINED = "+refine"
+"""Suffix of a model's name: the model is fitted to each prompt."""
+REFINE_STEPS = 40
 
-RIVALS = ("forest", "forest-best", "otsu", "unet-prompt", "unet-full")
+NO_MODEL = "No model was named: for example forest,svp."
+
 UPPER_BOUNDS = ("forest-best", "unet-full")
+"""Baselines that use more labels than the prompt: their time is not comparable."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,9 +62,9 @@ class ModelContestant:
     network : PromptSegmenter
     device : str
     classes : tuple of str
-        Of a model that knows classes: it takes no prompt.
-    asked : int or None
-        The one of them, from 1, that a task is about.
+        Class names of a model trained on fixed classes, which takes no prompt.
+    class_id : int or None
+        The class, from 1, that the task is about.
     refine : int
         Steps of fitting to the prompt, see `engine.inference.refine`.
     """
@@ -68,18 +72,19 @@ class ModelContestant:
     network: Any
     device: str = "auto"
     classes: tuple[str, ...] = ()
-    asked: int | None = None
+    class_id: int | None = None
     refine: int = 0
 
     def knows(self, task: Task) -> bool:
-        """Tell whether the model can be asked for the class of a task."""
+        """Return whether the model can segment the class of a task."""
         return not self.classes or self._class_of(task) is not None
 
     def for_task(self, task: Task) -> ModelContestant:
         """Return the contestant for the class of a task."""
-        return replace(self, asked=self._class_of(task))
+        return replace(self, class_id=self._class_of(task))
 
     def _class_of(self, task: Task) -> int | None:
+        """Return the id of the model's class with the task's name or value."""
         names = [name.casefold() for name in self.classes]
         for name in (task.name, str(task.value)):
             if name.casefold() in names:
@@ -87,7 +92,10 @@ class ModelContestant:
         return None
 
     def fit(self, prompt: Prompt) -> Answer:
-        """Keep the prompt; it is encoded with each query, as for a user."""
+        """Return the segmentation function of a prompt.
+
+        The prompt is encoded again with each query, because a user waits for that too.
+        """
         from ..core.labels.instances import instances_from_maps
         from ..engine.inference.device import choose
         from ..engine.inference.predict import predict
@@ -102,48 +110,45 @@ class ModelContestant:
             ).maps
             if maps.classes is None:
                 return instances_from_maps(maps, post)
-            own = maps.classes == self.asked
+            own = maps.classes == self.class_id
             mine = replace(
                 maps, foreground=np.where(own, maps.foreground, 0), classes=None
             )
             labels = instances_from_maps(mine, post)
-            labels[(maps.foreground >= post.threshold) & ~own] = 0  # no hole of ours
+            # objects of other classes may have been filled in as holes
+            labels[(maps.foreground >= post.threshold) & ~own] = 0
             return labels
 
         return answer
 
 
-def contestant(
-    name: str, *, device: str = "auto", seed: int = 0, n_threads: int = 1
-) -> tuple[Baseline, str]:
-    """Return the contestant of a name, and the hash of its weights if it has some.
+def make_contestant(name: str, settings: BenchmarkSettings) -> tuple[Contestant, str]:
+    """Return a contestant by name, and the hash of its weights ("" for a baseline).
 
     Parameters
     ----------
     name : str
-        One of `RIVALS`, a built-in model, or a model folder; ``svp+refine`` is ``svp``
+        A baseline (``forest``, ``forest-best``, ``otsu``, ``unet-prompt`` or
+        ``unet-full``), a built-in model, or a model folder; ``svp+refine`` is ``svp``
         fitted to each prompt.
-    device : str
-    seed : int
-        Of the baselines' fits.
-    n_threads : int
-        Of the forest.
+    settings : BenchmarkSettings
     """
+    seed = settings.seed
     if name in ("forest", "forest-best"):
-        return ForestBaseline(seed, n_threads, name == "forest-best"), ""
+        return ForestBaseline(seed, settings.n_threads, name == "forest-best"), ""
     if name == "otsu":
         return OtsuBaseline(), ""
     if name == "unet-prompt":
-        return PromptUNetBaseline(seed, device=_torch_device(device)), ""
+        return PromptUNetBaseline(seed, device=_torch_device(settings.device)), ""
     if name == "unet-full":
-        return FullUNetBaseline(seed, device=_torch_device(device)), ""
+        return FullUNetBaseline(seed, device=_torch_device(settings.device)), ""
     from ..io.model_store import load_model
 
     name, fitted, _ = name.partition(REFINED)
     model = load_model(name)
     return ModelContestant(
         model.network,
-        device,
+        settings.device,
         tuple(model.card.classes),
         refine=REFINE_STEPS if fitted else 0,
     ), model.card.sha256
@@ -157,14 +162,9 @@ def _torch_device(device: str) -> str:
 
 def run(
     data: Iterable[Path | str],
-    models: Sequence[str] | Mapping[str, Baseline],
+    models: Sequence[str] | Mapping[str, Contestant],
+    settings: BenchmarkSettings | None = None,
     *,
-    prompts: int = N_PROMPTS,
-    max_queries: int = MAX_QUERIES,
-    classes: Sequence[str] | None = None,
-    seed: int = 0,
-    device: str = "auto",
-    n_threads: int = 1,
     output: Path | str | None = None,
     resume: bool = False,
     on_progress: Progress = ignore_progress,
@@ -175,21 +175,15 @@ def run(
     ----------
     data : iterable of path
         Data folders.
-    models : sequence of str, or mapping of str to Baseline
-        Rivals, built-in models or model folders, see `contestant`; or contestants by
-        the name they get in the report, such as ``ModelContestant(network)``.
-    prompts, max_queries, classes, seed
-        As for `plan`.
-    device : str
-        For the models.
-    n_threads : int
-        For the forest.
+    models : sequence of str, or mapping of str to Contestant
+        Baselines, built-in models or model folders, see `make_contestant`; or
+        contestants such as ``ModelContestant(network)`` by their name in the report.
+    settings : BenchmarkSettings, optional
     output : path, optional
         JSON file of the report; a markdown file with the tables is written beside it.
-        Each record is kept at once in ``<output>l`` (JSON lines).
+        Each record is appended at once to ``<output>l`` (JSON lines).
     resume : bool
-        Take the records that are there already, if they were made with the same
-        protocol and weights.
+        Keep existing records that were made with the same protocol and weights.
     on_progress : Progress
 
     Returns
@@ -198,22 +192,21 @@ def run(
         ``recipe``, ``tasks``, ``records`` and ``summary`` (see `report.summarise`).
     """
     if not models:
-        raise BenchmarkError("No model was named: for example forest,svp.")
-    tasks = plan(
-        data, prompts=prompts, max_queries=max_queries, classes=classes, seed=seed
-    )
+        raise BenchmarkError(NO_MODEL)
+    settings = settings or BenchmarkSettings()
+    tasks = plan(data, settings)
     contestants = {
         name: (models[name], "")
         if isinstance(models, Mapping)
-        else contestant(name, device=device, seed=seed, n_threads=n_threads)
+        else make_contestant(name, settings)
         for name in dict.fromkeys(models)
     }
     recipe = {
         "protocol": PROTOCOL,
-        "prompts": prompts,
-        "max_queries": max_queries,
-        "seed": seed,
-        "device": device,
+        "prompts": settings.prompts,
+        "max_queries": settings.max_queries,
+        "seed": settings.seed,
+        "device": settings.device,
         "versions": versions(),
         "models": {name: sha256 for name, (_, sha256) in contestants.items()},
     }
@@ -249,30 +242,32 @@ def save_report(report: dict[str, Any], path: Path | str) -> None:
 
 
 def _run_task(
-    task: Task, contestants: dict[str, tuple[Baseline, str]], journal: _Journal
+    task: Task, contestants: dict[str, tuple[Contestant, str]], journal: _Journal
 ) -> Iterator[dict[str, Any]]:
-    baselines = {
-        name: _for_task(baseline, task)
-        for name, (baseline, _) in contestants.items()
-        if not isinstance(baseline, ModelContestant) or baseline.knows(task)
+    """Yield the records of a task, from the journal or newly made."""
+    taking_part = {
+        name: _for_task(contestant, task)
+        for name, (contestant, _) in contestants.items()
+        if not isinstance(contestant, ModelContestant) or contestant.knows(task)
     }
-    for name in contestants.keys() - baselines.keys():
+    for name in contestants.keys() - taking_part.keys():
         log.warning(
             "%s / %s: %s was not trained on that class, left out",
             task.dataset.name,
             task.name,
             name,
         )
+    # a contestant is fitted once to each prompt; a query is kept while it is segmented
     fitted: dict[tuple[str, int], tuple[Answer, float]] = {}
     query: Query | None = None
     for image, number in task.pairs():
-        for name, baseline in baselines.items():
+        for name, contestant in taking_part.items():
             record = journal.find(task.dataset.name, task.name, name, number, image)
             if record is None:
                 if (name, number) not in fitted:
                     prompt = task.prompt(task.draws[number])
                     start = time.perf_counter()
-                    answer = baseline.fit(prompt)
+                    answer = contestant.fit(prompt)
                     fitted[name, number] = (answer, time.perf_counter() - start)
                 if query is None or query.name != image:
                     query = task.query(image)
@@ -281,18 +276,24 @@ def _run_task(
             yield record
 
 
-def _for_task(baseline: Baseline, task: Task) -> Baseline:
-    if isinstance(baseline, ModelContestant):
-        return baseline.for_task(task)
-    if isinstance(baseline, FullUNetBaseline):
-        return baseline.for_pictures(task.dataset.ids, task.query)
-    return baseline
+def _for_task(contestant: Contestant, task: Task) -> Contestant:
+    """Return the contestant as configured for a task, if it depends on one."""
+    if isinstance(contestant, ModelContestant):
+        return contestant.for_task(task)
+    if isinstance(contestant, FullUNetBaseline):
+        return contestant.for_images(task.dataset.ids, task.query)
+    return contestant
 
 
 def _score(
     task: Task, model: str, draw: int, query: Query, answer: Answer, fit_s: float
 ) -> dict[str, Any]:
-    query.take_reused_seconds()
+    """Return the record of one contestant on one query.
+
+    Its time is that of a user's click: fitting the prompt, the query, and whatever
+    another contestant computed for this query before.
+    """
+    query.take_reused_seconds()  # of the contestants before
     with PeakMemory() as memory:
         start = time.perf_counter()
         labels = answer(query)
@@ -317,7 +318,16 @@ def _score(
 
 
 class _Journal:
-    """The records so far: in memory and, line by line, in a file beside the output."""
+    """Records made so far, in memory and as JSON lines in a file beside the output.
+
+    Parameters
+    ----------
+    output : path or None
+        JSON file of the report; None keeps the records in memory only.
+    recipe : dict
+        As in the report.
+    resume : bool
+    """
 
     def __init__(
         self, output: Path | str | None, recipe: dict[str, Any], resume: bool
@@ -325,6 +335,7 @@ class _Journal:
         self._path = None if output is None else Path(f"{output}l")
         self._weights: dict[str, str] = recipe["models"]
         self._records: dict[tuple[Any, ...], dict[str, Any]] = {}
+        # what records depend on, but for the weights, which each line names
         head = {n: recipe[n] for n in ("protocol", "prompts", "max_queries", "seed")}
         if self._path is None:
             return
@@ -335,13 +346,14 @@ class _Journal:
             self._path.write_text(json.dumps(head) + "\n", encoding="utf-8")
 
     def _read(self, path: Path, head: dict[str, Any]) -> None:
+        """Read the records whose weights are unchanged."""
         lines = path.read_text(encoding="utf-8").split("\n")
-        if lines[-1]:  # killed while writing: the torn line is dropped
+        if lines[-1]:  # the process was killed while writing: drop the incomplete line
             path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
         if len(lines) < 2 or json.loads(lines[0]) != head:
             raise BenchmarkError(
                 f"{path} was made with other settings ({lines[0]}): choose another "
-                "output, or start anew without --resume."
+                "output, or start again without --resume."
             )
         for line in lines[1:-1]:
             record = json.loads(line)
@@ -353,7 +365,7 @@ class _Journal:
         return self._records.get(key)
 
     def add(self, record: dict[str, Any]) -> None:
-        """Keep a record, on disk too."""
+        """Add a record, and append it to the file."""
         self._records[_key(record)] = record
         if self._path is not None:
             line = {**record, "weights": self._weights[record["model"]]}
@@ -369,61 +381,54 @@ def contact_sheet(
     data: Iterable[Path | str],
     models: Sequence[str],
     path: Path | str,
+    settings: BenchmarkSettings | None = None,
     *,
-    prompts: int = N_PROMPTS,
-    max_queries: int = MAX_QUERIES,
-    classes: Sequence[str] | None = None,
-    seed: int = 0,
-    device: str = "auto",
     side: int = 192,
     on_progress: Progress = ignore_progress,
 ) -> Path:
-    """Write a picture that shows one draw of each task: what was asked, what came.
+    """Write an overview of one draw of each task as an image, and return its path.
 
-    Columns: the prompt with its mask, the query, the true objects (blue), and what
-    each model found (orange). With the arguments of `run`, it shows the first draw of
-    that run on its middle query.
+    The columns are the prompt with its mask, the query, the true objects (blue), and
+    the objects found by each model (orange). With the settings of `run`, it shows the
+    first draw of that run on its middle query.
 
     Parameters
     ----------
-    data, models, prompts, max_queries, classes, seed, device
-        As for `run`.
+    data, models, settings, on_progress
+        See `run`.
     path : path
-        PNG file.
+        PNG file to write.
     side : int
-        Of each picture, in pixels.
-    on_progress : Progress
-
-    Returns
-    -------
-    Path
-        Of the file.
+        Side of each square in pixels.
     """
     from skimage.io import imsave
 
-    tasks = plan(
-        data, prompts=prompts, max_queries=max_queries, classes=classes, seed=seed
-    )
-    baselines = {m: contestant(m, device=device, seed=seed)[0] for m in models}
+    settings = settings or BenchmarkSettings()
+    tasks = plan(data, settings)
+    contestants = {m: make_contestant(m, settings)[0] for m in models}
     rows = []
     for done, task in enumerate(tasks):
         title = f"{task.dataset.name} / {task.name}, box {task.rule.size}"
         on_progress(done, len(tasks), title)
-        rows.append((title, _squares(task, baselines, side)))
+        rows.append((title, _squares(task, contestants, side)))
     path = Path(path)
-    picture = sheet(rows, ["prompt", "query", "truth", *models])
+    page = sheet(rows, ["prompt", "query", "truth", *models])
     with atomic_path(path) as part:
-        imsave(part, picture, check_contrast=False)
+        imsave(part, page, check_contrast=False)
     return path
 
 
-def _squares(task: Task, baselines: dict[str, Baseline], side: int) -> list[np.ndarray]:
-    first = min(draw for _, draw in task.pairs())  # a draw may have no other picture
+def _squares(
+    task: Task, contestants: dict[str, Contestant], side: int
+) -> list[np.ndarray]:
+    """Return the squares of one row of the contact sheet."""
+    first = min(draw for _, draw in task.pairs())  # a draw may have no other image
     images = [image for image, draw in task.pairs() if draw == first]
     prompt, query = task.prompt(task.draws[first]), task.query(images[len(images) // 2])
     truth = task.truth(query.name)
     answers = [
-        _for_task(baseline, task).fit(prompt)(query) for baseline in baselines.values()
+        _for_task(contestant, task).fit(prompt)(query)
+        for contestant in contestants.values()
     ]
     window = _window(truth, WINDOW_BOXES * task.rule.size)
     plane = _shown(query.plane, intensity_range(query.plane))[window]
@@ -436,8 +441,8 @@ def _squares(task: Task, baselines: dict[str, Baseline], side: int) -> list[np.n
 
 
 def _window(truth: np.ndarray, side: int) -> tuple[slice, slice]:
-    """Return a window of at most ``side`` pixels around the middle of what is true."""
-    middle = np.median(np.argwhere(truth), axis=0)
+    """Return a window of at most ``side`` pixels around the middle of the objects."""
+    middle = np.median(np.argwhere(truth), axis=0)  # not the mean: outliers may be far
     y, x = (
         slice(max(0, start), max(0, start) + side)
         for start in (
@@ -449,5 +454,5 @@ def _window(truth: np.ndarray, side: int) -> tuple[slice, slice]:
 
 
 def _shown(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:
-    """Return an image as (Y, X, 3) in [0, 1]."""
+    """Return an image as (Y, X, 3) in [0, 1], for display."""
     return to_three_channels(normalise(image, intensities) * 0.25 + 0.5)

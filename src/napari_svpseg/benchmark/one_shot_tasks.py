@@ -1,4 +1,4 @@
-"""The one-shot protocol on data folders: tasks, prompt draws and queries.
+"""Tasks of the one-shot benchmark: prompts and queries drawn from data folders.
 
 The rules are those of `benchmark.protocol`; see ``docs/benchmark.md``.
 """
@@ -16,18 +16,19 @@ import numpy as np
 
 from ..core.geometry import PROMPT_SIZE, Box
 from ..core.prompt import Prompt
+from ..core.settings import Settings, option
 from ..io.datasets import Dataset, read_dataset
 from . import protocol
 from .baselines import Query
 
 log = logging.getLogger(__name__)
 
-N_PROMPTS = 5
 MAX_QUERIES = 12
-MAX_LOOKED_AT = 20
-"""Pictures from which the box and the kind of objects are told."""
+MAX_INSPECTED = 20
+"""Images of a task from which the size of the box is chosen."""
 OBJECTS = "objects"
 """Name of the only class of an instance data set."""
+NO_TASK = "No task is left: check the data folders"
 
 
 class BenchmarkError(ValueError):
@@ -35,8 +36,27 @@ class BenchmarkError(ValueError):
 
 
 @dataclass(frozen=True)
+class BenchmarkSettings(Settings):
+    """Which prompts and queries are drawn, and how contestants run."""
+
+    prompts: int = option(5, "Prompts drawn per task", low=1)
+    max_queries: int = option(MAX_QUERIES, "Images scored per task", low=1)
+    classes: tuple[str, ...] | None = option(
+        None, "Only these classes: names, values or DATASET:CLASS"
+    )
+    seed: int = option(0, "Seed of the prompt draws and of the baselines")
+    device: str = option("auto", "Where models run: auto, cpu, cuda, cuda:1, mps")
+    n_threads: int = option(1, "Threads of the random forest", low=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.classes is not None:
+            object.__setattr__(self, "classes", tuple(self.classes))
+
+
+@dataclass(frozen=True)
 class Draw:
-    """One prompt of a task: a box on a picture."""
+    """One prompt of a task: a box in an image."""
 
     image: str
     box: Box
@@ -50,17 +70,19 @@ class Task:
     ----------
     dataset : Dataset
     name : str
-        Of the class; ``objects`` for an instance data set.
+        Name of the class; ``objects`` for an instance data set.
     value : int or None
-        Of the class in the labels; None for instance labels.
+        Value of the class in the labels; None for instance labels.
     rule : BoxRule
+        What makes a box a legal prompt.
     has_objects : bool
-        Whether single objects are known, so that they can be scored.
+        Whether single objects are known and scored.
     mosaic : bool
-        Objects fill the picture: their touching borders are taken as background.
+        Whether objects fill the image; then their touching borders are background.
     draws : tuple of Draw
+        Prompts; each is scored by itself.
     queries : tuple of str
-        Names of the pictures to be scored.
+        Names of the images to segment.
     """
 
     dataset: Dataset
@@ -74,11 +96,11 @@ class Task:
 
     @property
     def scale(self) -> float:
-        """Factor that brings the pictures to the scale of the prompt."""
+        """Prompt pixels per image pixel: 64 over the side of the box."""
         return PROMPT_SIZE / self.rule.size
 
     def truth(self, image: str) -> np.ndarray:
-        """Return the (Y, X) object ids of a picture."""
+        """Return the (Y, X) object ids of an image."""
         return _truth(self.dataset, image, self.value, self.mosaic)
 
     def prompt(self, draw: Draw) -> Prompt:
@@ -92,7 +114,7 @@ class Task:
         )
 
     def query(self, image: str) -> Query:
-        """Return a picture to be segmented."""
+        """Return an image to segment."""
         plane = self.dataset.image(image)
         return Query(
             plane if plane.ndim == 3 else plane[..., None],
@@ -103,14 +125,14 @@ class Task:
         )
 
     def pairs(self) -> Iterator[tuple[str, int]]:
-        """Yield query and draw of everything that is scored, query by query."""
+        """Yield each query with each number of a draw from another image."""
         for image in self.queries:
             for number, draw in enumerate(self.draws):
                 if draw.image != image:
                     yield image, number
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what the report tells of the task."""
+        """Return the description of the task in the report."""
         return {
             "dataset": self.dataset.name,
             "class": self.name,
@@ -126,41 +148,34 @@ class Task:
 
 
 def plan(
-    data: Iterable[Path | str],
-    *,
-    prompts: int = N_PROMPTS,
-    max_queries: int = MAX_QUERIES,
-    classes: Sequence[str] | None = None,
-    seed: int = 0,
+    data: Iterable[Path | str], settings: BenchmarkSettings | None = None
 ) -> list[Task]:
-    """Return the tasks of some data folders, with prompts drawn and queries chosen.
+    """Return the tasks of data folders, with prompts drawn and queries chosen.
+
+    Queries are evenly spaced over the images that show the class.
 
     Parameters
     ----------
     data : iterable of path
         Data folders.
-    prompts : int
-        Draws per task.
-    max_queries : int
-        Queries per task, evenly spaced over the pictures that show the class.
-    classes : sequence of str, optional
-        Only these, by name or value, or ``DATASET:CLASS``.
-    seed : int
+    settings : BenchmarkSettings, optional
 
     Raises
     ------
     BenchmarkError
-        When nothing is left to be scored.
+        If no task is left.
     """
+    settings = settings or BenchmarkSettings()
+    classes = settings.classes
     tasks = []
     for folder in data:
         dataset = read_dataset(Path(folder))
         for value, name in _classes_of(dataset):
-            if classes is None or _wanted(dataset.name, name, value, classes):
-                task = _plan_task(dataset, value, name, prompts, max_queries, seed)
+            if classes is None or _is_wanted(dataset.name, name, value, classes):
+                task = _plan_task(dataset, value, name, settings)
                 if task is None:
                     log.warning(
-                        "%s / %s: no legal box or no other picture, left out",
+                        "%s / %s: no legal box or no other image, left out",
                         dataset.name,
                         name,
                     )
@@ -168,14 +183,13 @@ def plan(
                     tasks.append(task)
     if not tasks:
         raise BenchmarkError(
-            "No task is left: check the data folders"
-            + (f" and the classes {', '.join(classes)}." if classes else ".")
+            NO_TASK + (f" and the classes {', '.join(classes)}." if classes else ".")
         )
     return tasks
 
 
-def scored_pictures(dataset: Dataset, max_queries: int = MAX_QUERIES) -> set[str]:
-    """Return the pictures of a data set that are queries of any of its tasks."""
+def scored_images(dataset: Dataset, max_queries: int = MAX_QUERIES) -> set[str]:
+    """Return the names of the images that are queries of any task of a data set."""
     scored: set[str] = set()
     for value, _ in _classes_of(dataset):
         scored |= {*_evenly(_shown(dataset, value), max_queries)}
@@ -183,17 +197,22 @@ def scored_pictures(dataset: Dataset, max_queries: int = MAX_QUERIES) -> set[str
 
 
 def _classes_of(dataset: Dataset) -> list[tuple[int | None, str]]:
+    """Return value and name of each class; background is none."""
     if dataset.kind == "instance":
         return [(None, OBJECTS)]
     return [(value, name) for value, name in sorted(dataset.classes.items()) if value]
 
 
-def _wanted(dataset: str, name: str, value: int | None, classes: Sequence[str]) -> bool:
+def _is_wanted(
+    dataset: str, name: str, value: int | None, classes: Sequence[str]
+) -> bool:
+    """Return whether a class is among those given by name, value or DATASET:CLASS."""
     keys = {name, str(value)}
     return bool((keys | {f"{dataset}:{key}" for key in keys}) & set(classes))
 
 
 def _truth(dataset: Dataset, image: str, value: int | None, mosaic: bool) -> np.ndarray:
+    """Return the (Y, X) object ids of a class, or of all objects."""
     labels = dataset.labels(image).astype(np.int32)
     if value is not None:
         return protocol.objects_of_class(labels, value)
@@ -201,7 +220,7 @@ def _truth(dataset: Dataset, image: str, value: int | None, mosaic: bool) -> np.
 
 
 def _shown(dataset: Dataset, value: int | None) -> list[str]:
-    """Return the pictures that show a class, or any object."""
+    """Return the names of the images that show a class, or any object."""
     return [
         image
         for image in dataset.ids
@@ -210,29 +229,30 @@ def _shown(dataset: Dataset, value: int | None) -> list[str]:
 
 
 def _plan_task(
-    dataset: Dataset,
-    value: int | None,
-    name: str,
-    n_prompts: int,
-    max_queries: int,
-    seed: int,
+    dataset: Dataset, value: int | None, name: str, settings: BenchmarkSettings
 ) -> Task | None:
+    """Return the task of a class, or None without a legal box or another image."""
     shown = _shown(dataset, value)
-    looked_at = [
-        _truth(dataset, image, value, False) for image in _evenly(shown, MAX_LOOKED_AT)
+    inspected = [
+        _truth(dataset, image, value, False) for image in _evenly(shown, MAX_INSPECTED)
     ]
-    mosaic = value is None and protocol.is_mosaic(looked_at)
+    mosaic = value is None and protocol.is_mosaic(inspected)
     if mosaic:
-        looked_at = [protocol.cut_borders(labels) for labels in looked_at]
-    network = value is not None and protocol.is_network(looked_at)
+        inspected = [protocol.cut_borders(labels) for labels in inspected]
+    network = value is not None and protocol.is_network(inspected)
     start = round(PROMPT_SIZE / dataset.scale) if dataset.scale else None
-    rule = protocol.choose_rule(looked_at, start=start, whole=not network, seed=seed)
+    rule = protocol.choose_rule(
+        inspected, start=start, whole=not network, seed=settings.seed
+    )
     if rule is None:
         return None
-    queries = _evenly(shown, max_queries)
+    queries = _evenly(shown, settings.max_queries)
     task = Task(dataset, name, value, rule, not network, mosaic)
-    rng = np.random.default_rng([seed, zlib.crc32(f"{dataset.name}:{name}".encode())])
-    draws = _draw(task, shown, queries, n_prompts, rng)
+    # seeded by the task's name: its draws do not depend on which other tasks there are
+    rng = np.random.default_rng(
+        [settings.seed, zlib.crc32(f"{dataset.name}:{name}".encode())]
+    )
+    draws = _draw(task, shown, queries, settings.prompts, rng)
     task = replace(task, draws=tuple(draws), queries=tuple(queries))
     return task if any(task.pairs()) else None
 
@@ -244,9 +264,10 @@ def _draw(
     n: int,
     rng: np.random.Generator,
 ) -> list[Draw]:
-    """Return up to ``n`` prompts, each from another picture where there are enough.
+    """Return up to ``n`` prompts, each from another image where there are enough.
 
-    Pictures that are not queries come first, so that few queries are lost.
+    Images that are not queries come first, because a query cannot be scored with a
+    prompt from the same image.
     """
     others = [image for image in shown if image not in set(queries)]
     order = [*rng.permutation(others).tolist(), *rng.permutation(queries).tolist()]
@@ -266,6 +287,7 @@ def _draw(
 
 
 def _evenly(items: Sequence[str], n: int) -> list[str]:
+    """Return ``n`` items, evenly spaced, or all if there are fewer."""
     if len(items) <= n:
         return list(items)
     return [items[i] for i in np.linspace(0, len(items) - 1, n).round().astype(int)]

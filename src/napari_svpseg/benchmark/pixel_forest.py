@@ -1,8 +1,8 @@
-"""The baseline every biologist has: a random forest on filter features, and a watershed.
+"""The baseline that every biologist has: a random-forest pixel classifier.
 
-Both see what our models see: the 64 x 64 pixels of the prompt, normalised by the
-percentiles of its whole source. Needs scikit-learn, which is not among the
-dependencies of the package.
+It is fitted to what our models get: the 64 x 64 pixels of the prompt, normalised by the
+percentiles of the whole source image. A watershed splits touching objects. Needs
+scikit-learn, which is in the extra ``benchmark``.
 """
 
 from __future__ import annotations
@@ -22,10 +22,16 @@ from ..core.prompt import Prompt, PromptError
 
 N_TREES = 100
 SIGMA_MIN, SIGMA_MAX = 0.5, 16.0
+NO_PROMPT = "No prompt: the forest needs at least one."
+NO_SPLITTING = "no splitting to choose from"
+NEEDS_SKLEARN = (
+    "The random-forest baseline needs scikit-learn: "
+    "pip install 'napari-svpseg[benchmark]'."
+)
 
 
 def pixel_features(image: np.ndarray, n_threads: int = 1) -> np.ndarray:
-    """Return intensity, edge and texture of each pixel at scales of 0.5 to 16 pixels.
+    """Return intensity, edge and texture features at scales of 0.5 to 16 pixels.
 
     Parameters
     ----------
@@ -36,9 +42,10 @@ def pixel_features(image: np.ndarray, n_threads: int = 1) -> np.ndarray:
     Returns
     -------
     (Y, X, 24 C) float32 array
-        Per channel and scale: Gaussian, gradient magnitude, two Hessian eigenvalues.
+        For each channel and scale: Gaussian, gradient magnitude, two Hessian
+        eigenvalues.
     """
-    # positional, because the last argument is num_workers in older scikit-image
+    # positional, because the last argument has another name in older scikit-image
     return np.asarray(
         multiscale_basic_features(
             image,
@@ -57,7 +64,7 @@ def pixel_features(image: np.ndarray, n_threads: int = 1) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Splitting:
-    """How a foreground mask becomes objects; lengths in pixels of the prompt.
+    """How a foreground mask is split into objects; lengths in prompt pixels.
 
     Parameters
     ----------
@@ -67,9 +74,9 @@ class Splitting:
     sigma : float
         Width of the Gaussian that smooths the distance.
     min_distance : float
-        Between the seeds of two objects.
+        Smallest distance between the seeds of two objects.
     min_area : float
-        Smaller objects are removed, in square pixels.
+        Smaller objects are removed.
     """
 
     method: str = "components"
@@ -94,7 +101,7 @@ def split_objects(
     mask : (Y, X) bool array
     splitting : Splitting
     zoom : float
-        Pixels of ``mask`` per pixel of the prompt.
+        Pixels of ``mask`` per prompt pixel.
 
     Returns
     -------
@@ -107,7 +114,16 @@ def split_objects(
 def split_ways(
     mask: np.ndarray, splittings: Iterable[Splitting], zoom: float = 1.0
 ) -> Iterator[tuple[Splitting, np.ndarray]]:
-    """Yield each of several ways to split one mask, sharing what they share."""
+    """Yield each splitting with its labels; common intermediate results are shared.
+
+    Parameters
+    ----------
+    mask : (Y, X) bool array
+    splittings : iterable of Splitting
+    zoom : float
+        Pixels of ``mask`` per prompt pixel.
+    """
+    # computed when first needed and shared: splittings differ in the last step mostly
     distance = components = None
     watersheds: dict[tuple[float, float], np.ndarray] = {}
     for way in splittings:
@@ -126,10 +142,10 @@ def split_ways(
 
 
 def splitting_grid(mask: np.ndarray) -> list[Splitting]:
-    """Return the ways worth trying for a prompt with the objects of ``mask``.
+    """Return the splittings to try for a prompt with the objects of ``mask``.
 
-    Those that remove crumbs come first and so win among equals: a prompt seldom shows
-    the crumbs that a whole picture has.
+    Those that remove small objects come first, so that they win ties: a prompt seldom
+    shows the false small objects that a whole image has.
     """
     areas = np.bincount(mask.ravel())[1:]
     areas = areas[areas > 0]
@@ -151,23 +167,25 @@ def best_splitting(
     zoom: float = 1.0,
     ignore: np.ndarray | None = None,
 ) -> tuple[Splitting, np.ndarray]:
-    """Return the way whose objects agree best with the true ones, and its labels.
+    """Return the splitting whose objects agree best with the truth, and its labels.
 
     Parameters
     ----------
     mask : (Y, X) bool array
-        Foreground that was found.
+        Predicted foreground.
     truth : (Y, X) int array
-        True objects.
+        Ids of the true objects.
     ways : iterable of Splitting
-        The first of equals wins.
+        The first one wins a tie.
     zoom : float
+        Pixels of ``mask`` per prompt pixel.
     ignore : (Y, X) bool array, optional
+        Pixels that are not scored.
 
     Returns
     -------
     Splitting, (Y, X) uint32 array
-        Best by F1@0.5; among equals by F1@0.75.
+        Best by F1@0.5, then by F1@0.75.
     """
     best: tuple[tuple[float, float], Splitting, np.ndarray] | None = None
     for way, labels in split_ways(mask, ways, zoom):
@@ -175,13 +193,14 @@ def best_splitting(
         if best is None or score > best[0]:
             best = (score, way, labels)
     if best is None:
-        raise ValueError("no splitting to choose from")
+        raise ValueError(NO_SPLITTING)
     return best[1], best[2]
 
 
 def _agreement(
     labels: np.ndarray, truth: np.ndarray, ignore: np.ndarray | None
 ) -> tuple[float, float]:
+    """Return F1 at an IoU threshold of 0.5 and of 0.75."""
     good, very_good = (
         match_instances(labels, truth, iou, ignore).f1 for iou in (0.5, 0.75)
     )
@@ -189,7 +208,8 @@ def _agreement(
 
 
 def _distance(mask: np.ndarray) -> np.ndarray:
-    if mask.all():  # no background to measure from: the border counts as such
+    """Return the distance (Y, X) float32 of each pixel to the background."""
+    if mask.all():  # no background at all: what lies outside the image counts as such
         return np.asarray(
             ndimage.distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1], np.float32
         )
@@ -199,6 +219,8 @@ def _distance(mask: np.ndarray) -> np.ndarray:
 def _watershed(
     components: np.ndarray, distance: np.ndarray, way: Splitting, zoom: float
 ) -> np.ndarray:
+    """Return the watershed regions (Y, X) of a mask."""
+    # smoothed, or every bump of the outline would have a peak of its own
     height = ndimage.gaussian_filter(distance, way.sigma * zoom)
     peaks = peak_local_max(
         height,
@@ -212,9 +234,10 @@ def _watershed(
 
 
 def _without_small(labels: np.ndarray, min_area: float) -> np.ndarray:
+    """Return labels without small objects, renumbered from 1 without gaps."""
     areas = np.bincount(labels.ravel())
     keep = areas >= max(1.0, min_area)
-    keep[0] = False
+    keep[0] = False  # background
     return np.where(keep, np.cumsum(keep), 0).astype(np.uint32)[labels]
 
 
@@ -226,7 +249,8 @@ class PixelForest:
     ----------
     classifier : sklearn.ensemble.RandomForestClassifier
     splitting : Splitting
-        The best on the prompt, where the foreground is that of the out-of-bag trees.
+        Chosen on the prompt's out-of-bag prediction: the trees know the pixels that
+        they were fitted to by heart.
     n_threads : int
     """
 
@@ -238,19 +262,19 @@ class PixelForest:
     def fit(
         cls, prompts: Iterable[Prompt], *, seed: int = 0, n_threads: int = 1
     ) -> PixelForest:
-        """Fit 100 trees to the pixels of the prompts.
+        """Return a forest of 100 trees fitted to the pixels of the prompts.
 
         Raises
         ------
         PromptError
-            When there is no prompt.
+            If there is no prompt.
         ImportError
-            Without scikit-learn.
+            If scikit-learn is not installed.
         """
         forest_class = _forest_class()
         prompts = list(prompts)
         if not prompts:
-            raise PromptError("No prompt: the forest needs at least one.")
+            raise PromptError(NO_PROMPT)
         features = [
             pixel_features(normalise(p.image, p.intensities), n_threads)
             for p in prompts
@@ -263,6 +287,7 @@ class PixelForest:
         first = prompts[0].mask
         unseen = first > 0
         if len(classifier.classes_) > 1:
+            # NaN where no tree left the pixel out
             shares = np.nan_to_num(classifier.oob_decision_function_[: first.size, 1])
             unseen = (shares > 0.5).reshape(first.shape)
         way, _ = best_splitting(unseen, first, splitting_grid(first))
@@ -276,14 +301,14 @@ class PixelForest:
         *,
         seed: int = 0,
     ) -> PixelForest:
-        """Fit 100 trees to the labelled pixels of whole images, such as scribbles.
+        """Return a forest fitted to the labelled pixels of images, such as scribbles.
 
-        How objects are split cannot be told from those: connected components are.
+        Scribbles do not show how objects are split, so they are connected components.
 
         Parameters
         ----------
         images : sequence of (Y, X, C) float32 array
-            Normalised, at the scale at which images will be segmented.
+            Normalised, at the scale of the queries.
         labels : sequence of (Y, X) int array
             Partial labels: 0 = unknown, 1 = background, 2, 3, ... = objects.
         seed : int
@@ -312,7 +337,7 @@ class PixelForest:
         """
         classes = list(self.classifier.classes_)
         shape = features.shape[:2]
-        if len(classes) == 1:
+        if len(classes) == 1:  # the prompt shows one class only
             return np.full(shape, float(classes[0]), np.float32)
         table = features.reshape(-1, features.shape[-1])
         probability = self.classifier.predict_proba(table)[:, classes.index(True)]
@@ -320,11 +345,9 @@ class PixelForest:
 
 
 def _forest_class() -> Any:
+    """Return scikit-learn's class, or say how to install it."""
     try:
         from sklearn.ensemble import RandomForestClassifier
     except ImportError as error:
-        raise ImportError(
-            "The random-forest baseline needs scikit-learn: "
-            "pip install 'napari-svpseg[train]'."
-        ) from error
+        raise ImportError(NEEDS_SKLEARN) from error
     return RandomForestClassifier

@@ -1,6 +1,6 @@
-"""The one-shot protocol's choices: what is an object, which box is a fair prompt.
+"""Rules of the one-shot protocol: what an object is, and which box is a fair prompt.
 
-Works on label images; knows nothing of files or models.
+All functions work on label images; none reads files or runs models.
 """
 
 from __future__ import annotations
@@ -15,12 +15,15 @@ from skimage.segmentation import find_boundaries
 from ..core.geometry import PROMPT_SIZE, Box
 
 MIN_SHARE, MAX_SHARE = 0.05, 0.90
-"""Foreground of a legal box."""
+"""Smallest and largest share of foreground in a legal box."""
 
 BOX_SIZES = (32, 48, 64, 96, 128, 192, 256)
 TRIES = 60
+"""Random boxes per image."""
 SPECK = 12
-"""Components of fewer pixels are slips of the pen, not objects."""
+"""Components with fewer pixels are mistakes in the labels, not objects."""
+MIN_HOLES = 3
+"""A component with at least this many holes is a strand of a net."""
 
 
 @dataclass(frozen=True)
@@ -30,17 +33,17 @@ class BoxRule:
     Parameters
     ----------
     size : int
-        Side in pixels of the source.
+        Side in image pixels.
     min_whole_area : float
-        The box must hold an object of at least this area that does not touch the box's
-        border; 0 = no such object is asked for (membranes, regions).
+        The box must show an object of at least this area that does not touch the box's
+        border. 0 = no whole object is required (membranes, regions).
     """
 
     size: int = PROMPT_SIZE
     min_whole_area: float = 0.0
 
     def allows(self, labels: np.ndarray) -> bool:
-        """Tell whether ``labels``, cut out by a box, make a legal prompt."""
+        """Return whether the labels in a box make a legal prompt."""
         share = np.count_nonzero(labels) / labels.size
         if not MIN_SHARE <= share <= MAX_SHARE:
             return False
@@ -53,62 +56,64 @@ class BoxRule:
 
 
 def objects_of_class(labels: np.ndarray, value: int) -> np.ndarray:
-    """Return the connected components (eight neighbours) of one class.
+    """Return the connected components (8-connectivity) of one class.
 
     Parameters
     ----------
     labels : (Y, X) int array
         Class ids.
     value : int
+        Id of the class.
 
     Returns
     -------
     (Y, X) int32 array
-        Object ids from 1; 0 = everything else.
+        Object ids from 1; 0 elsewhere.
     """
+    # 8-connectivity: a thin membrane often continues along a diagonal
     return np.asarray(ndimage.label(labels == value, np.ones((3, 3)))[0], np.int32)
 
 
 def cut_borders(labels: np.ndarray) -> np.ndarray:
-    """Return a mosaic of touching objects with the pixels along their borders as 0.
+    """Return labels in which the borders between touching objects are background.
 
-    Where objects fill the picture, "foreground" says nothing; with a line between
-    neighbours (one pixel on each side) it means the inside of an object.
+    Where objects fill the image, all of it is foreground. With a line of background
+    between neighbours (one pixel on each side), foreground means the inside of objects.
     """
     touching = find_boundaries(labels, mode="inner", background=0)
     background = labels == 0
-    if background.any():  # only borders between objects, not those to the background
+    if background.any():  # borders of an object to the background stay
         near = ndimage.binary_dilation(background, np.ones((3, 3)))
         touching &= ~near
     return np.where(touching, 0, labels)
 
 
 def is_mosaic(images: Sequence[np.ndarray]) -> bool:
-    """Tell whether objects fill the pictures: no box would be 90 % foreground."""
+    """Return whether objects fill the images, so that no box would be legal."""
     shares = [np.count_nonzero(labels) / labels.size for labels in images]
     return bool(shares) and float(np.median(shares)) > MAX_SHARE
 
 
 def is_network(images: Sequence[np.ndarray]) -> bool:
-    """Tell whether components are strands of a net and not objects.
+    """Return whether components are parts of a net and not single objects.
 
-    In a net one component encloses several others' places: membranes around cells,
-    the sheaths of touching axons. Worms are thin but enclose nothing, a ring of
-    cytoplasm encloses one nucleus.
+    A component of a net has several holes: membranes around cells, the sheaths of
+    touching axons. Worms are thin but have no hole, a ring of cytoplasm has one. The
+    majority of the images decides.
     """
-    votes = [_most_holes(labels) >= 3 for labels in images]
+    votes = [_most_holes(labels) >= MIN_HOLES for labels in images]
     return bool(votes) and sum(votes) * 2 > len(votes)
 
 
 def _most_holes(labels: np.ndarray) -> int:
-    """Return how many holes the object with the most holes has (specks not counted)."""
+    """Return the largest number of holes of an object; small holes do not count."""
     most = 0
     for i, where in enumerate(ndimage.find_objects(labels), start=1):
         if where is None:
             continue
         mask = labels[where] == i
         holes, n = ndimage.label(ndimage.binary_fill_holes(mask) & ~mask)
-        if n > most:
+        if n > most:  # small holes are counted only where it could matter
             most = max(most, int((np.bincount(holes.ravel())[1:] >= 4 * SPECK).sum()))
     return most
 
@@ -119,10 +124,18 @@ def find_box(
     rng: np.random.Generator,
     ignore: np.ndarray | None = None,
 ) -> Box | None:
-    """Return a random legal box in a label image, or None after 60 tries.
+    """Return a random legal box, or None if none was found.
 
-    Each try takes a box at random among those that hold a random foreground pixel.
-    A box in which pixels are to be ignored is not legal: its mask would be wrong.
+    Each try takes a random box that contains a random foreground pixel.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+        Object ids.
+    rule : BoxRule
+    rng : numpy Generator
+    ignore : (Y, X) array, optional
+        Boxes with a pixel above 0 are not legal: the prompt's mask would be wrong.
     """
     rows, columns = (n - rule.size for n in labels.shape)
     foreground = np.flatnonzero(labels)
@@ -130,6 +143,7 @@ def find_box(
         return None
     for pixel in rng.choice(foreground, TRIES):
         y, x = divmod(int(pixel), labels.shape[1])
+        # any corner with which the box contains the pixel and lies inside the image
         box = Box(
             int(rng.integers(max(0, y - rule.size + 1), min(y, rows) + 1)),
             int(rng.integers(max(0, x - rule.size + 1), min(x, columns) + 1)),
@@ -148,26 +162,26 @@ def choose_rule(
     whole: bool = True,
     seed: int = 0,
 ) -> BoxRule | None:
-    """Return the smallest box in which half of the pictures offer a legal prompt.
+    """Return the rule with the smallest box that is legal in half of the images.
 
-    A whole object counts from half of the median object's area, so that a box fits the
-    objects and not their crumbs. Where no size holds a whole object (regions that run
-    through the picture), the largest that is legal but for this is taken.
+    The box must show a whole object of at least half the median area, so that it fits
+    typical objects and not only fragments. If no size does (regions that run through
+    the image), the rule has the largest box that is legal without this condition.
 
     Parameters
     ----------
     images : sequence of (Y, X) int array
-        Object ids of pictures of one task.
+        Object ids of images of one task.
     start : int, optional
         Smallest side to try; by default 64, or less where objects are tiny.
     whole : bool
-        Whether a whole object is asked for.
+        Whether the box must show a whole object.
     seed : int
 
     Returns
     -------
     BoxRule or None
-        None when no picture has a legal box of any size.
+        None if no image has a legal box of any size.
     """
     areas = _areas(images)
     if areas.size == 0:
@@ -182,7 +196,7 @@ def choose_rule(
                 return rule
     counts = {s: _n_legal(images, BoxRule(s), seed) for s in sizes}
     enough = [s for s in sizes if counts[s] * 2 >= len(images)]
-    if not enough:
+    if not enough:  # objects are in few images: be content with any
         enough = [s for s in sizes if counts[s]][:1]
     if not enough:
         return None
@@ -190,18 +204,22 @@ def choose_rule(
 
 
 def _start_size(median_area: float) -> int:
+    """Return the smallest box to try for objects of an area."""
     diameter = 2 * np.sqrt(median_area / np.pi)
+    # enlarged to 64 x 64, tiny objects come to the size that models know
     if diameter < 8:
         return 32
     return 48 if diameter < 12 else PROMPT_SIZE
 
 
 def _n_legal(images: Sequence[np.ndarray], rule: BoxRule, seed: int) -> int:
+    """Return in how many images a legal box is found."""
     rng = np.random.default_rng(seed)
     return sum(find_box(labels, rule, rng) is not None for labels in images)
 
 
 def _areas(images: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the areas of all objects of all images."""
     areas = [np.bincount(labels.ravel())[1:] for labels in images]
     joined = np.concatenate(areas) if areas else np.zeros(0, int)
     return joined[joined >= SPECK]

@@ -1,4 +1,4 @@
-"""Benchmark records as people read them: tables, intervals, pictures."""
+"""Reports of benchmark records: means, intervals, tables and contact sheets."""
 
 from __future__ import annotations
 
@@ -12,9 +12,15 @@ from skimage.segmentation import find_boundaries
 
 Records = Sequence[Mapping[str, Any]]
 MEASURES = ("dice", "iou", "f1", "ap")
-RIVAL = "forest"
+BASELINE = "forest"
+"""The baseline that all other contestants are compared with."""
 N_RESAMPLES = 2000
+"""Bootstrap samples."""
+TOLERANCE = 0.02
+"""A task counts as worse than the baseline if its Dice is lower by more than this."""
 COLOURS = ((255, 176, 0), (0, 180, 255))
+"""Outlines in contact sheets: orange, blue."""
+NO_ROWS = "no images for the sheet"
 
 
 def task_name(record: Mapping[str, Any]) -> str:
@@ -25,13 +31,13 @@ def task_name(record: Mapping[str, Any]) -> str:
 def task_means(records: Records, measure: str) -> dict[str, dict[str, float]]:
     """Return the mean of a measure for each model and task.
 
-    The mean of a task is the mean over prompt draws of the mean over queries. Tasks
-    in which the measure is null are left out.
+    A task's mean is taken over prompts, of the means over queries: a prompt with few
+    queries counts as much as any. Tasks without values of the measure are left out.
 
     Parameters
     ----------
     records : sequence of mapping
-        As in the benchmark's JSON.
+        As in the benchmark's JSON file.
     measure : str
         Name of a field of the records.
 
@@ -40,6 +46,7 @@ def task_means(records: Records, measure: str) -> dict[str, dict[str, float]]:
     dict
         ``means[model][task]``.
     """
+    # by (model, task, draw)
     values: dict[tuple[str, str, int], list[float]] = defaultdict(list)
     for record in records:
         if record[measure] is not None:
@@ -73,36 +80,48 @@ def paired_interval(
 ) -> tuple[float, float, float]:
     """Return the mean difference over common tasks and its 95 % bootstrap interval.
 
-    Tasks are drawn again with replacement, because the question is what to expect of
-    another kind of cell.
+    Tasks are resampled, not images, because the question is what to expect of another
+    kind of cell.
+
+    Parameters
+    ----------
+    ours, theirs : mapping of str to float
+        Scores of each task.
+    seed : int
+
+    Returns
+    -------
+    mean, low, high : float
+        NaN without a common task.
     """
     tasks = sorted(set(ours) & set(theirs))
     if not tasks:
         return (math.nan, math.nan, math.nan)
     differences = np.array([ours[t] - theirs[t] for t in tasks])
     rng = np.random.default_rng(seed)
-    picks = rng.integers(len(tasks), size=(N_RESAMPLES, len(tasks)))
+    picks = rng.integers(len(tasks), size=(N_RESAMPLES, len(tasks)))  # with replacement
     low, high = np.percentile(differences[picks].mean(axis=1), [2.5, 97.5])
     return (float(differences.mean()), float(low), float(high))
 
 
-def summarise(records: Records, baseline: str = RIVAL) -> dict[str, dict[str, Any]]:
-    """Return for each model its scores over tasks and how it compares with the baseline.
+def summarise(records: Records, baseline: str = BASELINE) -> dict[str, dict[str, Any]]:
+    """Return the scores of each model over all tasks, and its gain over the baseline.
 
     Parameters
     ----------
     records : sequence of mapping
     baseline : str
-        Model that the others are compared with, where it took part.
+        Model that the others are compared with, if it took part.
 
     Returns
     -------
     dict
-        Per model: ``tasks``, ``dice``, ``iou``, ``f1``, ``ap`` (means over tasks),
-        ``dice_worst_quarter``, ``f1_worst_quarter``, ``seconds`` (median of all
-        records), ``peak_mb`` (largest) and, with the baseline, ``dice_gain`` and
-        ``f1_gain`` (mean, low, high), ``times_faster`` (median over queries) and
-        ``tasks_below`` (tasks more than 2 points of Dice below it).
+        For each model: ``tasks`` (their number), ``dice``, ``iou``, ``f1``, ``ap``
+        (means over tasks), ``dice_worst_quarter``, ``f1_worst_quarter``, ``seconds``
+        (median over records), ``peak_mb`` (largest). With the baseline also
+        ``dice_gain`` and ``f1_gain`` (mean, low, high), ``times_faster`` (median over
+        queries) and ``tasks_below`` (names of tasks in which it is worse by more than
+        `TOLERANCE`).
     """
     means = {measure: task_means(records, measure) for measure in MEASURES}
     return {
@@ -116,6 +135,7 @@ def _summary_of(
     means: dict[str, dict[str, dict[str, float]]],
     baseline: str,
 ) -> dict[str, Any]:
+    """Return the summary of one model, see `summarise`."""
     own = [r for r in records if r["model"] == model]
     seconds = [r["seconds"] for r in own if r["seconds"] is not None]
     peaks = [r["peak_mb"] for r in own if r["peak_mb"] is not None]
@@ -138,12 +158,14 @@ def _summary_of(
         row["tasks_below"] = [
             task
             for task, score in means["dice"][model].items()
-            if score < means["dice"][baseline].get(task, -1) - 0.02
+            if score < means["dice"][baseline].get(task, -1) - TOLERANCE
         ]
     return row
 
 
 def _times_faster(records: Records, model: str, baseline: str) -> float | None:
+    """Return the median ratio of the baseline's time to the model's, by query."""
+
     def key(record: Mapping[str, Any]) -> tuple[Any, ...]:
         return (task_name(record), record["draw"], record["query"])
 
@@ -157,7 +179,7 @@ def _times_faster(records: Records, model: str, baseline: str) -> float | None:
 
 
 def to_markdown(report: Mapping[str, Any]) -> str:
-    """Return the report as text: summary, then one table per measure and task."""
+    """Return the report as markdown: a summary, then a table of tasks per measure."""
     records, summary = report["records"], report["summary"]
     models = list(summary)
     parts = [
@@ -179,6 +201,7 @@ def to_markdown(report: Mapping[str, Any]) -> str:
 
 
 def _summary_line(model: str, row: Mapping[str, Any]) -> str:
+    """Return a model's line of the summary table."""
     cells = [
         model,
         str(row["tasks"]),
@@ -214,48 +237,51 @@ def _gain(gain: Sequence[float] | None) -> str:
 def outlined(
     image: np.ndarray, labels: np.ndarray | None, side: int, colour: int = 0
 ) -> np.ndarray:
-    """Return a picture of ``side`` x ``side`` pixels with the objects outlined.
+    """Return an image resized into a square, with the objects outlined.
 
     Parameters
     ----------
     image : (Y, X, 3) float array
         In [0, 1].
     labels : (Y, X) int array or None
+        Object ids; None draws no outlines.
     side : int
+        Of the square, in pixels.
     colour : int
-        0 = orange, 1 = blue.
+        Number of a colour in `COLOURS`.
 
     Returns
     -------
     (side, side, 3) uint8 array
-        Fitted into the square, the rest black.
+        The image keeps its proportions; the rest is black.
     """
+    # nearest neighbours, so that labels are resized in the same way
     zoom = side / max(image.shape[:2])
     shape = [max(1, round(n * zoom)) for n in image.shape[:2]]
     rows, columns = (
         np.minimum((np.arange(n) + 0.5) / zoom, size - 1).astype(int)
         for n, size in zip(shape, image.shape[:2], strict=True)
     )
-    picture = np.round(255 * np.clip(image[np.ix_(rows, columns)], 0, 1))
+    shown = np.round(255 * np.clip(image[np.ix_(rows, columns)], 0, 1))
     if labels is not None:
         lines = find_boundaries(labels[np.ix_(rows, columns)], mode="inner")
-        picture[lines] = COLOURS[colour]
+        shown[lines] = COLOURS[colour]
     square = np.zeros((side, side, 3), np.uint8)
-    square[: shape[0], : shape[1]] = picture
+    square[: shape[0], : shape[1]] = shown
     return square
 
 
 def sheet(
     rows: Sequence[tuple[str, Sequence[np.ndarray]]], titles: Sequence[str]
 ) -> np.ndarray:
-    """Return one picture of rows of squares, each row under its name.
+    """Return one image with rows of squares; the name of a row is written above it.
 
     Parameters
     ----------
     rows : sequence of (str, squares)
-        Squares from `outlined`, all of one size.
+        Name and squares from `outlined`, all of one size.
     titles : sequence of str
-        Of the columns.
+        Titles of the columns.
 
     Returns
     -------
@@ -264,7 +290,7 @@ def sheet(
     from PIL import Image, ImageDraw
 
     if not rows:
-        raise ValueError("no pictures for the sheet")
+        raise ValueError(NO_ROWS)
     gap, line = 4, 14
     side = rows[0][1][0].shape[0]
     width = len(titles) * (side + gap) + gap

@@ -1,4 +1,4 @@
-"""The plain U-Net that a user without our models would train."""
+"""A plain U-Net, as a user without our models would train it."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from ..models.base import pad_to_multiple
 
 
 class SmallUNet(nn.Module):
-    """Three levels, group norm, 0.1 M parameters at width 16; any image size.
+    """A U-Net of three levels with group norm; 0.1 M parameters at width 16.
 
     Parameters
     ----------
     channels : int
-        Of the image.
+        Channels of the image.
     width : int
-        Of the first level; doubled at each of the next two.
+        Channels of the first level; doubled at each of the next two.
     """
 
     def __init__(self, channels: int, width: int = 16) -> None:
@@ -31,7 +31,7 @@ class SmallUNet(nn.Module):
         self.grow = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return ``(B, 1, H, W)`` logits of a ``(B, C, H, W)`` image."""
+        """Return logits (B, 1, H, W) of an image (B, C, H, W) of any size."""
         height, width = image.shape[-2:]
         fine = self.down1(pad_to_multiple(image, 4))  # (B, w, H, W)
         middle = self.down2(self.pool(fine))  # (B, 2w, H/2, W/2)
@@ -43,6 +43,7 @@ class SmallUNet(nn.Module):
 
 
 def _block(channels: int, width: int) -> nn.Sequential:
+    """Return two 3 x 3 convolutions, each with group norm and ReLU."""
     layers: list[nn.Module] = []
     for n in (channels, width):
         layers += [nn.Conv2d(n, width, 3, padding=1), nn.GroupNorm(8, width), nn.ReLU()]

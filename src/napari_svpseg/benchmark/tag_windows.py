@@ -1,8 +1,8 @@
-"""Tagged windows of data sets with masks: to try training from tags, and to measure it.
+"""Windows with tags, cut from data sets with masks, to try and measure tag training.
 
-What a window holds is known from its mask; only that is written beside it. Each
-combination of classes is taken as often as it can be had: where every window held every
-class there would be nothing to learn.
+The tags of a window are the classes in its mask; only the tags are written with it. All
+combinations of classes are equally frequent, as far as possible: if every window showed
+every class there would be nothing to learn.
 """
 
 from __future__ import annotations
@@ -19,34 +19,44 @@ from ..core.image import intensity_range
 from ..io.atomic import atomic_path
 from ..io.datasets import Dataset, DatasetError
 from ..io.tag_files import Tags, image_files, write_tags
-from .one_shot_tasks import scored_pictures
+from .one_shot_tasks import scored_images
 
 MIN_SHARE = 0.01
-"""Windows in which a class covers less than this, but some, are not used."""
+"""Windows in which a class covers less than this, but more than 0, are not used."""
 
 BLANK = 0.02
-"""Windows that vary less than this share of the picture show nothing."""
+"""Windows whose contrast is below this share of the image's are empty, and not used."""
 
 TRIES = 60
-"""Windows looked at in each picture."""
+"""Random windows per image among which is chosen."""
+
+NO_CLASSES = (
+    "{}: tags are names of classes, and dataset.toml names none under [classes]."
+)
+HAS_IMAGES = "{}: contains images already: choose another folder."
+NO_IMAGE_LEFT = (
+    "{}: the benchmark scores all its {} images, none is left to cut windows from."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class TaggedWindow:
-    """A window of a picture, and what it holds.
+    """A window of an image, and the classes that it shows.
 
     Parameters
     ----------
-    picture : str
+    source : str
+        Name of the image.
     image : (S, S, C) array
     intensities : (C, 2) array
-        Percentiles of the whole picture.
+        Percentiles of the whole image.
     labels : (S, S) int array
+        Class ids.
     values : tuple of int
-        Class ids that it holds.
+        Ids of the classes in the window.
     """
 
-    picture: str
+    source: str
     image: np.ndarray
     intensities: np.ndarray
     labels: np.ndarray
@@ -54,19 +64,20 @@ class TaggedWindow:
 
 
 def pick_windows(
-    dataset: Dataset, pictures: Sequence[str], side: int, n: int, seed: int = 0
+    dataset: Dataset, images: Sequence[str], side: int, n: int, seed: int = 0
 ) -> list[TaggedWindow]:
-    """Return windows of some pictures, one of each combination of classes in turn.
+    """Return windows of images, one of each combination of classes in turn.
 
     Parameters
     ----------
     dataset : Dataset
-        With class ids as labels.
-    pictures : sequence of str
+        Its labels are class ids.
+    images : sequence of str
+        Names.
     side : int
-        Of a window, in pixels of the picture; a smaller picture is one window.
+        Side of a window in image pixels; a smaller image is one window.
     n : int
-        Windows at most.
+        Number of windows at most.
     seed : int
 
     Raises
@@ -75,13 +86,10 @@ def pick_windows(
         If its labels are not classes.
     """
     if not dataset.classes:
-        raise DatasetError(
-            f"{dataset.folder}: tags are names of classes, and dataset.toml names none "
-            "under [classes]."
-        )
+        raise DatasetError(NO_CLASSES.format(dataset.folder))
     rng = np.random.default_rng(seed)
     pools: dict[tuple[int, ...], list[TaggedWindow]] = defaultdict(list)
-    for name in pictures:
+    for name in images:
         for window in _windows_of(dataset, name, side, rng):
             pools[window.values].append(window)
     return list(_evenly_of(pools, n, rng))
@@ -90,8 +98,10 @@ def pick_windows(
 def _windows_of(
     dataset: Dataset, name: str, side: int, rng: np.random.Generator
 ) -> Iterator[TaggedWindow]:
+    """Yield random windows of an image whose classes are clear."""
     image, labels = dataset.image(name), dataset.labels(name)
     image = image if image.ndim == 3 else image[..., None]
+    # of the whole image: an empty window by itself would be stretched to full contrast
     intensities = intensity_range(image)
     spread = float(np.diff(intensities, axis=1).mean())
     height, width = labels.shape
@@ -100,16 +110,18 @@ def _windows_of(
         x = int(rng.integers(max(1, width - side + 1)))
         at = slice(y, y + side), slice(x, x + side)
         share = {v: float((labels[at] == v).mean()) for v in sorted(dataset.classes)}
-        doubtful = any(0 < s < MIN_SHARE for s in share.values())
-        if doubtful or image[at].std(axis=(0, 1)).mean() < BLANK * spread:
+        # a few pixels of a class may be an error of the mask, and nobody would tag them
+        unclear = any(0 < s < MIN_SHARE for s in share.values())
+        if unclear or image[at].std(axis=(0, 1)).mean() < BLANK * spread:
             continue
-        held = tuple(v for v, s in share.items() if s)
-        yield TaggedWindow(name, image[at], intensities, labels[at], held)
+        shown = tuple(v for v, s in share.items() if s)
+        yield TaggedWindow(name, image[at], intensities, labels[at], shown)
 
 
 def _evenly_of(
     pools: dict[tuple[int, ...], list[TaggedWindow]], n: int, rng: np.random.Generator
 ) -> Iterator[TaggedWindow]:
+    """Yield up to ``n`` windows, one of each pool in turn until it is empty."""
     left = {kind: list(rng.permutation(len(pools[kind]))) for kind in sorted(pools)}
     while n > 0 and any(left.values()):
         for kind, order in left.items():
@@ -121,44 +133,49 @@ def _evenly_of(
 def write_windows(
     dataset: Dataset, folder: str | Path, side: int, n: int, seed: int = 0
 ) -> Tags:
-    """Write windows of a data set as images, and their ``tags.csv``.
+    """Write windows of a data set as images with a ``tags.csv``, and return the tags.
 
-    Pictures that the one-shot benchmark scores are left out, so that what is trained on
-    the windows can be measured by it.
+    Images that the one-shot benchmark scores are left out, so that it can measure a
+    model trained on the windows.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    folder : path
+        Folder to write; must not contain images.
+    side, n, seed
+        See `pick_windows`.
 
     Raises
     ------
     DatasetError
-        If its labels are not classes, no picture is left, or images are in the folder.
+        If the labels are not classes, no image is left, or the folder contains images.
     """
     folder = Path(folder)
     if folder.is_dir() and image_files(folder):
-        raise DatasetError(f"{folder}: holds images already: choose another folder.")
-    scored = scored_pictures(dataset)
-    pictures = [name for name in dataset.ids if name not in scored]
-    if not pictures:
-        raise DatasetError(
-            f"{dataset.folder}: the benchmark scores all its {len(dataset.ids)} "
-            "pictures, none is left to cut windows from."
-        )
-    windows = pick_windows(dataset, pictures, side, n, seed)
+        raise DatasetError(HAS_IMAGES.format(folder))
+    scored = scored_images(dataset)
+    images = [name for name in dataset.ids if name not in scored]
+    if not images:
+        raise DatasetError(NO_IMAGE_LEFT.format(dataset.folder, len(dataset.ids)))
+    windows = pick_windows(dataset, images, side, n, seed)
     folder.mkdir(parents=True, exist_ok=True)
-    held = {}
+    tags_of = {}
     for i, window in enumerate(windows):
-        name = f"{i:04d}_{window.picture}.png"
+        name = f"{i:04d}_{window.source}.png"
         image = window.image[..., 0] if window.image.shape[2] == 1 else window.image
         with atomic_path(folder / name) as part:
             imsave(part, image, check_contrast=False)
-        held[name] = [class_name(dataset.classes[v]) for v in window.values]
+        tags_of[name] = [class_name(dataset.classes[v]) for v in window.values]
     names = [class_name(dataset.classes[v]) for v in sorted(dataset.classes)]
-    used = [c for c in names if any(c in of for of in held.values())]
-    tags = Tags(held, used)
+    used = [c for c in names if any(c in shown for shown in tags_of.values())]
+    tags = Tags(tags_of, used)
     write_tags(folder / "tags.csv", tags)
     return tags
 
 
 def class_name(text: str) -> str:
-    """Return a name of a class that a table of tags can hold.
+    """Return a class name without commas and semicolons, which separate tags.
 
     Examples
     --------

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import end_line, progress_line
-from .options import as_words
+from .options import DeviceName, as_words
 
 
 def benchmark(
@@ -21,30 +21,36 @@ def benchmark(
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, separated by commas.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the prompt draws.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
-        "auto"
-    ),
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="File for the report.")
+    seed: Annotated[int, typer.Option(help="Seed of the prompt draws.")] = 0,
+    device: DeviceName = "auto",
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", "--json", help="JSON file for the report."),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the records that are there.")
     ] = False,
 ) -> None:
     """Score models on the one-shot protocol, beside the random forest."""
+    from ..io.datasets import read_dataset
+
+    for folder in data:  # refuse missing folders before torch is loaded
+        read_dataset(folder)
     from ..benchmark.one_shot import run
+    from ..benchmark.one_shot_tasks import BenchmarkSettings
     from ..benchmark.report import to_markdown
 
     report = run(
         data,
         as_words(models),
-        prompts=prompts,
-        max_queries=queries,
-        classes=as_words(classes) or None,
-        seed=seed,
-        device=device,
-        output=json_file,
+        BenchmarkSettings(
+            prompts=prompts,
+            max_queries=queries,
+            classes=tuple(as_words(classes)) or None,
+            seed=seed,
+            device=device,
+        ),
+        output=output,
         resume=resume,
         on_progress=progress_line("benchmark"),
     )

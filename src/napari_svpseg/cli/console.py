@@ -1,18 +1,22 @@
-"""What commands say: results on stdout, all else on stderr."""
+"""What commands print: results on stdout, all else on stderr."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+
+from ..core.progress import Progress
+
+WIDTH = 79
+"""Columns of the line of progress."""
 
 
-def progress_line(name: str) -> Callable[..., None]:
-    """Return a callable that rewrites one line of a terminal, and is silent else."""
+def progress_line(name: str) -> Progress:
+    """Return a callable that rewrites one line of a terminal; silent without one."""
 
     def show(done: int, total: int, message: str = "") -> None:
         if sys.stderr.isatty():
-            text = f"{name}: {done}/{total} {message}"[:79]
-            sys.stderr.write(f"\r{text:<79}")
+            text = f"{name}: {done}/{total} {message}"[:WIDTH]
+            sys.stderr.write(f"\r{text:<{WIDTH}}")
             sys.stderr.flush()
 
     return show
@@ -21,14 +25,37 @@ def progress_line(name: str) -> Callable[..., None]:
 def end_line() -> None:
     """Clear the line of progress."""
     if sys.stderr.isatty():
-        sys.stderr.write(f"\r{'':<79}\r")
+        sys.stderr.write(f"\r{'':<{WIDTH}}\r")
 
 
 def plural(n: int, word: str) -> str:
-    """Return a count and its word."""
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+    """Return a count and its noun.
+
+    Examples
+    --------
+    >>> plural(1, "image"), plural(2, "box")
+    ('1 image', '2 boxes')
+    """
+    if n == 1:
+        return f"1 {word}"
+    return f"{n} {word}es" if word.endswith("x") else f"{n} {word}s"
+
+
+def failures(failed: int, total: int) -> str:
+    """Return how many images failed, and whether there are others.
+
+    Examples
+    --------
+    >>> failures(1, 1), failures(3, 3)
+    ('1 image failed', 'all 3 images failed')
+    >>> failures(1, 5)
+    '1 of 5 images failed, the others are done'
+    """
+    if failed < total:
+        return f"{failed} of {plural(total, 'image')} failed, the others are done"
+    return f"{'all ' if total > 1 else ''}{plural(total, 'image')} failed"
 
 
 def say(text: str) -> None:
-    """Print on stderr."""
-    print(text, file=sys.stderr, flush=True)
+    """Print a line on stderr, after the name of the program."""
+    print(f"svpseg: {text}", file=sys.stderr, flush=True)

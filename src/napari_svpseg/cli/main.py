@@ -1,17 +1,15 @@
-"""The ``svpseg`` commands; they alone print.
+"""The ``svpseg`` command: its sub-commands, errors and exit status.
 
-Exit status: 0 all done, 1 some inputs failed (each named, the rest done), 2 usage.
+Exit status: 0 all done, 1 some inputs failed (each named, the others done), 2 usage.
 """
 
 from __future__ import annotations
 
-import functools
 import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -19,25 +17,34 @@ import typer
 from ..core.errors import DEBUG, joined, one_line
 from ..engine.jobs.allocator import keep_freed_memory
 from .benchmark import benchmark
+from .benchmark_windows import benchmark_windows
 from .console import say
+from .demo import demo
 from .finetune import finetune
 from .models import models_app
 from .prompts import prompts_app
 from .segment import segment
 from .train import train
-from .train_tags import tags, weak
+from .train_tags import train_tags
 
 app = typer.Typer(
     name="svpseg",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Find more of these: one labelled 64 x 64 box, every such cell as an object.",
 )
 app.add_typer(prompts_app, name="prompts")
 app.add_typer(models_app, name="models")
-for _command in (segment, train, finetune, tags, weak, benchmark):
+for _command in (
+    demo,
+    segment,
+    finetune,
+    train_tags,
+    train,
+    benchmark,
+    benchmark_windows,
+):
     app.command()(_command)
 
 
@@ -51,17 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = with_joined_corners(sys.argv[1:] if argv is None else argv)
         status = app(words, prog_name="svpseg", standalone_mode=False)
     except KeyboardInterrupt:
-        say("svpseg: stopped")
+        say("stopped")
         return 130
     except Exception as error:
         if hasattr(error, "format_message"):  # usage, found by typer
             text = error.format_message()
-            is_help = text.startswith("Usage:")  # a command was asked for nothing
-            say(text if is_help else f"svpseg: {joined(text)} (try --help)")
+            if text.startswith("Usage:"):  # the help of a command without arguments
+                print(text, file=sys.stderr)
+            else:
+                say(f"{joined(text)} (try --help)")
             return 2
         if debug:
             raise
-        say(f"svpseg: {one_line(error)}")
+        say(one_line(error))
         return 1
     return status if isinstance(status, int) else 0
 
@@ -99,28 +108,8 @@ def _version(
         raise typer.Exit
 
 
-@app.command()
-def demo(
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for picture and labels.")
-    ] = Path("demo-output"),
-    no_gui: Annotated[
-        bool, typer.Option("--no-gui", help="Open no window at all.")
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
-        "auto"
-    ),
-    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "svp",
-) -> int:
-    """Do the main job on real data, end to end, and show it in napari."""
-    from ..workflows.demo import run
-
-    tell = functools.partial(print, flush=True)
-    return run(output, gui=not no_gui, device=device, model=model, say=tell)
-
-
 def _show_our_log(level: int) -> None:
-    """Print what this package logs, and nobody else, as lines on stderr."""
+    """Print the log of this package, and of no other, as lines on stderr."""
     logger = logging.getLogger(__package__.partition(".")[0])
     logger.setLevel(level)
     if not logger.handlers:
@@ -130,10 +119,10 @@ def _show_our_log(level: int) -> None:
 
 
 def _stop_cleanly_when_terminated() -> None:
-    """Let a polite kill unwind, so that half-written temporary files go too."""
+    """Exit normally when terminated, so that temporary files are deleted."""
     try:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    except ValueError:  # not in the main thread: somebody else is in charge
+    except ValueError:  # only the main thread may set signal handlers
         return
 
 

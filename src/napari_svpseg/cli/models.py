@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import api
-from ..core.model_card import ModelCard
 from .console import say
 from .options import AsJson
+
+if TYPE_CHECKING:
+    from ..core.model_card import ModelCard
 
 models_app = typer.Typer(
     rich_markup_mode=None,
@@ -28,12 +29,14 @@ def _list_by_default(context: typer.Context, as_json: AsJson = False) -> None:
 @models_app.command("list")
 def list_models(as_json: AsJson = False) -> None:
     """List the built-in and your own models with licence and hash."""
+    from .. import api
+
     cards = api.list_models()
     if as_json:
         print(json.dumps([_card_row(card) for card in cards], indent=1))
         return
     if not cards:
-        say("svpseg: no model is installed: svpseg models import FILE.zip")
+        say("no model is installed: svpseg models import FILE.zip")
         return
     rows = [
         ("name", "method", "licence", "weights", "sha256", "folder or package", "paper")
@@ -60,7 +63,7 @@ def show_model(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what is known of a model."""
+    """Show the card of a model."""
     from ..io.model_store import find_model
 
     row = _card_row(find_model(model))
@@ -77,11 +80,11 @@ def show_model(
 def import_models(
     archives: Annotated[list[Path], typer.Argument(help="Zips of exported models.")],
     name: Annotated[
-        str, typer.Option(help="What to call it; for one model at a time.")
+        str, typer.Option(help="Name of the model; for one archive at a time.")
     ] = "",
 ) -> None:
-    """Add models that were exported elsewhere to your own."""
-    from ..io.model_store import import_model
+    """Add exported models to your own."""
+    from ..io.model_archive import import_model
 
     if name and len(archives) > 1:
         raise typer.BadParameter("--name goes with one model at a time")
@@ -93,13 +96,13 @@ def import_models(
 @models_app.command("export")
 def export_models(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
-    target: Annotated[Path, typer.Option("--out", "-o", help="The zip to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The zip to write.")],
 ) -> None:
-    """Write a model as one zip to give away."""
-    from ..io.model_store import export_model
+    """Write a model as one zip file, to share it."""
+    from ..io.model_archive import export_model
 
-    export_model(model, target)
-    print(target)
+    export_model(model, output)
+    print(output)
 
 
 def _card_row(card: ModelCard) -> dict[str, Any]:

@@ -1,19 +1,35 @@
-"""Options that several commands share, and what their text means."""
+"""Options that several commands share, and the values of their text."""
 
 from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import Field, fields
 from typing import Annotated, Any
 
 import typer
 
-from ..core.settings import (
-    Settings,
-    split_settings,
-)
+from ..core.settings import Settings, check_device, flag_of, help_text, split_settings
+
+TWO_NUMBERS = "a box is given by two whole numbers, --box Y X"
+CHANNEL_NUMBERS = "channels are numbers such as 0 or 0,2"
+
+
+def _device(name: str) -> str:
+    """Refuse unknown device names; only torch knows whether the device is there."""
+    try:
+        return check_device(name)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+
+
+def _model_names() -> list[str]:
+    """Return the models that a shell offers to complete."""
+    from ..io.model_store import list_models
+
+    return [card.name for card in list_models()]
+
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -33,11 +49,34 @@ ChannelsText = Annotated[
     str | None, typer.Option("--channels", help="Channels to take, such as 0 or 0,2.")
 ]
 
+DeviceName = Annotated[
+    str,
+    typer.Option("--device", help="auto, cpu, cuda, cuda:1 or mps.", callback=_device),
+]
+
+ModelName = Annotated[
+    str,
+    typer.Option(
+        "--model", help="Name or folder of a model.", autocompletion=_model_names
+    ),
+]
+
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Go on from the last checkpoint.")
+]
+
 
 def settings_options(
-    *kinds: type[Settings],
+    *kinds: type[Settings], but: Collection[str] = ()
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Give a command, in place of its ``**settings``, an option for each setting."""
+    """Give a command, in place of its ``**settings``, an option for each setting.
+
+    Parameters
+    ----------
+    *kinds : type of Settings
+    but : collection of str
+        Settings that the command has no option for, or one of its own.
+    """
 
     def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
         signature = inspect.signature(command, eval_str=True)
@@ -46,7 +85,7 @@ def settings_options(
             for p in signature.parameters.values()
             if p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
-        added = [_option(f) for kind in kinds for f in fields(kind)]
+        added = [_option(f) for k in kinds for f in fields(k) if f.name not in but]
 
         @functools.wraps(command)
         def run(*args: Any, **values: Any) -> Any:
@@ -61,19 +100,14 @@ def settings_options(
 
 
 def _option(setting: Field[Any]) -> inspect.Parameter:
-    """Return a command's parameter for a setting, whose limits its class checks."""
-    meta, kind = setting.metadata, _kind(setting)
-    text = meta["help"]
-    if meta["choices"]:
-        text += f": {', '.join(meta['choices'])}"
-    if meta["low"] is not None:
-        text += f": {meta['low']} to {meta['high']} {meta['unit']}".rstrip()
-    name = setting.name.replace("_", "-")
-    flag = f"--{name}/--no-{name}" if kind is bool else f"--{name}"
+    """Return a command's parameter for a setting; its class checks the limits."""
+    kind, flag = _kind(setting), flag_of(setting)
+    if kind is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
     return inspect.Parameter(
         setting.name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=typer.Option(setting.default, flag, help=text),
+        default=typer.Option(setting.default, flag, help=f"{help_text(setting)}."),
         annotation=kind,
     )
 
@@ -86,7 +120,7 @@ def _kind(setting: Field[Any]) -> Any:
 
 
 def is_default(context: typer.Context, option: str) -> bool:
-    """Tell whether the running command was not given an option."""
+    """Return whether an option of the running command has its default."""
     source = context.get_parameter_source(option)
     return source is None or source.name == "DEFAULT"
 
@@ -98,9 +132,7 @@ def as_channels(text: str | None) -> tuple[int, ...] | None:
     try:
         return tuple(int(word) for word in as_words(text))
     except ValueError as error:
-        raise typer.BadParameter(
-            f"channels are numbers such as 0 or 0,2, got {text!r}"
-        ) from error
+        raise typer.BadParameter(f"{CHANNEL_NUMBERS}, got {text!r}") from error
 
 
 def as_corner(text: str) -> tuple[int, int]:
@@ -108,9 +140,7 @@ def as_corner(text: str) -> tuple[int, int]:
     try:
         y, x = (int(word) for word in text.split(","))
     except ValueError as error:
-        raise typer.BadParameter(
-            f"a box is given by two whole numbers, --box Y X, got {text!r}"
-        ) from error
+        raise typer.BadParameter(f"{TWO_NUMBERS}, got {text!r}") from error
     return y, x
 
 
@@ -120,18 +150,15 @@ def as_words(text: str | None) -> list[str]:
 
 
 def check_settings(settings: dict[str, Any]) -> None:
-    """Refuse settings and devices that cannot be, before anything is read."""
-    from ..engine.inference.device import choose
-
+    """Refuse settings out of range and unknown devices, before anything is read."""
     try:
-        run, _ = split_settings(settings)
-        choose(run.device)
+        split_settings(settings)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
 
 
 def check_model(model: str) -> None:
-    """Refuse a model that is not there, with those that are."""
+    """Refuse an unknown model, and name those that there are."""
     from ..io.model_store import ModelFormatError, find_model
 
     try:

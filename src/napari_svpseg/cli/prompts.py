@@ -5,13 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .. import api
-from ..core.image import ImageError
-from ..core.prompt import Prompt, PromptSet
 from .console import plural
 from .options import (
     AsJson,
@@ -22,6 +19,14 @@ from .options import (
     as_channels,
     as_corner,
 )
+
+if TYPE_CHECKING:
+    from ..core.prompt import Prompt, PromptSet
+
+WHAT_TO_FIND = (
+    "name the prompts: --prompts FILE, or --prompt-image I --prompt-labels L --box Y X"
+)
+EACH_PROMPT = "each prompt needs an image, labels and a box"
 
 prompts_app = typer.Typer(
     no_args_is_help=True,
@@ -52,6 +57,7 @@ def new_prompts(
     channels: ChannelsText = None,
 ) -> None:
     """Cut prompts out of images and their labels."""
+    from ..core.prompt import PromptSet
     from ..io.prompt_files import save_prompts
 
     cut = cut_prompts(
@@ -73,7 +79,7 @@ def show_prompts(
     path: Annotated[Path, typer.Argument(help="A .svprompt file.")],
     as_json: AsJson = False,
 ) -> None:
-    """Say what a prompt file holds."""
+    """List the prompts of a file."""
     from ..io.prompt_files import load_prompts
 
     records = [_prompt_row(p) for p in load_prompts(path)]
@@ -93,7 +99,8 @@ def merge_prompts(
     target: Annotated[Path, typer.Argument(help="The .svprompt file to write.")],
     parts: Annotated[list[Path], typer.Argument(help="Prompt files, in order.")],
 ) -> None:
-    """Put the prompts of several files into one."""
+    """Merge the prompts of several files into one."""
+    from ..core.prompt import PromptSet
     from ..io.prompt_files import load_prompts, save_prompts
 
     merged = PromptSet([p for part in parts for p in load_prompts(part)], target.stem)
@@ -112,11 +119,11 @@ def prompts_from_options(
     channels: tuple[int, ...] | None,
 ) -> PromptSet:
     """Return the prompts of a file, or cut from images."""
+    from ..core.image import ImageError
+    from ..core.prompt import PromptSet
+
     if (file is None) == (not images):
-        raise typer.BadParameter(
-            "say what to find: --prompts FILE, or --prompt-image I --prompt-labels L "
-            "--box Y X"
-        )
+        raise typer.BadParameter(WHAT_TO_FIND)
     if file is not None:
         from ..io.prompt_files import load_prompts
 
@@ -144,11 +151,13 @@ def cut_prompts(
     names: list[str] | None = None,
 ) -> list[Prompt]:
     """Return prompts cut from images and their labels."""
+    from ..io.prompt_files import prompt_from_files
+
     masks: Sequence[Path | None] = labels or ([None] * len(images) if negative else [])
     if not len(images) == len(masks) == len(boxes or []):
         raise typer.BadParameter(
-            f"each prompt needs an image, labels and a box, got {len(images)} images, "
-            f"{len(labels or [])} labels and {len(boxes or [])} boxes"
+            f"{EACH_PROMPT}, got {plural(len(images), 'image')}, "
+            f"{len(labels or [])} labels and {plural(len(boxes or []), 'box')}"
         )
     if names and len(names) != len(images):
         raise typer.BadParameter(
@@ -158,7 +167,7 @@ def cut_prompts(
     corners = [as_corner(text) for text in boxes or []]
     cuts = zip(images, masks, corners, names, strict=True)
     return [
-        api.prompt_from_files(
+        prompt_from_files(
             image,
             mask,
             box,

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..core.jobs.folder_job import FORMATS, PATTERN, BatchJob, FileOutcome
-from ..core.prompt import PromptSet
 from ..core.settings import (
     PostprocessSettings,
     SegmentSettings,
+    split_settings,
 )
-from .console import end_line, plural, progress_line, say
+from .console import end_line, failures, plural, progress_line, say
 from .options import (
     AxesText,
     ChannelsText,
     Corners,
+    ModelName,
     Size,
     as_channels,
     as_words,
@@ -31,7 +32,11 @@ from .options import (
 from .prompts import prompts_from_options
 
 if TYPE_CHECKING:
+    from ..core.prompt import PromptSet
     from ..workflows.segment_large import LargeOutcome
+
+DONE_BEFORE = "done before"
+JOB_ALONE = "--job says itself which images and prompts"
 
 
 @settings_options(SegmentSettings, PostprocessSettings)
@@ -40,8 +45,8 @@ def segment(
     images: Annotated[
         list[Path] | None, typer.Argument(help="Image files, or folders of them.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Folder for the results.")
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the results.")
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option("--prompts", help="A prompt file (.svprompt).")
@@ -56,11 +61,11 @@ def segment(
     ] = None,
     box: Corners = None,
     size: Size = 64,
-    model: Annotated[str, typer.Option(help="Name or folder of a model.")] = "svp",
+    model: ModelName = "svp",
     axes: AxesText = None,
     channels: ChannelsText = None,
     skip_done: Annotated[
-        bool, typer.Option("--skip-done", help="Leave images alone that are done.")
+        bool, typer.Option("--skip-done", help="Skip images whose results are there.")
     ] = False,
     formats: Annotated[
         str, typer.Option(help=f"What to write, of {', '.join(FORMATS)}.")
@@ -74,7 +79,7 @@ def segment(
     ] = "*",
     job: Annotated[
         Path | None,
-        typer.Option(help="A run.json that says all this; goes with --skip-done."),
+        typer.Option(help="A run.json to repeat; goes with --output and --skip-done."),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -92,31 +97,22 @@ def segment(
 ) -> int:
     """Label every object like the prompts' in many images.
 
-    A Zarr image, or a TIFF whose labels are to be a Zarr (-o labels.zarr), is segmented
-    in parts by several processes; without -o its labels are added to it. Several Zarr
-    images, a folder of them, or one with --formats are a folder run like any other.
+    A Zarr image, or a TIFF with -o labels.zarr, is segmented in parts by several
+    processes; without -o the labels are added to the Zarr image. Several Zarr images, a
+    folder of them, or one with --formats are segmented one after the other.
     """
     if job is not None:
         if images or prompts or prompt_image:
-            raise typer.BadParameter("--job says itself which images and prompts")
-        from ..io.folder_records import read_run
-
-        stored, _ = read_run(job)
-        stored = replace(
-            stored,
-            skip_done=skip_done or stored.skip_done,
-            output=str(out or stored.output),
-        )
-        return _run_job(stored, None, scheduler)
-    large = bool(images) and _is_large(images, out)
-    large = large and is_default(context, "formats")
-    if out is None and not large:
-        raise typer.BadParameter("Missing option '--out' / '-o'")
+            raise typer.BadParameter(JOB_ALONE)
+        return _run_job(_stored_job(job, output, skip_done), None, scheduler)
     if not images:
         raise typer.BadParameter("Missing argument 'IMAGES...'")
+    large = _is_large(images, output) and is_default(context, "formats")
+    if output is None and not large:
+        raise typer.BadParameter("Missing option '--output' / '-o'")
     check_settings(settings)
-    taken = as_channels(channels)
     check_model(model)
+    taken = as_channels(channels)
     chosen = None
     if prompts is not None or prompt_image or not _brings_its_own(model):
         chosen = prompts_from_options(
@@ -125,48 +121,60 @@ def segment(
     if large:
         from ..workflows.segment_large import segment_zarr
 
+        run, post = split_settings(settings)
         outcome = segment_zarr(
             images[0],
             prompts or chosen,
-            out,
+            output,
             model,
             name=name,
             level=level,
             axes=axes,
             channels=taken,
+            settings=run,
+            postprocess=post,
             scheduler=scheduler,
             workers=workers,
             skip_done=skip_done,
             on_progress=progress_line("segment"),
-            **settings,
         )
         return _report_large(outcome)
-    if _knows_classes(model) and is_default(context, "output"):
-        settings["output"] = "semantic"
     try:
         made = BatchJob(
-            tuple(map(str, images)),
-            str(prompts or ""),
-            str(out),
-            model,
-            settings,
-            tuple(as_words(formats)),
-            pattern,
-            include,
-            axes,
-            taken,
-            skip_done,
+            inputs=tuple(map(str, images)),
+            prompts=str(prompts or ""),
+            output=str(output),
+            model=model,
+            settings=settings,
+            formats=tuple(as_words(formats)),
+            pattern=pattern,
+            include=include,
+            axes=axes,
+            channels=taken,
+            skip_done=skip_done,
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     return _run_job(made, chosen, scheduler)
 
 
-def _is_large(images: list[Path], out: Path | None) -> bool:
-    """Tell whether a run goes from one large image to labels in a Zarr."""
+def _stored_job(path: Path, output: Path | None, skip_done: bool) -> BatchJob:
+    """Return the job of a ``run.json``, changed by the other options."""
+    from ..io.folder_records import read_run
+
+    stored, _ = read_run(path)
+    return replace(
+        stored,
+        skip_done=skip_done or stored.skip_done,
+        output=str(output or stored.output),
+    )
+
+
+def _is_large(images: list[Path], output: Path | None) -> bool:
+    """Return whether a run goes from one large image to labels in a Zarr."""
     from ..io.ome_zarr import is_zarr
 
-    to_zarr = out is not None and out.suffix.lower() == ".zarr"
+    to_zarr = output is not None and output.suffix.lower() == ".zarr"
     if to_zarr and len(images) > 1:
         raise typer.BadParameter(
             "several images go into a folder: -o FOLDER --formats ome-zarr"
@@ -175,7 +183,7 @@ def _is_large(images: list[Path], out: Path | None) -> bool:
 
 
 def _report_large(outcome: LargeOutcome) -> int:
-    """Print what became of a large image."""
+    """Print what became of a large image; return the exit status."""
     end_line()
     if outcome.skipped:
         print(f"{outcome.labels}: done already")
@@ -186,27 +194,27 @@ def _report_large(outcome: LargeOutcome) -> int:
         f"{outcome.seconds:.1f} s, {rate:.2f} megapixels/s"
     )
     for note in outcome.notes:
-        say(f"svpseg: {outcome.source}: {note}")
+        say(f"{outcome.source}: {note}")
     return 0
 
 
 def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) -> int:
-    """Run a job over its files, telling of each; return the exit status."""
-    from ..io.folder_records import find_images, refuse_collisions
+    """Run a job over its files, print what became of each; return the exit status."""
+    from ..io.folder_records import check_collisions, find_images
     from ..workflows.folder_run import run_batch, save_cut_prompts
 
     check_settings(job.settings)
     check_model(job.model)
     try:
         files = find_images(job.inputs, job.include, job)
-        refuse_collisions(job, files)
+        check_collisions(job, files)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     if prompts is not None and not job.prompts:
         job = replace(job, prompts=str(save_cut_prompts(prompts, job.output)))
     runner = None
     if scheduler is not None:
-        from ..engine.jobs.job import connect
+        from ..engine.jobs.runners import connect
 
         runner = connect(scheduler)
     try:
@@ -215,7 +223,7 @@ def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) ->
             prompts,
             runner=runner,
             on_progress=progress_line("segment"),
-            on_partial=_say_each(len(files)),
+            on_partial=_print_each(len(files)),
         )
     finally:
         if runner is not None:
@@ -224,37 +232,35 @@ def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) ->
 
 
 def _report(outcomes: list[FileOutcome]) -> int:
-    """Say what is left to say of a run, and return the exit status."""
+    """Print how many images failed, and return the exit status."""
     end_line()
     failed = sum(outcome.status == "failed" for outcome in outcomes)
     if failed:
-        total = plural(len(outcomes), "image")
-        say(f"svpseg: {failed} of {total} failed, the rest is done")
+        say(failures(failed, len(outcomes)))
     return 1 if failed else 0
 
 
-def _say_each(total: int) -> Callable[[list[FileOutcome]], None]:
-    """Return a callable that tells of each file once it is done."""
+def _print_each(total: int) -> Callable[[list[FileOutcome]], None]:
+    """Return a callable that prints a line for each file once it is done."""
     n = 0
 
-    def tell(outcomes: list[FileOutcome]) -> None:
+    def show(outcomes: list[FileOutcome]) -> None:
         nonlocal n
         for outcome in outcomes:
             if outcome.status != "running":
                 n += 1
                 end_line()
-                _say_outcome(outcome, f"[{n}/{total}] {outcome.source}: ")
+                _print_outcome(outcome, f"[{n}/{total}] {outcome.source}: ")
 
-    return tell
+    return show
 
 
-def _say_outcome(outcome: FileOutcome, start: str) -> None:
+def _print_outcome(outcome: FileOutcome, start: str) -> None:
     if outcome.status == "failed":
         named = outcome.source in outcome.error
-        text = outcome.error if named else f"{outcome.source}: {outcome.error}"
-        say(f"svpseg: {text}")
+        say(outcome.error if named else f"{outcome.source}: {outcome.error}")
     elif outcome.skipped:
-        print(f"{start}done before, {outcome.labels}", flush=True)
+        print(f"{start}{DONE_BEFORE}, {outcome.labels}", flush=True)
     else:
         print(
             f"{start}{plural(outcome.objects, 'object')}, {outcome.seconds:.1f} s on "
@@ -262,18 +268,12 @@ def _say_outcome(outcome: FileOutcome, start: str) -> None:
             flush=True,
         )
         for note in outcome.notes:
-            say(f"svpseg: {outcome.source}: {note}")
+            say(f"{outcome.source}: {note}")
 
 
 def _brings_its_own(model: str) -> bool:
-    """Tell whether a model knows its classes, or has prompts in its folder."""
+    """Return whether a model knows its classes, or has prompts in its folder."""
     from ..io.model_store import PROMPTS, find_model
 
-    folder = Path(find_model(model).path)
-    return _knows_classes(model) or (folder / PROMPTS).is_file()
-
-
-def _knows_classes(model: str) -> bool:
-    from ..io.model_store import find_model
-
-    return bool(find_model(model).classes)
+    card = find_model(model)
+    return bool(card.classes) or (Path(card.path) / PROMPTS).is_file()

@@ -8,6 +8,10 @@ from typing import Annotated
 import typer
 
 from .console import end_line, progress_line
+from .options import DeviceName, Resume
+
+NEEDS_OUTPUT = "--self-supervised needs --output FOLDER"
+ONE_OR_THE_OTHER = "give a config, or --self-supervised FOLDER"
 
 
 def train(
@@ -23,36 +27,31 @@ def train(
         ),
     ] = None,
     method: Annotated[
-        str, typer.Option(help="Of a self-supervised training.")
+        str, typer.Option(help="Method of a self-supervised training.")
     ] = "alpnet",
     data: Annotated[
-        Path | None, typer.Option(help="Folder with the data sets it names.")
+        Path | None, typer.Option(help="Folder with the data sets of the config.")
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Model folder to write.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from the last checkpoint.")
-    ] = False,
+    resume: Resume = False,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after this time; resume later.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = (
-        "auto"
-    ),
+    device: DeviceName = "auto",
     start_from: Annotated[
         str | None,
-        typer.Option(help="Model whose weights are the start; none: no trained ones."),
+        typer.Option(help="Model whose weights are the start; none: untrained."),
     ] = None,
 ) -> None:
     """Train a method from a config (resumable), or on a folder without labels."""
-    from ..workflows.training import train_from_config, train_self_supervised
+    from ..workflows.self_supervised import train_self_supervised
+    from ..workflows.training import train_from_config
 
-    if (config is None) == (self_supervised is None):
-        raise typer.BadParameter("give a config, or --self-supervised FOLDER")
-    if self_supervised is not None:
+    if self_supervised is not None and config is None:
         if output is None:
-            raise typer.BadParameter("--self-supervised needs --output FOLDER")
+            raise typer.BadParameter(NEEDS_OUTPUT)
         card = train_self_supervised(
             self_supervised,
             output,
@@ -62,18 +61,18 @@ def train(
             device=device,
             on_progress=progress_line("train"),
         )
-        end_line()
-        print(f"{card.name}: {card.path}")
-        return
-    card = train_from_config(
-        config,
-        data=data,
-        output=output,
-        resume=resume,
-        minutes=minutes,
-        device=device,
-        start_from=None if start_from == "none" else start_from,
-        on_progress=progress_line("train"),
-    )
+    elif config is not None and self_supervised is None:
+        card = train_from_config(
+            config,
+            data=data,
+            output=output,
+            resume=resume,
+            minutes=minutes,
+            device=device,
+            start_from=None if start_from == "none" else start_from,
+            on_progress=progress_line("train"),
+        )
+    else:
+        raise typer.BadParameter(ONE_OR_THE_OTHER)
     end_line()
     print(f"{card.name}: {card.path}")

@@ -5,22 +5,44 @@ from __future__ import annotations
 DEBUG = "SVPSEG_DEBUG"
 """Environment variable that asks for the whole trace."""
 
+SEE_WHERE = f" (set {DEBUG}=1 to see where)"
 
-def one_line(error: BaseException) -> str:
-    """Return an error's message as one line; its type where the text says little.
+EXPECTED = (ValueError, TypeError, OSError, RuntimeError)
+"""Kinds of errors whose message is enough; of others the type is told as well."""
+
+
+def one_line(error: BaseException, hint: str = SEE_WHERE) -> str:
+    """Return an error's message as one line, with its type where that says more.
+
+    Parameters
+    ----------
+    error : exception
+    hint : str
+        Added to errors that nobody expected.
 
     Examples
     --------
     >>> one_line(ValueError("no   such model"))
     'no such model'
+    >>> one_line(KeyError("a"), hint="")
+    "KeyError: 'a'"
     """
     if isinstance(error, OSError) and error.strerror:
         names = [str(n) for n in (error.filename, error.filename2) if n is not None]
         return ": ".join([*names, error.strerror])
     text = joined(str(error))
-    if isinstance(error, ValueError | TypeError | OSError | RuntimeError) and text:
+    if isinstance(error, EXPECTED) and text:
         return text
-    return f"{type(error).__name__}: {text} (set {DEBUG}=1 to see where)"
+    return f"{type(error).__name__}{': ' if text else ''}{text}{hint}"
+
+
+def short_line(error: BaseException, limit: int = 200) -> str:
+    """Return an error's message as one line that is at most ``limit`` letters long.
+
+    For messages that repeat what a damaged file holds, and for torch's.
+    """
+    text = joined(str(error)) or type(error).__name__
+    return text if len(text) <= limit else f"{text[:limit]}..."
 
 
 def joined(text: str) -> str:

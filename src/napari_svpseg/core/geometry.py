@@ -1,4 +1,4 @@
-"""Boxes and tiles: where to cut, in whole pixels."""
+"""Boxes and tiles of images, in whole pixels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 PROMPT_SIZE = 64
-"""Side of a prompt as the network sees it, in pixels."""
+"""Side in pixels to which each prompt is resampled for the network."""
 
 MIN_BOX_SIZE = 16
 """Smallest side of a box on the image, in pixels."""
+
+OVERLAP_TOO_LARGE = "tile ({tile}) must be larger than its overlap ({overlap})"
+NOT_WHOLE = "Box {name} must be a whole pixel, got {value!r}"
+BOX_TOO_SMALL = "Box size must be at least {smallest} pixels, got {size}"
+IMAGE_TOO_SMALL = (
+    "the image ({height} x {width} pixels) is smaller than the smallest box "
+    "({smallest} x {smallest}): a prompt needs a larger one"
+)
 
 
 @dataclass(frozen=True)
@@ -23,6 +31,11 @@ class Box:
         Top-left corner, in pixels of the source image.
     size : int
         Side in pixels, at least 16.
+
+    Raises
+    ------
+    ValueError
+        If a value is not a whole number, or the box is too small.
     """
 
     y: int
@@ -32,51 +45,68 @@ class Box:
     def __post_init__(self) -> None:
         for name in ("y", "x", "size"):
             value = getattr(self, name)
+            # 5.0 from a JSON file or numpy is a pixel too, 5.5 is a mistake.
             if not _is_whole(value):
-                raise ValueError(f"Box {name} must be a whole pixel, got {value!r}")
+                raise ValueError(NOT_WHOLE.format(name=name, value=value))
             object.__setattr__(self, name, int(value))
         if self.size < MIN_BOX_SIZE:
             raise ValueError(
-                f"Box size must be at least {MIN_BOX_SIZE} pixels, got {self.size}"
+                BOX_TOO_SMALL.format(smallest=MIN_BOX_SIZE, size=self.size)
             )
 
     @classmethod
     def from_corners(cls, corners: np.ndarray, *, shape: tuple[int, int]) -> Box:
-        """Return the square box drawn by two or more corners, inside ``shape``.
+        """Return the square box around two or more corners, inside an image.
 
         Parameters
         ----------
         corners : (N, 2) float array
-            Vertices ``(y, x)`` in any order and drag direction; a pixel's centre has
-            whole coordinates, so pixel 0 spans -0.5 to 0.5.
+            Vertices ``(y, x)`` in any order. Pixel centres have whole coordinates, so
+            pixel 0 spans -0.5 to 0.5.
         shape : (int, int)
             Height and width of the image.
 
         Returns
         -------
         Box
-            The longer side is kept; the box is clamped into the image.
+            As long as the longer side that was drawn, moved into the image.
+
+        Raises
+        ------
+        ValueError
+            If a corner is not finite, or the image is smaller than any box.
         """
         corners = np.asarray(corners, float).reshape(-1, 2)
         if not len(corners) or not np.isfinite(corners).all():
             raise ValueError(f"corners must be finite (y, x) pairs, got {corners}")
+        # From coordinates of pixel centres to those of pixel edges, where lengths are
+        # whole numbers of pixels.
         low, high = corners.min(axis=0) + 0.5, corners.max(axis=0) + 0.5
+        # Prompts are square: the longer side keeps all that was drawn in the box.
         size = max(MIN_BOX_SIZE, round(float((high - low).max())))
         return cls.centred((low + high) / 2 - 0.5, size).clamped(shape)
 
     @classmethod
     def centred(cls, centre: np.ndarray | tuple[float, float], size: int) -> Box:
-        """Return the box of ``size`` whose middle is nearest to ``centre`` (y, x)."""
+        """Return the box of ``size`` whose centre is nearest to ``centre`` (y, x)."""
+        # + 0.5: from the coordinate of a pixel's centre to that of its edges
         y, x = (round(float(c) + 0.5 - size / 2) for c in centre)
         return cls(y, x, size)
 
     def clamped(self, shape: tuple[int, int]) -> Box:
-        """Return the box moved, and if need be shrunk, into an image of ``shape``."""
+        """Return the box moved, and shrunk if necessary, into an image of ``shape``.
+
+        Raises
+        ------
+        ValueError
+            If the image is smaller than the smallest box.
+        """
         height, width = (int(s) for s in shape[:2])
         if min(height, width) < MIN_BOX_SIZE:
             raise ValueError(
-                f"the image ({height} x {width} pixels) is smaller than the smallest "
-                f"box ({MIN_BOX_SIZE} x {MIN_BOX_SIZE}): a prompt needs a larger one"
+                IMAGE_TOO_SMALL.format(
+                    height=height, width=width, smallest=MIN_BOX_SIZE
+                )
             )
         size = min(self.size, height, width)
         return replace(
@@ -87,7 +117,7 @@ class Box:
         )
 
     def fits(self, shape: tuple[int, int]) -> bool:
-        """Tell whether the box lies inside an image of ``shape`` (height, width)."""
+        """Return whether the box lies inside an image of ``shape`` (height, width)."""
         return (
             self.y >= 0
             and self.x >= 0
@@ -102,12 +132,12 @@ class Box:
 
     @property
     def scale(self) -> float:
-        """Factor that brings the box to 64 x 64."""
+        """Factor by which the box is resampled to 64 x 64 pixels."""
         return PROMPT_SIZE / self.size
 
     @property
     def corners(self) -> np.ndarray:
-        """The (4, 2) outline ``(y, x)`` on pixel edges, clockwise from top left."""
+        """The (4, 2) corners ``(y, x)`` on pixel edges, clockwise from the top left."""
         y0, x0 = self.y - 0.5, self.x - 0.5
         y1, x1 = y0 + self.size, x0 + self.size
         return np.array([[y0, x0], [y0, x1], [y1, x1], [y1, x0]])
@@ -119,7 +149,7 @@ def _is_whole(value: object) -> bool:
 
 @dataclass(frozen=True)
 class Tile:
-    """A rectangle ``[y0, y1) x [x0, x1)`` of an image that is read at once."""
+    """A rectangle ``[y0, y1) x [x0, x1)`` of an image that is processed at once."""
 
     y0: int
     y1: int
@@ -138,14 +168,16 @@ class Tile:
 
 
 def inside(start: float, side: int, length: int) -> slice:
-    """Return ``side`` pixels of an axis, moved and if need be shrunk to lie in it.
+    """Return a range of ``side`` pixels, moved and shrunk to fit an axis.
 
     Parameters
     ----------
     start : float
-        Where they would begin.
-    side, length : int
-        Pixels wanted, and those of the axis.
+        First pixel of the wanted range; may lie outside the axis.
+    side : int
+        Number of pixels wanted.
+    length : int
+        Number of pixels of the axis.
 
     Examples
     --------
@@ -157,13 +189,27 @@ def inside(start: float, side: int, length: int) -> slice:
 
 
 def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
-    """Return where tiles start along one axis so that all of ``length`` is covered.
+    """Return the start of each tile along one axis; the tiles cover all of it.
 
-    All tiles have the same size (``tile``, or ``length`` if that is smaller); the last
-    one is moved back to end at the border, so neighbours share at least ``overlap``.
+    All tiles have the same size, as networks and blending expect: the last one is moved
+    back to end at the border and may overlap its neighbour by more than ``overlap``.
+
+    Parameters
+    ----------
+    length : int
+        Pixels of the axis. A shorter axis than ``tile`` is one tile.
+    tile : int
+        Side of a tile in pixels.
+    overlap : int
+        Pixels that neighbouring tiles share at least.
+
+    Raises
+    ------
+    ValueError
+        If the overlap is not smaller than the tile.
     """
     if tile <= overlap:
-        raise ValueError(f"tile ({tile}) must be larger than its overlap ({overlap})")
+        raise ValueError(OVERLAP_TOO_LARGE.format(tile=tile, overlap=overlap))
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]

@@ -1,4 +1,8 @@
-"""Axes, channels, intensities and size of images: declared, never guessed."""
+"""Axes, channels, intensities and resampling of images.
+
+What an axis or a channel means is declared by the file or the user, never guessed from
+the shape of an array.
+"""
 
 from __future__ import annotations
 
@@ -7,16 +11,31 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from scipy import ndimage
 from skimage.transform import resize
 
-LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
-SAMPLE_BLOCKS, SAMPLE_SIDE = 4, 512
-"""Grid of blocks from which the intensities of a lazily read plane are taken."""
-
 AXES = "TZCYX"
-NET_WIDTH = 0.35
-"""Width over equivalent diameter under which a mask is a net (a disc has 1.3)."""
+"""Letters of the axes, in the order in which files and layers have them."""
+
+LOW_PERCENTILE, HIGH_PERCENTILE = 1.0, 99.8
+"""Percentiles that `normalise` maps to 0 and 1.
+
+The upper one is near 100, as bright objects may cover less than 1 % of an image.
+"""
+
+SAMPLE_BLOCKS, SAMPLE_SIDE = 4, 512
+"""Grid (4 x 4) and side in pixels of the blocks that a lazy plane is sampled in."""
+
+AXES_INVALID = "axes must be letters of {known}, each once, with Y and X, got {order!r}"
+AXES_UNKNOWN = (
+    "The image has {ndim} dimensions {shape}: declare them, for example axes=ZYX, TYX, "
+    "CYX or YXC."
+)
+AXES_MISMATCH = "axes {order} name {n} dimensions, but the image has {ndim} {shape}."
+NOT_REAL = "the image must hold real numbers, got dtype {dtype}"
+NOT_A_PLANE = "image must be (Y, X) or (Y, X, C), got shape {shape}"
+EMPTY_IMAGE = "the image is empty: shape {shape}"
+CHANNELS_ABSENT = "the image has channels 0 to {last}, asked for {channels}"
+TOO_MANY_CHANNELS = "the image has {n} channels: choose up to three of them"
 
 
 class Plane(Protocol):
@@ -41,6 +60,11 @@ class Axes:
     ----------
     order : str
         Letters out of T, Z, C, Y, X, each at most once, with Y and X.
+
+    Raises
+    ------
+    ImageError
+        For any other letters.
     """
 
     order: str
@@ -52,36 +76,34 @@ class Axes:
             or len(set(order)) != len(order)
             or not {"Y", "X"} <= set(order)
         ):
-            raise ImageError(
-                f"axes must be letters of {AXES}, each once, with Y and X, "
-                f"got {self.order!r}"
-            )
+            raise ImageError(AXES_INVALID.format(known=AXES, order=self.order))
         object.__setattr__(self, "order", order)
 
     @classmethod
     def for_image(cls, shape: tuple[int, ...], *, rgb: bool = False) -> Axes:
-        """Return the axes that can be known without being told: YX, and YXC if RGB.
+        """Return the axes of an image that need no declaration: YX, or YXC if RGB.
 
         Raises
         ------
         ImageError
-            For any other number of dimensions: the user must say.
+            For any other number of dimensions, whose meaning the user has to declare.
         """
         if len(shape) == 2:
             return cls("YX")
         if len(shape) == 3 and rgb:
             return cls("YXC")
-        raise ImageError(
-            f"The image has {len(shape)} dimensions {shape}: "
-            "say what they are, for example axes=ZYX, TYX, CYX or YXC."
-        )
+        raise ImageError(AXES_UNKNOWN.format(ndim=len(shape), shape=shape))
 
     def check(self, shape: tuple[int, ...]) -> None:
         """Raise `ImageError` where an array of ``shape`` cannot have these axes."""
         if len(shape) != len(self.order):
             raise ImageError(
-                f"axes {self.order} name {len(self.order)} dimensions, but the image "
-                f"has {len(shape)} {tuple(shape)}."
+                AXES_MISMATCH.format(
+                    order=self.order,
+                    n=len(self.order),
+                    ndim=len(shape),
+                    shape=tuple(shape),
+                )
             )
 
     @property
@@ -91,12 +113,12 @@ class Axes:
 
     @property
     def stack(self) -> str:
-        """The axes that planes are taken along, in array order."""
+        """The axes that planes are taken along (T and Z), in array order."""
         return "".join(a for a in self.order if a not in "CYX")
 
     @property
     def labels(self) -> str:
-        """Axes of the labels: the image's without C."""
+        """Axes of the labels: those of the image without C."""
         return self.order.replace("C", "")
 
     def labels_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -104,12 +126,12 @@ class Axes:
         return tuple(n for n, a in zip(shape, self.order, strict=True) if a != "C")
 
     def plane_indices(self, shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
-        """Yield the index of each plane into the stack axes, in array order."""
+        """Yield the index of each plane along the stack axes, in array order."""
         sizes = [n for n, a in zip(shape, self.order, strict=True) if a in self.stack]
         yield from np.ndindex(*sizes)
 
     def plane_slices(self, index: tuple[int, ...]) -> tuple[int | slice, ...]:
-        """Return the index into the image that takes out one plane (with channels)."""
+        """Return the index that takes one plane, with its channels, out of an image."""
         positions = iter(index)
         return tuple(
             next(positions) if a in self.stack else slice(None) for a in self.order
@@ -117,15 +139,16 @@ class Axes:
 
     def to_plane(self, plane: np.ndarray) -> np.ndarray:
         """Return an array taken by `plane_slices` as ``(Y, X, C)``."""
+        # T and Z are gone after `plane_slices`: positions count the other axes only.
         rest = [a for a in self.order if a in "CYX"]
         plane = np.moveaxis(plane, [rest.index("Y"), rest.index("X")], [0, 1])
         return plane if plane.ndim == 3 else plane[..., None]
 
 
 class StackedChannels:
-    """Arrays of one shape as one array with a channel axis before theirs.
+    """Arrays of one shape, shown as one array with a channel axis in front.
 
-    Nothing is copied; what is sliced is read from each.
+    Nothing is copied; slicing reads the wanted part of each array.
 
     Parameters
     ----------
@@ -140,10 +163,17 @@ class StackedChannels:
         self.ndim = len(self.shape)
 
     def part(self, index: tuple[Any, ...]) -> StackedChannels:
-        """Return a part along the other axes, all channels of it, unread."""
+        """Return a region of all channels without reading it.
+
+        Parameters
+        ----------
+        index : tuple
+            Index into the axes behind the channel axis.
+        """
         return StackedChannels([array[index] for array in self.arrays])
 
     def __getitem__(self, index: Any) -> np.ndarray:
+        # The first index chooses channels; the rest is passed on to each array.
         index = index if isinstance(index, tuple) else (index,)
         own, rest = index[0], index[1:]
         if isinstance(own, slice):
@@ -170,14 +200,16 @@ def channels_last(
     channel_axis : int, optional
         Axis of the channels of a 3-D image; by default the last.
     channels : tuple of int, optional
-        Channels to take, in order.
+        Channels to take, in order; by default all.
     rgb : bool, optional
-        By default an 8-bit image whose last axis is 3 or 4 long and of which no
-        channels are selected.
+        By default True for an 8-bit image whose last axis is 3 or 4 long, unless
+        ``channels`` are selected.
 
     Returns
     -------
-    (Y, X, C) array, bool
+    image : (Y, X, C) array
+        Of the dtype of ``image``.
+    rgb : bool
 
     Raises
     ------
@@ -186,7 +218,7 @@ def channels_last(
     """
     image = np.asarray(image)
     if image.dtype.kind not in "biuf":
-        raise ImageError(f"the image must hold real numbers, got dtype {image.dtype}")
+        raise ImageError(NOT_REAL.format(dtype=image.dtype))
     if image.ndim == 2:
         if channel_axis is not None:
             raise ImageError(f"a 2-D image {image.shape} has no channel axis")
@@ -197,21 +229,21 @@ def channels_last(
             raise ImageError(f"channel_axis must be -3 to 2, got {channel_axis}")
         image = np.moveaxis(image, axis, -1)
         if rgb is None:
+            # Three 16-bit channels are stains rather than the colours of a camera.
             rgb = image.dtype == np.uint8 and image.shape[2] in (3, 4) and not channels
         if rgb and image.shape[2] == 4:
             image = image[..., :3]
         if rgb and image.shape[2] != 3:
             raise ImageError(f"an RGB image needs 3 or 4 channels, got {image.shape}")
     else:
-        raise ImageError(f"image must be (Y, X) or (Y, X, C), got shape {image.shape}")
+        raise ImageError(NOT_A_PLANE.format(shape=image.shape))
     if 0 in image.shape:
-        raise ImageError(f"the image is empty: shape {image.shape}")
+        raise ImageError(EMPTY_IMAGE.format(shape=image.shape))
     if channels is not None:
-        bad = [c for c in channels if not 0 <= c < image.shape[2]]
-        if bad or not channels:
+        n = image.shape[2]
+        if not channels or not all(0 <= c < n for c in channels):
             raise ImageError(
-                f"the image has channels 0 to {image.shape[2] - 1}, asked for "
-                f"{tuple(channels)}"
+                CHANNELS_ABSENT.format(last=n - 1, channels=tuple(channels))
             )
         image = image[..., list(channels)]
     return image, bool(rgb)
@@ -223,19 +255,21 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
     Parameters
     ----------
     image : (..., C) array
-        Channels last. NaN and infinite pixels do not count.
+        Channels last. NaN and infinite pixels are ignored.
     max_pixels : int
         Larger images are sampled on a regular grid of about this many pixels.
 
     Returns
     -------
     (C, 2) float64 array
-        Low and high; (0, 0) for a channel without a finite pixel.
+        Low and high intensity; (0, 0) for a channel without a finite pixel.
     """
     flat = image.reshape(-1, image.shape[-1])
+    # A regular step instead of random pixels: the same image gives the same range.
     step = max(1, len(flat) // max_pixels)
     ranges = []
     for channel in flat[::step].T:
+        # float64, as a percentile of float16 or of large integers would be rounded
         values = channel[np.isfinite(channel)].astype(np.float64)
         ranges.append(
             np.percentile(values, [LOW_PERCENTILE, HIGH_PERCENTILE])
@@ -245,16 +279,16 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
     return np.asarray(ranges)
 
 
-def sampled_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
-    """Return pixels (N, C) of a plane that stand for all of it.
+def sample_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
+    """Return pixels (N, C) from all parts of a plane, to estimate its intensities.
 
     Parameters
     ----------
     plane : (Y, X, C) array, or anything sliced like one
-        Of an array every n-th pixel is taken; what is read lazily (dask, zarr) is read
-        in a grid of blocks.
+        Every n-th pixel is taken of a numpy array; a lazy plane (dask, zarr) is read in
+        a grid of blocks.
     max_pixels : int
-        About how many are taken at most.
+        About how many pixels are taken at most.
 
     Returns
     -------
@@ -263,6 +297,7 @@ def sampled_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
     if isinstance(plane, np.ndarray):
         flat = plane.reshape(-1, plane.shape[2])
     else:
+        # Blocks, as single pixels would make a lazy array read all of its chunks.
         blocks = [
             np.asarray(plane[y : y + SAMPLE_SIDE, x : x + SAMPLE_SIDE])
             for y in _block_starts(plane.shape[0])
@@ -273,6 +308,7 @@ def sampled_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
 
 
 def _block_starts(length: int) -> list[int]:
+    """Return where blocks start, evenly spread from one border to the other."""
     last = max(0, length - SAMPLE_SIDE)
     n = min(SAMPLE_BLOCKS, -(-length // SAMPLE_SIDE))
     return sorted({round(at) for at in np.linspace(0, last, n)})
@@ -280,6 +316,9 @@ def _block_starts(length: int) -> list[int]:
 
 def normalise(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:
     """Return an image scaled for the network by the percentiles of its whole source.
+
+    A crop is scaled by the percentiles of the image that it was cut from, so that a
+    prompt and a tile of the same image look alike to the network.
 
     Parameters
     ----------
@@ -290,30 +329,46 @@ def normalise(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:
     Returns
     -------
     (Y, X, C) float32 array
-        ``(v - 0.5) / 0.25`` where v is 0 at the low and 1 at the high percentile, cut
-        to -0.2 to 1.2. A constant channel becomes 0; NaN becomes the low end.
+        ``(v - 0.5) / 0.25`` where v is 0 at the low and 1 at the high percentile,
+        clipped to [-0.2, 1.2]. A constant channel becomes 0; NaN becomes the low end.
     """
-    kind = np.promote_types(image.dtype, np.float32)  # float64 for 32-bit integers
+    # float32 cannot tell neighbouring values of 32-bit integers apart: float64 for them
+    kind = np.promote_types(image.dtype, np.float32)
     low = intensities[:, 0].astype(kind)
     span = (intensities[:, 1] - intensities[:, 0]).astype(kind)
+    # Relative to the offset: on 1e9 a range below rounding error is no contrast.
     flat = span <= 1e-12 * np.maximum(1, np.abs(low))
-    with np.errstate(over="ignore", invalid="ignore"):  # infinity is dealt with below
+    with np.errstate(over="ignore", invalid="ignore"):  # infinity is replaced below
         scaled = (image.astype(kind) - low) / np.where(flat, 1, span)
     scaled = np.nan_to_num(scaled, nan=0.0, posinf=1.2, neginf=-0.2)
     scaled = np.where(flat, 0.5, np.clip(scaled, -0.2, 1.2))
+    # Most values come to lie between -2 and 2, centred like the input of a network.
     return np.asarray((scaled - 0.5) / 0.25, np.float32)
 
 
 def as_float32(image: np.ndarray) -> np.ndarray:
-    """Return an image as float32; what is too large becomes infinite, quietly."""
+    """Return an image as float32; values above its range become infinite, unwarned."""
     with np.errstate(over="ignore"):
         return image.astype(np.float32, copy=False)
 
 
 def to_three_channels(image: np.ndarray) -> np.ndarray:
-    """Return ``(Y, X, 3)``: grey is repeated, two channels get their mean as third.
+    """Return an image with the three channels that all networks take.
 
-    More than three channels are refused: choose up to three.
+    Parameters
+    ----------
+    image : (Y, X, C) array
+        One to three channels.
+
+    Returns
+    -------
+    (Y, X, 3) array
+        One channel is repeated; two are followed by their mean.
+
+    Raises
+    ------
+    ImageError
+        For more than three channels.
     """
     n = image.shape[2]
     if n == 3:
@@ -322,14 +377,28 @@ def to_three_channels(image: np.ndarray) -> np.ndarray:
         return np.repeat(image, 3, axis=2)
     if n == 2:
         return np.concatenate([image, image.mean(axis=2, keepdims=True)], axis=2)
-    raise ImageError(f"the image has {n} channels: choose up to three of them")
+    raise ImageError(TOO_MANY_CHANNELS.format(n=n))
 
 
 def resize_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return ``(Y, X, C)`` resampled to ``shape``, float32, averaged if reduced."""
+    """Return an image resampled by linear interpolation.
+
+    Parameters
+    ----------
+    image : (Y, X, C) array
+    shape : (int, int)
+        Height and width of the result.
+
+    Returns
+    -------
+    (*shape, C) float32 array
+        Smoothed against aliasing if it is smaller; intensities keep their range.
+    """
     image = as_float32(image)
     if image.shape[:2] == tuple(shape):
         return image
+    # Without smoothing, a reduced image keeps some pixels and drops their neighbours:
+    # thin structures and noise would alias.
     reduced = image.shape[0] > shape[0] or image.shape[1] > shape[1]
     return np.asarray(
         resize(
@@ -345,76 +414,17 @@ def resize_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
 
 def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Return labels resampled to ``shape`` by nearest neighbour, ids unchanged."""
+    """Return labels ``(Y, X)`` resampled to ``shape`` by nearest neighbour."""
     if labels.shape == tuple(shape):
         return labels
+    # Indexing instead of skimage's resize, which would turn large ids into floats.
     rows = _nearest(labels.shape[0], shape[0])
     columns = _nearest(labels.shape[1], shape[1])
     return labels[np.ix_(rows, columns)]
 
 
 def _nearest(source: int, target: int) -> np.ndarray:
+    """Return the source pixel that holds the centre of each target pixel."""
+    # Pixel centres lie at half coordinates, so that both borders stay where they are.
     centres = (np.arange(target) + 0.5) * source / target
     return np.minimum(centres.astype(int), source - 1)
-
-
-def median_diameter(labels: np.ndarray) -> float:
-    """Return the median equivalent diameter of the objects in a label image.
-
-    The equivalent diameter is that of a disc of the same area. Objects cut by the
-    border count only when there is no whole one.
-
-    Parameters
-    ----------
-    labels : (Y, X) int array
-        Instance ids; 0 is background.
-
-    Returns
-    -------
-    float
-        Diameter in pixels.
-
-    Raises
-    ------
-    ImageError
-        If ``labels`` holds no object.
-
-    Examples
-    --------
-    >>> labels = np.zeros((8, 8), int)
-    >>> labels[2:4, 2:4] = 1
-    >>> round(median_diameter(labels), 2)
-    2.26
-    """
-    ids, ranks, areas = np.unique(labels, return_inverse=True, return_counts=True)
-    areas[ids <= 0] = 0
-    if not areas.any():
-        raise ImageError("The prompt mask is empty: paint at least one object.")
-    ranks = ranks.reshape(labels.shape)
-    edge = np.concatenate([ranks[0], ranks[-1], ranks[:, 0], ranks[:, -1]])
-    whole = areas.copy()
-    whole[edge] = 0
-    areas = whole if whole.any() else areas
-    return float(np.median(2 * np.sqrt(areas[areas > 0] / np.pi)))
-
-
-def is_net(labels: np.ndarray) -> bool:
-    """Tell whether a mask is net-like, such as membranes, so that it has no diameter.
-
-    A net is far thinner than a disc of its area, and it goes on beyond the crop (a ring
-    inside the crop is an object).
-
-    Parameters
-    ----------
-    labels : (Y, X) int array
-        Ids; 0 is background.
-    """
-    mask = labels > 0
-    if not mask.any():
-        return False
-    edge = np.concatenate([mask[0], mask[-1], mask[:, 0], mask[:, -1]])
-    if not edge.any():
-        return False
-    depth = ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
-    width = 4 * float(depth[mask].mean())
-    return bool(width < NET_WIDTH * median_diameter(labels))

@@ -1,4 +1,4 @@
-"""The model card: what is known of a model without loading it."""
+"""Model card: the description of a model that is read without loading its weights."""
 
 from __future__ import annotations
 
@@ -8,35 +8,39 @@ from typing import Any
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What `model.json` says.
+    """Content of the ``model.json`` of a model folder.
 
     Parameters
     ----------
     name : str
-        Shown and used to select the model.
+        Name that is shown and by which the model is selected.
     method : str
         Name in the registry of methods, such as ``svp`` or ``panet``.
     arguments : dict
-        Architecture arguments that rebuild the network.
+        Arguments of the network's constructor, which rebuild its architecture.
     licence : str
-        SPDX name of the licence of the weights.
+        SPDX identifier of the licence of the weights.
     sha256 : str
         Hash of ``weights.safetensors``.
     channels : str
-        What it was trained on: ``"any"`` takes grey, RGB and 1-4 channels.
-    title, paper : str
+        Channels that the model was trained on: ``"any"`` takes grey, RGB and 1-4
+        channels.
+    title : str
+        One line that describes the model.
+    paper : str
+        Reference of the method.
     n_parameters : int
     training : dict
-        Data sets with their licences, seed, steps, commit.
+        Data sets with their licences, seed, number of steps, commit.
     scores : dict
-        Scores as written by the benchmark.
+        Scores of each data set, as the benchmark writes them.
     classes : dict of str to str
-        Name and colour ``#rrggbb`` of each class, in the order of their ids from 1, of
-        a model that needs no prompt.
+        Name and colour ``#rrggbb`` of each class, in the order of their ids from 1.
+        Empty for a model that needs a prompt.
     path : str
-        Folder it was read from.
+        Folder that the card was read from.
     version : int
-        Of the file format.
+        Version of the file format.
     """
 
     name: str
@@ -55,7 +59,7 @@ class ModelCard:
     version: int = 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, without the path."""
+        """Return the card as plain values for JSON; the path is left out."""
         values = asdict(self)
         del values["path"]
         return values

@@ -1,4 +1,4 @@
-"""A query of any axes, read as planes, and results put back in its shape."""
+"""Planes of a query of any axes, and results put back into its shape."""
 
 from __future__ import annotations
 
@@ -7,24 +7,40 @@ from typing import Any
 
 import numpy as np
 
-from .image import Axes, ImageError, channels_last, intensity_range, sampled_pixels
+from .image import (
+    EMPTY_IMAGE,
+    Axes,
+    ImageError,
+    channels_last,
+    intensity_range,
+    sample_pixels,
+)
 from .prompt import PromptSet
 
 MAX_SAMPLED_PLANES = 64
 MAX_SAMPLED_PIXELS = 4_000_000
+"""Limits of what is read to find the intensity range of a large query."""
+
+OTHER_CHANNELS = (
+    "The query has {taken}, the prompts have {n}: choose {wanted} of the query, or cut "
+    "prompts from an image like it."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Planes:
-    """The query as planes ``(Y, X, C)`` whose channels are those of the prompts.
+    """The query as planes ``(Y, X, C)`` with the channels of the prompts.
 
     Parameters
     ----------
     array : array
-        The query as it was given, read only plane by plane.
+        The query as it was given; a lazy array is read plane by plane.
     axes : Axes
+        Meaning of the axes of ``array``.
     channels : tuple of int or None
+        Channels that are taken, in order; None takes all.
     rgb : bool
+        The channels are red, green and blue (alpha is dropped).
     """
 
     array: Any
@@ -42,11 +58,33 @@ class Planes:
         channels: tuple[int, ...] | None = None,
         rgb: bool | None = None,
     ) -> Planes:
-        """Return the planes of a query, checked against the prompts."""
+        """Return the planes of a query, checked against the prompts.
+
+        Parameters
+        ----------
+        query : array
+            Anything with a shape and a dtype, or what numpy makes an array of.
+        prompts : PromptSet
+            Decide on channels and colour where these are not given. Empty for a model
+            that needs no prompt.
+        axes : str, optional
+            Needed unless the query is 2-D or RGB.
+        channels : tuple of int, optional
+        rgb : bool, optional
+
+        Raises
+        ------
+        ImageError
+            If the axes do not fit, the query is empty, or it has other channels than
+            the prompts.
+        """
+        # A lazy array must not be read here: only what has no shape becomes an array.
         if not hasattr(query, "shape") or not hasattr(query, "dtype"):
             query = np.asarray(query)
         shape = tuple(int(n) for n in query.shape)
         if axes is None:
+            # A last axis of 3 or 4 is only taken for colours where the prompts (or the
+            # caller) have colours too: it may as well be a narrow image.
             coloured = len(shape) == 3 and shape[-1] in (3, 4)
             as_prompted = bool(rgb or not len(prompts) or prompts[0].rgb)
             layout = Axes.for_image(shape, rgb=coloured and as_prompted)
@@ -54,22 +92,24 @@ class Planes:
             layout = Axes(axes)
         layout.check(shape)
         if 0 in shape:
-            raise ImageError(f"the image is empty: shape {shape}")
+            raise ImageError(EMPTY_IMAGE.format(shape=shape))
         n = 1 if layout.channel is None else shape[layout.channel]
-        if not len(prompts):  # the model knows its classes
+        if not len(prompts):  # a model with its own classes needs no prompt
             rgb = n in (3, 4) and query.dtype == np.uint8 if rgb is None else rgb
         if channels is None and layout.channel is not None and len(prompts):
             channels = prompts[0].channels
         if rgb is None:
             rgb = prompts[0].rgb
+        # Chosen channels are no colours any more, even if there are three.
         rgb = bool(rgb) and channels is None and n in (3, 4)
         planes = cls(query, layout, channels, rgb)
         taken = planes.n_channels
         wanted = prompts[0].n_channels if len(prompts) else taken
         if taken != wanted:
             raise ImageError(
-                f"The query has {_count(taken)}, the prompts have {wanted}: choose "
-                f"{_count(wanted)} of the query, or cut prompts from an image like it."
+                OTHER_CHANNELS.format(
+                    taken=_count(taken), n=wanted, wanted=_count(wanted)
+                )
             )
         return planes
 
@@ -80,7 +120,7 @@ class Planes:
 
     @property
     def n_channels(self) -> int:
-        """Number of channels that are taken."""
+        """Number of channels that are taken of each plane."""
         if self.channels is not None:
             return len(self.channels)
         at = self.axes.channel
@@ -92,24 +132,28 @@ class Planes:
         return list(self.axes.plane_indices(self.shape))
 
     def view(self, index: tuple[int, ...]) -> np.ndarray | PlaneView:
-        """Return one plane ``(Y, X, C)``; of a lazy array what reads it in pieces."""
+        """Return one plane ``(Y, X, C)``, as a lazy view if the query is lazy."""
         plane = PlaneView(self, index)
         return plane[:, :] if isinstance(self.array, np.ndarray) else plane
 
     def intensities(self) -> np.ndarray:
-        """Return the percentiles of the whole query, sampled where it is large."""
+        """Return the intensity range (C, 2) of the whole query, all planes together.
+
+        Planes of a stack share one range, so that a dim plane stays dim.
+        """
         indices = self.indices
         n = min(len(indices), MAX_SAMPLED_PLANES)
+        # Planes spread evenly along the stack, as brightness often changes along it.
         chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).astype(int)]
         share = MAX_SAMPLED_PIXELS // n
         return intensity_range(
-            np.concatenate([sampled_pixels(self.view(i), share) for i in chosen])
+            np.concatenate([sample_pixels(self.view(i), share) for i in chosen])
         )
 
 
 @dataclass(frozen=True, eq=False)
 class PlaneView:
-    """One plane of a query, sliced like a ``(Y, X, C)`` array."""
+    """One plane of a lazy query, sliced like a ``(Y, X, C)`` array."""
 
     planes: Planes
     index: tuple[int, ...]
@@ -131,35 +175,39 @@ class PlaneView:
         return 3
 
     def __getitem__(self, region: tuple[slice, ...]) -> np.ndarray:
-        """Return the part at ``[rows, columns]`` with all channels."""
+        """Read the region ``[rows, columns]`` with all channels."""
         axes = self.planes.axes
+        # Only the wanted region of the wanted plane is read from a lazy array.
         where = list(axes.plane_slices(self.index))
         where[axes.order.index("Y")], where[axes.order.index("X")] = region[:2]
         part = axes.to_plane(np.asarray(self.planes.array[tuple(where)]))
-        return channels_last(part, channels=self.planes.channels, rgb=self.planes.rgb)[
-            0
-        ]
+        plane, _ = channels_last(
+            part, channels=self.planes.channels, rgb=self.planes.rgb
+        )
+        return plane
 
 
-def take(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
-    """Return one plane ``(Y, X)`` of an array without channels."""
-    return _turned(array[layout.plane_slices(index)], layout)
+def take_plane(array: np.ndarray, layout: Axes, index: tuple[int, ...]) -> np.ndarray:
+    """Return a view of one plane ``(Y, X)`` of an array without channels."""
+    return _transposed(array[layout.plane_slices(index)], layout)
 
 
-def put(
+def put_plane(
     array: np.ndarray, layout: Axes, index: tuple[int, ...], plane: np.ndarray
 ) -> None:
     """Write one plane ``(Y, X)`` into an array without channels."""
-    take(array, layout, index)[...] = plane
+    take_plane(array, layout, index)[...] = plane
 
 
-def as_stack(plane: np.ndarray, layout: Axes, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the only plane ``(Y, X)`` of a stack in the stack's shape."""
-    return _turned(plane, layout).reshape(shape)
+def plane_to_stack(
+    plane: np.ndarray, layout: Axes, shape: tuple[int, ...]
+) -> np.ndarray:
+    """Return a single plane ``(Y, X)`` in the shape of the stack that it fills."""
+    return _transposed(plane, layout).reshape(shape)
 
 
-def _turned(plane: np.ndarray, layout: Axes) -> np.ndarray:
-    """Return a plane with Y and X in the order of the layout, or the other way."""
+def _transposed(plane: np.ndarray, layout: Axes) -> np.ndarray:
+    """Return a plane transposed where the layout has X before Y; its own inverse."""
     return plane if layout.order.index("Y") < layout.order.index("X") else plane.T
 
 

@@ -1,4 +1,4 @@
-"""How long work reports and how it is stopped: one plain callable."""
+"""Progress of long work, reported to one callable that may also cancel it."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ class Progress(Protocol):
     """Called with ``(done, total, message)``; may raise `Cancelled`."""
 
     def __call__(self, done: int, total: int, message: str = "") -> None:
-        """Tell that ``done`` of ``total`` steps are done."""
+        """Report that ``done`` of ``total`` steps are finished."""
 
 
 def ignore_progress(done: int, total: int, message: str = "") -> None:
-    """Report nothing and never stop."""
+    """Ignore progress and never cancel; for callers that do not show any."""

@@ -1,13 +1,13 @@
-"""The prompt: a 64 x 64 crop and its mask, and what must be known to use it."""
+"""Prompts: a 64 x 64 image crop with its mask, and ordered sets of them."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .fingerprint import fingerprint
 from .geometry import PROMPT_SIZE, Box
 from .image import (
     as_float32,
@@ -17,6 +17,39 @@ from .image import (
     resize_labels,
 )
 
+LARGEST_ID = int(np.iinfo(np.int32).max)
+
+BAD_IMAGE_SHAPE = "a prompt image must be 64 x 64 x channels, got {shape}"
+BAD_IMAGE_DTYPE = "a prompt image must be real numbers, got dtype {dtype}"
+NOT_FINITE = "The prompt '{name}' holds NaN or infinite pixels: draw the box elsewhere."
+BAD_MASK_SHAPE = "a prompt mask must be 64 x 64, got {shape}"
+BAD_MASK_DTYPE = "a prompt mask must hold whole numbers, got dtype {dtype}"
+ID_TOO_LARGE = (
+    "The mask of prompt '{name}' holds ids above {largest}: renumber its objects."
+)
+NEGATIVE_IDS = "The mask of prompt '{name}' holds negative ids: object ids start at 1."
+INTENSITY_COUNT = (
+    "a prompt of {n_channels} channels needs as many intensity ranges, got {n}"
+)
+INTENSITIES_NOT_FINITE = "The prompt '{name}' has no finite intensities."
+BOX_OUTSIDE = (
+    "The box at y={box.y}, x={box.x} of {box.size} pixels leaves the image "
+    "({height} x {width}): move it inside."
+)
+NO_LABELS = "A prompt needs labels: paint or choose a mask."
+SHAPES_DIFFER = "image and labels differ in shape: {image} and {labels}"
+BAD_LABELS_DTYPE = "labels must be whole numbers, got dtype {dtype}"
+EMPTY_MASK = (
+    "The mask of prompt '{name}' is empty: paint at least one object in the box, or "
+    "mark the prompt as negative."
+)
+CHANNELS_DIFFER = (
+    "Prompt '{name}' has {n} channels, '{first}' has {n_first}: use prompts of one "
+    "kind of image."
+)
+NO_PROMPT = "No prompt: draw a box on a few cells, or switch one on."
+ALL_NEGATIVE = "All prompts are negative: add one that shows what to find."
+
 
 class PromptError(ValueError):
     """A prompt that cannot be used; the message says what to do."""
@@ -24,36 +57,42 @@ class PromptError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Prompt:
-    """An image crop and its mask, both 64 x 64: "find more of *these*".
+    """An image crop and its mask, both 64 x 64: the example of what to find.
 
     Parameters
     ----------
     image : (64, 64, C) float32 array
         Intensities as in the source (not normalised), resampled to 64 x 64.
     mask : (64, 64) int32 array
-        Object ids; 0 is background. All zero means a negative prompt.
-    intensities : (C, 2) float array
+        Object ids; 0 is background. All zero for a negative prompt, which shows what is
+        not to be found.
+    intensities : (C, 2) float64 array
         Low and high percentile of each channel of the *whole* source image.
     box : Box
-        Where it was cut, in pixels of the source.
+        Where the crop was taken, in pixels of the source.
     name : str
-        Shown in lists.
+        Name that is shown in lists.
     source : str
-        File or layer it was cut from.
+        File or layer that the crop was taken from.
     rgb : bool
-        The channels are red, green and blue (alpha dropped).
+        The channels are red, green and blue (alpha is dropped).
     channels : tuple of int, optional
-        Which channels of the source were taken, in order; None means all.
+        Channels of the source that were taken, in order; None means all.
     pixel_size : (float, float), optional
-        Height and width of a source pixel, in ``unit``.
+        Height and width of a source pixel in ``unit``.
     unit : str
         Unit of ``pixel_size``.
     color : str
-        Outline colour, ``#rrggbb``.
+        Colour of the outline, ``#rrggbb``.
     enabled : bool
-        Whether it takes part in a run.
+        Whether the prompt takes part in a run.
     channel_names : tuple of str
-        Of the images that its channels were taken from, where each was one of its own.
+        Names of the images, if each channel was an image of its own.
+
+    Raises
+    ------
+    PromptError
+        If shapes, dtypes or values are not as described.
     """
 
     image: np.ndarray
@@ -71,49 +110,44 @@ class Prompt:
     channel_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        side = (PROMPT_SIZE, PROMPT_SIZE)
-        shape = self.image.shape
-        if len(shape) != 3 or shape[:2] != side or not shape[2]:
-            raise PromptError(
-                f"a prompt image must be 64 x 64 x channels, got {self.image.shape}"
-            )
-        if self.mask.shape != side:
-            raise PromptError(f"a prompt mask must be 64 x 64, got {self.mask.shape}")
-        if self.image.dtype.kind not in "biuf":
-            raise PromptError(
-                f"a prompt image must be real numbers, got dtype {self.image.dtype}"
-            )
-        image = as_float32(self.image)
-        if not np.isfinite(image).all():
-            raise PromptError(
-                f"The prompt '{self.name}' holds NaN or infinite pixels: "
-                "draw the box elsewhere."
-            )
-        if self.mask.dtype.kind not in "biu":
-            raise PromptError(
-                f"a prompt mask must hold whole numbers, got dtype {self.mask.dtype}"
-            )
-        if self.mask.max(initial=0) > np.iinfo(np.int32).max:
-            raise PromptError(
-                f"The mask of prompt '{self.name}' holds ids above "
-                f"{np.iinfo(np.int32).max}: renumber its objects."
-            )
-        if self.mask.min(initial=0) < 0:
-            raise PromptError(
-                f"The mask of prompt '{self.name}' holds negative ids: "
-                "object ids start at 1."
-            )
-        object.__setattr__(self, "image", image)
-        object.__setattr__(self, "mask", self.mask.astype(np.int32, copy=False))
+        image = self._checked_image()
+        mask = self._checked_mask()
         intensities = np.asarray(self.intensities, np.float64).reshape(-1, 2)
-        if len(intensities) != self.image.shape[2]:
+        if len(intensities) != image.shape[2]:
             raise PromptError(
-                f"a prompt of {self.image.shape[2]} channels needs as many intensity "
-                f"ranges, got {len(intensities)}"
+                INTENSITY_COUNT.format(n_channels=image.shape[2], n=len(intensities))
             )
         if not np.isfinite(intensities).all():
-            raise PromptError(f"The prompt '{self.name}' has no finite intensities.")
+            raise PromptError(INTENSITIES_NOT_FINITE.format(name=self.name))
+        # Frozen: converted arrays can only be stored this way.
+        object.__setattr__(self, "image", image)
+        object.__setattr__(self, "mask", mask)
         object.__setattr__(self, "intensities", intensities)
+
+    def _checked_image(self) -> np.ndarray:
+        """Return the image as float32, or raise `PromptError`."""
+        shape = self.image.shape
+        if len(shape) != 3 or shape[:2] != (PROMPT_SIZE, PROMPT_SIZE) or not shape[2]:
+            raise PromptError(BAD_IMAGE_SHAPE.format(shape=shape))
+        if self.image.dtype.kind not in "biuf":
+            raise PromptError(BAD_IMAGE_DTYPE.format(dtype=self.image.dtype))
+        image = as_float32(self.image)
+        if not np.isfinite(image).all():
+            raise PromptError(NOT_FINITE.format(name=self.name))
+        return image
+
+    def _checked_mask(self) -> np.ndarray:
+        """Return the mask as int32, or raise `PromptError`."""
+        if self.mask.shape != (PROMPT_SIZE, PROMPT_SIZE):
+            raise PromptError(BAD_MASK_SHAPE.format(shape=self.mask.shape))
+        if self.mask.dtype.kind not in "biu":
+            raise PromptError(BAD_MASK_DTYPE.format(dtype=self.mask.dtype))
+        # Before the conversion to int32, in which larger ids would wrap around.
+        if self.mask.max(initial=0) > LARGEST_ID:
+            raise PromptError(ID_TOO_LARGE.format(name=self.name, largest=LARGEST_ID))
+        if self.mask.min(initial=0) < 0:
+            raise PromptError(NEGATIVE_IDS.format(name=self.name))
+        return self.mask.astype(np.int32, copy=False)
 
     @classmethod
     def from_image(
@@ -133,39 +167,51 @@ class Prompt:
         pixel_size: tuple[float, float] | None = None,
         unit: str = "pixel",
     ) -> Prompt:
-        """Cut a prompt out of an image and its labels.
+        """Return the prompt that a box cuts out of an image and its labels.
 
         Parameters
         ----------
         image : (Y, X) or (Y, X, C) array
-            One plane; any real dtype. ``channel_axis`` says where C is if not last.
+            One plane of any real dtype, or with C at ``channel_axis``.
         labels : (Y, X) int array or None
             Object ids, 0 = background. None only for a negative prompt.
         box : Box or (int, int)
-            The box, or the top-left corner ``(y, x)`` of a box of ``size``.
+            The box, or the top left corner ``(y, x)`` of a box of ``size``.
         size : int
-            Side of the box in pixels, used when ``box`` is a corner.
+            Side of the box in pixels, used if ``box`` is a corner.
         channel_axis : int, optional
             Axis of the channels of a 3-D ``image``; by default the last.
         channels : tuple of int, optional
-            Channels to take, in order; None takes all.
+            Channels to take, in order; by default all.
         rgb : bool, optional
-            Whether the channels are red, green, blue (and alpha). By default an 8-bit
-            image whose last axis is 3 or 4 long *and* no ``channels`` are given.
+            Whether the channels are red, green, blue (and alpha). By default True for
+            an 8-bit image whose last axis is 3 or 4 long, unless ``channels`` are
+            given.
         negative : bool
-            "This is not it": the mask is emptied, labels are not needed.
+            The box shows what is not to be found: the mask is emptied, and labels are
+            not needed.
+        name : str
+            Name that is shown in lists.
+        source : str
+            File or layer that the image comes from.
         intensities : (C, 2) array, optional
-            Percentiles of the whole source when ``image`` is only a part of it.
+            Percentiles of the whole source; needed if ``image`` is only a part of it.
+        pixel_size : (float, float), optional
+            Height and width of a pixel in ``unit``.
+        unit : str
 
         Returns
         -------
         Prompt
+            Ids of the mask are renumbered 1, 2, 3, ...
 
         Raises
         ------
         PromptError
             If the box leaves the image, shapes differ, or the mask has no foreground
             (unless ``negative``).
+        ImageError
+            If the image is no plane of real numbers.
 
         Examples
         --------
@@ -177,40 +223,15 @@ class Prompt:
         image, rgb = channels_last(image, channel_axis, channels, rgb)
         if not isinstance(box, Box):
             box = Box(int(box[0]), int(box[1]), size)
-        if not box.fits(image.shape[:2]):
-            raise PromptError(
-                f"The box at y={box.y}, x={box.x} of {box.size} pixels leaves the "
-                f"image ({image.shape[0]} x {image.shape[1]}): move it inside."
-            )
+        height, width = image.shape[:2]
+        if not box.fits((height, width)):
+            raise PromptError(BOX_OUTSIDE.format(box=box, height=height, width=width))
         if negative:
             mask = np.zeros((box.size, box.size), np.int32)
-        elif labels is None:
-            raise PromptError("A prompt needs labels: paint or choose a mask.")
         else:
-            labels = np.asarray(labels)
-            if labels.shape != image.shape[:2]:
-                raise PromptError(
-                    f"image and labels differ in shape: {image.shape[:2]} and "
-                    f"{labels.shape}"
-                )
-            if labels.dtype.kind not in "iub":
-                raise PromptError(
-                    f"labels must be whole numbers, got dtype {labels.dtype}"
-                )
-            mask = labels[box.slices]
-            if mask.min(initial=0) < 0:
-                raise PromptError(
-                    f"The mask of prompt '{name}' holds negative ids: "
-                    "object ids start at 1."
-                )
-            if not mask.any():
-                raise PromptError(
-                    f"The mask of prompt '{name}' is empty: paint at least one object "
-                    "in the box, or mark the prompt as negative."
-                )
-            ranks = np.unique(mask, return_inverse=True)[1].reshape(mask.shape)
-            mask = (ranks + (0 if (mask == 0).any() else 1)).astype(np.int32)
+            mask = _mask_in_box(labels, (height, width), box, name)
         if intensities is None:
+            # Of the whole image and not of the crop, see `image.normalise`.
             intensities = intensity_range(image)
         return cls(
             image=resize_image(image[box.slices], (PROMPT_SIZE, PROMPT_SIZE)),
@@ -227,7 +248,7 @@ class Prompt:
 
     @property
     def is_negative(self) -> bool:
-        """Whether the mask is empty: "this is not it"."""
+        """Whether the mask is empty: the prompt shows what is not to be found."""
         return not self.mask.any()
 
     @property
@@ -241,14 +262,52 @@ class Prompt:
         return int(self.image.shape[2])
 
 
+def _mask_in_box(
+    labels: np.ndarray | None, shape: tuple[int, int], box: Box, name: str
+) -> np.ndarray:
+    """Return the labels in a box, renumbered 1, 2, 3, ...
+
+    Parameters
+    ----------
+    labels : (Y, X) int array or None
+    shape : (int, int)
+        Height and width of the image.
+    box : Box
+        Inside the image.
+    name : str
+        Name of the prompt, for errors.
+    """
+    if labels is None:
+        raise PromptError(NO_LABELS)
+    labels = np.asarray(labels)
+    if labels.shape != shape:
+        raise PromptError(SHAPES_DIFFER.format(image=shape, labels=labels.shape))
+    if labels.dtype.kind not in "iub":
+        raise PromptError(BAD_LABELS_DTYPE.format(dtype=labels.dtype))
+    mask = labels[box.slices]
+    if mask.min(initial=0) < 0:
+        raise PromptError(NEGATIVE_IDS.format(name=name))
+    if not mask.any():
+        raise PromptError(EMPTY_MASK.format(name=name))
+    # Ids may be of any size: ranks fit into the int32 of a prompt. Without background
+    # the smallest id has rank 0, which would make this object background.
+    ranks = np.unique(mask, return_inverse=True)[1].reshape(mask.shape)
+    return (ranks + (0 if (mask == 0).any() else 1)).astype(np.int32)
+
+
 @dataclass(frozen=True, eq=False)
 class PromptSet:
-    """An ordered, named list of prompts that agree in their channels.
+    """An ordered, named list of prompts with the same number of channels.
 
     Parameters
     ----------
     prompts : iterable of Prompt
     name : str
+
+    Raises
+    ------
+    PromptError
+        If the prompts differ in their number of channels.
     """
 
     prompts: tuple[Prompt, ...] = field(default=())
@@ -259,9 +318,12 @@ class PromptSet:
         for prompt in prompts[1:]:
             if prompt.n_channels != prompts[0].n_channels:
                 raise PromptError(
-                    f"Prompt '{prompt.name}' has {prompt.n_channels} channels, "
-                    f"'{prompts[0].name}' has {prompts[0].n_channels}: "
-                    "use prompts of one kind of image."
+                    CHANNELS_DIFFER.format(
+                        name=prompt.name,
+                        n=prompt.n_channels,
+                        first=prompts[0].name,
+                        n_first=prompts[0].n_channels,
+                    )
                 )
         object.__setattr__(self, "prompts", prompts)
         object.__setattr__(self, "name", name)
@@ -276,11 +338,11 @@ class PromptSet:
         return self.prompts[index]
 
     def added(self, *prompts: Prompt) -> PromptSet:
-        """Return the set with ``prompts`` at its end."""
+        """Return a set with ``prompts`` added at the end."""
         return PromptSet((*self.prompts, *prompts), self.name)
 
     def usable(self) -> PromptSet:
-        """Return the enabled prompts, checked: at least one shows an object.
+        """Return the enabled prompts, of which at least one shows an object.
 
         Raises
         ------
@@ -289,17 +351,15 @@ class PromptSet:
         """
         enabled = PromptSet((p for p in self.prompts if p.enabled), self.name)
         if not len(enabled):
-            raise PromptError("No prompt: draw a box on a few cells, or switch one on.")
+            raise PromptError(NO_PROMPT)
         if all(p.is_negative for p in enabled):
-            raise PromptError(
-                "All prompts are negative: add one that shows what to find."
-            )
+            raise PromptError(ALL_NEGATIVE)
         return enabled
 
 
-def prompt_print(prompt: Prompt) -> str:
+def prompt_hash(prompt: Prompt) -> str:
     """Return the hash of what a prompt shows: its image and its mask."""
-    return hashlib.sha256(prompt.image.tobytes() + prompt.mask.tobytes()).hexdigest()
+    return fingerprint(prompt.image, prompt.mask)
 
 
 def renamed(prompt: Prompt, name: str) -> Prompt:

@@ -1,74 +1,93 @@
-"""What a run returns, and the recipe that repeats it."""
+"""Result of a segmentation run, and the recipe that repeats it."""
 
 from __future__ import annotations
 
 import json
 import platform
 import shlex
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 
-from .settings import PostprocessSettings, SegmentSettings
+from .settings import PostprocessSettings, SegmentSettings, flag_of
 
-USUAL_SPLIT = 0.2
-"""How readily touching objects are split where the prompts do not tell."""
+DEFAULT_SPLIT = 0.2
+"""Split strength where the prompts show no touching objects, in [0, 1]."""
+
+NOT_A_RECIPE = "This is no recipe, or one of a later version."
 
 
 @dataclass(frozen=True)
-class ObjectLook:
-    """What the prompts' objects look like, as far as it guides making objects of maps.
+class ObjectProperties:
+    """Properties of the prompts' objects that guide post-processing.
 
     Parameters
     ----------
     diameter : float
         Typical equivalent diameter in pixels of the query.
     net : bool
-        The prompts show a net, such as membranes, and no single objects.
+        The prompts show a net, such as membranes, and no separate objects.
     holes : bool
         The objects have holes, such as cytoplasm around a nucleus.
     split : float
-        How readily touching ones are split where the settings say 0.5, in [0, 1].
+        Split strength in [0, 1] that a setting of 0.5 stands for.
     depth : float
-        Mean distance of their pixels to their borders, in pixels of the query; NaN
-        where it is not known.
+        Mean distance of the objects' pixels to their borders, in pixels of the query;
+        NaN if it is not known.
     """
 
     diameter: float
     net: bool = False
     holes: bool = False
-    split: float = USUAL_SPLIT
+    split: float = DEFAULT_SPLIT
     depth: float = float("nan")
 
 
 @dataclass(frozen=True, eq=False)
 class Maps:
-    """What a model says of each pixel, before objects are made of it.
+    """Output of a network for one plane, from which objects are made.
 
     Parameters
     ----------
     foreground : (Y, X) float32 array
         Probability in [0, 1].
     distance : (Y, X) float32 array or None
-        0 at an object's border and outside, 1 in its middle.
+        0 at the border of an object and outside, 1 in its centre.
     boundary : (Y, X) float32 array or None
-        Probability in [0, 1] of lying between touching objects.
-    objects : ObjectLook or None
-        What the prompts' objects look like, where it is known.
+        Probability in [0, 1] of an outline between or around objects.
+    objects : ObjectProperties or None
+        Properties of the prompts' objects, if they are known.
     classes : (Y, X) uint8 array or None
-        Most likely class of each pixel, from 1, where the model knows classes.
+        Most likely class of each pixel, from 1, for a model with classes of its own.
     """
 
     foreground: np.ndarray
     distance: np.ndarray | None = None
     boundary: np.ndarray | None = None
-    objects: ObjectLook | None = None
+    objects: ObjectProperties | None = None
     classes: np.ndarray | None = None
+
+    @classmethod
+    def of(
+        cls,
+        named: Mapping[str, np.ndarray],
+        objects: ObjectProperties | None = None,
+        classes: np.ndarray | None = None,
+    ) -> Maps:
+        """Return the maps that a network gave these names."""
+        return cls(
+            named["foreground"],
+            named.get("distance"),
+            named.get("boundary"),
+            objects,
+            classes,
+        )
 
     @property
     def uncertainty(self) -> np.ndarray:
-        """(Y, X) float32 in [0, 1]: 1 where the foreground is a coin toss."""
+        """(Y, X) float32 in [0, 1]: 1 where the probability is 0.5, 0 at 0 and 1."""
         return np.asarray(1 - np.abs(2 * self.foreground - 1), np.float32)
 
 
@@ -79,7 +98,7 @@ class Recipe:
     Parameters
     ----------
     model : str
-        Built-in name or folder of the model.
+        Name or folder of the model.
     weights_sha256 : str
         Hash of the weights file.
     prompts : tuple of dict
@@ -87,33 +106,35 @@ class Recipe:
     segment, postprocess : dict
         The settings as plain values.
     device : str
-        Device that was really used, with the reason if another was asked for.
+        Device that was used, with the reason if another one was asked for.
     axes : str
         Axes of the query, for example ``"YX"`` or ``"YXC"``.
     channels : tuple of int or None
+        Channels of the query that were used; None means all.
     intensities : tuple
         Low and high percentile of each channel of the whole query.
     scale : float
         Factor by which the query was resampled for the network.
     notes : tuple of str
-        What was done differently from what was asked, such as smaller tiles.
-    versions : dict
+        Deviations from the settings, such as smaller tiles.
+    versions : dict of str to str
+        Versions of Python and the packages that influence the result.
     prompts_file, query_file : str
-        Where they were read from, if they were files.
+        Files that prompts and query were read from; empty if there were none.
     plane : tuple of int
-        Where one plane of a stack was segmented: its index along T and Z.
+        Index along T and Z, if a single plane of a stack was segmented.
     stack_axes : str
         Axes of that stack.
     needs_prompt : bool
-        False for a model that knows its classes.
+        False for a model with classes of its own.
     other_planes : tuple of dict
-        Recipes of the other planes, where planes were segmented one by one.
+        Recipes of the other planes, if planes were segmented one by one.
     level : int
-        Of the image's pyramid.
+        Level of the image's pyramid; 0 is the full size.
     channel_files : tuple of str
-        Files, or names, of the images that were taken as channels.
+        Files, or names, of the images that were combined as channels.
     by_parts : bool
-        The image was segmented part by part, into labels in a Zarr.
+        The image was segmented part by part into labels in a Zarr store.
     """
 
     model: str
@@ -153,12 +174,13 @@ class Recipe:
         Raises
         ------
         ValueError
-            If ``text`` is no recipe, or one of a later version.
+            If ``text`` is no recipe, or one of a later version with other fields.
         """
         values = json.loads(text)
         known = {f.name for f in fields(cls)}
         if not isinstance(values, dict) or not {"model"} <= set(values) <= known:
-            raise ValueError("This is no recipe, or one of a later version.")
+            raise ValueError(NOT_A_RECIPE)
+        # JSON has lists only; equal recipes must stay equal after a round trip.
         values["prompts"] = tuple(values.get("prompts", ()))
         values["notes"] = tuple(values.get("notes", ()))
         values["intensities"] = tuple(tuple(v) for v in values.get("intensities", ()))
@@ -171,10 +193,8 @@ class Recipe:
 
     def to_python(self) -> str:
         """Return Python code that repeats the run."""
-        changed = _changed(SegmentSettings(), self.segment) | _changed(
-            PostprocessSettings(), self.postprocess
-        )
-        extra = "".join(f", {k}={v!r}" for k, v in changed.items())
+        # Defaults are left out: the code shows what the user chose.
+        extra = "".join(f", {word}" for word in self._keywords())
         axes = f", axes={self.axes!r}" if self.axes != "YX" else ""
         channels = "" if self.channels is None else f", channels={self.channels!r}"
         prompts, query = self.prompts_file or "cells.svprompt", self.query_file
@@ -184,10 +204,10 @@ class Recipe:
                 "import napari_svpseg as svpseg\n\n"
                 f"outcome = svpseg.segment_zarr({query or 'query.zarr'!r}, "
                 f"{prompts!r}, 'labels.zarr', {self.model!r}{level}{axes}{channels}"
-                f"{extra.replace(', trust=False', '')})\n"
+                f"{extra})\n"
             )
         part = self._plane_index()
-        if part:  # percentiles are those of the whole stack
+        if part:  # the plane alone would be scaled by percentiles of its own
             extra += f", intensities={[list(pair) for pair in self.intensities]!r}"
         load = given = ""
         if self.needs_prompt:
@@ -195,37 +215,73 @@ class Recipe:
             given = "prompts, "
         imports, array = self._query_code(query or "query.tif")
         return (
-            f"{imports}\n\n"
+            f"{imports}\n"
             f"{load}"
             f"query = {array}{part}\n"
             f"result = svpseg.segment(query, {given}model={self.model!r}"
             f"{axes}{channels}{extra})\n"
         )
 
+    def _changed(self) -> list[tuple[str, Field[Any], Any]]:
+        """Return the settings that a call has to name to give the same result.
+
+        Each as the keyword of its group, its declaration and its value.
+        """
+        usual: dict[str, Any] = {
+            "labels": "objects" if self.needs_prompt else "classes"
+        }
+        if self.by_parts and not self.channel_files:  # results are not checked there
+            usual["trust"] = False
+        groups = (
+            ("settings", SegmentSettings, self.segment),
+            ("postprocess", PostprocessSettings, self.postprocess),
+        )
+        return [
+            (group, f, value)
+            for group, kind, values in groups
+            for f in fields(kind)
+            if (value := values.get(f.name)) is not None
+            and value != usual.get(f.name, f.default)
+        ]
+
+    def _keywords(self) -> list[str]:
+        """Return the settings that a call has to name, as Python arguments."""
+        words: list[str] = []
+        grouped: dict[str, list[str]] = {"settings": [], "postprocess": []}
+        for group, f, value in self._changed():
+            own = f.metadata["keyword"]
+            (words if own else grouped[group]).append(f"{f.name}={value!r}")
+        kinds = {"settings": SegmentSettings, "postprocess": PostprocessSettings}
+        for group, inner in grouped.items():
+            if inner:
+                name = kinds[group].__name__
+                words.append(f"{group}=svpseg.{name}({', '.join(inner)})")
+        return words
+
     def _query_code(self, query: str) -> tuple[str, str]:
-        """Return the imports, and the code that reads the query."""
-        ours, read = "import napari_svpseg as svpseg\n", "io.images import read_image"
+        """Return the import lines, and the expression that reads the query."""
+        ours = "import napari_svpseg as svpseg\n"
         if self.channel_files:
-            code = f"np.stack([read_image(p).array for p in {self.channel_files!r}])"
-            head = f"import numpy as np\n\n{ours}from napari_svpseg.{read}"
-            return head, code
+            files = repr(self.channel_files)
+            code = f"np.stack([svpseg.read_image(p).array for p in {files}])"
+            return f"import numpy as np\n\n{ours}", code
         if self.level or query.endswith(".zarr"):
             code = f"open_image({query!r}, level={self.level}).array"
-            return f"{ours}from napari_svpseg.io.ome_zarr import open_image", code
-        return f"{ours}from napari_svpseg.{read}", f"read_image({query!r}).array"
+            return f"{ours}from napari_svpseg.io.ome_zarr import open_image\n", code
+        return ours, f"svpseg.read_image({query!r}).array"
 
     def _plane_index(self) -> str:
-        """Return what takes the plane out of the stack, such as ``[3]``."""
+        """Return the code that takes the plane out of the stack, such as ``[3]``."""
         if not self.plane:
             return ""
         positions = iter(self.plane)
         words = [":" if a in "CYX" else str(next(positions)) for a in self.stack_axes]
-        while words[-1] == ":":
+        while words[-1] == ":":  # stack[3] instead of stack[3, :, :]
             words.pop()
         return f"[{', '.join(words)}]"
 
     def to_command(self) -> str:
-        """Return the command line that repeats the run, on all planes of a stack."""
+        """Return the command that repeats the run on all planes of a stack."""
         words = [
             "svpseg",
             "segment",
@@ -247,30 +303,22 @@ class Recipe:
             words += ["--channels", ",".join(map(str, self.channels))]
         if self.level:
             words += ["--level", str(self.level)]
-        changed = _changed(SegmentSettings(), self.segment) | _changed(
-            PostprocessSettings(), self.postprocess
-        )
-        for name, value in changed.items():
-            option = "--" + name.replace("_", "-")
+        for _, f, value in self._changed():
+            flag = flag_of(f)
             if isinstance(value, bool):
-                words.append(option if value else "--no-" + option[2:])
+                words.append(flag if value else "--no-" + flag[2:])
             else:
-                words += [option, str(value)]
+                words += [flag, str(value)]
         return shlex.join(words)
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON knows for numpy's numbers and arrays, and text for the rest."""
+    """Return numpy numbers and arrays as plain values, and anything else as text."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
 
-def _changed(defaults: Any, values: dict[str, Any]) -> dict[str, Any]:
-    base = defaults.to_dict()
-    return {k: v for k, v in values.items() if k in base and base[k] != v}
-
-
 def versions() -> dict[str, str]:
-    """Return the versions that a recipe records."""
+    """Return the versions of Python and of the packages that influence a result."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"python": platform.python_version()}
@@ -284,25 +332,25 @@ def versions() -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """The answer for one query.
+    """Result of the segmentation of one query.
 
     Parameters
     ----------
     labels : (Y, X) uint32 array
-        0 = background; object ids, or where semantic output was asked for 1 for all
-        foreground, and class ids of a model that knows classes. Stacks have the
-        stack's shape without the channel axis.
+        Object ids, 0 = background. Labels of classes hold the class ids of a model with
+        classes, else 1 for foreground. Of a stack, in its shape without the channel
+        axis.
     maps : Maps
-        Kept so that post-processing can be repeated without the model.
+        Output of the network, from which post-processing can be repeated.
     trust : float
-        In [0, 1]: Dice with which the query's own result re-segments the prompt;
-        NaN where it was not asked for.
+        Self-consistency in [0, 1]: Dice score with which the result, used as a prompt,
+        finds the mask of the original prompt again. NaN if it was not measured.
     recipe : Recipe
     seconds : float
         Wall time of the run.
     classes : dict of str to str
-        Name and colour of each class, in the order of their ids from 1, of a model that
-        knows classes.
+        Name and colour ``#rrggbb`` of each class, in the order of their ids from 1, for
+        a model with classes.
     """
 
     labels: np.ndarray
@@ -319,20 +367,21 @@ class Result:
 
     @property
     def uncertainty(self) -> np.ndarray:
-        """(Y, X) float32 in [0, 1]."""
+        """(Y, X) float32 uncertainty of the foreground in [0, 1]."""
         return self.maps.uncertainty
 
     @property
     def n_objects(self) -> int:
-        """Number of distinct ids."""
+        """Number of objects, the distinct ids in ``labels``."""
         return int(np.unique(self.labels[self.labels > 0]).size)
 
     @property
     def object_classes(self) -> dict[int, str]:
-        """Class name of each id, where the model knows classes."""
+        """Class name of each id; empty for a model without classes."""
         found = self.labels > 0
         if self.maps.classes is None or not found.any():
             return {}
+        # All pixels of an object have one class, that of its first pixel.
         ids, first = np.unique(self.labels[found], return_index=True)
         names, of_pixel = list(self.classes), self.maps.classes[found]
         return {

@@ -1,34 +1,72 @@
-"""Every option of a run, declared once: default, range, unit and help text."""
+"""Every option of a run, declared once: default, range, unit, label and help.
+
+The command line, the docks and the keywords of the public functions are built from
+these declarations, or checked against them by a test.
+"""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import Field, asdict, dataclass, field, fields, replace
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 
 AUTO = -1
 """Value of a setting that is taken from the prompts."""
 
+LabelKind = Literal["objects", "classes"]
+"""What labels hold: an id for each object, or one value for each class."""
+
+DEVICES = ("auto", "cpu", "cuda", "mps")
+"""Devices to choose from; ``cuda:1`` names the second GPU."""
+
+FLAGS = {"labels": "as"}
+"""Settings called otherwise on the command line, where labels are a file."""
+
+DEVICE_NAMES = "device must be auto, cpu, cuda, cuda:N or mps"
+
+S = TypeVar("S", bound="Settings")
+
 
 def option(
     default: Any,
     help: str,
     *,
+    label: str = "",
     low: float | None = None,
     high: float | None = None,
     unit: str = "",
     choices: tuple[str, ...] = (),
+    keyword: bool = False,
 ) -> Any:
-    """Declare a setting with the text and limits that CLI and dock both show."""
+    """Declare a setting.
+
+    Parameters
+    ----------
+    default : object
+    help : str
+        One sentence, shown by the command line, and by the docks as a tooltip.
+    label : str
+        Name of the control in a dock; by default the field's name.
+    low, high : float, optional
+        Smallest and largest value.
+    unit : str
+    choices : tuple of str
+        Allowed values.
+    keyword : bool
+        Whether `svpseg.segment` and its siblings have a keyword of this name: those
+        that change from image to image have, the others are only fields.
+    """
     return field(
         default=default,
         metadata={
             "help": help,
+            "label": label,
             "low": low,
             "high": high,
             "unit": unit,
             "choices": choices,
+            "keyword": keyword,
         },
     )
 
@@ -37,7 +75,7 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 
 
 def _is_kind(value: Any, default: Any) -> bool:
-    """Tell whether a value is of the kind of a default; numpy's scalars are."""
+    """Return whether a value has the type of a default; numpy scalars count too."""
     value = value.item() if isinstance(value, np.generic) else value
     if isinstance(default, bool) or isinstance(value, bool):
         return isinstance(default, bool) and isinstance(value, bool)
@@ -52,30 +90,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         for f in fields(self):
-            value, meta = getattr(self, f.name), f.metadata
-            if value is None or f.default is None:  # checked by the class itself
-                continue
-            if not _is_kind(value, f.default):
-                raise ValueError(
-                    f"{f.name} must be {KINDS[type(f.default)]}, got {value!r}"
-                )
-            if meta["choices"] and value not in meta["choices"]:
-                raise ValueError(
-                    f"{f.name} must be one of {', '.join(meta['choices'])}, "
-                    f"got {value!r}"
-                )
-            low, high = meta["low"], meta["high"]
-            below = low is not None and not value >= low  # NaN is in no range
-            if below or (high is not None and not value <= high):
-                raise ValueError(f"{f.name} must be {low} to {high}, got {value!r}")
+            _check(f, getattr(self, f.name))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Any:
-        """Return settings from plain values; unknown names are refused."""
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return settings from plain values.
+
+        Raises
+        ------
+        ValueError
+            For unknown names, or values that are not allowed.
+        """
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(values) - known)
         if unknown:
@@ -83,73 +112,199 @@ class Settings:
         return cls(**values)
 
 
+def _check(setting: Field[Any], value: Any) -> None:
+    """Raise ValueError where a setting does not allow a value."""
+    name, meta = setting.name, setting.metadata
+    if value is None and setting.default is None:
+        return
+    if setting.default is not None and not _is_kind(value, setting.default):
+        raise ValueError(
+            f"{name} must be {KINDS[type(setting.default)]}, got {value!r}"
+        )
+    if meta["choices"] and value not in meta["choices"]:
+        raise ValueError(
+            f"{name} must be one of {', '.join(meta['choices'])}, got {value!r}"
+        )
+    if setting.default is None:
+        return
+    low, high = meta["low"], meta["high"]
+    below = low is not None and not value >= low  # not value < low: NaN is refused too
+    if below or (high is not None and not value <= high):
+        raise ValueError(f"{name} must be {_range(setting)}, got {value!r}")
+
+
+def documented(kind: type[S]) -> type[S]:
+    """Add a Parameters section, made from the declarations, to a class's docstring."""
+    lines = ["", "", "    Parameters", "    ----------"]
+    for f in fields(kind):
+        lines += [f"    {f.name} : {f.type}, default {f.default!r}"]
+        lines += [f"        {help_text(f)}."]
+    kind.__doc__ = (kind.__doc__ or "") + "\n".join(lines)
+    return kind
+
+
+def help_text(setting: Field[Any]) -> str:
+    """Return a setting's help with its choices or its range."""
+    meta = setting.metadata
+    text = str(meta["help"])
+    if meta["choices"]:
+        text += f": {', '.join(meta['choices'])}"
+    if meta["low"] is not None:
+        text += f": {_range(setting)} {meta['unit']}".rstrip()
+    return text
+
+
+def _range(setting: Field[Any]) -> str:
+    low, high = setting.metadata["low"], setting.metadata["high"]
+    return f"at least {low}" if high is None else f"{low} to {high}"
+
+
+def flag_of(setting: Field[Any]) -> str:
+    """Return the name of a setting on the command line, such as ``--min-area``."""
+    return "--" + FLAGS.get(setting.name, setting.name).replace("_", "-")
+
+
+def check_device(name: str) -> str:
+    """Return a device's name in lower case, without asking whether it is there.
+
+    Examples
+    --------
+    >>> check_device("CUDA:1")
+    'cuda:1'
+
+    Raises
+    ------
+    ValueError
+        If no device has such a name.
+    """
+    found = name.strip().lower()
+    kind, colon, index = found.partition(":")
+    if found in DEVICES or (kind == "cuda" and colon and index.isdecimal()):
+        return found
+    raise ValueError(f"{DEVICE_NAMES}, got {name!r}")
+
+
+@documented
 @dataclass(frozen=True)
 class PostprocessSettings(Settings):
-    """From maps to labels; changing these needs no new model run."""
+    """How labels are made from maps; changing these needs no new model run."""
 
     threshold: float = option(
-        0.5, "Foreground probability from which a pixel counts", low=0.05, high=0.95
+        0.5,
+        "Foreground probability from which a pixel belongs to an object",
+        label="Threshold",
+        low=0.05,
+        high=0.95,
+        keyword=True,
     )
     min_area: int = option(
         AUTO,
-        "Smallest object; -1 takes a twelfth of the prompts' objects",
+        "Area of the smallest object; -1 takes a twelfth of the prompts' objects",
+        label="Smallest object",
         low=AUTO,
         high=1_000_000,
         unit="pixel",
+        keyword=True,
     )
-    confidence: float = option(
+    min_confidence: float = option(
         0.95,
-        "Objects that are nowhere as sure as this share of the image's typical object "
-        "are left out; 0 keeps all",
+        "Drop objects whose peak probability is below this fraction of the typical "
+        "object's (0: keep all)",
+        label="Minimum confidence",
         low=0.0,
         high=1.0,
     )
-    split: bool = option(True, "Split touching objects")
+    split: bool = option(
+        True, "Split touching objects", label="Split touching objects", keyword=True
+    )
     split_strength: float = option(
         0.5,
         "How readily touching objects are split: 0 rarely, 0.5 as in the prompts, 1 "
-        "readily",
+        "often",
+        label="Split strength",
         low=0.0,
         high=1.0,
     )
-    fill_holes: bool = option(True, "Fill holes inside objects")
-    output: str = option(
-        "instances",
-        "Objects with ids, or one foreground class",
-        choices=("instances", "semantic"),
+    fill_holes: bool = option(True, "Fill holes inside objects", label="Fill holes")
+    labels: LabelKind | None = option(
+        None,
+        "Kind of labels, by default classes for a model that knows classes",
+        label="Kind of labels",
+        choices=("objects", "classes"),
+        keyword=True,
     )
     link_planes: bool = option(
-        False, "Give objects of a stack one id from plane to plane"
+        False,
+        "Give an object of a stack the same id in all planes",
+        label="Link objects across planes",
+        keyword=True,
     )
     link_overlap: float = option(
         0.25,
         "Least overlap (intersection over union) of linked objects",
+        label="Least overlap",
         low=0.01,
         high=1.0,
     )
 
 
+@documented
 @dataclass(frozen=True)
 class SegmentSettings(Settings):
     """How the model is run."""
 
-    device: str = option("auto", "Where the model runs: auto, cpu, cuda, cuda:1, mps")
+    device: str = option(
+        "auto",
+        "Device to run on: auto, cpu, cuda, cuda:1 or mps",
+        label="Device",
+        keyword=True,
+    )
     tile: int = option(
-        512, "Largest tile read at once", low=64, high=8192, unit="pixel"
+        512,
+        "Side of the largest tile that is read at once",
+        label="Largest tile",
+        low=64,
+        high=8192,
+        unit="pixel",
     )
     overlap: int = option(
-        64, "Pixels shared by neighbouring tiles", low=0, high=1024, unit="pixel"
+        64,
+        "Pixels shared by neighbouring tiles",
+        label="Overlap",
+        low=0,
+        high=1024,
+        unit="pixel",
     )
-    batch: int = option(4, "Tiles run together on a GPU", low=1, high=256)
-    scale_objects: bool = option(True, "Bring objects to the size the model knows best")
+    batch: int = option(
+        4, "Tiles that run together on a GPU", label="Tiles at once", low=1, high=256
+    )
+    scale_objects: bool = option(
+        True,
+        "Resample images so that objects have the size the model was trained on",
+        label="Bring objects to the model's size",
+    )
     refine: int = option(
         0,
-        "Steps in which the model is fitted to the prompts, 40 are plenty; used where "
-        "the check of each result says that it helps; 0 = off",
+        "Steps of fitting the model to the prompts (40 are plenty), used where the "
+        "check of the result says that it helps; 0: off",
+        label="Fit to prompts",
         low=0,
         high=1000,
     )
-    trust: bool = option(True, "Check each result by segmenting the prompt with it")
+    trust: bool = option(
+        True,
+        "Check each result by segmenting the prompt with it",
+        label="Check each result on the prompt",
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "device", check_device(self.device))
+
+
+def changed(settings: S, **given: Any) -> S:
+    """Return settings with the fields that are not None replaced."""
+    return replace(settings, **{k: v for k, v in given.items() if v is not None})
 
 
 def split_settings(
@@ -159,19 +314,18 @@ def split_settings(
 
     Raises
     ------
-    TypeError
-        For a name that is a field of neither, with the known ones.
+    ValueError
+        For a name that is a field of neither, with the known ones, or for a value
+        that is not allowed.
     """
-    kinds: tuple[type[Settings], ...] = (SegmentSettings, PostprocessSettings)
-    names = [{f.name for f in fields(kind)} for kind in kinds]
-    unknown = sorted(set(values) - names[0] - names[1])
-    if unknown:
-        raise TypeError(
-            f"unknown setting {', '.join(unknown)}; known: "
-            f"{', '.join(sorted(names[0] | names[1]))}"
-        )
     run, post = (
-        kind.from_dict({k: v for k, v in values.items() if k in known})
-        for kind, known in zip(kinds, names, strict=True)
+        {f.name for f in fields(k)} for k in (SegmentSettings, PostprocessSettings)
     )
-    return run, post
+    unknown = ", ".join(sorted(set(values) - run - post))
+    if unknown:
+        known = ", ".join(sorted(run | post))
+        raise ValueError(f"unknown setting {unknown}; known: {known}")
+    return (
+        SegmentSettings.from_dict({k: v for k, v in values.items() if k in run}),
+        PostprocessSettings.from_dict({k: v for k, v in values.items() if k in post}),
+    )

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: a temporary beside the target, then a rename."""
+"""Atomic writes: a temporary file or folder beside the target, then a rename."""
 
 from __future__ import annotations
 
@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY = re.compile(r"\.\d+-.")
-"""Names of our temporary files: a dot, the process, a dash, the target's name."""
+"""Names of temporary files: a dot, the process id, a dash, the name of the target."""
 
 LEFTOVER_AFTER_S = 600.0
+"""Age in seconds from which a temporary file belongs to a process that was killed."""
 
+CANNOT_WRITE = "{target}: cannot be written, {reason}."
 REASONS = {
     errno.ENOSPC: "the disk is full: free some space and save again",
     errno.EDQUOT: "the disk quota is used up: free some space and save again",
@@ -26,32 +28,46 @@ REASONS = {
     errno.ENOENT: "the folder does not exist: create it or choose another",
     errno.ENOTDIR: "a part of the path is a file, not a folder: choose another folder",
 }
+"""Explanation of each error number, with what the user can do."""
 
 
 class WriteError(OSError):
-    """A file could not be written; the message says why and what to do."""
+    """A file that could not be written; the message says why and what to do."""
 
 
 @contextlib.contextmanager
 def atomic_path(target: str | Path) -> Iterator[Path]:
-    """Give a temporary path that becomes ``target`` when the block ends well.
+    """Yield a temporary path that replaces ``target`` if the block succeeds.
 
-    It keeps the target's suffixes, so that writers which look at them are served. When
-    the block fails, nothing is left behind and an older target is untouched.
+    If the block fails, the temporary file is deleted and an older target is untouched.
+    The temporary name keeps the suffixes of the target, by which writers choose a
+    format.
+
+    Parameters
+    ----------
+    target : path
+        File to be written; its folder must exist.
+
+    Yields
+    ------
+    Path
+        Where to write.
 
     Raises
     ------
     WriteError
-        One line naming the target, for a full disk, a missing folder and the like.
+        If it cannot be written; one line that names the target and the reason.
     """
     target = Path(target)
+    # Beside the target: a rename is atomic only within one file system.
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
     try:
         yield temporary
+        # Before the rename: some file systems write the new name before the content.
         _to_disk(temporary)
         os.replace(temporary, target)
     except OSError as error:
-        raise explained(error, target) from error
+        raise as_write_error(error, target) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -59,7 +75,25 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(target: str | Path) -> Iterator[Path]:
-    """Give a temporary folder that replaces ``target`` when the block ends well."""
+    """Yield a temporary folder that replaces ``target`` if the block succeeds.
+
+    If the block fails, the temporary folder is deleted and an older one is untouched.
+
+    Parameters
+    ----------
+    target : path
+        Folder to be written; missing parents are created.
+
+    Yields
+    ------
+    Path
+        The folder to write into.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written; one line that names the target and the reason.
+    """
     target = Path(target)
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
     old = target.with_name(f".{os.getpid()}-{target.name}.old")
@@ -69,28 +103,30 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         for path in temporary.iterdir():
             if path.is_file():
                 _to_disk(path)
+        # A folder cannot be renamed over another one: the old one is moved aside first,
+        # and moved back if the rename fails.
         if target.exists():
             os.replace(target, old)
         os.replace(temporary, target)
     except OSError as error:
         if old.exists() and not target.exists():
             os.replace(old, target)
-        raise explained(error, target) from error
+        raise as_write_error(error, target) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 
 
 def _to_disk(path: Path) -> None:
-    """Wait until a file is on the disk, so that a power cut cannot empty it."""
+    """Wait until a file is on the disk, so that a power cut leaves no empty file."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
 def remove_leftovers(folder: str | Path) -> None:
-    """Delete temporary files of writers that were killed.
+    """Delete temporary files of processes that were killed.
 
-    Those that were changed within the last ten minutes may still be in use and stay.
+    Files that were changed within the last ten minutes may be in use and stay.
     """
     oldest = time.time() - LEFTOVER_AFTER_S
     for path in Path(folder).glob(".*-*"):
@@ -100,9 +136,9 @@ def remove_leftovers(folder: str | Path) -> None:
                     path.unlink()
 
 
-def explained(error: OSError, target: Path) -> OSError:
-    """Return an error of the disk in one line that names the target."""
+def as_write_error(error: OSError, target: Path) -> OSError:
+    """Return an error of the file system as a `WriteError` that names the target."""
     if isinstance(error, WriteError):
         return error
     reason = REASONS.get(error.errno or 0, (error.strerror or str(error)))
-    return WriteError(f"{target}: cannot be written, {reason}.")
+    return WriteError(CANNOT_WRITE.format(target=target, reason=reason))

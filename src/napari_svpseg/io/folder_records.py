@@ -1,4 +1,4 @@
-"""Files of a folder run: its images, ``run.json``, ``summary.csv``, ``run.log``."""
+"""Files of a folder run: images, ``run.json``, ``summary.csv`` and ``run.log``."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from typing import Any
 from ..core.jobs.folder_job import BatchJob, FileOutcome
 from ..core.labels.measure import object_sizes
 from .atomic import atomic_path
-from .images import PICTURE_SUFFIXES, TIFF_SUFFIXES, read_image
+from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES, read_image
 from .ome_zarr import is_zarr
 from .tables import write_rows
 
 RUN, SUMMARY, LOG = "run.json", "summary.csv", "run.log"
 CUT_PROMPTS = "prompts.svprompt"
-"""Prompts of a run that came from no prompt file of their own."""
+"""File of the prompts of a run that were not read from a prompt file."""
 
 RUN_FILES = (RUN, SUMMARY, LOG, CUT_PROMPTS)
 VERSION = 1
-KNOWN = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES)
+IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES)
+"""Suffixes of the files that are images of a folder."""
 
 COLUMNS = {
     "file": "source",
@@ -40,32 +41,51 @@ COLUMNS = {
     "seconds": "seconds",
     "note": "",
 }
-"""Columns of the summary, and the fields of `FileOutcome` that they show."""
+"""Columns of the summary, and the field of `FileOutcome` in each.
+
+An empty field is computed from others.
+"""
+
+NO_IMAGE = "the folder {folder} holds no image"
+NO_SUCH_IMAGE = "the folder {folder} holds no image that is called {include}"
+SAME_TARGET = (
+    "{first} and {second} would both become {target}: run them into separate folders, "
+    "or add {{folder}} to the name pattern"
+)
+OVERWRITES = "{path} would be replaced: choose another folder"
+NOT_A_JOB = "{path}: no job file ({reason})."
+NO_JOB = "it holds no job"
+OTHER_VERSION = "its version is {version!r}, not {known}"
 
 
 class JobFileError(ValueError):
-    """A job file cannot be read; the message names it and says why."""
+    """A job file that cannot be read; the message names it and says why."""
 
 
 def find_images(
     inputs: Iterable[str | Path], include: str = "*", job: BatchJob | None = None
 ) -> list[Path]:
-    """Return the files, and the images inside each folder, each once.
+    """Return the image files among the inputs and inside folders, each once.
 
-    An OME-Zarr image is a folder, and counts as one image.
+    An OME-Zarr image is a folder on the disk, but counts as one image.
 
     Parameters
     ----------
     inputs : iterable of path
+        Files are taken as they are; of folders the images directly inside.
     include : str
-        Which files of a folder are taken, such as ``*.tif``.
+        Pattern of the files that are taken of a folder, such as ``*.tif``.
     job : BatchJob, optional
-        Whose own results are passed over where they lie among the images.
+        Job whose own results are skipped, if they lie among the images.
+
+    Returns
+    -------
+    list of Path
 
     Raises
     ------
     ValueError
-        For a folder that holds no image.
+        If a folder holds no image.
     """
     files: dict[Path, None] = {}
     for path in map(Path, inputs):
@@ -75,10 +95,11 @@ def find_images(
         inside = [
             p
             for p in sorted(path.iterdir())
-            if (p.suffix.lower() in KNOWN or is_zarr(p))
+            if (p.suffix.lower() in IMAGE_SUFFIXES or is_zarr(p))
             and not p.name.startswith(".")
             and fnmatch(p.name.lower(), include.lower())
         ]
+        # A second run into the folder of the images would segment its own labels.
         if job is not None:
             written = {
                 Path(target).resolve()
@@ -87,29 +108,43 @@ def find_images(
             }
             inside = [p for p in inside if p.resolve() not in written]
         if not inside:
-            what = "image" if include == "*" else f"image that is called {include}"
-            raise ValueError(f"the folder {path} holds no {what}")
+            message = NO_IMAGE if include == "*" else NO_SUCH_IMAGE
+            raise ValueError(message.format(folder=path, include=include))
         files.update(dict.fromkeys(inside))
     return list(files)
 
 
-def refuse_collisions(job: BatchJob, files: Iterable[Path]) -> None:
-    """Raise ValueError where two images would be written under one name."""
+def check_collisions(job: BatchJob, files: Iterable[Path]) -> None:
+    """Raise `ValueError` if a result would replace an image or another result."""
     taken: dict[str, Path] = {}
     for path in files:
         for target in job.targets(str(path)).values():
             if target in taken:
                 raise ValueError(
-                    f"{taken[target]} and {path} would both become {target}: run them "
-                    "into separate folders, or add {folder} to the name pattern"
+                    SAME_TARGET.format(first=taken[target], second=path, target=target)
                 )
             if Path(target).resolve() == path.resolve():
-                raise ValueError(f"{path} would be replaced: choose another folder")
+                raise ValueError(OVERWRITES.format(path=path))
             taken[target] = path
 
 
 def write_run(path: str | Path, job: BatchJob, record: dict[str, Any]) -> Path:
-    """Write a job and what is known of its run; the paths become absolute."""
+    """Write a job and the record of its run to a ``run.json``, atomically.
+
+    Paths become absolute, so that the run can be repeated from another folder.
+
+    Parameters
+    ----------
+    path : path
+    job : BatchJob
+    record : dict
+        Plain values that are stored beside the job.
+
+    Returns
+    -------
+    Path
+        The file written.
+    """
     job = replace(
         job,
         inputs=tuple(str(Path(p).resolve()) for p in job.inputs),
@@ -123,35 +158,40 @@ def write_run(path: str | Path, job: BatchJob, record: dict[str, Any]) -> Path:
 
 
 def read_run(path: str | Path) -> tuple[BatchJob, dict[str, Any]]:
-    """Return the job of a ``run.json``, and what is known of its run.
+    """Return the job in a ``run.json``, and all values of the file.
 
     Raises
     ------
     JobFileError
-        If the file holds no job, or one of a later version.
+        If the file holds no job, or one of another version.
+    OSError
+        If the file cannot be opened.
     """
     try:
         values = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(values, dict) or not isinstance(values.get("job"), dict):
-            raise ValueError("it holds no job")
-        if values.get("version") != VERSION:
-            raise ValueError(f"its version is {values.get('version')!r}, not {VERSION}")
+            raise ValueError(NO_JOB)
+        version = values.get("version")
+        if version != VERSION:
+            raise ValueError(OTHER_VERSION.format(version=version, known=VERSION))
         return BatchJob.from_dict(values["job"]), values
     except OSError:
         raise
     except (ValueError, TypeError) as error:
-        raise JobFileError(f"{path}: no job file ({error}).") from error
+        raise JobFileError(NOT_A_JOB.format(path=path, reason=error)) from error
 
 
 def write_summary(path: str | Path, outcomes: Iterable[FileOutcome]) -> Path:
-    """Write one row for each file."""
+    """Write the ``summary.csv`` of a run, with one row for each file."""
     return write_rows(path, list(COLUMNS), [_row(outcome) for outcome in outcomes])
 
 
 def _row(outcome: FileOutcome) -> Sequence[Any]:
+    """Return the row of a file, in the order of `COLUMNS`."""
     shown: dict[str, Any] = {
         column: getattr(outcome, name) for column, name in COLUMNS.items() if name
     }
+    # A skipped file was done in an earlier run: the next run has to know this.
     shown["status"] = "done" if outcome.skipped else outcome.status
     shown["objects"] = "" if outcome.objects < 0 else outcome.objects
     shown["area_mean_um2"] = outcome.area_mean * outcome.pixel_area
@@ -160,7 +200,7 @@ def _row(outcome: FileOutcome) -> Sequence[Any]:
 
 
 def read_summary(path: str | Path) -> dict[str, FileOutcome]:
-    """Return the rows of an earlier run by file; none where there is no such file."""
+    """Return the finished files of an earlier run; none if the file is unreadable."""
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return {
@@ -173,11 +213,13 @@ def read_summary(path: str | Path) -> dict[str, FileOutcome]:
 
 
 def _outcome(row: dict[str, str]) -> FileOutcome:
+    """Return the outcome that a row of the summary describes."""
     numbers: dict[str, Any] = {
         name: float(row.get(column) or "nan")
         for column, name in COLUMNS.items()
         if name and isinstance(_DEFAULTS[name], float)
     }
+    # The area of a pixel has no column: it follows from the mean area in both units.
     mean, mean_um2 = numbers["area_mean"], float(row.get("area_mean_um2") or "nan")
     return FileOutcome(
         row["file"],
@@ -190,10 +232,14 @@ def _outcome(row: dict[str, str]) -> FileOutcome:
 
 
 _DEFAULTS = {f.name: f.default for f in fields(FileOutcome)}
+"""Default of each field, whose type is that of the column."""
 
 
-def outcome_of_file(skipped: FileOutcome) -> FileOutcome:
-    """Return what a labels file itself tells of an image that was done before."""
+def outcome_from_labels(skipped: FileOutcome) -> FileOutcome:
+    """Return the outcome of a skipped image, with the numbers from its labels file.
+
+    Needed if the summary of the earlier run is lost.
+    """
     if not skipped.labels.lower().endswith((".tif", ".tiff")):
         return skipped
     try:
@@ -204,7 +250,7 @@ def outcome_of_file(skipped: FileOutcome) -> FileOutcome:
 
 
 def append_log(path: str | Path, lines: Iterable[str]) -> None:
-    """Add lines, each with the time, to a run's log."""
+    """Append lines, each with the time, to the log of a run."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     with open(path, "a", encoding="utf-8") as file:
         file.writelines(f"{now} {line}\n" for line in lines)

@@ -1,37 +1,23 @@
-"""Images in, labels out: TIFF with axes and pixel size, PNG and JPEG."""
+"""Reading of image files: TIFF (OME, ImageJ, plain), PNG, JPEG, BMP, GIF and NumPy."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import tifffile
 
 from ..core.image import AXES, Axes, ImageError
-from ..core.result import Recipe
-from .atomic import atomic_path
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
-OME_UNITS = {
-    "um": "µm",
-    "micrometer": "µm",
-    "micron": "µm",
-    "nanometer": "nm",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "meter": "m",
-    "angstrom": "Å",
-    "picometer": "pm",
-    "inch": "in",
-}
+BITMAP_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+
 UNITS_UM = {
     "µm": 1.0,
     "um": 1.0,
@@ -43,29 +29,42 @@ UNITS_UM = {
     "cm": 1e4,
     "m": 1e6,
 }
+"""Micrometres of each unit that OME and ImageJ write (one escapes its µ)."""
 
-COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
-ALPHA = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
+COLOUR_PHOTOMETRICS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
+ALPHA_SAMPLES = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
+
+MAX_REASON = 120
+"""Characters of another library's message that are quoted in ours."""
+
+NO_SUCH_FILE = "{path}: no such file."
+UNKNOWN_KIND = "{path}: files that end in {suffix} are not read: convert it to TIFF."
+UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
+NO_PIXELS = "{path}: the image is empty, its shape is {shape}."
+NOT_A_MASK = (
+    "{path}: labels are one plane of whole numbers, this file has the axes {axes}."
+)
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFile:
-    """An image as it lies in a file.
+    """An image and the metadata of its file.
 
     Parameters
     ----------
-    array : numpy array
+    array : array
+        Pixels in the order of ``axes``, of the dtype in the file.
     axes : Axes
-        From the file's metadata, or as declared by the caller.
+        From the metadata of the file, or as declared by the caller.
     pixel_size : (float, float) or None
-        Height and width of a pixel in ``unit``.
+        Height and width of a pixel in ``unit``; None if the file does not say.
     unit : str
-        ``"um"``, or ``"pixel"`` where the size is not known.
+        ``"um"``, or ``"pixel"`` if the size is unknown.
     rgb : bool
         The channels are red, green, blue (and alpha).
     path : Path
     z_step : float or None
-        Distance of two planes along Z, in ``unit``.
+        Distance of two planes along Z in ``unit``.
     """
 
     array: np.ndarray
@@ -77,132 +76,196 @@ class ImageFile:
     z_step: float | None = None
 
 
+class _Content(NamedTuple):
+    """Content of a file; ``letters`` are its axes, empty if they must be declared."""
+
+    array: np.ndarray
+    letters: str = ""
+    pixel_size: tuple[float, float] | None = None
+    unit: str = "pixel"
+    rgb: bool = False
+    z_step: float | None = None
+
+
 def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
-    """Read an image file.
+    """Return the image in a file with its axes and pixel size.
+
+    Axes of length 1 other than Y and X are dropped. Colours are the last axis, wherever
+    the file has them, unless ``axes`` are given.
 
     Parameters
     ----------
     path : path
-        TIFF (OME, ImageJ or plain), PNG, JPEG, BMP or NumPy ``.npy``.
+        TIFF (OME, ImageJ or plain), PNG, JPEG, BMP, GIF or NumPy ``.npy``.
     axes : str, optional
-        What the dimensions are, such as ``"ZYX"``. Needed for a plain TIFF of more than
-        two dimensions that are not RGB, as shapes are not guessed from.
+        Meaning of the dimensions, such as ``"ZYX"``, in place of what the file says.
+        Needed for ``.npy`` files and plain TIFFs with more than two dimensions that are
+        not RGB: what an axis means is not guessed from its length.
 
     Returns
     -------
     ImageFile
+        The pixels as ``array``, their ``axes``, ``pixel_size`` and ``unit``.
 
     Raises
     ------
     ImageError
-        One line naming the file: missing, damaged, of an unknown kind, or with axes
-        that must be declared.
+        If the file is missing, damaged, of an unknown kind, empty, or its axes must be
+        declared; one line that names the file.
+
+    Examples
+    --------
+    >>> image = read_image("cells.tif")  # doctest: +SKIP
+    >>> image.array.shape, image.axes.order, image.pixel_size  # doctest: +SKIP
+    ((1024, 1024), 'YX', (0.325, 0.325))
     """
     path = Path(path)
     if not path.is_file():
-        raise ImageError(f"{path}: no such file.")
-    suffix, z_step = path.suffix.lower(), None
+        raise ImageError(NO_SUCH_FILE.format(path=path))
+    suffix = path.suffix.lower()
     try:
         if suffix in TIFF_SUFFIXES:
-            array, found, size, unit, rgb, z_step = _read_tiff(path)
-            if rgb and found == "CYX" and not axes:  # colours plane by plane
-                array, found = np.moveaxis(array, 0, -1), "YXC"
-        elif suffix in PICTURE_SUFFIXES:
-            array, found, size, unit, rgb = _read_picture(path)
+            content = _read_tiff(path)
+        elif suffix in BITMAP_SUFFIXES:
+            content = _read_bitmap(path)
         elif suffix == ".npy":
-            array = np.load(path, allow_pickle=False)
-            found, size, unit, rgb = "", None, "pixel", False
+            # without pickles, which can run code
+            content = _Content(np.load(path, allow_pickle=False))
         else:
-            raise ImageError(
-                f"{path}: files that end in {suffix or 'nothing'} are not read: "
-                "convert it to TIFF."
-            )
+            raise ImageError(UNKNOWN_KIND.format(path=path, suffix=suffix or "nothing"))
     except ImageError:
         raise
     except Exception as error:
-        reason = (
-            str(error).splitlines()[0][:120] if str(error) else type(error).__name__
-        )
-        raise ImageError(
-            f"{path}: cannot be read, it may be damaged ({reason})."
-        ) from error
+        # A damaged file makes the libraries raise anything.
+        reason = str(error).splitlines()[0][:MAX_REASON] if str(error) else ""
+        reason = reason or type(error).__name__
+        raise ImageError(UNREADABLE.format(path=path, reason=reason)) from error
+    array, letters = content.array, content.letters
+    if content.rgb and letters == "CYX" and not axes:  # colours stored plane by plane
+        array, letters = np.moveaxis(array, 0, -1), "YXC"
     if 0 in array.shape or array.ndim < 2:
-        raise ImageError(f"{path}: the image is empty, its shape is {array.shape}.")
-    meaning = _axes(path, array, found, axes, rgb)
-    return ImageFile(array, meaning, size, unit, rgb, path, z_step)
+        raise ImageError(NO_PIXELS.format(path=path, shape=array.shape))
+    return ImageFile(
+        array,
+        _axes(path, array, letters, axes, content.rgb),
+        content.pixel_size,
+        content.unit,
+        content.rgb,
+        path,
+        content.z_step,
+    )
+
+
+def read_mask(path: str | Path) -> np.ndarray:
+    """Return the labels in an image file, which must be one plane.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read, or is no plane; one line that names it.
+    """
+    labels = read_image(path)
+    if labels.axes.order != "YX":
+        raise ImageError(NOT_A_MASK.format(path=path, axes=labels.axes.order))
+    return np.asarray(labels.array)
 
 
 def _axes(
-    path: Path, array: np.ndarray, found: str, declared: str | None, rgb: bool
+    path: Path, array: np.ndarray, letters: str, declared: str | None, rgb: bool
 ) -> Axes:
+    """Return the declared axes, else those of the file, else the only possible ones."""
     try:
         if declared:
             given = Axes(declared)
             given.check(array.shape)
             return given
-        if found and len(found) == array.ndim:
-            return Axes(found)
+        if letters and len(letters) == array.ndim:
+            return Axes(letters)
         return Axes.for_image(array.shape, rgb=rgb)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
 
 
-def _read_picture(
-    path: Path,
-) -> tuple[np.ndarray, str, tuple[float, float] | None, str, bool]:
+def _read_bitmap(path: Path) -> _Content:
+    """Return the content of a PNG, JPEG, BMP or GIF file."""
     from skimage.io import imread
 
     array = np.asarray(imread(path))
     if array.ndim == 3 and array.shape[2] == 2:  # grey and alpha
         array = array[..., 0]
     rgb = array.ndim == 3 and array.shape[2] in (3, 4)
-    return array, "YXC" if rgb else "", None, "pixel", rgb
+    return _Content(array, "YXC" if rgb else "", rgb=rgb)
 
 
-def _read_tiff(
-    path: Path,
-) -> tuple[np.ndarray, str, tuple[float, float] | None, str, bool, float | None]:
+def _read_tiff(path: Path) -> _Content:
+    """Return the content of the first series of a TIFF file, at full size."""
     with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
         array = series.asarray()
+        # S is the axis of the samples of a pixel: colours, or channels side by side.
         samples = array.shape[series.axes.index("S")] if "S" in series.axes else 1
-        rgb = tiff.pages[0].photometric in COLOURS and samples in (3, 4)
+        page = tiff.pages[0]
+        rgb = page.photometric in COLOUR_PHOTOMETRICS and samples in (3, 4)
         letters, array = _known_axes(series.axes, array)
-        if samples == 2 and set(tiff.pages[0].extrasamples) & ALPHA:
+        if samples == 2 and set(page.extrasamples) & ALPHA_SAMPLES:
             letters, array = _without_alpha(letters, array)
-        declared = tiff.is_ome or tiff.is_imagej or tiff.is_lsm or tiff.is_stk
         size, unit = _pixel_size(tiff)
         z_step = _z_step(tiff) if size is not None else None
+        has_axes = _has_axes(tiff)
+    # Without metadata only these axes have one meaning.
     known = ("YX",) if samples == 1 else ("YX", "YXC", "CYX")
-    if not declared and letters not in known:
-        letters = ""  # a plain TIFF's page axis means nothing: the user must say
-    return array, letters, size, unit, rgb, z_step
+    if not has_axes and letters not in known:
+        letters = ""
+    return _Content(array, letters, size, unit, rgb, z_step)
+
+
+def _has_axes(tiff: tifffile.TiffFile) -> bool:
+    """Return whether a TIFF has metadata of its axes.
+
+    In a plain TIFF pages may be planes, times or channels: tifffile guesses one.
+    """
+    return bool(tiff.is_ome or tiff.is_imagej or tiff.is_lsm or tiff.is_stk)
 
 
 def read_tiff_facts(
     path: Path,
 ) -> tuple[str, tuple[float, float] | None, str, float | None]:
-    """Return a TIFF file's axes, pixel size, unit and z step without reading pixels.
+    """Return axes, pixel size, unit and z step of a TIFF file without reading pixels.
 
-    The axes are those of its first series, and empty where they must be declared.
+    Returns
+    -------
+    axes : str
+        Of the first series; empty if they must be declared.
+    pixel_size : (float, float) or None
+        Height and width of a pixel in ``unit``.
+    unit : str
+        ``"um"`` or ``"pixel"``.
+    z_step : float or None
+        Distance of two planes in ``unit``.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read.
     """
     try:
         with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
             letters = tiff.series[0].axes
             letters = letters.replace("S", "C") if "C" not in letters else letters
-            declared = tiff.is_ome or tiff.is_imagej or tiff.is_lsm or tiff.is_stk
+            has_axes = _has_axes(tiff)
             size, unit = _pixel_size(tiff)
             z_step = _z_step(tiff) if size is not None else None
     except Exception as error:
-        raise ImageError(f"{path}: cannot be read, it may be damaged.") from error
-    if set(letters) - set(AXES) or not (declared or letters in ("YX", "YXC", "CYX")):
+        reason = type(error).__name__
+        raise ImageError(UNREADABLE.format(path=path, reason=reason)) from error
+    if set(letters) - set(AXES) or not (has_axes or letters in ("YX", "YXC", "CYX")):
         letters = ""
     return letters, size, unit, z_step
 
 
 @contextlib.contextmanager
 def quiet_tifffile() -> Iterator[None]:
-    """Keep tifffile from logging what our own errors say."""
+    """Silence the log of tifffile, which repeats what our errors say."""
     log = logging.getLogger("tifffile")
     level = log.level
     log.setLevel(logging.CRITICAL + 1)
@@ -213,18 +276,22 @@ def quiet_tifffile() -> Iterator[None]:
 
 
 def _without_alpha(letters: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return a grey image without its transparency."""
+    """Return a grey image without its alpha channel."""
     return letters.replace("C", ""), array.take(0, axis=letters.index("C"))
 
 
 def _known_axes(letters: str, array: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return tifffile's axes in our letters; axes of length 1 go."""
+    """Return the axes of tifffile in our letters, without axes of length 1.
+
+    The letters are empty if one is not known to us, or occurs twice.
+    """
     keep = [
         not (n == 1 and a not in "YX")
         for a, n in zip(letters, array.shape, strict=True)
     ]
     array = array[tuple(slice(None) if k else 0 for k in keep)]
     kept = "".join(a for a, k in zip(letters, keep, strict=True) if k)
+    # S are the samples of a pixel, which are channels unless there is another C axis.
     kept = kept.replace("S", "C") if "C" not in kept else kept
     if set(kept) - set(AXES) or len(set(kept)) != len(kept):
         return "", array
@@ -232,12 +299,16 @@ def _known_axes(letters: str, array: np.ndarray) -> tuple[str, np.ndarray]:
 
 
 def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, str]:
-    """Return height and width of a pixel in micrometres, where the file tells."""
+    """Return height and width of a pixel in micrometres, or None if unknown.
+
+    The resolution tags of TIFF are used for ImageJ files only, as others have no length
+    unit in them: printing programs write 72 dots per inch.
+    """
     if tiff.is_ome and tiff.ome_metadata:
         pixels = _first_pixels(tifffile.xml2dict(tiff.ome_metadata))
         y, x = pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX")
         unit = str(pixels.get("PhysicalSizeXUnit", "µm"))
-        if _is_length(y) and _is_length(x) and unit in UNITS_UM:
+        if is_length(y) and is_length(x) and unit in UNITS_UM:
             return (float(y) * UNITS_UM[unit], float(x) * UNITS_UM[unit]), "um"
         return None, "pixel"
     page = tiff.pages[0]
@@ -251,166 +322,33 @@ def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, st
     for tag in resolution.values():
         assert tag is not None  # checked above
         number, denominator = tag.value
-        if not number or not denominator:
+        if not number or not denominator:  # written by programs that do not know it
             return None, "pixel"
         sizes.append(denominator / number * UNITS_UM[unit])
     return (sizes[0], sizes[1]), "um"
 
 
 def _z_step(tiff: tifffile.TiffFile) -> float | None:
-    """Return the distance of two planes in micrometres, where the file tells."""
+    """Return the distance of two planes in micrometres, or None if unknown."""
     if tiff.is_ome and tiff.ome_metadata:
         pixels = _first_pixels(tifffile.xml2dict(tiff.ome_metadata))
         step, unit = pixels.get("PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit", "µm")
     else:
-        told = tiff.imagej_metadata or {}
-        step, unit = told.get("spacing"), told.get("unit", "")
-    if not _is_length(step) or str(unit) not in UNITS_UM:
+        metadata = tiff.imagej_metadata or {}
+        step, unit = metadata.get("spacing"), metadata.get("unit", "")
+    if not is_length(step) or str(unit) not in UNITS_UM:
         return None
     return float(step) * UNITS_UM[str(unit)]
 
 
 def _first_pixels(ome: dict[str, Any]) -> dict[str, Any]:
+    """Return the attributes of the first image's Pixels element in OME-XML."""
     image = ome.get("OME", {}).get("Image", {})
     image = image[0] if isinstance(image, list) else image
     pixels = image.get("Pixels", {})
     return pixels if isinstance(pixels, dict) else {}
 
 
-def labels_dtype(largest: int) -> np.dtype[Any]:
-    """Return the smallest of uint8, uint16, uint32 and uint64 that holds an id."""
-    for kind in (np.uint8, np.uint16, np.uint32):
-        if largest <= np.iinfo(kind).max:
-            return np.dtype(kind)
-    return np.dtype(np.uint64)
-
-
-def write_labels(
-    path: str | Path,
-    labels: np.ndarray,
-    *,
-    axes: str = "YX",
-    pixel_size: tuple[float, float] | None = None,
-    unit: str = "pixel",
-    recipe: Recipe | None = None,
-    z_step: float | None = None,
-) -> Path:
-    """Write labels as OME-TIFF, whole or not at all.
-
-    Parameters
-    ----------
-    path : path
-        ``NAME_labels.ome.tif`` by habit; its folder must exist.
-    labels : int array
-        Ids; the file's dtype follows from the largest one. uint64 is refused, as
-        OME-TIFF has no such type.
-    axes : str
-        Of ``labels``, out of T, Z, Y and X; in the file they have that order.
-    pixel_size : (float, float), optional
-        Height and width of a pixel in ``unit``.
-    unit : str
-        A length such as ``"um"``; OME-TIFF also knows ``"pixel"``.
-    recipe : Recipe, optional
-        Written into the description; `read_recipe` reads it back.
-    z_step : float, optional
-        Distance of two planes along Z, in ``unit``.
-
-    Returns
-    -------
-    Path
-        The file written.
-
-    Raises
-    ------
-    WriteError
-        If the disk is full or the folder cannot be written.
-    ValueError
-        If labels and axes do not fit, or ids are negative or too large.
-    """
-    path = Path(path)
-    labels = np.asarray(labels)
-    axes = Axes(axes).order
-    Axes(axes).check(labels.shape)
-    if not labels.size:
-        raise ValueError(f"there are no labels to write: shape {labels.shape}")
-    if labels.dtype.kind not in "iub":
-        raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}")
-    if labels.min(initial=0) < 0:
-        raise ValueError("labels hold negative ids: ids start at 1")
-    dtype = labels_dtype(int(labels.max(initial=0)))
-    if dtype == np.uint64:
-        raise ValueError("labels hold ids above 4294967295: renumber them first")
-    labels, axes = _ordered(labels, axes)
-    metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
-    if pixel_size is not None and all(_is_length(float(size)) for size in pixel_size):
-        name = OME_UNITS.get(unit, unit)
-        metadata |= {
-            "PhysicalSizeY": float(pixel_size[0]),
-            "PhysicalSizeYUnit": name,
-            "PhysicalSizeX": float(pixel_size[1]),
-            "PhysicalSizeXUnit": name,
-        }
-        if z_step and _is_length(float(z_step)) and "Z" in axes:
-            metadata |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
-    if recipe is not None:
-        metadata["Description"] = recipe.to_json()
-    with atomic_path(path) as temporary:
-        tifffile.imwrite(
-            temporary,
-            labels.astype(dtype, copy=False),
-            ome=True,
-            metadata=metadata,
-            photometric="minisblack",
-            compression="zlib",
-            bigtiff=labels.size * dtype.itemsize > 3_500_000_000,
-        )
-    return path
-
-
-def _ordered(labels: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
-    """Return labels with their axes in the order of OME-TIFF, T Z C Y X."""
-    order = sorted(axes, key=AXES.index)
-    return labels.transpose([axes.index(a) for a in order]), "".join(order)
-
-
-def _is_length(value: object) -> TypeGuard[float]:
-    """Tell whether a size can be one: a finite number above 0."""
+def is_length(value: object) -> TypeGuard[float]:
+    """Return whether a value is a length: a finite number above 0."""
     return isinstance(value, int | float) and 0 < value < math.inf
-
-
-def read_recipe(path: str | Path) -> Recipe | None:
-    """Return the recipe that a labels file was written with, or None.
-
-    Raises
-    ------
-    ImageError
-        If the file is missing or no TIFF.
-    """
-    try:
-        with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
-            if not tiff.is_ome or not tiff.ome_metadata:
-                return None
-            ome = tifffile.xml2dict(tiff.ome_metadata)
-    except Exception as error:
-        reason = str(error).partition("\n")[0]
-        raise ImageError(f"{path}: no TIFF that can be read ({reason}).") from error
-    image = ome.get("OME", {}).get("Image", {})
-    image = image[0] if isinstance(image, list) else image
-    text = image.get("Description")
-    if not text:
-        return None
-    try:
-        return Recipe.from_json(text if isinstance(text, str) else json.dumps(text))
-    except (ValueError, TypeError):
-        return None
-
-
-def read_mask(path: str | Path) -> np.ndarray:
-    """Return the labels in a file, which must be one plane."""
-    labels = read_image(path)
-    if labels.axes.order != "YX":
-        raise ImageError(
-            f"{path}: labels are one plane of whole numbers, this file has the axes "
-            f"{labels.axes.order}."
-        )
-    return np.asarray(labels.array)

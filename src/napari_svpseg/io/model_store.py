@@ -1,21 +1,19 @@
-"""Model folders: ``model.json``, ``weights.safetensors`` and a card people can read."""
+"""Model folders: ``model.json``, ``weights.safetensors`` and a readable model card."""
 
 from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import logging
 import os
-import shutil
-import zipfile
-import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import joined, short_line
+from ..core.fingerprint import fingerprint
 from ..core.method_plugins import is_plugin, plugin_cards
 from ..core.model_card import ModelCard
 from .atomic import WriteError, atomic_folder, atomic_path
@@ -26,36 +24,70 @@ if TYPE_CHECKING:
     from ..models.base import PromptSegmenter
 
 FORMAT_VERSION = 1
-MAX_MODEL_BYTES = 2_000_000_000
 WEIGHTS, CARD, README = "weights.safetensors", "model.json", "README.md"
 PROMPTS = "prompts.svprompt"
 MEMBERS = (CARD, WEIGHTS, README, "history.csv", PROMPTS)
 
-KINDS = {
+CARD_TYPES = {
     "name": str, "method": str, "arguments": dict, "licence": str, "sha256": str,
     "channels": str, "title": str, "paper": str, "n_parameters": int, "training": dict,
     "scores": dict, "classes": dict, "version": int,
 }  # fmt: skip
-NEEDED = ("name", "method", "sha256")
+"""Type of each entry of ``model.json``."""
+
+REQUIRED = ("name", "method", "sha256")
+
+PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".pkl", ".bin")
+
+NO_CARD = "{folder}: not a model folder, model.json is missing or unreadable."
+CARD_DAMAGED = "{path}: damaged, not a JSON object."
+UNKNOWN_VERSION = (
+    "{path}: format version {version!r} is not known here: update napari-svpseg."
+)
+BAD_ENTRY = "{path}: '{entry}' is missing or wrong."
+NO_MODEL = "There is no model '{model}': choose one of {names}, or a model folder."
+PICKLED = (
+    "{path}: pickled weights can run code and are not read: give a model folder with "
+    "model.json and weights.safetensors."
+)
+WEIGHTS_UNREADABLE = "{path}: cannot be read ({reason})."
+HASHES_DIFFER = (
+    "{path}: these are not the weights of model.json (their hashes differ): install "
+    "the model again."
+)
+DO_NOT_FIT = "{folder}: weights and model.json do not fit ({reason})."
+NO_PROMPTS = "The model '{name}' has no prompts of its own: draw or give some."
+OTHER_CONTENT = (
+    "{folder}: holds '{name}', which is no part of a model and would be lost: choose a "
+    "new folder."
+)
 
 logger = logging.getLogger(__name__)
 
 
 class ModelFormatError(ValueError):
-    """A model folder that cannot be used; the message names it."""
+    """A model folder that cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class LoadedModel:
-    """A card and its network, ready to predict."""
+    """A model in memory, ready to predict.
+
+    Parameters
+    ----------
+    card : ModelCard
+    network : PromptSegmenter
+        On the CPU and in evaluation mode.
+    """
 
     card: ModelCard
     network: PromptSegmenter
 
 
 def builtin_folder() -> Path:
-    """Return the folder of the models that ship with the package."""
+    """Return the folder of the models that are shipped with the package."""
     package = Path(__file__).resolve().parents[1]
+    # Inside the package in a wheel, at the top level of the repository otherwise.
     inside = package / "weights"
     return inside if inside.is_dir() else package.parents[1] / "weights"
 
@@ -69,9 +101,10 @@ def research_folder() -> Path:
 
 
 def user_folder() -> Path:
-    """Return the folder of the user's own models (it may not exist yet).
+    """Return the folder of the user's own models, which may not exist yet.
 
-    ``NAPARI_SVPSEG_HOME`` overrides the place.
+    It lies in the folder that the environment variable ``NAPARI_SVPSEG_HOME`` names, or
+    in the data folder that the system has for the user.
     """
     home = os.environ.get("NAPARI_SVPSEG_HOME")
     if home:
@@ -82,14 +115,20 @@ def user_folder() -> Path:
 
 
 def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
-    """Return the cards of all models, ``svp`` first; broken folders are skipped.
+    """Return the cards of all models: the default model first, then by name.
+
+    Folders that hold no valid model are skipped, and logged.
 
     Parameters
     ----------
     folders : iterable of Path, optional
-        Where to look; of two models of one name the first found counts. By default
-        `builtin_folder`, `research_folder` and `user_folder`, then the methods of other
-        packages.
+        Folders with model folders. Of two models with one name the first counts. By
+        default `builtin_folder`, `research_folder` and `user_folder`, then the methods
+        of other packages.
+
+    Returns
+    -------
+    list of ModelCard
     """
     cards: dict[str, ModelCard] = {}
     usual = (builtin_folder(), research_folder(), user_folder())
@@ -101,6 +140,7 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
                 logger.warning("%s", error)
                 continue
             cards.setdefault(card.name, card)
+    # Last, so that no package can take the name of a built-in model.
     if folders is None:
         for card in plugin_cards():
             cards.setdefault(card.name, card)
@@ -108,7 +148,7 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
 
 
 def _model_folders(folder: Path) -> list[Path]:
-    """Return what may be models in a folder; hidden ones are half written."""
+    """Return the model folders in a folder; hidden ones are being written."""
     try:
         return [
             path
@@ -128,68 +168,71 @@ def read_card(folder: str | Path) -> ModelCard:
     Raises
     ------
     ModelFormatError
-        If ``model.json`` is missing, damaged or of a newer format.
+        If ``model.json`` is missing, damaged, incomplete or of another version.
     """
     folder = Path(folder)
     try:
         values = json.loads((folder / CARD).read_text(encoding="utf8"))
     except OSError as error:
-        raise ModelFormatError(
-            f"{folder}: not a model folder, {CARD} is missing or unreadable."
-        ) from error
+        raise ModelFormatError(NO_CARD.format(folder=folder)) from error
     except (ValueError, RecursionError) as error:
-        raise ModelFormatError(f"{folder / CARD}: damaged, not JSON.") from error
-    return _card(values, folder)
+        raise ModelFormatError(CARD_DAMAGED.format(path=folder / CARD)) from error
+    return parse_card(values, folder)
 
 
-def _card(values: Any, folder: Path) -> ModelCard:
+def parse_card(values: Any, folder: Path) -> ModelCard:
+    """Return the card that the content of a ``model.json`` describes.
+
+    Parameters
+    ----------
+    values : Any
+        Parsed JSON.
+    folder : Path
+        Model folder, or the file that it comes from.
+    """
+    path = folder / CARD
     if not isinstance(values, dict):
-        raise ModelFormatError(f"{folder / CARD}: damaged, not a JSON object.")
-    if values.get("version") != FORMAT_VERSION:
-        raise ModelFormatError(
-            f"{folder / CARD}: format version {values.get('version')!r} is not known "
-            "here: update napari-svpseg."
-        )
-    known = {k: v for k, v in values.items() if k in KINDS}
-    wrong = [k for k, v in known.items() if not isinstance(v, KINDS[k])]
-    wrong += [k for k in NEEDED if not known.get(k) and k not in wrong]
+        raise ModelFormatError(CARD_DAMAGED.format(path=path))
+    version = values.get("version")
+    if version != FORMAT_VERSION:
+        raise ModelFormatError(UNKNOWN_VERSION.format(path=path, version=version))
+    # Unknown entries are ignored: a later release may add some.
+    known = {k: v for k, v in values.items() if k in CARD_TYPES}
+    wrong = [k for k, v in known.items() if not isinstance(v, CARD_TYPES[k])]
+    wrong += [k for k in REQUIRED if not known.get(k) and k not in wrong]
     if not wrong and not all(
         isinstance(colour, str) for colour in known.get("classes", {}).values()
     ):
         wrong.append("classes")
     if wrong:
-        raise ModelFormatError(f"{folder / CARD}: '{wrong[0]}' is missing or wrong.")
+        raise ModelFormatError(BAD_ENTRY.format(path=path, entry=wrong[0]))
     return ModelCard(**{"arguments": {}} | known, path=str(folder))
 
 
 def find_model(model: str | Path) -> ModelCard:
-    """Return the card of a model by name or folder.
+    """Return the card of a model given by name or folder.
 
     Raises
     ------
     ModelFormatError
-        If there is none, with the names there are.
+        If there is none; the message lists the names of the models.
     """
     path = Path(model)
     if (path / CARD).is_file():
         return read_card(path)
-    _refuse_pickles(path)
+    refuse_pickles(path)
     cards = list_models()
     for card in cards:
         if card.name == str(model):
             return card
     names = ", ".join(card.name for card in cards) or "none"
-    raise ModelFormatError(
-        f"There is no model '{model}': choose one of {names}, or a model folder."
-    )
+    raise ModelFormatError(NO_MODEL.format(model=model, names=names))
 
 
-def _refuse_pickles(path: Path) -> None:
-    if path.suffix.lower() in (".pt", ".pth", ".ckpt", ".pkl", ".bin"):
-        raise ModelFormatError(
-            f"{path}: pickled weights can run code and are not read: "
-            f"give a model folder with {CARD} and {WEIGHTS}."
-        )
+def refuse_pickles(path: Path) -> None:
+    """Raise `ModelFormatError` for a file of pickled weights."""
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise ModelFormatError(PICKLED.format(path=path))
 
 
 def load_model(model: str | Path) -> LoadedModel:
@@ -198,71 +241,77 @@ def load_model(model: str | Path) -> LoadedModel:
     Parameters
     ----------
     model : str or path
-        Built-in name, name of an own model, or folder.
+        Name of a built-in model, of a user's own or of another package's, or a model
+        folder.
+
+    Returns
+    -------
+    LoadedModel
 
     Raises
     ------
     ModelFormatError
-        If the weights are missing, damaged, not those of the card, or do not fit it.
+        If there is no such model, or its weights are missing, damaged, not those of the
+        card, or do not fit the network.
     """
     card = find_model(model)
     if is_plugin(card):
         return LoadedModel(card, _of_plugin(card))
-    return LoadedModel(card, _network(card, Path(card.path), told=Path(card.path)))
+    return LoadedModel(card, read_network(card, Path(card.path)))
 
 
 def _of_plugin(card: ModelCard) -> PromptSegmenter:
-    from ..models.base import ModelConfig, build
+    """Return the network of a method of another package."""
+    from ..models.registry import ModelConfig, build
 
     try:
         return build(ModelConfig(card.method)).eval()
     except ValueError as error:
-        raise ModelFormatError(_joined(str(error))) from error
+        raise ModelFormatError(joined(str(error))) from error
 
 
-_ODD_CONTENT = (
+ODD_CONTENT = (
     LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
     AssertionError,
 )  # fmt: skip
-"""What reading or building from a card of odd content can raise."""
+"""Errors that reading a damaged card, or building its network, can raise."""
 
 
-def _network(card: ModelCard, folder: Path, told: Path) -> PromptSegmenter:
-    """Return the network in ``folder``; errors name the place ``told``."""
+def read_network(
+    card: ModelCard, folder: Path, source: Path | None = None
+) -> PromptSegmenter:
+    """Return the network of a card with the weights in a folder.
+
+    Parameters
+    ----------
+    card : ModelCard
+    folder : Path
+    source : Path, optional
+        Place that errors name, if the folder is a temporary one.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    from ..models.base import ModelConfig, build
+    from ..models.registry import ModelConfig, build
 
+    source = source or folder
     try:
         data = (folder / WEIGHTS).read_bytes()
     except OSError as error:
         raise ModelFormatError(
-            f"{told / WEIGHTS}: cannot be read ({error.strerror})."
+            WEIGHTS_UNREADABLE.format(path=source / WEIGHTS, reason=error.strerror)
         ) from error
-    if hashlib.sha256(data).hexdigest() != card.sha256:
-        raise ModelFormatError(
-            f"{told / WEIGHTS}: these are not the weights of {CARD} (their hashes "
-            "differ): install the model again."
-        )
+    # Hash and network are made from the same bytes: the file may change in between.
+    if fingerprint(data) != card.sha256:
+        raise ModelFormatError(HASHES_DIFFER.format(path=source / WEIGHTS))
     try:
         network = build(ModelConfig(card.method, card.arguments))
         network.load_state_dict(load(data))
-    except (SafetensorError, *_ODD_CONTENT) as error:
+    except (SafetensorError, *ODD_CONTENT) as error:
         raise ModelFormatError(
-            f"{told}: weights and {CARD} do not fit ({_first_lines(error)})."
+            DO_NOT_FIT.format(folder=source, reason=short_line(error))
         ) from error
     return network.eval()
-
-
-def _joined(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _first_lines(error: Exception) -> str:
-    """Return the start of a message as one line; torch puts the cause in the second."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return " ".join(lines[:2])[:300] or type(error).__name__
 
 
 def save_model(
@@ -270,48 +319,54 @@ def save_model(
     network: PromptSegmenter,
     card: ModelCard,
     *,
-    history: list[Mapping[str, float]] | None = None,
+    history: Sequence[Mapping[str, float]] | None = None,
     readme: str | None = None,
     prompts: PromptSet | None = None,
 ) -> ModelCard:
-    """Write a model folder, whole or not at all.
+    """Write a model folder, atomically.
 
     Parameters
     ----------
     folder : path
-        A model that is there is replaced; a folder of anything else is refused.
+        An existing model is replaced; a folder of anything else is refused.
     network : PromptSegmenter
     card : ModelCard
-        Hash, number of parameters and path are filled in.
+        Its hash, number of parameters and path are filled in.
     history : list of dict, optional
         Rows of ``history.csv``.
     readme : str, optional
-        The card for people; by default written from ``card``.
+        Content of ``README.md``; by default made from ``card``.
     prompts : PromptSet, optional
-        What the model looks for when it is given no other prompts.
+        Prompts that are used when no others are given.
 
     Returns
     -------
     ModelCard
-        As written.
+        The card as written.
+
+    Raises
+    ------
+    WriteError
+        If the folder cannot be written, or holds anything but a model.
     """
     from safetensors.torch import save
 
     folder = Path(folder)
-    check_place(folder)
+    check_model_folder(folder)
+    # safetensors stores contiguous tensors only.
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     data = save(state)
     card = dataclasses.replace(
         card,
-        sha256=hashlib.sha256(data).hexdigest(),
+        sha256=fingerprint(data),
         path=str(folder),
         n_parameters=sum(p.numel() for p in network.parameters()),
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(data)
-        _write_card(temporary / CARD, card)
-        (temporary / README).write_text(readme or describe(card), encoding="utf8")
+        write_card(temporary / CARD, card)
+        (temporary / README).write_text(readme or card_markdown(card), encoding="utf8")
         if history:
             _write_history(temporary / "history.csv", history)
         if prompts is not None:
@@ -319,56 +374,62 @@ def save_model(
     return card
 
 
-def prompts_of(model: str | Path) -> PromptSet:
-    """Return the prompts that lie in a model's folder.
+def model_prompts(model: str | Path) -> PromptSet:
+    """Return the prompts in the folder of a model.
+
+    Parameters
+    ----------
+    model : str or path
+        Name or folder.
 
     Raises
     ------
     ModelFormatError
-        If there is no such model, or it has none.
+        If there is no such model, or it has no prompts.
     """
     card = find_model(model)
     path = Path(card.path) / PROMPTS
     if not path.is_file():
-        raise ModelFormatError(
-            f"The model '{card.name}' has no prompts of its own: draw or give some."
-        )
+        raise ModelFormatError(NO_PROMPTS.format(name=card.name))
     return load_prompts(path)
 
 
-def check_place(folder: str | Path) -> None:
-    """Raise `WriteError` where writing a model would delete something else."""
+def check_model_folder(folder: str | Path) -> None:
+    """Raise `WriteError` if writing a model there would delete anything else.
+
+    Long runs call this before they start.
+    """
     folder = Path(folder)
     if not folder.exists():
         return
     other = [] if folder.is_dir() else [folder]
     if not other:
-        other = [p for p in folder.iterdir() if not _is_of_a_model(p)]
+        other = [p for p in folder.iterdir() if not _is_member(p)]
     if other:
-        raise WriteError(
-            f"{folder}: holds '{other[0].name}', which is no part of a model and would "
-            "be lost: choose a new folder."
-        )
+        raise WriteError(OTHER_CONTENT.format(folder=folder, name=other[0].name))
 
 
-def _is_of_a_model(path: Path) -> bool:
+def _is_member(path: Path) -> bool:
+    """Return whether a file belongs to a model folder; hidden ones are temporary."""
     return path.is_file() and (path.name in MEMBERS or path.name.startswith("."))
 
 
 def update_card(card: ModelCard, readme: str | None = None) -> None:
-    """Write a changed card (new scores, say) into its folder."""
+    """Write a changed card, for example with new scores, into its folder."""
     folder = Path(card.path)
     with atomic_path(folder / CARD) as temporary:
-        _write_card(temporary, card)
+        write_card(temporary, card)
     with atomic_path(folder / README) as temporary:
-        temporary.write_text(readme or describe(card), encoding="utf8")
+        temporary.write_text(readme or card_markdown(card), encoding="utf8")
 
 
-def _write_card(path: Path, card: ModelCard) -> None:
+def write_card(path: Path, card: ModelCard) -> None:
+    """Write a card as JSON."""
     path.write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf8")
 
 
-def _write_history(path: Path, history: list[Mapping[str, float]]) -> None:
+def _write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:
+    """Write one row for each entry; columns are in the order of their appearance."""
     columns = list(dict.fromkeys(name for row in history for name in row))
     with open(path, "w", newline="", encoding="utf8") as file:
         writer = csv.DictWriter(file, columns)
@@ -377,8 +438,8 @@ def _write_history(path: Path, history: list[Mapping[str, float]]) -> None:
             writer.writerow({k: f"{v:.6g}" for k, v in row.items()})
 
 
-def describe(card: ModelCard) -> str:
-    """Return the card as Markdown."""
+def card_markdown(card: ModelCard) -> str:
+    """Return the card as Markdown, for the ``README.md`` of the model."""
     config = card.training.get("config", {})
     data = config.get("data", {}) if isinstance(config, dict) else {}
     lines = [
@@ -407,123 +468,6 @@ def describe(card: ModelCard) -> str:
 
 
 def _number(score: Any, name: str) -> str:
+    """Return a score with three decimals, or a dash."""
     value = score.get(name) if isinstance(score, dict) else None
     return "–" if value is None else f"{value:.3f}"
-
-
-def export_model(model: str | Path, path: str | Path) -> Path:
-    """Write a model as one zip that `import_model` reads."""
-    card, path = find_model(model), Path(path)
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(
-            temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
-        ) as archive,
-    ):
-        for name in MEMBERS:
-            member = Path(card.path) / name
-            if member.is_file():
-                archive.write(member, f"{card.name}/{name}")
-    return path
-
-
-def import_model(
-    path: str | Path, folder: Path | None = None, name: str = ""
-) -> ModelCard:
-    """Add a model from a zip or folder to the user's own.
-
-    Parameters
-    ----------
-    path : path
-        A zip written by `export_model`, or a model folder.
-    folder : Path, optional
-        Where models are kept; `user_folder` by default.
-    name : str
-        What to call it; by default as where it comes from.
-
-    Raises
-    ------
-    ModelFormatError
-        If it is no model, or one of that name is already there.
-    """
-    path, folder = Path(path), folder or user_folder()
-    if path.is_dir():
-        card = _named(read_card(path), name)
-        target = _free_place(card.name, folder)
-        with atomic_folder(target) as temporary:
-            for member in MEMBERS:
-                if (path / member).is_file():
-                    shutil.copy2(path / member, temporary / member)
-            return _received(card, path, temporary, target)
-    _refuse_pickles(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = _checked_members(archive, path)
-            values = json.loads(archive.read(members[CARD]))
-            card = _named(_card(values, path), name)
-            target = _free_place(card.name, folder)
-            with atomic_folder(target) as temporary:
-                for member, info in members.items():
-                    (temporary / member).write_bytes(archive.read(info))
-                return _received(card, path, temporary, target)
-    except (ModelFormatError, WriteError):
-        raise
-    except (OSError, zipfile.BadZipFile, zlib.error, *_ODD_CONTENT) as error:
-        raise ModelFormatError(
-            f"{path}: not a model file, it cannot be read ({_first_lines(error)})."
-        ) from error
-
-
-def _received(card: ModelCard, source: Path, there: Path, target: Path) -> ModelCard:
-    """Return the card of a model that was just copied, once its weights are proven."""
-    _write_card(there / CARD, card)
-    _network(card, there, told=source)
-    return dataclasses.replace(card, path=str(target))
-
-
-def _named(card: ModelCard, name: str) -> ModelCard:
-    return dataclasses.replace(card, name=name) if name else card
-
-
-def _free_place(name: str, folder: Path) -> Path:
-    shipped = (builtin_folder(), research_folder())
-    if folder == user_folder() and any((f / name / CARD).is_file() for f in shipped):
-        raise ModelFormatError(
-            f"'{name}' is the name of a built-in model, which would hide this one: "
-            "import it under another (--name)."
-        )
-    if not name or name != Path(name).name or name.startswith("."):
-        raise ModelFormatError(f"'{name}' is not a name for a model folder.")
-    target = folder / name
-    if target.exists():
-        raise ModelFormatError(
-            f"There is already a model '{name}' in {folder}: import this one under "
-            "another name (--name), or remove that one first."
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    return target
-
-
-def _checked_members(
-    archive: zipfile.ZipFile, path: Path
-) -> dict[str, zipfile.ZipInfo]:
-    members = {}
-    for info in archive.infolist():
-        if info.is_dir():
-            continue
-        parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-        if not 1 <= len(parts) <= 2 or ".." in parts or parts[0].startswith("/"):
-            raise ModelFormatError(
-                f"{path}: refused, it holds the path {info.filename!r}."
-            )
-        if parts[-1] in MEMBERS:
-            members[parts[-1]] = info
-    if CARD not in members or WEIGHTS not in members:
-        raise ModelFormatError(
-            f"{path}: not a model file, {CARD} or {WEIGHTS} missing."
-        )
-    if sum(info.file_size for info in members.values()) > MAX_MODEL_BYTES:
-        raise ModelFormatError(
-            f"{path}: refused, over {MAX_MODEL_BYTES >> 20} MB unpacked."
-        )
-    return members

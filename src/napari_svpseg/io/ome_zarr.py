@@ -1,31 +1,19 @@
-"""OME-Zarr (NGFF 0.4 and 0.5): images read by region, labels written block by block.
+"""Lazy reading of OME-Zarr images (NGFF 0.4 and 0.5), and of large TIFF files.
 
-Large TIFF files are opened here too: tifffile shows them as Zarr arrays.
+Only the regions that are sliced are read; tifffile shows a TIFF as a Zarr array.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.image import Axes, ImageError
-from ..core.result import Recipe
-from .atomic import WriteError, atomic_folder
 from .images import TIFF_SUFFIXES, ImageFile, read_tiff_facts
-
-CHUNK = 1024
-"""Pixels along a chunk of labels."""
-
-SMALLEST_LEVEL = 512
-"""Levels are added to a pyramid until one is no larger than this."""
 
 UNITS = {
     "um": "micrometer",
@@ -37,32 +25,40 @@ UNITS = {
     "pm": "picometer",
     "in": "inch",
 }
-KINDS = {"T": "time", "C": "channel"}
-VERSIONS = {"0.4": 2, "0.5": 3}
-"""Format of Zarr that goes with each version of OME-Zarr."""
+"""Names that OME-Zarr has for our units."""
 
-NEEDED = "Zarr is not installed: pip install 'napari-svpseg[zarr]'"
+ZARR_MISSING = "Zarr is not installed: pip install 'napari-svpseg[zarr]'"
+NO_IMAGE = "{path}: there is no Zarr image and no TIFF file here."
+UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
+ONE_ARRAY = "{path}: is one array, there is no level {level}."
+LEVEL_ABSENT = "{path}: has the levels 0 to {last}, asked for {level}."
+NOT_OME_ZARR = (
+    "{path}: is no OME-Zarr image of version 0.4 or 0.5 (missing or wrong: {reason})."
+)
+NO_PIXELS = "{path}: the image is empty, its shape is {shape}."
+LEVEL_UNREADABLE = "{path}: level {level} cannot be read ({reason})."
 
 
 @dataclass(frozen=True, eq=False)
 class LazyImage:
-    """An image in a file, of which only what is sliced is read.
+    """An image in a file, which is read where it is sliced.
 
     Parameters
     ----------
     array : array
-        Sliced like a numpy array, and returns one.
+        Slicing it reads the region and returns a numpy array.
     axes : Axes
     scale : dict of str to float
         Size of a pixel along each of T, Z, Y, X, at the chosen level.
     unit : str
-        Of Z, Y and X; ``pixel`` where it is not known.
+        Unit of the scale along Z, Y and X; ``"pixel"`` if it is unknown.
     path : Path
     level : int
+        Level of the pyramid; 0 is the full size.
     version : str
-        Of OME-Zarr; empty for other files.
+        Version of OME-Zarr; empty for other files.
     n_levels : int
-        Of its pyramid.
+        Number of levels in the pyramid.
     """
 
     array: Any
@@ -76,66 +72,72 @@ class LazyImage:
 
     @property
     def n_pixels(self) -> int:
-        """Pixels of all planes, each counted once whatever its channels."""
+        """Number of pixels in all planes, not counted by channel."""
         sizes = zip(self.axes.order, self.array.shape, strict=True)
         return math.prod(int(n) for a, n in sizes if a != "C")
 
 
 def is_zarr(path: str | Path) -> bool:
-    """Tell whether a path is the folder of a Zarr group or array."""
+    """Return whether a path is the folder of a Zarr group or array."""
     path = Path(path)
     names = (".zattrs", ".zgroup", ".zarray", "zarr.json")
     return path.is_dir() and any((path / name).is_file() for name in names)
 
 
 def open_image(path: str | Path, level: int = 0, axes: str | None = None) -> LazyImage:
-    """Open an OME-Zarr image, a plain Zarr array or a TIFF file without reading it.
+    """Return an OME-Zarr image, a plain Zarr array or a TIFF file, without its pixels.
 
     Parameters
     ----------
     path : path
     level : int
-        Of a pyramid; 0 is the full size.
+        Level of the pyramid; 0 is the full size.
     axes : str, optional
-        What the dimensions are, where the file does not say.
+        Meaning of the dimensions, in place of what the file says.
+
+    Returns
+    -------
+    LazyImage
 
     Raises
     ------
     ImageError
-        One line naming the file: missing, damaged, without such a level, or with axes
-        that must be declared.
+        If the image is missing, damaged, has no such level, or its axes must be
+        declared; one line that names the file.
     """
     path = Path(path)
     if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
         return _open_tiff(path, level, axes)
     if not is_zarr(path):
-        raise ImageError(f"{path}: there is no Zarr image and no TIFF file here.")
-    zarr = _zarr()
+        raise ImageError(NO_IMAGE.format(path=path))
+    zarr = import_zarr()
     try:
         node = zarr.open(path, mode="r")
     except Exception as error:
         raise ImageError(
-            f"{path}: cannot be read, it may be damaged ({_first_line(error)})."
+            UNREADABLE.format(path=path, reason=first_line(error))
         ) from error
     if isinstance(node, zarr.Array):
         if level:
-            raise ImageError(f"{path}: is one array, there is no level {level}.")
+            raise ImageError(ONE_ARRAY.format(path=path, level=level))
         return LazyImage(node, _axes_of(path, node, axes), {}, "pixel", path)
     return _open_group(path, node, level, axes)
 
 
 def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyImage:
+    """Return the image that the attributes of a Zarr group describe."""
     attributes = dict(group.attrs)
-    ome = attributes.get("ome", attributes)
+    ome = attributes.get("ome", attributes)  # a key of its own since version 0.5
     try:
         multiscale = ome["multiscales"][0]
         version = str(ome.get("version") or multiscale.get("version") or "0.4")
         datasets = multiscale["datasets"]
         if not 0 <= level < len(datasets):
             raise ImageError(
-                f"{path}: has the levels 0 to {len(datasets) - 1}, asked for {level}."
+                LEVEL_ABSENT.format(path=path, last=len(datasets) - 1, level=level)
             )
         array = group[datasets[level]["path"]]
+        # Axes were plain letters up to version 0.3.
         declared = [
             a if isinstance(a, dict) else {"name": a}
             for a in multiscale.get("axes", [])
@@ -144,9 +146,9 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
         scale = _scale(datasets[level], multiscale, len(array.shape))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ImageError(
-            f"{path}: is no OME-Zarr image of version 0.4 or 0.5 "
-            f"(missing or wrong: {_first_line(error)})."
+            NOT_OME_ZARR.format(path=path, reason=first_line(error))
         ) from error
+    # One unit for all axes of space, or none: there is no field for several.
     units = {a.get("unit") for a in declared if str(a["name"]).upper() in "ZYX"}
     names = {name: short for short, name in UNITS.items()}
     unit = names.get(str(units.pop()), "pixel") if len(units) == 1 else "pixel"
@@ -157,7 +159,10 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
 
 
 def _scale(dataset: dict[str, Any], multiscale: dict[str, Any], n: int) -> list[float]:
-    """Return the size of a pixel along each axis: the level's times the image's."""
+    """Return the size of a pixel along each of ``n`` axes.
+
+    It is the product of the scale of the level and that of the whole image.
+    """
     scale = [1.0] * n
     for holder in (dataset, multiscale):
         for change in holder.get("coordinateTransformations", ()):
@@ -168,6 +173,7 @@ def _scale(dataset: dict[str, Any], multiscale: dict[str, Any], n: int) -> list[
 
 
 def _axes_of(path: Path, array: Any, axes: str | None) -> Axes:
+    """Return the axes of an array, checked against its shape."""
     shape = tuple(int(n) for n in array.shape)
     try:
         meaning = Axes(axes) if axes else Axes.for_image(shape)
@@ -175,21 +181,22 @@ def _axes_of(path: Path, array: Any, axes: str | None) -> Axes:
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
     if 0 in shape:
-        raise ImageError(f"{path}: the image is empty, its shape is {shape}.")
+        raise ImageError(NO_PIXELS.format(path=path, shape=shape))
     return meaning
 
 
 def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
+    """Return a TIFF file as a lazy image."""
     import tifffile
 
-    zarr = _zarr()
+    zarr = import_zarr()
     letters, size, unit, z_step = read_tiff_facts(path)
     try:
         store = tifffile.imread(path, aszarr=True, level=level)
         array = zarr.open(store, mode="r")
     except Exception as error:
         raise ImageError(
-            f"{path}: level {level} cannot be read ({_first_line(error)})."
+            LEVEL_UNREADABLE.format(path=path, level=level, reason=first_line(error))
         ) from error
     if not isinstance(array, zarr.Array):
         array = array["0"]
@@ -198,336 +205,19 @@ def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
     if z_step is not None:
         scale["Z"] = z_step
     if level:
-        scale = {}  # what a level of a TIFF is reduced by is not said
+        scale = {}  # a TIFF does not say by how much a level is reduced
     return LazyImage(array, meaning, scale, unit, path, level)
 
 
-# ---------------------------------------------------------------------- labels
-@dataclass(frozen=True)
-class LabelsLayout:
-    """Where labels are written, and how.
-
-    Parameters
-    ----------
-    folder : str
-        Of the group of these labels, while they are made.
-    shape, chunks : tuple of int
-    axes : str
-    dtype : str
-    scale : tuple of float
-        Size of a pixel along each axis.
-    unit : str
-    version : str
-        ``0.4`` or ``0.5``.
-    """
-
-    folder: str
-    shape: tuple[int, ...]
-    chunks: tuple[int, ...]
-    axes: str
-    dtype: str
-    scale: tuple[float, ...]
-    unit: str
-    version: str = "0.5"
-
-    def __post_init__(self) -> None:
-        if self.version not in VERSIONS:
-            raise ValueError(
-                f"OME-Zarr is written in version {' or '.join(VERSIONS)}, "
-                f"got {self.version!r}"
-            )
-        if "T" in self.axes[1:]:
-            raise ValueError(f"OME-Zarr has time as its first axis, got {self.axes}")
-
-    @property
-    def level_shapes(self) -> list[tuple[int, ...]]:
-        """Shapes of the levels: Y and X halved until they are small."""
-        shapes = [self.shape]
-        while max(shapes[-1][-2:]) > SMALLEST_LEVEL:
-            *stack, y, x = shapes[-1]
-            shapes.append((*stack, -(-y // 2), -(-x // 2)))
-        return shapes
-
-
-def create_labels(layout: LabelsLayout) -> None:
-    """Make the empty arrays of all levels; what is there is replaced."""
-    zarr = _zarr()
-    group = zarr.open_group(
-        layout.folder, mode="w", zarr_format=VERSIONS[layout.version]
-    )
-    three = VERSIONS[layout.version] == 3
-    more: dict[str, Any] = (
-        {"dimension_names": list(layout.axes.lower())}
-        if three
-        else {"chunk_key_encoding": {"name": "v2", "separator": "/"}}
-    )
-    for level, shape in enumerate(layout.level_shapes):
-        group.create_array(
-            str(level),
-            shape=shape,
-            dtype=layout.dtype,
-            fill_value=0,
-            chunks=tuple(min(c, n) for c, n in zip(layout.chunks, shape, strict=True)),
-            **more,
-        )
-
-
-def open_level(folder: str | Path, level: int = 0) -> Any:
-    """Return the array of one level, to be read and written in whole chunks."""
-    return _zarr().open_array(Path(folder) / str(level), mode="r+")
-
-
-def chunk_windows(layout: LabelsLayout, level: int) -> Iterator[tuple[slice, ...]]:
-    """Yield the window of each chunk of a level."""
-    shape = layout.level_shapes[level]
-    counts = [-(-n // min(c, n)) for n, c in zip(shape, layout.chunks, strict=True)]
-    for at in np.ndindex(*counts):
-        yield tuple(
-            slice(i * c, min(n, (i + 1) * c))
-            for i, n, c in zip(at, shape, layout.chunks, strict=True)
-        )
-
-
-def reduce_chunk(layout: LabelsLayout, level: int, window: tuple[slice, ...]) -> None:
-    """Write a part of a level: every second pixel of the level below."""
-    source, target = (open_level(layout.folder, n) for n in (level - 1, level))
-    fine = tuple(
-        slice(w.start * f, min(n, w.stop * f), f)
-        for w, n, f in zip(
-            window, source.shape, [1] * (len(window) - 2) + [2, 2], strict=True
-        )
-    )
-    part = np.asarray(source[fine])
-    if part.any():
-        target[window] = part
-
-
-def count_levels(folder: str | Path) -> int:
-    """Return how many levels a pyramid of labels has."""
-    return sum(1 for name in _zarr().open_group(folder, mode="r") if name.isdecimal())
-
-
-def write_window(
-    folder: str | Path,
-    n_levels: int,
-    place: tuple[int, ...],
-    window: tuple[slice, ...],
-    labels: np.ndarray,
-) -> None:
-    """Write a part of a plane into all levels of a pyramid.
-
-    Parameters
-    ----------
-    folder : path
-    n_levels : int
-    place : tuple of int
-        Index of the plane along the axes before Y and X.
-    window : (slice, slice)
-        In the plane at full size.
-    labels : (Y, X) int array
-    """
-    open_level(folder)[(*place, *window)] = labels
-    _write_reduced(folder, n_levels, place, window, labels)
-
-
-def reduce_window(
-    folder: str | Path,
-    n_levels: int,
-    place: tuple[int, ...],
-    window: tuple[slice, ...],
-) -> None:
-    """Bring all levels up to what a part of a plane shows at full size."""
-    labels = np.asarray(open_level(folder)[(*place, *window)])
-    _write_reduced(folder, n_levels, place, window, labels)
-
-
-def _write_reduced(
-    folder: str | Path,
-    n_levels: int,
-    place: tuple[int, ...],
-    window: tuple[slice, ...],
-    labels: np.ndarray,
-) -> None:
-    """Write a part of a plane into all levels but the first."""
-    for level in range(1, n_levels):
-        step = 2**level
-        first = [-(-w.start // step) for w in window]
-        part = labels[
-            tuple(
-                slice(f * step - w.start, None, step)
-                for f, w in zip(first, window, strict=True)
-            )
-        ]
-        if part.size:
-            where = (slice(f, f + n) for f, n in zip(first, part.shape, strict=True))
-            open_level(folder, level)[(*place, *where)] = part
-
-
-def publish_labels(
-    layout: LabelsLayout,
-    store: str | Path,
-    name: str,
-    recipe: Recipe,
-    extra: dict[str, Any],
-) -> Path:
-    """Write the metadata of finished labels and move them to ``store/labels/NAME``.
-
-    Parameters
-    ----------
-    layout : LabelsLayout
-        In a folder on the same disk as ``store``.
-    store : path
-        An OME-Zarr image, which the labels are added to, or a new group.
-    name : str
-        Labels of this name are replaced.
-    recipe : Recipe
-        Kept in the attribute ``svpseg`` of the labels, together with ``extra``.
-    """
-    store = Path(store)
-    describe_labels(layout, name)
-    write_stamp(layout.folder, {"recipe": json.loads(recipe.to_json()), **extra})
-    parent = _labels_of(store, layout.version)
-    target, old = store / "labels" / name, Path(f"{layout.folder}.old")
-    if target.exists():
-        os.replace(target, old)
-    os.replace(layout.folder, target)
-    shutil.rmtree(old, ignore_errors=True)
-    _list_labels(parent, name, layout.version, is_inside=is_image(store))
-    return target
-
-
-def begin_labels(store: str | Path, name: str, layout: LabelsLayout) -> LabelsLayout:
-    """Make empty labels at their final place, to be seen while they are filled.
-
-    Returns
-    -------
-    LabelsLayout
-        With the folder ``store/labels/NAME``; labels that were there are gone.
-    """
-    parent = _labels_of(Path(store), layout.version)
-    layout = replace(layout, folder=str(Path(store) / "labels" / name))
-    create_labels(layout)
-    describe_labels(layout, name)
-    _list_labels(parent, name, layout.version)
-    return layout
-
-
-def describe_labels(layout: LabelsLayout, name: str) -> None:
-    """Write what OME-Zarr says of a pyramid: its levels, axes and pixel sizes."""
-    from ome_zarr.format import format_from_version
-    from ome_zarr.writer import write_multiscales_metadata
-
-    write_multiscales_metadata(
-        _zarr().open_group(layout.folder, mode="r+"),
-        _datasets(layout),
-        fmt=format_from_version(layout.version),
-        axes=_axes_records(layout),
-        name=name,
-    )
-
-
-def write_stamp(folder: str | Path, values: dict[str, Any]) -> None:
-    """Keep plain values with the labels in a folder; see `read_stamp`."""
-    _zarr().open_group(folder, mode="r+").attrs["svpseg"] = values
-
-
-def _labels_of(store: Path, version: str) -> Any:
-    """Return the group of all labels of a store, made if it is not there."""
-    try:
-        root = _zarr().open_group(store, mode="a", zarr_format=VERSIONS[version])
-        return root.require_group("labels")
-    except Exception as error:
-        raise WriteError(
-            f"{store}: cannot be written ({_first_line(error)})."
-        ) from error
-
-
-def _list_labels(
-    parent: Any, name: str, version: str, *, is_inside: bool = False
-) -> None:
-    """Put labels on the list of a store, once; ``is_inside`` an image they are of."""
-    from ome_zarr.format import format_from_version
-    from ome_zarr.writer import write_label_metadata
-
-    _forget(parent, name)
-    source = {"source": {"image": "../../"}} if is_inside else {}
-    write_label_metadata(parent, name, fmt=format_from_version(version), **source)
-
-
-def write_zarr_labels(
-    path: str | Path,
-    labels: Any,
-    *,
-    axes: str,
-    scale: dict[str, float] | None = None,
-    unit: str = "pixel",
-    recipe: Recipe | None = None,
-    name: str = "cells",
-    version: str = "0.5",
-) -> Path:
-    """Write labels as an OME-Zarr of their own, with a pyramid, whole or not at all.
-
-    Parameters
-    ----------
-    path : path
-        Such as ``NAME_labels.zarr``; what is there is replaced.
-    labels : int array
-        Read chunk by chunk, so that it may be larger than the memory.
-    axes : str
-        Of ``labels``, with Y and X last.
-    scale : dict of str to float, optional
-        Size of a pixel along each axis.
-    unit : str
-    recipe : Recipe, optional
-        Kept in the attribute ``svpseg``.
-    name : str
-        Of the labels in it: they lie in ``path/labels/NAME``.
-    version : str
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    WriteError
-        If the disk is full or the folder cannot be written.
-    ValueError
-        If labels and axes do not fit.
-    """
-    shape = tuple(int(n) for n in labels.shape)
-    Axes(axes).check(shape)
-    if labels.dtype.kind not in "iub":
-        raise ValueError(f"labels must be whole numbers, got dtype {labels.dtype}")
-    if not axes.upper().endswith("YX"):
-        raise ValueError(f"OME-Zarr has Y and X as its last axes, got {axes}")
-    letters = Axes(axes).order
-    dtype = "uint64" if labels.dtype.itemsize == 8 else "uint32"
-    chunks = (*(1,) * (len(shape) - 2), CHUNK, CHUNK)
-    sizes = tuple((scale or {}).get(a, 1.0) for a in letters)
-    with atomic_folder(path) as temporary:
-        layout = LabelsLayout("", shape, chunks, letters, dtype, sizes, unit, version)
-        layout = begin_labels(temporary, name, layout)
-        target = open_level(layout.folder)
-        for window in chunk_windows(layout, 0):
-            part = np.asarray(labels[window])
-            if part.min(initial=0) < 0:
-                raise ValueError("labels hold negative ids: ids start at 1")
-            if part.any():
-                target[window] = part.astype(dtype)
-        for level in range(1, len(layout.level_shapes)):
-            for window in chunk_windows(layout, level):
-                reduce_chunk(layout, level, window)
-        if recipe is not None:
-            write_stamp(layout.folder, {"recipe": json.loads(recipe.to_json())})
-    return Path(path)
-
-
 def read_zarr(path: str | Path, axes: str | None = None) -> ImageFile:
-    """Return a Zarr image as `images.read_image` returns files; its array is lazy."""
+    """Return a Zarr image in the form of `images.read_image`, with a lazy array.
+
+    Parameters, errors and axes are those of `open_image`.
+    """
     image = open_image(path, axes=axes)
     order, sizes = image.axes.order, image.scale
     size = (sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
+    # By the specification C is before Y and X: where it is last, it holds colours.
     last = image.array.shape[-1]
     rgb = order.endswith("C") and last in (3, 4) and image.array.dtype == np.uint8
     return ImageFile(
@@ -536,95 +226,29 @@ def read_zarr(path: str | Path, axes: str | None = None) -> ImageFile:
 
 
 def is_image(path: str | Path) -> bool:
-    """Tell whether a path is an OME-Zarr image."""
+    """Return whether a path is an OME-Zarr image."""
     if not is_zarr(path):
         return False
-    attributes = dict(_zarr().open(Path(path), mode="r").attrs)
+    attributes = dict(import_zarr().open(Path(path), mode="r").attrs)
     return "multiscales" in attributes.get("ome", attributes)
 
 
-def _forget(labels: Any, name: str) -> None:
-    """Take a name out of the list of labels, to which it is added again."""
-    attributes = dict(labels.attrs)
-    holder = attributes.get("ome", attributes)
-    if name in holder.get("labels", []):
-        holder["labels"] = [n for n in holder["labels"] if n != name]
-        labels.attrs.update(attributes)
+def import_zarr() -> Any:
+    """Return the optional package zarr.
 
-
-def read_stamp(store: str | Path, name: str) -> dict[str, Any]:
-    """Return what `publish_labels` kept with labels; empty if there are none."""
-    folder = Path(store) / "labels" / name
-    if not is_zarr(folder):
-        return {}
-    kept = _zarr().open_group(folder, mode="r").attrs.get("svpseg")
-    return dict(kept) if isinstance(kept, dict) else {}
-
-
-def _datasets(layout: LabelsLayout) -> list[dict[str, Any]]:
-    """Return path, scale and, as every second pixel is kept, place of each level."""
-    found = []
-    for level, _ in enumerate(layout.level_shapes):
-        factor = [1] * (len(layout.shape) - 2) + [2**level] * 2
-        scale = [s * f for s, f in zip(layout.scale, factor, strict=True)]
-        found.append(
-            {
-                "path": str(level),
-                "coordinateTransformations": [{"type": "scale", "scale": scale}],
-            }
-        )
-    return found
-
-
-def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
-    unit = (
-        layout.unit
-        if layout.unit in UNITS.values()
-        else UNITS.get(layout.unit.replace("µ", "u"))
-    )
-    records = []
-    for letter in layout.axes:
-        kind = KINDS.get(letter, "space")
-        record = {"name": letter.lower(), "type": kind}
-        if kind == "space" and unit:
-            record["unit"] = unit
-        records.append(record)
-    return records
-
-
-def create_scratch(
-    path: Path, shape: tuple[int, ...], chunks: tuple[int, ...], dtype: str
-) -> None:
-    """Make an array for what a run keeps until it is done, if it is not there.
-
-    It is compressed for speed, as it is written and read once or twice.
+    Raises
+    ------
+    ImageError
+        If it is not installed, with the command that installs it.
     """
-    if not is_zarr(path):
-        zarr = _zarr()
-        quick = zarr.codecs.BloscCodec(cname="lz4", clevel=1, shuffle="noshuffle")
-        zarr.create_array(
-            path,
-            shape=shape,
-            chunks=chunks,
-            dtype=dtype,
-            fill_value=0,
-            compressors=quick,
-        )
-
-
-def open_scratch(path: Path) -> Any:
-    """Return an array made by `create_scratch`, to be read and written."""
-    return _zarr().open_array(path, mode="r+")
-
-
-def _zarr() -> Any:
     try:
         import zarr
     except ImportError as error:
-        raise ImageError(NEEDED) from error
+        raise ImageError(ZARR_MISSING) from error
     return zarr
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Return the start of an error's message, or its type."""
     text = str(error)
     return text.splitlines()[0][:120] if text else type(error).__name__

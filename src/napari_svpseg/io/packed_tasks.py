@@ -1,4 +1,4 @@
-"""Packed training tasks as one compressed file."""
+"""Training tasks packed into one compressed ``.npz`` file."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ if TYPE_CHECKING:
 
 
 def save_tasks(path: str | Path, packed: PackedTasks) -> None:
-    """Write tasks to an ``.npz`` file."""
+    """Write tasks to an ``.npz`` file; missing folders are created.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be written.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    # As bytes: a text array would need allow_pickle, which runs code of the file.
     index = np.frombuffer(json.dumps(packed.index).encode(), np.uint8)
     arrays: dict[str, Any] = {k: _small(v) for k, v in packed.arrays.items()}
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
@@ -25,12 +32,12 @@ def save_tasks(path: str | Path, packed: PackedTasks) -> None:
 
 
 def load_tasks(path: str | Path) -> PackedTasks:
-    """Read tasks written by `save_tasks`.
+    """Return the tasks in a file written by `save_tasks`.
 
     Raises
     ------
     ValueError
-        If the file is not one, naming it.
+        If the file holds no tasks; the message names it.
     """
     from ..engine.training.episodes import PackedTasks
 
@@ -42,6 +49,7 @@ def load_tasks(path: str | Path) -> PackedTasks:
         raise ValueError(
             f"{path}: not a file of packed training tasks ({type(error).__name__})."
         ) from error
+    # Undo `_small`: networks take three channels.
     arrays = {
         k: np.ascontiguousarray(np.broadcast_to(v, (*v.shape[:2], 3)))
         if v.ndim == 3
@@ -52,7 +60,7 @@ def load_tasks(path: str | Path) -> PackedTasks:
 
 
 def _small(array: np.ndarray) -> np.ndarray:
-    """Return grey pictures with one channel and small ids as bytes."""
+    """Return grey images with one of their equal channels, and small ids as bytes."""
     if array.ndim == 3 and (array == array[..., :1]).all():
         return array[..., :1]
     if array.ndim == 2 and array.max(initial=0) < 256:

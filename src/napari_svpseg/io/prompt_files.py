@@ -1,4 +1,8 @@
-"""A prompt set as one file: ``.svprompt``, a zip of JSON and small TIFF pairs."""
+"""Prompt sets as ``.svprompt`` files: a zip of JSON and pairs of small TIFFs.
+
+Files come from anywhere, so that everything in them is checked: paths, sizes, packing,
+types and values. Nothing is executed or unpacked to the disk.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +18,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from ..core.errors import short_line
 from ..core.geometry import PROMPT_SIZE, Box
 from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
@@ -24,7 +29,40 @@ FORMAT, FORMAT_VERSION = "svprompt", 1
 INDEX = "prompts.json"
 MAX_PROMPTS, MAX_CHANNELS = 1000, 64
 MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_BYTES = 2 * MAX_PROMPTS + 1, 4_000_000, 400_000_000
-PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+"""Limits of what a file may hold, in bytes where they are sizes."""
+
+PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+TOO_MANY = (
+    f"A prompt file holds up to {MAX_PROMPTS} prompts of up to {MAX_CHANNELS} "
+    "channels: save fewer."
+)
+NO_SUCH_FILE = "no such file."
+NOT_A_ZIP = "not a prompt file, or damaged ({reason})."
+BAD_INDEX = f"damaged, {INDEX} does not describe its prompts ({{reason}})."
+TOO_MANY_FILES = "refused, it holds {n} files."
+SAME_NAMES = "refused, two files in it have one name."
+BAD_PATH = "refused, it holds the path {name!r}."
+MEMBER_TOO_LARGE = "refused, {name} unpacks to {n} bytes."
+MEMBER_UNDECLARED = "refused, {name} unpacks to too many bytes."
+BAD_PACKING = "refused, {name} is encrypted or packed in an odd way."
+TOO_LARGE = f"refused, it unpacks to over {MAX_BYTES} bytes."
+NO_INDEX = f"not a prompt file, {INDEX} is missing."
+OTHER_KIND = f"not a prompt file, {INDEX} is of another kind."
+UNKNOWN_VERSION = "format version {version!r} is not known here: update napari-svpseg."
+TOO_MANY_LISTED = "refused, it lists {n} prompts."
+BAD_SHAPE = "{name} has the shape {shape}."
+BAD_DTYPE = "{name} has the dtype {dtype}."
+BAD_MASK = "{name} is no 64 x 64 mask."
+BAD_COLOUR = "prompt {name!r} has the colour {colour!r}."
+BAD_INTENSITIES = "prompt {name!r} has no finite intensities."
+BAD_PIXEL_SIZE = "prompt {name!r} has the pixel size {size}."
+TIFF_TOO_LARGE = "refused, {name} declares {n} bytes."
+BAD_TIFF = "{name} in it is no readable TIFF."
+NOT_ONE_PLANE = (
+    "{path}: a prompt is cut from one plane, this file has the axes {axes}: save the "
+    "plane by itself."
+)
 
 
 class PromptFileError(ValueError):
@@ -32,13 +70,13 @@ class PromptFileError(ValueError):
 
 
 def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
-    """Write a prompt set, whole or not at all.
+    """Write a prompt set to one file, atomically.
 
     Parameters
     ----------
     prompts : PromptSet
     path : path
-        ``.svprompt`` is added where it is missing.
+        The suffix ``.svprompt`` is added if it is missing.
 
     Returns
     -------
@@ -48,7 +86,7 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     Raises
     ------
     WriteError
-        If the disk is full or the folder cannot be written.
+        If the file cannot be written.
     PromptError
         If there are more prompts or channels than a file may hold.
     """
@@ -56,10 +94,7 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     if path.suffix.lower() != ".svprompt":
         path = path.with_name(f"{path.name}.svprompt")
     if len(prompts) > MAX_PROMPTS or any(p.n_channels > MAX_CHANNELS for p in prompts):
-        raise PromptError(
-            f"A prompt file holds up to {MAX_PROMPTS} prompts of up to {MAX_CHANNELS} "
-            "channels: save fewer."
-        )
+        raise PromptError(TOO_MANY)
     index: dict[str, Any] = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
@@ -72,13 +107,16 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     ):
         archive.writestr(INDEX, json.dumps(index, indent=1))
         for entry, prompt in zip(index["prompts"], prompts, strict=True):
+            # Channels first, as Fiji shows them as slices.
             image = np.ascontiguousarray(np.moveaxis(prompt.image, -1, 0))
             archive.writestr(entry["image"], _tiff(image, "CYX"))
+            # 16 bits: ImageJ has no 32-bit integers, and a mask shows few objects.
             archive.writestr(entry["mask"], _tiff(prompt.mask.astype(np.uint16), "YX"))
     return path
 
 
 def _entry(i: int, prompt: Prompt) -> dict[str, Any]:
+    """Return the entry of the i-th prompt in the index, without its pixels."""
     return {
         "name": prompt.name,
         "source": prompt.source,
@@ -100,7 +138,7 @@ def _entry(i: int, prompt: Prompt) -> dict[str, Any]:
 
 
 def _tiff(array: np.ndarray, axes: str) -> bytes:
-    """Return a TIFF that Fiji opens; float images keep all their digits."""
+    """Return the bytes of a TIFF that other programs such as Fiji open."""
     file = io.BytesIO()
     tifffile.imwrite(
         file,
@@ -114,16 +152,25 @@ def _tiff(array: np.ndarray, axes: str) -> bytes:
 
 
 def load_prompts(path: str | Path) -> PromptSet:
-    """Read a prompt set; nothing in the file is executed or unpacked to disk.
+    """Return the prompt set in a file.
+
+    Parameters
+    ----------
+    path : path
+        File written by `save_prompts`.
+
+    Returns
+    -------
+    PromptSet
 
     Raises
     ------
     PromptFileError
-        One line: the file and why it is refused.
+        If the file is missing, damaged or unsafe; one line that names it.
     """
     path = Path(path)
     if not path.is_file():
-        raise PromptFileError(f"{path}: no such file.")
+        raise PromptFileError(f"{path}: {NO_SUCH_FILE}")
     try:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive)
@@ -131,103 +178,98 @@ def load_prompts(path: str | Path) -> PromptSet:
             prompts = [_prompt(archive, entry) for entry in index["prompts"]]
         return PromptSet(prompts, str(index.get("name", path.stem)))
     except (PromptFileError, PromptError) as error:
-        raise PromptFileError(f"{path}: {_one_line(error)}") from error
+        raise PromptFileError(f"{path}: {short_line(error)}") from error
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        raise PromptFileError(
-            f"{path}: not a prompt file, or damaged ({_one_line(error)})."
-        ) from error
+        message = NOT_A_ZIP.format(reason=short_line(error))
+        raise PromptFileError(f"{path}: {message}") from error
     except _ODD_CONTENT as error:
-        raise PromptFileError(
-            f"{path}: damaged, {INDEX} does not describe its prompts "
-            f"({type(error).__name__}: {_one_line(error)})."
-        ) from error
+        reason = f"{type(error).__name__}: {short_line(error)}"
+        message = BAD_INDEX.format(reason=reason)
+        raise PromptFileError(f"{path}: {message}") from error
 
 
 _ODD_CONTENT = (
     LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError,
 )  # fmt: skip
-
-
-def _one_line(error: Exception) -> str:
-    """Return a message that what a file holds can neither break nor stretch."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:200]}..."
+"""Errors that reading an index of unexpected content can raise."""
 
 
 def _check_members(archive: zipfile.ZipFile) -> None:
+    """Raise `PromptFileError` for paths, sizes or packings that may do harm."""
     members = archive.infolist()
     if len(members) > MAX_MEMBERS:
-        raise PromptFileError(f"refused, it holds {len(members)} files.")
+        raise PromptFileError(TOO_MANY_FILES.format(n=len(members)))
     names = [info.filename for info in members]
     if len(set(names)) != len(names):
-        raise PromptFileError("refused, two files in it have one name.")
+        raise PromptFileError(SAME_NAMES)
     for info in members:
+        # A flat list of names: no folder, no drive, no way out on any system.
         name = info.filename.replace("\\", "/")
         if "/" in name or ":" in name or name in ("", ".", ".."):
-            raise PromptFileError(f"refused, it holds the path {info.filename!r}.")
+            raise PromptFileError(BAD_PATH.format(name=info.filename))
         if info.file_size > MAX_MEMBER_BYTES:
             raise PromptFileError(
-                f"refused, {info.filename} unpacks to {info.file_size} bytes."
+                MEMBER_TOO_LARGE.format(name=info.filename, n=info.file_size)
             )
-        if info.compress_type not in PLAIN or info.flag_bits & 1:
-            raise PromptFileError(
-                f"refused, {info.filename} is encrypted or packed in an odd way."
-            )
+        # bit 0 of the flags: encrypted
+        if info.compress_type not in PACKINGS or info.flag_bits & 1:
+            raise PromptFileError(BAD_PACKING.format(name=info.filename))
     if sum(info.file_size for info in members) > MAX_BYTES:
-        raise PromptFileError(f"refused, it unpacks to over {MAX_BYTES} bytes.")
+        raise PromptFileError(TOO_LARGE)
     if INDEX not in names:
-        raise PromptFileError(f"not a prompt file, {INDEX} is missing.")
+        raise PromptFileError(NO_INDEX)
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:
-    """Return a member; sizes are counted, as what a zip declares may be a lie."""
+    """Return a member, with its size checked again: a zip may declare a wrong one."""
     with archive.open(name) as file:
         data = file.read(MAX_MEMBER_BYTES + 1)
     if len(data) > MAX_MEMBER_BYTES:
-        raise PromptFileError(f"refused, {name} unpacks to too many bytes.")
+        raise PromptFileError(MEMBER_UNDECLARED.format(name=name))
     return data
 
 
 def _index(archive: zipfile.ZipFile) -> dict[str, Any]:
+    """Return the index of a prompt file, checked for its format."""
     index = json.loads(_read(archive, INDEX))
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise PromptFileError(f"not a prompt file, {INDEX} is of another kind.")
-    if index.get("version") != FORMAT_VERSION:
-        raise PromptFileError(
-            f"format version {index.get('version')!r} is not known here: "
-            "update napari-svpseg."
-        )
+        raise PromptFileError(OTHER_KIND)
+    version = index.get("version")
+    if version != FORMAT_VERSION:
+        raise PromptFileError(UNKNOWN_VERSION.format(version=version))
     if len(index["prompts"]) > MAX_PROMPTS:
-        raise PromptFileError(f"refused, it lists {len(index['prompts'])} prompts.")
+        raise PromptFileError(TOO_MANY_LISTED.format(n=len(index["prompts"])))
     return index
 
 
 def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
-    image = _array(archive, str(entry["image"]))
-    mask = _array(archive, str(entry["mask"]))
+    """Return the prompt that an entry of the index describes."""
+    name, image_name, mask_name = entry["name"], entry["image"], entry["mask"]
+    image = _array(archive, str(image_name))
+    mask = _array(archive, str(mask_name))
     image = image[None] if image.ndim == 2 else image
     side = (PROMPT_SIZE, PROMPT_SIZE)
     if image.ndim != 3 or image.shape[1:] != side or image.shape[0] > MAX_CHANNELS:
-        raise PromptFileError(f"{entry['image']} has the shape {image.shape}.")
+        raise PromptFileError(BAD_SHAPE.format(name=image_name, shape=image.shape))
     if image.dtype.kind not in "biuf":
-        raise PromptFileError(f"{entry['image']} has the dtype {image.dtype}.")
+        raise PromptFileError(BAD_DTYPE.format(name=image_name, dtype=image.dtype))
     if mask.shape != side or mask.dtype.kind not in "iu":
-        raise PromptFileError(f"{entry['mask']} is no 64 x 64 mask.")
+        raise PromptFileError(BAD_MASK.format(name=mask_name))
     channels, size = entry.get("channels"), entry.get("pixel_size")
     color = str(entry.get("color", "#ffb000"))
-    if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
-        raise PromptFileError(f"prompt {entry['name']!r} has the colour {color!r}.")
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):  # it becomes part of a style sheet
+        raise PromptFileError(BAD_COLOUR.format(name=name, colour=color))
     intensities = np.asarray(entry["intensities"], float)
     if not np.isfinite(intensities).all():
-        raise PromptFileError(f"prompt {entry['name']!r} has no finite intensities.")
+        raise PromptFileError(BAD_INTENSITIES.format(name=name))
     if size is not None and not all(math.isfinite(s) and s > 0 for s in size):
-        raise PromptFileError(f"prompt {entry['name']!r} has the pixel size {size}.")
+        raise PromptFileError(BAD_PIXEL_SIZE.format(name=name, size=size))
     return Prompt(
         image=np.moveaxis(image, 0, -1).astype(np.float32),
         mask=mask.astype(np.int64),
         intensities=intensities,
         box=Box(entry["corner"][0], entry["corner"][1], entry["size"]),
-        name=str(entry["name"]),
+        name=str(name),
         source=str(entry.get("source", "")),
         rgb=bool(entry.get("rgb", False)),
         channels=None if channels is None else tuple(int(c) for c in channels),
@@ -240,17 +282,18 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """Return the pixels of a TIFF in the zip."""
     data = _read(archive, name)
     try:
         with quiet_tifffile(), tifffile.TiffFile(io.BytesIO(data)) as tiff:
             declared = tiff.series[0].nbytes
-            if declared > MAX_MEMBER_BYTES:
-                raise PromptFileError(f"refused, {name} declares {declared} bytes.")
+            if declared > MAX_MEMBER_BYTES:  # compressed pixels may expand a lot
+                raise PromptFileError(TIFF_TOO_LARGE.format(name=name, n=declared))
             return np.asarray(tiff.series[0].asarray())
     except PromptFileError:
         raise
     except Exception as error:
-        raise PromptFileError(f"{name} in it is no readable TIFF.") from error
+        raise PromptFileError(BAD_TIFF.format(name=name)) from error
 
 
 def prompt_from_files(
@@ -264,27 +307,31 @@ def prompt_from_files(
     negative: bool = False,
     name: str = "prompt",
 ) -> Prompt:
-    """Cut a prompt out of an image file and the file of its labels.
+    """Return the prompt that a box cuts out of an image file and its labels file.
 
     Parameters
     ----------
     image, labels : path
-        One plane each; no labels are needed for a negative prompt.
+        Files of one plane each; a negative prompt needs no labels.
     box, size, channels, negative, name
         As for `Prompt.from_image`.
     axes : str, optional
-        Axes of the image where the file does not say.
+        Axes of the image, if the file does not say.
 
     Returns
     -------
     Prompt
+
+    Raises
+    ------
+    ImageError
+        If a file cannot be read, or is a stack; one line that names it.
+    PromptError
+        If they give no prompt, see `Prompt.from_image`; one line that names the files.
     """
     source = read_image(image, axes=axes)
     if source.axes.stack:
-        raise ImageError(
-            f"{image}: a prompt is cut from one plane, this file has the axes "
-            f"{source.axes.order}: save the plane by itself."
-        )
+        raise ImageError(NOT_ONE_PLANE.format(path=image, axes=source.axes.order))
     plane = source.axes.to_plane(np.asarray(source.array))
     mask = None if labels is None else read_mask(labels)
     try:

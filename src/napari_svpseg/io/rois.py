@@ -1,7 +1,7 @@
-"""Objects as outlines for other programs: ImageJ ROIs, and GeoJSON for QuPath.
+"""Outlines of objects for other programs: ImageJ ROIs, and GeoJSON for QuPath.
 
-Outlines run along pixel edges, so that what is read back is what was written, pixel
-for pixel. Ids of any size stay, as names.
+Outlines run along pixel edges, so that reading them gives the same labels, pixel by
+pixel. Ids of any size are kept as names.
 """
 
 from __future__ import annotations
@@ -16,45 +16,56 @@ import numpy as np
 
 from ..core.image import Axes
 from ..core.labels.outlines import Outline, Part, outlines, rasterise
+from ..core.planes import take_plane
 from .atomic import atomic_path
-from .images import labels_dtype
+from .label_files import labels_dtype
 
 MAX_SHORT = 32_767
-"""Largest coordinate of an ImageJ ROI of whole numbers; others are written as paths."""
+"""Largest integer coordinate in an ImageJ ROI, of 16 bits; beyond it paths are used."""
 
 MOVE, LINE, CLOSE = 0, 1, 4
-"""Segments of a path in an ImageJ ROI."""
+"""Codes of the segments of a path in an ImageJ ROI."""
 
 NUMBERED = re.compile(r"(\d+)(?: |$)")
-"""Names that begin with the id."""
+"""Names that begin with an id."""
+
+NO_ROIS = "{path}: no ImageJ ROIs ({reason})."
+NO_GEOJSON = "{path}: no GeoJSON ({reason})."
 
 Planes = Iterator[tuple[dict[str, int], list[Outline]]]
 Shape = tuple[int, ...]
 
 
 class OutlineError(ValueError):
-    """A file of outlines cannot be read; the message names it."""
+    """A file of outlines that cannot be read; the message names it."""
 
 
 def write_rois(path: str | Path, labels: np.ndarray, *, axes: str = "YX") -> Path:
-    """Write each object as an ImageJ ROI, all in one zip.
+    """Write each object as an ImageJ ROI into one zip file, atomically.
 
-    Objects with holes or of several parts become one composite ROI. ROIs of stacks
-    have the position of their plane.
+    An object with holes or several parts becomes one composite ROI. In a stack each ROI
+    has the position of its plane.
 
     Parameters
     ----------
     path : path
         Ends in ``.zip``; its folder must exist.
     labels : int array
-        Ids of any size.
+        Ids of any size; 0 is background.
     axes : str
-        Of ``labels``, out of T, Z, Y and X.
+        Axes of ``labels``, out of T, Z, Y and X.
 
     Returns
     -------
     Path
-        The file written; a zip without entries where there is no object.
+        The file written; a zip without entries if there is no object.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be written.
+    ImageError
+        If the axes do not fit the labels.
     """
     import zipfile
 
@@ -73,7 +84,17 @@ def write_rois(path: str | Path, labels: np.ndarray, *, axes: str = "YX") -> Pat
 
 
 def _roi(outline: Outline, name: str, plane: dict[str, int], depth: int) -> Any:
-    """Return an object as `roifile.ImagejRoi`."""
+    """Return an object as `roifile.ImagejRoi`.
+
+    Parameters
+    ----------
+    outline : Outline
+    name : str
+    plane : dict
+        Index of its plane along T and Z; empty for a single plane.
+    depth : int
+        Number of planes along Z.
+    """
     from roifile import ROI_TYPE, ImagejRoi
 
     corners = np.concatenate(outline.rings)
@@ -83,13 +104,17 @@ def _roi(outline: Outline, name: str, plane: dict[str, int], depth: int) -> Any:
     )
     if plane:
         roi.z_position, roi.t_position = plane.get("Z", 0) + 1, plane.get("T", 0) + 1
+        # ImageJ counts from 1. Stacks without hyperstack axes have a single position,
+        # which runs along Z first.
         roi.c_position = 1
         roi.position = plane.get("T", 0) * depth + roi.z_position
     if len(outline.rings) == 1 and max(bottom, right) <= MAX_SHORT:
         roi.roitype = ROI_TYPE.TRACED
         roi.n_coordinates = len(corners)
+        # relative to the bounding box, x before y
         roi.integer_coordinates = (corners - (top, left))[:, ::-1].astype(np.int32)
     else:
+        # A composite ROI is a path of float coordinates in a rectangle.
         roi.roitype = ROI_TYPE.RECT
         segments: list[float] = []
         for ring in outline.rings:
@@ -108,20 +133,19 @@ def read_rois(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndarray
     ----------
     path : path
     shape : tuple of int
-        Of the labels, in the order of ``axes``.
+        Shape of the labels, in the order of ``axes``.
     axes : str
-        Out of T, Z, Y and X.
+        Axes of the labels, out of T, Z, Y and X.
 
     Returns
     -------
     int array
-        Ids are the ROIs' names where these begin with different numbers, else
-        1, 2, 3, ...
+        Ids are the numbers that the names begin with, else 1, 2, 3, ...
 
     Raises
     ------
     OutlineError
-        If the file is no ROI.
+        If the file holds no ROI.
     """
     from roifile import ImagejRoi, roiread
 
@@ -130,7 +154,7 @@ def read_rois(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndarray
         rois = [read] if isinstance(read, ImagejRoi) else list(read)
         placed = [(_position(roi), _rings_of(roi)) for roi in rois]
     except Exception as error:
-        raise OutlineError(f"{path}: no ImageJ ROIs ({_reason(error)}).") from error
+        raise OutlineError(NO_ROIS.format(path=path, reason=_reason(error))) from error
     ids = _ids([roi.name for roi in rois])
     return _assembled(
         [
@@ -144,6 +168,7 @@ def read_rois(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndarray
 
 
 def _has_entries(path: Path) -> bool:
+    """Return whether a file has ROIs; roifile fails on a zip without entries."""
     import zipfile
 
     if path.suffix.lower() != ".zip":
@@ -153,11 +178,12 @@ def _has_entries(path: Path) -> bool:
 
 
 def _position(roi: Any) -> dict[str, int]:
+    """Return the index of the plane of a ROI, 0 where it has none."""
     return {"Z": max(0, roi.z_position - 1), "T": max(0, roi.t_position - 1)}
 
 
 def _rings_of(roi: Any) -> list[np.ndarray]:
-    """Return the corners (y, x) of a ROI that encloses an area."""
+    """Return the rings of corners (y, x) of a ROI; none if it encloses no area."""
     paths = roi.coordinates(multi=True)
     return [np.asarray(p, float)[:, ::-1] for p in paths if len(p) > 2]
 
@@ -165,9 +191,9 @@ def _rings_of(roi: Any) -> list[np.ndarray]:
 def write_geojson(
     path: str | Path, labels: np.ndarray, *, axes: str = "YX", name: str = ""
 ) -> Path:
-    """Write each object as a GeoJSON feature, as QuPath imports it.
+    """Write each object as a GeoJSON feature for QuPath, atomically.
 
-    Coordinates are pixels, x before y. Objects are detections of QuPath, named by
+    Coordinates are pixels, x before y. In QuPath the objects are detections, named by
     their ids.
 
     Parameters
@@ -175,19 +201,27 @@ def write_geojson(
     path : path
         Ends in ``.geojson``; its folder must exist.
     labels : int array
-        Ids of any size.
+        Ids of any size; 0 is background.
     axes : str
-        Of ``labels``, out of T, Z, Y and X; features of stacks name their plane.
+        Axes of ``labels``, out of T, Z, Y and X. Features of stacks have their plane.
     name : str
-        What the objects are, such as ``"round cells"``: QuPath's class.
+        Name of what the objects are, such as ``"round cells"``, for QuPath's class.
 
     Returns
     -------
     Path
         The file written.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be written.
+    ImageError
+        If the axes do not fit the labels.
     """
     path = Path(path)
     with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        # Feature by feature: the text of all of them may not fit into memory.
         file.write('{"type": "FeatureCollection", "features": [')
         between = "\n"
         for plane, found in _planes(labels, axes):
@@ -199,13 +233,14 @@ def write_geojson(
 
 
 def _feature(outline: Outline, plane: dict[str, int], name: str) -> dict[str, Any]:
+    """Return an object as a GeoJSON feature with the fields that QuPath knows."""
     polygons = [[_closed(ring) for ring in part.rings] for part in outline.parts]
     several = len(polygons) > 1
     geometry: dict[str, Any] = {
         "type": "MultiPolygon" if several else "Polygon",
         "coordinates": polygons if several else polygons[0],
     }
-    if plane:
+    if plane:  # c = -1 means all channels
         geometry["plane"] = {"c": -1, "z": plane.get("Z", 0), "t": plane.get("T", 0)}
     properties: dict[str, Any] = {
         "objectType": "detection",
@@ -218,7 +253,7 @@ def _feature(outline: Outline, plane: dict[str, int], name: str) -> dict[str, An
 
 
 def _closed(ring: np.ndarray) -> list[list[int]]:
-    """Return a ring as GeoJSON has it: (x, y), and the first corner again."""
+    """Return a ring in the form of GeoJSON: (x, y), ending with the first corner."""
     corners: list[list[int]] = ring[:, ::-1].tolist()
     return [*corners, corners[0]]
 
@@ -226,19 +261,8 @@ def _closed(ring: np.ndarray) -> list[list[int]]:
 def read_geojson(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndarray:
     """Return the labels of the polygons in a GeoJSON file.
 
-    Parameters
-    ----------
-    path : path
-    shape : tuple of int
-        Of the labels, in the order of ``axes``.
-    axes : str
-        Out of T, Z, Y and X.
-
-    Returns
-    -------
-    int array
-        Ids are the features' labels or names where these begin with different
-        numbers, else 1, 2, 3, ...
+    Parameters and result are those of `read_rois`; the name of a feature is its
+    property ``label``, or else ``name``.
 
     Raises
     ------
@@ -261,7 +285,9 @@ def read_geojson(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndar
     except OSError:
         raise
     except Exception as error:
-        raise OutlineError(f"{path}: no GeoJSON ({_reason(error)}).") from error
+        raise OutlineError(
+            NO_GEOJSON.format(path=path, reason=_reason(error))
+        ) from error
     ids = _ids(names)
     found = [
         (at, _outline(n, rings)) for n, (at, rings) in zip(ids, placed, strict=True)
@@ -270,7 +296,7 @@ def read_geojson(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndar
 
 
 def _polygon_rings(geometry: dict[str, Any]) -> list[np.ndarray]:
-    """Return all rings (y, x) of a polygon or several; none of other geometries."""
+    """Return all rings (y, x) of a polygon or multipolygon; none of other types."""
     polygons: list[Any] = []
     if geometry["type"] == "Polygon":
         polygons = [geometry["coordinates"]]
@@ -280,12 +306,16 @@ def _polygon_rings(geometry: dict[str, Any]) -> list[np.ndarray]:
 
 
 def _outline(label: int, rings: list[np.ndarray]) -> Outline:
-    """Return an outline whose rings are filled by the even-odd rule."""
+    """Return an outline of rings that are filled by the even-odd rule.
+
+    Other programs do not say which ring is a hole of which part: a ring inside another
+    one is a hole, whatever part it is listed with.
+    """
     return Outline(label, tuple(Part(ring) for ring in rings))
 
 
 def _ids(names: list[str]) -> list[int]:
-    """Return the numbers that names begin with, or 1, 2, 3, ... where not all do."""
+    """Return the numbers that the names begin with, or 1, 2, 3, ... if one has none."""
     found = [NUMBERED.match(name) for name in names]
     numbers = [int(m[1]) for m in found if m]
     if len(numbers) == len(names) and 0 not in numbers:
@@ -296,7 +326,7 @@ def _ids(names: list[str]) -> list[int]:
 def _assembled(
     placed: list[tuple[dict[str, int], Outline]], shape: Shape, axes: str
 ) -> np.ndarray:
-    """Return labels of this shape with each outline in its plane."""
+    """Return labels of this shape, with each outline filled in its plane."""
     layout = Axes(axes)
     layout.check(shape)
     largest = max((outline.label for _, outline in placed), default=0)
@@ -309,30 +339,27 @@ def _assembled(
             for at, outline in placed
             if all(at[axis] == n for axis, n in here.items())
         ]
-        plane = _upright(labels[layout.plane_slices(index)], layout)
+        plane = take_plane(labels, layout, index)
         plane[...] = rasterise(inside, plane.shape, labels.dtype)
     return labels
 
 
 def _planes(labels: np.ndarray, axes: str) -> Planes:
-    """Yield where each plane lies along Z and T, and its outlines."""
+    """Yield the index of each plane along T and Z, and its outlines."""
     labels = np.asarray(labels)
     layout = Axes(axes)
     layout.check(labels.shape)
     stack = [axis for axis in layout.order if axis in "TZ"]
     for index in layout.plane_indices(labels.shape):
-        plane = _upright(labels[layout.plane_slices(index)], layout)
+        plane = take_plane(labels, layout, index)
         yield dict(zip(stack, index, strict=True)), outlines(plane)
 
 
-def _upright(plane: np.ndarray, layout: Axes) -> np.ndarray:
-    """Return a plane with Y before X."""
-    return plane if layout.order.index("Y") < layout.order.index("X") else plane.T
-
-
 def _lengths(labels: np.ndarray, axes: str) -> dict[str, int]:
+    """Return the length of each axis."""
     return dict(zip(axes.upper(), np.shape(labels), strict=False))
 
 
 def _reason(error: Exception) -> str:
+    """Return the start of an error's message, or its type."""
     return str(error).partition("\n")[0][:120] or type(error).__name__

@@ -1,9 +1,9 @@
-"""Sessions on disk: what a viewer held, saved as it changes, read back after a crash.
+"""Sessions: the state of a viewer, saved while it changes and restored after a crash.
 
-A session is a folder: ``session.json`` (layers, settings), ``prompts.svprompt`` and a
-log for each Labels layer, to which blocks of 256 x 256 pixels are appended as they
-change. The folder is locked by the process that writes it; the system drops the lock
-when that process ends, however it ends.
+A session is a folder with ``session.json`` (layers, settings), ``prompts.svprompt`` and
+a log for each Labels layer, to which blocks of 256 x 256 pixels are appended when they
+change. The process that writes a session holds a lock on it, which the system releases
+when the process ends, even in a crash: an unlocked session is one to restore.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+from filelock import FileLock
 
 from ..core.prompt import PromptSet
 from .atomic import WriteError, atomic_path
-from .locks import locked
 from .prompt_files import PromptFileError, load_prompts, save_prompts
 
 logger = logging.getLogger(__name__)
@@ -33,22 +33,34 @@ logger = logging.getLogger(__name__)
 VERSION = 1
 STATE, PROMPTS, LOCK = "session.json", "prompts.svprompt", "lock"
 DAMAGED = "damaged-"
+"""Prefix of the folders of sessions that cannot be read."""
+
 BLOCK = 256
-"""Side of the blocks that labels are saved in, in pixels."""
+"""Side of the blocks in which labels are saved, in pixels."""
+
 COMPACT_AT = 8_000_000
-"""Bytes from which a log that mostly holds old blocks is written anew."""
+"""Bytes from which a log that mostly holds outdated blocks is written anew."""
+
 MAX_PIXELS = 2_000_000_000
 MAX_HEADER = 10_000
+"""Limits for damaged logs: pixels of a layer, bytes of a line."""
+
+CANNOT_SAVE = "{path}: the session cannot be saved ({reason})."
+LABELS_LOST = "{path}: damaged, its labels are lost ({reason})."
+LATER_LABELS_LOST = "{path}: damaged, labels that were saved later are lost ({reason})."
+SESSION_DAMAGED = "{path}: the last session is damaged."
+OTHER_VERSION = "{path}: the last session is of another version."
+KEPT_IN = "{problem} It is kept in {folder}."
 
 Start = tuple[int, ...]
 
 
 class SessionError(ValueError):
-    """A session that cannot be read; the message names it and says why."""
+    """A session that cannot be restored; the message names it and says why."""
 
 
 def sessions_folder() -> Path:
-    """Return where sessions lie, beside the user's models (it may not exist yet)."""
+    """Return the folder of the sessions, beside that of the user's models."""
     from .model_store import user_folder
 
     return user_folder().parent / "sessions"
@@ -57,16 +69,27 @@ def sessions_folder() -> Path:
 # ---------------------------------------------------------------- writing
 
 
-def blocks_of(
+def block_starts(
     shape: Sequence[int], region: Sequence[slice] | None = None
 ) -> Iterator[Start]:
-    """Yield the starts of the blocks that a region touches, by default of all.
+    """Yield the start of each block that a region touches.
 
-    Blocks are `BLOCK` long along the last two axes and 1 along the others.
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of the labels. Blocks are `BLOCK` long along the last two axes and 1 along
+        the others.
+    region : sequence of slices, optional
+        One for each axis; by default everything.
+
+    Yields
+    ------
+    tuple of int
+        First pixel of the block along each axis.
 
     Examples
     --------
-    >>> list(blocks_of((2, 300, 200), (slice(1, 2), slice(0, 300), slice(0, 9))))
+    >>> list(block_starts((2, 300, 200), (slice(1, 2), slice(0, 300), slice(0, 9))))
     [(1, 0, 0), (1, 256, 0)]
     """
     spans = []
@@ -80,7 +103,7 @@ def blocks_of(
 
 
 def block_slices(start: Start, shape: Sequence[int]) -> tuple[slice, ...]:
-    """Return the pixels of the block that starts there."""
+    """Return the index of the block with this start."""
     sides = [1] * (len(shape) - 2) + [BLOCK, BLOCK]
     return tuple(
         slice(s, min(s + side, n))
@@ -90,7 +113,7 @@ def block_slices(start: Start, shape: Sequence[int]) -> tuple[slice, ...]:
 
 @dataclass
 class _Log:
-    """What is known of the log of one layer."""
+    """What has been written to the log of one layer, by start of the block."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -100,42 +123,43 @@ class _Log:
 
 
 class Session:
-    """A session that is being written. Calls come from one thread at a time.
+    """A session that is being written, by one thread at a time.
 
     Parameters
     ----------
     folder : path
-        Where sessions lie; this one gets a folder of its own in it.
+        Folder of all sessions, in which this one gets a folder of its own.
     """
 
     def __init__(self, folder: str | Path) -> None:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.folder = Path(folder) / name
-        self._lock: IO[bytes] | None = None
+        # the lock is taken in one thread and given back in another
+        self._lock = FileLock(self.folder / LOCK, thread_local=False)
         self._logs: dict[str, _Log] = {}
         self._state = ""
         self._prompts = 0
 
     def open(self) -> None:
-        """Make the folder and lock it; done by the first write.
+        """Create the folder and lock it; the first write does this.
 
         Raises
         ------
         WriteError
-            If it cannot be made.
+            If the folder cannot be created.
         """
-        if self._lock is not None:
+        if self._lock.is_locked:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = locked(self.folder / LOCK)
+            self._lock.acquire(blocking=False)
         except OSError as error:
             raise WriteError(
-                f"{self.folder}: the session cannot be saved ({error.strerror})."
+                CANNOT_SAVE.format(path=self.folder, reason=error.strerror)
             ) from error
 
     def write_state(self, state: dict[str, Any]) -> None:
-        """Write what is not pixels, if it has changed."""
+        """Write the plain values of a session, if they have changed."""
         self.open()
         text = json.dumps(state, default=str)
         if text == self._state:
@@ -146,12 +170,12 @@ class Session:
         self._state = text
 
     def write_prompts(self, prompts: PromptSet) -> None:
-        """Write the prompts, if they have changed; none removes them."""
+        """Write the prompts, if they have changed; an empty set removes the file."""
         self.open()
         digest = 0
         for prompt in prompts:
-            told = f"{prompt.name}{prompt.box}{prompt.enabled}{prompt.color}"
-            for data in (told.encode(), prompt.image.tobytes(), prompt.mask.tobytes()):
+            text = f"{prompt.name}{prompt.box}{prompt.enabled}{prompt.color}"
+            for data in (text.encode(), prompt.image.tobytes(), prompt.mask.tobytes()):
                 digest = zlib.crc32(data, digest)
         if digest == self._prompts:
             return
@@ -173,16 +197,22 @@ class Session:
         Parameters
         ----------
         key : str
-            Letters and digits that name the layer in this session.
+            Name of the layer in this session, of letters and digits.
         shape : sequence of int
-            Of the whole layer.
+            Shape of the whole layer; another one than before starts the log anew.
         dtype : str
         blocks : iterable of (start, array)
+            Blocks that may have changed, from `block_starts`.
 
         Returns
         -------
         int
-            Bytes written.
+            Number of bytes written.
+
+        Raises
+        ------
+        WriteError
+            If the log cannot be written.
         """
         self.open()
         log = self._logs.get(key)
@@ -192,6 +222,7 @@ class Session:
             head = {"format": VERSION, "shape": list(shape), "dtype": dtype}
             with _explained(path), path.open("wb") as file:
                 file.write(json.dumps(head).encode() + b"\n")
+        # Appended and not replaced: a crash while writing damages the last record only.
         before = log.n_bytes
         with _explained(path), path.open("ab") as file:
             for start, array in blocks:
@@ -203,12 +234,14 @@ class Session:
     def _append(
         self, file: IO[bytes], log: _Log, start: Start, array: np.ndarray
     ) -> None:
+        """Append one block, unless it is equal to what the log has of it."""
         raw = array.tobytes()
         checksum = zlib.crc32(raw)
         known = log.checksums.get(start)
+        # A block that was never written is read as zeros.
         if known == checksum or (known is None and not array.any()):
             return
-        packed = zlib.compress(raw, 1)
+        packed = zlib.compress(raw, 1)  # the fastest level: labels compress well anyway
         head = {"start": start, "shape": array.shape, "n": len(packed), "crc": checksum}
         record = json.dumps(head).encode() + b"\n" + packed
         file.write(record)
@@ -216,7 +249,7 @@ class Session:
         log.n_bytes += len(record)
 
     def _compact(self, path: Path, log: _Log) -> None:
-        """Write the log anew with the latest of each block."""
+        """Write the log anew with the newest version of each block."""
         with path.open("rb") as file:
             head = file.readline()
             latest = {tuple(r["start"]): (r, packed) for r, packed in _records(file)}
@@ -227,18 +260,18 @@ class Session:
         log.n_bytes = sum(log.sizes.values())
 
     def drop_labels(self, keep: Iterable[str]) -> None:
-        """Delete the logs of layers that are gone."""
+        """Delete the logs of all layers but those in ``keep``."""
         for key in set(self._logs) - set(keep):
             del self._logs[key]
             self._path(key).unlink(missing_ok=True)
 
     def close(self) -> None:
-        """End the session well: nothing of it is offered later."""
+        """Delete the session, which ended without a crash."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-            shutil.rmtree(self.folder, ignore_errors=True)  # Windows keeps open files
+        if self._lock.is_locked:
+            self._lock.release()
+            # Windows cannot delete an open file, such as the lock before.
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / f"labels-{key}.log"
@@ -246,16 +279,17 @@ class Session:
 
 @contextlib.contextmanager
 def _explained(path: Path) -> Iterator[None]:
+    """Raise errors of the file system as `WriteError` that names the file."""
     try:
         yield
     except OSError as error:
         raise WriteError(
-            f"{path}: the session cannot be saved ({error.strerror or error})."
+            CANNOT_SAVE.format(path=path, reason=error.strerror or error)
         ) from error
 
 
 def _records(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
-    """Yield the whole records of a log; one that was cut off ends it."""
+    """Yield the complete records of a log; an incomplete one ends it."""
     while line := file.readline(MAX_HEADER):
         try:
             record = json.loads(line)
@@ -263,7 +297,7 @@ def _records(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
         except (ValueError, KeyError, TypeError) as error:
             raise SessionError("a block in it is damaged") from error
         if len(packed) != record["n"]:
-            return  # the process ended while it wrote this one
+            return  # the process ended while it wrote this record
         yield record, packed
 
 
@@ -272,27 +306,29 @@ def _records(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
 
 @dataclass
 class SavedSession:
-    """A session that a process left behind when it ended without closing it.
+    """A session whose process ended without closing it.
 
     Parameters
     ----------
     folder : Path
     state : dict
-        As given to `Session.write_state`, with ``when``.
+        Values given to `Session.write_state`, and ``when`` they were written.
+    problems : list of str
+        One line for each file that could not be read, wholly or in part.
     """
 
     folder: Path
     state: dict[str, Any]
     problems: list[str] = field(default_factory=list)
-    _lock: IO[bytes] | None = None
+    _lock: FileLock | None = None
 
     @property
     def when(self) -> str:
-        """Time of day of the last change."""
+        """Time of day of the last change, ``HH:MM``."""
         return str(self.state.get("when", ""))
 
     def prompts(self) -> PromptSet:
-        """Return the prompts; damaged ones are told of in `problems`."""
+        """Return the prompts; none, and an entry in `problems`, if damaged."""
         path = self.folder / PROMPTS
         if not path.is_file():
             return PromptSet([])
@@ -303,19 +339,25 @@ class SavedSession:
             return PromptSet([])
 
     def labels(self, key: str) -> np.ndarray | None:
-        """Return a layer's labels as they were; None where nothing can be read.
+        """Return the labels of a layer, or None if they cannot be read.
 
-        What is damaged is left out and told of in `problems`.
+        What is damaged stays zero and gets an entry in `problems`.
+
+        Parameters
+        ----------
+        key : str
+            Name of the layer, as given to `Session.write_blocks`.
         """
         path = self.folder / f"labels-{Path(key).name}.log"
         try:
             with path.open("rb") as file:
                 return self._labels(path, file)
         except (OSError, ValueError, TypeError, KeyError) as error:
-            self.problems.append(f"{path}: damaged, its labels are lost ({error}).")
+            self.problems.append(LABELS_LOST.format(path=path, reason=error))
             return None
 
     def _labels(self, path: Path, file: IO[bytes]) -> np.ndarray:
+        """Return the labels in a log, whose head is checked before memory is taken."""
         head = json.loads(file.readline(MAX_HEADER))
         shape, dtype = tuple(int(n) for n in head["shape"]), np.dtype(head["dtype"])
         if dtype.kind not in "biu" or not 2 <= len(shape) <= 8:
@@ -327,24 +369,27 @@ class SavedSession:
             for record, packed in _records(file):
                 _put(labels, record, packed)
         except (SessionError, zlib.error, ValueError, KeyError, TypeError) as error:
-            self.problems.append(
-                f"{path}: damaged, labels that were saved later are lost ({error})."
-            )
+            self.problems.append(LATER_LABELS_LOST.format(path=path, reason=error))
         return labels
 
     def discard(self) -> None:
-        """Delete it."""
+        """Delete the session."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.release()
 
     def release(self) -> None:
-        """Leave it for the next start."""
+        """Unlock the session, so that the next process offers it again."""
         if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+            self._lock.release()
 
-    def keep_aside(self) -> Path:
-        """Rename it, so that it is offered no more, but nothing is lost."""
+    def set_aside(self) -> Path:
+        """Rename the session, so that it is kept but not offered again.
+
+        Returns
+        -------
+        Path
+            The new folder.
+        """
         target = self.folder.with_name(f"{DAMAGED}{self.folder.name}")
         with contextlib.suppress(OSError):
             os.replace(self.folder, target)
@@ -353,7 +398,13 @@ class SavedSession:
 
 
 def _put(labels: np.ndarray, record: dict[str, Any], packed: bytes) -> None:
-    """Write one block into its place."""
+    """Write one block to its place in the labels, after checking it.
+
+    Raises
+    ------
+    SessionError
+        If it lies outside, has another size, or another checksum.
+    """
     start = tuple(int(s) for s in record["start"])
     if len(start) != labels.ndim or any(
         not 0 <= s < n for s, n in zip(start, labels.shape, strict=True)
@@ -361,17 +412,23 @@ def _put(labels: np.ndarray, record: dict[str, Any], packed: bytes) -> None:
         raise SessionError(f"a block starts at {start}")
     place = labels[block_slices(start, labels.shape)]
     unpacker = zlib.decompressobj()
+    # One byte more than expected at most: damaged data may unpack without an end.
     raw = unpacker.decompress(packed, place.nbytes + 1)
     if len(raw) != place.nbytes or zlib.crc32(raw) != record["crc"]:
         raise SessionError(f"the block at {start} is not what was written")
     place[...] = np.frombuffer(raw, labels.dtype).reshape(place.shape)
 
 
-def left_behind(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
-    """Return the sessions whose processes ended without closing them, newest first.
+def crashed_sessions(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
+    """Return the sessions whose process ended without closing them, newest first.
 
-    Each is locked for this process, so that nobody else is offered it. Damaged ones
-    are kept aside and told of.
+    Each is locked for this process, so that no other one offers it. Damaged sessions
+    are renamed and kept.
+
+    Parameters
+    ----------
+    folder : path
+        Folder of all sessions.
 
     Returns
     -------
@@ -381,31 +438,33 @@ def left_behind(folder: str | Path) -> tuple[list[SavedSession], list[str]]:
     """
     sessions, problems = [], []
     for path in sorted(Path(folder).glob("[0-9]*"), reverse=True):
+        lock = FileLock(path / LOCK, thread_local=False)
         try:
-            lock = locked(path / LOCK) if path.is_dir() else None
-        except OSError:
-            continue
-        if lock is None:
+            if not path.is_dir():
+                continue
+            lock.acquire(blocking=False)
+        except OSError:  # a Timeout among them: its process is alive
             continue
         saved = SavedSession(path, {}, _lock=lock)
         if not (path / STATE).is_file():
-            saved.discard()  # it ended before anything was saved
+            saved.discard()  # the process ended before anything was saved
             continue
         try:
             saved.state = _state(path / STATE)
         except SessionError as error:
-            there = saved.keep_aside()
-            problems.append(f"{error} It is kept in {there}.")
+            there = saved.set_aside()
+            problems.append(KEPT_IN.format(problem=error, folder=there))
             continue
         sessions.append(saved)
     return sessions, problems
 
 
 def _state(path: Path) -> dict[str, Any]:
+    """Return the plain values of a session."""
     try:
         values = json.loads(path.read_text(encoding="utf8"))
     except (OSError, ValueError) as error:
-        raise SessionError(f"{path}: the last session is damaged.") from error
+        raise SessionError(SESSION_DAMAGED.format(path=path)) from error
     if not isinstance(values, dict) or values.get("format") != VERSION:
-        raise SessionError(f"{path}: the last session is of another version.")
+        raise SessionError(OTHER_VERSION.format(path=path))
     return values

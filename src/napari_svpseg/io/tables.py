@@ -1,4 +1,4 @@
-"""Tables as CSV, whole or not at all."""
+"""Tables as CSV files, written atomically."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ from .atomic import atomic_path
 
 
 def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> Path:
-    """Write columns of equal length as CSV.
+    """Write columns of equal length as a CSV file.
 
-    Numbers have as many digits as they need; what is not known is empty.
+    Parameters
+    ----------
+    path : path
+    columns : dict of arrays
+        Name and values of each column. Floats are written with six significant digits,
+        NaN as an empty cell.
 
     Returns
     -------
     Path
         The file written.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be written.
     """
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
     return write_rows(path, list(columns), rows)
@@ -29,7 +39,16 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> Path:
 def write_rows(
     path: str | Path, names: Sequence[str], rows: Iterable[Sequence[Any]]
 ) -> Path:
-    """Write rows of plain values as CSV; see `write_table`."""
+    """Write rows of plain values as a CSV file; see `write_table`.
+
+    Parameters
+    ----------
+    path : path
+    names : sequence of str
+        Names of the columns.
+    rows : iterable of sequences
+        Values in the order of ``names``.
+    """
     path = Path(path)
     with (
         atomic_path(path) as temporary,
@@ -42,6 +61,7 @@ def write_rows(
 
 
 def _text(value: Any) -> str:
+    """Return the content of a cell."""
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.6g}"
     return str(value)

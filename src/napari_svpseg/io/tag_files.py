@@ -1,7 +1,7 @@
-"""Image-level tags: which image holds what, in a table or by folder names.
+"""Image-level tags: the classes that each image shows, in a table or by folder names.
 
-``tags.csv`` has a line for each image: its file, then its classes. A file without
-classes holds none of them; a file that is not listed is not known.
+``tags.csv`` has a row for each image: its file, then its classes. A file without
+classes shows none of them; for a file that is not listed nothing is known.
 """
 
 from __future__ import annotations
@@ -13,16 +13,45 @@ from pathlib import Path
 
 from ..core.annotation.image_tags import checked_classes
 from .atomic import atomic_path
-from .images import PICTURE_SUFFIXES, TIFF_SUFFIXES
+from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES
 
 HEADER = ("file", "classes")
-SUFFIXES = (*TIFF_SUFFIXES, *PICTURE_SUFFIXES, ".npy")
+SUFFIXES = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES, ".npy")
 MAX_BYTES = 50_000_000
-MAX_TOLD = 5
-"""Bad rows that an error names; the rest is counted."""
+"""Larger files are no table of tags."""
 
-NOTHING = ("none", "nothing", "background")
+MAX_LISTED = 5
+"""Bad rows or files that a message names; the rest is counted."""
+
+NO_CLASS_NAMES = ("none", "nothing", "background")
 """Folder names that stand for no class."""
+
+HEADINGS = ("file", "image", "filename", "name")
+"""First cells of a row that is a heading."""
+
+UNKNOWN_CLASS = "the class {name!r} is not among {classes}"
+NO_FILE_NAME = "row {row} names no file"
+SAME_AGAIN = (
+    "row {row} lists {name} again (first in row {first}, with the same classes)"
+)
+OTHER_AGAIN = "row {row} lists {name} again (first in row {first}, with other classes)"
+BAD_ROWS = "{path}: {rows}: correct it and try again."
+NO_IMAGES = "{path}: holds no image: write a line file,class for each."
+TOO_LARGE = "{path}: refused, too large to be a table of tags."
+UNREADABLE = "{path}: cannot be read ({reason})."
+NOT_UTF8 = "{path}: not a text file in UTF-8: save it as CSV (UTF-8)."
+NOT_CSV = "{path}: row {row}: no CSV ({reason})."
+AND_MORE = "; and {n} more"
+NO_FOLDER = "{folder}: no such folder."
+NO_CLASS_FOLDERS = (
+    "{folder}: no folder with images in it: make one for each class, such as "
+    "{folder.name}/tumour/a.tif, or give a tags.csv."
+)
+MISSING = "tagged but not there, left out: {names}"
+NONE_THERE = (
+    "{folder}: none of the tagged files is there, such as {name}: check the folder."
+)
+WITHOUT_TAGS = "without tags, left out: {names}"
 
 
 class TagsError(ValueError):
@@ -30,19 +59,19 @@ class TagsError(ValueError):
 
 
 class Tags(Mapping[str, frozenset[str]]):
-    """Which classes each image holds, in order.
+    """The classes that each image shows: a mapping of file names to sets of classes.
 
     Parameters
     ----------
     images : mapping of str to iterable of str
-        Classes of each file; an empty one says that it holds none of them.
+        Classes of each file; empty if it shows none of them.
     classes : iterable of str, optional
         All classes in the order of their ids; by default in the order of appearance.
 
     Raises
     ------
     TagsError
-        If an image has a class that is not among ``classes``, or a name cannot be one.
+        If an image has a class that is not in ``classes``, or a name is not valid.
 
     Examples
     --------
@@ -60,9 +89,8 @@ class Tags(Mapping[str, frozenset[str]]):
         self._images = {name: frozenset(given) for name, given in ordered.items()}
         unknown = [c for c in found if c not in names]
         if unknown:
-            raise TagsError(
-                f"the class {unknown[0]!r} is not among {', '.join(names) or 'none'}"
-            )
+            listed = ", ".join(names) or "none"
+            raise TagsError(UNKNOWN_CLASS.format(name=unknown[0], classes=listed))
         try:
             self.classes: tuple[str, ...] = checked_classes(names) if names else ()
         except ValueError as error:
@@ -81,28 +109,22 @@ class Tags(Mapping[str, frozenset[str]]):
         return f"Tags({len(self)} images, classes {', '.join(self.classes) or 'none'})"
 
     def images_of(self, name: str) -> list[str]:
-        """Return the images that hold a class."""
+        """Return the images that show a class."""
         return [image for image, given in self._images.items() if name in given]
-
-    def with_image(self, image: str, given: Iterable[str]) -> Tags:
-        """Return the tags with those of one image changed or added."""
-        given = tuple(given)
-        new = [c for c in given if c not in self.classes]
-        return Tags({**self._images, image: given}, (*self.classes, *new))
 
 
 def read_tags(path: str | Path) -> Tags:
-    """Read a ``tags.csv``.
+    """Return the tags in a ``tags.csv``.
 
-    Each row is a file and its classes, separated by commas (or semicolons, or tabs). A
+    Each row has a file and its classes, separated by commas, semicolons or tabs. A
     first row ``file, ...`` is a heading. A comment ``# classes: a, b`` sets the order
     of the classes; other lines that start with ``#`` are skipped.
 
     Raises
     ------
     TagsError
-        One line that names the file and every bad row: a file listed twice, no file,
-        or neither image nor class.
+        If the file cannot be read, a row has no file or one that is listed before, or
+        there is neither image nor class; one line that names the file and the rows.
     """
     path = Path(path)
     rows, classes = _rows(path)
@@ -113,19 +135,17 @@ def read_tags(path: str | Path) -> Tags:
         name, *given = (cell.strip() for cell in row)
         given = [c for c in given if c]
         if not name:
-            bad.append(f"row {line} names no file")
+            bad.append(NO_FILE_NAME.format(row=line))
         elif name in images:
             same = set(images[name]) == set(given)
-            bad.append(
-                f"row {line} lists {name} again (first in row {seen_at[name]}, "
-                f"{'with the same' if same else 'with other'} classes)"
-            )
+            message = SAME_AGAIN if same else OTHER_AGAIN
+            bad.append(message.format(row=line, name=name, first=seen_at[name]))
         else:
             images[name], seen_at[name] = given, line
     if bad:
-        raise TagsError(f"{path}: {_some(bad)}: correct it and try again.")
+        raise TagsError(BAD_ROWS.format(path=path, rows=_first_few(bad)))
     if not images and not classes:
-        raise TagsError(f"{path}: holds no image: write a line file,class for each.")
+        raise TagsError(NO_IMAGES.format(path=path))
     try:
         return Tags(images, _ordered(classes, images))
     except TagsError as error:
@@ -133,17 +153,16 @@ def read_tags(path: str | Path) -> Tags:
 
 
 def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
-    """Return the rows with their line numbers, and the classes a comment names."""
+    """Return the rows with their line numbers, and the classes of the comment."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise TagsError(f"{path}: refused, too large to be a table of tags.")
+            raise TagsError(TOO_LARGE.format(path=path))
+        # Excel writes a byte order mark in front.
         text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
-        raise TagsError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise TagsError(UNREADABLE.format(path=path, reason=error.strerror)) from error
     except UnicodeDecodeError as error:
-        raise TagsError(
-            f"{path}: not a text file in UTF-8: save it as CSV (UTF-8)."
-        ) from error
+        raise TagsError(NOT_UTF8.format(path=path)) from error
     classes: list[str] = []
     rows: list[tuple[int, list[str]]] = []
     reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text))
@@ -156,39 +175,49 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
                 kind, _, rest = ",".join(row).strip("# ").partition(":")
                 if kind.strip().lower() == "classes":
                     classes = [c.strip() for c in rest.split(",") if c.strip()]
-            elif rows or first.lower() not in ("file", "image", "filename", "name"):
+            elif rows or first.lower() not in HEADINGS:
                 rows.append((reader.line_num, row))
     except csv.Error as error:
-        raise TagsError(f"{path}: row {reader.line_num}: no CSV ({error}).") from error
+        raise TagsError(
+            NOT_CSV.format(path=path, row=reader.line_num, reason=error)
+        ) from error
     return rows, classes
 
 
 def _delimiter(text: str) -> str:
-    """Return what separates cells: what the first lines hold most of."""
+    """Return the separator of cells, the most frequent one in the first lines."""
     head = "\n".join(
         line for line in text.splitlines()[:50] if not line.startswith("#")
     )
+    # A comma wins a tie, as in a file without any separator.
     return max(",;\t", key=head.count)
 
 
 def _ordered(classes: list[str], images: Mapping[str, list[str]]) -> tuple[str, ...]:
-    """Return the classes a file names first, then those that only rows name."""
+    """Return the classes of the comment, then those that only rows have."""
     found = (c for given in images.values() for c in given)
     return tuple(dict.fromkeys([*classes, *found]))
 
 
-def _some(told: list[str]) -> str:
-    more = len(told) - MAX_TOLD
-    return "; ".join(told[:MAX_TOLD]) + (f"; and {more} more" if more > 0 else "")
+def _first_few(items: list[str]) -> str:
+    """Return the first items as text, and the number of the others."""
+    more = len(items) - MAX_LISTED
+    text = "; ".join(items[:MAX_LISTED])
+    return text + (AND_MORE.format(n=more) if more > 0 else "")
 
 
 def write_tags(path: str | Path, tags: Tags) -> Path:
-    """Write tags so that `read_tags` gives them back, whole or not at all.
+    """Write tags as a ``tags.csv``, which `read_tags` reads, atomically.
+
+    Returns
+    -------
+    Path
+        The file written.
 
     Raises
     ------
     WriteError
-        If the file cannot be written; an older one is untouched.
+        If the file cannot be written.
     """
     path = Path(path)
     text = io.StringIO()
@@ -203,34 +232,31 @@ def write_tags(path: str | Path, tags: Tags) -> Path:
 
 
 def tags_from_folders(folder: str | Path) -> Tags:
-    """Return the tags that the names of folders give.
+    """Return the tags that the names of folders give to the images in them.
 
-    ``FOLDER/tumour/a.tif`` holds tumour; ``FOLDER/tumour+stroma/b.tif`` holds both;
-    what lies in a folder named none, nothing or background, or in ``FOLDER`` itself,
-    holds no class.
+    ``FOLDER/tumour/a.tif`` shows tumour; ``FOLDER/tumour+stroma/b.tif`` shows both;
+    images in a folder named none, nothing or background, or in ``FOLDER`` itself, show
+    no class.
 
     Raises
     ------
     TagsError
-        If there is no such folder, or no folder with an image in it.
+        If there is no such folder, or no image in a folder named by a class.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise TagsError(f"{folder}: no such folder.")
+        raise TagsError(NO_FOLDER.format(folder=folder))
     images: dict[str, list[str]] = {}
     for place in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
         if place.name.startswith("."):
             continue
         inside = place != folder
         words = [w.strip() for w in place.name.split("+")] if inside else []
-        given = [w for w in words if w and w.lower() not in NOTHING]
+        given = [w for w in words if w and w.lower() not in NO_CLASS_NAMES]
         for path in image_files(place):
             images[path.relative_to(folder).as_posix()] = given
     if not any(images.values()):
-        raise TagsError(
-            f"{folder}: no folder with images in it: make one for each class, such as "
-            f"{folder.name}/tumour/a.tif, or give a tags.csv."
-        )
+        raise TagsError(NO_CLASS_FOLDERS.format(folder=folder))
     try:
         return Tags(images)
     except TagsError as error:
@@ -238,7 +264,7 @@ def tags_from_folders(folder: str | Path) -> Tags:
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """Return the images that lie in a folder, sorted; hidden ones are left out."""
+    """Return the image files in a folder, sorted, without hidden ones."""
     return [
         path
         for path in sorted(Path(folder).iterdir())
@@ -249,26 +275,27 @@ def image_files(folder: str | Path) -> list[Path]:
 
 
 def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[str]]:
-    """Return where the tagged images lie, and what is to be told.
+    """Return the paths of the tagged images, and notes on missing ones.
 
     Parameters
     ----------
     folder : path
-        Names in the tags are relative to it; ``images/`` in it is looked at as well,
-        and a name without a suffix, or in another case of the suffix, is found.
+        Folder that the names in the tags are relative to. Images may also lie in its
+        sub-folder ``images/``, and have a suffix that the tags lack or have in another
+        spelling.
     tags : Tags
 
     Returns
     -------
     files : dict of str to Path
-        In the order of the tags.
+        Path of each name, in the order of the tags.
     notes : list of str
         Tagged files that are missing, and images without tags.
 
     Raises
     ------
     TagsError
-        If none of the tagged files is there.
+        If none of the tagged files exists.
     """
     folder = Path(folder)
     places = [folder, folder / "images"]
@@ -280,6 +307,7 @@ def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[
     for name in tags:
         found = (place / name for place in places if (place / name).is_file())
         here = next(found, None)
+        # By its stem, for tags of images that were converted to another format.
         if here is None and Path(name).name == name:
             is_image = Path(name).suffix.lower() in SUFFIXES
             here = by_stem.get(Path(name).stem if is_image else name)
@@ -289,14 +317,12 @@ def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[
             files[name] = here
     notes = []
     if missing:
-        notes.append(f"tagged but not there, left out: {_some(missing)}")
+        notes.append(MISSING.format(names=_first_few(missing)))
     if not files:
-        raise TagsError(
-            f"{folder}: none of the tagged files is there, such as {missing[0]}: check "
-            "the folder."
-        )
+        raise TagsError(NONE_THERE.format(folder=folder, name=missing[0]))
+    # Resolved, as a folder and a link to it hold the same images.
     taken = {path.resolve() for path in files.values()}
     loose = [p.name for p in by_stem.values() if p.resolve() not in taken]
     if loose:
-        notes.append(f"without tags, left out: {_some(sorted(loose))}")
+        notes.append(WITHOUT_TAGS.format(names=_first_few(sorted(loose))))
     return files, notes

@@ -1,11 +1,11 @@
-"""A training set: a folder of images and partial labels that only grows.
+"""Training sets: folders of images and partial labels that only grow.
 
-    FOLDER/NAME/image.tif       the image, as it was given
-    FOLDER/NAME/labels-0001.tif partial labels, every version that was ever added
-    FOLDER/NAME/entry.json      axes, which version counts, used or not, held out or not
+    FOLDER/NAME/image.tif       the image, as it was added
+    FOLDER/NAME/labels-0001.tif partial labels, each version that was added
+    FOLDER/NAME/entry.json      axes, source, used or not, validation or not
 
-Entries are written whole or not at all. Labels are never overwritten: a new version
-gets the next number, and the newest one that can be read counts.
+Entries are written atomically. Labels are never overwritten: a new version gets the
+next number, and the newest one that can be read is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,11 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from ..core.annotation.partial_labels import PartialLabelError, checked, label_counts
+from ..core.annotation.partial_labels import (
+    PartialLabelError,
+    check_partial_labels,
+    label_counts,
+)
 from ..core.image import Axes
 from .atomic import WriteError, atomic_folder, atomic_path
 
@@ -29,37 +33,58 @@ VERSION = 1
 ENTRY, IMAGE = "entry.json", "image.tif"
 LABELS = re.compile(r"labels-(\d+)\.tif")
 
+NOTHING_LABELLED = "{name}: no pixel is labelled: paint some objects and background."
+CANNOT_CREATE = "{folder}: cannot be created ({reason}): choose another folder."
+OTHER_IMAGE = (
+    "{folder}: holds another image under the name '{name}': add this one under another "
+    "name."
+)
+NEWER_VERSION = "{folder}: written by a newer version: update napari-svpseg."
+DAMAGED = "{folder}: damaged, it is skipped ({reason})."
+NO_READABLE_LABELS = "{folder}: no labels in it can be read, it is skipped."
+BAD_NAME = (
+    "'{name}' is no name for an entry of a training set: use letters, digits, spaces "
+    "and dashes."
+)
+NOT_ONE_PLANE = (
+    "A training image is one plane, this one has the axes {axes}: add the plane by "
+    "itself."
+)
+UNREADABLE = "{path}: cannot be read ({reason})."
+
 logger = logging.getLogger(__name__)
 
 
 class TrainingSetError(PartialLabelError):
-    """A training set, or an entry of it, that cannot be used; the message names it."""
+    """A training set, or an entry of one, that cannot be used; the message names it."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One image of a training set and what is known of it.
+    """One image of a training set; pixels are read on request.
 
     Parameters
     ----------
     name : str
     folder : Path
     axes : str
-        ``YX`` or ``YXC``.
+        Axes of the image, ``YX`` or ``YXC``.
     rgb : bool
+        The channels are red, green and blue.
     channels : tuple of int or None
-        Taken of the source.
+        Channels of the source that were taken; None means all.
     source : str
-        File or layer it came from.
+        File or layer that the image comes from.
     used : bool
-        Whether it is trained on.
+        Whether the image takes part in training and validation.
     validation : bool or None
-        True: only used to check. None: a part of its labels is chosen to check with.
+        True: the whole image is kept for validation. None: a part of its labels may be.
     version : int
-        Of its labels.
+        Number of the newest labels that can be read.
     n_versions : int
+        Number of versions of the labels.
     counts : dict
-        Labelled pixels of each class, as of `label_counts`.
+        Labelled pixels of each class, from `label_counts`.
     """
 
     name: str
@@ -79,7 +104,7 @@ class Entry:
         return _read(self.folder / IMAGE)
 
     def labels(self, version: int | None = None) -> np.ndarray:
-        """Return the partial labels, by default of the version that counts."""
+        """Return the partial labels ``(Y, X)``, by default of the newest version."""
         return _read(self.folder / f"labels-{version or self.version:04d}.tif")
 
 
@@ -89,13 +114,17 @@ class TrainingSet:
     Parameters
     ----------
     folder : path
-        Made when the first image is added.
+        Created when the first image is added.
+
+    Attributes
+    ----------
+    problems : list of str
+        One line for each entry that the last call of `entries` skipped.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.problems: list[str] = []
-        """One line for each entry that the last `entries` had to leave out."""
 
     def __len__(self) -> int:
         return len(self.entries())
@@ -110,45 +139,44 @@ class TrainingSet:
         rgb: bool = False,
         channels: tuple[int, ...] | None = None,
         source: str = "",
-        used: bool = True,
         validation: bool | None = None,
     ) -> Entry:
-        """Add an image, or a new version of the labels of one that is there.
+        """Add an image, or a new version of the labels of an image in the set.
+
+        The entry is used for training from then on, see `set_used`.
 
         Parameters
         ----------
         name : str
-            Of the entry. An entry of this name must hold the same image.
+            Name of the entry. If it exists, it must hold the same image.
         image : (Y, X) or (Y, X, C) array
         partial_labels : (Y, X) int array
             0 = unknown, 1 = background, 2, 3, ... = objects or classes.
         axes : str, optional
-            ``YX``, ``YXC`` or ``CYX``; by default the first two by the dimensions.
-        rgb, channels, source, used, validation
+            ``YX``, ``YXC`` or ``CYX``; by default YX in 2-D and YXC in 3-D.
+        rgb, channels, source, validation
             As in `Entry`.
 
         Returns
         -------
         Entry
-            As written.
+            The entry as written.
 
         Raises
         ------
         TrainingSetError
-            If image and labels do not fit each other or the entry.
+            If image, labels and entry do not fit, or nothing is labelled.
         WriteError
-            If the disk is full, read-only or gone; nothing that was there is lost.
+            If it cannot be written; the set stays as it was.
         """
         _check_name(name)
         plane, order = _plane(np.asarray(image), axes)
-        labels = checked(partial_labels, plane.shape, name)
+        labels = check_partial_labels(partial_labels, plane.shape, name)
         if not labels.any():
-            raise TrainingSetError(
-                f"{name}: no pixel is labelled: paint some objects and background."
-            )
+            raise TrainingSetError(NOTHING_LABELLED.format(name=name))
         folder = self.folder / name
         if folder.exists():
-            return self._add_version(folder, plane, labels, used, validation)
+            return self._add_version(folder, plane, labels, validation)
         entry = Entry(
             name,
             folder,
@@ -156,16 +184,14 @@ class TrainingSet:
             rgb,
             channels,
             source,
-            used,
-            validation,
+            validation=validation,
             counts=label_counts(labels),
         )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise WriteError(
-                f"{self.folder}: cannot be made ({error.strerror}): choose another "
-                "folder."
+                CANNOT_CREATE.format(folder=self.folder, reason=error.strerror)
             ) from error
         with atomic_folder(folder) as temporary:
             _write(temporary / IMAGE, plane)
@@ -178,19 +204,18 @@ class TrainingSet:
         folder: Path,
         plane: np.ndarray,
         labels: np.ndarray,
-        used: bool,
         validation: bool | None,
     ) -> Entry:
+        """Add labels to an existing entry; equal ones make no new version."""
         entry = self._entry(folder)
         if not _equal(entry.image(), plane):
-            raise TrainingSetError(
-                f"{folder}: holds another image under the name '{entry.name}': add "
-                "this one under another name."
-            )
+            raise TrainingSetError(OTHER_IMAGE.format(folder=folder, name=entry.name))
         entry = replace(
-            entry, used=used, validation=validation, counts=label_counts(labels)
+            entry, used=True, validation=validation, counts=label_counts(labels)
         )
+        # Equal labels are no new version, such as after pressing the button twice.
         if not np.array_equal(entry.labels(), labels):
+            # After all that exist, damaged ones as well: none is overwritten.
             last = max(_versions(folder))
             with atomic_path(folder / f"labels-{last + 1:04d}.tif") as temporary:
                 _write(temporary, labels)
@@ -199,7 +224,7 @@ class TrainingSet:
         return entry
 
     def entries(self) -> list[Entry]:
-        """Return all entries by name; those that cannot be read are in `problems`."""
+        """Return all entries by name; `problems` names those that cannot be read."""
         self.problems = []
         found = []
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
@@ -218,20 +243,21 @@ class TrainingSet:
         Raises
         ------
         TrainingSetError
-            If there is none of this name, or it cannot be read.
+            If there is no entry of this name, or it cannot be read.
         """
         _check_name(name)
         return self._entry(self.folder / name)
 
     def set_used(self, name: str, used: bool) -> Entry:
-        """Say whether an image is trained on; it stays in the set in any case."""
+        """Set whether an image is used; an unused one stays in the set."""
         return self._changed(name, lambda e: replace(e, used=used))
 
     def set_validation(self, name: str, validation: bool | None) -> Entry:
-        """Say whether an image only checks (True), or partly, as chosen (None)."""
+        """Set whether a whole image (True) or a part of its labels (None) validates."""
         return self._changed(name, lambda e: replace(e, validation=validation))
 
     def _changed(self, name: str, change: Callable[[Entry], Entry]) -> Entry:
+        """Change the record of an entry on the disk and return it."""
         entry = change(self.entry(name))
         self._save(entry)
         return entry
@@ -241,12 +267,11 @@ class TrainingSet:
             temporary.write_text(_to_json(entry), encoding="utf8")
 
     def _entry(self, folder: Path) -> Entry:
+        """Read an entry with the newest labels that are valid."""
         try:
             values = json.loads((folder / ENTRY).read_text(encoding="utf8"))
             if values.pop("format", None) != VERSION:
-                raise TrainingSetError(
-                    f"{folder}: written by a newer version: update napari-svpseg."
-                )
+                raise TrainingSetError(NEWER_VERSION.format(folder=folder))
             channels = values.pop("channels")
             entry = Entry(
                 name=folder.name,
@@ -260,11 +285,14 @@ class TrainingSet:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise TrainingSetError(
-                f"{folder}: damaged, it is passed over ({_reason(error)})."
+                DAMAGED.format(folder=folder, reason=_reason(error))
             ) from error
+        # A write that was killed, or a damaged disk, costs the newest version at most.
         for version in sorted(versions, reverse=True):
             try:
-                labels = checked(entry.labels(version), image.shape, str(folder))
+                labels = check_partial_labels(
+                    entry.labels(version), image.shape, str(folder)
+                )
             except PartialLabelError as error:
                 logger.warning("%s", error)
                 continue
@@ -274,48 +302,45 @@ class TrainingSet:
                 n_versions=len(versions),
                 counts=label_counts(labels),
             )
-        raise TrainingSetError(
-            f"{folder}: no labels in it can be read, it is passed over."
-        )
+        raise TrainingSetError(NO_READABLE_LABELS.format(folder=folder))
 
 
 def is_same_image(entry: Entry, image: np.ndarray, axes: str | None = None) -> bool:
-    """Tell whether an entry holds this image (``axes`` as for `TrainingSet.add`)."""
+    """Return whether an entry holds this image; axes are as for `TrainingSet.add`."""
     return _equal(entry.image(), _plane(np.asarray(image), axes)[0])
 
 
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:
+    """Return whether two images are equal; NaN equals NaN."""
     return np.array_equal(first, second, equal_nan=second.dtype.kind == "f")
 
 
 def _check_name(name: str) -> None:
+    """Raise `TrainingSetError` for a name that is no plain folder name."""
     if not name or name != Path(name).name or name.startswith(".") or "\\" in name:
-        raise TrainingSetError(
-            f"'{name}' is no name for an entry of a training set: use letters, "
-            "digits, spaces and dashes."
-        )
+        raise TrainingSetError(BAD_NAME.format(name=name))
 
 
 def _plane(image: np.ndarray, axes: str | None) -> tuple[np.ndarray, str]:
+    """Return an image as (Y, X) or (Y, X, C), and its axes."""
     if axes is None:
         axes = "YX" if image.ndim == 2 else "YXC"
     layout = Axes(axes)
     layout.check(image.shape)
     if layout.stack:
-        raise TrainingSetError(
-            f"A training image is one plane, this one has the axes {layout.order}: "
-            "add the plane by itself."
-        )
+        raise TrainingSetError(NOT_ONE_PLANE.format(axes=layout.order))
     plane = layout.to_plane(image)
     return (plane[..., 0], "YX") if plane.shape[2] == 1 else (plane, "YXC")
 
 
 def _versions(folder: Path) -> list[int]:
+    """Return the numbers of all labels in the folder of an entry, sorted."""
     found = [LABELS.fullmatch(p.name) for p in folder.iterdir()]
     return sorted(int(m.group(1)) for m in found if m)
 
 
 def _to_json(entry: Entry) -> str:
+    """Return the content of ``entry.json``."""
     values: dict[str, Any] = {
         "format": VERSION,
         "axes": entry.axes,
@@ -332,7 +357,9 @@ def _read(path: Path) -> np.ndarray:
     try:
         return np.asarray(tifffile.imread(path))
     except Exception as error:
-        raise TrainingSetError(f"{path}: cannot be read ({_reason(error)}).") from error
+        raise TrainingSetError(
+            UNREADABLE.format(path=path, reason=_reason(error))
+        ) from error
 
 
 def _write(path: Path, array: np.ndarray) -> None:
@@ -340,6 +367,7 @@ def _write(path: Path, array: np.ndarray) -> None:
 
 
 def _reason(error: Exception) -> str:
+    """Return the start of an error's message, or its type."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     lines = str(error).splitlines()

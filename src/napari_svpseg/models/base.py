@@ -1,44 +1,57 @@
-"""What every network offers, and the registry that builds one by name.
+"""Base classes of all networks, and how a method is registered by name.
 
 A method is a `torch.nn.Module` with two steps: `encode_prompts` once, and `forward`
 for each tile of the query. All tensors are float32 on the module's device unless
 mixed precision is on; intensities are those of `core.image.normalise`.
+
+The keyword arguments of a method's constructor are the ``arguments`` of its
+``model.json``, one by one. That is why some constructors have more than eight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.method_plugins import plugin_methods
-
 IGNORE = -1
-"""Value in a prompt's mask: this pixel is unknown (also used as padding)."""
+"""Value of unknown pixels in a prompt's mask; padding has it too."""
+
+MASKED = -1e4
+"""Added to a score that takes no part in a softmax.
+
+Finite, because a softmax over -inf alone is NaN, and within the range of half
+precision.
+"""
 
 PromptCode = dict[str, Tensor]
-"""What `encode_prompts` keeps of the prompts; each tensor's first axis is the batch."""
+"""The encoded prompts: tensors by name, whose first axis is the batch."""
 
 
 class PromptSegmenter(nn.Module):
-    """Base of all methods."""
+    """Base class of all methods."""
 
     overlap: int = 32
-    """Pixels around a tile that influence its inside; the least sensible overlap."""
+    """Smallest useful overlap of tiles, in network pixels."""
+
+    stride: int = 16
+    """Sides and corners of tiles are multiples of it: that of the coarsest features."""
+
+    object_range: tuple[float, float] = (10.0, 40.0)
+    """Object diameters, in network pixels, that the network knows."""
 
     needs_prompt: bool = True
-    """False for a network that knows its classes, see `SemanticSegmenter`."""
+    """False for a network trained on fixed classes, see `SemanticSegmenter`."""
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return all that is needed of the prompts, independent of the query.
+        """Return the part of the computation that depends on the prompts only.
 
         Parameters
         ----------
         images : (B, K, 3, h, w) tensor
-            K prompts; h and w are any size, 64 as a rule.
+            K prompts for each of B queries; h and w are usually 64.
         masks : (B, K, h, w) int64 tensor
             Object ids, 0 = background, -1 = unknown. A mask of zeros is a negative
             prompt.
@@ -46,17 +59,19 @@ class PromptSegmenter(nn.Module):
         raise NotImplementedError(type(self).__name__)
 
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
-        """Return maps of the query.
+        """Return the predicted maps of the query.
 
         Parameters
         ----------
         query : (B, 3, H, W) tensor
-            Any H and W from 1 pixel. B equals the code's batch, or the code's is 1.
+            H and W are at least 1 pixel.
+        code : dict of tensors
+            From `encode_prompts`; its batch is B or 1.
 
         Returns
         -------
         dict
-            ``foreground`` (B, 1, H, W) logits; where the method has them
+            ``foreground`` (B, 1, H, W) logits; if the method predicts them also
             ``distance`` (B, 1, H, W) logits (sigmoid: 0 at the object's border, 1 in
             its middle) and ``boundary`` (B, 1, H, W) logits.
         """
@@ -65,20 +80,20 @@ class PromptSegmenter(nn.Module):
     def regularise(
         self, query: Tensor, maps: dict[str, Tensor], images: Tensor, masks: Tensor
     ) -> dict[str, Tensor]:
-        """Return further parts of the training loss, by name; none by default.
+        """Return further terms of the training loss by name; none by default.
 
         Parameters
         ----------
-        query, images, masks
+        query, images, masks : tensors
             The episode, as given to `forward` and `encode_prompts`.
         maps : dict
-            What `forward` returned.
+            Result of `forward`.
         """
         return {}
 
 
 class SemanticSegmenter(PromptSegmenter):
-    """A network that was trained on certain classes and is asked without a prompt.
+    """Base class of networks trained on fixed classes, which need no prompt.
 
     Parameters
     ----------
@@ -99,93 +114,37 @@ class SemanticSegmenter(PromptSegmenter):
         self.n_classes, self.scale = int(classes), float(scale)
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return nothing: the classes are known."""
+        """Return an empty code: the classes are fixed."""
         return {}
 
     def class_logits(self, query: Tensor) -> Tensor:
-        """Return (B, classes + 1, H, W) logits of (B, 3, H, W); background is first."""
+        """Return logits (B, classes + 1, H, W) of a query; background comes first.
+
+        Parameters
+        ----------
+        query : (B, 3, H, W) tensor
+        """
         raise NotImplementedError(type(self).__name__)
 
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
-        """Return ``classes`` (B, classes + 1, H, W): logits, background first."""
+        """Return ``classes``, the logits of `class_logits`."""
         return {"classes": self.class_logits(query)}
 
 
-@dataclass(frozen=True)
-class ModelConfig:
-    """Name of a method and the arguments of its network."""
+Factory = TypeVar("Factory", bound=Callable[..., PromptSegmenter])
 
-    method: str
-    arguments: dict[str, Any] = field(default_factory=dict)
+METHODS: dict[str, Callable[..., PromptSegmenter]] = {}
+"""What builds the network of each method; `registry` fills it."""
 
 
-_METHODS: dict[str, Callable[..., PromptSegmenter]] = {}
-
-
-def register(
-    name: str,
-) -> Callable[[Callable[..., PromptSegmenter]], Callable[..., PromptSegmenter]]:
+def register(name: str) -> Callable[[Factory], Factory]:
     """Register a class or function that builds a network under ``name``."""
 
-    def keep(factory: Callable[..., PromptSegmenter]) -> Callable[..., PromptSegmenter]:
-        _METHODS[name] = factory
+    def keep(factory: Factory) -> Factory:
+        METHODS[name] = factory
         return factory
 
     return keep
-
-
-def methods() -> tuple[str, ...]:
-    """Return the names of all methods, those of other packages too."""
-    _load_methods()
-    return tuple(sorted({*_METHODS, *plugin_methods()}))
-
-
-def build(config: ModelConfig) -> PromptSegmenter:
-    """Return an untrained network of ``config``.
-
-    Raises
-    ------
-    ValueError
-        For an unknown method, with the known ones; for another package's method that
-        cannot be loaded or gives no `PromptSegmenter`, with the reason.
-    """
-    _load_methods()
-    if config.method in _METHODS:
-        return _METHODS[config.method](**config.arguments)
-    point = plugin_methods().get(config.method)
-    if point is None:
-        raise ValueError(
-            f"unknown method {config.method!r}; known: {', '.join(methods())}"
-        )
-    try:
-        network = point.load()(**config.arguments)
-    except Exception as error:
-        raise ValueError(
-            f"the method {config.method!r} ({point.value}) cannot be loaded: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(network, PromptSegmenter):
-        raise ValueError(
-            f"the method {config.method!r} ({point.value}) gives no PromptSegmenter "
-            f"but a {type(network).__name__}."
-        )
-    return network
-
-
-def _load_methods() -> None:
-    # they register themselves
-    from . import (  # noqa: F401
-        alpnet,
-        dspnet,
-        panet,
-        pbip,
-        plain_unet,
-        prototype_memory,
-        semantic,
-        svp,
-        svp_attention,
-        svp_concat,
-    )
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

@@ -1,8 +1,8 @@
-"""Ridge regression on the filters that every pixel classifier uses.
+"""Fixed image filters for a linear pixel classifier, as in classical pixel classifiers.
 
-What a network learned of other images may be blind to what sets these cells apart; a
-stiff linear classifier of intensity, edges and texture, fitted to the prompt alone, is
-blind to nothing that is so plain.
+A network cannot distinguish what its training images never asked it to distinguish. A
+strongly regularised linear classifier of intensity, edges and texture, fitted to the
+prompt alone, depends on no training images. `models.svp` adds it to its foreground.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SIGMAS = (1.0, 2.0, 4.0)
-"""Widths of the Gaussians, in network pixels; the first at full resolution."""
+"""Widths of the Gaussians in network pixels; the first acts at full resolution."""
 N_FILTERS = 3 * 4 * len(SIGMAS)
 PENALTY = 1.0
-"""Ridge penalty in units of the mean squared filter, after standardising."""
+"""Ridge penalty, relative to the mean square of the standardised filters."""
 FARTHEST = 6.0
-"""A filter is cut off that many standard deviations from the prompts' mean."""
+"""Filters are clipped at this many standard deviations from the prompts' mean."""
 
 
 def pixel_filters(image: Tensor) -> Tensor:
-    """Return intensity, edge and texture of each pixel at three scales.
+    """Return intensity, edge and texture filters of each pixel at three scales.
 
     Parameters
     ----------
@@ -31,37 +31,41 @@ def pixel_filters(image: Tensor) -> Tensor:
     Returns
     -------
     (B, 36, H / 2, W / 2) float32 tensor
-        Per scale and channel: Gaussian, gradient magnitude, two Hessian eigenvalues,
-        the derivatives in units of the scale.
+        For each scale and channel: Gaussian, gradient magnitude and the two Hessian
+        eigenvalues. Derivatives are multiplied by sigma (second ones by sigma squared),
+        so that all scales have comparable ranges.
     """
+    # float32: second differences of neighbouring pixels cancel in half precision
     with torch.autocast(image.device.type, enabled=False):
         image = image.float()
         grey = bool((image[:, :1] == image[:, 1:]).all())
-        if grey:  # once instead of three times
+        if grey:  # filter one channel and repeat the result
             image = image[:, :1]
         half = F.avg_pool2d(image, 2)
+        # Only the finest Gaussian needs the full resolution. For the wider ones half
+        # the resolution is enough and costs a quarter.
         fine = F.avg_pool2d(_texture(_gaussian(image, SIGMAS[0]), SIGMAS[0]), 2)
         coarse = [_texture(_gaussian(half, s / 2), s / 2) for s in SIGMAS[1:]]
-        maps = [fine, *coarse]
+        maps = [fine, *coarse]  # each (B, 4 C, H / 2, W / 2)
         if grey:
             maps = [m.repeat_interleave(3, dim=1) for m in maps]
         return torch.cat(maps, dim=1)
 
 
 def _gaussian(image: Tensor, sigma: float) -> Tensor:
-    """Return the smoothed image; the edge is repeated outside."""
+    """Return the smoothed image (B, C, H, W); edge pixels are repeated outside."""
     radius = int(3 * sigma + 0.5)
     x = torch.arange(-radius, radius + 1, device=image.device, dtype=image.dtype)
     kernel = torch.exp(-0.5 * (x / sigma) ** 2)
     kernel = (kernel / kernel.sum())[None, None, None]
-    flat = image.flatten(0, 1)[:, None]
+    flat = image.flatten(0, 1)[:, None]  # (B C, 1, H, W)
     flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), mode="replicate"), kernel)
     flat = F.pad(flat, (0, 0, radius, radius), mode="replicate")
     return F.conv2d(flat, kernel.transpose(2, 3)).view_as(image)
 
 
 def _texture(smooth: Tensor, sigma: float) -> Tensor:
-    """Return the four maps of each channel, (B, 4 C, H, W)."""
+    """Return the four filters (B, 4 C, H, W) of a smoothed image (B, C, H, W)."""
     x = F.pad(smooth, (1, 1, 1, 1), mode="replicate")
     centre = x[..., 1:-1, 1:-1]
     up, down = x[..., :-2, 1:-1], x[..., 2:, 1:-1]
@@ -70,6 +74,7 @@ def _texture(smooth: Tensor, sigma: float) -> Tensor:
     dyy, dxx = down + up - 2 * centre, left + right - 2 * centre
     dxy = (x[..., 2:, 2:] + x[..., :-2, :-2] - x[..., 2:, :-2] - x[..., :-2, 2:]) / 4
     gradient = torch.hypot(dy, dx)
+    # eigenvalues of the symmetric 2 x 2 Hessian: half its trace, plus and minus
     mean, spread = (dyy + dxx) / 2, torch.hypot((dyy - dxx) / 2, dxy)
     area = sigma**2
     return torch.cat(
@@ -79,5 +84,16 @@ def _texture(smooth: Tensor, sigma: float) -> Tensor:
 
 
 def standardised(filters: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """Return filters (B, 36, ...) in standard deviations from the prompts' mean."""
+    """Return filters in standard deviations from the prompts' mean, clipped.
+
+    Clipped, because a linear classifier would answer with any value to a pixel (a
+    bright speck) far outside what the prompts show.
+
+    Parameters
+    ----------
+    filters : (B, N, 36) or (B, 36, h, w) tensor
+    mean, scale : tensors
+        Mean and standard deviation of the prompts' filters, shaped to broadcast.
+    """
+    # in place: the difference is a new tensor, and the largest of its kind
     return (filters - mean).div_(scale).clamp_(-FARTHEST, FARTHEST)

@@ -1,12 +1,14 @@
-"""Prototype image prompting: from image-level tags to maps of classes (M7).
+"""Prototype-based image prompting: from image-level tags to class maps (M7).
 
-The *published* variant. A bank of patches, described by a fixed encoder, gives several
-prototypes for each class; a trainable encoder is asked at several strides how similar
-each pixel is to them, and has only the tags of whole images to learn from. What it
-finds is described by the fixed encoder again, and compared with the bank.
+This is the *published* variant. A bank of patches, encoded by a fixed encoder, gives
+several prototypes for each class, one for each of its subclasses. A trainable encoder
+predicts at several strides how similar each pixel is to them; it learns from the tags
+of whole images only. The regions that it finds are encoded by the fixed encoder again
+and compared with the bank (a contrastive loss).
 
 The medical CLIP of the paper is replaced by the default model's own encoder, and there
-are maps at stride 2 and 4, so that cells can be found and not only tissue.
+are maps at stride 2 and 4, so that cells can be found and not only tissue
+(``docs/decisions/0031-bank-of-places.md``).
 
 References
 ----------
@@ -17,12 +19,13 @@ supervised histopathological image segmentation". CVPR, 2025.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import SemanticSegmenter, pad_to_multiple, register
+from .base import MASKED, SemanticSegmenter, pad_to_multiple, register
 from .semantic import UNKNOWN, Trunk
 
 STRIDES = (2, 4, 8, 16)
@@ -30,23 +33,35 @@ GRID = 8
 """Stride of the vectors that describe places of an image."""
 
 TEMPERATURE = 0.07
+"""Divides cosine similarities before a softmax."""
 CUT = 0.5
-"""Share of a map's highest value from which a pixel belongs to what was found."""
+"""A pixel is inside the found region from this share of the map's maximum on."""
 
 BACKGROUND_POWER = 2
-"""Background is (1 - highest score) to this power (10 in the paper): cuts at 0.38."""
+"""The background score is (1 - highest class score) to this power.
+
+It is 10 in the paper. With 2, a class wins from a score of 0.38
+(``docs/decisions/0039-where-background-begins.md``).
+"""
 MARGIN = 0.1
-"""Pixels whose two best scores differ by less are not known."""
+"""Pixels whose two best scores differ by less are unknown in a pseudo mask."""
+SHARPNESS = 4.0
+"""Factor on log scores in `PrototypePrompting.class_logits`."""
 
 
 class BankEncoder(nn.Module):
-    """A fixed encoder that describes places and regions by unit vectors.
+    """A fixed encoder of places and regions of an image as unit vectors.
 
     Parameters
     ----------
     trunk : Trunk
         Its weights are not trained.
     """
+
+    centre: Tensor
+    """(length,) mean of the vectors, see `standardise_by`."""
+    spread: Tensor
+    """(length,) standard deviation."""
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()
@@ -56,11 +71,19 @@ class BankEncoder(nn.Module):
 
     @property
     def length(self) -> int:
-        """Length of a vector."""
+        """Length of a vector: the channels of all four strides."""
         return sum(self.trunk.channels)
 
     def places(self, image: Tensor) -> Tensor:
-        """Return raw vectors (B, h, w, length) of places at stride 8."""
+        """Return vectors (B, H/8, W/8, length) of a grid of places.
+
+        They are not standardised.
+
+        Parameters
+        ----------
+        image : (B, 3, H, W) tensor
+            H and W are multiples of 16.
+        """
         maps = self.trunk(image)
         size = maps[STRIDES.index(GRID)].shape[-2:]
         joined = [
@@ -72,10 +95,11 @@ class BankEncoder(nn.Module):
         return torch.cat(joined, dim=1).permute(0, 2, 3, 1)
 
     def regions(self, image: Tensor, *weights: Tensor) -> list[Tensor]:
-        """Return unit vectors (B, length) of weighted regions of images.
+        """Return one unit vector (B, length) for each weighted region of the images.
 
-        The features of the region are averaged, and not the region cut out of the image
-        and the rest blackened: its border would be all that the encoder sees.
+        The features are averaged with the weights. The paper multiplies the image by
+        them instead, but then the encoder mostly sees the border of the region
+        (``docs/decisions/0032-contrast-on-features.md``).
 
         Parameters
         ----------
@@ -89,19 +113,26 @@ class BankEncoder(nn.Module):
         for weight in weights:
             pooled = []
             for m in maps:
-                share = F.adaptive_avg_pool2d(weight[:, None], m.shape[-2:])
+                size = (m.shape[-2], m.shape[-1])
+                share = F.adaptive_avg_pool2d(weight[:, None], size)  # (B, 1, h, w)
                 total = share.sum((2, 3)).clamp(min=1e-4)
                 pooled.append((m * share).sum((2, 3)) / total)
             vectors.append(self.standardised(torch.cat(pooled, dim=1)))
         return vectors
 
     def standardise_by(self, raw: Tensor) -> None:
-        """Remember mean and spread of raw vectors (N, length)."""
+        """Take the mean and standard deviation of vectors (N, length) as units.
+
+        Unstandardised vectors have a large mean in common and all point the same way.
+        """
         self.centre.copy_(raw.mean(0))
         self.spread.copy_(raw.std(0).clamp(min=1e-4))
 
     def standardised(self, raw: Tensor) -> Tensor:
-        """Return unit vectors, in which no level outweighs another."""
+        """Return standardised unit vectors (N, length) of vectors from `places`.
+
+        Each stride's part is scaled to the same length, so that none outweighs another.
+        """
         z = (raw - self.centre) / self.spread
         parts = [
             F.normalize(part, dim=-1) for part in z.split(self.trunk.channels, dim=-1)
@@ -112,16 +143,31 @@ class BankEncoder(nn.Module):
 def cosine_kmeans(
     vectors: Tensor, k: int, generator: torch.Generator, steps: int = 100
 ) -> tuple[Tensor, Tensor]:
-    """Return unit centres (k, D) of vectors (N, D), and the centre of each (N,).
+    """Return cluster centres by k-means with cosine similarity.
 
-    The first centres are vectors far from one another. Fewer vectors than ``k`` give
-    as many centres as there are vectors.
+    Parameters
+    ----------
+    vectors : (N, D) tensor
+    k : int
+        Number of clusters; at most N are returned.
+    generator : torch.Generator
+        For the first centres, which are drawn as in k-means++.
+    steps : int
+        Iterations at most.
+
+    Returns
+    -------
+    centres : (k, D) tensor
+        Unit vectors.
+    index : (N,) tensor
+        Cluster of each vector.
     """
     vectors = F.normalize(vectors, dim=1)
     k = min(k, len(vectors))
     first = int(torch.randint(len(vectors), (1,), generator=generator))
     centres = vectors[first : first + 1]
     while len(centres) < k:
+        # k-means++: far vectors are likely; + 1e-9: equal vectors can be drawn as well
         distance = (1 - vectors @ centres.T).amin(1).clamp(min=0) ** 2 + 1e-9
         at = torch.multinomial(distance.cpu(), 1, generator=generator)
         centres = torch.cat([centres, vectors[at.to(vectors.device)]])
@@ -131,6 +177,7 @@ def cosine_kmeans(
         if torch.equal(new, index):
             break
         index = new
+        # a cluster without vectors keeps its centre
         sums = torch.zeros_like(centres).index_add_(0, index, vectors)
         filled = sums.norm(dim=1, keepdim=True) > 1e-6
         centres = F.normalize(torch.where(filled, sums, centres), dim=1)
@@ -141,25 +188,33 @@ def cosine_kmeans(
 class PrototypePrompting(SemanticSegmenter):
     """Similarity to the prototypes of an image bank, at four strides.
 
+    In the shapes below K is the number of prototypes (subclasses) of a class.
+
     Parameters
     ----------
-    classes : int
-        Number of classes, background not counted.
-    scale : float
-        Network pixels per image pixel.
+    classes, scale
+        See `SemanticSegmenter`.
     n_prototypes : int
-        For each class.
+        Prototypes per class.
     features : int
         Length of the bank's vectors.
     fusion : four floats
         Weight of the maps at stride 2, 4, 8 and 16; a level of weight 0 is not used.
     prototypes : bool
-        Without them, a linear classifier of each level: plain class activation maps.
+        False replaces them by a linear classifier at each level, whose maps are plain
+        class activation maps.
     widths, depths, pixel_features
-        As for `Trunk`.
+        See `Trunk`.
     """
 
     overlap = 64
+
+    bank: Tensor
+    """(classes, K, features) prototypes."""
+    filled: Tensor
+    """(classes, K) bool: which of the prototypes exist."""
+    peak: Tensor
+    """(levels, classes) value that the class's maps reach in images of the class."""
 
     def __init__(
         self,
@@ -199,20 +254,24 @@ class PrototypePrompting(SemanticSegmenter):
         self.register_buffer("peak", torch.ones(len(channels), classes))
 
     def set_bank(self, bank: Tensor, filled: Tensor) -> None:
-        """Take the prototypes (classes, K, features) and which of them are there."""
+        """Copy the prototypes, see `bank` and `filled`."""
         if self.uses_prototypes:
             self.bank.copy_(bank)
             self.filled.copy_(filled)
 
     def similarities(self, query: Tensor) -> list[Tensor]:
-        """Return maps (B, classes, K, h, w) of each level that is used.
+        """Return similarity maps (B, classes, K, h, w), one for each level in use.
 
-        H and W of the query (B, 3, H, W) are multiples of 16.
+        Parameters
+        ----------
+        query : (B, 3, H, W) tensor
+            H and W are multiples of 16.
         """
         maps = self.trunk(query)
         answer = []
         for j, i in enumerate(self.levels):
             if self.uses_prototypes:
+                # the bank's vectors, projected to the channels of this level
                 vectors = F.normalize(self.project[j](self.bank), dim=-1)
                 level = torch.einsum(
                     "bchw,nkc->bnkhw", F.normalize(maps[i], dim=1), vectors
@@ -223,41 +282,67 @@ class PrototypePrompting(SemanticSegmenter):
         return answer
 
     def tag_logits(self, similarities: list[Tensor]) -> tuple[list[Tensor], Tensor]:
-        """Return logits (B, classes) of each level, and of the looks (B, classes, K).
+        """Return tag logits of images: of classes at each level, and of subclasses.
 
-        The looks' are the mean of all levels.
+        Parameters
+        ----------
+        similarities : list of (B, classes, K, h, w) tensors
+
+        Returns
+        -------
+        logits : list of (B, classes) tensors
+            One for each level: the mean over the image and the class's prototypes.
+        subclasses : (B, classes, K) tensor
+            Mean over the levels.
         """
-        looks = [level.mean((-2, -1)) for level in similarities]
-        there = self.filled.float()
-        logits = [(x * there).sum(-1) / there.sum(-1).clamp(min=1) for x in looks]
-        return logits, torch.stack(looks).mean(0)
+        pooled = [level.mean((-2, -1)) for level in similarities]  # (B, classes, K)
+        exist = self.filled.float()
+        logits = [(x * exist).sum(-1) / exist.sum(-1).clamp(min=1) for x in pooled]
+        return logits, torch.stack(pooled).mean(0)
 
     def class_maps(self, similarities: list[Tensor]) -> list[Tensor]:
-        """Return maps (B, classes, h, w), not negative, of each level.
+        """Return class maps (B, classes, h, w) of each level, not negative.
 
-        Looks are merged by their softmax at each pixel.
+        The prototypes of a class are merged by their softmax at each pixel.
         """
         merged = []
         for level in similarities:
-            weights = level.masked_fill(~self.filled[..., None, None], -1e4).softmax(2)
+            weights = level.masked_fill(~self.filled[..., None, None], MASKED).softmax(
+                2
+            )
             merged.append(F.relu((weights * level).sum(2)))
         return merged
 
-    def fused(self, maps: list[Tensor], size: tuple[int, int]) -> Tensor:
-        """Return one map (B, classes, *size) in [0, 1] of maps that are normalised."""
+    def fused(self, maps: list[Tensor], size: Sequence[int]) -> Tensor:
+        """Return the weighted mean of the levels, (B, classes, *size) in [0, 1].
+
+        Parameters
+        ----------
+        maps : list of (B, classes, h, w) tensors
+            Normalised class maps, one for each level in use.
+        size : two ints
+        """
         total = sum(self.fusion[i] for i in self.levels)
-        return sum(
-            self.fusion[i]
-            / total
-            * F.interpolate(m, size, mode="bilinear", align_corners=False)
-            for i, m in zip(self.levels, maps, strict=True)
-        ).clamp(0, 1)
+        height, width = size
+        enlarged = (
+            F.interpolate(m, (height, width), mode="bilinear", align_corners=False)
+            for m in maps
+        )
+        parts = [
+            self.fusion[i] / total * m
+            for i, m in zip(self.levels, enlarged, strict=True)
+        ]
+        mean = parts[0]
+        for part in parts[1:]:
+            mean = mean + part
+        return mean.clamp(0, 1)
 
     def local_maps(self, query: Tensor) -> Tensor:
-        """Return class maps (B, classes, H, W) in [0, 1], from the pixel's place only.
+        """Return class maps (B, classes, H, W) in [0, 1] of any query.
 
-        They are normalised by what images of the class reach, and not by the image at
-        hand, which need not hold the class at all.
+        They are normalised by `peak`, the value that images of the class reach, and not
+        by the maximum of this query, which may not show the class at all. So a pixel's
+        value does not depend on the rest of the image.
         """
         maps = self.class_maps(self.similarities(query))
         scaled = [
@@ -267,42 +352,49 @@ class PrototypePrompting(SemanticSegmenter):
         return self.fused(scaled, query.shape[-2:])
 
     def tag_scores(self, query: Tensor) -> Tensor:
-        """Return the logit (B, classes) that a query holds each class."""
+        """Return the tag logits (B, classes): whether a query shows each class."""
         return torch.stack(self.tag_logits(self.similarities(query))[0]).mean(0)
 
-    def image_scores(self, windows: Tensor, held: Tensor) -> Tensor:
-        """Return scores (n, classes + 1, S, S) of all windows of one image.
+    def image_scores(self, windows: Tensor, tags: Tensor) -> Tensor:
+        """Return scores (n, classes + 1, S, S) of all windows of one training image.
 
-        The maps are normalised by what the image reaches, and what it does not hold is
-        left out.
+        The maps are normalised by the maximum of the image, which its tags vouch for;
+        classes that the image does not show are excluded.
 
         Parameters
         ----------
         windows : (n, 3, S, S) tensor
-        held : (classes,) tensor
-            1 for each class that the image holds.
+        tags : (classes,) tensor
+            1 for each class that the image shows.
         """
-        levels = [self._both_ways(part) for part in windows.split(8)]
+        levels = [self._mirror_averaged(part) for part in windows.split(8)]
         maps = [torch.cat(level) for level in zip(*levels, strict=True)]
         scaled = [m / m.amax((0, 2, 3), keepdim=True).clamp(min=1e-4) for m in maps]
         fused = self.fused(scaled, windows.shape[-2:])
-        return with_background(fused * held[:, None, None])
+        return with_background(fused * tags[:, None, None])
 
-    def _both_ways(self, images: Tensor) -> list[Tensor]:
-        """Return the class maps of images, mean of both ways round."""
+    def _mirror_averaged(self, images: Tensor) -> list[Tensor]:
+        """Return class maps, the mean of the images' and their mirror images'."""
         plain = self.class_maps(self.similarities(images))
         flipped = self.class_maps(self.similarities(images.flip(-1)))
         return [(a + b.flip(-1)) / 2 for a, b in zip(plain, flipped, strict=True)]
 
     def class_logits(self, query: Tensor) -> Tensor:
-        """Return (B, classes + 1, H, W) logits, background first."""
+        """Return logits (B, classes + 1, H, W) of a query; background comes first.
+
+        Scores are not probabilities: their logarithms are multiplied by `SHARPNESS`, so
+        that the softmax of the best class is clearly above the others.
+        """
         height, width = query.shape[-2:]
         maps = self.local_maps(pad_to_multiple(query, 16))[..., :height, :width]
-        return with_background(maps.float()).clamp(min=1e-4).log() / 0.25
+        return with_background(maps.float()).clamp(min=1e-4).log() * SHARPNESS
 
 
 def with_background(maps: Tensor) -> Tensor:
-    """Return maps (B, N + 1, H, W) of (B, N, H, W): background is (1 - max) ** 2."""
+    """Return class maps (B, N, H, W) with the background's in front, (B, N + 1, H, W).
+
+    Its score is (1 - highest class score) to the power of `BACKGROUND_POWER`.
+    """
     background = (1 - maps.amax(1, keepdim=True)) ** BACKGROUND_POWER
     return torch.cat([background, maps], dim=1)
 
@@ -310,7 +402,7 @@ def with_background(maps: Tensor) -> Tensor:
 def pseudo_mask(scores: Tensor, margin: float = MARGIN) -> Tensor:
     """Return the best class (B, H, W) uint8 of scores (B, N + 1, H, W).
 
-    `UNKNOWN` where the two best differ by less than ``margin``.
+    Pixels whose two best scores differ by less than ``margin`` are `UNKNOWN`.
     """
     best = scores.topk(2, dim=1)
     mask = best.indices[:, 0].to(torch.uint8)
@@ -319,22 +411,22 @@ def pseudo_mask(scores: Tensor, margin: float = MARGIN) -> Tensor:
 
 
 def contrast_loss(found: Tensor, positive: Tensor, negatives: Tensor) -> Tensor:
-    """Return how much less what was found is like its prototype than like others.
+    """Return the InfoNCE loss of regions with their prototypes.
 
-    All regions of a batch stand in one logarithm, as in the authors' code.
+    All regions of a batch share one logarithm, as in the authors' code.
 
     Parameters
     ----------
     found : (R, D) tensor
         Unit vectors of regions.
     positive : (R, D) tensor
-        Prototype that each should be like.
+        Prototype that each region should resemble.
     negatives : (R, M, D) tensor
-        Prototypes that it should not be like; a row of zeros does not count.
+        Prototypes that it should not resemble; a row of zeros does not count.
     """
     near = (found * positive).sum(-1) / TEMPERATURE
     far = torch.einsum("rd,rmd->rm", found, negatives) / TEMPERATURE
-    far = far.masked_fill(~negatives.any(-1), -1e4)
+    far = far.masked_fill(~negatives.any(-1), MASKED)
     together = torch.cat([near, far.flatten()])
     return torch.logsumexp(together, 0) - torch.logsumexp(near, 0)
 
@@ -347,24 +439,31 @@ def match_losses(
     chosen: tuple[Tensor, Tensor],
     others: Tensor,
 ) -> dict[str, Tensor]:
-    """Return the contrast of what was found, and of what was left.
+    """Return the contrastive losses of the found region and of the rest.
 
     Parameters
     ----------
     encoder : BankEncoder
     image : (R, 3, H, W) tensor
     maps : (R, H, W) tensor
-        Map of one class that each image holds, not negative. The gradient goes through
-        it into the network.
+        Map of one class that each image shows, not negative. It is the only way for the
+        gradient into the network, as the encoder is fixed.
     bank : (classes, K, D) tensor
         Prototypes; zeros where there is none.
     chosen : two (R,) tensors
-        Class and look of each.
+        Class and subclass of each map.
     others : (M, D) tensor
         Prototypes of the background.
+
+    Returns
+    -------
+    dict
+        ``found``: the region should resemble the class's prototype. ``left``: the rest
+        should not.
     """
     top = maps.detach().amax((1, 2), keepdim=True).clamp(min=1e-4)
     share = (maps / top).clamp(0, 1)
+    # the cut has no gradient: regions are weighted by the map itself, which has one
     inside = (share > CUT).float()
     found, left = inside * share, (1 - inside) * (1 - share)
     g_found, g_left = encoder.regions(image, found, left)
@@ -373,7 +472,8 @@ def match_losses(
     foreign[torch.arange(len(image)), chosen[0]] = 0
     foreign = foreign.flatten(1, 2)
     foreign = torch.cat([foreign, others[None].expand(len(image), -1, -1)], dim=1)
-    # what is left may be several things: it is to be like the one it is most like
+    # The rest shows several things. Its positive is the one prototype that it resembles
+    # most: the mean of all others would be a mixture that never occurs.
     likeness = torch.einsum("rd,rmd->rm", g_left.detach(), foreign)
     nearest = likeness.masked_fill(~foreign.any(-1), -2).argmax(1)
     like = foreign[torch.arange(len(image)), nearest]

@@ -1,7 +1,7 @@
-"""A network that knows one kind of object and needs no prompt.
+"""A network for one kind of object, which needs no prompt.
 
-It is what partially supervised learning ends with: trained on labels that a prompted
-model made, for one kind of image.
+It is the student that fine-tuning can end with: trained on labels that a prompted
+model predicted, for one kind of image.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from torch import Tensor, nn
 from .base import PromptCode, PromptSegmenter, pad_to_multiple, register
 from .unet import ChannelNorm, Encoder, FeaturePyramid, ResidualBlock, upsample
 
+MAPS = ("foreground", "distance", "boundary")
+
 
 @register("unet")
 class PlainSegmenter(PromptSegmenter):
-    """An encoder-decoder; prompts are taken and have no influence.
+    """An encoder-decoder; prompts are accepted and ignored.
 
     Parameters
     ----------
-    widths : four ints
-        Channels of the encoder at stride 2, 4, 8 and 16.
-    depths : three ints
-        Residual blocks at stride 4, 8 and 16.
+    widths, depths
+        See `unet.Encoder`.
     """
 
     overlap = 64
@@ -43,20 +43,21 @@ class PlainSegmenter(PromptSegmenter):
             ChannelNorm(w2),
             nn.Conv2d(w2, w2, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(w2, 12, 3, padding=1),  # three maps of four pixels each
+            # 2 x 2 pixels of each map, which pixel_shuffle spreads out
+            nn.Conv2d(w2, 4 * len(MAPS), 3, padding=1),
         )
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return a code that says nothing."""
+        """Return a code without information; it only carries the batch size."""
         return {"nothing": images.new_zeros(images.shape[0], 1)}
 
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
-        """Return ``foreground``, ``distance`` and ``boundary`` logits."""
+        """Return ``foreground``, ``distance`` and ``boundary`` logits (B, 1, H, W)."""
         height, width = query.shape[-2:]
         padded = pad_to_multiple(query, 16)
         maps = self.encoder(padded.contiguous(memory_format=torch.channels_last))
-        fine = upsample(self.down(self.block4(self.pyramid(maps[1:])))) + maps[0]
-        out = nn.functional.pixel_shuffle(self.head(fine), 2)
+        x = self.block4(self.pyramid(maps[1:]))  # (B, w4, H/4, W/4)
+        x = upsample(self.down(x)) + maps[0]  # (B, w2, H/2, W/2)
+        out = nn.functional.pixel_shuffle(self.head(x), 2)  # (B, 3, H, W)
         out = out[..., :height, :width].float()
-        names = ("foreground", "distance", "boundary")
-        return dict(zip(names, out.split(1, dim=1), strict=True))
+        return dict(zip(MAPS, out.split(1, dim=1), strict=True))

@@ -1,10 +1,10 @@
-"""Tags to masks with a memory of prototypes that is learned (M7, seed variant).
+"""Tags to masks with a learned memory of prototypes (M7, seed variant).
 
-One network from end to end: pixels look into a memory of prototypes, class activation
-maps learned from tags become labels for a decoder, and the memory follows the pixels
-that are told with confidence.
+One network, trained end to end: pixels attend to a memory of prototypes, class
+activation maps (CAM) learned from image-level tags become labels for a decoder, and the
+memory follows the pixels that are classified with confidence.
 
-What the founding summary leaves open is decided in ``docs/decisions`` (weak labels).
+Sizes and schedules are ours: ``docs/decisions/0034-seed-variant.md``.
 """
 
 from __future__ import annotations
@@ -13,16 +13,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import SemanticSegmenter, pad_to_multiple, register
+from .base import MASKED, SemanticSegmenter, pad_to_multiple, register
 from .losses import known_mean
 from .semantic import UNKNOWN, Trunk
 from .unet import ChannelNorm, ResidualBlock, upsample
 
 TEMPERATURE = 0.1
+"""Divides cosine similarities before a softmax or sigmoid."""
 MOMENTUM = 0.99
-FOUND, NOT_FOUND, SURE = 0.4, 0.15, 0.7
-"""Normalised activation from which a pixel is a class, below which it is background,
-and from which the memory learns."""
+"""Share of a prototype that an update of the memory keeps."""
+FOREGROUND_CAM = 0.4
+"""A pixel belongs to a class from this normalised activation on."""
+BACKGROUND_CAM = 0.15
+"""A pixel is background below this activation; between the two it is unknown."""
+CONFIDENT_CAM = 0.7
+"""The memory learns from pixels with at least this activation."""
 
 
 @register("pbip-seed")
@@ -31,21 +36,22 @@ class MemoryPrompting(SemanticSegmenter):
 
     Parameters
     ----------
-    classes : int
-        Number of classes, background not counted.
-    scale : float
-        Network pixels per image pixel.
+    classes, scale
+        See `SemanticSegmenter`.
     n_prototypes : int
-        For each class.
+        Prototypes per class.
     features : int
-        Length of the prototypes.
+        Length of a prototype.
     decoder : int
         Channels of the decoder at stride 2.
     widths, depths, pixel_features
-        As for `Trunk`.
+        See `Trunk`.
     """
 
     overlap = 64
+
+    memory: Tensor
+    """(classes, n_prototypes, features) unit vectors."""
 
     def __init__(
         self,
@@ -77,23 +83,29 @@ class MemoryPrompting(SemanticSegmenter):
             ChannelNorm(decoder),
             nn.Conv2d(decoder, decoder, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(decoder, 4 * (classes + 1), 3, padding=1),
+            nn.Conv2d(decoder, 4 * (classes + 1), 3, padding=1),  # 2 x 2 pixels each
         )
         memory = torch.randn(classes, n_prototypes, features)
         self.register_buffer("memory", F.normalize(memory, dim=-1))
 
-    def embedded(self, query: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Return the trunk's maps and the features (B, D, h, w) at stride 4."""
+    def embeddings(self, query: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Return the trunk's maps and the features (B, D, H/4, W/4) of a query.
+
+        Parameters
+        ----------
+        query : (B, 3, H, W) tensor
+            H and W are multiples of 16.
+        """
         maps = self.trunk(query)
         x = self.embed8(maps[2]) + upsample(self.embed16(maps[3]))
         return maps, self.embed(maps[1]) + upsample(x)
 
-    def recall(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return features after a look into the memory, and the similarities.
+    def read_memory(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features enriched from the memory, and similarities to the classes.
 
-        Pixels are the queries of a cross-attention, all prototypes its keys and values.
-        What it answers is added, and the whole weighted by how similar the pixel is to
-        anything that is remembered.
+        In a cross-attention pixels are the queries and all prototypes are keys and
+        values. Its output is added to the features, which are then multiplied by how
+        similar the pixel is to any prototype (spatial re-weighting).
 
         Parameters
         ----------
@@ -101,29 +113,36 @@ class MemoryPrompting(SemanticSegmenter):
 
         Returns
         -------
-        (B, D, h, w) tensor, (B, classes, h, w) tensor
-            The second: cosine to the nearest prototype of each class.
+        features : (B, D, h, w) tensor
+        similarity : (B, classes, h, w) tensor
+            Cosine to the nearest prototype of each class.
         """
+        # b: batch, d: feature, n: class, k: prototype of a class, m: any prototype
         cosine = torch.einsum("bdhw,nkd->bnkhw", F.normalize(x, dim=1), self.memory)
         weights = (cosine.flatten(1, 2) / TEMPERATURE).softmax(1)
         answer = torch.einsum(
             "bmhw,md->bdhw", weights, self.value(self.memory.flatten(0, 1))
         )
-        similarity = cosine.amax(2)
+        similarity = cosine.amax(2)  # (B, classes, h, w)
         share = torch.sigmoid(similarity.amax(1, keepdim=True) / TEMPERATURE)
         return (x + answer) * share, similarity
 
     def activations(self, query: Tensor) -> dict[str, Tensor]:
-        """Return what training needs of a query (B, 3, H, W), multiples of 16.
+        """Return the maps that the losses of training compare.
+
+        Parameters
+        ----------
+        query : (B, 3, H, W) tensor
+            H and W are multiples of 16.
 
         Returns
         -------
         dict
-            ``features`` (B, D, h, w), ``cam`` (B, classes, h, w) at stride 4, and
+            ``features`` (B, D, H/4, W/4), ``cam`` (B, classes, H/4, W/4) and
             ``logits`` (B, classes + 1, H, W).
         """
-        maps, x = self.embedded(query)
-        seen, similarity = self.recall(x)
+        maps, x = self.embeddings(query)
+        seen, similarity = self.read_memory(x)
         y = self.mix(torch.cat([seen, similarity], dim=1))
         y = self.enter2(maps[0]) + upsample(self.up(y))
         return {
@@ -133,50 +152,54 @@ class MemoryPrompting(SemanticSegmenter):
         }
 
     def tag_scores(self, query: Tensor) -> Tensor:
-        """Return the logit (B, classes) that a query holds each class."""
-        _, x = self.embedded(query)
-        return self.head(self.recall(x)[0]).mean((2, 3))
+        """Return the tag logits (B, classes): whether a query shows each class."""
+        _, x = self.embeddings(query)
+        return self.head(self.read_memory(x)[0]).mean((2, 3))
 
     def class_logits(self, query: Tensor) -> Tensor:
-        """Return (B, classes + 1, H, W) logits, background first."""
+        """Return logits (B, classes + 1, H, W) of a query; background comes first."""
         height, width = query.shape[-2:]
         return self.activations(pad_to_multiple(query, 16))["logits"][
             ..., :height, :width
         ]
 
-    def image_scores(self, windows: Tensor, held: Tensor) -> Tensor:
-        """Return scores (n, classes + 1, S, S) of all windows of one image.
+    def image_scores(self, windows: Tensor, tags: Tensor) -> Tensor:
+        """Return scores (n, classes + 1, S, S) of all windows of one training image.
+
+        Classes that the image does not show are excluded.
 
         Parameters
         ----------
         windows : (n, 3, S, S) tensor
-        held : (classes,) tensor
-            1 for each class that the image holds.
+        tags : (classes,) tensor
+            1 for each class that the image shows.
         """
-        allowed = torch.cat([held.new_ones(1), held])[:, None, None]
+        allowed = torch.cat([tags.new_ones(1), tags])[:, None, None]
         parts = []
         for part in windows.split(8):
+            # mean of the window and its mirror image (test-time augmentation)
             flipped = self.class_logits(part.flip(-1)).softmax(1).flip(-1)
             parts.append((self.class_logits(part).softmax(1) + flipped) / 2 * allowed)
         scores = torch.cat(parts)
         return scores / scores.sum(1, keepdim=True).clamp(min=1e-4)
 
     @torch.no_grad()
-    def remember(self, features: Tensor, scores: Tensor) -> None:
-        """Move each prototype towards the sure pixels that are nearest to it.
+    def update_memory(self, features: Tensor, scores: Tensor) -> None:
+        """Move each prototype towards the confident pixels that are nearest to it.
 
         Parameters
         ----------
         features : (B, D, h, w) tensor
         scores : (B, classes, h, w) tensor
-            Normalised activations, 0 for a class that the image does not hold.
+            Normalised activations, 0 for a class that the image does not show.
         """
-        vectors = F.normalize(features, dim=1).permute(0, 2, 3, 1)
+        vectors = F.normalize(features, dim=1).permute(0, 2, 3, 1)  # (B, h, w, D)
         best = scores.argmax(1)
-        sure = scores.amax(1) >= SURE
-        memory = self.memory.clone()  # the old one is still needed for the gradient
+        confident = scores.amax(1) >= CONFIDENT_CAM
+        # a copy: autograd still needs the old memory of this step
+        memory = self.memory.clone()
         for c in range(self.n_classes):
-            own = vectors[sure & (best == c)]
+            own = vectors[confident & (best == c)]
             if not len(own):
                 continue
             nearest = (own @ memory[c].T).argmax(1)
@@ -188,7 +211,19 @@ class MemoryPrompting(SemanticSegmenter):
 
 
 def normalised_cam(cam: Tensor, tags: Tensor) -> Tensor:
-    """Return activations (B, N, h, w) in [0, 1]; 0 for classes an image lacks."""
+    """Return activations in [0, 1], where each class of an image reaches 1.
+
+    Parameters
+    ----------
+    cam : (B, N, h, w) tensor
+        Class activation maps.
+    tags : (B, N) tensor
+        1 for each class that the image shows; the maps of others become 0.
+
+    Returns
+    -------
+    (B, N, h, w) tensor
+    """
     cam = F.relu(cam) * tags[..., None, None]
     return cam / cam.amax((2, 3), keepdim=True).clamp(min=1e-4)
 
@@ -196,21 +231,22 @@ def normalised_cam(cam: Tensor, tags: Tensor) -> Tensor:
 def cam_labels(scores: Tensor) -> Tensor:
     """Return labels (B, h, w) int64 of normalised activations (B, N, h, w).
 
-    The strongest class where it is strong, background where all are weak, else unknown.
+    A pixel gets its strongest class (from 1) if that reaches `FOREGROUND_CAM`, 0 if
+    all are below `BACKGROUND_CAM`, else `UNKNOWN`.
     """
     best, label = scores.max(1)
     labels = torch.full_like(label, UNKNOWN)
-    labels[best < NOT_FOUND] = 0
-    found = best >= FOUND
+    labels[best < BACKGROUND_CAM] = 0
+    found = best >= FOREGROUND_CAM
     labels[found] = label[found] + 1
     return labels
 
 
 def memory_contrast(features: Tensor, scores: Tensor, memory: Tensor) -> Tensor:
-    """Return InfoNCE of each class's sure region with the prototypes.
+    """Return the InfoNCE loss of each class's confident region with the prototypes.
 
-    The nearest of its own prototypes is the positive, those of other classes are the
-    negatives.
+    The positive is the nearest prototype of the class, the negatives are all prototypes
+    of other classes.
 
     Parameters
     ----------
@@ -218,31 +254,33 @@ def memory_contrast(features: Tensor, scores: Tensor, memory: Tensor) -> Tensor:
     scores : (B, N, h, w) tensor
         Normalised activations.
     memory : (N, K, D) tensor
+        Prototypes.
     """
-    sure = (scores >= SURE).float()
-    total = sure.sum((2, 3))
-    mean = torch.einsum("bdhw,bnhw->bnd", features, sure)
+    confident = (scores >= CONFIDENT_CAM).float()
+    total = confident.sum((2, 3))
+    mean = torch.einsum("bdhw,bnhw->bnd", features, confident)  # of each region
     mean = F.normalize(mean / total.clamp(min=1)[..., None], dim=-1)
     cosine = torch.einsum("bnd,mkd->bnmk", mean, memory) / TEMPERATURE
     own = torch.eye(len(memory), device=memory.device, dtype=torch.bool)
     positive = cosine.amax(-1)[:, own]  # (B, N)
-    negative = cosine.masked_fill(own[..., None], -1e4).flatten(2)
+    negative = cosine.masked_fill(own[..., None], MASKED).flatten(2)  # (B, N, N K)
     both = torch.cat([positive[..., None], negative], dim=-1)
     return known_mean(torch.logsumexp(both, -1) - positive, (total > 0).float())
 
 
 def region_loss(logits: Tensor, regions: Tensor) -> Tensor:
-    """Return the divergence of pixels from the mean prediction of their superpixel.
+    """Return the Kullback-Leibler divergence of pixels from their superpixel's mean.
 
     Parameters
     ----------
     logits : (B, N + 1, H, W) tensor
     regions : (B, H, W) int64 tensor
-        Superpixels of each image, from 0.
+        Superpixel ids of each image, from 0.
     """
     n = int(regions.max()) + 1
     log_p = logits.log_softmax(1).flatten(2)  # (B, N + 1, HW)
     index = regions.flatten(1)
+    # means by scatter-add: superpixels differ in size, so they cannot be stacked
     count = torch.zeros(len(index), n, device=logits.device)
     count.scatter_add_(1, index, torch.ones_like(index, dtype=count.dtype))
     wide = index[:, None].expand(-1, log_p.shape[1], -1)

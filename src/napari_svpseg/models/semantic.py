@@ -1,6 +1,6 @@
 """A small U-Net for classes: the second stage of training from tags.
 
-Its encoder is that of the default model, whose weights are a good start.
+Its encoder is that of the default model and starts from its weights.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from .losses import known_mean
 from .unet import ChannelNorm, Encoder, FeaturePyramid, ResidualBlock, upsample
 
 UNKNOWN = 255
-"""Value in a target: this pixel is not known."""
+"""Value of unknown pixels in a target (an ``ignore_index``)."""
 
 
 class Trunk(nn.Module):
-    """Features at stride 2, 4, 8 and 16, named as in the default model.
+    """The default model's feature extractor: maps at stride 2, 4, 8 and 16.
+
+    The layers are named as in `svp.EvidenceSegmenter`, so that its weights fit.
 
     Parameters
     ----------
-    widths : four ints
-        Channels of the encoder at stride 2, 4, 8 and 16.
-    depths : three ints
-        Residual blocks at stride 4, 8 and 16.
+    widths, depths
+        See `unet.Encoder`.
     pixel_features : int
-        Channels of the features at stride 2.
+        Channels of the map at stride 2.
     """
 
     def __init__(
@@ -46,9 +46,14 @@ class Trunk(nn.Module):
         self.mix_pixels = nn.Conv2d(pixel_features, pixel_features, 1)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return maps of ``image`` (B, 3, H, W), H and W multiples of 16.
+        """Return maps (B, `channels`, H / s, W / s) at stride s = 2, 4, 8 and 16.
 
-        At stride 2 and 4 they hold what coarser maps know of the surroundings.
+        Those at stride 2 and 4 include context from the coarser maps.
+
+        Parameters
+        ----------
+        image : (B, 3, H, W) tensor
+            H and W are multiples of 16.
         """
         maps = self.encoder(image)
         pyramid = self.pyramid(maps[1:])
@@ -57,7 +62,7 @@ class Trunk(nn.Module):
         return [pixels, pyramid, maps[2], maps[3]]
 
     def take_weights(self, other: nn.Module) -> bool:
-        """Take the weights of another network that fit; tell whether all were there."""
+        """Copy the weights of another network that fit; return whether all did."""
         given = other.state_dict()
         own = self.state_dict()
         fitting = {
@@ -71,16 +76,14 @@ class Trunk(nn.Module):
 
 @register("semantic")
 class SemanticUNet(SemanticSegmenter):
-    """Classes of each pixel.
+    """A U-Net that predicts the class of each pixel.
 
     Parameters
     ----------
-    classes : int
-        Number of classes, background not counted.
-    scale : float
-        Network pixels per image pixel.
+    classes, scale
+        See `SemanticSegmenter`.
     widths, depths, pixel_features
-        As for `Trunk`.
+        See `Trunk`.
     decoder : two ints
         Channels of the decoder at stride 2 and 4.
     """
@@ -110,30 +113,31 @@ class SemanticUNet(SemanticSegmenter):
             ChannelNorm(d2),
             nn.Conv2d(d2, d2, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(d2, 4 * (classes + 1), 3, padding=1),
+            nn.Conv2d(d2, 4 * (classes + 1), 3, padding=1),  # 2 x 2 pixels each
         )
 
     def class_logits(self, query: Tensor) -> Tensor:
-        """Return (B, classes + 1, H, W) logits, background first."""
+        """Return logits (B, classes + 1, H, W) of a query; background comes first."""
         height, width = query.shape[-2:]
         f2, f4, f8, f16 = self.trunk(pad_to_multiple(query, 16))
-        x = self.enter8(f8) + upsample(self.enter16(f16))
-        x = self.blocks4(self.enter4(f4) + upsample(x))
-        x = self.enter2(f2) + upsample(self.up(x))
+        x = self.enter8(f8) + upsample(self.enter16(f16))  # (B, d4, H/8, W/8)
+        x = self.blocks4(self.enter4(f4) + upsample(x))  # (B, d4, H/4, W/4)
+        x = self.enter2(f2) + upsample(self.up(x))  # (B, d2, H/2, W/2)
         return F.pixel_shuffle(self.out(x), 2)[..., :height, :width].float()
 
 
 def semantic_loss(
     logits: Tensor, target: Tensor, *, smoothing: float = 0.1
 ) -> dict[str, Tensor]:
-    """Return cross-entropy with label smoothing, and soft Dice over classes.
+    """Return the terms of the loss: label-smoothed cross-entropy, and soft Dice.
 
     Parameters
     ----------
     logits : (B, N + 1, H, W) tensor
     target : (B, H, W) int64 tensor
-        0 = background, 1 to N, `UNKNOWN` where it does not count.
+        0 = background, classes 1 to N, `UNKNOWN` where a pixel does not count.
     smoothing : float
+        Label smoothing: targets are pseudo labels, some of which are wrong.
     """
     known = target != UNKNOWN
     entropy = F.cross_entropy(
@@ -145,7 +149,9 @@ def semantic_loss(
     p = logits.softmax(1) * known[:, None]
     t = F.one_hot(torch.where(known, target, 0), logits.shape[1])
     t = t.permute(0, 3, 1, 2) * known[:, None]
-    axes = (0, 2, 3)  # over the batch: a class that one window lacks is no loss
+    # Dice of the whole batch: of a single window it would be undefined for the classes
+    # that the window does not show
+    axes = (0, 2, 3)
     size = p.sum(axes) + t.sum(axes)
     dice = (2 * (p * t).sum(axes) + 1) / (size + 1)
     return {

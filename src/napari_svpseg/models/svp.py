@@ -1,17 +1,20 @@
-"""The default method: a small network that fits itself to the prompt.
+"""The default method: a small network with classifiers fitted to the prompt.
 
-Three kinds of evidence are gathered from the prompt's pixels, none of which depends on
-what the network was trained on:
+Three kinds of evidence are computed from the prompt's pixels. None of them depends on
+which kinds of objects the network was trained on:
 
-- a ridge classifier, solved in closed form on the prompt's pixels, tells foreground,
-  object middle and object border of every query pixel (stride 2);
-- attention over the prompt's pixels carries their labels to similar query pixels, and
-  the largest similarity to foreground and to background is kept (stride 4);
-- the mean foreground and background vectors and the object size adjust the decoder.
+- a ridge classifier, solved in closed form on the prompt's pixels, predicts
+  foreground, depth and border of every query pixel (stride 2);
+- attention over the prompt's pixels transfers their labels to similar query pixels,
+  with the largest similarity to foreground and to background (stride 4);
+- the mean foreground and background vectors and the object size modulate the decoder.
 
-A decoder turns the evidence into foreground, object middle and border maps. A stiff
-linear classifier of plain filters (`models.filters`) is added to the foreground: it
-steadies the answer where the cells are unlike all that the network has seen.
+A decoder turns the evidence into foreground, distance and boundary maps. A strongly
+regularised linear classifier of fixed filters (`models.filters`) is added to the
+foreground: it helps most where the cells look like nothing in the training data.
+
+In the shapes below B is the number of episodes, K of prompts in each, N of query
+pixels, M of prompt pixels. What was tried: ``docs/decisions/0003-default-model.md``.
 """
 
 from __future__ import annotations
@@ -22,7 +25,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
+from .base import (
+    IGNORE,
+    MASKED,
+    PromptCode,
+    PromptSegmenter,
+    pad_to_multiple,
+    register,
+)
 from .filters import PENALTY, pixel_filters, standardised
 from .panet import masked_average
 from .unet import (
@@ -37,7 +47,9 @@ from .unet import (
 )
 
 N_LABELS = 3
-"""Foreground, distance and boundary of a prompt pixel."""
+"""Labels of a prompt pixel: foreground, depth, border."""
+QUERY_BLOCK = 4096
+"""Query pixels that attend at once."""
 
 
 @register("svp")
@@ -46,21 +58,19 @@ class EvidenceSegmenter(PromptSegmenter):
 
     Parameters
     ----------
-    widths : four ints
-        Channels of the encoder at stride 2, 4, 8 and 16.
-    depths : three ints
-        Residual blocks at stride 4, 8 and 16.
+    widths, depths
+        See `unet.Encoder`.
     features : int
         Length of the vectors compared by attention.
     pixel_features : int
-        Length of the vectors the ridge classifier sees.
+        Length of the vectors that the ridge classifier classifies.
     decoder : three ints
         Channels of the decoder at stride 2, 4 and 8.
     ridge, attention, modulation : bool
-        Switch off a kind of evidence, for ablation.
+        Whether a kind of evidence is used; False for ablations.
     filters : float
-        Weight of the linear classifier on filters in the foreground's logits; 0
-        switches it off. Not used in training.
+        Weight of the linear classifier of filters in the foreground logits; 0 switches
+        it off. It is not used in training, as the decoder would learn to undo it.
     """
 
     overlap = 64
@@ -85,19 +95,19 @@ class EvidenceSegmenter(PromptSegmenter):
         d2, d4, d8 = decoder
         self.encoder = Encoder(tuple(widths), tuple(depths))
         self.pyramid = FeaturePyramid((w4, w8, w16), w4)
-        # pixel features for the ridge classifier
+        # pixel features for the ridge classifier, stride 2
         self.coarse_pixels = Pointwise(w4, pixel_features)
         self.fine_pixels = nn.Conv2d(w2, pixel_features, 3, padding=1)
         self.mix_pixels = Pointwise(pixel_features, pixel_features)
         self.log_ridge = nn.Parameter(torch.tensor(math.log(0.03)))
         self.ridge_gain = nn.Parameter(torch.tensor([4.0] * N_LABELS))
-        # attention at stride 4
+        # attention, stride 4
         self.embed = Pointwise(w4, features)
         self.label_embedding = nn.Linear(N_LABELS + 1, w4)
         self.value = nn.Linear(w4, features - N_LABELS - 1)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.1)))
-        # decoder
-        evidence = N_LABELS + 2 + features
+        # decoder: w4, d8 are the channels at stride 4 of the encoder, 8 of the decoder
+        evidence = N_LABELS + 2 + features  # ridge, similarity, attended values
         self.enter = Pointwise(evidence + w4, d4)
         self.block4 = ResidualBlock(d4)
         self.down = nn.Conv2d(d4, d8, 3, stride=2, padding=1)
@@ -111,8 +121,9 @@ class EvidenceSegmenter(PromptSegmenter):
             ChannelNorm(d2),
             nn.Conv2d(d2, d2, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(d2, 4 * N_LABELS, 3, padding=1),
+            nn.Conv2d(d2, 4 * N_LABELS, 3, padding=1),  # 2 x 2 pixels of each map
         )
+        # zero: an untrained modulation leaves the decoder's maps as they are
         self.modulate = nn.Linear(2 * w4 + 2, 2 * d8)
         nn.init.zeros_(self.modulate.weight)
         nn.init.zeros_(self.modulate.bias)
@@ -120,20 +131,30 @@ class EvidenceSegmenter(PromptSegmenter):
     # -- shared by prompt and query ------------------------------------------------
 
     def features(self, image: Tensor) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return encoder maps, the pyramid (stride 4) and pixel features (stride 2)."""
+        """Return the features of an image (B, 3, H, W), H and W multiples of 16.
+
+        Returns
+        -------
+        maps : list of tensors
+            Of the encoder, at stride 2, 4, 8 and 16.
+        pyramid : (B, w4, H/4, W/4) tensor
+        pixels : (B, pixel_features, H/2, W/2) tensor
+            In -1 to 1, so that no single pixel dominates the least squares of the
+            ridge classifier.
+        """
         maps = self.encoder(image.contiguous(memory_format=torch.channels_last))
         pyramid = self.pyramid(maps[1:])
         pixels = self.fine_pixels(maps[0]) + upsample(self.coarse_pixels(pyramid))
         pixels = self.mix_pixels(F.relu(pixels)).float()
-        pixels = 2 * torch.sigmoid(2 * pixels) - 1  # tanh, faster on a CPU
+        pixels = 2 * torch.sigmoid(2 * pixels) - 1  # tanh; this form is faster on a CPU
         return maps, pyramid, pixels
 
     # -- the prompt ----------------------------------------------------------------
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return the ridge weights, keys, values and the decoder's adjustment."""
+        """Return the ridge weights, keys and values, modulation and filter weights."""
         batch, n_prompts, _, height, width = images.shape
-        images = pad_to_multiple(images.flatten(0, 1), 16)
+        images = pad_to_multiple(images.flatten(0, 1), 16)  # (B K, 3, h, w)
         masks = F.pad(
             masks.flatten(0, 1),
             (0, images.shape[-1] - width, 0, images.shape[-2] - height),
@@ -142,24 +163,28 @@ class EvidenceSegmenter(PromptSegmenter):
         labels, known = prompt_labels(masks)
         _, pyramid, pixels = self.features(images)
         code: PromptCode = {}
-        together = (batch, n_prompts)
+        batch_shape = (batch, n_prompts)
+        # Labels are area means at the stride of the features, i.e. shares of a feature
+        # pixel: nearest neighbours would lose thin structures.
         if self.use["ridge"]:
             code["ridge"] = ridge_weights(
-                rows(pixels, together),
-                rows(F.avg_pool2d(labels, 2), together),
-                rows(F.avg_pool2d(known, 2), together)[..., 0],
+                pixel_rows(pixels, batch_shape),
+                pixel_rows(F.avg_pool2d(labels, 2), batch_shape),
+                pixel_rows(F.avg_pool2d(known, 2), batch_shape)[..., 0],
                 self.log_ridge.exp(),
             )
         labels4, known4 = F.avg_pool2d(labels, 4), F.avg_pool2d(known, 4)
         foreground, background = labels4[:, :1], known4 - labels4[:, :1]
         if self.use["attention"]:
-            code |= self._attention_code(pyramid, labels4, background, known4, together)
+            code |= self._attention_code(
+                pyramid, labels4, background, known4, batch_shape
+            )
         if self.use["modulation"]:
             code["modulation"] = self._modulation(
-                pyramid, foreground, background, masks, together
+                pyramid, foreground, background, masks, batch_shape
             )
         if self.filters and not self.training:
-            code |= _filter_code(images, labels, known, together)
+            code |= _filter_code(images, labels, known, batch_shape)
         return code
 
     def _attention_code(
@@ -168,18 +193,31 @@ class EvidenceSegmenter(PromptSegmenter):
         labels: Tensor,
         background: Tensor,
         known: Tensor,
-        together: tuple[int, int],
+        batch_shape: tuple[int, int],
     ) -> PromptCode:
-        keys = F.normalize(rows(self.embed(pyramid), together).float(), dim=2)
-        given = rows(torch.cat([labels, background], dim=1), together)
-        content = F.relu(rows(pyramid, together) + self.label_embedding(given))
+        """Return ``keys`` (B, M, D), ``values`` (B, M, V) and ``bias`` (B, M).
+
+        Parameters
+        ----------
+        pyramid : (B K, w4, h/4, w/4) tensor
+        labels : (B K, 3, h/4, w/4) tensor
+        background, known : (B K, 1, h/4, w/4) tensors
+            Shares of each feature pixel.
+        batch_shape : (B, K)
+        """
+        keys = F.normalize(pixel_rows(self.embed(pyramid), batch_shape).float(), dim=2)
+        given = pixel_rows(torch.cat([labels, background], dim=1), batch_shape)
+        content = F.relu(pixel_rows(pyramid, batch_shape) + self.label_embedding(given))
+        # The first four values are the labels themselves, which attention carries to
+        # the query unchanged; the rest is learned.
         values = torch.cat([given, self.value(content).float()], dim=2)
-        weight = rows(known, together)[..., 0]
-        # the rarer class is not drowned by the more frequent one
+        weight = pixel_rows(known, batch_shape)[..., 0]  # (B, M)
+        # Classes are balanced: a pixel's weight is divided by its class's share of the
+        # prompt, so that a query pixel that resembles all of them equally gets even
+        # odds (at most 50-fold).
         share = given[..., [0, 3]].sum(1) / weight.sum(1, keepdim=True).clamp(min=1)
         expected = (given[..., [0, 3]] * share[:, None]).sum(-1).clamp(min=0.02)
-        off = weight < 0.5
-        bias = torch.where(off, -1e4, -expected.log())
+        bias = torch.where(weight < 0.5, MASKED, -expected.log())
         return {"keys": keys, "values": values, "bias": bias}
 
     def _modulation(
@@ -188,8 +226,13 @@ class EvidenceSegmenter(PromptSegmenter):
         foreground: Tensor,
         background: Tensor,
         masks: Tensor,
-        together: tuple[int, int],
+        batch_shape: tuple[int, int],
     ) -> Tensor:
+        """Return gain and shift (B, 2 d8) of the decoder's map at stride 8.
+
+        This is feature-wise linear modulation (FiLM; Perez et al., AAAI 2018) by the
+        mean vectors of both classes, the share of foreground and the object size.
+        """
         vectors = [
             masked_average(pyramid.float(), weights[:, 0])
             for weights in (foreground, background)
@@ -197,41 +240,44 @@ class EvidenceSegmenter(PromptSegmenter):
         known = (masks != IGNORE).float().mean((1, 2))
         share = (masks > 0).float().mean((1, 2)) / known.clamp(min=1e-3)
         size = torch.stack([share, typical_size(masks)], dim=1)
-        each = torch.cat([*vectors, size], dim=1).unflatten(0, together)
-        positive = (share > 0).float().unflatten(0, together)[..., None]
+        each = torch.cat([*vectors, size], dim=1).unflatten(0, batch_shape)
+        # mean over the prompts that show an object: a negative prompt has no size
+        positive = (share > 0).float().unflatten(0, batch_shape)[..., None]
         mean = (each * positive).sum(1) / positive.sum(1).clamp(min=1)
         return self.modulate(mean)
 
     # -- the query -----------------------------------------------------------------
 
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
-        """Return ``foreground``, ``distance`` and ``boundary`` logits.
+        """Return ``foreground``, ``distance`` and ``boundary`` logits (B, 1, H, W).
 
-        While training also ``evidence_ridge`` and ``evidence_attention``.
+        In training also ``evidence_ridge`` and ``evidence_attention``, the foreground
+        logits of each kind of evidence, so that each is trained to be right by itself.
         """
         batch, _, height, width = query.shape
         code = {k: v.expand(batch, *v.shape[1:]) for k, v in code.items()}
         maps, pyramid, pixels = self.features(pad_to_multiple(query, 16))
-        ridge = self._ridge_maps(pixels, code)
+        ridge = self._ridge_maps(pixels, code)  # (B, 3, H/2, W/2)
         context, similarity = self._attention_maps(pyramid, code)
         x = join_maps(F.avg_pool2d(ridge, 2), similarity, context, pyramid)
-        x = self.block4(self.enter(x))
-        y = self.down(F.relu(x)) + self.skip8(maps[2])
+        x = self.block4(self.enter(x))  # (B, d4, H/4, W/4)
+        y = self.down(F.relu(x)) + self.skip8(maps[2])  # (B, d8, H/8, W/8)
         if self.use["modulation"]:
             gain, shift = code["modulation"][..., None, None].chunk(2, dim=1)
             y = y * (1 + gain) + shift
-        x = self.out4(x + upsample(self.up(self.blocks8(y))))
+        x = self.out4(x + upsample(self.up(self.blocks8(y))))  # (B, d4, H/4, W/4)
         z = upsample(self.merge2(x)) + self.skip2(join_maps(maps[0], ridge))
+        # residual: the decoder only has to correct the ridge classifier's logits
         out = F.pixel_shuffle(self.out2(z).contiguous(), 2) + upsample(ridge)
-        out = out[..., :height, :width].float()
+        out = out[..., :height, :width].float()  # (B, 3, H, W)
         answer = dict(
             zip(
                 ("foreground", "distance", "boundary"), out.split(1, dim=1), strict=True
             )
         )
         if "filter_weights" in code:
-            plain = self.filters * self._filter_map(query, code)
-            answer["foreground"] = answer["foreground"] + plain
+            filtered = self.filters * self._filter_map(query, code)
+            answer["foreground"] = answer["foreground"] + filtered
         if self.training:
             if self.use["ridge"]:
                 answer["evidence_ridge"] = upsample(ridge[:, :1])[..., :height, :width]
@@ -243,32 +289,39 @@ class EvidenceSegmenter(PromptSegmenter):
         return answer
 
     def _filter_map(self, query: Tensor, code: PromptCode) -> Tensor:
-        """Return what the filters tell of the foreground, about -1 to 1."""
+        """Return the filters' foreground score (B, 1, H, W), about -1 to 1."""
         height, width = query.shape[2:]
         x = pixel_filters(pad_to_multiple(query, 16))
         units = (code[k][..., None, None] for k in ("filter_mean", "filter_scale"))
-        x = standardised(x, *units)
+        x = standardised(x, *units)  # (B, 36, H/2, W/2)
         weights = code["filter_weights"][..., 0]
         found = torch.einsum("bdhw,bd->bhw", x, weights[:, :-1])
         found = (found + weights[:, -1:, None])[:, None]
         return upsample(found)[..., :height, :width]
 
     def _ridge_maps(self, pixels: Tensor, code: PromptCode) -> Tensor:
+        """Return the ridge classifier's logits (B, 3, H/2, W/2)."""
         if not self.use["ridge"]:
             return pixels.new_zeros(pixels.shape[0], N_LABELS, *pixels.shape[2:])
+        # regression targets are -1 and 1: the learned gain turns them into logits
         weights = code["ridge"] * self.ridge_gain  # (B, D + 1, 3)
-        flat = pixels.flatten(2).transpose(1, 2)
+        flat = pixels.flatten(2).transpose(1, 2)  # (B, N, D)
         maps = torch.baddbmm(weights[:, -1:], flat, weights[:, :-1])
         return _as_maps(maps, pixels.shape[2:])
 
     def _queries(self, pyramid: Tensor) -> tuple[Tensor, ...]:
-        """Return the vectors to be compared, of unit length, in blocks of pixels."""
+        """Return unit vectors (B, block, D) of the query's pixels, block by block.
+
+        The attention matrix of one block is block x M; the matrix of a whole tile would
+        be the largest array of the network.
+        """
         query = F.normalize(self.embed(pyramid).float(), dim=1)
-        return query.flatten(2).transpose(1, 2).split(4096, dim=1)
+        return query.flatten(2).transpose(1, 2).split(QUERY_BLOCK, dim=1)
 
     def _attention_maps(
         self, pyramid: Tensor, code: PromptCode
     ) -> tuple[Tensor, Tensor]:
+        """Return attended values (B, V, H/4, W/4) and similarities (B, 2, H/4, W/4)."""
         batch, _, height, width = pyramid.shape
         if not self.use["attention"]:
             n = self.value.out_features + N_LABELS + 1
@@ -291,19 +344,26 @@ class EvidenceSegmenter(PromptSegmenter):
 
 
 def _as_maps(pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Return a list of pixels (B, H W, C) as maps (B, C, H, W), channels last."""
+    """Return rows of pixels (B, H W, C) as maps (B, C, H, W), channels last."""
     return pixels.unflatten(1, shape).permute(0, 3, 1, 2)
 
 
 def _filter_code(
-    images: Tensor, labels: Tensor, known: Tensor, together: tuple[int, int]
+    images: Tensor, labels: Tensor, known: Tensor, batch_shape: tuple[int, int]
 ) -> PromptCode:
-    """Return the weights of the linear classifier on filters, and their units."""
-    x = rows(pixel_filters(images), together)
-    given = rows(F.avg_pool2d(labels[:, :1], 2), together)
-    weight = rows(F.avg_pool2d(known, 2), together)
+    """Return the weights of the linear classifier of filters, and the filters' units.
+
+    Returns
+    -------
+    dict
+        ``filter_weights`` (B, 37, 1), ``filter_mean`` and ``filter_scale`` (B, 36).
+    """
+    x = pixel_rows(pixel_filters(images), batch_shape)  # (B, M, 36)
+    given = pixel_rows(F.avg_pool2d(labels[:, :1], 2), batch_shape)
+    weight = pixel_rows(F.avg_pool2d(known, 2), batch_shape)
     total = weight.sum(1).clamp(min=1)
     mean = (x * weight).sum(1) / total
+    # + 0.01: a filter that is constant in the prompt would be divided by zero
     scale = ((x - mean[:, None]).square() * weight).sum(1).div(total).sqrt() + 1e-2
     code = {"filter_mean": mean, "filter_scale": scale}
     x = standardised(x, mean[:, None], scale[:, None])
@@ -313,24 +373,26 @@ def _filter_code(
 
 
 def prompt_labels(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what a prompt says of each pixel.
+    """Return the labels of each pixel of a prompt, and where they are known.
 
     Parameters
     ----------
     masks : (B, h, w) int tensor
-        Ids, 0 = background, -1 = unknown.
+        Object ids, 0 = background, -1 = unknown.
 
     Returns
     -------
     labels : (B, 3, h, w) float tensor
-        Foreground (0 or 1); depth inside the object in [0, 1], saturating 8 pixels from
-        its border; and 1 within a pixel of an object's border.
+        Foreground (0 or 1); depth inside the object, which reaches 1 at 8 pixels from
+        its border; border (1 within a pixel of an object's outline).
     known : (B, 1, h, w) float tensor
     """
     known = (masks != IGNORE).float()[:, None]
     foreground = (masks > 0).float()[:, None]
+    # without the outermost pixels, so that touching objects are apart
     inside = foreground * (1 - _id_change(masks)[:, None])
-    # depth by repeated erosion: exact enough, and runs on any device
+    # The depth counts repeated erosions (a minimum filter). A distance transform would
+    # be exact, but runs on the CPU only.
     depth, level = inside.clone(), inside
     for _ in range(7):
         level = -F.max_pool2d(-level, 3, stride=1, padding=1)
@@ -340,7 +402,10 @@ def prompt_labels(masks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _id_change(masks: Tensor) -> Tensor:
-    """Return 1 where a 4-neighbour has another id (the image's edge does not count)."""
+    """Return 1 where a 4-neighbour has another id, (B, h, w).
+
+    Unknown neighbours and the image's edge do not count.
+    """
     ids = F.pad(masks.float()[:, None], (1, 1, 1, 1), mode="replicate")[:, 0]
     centre = ids[:, 1:-1, 1:-1]
     neighbours = (
@@ -362,6 +427,7 @@ def typical_size(masks: Tensor) -> Tensor:
         ids = torch.unique(mask)
         n = int((ids > 0).sum())
         area = (mask > 0).sum() / max(n, 1)
+        # 1.13 = 2 / sqrt(pi): the diameter of a disc of that area
         sizes.append(
             torch.log2((area.float().sqrt() * 1.13 + 1) / 16)
             if n
@@ -370,43 +436,62 @@ def typical_size(masks: Tensor) -> Tensor:
     return torch.stack(sizes)
 
 
-def rows(x: Tensor, together: tuple[int, int]) -> Tensor:
-    """Return a map (B K, C, h, w) as one list of pixels for each episode, (B, N, C)."""
-    batch, n_prompts = together
+def pixel_rows(x: Tensor, batch_shape: tuple[int, int]) -> Tensor:
+    """Return the pixels of all prompts of an episode as rows of one matrix.
+
+    Parameters
+    ----------
+    x : (B K, C, h, w) tensor
+    batch_shape : (B, K)
+
+    Returns
+    -------
+    (B, K h w, C) tensor
+    """
+    batch, n_prompts = batch_shape
     x = x.flatten(2).transpose(1, 2)  # (B K, h w, C)
     return x.reshape(batch, n_prompts * x.shape[1], x.shape[2])
 
 
 def ridge_weights(x: Tensor, labels: Tensor, known: Tensor, penalty: Tensor) -> Tensor:
-    """Return ridge regression weights, foreground and background counting equally.
+    """Return the weights W of a class-balanced ridge regression, in closed form.
+
+    W minimises ``sum_i w_i |x_i W - y_i|^2 + r |W|^2``, where ``x_i`` is a pixel's
+    feature vector with a 1 appended and ``y_i`` its labels as -1 to 1. The minimum is
+    ``(X^T D X + r I)^-1 X^T D Y`` with ``D = diag(w)``: one small linear system, which
+    costs next to nothing at prediction and through which training differentiates.
 
     Parameters
     ----------
-    x : (B, N, D) tensor
+    x : (B, M, D) tensor
         Pixel features.
-    labels : (B, N, 3) tensor
-        Foreground, distance and boundary in [0, 1]; regressed as -1 to 1.
-    known : (B, N) tensor
+    labels : (B, M, L) tensor
+        Labels in [0, 1]; the first is the foreground.
+    known : (B, M) tensor
         Share of the pixel that is known, in [0, 1].
     penalty : tensor
-        Ridge penalty in units of the mean squared feature.
+        ``r`` in units of the mean squared feature.
 
     Returns
     -------
-    (B, D + 1, 3) tensor
+    (B, D + 1, L) tensor
         The last row is the offset.
     """
+    # float32: in half precision the system is too close to singular
     with torch.autocast(x.device.type, enabled=False):
         x, labels, known = x.float(), labels.float(), known.float()
         foreground = labels[..., 0]
         background = known - foreground
+        # w: each class sums to 1, however few of the pixels it has
         weight = foreground / foreground.sum(1, keepdim=True).clamp(min=1)
         weight = weight + background / background.sum(1, keepdim=True).clamp(min=1)
-        x1 = torch.cat([x, torch.ones_like(x[..., :1])], dim=2)
+        x1 = torch.cat([x, torch.ones_like(x[..., :1])], dim=2)  # (B, M, D + 1)
         weighted = x1 * weight[..., None]
-        gram = weighted.transpose(1, 2) @ x1
+        gram = weighted.transpose(1, 2) @ x1  # (B, D + 1, D + 1)
         target = 2 * labels / known[..., None].clamp(min=1e-3) - 1
         right = weighted.transpose(1, 2) @ target
+        # In units of the features' mean square, a penalty suits features of any scale.
+        # The constant keeps the system regular where all features are zero.
         scale = gram.diagonal(dim1=1, dim2=2)[:, :-1].mean(1)
         ridge = (penalty * scale + 1e-4)[:, None].expand(-1, x1.shape[2])
         return torch.linalg.solve(gram + torch.diag_embed(ridge), right)
@@ -415,33 +500,44 @@ def ridge_weights(x: Tensor, labels: Tensor, known: Tensor, penalty: Tensor) -> 
 def similarity_and_context(
     query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, temperature: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return attended values and the largest similarity to fore- and background.
+    """Return attended values and the largest similarity to each class.
 
     Parameters
     ----------
-    query : (B, N, D), keys : (B, M, D) tensors of unit length
+    query : (B, N, D) tensor of unit vectors
+    keys : (B, M, D) tensor of unit vectors
     values : (B, M, V) tensor
         Channel 0 is the share of foreground, channel 3 that of background.
     bias : (B, M) tensor
+        Added to the scores; `MASKED` leaves a key out.
     temperature : tensor
+        Divides the cosine similarities.
 
     Returns
     -------
-    (B, N, V) and (B, N, 2) tensors
+    context : (B, N, V) tensor
+    similarity : (B, N, 2) tensor
+        Largest cosine to foreground and to background; -1 where the prompt has none.
     """
     cosine = _products(query, keys)  # (B, N, M)
     weights = (cosine / temperature + bias[:, None]).softmax(dim=-1)
     context = _products(weights, values.transpose(1, 2))
+    # The maximum is over the pixels of one class: subtracting 2 puts all others below
+    # the smallest cosine.
     others = ((values[..., c] <= 0.5) | (bias < -100) for c in (0, 3))
     best = [(cosine - 2.0 * other[:, None]).amax(-1) for other in others]
     return context, torch.stack(best, dim=-1).clamp(min=-1)
 
 
 def _products(one: Tensor, two: Tensor) -> Tensor:
-    """Return ``one`` (B, N, D) times ``two`` (B, M, D), (B, N, M)."""
+    """Return the product (B, N, M) of ``one`` (B, N, D) and ``two`` (B, M, D).
+
+    On a CPU the product of one image goes through a 1 x 1 convolution, which keeps the
+    layout of all other maps, see `unet.Pointwise`.
+    """
     if len(one) > 1 or one.device.type != "cpu":
         return one @ two.transpose(1, 2)
     n = one.shape[1]
-    wide = math.gcd(n, 64)  # more than one, for the layout of what comes back
+    wide = math.gcd(n, 64)  # a map wider than one pixel comes back channels last
     found = pointwise(_as_maps(one, (n // wide, wide)), two[0, :, :, None, None])
     return found.flatten(2).transpose(1, 2)

@@ -1,5 +1,9 @@
 """Attention over prompt pixels: each query pixel averages the prompt's labels.
 
+Three functions compute the same attention; they differ in memory and speed
+(`attend` chooses). In the shapes below N is the number of query pixels, M of prompt
+pixels.
+
 References
 ----------
 S. Kato, K. Hotta. "One-shot and partially-supervised cell image segmentation using
@@ -14,39 +18,48 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
+from .base import (
+    IGNORE,
+    MASKED,
+    PromptCode,
+    PromptSegmenter,
+    pad_to_multiple,
+    register,
+)
 from .unet import ChannelNorm, FeaturePyramid, standard_encoder, upsample
 
 CHUNK = 4096
-"""Query pixels attended at once by `chunked_attention`."""
+"""Query pixels that attend at once in `chunked_attention`."""
 
 
 def naive_attention(
     query: Tensor, keys: Tensor, values: Tensor, bias: Tensor
 ) -> Tensor:
-    """Return softmax(query keys^T + bias) values, holding the whole matrix.
+    """Return ``softmax(query keys^T + bias) values``, computed as it is written.
+
+    The whole (N, M) matrix is held in memory.
 
     Parameters
     ----------
     query : (B, N, D) tensor
-        Already multiplied by 1 / temperature.
+        Already divided by the temperature.
     keys : (B, M, D) tensor
     values : (B, M, V) tensor
     bias : (B, M) tensor
-        Added to each key's score; -inf leaves a key out.
+        Added to each key's score; `MASKED` leaves a key out.
 
     Returns
     -------
     (B, N, V) tensor
     """
-    scores = query @ keys.transpose(1, 2) + bias[:, None]
+    scores = query @ keys.transpose(1, 2) + bias[:, None]  # (B, N, M)
     return scores.softmax(dim=-1) @ values
 
 
 def chunked_attention(
     query: Tensor, keys: Tensor, values: Tensor, bias: Tensor, chunk: int = CHUNK
 ) -> Tensor:
-    """Return the same as `naive_attention`, a block of query rows at a time."""
+    """Return `naive_attention`, computed for ``chunk`` query pixels at a time."""
     return torch.cat(
         [naive_attention(q, keys, values, bias) for q in query.split(chunk, dim=1)],
         dim=1,
@@ -56,46 +69,50 @@ def chunked_attention(
 def fused_attention(
     query: Tensor, keys: Tensor, values: Tensor, bias: Tensor
 ) -> Tensor:
-    """Return what `naive_attention` does by a kernel that stores no scores.
+    """Return `naive_attention`, computed by a kernel that stores no scores.
 
-    Keys and values are brought to one width, as fused kernels need. The bias becomes a
-    further feature of the keys (met by a 1 in every query), so no mask is stored.
+    Fused kernels need keys and values of one length, so both are padded with zeros. An
+    additive mask would be as large as the scores; instead the bias becomes one more
+    feature of the keys, multiplied by a 1 in every query.
     """
     width = max(query.shape[-1] + 1, values.shape[-1])
-    width += -width % 8
-    bias = bias.clamp(min=-1e4)
+    width += -width % 8  # kernels are faster on multiples of 8
+    bias = bias.clamp(min=MASKED)
     one = torch.ones_like(query[..., :1])
-    query = _widened(torch.cat([query, one], dim=-1), width)
-    keys = _widened(torch.cat([keys, bias[..., None]], dim=-1), width)
+    query = _padded(torch.cat([query, one], dim=-1), width)
+    keys = _padded(torch.cat([keys, bias[..., None]], dim=-1), width)
     n_values = values.shape[-1]
     out = F.scaled_dot_product_attention(
-        query[:, None], keys[:, None], _widened(values, width)[:, None], scale=1.0
+        query[:, None], keys[:, None], _padded(values, width)[:, None], scale=1.0
     )
     return out[:, 0, :, :n_values]
 
 
-def _widened(x: Tensor, width: int) -> Tensor:
+def _padded(x: Tensor, width: int) -> Tensor:
+    """Return vectors padded with zeros to a length of ``width``."""
     return F.pad(x, (0, width - x.shape[-1]))
 
 
 def attend(query: Tensor, keys: Tensor, values: Tensor, bias: Tensor) -> Tensor:
-    """Return attention by the form that suits: fused in general, naive when tiny."""
+    """Return `naive_attention`, fused where the matrix of scores would be large."""
     if query.shape[1] * keys.shape[1] <= CHUNK * 256:
         return naive_attention(query, keys, values, bias)
     return fused_attention(query, keys, values, bias)
 
 
 def label_values(masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return one-hot (background, foreground) and what is known of each prompt pixel.
+    """Return the classes of prompt pixels, one-hot, and which of them are known.
 
     Parameters
     ----------
     masks : (B, K, h, w) int tensor
-        Ids, 0 = background, -1 = unknown.
+        Object ids, 0 = background, -1 = unknown.
 
     Returns
     -------
-    (B, K, 2, h, w) float tensor, (B, K, h, w) float tensor
+    values : (B, K, 2, h, w) float tensor
+        Background, foreground; both 0 where unknown.
+    known : (B, K, h, w) float tensor
     """
     known = (masks != IGNORE).float()
     foreground = (masks > 0).float()
@@ -109,7 +126,7 @@ class AttentionSegmenter(PromptSegmenter):
     Parameters
     ----------
     width : int
-        Channels at stride 2; deeper levels have 2, 4 and 4 times as many.
+        Channels at stride 2, see `unet.standard_encoder`.
     features : int
         Length of the pixel embeddings that are compared.
     form : str
@@ -117,8 +134,8 @@ class AttentionSegmenter(PromptSegmenter):
         ``"released"``: raw dot product of two-channel outputs with temperature 1, as
         in the published code.
     stride : int, optional
-        Image pixels to an attending pixel, 1 or 2; 2 in the corrected form (it costs a
-        sixteenth), 1 in the released one.
+        Image pixels per attending pixel, 1 or 2. The default is 2 in the corrected
+        form, which costs a sixteenth, and 1 in the released form.
     """
 
     overlap = 64
@@ -137,7 +154,7 @@ class AttentionSegmenter(PromptSegmenter):
         self.stride = stride or (1 if form == "released" else 2)
         if self.stride not in (1, 2):
             raise ValueError(f"stride must be 1 or 2, got {stride}")
-        if form == "released":
+        if form == "released":  # compares the two class channels themselves
             features = 2
         self.encoder = standard_encoder(width)
         self.pyramid = FeaturePyramid(self.encoder.widths[1:], 2 * width)
@@ -145,14 +162,15 @@ class AttentionSegmenter(PromptSegmenter):
         self.mix = nn.Sequential(
             nn.ReLU(),
             nn.Conv2d(2 * width, 2 * width, 3, padding=1),
-            ChannelNorm(2 * width),  # centred vectors: cosines spread over -1 to 1
+            # without the mean in common, cosines spread over all of -1 to 1
+            ChannelNorm(2 * width),
         )
         self.embed = nn.Conv2d(2 * width, features, 1)
         self.pixel = nn.Conv2d(3, features, 3, padding=1)
         self.log_temperature = nn.Parameter(torch.tensor(math.log(0.07)))
 
     def temperature(self) -> Tensor:
-        """Return the temperature: 1 in the released form, else learned, 0.01 to 1."""
+        """Return the temperature: 1 in the released form, else learned (0.01 to 1)."""
         if self.form == "released":
             return torch.ones_like(self.log_temperature)
         return self.log_temperature.exp().clamp(0.01, 1.0)
@@ -166,7 +184,7 @@ class AttentionSegmenter(PromptSegmenter):
         features = self.embed(
             self.mix(upsample(self.pyramid(maps[1:])) + self.fine(maps[0]))
         )
-        # the skip of the image itself tells neighbouring pixels apart
+        # the features are smooth: a skip from the image distinguishes neighbours
         skip = self.pixel(image)
         if self.stride == 1:
             features = upsample(features)
@@ -178,19 +196,26 @@ class AttentionSegmenter(PromptSegmenter):
         return F.normalize(features.float(), dim=1)
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return keys (B, M, D), values (B, M, 2) and bias (B, M) of all pixels."""
+        """Return ``keys`` (B, M, D), ``values`` (B, M, 2) and ``bias`` (B, M).
+
+        M counts the pixels of all prompts.
+        """
         batch, n_prompts = images.shape[:2]
         features = self.embeddings(images.flatten(0, 1))
         keys = features.unflatten(0, (batch, n_prompts)).permute(0, 1, 3, 4, 2)
         values, _ = label_values(masks)
-        # area means: nearest neighbours would lose thin structures
+        # area means, because nearest neighbours would lose thin structures
         values = F.avg_pool2d(values.flatten(0, 1), self.stride, ceil_mode=True)
         values = values.unflatten(0, (batch, n_prompts)).permute(0, 1, 3, 4, 2)
         values = values.reshape(batch, -1, 2)
+        # weight of a key: the share of it that is known, as a logarithm, since the
+        # softmax takes the exponential of the sum
         known = values.sum(-1)
-        bias = torch.where(known > 0, known.clamp(min=1e-3).log(), -1e4)
+        bias = torch.where(known > 0, known.clamp(min=1e-3).log(), MASKED)
         values = values / known[..., None].clamp(min=1e-3)
         if self.form == "corrected":
+            # Divided by the class's share of the prompt: a query pixel that resembles
+            # all prompt pixels equally gets even odds.
             counted = values * known[..., None]
             share = counted.sum(1, keepdim=True) / counted.sum((1, 2), keepdim=True)
             bias = bias - (values * share.clamp(min=1e-3).log()).sum(-1)
@@ -204,12 +229,13 @@ class AttentionSegmenter(PromptSegmenter):
         """Return ``foreground`` logits (B, 1, H, W)."""
         batch, _, height, width = query.shape
         features = self.embeddings(query)
-        rows = features.flatten(2).transpose(1, 2) / self.temperature()
+        rows = features.flatten(2).transpose(1, 2) / self.temperature()  # (B, N, D)
         keys, values, bias = (
             code[name].expand(batch, *code[name].shape[1:])
             for name in ("keys", "values", "bias")
         )
         out = attend(rows, keys.to(rows), values.to(rows), bias.to(rows)).float()
+        # attended labels are probabilities: foreground and background sum to 1
         logits = out[..., 1].clamp(1e-4, 1 - 1e-4).logit()
         logits = logits.reshape(batch, 1, *features.shape[2:])
         if self.stride > 1:

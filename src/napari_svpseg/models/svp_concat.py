@@ -1,10 +1,10 @@
-"""Concatenation: the prompt becomes one vector that stands beside every query pixel.
+"""Concatenation: the prompt becomes one vector that is joined to every query pixel.
 
 References
 ----------
 S. Kato, K. Hotta. "One-shot and partially-supervised cell image segmentation using
-small visual prompt". CVPR Workshops (CVMI), 2023. This is the form in which the method
-is often retold; what the authors released is `models.svp_attention`.
+small visual prompt". CVPR Workshops (CVMI), 2023. The method is often described in this
+form; the authors' code is that of `models.svp_attention`.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ from .svp_attention import label_values
 from .unet import ChannelNorm, Encoder, ResidualBlock, upsample
 
 STRIDE = 8
+"""Image pixels per pixel of the deepest feature map."""
 QUERY_FEATURES = 64
-"""Length of the vectors by which a query pixel picks among prompts."""
+"""Length of the vectors with which a query pixel attends to the prompts."""
 
 
 @register("svp-concat")
@@ -38,13 +39,14 @@ class ConcatSegmenter(PromptSegmenter):
     vector : int
         Length of a prompt's vector.
     use_mask : bool
-        Whether the prompt's mask is seen. Without it the prompt is pooled as a whole
-        and cannot say which of two visible structures is meant: for ablation only.
+        Whether the prompt's mask is used. Without it the prompt is pooled as a whole
+        and cannot express which of two visible structures is meant (ablation).
     deep : bool
-        Whether the vector is concatenated at each level of the decoder.
+        Whether the vector is concatenated at each level of the decoder, or only at the
+        deepest.
     fusion : str
-        How several prompts become one: ``"attention"`` (each query pixel weighs them)
-        or ``"mean"``. The weights are the same, so either serves a trained model.
+        How several prompts are combined: ``"attention"`` (each query pixel weights
+        them) or ``"mean"``. Both have the same weights, so either fits a trained model.
     """
 
     overlap = 64
@@ -61,7 +63,7 @@ class ConcatSegmenter(PromptSegmenter):
         super().__init__()
         if fusion not in ("attention", "mean"):
             raise ValueError(f"fusion must be attention or mean, got {fusion!r}")
-        w2, w4, w8 = widths
+        w2, w4, w8 = widths  # channels at stride 2, 4 and 8
         self.use_mask, self.deep, self.fusion = use_mask, deep, fusion
         self.encoder = Encoder(tuple(widths), tuple(depths))
         self.embed = nn.Linear(2 * w8 if use_mask else w8, vector)
@@ -78,22 +80,25 @@ class ConcatSegmenter(PromptSegmenter):
             ChannelNorm(w2),
             nn.Conv2d(w2, w2, 3, padding=1),
             nn.ReLU(),
-            nn.Conv2d(w2, 4, 3, padding=1),
+            nn.Conv2d(w2, 4, 3, padding=1),  # 2 x 2 pixels of the foreground
         )
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return one vector for each prompt, (B, K, V)."""
+        """Return ``vectors`` (B, K, V), one for each prompt."""
         batch, n_prompts = images.shape[:2]
         values, known = label_values(masks)
+        # background, foreground, known: (B K, 3, h, w)
         shares = torch.cat([values, known[:, :, None]], dim=2).flatten(0, 1)
         images = pad_to_multiple(images.flatten(0, 1), STRIDE)
         down = images.shape[-2] - shares.shape[-2]
         right = images.shape[-1] - shares.shape[-1]
-        # area means: nearest neighbours would lose thin structures
+        # area means, because nearest neighbours would lose thin structures
         shares = F.avg_pool2d(F.pad(shares, (0, right, 0, down)), STRIDE)
         deepest = self.encoder(images)[-1].float()
         kinds = (1, 0) if self.use_mask else (2,)
-        pooled = [masked_average(deepest, shares[:, kind]) for kind in kinds]
+        pooled = [
+            masked_average(deepest, shares[:, kind]) for kind in kinds
+        ]  # (B K, w8)
         vectors = self.embed(torch.cat(pooled, dim=1))
         return {"vectors": vectors.unflatten(0, (batch, n_prompts)).float()}
 
@@ -102,22 +107,29 @@ class ConcatSegmenter(PromptSegmenter):
         batch, _, height, width = query.shape
         maps = self.encoder(pad_to_multiple(query, STRIDE))
         vectors = code["vectors"].expand(batch, -1, -1).to(maps[-1].dtype)
-        prompt = self._prompt_map(maps[-1], vectors)
-        x = self.fuse8(torch.cat([maps[2], prompt], dim=1))
+        prompt = self._prompt_map(maps[-1], vectors)  # (B, V, H/8, W/8)
+        x = self.fuse8(torch.cat([maps[2], prompt], dim=1))  # (B, w8, H/8, W/8)
         for fuse, skip in ((self.fuse4, maps[1]), (self.fuse2, maps[0])):
             prompt = upsample(prompt)
-            beside = [upsample(x), skip, *([prompt] if self.deep else [])]
-            x = fuse(torch.cat(beside, dim=1))
+            joined = [upsample(x), skip, *([prompt] if self.deep else [])]
+            x = fuse(torch.cat(joined, dim=1))  # at last (B, 4, H/2, W/2)
         logits = F.pixel_shuffle(x, 2)[..., :height, :width]
         return {"foreground": logits.float()}
 
     def _prompt_map(self, features: Tensor, vectors: Tensor) -> Tensor:
-        """Return what the prompts say at each query pixel, (B, V, h, w)."""
+        """Return the prompts' vector at each query pixel, (B, V, h, w).
+
+        Parameters
+        ----------
+        features : (B, w8, h, w) tensor
+        vectors : (B, K, V) tensor
+        """
         values = self.value(vectors)
         if self.fusion == "mean" or vectors.shape[1] == 1:
             mean = values.mean(1)[..., None, None]
             return mean.expand(-1, -1, *features.shape[2:])
         picks, offers = self.pick(features), self.offer(vectors)
+        # scaled dot-product attention over the K prompts
         scores = torch.einsum("bdhw,bkd->bkhw", picks, offers)
         weights = (scores / math.sqrt(QUERY_FEATURES)).softmax(dim=1)
         return torch.einsum("bkhw,bkv->bvhw", weights, values)

@@ -1,7 +1,7 @@
-"""Encoder and decoder blocks that all methods share.
+"""Encoder, decoder blocks and layers that all methods share.
 
-Normalisation acts on each pixel alone (over its channels), so that the answer for a
-pixel does not depend on which tile it was read in.
+Normalisation acts on each pixel alone (over its channels), never over the image, so
+that the result for a pixel does not depend on which tile it was read in.
 """
 
 from __future__ import annotations
@@ -12,7 +12,12 @@ from torch.nn import functional as F
 
 
 class ChannelNorm(nn.Module):
-    """Layer normalisation over the channels of each pixel."""
+    """Layer normalisation over the channels of each pixel.
+
+    Parameters
+    ----------
+    channels : int
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -21,8 +26,9 @@ class ChannelNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x`` (B, C, H, W) normalised over C."""
-        x = x.permute(0, 2, 3, 1)
-        # in the precision of x: autocast would widen it, at the price of two copies
+        x = x.permute(0, 2, 3, 1)  # (B, H, W, C)
+        # Stay in the precision of x: autocast would compute in float32, which costs
+        # two copies of the map.
         with torch.autocast(x.device.type, enabled=False):
             weight, bias = self.weight.to(x.dtype), self.bias.to(x.dtype)
             x = F.layer_norm(x, (x.shape[-1],), weight, bias, 1e-5)
@@ -30,60 +36,78 @@ class ChannelNorm(nn.Module):
 
 
 class Pointwise(nn.Conv2d):
-    """A convolution of 1 x 1 pixel that keeps channels last where they are last.
+    """A 1 x 1 convolution that keeps the channels-last layout on a CPU.
 
-    On a CPU with one thread PyTorch takes a plain matrix product for these, half as
-    fast as oneDNN, and its answer has the channels first; sums with maps that have
-    them last are then many times as slow. A dilation, which one pixel does not feel,
-    makes it take oneDNN.
+    With one thread PyTorch computes a 1 x 1 convolution as a plain matrix product. That
+    is half as fast as oneDNN and returns channels first, which makes a later sum with a
+    channels-last map many times slower. A dilation changes nothing for a kernel of one
+    pixel, but makes PyTorch choose oneDNN
+    (``docs/decisions/0060-one-layout-of-maps.md``).
 
     Parameters
     ----------
     inputs, outputs : int
-        Channels.
+        Number of channels.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(inputs, outputs, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return ``outputs`` maps (B, C, H, W)."""
+        """Return the map (B, outputs, H, W) of a map (B, inputs, H, W)."""
         return pointwise(x, self.weight, self.bias)
 
 
 def pointwise(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return ``weight`` (D, C, 1, 1) times each pixel of ``x`` (B, C, H, W)."""
+    """Return the 1 x 1 convolution of ``x``, see `Pointwise`.
+
+    Parameters
+    ----------
+    x : (B, C, H, W) tensor
+    weight : (D, C, 1, 1) tensor
+    bias : (D,) tensor, optional
+
+    Returns
+    -------
+    (B, D, H, W) tensor
+    """
     return F.conv2d(x, weight, bias, dilation=2 if x.device.type == "cpu" else 1)
 
 
 def join_maps(*maps: Tensor) -> Tensor:
-    """Return the channels of maps (B, C, H, W) together, channels last."""
+    """Return maps (B, C, H, W) concatenated along C, in channels-last layout."""
     return torch.cat([m.permute(0, 2, 3, 1) for m in maps], dim=3).permute(0, 3, 1, 2)
 
 
 class ResidualBlock(nn.Module):
-    """Two 3 x 3 convolutions added to their input."""
+    """Two 3 x 3 convolutions added to their input.
+
+    Parameters
+    ----------
+    channels : int
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = ChannelNorm(channels)
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        # starts close to the identity, so that deep stacks train from the first step
         nn.init.normal_(self.second.weight, std=1e-2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map of the same shape."""
+        """Return a map of the same shape as ``x`` (B, C, H, W)."""
         return x + self.second(F.relu(self.first(self.norm(x))))
 
 
 class Encoder(nn.Module):
-    """Three channels in, feature maps at stride 2, 4, 8 and 16 out.
+    """Feature maps at stride 2, 4, 8 and 16 of an image with three channels.
 
     Parameters
     ----------
-    widths : sequence of 4 ints
-        Channels at stride 2, 4, 8 and 16.
-    depths : sequence of 3 ints
+    widths : four ints
+        Channels at stride 2, 4, 8 and 16; three for an encoder that ends at stride 8.
+    depths : three ints
         Residual blocks at stride 4, 8 and 16.
     """
 
@@ -111,7 +135,11 @@ class Encoder(nn.Module):
         )
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return the maps of ``image`` (B, 3, H, W), H and W multiples of 16."""
+        """Return the maps of ``image`` (B, 3, H, W), the finest first.
+
+        H and W are multiples of 16. The map at stride s is
+        (B, widths at s, H / s, W / s).
+        """
         maps = [self.stem(image)]
         for stage in self.stages:
             maps.append(stage(maps[-1]))
@@ -119,17 +147,25 @@ class Encoder(nn.Module):
 
 
 def standard_encoder(width: int = 24) -> Encoder:
-    """Return an encoder of the default model's proportions.
+    """Return an encoder with the proportions of the default model's.
 
     With 24 channels at stride 2 it is the default model's own, so that every method can
-    start from what that one has learned.
+    start from its weights.
     """
     widths = (width, 2 * width, 4 * width, 16 * width // 3)
     return Encoder(widths, (1, 2, 2))
 
 
 class FeaturePyramid(nn.Module):
-    """Brings coarse maps down to stride 4 and adds them up."""
+    """Sum of encoder maps at stride 4, the coarse ones enlarged (Lin et al., 2017).
+
+    Parameters
+    ----------
+    widths : sequence of int
+        Channels of the maps, from fine to coarse.
+    channels : int
+        Channels of the sum.
+    """
 
     def __init__(self, widths: tuple[int, ...], channels: int) -> None:
         super().__init__()
@@ -149,5 +185,5 @@ class FeaturePyramid(nn.Module):
 
 
 def upsample(x: Tensor, factor: int = 2) -> Tensor:
-    """Return ``x`` enlarged bilinearly."""
+    """Return ``x`` (B, C, H, W) enlarged bilinearly by ``factor``."""
     return F.interpolate(x, scale_factor=factor, mode="bilinear", align_corners=False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import napari
     from napari.layers import Labels
 
-    from ..io.exports import Found
+    from ..io.exports import ExportData
 
 logger = logging.getLogger(__name__)
 
@@ -145,10 +145,10 @@ def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
     return str(export(path, kind, _found(data, mark, meta)))
 
 
-def _found(ids: Any, mark: dict[str, Any], meta: dict[str, Any]) -> Found:
+def _found(ids: Any, mark: dict[str, Any], meta: dict[str, Any]) -> ExportData:
     """Return ids with what their layer knows of them."""
     from ..core.result import Recipe
-    from ..io.exports import Found
+    from ..io.exports import ExportData
 
     axes = str(mark.get("axes") or _axes_of(ids, meta))
     scale = np.asarray(meta.get("scale", np.ones(ids.ndim)), float)
@@ -161,7 +161,7 @@ def _found(ids: Any, mark: dict[str, Any], meta: dict[str, Any]) -> Found:
         axes = axes.replace("C", "")
     values = mark.get("recipe")
     recipe = Recipe.from_json(json.dumps(values, default=str)) if values else None
-    return Found(
+    return ExportData(
         ids,
         axes,
         pixel_size=(float(scale[axes.index("Y")]), float(scale[axes.index("X")])),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import math
 import shutil
@@ -12,19 +11,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from filelock import FileLock, Timeout
 
-from ..core.annotation.partial_labels import (
-    BACKGROUND,
-    FEWEST_PIXELS,
-    UNKNOWN,
-    ValidationPart,
-    checked,
-    hold_out,
-    to_ids,
-)
-from ..core.geometry import MIN_BOX_SIZE
-from ..core.image import as_float32, channels_last, intensity_range
+from ..core.annotation.partial_labels import UNKNOWN
 from ..core.jobs.finetune_job import (
     FineTuneError,
     FineTuneProgress,
@@ -36,16 +25,42 @@ from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..io.atomic import WriteError, atomic_path
-from ..io.locks import locked
+from ..io.free_path import free_path
+from ..io.model_store import (
+    LoadedModel,
+    check_model_folder,
+    load_model,
+    save_model,
+    user_folder,
+)
+from .finetune_data import FineTuneData, GivenImages, gather
 
 if TYPE_CHECKING:
-    from ..engine.finetuning.label_crops import PartialImage
     from ..engine.finetuning.loop import OnLook, Tuned
-    from ..io.model_store import LoadedModel
 
 RUN, STOP, LOCK = "run.json", "stop", "lock"
-MAX_UNLABELLED = 24
-"""Pictures taken of a folder of unlabelled images."""
+
+NOT_WRITABLE = "{output}: cannot be written ({error}): choose another folder."
+IS_TRAINED = (
+    "{output}: is being trained already, in another window or by a command: stop that "
+    "training or choose another name."
+)
+NOTHING_TO_RESUME = (
+    "{folder}: holds no checkpoint, so the training starts from the beginning."
+)
+LEFTOVERS = (
+    "{folder}: the files of an older training cannot be deleted ({error}): delete "
+    "them, or choose another name."
+)
+DAMAGED_RUN = "{path}: damaged, the run cannot be resumed: start a new one."
+OTHER_RUN = (
+    "{folder}: was made with other images, labels or settings: start a new run, "
+    "without resuming."
+)
+TAKES_NO_PROMPTS = (
+    "The model '{name}' takes no prompts and is not trained in this way: start from "
+    "another, such as svp."
+)
 
 
 # ---------------------------------------------------------------- the run's folder
@@ -59,7 +74,7 @@ def run_folder(output: str | Path) -> Path:
 
 @contextlib.contextmanager
 def claimed(output: str | Path) -> Iterator[Path]:
-    """Give the run's folder of a model, kept from all other processes meanwhile.
+    """Lock the run's folder of a model against all other processes, and yield it.
 
     Raises
     ------
@@ -69,43 +84,41 @@ def claimed(output: str | Path) -> Iterator[Path]:
         If the folder cannot be made.
     """
     folder = run_folder(output)
+    lock = FileLock(folder / LOCK)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = locked(folder / LOCK)
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        raise FineTuneError(IS_TRAINED.format(output=output)) from error
     except OSError as error:
         raise WriteError(
-            f"{output}: cannot be written ({error.strerror}): choose another folder "
-            "for the model."
+            NOT_WRITABLE.format(output=output, error=error.strerror)
         ) from error
-    if lock is None:
-        raise FineTuneError(
-            f"{output}: is being trained already, in another window or by a command: "
-            "stop that training or choose another name."
-        )
     try:
         yield folder
     finally:
-        lock.close()
+        lock.release()
         with contextlib.suppress(OSError):
-            if [p.name for p in folder.iterdir()] == [LOCK]:
+            if {p.name for p in folder.iterdir()} <= {LOCK}:
                 _empty(folder, but=())
 
 
 def is_running(output: str | Path) -> bool:
     """Return whether some process is training ``output`` now."""
     path = run_folder(output) / LOCK
-    try:
-        lock = locked(path) if path.is_file() else contextlib.nullcontext()
-    except OSError:
+    if not path.is_file():
         return False
-    if lock is None:
+    try:
+        with FileLock(path, blocking=False):
+            return False
+    except Timeout:
         return True
-    with lock:
+    except OSError:
         return False
 
 
 def _empty(folder: Path, but: Sequence[str] = (LOCK,)) -> None:
-    """Delete what a folder holds, and the folder where nothing shall be left."""
+    """Delete the content of a folder but for some files, or the folder as a whole."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
@@ -130,7 +143,7 @@ def stop_finetune(output: str | Path) -> bool:
 
 
 def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any]]:
-    """Return trainings that were cut off and can be resumed.
+    """Return the trainings that were cut off and can be resumed.
 
     Parameters
     ----------
@@ -142,8 +155,6 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
     list of dict
         ``output``, ``start_from``, ``settings`` and ``training_set`` of each.
     """
-    from ..io.model_store import user_folder
-
     base = user_folder() if folder is None else Path(folder)
     found = []
     for path in sorted(base.glob(".*.run")):
@@ -158,7 +169,7 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
 
 
 def discard_finetune(output: str | Path) -> None:
-    """Delete what a training that was cut off left behind."""
+    """Delete the leftovers of a training that was cut off."""
     if run_folder(output).is_dir():
         with claimed(output) as folder:
             _empty(folder)
@@ -167,19 +178,18 @@ def discard_finetune(output: str | Path) -> None:
 def _prepare(
     folder: Path, values: dict[str, Any], resume: bool, notes: list[str]
 ) -> bool:
-    """Make a run's folder ready; return whether there is something to go on with."""
+    """Make a run's folder ready; return whether there is a checkpoint to resume."""
     if resume and (folder / "checkpoint.pt").is_file():
-        _check_same_run(folder, values["print"])
+        _check_same_run(folder, values["fingerprint"])
         (folder / STOP).unlink(missing_ok=True)
         return True
     if resume:
-        notes.append(f"{folder}: holds no checkpoint, the training began anew.")
+        notes.append(NOTHING_TO_RESUME.format(folder=folder))
     try:
         _empty(folder)
     except OSError as error:
         raise WriteError(
-            f"{folder}: what is left of an older training cannot be deleted "
-            f"({error.strerror}): delete it, or choose another name."
+            LEFTOVERS.format(folder=folder, error=error.strerror)
         ) from error
     with atomic_path(folder / RUN) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf8")
@@ -189,156 +199,11 @@ def _prepare(
 def _check_same_run(folder: Path, wanted: str) -> None:
     try:
         values = json.loads((folder / RUN).read_text(encoding="utf8"))
-        same = values["print"] == wanted
+        same = values["fingerprint"] == wanted
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FineTuneError(
-            f"{folder / RUN}: damaged, the run cannot be resumed: start it anew."
-        ) from error
+        raise FineTuneError(DAMAGED_RUN.format(path=folder / RUN)) from error
     if not same:
-        raise FineTuneError(
-            f"{folder}: was made with other images, labels or settings: start anew, "
-            "without resuming."
-        )
-
-
-# ---------------------------------------------------------------- what is trained on
-
-
-def _from_arrays(
-    images: Sequence[Any],
-    partial_labels: Sequence[Any],
-    names: Sequence[str] | None,
-    rgb: bool | None,
-    channels: tuple[int, ...] | None,
-    settings: FineTuneSettings,
-    notes: list[str],
-) -> list[PartialImage]:
-    if len(images) != len(partial_labels):
-        raise FineTuneError(
-            f"Each image needs its labels: got {len(images)} images and "
-            f"{len(partial_labels)} labels."
-        )
-    names = list(names or (f"image {i}" for i in range(1, len(images) + 1)))
-    if len(names) != len(images):
-        raise FineTuneError(f"got {len(names)} names for {len(images)} images.")
-    found = [
-        _partial_image(image, labels, name, rgb, channels, settings, notes)
-        for image, labels, name in zip(images, partial_labels, names, strict=True)
-    ]
-    return _with_own_names(found)
-
-
-def _with_own_names(images: list[PartialImage]) -> list[PartialImage]:
-    seen: dict[str, int] = {}
-    renamed = []
-    for image in images:
-        n = seen[image.name] = seen.get(image.name, 0) + 1
-        renamed.append(image if n == 1 else replace(image, name=f"{image.name} ({n})"))
-    return renamed
-
-
-def _partial_image(
-    image: Any,
-    labels: Any,
-    name: str,
-    rgb: bool | None,
-    channels: tuple[int, ...] | None,
-    settings: FineTuneSettings,
-    notes: list[str],
-) -> PartialImage:
-    from ..engine.finetuning.label_crops import PartialImage
-
-    plane, is_rgb = channels_last(np.asarray(image), None, channels, rgb)
-    if min(plane.shape[:2]) < MIN_BOX_SIZE:
-        raise FineTuneError(
-            f"{name}: {plane.shape[0]} x {plane.shape[1]} pixels are too few to train "
-            f"on: the smallest image is {MIN_BOX_SIZE} x {MIN_BOX_SIZE}."
-        )
-    ids = to_ids(
-        checked(labels, plane.shape, name),
-        unlabelled_is_background=settings.unlabelled_is_background,
-        wanted=settings.wanted if settings.semantic else None,
-    )
-    intensities = intensity_range(plane)
-    if plane.dtype.kind == "f":
-        bad = ~np.isfinite(plane).all(axis=2)
-        if bad.all():
-            raise FineTuneError(f"{name}: no pixel of the image is a finite number.")
-        if bad.any():
-            notes.append(
-                f"{name}: {int(bad.sum())} pixels are NaN or infinite, labels there "
-                "are left out."
-            )
-            ids = np.where(bad, UNKNOWN, ids).astype(np.int32)
-            plane = np.where(np.isfinite(plane), plane, intensities[:, 0])
-            plane = as_float32(plane)
-    return PartialImage(
-        plane, intensities, ids, np.zeros(ids.shape, bool), name, is_rgb, channels
-    )
-
-
-def _check_labels(images: Sequence[PartialImage], settings: FineTuneSettings) -> None:
-    if not images:
-        raise FineTuneError("No image to train on: add at least one with labels.")
-    if len({i.plane.shape[2] for i in images}) > 1:
-        counts = ", ".join(f"{i.name}: {i.plane.shape[2]}" for i in images)
-        raise FineTuneError(
-            f"The images differ in their number of channels ({counts}): choose the "
-            "same channels for all."
-        )
-    objects = sum(int((i.ids > 0).sum()) for i in images)
-    background = sum(int((i.ids == 0).sum()) for i in images)
-    what = f"class {settings.wanted}" if settings.semantic else "objects"
-    if not objects + background:
-        raise FineTuneError(
-            "No pixel is labelled: paint some objects (2, 3, ...) and some background "
-            f"({BACKGROUND})."
-        )
-    if objects + background < FEWEST_PIXELS:
-        raise FineTuneError(
-            f"Only {objects + background} pixels are labelled: paint at least an "
-            "object and some background beside it."
-        )
-    if not objects:
-        raise FineTuneError(
-            f"Only background is labelled: paint some {what} "
-            f"({settings.wanted if settings.semantic else '2, 3, ...'})."
-        )
-    if not background:
-        raise FineTuneError(
-            f"Only {what} are labelled: paint some background ({BACKGROUND}) too, or "
-            "say that unlabelled pixels are background."
-        )
-
-
-def _validation(
-    images: list[PartialImage], settings: FineTuneSettings, whole: Iterable[int]
-) -> tuple[list[PartialImage], ValidationPart]:
-    held = hold_out([i.ids for i in images], settings.validation, settings.seed, whole)
-    images = [
-        replace(image, held=mask)
-        for image, mask in zip(images, held.masks, strict=True)
-    ]
-    return images, held
-
-
-def _print_of(
-    images: Sequence[PartialImage],
-    unlabelled: Sequence[tuple[str, np.ndarray]],
-    settings: FineTuneSettings,
-    start: ModelCard,
-) -> str:
-    """Return the hash of all that decides what comes out, but for the time."""
-    digest = hashlib.sha256(start.sha256.encode())
-    told = settings.to_dict()
-    del told["seconds"], told["preset"]
-    digest.update(json.dumps(told, sort_keys=True).encode())
-    for image in images:
-        for array in (image.plane, image.ids, image.held):
-            digest.update(np.ascontiguousarray(array).tobytes())
-    for name, picture in unlabelled:
-        digest.update(name.encode() + np.ascontiguousarray(picture).tobytes())
-    return digest.hexdigest()
+        raise FineTuneError(OTHER_RUN.format(folder=folder))
 
 
 # ---------------------------------------------------------------- the whole
@@ -365,9 +230,9 @@ def finetune(
 ) -> FineTuneResult:
     """Train a model further on a few partly labelled images, and check it.
 
-    A part of the labels is kept out of training. The model that does better on them,
-    the one at the start or the best on the way, becomes a model folder with prompts in
-    it, which `segment` takes as ``model``.
+    A part of the labels, the validation labels, is not trained on. The model that does
+    better on them, the one at the start or the best on the way, becomes a model folder
+    with prompts in it, which `segment` takes as ``model``.
 
     Parameters
     ----------
@@ -375,7 +240,8 @@ def finetune(
         Planes with up to three channels (or ``channels`` chosen).
     partial_labels : sequence of (Y, X) int arrays
         One for each image: 0 = unknown, 1 = background, 2, 3, ... = objects, or
-        classes where ``settings.semantic``. See `core.annotation.partial_labels` for other forms.
+        classes where ``settings.semantic``. Other forms are converted by
+        `core.annotation.partial_labels`.
     start_from : str, path or LoadedModel
         What is trained further.
     device : str
@@ -385,8 +251,8 @@ def finetune(
     output : path, optional
         Model folder to write; by default a new one among the user's own models.
     training_set : path, optional
-        A folder of images and labels (`io.training_set`): what is given is added to
-        it, and all of it that is in use is trained on.
+        A folder of images and labels (`io.training_set`): the given images are added
+        to it, and all of its images in use are trained on.
     unlabelled : path, optional
         A folder of further images, without labels: the model first learns from
         superpixels of some of them (``settings.self_supervised_first`` does so with
@@ -403,7 +269,6 @@ def finetune(
         Called with ``(step, steps, message)``; may raise `Cancelled`.
     on_partial : callable, optional
         Called with a `FineTuneProgress` after each step.
-
     on_look : callable, optional
         Called at each check with the network; see `engine.finetuning.loop`.
 
@@ -420,72 +285,49 @@ def finetune(
     """
     from ..engine.finetuning.loop import finetune as train
     from ..engine.inference.device import choose
-    from ..io.model_store import check_place, find_model, load_model
 
-    settings = settings or FineTuneSettings()
-    on_progress = on_progress or ignore_progress
-    notes: list[str] = []
-    card = find_model(start_from) if isinstance(start_from, str | Path) else None
-    target = Path(output) if output is not None else _new_place()
-    check_place(target)
-    where = choose(device)
-    if where.is_fallback:
-        notes.append(where.reason)
-    found = _from_arrays(images, partial_labels, names, rgb, channels, settings, notes)
-    whole = set(validation_images)
-    if training_set is not None:
-        found, whole = _from_set(
-            Path(training_set),
-            images,
-            partial_labels,
-            found,
-            settings,
-            notes,
-            whole,
-            rgb=rgb,
-            channels=channels,
-        )
-    _check_labels(found, settings)
-    found, held = _validation(found, settings, whole)
-    model = load_model(start_from) if card is not None else start_from
-    assert not isinstance(model, str | Path)
-    if not model.network.needs_prompt:
-        raise FineTuneError(
-            f"The model '{model.card.name}' takes no prompts and is not trained in "
-            "this way: start from another, such as svp."
-        )
-    pictures: list[tuple[str, np.ndarray]] = []
+    settings, report = settings or FineTuneSettings(), on_progress or ignore_progress
+    target = Path(output) if output is not None else _new_folder()
+    check_model_folder(target)
+    model, where = _start_model(start_from), choose(device)
+    notes = [where.reason] if where.is_fallback else []
     if unlabelled is not None:
         settings = replace(settings, self_supervised_first=True)
-        pictures = _unlabelled(Path(unlabelled), settings, on_progress)
+    data = gather(
+        GivenImages(
+            images, partial_labels, names, rgb, channels, frozenset(validation_images)
+        ),
+        settings,
+        training_set=None if training_set is None else Path(training_set),
+        unlabelled=None if unlabelled is None else Path(unlabelled),
+        on_progress=report,
+        notes=notes,
+    )
     values = {
         "output": str(target),
         "start_from": str(model.card.path or model.card.name),
         "settings": settings.to_dict(),
         "training_set": None if training_set is None else str(training_set),
         "unlabelled": None if unlabelled is None else str(unlabelled),
-        "print": _print_of(found, pictures, settings, model.card),
+        "fingerprint": data.fingerprint(settings, model.card.sha256),
     }
     with claimed(target) as folder:
-        again = _prepare(folder, values, resume, notes)
         tuned = train(
             model.network,
-            found,
+            data.images,
             settings,
             device=where,
             folder=folder,
-            held=held,
-            unlabelled=pictures,
-            resume=again,
+            held=data.validation,
+            unlabelled=data.unlabelled,
+            resume=_prepare(folder, values, resume, notes),
             should_stop=(folder / STOP).exists,
-            on_progress=on_progress,
+            on_progress=report,
             on_partial=on_partial,
             on_look=on_look,
         )
         notes += tuned.notes
-        _write_model(
-            target, tuned, model.card, found, len(pictures), settings, str(where)
-        )
+        _write_model(target, tuned, model.card, data, settings, str(where))
         _empty(folder)
     return FineTuneResult(
         tuned.before,
@@ -499,85 +341,29 @@ def finetune(
     )
 
 
-def _from_set(
-    folder: Path,
-    images: Sequence[Any],
-    partial_labels: Sequence[Any],
-    found: list[PartialImage],
-    settings: FineTuneSettings,
-    notes: list[str],
-    whole: set[int],
-    *,
-    rgb: bool | None,
-    channels: tuple[int, ...] | None,
-) -> tuple[list[PartialImage], set[int]]:
-    """Add what was given to a training set; return all of it that is used."""
-    from ..io.training_set import TrainingSet
-
-    training = TrainingSet(folder)
-    for n, (image, labels, given) in enumerate(
-        zip(images, partial_labels, found, strict=True)
-    ):
-        training.add(
-            given.name,
-            np.asarray(image),
-            np.asarray(labels),
-            rgb=given.rgb,
-            channels=channels,
-            validation=True if n in whole else None,
-        )
-    used = [e for e in training.entries() if e.used]
-    notes += training.problems
-    return (
-        [
-            _partial_image(
-                e.image(), e.labels(), e.name, e.rgb, e.channels, settings, notes
-            )
-            for e in used
-        ],
-        {i for i, e in enumerate(used) if e.validation},
-    )
-
-
-def _unlabelled(
-    folder: Path, settings: FineTuneSettings, on_progress: Progress
-) -> list[tuple[str, np.ndarray]]:
-    """Return names and pictures of a folder's images, the same for the same seed."""
-    from ..engine.finetuning.loop import SUPERPIXEL_SIDE
-    from .training import unlabelled_planes
-
-    try:
-        return unlabelled_planes(
-            folder,
-            np.random.default_rng([settings.seed, 37]),
-            lambda text: on_progress(0, settings.steps, text),
-            limit=MAX_UNLABELLED,
-            side=SUPERPIXEL_SIDE,
-        )
-    except ValueError as error:  # no such folder, nothing in it, nothing readable
-        raise FineTuneError(str(error)) from error
-
-
-def _new_place() -> Path:
+def _new_folder() -> Path:
     """Return a folder among the user's own models that is not there yet."""
-    from ..io.model_store import user_folder
+    return free_path(user_folder() / "fine-tuned", separator="-", first=1)
 
-    names = ("fine-tuned", *(f"fine-tuned-{n}" for n in range(2, 10_000)))
-    return next(p for n in names if not (p := user_folder() / n).exists())
+
+def _start_model(start_from: str | Path | LoadedModel) -> LoadedModel:
+    """Return the model that is trained further; it must be one that takes prompts."""
+    model = load_model(start_from) if isinstance(start_from, str | Path) else start_from
+    if not model.network.needs_prompt:
+        raise FineTuneError(TAKES_NO_PROMPTS.format(name=model.card.name))
+    return model
 
 
 def _write_model(
     target: Path,
     tuned: Tuned,
     start: ModelCard,
-    images: Sequence[PartialImage],
-    n_unlabelled: int,
+    data: FineTuneData,
     settings: FineTuneSettings,
     device: str,
 ) -> None:
-    from ..io.model_store import save_model
-
-    labelled = sum(int((i.ids != UNKNOWN).sum()) for i in images)
+    """Write the model folder; its card records how it was trained."""
+    labelled = sum(int((i.ids != UNKNOWN).sum()) for i in data.images)
     shown = tuned.after if tuned.kept == "after" else tuned.before
     card = ModelCard(
         name=target.name,
@@ -585,13 +371,13 @@ def _write_model(
         arguments=tuned.config.arguments if tuned.config else start.arguments,
         licence=start.licence,
         channels=start.channels,
-        title=f"{start.name}, fine-tuned on {len(images)} images",
+        title=f"{start.name}, fine-tuned on {len(data.images)} images",
         training={
             "start_from": start.name,
             "start_sha256": start.sha256,
-            "images": [i.name for i in images],
+            "images": [i.name for i in data.images],
             "labelled_pixels": labelled,
-            "unlabelled_images": n_unlabelled,
+            "unlabelled_images": len(data.unlabelled),
             "settings": settings.to_dict(),
             "steps": tuned.steps,
             "kept": tuned.kept,
@@ -599,7 +385,7 @@ def _write_model(
             "after": _numbers(tuned.after),
             "device": device,
         },
-        scores={"held-back labels": _numbers(shown)},
+        scores={"validation labels": _numbers(shown)},
     )
     rows = [
         {k: v for k, v in row.items() if not math.isnan(v)} for row in tuned.history

@@ -1,8 +1,8 @@
-"""Run a job over many files: on this machine, or on the workers of a Dask cluster.
+"""Segment many files: on this machine, or on the workers of a Dask cluster.
 
-Several images are in work at once, each on its share of the processor's cores: reading
-and writing one overlaps with computing another. What is done is in ``summary.csv`` at
-once, so that a run that was stopped or killed goes on where it was.
+Several images are segmented at once, each on its share of the processor's cores, so
+that reading and writing one overlaps with computing another. Finished images are in
+``summary.csv`` at once, so that a run that was stopped or killed can be resumed.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import DEBUG, one_line
 from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
 from ..core.progress import Cancelled, Progress, ignore_progress
-from ..core.prompt import PromptSet, prompt_print
+from ..core.prompt import PromptSet, prompt_hash
 from ..core.result import versions
+from ..core.settings import split_settings
 from ..io.atomic import remove_leftovers
 from ..io.folder_records import (
     CUT_PROMPTS,
@@ -31,11 +33,11 @@ from ..io.folder_records import (
     RUN,
     SUMMARY,
     append_log,
+    check_collisions,
     find_images,
-    outcome_of_file,
+    outcome_from_labels,
     read_run,
     read_summary,
-    refuse_collisions,
     write_run,
     write_summary,
 )
@@ -45,7 +47,7 @@ from .segment_file import segment_file
 logger = logging.getLogger(__name__)
 
 MAX_AT_ONCE = 8
-"""Images in work at once on this machine."""
+"""Images that are segmented at once on this machine."""
 
 LARGE = 100_000_000
 """Pixels from which a Zarr image of a folder is segmented from file to file."""
@@ -58,8 +60,12 @@ SAVE_EVERY_S = 1.0
 
 OTHER = "made with other prompts, another model or other settings"
 
-LOOK_EVERY_S = 0.1
-"""How often a run looks whether it is to stop."""
+TOO_LARGE = (
+    f"{{path}}: is too large for {{what}}: choose {FORMAT_TITLES['ome-zarr']} only"
+)
+
+CHECK_EVERY_S = 0.1
+"""How often a run checks whether it is cancelled."""
 
 
 def run_batch(
@@ -70,7 +76,7 @@ def run_batch(
     on_progress: Progress = ignore_progress,
     on_partial: Callable[[list[FileOutcome]], None] | None = None,
 ) -> list[FileOutcome]:
-    """Segment all images of a job; a file that cannot be read holds up no other.
+    """Segment all images of a job; a file that cannot be read stops no other.
 
     Parameters
     ----------
@@ -83,7 +89,7 @@ def run_batch(
     on_progress : callable
         ``(done, total, message)``, called again and again; may raise `Cancelled`.
     on_partial : callable, optional
-        Called with the outcomes that are new, ``running`` among them.
+        Called with new outcomes, also of status ``running``.
 
     Returns
     -------
@@ -93,39 +99,55 @@ def run_batch(
     Raises
     ------
     ValueError
-        If there is nothing to do, or the job makes no sense.
+        If there are no images, or results would overwrite images or each other.
     Cancelled
-        As ``on_progress`` did; what is done is kept.
+        Raised by ``on_progress``; finished images are kept.
     """
     files = find_images(job.inputs, job.include, job)
-    refuse_collisions(job, files)
+    check_collisions(job, files)
     if prompts is None and job.prompts:
         from ..io.prompt_files import load_prompts
 
         prompts = load_prompts(job.prompts)
     if prompts is not None:  # else the model brings its own
         prompts = prompts.usable()
-    book = _Book(job, files, prompts, on_partial or (lambda outcomes: None))
+    outcomes = _Outcomes(job, files, prompts, on_partial or (lambda outcomes: None))
     work = _here if runner is None else _on(runner)
 
-    def look() -> None:
-        on_progress(book.n_done, len(files), "")
+    def check_cancelled() -> None:
+        on_progress(outcomes.n_done, len(files), "")
 
     state = "stopped"
     try:
-        look()
-        todo = book.skip_done()
-        for outcome in work(job, todo, prompts, look, book):
-            book.tell(outcome)
-            look()
+        check_cancelled()
+        missing, todo = _without_missing(outcomes.skip_done())
+        for outcome in chain(
+            map(outcomes.note, missing),
+            work(job, todo, prompts, check_cancelled, outcomes),
+        ):
+            outcomes.report(outcome)
+            check_cancelled()
         state = "done"
     finally:
-        book.close(state)
-    return book.in_order()
+        outcomes.close(state)
+    return outcomes.in_order()
 
 
-class _Book:
-    """Keeps what became of each file, and the run's own files up to date."""
+def _without_missing(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
+    """Return the outcomes of missing files, and the files that are there.
+
+    Missing files are reported before torch is loaded.
+    """
+    missing = [
+        FileOutcome(str(p), status="failed", error=f"{p}: no such file.")
+        for p in files
+        if not p.exists()
+    ]
+    return missing, [p for p in files if p.exists()]
+
+
+class _Outcomes:
+    """Outcomes of the files of a run; keeps the run's own files up to date."""
 
     def __init__(
         self,
@@ -145,7 +167,7 @@ class _Book:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
-        self._kept_note = self._of_another_kind()
+        self._kept_note = self._note_on_kept()
         write_run(self.folder / RUN, job, self._record | {"state": "running"})
         self.log([f"started: {len(files)} files, model {job.model}"])
 
@@ -155,7 +177,7 @@ class _Book:
         return len(self._found)
 
     def skip_done(self) -> list[Path]:
-        """Note the files that were done before; return the others."""
+        """Record the files that were done before; return the others."""
         if not self.job.skip_done:
             return self.files
         todo, skipped = [], []
@@ -167,7 +189,9 @@ class _Book:
             outcome = FileOutcome(str(path), targets[0], status="skipped")
             known = self._before.get(str(path))
             outcome = (
-                replace(known, labels=targets[0]) if known else outcome_of_file(outcome)
+                replace(known, labels=targets[0])
+                if known
+                else outcome_from_labels(outcome)
             )
             notes = dict.fromkeys((*outcome.notes, *self._kept_note))
             outcome = replace(outcome, notes=tuple(notes))
@@ -179,17 +203,17 @@ class _Book:
         return todo
 
     def started(self, path: Path) -> None:
-        """Tell that a file is in work."""
+        """Report that a file is being segmented."""
         self._tell([FileOutcome(str(path), status="running")])
 
     def note(self, outcome: FileOutcome) -> FileOutcome:
-        """Note what became of a file; called in the thread that worked on it."""
+        """Record the outcome of a file; called in the thread that worked on it."""
         self._found[outcome.source] = outcome
         return outcome
 
-    def tell(self, outcome: FileOutcome) -> None:
-        """Tell of a file, and write the summary where that is due."""
-        lines = [f"{outcome.source}: {_told(outcome)}"]
+    def report(self, outcome: FileOutcome) -> None:
+        """Report the outcome of a file, and write the summary from time to time."""
+        lines = [f"{outcome.source}: {_log_text(outcome)}"]
         self.log(lines + [f"{outcome.source}: {note}" for note in outcome.notes])
         if time.monotonic() - self._saved_at > SAVE_EVERY_S:
             self._save()
@@ -222,70 +246,61 @@ class _Book:
         write_summary(self.folder / SUMMARY, self.in_order())
         self._saved_at = time.monotonic()
 
-    def _of_another_kind(self) -> tuple[str, ...]:
-        """Return what is to be said of results that were made in another way."""
+    def _note_on_kept(self) -> tuple[str, ...]:
+        """Return a note for results that were made with other settings."""
         if not self.job.skip_done:
             return ()
         try:
             _, record = read_run(self.folder / RUN)
         except (ValueError, OSError):
             return ()
-        if record.get("print") == self._record["print"]:
+        if record.get("fingerprint") == self._record["fingerprint"]:
             return ()
         logger.warning("%s: what is done there is kept, but was %s", self.folder, OTHER)
         return (f"kept, but {OTHER}",)
 
 
 def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
-    """Return what tells whether two runs give the same results."""
+    """Return the fingerprints and settings that decide on the results of a run."""
     from ..io.model_store import find_model
 
     card = find_model(job.model)
     made_of = {
         "weights_sha256": card.sha256,
-        "prompts_sha256": [prompt_print(prompt) for prompt in prompts or ()],
+        "prompts_sha256": [prompt_hash(prompt) for prompt in prompts or ()],
         "settings": {k: job.settings[k] for k in sorted(job.settings)},
         "axes": job.axes,
         "channels": job.channels and list(job.channels),
     }
-    return {"print": made_of, "versions": versions()}
+    return {"fingerprint": made_of, "versions": versions()}
 
 
-def _told(outcome: FileOutcome) -> str:
+def _log_text(outcome: FileOutcome) -> str:
     if outcome.status == "failed":
         return f"failed: {outcome.error}"
     return f"{outcome.objects} objects, trust {outcome.trust:.2f}"
 
 
-def _prepared(job: BatchJob, path: Path) -> dict[str, Any]:
-    """Return the arguments of `segment_file` for one image."""
-    return {
-        "model": job.model,
-        "axes": job.axes,
-        "channels": job.channels,
-        "prompts_file": job.prompts,
-        "targets": job.targets(str(path)),
-        **job.settings,
-    }
-
-
 def segment_item(
     path: str | Path,
     prompts: PromptSet | None,
-    out_folder: str | Path,
-    *,
+    job: BatchJob,
     targets: dict[str, str],
-    model: str,
+    *,
     on_progress: Progress = ignore_progress,
-    prompts_file: str = "",
-    **more: Any,
 ) -> FileOutcome:
     """Segment one image of a folder run; a large Zarr from file to file.
 
     Parameters
     ----------
-    path, prompts, out_folder, targets, model, on_progress, prompts_file, **more
-        As in `api.segment_file`.
+    path : path
+    prompts : PromptSet or None
+    job : BatchJob
+        How; its inputs do not count here.
+    targets : dict of str to str
+        Path of the file to write for each format.
+    on_progress : callable
+        ``(done, total, message)``; may raise `Cancelled`.
 
     Raises
     ------
@@ -293,33 +308,38 @@ def segment_item(
         If the image is too large for a format that was asked for.
     """
     path = Path(path)
-    if not is_zarr(path) or open_image(path, 0, more.get("axes")).n_pixels < LARGE:
+    run, post = split_settings(job.settings)
+    if not is_zarr(path) or open_image(path, 0, job.axes).n_pixels < LARGE:
         return segment_file(
             path,
             prompts,
-            out_folder,
-            model=model,
+            job.output,
+            model=job.model,
+            axes=job.axes,
+            channels=job.channels,
+            settings=run,
+            postprocess=post,
             targets=targets,
-            prompts_file=prompts_file,
+            prompts_file=job.prompts,
             on_progress=on_progress,
-            **more,
         )
     others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
     if others or prompts is None:
         what = " and ".join(others) or "a model without prompts"
-        raise ValueError(
-            f"{path}: is too large for {what}: choose {FORMAT_TITLES['ome-zarr']} only"
-        )
+        raise ValueError(TOO_LARGE.format(path=path, what=what))
     from .segment_large import segment_zarr
 
     outcome = segment_zarr(
         path,
         prompts,
         targets["ome-zarr"],
-        model,
+        job.model,
+        axes=job.axes,
+        channels=job.channels,
+        settings=run,
+        postprocess=post,
         workers=0,
         on_progress=on_progress,
-        **more,
     )
     return FileOutcome(
         str(path),
@@ -334,10 +354,12 @@ def _here(
     job: BatchJob,
     files: list[Path],
     prompts: PromptSet | None,
-    look: Callable[[], None],
-    book: _Book,
+    check_cancelled: Callable[[], None],
+    outcomes: _Outcomes,
 ) -> Iterator[FileOutcome]:
     """Segment files in threads of this process."""
+    if not files:
+        return
     from ..engine.inference.device import working_threads
 
     n = min(MAX_AT_ONCE, len(files))
@@ -348,21 +370,16 @@ def _here(
             raise Cancelled
 
     def segment(path: Path) -> FileOutcome:
-        return book.note(
+        targets = job.targets(str(path))
+        return outcomes.note(
             outcome_of(
                 path,
                 lambda: segment_item(
-                    path,
-                    prompts,
-                    job.output,
-                    **_prepared(job, path),
-                    on_progress=on_progress,
+                    path, prompts, job, targets, on_progress=on_progress
                 ),
             )
         )
 
-    if not files:
-        return
     with working_threads(n, job.settings.get("device", "auto")) as n:
         pool = ThreadPoolExecutor(n, thread_name_prefix="svpseg-batch")
         waiting, running = deque(files), set[Future[FileOutcome]]()
@@ -371,76 +388,76 @@ def _here(
                 while waiting and len(running) < n:
                     path = waiting.popleft()
                     running.add(pool.submit(segment, path))
-                    book.started(path)
-                ended, running = wait(running, LOOK_EVERY_S, FIRST_COMPLETED)
-                look()
+                    outcomes.started(path)
+                ended, running = wait(running, CHECK_EVERY_S, FIRST_COMPLETED)
+                check_cancelled()
                 for future in ended:
                     yield future.result()
-        finally:  # what is in work ends at its next step, or is noted as done
+        finally:  # running images end at their next step, or are recorded as done
             stop.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _on(runner: Any) -> Any:
-    """Return what segments files on a cluster, many at once."""
+    """Return a function that segments files on a cluster, many at once."""
 
     def work(
         job: BatchJob,
         files: list[Path],
         prompts: PromptSet | None,
-        look: Callable[[], None],
-        book: _Book,
+        check_cancelled: Callable[[], None],
+        outcomes: _Outcomes,
     ) -> Iterator[FileOutcome]:
+        there = _for_workers(job)
         waiting, jobs = deque(files), deque[tuple[Path, Any]]()
         while waiting or jobs:
             while waiting and len(jobs) < MAX_SUBMITTED:
                 path = waiting.popleft()
-                book.started(path)
-                arguments = _prepared(job, path)
-                arguments["model"] = _for_workers(job.model)
-                arguments["targets"] = {
+                outcomes.started(path)
+                targets = {
                     kind: str(Path(target).resolve())
-                    for kind, target in arguments["targets"].items()
+                    for kind, target in job.targets(str(path)).items()
                 }
-                jobs.append(
-                    (
-                        path,
-                        runner.submit(
-                            segment_item,
-                            str(path.resolve()),
-                            prompts,
-                            str(Path(job.output).resolve()),
-                            **arguments,
-                        ),
-                    )
+                submitted = runner.submit(
+                    segment_item, str(path.resolve()), prompts, there, targets
                 )
+                jobs.append((path, submitted))
             path, submitted = jobs.popleft()
-            while not submitted.wait(LOOK_EVERY_S):
-                look()
-            yield book.note(outcome_of(path, submitted.result))
+            while not submitted.wait(CHECK_EVERY_S):
+                check_cancelled()
+            yield outcomes.note(outcome_of(path, submitted.result))
 
     return work
 
 
-def _for_workers(model: str) -> str:
-    """Return a model's folder as workers see it; a name stays as it is."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model
+def _for_workers(job: BatchJob) -> BatchJob:
+    """Return a job as workers elsewhere need it: with absolute paths.
+
+    The list of inputs, which may be long, does not travel with every image.
+    """
+    is_folder = Path(job.model).is_dir()
+    return replace(
+        job,
+        inputs=job.inputs[:1],
+        output=str(Path(job.output).resolve()),
+        model=str(Path(job.model).resolve()) if is_folder else job.model,
+    )
 
 
 def outcome_of(path: Path, result: Callable[[], FileOutcome]) -> FileOutcome:
-    """Return what became of a file, be it an error."""
+    """Return the outcome of a file, also of one that failed."""
     try:
         return replace(result(), source=str(path))
     except Cancelled:
         raise
-    except Exception as error:  # named, and the rest is done
+    except Exception as error:  # one bad file must not stop the others
         if os.environ.get(DEBUG):
             raise
         return FileOutcome(str(path), status="failed", error=one_line(error))
 
 
 def save_cut_prompts(prompts: PromptSet, folder: str | Path) -> Path:
-    """Write prompts that have no file of their own into a run's folder."""
+    """Write prompts without a file of their own into a run's folder."""
     from ..io.prompt_files import save_prompts
 
     Path(folder).mkdir(parents=True, exist_ok=True)

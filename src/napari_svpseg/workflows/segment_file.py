@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..core.jobs.folder_job import PATTERN, FileOutcome, file_stem
 from ..core.labels.measure import object_sizes
 from ..core.progress import Progress
-from ..core.prompt import Prompt, PromptSet
-from ..io.exports import Found, export
+from ..core.settings import LabelKind, PostprocessSettings, SegmentSettings
+from ..io.exports import ExportData, export
 from ..io.images import read_image
 from ..io.ome_zarr import is_zarr, read_zarr
 from ..io.prompt_files import load_prompts
-from .segment_image import segment
-
-if TYPE_CHECKING:
-    from .segment_image import Model
+from .segment_image import Model, Prompts, segment
 
 
 def labels_path(
     source: str | Path, out_folder: str | Path, pattern: str = PATTERN
 ) -> Path:
-    """Return where `segment_file` writes the labels of ``source``.
+    """Return the path of the labels that `segment_file` writes for ``source``.
 
     Examples
     --------
@@ -36,26 +33,30 @@ def labels_path(
 
 def segment_file(
     path: str | Path,
-    prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path | None,
+    prompts: Prompts | str | Path | None,
     out_folder: str | Path,
     model: Model = "svp",
-    device: str = "auto",
-    output: str | None = None,
+    device: str | None = None,
+    labels: LabelKind | None = None,
     *,
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    split: bool | None = None,
+    link_planes: bool | None = None,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     skip_done: bool = False,
     prompts_file: str = "",
     targets: dict[str, str] | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
-    **settings: Any,
 ) -> FileOutcome:
     """Segment an image file and write ``NAME_labels.ome.tif``, or other formats.
 
-    Of an OME-Zarr image only what is needed at a time is read.
-
-    Each file appears under its name only when it is complete.
+    An OME-Zarr image is read piece by piece. Each result appears under its name only
+    when it is complete.
 
     Parameters
     ----------
@@ -64,13 +65,17 @@ def segment_file(
     prompts : PromptSet, prompts, path of a prompt file, or None as in `segment`
     out_folder : path
         Made if it is not there.
+    model, device, labels, axes, channels : optional
+        As in `segment`.
+    threshold, min_area, split, link_planes, settings, postprocess : optional
+        As in `segment`.
     skip_done : bool
-        Leave images alone whose files are there already.
+        Leave the image alone if its results are there already.
     prompts_file : str
         Recorded in the recipe.
     targets : dict, optional
-        File to write for each of the formats of `core.jobs.folder_job.FORMATS` that are wanted.
-    model, device, output, axes, channels, on_progress, on_partial, **settings
+        File to write for each wanted format, of `core.jobs.folder_job.FORMATS`.
+    on_progress, on_partial : callable, optional
         As in `segment`.
 
     Returns
@@ -90,16 +95,21 @@ def segment_file(
         prompts,
         model,
         device,
-        output,
+        labels,
         axes=image.axes.order,
         channels=channels,
         rgb=image.rgb or None,
+        threshold=threshold,
+        min_area=min_area,
+        split=split,
+        link_planes=link_planes,
+        settings=settings,
+        postprocess=postprocess,
         on_progress=on_progress,
         on_partial=on_partial,
-        **settings,
     )
     recipe = replace(result.recipe, query_file=str(path), prompts_file=prompts_file)
-    found = Found(
+    found = ExportData(
         result.labels,
         image.axes.labels,
         image.pixel_size,

@@ -1,8 +1,8 @@
 """Segment an image, stack or time series: `svpseg.segment` and `svpseg.postprocess`.
 
-Importing this module loads neither torch nor Qt: both wait inside the functions that
-need them. What goes in and comes out can be pickled, so the functions also run as jobs
-in an engine process or on a cluster.
+Importing this module loads neither torch nor Qt: the functions import torch when they
+are called. Arguments and results can be pickled, so the functions also run as jobs in
+an engine process or on a cluster.
 """
 
 from __future__ import annotations
@@ -12,27 +12,39 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..core.image import Axes
 from ..core.labels.instances import instances_from_maps
 from ..core.labels.linking import link_planes
 from ..core.model_card import ModelCard
-from ..core.planes import Planes, PlaneView, as_stack, put, take
+from ..core.planes import Planes, PlaneView, plane_to_stack, put_plane, take_plane
 from ..core.progress import Progress, ignore_progress
-from ..core.prompt import Prompt, PromptSet, prompt_print
+from ..core.prompt import Prompt, PromptSet, prompt_hash
 from ..core.result import Maps, Recipe, Result, versions
-from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
+from ..core.settings import (
+    LabelKind,
+    PostprocessSettings,
+    SegmentSettings,
+    changed,
+)
+from ..io.model_store import LoadedModel
 
 if TYPE_CHECKING:
     from ..engine.inference.device import Device
     from ..engine.inference.predict import Prediction
-    from ..io.model_store import LoadedModel
 
-    Model = str | Path | LoadedModel
+Model = str | Path | LoadedModel
+"""A model's name, its folder, or what `load_model` returned."""
+
+NO_SIGNAL = "{what} no signal: nearly all pixels have the same value, or are NaN"
+
+Prompts = Prompt | PromptSet | Iterable[Prompt]
 
 MAX_LOADED = 4
 """Networks kept in memory; the one used longest ago is dropped first."""
@@ -43,22 +55,28 @@ _loaded_lock = threading.Lock()
 
 def segment(
     query: Any,
-    prompts: Prompt | PromptSet | Iterable[Prompt] | None = None,
+    prompts: Prompts | None = None,
     model: Model = "svp",
-    device: str = "auto",
-    output: str | None = None,
+    device: str | None = None,
+    labels: LabelKind | None = None,
     *,
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
     rgb: bool | None = None,
-    intensities: np.ndarray | None = None,
+    intensities: ArrayLike | None = None,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    split: bool | None = None,
+    link_planes: bool | None = None,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
-    **settings: Any,
 ) -> Result:
     """Find the prompts' kind of object in an image, stack or time series.
 
-    Stacks are segmented plane by plane; no id occurs in two planes.
+    Stacks are segmented plane by plane; no id occurs in two planes, unless
+    ``link_planes``.
 
     Parameters
     ----------
@@ -67,17 +85,17 @@ def segment(
         are read one at a time, so a lazy array (dask, zarr) is never loaded whole.
     prompts : Prompt, PromptSet or iterable of Prompt, optional
         At least one must show an object. A model that knows its classes takes none;
-        others are asked with the prompts in their folder where none are given.
+        other models use the prompts in their folder where none are given.
     model : str, path or LoadedModel
         Name of a built-in or own model, a model folder, or what `load_model` returned.
-    device : str
-        ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
-    output : str, optional
-        ``instances`` (an id for each object) or ``semantic`` (1 = found, or the class
-        id). By default the classes of a model that knows them, and objects else.
+    device : str, optional
+        ``auto`` (a GPU if there is one), ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+    labels : {"objects", "classes"}, optional
+        An id for each object, or one value for each class (1 where the model knows no
+        classes). By default classes for a model that knows them, else objects.
     axes : str, optional
-        Letters of T, Z, C, Y, X for each axis of ``query``; must be said for anything
-        but ``(Y, X)`` and RGB.
+        Letters of T, Z, C, Y, X for each axis of ``query``; needed for all but
+        ``(Y, X)`` and RGB.
     channels : tuple of int, optional
         Channels to take, in order; by default those that the prompts were cut from.
     rgb : bool, optional
@@ -85,13 +103,25 @@ def segment(
         prompts.
     intensities : (C, 2) array, optional
         Percentiles of the whole image where ``query`` is only a part of it.
+    threshold : float, optional
+        Foreground probability from which a pixel belongs to an object.
+    min_area : int, optional
+        Area of the smallest object in pixels; -1 takes a twelfth of the prompts'
+        objects.
+    split : bool, optional
+        Split touching objects.
+    link_planes : bool, optional
+        Give an object of a stack the same id in all planes.
+    settings : SegmentSettings, optional
+        How the model is run: tile size, fitting to the prompts, ...
+    postprocess : PostprocessSettings, optional
+        How labels are made: confidence, holes, ... ``device``, ``labels``,
+        ``threshold`` and the other keywords replace single fields of the two.
     on_progress : callable, optional
         Called with ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
-        For one plane: called with what the engine has so far. For stacks: called with
-        ``(index, labels)`` of each finished plane.
-    **settings
-        Fields of `SegmentSettings` and `PostprocessSettings`.
+        For one plane: called with intermediate results of the engine. For stacks:
+        called with ``(index, labels)`` of each finished plane.
 
     Returns
     -------
@@ -104,28 +134,41 @@ def segment(
     PromptError
         If no prompt is usable.
     ValueError
-        For an unknown model, device or setting.
+        For an unknown model or device, or a setting out of its range.
     """
     start = time.perf_counter()
-    run, post = split_settings(
-        {**settings, "device": device, "output": output or "instances"}
+    run = changed(settings or SegmentSettings(), device=device)
+    post = changed(
+        postprocess or PostprocessSettings(),
+        labels=labels,
+        threshold=threshold,
+        min_area=min_area,
+        split=split,
+        link_planes=link_planes,
     )
     loaded, where = prepare(model, run.device)
     prompts = prompts_for(loaded, prompts)
-    if output is None and not loaded.network.needs_prompt:
-        post = replace(post, output="semantic")
+    if post.labels is None:
+        knows_classes = not loaded.network.needs_prompt
+        post = replace(post, labels="classes" if knows_classes else "objects")
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
     if intensities is None:
         intensities = trained_intensities(loaded, planes)
     if intensities is None and len(planes.indices) > 1:
         intensities = planes.intensities()  # one range for all planes
-    job = Job(loaded, where, prompts, run, intensities)
-    maps, labels, predictions = segment_planes(
+    job = Job(
+        loaded,
+        where,
+        prompts,
+        run,
+        None if intensities is None else np.asarray(intensities),
+    )
+    maps, found, predictions = segment_planes(
         planes, job, post, on_progress or ignore_progress, on_partial
     )
     trusts = [p.trust for p in predictions if np.isfinite(p.trust)]
     return Result(
-        labels=labels,
+        labels=found,
         maps=maps,
         trust=float(np.mean(trusts)) if trusts else float("nan"),
         recipe=recipe_of(planes, job, post, predictions),
@@ -138,50 +181,65 @@ def postprocess(
     maps: Maps,
     settings: PostprocessSettings | None = None,
     *,
+    labels: LabelKind | None = None,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    split: bool | None = None,
+    link_planes: bool | None = None,
     axes: str | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
-    **changed: Any,
 ) -> np.ndarray:
-    """Make labels of maps again, without the model.
+    """Make labels from maps again, without the model.
 
     Parameters
     ----------
     maps : Maps
         Of a `Result`; stacks have the stack's shape.
     settings : PostprocessSettings, optional
+    labels, threshold, min_area, split, link_planes : optional
+        As in `segment`; they replace single fields of ``settings``. By default the
+        labels are classes where the maps know classes, else objects.
     axes : str, optional
         Axes of the query; by default the last two axes of ``maps`` are Y and X.
     on_progress, on_partial : callable, optional
         As in `segment`; called after each plane, with ``(index, labels)``.
-    **changed
-        Fields of `PostprocessSettings` that differ from ``settings``.
 
     Returns
     -------
     uint32 array of the maps' shape
     """
-    settings = replace(settings or PostprocessSettings(), **changed)
+    post = changed(
+        settings or PostprocessSettings(),
+        labels=labels,
+        threshold=threshold,
+        min_area=min_area,
+        split=split,
+        link_planes=link_planes,
+    )
+    if post.labels is None:
+        kind: LabelKind = "objects" if maps.classes is None else "classes"
+        post = replace(post, labels=kind)
     shape = maps.foreground.shape
     order = Axes(axes).labels if axes else ("TZC"[: len(shape) - 2] + "YX")
     layout = Axes(order)
-    labels = np.zeros(shape, np.uint32)
+    found = np.zeros(shape, np.uint32)
     last = 0
     indices = list(layout.plane_indices(shape))
     for i, index in enumerate(indices, start=1):
-        plane = each_map(lambda m, where=index: take(m, layout, where), maps)
+        plane = each_map(partial(take_plane, layout=layout, index=index), maps)
         last = put_labels(
-            labels, layout, index, instances_from_maps(plane, settings), last, settings
+            found, layout, index, instances_from_maps(plane, post), last, post
         )
         if on_progress is not None:
             on_progress(i, len(indices), "")
         if on_partial is not None and len(indices) > 1:
-            on_partial((index, take(labels, layout, index)))
-    return linked(labels, layout, settings)
+            on_partial((index, take_plane(found, layout, index)))
+    return linked(found, layout, post)
 
 
 def describe_device(device: str = "auto") -> dict[str, Any]:
-    """Return where models run when ``device`` is asked for, loading torch if need be.
+    """Return where models run for a chosen ``device``; loads torch.
 
     Returns
     -------
@@ -195,7 +253,7 @@ def describe_device(device: str = "auto") -> dict[str, Any]:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What is the same for all planes of a run."""
+    """Model, prompts and settings, the same for all planes of a run."""
 
     model: LoadedModel
     device: Device
@@ -205,7 +263,7 @@ class Job:
 
 
 def prepare(model: Model, device: str) -> tuple[LoadedModel, Device]:
-    """Return the model on the device that is really used, loading it only once."""
+    """Return the loaded model (cached) and the device that is really used."""
     from ..engine.inference.device import choose
 
     where = choose(device)
@@ -235,26 +293,24 @@ def own_prompts(model: Model) -> PromptSet:
     ValueError
         If it has none.
     """
-    from ..io.model_store import prompts_of
+    from ..io.model_store import model_prompts
 
     if isinstance(model, str | Path):
-        return prompts_of(model)
-    return prompts_of(model.card.path or model.card.name)
+        return model_prompts(model)
+    return model_prompts(model.card.path or model.card.name)
 
 
-def prompts_for(
-    model: LoadedModel, prompts: Prompt | PromptSet | Iterable[Prompt] | None
-) -> PromptSet:
-    """Return the prompts that a model is asked with: none where it knows classes."""
+def prompts_for(model: LoadedModel, prompts: Prompts | None) -> PromptSet:
+    """Return the usable prompts for a model: none where it knows its classes."""
     if not model.network.needs_prompt:
         return PromptSet()
     return as_prompt_set(own_prompts(model) if prompts is None else prompts).usable()
 
 
 def trained_intensities(model: LoadedModel, planes: Planes) -> np.ndarray | None:
-    """Return what a query is measured by that is a window like those of a training.
+    """Return the percentiles of a training, for a query like its images.
 
-    None for all others: they are measured by themselves. See `TaggedImages`.
+    None for all other queries: they have percentiles of their own. See `TaggedImages`.
     """
     known = model.card.training.get("intensities")
     if not isinstance(known, dict):
@@ -266,7 +322,7 @@ def trained_intensities(model: LoadedModel, planes: Planes) -> np.ndarray | None
     return np.array(known["range"]) if fits else None
 
 
-def as_prompt_set(prompts: Prompt | PromptSet | Iterable[Prompt]) -> PromptSet:
+def as_prompt_set(prompts: Prompts) -> PromptSet:
     """Return one prompt, or several, as a set."""
     if isinstance(prompts, PromptSet):
         return prompts
@@ -280,7 +336,7 @@ def segment_planes(
     on_progress: Progress,
     on_partial: Callable[[Any], None] | None,
 ) -> tuple[Maps, np.ndarray, list[Prediction]]:
-    """Return the maps, labels and what is known of each plane of a query."""
+    """Return the maps and labels of a query, and the prediction of each plane."""
     from ..engine.inference.predict import predict
 
     layout = Axes(planes.axes.labels)
@@ -304,15 +360,15 @@ def segment_planes(
         predictions.append(replace(prediction, maps=Maps(np.zeros((0, 0)))))
         plane = instances_from_maps(prediction.maps, post)
         if len(indices) == 1:  # nothing is copied
-            maps = each_map(lambda m: as_stack(m, layout, shape), prediction.maps)
-            return maps, as_stack(plane, layout, shape), predictions
+            maps = each_map(lambda m: plane_to_stack(m, layout, shape), prediction.maps)
+            return maps, plane_to_stack(plane, layout, shape), predictions
         last = put_labels(labels, layout, index, plane, last, post)
         if maps is None:
             maps = each_map(lambda m: np.zeros(shape, m.dtype), prediction.maps)
         for whole, part in zip(_arrays(maps), _arrays(prediction.maps), strict=True):
-            put(whole, layout, index, part)
+            put_plane(whole, layout, index, part)
         if on_partial is not None:
-            on_partial((index, take(labels, layout, index)))
+            on_partial((index, take_plane(labels, layout, index)))
     assert maps is not None  # there is at least one plane
     return maps, linked(labels, layout, post), predictions
 
@@ -321,7 +377,7 @@ def linked(
     labels: np.ndarray, layout: Axes, settings: PostprocessSettings
 ) -> np.ndarray:
     """Return a stack's labels, linked along Z and then T if that is asked for."""
-    if not settings.link_planes or settings.output != "instances":
+    if not settings.link_planes or settings.labels == "classes":
         return labels
     axes = tuple(layout.order.index(a) for a in "ZT" if a in layout.order)
     return link_planes(labels, axes, settings.link_overlap)
@@ -350,9 +406,9 @@ def put_labels(
     settings: PostprocessSettings,
 ) -> int:
     """Write one plane's labels; return the highest id so far, for the next plane."""
-    if settings.output == "instances" and last:
+    if settings.labels != "classes" and last:
         plane = np.where(plane > 0, plane + np.uint32(last), 0)
-    put(labels, layout, index, plane)
+    put_plane(labels, layout, index, plane)
     return max(last, int(plane.max(initial=0)))
 
 
@@ -364,7 +420,7 @@ def _arrays(maps: Maps) -> Iterator[np.ndarray]:
 
 def each_map(change: Callable[[np.ndarray], np.ndarray], maps: Maps) -> Maps:
     """Return the maps with ``change`` applied to each that is there."""
-    arrays = {
+    arrays: dict[str, Any] = {
         f.name: change(getattr(maps, f.name))
         for f in fields(maps)
         if isinstance(getattr(maps, f.name), np.ndarray)
@@ -378,7 +434,7 @@ def recipe_of(
     post: PostprocessSettings,
     predictions: list[Prediction],
 ) -> Recipe:
-    """Return all that is needed to repeat a run."""
+    """Return the recipe that repeats a run."""
     card = job.model.card
     notes = dict.fromkeys(note for p in predictions for note in p.notes)
     notes |= dict.fromkeys(signal_notes([p.intensities for p in predictions]))
@@ -400,7 +456,7 @@ def recipe_of(
 
 
 def signal_notes(intensities: list[np.ndarray]) -> list[str]:
-    """Return what is to be told of images in which there is nothing to see.
+    """Return notes on images without signal.
 
     Parameters
     ----------
@@ -412,7 +468,7 @@ def signal_notes(intensities: list[np.ndarray]) -> list[str]:
     if not n:
         return []
     what = "the image has" if total == 1 else f"{n} of {total} planes have"
-    return [f"{what} no signal: nearly all pixels are alike, or no numbers"]
+    return [NO_SIGNAL.format(what=what)]
 
 
 def model_reference(card: ModelCard) -> str:
@@ -428,11 +484,11 @@ def model_reference(card: ModelCard) -> str:
 
 
 def prompt_record(prompt: Prompt) -> dict[str, Any]:
-    """Return what a recipe tells of a prompt."""
+    """Return the entry of a prompt in a recipe."""
     return {
         "name": prompt.name,
         "source": prompt.source,
         "box": asdict(prompt.box),
         "negative": prompt.is_negative,
-        "sha256": prompt_print(prompt),
+        "sha256": prompt_hash(prompt),
     }

@@ -1,84 +1,92 @@
 """Images of any size, from file to file: OME-Zarr (or TIFF) in, OME-Zarr labels out.
 
 The work is cut into tasks that read and write files only, in four stages: maps are
-predicted on a fixed grid of tiles; objects are found on a fixed grid of cells with a
-halo; the objects of neighbouring cells are compared; final ids are written. Between the
-stages only small tables come together. Each part that is done leaves a mark, so a run
-that was stopped or killed goes on where it was, on any number of workers.
+predicted on a fixed grid of tiles; objects are found on a fixed grid of blocks with a
+halo; the objects of neighbouring blocks are compared; final ids are written. Between
+the stages only small tables come together. Each part that is done leaves a mark, so a
+run that was stopped or killed goes on where it was, on any number of workers.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.fingerprint import fingerprint
 from ..core.image import ImageError
-from ..core.labels.instances import halo_of, smallest_area, window_instances
-from ..core.labels.linking import (
-    Cell,
-    CellTable,
+from ..core.labels.blocks import (
+    NOWHERE,
+    Block,
+    BlockTable,
+    Index,
     Seam,
-    cell_grid,
+    block_grid,
     describe,
-    match,
     neighbours_before,
     offsets_of,
-    overlaps,
-    ranked,
     renamed,
     seam,
     stitch,
-    union,
     within,
 )
+from ..core.labels.instances import halo_width, smallest_area, window_instances
+from ..core.labels.linking import Overlaps, joined_overlaps, linked_ids, overlaps
 from ..core.planes import Planes, PlaneView
 from ..core.progress import Progress, ignore_progress
-from ..core.prompt import Prompt, PromptSet, prompt_print
-from ..core.result import Maps, ObjectLook, Recipe, versions
-from ..core.settings import PostprocessSettings, SegmentSettings, split_settings
-from ..engine.inference.tiles import TileGrid, predict_tiles, run_tasks, workers_of
+from ..core.prompt import Prompt, prompt_hash
+from ..core.result import Maps, ObjectProperties, Recipe, versions
+from ..core.settings import (
+    LabelKind,
+    PostprocessSettings,
+    SegmentSettings,
+    changed,
+)
+from ..engine.jobs.workers import run_tasks, workers_of
 from ..io.atomic import atomic_path
-from ..io.ome_zarr import (
+from ..io.ome_zarr import LazyImage, open_image
+from ..io.zarr_labels import (
     LabelsLayout,
-    LazyImage,
     chunk_windows,
     create_labels,
     create_scratch,
-    open_image,
     open_level,
     open_scratch,
     publish_labels,
-    read_stamp,
+    read_labels_metadata,
     reduce_chunk,
 )
 from .segment_image import (
+    Prompts,
     as_prompt_set,
     model_reference,
+    own_prompts,
     signal_notes,
 )
 
-CELL = 1024
-"""Pixels along the cells in which objects are found, and along chunks of labels."""
+if TYPE_CHECKING:  # it imports torch
+    from ..engine.inference.tiling import TileGrid
 
-BLOCK = 2048
+BLOCK = 1024
+"""Pixels along the blocks in which objects are found, and along chunks of labels."""
+
+TASK = 2048
 """Pixels along the part of a plane that one task does."""
 
 TILES_PER_TASK = 4
 """Tiles along the part of a plane that one task predicts."""
 
 KEPT_TILES = 64
-"""Tiles that a task keeps in memory, as neighbouring cells need them too."""
+"""Tiles that a task keeps in memory, as neighbouring blocks need them too."""
 
 WHOLE_FILES = "[!.]*"
 """Names of files that are written; a worker that was killed may leave others."""
@@ -134,7 +142,7 @@ class Plan:
         What the prompts' objects look like.
     maps : tuple of str
         What the model says of each pixel.
-    cell, halo : int
+    block, halo : int
         Pixels of the grid on which objects are found.
     radius, stride : int
         Of the network.
@@ -153,7 +161,7 @@ class Plan:
     recipe: dict[str, Any]
     look: dict[str, Any]
     maps: tuple[str, ...]
-    cell: int
+    block: int
     halo: int
     radius: int
     stride: int
@@ -161,13 +169,12 @@ class Plan:
 
     @property
     def key(self) -> str:
-        """Print of all that decides on the labels."""
+        """Fingerprint of all that decides on the labels."""
         values = asdict(self)
         values["recipe"] = {
             k: v for k, v in values["recipe"].items() if k not in ("notes", "device")
         }
-        text = json.dumps(values, sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return fingerprint(values)
 
     @property
     def planes(self) -> list[tuple[int, ...]]:
@@ -186,51 +193,61 @@ class Plan:
 
     def grid(self) -> TileGrid:
         """Return the tiles of a plane."""
-        from ..engine.inference.tiling import spans
+        from ..engine.inference.tiling import TileGrid
 
-        run, scale = self.segment, self.recipe["scale"]
-        return TileGrid(
-            *(
-                spans(n, scale, run.tile, run.overlap, self.radius, self.stride)
-                for n in self.shape
-            )
+        run = self.segment
+        return TileGrid.of(
+            self.shape,
+            self.recipe["scale"],
+            tile=run.tile,
+            overlap=run.overlap,
+            radius=self.radius,
+            stride=self.stride,
         )
 
-    def cells(self) -> dict[tuple[int, ...], Cell]:
-        """Return the cells of a plane."""
-        return cell_grid(self.shape, self.cell, self.halo)
+    def blocks(self) -> dict[tuple[int, ...], Block]:
+        """Return the blocks of a plane."""
+        return block_grid(self.shape, self.block, self.halo)
 
 
 def segment_zarr(
     image: str | Path,
-    prompts: Prompt | PromptSet | Iterable[Prompt] | str | Path,
+    prompts: Prompts | str | Path | None,
     store: str | Path | None = None,
     model: str | Path = "svp",
+    device: str | None = None,
+    labels: LabelKind | None = None,
     *,
     name: str = "cells",
     level: int = 0,
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
+    threshold: float | None = None,
+    min_area: int | None = None,
+    split: bool | None = None,
+    link_planes: bool | None = None,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     scheduler: Any = None,
     workers: int | None = None,
     skip_done: bool = False,
+    task: int = TASK,
     block: int = BLOCK,
-    cell: int = CELL,
     halo: int | None = None,
     version: str | None = None,
     on_progress: Progress | None = None,
-    **settings: Any,
 ) -> LargeOutcome:
     """Segment an OME-Zarr image or a large TIFF into OME-Zarr labels.
 
-    Labels do not depend on ``block``, nor on the workers, their number or their luck.
+    Labels do not depend on ``task``, nor on the workers, their number or their luck.
     A run that was stopped goes on where it was when it is called again.
 
     Parameters
     ----------
     image : path
         OME-Zarr 0.4 or 0.5, a Zarr array, or a TIFF file. All workers must see it.
-    prompts : PromptSet, prompts, or path of a prompt file
+    prompts : PromptSet, prompts, path of a prompt file, or None
+        By default those in the model's folder.
     store : path, optional
         OME-Zarr to which ``labels/NAME`` is added, made if it is not there; by default
         the image itself.
@@ -240,8 +257,10 @@ def segment_zarr(
         Of the labels; those of the same name are replaced.
     level : int
         Level of the image's pyramid that is segmented.
-    axes, channels
-        As in `api.segment`.
+    device, labels, axes, channels : optional
+        As in `segment`.
+    threshold, min_area, split, link_planes, settings, postprocess : optional
+        As in `segment`.
     scheduler : str, Client or cluster, optional
         Address of a Dask scheduler, a client of one, or a cluster such as those of
         dask-jobqueue; by default a cluster of this machine only.
@@ -249,19 +268,17 @@ def segment_zarr(
         Processes on this machine; 0 does everything in this one.
     skip_done : bool
         Do nothing where the same run has written its labels already.
+    task : int
+        Pixels along what one task labels; brought to a multiple of ``block``.
     block : int
-        Pixels along what one task labels; brought to a multiple of ``cell``.
-    cell : int
         Pixels along the grid on which objects are found.
     halo : int, optional
-        Pixels around a cell that decide on the objects in it; by default twice the
+        Pixels around a block that decide on the objects in it; by default twice the
         diameter of the prompts' objects.
     version : str, optional
         Of OME-Zarr, 0.4 or 0.5; by default that of the image.
     on_progress : callable, optional
         ``(done, total, message)``; may raise `Cancelled`.
-    **settings
-        Fields of `SegmentSettings` and `PostprocessSettings`.
 
     Returns
     -------
@@ -277,26 +294,35 @@ def segment_zarr(
     start = time.perf_counter()
     report = on_progress or ignore_progress
     where = Path(image if store is None else store).absolute()
+    source = open_image(image, level, axes)
     plan, code = make_plan(
-        image,
-        prompts,
+        source,
+        own_prompts(model) if prompts is None else prompts,
         model,
         level=level,
         axes=axes,
         channels=channels,
-        cell=cell,
+        block=block,
         halo=halo,
         version=version,
-        settings=settings,
+        run=changed(settings or SegmentSettings(), device=device),
+        post=changed(
+            postprocess or PostprocessSettings(),
+            labels=labels,
+            threshold=threshold,
+            min_area=min_area,
+            split=split,
+            link_planes=link_planes,
+        ),
     )
     _check_name(name)
     target = where / "labels" / name
-    if skip_done and read_stamp(where, name).get("run") == plan.key:
+    if skip_done and read_labels_metadata(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
     work = where.with_name(f"{where.name}.{name}.work")
     start_or_resume(work, plan, code)
     with workers_of(scheduler, workers, str(work)) as client:
-        objects, notes = _run(plan, work, where, name, client, block, report)
+        objects, notes = _run(plan, work, where, name, client, task, report)
     shutil.rmtree(work, ignore_errors=True)
     return LargeOutcome(
         str(image),
@@ -321,10 +347,11 @@ def make_plan(
     level: int = 0,
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
-    cell: int = CELL,
+    block: int = BLOCK,
     halo: int | None = None,
     version: str | None = None,
-    settings: dict[str, Any] | None = None,
+    run: SegmentSettings,
+    post: PostprocessSettings,
     rgb: bool | None = None,
     intensities: np.ndarray | None = None,
 ) -> tuple[Plan, dict[str, np.ndarray]]:
@@ -336,14 +363,17 @@ def make_plan(
     from ..engine.inference.forward import Forward, evaluating
     from ..engine.inference.prompt_features import (
         network_scale,
-        object_look,
+        prompt_object_properties,
         prompt_tensors,
     )
     from ..io.model_store import load_model
 
-    run, post = split_settings({**(settings or {}), "trust": False})
-    if cell < 16:
-        raise ValueError(f"cell must be at least 16 pixels, got {cell}")
+    run, post = (
+        replace(run, trust=False),
+        replace(post, labels=post.labels or "objects"),
+    )
+    if block < 16:
+        raise ValueError(f"block must be at least 16 pixels, got {block}")
     prompts_file = ""
     if isinstance(prompts, str | Path):
         from ..io.prompt_files import load_prompts
@@ -368,7 +398,7 @@ def make_plan(
     with evaluating(network, where):
         images, masks = prompt_tensors(chosen, scale)
         code = forward.encode(images, masks)
-        look = object_look(chosen, images, forward, code, scale)
+        look = prompt_object_properties(chosen, images, forward, code, scale)
         forward(images[0, :1], code)  # to know what it answers
     sizes = dict(zip(planes.axes.order, planes.shape, strict=True))
     stack = tuple(sizes[a] for a in planes.axes.stack)
@@ -403,13 +433,13 @@ def make_plan(
         recipe=json.loads(recipe.to_json()),
         look=asdict(look),
         maps=forward.names,
-        cell=cell,
-        halo=halo_of(look) if halo is None else halo,
+        block=block,
+        halo=halo_width(look) if halo is None else halo,
         radius=network.overlap,
-        stride=getattr(network, "stride", 16),
+        stride=network.stride,
         layout={
             "shape": (*stack, sizes["Y"], sizes["X"]),
-            "chunks": (*(1,) * len(stack), cell, cell),
+            "chunks": (*(1,) * len(stack), block, block),
             "axes": letters,
             "scale": [source.scale.get(a, 1.0) for a in letters],
             "unit": source.unit,
@@ -426,7 +456,7 @@ def _record(prompt: Prompt) -> dict[str, Any]:
         "source": prompt.source,
         "box": asdict(prompt.box),
         "negative": prompt.is_negative,
-        "sha256": prompt_print(prompt),
+        "sha256": prompt_hash(prompt),
     }
 
 
@@ -439,14 +469,15 @@ def start_or_resume(work: Path, plan: Plan, code: dict[str, np.ndarray]) -> None
     shutil.rmtree(work, ignore_errors=True)
     for part in ("tiles.done", "tables", "seams", "written"):
         (work / part).mkdir(parents=True)
+    arrays: dict[str, Any] = dict(code)  # savez has a parameter that is no array
     with atomic_path(work / "code.npz") as path:
-        np.savez(path, **code)
+        np.savez(path, **arrays)
     tiles = (len(plan.planes), *plan.grid().shape)
     size = (len(plan.maps), *plan.grid().tile_shape)
     create_scratch(work / "tiles", (*tiles, *size), (1, 1, 1, *size), "uint8")
-    cells = (len(plan.planes), *(-(-n // plan.cell) for n in plan.shape))
-    side = tuple(min(plan.cell + 2 * plan.halo, n) for n in plan.shape)
-    create_scratch(work / "cells", (*cells, *side), (1, 1, 1, *side), "uint32")
+    blocks = (len(plan.planes), *(-(-n // plan.block) for n in plan.shape))
+    side = tuple(min(plan.block + 2 * plan.halo, n) for n in plan.shape)
+    create_scratch(work / "blocks", (*blocks, *side), (1, 1, 1, *side), "uint32")
     with atomic_path(stored) as path:
         text = json.dumps({"key": plan.key, "plan": asdict(plan)}, default=str)
         path.write_text(text, "utf-8")
@@ -458,25 +489,25 @@ def _run(
     store: Path,
     name: str,
     client: Any,
-    block: int,
+    task: int,
     report: Progress,
 ) -> tuple[int, list[str]]:
     """Do what is left of a run; return the number of objects and notes."""
     where = str(work)
-    n_planes, cells = len(plan.planes), plan.cells()
+    n_planes, blocks = len(plan.planes), plan.blocks()
     tiles = list(_groups(plan.grid().shape, TILES_PER_TASK))
-    blocks = list(_groups(next(reversed(cells)), max(1, block // plan.cell), more=1))
+    parts = list(_groups(next(reversed(blocks)), max(1, task // plan.block), more=1))
 
     def stage(function: Any, groups: Any, message: str) -> None:
         tasks = [(where, plan.key, p, g) for p in range(n_planes) for g in groups]
         run_tasks(function, tasks, client, report, message)
 
-    stage(predict_group, tiles, "Predicting")
-    stage(label_block, blocks, "Finding objects")
-    stage(compare_block, blocks, "Comparing neighbours")
+    stage(predict_part, tiles, "Predicting")
+    stage(label_part, parts, "Finding objects")
+    stage(compare_part, parts, "Comparing neighbours")
     new, beyond = final_ids(plan, work)
     objects = int(new.max(initial=0))
-    if plan.post.output == "semantic":
+    if plan.post.labels == "classes":
         new = np.minimum(new, 1)
     layout = LabelsLayout(
         folder=str(work / "labels"),
@@ -489,7 +520,7 @@ def _run(
             mark.unlink()
         with atomic_path(work / "relabel.npy") as path:
             np.save(path, new)
-    stage(write_block, blocks, "Writing labels")
+    stage(write_part, parts, "Writing labels")
     for level in range(1, len(layout.level_shapes)):
         tasks = [(layout, level, some) for some in _in_parts(layout, level)]
         run_tasks(reduce_part, tasks, client, report, f"Writing level {level}")
@@ -500,7 +531,7 @@ def _run(
     extra = {
         "run": plan.key,
         "objects": objects,
-        "cell": plan.cell,
+        "block": plan.block,
         "halo": plan.halo,
         "level": plan.level,
     }
@@ -542,72 +573,72 @@ def _in_parts(layout: LabelsLayout, level: int, size: int = 16) -> Iterator[Any]
 
 
 def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
-    """Return the final id of each object of each cell, and how many may be cut.
+    """Return the final id of each object of each block, and how many may be cut.
 
     Only tables are read: a few numbers for each object.
     """
-    tables: dict[tuple[int, ...], CellTable] = {}
-    seams: list[tuple[tuple[int, ...], tuple[int, ...], Seam]] = []
-    links: list[tuple[int, tuple[int, ...], tuple[int, ...], np.ndarray, np.ndarray]]
-    links, size = [], plan.shape[0] * plan.shape[1]
-    for p, at in product(range(len(plan.planes)), plan.cells()):
+    tables: dict[Index, BlockTable] = {}
+    seams: list[tuple[Index, Index, Seam]] = []
+    links: list[tuple[int, Index, Index, Overlaps]] = []
+    size = plan.shape[0] * plan.shape[1]
+    for p, at in product(range(len(plan.planes)), plan.blocks()):
         table = table_of(work, p, at)
+        # from the position in the plane to that in the flattened stack
         moved = np.where(table.areas > 0, table.first + p * size, table.first)
         tables[p, *at] = replace(table, first=moved)
         with np.load(_mark(work, "seams", p, at)) as stored:
             for axis, other in enumerate(_before(at)):
-                pairs = stored[f"pairs{axis}"]
                 if other is not None:
-                    common = Seam(pairs, stored[f"same{axis}"])
+                    common = Seam(stored[f"pairs{axis}"], stored[f"same{axis}"])
                     seams.append(((p, *other), (p, *at), common))
             for axis, q in _linked(plan, p):
-                links.append(
-                    (
-                        axis,
-                        (q, *at),
-                        (p, *at),
-                        stored[f"link{axis}"],
-                        stored[f"shared{axis}"],
-                    )
-                )
+                shared = stored[f"link{axis}"], stored[f"shared{axis}"]
+                links.append((axis, (q, *at), (p, *at), shared))
     min_area = smallest_area(
-        Maps(np.zeros((0, 0)), objects=ObjectLook(**plan.look)), plan.post
+        Maps(np.zeros((0, 0)), objects=ObjectProperties(**plan.look)), plan.post
     )
-    new = stitch(tables, seams, min_area, plan.post.confidence, lambda at: at[0])
-    beyond = sum(int(t.beyond.sum()) for t in tables.values())
-    if not links:
-        return new, beyond
+    new = stitch(tables, seams, min_area, plan.post.min_confidence, lambda at: at[0])
+    if links:
+        new = _linked_planes(new, tables, links, plan.post.link_overlap)
+    return new, sum(int(t.beyond.sum()) for t in tables.values())
+
+
+def _linked_planes(
+    new: np.ndarray,
+    tables: dict[Index, BlockTable],
+    links: list[tuple[int, Index, Index, Overlaps]],
+    min_overlap: float,
+) -> np.ndarray:
+    """Return the final ids ``new`` of planes that were stitched one by one, linked.
+
+    Parameters
+    ----------
+    new : (n + 1,) int array
+        From `stitch`.
+    tables : dict
+    links : list of (int, index, index, Overlaps)
+        A stack axis, two blocks that lie one behind the other along it, and what
+        their objects share, under the ids that the blocks gave them.
+    min_overlap : float
+    """
     n, offsets = int(new.max(initial=0)), offsets_of(tables)
-    per_plane, first = np.zeros(n + 1, np.int64), np.full(n + 1, np.iinfo(np.int64).max)
-    np.add.at(per_plane, new[1:], np.concatenate([t.areas for t in tables.values()]))
+    areas, first = np.zeros(n + 1, np.int64), np.full(n + 1, NOWHERE)
+    np.add.at(areas, new[1:], np.concatenate([t.areas for t in tables.values()]))
     np.minimum.at(first, new[1:], np.concatenate([t.first for t in tables.values()]))
-    per_plane[0] = 0
-    owner = np.arange(n + 1, dtype=np.int64)
-    for axis in sorted({axis for axis, *_ in links}, reverse=True):  # Z before T
-        found, counts = [np.zeros((0, 2), np.int64)], [np.zeros(0, np.int64)]
-        for link_axis, one, two, pairs, shared in links:
-            if link_axis == axis:
-                ids = np.stack(
-                    [new[pairs[:, 0] + offsets[one]], new[pairs[:, 1] + offsets[two]]],
-                    axis=1,
-                )
-                kept = (ids > 0).all(axis=1)
-                found.append(owner[ids[kept]])
-                counts.append(shared[kept])
-        areas = np.zeros(n + 1, np.int64)
-        np.add.at(areas, owner, per_plane)
-        same = match(
-            np.concatenate(found),
-            np.concatenate(counts),
-            areas,
-            plan.post.link_overlap,
+    areas[0] = 0
+    along: dict[int, list[Overlaps]] = {}
+    for axis, one, two, (pairs, shared) in links:
+        ids = np.stack(
+            [new[pairs[:, 0] + offsets[one]], new[pairs[:, 1] + offsets[two]]], axis=1
         )
-        owner = union(n, same)[owner]
-    return ranked(owner, first, np.bincount(owner, per_plane) > 0)[new], beyond
+        kept = (ids > 0).all(axis=1)
+        along.setdefault(axis, []).append((ids[kept], shared[kept]))
+    z_before_t = [joined_overlaps(along[axis]) for axis in sorted(along, reverse=True)]
+    return np.asarray(linked_ids(z_before_t, areas, first, min_overlap)[new])
 
 
 def _before(at: tuple[int, ...]) -> list[tuple[int, ...] | None]:
-    """Return the neighbour before a cell along each axis, or None at the border."""
+    """Return the neighbour before a block along each axis, or None at the border."""
     found = {
         next(k for k in range(len(at)) if n[k] != at[k]): n
         for n in neighbours_before(at)
@@ -617,7 +648,7 @@ def _before(at: tuple[int, ...]) -> list[tuple[int, ...] | None]:
 
 def _linked(plan: Plan, p: int) -> Iterator[tuple[int, int]]:
     """Yield stack axes and the plane before plane ``p`` along each, if it is linked."""
-    if not plan.post.link_planes or plan.post.output != "instances":
+    if not plan.post.link_planes or plan.post.labels == "classes":
         return
     index = plan.planes[p]
     for axis, i in enumerate(index):
@@ -647,8 +678,8 @@ def _grid(work: str, key: str) -> TileGrid:
 
 
 @lru_cache(maxsize=2)
-def _cells(work: str, key: str) -> dict[tuple[int, ...], Cell]:
-    return _plan(work, key).cells()
+def _blocks(work: str, key: str) -> dict[tuple[int, ...], Block]:
+    return _plan(work, key).blocks()
 
 
 _given: dict[str, LazyImage] = {}
@@ -699,9 +730,10 @@ def _flat(work: str, key: str) -> dict[Any, Any]:
     return {}
 
 
-def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
+def predict_part(work: str, key: str, p: int, places: list[Place]) -> None:
     """Predict some tiles of plane ``p``."""
     from ..engine.inference.forward import Forward, evaluating
+    from ..engine.inference.tiles import as_bytes, run_tiles
     from ..engine.inference.tiling import ScaledQuery
 
     mark = _mark(Path(work), "tiles.done", p, places[0], ".json")
@@ -725,7 +757,8 @@ def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
     )
     target, names = open_scratch(Path(work) / "tiles"), plan.maps
 
-    def write(at: Place, maps: np.ndarray) -> None:
+    def write(at: Place, probabilities: np.ndarray) -> None:
+        maps = as_bytes(probabilities)
         if maps[names.index("foreground")].max() < NOTHING:
             return
         padded = np.zeros(target.shape[3:], np.uint8)
@@ -733,14 +766,14 @@ def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
         target[p, at[0], at[1]] = padded
 
     with evaluating(network, device):
-        predict_tiles(
+        run_tiles(
             query,
             _grid(work, key),
             places,
             lambda pieces: forward(pieces, code),
             write,
-            forward.batch,
-            _flat(work, key),
+            batch=forward.batch,
+            flat=_flat(work, key),
         )
     notes = [device.reason] if device.is_fallback else []
     with atomic_path(mark) as path:
@@ -749,11 +782,13 @@ def predict_group(work: str, key: str, p: int, places: list[Place]) -> None:
         )
 
 
-def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
-    """Find the objects of some cells of plane ``p``."""
-    plan, grid, cells = _plan(work, key), _grid(work, key), _cells(work, key)
+def label_part(work: str, key: str, p: int, places: list[Place]) -> None:
+    """Find the objects of some blocks of plane ``p``."""
+    from ..engine.inference.tiles import blend
+
+    plan, grid, blocks = _plan(work, key), _grid(work, key), _blocks(work, key)
     tiles = open_scratch(Path(work) / "tiles")
-    found = open_scratch(Path(work) / "cells")
+    found = open_scratch(Path(work) / "blocks")
 
     @lru_cache(maxsize=KEPT_TILES)
     def read(at: Place) -> np.ndarray:
@@ -763,17 +798,17 @@ def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
         mark = _mark(Path(work), "tables", p, at)
         if mark.exists():
             continue
-        cell = cells[at]
-        values = grid.blend(read, cell.view)
+        block = blocks[at]
+        values = blend(grid, read, block.view)
         named = dict(zip(plan.maps, values, strict=True))
         maps = Maps(
             named["foreground"],
             named.get("distance"),
             named.get("boundary"),
-            ObjectLook(**plan.look),
+            ObjectProperties(**plan.look),
         )
         labels = window_instances(maps, plan.post)
-        table = describe(labels, cell, maps.foreground)
+        table = describe(labels, block, maps.foreground)
         if table.n:
             high, wide = labels.shape
             padded = np.zeros(found.shape[3:], np.uint32)
@@ -783,11 +818,11 @@ def label_block(work: str, key: str, p: int, places: list[Place]) -> None:
             np.savez(path, **vars(table))
 
 
-def compare_block(work: str, key: str, p: int, places: list[Place]) -> None:
-    """Compare some cells of plane ``p`` with those before them, in it and before it."""
-    plan, cells = _plan(work, key), _cells(work, key)
+def compare_part(work: str, key: str, p: int, places: list[Place]) -> None:
+    """Compare some blocks of plane ``p`` with their neighbours before them."""
+    plan, blocks = _plan(work, key), _blocks(work, key)
     folder = Path(work)
-    stored = open_scratch(folder / "cells")
+    stored = open_scratch(folder / "blocks")
 
     @lru_cache(maxsize=KEPT_TILES)
     def empty(q: int, at: Place) -> bool:
@@ -795,7 +830,7 @@ def compare_block(work: str, key: str, p: int, places: list[Place]) -> None:
 
     @lru_cache(maxsize=KEPT_TILES // 4)
     def read(q: int, at: Place) -> np.ndarray:
-        high, wide = (s.stop - s.start for s in cells[at].view)
+        high, wide = (s.stop - s.start for s in blocks[at].view)
         if empty(q, at):
             return np.broadcast_to(np.uint32(0), (high, wide))
         return np.asarray(stored[q, at[0], at[1], :high, :wide])
@@ -804,26 +839,26 @@ def compare_block(work: str, key: str, p: int, places: list[Place]) -> None:
         mark = _mark(folder, "seams", p, at)
         if mark.exists():
             continue
-        kept: dict[str, np.ndarray] = {}
+        kept: dict[str, Any] = {}
         for axis, other in enumerate(_before(at)):
             common = (
                 Seam(np.zeros((0, 2), np.int64), np.zeros(0, bool))
                 if other is None or empty(p, other) or empty(p, at)
-                else seam(read(p, other), cells[other], read(p, at), cells[at])
+                else seam(read(p, other), blocks[other], read(p, at), blocks[at])
             )
             kept[f"pairs{axis}"], kept[f"same{axis}"] = common.pairs, common.same
         for axis, q in _linked(plan, p):
-            core = within(cells[at].core, cells[at].view)
+            core = within(blocks[at].core, blocks[at].view)
             pairs, shared = overlaps(read(q, at)[core], read(p, at)[core])
             kept[f"link{axis}"], kept[f"shared{axis}"] = pairs, shared
         with atomic_path(mark) as path:
             np.savez(path, **kept)
 
 
-def write_block(work: str, key: str, p: int, places: list[Place]) -> None:
-    """Write the final labels of some cells of plane ``p``."""
-    plan, cells, folder = _plan(work, key), _cells(work, key), Path(work)
-    stored = open_scratch(folder / "cells")
+def write_part(work: str, key: str, p: int, places: list[Place]) -> None:
+    """Write the final labels of some blocks of plane ``p``."""
+    plan, blocks, folder = _plan(work, key), _blocks(work, key), Path(work)
+    stored = open_scratch(folder / "blocks")
     new = np.load(folder / "relabel.npy", mmap_mode="r")
     offsets = _offsets(work, key)
     target = open_level(folder / "labels")
@@ -831,22 +866,22 @@ def write_block(work: str, key: str, p: int, places: list[Place]) -> None:
         mark = _mark(folder, "written", p, at, "")
         if mark.exists():
             continue
-        cell = cells[at]
+        block = blocks[at]
         offset, n = offsets[p, at]
         if n:
-            inside = within(cell.core, cell.view)
+            inside = within(block.core, block.view)
             labels = np.asarray(stored[p, at[0], at[1]][inside])
             labels = renamed(labels, new, offset, n)
-            target[(*plan.planes[p], *cell.core)] = labels.astype(target.dtype)
+            target[(*plan.planes[p], *block.core)] = labels.astype(target.dtype)
         mark.touch()
 
 
 @lru_cache(maxsize=1)
 def _offsets(work: str, key: str) -> dict[tuple[int, Place], tuple[int, int]]:
-    """Return the offset of each cell's ids, and their number."""
+    """Return the offset of each block's ids, and their number."""
     plan, last = _plan(work, key), 0
     found = {}
-    for p, at in product(range(len(plan.planes)), plan.cells()):
+    for p, at in product(range(len(plan.planes)), plan.blocks()):
         n = table_of(Path(work), p, at).n
         found[p, (at[0], at[1])] = last, n
         last += n
@@ -859,10 +894,10 @@ def reduce_part(layout: LabelsLayout, level: int, windows: list[Any]) -> None:
         reduce_chunk(layout, level, window)
 
 
-def table_of(work: Path, p: int, at: tuple[int, ...]) -> CellTable:
-    """Return what is known of the objects of a cell of plane ``p``."""
+def table_of(work: Path, p: int, at: tuple[int, ...]) -> BlockTable:
+    """Return what is known of the objects of a block of plane ``p``."""
     with np.load(_mark(work, "tables", p, at)) as stored:
-        return CellTable(**{name: stored[name] for name in stored.files})
+        return BlockTable(**{name: stored[name] for name in stored.files})
 
 
 def _mark(

@@ -1,7 +1,7 @@
-"""An open image segmented into a store on the disk that fills while it is made.
+"""Segment an open image into a store on the disk that can be watched filling.
 
-The parts and their order are those of `large`, so the labels are the same; but cell by
-cell, objects are found as soon as their tiles are predicted, and shown under ids of
+The parts and their order are those of `large`, so the labels are the same; but block by
+block, objects are found as soon as their tiles are predicted, and shown under ids of
 their own until the neighbours have been compared and all get their final ones.
 """
 
@@ -26,33 +26,40 @@ from ..core.jobs.stored_labels import (
     StoredLabels,
     work_folder,
 )
-from ..core.labels.linking import Window, renamed, within
+from ..core.labels.blocks import Window, renamed, within
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..core.result import Recipe
-from ..io.atomic import WriteError, explained
-from ..io.ome_zarr import (
+from ..core.settings import PostprocessSettings, SegmentSettings
+from ..io.atomic import WriteError, as_write_error
+from ..io.ome_zarr import LazyImage
+from ..io.zarr_labels import (
+    PLANE_NOT_LAST,
     LabelsLayout,
-    LazyImage,
-    begin_labels,
+    create_labels_in_store,
     open_scratch,
-    read_stamp,
-    write_stamp,
+    read_labels_metadata,
+    write_labels_metadata,
     write_window,
 )
 from .segment_large import (
-    CELL,
+    BLOCK,
     Place,
     Plan,
-    compare_block,
+    compare_part,
     final_ids,
     given_image,
-    label_block,
+    label_part,
     make_plan,
-    predict_group,
+    predict_part,
     run_notes,
     start_or_resume,
     table_of,
+)
+
+NO_ROOM = (
+    "{folder}: has {free:.1f} GB left, and this result needs about {needed:.1f} GB: "
+    "free some space or choose another folder."
 )
 
 BYTES_A_PIXEL = 1
@@ -73,15 +80,16 @@ def segment_stored(
     scale: dict[str, float] | None = None,
     unit: str = "pixel",
     about: dict[str, Any] | None = None,
-    cell: int = CELL,
+    block: int = BLOCK,
+    settings: SegmentSettings | None = None,
+    postprocess: PostprocessSettings | None = None,
     on_progress: Progress | None = None,
     on_partial: Callable[[StoredLabels | Filled], None] | None = None,
-    **settings: Any,
 ) -> StoredLabels:
     """Segment an array into OME-Zarr labels that can be watched.
 
-    A run that was stopped goes on where it was when it is called again with the same
-    store, image and settings.
+    A stopped run is resumed by a call with the same store, image and settings. The
+    keywords are those of `segment`, so that a dock calls either with the same ones.
 
     Parameters
     ----------
@@ -94,23 +102,23 @@ def segment_stored(
     axes : str
         Of ``query``; those of the labels are the same without C.
     image : str
-        Name of the image, its file if it has one: tells one run from another.
+        Name of the image, or its file: identifies the run.
     channels, rgb, intensities
         As in `api.segment`.
     scale : dict of str to float, optional
         Size of a pixel along each axis.
     unit : str
     about : dict, optional
-        Plain values that are kept with the labels.
-    cell : int
+        Plain values that are stored with the labels.
+    block : int
         Pixels along the grid on which objects are found.
+    settings, postprocess : optional
+        As in `segment`.
     on_progress : callable, optional
         ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
         Called with the `StoredLabels` once their empty arrays are there, then with each
         part that is `Filled`.
-    **settings
-        Fields of `SegmentSettings` and `PostprocessSettings`.
 
     Returns
     -------
@@ -121,14 +129,12 @@ def segment_stored(
     ImageError, PromptError, ValueError
         If the image, the prompts or the settings cannot be used.
     WriteError
-        If there is no room on the disk; what is done stays, to go on with.
+        If the disk is full; finished parts are kept, so that the run can be resumed.
     """
     start, store = time.perf_counter(), Path(store).absolute()
     report, tell = on_progress or ignore_progress, on_partial or (lambda value: None)
     if not Axes(axes).labels.endswith("YX"):
-        raise ImageError(
-            f"Results on the disk have Y and X as their last axes, got {axes}."
-        )
+        raise ImageError(PLANE_NOT_LAST.format(axes=axes))
     source = LazyImage(query, Axes(axes), scale or {}, unit, Path(image or "image"))
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
@@ -139,8 +145,9 @@ def segment_stored(
             model,
             channels=channels,
             rgb=rgb,
-            cell=cell,
-            settings=settings,
+            block=block,
+            run=settings or SegmentSettings(),
+            post=postprocess or PostprocessSettings(),
             intensities=intensities,
         )
         work = work_folder(store)
@@ -150,7 +157,7 @@ def segment_stored(
             tell(run.begun())
             ended = run.fill()
     except OSError as error:
-        raise _told(error, store) from error
+        raise _with_advice(error, store) from error
     shutil.rmtree(work, ignore_errors=True)
     return replace(ended, seconds=time.perf_counter() - start)
 
@@ -159,14 +166,13 @@ def _check_room(folder: Path, n_pixels: int) -> None:
     free, needed = shutil.disk_usage(folder).free, n_pixels * BYTES_A_PIXEL
     if free < needed:
         raise WriteError(
-            f"{folder}: has {free / 1e9:.1f} GB left, and this result needs about "
-            f"{needed / 1e9:.1f} GB: free some space or choose another folder."
+            NO_ROOM.format(folder=folder, free=free / 1e9, needed=needed / 1e9)
         )
 
 
-def _told(error: OSError, store: Path) -> OSError:
-    """Return what is told of a disk that is full in the middle of a run."""
-    return explained(error, store) if error.errno else error
+def _with_advice(error: OSError, store: Path) -> OSError:
+    """Return the error of a full disk, with advice."""
+    return as_write_error(error, store) if error.errno else error
 
 
 def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
@@ -174,11 +180,11 @@ def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
     layout = LabelsLayout(
         folder=str(store / "labels" / NAME), dtype="uint32", **plan.layout
     )
-    stamp = read_stamp(store, NAME)
+    stamp = read_labels_metadata(store, NAME)
     if stamp.get("run") != plan.key or stamp.get("state") != FILLING:
-        layout = begin_labels(store, NAME, layout)
+        layout = create_labels_in_store(store, NAME, layout)
         stamp = {"run": plan.key, "state": FILLING, "about": about}
-        write_stamp(layout.folder, {**stamp, "recipe": plan.recipe})
+        write_labels_metadata(layout.folder, {**stamp, "recipe": plan.recipe})
     return layout
 
 
@@ -193,33 +199,33 @@ class _Run:
     tell: Callable[[Any], None]
 
     def begun(self) -> StoredLabels:
-        """Return what there is to look at from now on."""
+        """Return the labels as they are at the start: empty."""
         return StoredLabels(
             self.layout.folder, len(self.layout.level_shapes), recipe=self.plan.recipe
         )
 
     def fill(self) -> StoredLabels:
-        """Do what is left, and return what was made."""
+        """Do the remaining parts; return the complete labels."""
         arguments = str(self.work), self.plan.key
-        cells, planes = self.plan.cells(), self.plan.planes
-        total, done, offset = len(planes) * len(cells), 0, 0
-        found = open_scratch(self.work / "cells")
+        blocks, planes = self.plan.blocks(), self.plan.planes
+        total, done, offset = len(planes) * len(blocks), 0, 0
+        found = open_scratch(self.work / "blocks")
         for p, plane in enumerate(planes):
             which = f"plane {p + 1} of {len(planes)}: " if len(planes) > 1 else ""
             for at, tiles in self._new_tiles():
                 done += 1
-                text = f"{which}part {done - p * len(cells)} of {len(cells)}"
+                text = f"{which}part {done - p * len(blocks)} of {len(blocks)}"
                 self.report(done - 1, total, text)
                 for group in tiles:
-                    predict_group(*arguments, p, group)
+                    predict_part(*arguments, p, group)
                     self.report(done - 1, total, text)
-                label_block(*arguments, p, [at])
-                compare_block(*arguments, p, [at])
-                cell = cells[at]
-                labels = found[p, at[0], at[1]][within(cell.core, cell.view)]
-                self._write(plane, cell.core, np.where(labels > 0, labels + offset, 0))
+                label_part(*arguments, p, [at])
+                compare_part(*arguments, p, [at])
+                block = blocks[at]
+                labels = found[p, at[0], at[1]][within(block.core, block.view)]
+                self._write(plane, block.core, np.where(labels > 0, labels + offset, 0))
                 offset += table_of(self.work, p, at).n
-                self.tell(Filled(plane, cell.core))
+                self.tell(Filled(plane, block.core))
         self.report(total, total, "Joining objects")
         return self._finish()
 
@@ -227,17 +233,17 @@ class _Run:
         """Give all objects their final ids."""
         new, beyond = final_ids(self.plan, self.work)
         objects, offset = int(new.max(initial=0)), 0
-        if self.plan.post.output == "semantic":
+        if self.plan.post.labels == "classes":
             new = np.minimum(new, 1)
-        found, cells = open_scratch(self.work / "cells"), self.plan.cells()
-        total = len(self.plan.planes) * len(cells)
+        found, blocks = open_scratch(self.work / "blocks"), self.plan.blocks()
+        total = len(self.plan.planes) * len(blocks)
         for p, plane in enumerate(self.plan.planes):
-            for n, (at, cell) in enumerate(cells.items(), start=1):
-                labels = found[p, at[0], at[1]][within(cell.core, cell.view)]
+            for n, (at, block) in enumerate(blocks.items(), start=1):
+                labels = found[p, at[0], at[1]][within(block.core, block.view)]
                 size = table_of(self.work, p, at).n
-                self._write(plane, cell.core, renamed(labels, new, offset, size))
+                self._write(plane, block.core, renamed(labels, new, offset, size))
                 offset += size
-                self.report(p * len(cells) + n, total, "Writing final ids")
+                self.report(p * len(blocks) + n, total, "Writing final ids")
         notes, device = run_notes(self.plan, self.work, beyond)
         recipe = replace(
             Recipe.from_json(json.dumps(self.plan.recipe)),
@@ -245,9 +251,9 @@ class _Run:
             device=device,
         )
         values = json.loads(recipe.to_json())
-        kept = read_stamp(Path(self.layout.folder).parents[1], NAME)
+        kept = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)
         stamp = {"state": DONE, "objects": objects, "recipe": values}
-        write_stamp(self.layout.folder, kept | stamp)
+        write_labels_metadata(self.layout.folder, kept | stamp)
         return StoredLabels(
             self.layout.folder,
             len(self.layout.level_shapes),
@@ -266,15 +272,15 @@ class _Run:
         )
 
     def _new_tiles(self) -> Iterator[tuple[Place, list[list[Place]]]]:
-        """Yield each cell with the tiles that it needs and none before it needed.
+        """Yield each block with the tiles that it needs and none before it needed.
 
         One tile at a time on a processor, so that a run stops within a second.
         """
         grid, run = self.plan.grid(), self.plan.segment
         size = 1 if self.plan.recipe["device"] == "cpu" else run.batch
         seen: set[Place] = set()
-        for at, cell in self.plan.cells().items():
-            rows, columns = cell.view
+        for at, block in self.plan.blocks().items():
+            rows, columns = block.view
             tiles = [t for t in grid.touching((rows, columns)) if t not in seen]
             seen.update(tiles)
             groups = [tiles[i : i + size] for i in range(0, len(tiles), size)]

@@ -6,7 +6,7 @@ See ``docs/train-from-tags.md``.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +22,21 @@ from ..core.annotation.image_tags import (
     TagTrainingSettings,
     class_colours,
 )
-from ..core.geometry import MIN_BOX_SIZE, Box
-from ..core.image import (
-    ImageError,
-    channels_last,
-    intensity_range,
-    to_three_channels,
-)
+from ..core.geometry import Box
+from ..core.image import ImageError
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptSet
 from ..core.settings import PostprocessSettings, SegmentSettings
-from ..io.tag_files import Tags, read_tags, tagged_files
+from ..io.free_path import free_path
+from ..io.model_store import check_model_folder, load_model, save_model, user_folder
+from .tagged_images import (
+    Images,
+    TaggedImages,
+    TagsOfImages,
+    check_tags,
+    named_in_note,
+)
 
 if TYPE_CHECKING:
     from ..engine.inference.device import Device
@@ -43,183 +46,21 @@ if TYPE_CHECKING:
     from ..models.base import SemanticSegmenter
     from ..models.semantic import Trunk
 
-Images = str | Path | Mapping[str, Any] | Sequence[Any]
-
 STAGES = ("reading", "bank", "first stage", "pseudo masks", "second stage", "saving")
 N_PREVIEWS = 2
 MAX_PREVIEW_SIDE = 1024
-MAX_TOLD = 5
-PIXELS_OF_EACH = 10_000
-"""Looked at in each image where all are measured together."""
 
-
-@dataclass(frozen=True, eq=False)
-class TaggedImages:
-    """Images that are read when asked for, and what each of them holds.
-
-    Parameters
-    ----------
-    sources : dict of str to path or array
-        In the order of the tags.
-    tags : Tags
-    notes : tuple of str
-        What was left out, and why.
-    """
-
-    sources: dict[str, Any]
-    tags: Tags
-    notes: tuple[str, ...] = ()
-    _intensities: dict[str, np.ndarray] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, images: Images, tags: Any) -> TaggedImages:
-        """Return images and tags as they may be given to `train_from_tags`."""
-        tags = read_tags(tags) if isinstance(tags, str | Path) else tags
-        if isinstance(images, str | Path):
-            tags = tags if isinstance(tags, Tags) else Tags(tags)
-            files, notes = tagged_files(images, tags)
-            return cls(dict(files), tags, tuple(notes))
-        if not isinstance(images, Mapping):
-            names = [_name_of(image, i) for i, image in enumerate(images)]
-            if not isinstance(tags, Mapping):
-                tags = list(tags)
-                if len(tags) != len(names):
-                    raise TagTrainingError(
-                        f"{len(names)} images but tags of {len(tags)}: give a list of "
-                        "classes for each image."
-                    )
-                tags = dict(zip(names, tags, strict=True))
-            images = dict(zip(names, images, strict=True))
-        tags = tags if isinstance(tags, Tags) else Tags(tags)
-        sources = {name: images[name] for name in tags if name in images}
-        missing = [name for name in tags if name not in images]
-        loose = [name for name in images if name not in tags]
-        notes = _told("tagged but not there, left out", missing)
-        notes += _told("without tags, left out", loose)
-        return cls(sources, tags, tuple(notes))
-
-    def plane(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return an image (Y, X, C) and its percentiles (C, 2).
-
-        Raises
-        ------
-        ImageError
-            If it cannot be read, is a stack, or has more than three channels.
-        """
-        source = self.sources[name]
-        if isinstance(source, str | Path):
-            from ..io.images import read_image
-
-            file = read_image(source)
-            if file.axes.stack:
-                raise ImageError(
-                    f"{source}: tags are for single planes, this file has the axes "
-                    f"{file.axes.order}: save its planes one by one."
-                )
-            plane = file.axes.to_plane(np.asarray(file.array))
-            plane, _ = channels_last(plane, rgb=file.rgb)
-        else:
-            plane, _ = channels_last(np.asarray(source))
-        to_three_channels(np.empty((0, 0, plane.shape[2])))
-        if min(plane.shape[:2]) < MIN_BOX_SIZE:
-            raise ImageError(
-                f"{name}: {plane.shape[0]} x {plane.shape[1]} pixels are too few, "
-                f"{MIN_BOX_SIZE} x {MIN_BOX_SIZE} are needed."
-            )
-        if name not in self._intensities:
-            self._intensities[name] = intensity_range(plane)
-        return plane, self._intensities[name]
-
-    def share_intensities(self, largest: int | None) -> dict[str, Any] | None:
-        """Let all images be measured by the intensities of all of them together.
-
-        Windows of larger pictures need that: one of empty ground would be stretched
-        until its noise looks like cells.
-
-        Parameters
-        ----------
-        largest : int or None
-            Nothing is done if a side of an image is longer.
-
-        Returns
-        -------
-        dict or None
-            What the model's card tells: ``range`` (the percentiles of each channel),
-            ``dtype``, ``largest``. None where the images stay as they are: they are
-            larger, or of several kinds.
-        """
-        pixels, kinds = [], set()
-        for name in self.sources:
-            try:
-                plane, _ = self.plane(name)
-            except ImageError:
-                continue  # told when it is read to be trained on
-            kinds.add((plane.shape[2], plane.dtype))
-            too_large = largest is not None and max(plane.shape[:2]) > largest
-            if too_large or len(kinds) > 1:
-                return None
-            flat = plane.reshape(-1, plane.shape[2])
-            pixels.append(flat[:: max(1, len(flat) // PIXELS_OF_EACH)])
-        if not pixels:
-            return None
-        shared = intensity_range(np.concatenate(pixels))
-        self._intensities.update(dict.fromkeys(self.sources, shared))
-        dtype = str(kinds.pop()[1])
-        return {"range": shared.tolist(), "dtype": dtype, "largest": largest}
-
-
-def _name_of(image: Any, i: int) -> str:
-    return str(image) if isinstance(image, str | Path) else f"image {i + 1}"
-
-
-def _told(what: str, names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - MAX_TOLD} more" if len(names) > MAX_TOLD else ""
-    return [f"{what}: {', '.join(names[:MAX_TOLD])}{more}"]
-
-
-def check_tags(
-    tags: Mapping[str, frozenset[str]], classes: tuple[str, ...]
-) -> list[str]:
-    """Return what is odd about the tags of the images that can be used.
-
-    Raises
-    ------
-    TagTrainingError
-        If nothing can be learned from them.
-    """
-    if not classes:
-        raise TagTrainingError("No image has a class: tag at least one image.")
-    if len(tags) < 2:
-        raise TagTrainingError(
-            f"{len(tags)} image: tags only tell by comparing images, give at least 2 "
-            "that differ."
-        )
-    for name in classes:
-        if not any(name in held for held in tags.values()):
-            raise TagTrainingError(
-                f"No image holds {name!r}: tag one, or take the class away."
-            )
-    everywhere = [c for c in classes if all(c in held for held in tags.values())]
-    if len(everywhere) == len(classes):
-        what = "the class" if len(classes) == 1 else "all classes"
-        raise TagTrainingError(
-            f"Every image holds {what}: add images without, such as windows of "
-            "background, so that there is something to compare with."
-        )
-    notes = [
-        f"every image holds {name!r}: where it is cannot be learned well, add images "
-        "without it"
-        for name in everywhere
-    ]
-    rare = [c for c in classes if sum(c in held for held in tags.values()) < 3]
-    notes += [f"fewer than 3 images hold {name!r}" for name in rare]
-    return notes
+SEVERAL_KINDS = "images of several kinds: each is measured by its own intensities"
+NO_IMAGE = "No image can be used: {error}"
+OTHER_ENCODER = (
+    "The model '{name}' has another kind of encoder: start from svp, or from a model "
+    "made of it."
+)
+NO_SECOND_STAGE = "stopped in the first stage, so there is no second network"
 
 
 class Reporter:
-    """Passes on how far the training is, and whether it is to stop.
+    """Reports the progress of a training, and stops it where that is asked.
 
     Parameters
     ----------
@@ -255,7 +96,7 @@ class Reporter:
 
 def train_from_tags(
     images: Images,
-    tags: Any,
+    tags: TagsOfImages,
     *,
     settings: TagTrainingSettings | None = None,
     output: str | Path | None = None,
@@ -266,7 +107,7 @@ def train_from_tags(
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
 ) -> TagTrainingResult:
-    """Train a model of classes from tags that say which image holds what.
+    """Train a model of classes from tags that say which image holds which class.
 
     Parameters
     ----------
@@ -283,14 +124,15 @@ def train_from_tags(
     start_from : str or path
         Model whose encoder is the start: ``svp``, or one made of it.
     bank : sequence of BankPatch, optional
-        An image bank that the user has looked through; by default it is found.
+        An image bank that the user has edited; by default a new one is found.
     resume : bool
         Go on from the checkpoints, if there are some.
     on_progress : callable, optional
         Called with ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
-        Receives `TagTrainingProgress` at each step, the bank (a list of `BankPatch`) once it
-        is found, and a `TagTrainingPreview` of some images after each pass.
+        Called with a `TagTrainingProgress` at each step, the bank (a list of
+        `BankPatch`) once it is found, and a `TagTrainingPreview` of some images after
+        each pass.
 
     Returns
     -------
@@ -301,16 +143,15 @@ def train_from_tags(
     TagTrainingError, TagsError
         If nothing can be learned from the tags, in one line.
     """
-    import torch
+    settings = settings or TagTrainingSettings()
+    folder = Path(output) if output else _new_folder()
+    check_model_folder(folder)  # now, and not after the training
+    given = TaggedImages.of(images, tags)
+    import torch  # after all that can be wrong was checked
 
     from ..engine.inference.device import choose
     from ..engine.tag_training.stages import Course
-    from ..io.model_store import check_place
 
-    settings = settings or TagTrainingSettings()
-    folder = Path(output) if output else _free_folder()
-    check_place(folder)  # now, and not after the training
-    given = TaggedImages.of(images, tags)
     training = training_folder(folder)
     skipped = () if settings.second_stage else ("pseudo masks", "second stage")
     stages = [stage for stage in STAGES if stage not in skipped]
@@ -330,7 +171,7 @@ def train_from_tags(
 
 def find_patch_bank(
     images: Images,
-    tags: Any,
+    tags: TagsOfImages,
     *,
     settings: TagTrainingSettings | None = None,
     device: str = "auto",
@@ -364,7 +205,7 @@ def find_patch_bank(
 
 
 def training_folder(output: str | Path) -> Path:
-    """Return where the checkpoints of a training lie: beside the model."""
+    """Return the folder of a training's checkpoints, beside the model."""
     output = Path(output)
     return output.with_name(f"{output.name}-training")
 
@@ -372,7 +213,7 @@ def training_folder(output: str | Path) -> Path:
 def stop_tag_training(output: str | Path) -> None:
     """Ask the training that will write the model folder ``output`` to end now.
 
-    It keeps what it has learned so far, and writes the model. Works from any process.
+    It writes the model as learned so far. Works from any process.
     """
     folder = training_folder(output)
     folder.mkdir(parents=True, exist_ok=True)
@@ -380,23 +221,17 @@ def stop_tag_training(output: str | Path) -> None:
 
 
 def discard_tag_training(output: str | Path) -> None:
-    """Remove what a cancelled training left beside the model folder ``output``."""
+    """Delete the checkpoints of a cancelled training of the model ``output``."""
     shutil.rmtree(training_folder(output), ignore_errors=True)
 
 
-def _free_folder() -> Path:
-    from ..io.model_store import user_folder
-
-    base = user_folder()
-    number = 1
-    while (base / f"from-tags-{number}").exists():
-        number += 1
-    return base / f"from-tags-{number}"
+def _new_folder() -> Path:
+    """Return a folder among the user's own models that is not there yet."""
+    return free_path(user_folder() / "from-tags", separator="-")
 
 
 def _start(model: str | Path) -> tuple[Trunk, dict[str, Any], str]:
     """Return the encoder of a model, its arguments and its licence."""
-    from ..io.model_store import load_model
     from ..models.semantic import Trunk
 
     loaded = load_model(model)
@@ -404,16 +239,13 @@ def _start(model: str | Path) -> tuple[Trunk, dict[str, Any], str]:
     arguments = {k: v for k, v in loaded.card.arguments.items() if k in names}
     trunk = Trunk(**arguments)
     if not trunk.take_weights(getattr(loaded.network, "trunk", loaded.network)):
-        raise TagTrainingError(
-            f"The model '{loaded.card.name}' has another kind of encoder: start from "
-            "svp, or from a model made of it."
-        )
+        raise TagTrainingError(OTHER_ENCODER.format(name=loaded.card.name))
     return trunk, arguments, loaded.card.licence
 
 
 @dataclass
 class _Work:
-    """One training: what is known so far, and the stages in order."""
+    """State of one training, and its stages in order."""
 
     given: TaggedImages
     settings: TagTrainingSettings
@@ -442,7 +274,7 @@ class _Work:
         tags = self.given.tags
         self.classes = self.settings.classes or tags.classes
         unknown = sorted({c for held in tags.values() for c in held} - {*self.classes})
-        self.notes += [*self.given.notes, *_told("classes left out", unknown)]
+        self.notes += [*self.given.notes, *named_in_note("classes left out", unknown)]
         check_tags({n: tags[n] for n in self.given.sources}, self.classes)
         self._share_intensities()
         rows = {
@@ -460,9 +292,7 @@ class _Work:
         largest = self.settings.window if kind == "auto" else None
         self.shared = self.given.share_intensities(largest)
         if self.shared is None and kind == "set":
-            self.notes.append(
-                "images of several kinds: each is measured by its own intensities"
-            )
+            self.notes.append(SEVERAL_KINDS)
 
     def _planes(self) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         bad: list[str] = []
@@ -477,13 +307,13 @@ class _Work:
             self.shapes.append(plane.shape[:2])
             yield name, plane, intensities
         if len(bad) == n:
-            raise TagTrainingError(f"No image can be used: {bad[0]}")
+            raise TagTrainingError(NO_IMAGE.format(error=bad[0]))
         self.notes += [f"left out, {text}" for text in bad]
 
     # -- bank ----------------------------------------------------------------------
 
     def find_patch_bank(self, given: Sequence[BankPatch] | None) -> None:
-        """Find the looks of the classes, or take the bank the user has edited."""
+        """Find the appearances of the classes, or take the bank the user has edited."""
         import copy
 
         from ..engine.tag_training.patch_bank import build_bank
@@ -515,12 +345,12 @@ class _Work:
 
         assert self.windows is not None and self.bank is not None
         settings, windows, course = self.settings, self.windows, self.course
-        train, validation = engine.validation(len(windows.names), settings.seed)
+        train, validation = engine.split_images(len(windows.names), settings.seed)
         learn, check = windows.of_images(train), windows.of_images(validation)
         stage = engine.FirstStage.of(
             settings, windows, self.bank, self.trunk, self.arguments
         )
-        network = stage.run(
+        network: Any = stage.run(
             learn,
             check,
             course,
@@ -531,9 +361,7 @@ class _Work:
         )
         if not settings.second_stage or course.stopped:
             if settings.second_stage:
-                self.notes.append(
-                    "stopped in the first stage: there is no second network"
-                )
+                self.notes.append(NO_SECOND_STAGE)
             return network, stage.method, stage.arguments
         masks = engine.pseudo_masks(network, windows, course)
         torch.manual_seed(settings.seed)
@@ -556,7 +384,7 @@ class _Work:
         return network, "semantic", arguments
 
     def _preview(self, network: SemanticSegmenter) -> None:
-        """Show what the network finds in the first images that hold something."""
+        """Report maps of the first images that hold a class."""
         if not self.report.wants_partial:
             return
         assert self.windows is not None
@@ -587,8 +415,6 @@ class _Work:
         arguments: dict[str, Any],
     ) -> TagTrainingResult:
         """Write the model folder with the bank as prompts."""
-        from ..io.model_store import save_model
-
         assert self.windows is not None and self.bank is not None
         self._tell("saving", 0, 1)
         network = network.cpu().eval()

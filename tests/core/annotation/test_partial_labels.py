@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from napari_svpseg.core.annotation.partial_labels import (
+    BAD_IDS,
+    BOX_OUTSIDE,
+    CONTRADICTION,
+    LABELS_DIFFER,
+    MAX_LABEL,
+    NOT_ONE_PLANE,
+    NOT_WHOLE_NUMBERS,
+    RESULTS_DIFFER,
     UNKNOWN,
+    WRONG_SIZE,
     PartialLabelError,
-    checked,
+    check_partial_labels,
     complete_ids,
     from_correction,
     from_labels,
     from_objects,
-    hold_out,
     known_borders,
     label_counts,
     label_regions,
-    merged,
-    prompt_boxes,
+    merge_partial_labels,
     to_ids,
 )
 from napari_svpseg.core.geometry import Box
@@ -57,9 +62,11 @@ def test_outside_boxes_nothing_is_known():
     assert np.array_equal(ids[known], LABELS[known])
 
 
-def test_a_box_is_cut_at_the_border_and_refused_outside():
+def test_a_box_is_cut_at_the_border_and_refused_outside(pattern):
     assert (from_labels(LABELS, [(-8, -8, 16, 16)]) > 0).sum() == 64
-    with pytest.raises(PartialLabelError, match="outside the image"):
+    with pytest.raises(
+        PartialLabelError, match=pattern(BOX_OUTSIDE, height=64, width=64)
+    ):
         from_labels(LABELS, [(70, 0, 16, 16)])
 
 
@@ -73,7 +80,7 @@ def test_complete_objects_have_a_ring_of_background():
     assert complete_ids(to_ids(from_objects(one, ring=0))).tolist() == []
 
 
-def test_a_correction_teaches_what_was_painted_erased_and_accepted():
+def test_a_correction_labels_what_was_painted_erased_or_accepted():
     after = LABELS.copy()
     after[after == 1] = 0  # erased
     after[4:14, 40:50] = 2  # painted larger
@@ -85,46 +92,48 @@ def test_a_correction_teaches_what_was_painted_erased_and_accepted():
     assert (ids[LABELS == 4] == UNKNOWN).all()  # nobody looked at this one
 
 
-def test_no_correction_teaches_nothing():
+def test_no_correction_gives_no_labels(pattern):
     assert not from_correction(LABELS, LABELS).any()
-    with pytest.raises(PartialLabelError, match="differ in shape"):
+    with pytest.raises(PartialLabelError, match=pattern(RESULTS_DIFFER)):
         from_correction(LABELS, LABELS[1:])
 
 
-def test_merging_keeps_objects_apart_and_refuses_contradictions():
+def test_merging_keeps_objects_apart_and_refuses_contradictions(pattern):
     first = from_labels(LABELS, [Box(0, 0, 16)])
     second = from_labels(squares((44, 44)), [Box(36, 36, 20)])
-    both = merged(first, second)
+    both = merge_partial_labels(first, second)
     assert label_counts(both)["n_objects"] == 2
-    with pytest.raises(PartialLabelError, match="contradict each other at 64 pixels"):
-        merged(first, from_labels(0 * LABELS, [Box(0, 0, 16)]), "a.tif")
-    with pytest.raises(PartialLabelError, match="differ in shape"):
-        merged(first, second[1:])
+    contradiction = pattern(CONTRADICTION, name="a.tif", n=64)
+    with pytest.raises(PartialLabelError, match=contradiction):
+        merge_partial_labels(first, from_labels(0 * LABELS, [Box(0, 0, 16)]), "a.tif")
+    with pytest.raises(PartialLabelError, match=pattern(LABELS_DIFFER)):
+        merge_partial_labels(first, second[1:])
 
 
 @pytest.mark.parametrize(
-    ("labels", "told"),
+    ("labels", "message"),
     [
-        (np.zeros((3, 4, 5), int), "one plane"),
-        (np.zeros((64, 63), int), "64 x 63 pixels, the image is 64 x 64"),
-        (np.full((64, 64), -1), "ids from 0"),
-        (np.full((64, 64), 0.5), "whole numbers"),
-        (np.full((64, 64), 2**40), "ids from 0"),
-        (np.full((64, 64), "a"), "whole numbers"),
-        (np.full((64, 64), np.nan), "whole numbers"),
+        (np.zeros((3, 4, 5), int), NOT_ONE_PLANE),
+        (np.zeros((64, 63), int), WRONG_SIZE),
+        (np.full((64, 64), -1), BAD_IDS),
+        (np.full((64, 64), 0.5), NOT_WHOLE_NUMBERS),
+        (np.full((64, 64), 2**40), BAD_IDS),
+        (np.full((64, 64), "a"), NOT_WHOLE_NUMBERS),
+        (np.full((64, 64), np.nan), NOT_WHOLE_NUMBERS),
     ],
 )
-def test_odd_labels_are_refused_in_one_line(labels, told):
-    with pytest.raises(FineTuneError, match=told) as error:
-        checked(labels, (64, 64), "cells.tif")
+def test_odd_labels_are_refused_in_one_line(labels, message, pattern):
+    known = {"labels": "64 x 63", "image": "64 x 64", "largest": MAX_LABEL}
+    with pytest.raises(FineTuneError, match=pattern(message, **known)) as error:
+        check_partial_labels(labels, (64, 64), "cells.tif")
     assert "\n" not in str(error.value)
 
 
-def test_whole_numbers_stored_as_floats_do():
-    assert checked(LABELS.astype(float), (64, 64)).dtype == np.int32
+def test_whole_numbers_stored_as_floats_are_labels():
+    assert check_partial_labels(LABELS.astype(float), (64, 64)).dtype == np.int32
 
 
-def test_counts_by_kind():
+def test_labelled_pixels_are_counted_by_class():
     partial = from_labels(LABELS, [Box(0, 0, 16)])
     assert label_counts(partial) == {
         "background": 192, "objects": 64, "n_objects": 1,
@@ -154,92 +163,6 @@ def test_labels_a_few_pixels_apart_are_one_region():
     known[10, 5:10] = known[10, 13:20] = known[10, 60:70] = True
     assert label_regions(known)[1] == 2
     assert label_regions(np.zeros((5, 5), bool))[1] == 0
-
-
-# ---------------------------------------------------------------- holding back
-
-
-def boxed(n_images, boxes=((0, 0, 24, 24), (36, 36, 24, 24))):
-    return [to_ids(from_labels(LABELS, boxes)) for _ in range(n_images)]
-
-
-@settings(max_examples=30, deadline=None)
-@given(
-    n=st.integers(1, 4), share=st.floats(0.05, 0.6), seed=st.integers(0, 1000),
-    whole=st.booleans(),
-)  # fmt: skip
-def test_held_back_labels_are_known_and_both_sides_show_both(n, share, seed, whole):
-    ids = [LABELS] * n if whole else boxed(n)
-    held = hold_out(ids, share, seed)
-    assert held.n_pixels > 0 and held.notes == ()
-    for a, mask in zip(ids, held.masks, strict=True):
-        assert not (mask & (a == UNKNOWN)).any()
-    rest = [~m & (a != UNKNOWN) for m, a in zip(held.masks, ids, strict=True)]
-    for masks in (held.masks, rest):
-        values = np.concatenate([a[m] for a, m in zip(ids, masks, strict=True)])
-        assert (values > 0).any() and (values == 0).any()
-
-
-@settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 1000))
-def test_an_object_is_never_cut_in_two(seed):
-    held = hold_out([LABELS], 0.3, seed).masks[0]
-    for i in range(1, 5):
-        assert len(np.unique(held[i == LABELS])) == 1
-
-
-def test_the_same_seed_holds_back_the_same():
-    first, again = (hold_out(boxed(3), 0.25, 5) for _ in range(2))
-    assert all(
-        np.array_equal(a, b) for a, b in zip(first.masks, again.masks, strict=True)
-    )
-    others = [hold_out(boxed(3), 0.25, s) for s in range(8)]
-    assert len({tuple(m.sum() for m in o.masks) for o in others}) > 1
-
-
-def test_held_out_images_are_held_back_whole():
-    held = hold_out(boxed(3), 0.25, whole=[1])
-    assert [bool(m.any()) for m in held.masks] == [False, True, False]
-    with pytest.raises(PartialLabelError, match="leave at least one"):
-        hold_out(boxed(2), 0.25, whole=[0, 1])
-
-
-def test_nothing_is_held_back_where_it_was_asked_or_too_little_is_there():
-    assert hold_out(boxed(2), 0.0).notes == ("No labels were held back, as was asked.",)
-    tiny = np.full((64, 64), UNKNOWN)
-    tiny[4:8, 4:8], tiny[8:12, 4:8] = 1, 0
-    held = hold_out([tiny], 0.25)
-    assert held.n_pixels == 0 and "too few labels" in held.notes[0]
-
-
-# ---------------------------------------------------------------- prompts
-
-
-def test_prompt_boxes_are_labelled_completely_and_do_not_overlap():
-    many = np.tile(LABELS, (3, 3))
-    ids = to_ids(from_labels(many, [(0, 0, 130, 180)]))
-    boxes = prompt_boxes([ids], 5)
-    assert boxes and {i for i, _ in boxes} == {0}
-    seen = np.zeros(many.shape, int)
-    for _, box in boxes:
-        assert (ids[box.slices] != UNKNOWN).all() and (ids[box.slices] > 0).any()
-        seen[box.slices] += 1
-    assert seen.max() == 1
-
-
-def test_prompt_boxes_come_from_all_images_and_shrink_to_what_is_labelled():
-    ids = boxed(3, boxes=((0, 0, 40, 40),))
-    boxes = prompt_boxes(ids, 3)
-    assert sorted(i for i, _ in boxes) == [0, 1, 2]
-    assert all(box.size == 40 for _, box in boxes)
-    scribble = np.full((64, 64), UNKNOWN)
-    scribble[4, 4:20], scribble[20, 4:20] = 1, 0
-    assert prompt_boxes([scribble], 3) == []
-
-
-def test_large_objects_get_large_boxes():
-    large = squares((20, 20), (20, 150), (150, 20), side=60, shape=(256, 256))
-    assert prompt_boxes([large], 1)[0][1].size > 128
 
 
 # ---------------------------------------------------------------- settings, scores

@@ -13,21 +13,21 @@ from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
 from napari_svpseg.core.labels.instances import (
-    CROSS,
-    SPLITS,
+    FOUR_NEIGHBOURS,
+    SPLIT_STRENGTHS,
     _basins,
-    chosen_objects,
+    best_split_strength,
     fill_object_holes,
-    fitted_split,
+    filter_objects,
     instances_from_maps,
-    look_of,
+    object_properties,
     targets,
 )
 from napari_svpseg.core.labels.metrics import dice, f1
-from napari_svpseg.core.result import USUAL_SPLIT, Maps, ObjectLook
+from napari_svpseg.core.result import DEFAULT_SPLIT, Maps, ObjectProperties
 from napari_svpseg.core.settings import PostprocessSettings
 
-PLAIN = PostprocessSettings(min_area=0, confidence=0.0)
+PLAIN = PostprocessSettings(min_area=0, min_confidence=0.0)
 
 
 def discs(centres, radius: int = 8, shape=(96, 96)) -> np.ndarray:
@@ -45,7 +45,7 @@ def maps_of(labels: np.ndarray, **extra) -> Maps:
     return Maps(*targets(labels), **extra)
 
 
-def test_targets_say_inside_middle_and_outline():
+def test_targets_are_inside_centre_and_outline():
     labels = discs([(40, 40)], 10)
     foreground, distance, boundary = targets(labels)
     np.testing.assert_array_equal(foreground, labels > 0)
@@ -109,7 +109,7 @@ def by_reconstruction(height, mask, drop):
     from skimage.morphology import reconstruction
 
     inside = np.where(mask, height.astype(float), -1.0)
-    lowered = reconstruction(inside - drop, inside, footprint=CROSS)
+    lowered = reconstruction(inside - drop, inside, footprint=FOUR_NEIGHBOURS)
     tops = (inside - lowered >= drop - 1e-6) & mask
     return watershed(-height, connected_components(tops, connectivity=1), mask=mask)
 
@@ -133,7 +133,7 @@ def test_basins_are_those_of_h_maxima(seed, drop):
 
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.booleans())
-def test_all_foreground_is_shared_out_among_connected_objects(seed, with_distance):
+def test_all_foreground_is_divided_among_connected_objects(seed, with_distance):
     rng = np.random.default_rng(seed)
     shape = tuple(rng.integers(1, 40, 2))
     noise = [rng.random(shape).astype(np.float32) for _ in range(3)]
@@ -153,7 +153,7 @@ def test_a_net_without_prompts_breaks_at_its_crossings_at_most():
     n_crossings = 11 * 11
     for maps in (maps_of(net.astype(int)), Maps(net.astype(np.float32))):
         assert instances_from_maps(maps, PostprocessSettings()).max() <= n_crossings
-    known = Maps(net.astype(np.float32), objects=ObjectLook(9.0, net=True))
+    known = Maps(net.astype(np.float32), objects=ObjectProperties(9.0, net=True))
     assert instances_from_maps(known, PostprocessSettings()).max() == 1
 
 
@@ -162,7 +162,7 @@ def test_a_clump_is_split_by_the_prompts_size_without_a_distance_map():
         discs([(40, 62)], 26) > 0
     ) * (discs([(60, 20), (60, 31), (60, 42)], 6) == 0)
     maps = Maps((labels > 0).astype(np.float32))
-    sized = Maps(maps.foreground, objects=ObjectLook(12.0))
+    sized = Maps(maps.foreground, objects=ObjectProperties(12.0))
     small = {int(i) for i in labels[60, [20, 31, 42]]}
     assert len(small) == 3
     found = instances_from_maps(sized, PLAIN)
@@ -180,7 +180,7 @@ def test_without_split_touching_discs_are_one():
 def test_prompts_that_show_a_net_are_not_split():
     labels = discs(TOUCHING)
     found = instances_from_maps(
-        maps_of(labels, objects=ObjectLook(5.0, net=True)), PLAIN
+        maps_of(labels, objects=ObjectProperties(5.0, net=True)), PLAIN
     )
     assert found.max() == 2
 
@@ -203,14 +203,14 @@ def test_semantic_output_is_zero_and_one():
     labels = discs(TOUCHING)
     found = instances_from_maps(
         maps_of(labels),
-        PostprocessSettings(output="semantic", min_area=0, fill_holes=False),
+        PostprocessSettings(labels="classes", min_area=0, fill_holes=False),
     )
     np.testing.assert_array_equal(found, labels > 0)
 
 
 def test_the_smallest_object_follows_the_prompts_unless_it_is_given():
     labels = discs([(30, 30)], 10) + 2 * (discs([(70, 70)], 2) > 0)
-    maps = maps_of(labels, objects=ObjectLook(20.0))
+    maps = maps_of(labels, objects=ObjectProperties(20.0))
     assert instances_from_maps(maps, PostprocessSettings()).max() == 1
     assert instances_from_maps(maps, PostprocessSettings(min_area=5)).max() == 2
     assert instances_from_maps(maps, PostprocessSettings(min_area=1000)).max() == 0
@@ -232,11 +232,11 @@ def test_holes_are_filled_but_not_over_another_object():
 def test_holes_stay_where_the_prompts_objects_have_some():
     ring = discs([(48, 48)], 20)
     ring[40:57, 40:57] = 0
-    look = look_of([ring[16:80, 16:80]], [1.0])
+    look = object_properties([ring[16:80, 16:80]], [1.0])
     assert (look.holes, look.net) == (True, False)
-    assert not look_of([discs(TOUCHING)[:64, :64]], [1.0]).holes
-    for output in ("instances", "semantic"):
-        settings = PostprocessSettings(output=output, split=False)
+    assert not object_properties([discs(TOUCHING)[:64, :64]], [1.0]).holes
+    for kind in ("objects", "classes"):
+        settings = PostprocessSettings(labels=kind, split=False)
         assert instances_from_maps(maps_of(ring, objects=look), settings)[48, 48] == 0
         assert instances_from_maps(maps_of(ring), settings)[48, 48] == 1
 
@@ -244,13 +244,13 @@ def test_holes_stay_where_the_prompts_objects_have_some():
 def test_a_net_is_not_filled():
     net = np.zeros((64, 64), int)
     net[::16], net[:, ::16] = 1, 1
-    maps = Maps((net > 0).astype(np.float32), objects=look_of([net], [1.0]))
+    maps = Maps((net > 0).astype(np.float32), objects=object_properties([net], [1.0]))
     np.testing.assert_array_equal(instances_from_maps(maps, PLAIN) > 0, net > 0)
 
 
-def test_the_look_is_in_pixels_of_the_query():
+def test_object_properties_are_in_pixels_of_the_query():
     labels = discs([(32, 32)], 10, (64, 64))
-    assert look_of([labels], [0.5]).diameter == pytest.approx(40, abs=1)
+    assert object_properties([labels], [0.5]).diameter == pytest.approx(40, abs=1)
 
 
 def test_a_hole_at_the_border_stays_open():
@@ -262,19 +262,19 @@ def test_a_hole_at_the_border_stays_open():
 def test_small_objects_go_and_ids_are_renumbered():
     labels = np.zeros((20, 20), np.int64)
     labels[:2, :2], labels[5:15, 5:15], labels[18, 18] = 70_000, 12, 5
-    kept = chosen_objects(labels, 4)
+    kept = filter_objects(labels, 4)
     assert (kept[0, 0], kept[10, 10], kept[18, 18]) == (2, 1, 0)
-    np.testing.assert_array_equal(chosen_objects(kept, 4), kept)
+    np.testing.assert_array_equal(filter_objects(kept, 4), kept)
 
 
-def test_parts_of_one_object_s_size_are_split_less_readily() -> None:
+def test_parts_of_one_object_need_a_larger_drop() -> None:
     """A saddle that parts two objects does not part one object in two."""
     labels = discs([(40, 30), (40, 50)], radius=11)
     foreground, distance, _ = targets(labels)
     distance = (0.72 + 0.28 * ndimage.gaussian_filter(distance, 2)) * foreground
 
     def found(diameter: float) -> int:
-        maps = Maps(foreground, distance, objects=ObjectLook(diameter))
+        maps = Maps(foreground, distance, objects=ObjectProperties(diameter))
         return int(instances_from_maps(maps, replace(PLAIN, split_strength=0.8)).max())
 
     assert found(22.0) == 2
@@ -290,41 +290,41 @@ def with_a_pass(depth: float) -> Maps:
     return Maps(
         foreground,
         np.broadcast_to(height, (64, 64)) * foreground,
-        objects=ObjectLook(22.0),
+        objects=ObjectProperties(22.0),
     )
 
 
-def test_the_prompts_tell_how_readily_touching_objects_are_split():
+def test_the_split_strength_follows_the_prompts():
     shallow = with_a_pass(0.2)
     two = discs([(32, 22), (32, 43)], radius=11, shape=(64, 64))
     one = (two > 0).astype(np.int32)
     assert instances_from_maps(shallow, PLAIN).max() == 1
-    readily = fitted_split([shallow], [two])
-    assert readily in SPLITS and readily > USUAL_SPLIT
-    fitted = replace(shallow, objects=ObjectLook(22.0, split=readily))
+    readily = best_split_strength([shallow], [two])
+    assert readily in SPLIT_STRENGTHS and readily > DEFAULT_SPLIT
+    fitted = replace(shallow, objects=ObjectProperties(22.0, split=readily))
     assert instances_from_maps(fitted, PLAIN).max() == 2
 
     deep = with_a_pass(0.35)
     assert instances_from_maps(deep, PLAIN).max() == 2
-    rarely = fitted_split([replace(deep, objects=ObjectLook(22.0))], [one])
-    assert rarely < USUAL_SPLIT
-    lobed = replace(deep, objects=ObjectLook(22.0, split=rarely))
+    rarely = best_split_strength([replace(deep, objects=ObjectProperties(22.0))], [one])
+    assert rarely < DEFAULT_SPLIT
+    lobed = replace(deep, objects=ObjectProperties(22.0, split=rarely))
     assert instances_from_maps(lobed, PLAIN).max() == 1
 
 
-def test_prompts_that_do_not_tell_leave_the_usual_split():
+def test_prompts_without_touching_objects_keep_the_default_split():
     alone = discs([(32, 32)], shape=(64, 64))
-    assert fitted_split([maps_of(alone, objects=ObjectLook(16.0))], [alone]) == (
-        USUAL_SPLIT
-    )
-    assert fitted_split([], []) == USUAL_SPLIT
-    net = maps_of(alone, objects=ObjectLook(16.0, net=True))
-    assert fitted_split([net], [alone]) == USUAL_SPLIT
+    assert best_split_strength(
+        [maps_of(alone, objects=ObjectProperties(16.0))], [alone]
+    ) == (DEFAULT_SPLIT)
+    assert best_split_strength([], []) == DEFAULT_SPLIT
+    net = maps_of(alone, objects=ObjectProperties(16.0, net=True))
+    assert best_split_strength([net], [alone]) == DEFAULT_SPLIT
 
 
 @pytest.mark.parametrize(("asked", "n"), [(0.0, 1), (0.5, 2), (1.0, 2)])
-def test_the_setting_goes_from_what_the_prompts_say(asked, n):
-    maps = replace(with_a_pass(0.2), objects=ObjectLook(22.0, split=0.65))
+def test_the_split_setting_is_centred_on_the_prompts(asked, n):
+    maps = replace(with_a_pass(0.2), objects=ObjectProperties(22.0, split=0.65))
     found = instances_from_maps(maps, replace(PLAIN, split_strength=asked))
     assert found.max() == n
 
@@ -340,14 +340,14 @@ def faint_and_clear() -> tuple[Maps, np.ndarray]:
 
 
 @pytest.mark.parametrize(("confidence", "n"), [(0.0, 5), (0.7, 5), (0.75, 4), (1.0, 4)])
-def test_objects_much_less_sure_than_the_others_are_left_out(confidence, n):
+def test_objects_of_low_confidence_are_removed(confidence, n):
     maps, labels = faint_and_clear()
-    found = instances_from_maps(maps, replace(PLAIN, confidence=confidence))
+    found = instances_from_maps(maps, replace(PLAIN, min_confidence=confidence))
     assert found.max() == n
     np.testing.assert_array_equal(found > 0, (labels > 0) & (labels <= n))
 
 
-def test_where_all_is_faint_all_is_kept():
+def test_faint_images_keep_their_objects():
     maps, _ = faint_and_clear()
     faint = Maps(0.6 * maps.foreground)
     found = instances_from_maps(faint, PostprocessSettings(threshold=0.4))

@@ -33,7 +33,7 @@ def test_physical_units_follow_from_the_pixel_size(labels) -> None:
     assert table["x_um"][0] == 2.75
 
 
-def test_of_pixels_that_are_not_square_only_what_is_certain_is_told(labels) -> None:
+def test_oblong_pixels_have_no_oblique_lengths_in_units(labels) -> None:
     table = measure(labels, pixel_size=(2.0, 0.5), unit="nm")
     assert table["area_nm2"].tolist() == [24, 64]
     assert (table["y_nm"][0], table["x_nm"][0]) == (7, 2.75)

@@ -7,6 +7,7 @@ import pytest
 
 from napari_svpseg.core.geometry import Box, tile_starts
 from napari_svpseg.core.labels.uncertainty import (
+    SHAPES_DIFFER,
     box_sums,
     image_uncertainty,
     uncertain_pixels,
@@ -38,7 +39,7 @@ def test_sums_are_those_of_the_boxes(shape, size):
     np.testing.assert_allclose(box_sums(values, ys, xs, size), expected)
 
 
-def test_the_least_certain_object_comes_first():
+def test_the_most_uncertain_object_comes_first():
     maps, labels = maps_of((256, 256), [(20, 20, 0.95), (20, 200, 0.6), (200, 20, 0.8)])
     places = uncertain_places(maps, labels)  # the first is certain enough
     assert [labels[p.box.slices].max() for p in places] == [2, 3]
@@ -46,7 +47,7 @@ def test_the_least_certain_object_comes_first():
     assert all(p.n_objects == 1 for p in places)
 
 
-def test_the_rim_of_a_clear_object_is_not_doubtful():
+def test_the_rim_of_a_clear_object_is_not_uncertain():
     maps, labels = maps_of((128, 256), [(20, 20, 1.0), (20, 200, 0.6)])
     maps.foreground[19, 20:40] = maps.foreground[40, 20:40] = 0.5  # unsure rims
     assert not uncertain_pixels(maps)[:, :128].any()
@@ -66,7 +67,7 @@ def test_places_are_inside_and_apart():
     assert uncertain_places(maps, labels, limit=2) == uncertain_places(maps, labels)[:2]
 
 
-def test_places_with_objects_come_before_a_cloud_of_doubt():
+def test_places_with_objects_come_before_uncertain_background():
     maps, labels = maps_of((128, 256), [(20, 20, 0.7)])
     maps.foreground[:, 150:] = 0.45  # nothing is labelled there, all is unsure
     first, *others = uncertain_places(maps, labels)
@@ -75,7 +76,7 @@ def test_places_with_objects_come_before_a_cloud_of_doubt():
 
 
 @pytest.mark.parametrize("probability", [0.0, 0.1, 1.0])
-def test_nothing_is_doubtful_where_all_is_certain(probability):
+def test_no_places_where_all_is_certain(probability):
     maps, labels = maps_of((128, 128), [(20, 20, probability)])
     assert uncertain_places(maps, labels) == []
 
@@ -86,12 +87,13 @@ def test_no_box_fits_into_a_small_image():
     assert len(uncertain_places(maps, labels, 32)) == 1
 
 
-def test_shapes_must_agree():
-    with pytest.raises(ValueError, match=r"\(64, 64\) and \(64, 65\)"):
+def test_shapes_must_agree(pattern):
+    message = pattern(SHAPES_DIFFER, maps=(64, 64), labels=(64, 65))
+    with pytest.raises(ValueError, match=message):
         uncertain_places(Maps(np.zeros((64, 64), np.float32)), np.zeros((64, 65), int))
 
 
-def test_doubt_of_an_image():
+def test_the_uncertainty_of_an_image():
     uncertainty = [
         image_uncertainty(maps_of((64, 64), [(20, 20, p)])[0]) for p in (1, 0.8, 0.6)
     ]
@@ -104,7 +106,7 @@ def test_doubt_of_an_image():
     )  # nothing found
 
 
-def test_doubt_of_a_large_image_is_that_of_a_part_of_its_pixels():
+def test_a_large_image_is_sampled():
     rng = np.random.default_rng(0)
     maps = Maps(rng.random((1500, 1700)).astype(np.float32))
     part = Maps(maps.foreground[:500, :500])

@@ -12,9 +12,9 @@ from scipy import ndimage
 from napari_svpseg.core.annotation.partial_labels import (
     UNKNOWN,
     from_labels,
-    hold_out,
     to_ids,
 )
+from napari_svpseg.core.annotation.validation_split import split_validation
 from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.jobs.finetune_job import (
     FineTuneError,
@@ -33,8 +33,9 @@ from napari_svpseg.engine.finetuning.student import self_labelled
 from napari_svpseg.engine.finetuning.validation import Check
 from napari_svpseg.engine.inference.device import choose
 from napari_svpseg.engine.training.trainer import episode_loss
-from napari_svpseg.models.base import ModelConfig, PromptSegmenter, build
+from napari_svpseg.models.base import PromptSegmenter
 from napari_svpseg.models.losses import maps_loss
+from napari_svpseg.models.registry import ModelConfig, build
 
 SETTINGS = FineTuneSettings(steps=4, batch=2, seed=1)
 BOXES = [(0, 0, 48, 48), (48, 48, 48, 48)]
@@ -205,7 +206,7 @@ def test_scribbles_become_prompts_the_network_completes(disc_scene):
 def test_the_network_given_is_not_changed(image, tmp_path):
     network = tiny()
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    held = hold_out([image.ids], 0.25)
+    held = split_validation([image.ids], 0.25)
     tuned = finetune(
         network,
         [image],

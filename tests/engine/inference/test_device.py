@@ -11,8 +11,6 @@ from napari_svpseg.engine.inference.device import (
     describe,
     is_out_of_memory,
 )
-from napari_svpseg.engine.jobs import processors
-from napari_svpseg.engine.jobs.processors import physical_cores
 
 
 @pytest.fixture
@@ -97,9 +95,3 @@ def test_description_holds_plain_values():
 )
 def test_full_memory_is_recognised(error, full):
     assert is_out_of_memory(error) is full
-
-
-def test_cores_without_hyper_threads(monkeypatch):
-    assert physical_cores() >= 1
-    monkeypatch.setattr(processors, "_cores_of_machine", lambda: 1)
-    assert physical_cores() == 1

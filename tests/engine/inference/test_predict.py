@@ -136,7 +136,7 @@ def test_tiled_equals_whole_when_resampled(scene, size):
 
 
 def test_real_network_tiled_is_close_to_whole(scene):
-    from napari_svpseg.models.base import ModelConfig, build
+    from napari_svpseg.models.registry import ModelConfig, build
 
     plane, prompts, _ = scene
     torch.manual_seed(0)

@@ -15,8 +15,8 @@ from napari_svpseg.engine.inference import predict as prediction
 from napari_svpseg.engine.inference.predict import predict
 from napari_svpseg.engine.inference.prompt_features import prompt_tensors
 from napari_svpseg.engine.inference.refine import refine, refined
-from napari_svpseg.models.base import ModelConfig, build
 from napari_svpseg.models.losses import maps_loss
+from napari_svpseg.models.registry import ModelConfig, build
 
 
 @pytest.fixture(scope="module")

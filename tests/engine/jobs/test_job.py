@@ -21,14 +21,14 @@ from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.engine.jobs.child_process import KILL_AFTER_S, ChildProcess
 from napari_svpseg.engine.jobs.dask_runner import GIVE_UP_AFTER_S
 from napari_svpseg.engine.jobs.job import (
-    InProcess,
     JobError,
     Reports,
-    connect,
     find_target,
     run_target,
 )
+from napari_svpseg.engine.jobs.runners import connect
 from napari_svpseg.engine.jobs.transport import PREFIX, Pipe, Transport, remove_stale
+from napari_svpseg.engine.jobs.workers import NoSchedulerError
 
 LONG = 3600
 """Seconds, or steps, that no test waits for."""
@@ -142,7 +142,7 @@ def cluster():
 def runner(request, functions):
     """Each kind of runner: what holds for one holds for all."""
     if request.param == "thread":
-        runner = InProcess()
+        runner = request.getfixturevalue("in_process")
     elif request.param == "child":
         runner = ChildProcess()
     else:
@@ -423,7 +423,7 @@ def test_the_engine_knows_no_qt_and_the_client_no_torch(functions):
         import sys
         import job_functions as jobs
         from napari_svpseg.workflows.segment_image import describe_device
-        from napari_svpseg.engine.jobs.job import connect
+        from napari_svpseg.engine.jobs.runners import connect
         runner = connect()
         device = runner.submit(describe_device).result(120)
         loaded = runner.submit(jobs.modules).result(30)
@@ -443,7 +443,7 @@ def test_the_child_ends_with_its_parent_even_when_that_is_killed(functions):
         import sys, time
         import numpy as np
         import job_functions as jobs
-        from napari_svpseg.engine.jobs.job import connect
+        from napari_svpseg.engine.jobs.runners import connect
         runner = connect()
         pid = runner.submit(jobs.who).result(30)
         job = runner.submit(time.sleep, 60)
@@ -468,7 +468,7 @@ def test_no_child_is_left_when_the_script_ends_or_is_interrupted(functions):
         code = f"""
             import time
             import job_functions as jobs
-            from napari_svpseg.engine.jobs.job import connect
+            from napari_svpseg.engine.jobs.runners import connect
             runner = connect()
             print(runner.submit(jobs.who).result(30), flush=True)
             job = runner.submit(time.sleep, 60)
@@ -613,8 +613,8 @@ def test_targets_are_functions_of_modules(target):
 
 def test_connect_names_the_missing_scheduler(monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr("napari_svpseg.engine.jobs.dask_runner.CONNECT_S", 0.5)
-    with pytest.raises(JobError, match="No Dask scheduler answers at tcp://127"):
+    monkeypatch.setattr("napari_svpseg.engine.jobs.workers.CONNECT_S", 0.5)
+    with pytest.raises(NoSchedulerError, match="tcp://127"):
         connect("tcp://127.0.0.1:9")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +15,27 @@ from napari_svpseg.core.annotation.image_tags import (
     TagTrainingError,
     TagTrainingSettings,
     class_ious,
-    confusion,
+    confusion_matrix,
 )
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.progress import Cancelled
-from napari_svpseg.engine.tag_training.patch_bank import build_bank
+from napari_svpseg.engine.tag_training.patch_bank import (
+    NEVER_ALONE,
+    NO_PATCH,
+    build_bank,
+)
 from napari_svpseg.engine.tag_training.stages import (
     Course,
     FirstStage,
     agreement,
     pseudo_masks,
     run_student,
+    split_images,
     student,
     superpixels,
     tag_accuracy,
-    validation,
 )
-from napari_svpseg.engine.tag_training.tag_losses import AskedTags
+from napari_svpseg.engine.tag_training.tag_losses import TagTargets
 from napari_svpseg.engine.tag_training.tagged_crops import Batches, Windows, cut_windows
 from napari_svpseg.models.pbip import BankEncoder
 from napari_svpseg.models.semantic import UNKNOWN, Trunk
@@ -150,13 +155,11 @@ def test_the_bank_holds_patches_of_images_that_hold_the_class(trunk):
         assert patch.box.fits((48, 48))
 
 
-def test_a_class_that_is_never_alone_is_told(trunk):
+def test_a_class_that_is_never_alone_is_noted(trunk):
     images, _, tags = scenes()
     tags = [[max(t), t[1]] for t in tags]  # where there is a square, there is a disc
-    assert (
-        "no image holds only 'square'"
-        in bank_of(windows_of(images, tags), trunk).notes[0]
-    )
+    bank = bank_of(windows_of(images, tags), trunk)
+    assert bank.notes[0] == NEVER_ALONE.format("square")
 
 
 def test_every_image_may_hold_something(trunk):
@@ -181,7 +184,7 @@ def test_an_edited_bank_is_taken_and_removed_patches_do_not_count(trunk):
     without = bank_of(windows, trunk, [p for p in edited if not p.removed])
     torch.testing.assert_close(taken.prototypes, without.prototypes)
     gone = [BankPatch("disc", 0, "0.png", Box(0, 0, 48), removed=True)]
-    with pytest.raises(TagTrainingError, match="no patch of 'disc'"):
+    with pytest.raises(TagTrainingError, match=re.escape(NO_PATCH.format("disc"))):
         bank_of(windows, trunk, gone)
 
 
@@ -194,11 +197,13 @@ def test_a_tag_is_asked_of_the_strongest_window_and_its_absence_of_all():
         [image, image[:, :60]], [[1.0, 0.0], [0.0, 1.0]], TagTrainingSettings(window=64)
     )
     assert windows.owner.tolist() == [0, 0, 0, 1]
-    asked, index = AskedTags(windows), torch.arange(4)
-    _, weight = asked.of(index, torch.device("cpu"))
+    targets, index = TagTargets(windows), torch.arange(4)
+    _, weight = targets.of(index, torch.device("cpu"))
     assert weight.all()  # nobody has answered yet
-    asked.note(index, torch.tensor([[0.1, 9.0], [0.7, 0.0], [0.3, 0.0], [0.0, 0.0]]))
-    tags, weight = asked.of(index, torch.device("cpu"))
+    targets.update(
+        index, torch.tensor([[0.1, 9.0], [0.7, 0.0], [0.3, 0.0], [0.0, 0.0]])
+    )
+    tags, weight = targets.of(index, torch.device("cpu"))
     assert tags[:3].tolist() == [[1, 0]] * 3
     assert weight.tolist() == [[0, 1], [1, 1], [0, 1], [1, 1]]
 
@@ -218,8 +223,8 @@ def test_superpixels_start_at_zero_and_keep_discs_apart():
 
 
 def test_few_images_are_all_learned_from():
-    assert validation(23, 0)[1] == []
-    learn, check = validation(30, 0)
+    assert split_images(23, 0)[1] == []
+    learn, check = split_images(30, 0)
     assert len(check) == 5 and sorted(learn + check) == list(range(30))
 
 
@@ -238,7 +243,7 @@ def test_discs_and_squares_are_found_from_tags_alone(trunk, tmp_path, variant):
     assert tag_accuracy(network, windows, everything) > 0.8
     found = pseudo_masks(network, windows, course)
     known = found != UNKNOWN
-    table = confusion(found[known].numpy(), masks[known.numpy()], 3)
+    table = confusion_matrix(found[known].numpy(), masks[known.numpy()], 3)
     # all background, or every image full of its class, would both be below 0.3
     assert np.nanmean(class_ious(table)) > 0.36, table
     for i, held in enumerate(tags):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
 
 from napari_svpseg.engine.training.episodes import (
-    OTHER,
+    DISTRACTOR,
     Episodes,
     EpisodeSettings,
+    LabelledImage,
     PackedTasks,
-    Picture,
     SyntheticTasks,
     TaskList,
     cut,
@@ -20,20 +22,20 @@ from napari_svpseg.engine.training.episodes import (
 )
 
 
-def disc_picture(size: int = 160, radius: int = 9) -> Picture:
+def disc_image(size: int = 160, radius: int = 9) -> LabelledImage:
     y, x = np.mgrid[:size, :size]
     ids = np.zeros((size, size), np.uint16)
     centres = [(cy, cx) for cy in range(20, size, 40) for cx in range(20, size, 40)]
     for number, (cy, cx) in enumerate(centres, 1):
         ids[(y - cy) ** 2 + (x - cx) ** 2 <= radius**2] = number
     image = np.where(ids > 0, 200, 40).astype(np.uint8)
-    return Picture(np.repeat(image[..., None], 3, axis=2), ids)
+    return LabelledImage(np.repeat(image[..., None], 3, axis=2), ids)
 
 
 @pytest.fixture
 def task():
-    picture = disc_picture()
-    return make_task("discs", [picture.image], [picture.ids], instances=True)
+    discs = disc_image()
+    return make_task("discs", [discs.image], [discs.ids], instances=True)
 
 
 PLAIN = EpisodeSettings(
@@ -78,7 +80,7 @@ def test_an_episode_has_the_shapes_it_promises(task, n_prompts):
 def test_image_and_mask_stay_together(task, seed):
     """Discs are brighter than background, wherever and however they were cut."""
     crop, ids = cut(
-        task.pictures[0],
+        task.images[0],
         np.array([80.0, 80.0]),
         96,
         0.9,
@@ -94,7 +96,7 @@ def test_image_and_mask_stay_together(task, seed):
 @pytest.mark.parametrize("zoom", [0.8, 1.0, 2.5])
 def test_zoom_scales_objects(task, zoom):
     _, ids = cut(
-        task.pictures[0],
+        task.images[0],
         np.array([60.0, 60.0]),
         64,
         zoom,
@@ -115,9 +117,9 @@ def test_role_swap_and_border_tasks_have_no_instances(task):
 
 
 def test_a_task_without_objects_is_none():
-    picture = disc_picture()
-    nothing = [0 * picture.ids]
-    assert make_task("empty", [picture.image], nothing, instances=True) is None
+    discs = disc_image()
+    nothing = [0 * discs.ids]
+    assert make_task("empty", [discs.image], nothing, instances=True) is None
 
 
 def test_drawn_scenes_serve_as_tasks():
@@ -134,10 +136,10 @@ def test_drawn_scenes_serve_as_tasks():
 def test_packed_tasks_come_back_by_group(tmp_path):
     from napari_svpseg.io.packed_tasks import load_tasks, save_tasks
 
-    picture = disc_picture(96)
+    discs = disc_image(96)
     packed = PackedTasks()
-    packed.add("one", "discs", [("a", picture.image, picture.ids)], instances=True)
-    packed.add("two", "area", [("a", picture.image, picture.ids > 0)], instances=False)
+    packed.add("one", "discs", [("a", discs.image, discs.ids)], instances=True)
+    packed.add("two", "area", [("a", discs.image, discs.ids > 0)], instances=False)
     save_tasks(tmp_path / "tasks.npz", packed)
     back = load_tasks(tmp_path / "tasks.npz")
     assert back.index == packed.index
@@ -154,15 +156,15 @@ def test_a_damaged_pack_is_named(tmp_path):
 
     path = tmp_path / "tasks.npz"
     path.write_bytes(b"nonsense")
-    with pytest.raises(ValueError, match=r"tasks\.npz: not a file of packed"):
+    with pytest.raises(ValueError, match=re.escape(str(path))):
         load_tasks(path)
 
 
 def test_only_the_negative_prompt_tells_two_kinds_apart():
     source = SyntheticTasks(30, seed=4)
-    settings = EpisodeSettings(baselines=1.0)
+    settings = EpisodeSettings(distractors=1.0)
     rng = np.random.default_rng(0)
-    task = next(t for t in iter(lambda: source(rng), None) if t.baselines)
+    task = next(t for t in iter(lambda: source(rng), None) if t.distractors)
     episode = next(
         e
         for i in range(20)
@@ -170,7 +172,7 @@ def test_only_the_negative_prompt_tells_two_kinds_apart():
     )
     shown, negative = episode["masks"].numpy()
     assert (shown > 0).any()
-    assert not (shown == OTHER).any()
+    assert not (shown == DISTRACTOR).any()
     assert set(np.unique(negative)) <= {-1, 0}
     assert (negative == 0).any()
     assert episode["foreground"].max() <= 1

@@ -10,13 +10,13 @@ from napari_svpseg.engine.training.synthetic import draw_scene
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_a_scene_holds_pictures_and_ids_of_one_size(seed):
+def test_a_scene_holds_images_and_ids_of_one_size(seed):
     scene = draw_scene(seed, size=96)
     assert len(scene.kinds) == len(scene.instances) >= 1
     for image in scene.images:
         assert image.shape == (96, 96, 3)
         assert image.dtype == np.uint8
-        assert np.ptp(image) > 100, "the picture uses the grey levels it has"
+        assert np.ptp(image) > 100, "the image uses the grey levels it has"
     for ids in scene.kinds:
         assert [i.shape for i in ids] == [(96, 96)] * len(scene.images)
         assert all(i.dtype == np.uint16 for i in ids)

@@ -14,7 +14,6 @@ from qtpy.QtCore import Qt
 
 from napari_svpseg.core.jobs.folder_job import FileOutcome
 from napari_svpseg.core.prompt import PromptSet
-from napari_svpseg.engine.jobs.job import InProcess
 from napari_svpseg.io.folder_records import read_run, read_summary
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.plugin import manifest
@@ -49,16 +48,14 @@ def prompts_file(tmp_path: Path, disc_prompt) -> str:
 
 
 @pytest.fixture
-def dock(viewer, tiny_model, monkeypatch):
+def dock(viewer, tiny_model, monkeypatch, in_process):
     from napari_svpseg.io import model_store
 
     card = model_store.find_model(tiny_model)
     monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
-    runner = InProcess()
-    widget = BatchWidget(viewer, Engine(lambda: runner))
+    widget = BatchWidget(viewer, Engine(lambda: in_process))
     viewer.window.add_dock_widget(widget, name="Batch")
-    yield widget
-    runner.close()
+    return widget
 
 
 @pytest.fixture

@@ -161,8 +161,8 @@ def test_linking_is_offered_for_stacks_and_reaches_the_run(
     dock.planes.setCurrentIndex(1)
     dock.run.click()
     finish(dock)
-    kwargs = runner.segment_calls()[-1][2]
-    assert kwargs["link_planes"] is True and kwargs["link_overlap"] == 0.4
+    post = runner.segment_calls()[-1][2]["postprocess"]
+    assert post.link_planes is True and post.link_overlap == 0.4
 
 
 def test_stacked_channels_are_sliced_like_an_array():
@@ -189,6 +189,6 @@ def test_a_zarr_is_read_by_the_code_that_repeats_a_run():
     parts = replace(recipe, by_parts=True, segment={"trust": False, "tile": 256})
     assert parts.to_python().endswith(
         "svpseg.segment_zarr('slide.zarr', 'cells.svprompt', 'labels.zarr', 'svp', "
-        "level=2, tile=256)\n"
+        "level=2, settings=svpseg.SegmentSettings(tile=256))\n"
     )
     assert "slide.zarr --prompts cells.svprompt -o labels.zarr" in parts.to_command()

@@ -9,9 +9,9 @@ import numpy as np
 from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.core.method_plugins import plugin_cards
 from napari_svpseg.io import model_store
+from napari_svpseg.io.sample_images import TISSUE_BOX
 from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
 from napari_svpseg.plugin.layers.image_source import mark_of
-from napari_svpseg.plugin.samples import TISSUE_BOX
 from napari_svpseg.plugin.services.engine_process import Engine
 
 SHIPPED = {"svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet"}

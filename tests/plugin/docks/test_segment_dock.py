@@ -10,7 +10,7 @@ from qtpy.QtGui import QGuiApplication
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.result import Recipe
-from napari_svpseg.io.images import read_image, read_recipe
+from napari_svpseg.io.images import read_image
 from napari_svpseg.plugin.layers.image_source import mark_of
 from napari_svpseg.plugin.layers.prompt_item import TRY
 from napari_svpseg.plugin.layers.result_layers import recipe_of
@@ -81,17 +81,11 @@ def test_the_engine_gets_what_the_dock_shows(dock, runner, finish):
     _, (query, prompts), kwargs = runner.segment_calls()[-1]
     assert query is dock.viewer.layers["discs"].data or query.shape == (96, 110)
     assert len(prompts) == 1 and prompts[0].n_objects == 1
-    expected = {
-        "threshold": 0.7,
-        "min_area": 9,
-        "split": False,
-        "tile": 256,
-        "device": "cpu",
-        "axes": "YX",
-        "rgb": False,
-        "model": "svp",
-    }
+    expected = {"axes": "YX", "rgb": False, "model": "svp"}
     assert expected.items() <= kwargs.items()
+    run, post = kwargs["settings"], kwargs["postprocess"]
+    assert (run.tile, run.device) == (256, "cpu")
+    assert (post.threshold, post.min_area, post.split) == (0.7, 9, False)
     assert "intensities" not in kwargs  # the engine sees the whole image
 
 
@@ -788,7 +782,7 @@ def test_planes_keep_their_own_recipes(viewer, open_dock, finish, disc_scene):
 # ---------------------------------------------------------------- files, clipboard
 
 
-def test_save_and_reload(dock, finish, tmp_path):
+def test_save_and_reload(dock, finish, tmp_path, read_recipe):
     viewer = dock.viewer
     for layer in (viewer.layers["discs"], viewer.layers["truth"]):
         layer.scale, layer.units = (0.25, 0.5), ("um", "um")

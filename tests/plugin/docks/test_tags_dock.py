@@ -440,7 +440,7 @@ def test_the_bank_of_an_earlier_model_is_opened_and_kept(
     card = ModelCard("from tags", "semantic", path=result.model, sha256="0",
                      training={"bank": bank}, classes=COLORS)  # fmt: skip
     monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
-    model_store._write_card(Path(result.model) / "model.json", card)
+    model_store.write_card(Path(result.model) / "model.json", card)
     box = banked.bank
     box.panel.show_bank([], ())
     box.list_models()
@@ -499,25 +499,25 @@ def test_objects_have_the_colours_of_their_classes(viewer):
     classes = np.where(np.indices((20, 20))[1] > 7, 2, 1).astype(np.uint8)
     maps = Maps((labels > 0).astype(np.float32), classes=classes)
 
-    def result(output, known=COLORS):
-        ids = np.where(labels > 0, classes, 0) if output == "semantic" else labels
-        recipe = Recipe("m", postprocess={"output": output})
+    def result(kind, known=COLORS):
+        ids = np.where(labels > 0, classes, 0) if kind == "classes" else labels
+        recipe = Recipe("m", postprocess={"labels": kind})
         return Result(ids.astype(np.uint32), maps, np.nan, recipe, 0.1, known)
 
     journal = Journal()
     results = Results(viewer, journal)
-    first = result("instances")
+    first = result("objects")
     layer, _ = results.show(source, None, first.labels, result=first)
     assert list(layer.features["class"]) == ["background", "disc", "bar", "disc"]
     assert (layer.get_color(1) == layer.get_color(3)).all()
     assert (layer.get_color(1) != layer.get_color(2)).any()
     assert layer.get_color(99)[3] == 1  # what the user paints is seen
-    second = result("semantic")
+    second = result("classes")
     again, _ = results.show(source, None, second.labels, result=second)
     assert again == layer and list(layer.features["class"])[1:] == ["disc", "bar"]
     journal.undo()
     assert len(layer.features) == 4
-    plain = result("instances", known={})
+    plain = result("objects", known={})
     results.show(source, None, labels * 2, result=plain)
     assert "class" not in layer.features
     assert len({tuple(layer.get_color(i)) for i in (2, 4, 6)}) == 3

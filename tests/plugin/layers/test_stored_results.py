@@ -14,12 +14,12 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import Axes
 from napari_svpseg.core.jobs.stored_labels import Filled, StoredLabels
 from napari_svpseg.core.result import Recipe
-from napari_svpseg.io.ome_zarr import (
+from napari_svpseg.io.ome_zarr import open_image
+from napari_svpseg.io.zarr_labels import (
     LabelsLayout,
-    begin_labels,
-    open_image,
-    read_stamp,
-    write_stamp,
+    create_labels_in_store,
+    read_labels_metadata,
+    write_labels_metadata,
     write_window,
 )
 from napari_svpseg.plugin.layers import stored_results
@@ -55,11 +55,11 @@ class Filler:
             tuple(kwargs["scale"].get(a, 1.0) for a in letters),
             kwargs["unit"],
         )
-        layout = begin_labels(store, "cells", layout)
+        layout = create_labels_in_store(store, "cells", layout)
         n, folder = len(layout.level_shapes), layout.folder
         recipe = Recipe("svp", axes=kwargs["axes"]).to_dict()
         stamp = {"run": "x", "state": "filling", "about": kwargs["about"]}
-        write_stamp(folder, {**stamp, "recipe": recipe})
+        write_labels_metadata(folder, {**stamp, "recipe": recipe})
         emit("partial", value=StoredLabels(folder, n, recipe=recipe))
         last, found = 0, label(image > image.mean() + image.std())
         half = image.shape[-1] // 2
@@ -77,7 +77,7 @@ class Filler:
                 last = max(last, int(part.max(initial=0)))
                 if self.fail:
                     raise OSError(self.fail)
-        write_stamp(
+        write_labels_metadata(
             folder, {**stamp, "state": "done", "objects": last, "recipe": recipe}
         )
         return StoredLabels(folder, n, last, 0.1, recipe, ("a note",))
@@ -93,7 +93,7 @@ def filler(runner):
 def small(monkeypatch):
     """Let tiny images be large."""
     monkeypatch.setattr("napari_svpseg.plugin.panels.large_results.MEGAPIXEL", 1000)
-    monkeypatch.setattr("napari_svpseg.io.ome_zarr.SMALLEST_LEVEL", 60)
+    monkeypatch.setattr("napari_svpseg.io.zarr_labels.SMALLEST_LEVEL", 60)
 
 
 @pytest.fixture
@@ -179,7 +179,7 @@ def test_paint_fill_and_undo_are_written_through(dock, finish, qtbot):
     dock.stored.flush()
     dock.stored._files.call(lambda: None, lambda _: None)
     qtbot.waitUntil(lambda: not dock.stored._files.is_busy)
-    assert read_stamp(mark["store"], "cells")["edited"]
+    assert read_labels_metadata(mark["store"], "cells")["edited"]
     half = np.asarray(open_image(mark["folder"], 1).array[:])
     assert np.array_equal(half, on_disk(layer)[::2, ::2])
 
@@ -263,7 +263,10 @@ def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
         qtbot.waitUntil(lambda end=end: f"Saved mine{end}" in dock.message.text())
     folder = tmp_path / "mine.zarr" / "labels" / "cells"
     assert open_image(folder, 1).array.shape == (48, 55)
-    assert read_stamp(tmp_path / "mine.zarr", "cells")["recipe"]["model"] == "svp"
+    assert (
+        read_labels_metadata(tmp_path / "mine.zarr", "cells")["recipe"]["model"]
+        == "svp"
+    )
     for found in (open_image(folder), read_image(tmp_path / "mine.ome.tif")):
         assert np.array_equal(found.array[:], on_disk(layer))
     assert found.array.max() == 70_001

@@ -14,7 +14,7 @@ import tifffile
 from napari.components import ViewerModel
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.io.session import STATE, Session, left_behind, sessions_folder
+from napari_svpseg.io.session import STATE, Session, crashed_sessions, sessions_folder
 from napari_svpseg.plugin.layers.image_source import ImageSource, mark_of
 from napari_svpseg.plugin.layers.partial_label_layers import paint_layer, start_painting
 from napari_svpseg.plugin.services import autosave as module
@@ -106,7 +106,7 @@ def source_of(viewer):
 def crash(saver):
     """Let go of the lock without closing, as the system does for a killed process."""
     saver._timer.stop()
-    saver._session._lock.close()
+    saver._session._lock.release()
     saver._broken = True
 
 
@@ -140,7 +140,7 @@ def test_a_killed_napari_gives_everything_back(picture, viewer, open_dock, qtbot
         lambda: len([p for p in sessions_folder().iterdir() if p.is_dir()]) == 1,
         timeout=20_000,
     )
-    assert left_behind(sessions_folder()) == ([], [])
+    assert crashed_sessions(sessions_folder()) == ([], [])
 
 
 def test_a_session_that_is_closed_is_not_offered(model, settled):
@@ -151,7 +151,7 @@ def test_a_session_that_is_closed_is_not_offered(model, settled):
     settled(saver)
     assert saver._session.folder.is_dir()
     saver.close()
-    assert left_behind(sessions_folder()) == ([], [])
+    assert crashed_sessions(sessions_folder()) == ([], [])
     assert not saver._session.folder.exists()
 
 
@@ -168,7 +168,7 @@ def test_two_viewers_do_not_overwrite_each_other(model, settled):
     assert saver._session.folder != other._session.folder
     crash(saver)
     crash(other)
-    found, _ = left_behind(sessions_folder())
+    found, _ = crashed_sessions(sessions_folder())
     keys = [s.state["labels"][0]["key"] for s in found]
     values = {int(s.labels(k)[5, 5]) for s, k in zip(found, keys, strict=True)}
     assert values == {2, 3}
@@ -184,7 +184,7 @@ def test_undo_is_saved_too(model, settled):
     layer.undo()
     settled(saver)
     crash(saver)
-    saved = left_behind(sessions_folder())[0][0]
+    saved = crashed_sessions(sessions_folder())[0][0]
     labels = saved.labels(saved.state["labels"][0]["key"])
     np.testing.assert_array_equal(labels, layer.data)
     assert labels[5, 5] == 2 and labels[9, 9] == 0
@@ -201,7 +201,7 @@ def test_results_are_saved_once_they_are_edited(model, settled):
     layer.paint((80, 20), 7)
     settled(saver)
     crash(saver)
-    saved = left_behind(sessions_folder())[0][0]
+    saved = crashed_sessions(sessions_folder())[0][0]
     entry = saved.state["labels"][0]
     np.testing.assert_array_equal(saved.labels(entry["key"]), layer.data)
 

@@ -17,7 +17,7 @@ SAVE_MODEL = """
 import sys
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.io.model_store import save_model
-from napari_svpseg.models.base import ModelConfig, build
+from napari_svpseg.models.registry import ModelConfig, build
 config = ModelConfig("panet", {"width": 8})
 save_model(sys.argv[1], build(config), ModelCard("tiny", "panet", config.arguments))
 """
@@ -48,9 +48,9 @@ def dock(discs, home, monkeypatch, qtbot):
     dock.engine.close()
 
 
-def test_the_whole_way(dock, finish, qtbot, tmp_path):
+def test_the_whole_way(dock, finish, qtbot, tmp_path, read_recipe):
     from napari_svpseg.core.result import Recipe
-    from napari_svpseg.io.images import read_image, read_recipe
+    from napari_svpseg.io.images import read_image
 
     viewer = dock.viewer
     assert "core" in dock.device_line.text() or "(" in dock.device_line.text()

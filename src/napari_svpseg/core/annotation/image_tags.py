@@ -1,4 +1,4 @@
-"""Training from image-level tags: what is asked, what is reported, what comes back."""
+"""Training from image-level tags: settings, progress, results and class scores."""
 
 from __future__ import annotations
 
@@ -9,79 +9,118 @@ from typing import Any
 import numpy as np
 
 from ..geometry import Box
-from ..settings import Settings, option
+from ..settings import Settings, documented, option
 
 COLOURS = (
     "#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d", "#ff8552",
     "#5ce0c6", "#b0b7c3",
 )  # fmt: skip
-"""One colour for each class; all can be told apart on a dark ground."""
+"""Colours of the classes in order, distinct on a dark background."""
 
 VARIANTS = ("published", "seed")
 INTENSITIES = ("auto", "image", "set")
+
+CLASSES_NOT_LIST = "classes must be a list of names, got {classes!r}"
+NO_CLASS = "no class: name at least one"
+BAD_CLASS_NAME = "a class has a name without commas or line breaks, got {name!r}"
+CLASS_TWICE = "the class {name!r} is named twice"
 
 
 class TagTrainingError(ValueError):
     """Tags or images that cannot be trained on; the message says what to do."""
 
 
+@documented
 @dataclass(frozen=True)
 class TagTrainingSettings(Settings):
     """How a network is trained from image-level tags."""
 
     variant: str = option(
         "published",
-        "Fixed prototypes from the image bank, or a memory that is learned",
+        "Prototypes: fixed ones from the patch bank, or a learned memory",
+        label="Method",
         choices=VARIANTS,
     )
     classes: tuple[str, ...] | None = option(
-        None, "Names of the classes in the order of their ids; by default as tagged"
+        None,
+        "Names of the classes in the order of their ids; by default as in the tags",
+        label="Classes",
     )
     window: int = option(
         224,
-        "Side of the windows that images are cut into",
+        "Side of the windows that images are divided into",
+        label="Window",
         low=32,
         high=1024,
         unit="pixel",
     )
     scale: float = option(
         1.0,
-        "Size at which the network sees the images; 0.25 for large structures",
+        "Factor by which images are resampled; 0.25 for large structures",
+        label="Scale",
         low=0.05,
         high=8.0,
     )
     intensities: str = option(
         "auto",
-        "What brightness is measured by: each image, or all; auto: all, if images are "
-        "no larger than a window",
+        "Normalise intensities by each image, or by the whole set; auto: the set if "
+        "images are no larger than a window",
+        label="Brightness of",
         choices=INTENSITIES,
     )
     n_prototypes: int = option(
-        3, "Looks that a class may have: each becomes a prototype", low=1, high=16
+        3,
+        "Prototypes for each class, one for each appearance",
+        label="Looks of a class",
+        low=1,
+        high=16,
     )
     n_patches: int = option(
-        4, "Patches that the bank keeps for each look of a class", low=1, high=50
+        4,
+        "Patches in the bank for each prototype",
+        label="Patches of a look",
+        low=1,
+        high=50,
     )
     epochs: int = option(
-        12, "Passes over all windows in the first stage", low=1, high=1000
+        12, "Epochs of the first stage", label="Passes", low=1, high=1000
     )
     second_epochs: int = option(
-        12, "Passes over all windows in the second stage", low=1, high=1000
+        12,
+        "Epochs of the second stage",
+        label="Passes of the second stage",
+        low=1,
+        high=1000,
     )
-    batch: int = option(8, "Windows of a training step", low=1, high=256)
-    learning_rate: float = option(1e-3, "Highest learning rate", low=1e-6, high=1.0)
+    batch: int = option(
+        8, "Windows in a training step", label="Windows at once", low=1, high=256
+    )
+    learning_rate: float = option(
+        1e-3, "Peak learning rate", label="Learning rate", low=1e-6, high=1.0
+    )
     second_stage: bool = option(
-        True, "Train a segmentation network on what the first stage found"
+        True,
+        "Train a segmentation network on the pseudo masks of the first stage",
+        label="Second stage",
     )
     contrast: bool = option(
-        True, "Compare found regions and what is left with the prototypes"
+        True,
+        "Contrast found regions and background with the prototypes",
+        label="Contrast",
     )
     prototypes: bool = option(
-        True, "Classify by the image bank; without it, plain class activation maps"
+        True,
+        "Classify by the patch bank; without it by plain class activation maps",
+        label="Prototypes",
     )
-    seed: int = option(0, "Seed of weights and order", low=0, high=2**31)
+    seed: int = option(
+        0, "Seed of the weights and the order", label="Seed", low=0, high=2**31
+    )
     minutes: float | None = option(
-        None, "Time after which the best so far is kept", unit="min"
+        None,
+        "Time limit; the best model so far is kept",
+        label="Time limit",
+        unit="min",
     )
 
     def __post_init__(self) -> None:
@@ -98,24 +137,27 @@ class TagTrainingSettings(Settings):
 def checked_classes(classes: Any) -> tuple[str, ...]:
     """Return class names as a tuple.
 
+    Parameters
+    ----------
+    classes : iterable of str
+
     Raises
     ------
     ValueError
-        If there is none, or a name is empty, occurs twice, or holds a comma.
+        If there is none, or a name is empty, occurs twice, or holds a comma, semicolon
+        or line break, as these separate names in a tags file.
     """
-    if isinstance(classes, str):
-        raise ValueError(f"classes must be a list of names, got {classes!r}")
+    if isinstance(classes, str):  # its characters would be taken for names
+        raise ValueError(CLASSES_NOT_LIST.format(classes=classes))
     names = tuple(classes)
     if not names:
-        raise ValueError("no class: name at least one")
+        raise ValueError(NO_CLASS)
     for name in names:
         if not isinstance(name, str) or not name.strip() or set(name) & set(",;\n\r"):
-            raise ValueError(
-                f"a class has a name without commas or line breaks, got {name!r}"
-            )
+            raise ValueError(BAD_CLASS_NAME.format(name=name))
     twice = sorted({n for n in names if names.count(n) > 1})
     if twice:
-        raise ValueError(f"the class {twice[0]!r} is named twice")
+        raise ValueError(CLASS_TWICE.format(name=twice[0]))
     return names
 
 
@@ -132,23 +174,23 @@ def class_colours(classes: tuple[str, ...]) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class BankPatch:
-    """A piece of an image that stands for a look of a class.
+    """A patch of an image that represents one appearance of a class.
 
     Parameters
     ----------
     class_name : str
     subclass : int
-        Number of the look within the class, from 0.
+        Number of the appearance within the class, from 0.
     image : str
-        Name of the image it was cut from, as in the tags.
+        Name of the image that the patch is cut from, as in the tags.
     box : Box
-        Where, in pixels of that image.
+        Position of the patch, in pixels of that image.
     pinned : bool
-        The user wants it kept, whatever is found later.
+        The user keeps the patch: later training does not replace it.
     removed : bool
-        The user does not want it: it counts for no prototype.
+        The user removed the patch: it takes part in no prototype.
     name : str
-        What the user calls it; by default class and number of the look.
+        Name given by the user; by default class and number of the appearance.
     """
 
     class_name: str
@@ -161,22 +203,22 @@ class BankPatch:
 
     @property
     def title(self) -> str:
-        """What it is called in lists."""
+        """Name that is shown in lists."""
         return self.name or f"{self.class_name} {self.subclass + 1}"
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the patch as plain values for JSON."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> BankPatch:
-        """Return the patch that `to_dict` gave."""
+        """Return the patch that `to_dict` described."""
         return cls(**{**values, "box": Box(**values["box"])})
 
 
 @dataclass(frozen=True)
 class TagTrainingProgress:
-    """How far a training is.
+    """Progress of a training.
 
     Parameters
     ----------
@@ -184,14 +226,14 @@ class TagTrainingProgress:
         ``reading``, ``bank``, ``first stage``, ``pseudo masks``, ``second stage`` or
         ``saving``.
     step, n_steps : int
-        Within the stage.
+        Steps done and planned in this stage.
     seconds : float
-        Since the start.
+        Time since the start.
     losses : dict
-        Running mean of each part of the loss; ``total`` is their sum.
+        Running mean of each term of the loss; ``total`` is their sum.
     validation : float or None
-        First stage: share of tags told right on images held back (mean over classes of
-        the balanced accuracy). Second stage: mean IoU with the pseudo masks there.
+        Score on the validation images. First stage: balanced accuracy of the tags, mean
+        over the classes. Second stage: mean IoU with the pseudo masks.
     """
 
     stage: str
@@ -204,7 +246,7 @@ class TagTrainingProgress:
 
 @dataclass(frozen=True, eq=False)
 class TagTrainingPreview:
-    """What the network sees in one image so far.
+    """Current prediction for one image, to be shown during training.
 
     Parameters
     ----------
@@ -213,7 +255,7 @@ class TagTrainingPreview:
     classes : (Y, X) uint8 array
         Most likely class of each pixel, from 1.
     foreground : (Y, X) uint8 array
-        255 = surely one of the classes.
+        Probability of any of the classes, scaled to 0 to 255.
     """
 
     image: str
@@ -223,19 +265,20 @@ class TagTrainingPreview:
 
 @dataclass(frozen=True, eq=False)
 class TagTrainingResult:
-    """What training from tags gives.
+    """Result of a training from tags.
 
     Parameters
     ----------
     model : str
-        The model folder; ``prompts.svprompt`` in it holds the bank as prompts.
+        Model folder; its ``prompts.svprompt`` holds the bank as prompts.
     bank : tuple of BankPatch
     history : tuple of dict
         Rows of ``history.csv``.
     notes : tuple of str
-        What the user should know: images left out, classes without an image of their
-        own, stopped early.
+        Information for the user: skipped images, classes without an image that shows
+        no other class, an early stop.
     seconds : float
+        Wall time of the training.
     """
 
     model: str
@@ -245,23 +288,29 @@ class TagTrainingResult:
     seconds: float = 0.0
 
 
-def confusion(prediction: np.ndarray, truth: np.ndarray, n: int) -> np.ndarray:
-    """Return how often each true class was given each class, (n, n) int.
+def confusion_matrix(prediction: np.ndarray, truth: np.ndarray, n: int) -> np.ndarray:
+    """Return how many pixels of each true class were given each predicted class.
 
     Parameters
     ----------
     prediction, truth : int arrays of one shape
-        Class ids 0 to n - 1; pixels whose truth is outside that do not count.
+        Class ids 0 to n - 1; pixels whose true class is outside are ignored.
     n : int
-        Number of classes, background included.
+        Number of classes, including background.
+
+    Returns
+    -------
+    (n, n) int array
+        True classes are rows, predicted classes columns.
     """
     known = (truth >= 0) & (truth < n)
+    # Each pair of classes as one number: a single bincount counts all pairs.
     pairs = truth[known].astype(np.int64) * n + prediction[known]
     return np.bincount(pairs, minlength=n * n).reshape(n, n)
 
 
 def class_ious(table: np.ndarray) -> np.ndarray:
-    """Return the IoU of each class of a confusion table; NaN where it never occurs.
+    """Return the IoU of each class of a confusion matrix; NaN for absent classes.
 
     Examples
     --------

@@ -1,38 +1,64 @@
-"""Partial labels: what is known of an image, pixel by pixel, and what is not.
+"""Partial labels: labels of some pixels of an image, unknown elsewhere.
 
 Partial labels are an int array of the image's height and width: 0 = unknown,
-1 = background, 2, 3, ... = objects (or classes). Scribbles already have this form;
-functions here bring complete objects, boxes and corrections of a result into it, and
-keep a part of it back to check a model with.
+1 = background, 2, 3, ... = objects (or classes). Scribbles are painted in this form;
+the functions here convert complete objects, boxes and corrections of a result to it.
+Training uses them as *ids*: -1 = unknown, 0 = background, 1, 2, ... = objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
-from ..geometry import PROMPT_SIZE, Box
-from ..image import median_diameter
+from ..geometry import Box
 from ..jobs.finetune_job import FineTuneError
 
 Array = np.ndarray
 
 UNLABELLED, BACKGROUND, FIRST_OBJECT = 0, 1, 2
+"""Values in partial labels."""
+
 UNKNOWN = -1
-"""In ids (0 = background, 1, 2, ... = objects): nothing is known of this pixel."""
+"""Value of unlabelled pixels in ids."""
 
 FEWEST_PIXELS = 25
-"""Fewer labelled pixels than this teach nothing."""
-JOINED = 6
+"""Fewer labelled pixels than this are not enough to train on."""
+
+MAX_GAP = 6
 """Labels at most this many pixels apart belong to one region."""
-EDGE = 2
-"""Pixels beside unknown ones at which borders of objects are not known."""
-LEGAL_SHARE = (0.03, 0.95)
-"""Foreground of a window that can be a prompt."""
-EIGHT = np.ones((3, 3), bool)
+
+UNKNOWN_MARGIN = 2
+"""Distance in pixels from unknown pixels at which outlines are unknown too."""
+
+EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+
+MAX_LABEL = 2**31 - 3
+"""Largest value of labels whose ids + 1 fit into int32."""
+
+BOX_OUTSIDE = (
+    "The box {box} lies outside the image ({height} x {width}): move it inside."
+)
+RESULTS_DIFFER = (
+    "The result and its correction differ in shape, {before} and {after}: correct the "
+    "layer that came out."
+)
+LABELS_DIFFER = (
+    "Two labels of {name} differ in shape, {first} and {second}: remove one of them."
+)
+CONTRADICTION = (
+    "Two labels of {name} contradict each other at {n} pixels (object in one, "
+    "background in the other): remove one of them."
+)
+WRONG_SIZE = (
+    "{name}: the labels are {labels} pixels, the image is {image}: give labels of this "
+    "image."
+)
+NOT_ONE_PLANE = "{what} must be one plane (Y, X), got shape {shape}."
+NOT_WHOLE_NUMBERS = "{what} must hold whole numbers, got dtype {dtype}."
+BAD_IDS = "{what} must hold ids from 0 to {largest}, got {low} to {high}."
 
 
 class PartialLabelError(FineTuneError):
@@ -45,20 +71,25 @@ class PartialLabelError(FineTuneError):
 def from_labels(
     labels: Array, boxes: Iterable[Box | Sequence[int]] | None = None
 ) -> Array:
-    """Return partial labels of ordinary ones: all of it, or what lies in boxes.
+    """Return partial labels of an image that is labelled completely, or in boxes.
 
     Parameters
     ----------
     labels : (Y, X) int array
         Object or class ids, 0 = background.
     boxes : iterable of Box or (y, x, height, width), optional
-        Inside them everything is labelled; outside nothing is known. By default all
-        of the image is labelled.
+        Everything inside them is labelled, everything outside is unknown. By default
+        the whole image is labelled.
 
     Returns
     -------
     (Y, X) int32 array
         0 = unknown, 1 = background, ids + 1 elsewhere.
+
+    Raises
+    ------
+    PartialLabelError
+        If the labels are no plane of whole numbers, or a box lies outside the image.
 
     Examples
     --------
@@ -67,6 +98,7 @@ def from_labels(
     [0, 1, 6]
     """
     labels = _whole_numbers(labels, "labels")
+    # One higher, as 0 means unknown in partial labels and background in ordinary ones.
     partial = (labels + 1).astype(np.int32)
     if boxes is None:
         return partial
@@ -74,39 +106,43 @@ def from_labels(
     for box in boxes:
         where = box.slices if isinstance(box, Box) else _slices(box)
         if not inside[where].size:
+            height, width = labels.shape
             raise PartialLabelError(
-                f"The box {box} lies outside the image ({labels.shape[0]} x "
-                f"{labels.shape[1]}): move it inside."
+                BOX_OUTSIDE.format(box=box, height=height, width=width)
             )
         inside[where] = True
     return np.where(inside, partial, UNLABELLED).astype(np.int32)
 
 
 def _slices(box: Sequence[int]) -> tuple[slice, slice]:
+    """Return the index of a box (y, x, height, width), cut at the upper left border."""
     y, x, height, width = (int(n) for n in box)
     return slice(max(y, 0), max(y + height, 0)), slice(max(x, 0), max(x + width, 0))
 
 
 def from_objects(labels: Array, ring: int = 2) -> Array:
-    """Return partial labels of some completely drawn objects.
+    """Return partial labels of an image in which some objects are drawn completely.
 
     Parameters
     ----------
     labels : (Y, X) int array
-        Ids of the drawn objects; 0 = nothing was drawn here.
+        Ids of the drawn objects; 0 = not drawn.
     ring : int
-        Pixels around each object that are known not to belong to it, taken as
-        background; 0 where objects touch others that were not drawn.
+        Width in pixels of the ring around each object that is labelled as background,
+        so that outlines are known. Use 0 if objects touch others that are not drawn.
 
     Returns
     -------
     (Y, X) int32 array
+        0 = unknown, 1 = background, ids + 1 elsewhere.
     """
     labels = _whole_numbers(labels, "labels")
     drawn = labels > 0
     partial = np.where(drawn, labels + 1, UNLABELLED).astype(np.int32)
     if ring > 0 and drawn.any():
-        around = ndimage.binary_dilation(drawn, EIGHT, iterations=ring) & ~drawn
+        around = (
+            ndimage.binary_dilation(drawn, EIGHT_NEIGHBOURS, iterations=ring) & ~drawn
+        )
         partial[around] = BACKGROUND
     return partial
 
@@ -114,76 +150,101 @@ def from_objects(labels: Array, ring: int = 2) -> Array:
 def from_correction(
     before: Array, after: Array, accepted: Iterable[int] = (), ring: int = 2
 ) -> Array:
-    """Return what correcting a result says.
+    """Return the partial labels that the correction of a result gives.
 
-    Objects that were painted, changed or accepted are known as they are now, with a
-    thin ring of what is around them; what was erased is background.
+    Objects that were painted, changed or accepted are labelled as they are now, with a
+    ring of background around them; erased pixels are background. Everything else is
+    unknown: the user may not have checked it.
 
     Parameters
     ----------
     before, after : (Y, X) int arrays
-        The result and what the user made of it; ids, 0 = background.
+        The result, and its correction by the user; ids, 0 = background.
     accepted : iterable of int
-        Ids of ``after`` that the user called good.
+        Ids of ``after`` that the user accepted.
     ring : int
-        As for `from_objects`; pixels of other objects of ``after`` are left out.
+        As for `from_objects`; pixels of other objects of ``after`` are not labelled.
 
     Returns
     -------
     (Y, X) int32 array
+        0 = unknown, 1 = background, ids + 1 elsewhere.
+
+    Raises
+    ------
+    PartialLabelError
+        If the arrays differ in shape, or are no planes of whole numbers.
     """
     before = _whole_numbers(before, "the result")
     after = _whole_numbers(after, "the corrected labels")
     if before.shape != after.shape:
         raise PartialLabelError(
-            f"The result and its correction differ in shape, {before.shape} and "
-            f"{after.shape}: correct the layer that came out."
+            RESULTS_DIFFER.format(before=before.shape, after=after.shape)
         )
     changed = before != after
+    # An object with a changed pixel counts as corrected as a whole.
     touched = np.unique(after[changed])
     known = np.union1d(touched[touched > 0], np.asarray(list(accepted), np.int64))
     partial = from_objects(np.where(np.isin(after, known), after, 0), ring)
+    # The ring of a corrected object may reach into a neighbour that nobody checked.
     others = (after > 0) & ~np.isin(after, known)
     partial[others] = UNLABELLED
     partial[changed & (after == 0)] = BACKGROUND
     return partial
 
 
-def merged(first: Array, second: Array, name: str = "the image") -> Array:
-    """Return the labels of two partial labels of one image.
+def merge_partial_labels(first: Array, second: Array, name: str = "the image") -> Array:
+    """Return two partial labels of one image as one.
+
+    Parameters
+    ----------
+    first, second : (Y, X) int arrays
+        Partial labels. Objects of both stay separate: those of ``second`` get new ids,
+        and ``first`` counts where both label a pixel.
+    name : str
+        Name of the image, for errors.
+
+    Returns
+    -------
+    (Y, X) int32 array
 
     Raises
     ------
     PartialLabelError
-        Where one calls background what the other calls an object.
+        If the shapes differ, or a pixel is an object in one and background in the
+        other.
     """
     if first.shape != second.shape:
         raise PartialLabelError(
-            f"Two labels of {name} differ in shape, {first.shape} and {second.shape}: "
-            "remove one of them."
+            LABELS_DIFFER.format(name=name, first=first.shape, second=second.shape)
         )
     both = (first > 0) & (second > 0)
     n = int((both & ((first == BACKGROUND) != (second == BACKGROUND))).sum())
     if n:
-        raise PartialLabelError(
-            f"Two labels of {name} contradict each other at {n} pixels (object in one, "
-            "background in the other): remove one of them."
-        )
+        raise PartialLabelError(CONTRADICTION.format(name=name, n=n))
+    # Ids of the second labels start behind those of the first.
     offset = max(0, int(first.max(initial=0)) - BACKGROUND)
     shifted = np.where(second > BACKGROUND, second + offset, second)
     return np.where(first > 0, first, shifted).astype(np.int32)
 
 
-def checked(labels: Array, shape: tuple[int, ...], name: str = "the image") -> Array:
-    """Return partial labels as int32, after all that can be wrong was looked at.
+def check_partial_labels(
+    labels: Array, shape: tuple[int, ...], name: str = "the image"
+) -> Array:
+    """Return partial labels as int32, checked against the size of their image.
 
     Parameters
     ----------
     labels : (Y, X) int array
+        Floats are accepted if they are whole numbers.
     shape : (int, int)
         Height and width of the image.
     name : str
-        Named in errors.
+        Name of the image, for errors.
+
+    Returns
+    -------
+    (Y, X) int32 array
 
     Raises
     ------
@@ -193,18 +254,19 @@ def checked(labels: Array, shape: tuple[int, ...], name: str = "the image") -> A
     labels = _whole_numbers(labels, f"the labels of {name}")
     if labels.shape != tuple(shape[:2]):
         raise PartialLabelError(
-            f"{name}: the labels are {_size(labels.shape)} pixels, the image is "
-            f"{_size(shape[:2])}: give labels of this image."
+            WRONG_SIZE.format(
+                name=name, labels=_size(labels.shape), image=_size(shape[:2])
+            )
         )
     return labels.astype(np.int32)
 
 
 def _whole_numbers(labels: Array, what: str) -> Array:
+    """Return one plane of labels as int64; ``what`` names them in errors."""
     labels = np.asarray(labels)
     if labels.ndim != 2:
-        raise PartialLabelError(
-            f"{what} must be one plane (Y, X), got shape {labels.shape}."
-        )
+        raise PartialLabelError(NOT_ONE_PLANE.format(what=what, shape=labels.shape))
+    # Some programs store labels as float TIFF.
     if (
         labels.dtype.kind == "f"
         and labels.size
@@ -212,29 +274,35 @@ def _whole_numbers(labels: Array, what: str) -> Array:
     ):
         labels = labels.astype(np.int64)
     if labels.dtype.kind not in "biu":
-        raise PartialLabelError(
-            f"{what} must hold whole numbers, got dtype {labels.dtype}."
-        )
-    if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < 2**31 - 2:
-        raise PartialLabelError(
-            f"{what} must hold ids from 0 to {2**31 - 3}, got {int(labels.min())} to "
-            f"{int(labels.max())}."
-        )
+        raise PartialLabelError(NOT_WHOLE_NUMBERS.format(what=what, dtype=labels.dtype))
+    if labels.size:
+        low, high = int(labels.min()), int(labels.max())
+        if low < 0 or high > MAX_LABEL:
+            raise PartialLabelError(
+                BAD_IDS.format(what=what, largest=MAX_LABEL, low=low, high=high)
+            )
     return labels.astype(np.int64)
 
 
 def _size(shape: Sequence[int]) -> str:
+    """Return a shape as text, such as ``64 x 64``."""
     return " x ".join(str(int(n)) for n in shape)
 
 
 def label_counts(partial: Array, *, semantic: bool = False) -> dict[str, int]:
-    """Return the labelled pixels of each class, and how many objects there are.
+    """Return how many pixels and objects are labelled.
+
+    Parameters
+    ----------
+    partial : (Y, X) int array
+    semantic : bool
+        The labels are classes instead of objects.
 
     Returns
     -------
-    dict
-        ``background`` and ``objects`` (pixels) and ``n_objects``; with ``semantic``
-        ``background`` and ``class 2``, ``class 3``, ...
+    dict of str to int
+        Pixels of ``background`` and ``objects``, and the number ``n_objects``. If
+        semantic, pixels of ``background``, ``class 2``, ``class 3``, ...
     """
     values, n = np.unique(partial, return_counts=True)
     found = {int(v): int(k) for v, k in zip(values, n, strict=True) if v > 0}
@@ -256,9 +324,14 @@ def to_ids(
     ----------
     partial : (Y, X) int array
     unlabelled_is_background : bool
+        Take unlabelled pixels as background instead of unknown.
     wanted : int, optional
-        Labels are classes and this one is what to find: its pixels become 1, those of
-        other classes background.
+        The labels are classes, and this one is to be found: its pixels become 1, those
+        of other classes background.
+
+    Returns
+    -------
+    (Y, X) int32 array
     """
     ids = partial.astype(np.int32) - BACKGROUND
     if wanted is not None:
@@ -267,281 +340,68 @@ def to_ids(
 
 
 def complete_ids(ids: Array) -> Array:
-    """Return the ids of objects no pixel of which lies beside an unknown one."""
-    beside = ndimage.binary_dilation(ids == UNKNOWN, EIGHT)
+    """Return the ids of objects that are labelled completely.
+
+    An object beside an unknown pixel may go on there: its size and depth are unknown.
+
+    Parameters
+    ----------
+    ids : (Y, X) int array
+
+    Returns
+    -------
+    (N,) int array
+    """
+    beside = ndimage.binary_dilation(ids == UNKNOWN, EIGHT_NEIGHBOURS)
     there = np.unique(ids[ids > 0])
     return np.asarray(np.setdiff1d(there, ids[beside & (ids > 0)]))
 
 
 def known_borders(ids: Array, complete: Array) -> tuple[Array, Array]:
-    """Return where depth and where outlines of objects are known.
+    """Return the pixels at which the distance and boundary maps are known.
 
     Parameters
     ----------
     ids : (Y, X) int array
-        With -1 = unknown.
+        -1 = unknown, 0 = background, 1, 2, ... = objects.
     complete : (N,) int array
-        Ids of objects that are drawn completely.
+        Ids of the objects that are labelled completely, from `complete_ids`.
 
     Returns
     -------
-    depth, outline : (Y, X) bool arrays
-        Depth is known inside complete objects and of background; outlines wherever no
-        unknown pixel is near.
+    depth : (Y, X) bool array
+        True inside complete objects and in background that is not beside unknown
+        pixels: the distance map is relative to the whole object.
+    outline : (Y, X) bool array
+        True where no unknown pixel is within `UNKNOWN_MARGIN`, behind which an outline
+        may lie.
     """
     known = ids != UNKNOWN
     distance = ndimage.distance_transform_edt(known)
-    inside = np.ones_like(known) if known.all() else distance > EDGE
+    # without any unknown pixel the distance transform is not defined
+    inside = np.ones_like(known) if known.all() else distance > UNKNOWN_MARGIN
     depth = np.isin(ids, complete) | ((ids == 0) & inside)
     return depth, inside
 
 
-# ---------------------------------------------------------------- holding back
+def label_regions(known: Array) -> tuple[Array, int]:
+    """Return the connected regions of labelled pixels and their number.
 
-
-@dataclass(frozen=True, eq=False)
-class ValidationPart:
-    """What is kept out of training.
+    Labels at most `MAX_GAP` pixels apart are one region, such as strokes of a brush.
 
     Parameters
     ----------
-    masks : tuple of (Y, X) bool array
-        One for each image: the held-back pixels.
-    n_units : int
-        How many blocks of labels there were to choose from.
-    notes : tuple of str
-    whole_images : bool
-        The user said which images only check; else blocks were chosen here.
-    """
-
-    masks: tuple[Array, ...]
-    n_units: int
-    notes: tuple[str, ...] = ()
-    whole_images: bool = False
-
-    @property
-    def n_pixels(self) -> int:
-        """Held-back pixels of all images."""
-        return int(sum(mask.sum() for mask in self.masks))
-
-
-def hold_out(
-    ids: Sequence[Array], share: float, seed: int = 0, whole: Iterable[int] = ()
-) -> ValidationPart:
-    """Choose labels to be kept out of training, block by block.
-
-    Labelled regions that do not touch are blocks. Where there are fewer than four, the
-    largest are halved again and again; an object goes to one side as a whole. Single
-    pixels are never dealt out, as neighbours say the same.
-
-    Parameters
-    ----------
-    ids : sequence of (Y, X) int array
-        -1 = unknown, 0 = background, 1, 2, ... = objects.
-    share : float
-        Of the labelled pixels, in [0, 0.8].
-    seed : int
-    whole : iterable of int
-        Images all of whose labels are held back; nothing else is, then.
+    known : (Y, X) bool array
 
     Returns
     -------
-    ValidationPart
-        Both parts show objects and something else, or nothing is held back and a note
-        says why.
+    regions : (Y, X) int array
+        Ids from 1, 0 where nothing is labelled.
+    n : int
     """
-    nothing = tuple(np.zeros(a.shape, bool) for a in ids)
-    whole = set(whole)
-    if whole:
-        masks = tuple((a != UNKNOWN) & (i in whole) for i, a in enumerate(ids))
-        if _shows_both(ids, _rest(ids, masks)):
-            return ValidationPart(masks, len(whole), whole_images=True)
-        raise PartialLabelError(
-            "All labelled images are held out: leave at least one with objects and "
-            "background to train on."
-        )
-    if share <= 0:
-        return ValidationPart(nothing, 0, ("No labels were held back, as was asked.",))
-    units = _blocks(ids)
-    total = sum(int(u.pixels.shape[1]) for u in units)
-    drawn = np.random.default_rng([seed, 17]).permutation(len(units))
-    order = sorted(drawn.tolist(), key=lambda i: not units[i].shows_both(ids))
-    chosen = [m.copy() for m in nothing]
-    taken, enough = 0, False
-    for i in order:
-        unit = units[i]
-        if enough and taken + 0.5 * unit.size > share * total:
-            continue
-        if taken + unit.size > 0.6 * total:
-            continue
-        trial = [m.copy() for m in chosen]
-        trial[unit.image][tuple(unit.pixels)] = True
-        if not _shows_both(ids, _rest(ids, trial)):
-            continue
-        chosen, taken = trial, taken + unit.size
-        enough = _shows_both(ids, chosen)
-    if enough:
-        return ValidationPart(tuple(chosen), len(units))
-    return ValidationPart(
-        nothing,
-        len(units),
-        (
-            "There are too few labels to keep some back: the scores are of labels "
-            "that were trained on. Label a second place to check it.",
-        ),
-    )
-
-
-@dataclass(frozen=True, eq=False)
-class _Unit:
-    image: int
-    pixels: Array  # (2, N)
-
-    @property
-    def size(self) -> int:
-        return int(self.pixels.shape[1])
-
-    def shows_both(self, ids: Sequence[Array]) -> bool:
-        there = ids[self.image][tuple(self.pixels)]
-        return min((there > 0).sum(), (there == 0).sum()) >= FEWEST_PIXELS // 2
-
-
-def _blocks(ids: Sequence[Array]) -> list[_Unit]:
-    units = [
-        _Unit(i, np.stack(np.nonzero(regions == n)))
-        for i, a in enumerate(ids)
-        for regions, count in [label_regions(a != UNKNOWN)]
-        for n in range(1, count + 1)
-    ]
-    for _ in range(8):
-        if len(units) >= 4 or not units:
-            break
-        by_size = sorted(range(len(units)), key=lambda i: -units[i].size)
-        cuts = ((i, _halved(units[i], ids[units[i].image])) for i in by_size)
-        first = next((c for c in cuts if _is_fair(c[1], ids)), None)
-        if first is None:
-            break
-        units[first[0] : first[0] + 1] = first[1]
-    return units
-
-
-def label_regions(known: Array) -> tuple[Array, int]:
-    """Return regions of labels; those a few pixels apart are one region."""
     if not known.any():
         return np.zeros(known.shape, np.int32), 0
-    far = ndimage.distance_transform_edt(~known) > JOINED / 2
-    regions, n = ndimage.label(~far, EIGHT)
+    # Grown by half the gap from both sides, regions meet.
+    far = ndimage.distance_transform_edt(~known) > MAX_GAP / 2
+    regions, n = ndimage.label(~far, EIGHT_NEIGHBOURS)
     return np.where(known, regions, 0), int(n)
-
-
-def _is_fair(halves: list[_Unit], ids: Sequence[Array]) -> bool:
-    return len(halves) == 2 and all(half.shows_both(ids) for half in halves)
-
-
-def _halved(unit: _Unit, ids: Array) -> list[_Unit]:
-    """Return a region cut across its longer side; objects stay whole."""
-    extent = np.ptp(unit.pixels, axis=1)
-    axis = int(np.argmax(extent))
-    if extent[axis] < 16:
-        return []
-    middle = np.median(unit.pixels[axis])
-    there = ids[tuple(unit.pixels)]
-    side = unit.pixels[axis] > middle
-    _, inverse = np.unique(there, return_inverse=True)
-    above = np.bincount(inverse, side) / np.bincount(inverse)
-    side = np.where(there > 0, above[inverse] > 0.5, side)
-    return [_Unit(unit.image, unit.pixels[:, s]) for s in (~side, side)]
-
-
-def _rest(ids: Sequence[Array], masks: Sequence[Array]) -> list[Array]:
-    """Return what is known and not in the masks."""
-    return [~m & (a != UNKNOWN) for a, m in zip(ids, masks, strict=True)]
-
-
-def _shows_both(ids: Sequence[Array], masks: Sequence[Array]) -> bool:
-    """Tell whether masks hold some foreground and some background."""
-    foreground = sum(int((m & (a > 0)).sum()) for a, m in zip(ids, masks, strict=True))
-    background = sum(int((m & (a == 0)).sum()) for a, m in zip(ids, masks, strict=True))
-    return min(foreground, background) >= FEWEST_PIXELS // 2
-
-
-# ---------------------------------------------------------------- prompts
-
-
-def prompt_boxes(ids: Sequence[Array], n: int, seed: int = 0) -> list[tuple[int, Box]]:
-    """Return boxes in which all is labelled, to be cut out as prompts.
-
-    Boxes are 64 pixels wide, larger for large objects, smaller where less is labelled.
-    They come from as many images as possible, and those that show objects come first.
-
-    Parameters
-    ----------
-    ids : sequence of (Y, X) int array
-        With -1 = unknown.
-    n : int
-        Boxes wanted at most.
-    seed : int
-
-    Returns
-    -------
-    list of (int, Box)
-        Number of the image, and the box.
-    """
-    diameters = [median_diameter(np.maximum(a, 0)) for a in ids if (a > 0).any()]
-    diameter = float(np.median(diameters)) if diameters else 0.0
-    wanted = int(np.clip(2.5 * diameter, PROMPT_SIZE, 4 * PROMPT_SIZE))
-    rng = np.random.default_rng([seed, 19])
-    each = [_boxes_of(a, wanted, n, rng) for a in ids]
-    found: list[tuple[int, Box]] = []
-    for rank in range(n):
-        for image in rng.permutation(len(ids)):
-            if rank < len(each[image]):
-                found.append((int(image), each[image][rank]))
-    return found[:n]
-
-
-def _boxes_of(ids: Array, wanted: int, n: int, rng: np.random.Generator) -> list[Box]:
-    free = ids != UNKNOWN
-    boxes: list[Box] = []
-    sides = [wanted, *(s for s in (128, 96, 64, 48, 40, 32, 24) if s < wanted)]
-    for side in sides:
-        if boxes and side < 0.6 * wanted:
-            break
-        while len(boxes) < n:
-            box = _best_box(ids, free, side, rng)
-            if box is None:
-                break
-            boxes.append(box)
-            free = free.copy()
-            free[box.slices] = False
-    return boxes
-
-
-def _best_box(
-    ids: Array, free: Array, side: int, rng: np.random.Generator
-) -> Box | None:
-    if min(ids.shape) < side:
-        return None
-    area = side * side
-    inside = _window_sums(free, side) == area
-    if not inside.any():
-        return None
-    share = _window_sums(ids > 0, side) / area
-    low, high = LEGAL_SHARE
-    legal = inside & (share >= low) & (share <= high)
-    if not legal.any():
-        return None
-    # near one half tells most of both; a little chance between equals
-    value = np.minimum(share, 0.4) + 0.05 * rng.random(share.shape)
-    y, x = np.unravel_index(np.argmax(np.where(legal, value, -1)), share.shape)
-    return Box(int(y), int(x), side)
-
-
-def _window_sums(mask: Array, side: int) -> Array:
-    sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    return np.asarray(
-        sums[side:, side:]
-        - sums[:-side, side:]
-        - sums[side:, :-side]
-        + sums[:-side, :-side]
-    )

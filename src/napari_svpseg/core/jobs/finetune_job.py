@@ -1,4 +1,4 @@
-"""What fine-tuning is told, what it reports, and what comes out; no torch here."""
+"""Settings, progress and result of fine-tuning; no torch here."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..geometry import PROMPT_SIZE
-from ..settings import Settings, option
+from ..settings import Settings, documented, option
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
@@ -20,49 +20,80 @@ class FineTuneError(ValueError):
     """Fine-tuning that cannot be done; the message says what to do."""
 
 
+@documented
 @dataclass(frozen=True)
 class FineTuneSettings(Settings):
     """How a model is fine-tuned; the defaults are the quick preset."""
 
     preset: str = option(
-        "quick", "How long it takes", choices=("quick", "thorough", "custom")
+        "quick",
+        "How long training takes",
+        label="Preset",
+        choices=("quick", "thorough", "custom"),
     )
     seconds: float = option(
         45.0,
         "Time after which training ends, with its checks",
+        label="Time limit",
         low=1,
         high=1e6,
         unit="s",
     )
-    steps: int = option(160, "Training steps", low=1, high=1_000_000)
-    batch: int = option(4, "Windows of a step", low=1, high=256)
-    learning_rate: float = option(1e-3, "Highest learning rate", low=0, high=1)
-    validation: float = option(
-        0.25, "Share of the labels kept out of training, to check", low=0, high=0.8
+    steps: int = option(160, "Training steps", label="Steps", low=1, high=1_000_000)
+    batch: int = option(
+        4, "Windows of a step", label="Windows of a step", low=1, high=256
     )
-    seed: int = option(0, "Seed of everything that is drawn at random", low=0)
+    learning_rate: float = option(
+        1e-3, "Highest learning rate", label="Learning rate", low=0, high=1
+    )
+    validation: float = option(
+        0.25,
+        "Share of the labels that is not trained on, only used to check",
+        label="Validation share",
+        low=0,
+        high=0.8,
+    )
+    seed: int = option(
+        0, "Seed of the random numbers: same seed, same model", label="Seed", low=0
+    )
     unlabelled_is_background: bool = option(
-        False, "Take unlabelled pixels as background, not as unknown"
+        False,
+        "Take unlabelled pixels as background, not as unknown",
+        label="Unlabelled is background",
     )
     semantic: bool = option(
-        False, "Labels 2, 3, ... are classes of pixels, not single objects"
+        False,
+        "Labels 2, 3, ... are classes of pixels, not single objects",
+        label="Numbers are classes, not cells",
     )
     wanted: int = option(
-        2, "Class that the model shall find, where labels are classes", low=2
+        2, "Class to find, where labels are classes", label="Class to find", low=2
     )
     pseudo_labels: bool = option(
-        False, "Learn from what the model is sure of where nothing is labelled"
+        False,
+        "Learn from confident predictions where nothing is labelled",
+        label="Learn from unlabelled pixels too",
     )
     student: bool = option(
-        False, "Train a second, plain network on the model's own labels"
+        False,
+        "Train a second, plain network on the model's own labels",
+        label="Train a second network on its labels",
     )
     self_supervised_first: bool = option(
-        False, "First learn from superpixels of the images, labelled or not"
+        False,
+        "First learn from superpixels of the images, labelled or not",
+        label="First learn from unlabelled images",
     )
     anchor: float = option(
-        1e-3, "How strongly weights are held to where they started", low=0, high=100
+        1e-3,
+        "Strength with which weights are held to where they started",
+        label="Anchor",
+        low=0,
+        high=100,
     )
-    prompts: int = option(5, "Boxes kept with the model as its prompts", low=1, high=16)
+    prompts: int = option(
+        5, "Boxes kept with the model as its prompts", label="Prompts", low=1, high=16
+    )
 
     @classmethod
     def of_preset(cls, preset: str, **changed: Any) -> FineTuneSettings:
@@ -82,7 +113,7 @@ class FineTuneSettings(Settings):
 
 @dataclass(frozen=True)
 class FineTuneProgress:
-    """Where training is.
+    """Progress of a training.
 
     Parameters
     ----------
@@ -92,7 +123,7 @@ class FineTuneProgress:
     train_loss : float
         Running mean.
     validation_dice : float or None
-        Dice of the held-back labels; None between checks.
+        Dice of the validation labels; None between checks.
     best_step : int
         Step of the best model so far; 0 is the model it started from.
     """
@@ -107,16 +138,16 @@ class FineTuneProgress:
 
 @dataclass(frozen=True)
 class ValidationScore:
-    """How well a model does on the labels that were kept out of training.
+    """Score of a model on the validation labels, which are not trained on.
 
     Parameters
     ----------
     dice : float
-        Of the foreground, over all held-back pixels; NaN where none were held back.
+        Of the foreground, over all validation pixels; NaN where there are none.
     f1 : float or None
         F1 of objects matched at an IoU of 0.5; None where no whole object is known.
     n_pixels, n_objects : int
-        What the score rests on: held-back pixels, and whole objects among them.
+        Number of validation pixels, and of whole objects among them.
     """
 
     dice: float
@@ -126,7 +157,7 @@ class ValidationScore:
 
     @property
     def value(self) -> float:
-        """What models are compared by: Dice, or the mean of Dice and F1."""
+        """Dice, or the mean of Dice and F1: the better model has the higher value."""
         return self.dice if self.f1 is None else (self.dice + self.f1) / 2
 
     @property
@@ -152,12 +183,12 @@ class ValidationScore:
 
 @dataclass(frozen=True)
 class FineTuneResult:
-    """What came out of fine-tuning.
+    """Result of fine-tuning.
 
     Parameters
     ----------
     before, after : ValidationScore
-        Of the model it started from, and of the best fine-tuned one.
+        Of the model at the start, and of the best fine-tuned one.
     kept : str
         ``before`` or ``after``: which of them the model folder holds.
     model : str
@@ -165,9 +196,9 @@ class FineTuneResult:
     history : list of dict
         ``step``, ``seconds``, ``train_loss`` and ``validation_dice`` of each check.
     notes : tuple of str
-        What was done differently from what was asked, or has to be known.
+        Deviations from the settings, and advice.
     stopped : bool
-        Whether it was stopped early and kept its best.
+        Whether training was stopped early; the best so far was kept.
     seconds : float
         Wall time of all sittings.
     """

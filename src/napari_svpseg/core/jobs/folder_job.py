@@ -1,4 +1,4 @@
-"""A folder run as one value: what is read, how, and what is written where."""
+"""A folder run as one value: inputs, settings, and files to write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import PurePath
 from typing import Any
 
-from ..settings import PostprocessSettings, SegmentSettings
+from ..settings import split_settings
 
 FORMATS = {
     "ome-tiff": ".ome.tif",
@@ -17,7 +17,7 @@ FORMATS = {
     "csv": ".csv",
     "ome-zarr": ".zarr",
 }
-"""What can be written of an image's objects, and how these files end."""
+"""Formats of results, and the ends of their file names."""
 
 FORMAT_TITLES = {
     "ome-tiff": "OME-TIFF labels",
@@ -29,12 +29,22 @@ FORMAT_TITLES = {
 
 PATTERN = "{name}_labels"
 WORDS = ("name", "folder", "model", "prompts")
-"""What a name pattern may hold: stem and folder of the image, model, prompt file."""
+"""Fields of a name pattern: stem and folder of the image, model, prompt file."""
+
+NO_INPUTS = "Choose the images: files, or a folder."
+NO_OUTPUT = "Choose a folder for the results."
+NO_FORMAT = "Choose at least one format to write."
+UNKNOWN_FORMAT = "unknown format {names}: choose from {known}"
+PATTERN_NOT_CLOSED = "a brace of the name pattern is not closed"
+PATTERN_FIELDS = (
+    "a name pattern holds {name}, and if you like {folder}, {model} and {prompts}"
+)
+PATTERN_FOLDERS = "a name pattern names no folders"
 
 
 @dataclass(frozen=True)
 class BatchJob:
-    """Everything that a folder run needs; written as ``run.json``.
+    """Inputs and settings of a folder run; stored as ``run.json``.
 
     Parameters
     ----------
@@ -43,7 +53,7 @@ class BatchJob:
     prompts : str
         A prompt file; empty for models that bring their own.
     output : str
-        Folder for what is written.
+        Folder for the results.
     model : str
         Name or folder of a model.
     settings : dict
@@ -58,7 +68,7 @@ class BatchJob:
         Where files do not say.
     channels : tuple of int or None
     skip_done : bool
-        Leave images alone whose files are there already.
+        Skip images whose results are there already.
     """
 
     inputs: tuple[str, ...]
@@ -79,27 +89,20 @@ class BatchJob:
             if isinstance(value, list):
                 object.__setattr__(self, f.name, tuple(value))
         if not self.inputs:
-            raise ValueError("Choose the images: files, or a folder.")
+            raise ValueError(NO_INPUTS)
         if not self.output:
-            raise ValueError("Choose a folder for the results.")
+            raise ValueError(NO_OUTPUT)
         if not self.formats:
-            raise ValueError("Choose at least one format to write.")
+            raise ValueError(NO_FORMAT)
         unknown = sorted(set(self.formats) - set(FORMATS))
         if unknown:
             raise ValueError(
-                f"unknown format {', '.join(unknown)}: choose of {', '.join(FORMATS)}"
+                UNKNOWN_FORMAT.format(
+                    names=", ".join(unknown), known=", ".join(FORMATS)
+                )
             )
         check_pattern(self.pattern)
-        run, post = (
-            {f.name for f in fields(kind)}
-            for kind in (SegmentSettings, PostprocessSettings)
-        )
-        SegmentSettings.from_dict(
-            {k: v for k, v in self.settings.items() if k not in post}
-        )
-        PostprocessSettings.from_dict(
-            {k: v for k, v in self.settings.items() if k not in run}
-        )
+        split_settings(self.settings)  # raises where one is wrong
 
     def to_dict(self) -> dict[str, Any]:
         """Return the job as plain values."""
@@ -149,7 +152,7 @@ class BatchJob:
 
 @dataclass(frozen=True)
 class FileOutcome:
-    """What became of one file of a folder run; a row of ``summary.csv``.
+    """Outcome of one file of a folder run; a row of ``summary.csv``.
 
     Parameters
     ----------
@@ -163,7 +166,7 @@ class FileOutcome:
     device : str
     trust : float
     notes : tuple of str
-        What was done differently from what was asked.
+        Deviations from the settings, and warnings.
     status : str
         ``done``, ``skipped`` (its files were there already), ``failed``, or
         ``running``.
@@ -199,7 +202,7 @@ class FileOutcome:
 
 
 def check_pattern(pattern: str) -> None:
-    """Raise ValueError where a name pattern cannot name files.
+    """Raise ValueError for a name pattern that cannot name files.
 
     Examples
     --------
@@ -208,14 +211,11 @@ def check_pattern(pattern: str) -> None:
     try:
         words = {word for _, word, _, _ in string.Formatter().parse(pattern)} - {None}
     except ValueError as error:
-        raise ValueError(f"the name pattern {pattern!r} is not closed") from error
+        raise ValueError(f"{PATTERN_NOT_CLOSED}, got {pattern!r}") from error
     if not words <= set(WORDS) or "name" not in words:
-        raise ValueError(
-            "a name pattern holds {name}, and if you like {folder}, {model} and "
-            f"{{prompts}}, got {pattern!r}"
-        )
+        raise ValueError(f"{PATTERN_FIELDS}, got {pattern!r}")
     if set(pattern) & set('/\\:*?"<>|'):
-        raise ValueError(f"a name pattern names no folders, got {pattern!r}")
+        raise ValueError(f"{PATTERN_FOLDERS}, got {pattern!r}")
 
 
 def image_name(path: str) -> str:

@@ -1,4 +1,4 @@
-"""Labels that lie on the disk: what a run tells of them while it fills them."""
+"""Labels stored on the disk, and the reports of a run that fills them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..labels.linking import Window
+from ..labels.blocks import Window
 
 NAME = "cells"
 """Of the labels in a store."""
@@ -17,7 +17,7 @@ DONE, FILLING = "done", "filling"
 
 @dataclass(frozen=True)
 class StoredLabels:
-    """Labels in a store, as they were begun or ended.
+    """Labels in a store, complete or still being filled.
 
     Parameters
     ----------
@@ -25,7 +25,7 @@ class StoredLabels:
         Of the OME-Zarr group of labels: its levels are 0, 1, ...
     levels : int
     objects : int
-        -1 while they are made.
+        -1 while they are being filled.
     seconds : float
     recipe : dict
     notes : tuple of str
@@ -41,12 +41,12 @@ class StoredLabels:
 
 @dataclass(frozen=True)
 class Filled:
-    """A part of the labels that can be seen now: index of the plane, and where."""
+    """A part of the labels that is written: index of the plane, and window."""
 
     plane: tuple[int, ...]
     window: Window
 
 
 def work_folder(store: str | Path) -> Path:
-    """Return where a run keeps what it needs to go on, until it is done."""
+    """Return the folder of a run's intermediate files, which resuming needs."""
     return Path(store).with_name(f"{Path(store).name}.work")

@@ -1,7 +1,9 @@
-"""Which objects a model is sure of, measured by the others of the same image.
+"""Confidence of objects: their peak probability beside that of a typical object.
 
-A threshold with hysteresis, whose upper level follows the image: an object must
-somewhere reach a share of the probability that typical objects reach.
+This is a threshold with hysteresis whose upper level follows the image. Pixels are
+foreground from a fixed probability on; an object is kept if its peak reaches a fraction
+of the peak of the typical object in the image. A fixed upper level would lose all cells
+of a faint image, or of a model with lower probabilities.
 """
 
 from __future__ import annotations
@@ -11,18 +13,20 @@ import numpy as np
 Array = np.ndarray
 
 
-def sure(areas: Array, peaks: Array, share: float) -> Array:
-    """Return which objects of an image are nearly as sure as its typical one.
+def confident_objects(areas: Array, peaks: Array, share: float) -> Array:
+    """Return which objects have a peak probability near that of the typical object.
+
+    The typical peak is the median of the peaks, weighted by area: many small false
+    objects do not lower it.
 
     Parameters
     ----------
     areas : (n,) int array
-        Pixels of each object; those of 0 pixels do not count.
+        Area of each object in pixels; objects of 0 pixels are ignored.
     peaks : (n,) float array
-        Greatest foreground probability in each, in [0, 1].
+        Largest foreground probability in each object, in [0, 1].
     share : float
-        Of the typical object's peak, in [0, 1]; 0 takes all. The typical peak is that
-        on which half of all pixels lie in objects of a lower one.
+        Fraction of the typical peak that an object must reach, in [0, 1]; 0 keeps all.
 
     Returns
     -------
@@ -30,7 +34,8 @@ def sure(areas: Array, peaks: Array, share: float) -> Array:
 
     Examples
     --------
-    >>> sure(np.array([50, 40, 3]), np.array([0.99, 0.97, 0.6]), 0.9).tolist()
+    >>> areas, peaks = np.array([50, 40, 3]), np.array([0.99, 0.97, 0.6])
+    >>> confident_objects(areas, peaks, 0.9).tolist()
     [True, True, False]
     """
     total = int(areas.sum())
@@ -42,25 +47,27 @@ def sure(areas: Array, peaks: Array, share: float) -> Array:
 
 
 def new_ids(areas: Array, peaks: Array, min_area: int, confidence: float) -> Array:
-    """Return the ids 1, 2, 3, ... of objects that are large and sure enough.
+    """Return new ids 1, 2, 3, ... of the objects that are large and confident enough.
 
     Parameters
     ----------
     areas : (n + 1,) int array
-        Pixels of each id; the first is the background.
+        Area of each old id in pixels; the first is the background.
     peaks : (n + 1,) float array
-        Of each id, see `add_peaks`; looked at where ``confidence`` is not 0.
+        Largest probability of each old id, see `add_peaks`; not used if ``confidence``
+        is 0.
     min_area : int
-        Objects under this many pixels get 0, as does the background.
+        Objects with fewer pixels are removed.
     confidence : float
-        As ``share`` of `sure`.
+        ``share`` of `confident_objects`.
 
     Returns
     -------
     (n + 1,) uint32 array
+        New id of each old one; 0 for removed objects and the background.
     """
     keep = areas >= max(min_area, 1)
-    keep[1:] &= sure(areas[1:], peaks[1:], confidence)
+    keep[1:] &= confident_objects(areas[1:], peaks[1:], confidence)
     keep[0] = False
     new = np.zeros(len(areas), np.uint32)
     new[keep] = np.arange(1, np.count_nonzero(keep) + 1, dtype=np.uint32)
@@ -68,15 +75,16 @@ def new_ids(areas: Array, peaks: Array, min_area: int, confidence: float) -> Arr
 
 
 def add_peaks(peaks: Array, labels: Array, foreground: Array) -> None:
-    """Raise the peaks of objects to what is found in a part of an image.
+    """Raise the peaks of objects to the largest probability in a region.
 
     Parameters
     ----------
     peaks : (n + 1,) float32 array
-        By id; changed in place.
+        Peak of each id; changed in place.
     labels : int array
         Ids up to n.
     foreground : float array of the same shape
-        Probabilities; NaN counts as 0.
+        Probabilities in [0, 1]; NaN is ignored.
     """
+    # fmax takes the number where the other is NaN; .at applies every repeated id
     np.fmax.at(peaks, labels.ravel(), foreground.ravel())

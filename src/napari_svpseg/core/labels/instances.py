@@ -1,4 +1,4 @@
-"""From maps to objects, and from objects to the maps a network learns."""
+"""Objects from the maps of a network, and the maps that a network is trained on."""
 
 from __future__ import annotations
 
@@ -10,38 +10,48 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 from skimage.segmentation import watershed
 
-from ..image import is_net, median_diameter
-from ..result import USUAL_SPLIT, Maps, ObjectLook
+from ..result import DEFAULT_SPLIT, Maps, ObjectProperties
 from ..settings import AUTO, PostprocessSettings
 from .blocks import Window, block_grid, fill_holes, label_blocks, renumber
 from .confidence import add_peaks, new_ids
 from .metrics import f1
+from .object_size import is_net, median_diameter
 
 Array = np.ndarray
-SMALLEST_AREA = 20
-"""Objects under this many pixels are removed when nothing is known of their size."""
-HOLE_SHARE = 0.03
-"""Holes of the prompts' objects, by their area, from which holes are left open."""
-LARGEST_WHOLE = 2048 * 2048
-"""Pixels from which an image is labelled block by block."""
+
+DEFAULT_MIN_AREA = 20
+"""Objects with fewer pixels are removed when the size of the objects is unknown."""
+
+MAX_HOLE_FRACTION = 0.03
+"""Area of the holes in the prompts' objects above which holes are not filled."""
+
+MAX_WHOLE_PIXELS = 2048 * 2048
+"""Images with more pixels are labelled block by block, to save memory."""
+
 BLOCK_SIDE = 1536
-"""Pixels along a block and its halo."""
+"""Side of a block together with its halo, in pixels."""
+
 HALO_RANGE = (64, 256)
-"""Least and most pixels that blocks see of their neighbours."""
-CRUMB, CRUMB_DOUBT = 0.25, 3.0
-"""A part this small, in typical objects, must rise this many times as much."""
-WHOLE_DOUBT = 2.0
+"""Smallest and largest halo of a block, in pixels."""
+
+FRAGMENT_AREA, FRAGMENT_FACTOR = 0.25, 3.0
+"""A part smaller than this many typical objects needs this many times the drop."""
+
+PAIR_FACTOR = 2.0
 """The same for two parts that together are no larger than one typical object."""
-SPLITS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
-"""Split strengths among which the prompts choose."""
-ALIKE = 0.03
-"""F1 on the prompts in which strengths hardly differ."""
-CROSS = ndimage.generate_binary_structure(2, 1)
-"""A pixel and its 4 neighbours; pixels that meet at a corner are two objects."""
+
+SPLIT_STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
+"""Split strengths that are tried on the prompts."""
+
+SPLIT_TOLERANCE = 0.03
+"""Strengths whose F1 on the prompts differs by less are equally good."""
+
+FOUR_NEIGHBOURS = ndimage.generate_binary_structure(2, 1)
+"""A pixel and its 4 neighbours: pixels that touch at a corner only are two objects."""
 
 
 def targets(labels: Array) -> tuple[Array, Array, Array]:
-    """Return what a network is asked to say of each pixel.
+    """Return the maps that a network is trained to predict from an image.
 
     Parameters
     ----------
@@ -53,19 +63,22 @@ def targets(labels: Array) -> tuple[Array, Array, Array]:
     foreground : (Y, X) float32 array
         1 inside objects.
     distance : (Y, X) float32 array
-        Depth inside the object divided by its greatest depth: small at the border, 1 in
-        the middle, 0 outside.
+        Distance to the border of the object divided by the largest in this object:
+        small at the border, 1 in the centre, 0 outside. Small and large objects alike
+        have one peak of height 1, which makes them separable by one rule.
     boundary : (Y, X) float32 array
-        1 within a pixel of an object's outline.
+        1 within a pixel of the outline of an object.
     """
     foreground = labels > 0
     if not foreground.any():
         empty = np.zeros(labels.shape, np.float32)
         return empty, empty.copy(), empty.copy()
     outline = foreground & _differs_from_neighbour(labels)
+    # Measured to the outline and not to the background, so that the distance drops
+    # between touching objects; the outline itself is half a pixel deep, not 0.
     depth = _depth(foreground & ~outline) + 0.5 * outline
     deepest = ndimage.maximum(depth, labels, np.arange(int(labels.max()) + 1))
-    deepest = np.maximum(np.asarray(deepest), 1e-3)
+    deepest = np.maximum(np.asarray(deepest), 1e-3)  # ids that do not occur have 0
     distance = np.where(foreground, depth / deepest[labels], 0)
     boundary = ndimage.binary_dilation(outline)
     return (
@@ -92,14 +105,17 @@ def _depth(mask: Array) -> Array:
 
 
 def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
-    """Return labelled objects.
+    """Return the labels of the objects that the maps of a network show.
 
-    The foreground is cut at the threshold. To split touching objects, the middle of
-    each is sought in the distance map (or, without one, in the depth of the mask), and
-    a watershed from the middles shares out the foreground. Where a mask is a thin net,
-    such as membranes, that breaks it at its crossings at most; where the prompts show
-    a net it is not split at all. Objects that are too small, or of which the model is
-    much less sure than of the others, are left out.
+    1. Pixels whose foreground probability reaches the threshold are foreground.
+    2. Touching objects are split by a watershed on the distance map (or, without one,
+       on the distance transform of the mask), see `_basins`. A net, such as membranes,
+       is not split if the prompts show a net, and otherwise at its crossings only.
+    3. Holes are filled, unless the objects of the prompts have holes.
+    4. Small objects, and those whose peak probability is far below that of the typical
+       object (see `confidence`), are removed.
+
+    Images above `MAX_WHOLE_PIXELS` are labelled block by block.
 
     Parameters
     ----------
@@ -109,51 +125,57 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     Returns
     -------
     (Y, X) uint32 array
-        Consecutive ids from 1, or 0 and 1 for semantic output. Where the maps tell
-        classes, each object is of one class, and semantic output is the class ids.
+        Consecutive ids from 1; for labels of classes 0 and 1. Where the maps have
+        classes, each object has one class, and labels of classes hold the class ids.
     """
     if maps.classes is not None:
         return _instances_of_classes(maps, settings)
-    if maps.foreground.size > LARGEST_WHOLE:
+    if maps.foreground.size > MAX_WHOLE_PIXELS:
         return instances_in_blocks(maps, settings)
-    labels = _pieces(maps, settings)
+    labels = _split_foreground(maps, settings)
     if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
-    labels = chosen_objects(
-        labels, smallest_area(maps, settings), maps.foreground, settings.confidence
+    labels = filter_objects(
+        labels, smallest_area(maps, settings), maps.foreground, settings.min_confidence
     )
-    if settings.output == "semantic":
+    if settings.labels == "classes":
         return (labels > 0).astype(np.uint32)
     return labels
 
 
 def _instances_of_classes(maps: Maps, settings: PostprocessSettings) -> Array:
-    """Return the objects of each class; holes are filled only with background."""
+    """Return the objects of all classes, each class labelled by itself."""
     assert maps.classes is not None
     found = np.zeros(maps.foreground.shape, np.uint32)
-    sure = maps.foreground >= settings.threshold
-    for value in np.unique(maps.classes[sure]).tolist():
+    foreground = maps.foreground >= settings.threshold
+    for value in np.unique(maps.classes[foreground]).tolist():
+        # One class by one, so that touching objects of two classes are never one.
         own = maps.classes == value
         of_class = replace(
             maps, foreground=np.where(own, maps.foreground, 0), classes=None
         )
         part = instances_from_maps(of_class, settings)
-        part[sure & ~own] = 0
-        if settings.output == "semantic":
+        # An object of another class looks like a hole to this class: give it back.
+        part[foreground & ~own] = 0
+        if settings.labels == "classes":
             found[part > 0] = value
         else:
             part[part > 0] += found.max(initial=0)
+            # Two classes may have filled the same hole; the later one keeps it.
             np.maximum(found, part, out=found)
     return found
 
 
 def window_instances(maps: Maps, settings: PostprocessSettings) -> Array:
-    """Return the objects of a part of an image, the smallest among them.
+    """Return the objects of one window of a large image, before small ones are removed.
+
+    Whether an object is too small, or less confident than others, can only be decided
+    once its parts in all windows are known.
 
     Parameters
     ----------
     maps : Maps
-        Of a window of a large image.
+        Of the window.
     settings : PostprocessSettings
 
     Returns
@@ -161,7 +183,7 @@ def window_instances(maps: Maps, settings: PostprocessSettings) -> Array:
     (Y, X) int array
         Ids from 1, with gaps.
     """
-    labels = _pieces(maps, settings)
+    labels = _split_foreground(maps, settings)
     if _fills_holes(maps, settings) and labels.any():
         return fill_object_holes(labels)
     return labels
@@ -173,29 +195,31 @@ def instances_in_blocks(
     side: int | None = None,
     halo: int | None = None,
 ) -> Array:
-    """Return what `instances_from_maps` does, in the memory of one block.
+    """Return the labels of `instances_from_maps`, with the memory of one block.
 
-    Objects at a seam between blocks are recognised by what both blocks see of them in
-    their halo. Objects and their neighbours within the halo come out as from the whole
-    image, with other ids.
+    Blocks overlap by their halo; objects at a seam are matched by their overlap there.
+    Objects that lie with their neighbours inside the halo are the same as from the
+    whole image; ids may differ.
 
     Parameters
     ----------
     maps : Maps
     settings : PostprocessSettings
     side, halo : int or None
-        Block and halo in pixels; None chooses the halo by the objects' diameter, and
-        blocks that with it take about `BLOCK_SIDE`.
+        Side of a block, and pixels that it sees around it. By default the halo follows
+        from the objects' diameter, and a block with its halo has `BLOCK_SIDE`.
 
     Returns
     -------
     (Y, X) uint32 array
     """
     if halo is None:
-        halo = halo_of(maps.objects) if _splits(maps, settings) else 1
-    grid = block_grid(maps.foreground.shape, side or BLOCK_SIDE - 2 * halo, halo)
+        # Without splitting, connected components are exact from a halo of 1 pixel on.
+        halo = halo_width(maps.objects) if _splits(maps, settings) else 1
+    side = side or BLOCK_SIDE - 2 * halo
+    grid = block_grid(maps.foreground.shape, side, halo, even=True)
     labels, owner = label_blocks(
-        lambda window: _pieces(_cut(maps, window), settings), grid
+        lambda window: _split_foreground(_crop(maps, window), settings), grid
     )
     if _fills_holes(maps, settings):
         owner = fill_holes(labels, owner, grid)
@@ -205,19 +229,23 @@ def instances_in_blocks(
         grid,
         smallest_area(maps, settings),
         maps.foreground,
-        settings.confidence,
+        settings.min_confidence,
     )
-    if settings.output == "semantic":
+    if settings.labels == "classes":
         np.minimum(labels, 1, out=labels)
     return labels
 
 
-def halo_of(look: ObjectLook | None) -> int:
-    """Return how many pixels around a block decide on the objects in it."""
-    return int(np.clip(2 * (look.diameter if look else 0), *HALO_RANGE))
+def halo_width(properties: ObjectProperties | None) -> int:
+    """Return how many pixels around a block influence the objects in it.
+
+    Two diameters: an object at the border and the neighbour that it is split from.
+    """
+    return int(np.clip(2 * (properties.diameter if properties else 0), *HALO_RANGE))
 
 
-def _cut(maps: Maps, window: Window) -> Maps:
+def _crop(maps: Maps, window: Window) -> Maps:
+    """Return the maps of a window."""
     return replace(
         maps,
         foreground=maps.foreground[window],
@@ -226,8 +254,8 @@ def _cut(maps: Maps, window: Window) -> Maps:
     )
 
 
-def _pieces(maps: Maps, settings: PostprocessSettings) -> Array:
-    """Return the foreground in pieces, still with holes and with the smallest."""
+def _split_foreground(maps: Maps, settings: PostprocessSettings) -> Array:
+    """Return labels of the foreground, before holes are filled and objects removed."""
     mask = maps.foreground >= settings.threshold
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
@@ -237,117 +265,185 @@ def _pieces(maps: Maps, settings: PostprocessSettings) -> Array:
 
 
 def _splits(maps: Maps, settings: PostprocessSettings) -> bool:
-    """Tell whether touching objects are split: not in nets, nor for one class."""
+    """Return whether touching objects are split: neither nets nor semantic output."""
     net = maps.objects is not None and maps.objects.net
-    return settings.split and settings.output == "instances" and not net
+    return settings.split and settings.labels != "classes" and not net
 
 
 def _strength(maps: Maps, settings: PostprocessSettings) -> float:
-    """Return how readily is split: 0, what the prompts say, 1 for 0, 0.5, 1."""
-    usual = maps.objects.split if maps.objects else USUAL_SPLIT
-    return float(np.interp(settings.split_strength, (0, 0.5, 1), (0, usual, 1)))
+    """Return the split strength in [0, 1]; a setting of 0.5 means that of the prompts.
+
+    The setting is a slider whose middle was fitted to the prompts and whose ends reach
+    the ends of the range, wherever the middle lies.
+    """
+    fitted = maps.objects.split if maps.objects else DEFAULT_SPLIT
+    return float(np.interp(settings.split_strength, (0, 0.5, 1), (0, fitted, 1)))
 
 
 def smallest_area(maps: Maps, settings: PostprocessSettings) -> int:
     """Return the area in pixels under which objects are removed.
 
-    What the settings say, or else a twelfth of the prompts' typical object.
+    The setting, or a twelfth of the area of the prompts' typical object (a sixth lost
+    too many small nuclei on the benchmark).
     """
     if settings.min_area != AUTO:
         return settings.min_area
     if maps.objects is None or maps.objects.net:
-        return SMALLEST_AREA
+        return DEFAULT_MIN_AREA
     return max(4, round(np.pi / 4 * maps.objects.diameter**2 / 12))
 
 
 def _fills_holes(maps: Maps, settings: PostprocessSettings) -> bool:
-    """Tell whether holes are filled: not where the prompts' own objects have some."""
-    look = maps.objects
-    return settings.fill_holes and not (look and (look.net or look.holes))
+    """Return whether holes are filled: not where the prompts' objects have holes."""
+    properties = maps.objects
+    return settings.fill_holes and not (
+        properties and (properties.net or properties.holes)
+    )
 
 
 def _split(mask: Array, maps: Maps, strength: float) -> Array:
-    """Return the mask's pieces, each touching group shared out among its middles."""
-    # small bumps inside large objects are no objects
-    blur = float(
-        np.clip(0.06 * (maps.objects.diameter if maps.objects else 0), 1.0, 12.0)
-    )
+    """Return the mask as labels, with touching objects split.
+
+    Objects are the hills of a height map; `_basins` decides which hills are separate.
+
+    Parameters
+    ----------
+    mask : (Y, X) bool array
+    maps : Maps
+    strength : float
+        In [0, 1]. The drop of height between two objects that are split is smaller for
+        a larger strength. The constants below are empirical; the drop is never 0, as
+        each bump of noise would become an object.
+    """
+    diameter = maps.objects.diameter if maps.objects else 0.0
+    # Large objects have bumps that are no objects: smooth by a fraction of their size.
+    blur = float(np.clip(0.06 * diameter, 1.0, 12.0))
     if maps.distance is not None:
         height = np.where(mask, maps.distance, 0).astype(np.float32)
         if maps.boundary is not None:
+            # A likely boundary cuts a valley where two objects touch broadly and the
+            # distance alone hardly drops.
             height = height * (1 - 0.5 * maps.boundary * mask)
         height = ndimage.gaussian_filter(height, blur)
         drop = 0.30 * (1 - strength) + 0.03
     else:
+        # The distance transform is in pixels: divide by the deepest point of each
+        # connected group, so that the drop is a fraction as it is in a distance map.
         depth = ndimage.gaussian_filter(_depth(mask), blur)
-        pieces = connected_components(mask, connectivity=1)
+        groups = connected_components(mask, connectivity=1)
         deepest = np.asarray(
-            ndimage.maximum(depth, pieces, np.arange(int(pieces.max()) + 1))
+            ndimage.maximum(depth, groups, np.arange(int(groups.max()) + 1))
         )
-        if maps.objects:  # a clump may be deeper in places than its objects
-            deepest = np.minimum(deepest, maps.objects.diameter / 2)
-        height = np.where(mask, depth / np.maximum(deepest, 1.0)[pieces], 0)
+        if maps.objects:
+            # A clump may be deeper than its objects, which would then hardly drop.
+            deepest = np.minimum(deepest, diameter / 2)
+        height = np.where(mask, depth / np.maximum(deepest, 1.0)[groups], 0)
         height = height.astype(np.float32)
+        # Cubed: at a neck the depth of a mask drops less than a learned distance map,
+        # so that medium strengths need a smaller drop here.
         drop = 0.36 * (1 - strength) ** 3 + 0.06
-    typical = np.pi / 4 * maps.objects.diameter**2 if maps.objects else None
-    return _basins(height, mask, drop, typical)
+    typical_area = np.pi / 4 * diameter**2 if maps.objects else None
+    return _basins(height, mask, drop, typical_area)
 
 
 def _basins(
-    height: Array, mask: Array, drop: float, typical: float | None = None
+    height: Array, mask: Array, drop: float, typical_area: float | None = None
 ) -> Array:
-    """Return the mask shared out among tops that rise by ``drop`` over all passes.
+    """Return the mask divided among the hills of a height map that are separate.
 
-    Every top gets its basin; then basins are joined over their passes, the highest
-    first, where the lower top rises less. This is the watershed from h-maxima, without
-    the slow reconstruction by which those are usually found. Where the ``typical`` area
-    of an object is known, parts that are one object's size together rise by more.
+    Two hills are separate if the lower summit rises by at least ``drop`` above the pass
+    (the highest point of their border) between them. The result is that of a watershed
+    from h-maxima; those are usually found by a morphological reconstruction, which is
+    much slower than this watershed from all maxima, after which hills are merged.
+
+    Parameters
+    ----------
+    height : (Y, X) float32 array
+    mask : (Y, X) bool array
+        All of it is divided; nothing outside gets a label.
+    drop : float
+        In the units of ``height``.
+    typical_area : float, optional
+        Area of one object in pixels. If given, parts that together have the size of one
+        object need a larger drop, see `_drop_factor`.
+
+    Returns
+    -------
+    (Y, X) int array
+        Ids from 1, with gaps.
     """
+    # -inf outside: the border of the mask is never a summit.
     inside = np.where(mask, height, -np.inf).astype(np.float32)
-    tops = (ndimage.maximum_filter(inside, footprint=CROSS) == inside) & mask
-    seeds = connected_components(tops, connectivity=1)
+    # A plateau is one summit: its pixels are all maxima, joined by their connection.
+    summits = (
+        ndimage.maximum_filter(inside, footprint=FOUR_NEIGHBOURS) == inside
+    ) & mask
+    seeds = connected_components(summits, connectivity=1)
+    # Water rises from the summits downwards, so that borders follow the valleys.
     basins = np.asarray(watershed(-inside, seeds, mask=mask))
     n = int(seeds.max())
     top = np.zeros(n + 1, np.float32)
-    top[seeds[tops]] = inside[tops]
-    area = np.bincount(basins.ravel(), minlength=n + 1) / (typical or 1.0)
+    top[seeds[summits]] = inside[summits]
+    area = np.bincount(basins.ravel(), minlength=n + 1) / (typical_area or 1.0)
     owner = list(range(n + 1))
+    # From the highest pass down: hills are merged with their closest partner first, and
+    # a pass is judged by the summits of what has been merged above it.
     for low, high, saddle in _passes(basins, inside):
         one, two = _owner(owner, low), _owner(owner, high)
+        # The lower of the two summits has to rise above the pass.
         if top[one] < top[two]:
             one, two = two, one
-        if one == two:
+        if one == two:  # merged over another pass already
             continue
-        needed = drop * _uncertainty(area[one], area[two]) if typical else drop
+        needed = drop * _drop_factor(area[one], area[two]) if typical_area else drop
         if top[two] - saddle < needed:
             owner[two] = one
             area[one] += area[two]
     return np.array([_owner(owner, i) for i in range(n + 1)])[basins]
 
 
-def _uncertainty(one: float, two: float) -> float:
-    """Return by how much more two parts must rise to be two objects.
+def _drop_factor(one: float, two: float) -> float:
+    """Return the factor on the drop that keeps two neighbouring parts separate.
+
+    Parts that are together as large as one object are probably one object that the
+    network sees a dent in; a small fragment is even less likely an object of its own.
 
     Parameters
     ----------
     one, two : float
         Areas of the parts, in typical objects.
+
+    Returns
+    -------
+    float
+        `FRAGMENT_FACTOR` with a fragment; else from `PAIR_FACTOR` for up to one object
+        together down to 1 for two objects or more.
     """
-    if min(one, two) < CRUMB:
-        return CRUMB_DOUBT
-    return float(np.clip(WHOLE_DOUBT + 1 - (one + two), 1, WHOLE_DOUBT))
+    # First the fragments: beside a large object they would count as two objects.
+    if min(one, two) < FRAGMENT_AREA:
+        return FRAGMENT_FACTOR
+    return float(np.clip(PAIR_FACTOR + 1 - (one + two), 1, PAIR_FACTOR))
 
 
 def _passes(basins: Array, height: Array) -> list[tuple[int, int, float]]:
-    """Return each pair of neighbouring basins and their highest pass, highest first."""
+    """Return each pair of neighbouring basins with its pass, highest pass first.
+
+    Parameters
+    ----------
+    basins : (Y, X) int array
+    height : (Y, X) float32 array
+    """
     pairs, heights = [], []
+    # All pairs of vertical, then of horizontal neighbours.
     for one, two in ((np.s_[1:], np.s_[:-1]), (np.s_[:, 1:], np.s_[:, :-1])):
         a, b = basins[one], basins[two]
         meet = (a != b) & (a > 0) & (b > 0)
         pairs.append(np.sort(np.stack([a[meet], b[meet]], axis=1), axis=1))
+        # Crossing from one pixel to the other means to go through the lower of the two.
         heights.append(np.minimum(height[one][meet], height[two][meet]))
     pair, saddle = np.concatenate(pairs), np.concatenate(heights)
     order = np.argsort(-saddle, kind="stable")
+    # The first occurrence of each pair in descending order is its highest crossing.
     _, first = np.unique(pair[order], axis=0, return_index=True)
     chosen = order[np.sort(first)]
     return [
@@ -357,85 +453,107 @@ def _passes(basins: Array, height: Array) -> list[tuple[int, int, float]]:
 
 
 def _owner(owner: list[int], i: int) -> int:
-    """Return the basin that ``i`` has been joined to, and shorten the way there."""
+    """Return the basin that ``i`` has been merged into (union-find, path halving)."""
     while owner[i] != i:
         owner[i] = owner[owner[i]]
         i = owner[i]
     return i
 
 
-def look_of(masks: list[Array], scales: list[float]) -> ObjectLook:
-    """Return what the objects of prompt masks look like.
+def object_properties(masks: list[Array], scales: list[float]) -> ObjectProperties:
+    """Return the size and shape of the objects in prompt masks.
 
     Parameters
     ----------
     masks : list of (64, 64) int arrays
         Of prompts that show an object.
     scales : list of float
-        Prompt pixels per query pixel of each.
+        Prompt pixels per query pixel of each mask.
+
+    Returns
+    -------
+    ObjectProperties
+        In pixels of the query.
     """
     diameters = [median_diameter(m) / s for m, s in zip(masks, scales, strict=True)]
-    open_share = [
+    hole_fractions = [
         np.count_nonzero(fill_object_holes(m) != m) / np.count_nonzero(m) for m in masks
     ]
-    return ObjectLook(
+    return ObjectProperties(
         diameter=float(np.median(diameters)),
         net=any(is_net(m) for m in masks),
-        holes=float(np.mean(open_share)) > HOLE_SHARE,
+        # A pixel left out by hand is no hole: some area of the objects is needed.
+        holes=float(np.mean(hole_fractions)) > MAX_HOLE_FRACTION,
     )
 
 
-def fitted_split(found: Sequence[Maps], masks: Sequence[Array]) -> float:
-    """Return the split strength that finds the prompts' own objects best.
+def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
+    """Return the split strength that finds the objects of the prompts best.
 
-    Of those about as good (`ALIKE`) that nearest to the usual: most prompts show few
-    touching objects, or none.
+    Most prompts show few touching objects or none, so that many strengths are equally
+    good; of those within `SPLIT_TOLERANCE` of the best, the one nearest to the default
+    is taken.
 
     Parameters
     ----------
     found : sequence of Maps
-        What the model says of each prompt that shows an object.
+        The network's maps of each prompt that shows an object.
     masks : sequence of (Y, X) int arrays
-        Their objects, in the pixels of the maps.
+        The objects of these prompts, at the pixels of the maps.
 
     Returns
     -------
     float
-        One of `SPLITS`.
+        One of `SPLIT_STRENGTHS`, or the default without prompts or for nets.
     """
 
     def score(strength: float) -> float:
-        settings = PostprocessSettings(confidence=0.0)
+        # The objects of a prompt are certain: none may be lost to the confidence.
+        settings = PostprocessSettings(min_confidence=0.0)
         scores = []
         for maps, mask in zip(found, masks, strict=True):
-            look = maps.objects or ObjectLook(median_diameter(mask))
-            maps = replace(maps, objects=replace(look, split=strength))
+            properties = maps.objects or ObjectProperties(median_diameter(mask))
+            maps = replace(maps, objects=replace(properties, split=strength))
             scores.append(f1(instances_from_maps(maps, settings), mask))
         return float(np.mean(scores))
 
     if not found or all(m.objects is not None and m.objects.net for m in found):
-        return USUAL_SPLIT
-    scores = [score(strength) for strength in SPLITS]
-    best = [s for s, n in zip(SPLITS, scores, strict=True) if n > max(scores) - ALIKE]
-    return min(best, key=lambda s: abs(s - USUAL_SPLIT))
+        return DEFAULT_SPLIT
+    scores = [score(strength) for strength in SPLIT_STRENGTHS]
+    best = [
+        strength
+        for strength, f1_score in zip(SPLIT_STRENGTHS, scores, strict=True)
+        if f1_score > max(scores) - SPLIT_TOLERANCE
+    ]
+    return min(best, key=lambda strength: abs(strength - DEFAULT_SPLIT))
 
 
 def fill_object_holes(labels: Array) -> Array:
-    """Return labels of objects without holes; a hole with another object stays.
+    """Return the labels with the holes of each object filled.
+
+    A hole is a background region that touches one object only and not the border of the
+    image; one that holds another object stays open.
 
     Parameters
     ----------
     labels : (Y, X) int array
+
+    Returns
+    -------
+    (Y, X) int array
     """
+    # All holes at once: filling object by object would scan the image for each of them.
     background = connected_components(labels == 0, connectivity=1)
     n = int(background.max())
+    # Background that reaches the border of the image may not be enclosed outside of it.
     edge = np.zeros(n + 1, bool)
     for side in (background[0], background[-1], background[:, 0], background[:, -1]):
         edge[side] = True
     edge[0] = True
     if edge.all():
         return labels
-    # a hole belongs to an object that is its only neighbour
+    # Smallest and largest id beside each background region: a hole has one neighbour,
+    # so both are the same.
     low = np.full(n + 1, np.iinfo(np.int64).max)
     high = np.zeros(n + 1, np.int64)
     pairs = (
@@ -452,23 +570,28 @@ def fill_object_holes(labels: Array) -> Array:
     return np.where(labels == 0, owners[background], labels)
 
 
-def chosen_objects(
+def filter_objects(
     labels: Array,
     min_area: int,
     foreground: Array | None = None,
     confidence: float = 0.0,
 ) -> Array:
-    """Return labels without small and doubtful objects: uint32 1, 2, 3, ...
+    """Return the labels without small and unconfident objects, renumbered from 1.
 
     Parameters
     ----------
     labels : (Y, X) int array
     min_area : int
-        Objects under this many pixels are removed.
+        Objects with fewer pixels are removed.
     foreground : (Y, X) float array, optional
-        Probability in [0, 1].
+        Probability in [0, 1]; without it confidence is not considered.
     confidence : float
-        See `confidence.sure`.
+        Fraction of the typical peak probability, see `confidence.confident_objects`.
+
+    Returns
+    -------
+    (Y, X) uint32 array
+        Ids 1, 2, 3, ... in the order of the old ones.
     """
     areas = np.bincount(labels.ravel())
     peaks = np.zeros(len(areas), np.float32)

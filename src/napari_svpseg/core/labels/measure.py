@@ -1,4 +1,4 @@
-"""What is measured of each object: place, size, shape and intensities."""
+"""Measurements of each object: position, size, shape and intensities."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SHAPE = {
     "solidity": "solidity",
     "orientation": "orientation",
 }
-"""What scikit-image calls our columns; lengths in pixels, angles in radians."""
+"""Properties of scikit-image and our names of them; in pixels and radians."""
 
 INTENSITIES = {
     "intensity_mean": "mean",
@@ -35,6 +35,7 @@ INTENSITIES = {
     "intensity_min": "min",
     "intensity_max": "max",
 }
+"""The same for intensities."""
 
 
 def measure(
@@ -46,45 +47,53 @@ def measure(
     pixel_size: tuple[float, float] | None = None,
     unit: str = "um",
 ) -> Table:
-    """Return one row for each object of each plane.
+    """Return a table with one row for each object of each plane.
 
     Parameters
     ----------
     labels : int array
         Ids of any size; 0 is background.
     axes : str
-        Of ``labels``, out of T, Z, Y and X.
+        Axes of ``labels``, out of T, Z, Y and X.
     image : array, optional
-        Whose intensities are measured.
+        Image whose intensities are measured.
     image_axes : str
-        Of ``image``; by default those of the labels.
+        Axes of ``image``; by default those of the labels.
     pixel_size : (float, float), optional
-        Height and width of a pixel in ``unit``: lengths and areas are told in it too.
+        Height and width of a pixel in ``unit``. If given, lengths and areas are added
+        in this unit.
     unit : str
 
     Returns
     -------
     dict of arrays
-        ``label``, ``t`` and ``z`` (from 0, for stacks), place and shape in pixels
-        (``area``, ``perimeter``, ...), the same in physical units (``area_um2``,
-        ``perimeter_um``, ...), and ``mean``, ``std``, ``min``, ``max`` of the
-        intensities, of each channel where there are several (``mean_c0``, ...).
+        ``label``; ``t`` and ``z`` (from 0) for stacks; position and shape in pixels
+        (``area``, ``perimeter``, ...) and in physical units (``area_um2``,
+        ``perimeter_um``, ...); ``mean``, ``std``, ``min`` and ``max`` of the
+        intensities, one column for each channel if there are several (``mean_c0``,
+        ...).
+
+    Raises
+    ------
+    ImageError
+        If the axes do not fit the labels.
     """
     labels = np.asarray(labels)
     layout = Axes(axes)
     layout.check(labels.shape)
-    pictures = None if image is None else Axes(image_axes or layout.order)
+    image_layout = None if image is None else Axes(image_axes or layout.order)
     tables = []
     for index in layout.plane_indices(labels.shape):
         plane = Axes(layout.order).to_plane(labels[layout.plane_slices(index)])[..., 0]
-        picture = None
-        if image is not None and pictures is not None:
-            where = dict(zip(layout.stack, index, strict=True))
-            at = tuple(where[axis] for axis in pictures.stack)
-            picture = pictures.to_plane(np.asarray(image[pictures.plane_slices(at)]))
-        tables.append(
-            _plane_table(plane, picture, dict(zip(layout.stack, index, strict=True)))
-        )
+        where = dict(zip(layout.stack, index, strict=True))
+        pixels = None
+        if image is not None and image_layout is not None:
+            # The image may have T and Z in another order than the labels.
+            at = tuple(where[axis] for axis in image_layout.stack)
+            pixels = image_layout.to_plane(
+                np.asarray(image[image_layout.plane_slices(at)])
+            )
+        tables.append(_plane_table(plane, pixels, where))
     table = {
         name: np.concatenate([part[name] for part in tables]) for name in tables[0]
     }
@@ -92,26 +101,36 @@ def measure(
 
 
 def _plane_table(
-    plane: np.ndarray, picture: np.ndarray | None, where: dict[str, int]
+    plane: np.ndarray, image: np.ndarray | None, where: dict[str, int]
 ) -> Table:
-    """Return the rows of one plane, in the order of the ids."""
+    """Return the rows of one plane, in the order of the ids.
+
+    Parameters
+    ----------
+    plane : (Y, X) int array
+    image : (Y, X, C) array or None
+    where : dict
+        Index of the plane along T and Z.
+    """
     from skimage.measure import regionprops_table
 
+    # regionprops takes memory for every id up to the largest: measure ranks instead
     ids, compact = np.unique(plane, return_inverse=True)
-    compact = compact.reshape(plane.shape)  # ids may be huge: scikit-image counts to it
+    compact = compact.reshape(plane.shape)
+    # Rank 0 must be the background, also in a plane that has none.
     if ids.size and ids[0] != 0:
         ids, compact = np.concatenate([[0], ids]), compact + 1
     wanted = ["label", *dict.fromkeys(name.partition("-")[0] for name in SHAPE)]
-    if picture is not None:
+    if image is not None:
         wanted += INTENSITIES
-        picture = picture.astype(float)
-    found = regionprops_table(compact, picture, properties=wanted)
+        image = image.astype(float)
+    found = regionprops_table(compact, image, properties=wanted)
     table = {"label": ids[found["label"]]}
     table |= {
         axis.lower(): np.full(len(table["label"]), n) for axis, n in where.items()
     }
     table |= {name: found[theirs] for theirs, name in SHAPE.items()}
-    n_channels = 0 if picture is None else picture.shape[2]
+    n_channels = 0 if image is None else image.shape[2]
     for theirs, name in INTENSITIES.items():
         for channel in range(n_channels):
             column = name if n_channels == 1 else f"{name}_c{channel}"
@@ -120,10 +139,10 @@ def _plane_table(
 
 
 def _with_units(table: Table, pixel_size: tuple[float, float], unit: str) -> Table:
-    """Return the table with sizes in physical units behind those in pixels.
+    """Return the table with columns in physical units behind those in pixels.
 
-    Of pixels that are not square, lengths along any direction but the axes are left
-    out, as they do not follow from those in pixels.
+    If pixels are not square, lengths that do not run along an axis are left out: they
+    do not follow from those in pixels.
     """
     height, width = (float(size) for size in pixel_size)
     factors = {"y": height, "x": width}
@@ -131,6 +150,7 @@ def _with_units(table: Table, pixel_size: tuple[float, float], unit: str) -> Tab
         lengths = ("perimeter", "diameter", "major_axis", "minor_axis")
         factors |= dict.fromkeys(lengths, height)
     else:
+        # The equivalent diameter follows from the area, whatever the pixels' shape.
         factors["diameter"] = float(np.sqrt(height * width))
     found: dict[str, Any] = {}
     for name, column in table.items():
@@ -145,7 +165,7 @@ def _with_units(table: Table, pixel_size: tuple[float, float], unit: str) -> Tab
 def object_sizes(
     labels: np.ndarray, pixel_size: tuple[float, float] | None = None
 ) -> dict[str, Any]:
-    """Return the number and areas of the objects, as a `FileOutcome` tells them.
+    """Return the number of objects and their areas, for the fields of a `FileOutcome`.
 
     Parameters
     ----------
@@ -153,6 +173,13 @@ def object_sizes(
         Ids of any size; 0 is background.
     pixel_size : (float, float), optional
         Height and width of a pixel in micrometres.
+
+    Returns
+    -------
+    dict
+        ``objects``; ``area_mean``, ``area_median`` and ``area_total`` in pixels;
+        ``covered``, the foreground's fraction of the image; ``pixel_area`` in square
+        micrometres. NaN where it is not known.
     """
     ids, areas = np.unique(labels, return_counts=True)
     areas = areas[ids != 0]

@@ -86,6 +86,8 @@ def outlines(labels: np.ndarray) -> list[Outline]:
     exteriors: dict[int, Ring] = {}
     holes: dict[int, list[Ring]] = {}
     for component, ring in _rings(components):
+        # the pixel below and right of the topmost corner is inside an exterior, and
+        # outside the component, in its hole, where the ring is a hole
         y, x = ring[0]
         if components[y, x] == component:
             exteriors[component] = ring
@@ -106,6 +108,8 @@ def _rings(components: np.ndarray) -> Iterator[tuple[int, Ring]]:
     those in one column to vertical edges; rings walk along both in turn.
     """
     owner, y, x, by_row, by_column = _corners(components)
+    # sorted along a row of corners, the 1st and 2nd are the ends of an edge, the 3rd
+    # and 4th, and so on: between the 2nd and the 3rd nothing changes
     across = _partners(np.lexsort((by_row, x, y, owner)))
     along = _partners(np.lexsort((by_column, y, x, owner)))
     ends, steps = across.tolist(), along.tolist()
@@ -134,19 +138,21 @@ def _corners(components: np.ndarray) -> tuple[np.ndarray, ...]:
     along the row and along the column say which edges each of them joins.
     """
     padded = np.pad(components, 1)
+    # the pixels around each corner: above left, above right, below left, below right
     around = [padded[:-1, :-1], padded[:-1, 1:], padded[1:, :-1], padded[1:, 1:]]
     found: list[tuple[np.ndarray, ...]] = []
     for i, pixels in enumerate(around):
         same = [pixels == other for other in around]
         new = pixels > 0
         for earlier in same[:i]:
-            new &= ~earlier
+            new &= ~earlier  # each component once, at the first of its pixels
         n = sum(s.astype(np.int8) for s in same)
         ys, xs = np.nonzero(new & ((n == 1) | (n == 3)))
         zeros = np.zeros(len(ys), np.int8)
         found.append((pixels[ys, xs], ys, xs, zeros, zeros))
         if i > 1:
             continue  # a pair of pixels has one above
+        # two pixels that touch at this corner only lie opposite each other: i and 3 - i
         ys, xs = np.nonzero(new & (n == 2) & same[3 - i])
         zeros, ones = np.zeros(len(ys), np.int8), np.ones(len(ys), np.int8)
         above, below = (zeros, ones) if i == 0 else (ones, zeros)
@@ -193,6 +199,10 @@ def _from_top(ring: Ring) -> Ring:
 def fill(rings: Iterable[Ring], shape: tuple[int, int]) -> np.ndarray:
     """Return the pixels whose centre lies inside an odd number of rings.
 
+    `skimage.draw.polygon` gives the same pixels, but compares every pixel with every
+    corner: a net of 800 x 800 pixels takes a minute there, and 0.2 s here, where each
+    edge is only followed through the rows that it crosses.
+
     Parameters
     ----------
     rings : iterable of (N, 2) arrays
@@ -205,10 +215,13 @@ def fill(rings: Iterable[Ring], shape: tuple[int, int]) -> np.ndarray:
     (Y, X) bool array
     """
     height, width = shape
+    # True where an odd number of edges passes between a pixel's centre and that of its
+    # left neighbour; one column more, for edges right of the last centre
     crossed = np.zeros((height, width + 1), bool)
     for ring in rings:
         start = np.asarray(ring, float)
         end = np.roll(start, -1, axis=0)
+        # rows whose centres lie between the ends of each edge; none of a horizontal one
         first, last = (
             np.clip(np.ceil(edge - 0.5), 0, height).astype(int)
             for edge in (
@@ -217,13 +230,16 @@ def fill(rings: Iterable[Ring], shape: tuple[int, int]) -> np.ndarray:
             )
         )
         n = last - first
+        # an entry for each edge and each of its rows: first, first + 1, ...
         edge = np.repeat(np.arange(len(n)), n)
         rows = np.arange(n.sum()) - np.repeat(np.cumsum(n) - n, n) + first[edge]
+        # where the edge meets the line through the centres of the row
         rise = end[edge, 0] - start[edge, 0]
         share = (rows + 0.5 - start[edge, 0]) / np.where(rise == 0, 1, rise)
         at = start[edge, 1] + share * (end[edge, 1] - start[edge, 1])
         columns = np.clip(np.ceil(at - 0.5), 0, width).astype(int)
         np.logical_xor.at(crossed, (rows, columns), True)
+    # from the left, each crossing leads into the outline or out of it
     inside = np.logical_xor.accumulate(crossed, axis=1)
     return np.asarray(inside[:, :width])
 

@@ -12,12 +12,12 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
+from ...core.annotation.labelled_boxes import prompt_boxes
 from ...core.annotation.partial_labels import (
     UNKNOWN,
     complete_ids,
     known_borders,
     label_regions,
-    prompt_boxes,
 )
 from ...core.geometry import PROMPT_SIZE, Box
 from ...core.image import normalise, to_three_channels
@@ -26,7 +26,7 @@ from ...core.labels.instances import targets
 from ...core.prompt import Prompt, PromptSet
 from ...models.base import PromptSegmenter
 from ..inference.device import Device
-from ..training.episodes import Look, Picture, cut, disturb
+from ..training.episodes import IntensityAugmentation, LabelledImage, cut, disturb
 
 Rng = np.random.Generator
 
@@ -89,7 +89,7 @@ class PartialImage:
 
 
 @dataclass(frozen=True, eq=False)
-class _Taught(Picture):
+class _Taught(LabelledImage):
     """A picture of which only some pixels are known."""
 
     complete: np.ndarray = field(default_factory=lambda: np.zeros(0, int))
@@ -259,17 +259,17 @@ class Windows:
         return {k: torch.stack([w[k] for w in windows]) for k in windows[0]}
 
     def _window(self, rng: Rng, n_prompts: int) -> dict[str, Tensor]:
-        look = Look.draw(rng) if rng.random() < 0.4 else _PLAIN
+        recolour = IntensityAugmentation.draw(rng) if rng.random() < 0.4 else _PLAIN
         shift = float(np.exp(rng.normal(0, 0.12)))
         n, centre = self._place(rng)
         prompts, masks = [], []
         for _ in range(n_prompts):
             crop, ids = self._prompt(rng, (n, *centre))
-            prompts.append(disturb(look(crop), rng, 0.4))
+            prompts.append(disturb(recolour(crop), rng, 0.4))
             masks.append(ids.astype(np.int64))
         zoom = self.zoom * shift
         crop, ids = cut(self.pictures[n], centre, QUERY_SIDE, zoom, rng, turn=True)
-        seen = look(crop)
+        seen = recolour(crop)
         maps = self._targets(ids, self.pictures[n].complete)
         window = {
             k: torch.from_numpy(np.asarray(v, np.float32)[None])
@@ -330,4 +330,4 @@ class Windows:
         }
 
 
-_PLAIN = Look((0, 1, 2), None, False, 1.0)
+_PLAIN = IntensityAugmentation((0, 1, 2), None, False, 1.0)

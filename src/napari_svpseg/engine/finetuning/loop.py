@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...core.annotation.partial_labels import UNKNOWN, ValidationPart, complete_ids
+from ...core.annotation.partial_labels import UNKNOWN, complete_ids
+from ...core.annotation.validation_split import ValidationPart
 from ...core.jobs.finetune_job import (
     FineTuneProgress,
     FineTuneSettings,
@@ -28,7 +29,8 @@ from ...core.jobs.finetune_job import (
 )
 from ...core.progress import Cancelled, Progress, ignore_progress
 from ...core.prompt import PromptSet
-from ...models.base import ModelConfig, PromptSegmenter
+from ...models.base import PromptSegmenter
+from ...models.registry import ModelConfig
 from ..inference.device import Device, choose
 from ..inference.prompt_features import network_scale
 from ..jobs.allocator import keep_freed_memory

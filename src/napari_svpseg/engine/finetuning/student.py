@@ -21,7 +21,8 @@ from ...core.labels.instances import instances_from_maps
 from ...core.progress import Progress
 from ...core.prompt import PromptSet
 from ...core.settings import PostprocessSettings, SegmentSettings
-from ...models.base import ModelConfig, PromptSegmenter, build
+from ...models.base import PromptSegmenter
+from ...models.registry import ModelConfig, build
 from ..inference.device import Device
 from ..inference.predict import predict
 from ..inference.prompt_features import network_scale

@@ -1,44 +1,47 @@
-"""What was made for a network is remembered, and made once."""
+"""Cache of values derived from a network's weights."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 from weakref import WeakKeyDictionary
 
+from ...core.fingerprint import Content, fingerprint
 from ...models.base import PromptSegmenter
 
 T = TypeVar("T")
 
 
-class Remembered(Generic[T]):
+class NetworkCache(Generic[T]):
     """Values by network, the state of its weights, and what else they were made of.
 
     Parameters
     ----------
-    kept : int
+    size : int
         Values for each network; those used last are kept.
     """
 
-    def __init__(self, kept: int) -> None:
-        self._kept = kept
-        self._known: WeakKeyDictionary[PromptSegmenter, dict[str, T]] = (
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._values: WeakKeyDictionary[PromptSegmenter, dict[str, T]] = (
             WeakKeyDictionary()
         )
 
     def get(
-        self, network: PromptSegmenter, content: Iterable[bytes], make: Callable[[], T]
+        self,
+        network: PromptSegmenter,
+        content: Iterable[Content],
+        make: Callable[[], T],
     ) -> T:
         """Return what ``make`` returned for the same content, or call it."""
+        # torch counts the changes of each weight, so that no weight needs to be read
         changes = sum(p._version for p in network.parameters())
-        parts = [str(changes).encode(), *content]
-        key = hashlib.sha256(b"|".join(parts)).hexdigest()
-        known = self._known.setdefault(network, {})
-        value = known.pop(key, None)
+        key = fingerprint(str(changes), *content)
+        values = self._values.setdefault(network, {})
+        value = values.pop(key, None)
         if value is None:
             value = make()
-        known[key] = value  # now the last that was used
-        while len(known) > self._kept:
-            known.pop(next(iter(known)))
+        values[key] = value  # now the last that was used
+        while len(values) > self._size:
+            values.pop(next(iter(values)))
         return value

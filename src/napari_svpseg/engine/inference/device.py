@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ...core.settings import check_device
 from ..jobs.processors import physical_cores
 
 
@@ -90,7 +91,7 @@ def choose(asked: str | torch.device | Device = "auto") -> Device:
     """
     if isinstance(asked, Device):
         return asked
-    asked = str(asked).strip().lower()
+    asked = check_device(str(asked))
     if asked == "auto":
         if torch.cuda.is_available():
             return _cuda(0, "first GPU found")
@@ -103,11 +104,7 @@ def choose(asked: str | torch.device | Device = "auto") -> Device:
         if _has_mps():
             return Device(torch.device("mps"), _processor(), "asked for")
         return _cpu("mps was asked for, but there is no Apple GPU", fallback=True)
-    kind, _, index = asked.partition(":")
-    if kind != "cuda" or not (index.isdecimal() or asked == "cuda"):
-        raise ValueError(
-            f"device must be auto, cpu, cuda, cuda:N or mps, got {asked!r}"
-        )
+    _, _, index = asked.partition(":")
     number, found = int(index or 0), _n_cuda()
     if number < found:
         return _cuda(number, "asked for")

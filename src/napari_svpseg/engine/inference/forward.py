@@ -1,4 +1,4 @@
-"""Run a network on pieces of a query, whatever fits into the device's memory."""
+"""A network run on pieces of a query, as large as the device's memory allows."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from .device import Device, free_memory, is_out_of_memory
 from .tiling import sample, spans
 
 MAPS = ("foreground", "distance", "boundary")
-"""Maps in the order in which they are stacked."""
+"""Names of the maps, in the order in which they are stacked."""
 
 MIN_SIDE = 128
-"""A piece this small is not cut further but moved to the CPU."""
+"""Side of a piece, in network pixels, that is not cut further but moved to the CPU."""
 
 T = TypeVar("T")
 
 
 class Forward:
-    """A network on a device, and its fall-backs when memory runs out.
+    """A network on a device, and its fallbacks when memory runs out.
 
     First the batch is halved, then pieces are cut into overlapping quarters, then a
-    piece is run on the CPU. What was learned holds for the rest of the run, and is told
-    in `notes`.
+    piece is run on the CPU. A fallback stays for the rest of the run, and is told in
+    `notes`.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ class Forward:
             "radius": radius,
             "stride": stride,
         }
-        self._side: int | None = None  # largest side known to fit
-        self._on_cpu: PromptSegmenter | None = None
+        self._side: int | None = None  # largest side known to fit into the memory
+        self._on_cpu: PromptSegmenter | None = None  # a copy, made when needed
 
     def encode(self, images: Tensor, masks: Tensor) -> PromptCode:
         """Return the code of prompts (1, K, 3, h, w) with masks (1, K, h, w)."""
@@ -81,9 +81,10 @@ class Forward:
         )
 
     def __call__(self, pieces: Tensor, code: PromptCode) -> Tensor:
-        """Return probabilities (B, M, H, W) on the CPU of pieces (B, 3, H, W).
+        """Return probabilities (B, M, H, W), on the CPU, of pieces (B, 3, H, W).
 
-        The M maps are those in `names`; those of classes are called 1, 2, and so on.
+        The M maps are those in `names`. A network of classes gives ``foreground`` and
+        maps named ``1``, ``2`` and so on.
         """
         if len(pieces) > self.batch:
             return torch.cat([self(part, code) for part in pieces.split(self.batch)])
@@ -96,6 +97,7 @@ class Forward:
         return self._smaller(pieces, code)
 
     def _smaller(self, pieces: Tensor, code: PromptCode) -> Tensor:
+        """Return what pieces give that did not fit, with the next fallback."""
         side = max(pieces.shape[2:])
         if len(pieces) > 1:
             self.batch = len(pieces) // 2
@@ -114,7 +116,7 @@ class Forward:
         return self._maps(torch.device("cpu"), pieces, code)
 
     def _quartered(self, piece: Tensor, code: PromptCode) -> Tensor:
-        """Return the maps of one piece (1, 3, H, W), put together from smaller ones."""
+        """Return the maps of one piece (1, 3, H, W), blended from smaller pieces."""
         assert self._side is not None
         height, width = piece.shape[2:]
         joined: Tensor | None = None
@@ -140,6 +142,7 @@ class Forward:
             there = {name: to(value) for name, value in code.items()}
             answer = network(to(pieces), there)
             if "classes" in answer:
+                # foreground is whatever is not background, which is class 0
                 shares = answer["classes"].float().softmax(dim=1)
                 self.names = ("foreground", *map(str, range(1, shares.shape[1])))
                 return torch.cat([1 - shares[:, :1], shares[:, 1:]], dim=1).cpu()
@@ -151,7 +154,7 @@ class Forward:
 
     def _call(self, device: torch.device, work: Callable[..., T]) -> T:
         def to(tensor: Tensor) -> Tensor:
-            if tensor.ndim == 4 and tensor.shape[1] == 3:
+            if tensor.ndim == 4 and tensor.shape[1] == 3:  # an image
                 tensor = tensor.contiguous(memory_format=memory_format(device))
             return tensor.to(device, non_blocking=True)
 
@@ -191,7 +194,10 @@ def memory_format(device: torch.device) -> torch.memory_format:
 def evaluating(network: PromptSegmenter, device: Device) -> Iterator[None]:
     """Move a network to a device and into evaluation mode; restore the mode after."""
     was_training = network.training
-    network.to(device.torch_device, memory_format=memory_format(device.torch_device))
+    # torch's stubs lack the argument memory_format
+    network.to(  # type: ignore[call-overload]
+        device.torch_device, memory_format=memory_format(device.torch_device)
+    )
     network.eval()
     try:
         yield

@@ -1,20 +1,18 @@
-"""From a query of any size and a set of prompts to maps, tile by tile."""
+"""Prediction: the maps of a query plane of any size, made tile by tile."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import product
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ...core.geometry import Tile
-from ...core.image import Plane, intensity_range, sampled_pixels
+from ...core.image import Plane, intensity_range, sample_pixels
 from ...core.labels.object_size import size_notes
-from ...core.labels.uncertainty import LIKELY, mean_uncertainty
+from ...core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
 from ...core.progress import Progress, ignore_progress
 from ...core.prompt import PromptError, PromptSet
 from ...core.result import Maps
@@ -22,21 +20,22 @@ from ...core.settings import SegmentSettings
 from ...models.base import PromptCode, PromptSegmenter
 from .device import Device, choose
 from .forward import Forward, evaluating
-from .prompt_features import network_scale, object_look, prompt_tensors
+from .prompt_features import network_scale, prompt_object_properties, prompt_tensors
 from .refine import refined
 from .self_consistency import self_consistency
-from .tiling import ScaledQuery, Span, checked_plane, sample, spans
+from .tiles import run_tiles
+from .tiling import Place, ScaledQuery, Span, TileGrid, checked_plane
 
 Partial = Callable[[tuple[Tile, np.ndarray]], None]
-"""Receives a finished tile and its foreground as (H, W) uint8, 255 = certain."""
+"""Receives a finished tile and its foreground as (H, W) uint8; 255 is 1."""
 
 TRUST_TOLERANCE = 0.02
-"""A fit whose answer leads back to the prompts this much worse may still be used."""
+"""How much lower the trust of the fitted network's result may be for it to be used."""
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """What a network says of one query plane.
+    """The result of a network for one query plane.
 
     Parameters
     ----------
@@ -51,7 +50,7 @@ class Prediction:
     intensities : (C, 2) float array
         Percentiles that were used for the query.
     device : str
-        Where it ran, and why.
+        The device, and why it was chosen.
     """
 
     maps: Maps
@@ -70,7 +69,6 @@ def predict(
     settings: SegmentSettings | None = None,
     intensities: np.ndarray | None = None,
     *,
-    judge: PromptSegmenter | None = None,
     on_progress: Progress = ignore_progress,
     on_partial: Partial | None = None,
 ) -> Prediction:
@@ -93,8 +91,6 @@ def predict(
     settings : SegmentSettings, optional
     intensities : (C, 2) array, optional
         Percentiles of the whole query image when ``plane`` is a part of it.
-    judge : PromptSegmenter, optional
-        Network that checks the result on the prompts; by default ``network``.
     on_progress : callable
         ``(done, total, message)``, called after each tile; may raise `Cancelled`.
     on_partial : callable, optional
@@ -110,85 +106,18 @@ def predict(
         If the query or the prompts cannot be used.
     """
     settings = settings or SegmentSettings()
-    device = choose(settings.device if device is None else device)
     prompts = _prompts_for(network, prompts)
+    request = _Request(
+        _scaled_query(plane, prompts, network, settings, intensities),
+        prompts,
+        settings,
+        choose(settings.device if device is None else device),
+        on_progress,
+        on_partial,
+    )
     if settings.refine and len(prompts):
-        return _refined_or_plain(
-            plane,
-            prompts,
-            network,
-            device,
-            settings,
-            intensities,
-            on_progress,
-            on_partial,
-        )
-    checked_plane(plane)
-    if len(prompts) and plane.shape[2] != prompts[0].n_channels:
-        raise PromptError(
-            f"The query has {plane.shape[2]} channel(s), the prompts have "
-            f"{prompts[0].n_channels}: choose the same channels for both."
-        )
-    if intensities is None:
-        intensities = intensity_range(sampled_pixels(plane))
-    intensities = np.asarray(intensities, np.float64).reshape(-1, 2)
-    scale = network_scale(prompts, network, resize=settings.scale_objects)
-    query = ScaledQuery(plane, intensities, scale)
-    radius, stride = network.overlap, getattr(network, "stride", 16)
-    forward = Forward(
-        network,
-        device,
-        batch=settings.batch,
-        overlap=settings.overlap,
-        radius=radius,
-        stride=stride,
-    )
-    with evaluating(network, device):
-        code: PromptCode = {}
-        look = None
-        if len(prompts):
-            images, masks = prompt_tensors(prompts, scale)
-            code = forward.encode(images, masks)
-            look = object_look(prompts, images, forward, code, scale)
-        side = _tile_side(query.network_shape, settings.tile, device)
-        y_spans, x_spans = (
-            spans(n, scale, side, settings.overlap, radius, stride) for n in query.shape
-        )
-        maps = _all_tiles(
-            query,
-            y_spans,
-            x_spans,
-            lambda pieces: forward(pieces, code),
-            forward.batch,
-            on_progress,
-            on_partial,
-        )
-        named, told = dict(zip(forward.names, maps, strict=True)), forward.notes
-        trust = math.nan
-        if settings.trust and len(prompts):
-            positive = [i for i, p in enumerate(prompts) if not p.is_negative]
-            if judge is not None:
-                forward = Forward(judge, device, radius=radius, stride=stride)
-            with evaluating(judge or network, device):
-                trust = self_consistency(
-                    query, named, forward, images[:, positive], masks[:, positive]
-                )
-    notes = [device.reason] if device.is_fallback else []
-    answer = Maps(
-        named["foreground"],
-        named.get("distance"),
-        named.get("boundary"),
-        look,
-        None if look else (maps[1:].argmax(0) + 1).astype(np.uint8),
-    )
-    return Prediction(
-        maps=answer,
-        trust=trust,
-        notes=(*notes, *told, *size_notes(answer)),
-        scale=scale,
-        intensities=intensities,
-        device=str(device),
-    )
+        return _refined_or_plain(request, network)
+    return request.answer(network)
 
 
 def _prompts_for(network: PromptSegmenter, prompts: PromptSet | None) -> PromptSet:
@@ -200,55 +129,159 @@ def _prompts_for(network: PromptSegmenter, prompts: PromptSet | None) -> PromptS
     return prompts.usable()
 
 
-def _refined_or_plain(
+def _scaled_query(
     plane: Plane,
     prompts: PromptSet,
     network: PromptSegmenter,
-    device: Device,
     settings: SegmentSettings,
     intensities: np.ndarray | None,
-    on_progress: Progress,
-    on_partial: Partial | None,
-) -> Prediction:
-    """Return what the network says, fitted to the prompts where that helps.
-
-    The fit is used where its answer is more certain and leads back to the prompts no
-    worse. Both answers are checked by the network as it was: the fitted one knows the
-    prompts by heart and finds them whatever it is shown. The check is made whether or
-    not its number is asked for.
-    """
-    once = replace(settings, refine=0, trust=True)
-    plain = predict(
+) -> ScaledQuery:
+    """Return the query at the network's scale, checked against the prompts."""
+    checked_plane(plane)
+    if len(prompts) and plane.shape[2] != prompts[0].n_channels:
+        raise PromptError(
+            f"The query has {plane.shape[2]} channel(s), the prompts have "
+            f"{prompts[0].n_channels}: choose the same channels for both."
+        )
+    if intensities is None:
+        intensities = intensity_range(sample_pixels(plane))
+    return ScaledQuery(
         plane,
-        prompts,
-        network,
-        device,
-        once,
-        intensities,
-        on_progress=on_progress,
-        on_partial=on_partial,
+        np.asarray(intensities, np.float64).reshape(-1, 2),
+        network_scale(prompts, network, resize=settings.scale_objects),
     )
-    scale = network_scale(prompts, network, resize=settings.scale_objects)
+
+
+@dataclass(frozen=True, eq=False)
+class _Request:
+    """A query plane, and what a network is asked about it.
+
+    Parameters
+    ----------
+    query : ScaledQuery
+    prompts : PromptSet
+        Empty for a network that knows its classes.
+    settings : SegmentSettings
+    device : Device
+    on_progress, on_partial
+        As for `predict`.
+    """
+
+    query: ScaledQuery
+    prompts: PromptSet
+    settings: SegmentSettings
+    device: Device
+    on_progress: Progress
+    on_partial: Partial | None
+
+    def answer(
+        self, network: PromptSegmenter, judge: PromptSegmenter | None = None
+    ) -> Prediction:
+        """Return what a network predicts.
+
+        Parameters
+        ----------
+        network : PromptSegmenter
+        judge : PromptSegmenter, optional
+            Network that checks the result on the prompts; by default ``network``.
+        """
+        forward = self._forward(network)
+        code: PromptCode = {}
+        objects, trust = None, math.nan
+        with evaluating(network, self.device):
+            if len(self.prompts):
+                images, masks = prompt_tensors(self.prompts, self.query.scale)
+                code = forward.encode(images, masks)
+                objects = prompt_object_properties(
+                    self.prompts, images, forward, code, self.query.scale
+                )
+            maps = self._all_tiles(forward, code)
+            named = dict(zip(forward.names, maps, strict=True))
+        if self.settings.trust and len(self.prompts):
+            shown = [i for i, p in enumerate(self.prompts) if not p.is_negative]
+            judged_by = forward if judge is None else self._forward(judge)
+            with evaluating(judge or network, self.device):
+                trust = self_consistency(
+                    self.query, named, judged_by, images[:, shown], masks[:, shown]
+                )
+        classes = None if objects else (maps[1:].argmax(0) + 1).astype(np.uint8)
+        found = Maps.of(named, objects, classes)
+        fallback = [self.device.reason] if self.device.is_fallback else []
+        return Prediction(
+            maps=found,
+            trust=trust,
+            notes=(*fallback, *forward.notes, *size_notes(found)),
+            scale=self.query.scale,
+            intensities=self.query.intensities,
+            device=str(self.device),
+        )
+
+    def _forward(self, network: PromptSegmenter) -> Forward:
+        return Forward(
+            network,
+            self.device,
+            batch=self.settings.batch,
+            overlap=self.settings.overlap,
+            radius=network.overlap,
+            stride=network.stride,
+        )
+
+    def _all_tiles(self, forward: Forward, code: PromptCode) -> np.ndarray:
+        """Return the blended maps (M, Y, X) of all tiles."""
+        query, network = self.query, forward.network
+        grid = TileGrid.of(
+            query.shape,
+            query.scale,
+            tile=_tile_side(query.network_shape, self.settings.tile, self.device),
+            overlap=self.settings.overlap,
+            radius=network.overlap,
+            stride=network.stride,
+        )
+        maps = np.zeros((0, *query.shape), np.float32)
+
+        def add(at: Place, part: np.ndarray) -> None:
+            nonlocal maps
+            y, x = grid.spans_at(at)
+            if not len(maps):  # the first answer says how many maps there are
+                maps = np.zeros((len(part), *query.shape), np.float32)
+            weights = np.outer(y.weights, x.weights)
+            maps[:, y.first : y.last, x.first : x.last] += part * weights
+            if self.on_partial is not None:
+                self.on_partial(_preview(part[0], y, x))
+
+        run_tiles(
+            query,
+            grid,
+            grid.places,
+            lambda pieces: forward(pieces, code),
+            add,
+            batch=forward.batch,
+            on_progress=self.on_progress,
+        )
+        return maps
+
+
+def _refined_or_plain(request: _Request, network: PromptSegmenter) -> Prediction:
+    """Return the prediction of the fitted network if it is better, else of the network.
+
+    It is better where its maps are less uncertain and its result segments the prompts
+    no worse. Both results are checked with the network as it was: the fitted one has
+    learned the prompts by heart and finds them in any image. The check is made even if
+    nobody asked for its number.
+    """
+    settings = request.settings
+    checked = replace(request, settings=replace(settings, trust=True))
+    plain = checked.answer(network)
     fitted = refined(
         network,
-        *prompt_tensors(prompts, scale),
+        *prompt_tensors(request.prompts, request.query.scale),
         settings.refine,
-        on_progress=on_progress,
+        on_progress=request.on_progress,
     )
-    better = predict(
-        plane,
-        prompts,
-        fitted,
-        device,
-        once,
-        plain.intensities,
-        judge=network,
-        on_progress=on_progress,
-        on_partial=on_partial,
-    )
+    better = checked.answer(fitted, judge=network)
     helps = better.trust >= plain.trust - TRUST_TOLERANCE and mean_uncertainty(
-        better.maps.foreground, LIKELY
-    ) < mean_uncertainty(plain.maps.foreground, LIKELY)
+        better.maps.foreground, LIKELY_FOREGROUND
+    ) < mean_uncertainty(plain.maps.foreground, LIKELY_FOREGROUND)
     kept = better if helps else plain
     trusts = f"trust {better.trust:.2f}, before {plain.trust:.2f}"
     told = "fitted to the prompts" if helps else "fitting to the prompts did not help"
@@ -263,46 +296,6 @@ def _tile_side(shape: tuple[int, ...], tile: int, device: Device) -> int:
     """Return the tile to use: on a CPU one that is a half larger if that suffices."""
     largest = tile * 3 // 2
     return largest if device.type == "cpu" and max(shape) <= largest else tile
-
-
-def _all_tiles(
-    query: ScaledQuery,
-    y_spans: list[Span],
-    x_spans: list[Span],
-    forward: Callable[[Tensor], Tensor],
-    batch: int,
-    on_progress: Progress,
-    on_partial: Partial | None,
-) -> np.ndarray:
-    """Return the blended maps (M, Y, X) of all tiles."""
-    maps: np.ndarray | None = None
-    cuts = list(product(y_spans, x_spans))
-    on_progress(0, len(cuts), "Segmenting")
-    for start in range(0, len(cuts), batch):
-        some = cuts[start : start + batch]
-        pieces = torch.stack(
-            [query.read((y.start, y.stop), (x.start, x.stop)) for y, x in some]
-        )
-        for (y, x), piece in zip(some, forward(pieces), strict=True):
-            part = to_query(piece, y, x, query.scale)
-            if maps is None:
-                maps = np.zeros((len(part), *query.shape), np.float32)
-            maps[:, y.first : y.last, x.first : x.last] += part * np.outer(
-                y.weights, x.weights
-            )
-            if on_partial is not None:
-                on_partial(_preview(part[0], y, x))
-        on_progress(start + len(some), len(cuts), "Segmenting")
-    assert maps is not None
-    return maps
-
-
-def to_query(piece: Tensor, y: Span, x: Span, scale: float) -> np.ndarray:
-    """Return the maps of a tile at the pixels of the query, (M, rows, columns)."""
-    rows, columns = (
-        (np.arange(s.first, s.last) + 0.5) * scale - 0.5 - s.start for s in (y, x)
-    )
-    return sample(piece, rows, columns).numpy()
 
 
 def _preview(foreground: np.ndarray, y: Span, x: Span) -> tuple[Tile, np.ndarray]:

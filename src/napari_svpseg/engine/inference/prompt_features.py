@@ -1,65 +1,64 @@
-"""What is made of the prompts once, for all the images that they are used on."""
+"""The prompts as a network sees them, and the properties of their objects."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from ...core.fingerprint import Content
 from ...core.geometry import PROMPT_SIZE
-from ...core.image import (
-    is_net,
-    median_diameter,
-    normalise,
-    resize_image,
-    resize_labels,
-    to_three_channels,
-)
-from ...core.labels.instances import fitted_split, look_of
-from ...core.labels.object_size import core_depth
+from ...core.image import normalise, resize_image, resize_labels, to_three_channels
+from ...core.labels.instances import best_split_strength, object_properties
+from ...core.labels.object_size import is_net, mean_depth, median_diameter
 from ...core.prompt import Prompt, PromptSet
-from ...core.result import Maps, ObjectLook
-from ...models.base import IGNORE, PromptCode, PromptSegmenter
-from .cache import Remembered
+from ...core.result import Maps, ObjectProperties
+from ...models.base import (
+    IGNORE,
+    PromptCode,
+    PromptSegmenter,
+    SemanticSegmenter,
+)
+from .cache import NetworkCache
 from .forward import MAPS, Forward
-
-OBJECT_RANGE = (10.0, 40.0)
-"""Object diameters, in network pixels, that a network is assumed to know."""
 
 MAX_FACTOR = 2.0
 """Most that objects are enlarged or reduced beyond the box's own scale."""
 
 MAX_PROMPTS = 8
-"""Prompts that are segmented themselves; more would cost more than they tell."""
+"""Prompts that are segmented themselves; more would take time and change little."""
 
-KEPT_LOOKS = 8
-"""Sets of prompts whose objects' look is remembered for each network."""
+CACHED = 8
+"""Sets of prompts whose objects' properties are cached for each network."""
 
-_looks: Remembered[ObjectLook] = Remembered(KEPT_LOOKS)
+_properties: NetworkCache[ObjectProperties] = NetworkCache(CACHED)
 
 
 def network_scale(
     prompts: PromptSet, network: PromptSegmenter, *, resize: bool = True
 ) -> float:
-    """Return network pixels per query pixel; what a network of classes is made for.
+    """Return network pixels per query pixel.
 
-    The boxes' own scale (64 / side, geometric mean of the positive prompts), times a
-    factor that brings the median object into the range of diameters the network knows
-    (its ``object_range``). The factor is 1 for net-like masks, stays within 1/2 to 2
-    and never makes the query more than four times as large.
+    A network of classes has a scale of its own. For the others it is that of the boxes
+    (64 / side, geometric mean of the positive prompts), times a factor that brings the
+    median object into the range of diameters the network knows (its ``object_range``).
+    The factor is 1 for net-like masks, stays within 1/2 to 2 and never makes the query
+    more than four times as large.
     """
     if not network.needs_prompt:
-        return float(network.scale)
+        return cast(SemanticSegmenter, network).scale
     positive = [p for p in prompts if not p.is_negative]
     scale = math.exp(float(np.mean([math.log(p.box.scale) for p in positive])))
     if not resize or any(is_net(p.mask) for p in positive):
         return scale
     diameters = [median_diameter(p.mask) * scale / p.box.scale for p in positive]
     diameter = float(np.median(diameters))
-    low, high = getattr(network, "object_range", OBJECT_RANGE)
+    low, high = network.object_range
     factor = float(np.clip(diameter, low, high)) / diameter
     factor = float(np.clip(factor, 1 / MAX_FACTOR, MAX_FACTOR))
     return scale * min(factor, max(1.0, 2 / scale))
@@ -85,14 +84,14 @@ def prompt_tensors(prompts: PromptSet, scale: float) -> tuple[Tensor, Tensor]:
     return stacked[None], torch.from_numpy(np.stack(masks).astype(np.int64))[None]
 
 
-def object_look(
+def prompt_object_properties(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
-) -> ObjectLook:
-    """Return what the prompts' objects look like, also to the network.
+) -> ObjectProperties:
+    """Return the properties of the prompts' objects, in the masks and to the network.
 
-    How readily touching objects are split is what finds those of the prompts best in
-    the maps that the network makes of them; how deep objects are is told by these maps
-    as well. The same prompts are looked at only once.
+    How readily touching objects are split is chosen so that the network's own maps of
+    the prompts give back the objects in the masks; how deep objects are is measured in
+    these maps as well. The result is cached, as the same prompts serve many images.
 
     Parameters
     ----------
@@ -105,48 +104,51 @@ def object_look(
     scale : float
         Network pixels per query pixel.
     """
-    content = [images.numpy().tobytes()]
+    content: list[Content] = [images.numpy()]
     for prompt in prompts:
-        content += [prompt.mask.tobytes(), repr(prompt.box.scale).encode()]
-    content += [value.float().cpu().numpy().tobytes() for value in code.values()]
-    return _looks.get(
-        forward.network, content, lambda: _look(prompts, images, forward, code, scale)
+        content += [prompt.mask, repr(prompt.box.scale)]
+    content += [value.float().cpu().numpy() for value in code.values()]
+    return _properties.get(
+        forward.network,
+        content,
+        lambda: _measured(prompts, images, forward, code, scale),
     )
 
 
-def _look(
+def _measured(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
-) -> ObjectLook:
+) -> ObjectProperties:
     shown = [(p, i) for p, i in zip(prompts, images[0], strict=True) if p.mask.any()]
     masks = [p.mask for p, _ in shown]
     found = []
     for prompt, image in shown[:MAX_PROMPTS]:
-        side, answer = _side(prompt, scale), forward(image[None], code)[0]
-        named = dict(zip(forward.names, answer, strict=True))
-        found.append(
-            Maps(
-                *(
-                    resize_image(m[:side, :side, None].numpy(), prompt.mask.shape)[
-                        ..., 0
-                    ]
-                    if (m := named.get(name)) is not None
-                    else None
-                    for name in MAPS
-                ),
-                look_of([prompt.mask], [1.0]),
-            )
-        )
+        side, maps = _side(prompt, scale), forward(image[None], code)[0].numpy()
+        named = dict(zip(forward.names, maps[:, :side, :side], strict=True))
+        own = object_properties([prompt.mask], [1.0])
+        found.append(Maps.of(resize_maps(named, prompt.mask.shape), own))
     scales = [p.box.scale for p, _ in shown]
     depths = [
-        core_depth(m.foreground, m.boundary) / s
+        mean_depth(m.foreground, m.boundary) / s
         for m, s in zip(found, scales, strict=False)
     ]
     known = [d for d in depths if math.isfinite(d)]
     return replace(
-        look_of(masks, scales),
-        split=fitted_split(found, masks[:MAX_PROMPTS]),
+        object_properties(masks, scales),
+        split=best_split_strength(found, masks[:MAX_PROMPTS]),
         depth=float(np.median(known)) if known else math.nan,
     )
+
+
+def resize_maps(
+    named: Mapping[str, np.ndarray], shape: tuple[int, ...]
+) -> dict[str, np.ndarray]:
+    """Return maps (Y, X) of a network, by name, resampled to ``shape``."""
+    height, width = shape
+    return {
+        name: resize_image(named[name][..., None], (height, width))[..., 0]
+        for name in MAPS
+        if name in named
+    }
 
 
 def _side(prompt: Prompt, scale: float) -> int:

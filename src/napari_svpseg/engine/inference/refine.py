@@ -1,9 +1,9 @@
-"""Fit a network to the prompts for a few steps, where that leads back to them better.
+"""Refinement: a network fitted to the prompts for a few steps.
 
 The weights are trained on turned, zoomed and shaded views of the prompts alone, and
-then averaged with those they started from: what was learned of the prompts is kept
-without forgetting what was known before. Whether the result is used is decided for
-each query by the cycle check (`engine.inference.self_consistency`).
+then averaged with those they started from, so that the network learns the prompts
+without forgetting the rest. Whether the fitted network is used is decided for each
+query by its self-consistency (`engine.inference.self_consistency`).
 
 References
 ----------
@@ -26,7 +26,7 @@ from ...core.progress import Progress, ignore_progress
 from ...models.base import IGNORE, PromptSegmenter
 from ...models.losses import maps_loss
 from ..training.episodes import disturb
-from .cache import Remembered
+from .cache import NetworkCache
 
 Rng = np.random.Generator
 
@@ -34,14 +34,14 @@ BATCH = 4
 LEARNING_RATE = 2e-4
 WARM_UP = 5
 SHARE = 0.5
-"""Weight of the fitted weights in the average with the old ones."""
+"""Share of the fitted weights in the average with the old ones."""
 ZOOM = (0.8, 1.25)
 SHIFT = 0.15
 """Largest shift of a view, in sides of the prompt."""
-KEPT = 2
-"""Fitted networks remembered for each network."""
+CACHED = 2
+"""Fitted networks cached for each network."""
 
-_fitted: Remembered[PromptSegmenter] = Remembered(KEPT)
+_fitted: NetworkCache[PromptSegmenter] = NetworkCache(CACHED)
 
 
 def refined(
@@ -52,17 +52,16 @@ def refined(
     *,
     on_progress: Progress = ignore_progress,
 ) -> PromptSegmenter:
-    """Return the network fitted to prompts; the same prompts are fitted only once.
+    """Return the network fitted to prompts, from the cache where it is there.
 
     Parameters
     ----------
     network, images, masks, steps
         As for `refine`.
     """
-    content = [images.numpy().tobytes(), masks.numpy().tobytes(), str(steps).encode()]
     return _fitted.get(
         network,
-        content,
+        [images.numpy(), masks.numpy(), str(steps)],
         lambda: refine(network, images, masks, steps, on_progress=on_progress),
     )
 
@@ -105,11 +104,13 @@ def refine(
             loss = torch.stack(list(maps_loss(maps, batch).values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        # a step with infinite gradients would destroy the weights
         if torch.isfinite(nn.utils.clip_grad_norm_(weights, 1.0)):
             optimizer.step()
         on_progress(step + 1, steps, "Fitting to the prompts")
     with torch.no_grad():
-        torch._foreach_lerp_(weights, list(network.parameters()), 1 - SHARE)
+        for fitted_weight, weight in zip(weights, network.parameters(), strict=True):
+            fitted_weight.lerp_(weight, 1 - SHARE)
     return fitted.eval().requires_grad_(False)
 
 
@@ -128,6 +129,7 @@ def _views(images: Tensor, masks: Tensor, rng: Rng) -> dict[str, Tensor]:
         query, ids = _view(images[k], masks[k], rng)
         known = (ids != IGNORE).astype(np.float32)
         foreground, distance, boundary = targets(np.maximum(ids, 0))
+        # `disturb` takes intensities of about 0 to 1, and gives standardised ones
         shade = disturb(query * 0.25 + 0.5, rng, 1.0)
         maps = (foreground, distance, boundary, known, known)
         turned = int(rng.integers(4)), bool(rng.random() < 0.5)
@@ -159,10 +161,11 @@ def _view(image: Tensor, mask: Tensor, rng: Rng) -> tuple[np.ndarray, np.ndarray
         [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
     )
     matrix = rotation @ np.diag([mirror, 1.0]) / zoom
-    shift = rng.uniform(-SHIFT, SHIFT, 2) * 2  # the grid is 2 wide
+    shift = rng.uniform(-SHIFT, SHIFT, 2) * 2  # grid coordinates run from -1 to 1
     theta = torch.from_numpy(np.column_stack([matrix, shift])[None].astype(np.float32))
     grid = F.affine_grid(theta, [1, 1, side, side], align_corners=False)
-    options = {"padding_mode": "reflection", "align_corners": False}
-    view = F.grid_sample(image[None], grid, mode="bilinear", **options)[0]
-    ids = F.grid_sample(mask[None, None].float(), grid, mode="nearest", **options)
-    return view.numpy(), np.rint(ids[0, 0].numpy()).astype(np.int64)
+    view, ids = (
+        F.grid_sample(x[None], grid, mode, "reflection", align_corners=False)[0]
+        for x, mode in ((image, "bilinear"), (mask[None].float(), "nearest"))
+    )
+    return view.numpy(), np.rint(ids[0].numpy()).astype(np.int64)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -16,6 +17,10 @@ from scipy import ndimage
 from torch import Tensor
 
 from ...core.image import ImageError, Plane, normalise, to_three_channels
+from ...core.labels.blocks import Window
+
+Place = tuple[int, int]
+"""Row and column of a tile in its grid."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,65 @@ def _rise(at: np.ndarray, low: float, high: float) -> np.ndarray:
     return 0.5 - 0.5 * np.cos(np.pi * np.clip((at - low) / (high - low), 0, 1))
 
 
+@dataclass(frozen=True, eq=False)
+class TileGrid:
+    """The tiles on which a plane is predicted.
+
+    Parameters
+    ----------
+    rows, columns : list of Span
+        From `spans` of the whole plane.
+    """
+
+    rows: list[Span]
+    columns: list[Span]
+
+    @classmethod
+    def of(
+        cls,
+        shape: tuple[int, ...],
+        scale: float,
+        *,
+        tile: int,
+        overlap: int,
+        radius: int,
+        stride: int,
+    ) -> TileGrid:
+        """Return the grid of a plane ``shape`` (Y, X); the rest as for `spans`."""
+        return cls(*(spans(n, scale, tile, overlap, radius, stride) for n in shape))
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Number of tiles down and across."""
+        return len(self.rows), len(self.columns)
+
+    @property
+    def tile_shape(self) -> tuple[int, int]:
+        """Query pixels that are enough for each tile."""
+        high, wide = (
+            max(len(span.weights) for span in spans)
+            for spans in (self.rows, self.columns)
+        )
+        return high, wide
+
+    @property
+    def places(self) -> list[Place]:
+        """All tiles, row by row."""
+        return list(product(range(len(self.rows)), range(len(self.columns))))
+
+    def spans_at(self, at: Place) -> tuple[Span, Span]:
+        """Return the spans of a tile along y and x."""
+        return self.rows[at[0]], self.columns[at[1]]
+
+    def touching(self, window: Window) -> list[Place]:
+        """Return the tiles that have pixels in a window, row by row."""
+        rows, columns = (
+            [i for i, s in enumerate(spans) if s.first < w.stop and s.last > w.start]
+            for spans, w in zip((self.rows, self.columns), window, strict=True)
+        )
+        return list(product(rows, columns))
+
+
 class ScaledQuery:
     """A query seen at the network's scale and intensities, read piece by piece.
 
@@ -188,6 +252,14 @@ def sample(image: Tensor, y: np.ndarray, x: np.ndarray) -> Tensor:
             share,
         )
     return image
+
+
+def to_query(piece: Tensor, y: Span, x: Span, scale: float) -> np.ndarray:
+    """Return the maps of a tile at the pixels of the query, (M, rows, columns)."""
+    rows, columns = (
+        (np.arange(s.first, s.last) + 0.5) * scale - 0.5 - s.start for s in (y, x)
+    )
+    return sample(piece, rows, columns).numpy()
 
 
 def checked_plane(plane: Plane) -> None:

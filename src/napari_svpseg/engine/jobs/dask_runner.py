@@ -11,12 +11,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from .job import Event, Job, JobError, OnEvent, failure, name_of, run_target
+from .job import Event, Job, OnEvent, failure, name_of, run_target
+from .workers import import_distributed, open_client
 
 logger = logging.getLogger(__name__)
-
-CONNECT_S = 10.0
-"""How long a scheduler may take to answer."""
 
 POLL_S = 0.2
 """How often a running job looks whether it is to stop."""
@@ -38,23 +36,8 @@ class DaskRunner:
     """
 
     def __init__(self, address: Any) -> None:
-        try:
-            from distributed import Client
-        except ImportError as error:
-            raise JobError(
-                "Dask is not installed: pip install 'napari-svpseg[cluster]'"
-            ) from error
-        self._owned = not isinstance(address, Client)
-        try:
-            self._client = (
-                Client(address, timeout=f"{CONNECT_S} s", set_as_default=False)
-                if self._owned
-                else address
-            )
-        except (OSError, ValueError) as error:
-            raise JobError(
-                f"No Dask scheduler answers at {address}: {error}"
-            ) from error
+        self._owned = not isinstance(address, import_distributed().Client)
+        self._client = open_client(address) if self._owned else address
         self._jobs: set[Job] = set()
 
     def submit(

@@ -12,14 +12,14 @@ import importlib
 import inspect
 import itertools
 import logging
-import queue
 import threading
 import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from ...core.errors import one_line
 from ...core.progress import Cancelled
 
 logger = logging.getLogger(__name__)
@@ -153,86 +153,6 @@ class Job:
             self._ended.set()
 
 
-class Runner(Protocol):
-    """Where jobs run, one after the other."""
-
-    def submit(
-        self,
-        function: Callable[..., Any],
-        *args: Any,
-        on_event: OnEvent | None = None,
-        **kwargs: Any,
-    ) -> Job:
-        """Start a call of a module's function; the arguments must be picklable."""
-
-    def close(self) -> None:
-        """Stop what runs and give everything back."""
-
-
-def connect(address: str | None = None, python: str | None = None) -> Runner:
-    """Return where jobs run.
-
-    Parameters
-    ----------
-    address : str, optional
-        Of a Dask scheduler, such as ``tcp://host:8786``; needs the ``cluster`` extra.
-    python : str, optional
-        Interpreter of the child process, by default this one.
-    """
-    if address:
-        from .dask_runner import DaskRunner
-
-        return DaskRunner(address)
-    from .child_process import ChildProcess
-
-    return ChildProcess(python)
-
-
-class InProcess:
-    """Runs jobs in a thread of this process: for tests, and where torch may be loaded.
-
-    A job that does not report progress cannot be stopped.
-    """
-
-    def __init__(self) -> None:
-        self._waiting: queue.SimpleQueue[Callable[[], None] | None] = (
-            queue.SimpleQueue()
-        )
-        self._jobs: set[Job] = set()
-        self._thread = threading.Thread(
-            target=self._work, name="svpseg-jobs", daemon=True
-        )
-        self._thread.start()
-
-    def submit(
-        self,
-        function: Callable[..., Any],
-        *args: Any,
-        on_event: OnEvent | None = None,
-        **kwargs: Any,
-    ) -> Job:
-        """Start a call when all earlier jobs have ended."""
-        job = Job(str(function), on_event, lambda job: None)
-        self._jobs.add(job)
-
-        def run() -> None:
-            run_target(function, args, kwargs, job.post, lambda: job.is_cancelled)
-            self._jobs.discard(job)
-
-        self._waiting.put(run)
-        return job
-
-    def close(self) -> None:
-        """Ask all jobs to stop."""
-        for job in list(self._jobs):
-            job.cancel()
-        self._waiting.put(None)
-
-    def _work(self) -> None:
-        while (run := self._waiting.get()) is not None:
-            run()
-
-
 def run_target(
     target: str | Callable[..., Any],
     args: tuple[Any, ...],
@@ -282,12 +202,9 @@ def find_target(target: str) -> Callable[..., Any]:
 
 
 def failure(error: BaseException) -> Event:
-    """Return the event that tells of an error: ours in one line, others by name."""
-    text = str(error).strip()
-    if not isinstance(error, ValueError | OSError | JobError) or not text:
-        text = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    """Return the event of an error: its message in one line, and its trace."""
     trace = "".join(traceback.format_exception(error))
-    return Event("failed", message=text, traceback=trace)
+    return Event("failed", message=one_line(error, hint=""), traceback=trace)
 
 
 class Reports:

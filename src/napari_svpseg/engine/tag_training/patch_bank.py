@@ -1,4 +1,9 @@
-"""The image bank: patches that stand for the looks of each class, and prototypes."""
+"""The image bank: patches that represent the subclasses of each class, and prototypes.
+
+The bank is made of *places*: feature vectors of points in the images. The paper encodes
+whole images instead; in images of cells most of a whole image is background
+(``docs/decisions/0031-bank-of-places.md``).
+"""
 
 from __future__ import annotations
 
@@ -19,27 +24,37 @@ from ...models.pbip import GRID, BankEncoder, cosine_kmeans
 from .tagged_crops import Windows
 
 PLACES = 64
-"""Places looked at in each window."""
+"""Places per window."""
 
 TYPICAL = 0.3
-"""Share of a class's places, the most typical ones, that prototypes are made of."""
+"""Share of a class's places, the most typical ones, from which prototypes are made."""
 
 RIDGE = 0.1
+"""Regularisation of the discriminant, in units of the mean variance."""
+
+NEVER_ALONE = (
+    "no image shows only {!r}: its prototypes come from images that also show other "
+    "classes, and may be a mixture"
+)
+NO_PATCH = "The bank has no patch of {!r} any more: keep at least one."
 
 
 @dataclass(frozen=True, eq=False)
 class Bank:
-    """What is known of the classes before anything is trained.
+    """Prototypes of the classes, found before anything is trained.
 
     Parameters
     ----------
     encoder : BankEncoder
     prototypes : (classes, K, D) tensor
-        Unit vectors; zeros where a class has fewer looks.
+        Unit vectors; zeros where a class has fewer subclasses than K.
     filled : (classes, K) bool tensor
+        Which of the prototypes exist.
     background : (M, D) tensor
+        Prototypes of the background.
     patches : tuple of BankPatch
     notes : tuple of str
+        What the user should know.
     """
 
     encoder: BankEncoder
@@ -52,14 +67,16 @@ class Bank:
 
 @dataclass(frozen=True, eq=False)
 class Places:
-    """Vectors of places in all windows.
+    """Places of all windows and their feature vectors.
 
     Parameters
     ----------
     vectors : (N, D) tensor
+        Standardised unit vectors.
     window : (N,) int64 tensor
+        Number of the window of each place.
     at : (N, 2) float tensor
-        Centre in the window, in network pixels.
+        Position (y, x) in the window, in network pixels.
     """
 
     vectors: Tensor
@@ -68,7 +85,7 @@ class Places:
 
 
 @torch.inference_mode()
-def look_at(
+def describe_places(
     encoder: BankEncoder,
     windows: Windows,
     device: torch.device,
@@ -76,19 +93,31 @@ def look_at(
     seed: int = 0,
     per_window: int = PLACES,
 ) -> Places:
-    """Return the vectors of random places, and standardise the encoder by them."""
+    """Return random places of all windows, and standardise the encoder by them.
+
+    Parameters
+    ----------
+    encoder : BankEncoder
+        Is moved to the device and standardised.
+    windows : Windows
+    device : torch.device
+    seed : int
+    per_window : int
+    """
     generator = torch.Generator().manual_seed(seed)
     encoder.to(device)
     raw, window, at = [], [], []
     for index in torch.arange(len(windows)).split(8):
         maps = encoder.places(windows.images(index).to(device)).cpu()
         height, width = maps.shape[1:3]
+        # a random subset: neighbouring places are alike, and all would fill the memory
         for i, vectors in zip(index.tolist(), maps, strict=True):
             n = min(per_window, height * width)
             chosen = torch.randperm(height * width, generator=generator)[:n]
             raw.append(vectors.flatten(0, 1)[chosen])
             window.append(torch.full((n,), i))
             rows, columns = chosen // width, chosen % width
+            # the middle of a grid cell, in network pixels
             at.append((torch.stack([rows, columns], 1) + 0.5) * GRID)
     joined = torch.cat(raw).to(device)
     encoder.standardise_by(joined)
@@ -104,12 +133,12 @@ def build_bank(
     device: torch.device,
     given: Sequence[BankPatch] | None = None,
 ) -> Bank:
-    """Find the looks of each class in the images that hold it.
+    """Return the bank: typical places of each class, clustered into subclasses.
 
-    Of images that hold one class only, where there are any, the places are taken that
-    differ most from all places of images without the class. They are clustered; the
-    centres are the prototypes, and the patches around the places nearest to them are
-    the bank.
+    For each class, the places are taken that differ most from the places of images
+    without the class. They come from images that show no other class, if there are any.
+    K-means clusters them into subclasses; the centres are the prototypes, and the
+    patches around the places nearest to a centre are the bank.
 
     Parameters
     ----------
@@ -117,20 +146,20 @@ def build_bank(
         Is standardised.
     windows : Windows
     shapes : sequence of (int, int)
-        Height and width of each image, in its own pixels.
+        Height and width of each image, in image pixels.
     classes : tuple of str
     settings : TagTrainingSettings
     device : torch.device
     given : sequence of BankPatch, optional
-        A bank that the user has looked through. What was removed counts no more; the
-        mean of the other patches of a look is its prototype.
+        A bank that the user has edited. Removed patches are ignored; the mean of the
+        other patches of a subclass is its prototype.
 
     Raises
     ------
     TagTrainingError
-        If a class is left without a patch.
+        If a class has no patch left.
     """
-    places = look_at(encoder, windows, device, seed=settings.seed)
+    places = describe_places(encoder, windows, device, seed=settings.seed)
     k = settings.n_prototypes
     length = places.vectors.shape[1]
     prototypes = torch.zeros(len(classes), k, length)
@@ -143,10 +172,7 @@ def build_bank(
         held = windows.tags[:, c] > 0
         alone = held & (windows.tags.sum(1) == 1)
         if not alone.any():
-            notes.append(
-                f"no image holds only {name!r}: its prototypes are made of images that "
-                "hold other classes too, and may be mixed"
-            )
+            notes.append(NEVER_ALONE.format(name))
         own = (alone if alone.any() else held)[image_of]
         without = ~held[image_of]
         score = _difference(places.vectors, own, without)
@@ -165,7 +191,7 @@ def build_bank(
                     for i in chosen
                 ]
     empty = windows.tags.sum(1)[image_of] == 0
-    if not empty.any():  # then what is least like any class
+    if not empty.any():  # no image without tags: take what resembles no class
         likeness = torch.stack(scores).amax(0)
         empty = likeness <= likeness.quantile(TYPICAL)
     background, _ = cosine_kmeans(places.vectors[empty], k, generator)
@@ -175,19 +201,27 @@ def build_bank(
     filled = prototypes.any(-1)
     for c, name in enumerate(classes):
         if not filled[c].any():
-            raise TagTrainingError(
-                f"The bank holds no patch of {name!r} any more: keep at least one."
-            )
+            raise TagTrainingError(NO_PATCH.format(name))
     return Bank(encoder, prototypes, filled, background, tuple(patches), tuple(notes))
 
 
 def _difference(vectors: Tensor, own: Tensor, others: Tensor) -> Tensor:
-    """Return how much more like the one than like the others each vector is.
+    """Return the score of each vector by Fisher's linear discriminant.
 
-    0 is as the others are, on average.
+    Parameters
+    ----------
+    vectors : (N, D) tensor
+    own, others : (N,) bool tensors
+        The two groups. The mean of ``others`` has the score 0.
+
+    Returns
+    -------
+    (N,) tensor
+        The higher, the more a vector differs from ``others`` as ``own`` do.
     """
     if not others.any():
         return torch.zeros(len(vectors))
+    # direction = (covariance within the groups)^-1 (difference of their means)
     a, b = vectors[own], vectors[others]
     spread = (torch.cov(a.T) + torch.cov(b.T)) / 2
     ridge = RIDGE * spread.diagonal().mean() * torch.eye(len(spread))
@@ -196,7 +230,7 @@ def _difference(vectors: Tensor, own: Tensor, others: Tensor) -> Tensor:
 
 
 def _of_different_images(nearest: Tensor, image_of: Tensor, n: int) -> list[int]:
-    """Return the first n, each of another image where there are enough."""
+    """Return the first ``n`` places of different images, fewer if there are fewer."""
     seen: dict[int, int] = {}
     for i in nearest.tolist():
         seen.setdefault(int(image_of[i]), i)
@@ -214,9 +248,11 @@ def _patch(
     name: str,
     subclass: int,
 ) -> BankPatch:
+    """Return the patch around place ``i``, of the size of a prompt."""
     window = int(places.window[i])
     image = int(windows.owner[window])
     height, width = shapes[image]
+    # a patch may become a prompt: 64 network pixels, in image pixels
     side = min(max(MIN_BOX_SIZE, round(PROMPT_SIZE / scale)), height, width)
     y, x = (places.at[i].numpy() + windows.corner[window]) / scale
     box = Box.centred((y - 0.5, x - 0.5), side).clamped((height, width))
@@ -230,7 +266,10 @@ def _prototypes_of(
     places: Places,
     settings: TagTrainingSettings,
 ) -> Tensor:
-    """Return the mean vector of the patches of each look that were not removed."""
+    """Return prototypes (classes, K, D): the mean of each subclass's patches.
+
+    Removed patches are ignored.
+    """
     prototypes = torch.zeros(
         len(classes), settings.n_prototypes, places.vectors.shape[1]
     )
@@ -247,7 +286,7 @@ def _prototypes_of(
 def _place_near(
     patch: BankPatch, windows: Windows, places: Places, scale: float
 ) -> int | None:
-    """Return the place that was looked at nearest to the middle of a patch."""
+    """Return the number of the place nearest to the middle of a patch, or None."""
     if patch.image not in windows.names:
         return None
     image = windows.names.index(patch.image)

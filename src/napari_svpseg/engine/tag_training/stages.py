@@ -1,4 +1,8 @@
-"""Training from image-level tags, stage by stage: bank, maps, masks, network."""
+"""Stages of training from image-level tags.
+
+The first stage learns class maps from tags. They become pseudo masks, on which the
+second stage trains a segmentation network.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,7 +22,7 @@ from ...core.annotation.image_tags import (
     TagTrainingProgress,
     TagTrainingSettings,
     class_ious,
-    confusion,
+    confusion_matrix,
 )
 from ...core.progress import Cancelled
 from ...models.base import SemanticSegmenter
@@ -34,33 +38,39 @@ FINE, COARSE = (0.3, 0.3, 0.3, 0.1), (0.0, 0.0, 0.0, 1.0)
 """Weights of the maps at stride 2, 4, 8 and 16."""
 
 WARM_UP = 5
-"""Passes of the seed variant in which only tags are learned; a third at most."""
+"""Passes of the seed variant in which only tags are learned; at most a third of all."""
 
-HELD_BACK, ENOUGH = 6, 24
-"""One in six images is held back to tell how it goes, where there are 24 or more."""
+VALIDATION_EVERY = 6
+"""One in this many images is used for validation."""
+MIN_IMAGES_TO_SPLIT = 24
+"""With fewer images there is no validation: all are needed for training."""
 
 CHECKPOINT_S = 5.0
+"""Seconds between checkpoints."""
 FIRST_SHARE = 0.6
-"""Of the time that is given, for the first stage."""
+"""Share of a limited time that the first stage gets."""
 
 Report = Callable[[TagTrainingProgress], None]
+TagNetwork = PrototypePrompting | MemoryPrompting
+"""Network of the first stage."""
 
 
 class Stopped(Cancelled):
-    """The training is to end now and keep what it has."""
+    """Training was asked to end early and keep the present weights."""
 
 
 @dataclass
 class Course:
-    """How a training is watched, stopped and limited in time.
+    """Progress reports, stop signal and time limit of a training.
 
     Parameters
     ----------
     folder : Path
-        For checkpoints; a file ``stop`` in it ends the training.
+        For checkpoints; a file named ``stop`` in it ends the training.
     report : callable
         Receives `TagTrainingProgress`; may raise `Cancelled`.
     minutes : float or None
+        Time limit of all stages together.
     """
 
     folder: Path
@@ -72,22 +82,22 @@ class Course:
 
     @property
     def seconds(self) -> float:
-        """Since the start."""
+        """Seconds since the start."""
         return time.monotonic() - self.started
 
     @property
     def stop_file(self) -> Path:
-        """Its presence ends the training."""
+        """File whose presence ends the training; any process may create it."""
         return self.folder / "stop"
 
     def left(self, share: float = 1.0) -> float:
-        """Return the seconds that are left of a share of the time."""
+        """Return the seconds left of a share of the time limit."""
         if self.minutes is None:
             return math.inf
         return 60 * self.minutes * share - self.seconds
 
     def check(self) -> None:
-        """Raise `Stopped` where the user or the clock says so."""
+        """Raise `Stopped` if the stop file exists."""
         if self.stop_file.exists():
             self.stopped = True
             raise Stopped
@@ -95,12 +105,12 @@ class Course:
 
 @dataclass
 class StageTrainer(Trainer):
-    """A trainer with a loss of its own.
+    """A trainer whose loss is a given function.
 
     Parameters
     ----------
     loss : callable
-        Gives the parts of the loss of the network and a batch.
+        Returns the terms of the loss, given the network and a batch.
     """
 
     loss: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]]
@@ -120,49 +130,30 @@ def run_stage(
     resume: bool = False,
     on_pass: Callable[[Any], None] | None = None,
 ) -> None:
-    """Train a stage to its end, to the end of its time, or until it is stopped.
+    """Train a stage until all steps are done, its time is up, or it is stopped.
 
-    What there is then is kept, with averaged weights. The learning rate falls in time
-    for the end, however early that is.
+    The averaged weights of that moment are kept. With a time limit the number of steps
+    is estimated from the pace, so that the learning rate has fallen by the end.
+
+    Parameters
+    ----------
+    name : str
+        As in `TagTrainingProgress.stage`.
+    trainer : Trainer
+    batches : Batches
+    course : Course
+    seconds : float
+        Time limit of the stage; infinite for none.
+    validate : callable, optional
+        Returns the validation score of a network.
+    resume : bool
+        Continue from the checkpoint, if there is one.
+    on_pass : callable, optional
+        Receives the averaged network after each pass over the windows.
     """
     if resume and trainer.checkpoint.exists():
         trainer.resume()
-    steps_a_pass = max(1, len(batches.chosen) // trainer.settings.batch)
-    stage_started, first_step = time.monotonic(), trainer.step
-    seen: dict[str, Any] = {"validation": None}
-
-    def watch(done: int, total: int, message: str = "") -> None:
-        since, at = time.monotonic() - stage_started, trainer.step - first_step
-        if math.isfinite(seconds) and at >= 5 and at % 5 == 0:
-            # so many steps fit in: the learning rate has fallen when they are done
-            fit = first_step + int(at / max(since, 1e-3) * seconds)
-            trainer.settings = replace(
-                trainer.settings, steps=max(trainer.step, min(fit, batches.n_batches))
-            )
-        last = trainer.step >= trainer.settings.steps
-        if trainer.step % steps_a_pass == 0 or last:
-            trainer.average.eval()
-            if validate is not None:
-                seen["validation"] = validate(trainer.average)
-            row = {"step": float(trainer.step), "seconds": course.seconds}
-            row |= trainer.running
-            if seen["validation"] is not None:
-                row["validation"] = seen["validation"]
-            row["stage"] = 1.0 if name == "first stage" else 2.0
-            course.history.append(row)
-            if on_pass is not None:
-                on_pass(trainer.average)
-        course.report(
-            TagTrainingProgress(
-                name,
-                trainer.step,
-                trainer.settings.steps,
-                course.seconds,
-                dict(trainer.running),
-                seen["validation"],
-            )
-        )
-        course.check()
+    watch = _StageWatch(name, trainer, batches, course, seconds, validate, on_pass)
 
     def from_step(start: int) -> Batches:
         return replace(batches, start=start)
@@ -179,27 +170,105 @@ def run_stage(
         return
 
 
+@dataclass
+class _StageWatch:
+    """Called after each step of a stage: schedule, validation, report, stop signal.
+
+    Parameters
+    ----------
+    name, trainer, batches, course, seconds, validate, on_pass
+        See `run_stage`.
+    """
+
+    name: str
+    trainer: Trainer
+    batches: Batches
+    course: Course
+    seconds: float
+    validate: Callable[[Any], float] | None
+    on_pass: Callable[[Any], None] | None
+
+    def __post_init__(self) -> None:
+        trainer = self.trainer
+        self._steps_a_pass = max(1, len(self.batches.chosen) // trainer.settings.batch)
+        self._started, self._first_step = time.monotonic(), trainer.step
+        self._score: float | None = None
+
+    def __call__(self, done: int, total: int, message: str = "") -> None:
+        """Handle a step; raises `Stopped` if training is to end."""
+        trainer, course = self.trainer, self.course
+        self._fit_schedule()
+        last = trainer.step >= trainer.settings.steps
+        if trainer.step % self._steps_a_pass == 0 or last:
+            self._end_pass()
+        course.report(
+            TagTrainingProgress(
+                self.name,
+                trainer.step,
+                trainer.settings.steps,
+                course.seconds,
+                dict(trainer.running),
+                self._score,
+            )
+        )
+        course.check()
+
+    def _fit_schedule(self) -> None:
+        """With a time limit, set the number of steps to those that fit into it.
+
+        The learning rate follows the number of steps, so it has fallen by the end.
+        """
+        trainer = self.trainer
+        at = trainer.step - self._first_step
+        # not before the fifth step: the first ones are slow and no measure of the pace
+        if not math.isfinite(self.seconds) or at < 5 or at % 5:
+            return
+        since = time.monotonic() - self._started
+        fit = self._first_step + int(at / max(since, 1e-3) * self.seconds)
+        trainer.settings = replace(
+            trainer.settings,
+            steps=max(trainer.step, min(fit, self.batches.n_batches)),
+        )
+
+    def _end_pass(self) -> None:
+        """Validate, and add a row to the history."""
+        trainer, course = self.trainer, self.course
+        trainer.average.eval()
+        if self.validate is not None:
+            self._score = self.validate(trainer.average)
+        row = {"step": float(trainer.step), "seconds": course.seconds}
+        row |= trainer.running
+        if self._score is not None:
+            row["validation"] = self._score
+        row["stage"] = 1.0 if self.name == "first stage" else 2.0
+        course.history.append(row)
+        if self.on_pass is not None:
+            self.on_pass(trainer.average)
+
+
 def _if_any(
     check: Tensor, validate: Callable[[Any], float]
 ) -> Callable[[Any], float] | None:
+    """Return ``validate``, or None without validation windows."""
     return validate if len(check) else None
 
 
 def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
+    """Return the trainer's settings for a stage of so many steps."""
     return TrainSettings(
         steps=max(1, steps),
         batch=settings.batch,
         learning_rate=settings.learning_rate,
         warm_up=min(50, max(1, steps // 10)),
-        averaging=0.98,
+        averaging=0.98,  # runs are short: the average covers about 50 steps
         seed=settings.seed,
-        validate_every=2**30,
+        validate_every=2**30,  # never: the stage validates after each pass
     )
 
 
-def validation(n_images: int, seed: int) -> tuple[list[int], list[int]]:
-    """Return the images to learn from, and those that tell how it goes."""
-    n = n_images // HELD_BACK if n_images >= ENOUGH else 0
+def split_images(n_images: int, seed: int) -> tuple[list[int], list[int]]:
+    """Return the numbers of the training and the validation images."""
+    n = n_images // VALIDATION_EVERY if n_images >= MIN_IMAGES_TO_SPLIT else 0
     order = np.random.default_rng(seed).permutation(n_images).tolist()
     return order[n:], order[:n]
 
@@ -209,26 +278,26 @@ def validation(n_images: int, seed: int) -> tuple[list[int], list[int]]:
 
 @dataclass
 class FirstStage:
-    """The network of the first stage, how it is built again, and what it learns by.
+    """Network and loss of the first stage.
 
     Parameters
     ----------
     settings : TagTrainingSettings
     windows : Windows
     network : PrototypePrompting or MemoryPrompting
-    method : str
-    arguments : dict
-    loss : callable
+    method, arguments : str, dict
+        Method and arguments that build the network again, for its model folder.
+    loss : PublishedLoss or SeedLoss
     maps : (windows, S, S) tensor, optional
-        What the loss needs of each pixel.
+        Superpixels, if the loss needs them.
     """
 
     settings: TagTrainingSettings
     windows: Windows
-    network: Any
+    network: TagNetwork
     method: str
     arguments: dict[str, Any]
-    loss: Any
+    loss: PublishedLoss | SeedLoss
     maps: Tensor | None = None
 
     @classmethod
@@ -241,7 +310,7 @@ class FirstStage:
         arguments: dict[str, Any],
         fusion: Sequence[float] | None = None,
     ) -> FirstStage:
-        """Return the first stage of the variant that the settings name.
+        """Return the first stage of the variant named in the settings.
 
         Parameters
         ----------
@@ -249,18 +318,17 @@ class FirstStage:
         windows : Windows
         bank : Bank
         trunk : Trunk
-            Start of the encoder.
+            Initial weights of the encoder.
         arguments : dict
-            Of the trunk.
+            Arguments of the trunk.
         fusion : sequence of four floats, optional
-            Weight of the strides in the published variant; by default the finer ones
-            count, and without prototypes only stride 16, as in plain class activation
-            maps.
+            Weights of the strides in the published variant; `FINE` by default. Without
+            prototypes it is `COARSE`, as in plain class activation maps.
         """
         n_classes = windows.tags.shape[1]
         common = {"classes": n_classes, "scale": settings.scale, **arguments}
         if settings.variant == "seed":
-            return cls._seed(settings, windows, bank, trunk, common)
+            return cls._seed(settings, windows, trunk, common)
         prototypes = settings.prototypes
         chosen = common | {
             "n_prototypes": settings.n_prototypes,
@@ -284,14 +352,15 @@ class FirstStage:
         cls,
         settings: TagTrainingSettings,
         windows: Windows,
-        bank: Bank,
         trunk: Trunk,
         common: dict[str, Any],
     ) -> FirstStage:
+        """Return the first stage of the seed variant."""
         chosen = common | {"n_prototypes": settings.n_prototypes}
         network = MemoryPrompting(**chosen)
         network.trunk.load_state_dict(trunk.state_dict())
         network.memory.copy_(first_memory(network, windows, settings))
+        # from passes to steps
         warm_up = int(min(WARM_UP, settings.epochs / 3) * len(windows) / settings.batch)
         loss = SeedLoss(windows, warm_up=warm_up, contrast=settings.contrast)
         regions = superpixels(windows)
@@ -306,20 +375,18 @@ class FirstStage:
         *,
         seconds: float = math.inf,
         resume: bool = False,
-        on_pass: Callable[[Any], None] | None = None,
-    ) -> Any:
+        on_pass: Callable[[SemanticSegmenter], None] | None = None,
+    ) -> TagNetwork:
         """Train, and return the network with averaged weights.
 
         Parameters
         ----------
         learn, check : (n,) int64 tensors
-            Windows to learn from, and those that tell how it goes (none is allowed).
+            Numbers of the training and the validation windows; the latter may be none.
         course : Course
         device : torch.device
-        seconds : float
-        resume : bool
-        on_pass : callable, optional
-            Receives the network after each pass.
+        seconds, resume, on_pass
+            See `run_stage`.
         """
         settings, windows = self.settings, self.windows
         steps = max(1, settings.epochs * len(learn) // settings.batch)
@@ -331,9 +398,10 @@ class FirstStage:
             self.loss,
         )
 
-        def show(network: Any) -> None:
-            set_peaks(network, windows, 64)
-            on_pass(network)
+        def show(network: TagNetwork) -> None:
+            if on_pass is not None:
+                set_peaks(network, windows, 64)  # of some windows: a preview
+                on_pass(network)
 
         batches = Batches(
             windows, learn, settings.batch, steps, settings.seed, self.maps
@@ -348,7 +416,7 @@ class FirstStage:
             on_pass=show if on_pass else None,
             validate=_if_any(check, lambda n: tag_accuracy(n, windows, check)),
         )
-        network = trainer.average.eval()
+        network = cast(TagNetwork, trainer.average.eval())
         set_peaks(network, windows)
         return network
 
@@ -357,17 +425,21 @@ class FirstStage:
 def first_memory(
     network: MemoryPrompting, windows: Windows, settings: TagTrainingSettings
 ) -> Tensor:
-    """Return prototypes (classes, K, D): centres of features of images of one class."""
+    """Return initial prototypes (classes, K, D): cluster centres of features.
+
+    The features are those of images that show one class only, if there are any.
+    """
     generator = torch.Generator().manual_seed(settings.seed)
     memory = network.memory.clone()
-    alone = windows.tags.sum(1) == 1
+    alone = windows.tags.sum(1) == 1  # images that show exactly one class
     for c in range(network.n_classes):
-        held = windows.tags[:, c] > 0
-        own = held & alone if (held & alone).any() else held
+        shown = windows.tags[:, c] > 0
+        own = shown & alone if (shown & alone).any() else shown
+        # 64 windows and every 7th pixel are enough for a few centres
         index = windows.of_images(own.nonzero()[:, 0].tolist())[:64]
         vectors = torch.cat(
             [
-                network.embedded(windows.images(part))[1]
+                network.embeddings(windows.images(part))[1]
                 .flatten(2)
                 .transpose(1, 2)
                 .flatten(0, 1)[::7]
@@ -380,12 +452,12 @@ def first_memory(
 
 
 def superpixels(windows: Windows) -> Tensor:
-    """Return the superpixels of each window, (n, S, S) int16 from 0."""
+    """Return superpixel ids (n, S, S) int16 of all windows, from 0 in each."""
     side = windows.pixels.shape[-1]
     regions = [
         slic(
             image.permute(1, 2, 0).numpy(),
-            n_segments=max(4, (side // 8) ** 2),
+            n_segments=max(4, (side // 8) ** 2),  # of about 8 x 8 pixels
             compactness=10.0,
             start_label=0,
             channel_axis=-1,
@@ -396,10 +468,20 @@ def superpixels(windows: Windows) -> Tensor:
 
 
 @torch.inference_mode()
-def tag_accuracy(network: Any, windows: Windows, index: Tensor) -> float:
-    """Return the mean over classes of the balanced accuracy of tags told of windows."""
+def tag_accuracy(network: TagNetwork, windows: Windows, index: Tensor) -> float:
+    """Return the balanced accuracy of predicted tags, the mean over classes.
+
+    An image shows a class if any of its windows does.
+
+    Parameters
+    ----------
+    network : PrototypePrompting or MemoryPrompting
+    windows : Windows
+    index : (n,) int64 tensor
+        Numbers of the windows.
+    """
     device = next(network.parameters()).device
-    told = torch.cat(
+    predicted = torch.cat(
         [
             network.tag_scores(windows.images(part).to(device)).cpu() > 0
             for part in index.split(8)
@@ -408,19 +490,31 @@ def tag_accuracy(network: Any, windows: Windows, index: Tensor) -> float:
     owner = windows.owner[index]
     scores = []
     for c in range(windows.tags.shape[1]):
+        # balanced: images with and without the class have the same weight
         right: dict[bool, list[bool]] = {True: [], False: []}
         for image in owner.unique():
             truth = bool(windows.tags[image, c])
-            right[truth].append(bool(told[owner == image, c].any()) == truth)
+            right[truth].append(bool(predicted[owner == image, c].any()) == truth)
         scores += [float(np.mean(r)) for r in right.values() if r]
     return float(np.mean(scores)) if scores else math.nan
 
 
 @torch.inference_mode()
-def set_peaks(network: Any, windows: Windows, at_most: int = MAX_WINDOWS) -> None:
-    """Measure what maps of each class reach in the images that hold it.
+def set_peaks(
+    network: TagNetwork, windows: Windows, at_most: int = MAX_WINDOWS
+) -> None:
+    """Set the network's peaks: what its maps reach in images of each class.
 
-    Only the published variant has such maps.
+    Only the published variant has peaks, see `PrototypePrompting.peak`. They are the
+    99th percentile of an image's maps and the median over the images, because a single
+    bright pixel or image must not set the scale.
+
+    Parameters
+    ----------
+    network : PrototypePrompting or MemoryPrompting
+    windows : Windows
+    at_most : int
+        About as many windows are measured.
     """
     if not isinstance(network, PrototypePrompting):
         return
@@ -435,20 +529,21 @@ def set_peaks(network: Any, windows: Windows, at_most: int = MAX_WINDOWS) -> Non
         for at, owner in enumerate(windows.owner[part].tolist()):
             tops[owner] = torch.maximum(tops[owner], top[at])
     for c in range(n_classes):
-        held = windows.tags[:, c] > 0
-        reached = tops[held & tops.any(-1).any(-1), :, c]
+        # images that show the class, and of which a window was measured
+        shown = windows.tags[:, c] > 0
+        reached = tops[shown & tops.any(-1).any(-1), :, c]
         if len(reached):
             network.peak[:, c] = reached.median(0).values.to(network.peak)
 
 
 @torch.inference_mode()
 def pseudo_masks(
-    network: Any, windows: Windows, course: Course | None = None
+    network: TagNetwork, windows: Windows, course: Course | None = None
 ) -> Tensor:
-    """Return the classes (n, S, S) uint8 that the first stage finds in all windows.
+    """Return the class ids (n, S, S) uint8 predicted for all training windows.
 
-    What an image does not hold by its tags is left out. `UNKNOWN` where two classes are
-    about equal.
+    Classes that are not among the tags of an image are excluded. Pixels are `UNKNOWN`
+    where the two best scores are about equal.
     """
     size = tuple(windows.pixels.shape[-2:])
     masks = torch.empty(len(windows), *size, dtype=torch.uint8)
@@ -477,7 +572,7 @@ def student(
     trunk: Trunk,
     arguments: dict[str, Any],
 ) -> tuple[SemanticUNet, dict[str, Any]]:
-    """Return the network of the second stage, and its arguments."""
+    """Return the untrained network of the second stage, and its arguments."""
     chosen = {"classes": n_classes, "scale": settings.scale, **arguments}
     network = SemanticUNet(**chosen)
     network.trunk.load_state_dict(trunk.state_dict())
@@ -485,7 +580,7 @@ def student(
 
 
 def mask_loss(network: SemanticUNet, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the parts of the loss of the second stage."""
+    """Return the terms of the loss of the second stage by name."""
     return semantic_loss(network.class_logits(batch["query"]), batch["maps"])
 
 
@@ -522,20 +617,23 @@ def run_student(
         on_pass=on_pass,
         validate=_if_any(check, lambda n: agreement(n, windows, masks, check)),
     )
-    return trainer.average.eval()
+    return cast(SemanticUNet, trainer.average.eval())
 
 
 @torch.inference_mode()
 def agreement(
     network: SemanticSegmenter, windows: Windows, masks: Tensor, index: Tensor
 ) -> float:
-    """Return the mean IoU of a network with masks of windows, background included."""
+    """Return the mean IoU of predictions with the masks of windows.
+
+    The mean is over the classes and the background.
+    """
     n = network.n_classes + 1
     device = next(network.parameters()).device
     table = np.zeros((n, n), np.int64)
     for part in index.split(8):
         found = network.class_logits(windows.images(part).to(device)).argmax(1).cpu()
         truth = masks[part].numpy().astype(np.int64)
-        table += confusion(found.numpy(), truth, n)
+        table += confusion_matrix(found.numpy(), truth, n)
     ious = class_ious(table)
     return float(np.nanmean(ious)) if np.isfinite(ious).any() else math.nan

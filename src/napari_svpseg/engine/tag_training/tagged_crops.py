@@ -1,4 +1,4 @@
-"""Images as windows of one size, and batches of them: what training from tags reads."""
+"""Tagged images as windows of one size, and batches of windows to train on."""
 
 from __future__ import annotations
 
@@ -16,27 +16,31 @@ from ...core.image import Plane
 from ..inference.tiling import ScaledQuery, network_length
 
 MAX_WINDOWS = 2000
-"""Windows that are held in memory, 8 bit each."""
+"""Windows that are kept in memory at most (as 8 bit)."""
 
 STRIDE = 16
+"""Sides of windows are multiples of the encoder's largest stride."""
+
+RANGE = 2.8
+"""Normalised intensities from -2.8 to 2.8 are stored as 0 to 255."""
 
 
 @dataclass(frozen=True, eq=False)
 class Windows:
-    """Images as windows that a network can take, and the tags of the images.
+    """Windows of images, and the tags of the images.
 
     Parameters
     ----------
     pixels : (n, 3, S, S) uint8 tensor
         Normalised intensities, 8 bit.
     owner : (n,) int64 tensor
-        Image of each window.
+        Number of the image that each window was cut from.
     corner : (n, 2) int array
-        Its top-left corner, in network pixels of its image.
+        Top-left corner of each window (y, x), in network pixels of its image.
     tags : (images, classes) float tensor
-        1 where the image holds the class.
+        1 where the image shows the class.
     names : tuple of str
-        Of the images.
+        Names of the images.
     """
 
     pixels: Tensor
@@ -49,8 +53,8 @@ class Windows:
         return len(self.pixels)
 
     def images(self, index: Tensor | slice) -> Tensor:
-        """Return windows as the network takes them, (B, 3, S, S) float."""
-        return self.pixels[index].float() / 255 * 5.6 - 2.8
+        """Return windows (B, 3, S, S) as float32, normalised as the network expects."""
+        return self.pixels[index].float() / 255 * (2 * RANGE) - RANGE
 
     def of_images(self, images: Iterable[int]) -> Tensor:
         """Return the numbers of the windows of some images."""
@@ -63,17 +67,18 @@ def cut_windows(
     tags: Mapping[str, Sequence[float]],
     settings: TagTrainingSettings,
 ) -> Windows:
-    """Cut images into windows of one size.
+    """Return images cut into windows of one size.
 
     Parameters
     ----------
     planes : iterable of (name, (Y, X, C) array, (C, 2) array)
         Name, raw intensities and percentiles of each image, read one by one.
     tags : mapping of str to (classes,) floats
-        1 for each class that the image of that name holds.
+        1 for each class that the image of that name shows.
     settings : TagTrainingSettings
     """
     n_images = len(tags)
+    # each image gets an equal share of the memory
     at_most = max(1, MAX_WINDOWS // max(n_images, 1))
     side = -(-settings.window // STRIDE) * STRIDE
     pixels, owner, corners, names, largest = [], [], [], [], STRIDE
@@ -82,14 +87,16 @@ def cut_windows(
         shape = [network_length(n, settings.scale) for n in plane.shape[:2]]
         largest = max(largest, *shape)
         grid = list(product(*(_starts(n, side) for n in shape)))
+        # of a large image some windows only, evenly spaced
         chosen = np.linspace(0, len(grid) - 1, min(at_most, len(grid))).round()
         for y, x in (grid[int(at)] for at in chosen):
-            piece = query.read((y, y + side), (x, x + side))
+            piece = query.read((y, y + side), (x, x + side))  # mirrored at the border
             pixels.append(_to_8_bit(piece))
             owner.append(i)
             corners.append((y, x))
         names.append(name)
-    smaller = min(side, -(-largest // STRIDE) * STRIDE)  # all images are small
+    # if all images are smaller than a window, the rest of each window is padding
+    smaller = min(side, -(-largest // STRIDE) * STRIDE)
     stacked = torch.stack([p[:, :smaller, :smaller] for p in pixels])
     return Windows(
         stacked,
@@ -101,6 +108,7 @@ def cut_windows(
 
 
 def _starts(length: int, side: int) -> list[int]:
+    """Return the first pixel of each window along an axis; windows may overlap."""
     if length <= side:
         return [0]
     n = -(-length // side)
@@ -108,21 +116,27 @@ def _starts(length: int, side: int) -> list[int]:
 
 
 def _to_8_bit(piece: Tensor) -> Tensor:
-    return ((piece + 2.8) / 5.6 * 255).round().clamp(0, 255).to(torch.uint8)
+    """Return normalised intensities as uint8, see `RANGE`."""
+    return ((piece + RANGE) / (2 * RANGE) * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 @dataclass
 class Batches(Dataset[dict[str, Tensor]]):
-    """Batches of turned and shaded windows, for a step always the same.
+    """Data set of batches of turned, flipped and shaded windows.
+
+    A batch depends on its number and the seed only, so that a resumed training sees
+    the same batches.
 
     Parameters
     ----------
     windows : Windows
     chosen : (n,) int64 tensor
-        Those that are used.
-    batch, n_batches, seed : int
+        Numbers of the windows that are used.
+    batch : int
+        Windows per batch.
+    n_batches, seed : int
     maps : (windows, S, S) tensor, optional
-        Something of each pixel (labels, superpixels) that is turned with the windows.
+        Labels or superpixels, which are turned with the windows.
     start : int
         Number of the first batch.
     """
@@ -154,6 +168,7 @@ class Batches(Dataset[dict[str, Tensor]]):
             if maps is not None:
                 maps[j] = turned(maps[j], turn, flip)
         shape = (self.batch, 1, 1, 1)
+        # small changes of contrast and brightness, in units of normalised intensities
         gain = torch.from_numpy(rng.uniform(0.85, 1.2, shape).astype(np.float32))
         shift = torch.from_numpy(rng.uniform(-0.25, 0.25, shape).astype(np.float32))
         batch = {"query": images * gain + shift, "window": index}
@@ -162,7 +177,8 @@ class Batches(Dataset[dict[str, Tensor]]):
         return batch
 
     def _at(self, n: int) -> Tensor:
-        """Return the n-th window: every one comes once in a pass."""
+        """Return the number of the n-th window drawn; a pass draws each once."""
+        # another permutation for each pass, from the number alone
         of_pass, at = divmod(n, len(self.chosen))
         generator = torch.Generator().manual_seed(self.seed * 9973 + of_pass)
         order = torch.randperm(len(self.chosen), generator=generator)
@@ -170,6 +186,6 @@ class Batches(Dataset[dict[str, Tensor]]):
 
 
 def turned(x: Tensor, turn: int, flip: bool) -> Tensor:
-    """Return maps turned by quarters of a circle, then flipped."""
+    """Return ``x`` (..., H, W) rotated by ``turn`` times 90 degrees, then flipped."""
     x = torch.rot90(x, turn, (-2, -1))
     return x.flip(-1) if flip else x

@@ -26,10 +26,10 @@ class OneImageSettings(Settings):
 
     steps: int = option(200, "Training steps, one crop each", low=1)
     learning_rate: float = option(1e-3, "Highest learning rate", low=0)
-    warm_up: int = option(5, "Steps of rising learning rate", low=0)
+    warm_up: int = option(5, "Steps in which the learning rate rises", low=0)
     side: int = option(256, "Side of the crop", low=32, unit="pixel")
     augment: bool = option(
-        True, "Random crops, turned and mirrored; else the top-left one as it is"
+        True, "Train on random crops, turned and mirrored; else on the top-left one"
     )
     loss: str = option(
         "likelihood",
@@ -42,7 +42,15 @@ class OneImageSettings(Settings):
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """A standardised image (3, H, W) float32 and its mask (H, W), 1 = foreground."""
+    """A labelled image.
+
+    Parameters
+    ----------
+    image : (3, H, W) float32 tensor
+        Standardised.
+    mask : (H, W) int tensor
+        1 = foreground, 0 = background.
+    """
 
     image: Tensor
     mask: Tensor
@@ -58,17 +66,18 @@ def fit_one_image(
 ) -> list[float]:
     """Train a network in place and return the loss of each step.
 
-    Adam without decay; the learning rate rises over the warm-up, is a tenth from 90 %
-    and a hundredth from 95 % of the steps on, as in the released schedule.
+    The optimiser is Adam without weight decay. The learning rate rises over the
+    warm-up and falls to a tenth at 90 % and to a hundredth at 95 % of the steps, as in
+    the authors' code.
 
     Parameters
     ----------
     network : PromptSegmenter
-        Moved to the device.
+        Is moved to the device.
     image : Example
-        What is learned from.
+        Training image.
     prompt : Example
-        The prompt, 64 x 64 as a rule, of another image.
+        Prompt of another image, usually 64 x 64.
     settings : OneImageSettings
     device : torch.device
     on_progress : Progress
@@ -95,6 +104,7 @@ def fit_one_image(
 
 
 def _factor(step: int, settings: OneImageSettings) -> float:
+    """Return the factor on the learning rate at a step."""
     if step < settings.warm_up:
         return (step + 1) / settings.warm_up
     done = step / settings.steps
@@ -104,6 +114,7 @@ def _factor(step: int, settings: OneImageSettings) -> float:
 def _crop(
     image: Example, settings: OneImageSettings, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
+    """Return a crop (3, h, w) of the image and its target (h, w)."""
     y = x = 0
     sides = [min(settings.side, n) for n in image.mask.shape]
     if settings.augment:
@@ -115,6 +126,7 @@ def _crop(
     query, target = image.image[:, *window], image.mask[window]
     if settings.augment:
         turns = int(rng.integers(4))
+        # microscopy has no up: all rotations and reflections are as likely
         query, target = query.rot90(turns, (1, 2)), target.rot90(turns, (0, 1))
         if rng.random() < 0.5:
             query, target = query.flip(2), target.flip(1)
@@ -122,8 +134,10 @@ def _crop(
 
 
 def _loss(logits: Tensor, target: Tensor, kind: str) -> Tensor:
+    """Return the loss of logits and target, both (h, w)."""
     if kind == "likelihood":
         return F.binary_cross_entropy_with_logits(logits, target)
-    # at best log(1 + 1/e) = 0.313: the probabilities go through a second softmax
+    # The authors' code passes probabilities to a loss that expects logits, i.e. through
+    # a second softmax. Even a perfect prediction has a loss of log(1 + 1/e) = 0.313.
     p = logits.sigmoid()
     return F.cross_entropy(torch.stack([1 - p, p])[None], target.long()[None])

@@ -1,4 +1,8 @@
-"""Pseudo tasks from unlabelled images: superpixels that look alike.
+"""Training tasks from unlabelled images: superpixels with similar features.
+
+Superpixels stand in for labelled objects (self-supervision). A task asks for all
+superpixels that are similar, because a user wants all cells of a kind and not one
+region.
 
 References
 ----------
@@ -17,20 +21,20 @@ from skimage.segmentation import felzenszwalb
 Rng = np.random.Generator
 
 
-def window(picture: np.ndarray, side: int, rng: Rng) -> np.ndarray:
-    """Return a part of at most ``side`` x ``side`` pixels at a random place."""
-    y, x = (int(rng.integers(max(1, n - side + 1))) for n in picture.shape[:2])
-    return picture[y : y + side, x : x + side]
+def window(image: np.ndarray, side: int, rng: Rng) -> np.ndarray:
+    """Return a random crop of an image (Y, X, ...), at most ``side`` pixels long."""
+    y, x = (int(rng.integers(max(1, n - side + 1))) for n in image.shape[:2])
+    return image[y : y + side, x : x + side]
 
 
 def superpixel_masks(image: np.ndarray, n_masks: int, rng: Rng) -> list[np.ndarray]:
-    """Return binary masks, each of superpixels of similar brightness and texture.
+    """Return masks of superpixels with similar brightness and texture.
 
     Parameters
     ----------
     image : (H, W, 3) uint8 array
     n_masks : int
-        Masks wanted; fewer come back where an image has too few superpixels.
+        Number of masks at most; an image with few superpixels gives fewer.
     rng : numpy Generator
 
     Returns
@@ -40,6 +44,7 @@ def superpixel_masks(image: np.ndarray, n_masks: int, rng: Rng) -> list[np.ndarr
     """
     masks = []
     for _ in range(2 * n_masks):
+        # another scale for each mask, so that regions of all sizes occur
         labels = felzenszwalb(
             image,
             scale=float(np.exp(rng.uniform(np.log(30), np.log(400)))),
@@ -55,7 +60,11 @@ def superpixel_masks(image: np.ndarray, n_masks: int, rng: Rng) -> list[np.ndarr
 
 
 def _similar(image: np.ndarray, labels: np.ndarray, rng: Rng) -> np.ndarray:
-    """Return one superpixel and those nearest to it in brightness and texture."""
+    """Return the mask of a random superpixel and of those with similar features.
+
+    The features are mean and standard deviation of each channel, i.e. brightness and
+    contrast of the texture.
+    """
     n = int(labels.max()) + 1
     if n < 4:
         return np.zeros(labels.shape, np.uint8)
@@ -68,6 +77,7 @@ def _similar(image: np.ndarray, labels: np.ndarray, rng: Rng) -> np.ndarray:
     features = (features - features.mean(0)) / (features.std(0) + 1e-3)
     chosen = int(rng.integers(n))
     distance = np.linalg.norm(features - features[chosen], axis=1)
+    # by a threshold on the distance, or by number: 2 to 20 superpixels
     if rng.random() < 0.5:
         members = distance <= rng.uniform(0.3, 1.0)
     else:

@@ -1,7 +1,10 @@
-"""Drawn microscopy: scenes with two kinds of objects, of which a prompt shows one.
+"""Synthetic microscopy: scenes with two kinds of objects, of which a prompt shows one.
 
-Every scene is two pictures by one recipe. The kinds differ in shape, size, brightness,
-colour, texture or rim, and only the prompt can tell which of them is wanted.
+A scene is two images drawn with the same parameters. The kinds differ in shape, size,
+brightness, colour, texture or rim, so that only the prompt shows which one is wanted.
+
+All parameters are drawn at random from wide ranges (domain randomisation): the scenes
+need not look real, but real images should lie within their variety.
 """
 
 from __future__ import annotations
@@ -18,15 +21,16 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """Pictures drawn by one recipe.
+    """Images drawn with the same parameters.
 
     Parameters
     ----------
     images : list of (H, W, 3) uint8 arrays
     kinds : list of list of (H, W) uint16 arrays
-        For each kind of object, its ids in each picture.
+        For each kind of object, its ids in each image.
     instances : tuple of bool
-        For each kind, whether its ids are single objects (a net has none).
+        For each kind, whether its ids are single objects (a net of cell walls has
+        none).
     """
 
     images: list[np.ndarray]
@@ -36,7 +40,29 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Kind:
-    """How one kind of object looks."""
+    """Appearance of one kind of object; lengths in pixels, intensities 0 to 1.
+
+    Parameters
+    ----------
+    shape : str
+        One of `SHAPES`.
+    radius, spread : float
+        Typical radius, and how much it varies between objects.
+    elongation : float
+        Ratio of the long to the short axis.
+    wobble : float
+        Irregularity of the outline.
+    color : (3,) array
+    texture, texture_scale : float
+        Amplitude and grain size of the noise inside an object.
+    rim, rim_width : float
+        Brightness of the border (below 0: darkness) and its width.
+    core : float
+        Brightness of the middle (below 0: darkness).
+    opacity : float
+    crowd : float
+        Share of the objects that are placed next to another one.
+    """
 
     shape: str
     radius: float
@@ -57,7 +83,15 @@ SHAPES = ("blob", "rod", "ring", "crescent", "star", "bean")
 
 
 def draw_scene(seed: int, size: int = 224, n_images: int = 2) -> Scene:
-    """Return the scene of ``seed``: the same seed gives the same pictures."""
+    """Return the scene of a seed; the same seed gives the same images.
+
+    Parameters
+    ----------
+    seed : int
+    size : int
+        Side of the images.
+    n_images : int
+    """
     rng = np.random.default_rng([seed, 77])
     layout = rng.choice(["objects", "mosaic", "net", "texture"], p=[0.6, 0.2, 0.1, 0.1])
     if layout == "mosaic":
@@ -70,7 +104,8 @@ def draw_scene(seed: int, size: int = 224, n_images: int = 2) -> Scene:
 
 
 def smooth_noise(rng: Rng, size: int, scale: float) -> np.ndarray:
-    """Return a (size, size) field of mean 0 and deviation 1, smooth over ``scale``."""
+    """Return noise (size, size) of mean 0 and deviation 1, with grains of ``scale``."""
+    # white noise on a coarse grid, enlarged: cheaper than filtering a fine one
     coarse = max(4, int(np.ceil(size / max(scale, 1.0))) + 3)
     field = rng.standard_normal((min(coarse, size), min(coarse, size)))
     if coarse < size:
@@ -81,6 +116,7 @@ def smooth_noise(rng: Rng, size: int, scale: float) -> np.ndarray:
 
 
 def _background(rng: Rng, size: int, level: np.ndarray) -> np.ndarray:
+    """Return an empty image with uneven illumination and, mostly, grain."""
     image = np.broadcast_to(level, (size, size, 3)).astype(np.float32).copy()
     image += (
         rng.uniform(0, 0.12) * smooth_noise(rng, size, rng.uniform(30, 120))[..., None]
@@ -92,14 +128,17 @@ def _background(rng: Rng, size: int, level: np.ndarray) -> np.ndarray:
 
 
 def _color(rng: Rng, grey: bool) -> np.ndarray:
+    """Return a random colour (3,); equal channels in a grey scene."""
     if grey:
         return np.full(3, rng.uniform(0, 1), np.float32)
     return rng.uniform(0, 1, 3).astype(np.float32)
 
 
 def _random_kind(rng: Rng, grey: bool) -> _Kind:
+    """Return a random kind of object."""
     return _Kind(
         shape=str(rng.choice(SHAPES, p=[0.4, 0.2, 0.1, 0.08, 0.08, 0.14])),
+        # log-uniform: a factor of two is as likely among small as among large objects
         radius=float(np.exp(rng.uniform(np.log(5), np.log(22)))),
         spread=rng.uniform(0, 0.35),
         elongation=rng.uniform(1, 2.2),
@@ -115,8 +154,12 @@ def _random_kind(rng: Rng, grey: bool) -> _Kind:
     )
 
 
-def _baseline_kind(rng: Rng, kind: _Kind, grey: bool) -> _Kind:
-    """Return a kind that shares some but not all of the looks of ``kind``."""
+def _distractor_kind(rng: Rng, kind: _Kind, grey: bool) -> _Kind:
+    """Return a kind that shares a part of the properties of ``kind``.
+
+    One property, drawn at random, is made to differ, so that a prompt can distinguish
+    the two.
+    """
     other = _random_kind(rng, grey)
     values = {}
     for name in _Kind.__dataclass_fields__:
@@ -130,14 +173,17 @@ def _baseline_kind(rng: Rng, kind: _Kind, grey: bool) -> _Kind:
         values["color"] = np.clip(kind.color + shift, 0, 1).astype(np.float32)
     else:
         values[str(decisive)] = getattr(other, str(decisive))
-        values["texture"] = (
-            other.texture if decisive == "texture" else values["texture"]
-        )
     return _Kind(**values)
 
 
 def _depth(kind: _Kind, rng: Rng) -> np.ndarray:
-    """Return a patch with the signed depth of one object: above 0 inside, in pixels."""
+    """Return the signed depth of one random object: above 0 inside, in pixels.
+
+    Returns
+    -------
+    (2 n + 1, 2 n + 1) float array
+        The object lies in the middle.
+    """
     radius = kind.radius * float(np.exp(rng.normal(0, kind.spread * 0.6)))
     radius = float(np.clip(radius, 3, 40))
     stretch = np.sqrt(kind.elongation)
@@ -146,14 +192,16 @@ def _depth(kind: _Kind, rng: Rng) -> np.ndarray:
     half = int(np.ceil(radius * stretch * 1.6)) + 3
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
     angle = rng.uniform(0, 2 * np.pi)
+    # coordinates along the long (u) and the short axis (v)
     u = np.cos(angle) * x + np.sin(angle) * y
     v = -np.sin(angle) * x + np.cos(angle) * y
     if kind.shape == "bean" or (kind.shape == "rod" and rng.random() < 0.5):
-        v = v + rng.uniform(-0.35, 0.35) * u**2 / (radius * stretch)
-    if kind.shape == "rod":
+        v = v + rng.uniform(-0.35, 0.35) * u**2 / (radius * stretch)  # bent
+    if kind.shape == "rod":  # a line segment with round ends
         length, width = radius * stretch, radius / stretch
         u = np.sign(u) * np.maximum(np.abs(u) - (length - width), 0)
         return np.asarray(width - np.hypot(u, v))
+    # all others in polar coordinates: an ellipse whose radius varies with the angle
     a, b = radius * stretch, radius / stretch
     rho = np.hypot(u / a, v / b)
     theta = np.arctan2(v / b, u / a)
@@ -182,6 +230,30 @@ def _place(
     centres: list[np.ndarray],
     number: int,
 ) -> bool:
+    """Draw one object of a kind into the image and its ids, if there is room.
+
+    Parameters
+    ----------
+    rng : numpy Generator
+    kind : _Kind
+    taken : (size, size) uint8 array
+        1 where any object lies; is updated.
+    ids : (size, size) uint16 array
+        Ids of the kind; is updated.
+    image : (size, size, 3) float array
+        Is updated.
+    texture : (size, size) float array
+        Noise of the kind.
+    centres : list of (y, x)
+        Of the kind's objects so far; is updated.
+    number : int
+        Id of the object.
+
+    Returns
+    -------
+    bool
+        Whether it was drawn.
+    """
     size = len(ids)
     centre = rng.uniform(-6, size + 6, 2)
     if centres and rng.random() < kind.crowd:
@@ -202,26 +274,27 @@ def _place(
     if area < 12:
         return False
     hidden = int((inside & (taken[here] > 0)).sum())
-    if hidden > 0.3 * area:
+    if hidden > 0.3 * area:  # the rest would no longer have the kind's shape
         return False
-    inside &= taken[here] == 0  # what lies there already stays on top
+    inside &= taken[here] == 0  # objects drawn before stay on top
     taken[here][inside] = 1
     ids[here][inside] = number
     level = kind.color + rng.normal(0, 0.04)
-    look = level + kind.texture * texture[here][..., None]
-    look = look + kind.rim * np.exp(-((depth / kind.rim_width) ** 2))[..., None]
+    shade = level + kind.texture * texture[here][..., None]
+    shade = shade + kind.rim * np.exp(-((depth / kind.rim_width) ** 2))[..., None]
     middle = np.clip(depth / max(float(depth.max()), 1), 0, 1)[..., None]
-    look = look + kind.core * middle**2
+    shade = shade + kind.core * middle**2
     alpha = np.clip(depth + 0.5, 0, 1)[..., None] * kind.opacity * inside[..., None]
-    image[here] = image[here] * (1 - alpha) + look * alpha
+    image[here] = image[here] * (1 - alpha) + shade * alpha
     centres.append(np.array(centre))
     return True
 
 
 def _object_scene(rng: Rng, size: int, n_images: int) -> Scene:
+    """Return a scene of single objects of two kinds, sometimes of one."""
     grey = bool(rng.random() < 0.6)
     first = _random_kind(rng, grey)
-    kinds = [first, _baseline_kind(rng, first, grey)]
+    kinds = [first, _distractor_kind(rng, first, grey)]
     level = _color(rng, grey)
     fill = rng.uniform(0.12, 0.6)
     n_kinds = 2 if rng.random() < 0.8 else 1
@@ -234,7 +307,7 @@ def _object_scene(rng: Rng, size: int, n_images: int) -> Scene:
         maps = [np.zeros((size, size), np.uint16) for _ in range(n_kinds)]
         textures = [smooth_noise(rng, size, k.texture_scale) for k in kinds]
         centres: list[list[np.ndarray]] = [[], []]
-        for number in range(1, 140):
+        for number in range(1, 140):  # until the image is full, see below
             k = int(rng.integers(n_kinds))
             _place(
                 rng, kinds[k], taken, maps[k], image, textures[k], centres[k], number
@@ -248,7 +321,11 @@ def _object_scene(rng: Rng, size: int, n_images: int) -> Scene:
 
 
 def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
-    """Tightly packed cells; the target is the cells, or the net between them."""
+    """Return a scene of tightly packed cells, as in an epithelium.
+
+    Kinds are the cells and spots in them, the cells and the net of walls between them,
+    or with ``net`` the walls alone.
+    """
     grey = bool(rng.random() < 0.7)
     pitch = float(np.exp(rng.uniform(np.log(12), np.log(44))))
     width = rng.uniform(1.0, 3.5)
@@ -265,6 +342,8 @@ def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
     y, x = np.mgrid[:size, :size].astype(np.float32)
     images, cells, walls, dots = [], [], [], []
     for _ in range(n_images):
+        # Cells are the Voronoi regions of a jittered grid, on coordinates that smooth
+        # noise bends, so that walls are not straight.
         wave = pitch * 0.2
         yy = (y + wave * smooth_noise(rng, size, 1.5 * pitch)) * stretch
         xx = x + wave * smooth_noise(rng, size, 1.5 * pitch)
@@ -280,9 +359,10 @@ def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
         distance, nearest = cKDTree(grid).query(
             np.stack([yy.ravel(), xx.ravel()], 1), k=2
         )
+        # nearly as far from the second seed as from the first: a wall
         gap = (distance[:, 1] - distance[:, 0]).reshape(size, size)
         owner = nearest[:, 0].reshape(size, size)
-        empty = rng.random(len(grid)) < missing
+        empty = rng.random(len(grid)) < missing  # cells without content
         is_wall = gap < width * 1.4
         tone = rng.normal(0, 1, len(grid))[owner] * variety
         image = (
@@ -312,9 +392,12 @@ def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
 
 
 def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
-    """Regions that differ in texture or tone, such as tissues; no single objects."""
+    """Return a scene of two regions that differ in texture or colour, as tissues do.
+
+    There are no single objects.
+    """
     grey = bool(rng.random() < 0.4)
-    looks = [
+    textures = [
         (
             _color(rng, grey),
             rng.uniform(0.02, 0.35),
@@ -324,8 +407,8 @@ def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
         )
         for _ in range(2)
     ]
-    if rng.random() < 0.5:  # same tone, only the texture tells
-        looks[1] = (looks[0][0], *looks[1][1:])
+    if rng.random() < 0.5:  # the same colour: only the texture differs
+        textures[1] = (textures[0][0], *textures[1][1:])
     scale, level = rng.uniform(18, 60), rng.uniform(-0.5, 0.5)
     finish = int(rng.integers(1 << 31))
     images, ids = [], []
@@ -335,7 +418,7 @@ def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
         )
         inside = ndimage.gaussian_filter(region, 1) > level
         layers = []
-        for tone, depth, grain, dots, dot_color in looks:
+        for tone, depth, grain, dots, dot_color in textures:
             field = smooth_noise(rng, size, grain)
             layer = tone + depth * field[..., None]
             if dots > 0.5:
@@ -350,15 +433,23 @@ def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
 
 
 def _finished(image: np.ndarray, seed: int) -> np.ndarray:
-    """Return the picture as a microscope would show it: blur, halo, noise, 8 bit."""
-    rng = np.random.default_rng(seed)  # the same optics for all pictures of a scene
+    """Return the image (H, W, 3) uint8 with blur, halo and noise of a microscope.
+
+    Parameters
+    ----------
+    image : (H, W, 3) float array
+    seed : int
+        Of the optics, which all images of a scene share.
+    """
+    rng = np.random.default_rng(seed)
     blur = rng.choice([0.0, rng.uniform(0.4, 1.6)])
     if blur:
         image = ndimage.gaussian_filter(image, (blur, blur, 0))
-    if rng.random() < 0.2:  # phase contrast: a bright or dark halo
+    if rng.random() < 0.2:  # a halo around objects, as in phase contrast
         wide = ndimage.gaussian_filter(image, (5, 5, 0))
         image = image + rng.uniform(0.5, 1.5) * (image - wide)
     noise = rng.uniform(0, 0.07)
+    # seeded by the image: noise differs between the images of a scene, repeatably
     local = np.random.default_rng(zlib.crc32(image.tobytes()))
     shape = image.shape if rng.random() < 0.5 else (*image.shape[:2], 1)
     image = image + noise * local.standard_normal(shape).astype(np.float32)

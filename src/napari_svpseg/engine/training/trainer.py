@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import math
 import os
@@ -11,16 +10,21 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.progress import Cancelled, Progress, ignore_progress
 from ...core.settings import Settings, option
 from ...models.base import PromptSegmenter
 from ...models.losses import maps_loss
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be resumed; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +35,7 @@ class TrainSettings(Settings):
     batch: int = option(16, "Episodes of a step", low=1)
     learning_rate: float = option(2e-3, "Highest learning rate", low=0)
     weight_decay: float = option(1e-4, "Weight decay", low=0)
-    warm_up: int = option(300, "Steps of rising learning rate", low=0)
+    warm_up: int = option(300, "Steps in which the learning rate rises", low=0)
     averaging: float = option(0.998, "Decay of the averaged weights", low=0, high=1)
     clip: float = option(1.0, "Largest norm of the gradient", low=0)
     validate_every: int = option(500, "Steps between validations", low=1)
@@ -46,14 +50,14 @@ class TrainSettings(Settings):
 
 @dataclass
 class Trainer:
-    """A network in training and everything needed to go on with it.
+    """A network in training, with all the state that resuming needs.
 
     Parameters
     ----------
     network : PromptSegmenter
     settings : TrainSettings
     folder : Path
-        Holds ``checkpoint.pt`` and ``history.csv``.
+        Holds ``checkpoint.pt`` and ``history.jsonl``.
     device : torch.device
     """
 
@@ -63,8 +67,12 @@ class Trainer:
     device: torch.device
 
     def __post_init__(self) -> None:
-        self.network.to(self.device, memory_format=torch.channels_last)
-        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        # torch's stubs lack the argument memory_format
+        self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._averaged = AveragedModel(self.network, multi_avg_fn=self._follow)
+        self._averaged.n_averaged += 1  # at 0, the first update copies the weights
+        average = self._averaged.module.eval().requires_grad_(False)
+        self.average = cast(PromptSegmenter, average)
         self.optimizer = torch.optim.AdamW(
             _decayed(self.network, self.settings.weight_decay),
             lr=self.settings.learning_rate,
@@ -79,11 +87,11 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Path:
-        """File that `resume` reads."""
+        """Path of the file that `save` writes and `resume` reads."""
         return self.folder / "checkpoint.pt"
 
     def state(self) -> dict[str, Any]:
-        """Return all that a checkpoint holds."""
+        """Return the contents of a checkpoint."""
         return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -95,7 +103,7 @@ class Trainer:
         }
 
     def take_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `state` returned."""
+        """Continue from a checkpoint's contents, see `state`."""
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -103,7 +111,7 @@ class Trainer:
         self.history = state["history"]
 
     def save(self) -> None:
-        """Write the checkpoint; a crash leaves the last one whole."""
+        """Write the checkpoint; if the write fails, the previous one stays intact."""
         self.folder.mkdir(parents=True, exist_ok=True)
         state = self.state()
         temporary = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
@@ -116,12 +124,12 @@ class Trainer:
             file.writelines(json.dumps(row) + "\n" for row in self.history)
 
     def resume(self) -> None:
-        """Go on from the checkpoint.
+        """Continue from the checkpoint.
 
         Raises
         ------
-        ValueError
-            If it is not one of this network, naming the file.
+        CheckpointError
+            If the file is damaged or does not fit the network.
         """
         try:
             state = torch.load(
@@ -129,9 +137,9 @@ class Trainer:
             )
             self.take_state(state)
         except Exception as error:
-            raise ValueError(
+            raise CheckpointError(
                 f"{self.checkpoint} cannot be resumed ({type(error).__name__}): "
-                "delete it to start anew."
+                "delete it to start again."
             ) from error
 
     # -- training --------------------------------------------------------------------
@@ -145,16 +153,20 @@ class Trainer:
         on_progress: Progress = ignore_progress,
         checkpoint_seconds: float = 60.0,
     ) -> None:
-        """Train until ``steps`` are done, the time is up or progress says stop.
+        """Train until all steps are done, the time is up, or progress raises.
 
         Parameters
         ----------
         episodes : callable
-            Given the first batch's number, returns the data set of batches from there.
+            Returns the data set of batches from a given batch number on.
         validation : list of dict
             Batches whose loss is measured with the averaged weights.
         seconds : float
-            Wall time after which it stops; `resume` goes on from there.
+            Wall time after which training stops; `resume` continues it.
+        on_progress : Progress
+            May raise `Cancelled`; the checkpoint is written before it is passed on.
+        checkpoint_seconds : float
+            Time between checkpoints.
         """
         started = saved = time.monotonic()
         running = self.running
@@ -207,10 +219,10 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(
             self.network.parameters(), self.settings.clip or math.inf
         )
-        if torch.isfinite(norm):  # a single bad batch does not spoil the weights
+        if torch.isfinite(norm):  # one bad batch must not destroy the weights
             self.optimizer.step()
         self.step += 1
-        self._update_average()
+        self._averaged.update_parameters(self.network)
         return {"total": float(total.detach())} | {
             k: float(v.detach()) for k, v in parts.items()
         }
@@ -227,23 +239,23 @@ class Trainer:
         return torch.autocast(self.device.type, dtype=torch.bfloat16)
 
     def _schedule(self) -> float:
-        """Return the learning rate's factor: warm-up, then half a cosine to 1 %."""
+        """Return the learning rate's factor: warm-up, then half a cosine to 1 %.
+
+        It depends on the step alone, so that a checkpoint needs no state of a scheduler
+        and ``settings.steps`` may change on the way: training from tags does so to end
+        in time. `torch.optim.lr_scheduler` fixes the number of steps at the start.
+        """
         s = self.settings
         if self.step < s.warm_up:
             return (self.step + 1) / s.warm_up
         done = (self.step - s.warm_up) / max(1, s.steps - s.warm_up)
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
-    @torch.no_grad()
-    def _update_average(self) -> None:
-        # young averages follow quickly, else they would remember the start
+    def _follow(self, averages: Any, weights: Any, n: Tensor | int) -> None:
+        """Move the averaged weights towards the weights."""
+        # a young average follows faster, or it would keep the untrained start for long
         decay = min(self.settings.averaging, (1 + self.step) / (10 + self.step))
-        torch._foreach_lerp_(
-            list(self.average.parameters()), list(self.network.parameters()), 1 - decay
-        )
-        buffers = zip(self.average.buffers(), self.network.buffers(), strict=True)
-        for average, own in buffers:
-            average.copy_(own)
+        get_ema_multi_avg_fn(decay)(averages, weights, n)
 
     def _record(
         self,
@@ -261,16 +273,24 @@ class Trainer:
 def episode_loss(
     network: PromptSegmenter, batch: dict[str, Tensor]
 ) -> dict[str, Tensor]:
-    """Return the parts of a batch's loss; keys as in `engine.training.episodes.cut_episode`."""
+    """Return the terms of a batch's loss by name.
+
+    Parameters
+    ----------
+    network : PromptSegmenter
+    batch : dict of tensors
+        As from `engine.training.episodes.cut_episode`, with a batch axis in front.
+    """
     return episode_maps(network, batch)[1]
 
 
 def episode_maps(
     network: PromptSegmenter, batch: dict[str, Tensor], shift: float = 0.0
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the maps of a batch's queries, and the parts of the loss.
+    """Return the maps of a batch's queries, and the terms of the loss by name.
 
-    The loss sees the foreground's logits raised by ``shift``.
+    ``shift`` is added to the foreground logits in the loss only. It corrects for a
+    share of foreground that differs between the labels and whole images.
     """
     code = network.encode_prompts(batch["prompts"], batch["masks"])
     query = batch["query"].contiguous(memory_format=torch.channels_last)
@@ -285,7 +305,13 @@ def episode_maps(
 def validate(
     network: PromptSegmenter, batches: list[dict[str, Tensor]], device: torch.device
 ) -> dict[str, float]:
-    """Return loss and mean foreground Dice of ``batches``."""
+    """Return the mean loss and the mean foreground Dice of validation batches.
+
+    Returns
+    -------
+    dict
+        ``validation_loss`` and ``validation_dice``.
+    """
     network.eval()
     losses, dices = [], []
     for batch in batches:
@@ -304,7 +330,10 @@ def validate(
 
 
 def _decayed(network: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Return parameter groups: only matrices and kernels are decayed."""
+    """Return parameter groups with weight decay for matrices and kernels only.
+
+    Decaying biases and the scales of normalisation would only limit their range.
+    """
     weights = [p for p in network.parameters() if p.ndim > 1]
     others = [p for p in network.parameters() if p.ndim <= 1]
     return [

@@ -27,7 +27,7 @@ from ...core.jobs.folder_job import FORMAT_TITLES, PATTERN, BatchJob, FileOutcom
 from ...core.jobs.stored_labels import NAME
 from ...core.prompt import PromptSet
 from ...core.settings import SegmentSettings
-from ...io.folder_records import RUN, find_images, read_run, refuse_collisions
+from ...io.folder_records import RUN, check_collisions, find_images, read_run
 from ...io.ome_zarr import is_zarr
 from ...workflows.folder_run import run_batch
 from ..layers.lazy_zarr import add_zarr
@@ -499,7 +499,7 @@ class BatchWidget(QWidget):
         try:
             job = self.job()
             found = find_images(job.inputs, job.include, job)
-            refuse_collisions(job, found)
+            check_collisions(job, found)
             if not job.prompts:
                 from ...workflows.folder_run import save_cut_prompts
 

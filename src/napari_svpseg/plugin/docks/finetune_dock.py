@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 from ...core.annotation.partial_labels import BACKGROUND, FIRST_OBJECT
 from ...core.image import ImageError
 from ...core.jobs.finetune_job import FineTuneProgress, FineTuneResult, FineTuneSettings
-from ...io.model_store import import_model
+from ...io.model_archive import import_model
 from ...io.training_set import Entry
 from ...workflows.finetuning import (
     discard_finetune,
@@ -754,9 +754,9 @@ class FineTuneWidget(QWidget):
         if self.result is None:
             return
         model = self.result.model
-        from ...io.model_store import prompts_of
+        from ...io.model_store import model_prompts
 
-        self._files.call(lambda: prompts_of(model), self._on_prompts, self._fail)
+        self._files.call(lambda: model_prompts(model), self._on_prompts, self._fail)
 
     def _on_prompts(self, prompts: Any) -> None:
         from ..manifest import show_dock
@@ -781,7 +781,7 @@ class FineTuneWidget(QWidget):
             )
         if not path:
             return
-        from ...io.model_store import export_model
+        from ...io.model_archive import export_model
 
         self._files.call(
             lambda: export_model(model, path),

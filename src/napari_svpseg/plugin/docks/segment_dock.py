@@ -22,7 +22,7 @@ from ...core.image import ImageError
 from ...core.jobs.stored_labels import Filled, StoredLabels
 from ...core.prompt import PromptError, PromptSet
 from ...core.result import Result
-from ...core.settings import SegmentSettings
+from ...core.settings import PostprocessSettings, SegmentSettings, split_settings
 from ...workflows.segment_image import describe_device, postprocess, segment
 from ...workflows.segment_live import segment_stored
 from ..layers.image_source import ImageSource, is_untouched, mark_of
@@ -166,7 +166,7 @@ class SegmentWidget(QWidget):
     # ------------------------------------------------------------ what it says
 
     def settings(self) -> dict[str, Any]:
-        """Return the settings of a run, as `api.segment` takes them."""
+        """Return the values of all settings of a run."""
         return {
             **self.run_settings.values(),
             **self.options.values(),
@@ -422,9 +422,7 @@ class SegmentWidget(QWidget):
         if knows_classes == self._knew_classes:
             return
         self._knew_classes = knows_classes
-        self.options.set_values(
-            {"output": "semantic" if knows_classes else "instances"}
-        )
+        self.options.set_values({"labels": "classes" if knows_classes else "objects"})
         if knows_classes:
             self.say("This model needs no prompt: press Preview or Run.")
 
@@ -532,7 +530,6 @@ class SegmentWidget(QWidget):
             "axes": source.query_axes(step.plane),
             "channels": source.channels or named_channels(prompts, source),
             "rgb": bool(source.layer.rgb),
-            **settings,
         }
         args: tuple[Any, ...] = (query, prompts)
         if step.store:
@@ -540,6 +537,7 @@ class SegmentWidget(QWidget):
             args, kwargs = (query, prompts, step.store), kwargs | about
 
         def prepare() -> Any:
+            kwargs["settings"], kwargs["postprocess"] = split_settings(settings)
             if promise is not None:
                 kwargs["intensities"] = promise.result()
             return args, kwargs
@@ -634,8 +632,8 @@ class SegmentWidget(QWidget):
             )
 
     def _describe(self, result: Result) -> None:
-        semantic = result.recipe.postprocess.get("output") == "semantic"
-        if result.classes and semantic:
+        are_classes = result.recipe.postprocess.get("labels") == "classes"
+        if result.classes and are_classes:
             text = ", ".join(found_classes(result)) or "None of the classes"
         else:
             text = count(self._n_objects, "object")
@@ -735,7 +733,9 @@ class SegmentWidget(QWidget):
             return
         values = self.options.values()
         axes = kept.source.query_axes(kept.plane)
-        job = self.engine.submit(postprocess, kept.maps, axes=axes, **values)
+        job = self.engine.submit(
+            postprocess, kept.maps, PostprocessSettings(**values), axes=axes
+        )
         self._option_job, self._option_call = job, (kept, values)
         job.returned.connect(self._show_options)
         job.failed.connect(self._on_options_failed)

@@ -548,7 +548,7 @@ class TagsWidget(QWidget):
         def prepare() -> Any:
             from ...io.images import read_image
 
-            kwargs = {"model": model, "device": device, "output": "semantic"}
+            kwargs = {"model": model, "device": device, "labels": "classes"}
             if not isinstance(image, str):
                 return (image, None), {**kwargs, "axes": "YXC"}
             file = read_image(image)

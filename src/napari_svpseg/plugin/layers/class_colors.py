@@ -41,10 +41,10 @@ def class_entries(result: Result, *, is_part: bool = False) -> dict[str, Any]:
         ``classes``: name -> colour. ``class_of``: id -> name. Both are empty for a
         model that knows no classes.
     """
-    semantic = result.recipe.postprocess.get("output") == "semantic"
-    if not result.classes or (is_part and not semantic):
+    are_classes = result.recipe.postprocess.get("labels") == "classes"
+    if not result.classes or (is_part and not are_classes):
         return {"classes": {}, "class_of": {}}
-    if semantic:
+    if are_classes:
         class_of = dict(enumerate(result.classes, start=1))
     else:
         class_of = result.object_classes

@@ -10,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QButtonGroup, QVBoxLayout, QWidget
 
 from ...core.geometry import Tile
+from ...core.settings import SegmentSettings
 from ...workflows.segment_image import segment
 from ..panels.controls import button, note, side_by_side
 from ..services.engine_process import Engine, EngineJob
@@ -130,19 +131,19 @@ class Comparison(QWidget):
         """Return what makes the arguments of a run, away from the GUI's thread."""
         query = source.query(plane, tile)
         promise = self._intensities.request(source)
-        kwargs = {
+        kwargs: dict[str, Any] = {
             "model": model,
             "axes": source.query_axes(plane),
             "channels": source.channels,
             "rgb": bool(source.layer.rgb),
-            "trust": False,
+            "settings": SegmentSettings(trust=False),
         }
 
         def prepare() -> Any:
-            from ...io.model_store import prompts_of
+            from ...io.model_store import model_prompts
 
             kwargs["intensities"] = promise.result()
-            return (query, prompts_of(asked)), kwargs
+            return (query, model_prompts(asked)), kwargs
 
         return prepare
 

@@ -16,7 +16,7 @@ from ...core.annotation.partial_labels import (
     from_correction,
     from_labels,
     from_objects,
-    merged,
+    merge_partial_labels,
 )
 from ...core.geometry import Box, Tile
 from .image_source import MARK, ImageSource, fits_on, is_mask, mark_of
@@ -259,7 +259,7 @@ def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
 def _both(painted: Labelled, corrected: Labelled) -> Labelled:
     def read(plane: tuple[int, ...]) -> Callable[[], np.ndarray]:
         first, second = painted.read(plane), corrected.read(plane)
-        return lambda: merged(first(), second())
+        return lambda: merge_partial_labels(first(), second())
 
     return Labelled("what I painted and corrected", painted.layer, read)
 

@@ -55,7 +55,7 @@ def recipe_with_plane(recipe: Recipe, step: Step) -> Recipe:
 
 
 def found_classes(result: Result) -> list[str]:
-    """Return the classes that semantic labels show, in order."""
+    """Return the classes that labels of classes show, in order."""
     names = list(result.classes)
     return [names[i - 1] for i in np.unique(result.labels).tolist() if i]
 

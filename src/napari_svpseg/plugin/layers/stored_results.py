@@ -101,7 +101,7 @@ class KeptChannel:
 
 def open_levels(folder: str | Path, n: int, axes: str) -> list[Any]:
     """Return the arrays of stored labels, with the axes of a companion."""
-    from ...io.ome_zarr import open_level
+    from ...io.zarr_labels import open_level
 
     arrays = [open_level(folder, level) for level in range(n)]
     if "C" in axes:
@@ -354,12 +354,12 @@ class StoredResults(QObject):
         ValueError
             If it is none of ours.
         """
-        from ...io.ome_zarr import count_levels, read_stamp
+        from ...io.zarr_labels import count_levels, read_labels_metadata
 
         store = Path(path).absolute()
         if store.name == NAME and store.parent.name == "labels":
             store = store.parent.parent
-        stamp = read_stamp(store, NAME)
+        stamp = read_labels_metadata(store, NAME)
         about = stamp.get("about")
         if not about:
             raise ValueError(f"{store}: is no result of this dock.")
@@ -422,7 +422,7 @@ class StoredResults(QObject):
 
     def mark_edited(self, layer: Labels) -> None:
         """Take note, on the disk too, that the user has changed a result."""
-        from ...io.ome_zarr import read_stamp, write_stamp
+        from ...io.zarr_labels import read_labels_metadata, write_labels_metadata
 
         mark = mark_of(layer) or {}
         if mark.get("edited"):
@@ -430,14 +430,16 @@ class StoredResults(QObject):
         layer.metadata[MARK] |= {"edited": True}
         store, folder = mark["store"], mark["folder"]
         self._files.call(
-            lambda: write_stamp(folder, {**read_stamp(store, NAME), "edited": True}),
+            lambda: write_labels_metadata(
+                folder, {**read_labels_metadata(store, NAME), "edited": True}
+            ),
             lambda _: None,
             self._not_written,
         )
 
     def _reduce(self) -> None:
         """Bring the other levels up to what was painted, in a thread."""
-        from ...io.ome_zarr import reduce_window
+        from ...io.zarr_labels import reduce_window
 
         for layer in self.viewer.layers:
             chunks = self._dirty.pop(layer.unique_id, None)
@@ -466,7 +468,7 @@ class StoredResults(QObject):
         values: np.ndarray,
     ) -> None:
         """Write ids into a part of a plane of a result, into all levels."""
-        from ...io.ome_zarr import write_window
+        from ...io.zarr_labels import write_window
 
         mark = mark_of(layer) or {}
         folder, levels = mark["folder"], mark["levels"]

@@ -32,8 +32,8 @@ WARN_COLOR = "#c07a00"
 """Of what still needs doing; readable on dark and on light."""
 
 CHOICE_NAMES = {
-    "instances": "Objects",
-    "semantic": "Classes",
+    "objects": "Objects",
+    "classes": "Classes",
     "published": "Fixed prototypes (published)",
     "seed": "Learned prototypes",
 }
@@ -299,13 +299,13 @@ def result_options() -> SettingsForm:
         {
             "threshold": "Threshold",
             "min_area": "Smallest object",
-            "confidence": "Certainty",
+            "min_confidence": "Minimum confidence",
             "split": "Split touching objects",
             "split_strength": "Split strength",
             "fill_holes": "Fill holes",
             "link_planes": "Link objects across planes",
             "link_overlap": "Least overlap",
-            "output": "Result",
+            "labels": "Kind of labels",
         },
     )
 

@@ -9,7 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QSpinBox, QVBoxLayout, QWidget
 
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
-from ...core.prompt import PromptError, PromptSet, prompt_print
+from ...core.prompt import PromptError, PromptSet, prompt_hash
 from ..layers.image_source import is_mask
 from ..layers.prompt_boxes import PromptBook
 from ..layers.prompt_item import TRY
@@ -104,7 +104,7 @@ class PromptPanel(QWidget):
     def prints(self) -> list[str]:
         """Return the hashes of the prompts that are on; none where one lacks a mask."""
         try:
-            return [prompt_print(p) for p in self.book.prompts()]
+            return [prompt_hash(p) for p in self.book.prompts()]
         except PromptError:
             return []
 
@@ -223,7 +223,7 @@ class PromptPanel(QWidget):
     def _remember_file(self, path: str, prompts: PromptSet) -> None:
         """Remember which prompts a file holds, for the recipes that are copied."""
         self.file = path
-        self.saved = [prompt_print(p) for p in prompts if p.enabled]
+        self.saved = [prompt_hash(p) for p in prompts if p.enabled]
 
 
 def with_suffix(path: str, known: tuple[str, ...]) -> tuple[str, str]:

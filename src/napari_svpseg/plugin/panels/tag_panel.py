@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ...core.fingerprint import fingerprint
 from ..layers.class_colors import class_color
 from ..layers.image_source import is_picture
 from ..services.background import Background
@@ -115,7 +115,7 @@ def user_place(path: Path) -> Path:
     if path.parent == home:
         return path
     folder = path.parent
-    mark = hashlib.sha256(str(folder).encode()).hexdigest()[:8]
+    mark = fingerprint(str(folder))[:8]
     return home / f"{folder.name}-{mark}.csv"
 
 

@@ -175,5 +175,6 @@ def add_to(
     while free in known and not is_same_image(known[free], image, details["axes"]):
         free, n = f"{name} {n}", n + 1
     old = known.get(free)
-    kept = {} if old is None else {"used": old.used, "validation": old.validation}
-    return training_set.add(free, image, labels, **details, **kept)
+    kept = {} if old is None else {"validation": old.validation}
+    entry = training_set.add(free, image, labels, **details, **kept)
+    return entry if old is None else training_set.set_used(free, old.used)

@@ -18,8 +18,8 @@ from ...io.session import (
     SavedSession,
     Session,
     block_slices,
-    blocks_of,
-    left_behind,
+    block_starts,
+    crashed_sessions,
     sessions_folder,
 )
 from ..layers.image_source import DECLARED, MARK, declared, is_picture, mark_of
@@ -107,7 +107,7 @@ class Autosave(QObject):
         atexit.register(self._session.close)
         if preference("autosave"):
             folder = sessions_folder()
-            self._files.call(lambda: left_behind(folder), self._on_found)
+            self._files.call(lambda: crashed_sessions(folder), self._on_found)
 
     # ------------------------------------------------------------ docks
 
@@ -191,7 +191,7 @@ class Autosave(QObject):
         if layer.unique_id not in self._keys:
             self._begin(layer)
         for atom in event.value:
-            self._mark(layer.unique_id, blocks_of(shape, region_of(atom)))
+            self._mark(layer.unique_id, block_starts(shape, region_of(atom)))
 
     def _begin(self, layer: Labels) -> None:
         """Save a layer from now on; what was in it before is saved too."""
@@ -200,7 +200,7 @@ class Autosave(QObject):
         self._dirty[key], self._touched[key] = deque(), set()
         shape = tuple(layer.data.shape)
         if int(np.prod(shape, dtype=object)) <= MAX_WHOLE and not layer.multiscale:
-            self._mark(key, blocks_of(shape))
+            self._mark(key, block_starts(shape))
 
     def _mark(self, key: Any, starts: Any) -> None:
         waiting = set(self._dirty[key])
@@ -369,13 +369,13 @@ class Autosave(QObject):
                     method(values)
         except Exception as error:
             logger.exception("could not restore %s", saved.folder)
-            there = saved.keep_aside()
+            there = saved.set_aside()
             self.message.emit(
                 f"Not all could be restored ({error}). It is kept in {there}.", True
             )
             return
         if saved.problems:
-            there = saved.keep_aside()
+            there = saved.set_aside()
             self.message.emit(f"{saved.problems[0]} The rest is in {there}.", True)
         else:
             self._adopted = saved

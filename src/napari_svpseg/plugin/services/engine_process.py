@@ -176,6 +176,6 @@ def shared_engine() -> Engine:
 
 
 def _child_process() -> Any:
-    from ...engine.jobs.job import connect
+    from ...engine.jobs.runners import connect
 
     return connect()

@@ -13,7 +13,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from ...core.geometry import Box
 from ...core.image import Axes
 from ...core.labels.uncertainty import (
-    LEAST_IMAGE_DOUBT,
+    MIN_IMAGE_UNCERTAINTY,
     UncertainPlace,
     image_uncertainty,
     uncertain_places,
@@ -302,7 +302,7 @@ class UncertaintyGuide(QWidget):
             (n, i)
             for n, (_, i) in enumerate(ranked, start=1)
             if every[i].key not in self._visited_images
-            and uncertainties[i] >= LEAST_IMAGE_DOUBT
+            and uncertainties[i] >= MIN_IMAGE_UNCERTAINTY
         ]
         if not left:
             again = " Press again to begin anew." if self._visited_images else ""

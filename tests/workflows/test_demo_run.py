@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,11 +15,12 @@ import pytest
 import tifffile
 from skimage.io import imread
 
+from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.model_card import ModelCard
-from napari_svpseg.io.images import read_recipe
 from napari_svpseg.io.model_store import save_model
-from napari_svpseg.models.base import ModelConfig, build
-from napari_svpseg.workflows import demo
+from napari_svpseg.io.sample_images import SampleImage
+from napari_svpseg.models.registry import ModelConfig, build
+from napari_svpseg.workflows.demo_run import score
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +62,7 @@ def run_demo(home: Path, output: Path, *words: str) -> dict:
     return summary
 
 
-def check(summary: dict) -> None:
+def check(summary: dict, read_recipe) -> None:
     labels = tifffile.imread(summary["labels"])
     assert np.unique(labels[labels > 0]).size == summary["objects"] > 0
     assert summary["seconds"] > 0
@@ -81,9 +83,9 @@ def check(summary: dict) -> None:
     sys.platform.startswith("linux") and shutil.which("Xvfb") is None,
     reason="needs Xvfb, which make test installs",
 )
-def test_the_real_window_on_a_virtual_display(home, tmp_path) -> None:
+def test_the_real_window_on_a_virtual_display(home, tmp_path, read_recipe) -> None:
     summary = run_demo(home, tmp_path / "out")
-    check(summary)
+    check(summary, read_recipe)
     picture = imread(summary["window"])[..., :3]
     assert Path(summary["window"]).name == "window.png"
     assert picture.shape[0] > 700
@@ -93,9 +95,9 @@ def test_the_real_window_on_a_virtual_display(home, tmp_path) -> None:
     assert coloured > 0.01, "the result's colours are not in the picture"
 
 
-def test_without_a_window(home, tmp_path) -> None:
+def test_without_a_window(home, tmp_path, read_recipe) -> None:
     summary = run_demo(home, tmp_path / "out", "--no-gui")
-    check(summary)
+    check(summary, read_recipe)
     assert summary["window"] is None
 
 
@@ -103,18 +105,7 @@ def test_ground_truth_is_scored_outside_the_prompt_only() -> None:
     truth = np.zeros((128, 128), int)
     truth[:64, :64] = 1
     truth[100:, 100:] = 2
-    box = demo.Box(0, 0, 64)
-    only_prompt = np.where(truth == 1, 1, 0)
-    assert demo._score("nuclei", only_prompt, truth, box) == 0
-    assert demo._score("nuclei", np.where(truth == 2, 1, 0), truth, box) == 1
-    assert demo._score("tissue", truth, truth, box) is None
-
-
-def test_the_environment_is_put_back(monkeypatch) -> None:
-    monkeypatch.setenv("DISPLAY", ":0")
-    monkeypatch.delenv("QT_QPA_PLATFORM", raising=False)
-    with demo._environment(DISPLAY=None, QT_QPA_PLATFORM="xcb"):
-        assert "DISPLAY" not in os.environ
-        assert os.environ["QT_QPA_PLATFORM"] == "xcb"
-    assert os.environ["DISPLAY"] == ":0"
-    assert "QT_QPA_PLATFORM" not in os.environ
+    sample = SampleImage("a", truth, truth, Box(0, 0, 64), is_complete=True)
+    assert score(sample, np.where(truth == 1, 1, 0)) == 0
+    assert score(sample, np.where(truth == 2, 1, 0)) == 1
+    assert score(replace(sample, is_complete=False), truth) is None

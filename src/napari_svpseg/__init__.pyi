@@ -1,0 +1,97 @@
+from .api import (
+    finetune,
+    list_models,
+    load_model,
+    load_prompts,
+    postprocess,
+    read_image,
+    read_mask,
+    save_prompts,
+    segment,
+    segment_file,
+    segment_zarr,
+    train_from_tags,
+)
+from .core.annotation.image_tags import (
+    TagTrainingError,
+    TagTrainingProgress,
+    TagTrainingResult,
+    TagTrainingSettings,
+)
+from .core.geometry import Box
+from .core.image import ImageError
+from .core.jobs.finetune_job import (
+    FineTuneError,
+    FineTuneProgress,
+    FineTuneResult,
+    FineTuneSettings,
+    ValidationScore,
+)
+from .core.jobs.folder_job import FileOutcome
+from .core.labels.uncertainty import (
+    UncertainPlace,
+    image_uncertainty,
+    uncertain_places,
+)
+from .core.model_card import ModelCard
+from .core.progress import Cancelled
+from .core.prompt import Prompt, PromptError, PromptSet
+from .core.result import Maps, Recipe, Result
+from .core.settings import PostprocessSettings, SegmentSettings
+from .io.atomic import WriteError
+from .io.images import ImageFile
+from .io.model_store import LoadedModel, ModelFormatError
+from .io.prompt_files import PromptFileError
+from .io.tag_files import Tags, TagsError, read_tags
+from .workflows.segment_large import LargeOutcome
+
+__all__ = [
+    "Box",
+    "Cancelled",
+    "FileOutcome",
+    "FineTuneError",
+    "FineTuneProgress",
+    "FineTuneResult",
+    "FineTuneSettings",
+    "ImageError",
+    "ImageFile",
+    "LargeOutcome",
+    "LoadedModel",
+    "Maps",
+    "ModelCard",
+    "ModelFormatError",
+    "PostprocessSettings",
+    "Prompt",
+    "PromptError",
+    "PromptFileError",
+    "PromptSet",
+    "Recipe",
+    "Result",
+    "SegmentSettings",
+    "TagTrainingError",
+    "TagTrainingProgress",
+    "TagTrainingResult",
+    "TagTrainingSettings",
+    "Tags",
+    "TagsError",
+    "UncertainPlace",
+    "ValidationScore",
+    "WriteError",
+    "finetune",
+    "image_uncertainty",
+    "list_models",
+    "load_model",
+    "load_prompts",
+    "postprocess",
+    "read_image",
+    "read_mask",
+    "read_tags",
+    "save_prompts",
+    "segment",
+    "segment_file",
+    "segment_zarr",
+    "train_from_tags",
+    "uncertain_places",
+]
+
+__version__: str

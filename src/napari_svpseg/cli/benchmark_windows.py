@@ -1,0 +1,34 @@
+"""``svpseg benchmark-windows``: tagged windows to try ``svpseg train-tags`` on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..core.geometry import MIN_BOX_SIZE
+from .console import plural
+
+
+def benchmark_windows(
+    data: Annotated[Path, typer.Argument(help="Data folder whose labels are classes.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for windows and tags.csv.")
+    ],
+    side: Annotated[
+        int, typer.Option(help="Side of a window in pixels.", min=MIN_BOX_SIZE)
+    ] = 64,
+    number: Annotated[int, typer.Option(help="Windows at most.", min=2)] = 120,
+    seed: Annotated[int, typer.Option(help="Seed of the places.", min=0)] = 0,
+) -> None:
+    """Cut tagged windows out of images with masks, to try train-tags on."""
+    from ..benchmark.tag_windows import write_windows
+    from ..io.datasets import read_dataset
+
+    written = write_windows(read_dataset(data), output, side, number, seed)
+    print(
+        f"{output / 'tags.csv'}: {plural(len(written), 'window')}; "
+        + ", ".join(f"{c}: {len(written.images_of(c))}" for c in written.classes)
+        + f", none: {sum(not held for held in written.values())}"
+    )

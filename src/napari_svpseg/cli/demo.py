@@ -1,0 +1,34 @@
+"""``svpseg demo``: the main job on real data, with or without a window."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import DeviceName, ModelName
+
+
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for pictures and labels.")
+    ] = Path("demo-output"),
+    no_gui: Annotated[
+        bool, typer.Option("--no-gui", help="Open no window at all.")
+    ] = False,
+    device: DeviceName = "auto",
+    model: ModelName = "svp",
+) -> None:
+    """Do the main job on real data, end to end, and show it in napari."""
+    from ..workflows.demo_run import DemoSettings, run_without_window, write_summary
+
+    chosen = DemoSettings(output, device, model, functools.partial(print, flush=True))
+    if no_gui:
+        outcomes = run_without_window(chosen)
+    else:
+        from ..plugin.demo_window import run_in_window
+
+        outcomes = run_in_window(chosen)
+    write_summary(outcomes, chosen)

@@ -1,0 +1,114 @@
+"""Boxes of partly labelled images that can be cut out as prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..geometry import PROMPT_SIZE, Box
+from ..labels.object_size import median_diameter
+from .partial_labels import UNKNOWN
+
+Array = np.ndarray
+
+FOREGROUND_RANGE = (0.03, 0.95)
+"""Smallest and largest fraction of foreground in a box that can be a prompt."""
+
+SMALLER_SIDES = (128, 96, 64, 48, 40, 32, 24)
+"""Sides in pixels that are tried where no box of the wanted side is labelled."""
+
+
+def prompt_boxes(ids: Sequence[Array], n: int, seed: int = 0) -> list[tuple[int, Box]]:
+    """Return boxes in which every pixel is labelled, to be cut out as prompts.
+
+    Boxes are 64 pixels wide, larger for large objects, and smaller where less is
+    labelled. They do not overlap and come from as many images as possible.
+
+    Parameters
+    ----------
+    ids : sequence of (Y, X) int array
+        -1 = unknown, 0 = background, 1, 2, ... = objects.
+    n : int
+        Largest number of boxes.
+    seed : int
+
+    Returns
+    -------
+    list of (int, Box)
+        Number of the image, and the box.
+    """
+    diameters = [median_diameter(np.maximum(a, 0)) for a in ids if (a > 0).any()]
+    diameter = float(np.median(diameters)) if diameters else 0.0
+    # About two objects side by side; more than four times the prompt would be reduced
+    # so much that their outlines are lost.
+    wanted = int(np.clip(2.5 * diameter, PROMPT_SIZE, 4 * PROMPT_SIZE))
+    rng = np.random.default_rng([seed, 19])
+    each = [_boxes_of(a, wanted, n, rng) for a in ids]
+    found: list[tuple[int, Box]] = []
+    # The best box of every image, then the second best of every image, and so on.
+    for rank in range(n):
+        for image in rng.permutation(len(ids)):
+            if rank < len(each[image]):
+                found.append((int(image), each[image][rank]))
+    return found[:n]
+
+
+def _boxes_of(ids: Array, wanted: int, n: int, rng: np.random.Generator) -> list[Box]:
+    """Return up to ``n`` boxes of one image, best first."""
+    free = ids != UNKNOWN
+    boxes: list[Box] = []
+    sides = [wanted, *(s for s in SMALLER_SIDES if s < wanted)]
+    for side in sides:
+        if boxes and side < 0.6 * wanted:
+            break  # what has been found is better than a much smaller box
+        while len(boxes) < n:
+            box = _best_box(ids, free, side, rng)
+            if box is None:
+                break
+            boxes.append(box)
+            free = free.copy()
+            free[box.slices] = False
+    return boxes
+
+
+def _best_box(
+    ids: Array, free: Array, side: int, rng: np.random.Generator
+) -> Box | None:
+    """Return the box of one side that shows most of objects and background, or None.
+
+    Parameters
+    ----------
+    ids : (Y, X) int array
+    free : (Y, X) bool array
+        Labelled pixels that lie in no other box.
+    side : int
+    rng : numpy Generator
+    """
+    if min(ids.shape) < side:
+        return None
+    area = side * side
+    inside = _window_sums(free, side) == area
+    if not inside.any():
+        return None
+    foreground = _window_sums(ids > 0, side) / area
+    low, high = FOREGROUND_RANGE
+    allowed = inside & (foreground >= low) & (foreground <= high)
+    if not allowed.any():
+        return None
+    # From 40 % of foreground on, more of it shows no more; the random part varies the
+    # choice between nearly equal boxes with the seed.
+    value = np.minimum(foreground, 0.4) + 0.05 * rng.random(foreground.shape)
+    y, x = np.unravel_index(np.argmax(np.where(allowed, value, -1)), foreground.shape)
+    return Box(int(y), int(x), side)
+
+
+def _window_sums(mask: Array, side: int) -> Array:
+    """Return the sum of a mask over the window at each position (summed-area table)."""
+    sums = np.pad(mask.astype(np.int64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    return np.asarray(
+        sums[side:, side:]
+        - sums[:-side, side:]
+        - sums[side:, :-side]
+        + sums[:-side, :-side]
+    )

@@ -1,0 +1,282 @@
+"""Images and labels that a fine-tuning trains on and is checked on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..core.annotation.partial_labels import (
+    BACKGROUND,
+    FEWEST_PIXELS,
+    UNKNOWN,
+    check_partial_labels,
+    to_ids,
+)
+from ..core.annotation.validation_split import ValidationPart, split_validation
+from ..core.fingerprint import fingerprint
+from ..core.geometry import MIN_BOX_SIZE
+from ..core.image import as_float32, channels_last, intensity_range
+from ..core.jobs.finetune_job import FineTuneError, FineTuneSettings
+from ..core.progress import Progress
+from ..io.training_set import TrainingSet
+from .self_supervised import unlabelled_planes
+
+if TYPE_CHECKING:
+    from ..engine.finetuning.label_crops import PartialImage
+
+MAX_UNLABELLED = 24
+"""Images taken of a folder of unlabelled ones."""
+
+OTHER_NUMBERS = "Each image needs its labels: got {images} images and {labels} labels."
+OTHER_NAMES = "got {names} names for {images} images."
+TOO_SMALL = (
+    "{name}: {height} x {width} pixels are too few to train on: the smallest image is "
+    "{side} x {side}."
+)
+NOT_FINITE = "{name}: no pixel of the image is a finite number."
+SOME_NOT_FINITE = "{name}: {n} pixels are NaN or infinite, labels there are left out."
+NO_IMAGES = "No image to train on: add at least one with labels."
+OTHER_CHANNELS = (
+    "The images differ in their number of channels ({counts}): choose the same "
+    "channels for all."
+)
+NO_LABELS = (
+    f"No pixel is labelled: paint some objects (2, 3, ...) and some background "
+    f"({BACKGROUND})."
+)
+FEW_LABELS = (
+    "Only {n} pixels are labelled: paint at least an object and some background "
+    "beside it."
+)
+ONLY_BACKGROUND = "Only background is labelled: paint some {what} ({values})."
+ONLY_OBJECTS = (
+    f"Only {{what}} are labelled: paint some background ({BACKGROUND}) too, or say "
+    "that unlabelled pixels are background."
+)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenImages:
+    """Images and partial labels as they are given to `svpseg.finetune`.
+
+    Parameters
+    ----------
+    images : sequence of (Y, X) or (Y, X, C) arrays
+    labels : sequence of (Y, X) int arrays
+        Partial labels, one for each image.
+    names : sequence of str, optional
+    rgb : bool, optional
+    channels : tuple of int, optional
+    validation : frozenset of int
+        Images that are only used to check.
+    """
+
+    images: Sequence[Any]
+    labels: Sequence[Any]
+    names: Sequence[str] | None = None
+    rgb: bool | None = None
+    channels: tuple[int, ...] | None = None
+    validation: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, eq=False)
+class FineTuneData:
+    """Images to train on, ready for the engine.
+
+    Parameters
+    ----------
+    images : list of PartialImage
+        Their validation pixels are marked.
+    validation : ValidationPart
+    unlabelled : list of (str, (Y, X, 3) uint8 array)
+        Names and pixels of further images.
+    """
+
+    images: list[PartialImage]
+    validation: ValidationPart
+    unlabelled: list[tuple[str, np.ndarray]]
+
+    def fingerprint(self, settings: FineTuneSettings, start_sha256: str) -> str:
+        """Return the hash of all that decides on the result, but for the time."""
+        values = settings.to_dict()
+        del values["seconds"], values["preset"]
+        pixels = [array for i in self.images for array in (i.plane, i.ids, i.held)]
+        others = [part for named_image in self.unlabelled for part in named_image]
+        return fingerprint(start_sha256, values, *pixels, *others)
+
+
+def gather(
+    given: GivenImages,
+    settings: FineTuneSettings,
+    *,
+    training_set: Path | None,
+    unlabelled: Path | None,
+    on_progress: Progress,
+    notes: list[str],
+) -> FineTuneData:
+    """Return the checked images to train on; notes on them are added to ``notes``.
+
+    Parameters
+    ----------
+    given : GivenImages
+    settings : FineTuneSettings
+    training_set : Path or None
+        What is given is added to it, and all of it that is in use is trained on.
+    unlabelled : Path or None
+        Folder of further images.
+    on_progress : Progress
+    notes : list of str
+
+    Raises
+    ------
+    FineTuneError
+        If the labels do not suffice or do not fit.
+    """
+    images, validation = _read(given, settings, notes), set(given.validation)
+    if training_set is not None:
+        stored = TrainingSet(training_set)
+        _add(stored, given, images)
+        images, validation = _read_set(stored, settings, notes)
+    _check_labels(images, settings)
+    part = split_validation(
+        [i.ids for i in images], settings.validation, settings.seed, validation
+    )
+    images = [replace(i, held=m) for i, m in zip(images, part.masks, strict=True)]
+    others = []
+    if unlabelled is not None:
+        others = _read_unlabelled(unlabelled, settings, on_progress)
+    return FineTuneData(images, part, others)
+
+
+def _read(
+    given: GivenImages, settings: FineTuneSettings, notes: list[str]
+) -> list[PartialImage]:
+    """Return the images that were given; none has the name of another."""
+    n = len(given.images)
+    if n != len(given.labels):
+        raise FineTuneError(OTHER_NUMBERS.format(images=n, labels=len(given.labels)))
+    names = list(given.names or (f"image {i}" for i in range(1, n + 1)))
+    if len(names) != n:
+        raise FineTuneError(OTHER_NAMES.format(names=len(names), images=n))
+    seen: dict[str, int] = {}
+    images = []
+    for image, labels, name in zip(given.images, given.labels, names, strict=True):
+        read = _partial_image(image, labels, name, given, settings, notes)
+        k = seen[name] = seen.get(name, 0) + 1
+        images.append(read if k == 1 else replace(read, name=f"{name} ({k})"))
+    return images
+
+
+def _partial_image(
+    image: Any,
+    labels: Any,
+    name: str,
+    given: GivenImages,
+    settings: FineTuneSettings,
+    notes: list[str],
+) -> PartialImage:
+    """Return an image with its labels; ``given`` says which channels are meant."""
+    from ..engine.finetuning.label_crops import PartialImage
+
+    plane, is_rgb = channels_last(np.asarray(image), None, given.channels, given.rgb)
+    height, width = plane.shape[:2]
+    if min(height, width) < MIN_BOX_SIZE:
+        raise FineTuneError(
+            TOO_SMALL.format(name=name, height=height, width=width, side=MIN_BOX_SIZE)
+        )
+    ids = to_ids(
+        check_partial_labels(labels, plane.shape, name),
+        unlabelled_is_background=settings.unlabelled_is_background,
+        wanted=settings.wanted if settings.semantic else None,
+    )
+    intensities = intensity_range(plane)
+    if plane.dtype.kind == "f":
+        bad = ~np.isfinite(plane).all(axis=2)
+        if bad.all():
+            raise FineTuneError(NOT_FINITE.format(name=name))
+        if bad.any():
+            notes.append(SOME_NOT_FINITE.format(name=name, n=int(bad.sum())))
+            ids = np.where(bad, UNKNOWN, ids).astype(np.int32)
+            plane = np.where(np.isfinite(plane), plane, intensities[:, 0])
+            plane = as_float32(plane)
+    nothing = np.zeros(ids.shape, bool)
+    return PartialImage(plane, intensities, ids, nothing, name, is_rgb, given.channels)
+
+
+def _add(stored: TrainingSet, given: GivenImages, read: list[PartialImage]) -> None:
+    """Add images to a training set, as they were given."""
+    for n, (image, labels, partial) in enumerate(
+        zip(given.images, given.labels, read, strict=True)
+    ):
+        stored.add(
+            partial.name,
+            np.asarray(image),
+            np.asarray(labels),
+            rgb=partial.rgb,
+            channels=given.channels,
+            validation=True if n in given.validation else None,
+        )
+
+
+def _read_set(
+    stored: TrainingSet, settings: FineTuneSettings, notes: list[str]
+) -> tuple[list[PartialImage], set[int]]:
+    """Return the images of a training set in use, and which of them only check."""
+    used = [entry for entry in stored.entries() if entry.used]
+    notes += stored.problems
+    images = [
+        _partial_image(
+            entry.image(),
+            entry.labels(),
+            entry.name,
+            GivenImages((), (), rgb=entry.rgb, channels=entry.channels),
+            settings,
+            notes,
+        )
+        for entry in used
+    ]
+    return images, {i for i, entry in enumerate(used) if entry.validation}
+
+
+def _check_labels(images: Sequence[PartialImage], settings: FineTuneSettings) -> None:
+    """Raise FineTuneError where nothing can be learned from the labels."""
+    if not images:
+        raise FineTuneError(NO_IMAGES)
+    if len({i.plane.shape[2] for i in images}) > 1:
+        counts = ", ".join(f"{i.name}: {i.plane.shape[2]}" for i in images)
+        raise FineTuneError(OTHER_CHANNELS.format(counts=counts))
+    objects = sum(int((i.ids > 0).sum()) for i in images)
+    background = sum(int((i.ids == 0).sum()) for i in images)
+    what, values = "objects", "2, 3, ..."
+    if settings.semantic:
+        what, values = f"class {settings.wanted}", str(settings.wanted)
+    if not objects + background:
+        raise FineTuneError(NO_LABELS)
+    if objects + background < FEWEST_PIXELS:
+        raise FineTuneError(FEW_LABELS.format(n=objects + background))
+    if not objects:
+        raise FineTuneError(ONLY_BACKGROUND.format(what=what, values=values))
+    if not background:
+        raise FineTuneError(ONLY_OBJECTS.format(what=what))
+
+
+def _read_unlabelled(
+    folder: Path, settings: FineTuneSettings, on_progress: Progress
+) -> list[tuple[str, np.ndarray]]:
+    """Return names and planes of a folder's images, the same for the same seed."""
+    from ..engine.finetuning.loop import SUPERPIXEL_SIDE
+
+    try:
+        return unlabelled_planes(
+            folder,
+            np.random.default_rng([settings.seed, 37]),
+            lambda text: on_progress(0, settings.steps, text),
+            limit=MAX_UNLABELLED,
+            side=SUPERPIXEL_SIDE,
+        )
+    except ValueError as error:  # no such folder, nothing in it, nothing readable
+        raise FineTuneError(str(error)) from error

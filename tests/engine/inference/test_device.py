@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
+from napari_svpseg.core.settings import DEVICE_NAMES, NO_GPU
 from napari_svpseg.engine.inference.device import (
+    ASKED_FOR,
+    N_FOUND,
+    NOT_THERE,
     Device,
     choose,
     describe,
@@ -30,22 +36,22 @@ def test_cpu_is_what_was_asked_for():
     device = choose("cpu")
     assert device.torch_device == torch.device("cpu")
     assert not device.is_fallback
-    assert "asked for" in str(device)
+    assert ASKED_FOR in str(device)
 
 
-def test_auto_says_why_there_is_no_gpu(no_gpu):
+def test_auto_says_why_there_is_no_gpu(no_gpu, pattern):
     device = choose("auto")
     assert device.type == "cpu"
     assert not device.is_fallback
-    assert "no usable GPU" in device.reason
+    assert device.reason.startswith(NO_GPU)
 
 
 @pytest.mark.parametrize("asked", ["cuda", "cuda:1", "mps"])
-def test_missing_gpu_falls_back_and_is_told(no_gpu, asked):
+def test_missing_gpu_falls_back_and_is_told(no_gpu, asked, pattern):
     device = choose(asked)
     assert device.type == "cpu"
     assert device.is_fallback
-    assert f"{asked} was asked for" in device.reason
+    assert re.fullmatch(pattern(NOT_THERE, asked=asked), device.reason)
 
 
 def test_gpus_are_found_by_number(two_gpus):
@@ -54,7 +60,8 @@ def test_gpus_are_found_by_number(two_gpus):
     assert choose("CUDA:1").torch_device == torch.device("cuda", 1)
     missing = choose("cuda:2")
     assert missing.is_fallback
-    assert "2 found" in missing.reason
+    why = N_FOUND.format(n=2)
+    assert missing.reason == NOT_THERE.format(asked="cuda:2", why=why)
 
 
 def test_apple_gpu(no_gpu, monkeypatch):
@@ -64,7 +71,7 @@ def test_apple_gpu(no_gpu, monkeypatch):
 
 @pytest.mark.parametrize("asked", ["gpu", "cuda:x", "cuda:", "mps:mps", ""])
 def test_unknown_devices_are_refused(asked):
-    with pytest.raises(ValueError, match="device must be auto, cpu, cuda"):
+    with pytest.raises(ValueError, match=DEVICE_NAMES):
         choose(asked)
 
 

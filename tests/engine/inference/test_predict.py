@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,17 +14,27 @@ from hypothesis import strategies as st
 from torch import nn
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.core.image import ImageError, intensity_range
+from napari_svpseg.core.image import TOO_MANY_CHANNELS, ImageError, intensity_range
 from napari_svpseg.core.labels.instances import instances_from_maps
 from napari_svpseg.core.progress import Cancelled
-from napari_svpseg.core.prompt import Prompt, PromptError, PromptSet
+from napari_svpseg.core.prompt import (
+    ALL_NEGATIVE,
+    Prompt,
+    PromptError,
+    PromptSet,
+)
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.inference.device import choose
-from napari_svpseg.engine.inference.forward import Forward
-from napari_svpseg.engine.inference.predict import predict
+from napari_svpseg.engine.inference.forward import (
+    FEWER_TILES,
+    NO_MEMORY,
+    SMALLER_TILES,
+    Forward,
+)
+from napari_svpseg.engine.inference.predict import OTHER_CHANNELS, predict
 from napari_svpseg.engine.inference.prompt_features import network_scale, prompt_tensors
 from napari_svpseg.engine.inference.self_consistency import most_confident_window
-from napari_svpseg.engine.inference.tiling import ScaledQuery, spans
+from napari_svpseg.engine.inference.tiling import NOT_A_PLANE, ScaledQuery, spans
 from napari_svpseg.models.base import IGNORE, PromptSegmenter
 
 
@@ -235,14 +246,14 @@ def test_channels(channels):
 @pytest.mark.parametrize(
     ("shape", "error", "message"),
     [
-        ((20, 20), ImageError, "must be"),
-        ((20, 20, 4), ImageError, "choose up to three"),
-        ((0, 20, 1), ImageError, "must be"),
-        ((20, 20, 2), PromptError, "channel"),
+        ((20, 20), ImageError, NOT_A_PLANE.format(shape=(20, 20))),
+        ((20, 20, 4), ImageError, TOO_MANY_CHANNELS.format(n=4)),
+        ((0, 20, 1), ImageError, NOT_A_PLANE.format(shape=(0, 20, 1))),
+        ((20, 20, 2), PromptError, OTHER_CHANNELS.format(query=2, prompts=1)),
     ],
 )
 def test_wrong_queries_are_refused(scene, shape, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=re.escape(message)):
         run(np.zeros(shape), scene[1])
 
 
@@ -379,13 +390,13 @@ def test_order_of_prompts_does_not_matter(scene):
 def test_only_negative_prompts_are_refused(scene):
     plane, _, labels = scene
     negative = prompt_of(plane[..., 0], labels, negative=True)
-    with pytest.raises(PromptError, match="negative"):
+    with pytest.raises(PromptError, match=ALL_NEGATIVE):
         run(plane, PromptSet([negative]))
 
 
-def test_prompt_and_query_channels_must_agree(scene):
+def test_prompt_and_query_channels_must_agree(scene, pattern):
     plane, prompts, _ = scene
-    with pytest.raises(PromptError, match="same channels"):
+    with pytest.raises(PromptError, match=pattern(OTHER_CHANNELS)):
         run(np.repeat(plane, 3, 2), prompts)
 
 
@@ -546,7 +557,7 @@ def test_tiles_shrink_when_memory_is_full_and_it_is_told(scene):
     plane = np.tile(plane, (3, 3, 1))
     wide = run(plane, prompts)
     small = run(plane, prompts, Limited(256 * 256), tile=512, overlap=16)
-    assert small.notes[0] == "memory is full: tiles of 352 pixels"
+    assert small.notes[0] == SMALLER_TILES.format(side=352)
     assert len(small.notes) == 2  # and once more
     assert np.abs(wide.maps.foreground - small.maps.foreground).max() < 1e-3
 
@@ -560,8 +571,8 @@ def test_batch_is_halved_first():
     assert maps.shape == (8, 2, 64, 64)
     assert forward.batch == 2
     assert forward.notes == [
-        "memory is full: 4 tile(s) at a time",
-        "memory is full: 2 tile(s) at a time",
+        FEWER_TILES.format(n=4),
+        FEWER_TILES.format(n=2),
     ]
     alone = Forward(Brightness(), choose("cpu"))
     torch.testing.assert_close(maps, torch.cat([alone(p[None], code) for p in pieces]))
@@ -569,7 +580,7 @@ def test_batch_is_halved_first():
 
 def test_no_way_out_is_one_clear_line(scene):
     plane, prompts, _ = scene
-    with pytest.raises(MemoryError, match="Not enough memory"):
+    with pytest.raises(MemoryError, match=NO_MEMORY):
         run(plane, prompts, Limited(10))
 
 

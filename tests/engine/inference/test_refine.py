@@ -12,7 +12,7 @@ from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.engine.inference import predict as prediction
-from napari_svpseg.engine.inference.predict import predict
+from napari_svpseg.engine.inference.predict import FITTED, predict
 from napari_svpseg.engine.inference.prompt_features import prompt_tensors
 from napari_svpseg.engine.inference.refine import refine, refined
 from napari_svpseg.models.losses import maps_loss
@@ -109,7 +109,7 @@ def test_the_fit_is_used_only_where_the_check_and_certainty_allow(
     found = predict(plane, prompts, network, "cpu", SegmentSettings(refine=3))
     assert found.trust == (trust if used else 0.5)
     (note,) = found.notes
-    assert note.startswith("fitted to the prompts") == used
+    assert note.startswith(FITTED) == used
     plain = predict(plane, prompts, network, "cpu", SegmentSettings(trust=False))
     same = np.array_equal(found.maps.foreground, plain.maps.foreground)
     assert same != used

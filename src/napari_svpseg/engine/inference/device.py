@@ -1,4 +1,4 @@
-"""Where torch runs: choose a device, say why, and know when its memory is full."""
+"""The device on which torch runs: its choice, the reason, and its memory."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ import torch
 from ...core.settings import NO_GPU, check_device
 from ..jobs.processors import physical_cores
 
+ASKED_FOR = "asked for"
+NOT_THERE = "{asked} was asked for, but {why}"
+N_FOUND = "{n} found"
+
 
 @dataclass(frozen=True)
 class Device:
@@ -22,11 +26,11 @@ class Device:
     ----------
     torch_device : torch.device
     name : str
-        What it is called, such as ``NVIDIA A100``.
+        Such as ``NVIDIA A100``.
     reason : str
-        Why this one.
+        Why it was chosen.
     is_fallback : bool
-        True where another one was asked for.
+        True if another device was asked for.
     """
 
     torch_device: torch.device
@@ -46,23 +50,23 @@ class Device:
 
 @contextmanager
 def working_threads(wanted: int, asked: str = "auto") -> Iterator[int]:
-    """Share the processor among images that are segmented at the same time.
+    """Share the processor cores among images that are segmented at the same time.
 
-    On a CPU each image gets one core as long as there are images enough: several
-    images at once are faster than several cores on one. On a GPU two are in work, so
-    that it computes one while the other is read or written.
+    On a CPU each image gets one core, if there are enough images: several images at
+    once are faster than several cores on one image. On a GPU two images are in work,
+    so that it computes one while the other is read or written.
 
     Parameters
     ----------
     wanted : int
-        Images there are.
+        Number of images.
     asked : str
         The device, as for `choose`.
 
     Yields
     ------
     int
-        How many to run at once.
+        Number of images to segment at once.
     """
     if choose(asked).type != "cpu":
         yield max(1, min(wanted, 2))
@@ -77,7 +81,7 @@ def working_threads(wanted: int, asked: str = "auto") -> Iterator[int]:
 
 
 def choose(asked: str | torch.device | Device = "auto") -> Device:
-    """Return the device to use: the one asked for, or the CPU if it is not there.
+    """Return the device that is asked for, or the CPU if there is no such device.
 
     Parameters
     ----------
@@ -99,21 +103,21 @@ def choose(asked: str | torch.device | Device = "auto") -> Device:
             return Device(torch.device("mps"), _processor(), "Apple GPU found")
         return _cpu(f"{NO_GPU}: {_why_no_gpu()}")
     if asked == "cpu":
-        return _cpu("asked for")
+        return _cpu(ASKED_FOR)
     if asked == "mps":
         if _has_mps():
-            return Device(torch.device("mps"), _processor(), "asked for")
-        return _cpu("mps was asked for, but there is no Apple GPU", fallback=True)
-    _, _, index = asked.partition(":")
-    number, found = int(index or 0), _n_cuda()
+            return Device(torch.device("mps"), _processor(), ASKED_FOR)
+        why = "there is no Apple GPU"
+        return _cpu(NOT_THERE.format(asked=asked, why=why), fallback=True)
+    number, found = int(asked.partition(":")[2] or 0), _n_cuda()
     if number < found:
-        return _cuda(number, "asked for")
-    why = f"{found} found" if found else _why_no_gpu()
-    return _cpu(f"{asked} was asked for, but {why}", fallback=True)
+        return _cuda(number, ASKED_FOR)
+    why = N_FOUND.format(n=found) if found else _why_no_gpu()
+    return _cpu(NOT_THERE.format(asked=asked, why=why), fallback=True)
 
 
 def describe(device: str = "auto") -> dict[str, Any]:
-    """Return what the device line shows, as plain values.
+    """Return a description of the device as plain values, for the device line.
 
     Returns
     -------
@@ -138,7 +142,7 @@ def describe(device: str = "auto") -> dict[str, Any]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether torch raised ``error`` because a device's memory is full."""
+    """Return whether torch raised ``error`` because a device's memory is full."""
     if isinstance(error, (torch.cuda.OutOfMemoryError, MemoryError)):
         return True
     text = str(error).lower()
@@ -148,7 +152,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def free_memory(device: torch.device) -> None:
-    """Give cached memory of ``device`` back."""
+    """Free the memory that torch caches on ``device``."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

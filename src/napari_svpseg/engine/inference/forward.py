@@ -21,6 +21,12 @@ MAPS = ("foreground", "distance", "boundary")
 MIN_SIDE = 128
 """Side of a piece, in network pixels, that is not cut further but moved to the CPU."""
 
+NO_MEMORY = "Not enough memory even for the smallest tile: close other programs."
+ENCODED_ON_CPU = "the prompts were encoded on the CPU: the GPU's memory is full"
+FEWER_TILES = "memory is full: {n} tile(s) at a time"
+SMALLER_TILES = "memory is full: tiles of {side} pixels"
+TILES_ON_CPU = "memory is full: one or more tiles ran on the CPU"
+
 T = TypeVar("T")
 
 
@@ -28,7 +34,7 @@ class Forward:
     """A network on a device, and its fallbacks when memory runs out.
 
     First the batch is halved, then pieces are cut into overlapping quarters, then a
-    piece is run on the CPU. A fallback stays for the rest of the run, and is told in
+    piece is run on the CPU. A fallback stays for the rest of the run, and is named in
     `notes`.
 
     Parameters
@@ -74,7 +80,7 @@ class Forward:
             )
         except (RuntimeError, MemoryError) as error:
             self._check(error)
-            self._note("the prompts were encoded on the CPU: the GPU's memory is full")
+            self._note(ENCODED_ON_CPU)
         return self._call(
             torch.device("cpu"),
             lambda network, to: network.encode_prompts(to(images), to(masks)),
@@ -101,18 +107,16 @@ class Forward:
         side = max(pieces.shape[2:])
         if len(pieces) > 1:
             self.batch = len(pieces) // 2
-            self._note(f"memory is full: {self.batch} tile(s) at a time")
+            self._note(FEWER_TILES.format(n=self.batch))
             return self(pieces, code)
         if side >= 2 * MIN_SIDE:
             stride = self._cuts["stride"]
             self._side = side // 2 // stride * stride
-            self._note(f"memory is full: tiles of {self._side} pixels")
+            self._note(SMALLER_TILES.format(side=self._side))
             return self(pieces, code)
         if self.device.type == "cpu":
-            raise MemoryError(
-                "Not enough memory even for the smallest tile: close other programs."
-            )
-        self._note("memory is full: one or more tiles ran on the CPU")
+            raise MemoryError(NO_MEMORY)
+        self._note(TILES_ON_CPU)
         return self._maps(torch.device("cpu"), pieces, code)
 
     def _quartered(self, piece: Tensor, code: PromptCode) -> Tensor:

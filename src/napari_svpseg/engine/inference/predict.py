@@ -32,6 +32,14 @@ Partial = Callable[[tuple[Tile, np.ndarray]], None]
 TRUST_TOLERANCE = 0.02
 """How much lower the trust of the fitted network's result may be for it to be used."""
 
+OTHER_CHANNELS = (
+    "The query has {query} channel(s), the prompts have {prompts}: choose the same "
+    "channels for both."
+)
+NEEDS_PROMPT = "This model needs a prompt: draw a box, or give a file."
+FITTED = "fitted to the prompts"
+NOT_HELPFUL = "fitting to the prompts did not help"
+
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
@@ -125,7 +133,7 @@ def _prompts_for(network: PromptSegmenter, prompts: PromptSet | None) -> PromptS
     if not network.needs_prompt:
         return PromptSet()
     if prompts is None:
-        raise PromptError("This model needs a prompt: draw a box, or give a file.")
+        raise PromptError(NEEDS_PROMPT)
     return prompts.usable()
 
 
@@ -140,8 +148,7 @@ def _scaled_query(
     checked_plane(plane)
     if len(prompts) and plane.shape[2] != prompts[0].n_channels:
         raise PromptError(
-            f"The query has {plane.shape[2]} channel(s), the prompts have "
-            f"{prompts[0].n_channels}: choose the same channels for both."
+            OTHER_CHANNELS.format(query=plane.shape[2], prompts=prompts[0].n_channels)
         )
     if intensities is None:
         intensities = intensity_range(sample_pixels(plane))
@@ -284,11 +291,11 @@ def _refined_or_plain(request: _Request, network: PromptSegmenter) -> Prediction
     ) < mean_uncertainty(plain.maps.foreground, LIKELY_FOREGROUND)
     kept = better if helps else plain
     trusts = f"trust {better.trust:.2f}, before {plain.trust:.2f}"
-    told = "fitted to the prompts" if helps else "fitting to the prompts did not help"
+    note = FITTED if helps else NOT_HELPFUL
     return replace(
         kept,
         trust=kept.trust if settings.trust else math.nan,
-        notes=(*kept.notes, f"{told} ({trusts})"),
+        notes=(*kept.notes, f"{note} ({trusts})"),
     )
 
 

@@ -1,8 +1,8 @@
-"""How a query is cut into tiles for a network, and joined again without seams.
+"""Tiling: a query cut into tiles for a network, and joined again without seams.
 
-Two grids are in play: the query's own pixels and the network's, which are ``scale``
-times as fine. Everything is computed from global coordinates, so that what a pixel
-becomes does not depend on the tile in which it was read.
+There are two grids of pixels: the query's own and the network's, which is ``scale``
+times as fine. All coordinates are those of the whole query, so that the value of a
+pixel does not depend on the tile in which it is read.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from torch import Tensor
 
 from ...core.image import ImageError, Plane, normalise, to_three_channels
 from ...core.labels.blocks import Window
+
+NOT_A_PLANE = "a query plane must be (Y, X, C), got shape {shape}"
 
 Place = tuple[int, int]
 """Row and column of a tile in its grid."""
@@ -47,7 +49,7 @@ class Span:
 def spans(
     length: int, scale: float, tile: int, overlap: int, radius: int, stride: int
 ) -> list[Span]:
-    """Cut one axis into tiles.
+    """Return the tiles along one axis.
 
     Parameters
     ----------
@@ -59,8 +61,9 @@ def spans(
         In network pixels; brought to multiples of ``stride``, and the overlap to half
         a tile at most.
     radius : int
-        How far the network looks. Where twice this fits into the overlap, that far
-        from a seam nothing is used, and tiled prediction equals that of the whole.
+        How far from a pixel the network looks. If the overlap is twice that or more,
+        nothing is used so near to the edge of a tile, and a tiled prediction equals
+        that of the whole.
     stride : int
         Starts of tiles are multiples of it, as the network's coarsest grid demands.
     """
@@ -73,7 +76,9 @@ def spans(
         starts = [*range(0, padded - tile, tile - overlap), padded - tile]
     else:
         tile, starts = padded, [0]
+    # network pixels at the inner edges of a tile whose answer is not used
     unused = radius if 2 * radius <= overlap else overlap // 4
+    # centres of the query's pixels, in network pixels
     centres = (np.arange(length) + 0.5) * scale
     cut = []
     for start in starts:
@@ -85,6 +90,7 @@ def spans(
         if start + tile < padded:
             weights *= _rise(tile - at, unused, overlap - unused)
         cut.append((start, start + tile, int(first), int(last), weights))
+    # where more than two tiles overlap, the weights do not sum up to 1 by themselves
     total = np.zeros(length)
     for _, _, first, last, weights in cut:
         total[first:last] += weights
@@ -170,7 +176,7 @@ class TileGrid:
 
 
 class ScaledQuery:
-    """A query seen at the network's scale and intensities, read piece by piece.
+    """A query at the network's scale and intensities, read piece by piece.
 
     Parameters
     ----------
@@ -189,10 +195,11 @@ class ScaledQuery:
         self._sigma = max(0.0, (1 / scale - 1) / 2)
 
     def read(self, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
-        """Return a piece ``(3, H, W)``; beyond the border the query is mirrored."""
+        """Return a piece ``(3, H, W)``; beyond its border the query is mirrored."""
         y, x = (
             self._coordinates(*ends, axis) for axis, ends in enumerate((rows, columns))
         )
+        # enough for the interpolation, and for the Gaussian, which ends at 4 sigma
         margin = 1 + math.ceil(4 * self._sigma)
         (y0, y1), (x0, x1) = (
             (
@@ -202,7 +209,7 @@ class ScaledQuery:
             for c, n in zip((y, x), self.shape, strict=True)
         )
         piece = np.asarray(self.plane[y0:y1, x0:x1])
-        if (piece == piece[:1, :1]).all():  # glass beside a tissue
+        if (piece == piece[:1, :1]).all():  # such as the glass beside a tissue
             one = torch.from_numpy(normalise(piece[:1, :1], self.intensities))
             return _three_maps(one.permute(2, 0, 1)).expand(3, len(y), len(x))
         piece = normalise(piece, self.intensities)
@@ -217,6 +224,7 @@ class ScaledQuery:
         """Return where network pixels lie in the query, in pixels of the query."""
         n = self.network_shape[axis]
         index = np.arange(start, stop)
+        # mirrored at the last pixel; a query that is smaller still repeats its first
         index = np.clip(np.where(index < n, index, 2 * (n - 1) - index), 0, None)
         return np.clip((index + 0.5) / self.scale - 0.5, 0, self.shape[axis] - 1)
 
@@ -235,12 +243,13 @@ def sample(image: Tensor, y: np.ndarray, x: np.ndarray) -> Tensor:
 
     Coordinates outside are moved to the border.
     """
+    # one axis after the other, which is the same as both at once, and faster
     for axis, at in ((1, y), (2, x)):
         n = image.shape[axis]
         at = np.clip(at, 0, n - 1)
         low = np.floor(at).astype(np.int64)
         share = torch.from_numpy((at - low).astype(np.float32))
-        if not share.any():
+        if not share.any():  # whole pixels: copied at most, and not at all if it is all
             if len(low) != n or low[0] != 0 or (np.diff(low) != 1).any():
                 image = image.index_select(axis, torch.from_numpy(low))
             continue
@@ -266,5 +275,5 @@ def checked_plane(plane: Plane) -> None:
     """Raise `ImageError` unless ``plane`` is (Y, X, C) with one to three channels."""
     shape = tuple(plane.shape)
     if len(shape) != 3 or 0 in shape:
-        raise ImageError(f"a query plane must be (Y, X, C), got shape {shape}")
+        raise ImageError(NOT_A_PLANE.format(shape=shape))
     to_three_channels(np.empty((0, 0, shape[2])))

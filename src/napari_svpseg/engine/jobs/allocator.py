@@ -44,7 +44,7 @@ class PeakMemory:
 
     On Linux freed memory is given back and the kernel's high-water mark reset first, so
     that each piece of work gets its own peak. Elsewhere only growth beyond all earlier
-    peaks is seen; where the system tells nothing, the peak stays None. Where a GPU was
+    peaks is seen; where the system gives no number, the peak stays None. If a GPU was
     used, its peak is added.
 
     Examples

@@ -26,12 +26,21 @@ from .transport import Pipe, Transport
 logger = logging.getLogger(__name__)
 
 MAGIC = b"\0svpseg engine 1\n"
-"""First words of the engine; what comes before was printed by others."""
+"""First bytes of the engine; libraries may have printed something before them."""
 
 KILL_AFTER_S = 0.7
-"""A job that has not stopped by then is ended with its process."""
+"""After so long, the process of a job that does not stop is killed."""
 
 MAX_LOG_BYTES = 1_000_000
+
+CLOSED = "The engine was closed: connect again."
+CANNOT_START = "The engine could not be started with {python}: {error}"
+NOT_STARTED = "The engine did not start with {python}{last} (log: {log})"
+ENDED = (
+    "The engine ended unexpectedly ({why}). The next run starts it again (log: {log})."
+)
+BY_SIGNAL, BY_STATUS = "signal {n}", "status {n}"
+OUT_OF_MEMORY = ", often for lack of memory"
 
 KINDS = {
     b"P": "progress",
@@ -85,7 +94,7 @@ class ChildProcess:
         Arguments are copied before this returns; their later change does no harm.
         """
         if self._closed:
-            raise RuntimeError("The engine was closed: connect again.")
+            raise RuntimeError(CLOSED)
         target = name_of(function)
         job = Job(target, on_event, self._stop)
         waiting = _Submitted(job, self._transport.pack((target, args, kwargs)))
@@ -135,7 +144,7 @@ class ChildProcess:
                     return  # it just died: its reader ends the job
                 self._running = None
                 self._transport.discard(waiting.body)
-                message = f"The engine could not be started with {self.python}: {error}"
+                message = CANNOT_START.format(python=self.python, error=error)
         job.post(Event("failed", message=message))
         self._next()
 
@@ -182,7 +191,7 @@ class ChildProcess:
             if process is not self._process:
                 return
             running, self._running, self._process = self._running, None, None
-        self._transport.remove(mark=f"c{process.popen.pid}")
+        self._transport.remove(owner=f"c{process.popen.pid}")
         if running is not None:
             self._transport.discard(running.body)  # where it was not read
             job = running.job
@@ -196,21 +205,18 @@ class ChildProcess:
     def _epitaph(self, status: int, started: bool) -> str:
         if not started:
             last = _last_line(self.log)
-            return (
-                f"The engine did not start with {self.python}"
-                f"{': ' + last if last else ''} (log: {self.log})"
+            return NOT_STARTED.format(
+                python=self.python, last=f": {last}" if last else "", log=self.log
             )
-        why = f"signal {-status}" if status < 0 else f"status {status}"
+        kind = BY_SIGNAL if status < 0 else BY_STATUS
+        why = kind.format(n=abs(status))
         if status == -9:
-            why += ", often for lack of memory"
-        return (
-            f"The engine ended unexpectedly ({why}). The next run starts it again "
-            f"(log: {self.log})."
-        )
+            why += OUT_OF_MEMORY
+        return ENDED.format(why=why, log=self.log)
 
 
 class _Process:
-    """A running child, and the thread that reads what it says."""
+    """A running child process, and the thread that reads its messages."""
 
     def __init__(self, owner: ChildProcess) -> None:
         self._owner = owner
@@ -232,7 +238,7 @@ class _Process:
         )
         self._reader.start()
         folders = "\n".join(map(str, owner._transport.folders))
-        with suppress(OSError):  # it died already: the reader will tell
+        with suppress(OSError):  # it died already: the reader will notice
             self.pipe.send(b"H", 0, folders.encode())
 
     def stop(self, job: Job) -> None:

@@ -103,7 +103,7 @@ class DaskRunner:
                 end = pickle.loads(future.result())
                 _post_waiting(job, events)
                 job.post(end)
-        except Exception as error:  # noqa: BLE001  (told to whoever submitted the job)
+        except Exception as error:  # noqa: BLE001  (sent to whoever submitted the job)
             job.post(failure(error))
         finally:
             self._jobs.discard(job)

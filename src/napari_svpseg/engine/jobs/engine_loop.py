@@ -68,7 +68,7 @@ class Engine:
         self._running = number
         try:
             target, args, kwargs = self._transport.unpack(body)
-        except Cancelled:  # no failure: `run` tells of it
+        except Cancelled:  # no failure: `run` sends it
             raise
         except Exception as error:
             logger.exception("job %d cannot be read", number)

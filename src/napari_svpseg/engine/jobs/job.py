@@ -38,9 +38,13 @@ class JobError(RuntimeError):
         self.message, self.traceback = message, traceback
 
 
+class TargetError(ValueError):
+    """A function that another process cannot import by its name."""
+
+
 @dataclass(frozen=True, eq=False)
 class Event:
-    """What a job reports.
+    """A report of a job.
 
     Parameters
     ----------
@@ -160,7 +164,7 @@ def run_target(
     send: Callable[[Event], None],
     is_cancelled: Callable[[], bool],
 ) -> None:
-    """Call a function, or the one named so, and send its events, the end among them."""
+    """Call a function, given by itself or by name, and send its events and its end."""
     try:
         if is_cancelled():
             raise Cancelled
@@ -170,7 +174,7 @@ def run_target(
         end = Event("done", value=function(*args, **kwargs))
     except Cancelled:
         end = Event("cancelled")
-    except Exception as error:  # noqa: BLE001  (told to whoever submitted the job)
+    except Exception as error:  # noqa: BLE001  (sent to whoever submitted the job)
         end = failure(error)
     send(end)
 
@@ -180,13 +184,15 @@ def name_of(function: Callable[..., Any]) -> str:
 
     Raises
     ------
-    ValueError
+    TargetError
         If the function cannot be imported by that name: a method, a lambda, or a
         function defined inside another one.
     """
     name = f"{function.__module__}:{function.__qualname__}"
     if find_target(name) is not function:
-        raise ValueError(f"{name} is not the function that its module has by this name")
+        raise TargetError(
+            f"{name} is not the function that its module has by this name"
+        )
     return name
 
 
@@ -194,10 +200,10 @@ def find_target(target: str) -> Callable[..., Any]:
     """Return the function named ``module:function``."""
     module, _, name = target.partition(":")
     if not module or not name.isidentifier():
-        raise ValueError(f"a job is named 'module:function', got {target!r}")
+        raise TargetError(f"a job is named 'module:function', got {target!r}")
     function = getattr(importlib.import_module(module), name, None)
     if not callable(function):
-        raise ValueError(f"there is no function {name!r} in {module}")
+        raise TargetError(f"there is no function {name!r} in {module}")
     return function
 
 
@@ -225,7 +231,7 @@ class Reports:
         self._message: str | None = None
 
     def on_progress(self, done: int, total: int, message: str = "") -> None:
-        """Tell how far the job is."""
+        """Report how far the job is."""
         if self._is_cancelled():
             raise Cancelled
         now = time.monotonic()

@@ -1,9 +1,9 @@
-"""How values pass between two processes: small ones in a pipe, large ones in memory.
+"""Transport of values between processes: in a pipe, or as files in memory.
 
-A value is pickled with its arrays beside it (protocol 5). What is larger than a pipe
-takes at once is written to a file in the system's memory file system, and only its name
-travels, so that sending never waits for the receiver. Nothing but two folders has to be
-cleaned up, whoever dies first.
+A value is pickled with its arrays beside it (protocol 5). If it is larger than what a
+pipe takes at once, it is written to a file in the system's memory file system (its
+payload), and only the name of the file goes through the pipe. So sending never waits
+for the receiver. Whichever process dies first, only two folders have to be removed.
 """
 
 from __future__ import annotations
@@ -28,39 +28,49 @@ ALIGN = 64
 PREFIX = "svpseg-"
 STALE_S = 3600.0
 
+NO_ROOM = "No room to hand a large value to the engine: {reason}"
+
 _ENVELOPE = struct.Struct("<cIQ")  # kind, job, length of the body
 
 
+class NoRoomError(OSError):
+    """No folder has room for a large value."""
+
+
+class ForeignPayloadError(ValueError):
+    """A file outside the folders of a transport was to be read or removed."""
+
+
 class Transport:
-    """A place where two processes leave large values for each other.
+    """Folders in which two processes leave large values for each other.
 
     Parameters
     ----------
     folders : sequence of path
-        Where transport are written: the first with room is taken.
-    mark : str
-        Begins the names of the transport that this process writes.
+        Payloads are written to the first folder with room for them.
+    owner : str
+        Begins the names of the payloads that this process writes.
     """
 
-    def __init__(self, folders: Sequence[str | Path], mark: str) -> None:
+    def __init__(self, folders: Sequence[str | Path], owner: str) -> None:
         self.folders = tuple(Path(f) for f in folders)
-        self.mark = mark
+        self.owner = owner
 
     @classmethod
-    def create(cls, mark: str) -> Transport:
-        """Return new folders, readable by this user alone."""
+    def create(cls, owner: str) -> Transport:
+        """Return a transport in new folders, readable by this user alone."""
         remove_stale()
         prefix = f"{PREFIX}{os.getpid()}-"
         return cls(
-            [tempfile.mkdtemp(prefix=prefix, dir=place) for place in _places()], mark
+            [tempfile.mkdtemp(prefix=prefix, dir=place) for place in _places()], owner
         )
 
     def pack(self, value: Any) -> bytes:
-        """Return what travels in the pipe for ``value``."""
+        """Return the bytes that go through the pipe for ``value``."""
         pieces = _pieces(value)
         if sum(len(p) for p in pieces) <= INLINE_BYTES:
             return b"I" + b"".join(pieces)
-        name = f"{self.mark}-{uuid.uuid4().hex}"
+        name = f"{self.owner}-{uuid.uuid4().hex}"
         for folder in self.folders:
             path = folder / name
             try:
@@ -71,10 +81,10 @@ class Transport:
             except OSError as error:
                 path.unlink(missing_ok=True)
                 reason = error
-        raise OSError(f"No room to hand a large value to the engine: {reason}")
+        raise NoRoomError(NO_ROOM.format(reason=reason))
 
     def unpack(self, body: bytes) -> Any:
-        """Return the value; its payload is removed. Arrays can be written to."""
+        """Return the value of such bytes, with writable arrays; remove its payload."""
         if body[:1] == b"I":
             return _value(bytearray(body[1:]))
         path = self._path(body)
@@ -87,23 +97,23 @@ class Transport:
         return _value(content)
 
     def discard(self, body: bytes) -> None:
-        """Remove the payload of a body that nobody will read."""
+        """Remove the payload of bytes that nobody will read."""
         if body[:1] == b"F":
             self._path(body).unlink(missing_ok=True)
 
-    def remove(self, mark: str | None = None) -> None:
-        """Remove all folders, or only the transport that begin with ``mark``."""
+    def remove(self, owner: str | None = None) -> None:
+        """Remove all folders, or only the payloads of ``owner``."""
         for folder in self.folders:
-            if mark is None:
+            if owner is None:
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
-            for path in folder.glob(f"{mark}-*"):
+            for path in folder.glob(f"{owner}-*"):
                 path.unlink(missing_ok=True)
 
     def _path(self, body: bytes) -> Path:
         path = Path(body[1:].decode())
         if path.parent not in self.folders:
-            raise ValueError(f"no payload of this engine: {path}")
+            raise ForeignPayloadError(f"no payload of this engine: {path}")
         return path
 
 
@@ -120,7 +130,7 @@ class Pipe:
         self._lock = threading.Lock()
 
     def send(self, kind: bytes, job: int, body: bytes = b"") -> None:
-        """Send a message; OSError where the other side is gone."""
+        """Send a message; raise OSError if the other process has ended."""
         with self._lock:
             try:
                 self._outgoing.write(_ENVELOPE.pack(kind, job, len(body)) + body)
@@ -129,7 +139,7 @@ class Pipe:
                 raise BrokenPipeError("the pipe was closed") from error
 
     def receive(self) -> tuple[bytes, int, bytes] | None:
-        """Wait for a message; None where the other side is gone."""
+        """Wait for a message; return None if the other process has ended."""
         head = self._incoming.read(_ENVELOPE.size)
         if len(head) < _ENVELOPE.size:
             return None
@@ -139,7 +149,7 @@ class Pipe:
 
 
 def remove_stale() -> None:
-    """Remove folders whose owner died without doing so, and its engine with it."""
+    """Remove the folders of processes that died without doing so themselves."""
     if os.name != "posix":
         return
     for place in _places():
@@ -170,7 +180,11 @@ def _places() -> list[str]:
 
 
 def _pieces(value: Any) -> list[bytes | memoryview]:
-    """Return a table of lengths, the pickle and the arrays, each padded."""
+    """Return a table of lengths, the pickle and the arrays, each padded.
+
+    Padding lets every array begin at a multiple of `ALIGN` bytes, as vector
+    instructions want it.
+    """
     buffers: list[pickle.PickleBuffer] = []
     head = pickle.dumps(value, protocol=5, buffer_callback=buffers.append)
     parts: list[bytes | memoryview] = [head, *(b.raw() for b in buffers)]

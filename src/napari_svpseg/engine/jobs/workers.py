@@ -167,8 +167,8 @@ def run_tasks(
 ) -> None:
     """Call a function with each task's arguments, on workers where there are some.
 
-    A task whose worker died is given to another. Progress is told after each task;
-    when it raises, tasks that have not begun are taken back.
+    A task whose worker died is given to another. Progress is reported after each task;
+    if that raises, tasks that have not begun are taken back.
 
     Parameters
     ----------

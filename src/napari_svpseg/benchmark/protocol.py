@@ -28,7 +28,7 @@ MIN_HOLES = 3
 
 @dataclass(frozen=True)
 class BoxRule:
-    """What makes a box a legal prompt for one task.
+    """Rule that decides whether a box is a legal prompt for one task.
 
     Parameters
     ----------

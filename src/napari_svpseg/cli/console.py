@@ -1,4 +1,4 @@
-"""What commands print: results on stdout, all else on stderr."""
+"""Output of commands: results on stdout, all else on stderr."""
 
 from __future__ import annotations
 

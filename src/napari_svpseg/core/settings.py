@@ -15,7 +15,7 @@ AUTO = -1
 """Value of a setting that is taken from the prompts."""
 
 LabelKind = Literal["objects", "classes"]
-"""What labels hold: an id for each object, or one value for each class."""
+"""Content of labels: an id for each object, or one value for each class."""
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 """Devices to choose from; ``cuda:1`` names the second GPU."""

@@ -113,7 +113,7 @@ def block_slices(start: Start, shape: Sequence[int]) -> tuple[slice, ...]:
 
 @dataclass
 class _Log:
-    """What has been written to the log of one layer, by start of the block."""
+    """Blocks written to the log of one layer, by the start of the block."""
 
     shape: tuple[int, ...]
     dtype: str

@@ -134,7 +134,7 @@ class SemanticSegmenter(PromptSegmenter):
 Factory = TypeVar("Factory", bound=Callable[..., PromptSegmenter])
 
 METHODS: dict[str, Callable[..., PromptSegmenter]] = {}
-"""What builds the network of each method; `registry` fills it."""
+"""Network class of each method, by name; `registry` fills it."""
 
 
 def register(name: str) -> Callable[[Factory], Factory]:

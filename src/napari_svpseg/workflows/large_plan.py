@@ -184,7 +184,7 @@ class Plan:
 
 @dataclass(frozen=True, eq=False)
 class _EncodedPrompts:
-    """What a network makes of the prompts, once for all tasks.
+    """Encoded prompts of a network, shared by all tasks.
 
     Parameters
     ----------

@@ -340,7 +340,7 @@ def reduce_part(layout: LabelsLayout, level: int, windows: list[Any]) -> None:
 
 
 def table_of(work: Path, p: int, at: tuple[int, ...]) -> BlockTable:
-    """Return what is known of the objects of a block of plane ``p``."""
+    """Return the statistics of the objects in a block of plane ``p``."""
     with np.load(_done_file(work, "tables", p, at)) as stored:
         return BlockTable(**{name: stored[name] for name in stored.files})
 
@@ -439,7 +439,7 @@ def _linked(plan: Plan, p: int) -> Iterator[tuple[int, int]]:
 
 
 def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
-    """Return what is to be told of a run, and the devices it ran on."""
+    """Return the notes of a run, and the devices it ran on."""
     written = sorted((work / "tiles.done").glob(WHOLE_FILES))
     parts = [json.loads(path.read_text()) for path in written]
     notes = list(dict.fromkeys(note for part in parts for note in part["notes"]))

@@ -71,7 +71,7 @@ BAD_NAME = "labels need a plain name, such as cells; got {name!r}"
 
 @dataclass(frozen=True)
 class LargeOutcome:
-    """What became of a run over a large image.
+    """Outcome of a run over a large image.
 
     Parameters
     ----------

@@ -142,7 +142,7 @@ def band_of(one: Block, two: Block) -> Window:
 # -------------------------------------------------------- what is known of a block
 @dataclass(frozen=True, eq=False)
 class BlockTable:
-    """What is known of the objects 1 to n of a block; the first entry is object 1.
+    """Statistics of the objects 1 to n of a block; the first entry is object 1.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ class BlockTable:
 
 
 def describe(found: Array, block: Block, foreground: Array | None = None) -> BlockTable:
-    """Return what is known of the objects found in a block's view.
+    """Return the statistics of the objects found in a block's view.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ Seams = Iterable[tuple[Index, Index, Seam]]
 
 
 def seam(one: Array, one_block: Block, two: Array, two_block: Block) -> Seam:
-    """Return what the labels of two blocks' views have in common."""
+    """Return the seam: pixels that the labels of two blocks' views share."""
     band = band_of(one_block, two_block)
     return compare(one[within(band, one_block.view)], two[within(band, two_block.view)])
 
@@ -301,7 +301,7 @@ def union(n: int, pairs: Array) -> Array:
 
 
 def offsets_of(tables: dict[Index, BlockTable]) -> dict[Index, int]:
-    """Return what is added to the ids of each block to tell them from all others."""
+    """Return the offset of the ids of each block that makes them unique."""
     counts = np.array([table.n for table in tables.values()], np.int64)
     before = np.cumsum(counts) - counts
     return {at: int(n) for at, n in zip(tables, before, strict=True)}

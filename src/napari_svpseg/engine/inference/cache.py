@@ -33,7 +33,7 @@ class NetworkCache(Generic[T]):
         content: Iterable[Content],
         make: Callable[[], T],
     ) -> T:
-        """Return what ``make`` returned for the same content, or call it."""
+        """Return the cached value for this content, or the value of ``make``."""
         # torch counts the changes of each weight, so that no weight needs to be read
         changes = sum(p._version for p in network.parameters())
         key = fingerprint(str(changes), *content)

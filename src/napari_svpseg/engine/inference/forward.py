@@ -103,7 +103,7 @@ class Forward:
         return self._smaller(pieces, code)
 
     def _smaller(self, pieces: Tensor, code: PromptCode) -> Tensor:
-        """Return what pieces give that did not fit, with the next fallback."""
+        """Return the maps of pieces that did not fit, with the next fallback."""
         side = max(pieces.shape[2:])
         if len(pieces) > 1:
             self.batch = len(pieces) // 2

@@ -184,7 +184,7 @@ class _Request:
     def answer(
         self, network: PromptSegmenter, judge: PromptSegmenter | None = None
     ) -> Prediction:
-        """Return what a network predicts.
+        """Return the prediction of a network.
 
         Parameters
         ----------

@@ -26,7 +26,7 @@ KEPT_FLAT = 8
 """Answers to tiles of a single value that are kept."""
 
 CERTAIN = 255
-"""What a probability of 1 is stored as."""
+"""Integer that stores a probability of 1."""
 
 
 def run_tiles(

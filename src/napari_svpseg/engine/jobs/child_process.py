@@ -317,7 +317,7 @@ def _environment() -> dict[str, str]:
 
 
 def _detached() -> dict[str, Any]:
-    """Return what keeps Ctrl-C of the terminal, and a console window, away."""
+    """Return options of `Popen` that keep Ctrl-C and a console window away."""
     if sys.platform == "win32":
         return {
             "creationflags": subprocess.CREATE_NO_WINDOW

@@ -1,4 +1,4 @@
-"""What the dock "Fine-tune" decides."""
+"""Controller of the dock "Fine-tune": its decisions, without Qt."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ class FineTuneChoices:
 
 @dataclass(frozen=True)
 class FineTuneRun:
-    """What a training was begun with; a run that was cut off continues with the same.
+    """Start of a training; an interrupted run continues with the same values.
 
     Parameters
     ----------

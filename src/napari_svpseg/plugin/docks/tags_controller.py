@@ -1,4 +1,4 @@
-"""What the dock "Train from tags" decides."""
+"""Controller of the dock "Train from tags": its decisions, without Qt."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class TagsChoices:
 
 @dataclass(frozen=True)
 class TagsRun:
-    """What a training was begun with; with the same, it continues after a failure."""
+    """Start of a training; with the same values it continues after a failure."""
 
     name: str
     tags: Tags

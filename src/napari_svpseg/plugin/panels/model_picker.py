@@ -87,7 +87,7 @@ class ModelPicker(QWidget):
 
 
 def card_line(card: ModelCard) -> str:
-    """Return what is said of a model below its name."""
+    """Return the description of a model that is shown below its name."""
     parts = [card.title or card.method]
     if card.classes:
         parts.append("needs no prompt")

@@ -70,7 +70,7 @@ class TagSaver(QObject):
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return what changes when a file is written; None where there is none."""
+    """Return a stamp that changes when the file is written, None without a file."""
     try:
         found = os.stat(path)
     except OSError:

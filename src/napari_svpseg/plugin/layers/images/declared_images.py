@@ -1,4 +1,4 @@
-"""What the user declares about images: axes, channels, level, channel layers."""
+"""Declarations of the user about images: axes, channels, level, channel layers."""
 
 from __future__ import annotations
 

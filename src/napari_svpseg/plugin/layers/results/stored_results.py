@@ -313,7 +313,7 @@ class StoredResults(QObject):
 def stored_arguments(
     source: ImageSource, plane: tuple[int, ...] | None, store: str
 ) -> tuple[Any, dict[str, Any]]:
-    """Return what `segment_stored` is called with for an image."""
+    """Return the arguments of `segment_stored` for an image."""
     query = source.planes(plane)
     place = source.placement(source.companion.corner(plane))
     sizes = dict(zip(source.companion.axes, place["scale"], strict=True))

@@ -44,7 +44,7 @@ def tag_problem(tags: TagSet) -> str:
 
 
 def tag_advice(tags: TagSet) -> str:
-    """Return what would make the training better, or ""."""
+    """Return advice that would improve the training, or ""."""
     tagged = [classes for _, classes in tags.tagged()]
     common = [c for c in tags.classes if all(c in of for of in tagged)]
     if common:

@@ -87,14 +87,14 @@ class TagTable(QAbstractTableModel):
         return None
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
-        """Return what can be done with a cell."""
+        """Return the item flags of a cell."""
         flags = Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable
         if index.column() > NAME:
             flags |= Qt.ItemFlag.ItemIsUserCheckable
         return flags
 
     def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return what a cell shows."""
+        """Return the value of a cell for a role."""
         image, column = self.tags.images[index.row()], index.column()
         if column > NAME:
             if role == IS_NONE:

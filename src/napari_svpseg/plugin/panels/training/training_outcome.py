@@ -1,4 +1,4 @@
-"""What comes of a training: curves, scores, and the models before and after."""
+"""Outcome of a training: curves, scores, and the models before and after."""
 
 from __future__ import annotations
 

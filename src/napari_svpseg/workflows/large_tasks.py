@@ -246,12 +246,7 @@ def label_part(work: str, key: str, p: int, places: list[Place]) -> None:
         block = blocks[at]
         values = blend(grid, read, block.view)
         named = dict(zip(plan.maps, values, strict=True))
-        maps = Maps(
-            named["foreground"],
-            named.get("distance"),
-            named.get("boundary"),
-            plan.object_properties,
-        )
+        maps = Maps.of(named, plan.object_properties)
         labels = window_instances(maps, plan.post)
         table = describe(labels, block, maps.foreground)
         if table.n:
@@ -264,17 +259,21 @@ def label_part(work: str, key: str, p: int, places: list[Place]) -> None:
 
 
 def compare_part(work: str, key: str, p: int, places: list[Place]) -> None:
-    """Compare some blocks of plane ``p`` with their neighbours before them."""
+    """Compare some blocks of plane ``p`` with those before them.
+
+    These are the neighbours in the same plane, and if planes are linked the same block
+    in the planes before.
+    """
     plan, blocks = _plan(work, key), _blocks(work, key)
     folder = Path(work)
     stored = open_scratch(folder / "blocks")
 
     @lru_cache(maxsize=KEPT_TILES)
-    def empty(q: int, at: Place) -> bool:
+    def empty(q: int, at: Index) -> bool:
         return not table_of(folder, q, at).n
 
     @lru_cache(maxsize=KEPT_TILES // 4)
-    def read(q: int, at: Place) -> np.ndarray:
+    def read(q: int, at: Index) -> np.ndarray:
         high, wide = (s.stop - s.start for s in blocks[at].view)
         if empty(q, at):
             return np.broadcast_to(np.uint32(0), (high, wide))
@@ -285,10 +284,10 @@ def compare_part(work: str, key: str, p: int, places: list[Place]) -> None:
         if done.exists():
             continue
         kept: dict[str, Any] = {}
-        for axis, other in enumerate(_before(at)):
+        for axis, other in neighbours_before(at).items():
             common = (
-                Seam(np.zeros((0, 2), np.int64), np.zeros(0, bool))
-                if other is None or empty(p, other) or empty(p, at)
+                Seam.nothing()
+                if empty(p, other) or empty(p, at)
                 else seam(read(p, other), blocks[other], read(p, at), blocks[at])
             )
             kept[f"pairs{axis}"], kept[f"same{axis}"] = common.pairs, common.same
@@ -339,16 +338,14 @@ def reduce_part(layout: LabelsLayout, level: int, windows: list[Any]) -> None:
         reduce_chunk(layout, level, window)
 
 
-def table_of(work: Path, p: int, at: tuple[int, ...]) -> BlockTable:
+def table_of(work: Path, p: int, at: Index) -> BlockTable:
     """Return the statistics of the objects in a block of plane ``p``."""
     with np.load(_done_file(work, "tables", p, at)) as stored:
         return BlockTable(**{name: stored[name] for name in stored.files})
 
 
-def _done_file(
-    work: Path, part: str, p: int, at: tuple[int, ...], suffix: str = ".npz"
-) -> Path:
-    """Return the file that says that something is done, and often what was found."""
+def _done_file(work: Path, part: str, p: int, at: Index, suffix: str = ".npz") -> Path:
+    """Return the file whose presence shows that a part is done."""
     return work / part / f"{p}-{'-'.join(map(str, at))}{suffix}"
 
 
@@ -368,10 +365,9 @@ def final_ids(plan: Plan, work: Path) -> tuple[np.ndarray, int]:
         moved = np.where(table.areas > 0, table.first + p * size, table.first)
         tables[p, *at] = replace(table, first=moved)
         with np.load(_done_file(work, "seams", p, at)) as stored:
-            for axis, other in enumerate(_before(at)):
-                if other is not None:
-                    common = Seam(stored[f"pairs{axis}"], stored[f"same{axis}"])
-                    seams.append(((p, *other), (p, *at), common))
+            for axis, other in neighbours_before(at).items():
+                common = Seam(stored[f"pairs{axis}"], stored[f"same{axis}"])
+                seams.append(((p, *other), (p, *at), common))
             for axis, q in _linked(plan, p):
                 shared = stored[f"link{axis}"], stored[f"shared{axis}"]
                 links.append((axis, (q, *at), (p, *at), shared))
@@ -403,6 +399,7 @@ def _linked_planes(
     min_overlap : float
     """
     n, offsets = int(new.max(initial=0)), offsets_of(tables)
+    # of each final id, from the tables of its pieces
     areas, first = np.zeros(n + 1, np.int64), np.full(n + 1, NOWHERE)
     np.add.at(areas, new[1:], np.concatenate([t.areas for t in tables.values()]))
     np.minimum.at(first, new[1:], np.concatenate([t.first for t in tables.values()]))
@@ -412,19 +409,10 @@ def _linked_planes(
         ids = np.stack(
             [new[pairs[:, 0] + offsets[one]], new[pairs[:, 1] + offsets[two]]], axis=1
         )
-        kept = (ids > 0).all(axis=1)
+        kept = (ids > 0).all(axis=1)  # objects that were dropped link nothing
         along.setdefault(axis, []).append((ids[kept], shared[kept]))
     z_before_t = [joined_overlaps(along[axis]) for axis in sorted(along, reverse=True)]
     return np.asarray(linked_ids(z_before_t, areas, first, min_overlap)[new])
-
-
-def _before(at: tuple[int, ...]) -> list[tuple[int, ...] | None]:
-    """Return the neighbour before a block along each axis, or None at the border."""
-    found = {
-        next(k for k in range(len(at)) if n[k] != at[k]): n
-        for n in neighbours_before(at)
-    }
-    return [found.get(axis) for axis in range(len(at))]
 
 
 def _linked(plan: Plan, p: int) -> Iterator[tuple[int, int]]:
@@ -439,7 +427,7 @@ def _linked(plan: Plan, p: int) -> Iterator[tuple[int, int]]:
 
 
 def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
-    """Return the notes of a run, and the devices it ran on."""
+    """Return the notes of a run, and the devices that it ran on."""
     written = sorted((work / "tiles.done").glob(WHOLE_FILES))
     parts = [json.loads(path.read_text()) for path in written]
     notes = list(dict.fromkeys(note for part in parts for note in part["notes"]))

@@ -237,7 +237,7 @@ def label_by_tables(
     seams = [
         (other, at, seam(found[other], grid[other], found[at], block))
         for at, block in grid.items()
-        for other in neighbours_before(at)
+        for other in neighbours_before(at).values()
     ]
     new, offsets = stitch(tables, seams, min_area, confidence), offsets_of(tables)
     labels = np.zeros(shape, np.int64)

@@ -109,11 +109,11 @@ def _cuts(length: int, side: int, even: bool) -> list[int]:
     return [*range(0, n * side, side), length]
 
 
-def neighbours_before(at: Index) -> Iterator[Index]:
-    """Yield the places of the blocks that come before one along each axis."""
-    for axis, i in enumerate(at):
-        if i > 0:
-            yield (*at[:axis], i - 1, *at[axis + 1 :])
+def neighbours_before(at: Index) -> dict[int, Index]:
+    """Return the place of the block before one along each axis that has one."""
+    return {
+        axis: (*at[:axis], i - 1, *at[axis + 1 :]) for axis, i in enumerate(at) if i > 0
+    }
 
 
 def _neighbours_after(at: Index, grid: Grid) -> Iterator[Index]:
@@ -301,7 +301,11 @@ def union(n: int, pairs: Array) -> Array:
 
 
 def offsets_of(tables: dict[Index, BlockTable]) -> dict[Index, int]:
+<<<<<<< HEAD
     """Return the offset of the ids of each block that makes them unique."""
+=======
+    """Return what is added to the ids of each block so that no id occurs twice."""
+>>>>>>> engine
     counts = np.array([table.n for table in tables.values()], np.int64)
     before = np.cumsum(counts) - counts
     return {at: int(n) for at, n in zip(tables, before, strict=True)}
@@ -357,7 +361,7 @@ def stitch(
     min_area : int
         Objects under this many pixels become background.
     confidence : float
-        Those much less sure than others of their plane as well; see
+        Objects much less certain than others of their plane as well; see
         `confidence.confident_objects`.
     plane_of : callable
         From the place of a block to the number of its plane.
@@ -445,7 +449,7 @@ def label_blocks(label: Callable[[Window], Array], grid: Grid) -> tuple[Array, A
     for at, block in grid.items():
         found = np.asarray(label(block.view)).astype(np.uint32)
         tables[at] = describe(found, block)
-        for before in neighbours_before(at):
+        for before in neighbours_before(at).values():
             band = found[within(band_of(grid[before], block), block.view)]
             seams.append((before, at, compare(bands.pop((before, at)), band)))
         for after in _neighbours_after(at, grid):

@@ -301,11 +301,7 @@ def union(n: int, pairs: Array) -> Array:
 
 
 def offsets_of(tables: dict[Index, BlockTable]) -> dict[Index, int]:
-<<<<<<< HEAD
     """Return the offset of the ids of each block that makes them unique."""
-=======
-    """Return what is added to the ids of each block so that no id occurs twice."""
->>>>>>> engine
     counts = np.array([table.n for table in tables.values()], np.int64)
     before = np.cumsum(counts) - counts
     return {at: int(n) for at, n in zip(tables, before, strict=True)}

@@ -14,6 +14,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.jobs.stored_labels import DONE, FILLING, NAME, Filled, StoredLabels
+from ....io.free_path import free_path
 from ...services.background import Background
 from ..images.image_source import ImageSource
 from ..images.visibility import add_behind_boxes
@@ -117,11 +118,8 @@ class StoredResults(QObject):
             return str((metadata_of(layer) or {})["store"])
         name = "".join(c if c.isalnum() or c in "-_" else "_" for c in source.name)
         stem = f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"
-        path, n = folder / f"{stem}.zarr", 1
-        while path.exists():
-            n += 1
-            path = folder / f"{stem}-{n}.zarr"
-        return str(path)
+        place = folder / f"{stem}.zarr"
+        return str(free_path(place, suffix=".zarr", separator="-"))
 
     def begin(
         self,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import runpy
 import shlex
@@ -48,6 +49,41 @@ def test_each_page_is_in_its_index_under_its_title(folder: str) -> None:
     for path in (DOCS / folder).glob("*.md"):
         title = path.read_text("utf-8").splitlines()[0].removeprefix("# ")
         assert path.name == "index.md" or f"[{title}]({path.name})" in index
+
+
+def shown_texts() -> set[str]:
+    """Return each text in the code of the docks and of the options they show."""
+    package = TOP / "src" / "napari_svpseg"
+    return {
+        node.value
+        for path in [*package.glob("plugin/**/*.py"), package / "core" / "settings.py"]
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def test_controls_that_the_tutorials_name_exist() -> None:
+    pages = [
+        "../README",
+        "segment",
+        "batch",
+        "fine-tune",
+        "large-images",
+        "train-from-tags",
+    ]
+    bold = {
+        (page, " ".join(name.split()))
+        for page in pages
+        for name in re.findall(
+            r"\*\*([^*]+)\*\*", (DOCS / f"{page}.md").read_text("utf-8")
+        )
+    }
+    napari = {"Plugins"} | {
+        name for _, name in bold if name.startswith(("Layers >", "File >"))
+    }
+    shown = shown_texts() | napari
+    assert len(bold) > 40
+    assert not sorted((page, name) for page, name in bold if name not in shown)
 
 
 def commands() -> Iterator[tuple[str, list[str]]]:

@@ -39,9 +39,11 @@ def one_line(error: BaseException, hint: str = SEE_WHERE) -> str:
 def short_line(error: BaseException, limit: int = 200) -> str:
     """Return an error's message as one line that is at most ``limit`` letters long.
 
-    For messages that repeat what a damaged file holds, and for torch's.
+    For messages that repeat what a damaged file holds, and for torch's. Files are
+    left out, as the message that this becomes a part of names them.
     """
-    text = joined(str(error)) or type(error).__name__
+    strerror = error.strerror if isinstance(error, OSError) else None
+    text = joined(strerror or str(error)) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import short_line
 from ..core.image import Axes, ImageError
 from .images import TIFF_SUFFIXES, ImageFile, read_tiff_facts
 
@@ -115,7 +116,7 @@ def open_image(path: str | Path, level: int = 0, axes: str | None = None) -> Laz
         node = zarr.open(path, mode="r")
     except Exception as error:
         raise ImageError(
-            UNREADABLE.format(path=path, reason=first_line(error))
+            UNREADABLE.format(path=path, reason=short_line(error, 120))
         ) from error
     if isinstance(node, zarr.Array):
         if level:
@@ -146,7 +147,7 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
         scale = _scale(datasets[level], multiscale, len(array.shape))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ImageError(
-            NOT_OME_ZARR.format(path=path, reason=first_line(error))
+            NOT_OME_ZARR.format(path=path, reason=short_line(error, 120))
         ) from error
     # One unit for all axes of space, or none: there is no field for several.
     units = {a.get("unit") for a in declared if str(a["name"]).upper() in "ZYX"}
@@ -196,7 +197,9 @@ def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
         array = zarr.open(store, mode="r")
     except Exception as error:
         raise ImageError(
-            LEVEL_UNREADABLE.format(path=path, level=level, reason=first_line(error))
+            LEVEL_UNREADABLE.format(
+                path=path, level=level, reason=short_line(error, 120)
+            )
         ) from error
     if not isinstance(array, zarr.Array):
         array = array["0"]
@@ -246,9 +249,3 @@ def import_zarr() -> Any:
     except ImportError as error:
         raise ImageError(ZARR_MISSING) from error
     return zarr
-
-
-def first_line(error: BaseException) -> str:
-    """Return the start of an error's message, or its type."""
-    text = str(error)
-    return text.splitlines()[0][:120] if text else type(error).__name__

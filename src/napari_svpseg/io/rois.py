@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import short_line
 from ..core.image import Axes
 from ..core.labels.outlines import Outline, Part, outlines, rasterise
 from ..core.planes import take_plane
@@ -154,7 +155,9 @@ def read_rois(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndarray
         rois = [read] if isinstance(read, ImagejRoi) else list(read)
         placed = [(_position(roi), _rings_of(roi)) for roi in rois]
     except Exception as error:
-        raise OutlineError(NO_ROIS.format(path=path, reason=_reason(error))) from error
+        raise OutlineError(
+            NO_ROIS.format(path=path, reason=short_line(error, 120))
+        ) from error
     ids = _ids([roi.name for roi in rois])
     return _assembled(
         [
@@ -286,7 +289,7 @@ def read_geojson(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndar
         raise
     except Exception as error:
         raise OutlineError(
-            NO_GEOJSON.format(path=path, reason=_reason(error))
+            NO_GEOJSON.format(path=path, reason=short_line(error, 120))
         ) from error
     ids = _ids(names)
     found = [
@@ -358,8 +361,3 @@ def _planes(labels: np.ndarray, axes: str) -> Planes:
 def _lengths(labels: np.ndarray, axes: str) -> dict[str, int]:
     """Return the length of each axis."""
     return dict(zip(axes.upper(), np.shape(labels), strict=False))
-
-
-def _reason(error: Exception) -> str:
-    """Return the start of an error's message, or its type."""
-    return str(error).partition("\n")[0][:120] or type(error).__name__

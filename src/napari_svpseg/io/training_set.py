@@ -26,6 +26,7 @@ from ..core.annotation.partial_labels import (
     check_partial_labels,
     label_counts,
 )
+from ..core.errors import short_line
 from ..core.image import Axes
 from .atomic import WriteError, atomic_folder, atomic_path
 
@@ -285,7 +286,7 @@ class TrainingSet:
             raise
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise TrainingSetError(
-                DAMAGED.format(folder=folder, reason=_reason(error))
+                DAMAGED.format(folder=folder, reason=short_line(error, 120))
             ) from error
         # A write that was killed, or a damaged disk, costs the newest version at most.
         for version in sorted(versions, reverse=True):
@@ -358,17 +359,9 @@ def _read(path: Path) -> np.ndarray:
         return np.asarray(tifffile.imread(path))
     except Exception as error:
         raise TrainingSetError(
-            UNREADABLE.format(path=path, reason=_reason(error))
+            UNREADABLE.format(path=path, reason=short_line(error, 120))
         ) from error
 
 
 def _write(path: Path, array: np.ndarray) -> None:
     tifffile.imwrite(path, array, compression="zlib")
-
-
-def _reason(error: Exception) -> str:
-    """Return the start of an error's message, or its type."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    lines = str(error).splitlines()
-    return lines[0][:120] if lines else type(error).__name__

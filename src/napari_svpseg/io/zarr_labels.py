@@ -12,11 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import short_line
 from ..core.image import Axes
 from ..core.result import Recipe
 from .atomic import WriteError, atomic_folder
 from .label_files import NEGATIVE_IDS, NOT_WHOLE_NUMBERS
-from .ome_zarr import UNITS, first_line, import_zarr, is_image, is_zarr
+from .ome_zarr import UNITS, import_zarr, is_image, is_zarr
 
 CHUNK = 1024
 """Side of a chunk of labels in pixels."""
@@ -318,7 +319,7 @@ def _labels_of(store: Path, version: str) -> Any:
         return root.require_group("labels")
     except Exception as error:
         raise WriteError(
-            CANNOT_WRITE.format(store=store, reason=first_line(error))
+            CANNOT_WRITE.format(store=store, reason=short_line(error, 120))
         ) from error
 
 

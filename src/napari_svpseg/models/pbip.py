@@ -1,4 +1,4 @@
-"""Prototype-based image prompting: from image-level tags to class maps (M7).
+"""Prototype-based image prompting: from image-level tags to class maps.
 
 This is the *published* variant. A bank of patches, encoded by a fixed encoder, gives
 several prototypes for each class, one for each of its subclasses. A trainable encoder

@@ -40,7 +40,7 @@ class TagTrainingSettings(Settings):
 
     variant: str = option(
         "published",
-        "Prototypes: fixed ones from the patch bank, or a learned memory",
+        "Prototypes: fixed ones from the image bank, or a learned memory",
         label="Method",
         choices=VARIANTS,
     )
@@ -113,7 +113,7 @@ class TagTrainingSettings(Settings):
     )
     prototypes: bool = option(
         True,
-        "Classify by the patch bank; without it by plain class activation maps",
+        "Classify by the image bank; without it by plain class activation maps",
         label="Prototypes",
     )
     seed: int = option(

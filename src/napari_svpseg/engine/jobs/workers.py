@@ -1,4 +1,4 @@
-"""Tasks that read and write files: done in this process, or by Dask workers.
+"""Tasks done in this process, or by Dask workers that are started here.
 
 Which task runs where and in which order has no influence on the result. Nothing large
 goes through a scheduler. Nothing here imports torch.

@@ -17,7 +17,7 @@ from ..layers.results.written_labels import region_of
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
 
-MAX_WHOLE = 64_000_000
+MAX_SAVED = 64_000_000
 """Pixels up to which a layer that was there before is saved whole once edited."""
 
 PAINTED = ("mask", PARTIAL)
@@ -71,7 +71,7 @@ class EditedBlocks(QObject):
         self.keys[key] = f"{len(self.keys)}-{str(key)[:8]}".replace("-", "")
         self._waiting[key], self._touched[key] = deque(), set()
         shape = tuple(layer.data.shape)
-        if int(np.prod(shape, dtype=object)) <= MAX_WHOLE and not layer.multiscale:
+        if int(np.prod(shape, dtype=object)) <= MAX_SAVED and not layer.multiscale:
             self._note(key, block_starts(shape))
 
     def take(self, layer: Labels, limit: int) -> list[tuple[Start, np.ndarray]]:

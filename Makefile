@@ -52,7 +52,7 @@ demo: $(STAMPS)/app $(STAMPS)/nuclei
 
 # One thread a process: the tests already fill the cores.
 test: $(STAMPS)/dev
-	OMP_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
 
 lint: $(STAMPS)/dev
 	$(PY) -m ruff check .

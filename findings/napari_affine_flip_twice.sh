@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # napari: scale and rotate of an Affine that flips an axis hold the flip both.
 #
-# Expected: Affine(scale=a.scale, rotate=a.rotate, shear=a.shear) is the same transform
-# as a, since these are the parts a is made of.
+# Expected: of a transform a without shear, Affine(scale=a.scale, rotate=a.rotate) is
+# the same transform, since these are the parts that a is made of.
 # Seen: of a matrix that flips an axis, a.scale is negative along it and a.rotate flips
 # it once more, so the transform that is made of the parts does not flip. A copy of a
 # layer made with the layer's scale and rotate lies mirrored.
@@ -18,7 +18,7 @@ from napari.utils.transforms import Affine
 
 matrix = np.diag([-0.5, 0.5])
 given = Affine(linear_matrix=matrix)
-again = Affine(scale=given.scale, rotate=given.rotate, shear=given.shear)
+again = Affine(scale=given.scale, rotate=given.rotate)
 print("napari", napari.__version__)
 print("scale:", given.scale, "rotate:", given.rotate.tolist())
 print("expected:", matrix.tolist(), "seen:", again.linear_matrix.tolist())

@@ -1,7 +1,7 @@
 """Tasks that read and write files: done in this process, or by Dask workers.
 
 Which task runs where and in which order has no influence on the result. Nothing large
-goes through a scheduler. Nothing here imports torch.
+goes through a scheduler. Nothing here imports torch on loading.
 """
 
 from __future__ import annotations
@@ -38,6 +38,10 @@ ENCRYPTED = ("tls", "wss")
 
 INSTALL = "{package} is not installed: pip install 'napari-svpseg[cluster]'"
 NO_ANSWER = "No Dask scheduler answers at {address}: {reason}"
+NO_TLS_FILES = (
+    "{address} is encrypted: name the certificates by --tls-ca, --tls-cert and "
+    "--tls-key, or in Dask's configuration (distributed.comm.tls)"
+)
 BAD_TLS_FILES = "{files}: no certificates or keys that fit together: {reason}"
 NOT_ENCRYPTED = (
     "The connection to {address} is not encrypted: whoever reaches this address can "
@@ -54,7 +58,7 @@ class NoSchedulerError(JobError):
 
 
 class TlsFilesError(JobError):
-    """Files do not hold the certificates of an encrypted connection."""
+    """The certificates of an encrypted connection are missing or cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -133,16 +137,20 @@ def open_client(scheduler: Any) -> Any:
     Raises
     ------
     NoDaskError, NoSchedulerError, TlsFilesError
-        If Dask is not installed, the scheduler does not answer, or the files cannot be
-        used.
+        If Dask is not installed, the scheduler does not answer, or the certificates
+        are missing or cannot be used.
     """
-    client = import_distributed().Client
+    distributed = import_distributed()
     options: dict[str, Any] = {"timeout": f"{CONNECT_S} s", "set_as_default": False}
     if isinstance(scheduler, TlsAddress):
         options["security"] = scheduler.security()
         scheduler = scheduler.address
+    elif _is_encrypted(scheduler):
+        configured = distributed.Security().get_tls_config_for_role("client")
+        if not (configured["ca_file"] and configured["cert"]):
+            raise TlsFilesError(NO_TLS_FILES.format(address=scheduler))
     try:
-        opened = client(scheduler, **options)
+        opened = distributed.Client(scheduler, **options)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise NoSchedulerError(
             NO_ANSWER.format(address=scheduler, reason=error)
@@ -154,8 +162,12 @@ def open_client(scheduler: Any) -> Any:
 def warn_unless_encrypted(client: Any) -> None:
     """Log a line where others on its network may use a client's connection."""
     address = client.scheduler.address
-    if address.partition("://")[0] not in (*ENCRYPTED, "inproc"):
+    if not (_is_encrypted(address) or address.startswith("inproc://")):
         logger.warning(NOT_ENCRYPTED.format(address=address))
+
+
+def _is_encrypted(scheduler: Any) -> bool:
+    return isinstance(scheduler, str) and scheduler.partition("://")[0] in ENCRYPTED
 
 
 @contextmanager
@@ -179,7 +191,7 @@ def workers_of(
     Raises
     ------
     NoDaskError, NoSchedulerError, TlsFilesError
-        If Dask is not installed, no scheduler answers, or the files cannot be used.
+        If Dask is not installed, no scheduler answers, or certificates cannot be used.
     """
     if scheduler is None and workers == 0:
         yield None

@@ -105,7 +105,7 @@ asyncio.run(main())
 
 @pytest.fixture(scope="module")
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
-    """Return the client of a run whose user allows two threads.
+    """Return the client of a run whose user allows two threads; check what it leaves.
 
     In the working folder lies a file that others put there.
     """
@@ -116,9 +116,17 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator:
         patch.chdir(folder)
         patch.setenv("OMP_NUM_THREADS", "2")
         patch.setattr(processors, "physical_cores", lambda: 4)
+        before = environment()
         with workers_of(workers=2, folder=str(folder / "scratch")) as client:
             client.wait_for_workers(2)
             yield client
+        assert environment() == before
+
+
+def environment() -> dict[str, str]:
+    """Return what Dask sets for its workers, and would slow this process down."""
+    names = ("MALLOC", "MKL", "OMP", "OPENBLAS", "PYTHON")
+    return {k: v for k, v in os.environ.items() if k.startswith(names)}
 
 
 def our_processes() -> list[psutil.Process]:

@@ -595,26 +595,55 @@ def test_leftovers_of_a_hard_kill_go_with_the_next_run(here, tmp_path) -> None:
 def test_the_same_job_runs_on_a_scheduler(here, tmp_path, monkeypatch, capsys) -> None:
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(folder_run, "MAX_SUBMITTED", 2)
+    security = distributed.Security.temporary()
+    (tmp_path / "ca.pem").write_text(security.tls_ca_file)
+    both = security.tls_client_cert + security.tls_client_key
+    (tmp_path / "own.pem").write_text(both)
+    keys = ("--tls-ca", tmp_path / "ca.pem", "--tls-cert", tmp_path / "own.pem")
     with distributed.LocalCluster(
         n_workers=1,
         threads_per_worker=1,
         processes=False,
         dashboard_address=None,
-        host="127.0.0.1",
-        protocol="tcp",
+        security=security,
     ) as cluster:
         (tmp_path / "b.tif").write_bytes(b"no image")
         words = ("segment", "images", tmp_path / "b.tif", *PROMPT, *TINY)
         address = cluster.scheduler_address
         there, local = tmp_path / "there", tmp_path / "local"
-        assert svpseg(*words, "-o", there, "--scheduler", address) == 1
+        assert address.startswith("tls://")
+        assert svpseg(*words, "-o", there, "--scheduler", address, *keys) == 1
         assert "b.tif" in capsys.readouterr().err
+        assert svpseg(*words, "-o", tmp_path / "c", "--scheduler", address) == 1
+        err = capsys.readouterr().err
+        assert address in err and len(err.splitlines()) == 1
         assert svpseg(*words, "-o", local) == 1
     assert names(there) == names(local) == [f"{i}_labels.ome.tif" for i in range(5)]
     for name in names(there):
         np.testing.assert_array_equal(
             tifffile.imread(there / name), tifffile.imread(local / name)
         )
+
+
+@pytest.mark.parametrize(
+    ("address", "options"),
+    [
+        ("tls://h:1", ["--tls-ca"]),
+        ("tls://h:1", ["--tls-cert", "--tls-key"]),
+        ("tcp://h:1", ["--tls-ca", "--tls-cert"]),
+        ("h:1", ["--tls-ca", "--tls-cert"]),
+        (None, ["--tls-ca", "--tls-cert", "--tls-key"]),
+    ],
+)
+def test_certificates_that_no_connection_uses_are_refused(
+    here, tmp_path, address, options
+) -> None:
+    (tmp_path / "a.pem").write_text("")
+    words = [word for option in options for word in (option, tmp_path / "a.pem")]
+    if address:
+        words += ["--scheduler", address]
+    assert svpseg("segment", "images", *PROMPT, *TINY, "-o", tmp_path, *words) == 2
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(

@@ -244,7 +244,7 @@ def test_a_killed_worker_costs_its_part_only(scene, tiny_model, tmp_path, alone)
     marks = tmp_path / "b.zarr.cells.work" / "tables"
     killed, kept, after = [], {}, {}
     with workers_of(workers=2, folder=str(tmp_path / "dask")) as client:
-        assert client.scheduler.address.startswith("tcp://127.0.0.1")
+        assert client.scheduler.address.startswith("tls://127.0.0.1")
 
         def kill(done, total, message=""):
             if message == FINDING and done >= 3 and not killed:

@@ -16,6 +16,7 @@ import typer
 
 from ..core.errors import DEBUG, joined, one_line
 from ..engine.jobs.allocator import keep_freed_memory
+from ..engine.jobs.processors import prepare_threads
 from .benchmark import benchmark
 from .benchmark_windows import benchmark_windows
 from .console import say
@@ -54,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _show_our_log(logging.DEBUG if debug else logging.WARNING)
     _stop_cleanly_when_terminated()
     keep_freed_memory()
+    prepare_threads()
     try:
         words = with_joined_corners(sys.argv[1:] if argv is None else argv)
         status = app(words, prog_name="svpseg", standalone_mode=False)

@@ -33,10 +33,20 @@ from .prompts import prompts_from_options
 
 if TYPE_CHECKING:
     from ..core.prompt import PromptSet
+    from ..engine.jobs.workers import TlsAddress
     from ..workflows.segment_large import LargeOutcome
 
 DONE_BEFORE = "done before"
 JOB_ALONE = "--job says itself which images and prompts"
+TLS_TOGETHER = "--tls-ca and --tls-cert go together, and with --scheduler"
+TLS_SCHEME = "an encrypted connection needs --scheduler tls://host:port, got {address}"
+
+
+def _pem_file(what: str) -> Any:
+    """Return an option for a file of an encrypted connection."""
+    return typer.Option(
+        exists=True, dir_okay=False, readable=True, help=f"{what} (PEM)."
+    )
 
 
 @settings_options(SegmentSettings, PostprocessSettings)
@@ -85,6 +95,15 @@ def segment(
         str | None,
         typer.Option(help="Address of a Dask scheduler that runs the job."),
     ] = None,
+    tls_ca: Annotated[
+        Path | None, _pem_file("Authority that signed the scheduler's certificate")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, _pem_file("Certificate to show to the scheduler")
+    ] = None,
+    tls_key: Annotated[
+        Path | None, _pem_file("Key of --tls-cert, unless it is in that file")
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(help="Processes for a Zarr image on this machine; 0: only this."),
@@ -101,10 +120,11 @@ def segment(
     processes; without -o the labels are added to the Zarr image. Several Zarr images, a
     folder of them, or one with --formats are segmented one after the other.
     """
+    cluster = _scheduler(scheduler, tls_ca, tls_cert, tls_key)
     if job is not None:
         if images or prompts or prompt_image:
             raise typer.BadParameter(JOB_ALONE)
-        return _run_job(_stored_job(job, output, skip_done), None, scheduler)
+        return _run_job(_stored_job(job, output, skip_done), None, cluster)
     if not images:
         raise typer.BadParameter("Missing argument 'IMAGES...'")
     large = _is_large(images, output) and is_default(context, "formats")
@@ -133,7 +153,7 @@ def segment(
             channels=taken,
             settings=run,
             postprocess=post,
-            scheduler=scheduler,
+            scheduler=cluster,
             workers=workers,
             skip_done=skip_done,
             on_progress=progress_line("segment"),
@@ -155,7 +175,25 @@ def segment(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return _run_job(made, chosen, scheduler)
+    return _run_job(made, chosen, cluster)
+
+
+def _scheduler(
+    address: str | None, ca: Path | None, cert: Path | None, key: Path | None
+) -> str | TlsAddress | None:
+    """Return where a scheduler is, with the files of the connection if they are given.
+
+    Without files the connection is as Dask's own configuration says.
+    """
+    if ca is None and cert is None and key is None:
+        return address
+    if address is None or ca is None or cert is None:
+        raise typer.BadParameter(TLS_TOGETHER)
+    from ..engine.jobs.workers import ENCRYPTED, TlsAddress
+
+    if address.partition("://")[0] not in ENCRYPTED:
+        raise typer.BadParameter(TLS_SCHEME.format(address=address))
+    return TlsAddress(address, str(ca), str(cert), str(key) if key else None)
 
 
 def _stored_job(path: Path, output: Path | None, skip_done: bool) -> BatchJob:
@@ -198,7 +236,9 @@ def _report_large(outcome: LargeOutcome) -> int:
     return 0
 
 
-def _run_job(job: BatchJob, prompts: PromptSet | None, scheduler: str | None) -> int:
+def _run_job(
+    job: BatchJob, prompts: PromptSet | None, scheduler: str | TlsAddress | None
+) -> int:
     """Run a job over its files, print what became of each; return the exit status."""
     from ..io.folder_records import check_collisions, find_images
     from ..workflows.folder_run import run_batch, save_cut_prompts

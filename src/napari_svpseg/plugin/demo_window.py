@@ -7,13 +7,16 @@ environment, the same window opens on a virtual display and a picture of it is s
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -174,9 +177,40 @@ def virtual_display(say: Say = print) -> Iterator[None]:
         with _environment(QT_QPA_PLATFORM="offscreen"):
             yield
         return
+    with TemporaryDirectory(prefix="svpseg-display-") as folder:  # of this user alone
+        key = Path(folder) / "Xauthority"
+        key.write_bytes(_display_key())
+        with (
+            _xvfb(key) as number,
+            _environment(
+                DISPLAY=f":{number}",
+                XAUTHORITY=str(key),
+                QT_QPA_PLATFORM="xcb",
+                WAYLAND_DISPLAY=None,
+                LIBGL_ALWAYS_SOFTWARE="1",
+            ),
+        ):
+            yield
+
+
+def _display_key() -> bytes:
+    """Return an entry of an Xauthority file, for a display of any number.
+
+    Without one every user of the machine sees the display and types into its windows.
+    """
+    any_host, any_display = b"\xff\xff" + struct.pack(">H", 0), struct.pack(">H", 0)
+    fields = (b"MIT-MAGIC-COOKIE-1", secrets.token_bytes(16))
+    named = (struct.pack(">H", len(field)) + field for field in fields)
+    return any_host + any_display + b"".join(named)
+
+
+@contextmanager
+def _xvfb(key: Path) -> Iterator[str]:
+    """Start Xvfb, which lets in who has the key; give the number of its display."""
     read, write = os.pipe()
+    options = ["-screen", "0", SCREEN, "-nolisten", "tcp", "-auth", str(key)]
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", SCREEN, "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(write), *options],
         pass_fds=(write,),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -187,13 +221,7 @@ def virtual_display(say: Say = print) -> Iterator[None]:
             number = pipe.readline().strip()
         if not number:
             raise DemoError("The virtual display (Xvfb) did not start.")
-        with _environment(
-            DISPLAY=f":{number}",
-            QT_QPA_PLATFORM="xcb",
-            WAYLAND_DISPLAY=None,
-            LIBGL_ALWAYS_SOFTWARE="1",
-        ):
-            yield
+        yield number
     finally:
         server.terminate()
         server.wait(10)

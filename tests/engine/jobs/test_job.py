@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from napari_svpseg.core.progress import Cancelled
@@ -438,7 +439,20 @@ def test_an_unwritable_log_is_no_obstacle(functions, tmp_path):
     (tmp_path / "file").write_text("")
     runner = ChildProcess(log=tmp_path / "file" / "engine.log")
     assert runner.submit(operator.add, 1, 2).result(30) == 3
+    assert runner.log.name.startswith("svpseg-engine-")  # no name that others foresee
+    if os.name == "posix":
+        assert runner.log.stat().st_mode & 0o077 == 0
     runner.close()
+    runner.log.unlink()
+
+
+def test_the_engine_is_reached_by_its_pipes_alone(child):
+    assert child.submit(jobs.who).result(30) == child.pid
+    # no socket, not even one of the file system
+    assert psutil.Process(child.pid).net_connections("all") == []
+    folders = child._transport.folders
+    if os.name == "posix":
+        assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
 
 
 def test_the_engine_knows_no_qt_and_the_client_no_torch(functions):

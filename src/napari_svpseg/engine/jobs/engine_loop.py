@@ -22,7 +22,7 @@ from ...core.progress import Cancelled
 from .allocator import keep_freed_memory
 from .child_process import KINDS, MAGIC
 from .job import Event, failure, run_target
-from .processors import physical_cores
+from .processors import prepare_threads
 from .transport import Pipe, Transport
 
 logger = logging.getLogger(__name__)
@@ -161,8 +161,7 @@ def main() -> None:
         format=f"%(asctime)s [{os.getpid()}] %(levelname)s %(name)s: %(message)s",
     )
     keep_freed_memory()
-    # torch works best with one thread for each real core
-    os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
+    prepare_threads()
     outgoing.write(MAGIC)
     pipe = Pipe(incoming, outgoing)
     outgoing.flush()

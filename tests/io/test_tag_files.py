@@ -21,7 +21,7 @@ from napari_svpseg.io.tag_files import (
     NO_FOLDER,
     NO_IMAGES,
     NONE_THERE,
-    NOT_UTF8,
+    NOT_TEXT,
     OTHER_AGAIN,
     SAME_AGAIN,
     UNKNOWN_CLASS,
@@ -130,7 +130,7 @@ def test_what_is_no_table_is_refused(tmp_path, pattern):
         read_tags(tmp_path / "none.csv")
     path = tmp_path / "tags.csv"
     path.write_bytes(b"\xff\xfe\x00bad")
-    with pytest.raises(TagsError, match=pattern(NOT_UTF8, path=path)):
+    with pytest.raises(TagsError, match=pattern(NOT_TEXT, path=path)):
         read_tags(path)
 
 

@@ -24,6 +24,7 @@ from .finetune import finetune
 from .models import models_app
 from .prompts import prompts_app
 from .segment import segment
+from .series import list_series
 from .train import train
 from .train_tags import train_tags
 
@@ -46,6 +47,7 @@ for _command in (
     benchmark_windows,
 ):
     app.command()(_command)
+app.command("series")(list_series)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -370,7 +370,7 @@ def _read_tiff(path: Path, series: int | None, as_ids: bool) -> _Content:
         if stored.is_alpha and samples == 2 and "C" in letters:
             letters, array = _without_alpha(letters, array)
         size, unit, z_step = _sizes(tiff, chosen)
-        names = tiff_channel_names(tiff, chosen.series.index)
+        names = tiff_channel_names(tiff, chosen.number)
         has_axes = _has_axes(tiff)
     # Without metadata only these axes have one meaning.
     known = ("YX", "YXC", "CYX") if samples > 1 or rgb else ("YX",)
@@ -415,8 +415,8 @@ def _sizes(
     own = vendor_sizes(tiff)
     if {"Y", "X"} <= own.keys():
         return (own["Y"], own["X"]), "um", own.get("Z")
-    size, unit = _pixel_size(tiff, chosen.series.index)
-    return size, unit, _z_step(tiff, chosen.series.index) if size is not None else None
+    size, unit = _pixel_size(tiff, chosen.number)
+    return size, unit, _z_step(tiff, chosen.number) if size is not None else None
 
 
 def _has_axes(tiff: tifffile.TiffFile) -> bool:
@@ -492,7 +492,7 @@ def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
             letters = letters.replace("S", "C") if "C" not in letters else letters
             has_axes = _has_axes(tiff)
             size, unit, z_step = _sizes(tiff, chosen)
-            names = tiff_channel_names(tiff, chosen.series.index)
+            names = tiff_channel_names(tiff, chosen.number)
             stored_axes = chosen.series.axes
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from error
@@ -503,7 +503,7 @@ def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
         letters = ""
     at = next((i for i, a in enumerate(stored_axes) if a not in chosen.axes), 0)
     return TiffFacts(
-        letters, size, unit, z_step, chosen.series.index, chosen.position, at,
+        letters, size, unit, z_step, chosen.number, chosen.position, at,
         stored, samples, names if "C" in letters else (), (*notes, *present.notes),
     )  # fmt: skip
 

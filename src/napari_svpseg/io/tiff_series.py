@@ -53,6 +53,8 @@ class TiffSeries:
     index : int
         Position in the list of the file's images.
     series : tifffile.TiffPageSeries
+    number : int
+        Index of ``series`` in the file.
     name : str
     position : int or None
         Index along an axis of positions, for one of several.
@@ -67,6 +69,7 @@ class TiffSeries:
 
     index: int
     series: Any
+    number: int
     name: str
     position: int | None
     axes: str
@@ -105,7 +108,7 @@ class Present:
 def list_tiff_series(tiff: tifffile.TiffFile) -> list[TiffSeries]:
     """Return the images of an open TIFF file."""
     found: list[TiffSeries] = []
-    for series in tiff.series:
+    for number, series in enumerate(tiff.series):
         at = _positions(series.axes)
         here = any(
             page is not None and page.parent is tiff for page in _pages(series)
@@ -121,7 +124,15 @@ def list_tiff_series(tiff: tifffile.TiffFile) -> list[TiffSeries]:
                 called = f"{name} position {position}".strip()
             found.append(
                 TiffSeries(
-                    len(found), series, called, position, axes, shape, aside, here
+                    len(found),
+                    series,
+                    number,
+                    called,
+                    position,
+                    axes,
+                    shape,
+                    aside,
+                    here,
                 )
             )
     return found

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...core.jobs.folder_job import BatchJob, FileOutcome
+from ...core.jobs.folder_job import BatchJob, FileOutcome, file_label
 from ...io.folder_records import check_collisions, find_images, read_run
 from ...io.ome_zarr import is_zarr
 from ...workflows.folder_run import run_batch, save_cut_prompts
@@ -47,6 +47,7 @@ class BatchForm:
     pattern: str
     include: str
     axes: str
+    series: str
     channels: str
     skip_done: bool
 
@@ -140,6 +141,7 @@ class BatchController(DockController):
             pattern=form.pattern,
             include=form.include or "*",
             axes=form.axes.upper() or None,
+            series=form.series,
             channels=parse_channels(form.channels, N_CHANNELS),
             skip_done=form.skip_done,
         )
@@ -162,8 +164,12 @@ class BatchController(DockController):
         if not self.inputs or self.is_busy:
             return
         try:
+            form = self.view.form()
             found = find_images(
-                self.inputs, self.view.form().include or "*", self._job_or_none()
+                self.inputs,
+                form.include or "*",
+                self._job_or_none(),
+                series=form.series,
             )
         except (ValueError, OSError) as error:
             self.files.set_paths(())
@@ -331,7 +337,7 @@ def result_text(outcomes: list[FileOutcome], output: str) -> str:
     if before:
         text += f" {before} had been done before."
     if bad:
-        names = ", ".join(Path(o.source).name for o in bad[:N_NAMED])
+        names = ", ".join(file_label(o.source) for o in bad[:N_NAMED])
         more = f" and {len(bad) - N_NAMED} more" if len(bad) > N_NAMED else ""
         text += f" Not done: {names}{more}; point at a row to see why."
     return text
@@ -345,7 +351,7 @@ def log_line(outcome: FileOutcome) -> str:
     >>> log_line(FileOutcome("day1/a.tif", objects=3, trust=0.912))
     'a.tif: 3 objects, trust 0.91'
     """
-    name = Path(outcome.source).name
+    name = file_label(outcome.source)
     if outcome.status == "failed":
         return f"{name}: {outcome.error}"
     if outcome.skipped:

@@ -8,7 +8,9 @@ def channel_text(channels: tuple[int, ...] | None) -> str:
     return ", ".join(map(str, channels or ()))
 
 
-def parse_channels(text: str, n: int) -> tuple[int, ...] | None:
+def parse_channels(
+    text: str, n: int, names: tuple[str, ...] = ()
+) -> tuple[int, ...] | None:
     """Return the channels named in a text such as ``0, 2``; None for all.
 
     Parameters
@@ -16,6 +18,8 @@ def parse_channels(text: str, n: int) -> tuple[int, ...] | None:
     text : str
     n : int
         Number of channels that there are.
+    names : tuple of str
+        Their names, which may be written in place of the numbers.
 
     Raises
     ------
@@ -26,8 +30,13 @@ def parse_channels(text: str, n: int) -> tuple[int, ...] | None:
     --------
     >>> parse_channels("0, 2", 4)
     (0, 2)
+    >>> parse_channels("gfp", 2, ("DAPI", "GFP"))
+    (1,)
     """
-    words = text.replace(",", " ").split()
+    known = {name.lower(): str(i) for i, name in enumerate(names)}
+    parts = [part.strip() for part in text.split(",")]
+    parts = [known.get(part.lower(), part) for part in parts]
+    words = [known.get(word.lower(), word) for part in parts for word in part.split()]
     if not words or words == ["all"]:
         return None
     taken = tuple(int(w) for w in words if w.isdecimal() and int(w) < n)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ....core.jobs.folder_job import file_label
 from ....core.jobs.stored_labels import NAME
+from ....io.images import read_image, split_series
+from ....io.microscope_files import SUFFIXES as MICROSCOPE_SUFFIXES
 from ....io.ome_zarr import is_zarr
+from ....io.zarr_stores import split_zip
+from .channel_names import CHANNEL_NAMES
 from .lazy_zarr import add_zarr
 from .visibility import IMAGE_PIXELS, OF, bring_into_sight, look_at
 
@@ -41,14 +46,43 @@ def show_file(viewer: ViewerModel, path: str, labels: str = "") -> None:
 
 def _opened(viewer: ViewerModel, path: str, kind: str) -> Layer:
     """Return the layer of a file; opened unless it is there as it is now."""
-    now = (path, Path(path).stat().st_mtime_ns)
+    file, series = split_series(path)
+    now = (path, _age(path, file))
     for layer in viewer.layers:
         if layer.metadata.get(OPENED) == now:
             return layer
     if is_zarr(path):
         layer = add_zarr(viewer, path, kind)
+    elif series is not None or file.suffix.lower() in MICROSCOPE_SUFFIXES:
+        layer = _read(viewer, path)
     else:
         told = {"layer_type": kind} if kind == "labels" else {}
         layer = viewer.open(path, **told)[0]
     layer.metadata[OPENED] = now
     return layer
+
+
+def _age(path: str, file: Path) -> int:
+    """Return when a file, or the zip that an image lies in, was changed."""
+    archive, _ = split_zip(path)
+    return (archive or file).stat().st_mtime_ns
+
+
+def _read(viewer: ViewerModel, path: str) -> Layer:
+    """Return a layer of an image that no reader of napari's own opens."""
+    image = read_image(path, on_note=lambda note: None)
+    order = image.axes.order
+    is_rgb = image.rgb and order.endswith("C")
+    letters = order[:-1] if is_rgb else order
+    sizes = dict(zip("YX", image.pixel_size, strict=True)) if image.pixel_size else {}
+    if image.z_step:
+        sizes["Z"] = image.z_step
+    return viewer.add_image(
+        image.array,
+        name=file_label(path),
+        rgb=is_rgb,
+        axis_labels=tuple(letters.lower()),
+        scale=[sizes.get(a, 1.0) for a in letters],
+        units=[image.unit if a in sizes else "pixel" for a in letters],
+        metadata={CHANNEL_NAMES: image.channel_names},
+    )

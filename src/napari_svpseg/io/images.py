@@ -190,7 +190,8 @@ def read_image(
         array, letters = np.moveaxis(array, 0, -1), "YXC"
     if 0 in array.shape or array.ndim < 2:
         raise ImageError(NO_PIXELS.format(path=path, shape=array.shape))
-    if axes and letters and letters != axes.upper():
+    # a plane needs no axes, so that those of the stacks beside it are no mistake
+    if axes and letters not in ("", "YX", axes.upper()):
         notes.append(AXES_IN_FILE.format(known=letters, asked=axes.upper()))
     for note in notes:
         if on_note is None:
@@ -377,8 +378,8 @@ def _read_tiff(path: Path, series: int | None, as_ids: bool) -> _Content:
     if not has_axes and letters not in known:
         letters = ""
     names = names if "C" in letters and not rgb else ()
-    notes = (*notes, *present.notes)
-    return _Content(array, letters, size, unit, rgb, z_step, names, notes)
+    told = (*notes, *present.notes)
+    return _Content(array, letters, size, unit, rgb, z_step, names, told)
 
 
 def _stored(tiff: tifffile.TiffFile, chosen: TiffSeries) -> Stored:

@@ -86,7 +86,7 @@ def image_groups(node: Any) -> list[str]:
     if listed:
         return [str(name) for name in listed]
     # without a list they are numbered from 0
-    names = []
+    names: list[str] = []
     while str(len(names)) in node:
         names.append(str(len(names)))
     return names

@@ -179,6 +179,7 @@ class BatchWidget(Dock):
         self.include.editingFinished.connect(batch.list_files)
         self.series.activated.connect(lambda _: batch.list_files())
         line = self.series.lineEdit()
+        assert line is not None  # the box is editable
         line.editingFinished.connect(batch.list_files)
         self.table.doubleClicked.connect(lambda index: self.open_file(index.row()))
         self.take.clicked.connect(self._take_from_dock)

@@ -30,6 +30,7 @@ from .tiff_series import (
     tiff_channel_names,
     vendor_sizes,
 )
+from .zarr_stores import ZIP_SUFFIXES
 
 logger = logging.getLogger(__name__)
 
@@ -193,6 +194,7 @@ def read_image(
     # a plane needs no axes, so that those of the stacks beside it are no mistake
     if axes and letters not in ("", "YX", axes.upper()):
         notes.append(AXES_IN_FILE.format(known=letters, asked=axes.upper()))
+    n = array.shape[letters.index("C")] if "C" in letters else 0
     for note in notes:
         if on_note is None:
             logger.warning("%s: %s", path, note)
@@ -206,7 +208,7 @@ def read_image(
         content.rgb,
         path if series is None else path / str(series),
         content.z_step,
-        content.channel_names,
+        content.channel_names if len(content.channel_names) == n else (),
         tuple(notes),
     )
 
@@ -222,8 +224,10 @@ def split_series(
     True
     """
     path = Path(path)
-    if series is None and path.name.isdecimal() and path.parent.is_file():
-        return path.parent, int(path.name)
+    file = path.parent
+    inside = path.name.isdecimal() and file.suffix.lower() not in ZIP_SUFFIXES
+    if series is None and inside and file.is_file():
+        return file, int(path.name)
     return path, series
 
 

@@ -51,6 +51,8 @@ MRC_START, MRC_AT = b"MAP ", 208
 LAZY_BYTES = 2**30
 """Larger images are read where they are sliced."""
 
+MAX_CHANNELS = 32
+
 ANGSTROM = 1e-4
 """Micrometres of an angstrom."""
 
@@ -310,10 +312,9 @@ def _olympus(path: Path) -> Contents:
 
     with OifFile(path) as file:
         series = file.series[0]
-        shape, axes = tuple(series.shape), str(series.axes)
-        pages = file.asarray(series.files[0]).ndim
-        shape += tuple(file.asarray(series.files[0]).shape)
-        axes += "YX"[-pages:]
+        plane = file.asarray(str(series[0]))
+        shape = (*series.shape, *plane.shape)
+        axes = str(series.axes) + "YX"[-plane.ndim :]
         sizes = _olympus_sizes(file.mainfile)
         names = _olympus_names(file.mainfile)
 
@@ -333,22 +334,19 @@ def _olympus_sizes(main: Any) -> dict[str, float]:
         letter, n = str(axis.get("AxisCode", "")), int(axis.get("MaxSize", 0) or 0)
         unit = {"um": 1.0, "nm": 1e-3}.get(str(axis.get("UnitName", "")), 0.0)
         start, end = axis.get("StartPosition", 0), axis.get("EndPosition", 0)
-        # X and Y say their whole width, Z the places of its first and last plane
-        gaps = n - 1 if letter == "Z" else n
-        if letter in "ZYX" and letter and unit and gaps > 0:
-            sizes[letter] = abs(float(end) - float(start)) * unit / gaps
+        if letter in ("Z", "Y", "X") and unit and n > 1:  # from centre to centre
+            sizes[letter] = abs(float(end) - float(start)) * unit / (n - 1)
     return {a: n for a, n in sizes.items() if n > 0}
 
 
 def _olympus_names(main: Any) -> tuple[str, ...]:
-    """Return the dyes of the channels of an Olympus file."""
+    """Return the dyes of the channels of an Olympus file, or their own names."""
     names = []
-    for i in range(1, 17):
-        channel = main.get(f"GUI Channel {i} Parameters", {})
-        name = str(channel.get("DyeName", "") or channel.get("CH Name", ""))
-        if name:
-            names.append(name)
-    return tuple(names)
+    for i in range(1, MAX_CHANNELS + 1):
+        channel = main.get(f"Channel {i} Parameters", {})
+        dye = str(channel.get("DyeName", ""))
+        names.append(str(channel.get("CH Name", "")) if dye in ("", "None") else dye)
+    return tuple(name for name in names if name)
 
 
 def _ours(axes: str) -> str:

@@ -173,7 +173,14 @@ def _open_one_of(
     index = series or 0
     if not 0 <= index < len(groups):
         raise ImageError(IMAGE_ABSENT.format(path=path, known=few(groups), index=index))
-    image = open_image(path / groups[index], level, axes)
+    inner = path / groups[index]
+    try:
+        node = open_node(inner)
+    except Exception as error:
+        raise ImageError(
+            UNREADABLE.format(path=inner, reason=first_line(error))
+        ) from error
+    image = _open_group(inner, node, level, axes)
     if series is not None or len(groups) == 1:
         return image
     note = ONE_OF_IMAGES.format(name=groups[0], n=len(groups), others=few(groups[1:]))

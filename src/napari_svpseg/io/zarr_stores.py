@@ -72,6 +72,16 @@ def image_groups(node: Any) -> list[str]:
     They are the fields of a plate or a well (HCS), or the series of a container of
     bioformats2raw; empty for an image or an array.
     """
+    return [name for name in _listed_images(node) if _is_inside(name)]
+
+
+def _is_inside(name: str) -> bool:
+    """Return whether a path leads down: any group may be written that lists others."""
+    parts = PurePosixPath(name).parts
+    return bool(parts) and parts[0] != "/" and ".." not in parts
+
+
+def _listed_images(node: Any) -> list[str]:
     attributes = ome_attributes(node)
     if "multiscales" in attributes:
         return []

@@ -223,3 +223,35 @@ def test_positions_along_an_axis_are_series(tmp_path):
     lazy = open_image(path / "1")
     np.testing.assert_array_equal(lazy.array[3:9, :], POSITIONS[1][3:9])
     assert lazy.axes.order == "YX"
+
+
+@pytest.mark.parametrize("metadata", [{}, None])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_masks_in_sub_pages_are_listed_and_not_stacked(tmp_path, metadata, dtype):
+    path = tmp_path / "a.tif"
+    mask = (POSITIONS[1] * 100).astype(dtype)
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(POSITIONS[0], subifds=1, metadata=metadata)
+        tiff.write(mask, metadata=None)
+    image = read_image(path)
+    assert (image.axes.order, image.notes) == ("YX", ())
+    np.testing.assert_array_equal(image.array, POSITIONS[0])
+    assert len(list_series(path)) == 2
+    np.testing.assert_array_equal(read_image(path, series=1).array, mask)
+
+
+def test_what_tifffile_leaves_out_is_told(tmp_path, caplog):
+    """An image whose planes are stored in another way than its metadata say."""
+    path = tmp_path / "a.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for n in range(2):
+            tiff.write(POSITIONS[n], metadata={"axes": "YX", "Name": f"Pos{n}"})
+    about = tifffile.tiffcomment(path)
+    at = about.rindex('SizeX="32"')
+    about = about[:at] + 'SizeX="16"' + about[at + len('SizeX="32"') :]
+    tifffile.tiffcomment(path, about.encode())
+    notes: list[str] = []
+    image = read_image(path, on_note=notes.append)
+    np.testing.assert_array_equal(image.array, POSITIONS[0])
+    assert len(notes) == 1
+    assert not caplog.records  # nothing of it is printed besides

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import NamedTuple, TypeGuard
 import numpy as np
 import tifffile
 
+from ..core.errors import joined
 from ..core.image import AXES, Axes, ImageError
 from . import microscope_files
 from .bitmaps import is_bitmap, read_bitmap
@@ -70,6 +72,7 @@ NO_SUCH_FILE = "{path}: no such file."
 UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
 NO_PIXELS = "{path}: the image is empty, its shape is {shape}."
 ONE_IMAGE = "it holds one image, asked for series {index}"
+READ_WHOLE = "this image in it is read in one piece only: save it by itself"
 AXES_IN_FILE = (
     "its axes are {known}, as it says itself: {asked} is for files that do not"
 )
@@ -357,7 +360,7 @@ def _axes(
 
 def _read_tiff(path: Path, series: int | None, as_ids: bool) -> _Content:
     """Return the content of one series of a TIFF file, at full size."""
-    with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
+    with heard_tifffile() as heard, tifffile.TiffFile(path) as tiff:
         chosen, notes = choose_tiff_series(tiff, series)
         stored = _stored(tiff, chosen)
         samples = _samples(chosen)
@@ -375,14 +378,14 @@ def _read_tiff(path: Path, series: int | None, as_ids: bool) -> _Content:
         if stored.is_alpha and samples == 2 and "C" in letters:
             letters, array = _without_alpha(letters, array)
         size, unit, z_step = _sizes(tiff, chosen)
-        names = tiff_channel_names(tiff, chosen.number)
+        names = tiff_channel_names(tiff, chosen.number or 0)
         has_axes = _has_axes(tiff)
     # Without metadata only these axes have one meaning.
     known = ("YX", "YXC", "CYX") if samples > 1 or rgb else ("YX",)
     if not has_axes and letters not in known:
         letters = ""
     names = names if "C" in letters and not rgb else ()
-    told = (*notes, *present.notes)
+    told = (*notes, *(present.notes or heard))
     return _Content(array, letters, size, unit, rgb, z_step, names, told)
 
 
@@ -420,8 +423,9 @@ def _sizes(
     own = vendor_sizes(tiff)
     if {"Y", "X"} <= own.keys():
         return (own["Y"], own["X"]), "um", own.get("Z")
-    size, unit = _pixel_size(tiff, chosen.number)
-    return size, unit, _z_step(tiff, chosen.number) if size is not None else None
+    size, unit = _pixel_size(tiff, chosen.number or 0)
+    step = _z_step(tiff, chosen.number or 0) if size is not None else None
+    return size, unit, step
 
 
 def _has_axes(tiff: tifffile.TiffFile) -> bool:
@@ -487,7 +491,7 @@ def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
         If the file cannot be read, or planes of it are missing.
     """
     try:
-        with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
+        with heard_tifffile() as heard, tifffile.TiffFile(path) as tiff:
             chosen, notes = choose_tiff_series(tiff, series)
             stored, samples = _stored(tiff, chosen), _samples(chosen)
             present = present_planes(tiff, chosen)
@@ -497,6 +501,8 @@ def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
             letters = letters.replace("S", "C") if "C" not in letters else letters
             has_axes = _has_axes(tiff)
             size, unit, z_step = _sizes(tiff, chosen)
+            if chosen.number is None:
+                raise ImageError(READ_WHOLE)
             names = tiff_channel_names(tiff, chosen.number)
             stored_axes = chosen.series.axes
     except ImageError as error:
@@ -509,8 +515,57 @@ def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
     at = next((i for i, a in enumerate(stored_axes) if a not in chosen.axes), 0)
     return TiffFacts(
         letters, size, unit, z_step, chosen.number, chosen.position, at,
-        stored, samples, names if "C" in letters else (), (*notes, *present.notes),
+        stored, samples, names if "C" in letters else (),
+        (*notes, *(present.notes or heard)),
     )  # fmt: skip
+
+
+@contextlib.contextmanager
+def heard_tifffile() -> Iterator[list[str]]:
+    """Collect what tifffile logs about series that it reads in part or not at all.
+
+    Other warnings, about odd tags, are dropped: they change no pixels.
+    """
+    heard: list[str] = []
+    listener = _Listener(heard)
+    log = logging.getLogger("tifffile")
+    level, passed_on = log.level, log.propagate
+    log.setLevel(logging.WARNING)
+    log.propagate = False
+    log.addHandler(listener)
+    try:
+        yield heard
+    finally:
+        log.removeHandler(listener)
+        log.setLevel(level)
+        log.propagate = passed_on
+
+
+class _Listener(logging.Handler):
+    """Collects warnings of this thread that the readers of series give.
+
+    Parameters
+    ----------
+    heard : list of str
+        Filled with the messages, each once.
+    """
+
+    def __init__(self, heard: list[str]) -> None:
+        super().__init__(logging.WARNING)
+        self._heard, self._thread = heard, threading.get_ident()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take up a warning."""
+        reader = record.funcName
+        # where its own description is wrong, tifffile lists all pages instead
+        if not reader.startswith("_series") or reader == "_series_shaped":
+            return
+        if record.thread != self._thread:
+            return
+        text = joined(record.getMessage())
+        text = text.partition("> ")[2] if text.startswith("<") else text
+        if text not in self._heard:
+            self._heard.append(text[:MAX_REASON])
 
 
 @contextlib.contextmanager

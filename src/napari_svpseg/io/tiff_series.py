@@ -13,7 +13,7 @@ import tifffile
 
 from ..core.image import ImageError
 
-POSITIONS = "RM"
+POSITIONS = "RMP"
 """Letters of tifffile for axes along which positions or tiles lie."""
 
 ASIDE = ("thumbnail", "label", "macro", "overview", "map", "preview")
@@ -53,8 +53,8 @@ class TiffSeries:
     index : int
         Position in the list of the file's images.
     series : tifffile.TiffPageSeries
-    number : int
-        Index of ``series`` in the file.
+    number : int or None
+        Index of ``series`` for tifffile; None for pages that it does not list.
     name : str
     position : int or None
         Index along an axis of positions, for one of several.
@@ -69,7 +69,7 @@ class TiffSeries:
 
     index: int
     series: Any
-    number: int
+    number: int | None
     name: str
     position: int | None
     axes: str
@@ -108,14 +108,15 @@ class Present:
 def list_tiff_series(tiff: tifffile.TiffFile) -> list[TiffSeries]:
     """Return the images of an open TIFF file."""
     found: list[TiffSeries] = []
-    for number, series in enumerate(tiff.series):
+    for number, series in _all_series(tiff):
         at = _positions(series.axes)
         here = any(
             page is not None and page.parent is tiff for page in _pages(series)
         ) or not _is_set(series)
         name = str(series.name or "")
         kind = int(series.keyframe.subfiletype)
-        aside = bool(kind & 0b101) or any(word in name.lower() for word in ASIDE)
+        aside = any(word in name.lower() for word in ASIDE)
+        aside = aside or bool(kind & 0b101) or _is_sub(series.keyframe)
         places = [None] if at is None else list(range(series.shape[at]))
         for position in places:
             axes, shape, called = series.axes, tuple(series.shape), name
@@ -136,6 +137,46 @@ def list_tiff_series(tiff: tifffile.TiffFile) -> list[TiffSeries]:
                 )
             )
     return found
+
+
+def _all_series(tiff: tifffile.TiffFile) -> list[tuple[int | None, Any]]:
+    """Return the series of tifffile with their index, and the images in sub-IFDs.
+
+    Sub-IFDs may hold smaller levels, which belong to their series, or masks.
+    """
+    found: list[tuple[int | None, Any]] = []
+    inside: list[Any] = []
+    for number, series in enumerate(tiff.series):
+        if series.kind == "generic":
+            top = [page for page in series.pages if not _is_sub(page)]
+            if 0 < len(top) < len(series.pages):  # equal to a page, so put with it
+                inside += [page for page in series.pages if _is_sub(page)]
+                found.append((None, _of_pages(top)))
+                continue
+        elif series.kind in ("shaped", "imagej", "uniform") and len(series.levels) == 1:
+            subs = series.keyframe.subifds or ()
+            inside += [_sub_page(tiff, series, i, at) for i, at in enumerate(subs)]
+        found.append((number, series))
+    return found + [(None, _of_pages([page])) for page in inside]
+
+
+def _is_sub(page: Any) -> bool:
+    """Return whether a page is in a sub-IFD."""
+    return len(page.treeindex) > 1
+
+
+def _of_pages(pages: list[Any]) -> tifffile.TiffPageSeries:
+    """Return a series of pages of one shape."""
+    page = pages[0]
+    shape = (len(pages), *page.shape) if len(pages) > 1 else page.shape
+    axes = f"I{page.axes}" if len(pages) > 1 else page.axes
+    return tifffile.TiffPageSeries(pages, shape, page.dtype, axes, kind="generic")
+
+
+def _sub_page(tiff: tifffile.TiffFile, series: Any, i: int, offset: int) -> Any:
+    """Return the page of a sub-IFD."""
+    tiff.filehandle.seek(offset)
+    return tifffile.TiffPage(tiff, (series.keyframe.index, i))
 
 
 def choose_tiff_series(

@@ -47,9 +47,9 @@ class BatchForm:
     pattern: str
     include: str
     axes: str
-    series: str
     channels: str
     skip_done: bool
+    series: str = ""
 
 
 class BatchView(DockView, Protocol):
@@ -165,10 +165,12 @@ class BatchController(DockController):
             return
         try:
             form = self.view.form()
+            masks: list[Path] = []
             found = find_images(
                 self.inputs,
                 form.include or "*",
                 self._job_or_none(),
+                masks.extend,
                 series=form.series,
             )
         except (ValueError, OSError) as error:
@@ -179,8 +181,10 @@ class BatchController(DockController):
             self.files.set_paths(found)
             place = Path(self.inputs[0])
             place = place if place.is_dir() else place.parent
+            left = f"; {count(len(masks), 'mask')} beside them left out"
             self.view.show_inputs(
-                f"{count(len(found), 'image')} of {place.name or place}",
+                f"{count(len(found), 'image')} of {place.name or place}"
+                f"{left if masks else ''}",
                 str(place.resolve()),
             )
             self.say_next_step()

@@ -235,6 +235,51 @@ def test_aperio_slides_with_their_thumbnail(tmp_path):
     assert len(list_series(path)) == 2
 
 
+def test_leica_slides(tmp_path):
+    path = tmp_path / "a.scn"
+    slide = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
+    about = (
+        '<?xml version="1.0"?>'
+        '<scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        '<collection name="a" sizeX="1" sizeY="1"><image name="image_0">'
+        '<pixels sizeX="128" sizeY="96">'
+        '<dimension sizeX="128" sizeY="96" r="0" ifd="0"/>'
+        '<dimension sizeX="64" sizeY="48" r="1" ifd="1"/></pixels>'
+        '<view sizeX="64000" sizeY="24000" offsetX="0" offsetY="0"/>'
+        "</image></collection></scn>"
+    )
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        options = {"photometric": "rgb", "metadata": None, "tile": (32, 32)}
+        tiff.write(slide, description=about, **options)
+        tiff.write(slide[::2, ::2], **options)
+    same_everywhere(path, slide, "YXC", (0.25, 0.5))
+    assert read_image(path).notes == ()
+
+
+def test_zeiss_lsm_without_its_thumbnails(tmp_path):
+    path = tmp_path / "a.lsm"
+    names = [(n, f"<{f}") for n, f in tifffile.TIFF.CZ_LSMINFO if len(f) == 2]
+    info = np.zeros((), np.dtype(names))
+    values = {
+        "MagicNumber": 67127628, "StructureSize": info.itemsize, "DimensionX": 30,
+        "DimensionY": 20, "DimensionZ": 3, "DimensionChannels": 1, "DimensionTime": 1,
+        "DataType": 2, "ThumbnailX": 16, "ThumbnailY": 16, "VoxelSizeX": 0.2e-6,
+        "VoxelSizeY": 0.25e-6, "VoxelSizeZ": 2e-6,
+    }  # fmt: skip
+    for name, value in values.items():
+        info[name] = value
+    tag = (34412, 1, info.nbytes, info.tobytes(), True)
+    with tifffile.TiffWriter(path) as tiff:
+        for z, plane in enumerate(PLANES[0]):
+            tags = [tag] if z == 0 else []
+            tiff.write(plane, metadata=None, extratags=tags)
+            thumbnail = np.zeros((16, 16, 3), np.uint8)
+            tiff.write(thumbnail, photometric="rgb", metadata=None, subfiletype=1)
+    same_everywhere(path, PLANES[0], "ZYX", (0.25, 0.2))
+    image = read_image(path)
+    assert (image.z_step, image.notes) == (pytest.approx(2), ())
+
+
 def test_channels_of_an_akoya_slide(tmp_path):
     path = tmp_path / "a.qptiff"
     data = PLANES[:, 0].astype(np.uint8)

@@ -420,7 +420,9 @@ def _sizes(
     tiff: tifffile.TiffFile, chosen: TiffSeries
 ) -> tuple[tuple[float, float] | None, str, float | None]:
     """Return height and width of a pixel, their unit, and the distance of planes."""
-    own = vendor_sizes(tiff)
+    if chosen.is_aside:  # what its metadata say is true of the image
+        return None, "pixel", None
+    own = vendor_sizes(tiff, chosen)
     if {"Y", "X"} <= own.keys():
         return (own["Y"], own["X"]), "um", own.get("Z")
     size, unit = _pixel_size(tiff, chosen.number or 0)

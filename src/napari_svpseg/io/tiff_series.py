@@ -321,7 +321,7 @@ def tiff_channel_names(tiff: tifffile.TiffFile, index: int) -> tuple[str, ...]:
     return tuple(map(str, names)) if names and all(names) else ()
 
 
-def vendor_sizes(tiff: tifffile.TiffFile) -> dict[str, float]:
+def vendor_sizes(tiff: tifffile.TiffFile, chosen: TiffSeries) -> dict[str, float]:
     """Return the size in micrometres along each axis that a scanner has written.
 
     Empty for files whose sizes are in the resolution tags, in OME-XML or nowhere.
@@ -334,11 +334,28 @@ def vendor_sizes(tiff: tifffile.TiffFile) -> dict[str, float]:
         found = re.search(r"MPP\s*=\s*([\d.]+)", tiff.pages[0].description)
         if found:
             sizes = dict.fromkeys("YX", float(found.group(1)))
+    elif tiff.is_scn:
+        sizes = _scn_sizes(tiff.pages[0].description, chosen.name)
     elif tiff.is_stk:
         metadata = tiff.stk_metadata or {}
         if metadata.get("CalibrationUnits", "").strip("\0 ").lower() in ("um", "µm"):
             sizes = {a: float(metadata.get(f"{a}Calibration", 0)) for a in "YX"}
     return {a: n for a, n in sizes.items() if 0 < n < float("inf")}
+
+
+def _scn_sizes(text: str, name: str) -> dict[str, float]:
+    """Return micrometres of a pixel of the image of that name in Leica's XML."""
+    images = [n for n in ElementTree.fromstring(text).iter() if n.tag.endswith("image")]
+    for image in images:
+        parts = {node.tag.rpartition("}")[2]: node.attrib for node in image}
+        view, pixels = parts.get("view", {}), parts.get("pixels", {})
+        if image.attrib.get("name") == name and view and pixels:
+            # the view is in nanometres
+            return {
+                a: float(view[f"size{a}"]) / float(pixels[f"size{a}"]) / 1000
+                for a in "YX"
+            }
+    return {}
 
 
 def _qpi_name(page: Any) -> str:

@@ -69,6 +69,13 @@ def test_czi(czi):
     assert image.z_step == pytest.approx(2)
 
 
+def test_large_images_are_read_where_they_are_sliced(czi, monkeypatch):
+    monkeypatch.setattr(microscope_files, "LAZY_BYTES", 0)
+    image = read_image(czi([PLANES], ()))
+    assert not isinstance(image.array, np.ndarray)
+    np.testing.assert_array_equal(np.asarray(image.array[1, :, 3:9]), PLANES[1, :, 3:9])
+
+
 def test_colours_of_a_czi_are_in_order(czi):
     # bioio-czi 3.0.1 repeats the first of them where it reads lazily
     colours = np.zeros((1, 1, 20, 30, 3), np.uint8)

@@ -64,6 +64,19 @@ def test_series_of_a_job(positions, tmp_path):
         read_image(missing[0])
 
 
+def test_labels_of_a_slide_are_known_by_their_whole_name(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    size = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for name, plane in zip(
+            ("macro image", "cells_labels"), POSITIONS, strict=False
+        ):
+            tiff.write(plane, metadata={"axes": "YX", "Name": name, **size})
+    image = read_image(path)
+    assert (image.array.max(), image.pixel_size) == (2, (0.5, 0.5))
+    assert not image.notes
+
+
 def test_pages_of_several_sizes_are_series(tmp_path):
     path = tmp_path / "a.tif"
     with tifffile.TiffWriter(path) as tiff:

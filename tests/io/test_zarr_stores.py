@@ -161,6 +161,17 @@ def test_what_a_zarr_says_counts(tmp_path):
     assert open_image(tmp_path / "a.zarr", axes="ZYX").axes.order == "CYX"
 
 
+def test_axes_of_other_names_are_declared(tmp_path):
+    group = new_group(tmp_path / "a.zarr", "0.4")
+    write_image(group, 7, "0.4")
+    about = dict(group.attrs)
+    about["multiscales"][0]["axes"][0]["name"] = "angle"
+    group.attrs.update(about)
+    with pytest.raises(ImageError):
+        open_image(tmp_path / "a.zarr")
+    assert open_image(tmp_path / "a.zarr", axes="TYX").axes.order == "TYX"
+
+
 @pytest.mark.parametrize("name", [".", "", "..", "../other.zarr", "/", "a"])
 def test_a_container_that_leads_elsewhere_is_refused(tmp_path, name):
     root = new_group(tmp_path / "a.zarr", "0.4")

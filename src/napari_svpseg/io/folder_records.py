@@ -255,7 +255,7 @@ def outcome_from_labels(skipped: FileOutcome) -> FileOutcome:
     if not skipped.labels.lower().endswith((".tif", ".tiff")):
         return skipped
     try:
-        found = read_image(skipped.labels)
+        found = read_image(skipped.labels, as_ids=True)
     except (ValueError, OSError):
         return skipped
     return replace(skipped, **object_sizes(found.array, found.pixel_size))

@@ -420,7 +420,8 @@ def _sizes(
     tiff: tifffile.TiffFile, chosen: TiffSeries
 ) -> tuple[tuple[float, float] | None, str, float | None]:
     """Return height and width of a pixel, their unit, and the distance of planes."""
-    if chosen.is_aside:  # what its metadata say is true of the image
+    # without sizes of its own: what is said there is true of the image
+    if chosen.is_aside and not tiff.is_ome:
         return None, "pixel", None
     own = vendor_sizes(tiff, chosen)
     if {"Y", "X"} <= own.keys():

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..core.image import Axes, ImageError
+from ..core.image import AXES, Axes, ImageError
 from .images import (
     TIFF_SUFFIXES,
     ImageFile,
@@ -228,7 +228,8 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
             a if isinstance(a, dict) else {"name": a}
             for a in multiscale.get("axes", [])
         ]
-        letters = "".join(str(a["name"]) for a in declared).upper()
+        names = [str(a["name"]).upper() for a in declared]
+        letters = "".join(names) if set(names) <= set(AXES) else ""
         scale = _scale(datasets[level], multiscale, len(array.shape))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ImageError(

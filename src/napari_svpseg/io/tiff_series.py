@@ -17,7 +17,7 @@ POSITIONS = "RMP"
 """Letters of tifffile for axes along which positions or tiles lie."""
 
 ASIDE = ("thumbnail", "label", "macro", "overview", "map", "preview")
-"""Words in the names of series that show the slide and no cells."""
+"""Names of series that show the slide and no cells, such as ``label image``."""
 
 MAX_NAMED = 8
 """Series or files that a message names; the rest is counted."""
@@ -115,7 +115,8 @@ def list_tiff_series(tiff: tifffile.TiffFile) -> list[TiffSeries]:
         ) or not _is_set(series)
         name = str(series.name or "")
         kind = int(series.keyframe.subfiletype)
-        aside = any(word in name.lower() for word in ASIDE)
+        # as whole names: an image may well be called cells_labels or heatmap
+        aside = name.lower().removesuffix(" image").strip() in ASIDE
         aside = aside or bool(kind & 0b101) or _is_sub(series.keyframe)
         places = [None] if at is None else list(range(series.shape[at]))
         for position in places:

@@ -54,6 +54,9 @@ MAX_AT_ONCE = 8
 LARGE = 100_000_000
 """Pixels from which a Zarr image of a folder is segmented from file to file."""
 
+HUGE = 1_000_000_000
+"""Pixels from which a TIFF is read in parts whatever is written."""
+
 MAX_SUBMITTED = 64
 """Images that wait on a cluster at once."""
 
@@ -313,7 +316,7 @@ def segment_item(
     """
     path = Path(path)
     run, post = split_settings(job.settings)
-    if not _is_large(path, job.axes):
+    if not _is_large(path, job.axes, in_parts=set(targets) == {"ome-zarr"}):
         return segment_file(
             path,
             prompts,
@@ -354,10 +357,17 @@ def segment_item(
     )
 
 
-def _is_large(path: Path, axes: str | None) -> bool:
+def _is_large(path: Path, axes: str | None, *, in_parts: bool) -> bool:
     """Return whether an image is so large that it is read in parts.
 
     Those are Zarr images and TIFF files of one plane, such as slides.
+
+    Parameters
+    ----------
+    path : Path
+    axes : str, optional
+    in_parts : bool
+        Only formats are written that take labels in parts.
     """
     if is_zarr(path):
         return open_image(path, 0, axes).n_pixels >= LARGE
@@ -368,7 +378,8 @@ def _is_large(path: Path, axes: str | None) -> bool:
         image = open_image(path, 0, axes)
     except ImageError:  # reading it in one piece names the reason, or can do it
         return False
-    return image.n_pixels >= LARGE and not image.axes.stack
+    limit = LARGE if in_parts else HUGE
+    return image.n_pixels >= limit and not image.axes.stack
 
 
 def _here(

@@ -126,6 +126,15 @@ def test_series_of_files_are_listed_and_chosen(dock, tmp_path, prompts_file) -> 
     assert len(dock.viewer.layers) == 1
 
 
+def test_white_is_zero_is_shown_as_it_is_segmented(dock, tmp_path) -> None:
+    path = tmp_path / "a.tif"
+    stored = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    tifffile.imwrite(path, stored, photometric="miniswhite")
+    dock.set_files((str(path),))
+    dock.open_file(0)
+    np.testing.assert_array_equal(dock.viewer.layers[-1].data, 255 - stored)
+
+
 def test_it_leads_from_step_to_step(dock, folder, prompts_file) -> None:
     assert not dock.start.isEnabled() and not dock.stop.isVisibleTo(dock)
     assert dock.message.text() == BEGIN

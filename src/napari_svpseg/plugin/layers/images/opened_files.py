@@ -5,9 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ....core.image import ImageError
 from ....core.jobs.folder_job import file_label
 from ....core.jobs.stored_labels import NAME
-from ....io.images import read_image, split_series
+from ....io.images import (
+    TIFF_SUFFIXES,
+    read_image,
+    read_tiff_facts,
+    split_series,
+)
 from ....io.microscope_files import SUFFIXES as MICROSCOPE_SUFFIXES
 from ....io.ome_zarr import is_zarr
 from ....io.zarr_stores import split_zip
@@ -53,13 +59,31 @@ def _opened(viewer: ViewerModel, path: str, kind: str) -> Layer:
             return layer
     if is_zarr(path):
         layer = add_zarr(viewer, path, kind)
-    elif series is not None or file.suffix.lower() in MICROSCOPE_SUFFIXES:
+    elif kind == "image" and _is_ours(file, series):
         layer = _read(viewer, path)
     else:
         told = {"layer_type": kind} if kind == "labels" else {}
         layer = viewer.open(path, **told)[0]
     layer.metadata[OPENED] = now
     return layer
+
+
+def _is_ours(file: Path, series: int | None) -> bool:
+    """Return whether an image is opened by our reader.
+
+    Those are series, files of microscopes, and TIFFs whose pixels are not to be seen as
+    they are stored, which napari's own reader does not know.
+    """
+    suffix = file.suffix.lower()
+    if series is not None or suffix in MICROSCOPE_SUFFIXES:
+        return True
+    if suffix not in TIFF_SUFFIXES:
+        return False
+    try:
+        facts = read_tiff_facts(file)
+    except ImageError:  # opening it names the reason
+        return False
+    return facts.stored.changes(facts.samples)
 
 
 def _age(path: str, file: Path) -> int:

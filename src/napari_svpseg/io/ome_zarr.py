@@ -228,8 +228,8 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
             a if isinstance(a, dict) else {"name": a}
             for a in multiscale.get("axes", [])
         ]
-        names = [str(a["name"]).upper() for a in declared]
-        letters = "".join(names) if set(names) <= set(AXES) else ""
+        called = [str(a["name"]).upper() for a in declared]
+        letters = "".join(called) if set(called) <= set(AXES) else ""
         scale = _scale(datasets[level], multiscale, len(array.shape))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ImageError(

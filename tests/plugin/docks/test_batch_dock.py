@@ -126,6 +126,20 @@ def test_series_of_files_are_listed_and_chosen(dock, tmp_path, prompts_file) -> 
     assert len(dock.viewer.layers) == 1
 
 
+def test_names_of_channels_may_be_typed(dock, tmp_path, prompts_file) -> None:
+    path = tmp_path / "a.ome.tif"
+    names = {"Channel": {"Name": ["DAPI", "GFP"]}}
+    data = np.zeros((2, 96, 96), np.uint8)
+    tifffile.imwrite(
+        path, data, metadata={"axes": "CYX", **names}, photometric="minisblack"
+    )
+    dock.set_files((str(path),))
+    assert "1 GFP" in dock.channels.placeholderText()
+    dock.load_prompts(prompts_file)
+    dock.channels.setText("gfp")
+    assert dock.controller.batch_job().channels == (1,)
+
+
 def test_white_is_zero_is_shown_as_it_is_segmented(dock, tmp_path) -> None:
     path = tmp_path / "a.tif"
     stored = np.arange(100, dtype=np.uint8).reshape(10, 10)

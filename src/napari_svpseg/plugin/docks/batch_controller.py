@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ...core.image import ImageError
 from ...core.jobs.folder_job import BatchJob, FileOutcome, file_label
 from ...io.folder_records import check_collisions, find_images, read_run
-from ...io.ome_zarr import is_zarr
+from ...io.ome_zarr import is_zarr, read_channel_names
 from ...workflows.folder_run import run_batch, save_cut_prompts
 from ..messages import NO_MODEL, STARTING, STOPPING, count, sentence
 from ..panels.channel_text import parse_channels
@@ -61,6 +62,9 @@ class BatchView(DockView, Protocol):
     def show_inputs(self, text: str, tip: str = "") -> None:
         """Show which images are taken."""
 
+    def show_channel_names(self, names: tuple[str, ...]) -> None:
+        """Show the names of the channels of the first image."""
+
     def show_prompts(self, text: str) -> None:
         """Show which prompts are taken."""
 
@@ -100,6 +104,7 @@ class BatchController(DockController):
         super().__init__(view, engine)
         self.files = files
         self.inputs: tuple[str, ...] = ()
+        self.channel_names: tuple[str, ...] = ()
         self.prompts_file = ""
         self.prompts: PromptSet | None = None
         self.is_stopped = False
@@ -142,7 +147,7 @@ class BatchController(DockController):
             include=form.include or "*",
             axes=form.axes.upper() or None,
             series=form.series,
-            channels=parse_channels(form.channels, N_CHANNELS),
+            channels=parse_channels(form.channels, N_CHANNELS, self.channel_names),
             skip_done=form.skip_done,
         )
 
@@ -179,6 +184,7 @@ class BatchController(DockController):
             self.view.say(sentence(error), True)
         else:
             self.files.set_paths(found)
+            self._name_channels(found[0])
             place = Path(self.inputs[0])
             place = place if place.is_dir() else place.parent
             left = f"; {count(len(masks), 'mask')} beside them left out"
@@ -190,6 +196,14 @@ class BatchController(DockController):
             self.say_next_step()
         self.is_stopped = False
         self.view.show_state()
+
+    def _name_channels(self, first: Path) -> None:
+        """Show the names of the channels of the first image, where it has them."""
+        try:
+            self.channel_names = read_channel_names(first)
+        except (ImageError, OSError):  # segmenting it names the reason
+            self.channel_names = ()
+        self.view.show_channel_names(self.channel_names)
 
     def _job_or_none(self) -> BatchJob | None:
         """Return the job, or None while something of it is still to be chosen."""

@@ -18,7 +18,7 @@ from ...core.settings import PostprocessSettings, SegmentSettings
 from ...io.folder_records import RUN
 from ..layers.images.opened_files import show_file
 from ..messages import sentence
-from ..panels.channel_text import channel_text
+from ..panels.channel_text import CHANNELS_TIP, channel_text, named_channels
 from ..panels.controls import button, labelled, note, side_by_side
 from ..panels.file_table import FileTable, FileTableView
 from ..panels.model_picker import ModelPicker
@@ -148,7 +148,7 @@ class BatchWidget(Dock):
         self.axes.setToolTip("Axes of the images where files do not say: ZYX, TYX, ...")
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("as in the prompts")
-        self.channels.setToolTip("Channels to use, up to three, such as 0, 2")
+        self.channels.setToolTip(CHANNELS_TIP)
         self.device = device_combo(
             "Where the model runs; auto takes a GPU if there is one"
         )
@@ -268,6 +268,15 @@ class BatchWidget(Dock):
         """Show which images are taken."""
         self.where.setText(text)
         self.where.setToolTip(tip)
+
+    def show_channel_names(self, names: tuple[str, ...]) -> None:
+        """Show the names of the channels of the first image."""
+        listed = named_channels(names)
+        text = f"as in the prompts; {listed}" if listed else "as in the prompts"
+        self.channels.setPlaceholderText(text)
+        self.channels.setToolTip(
+            f"{CHANNELS_TIP}: {listed}" if listed else CHANNELS_TIP
+        )
 
     def show_prompts(self, text: str) -> None:
         """Show which prompts are taken."""

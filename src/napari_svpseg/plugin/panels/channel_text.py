@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+CHANNELS_TIP = "Channels to use, up to three, such as 0, 2"
+
 
 def channel_text(channels: tuple[int, ...] | None) -> str:
     """Return channels as text; empty for all of them."""
     return ", ".join(map(str, channels or ()))
+
+
+def named_channels(names: tuple[str, ...]) -> str:
+    """Return channels with their numbers as text.
+
+    Examples
+    --------
+    >>> named_channels(("DAPI", "GFP"))
+    '0 DAPI, 1 GFP'
+    """
+    return ", ".join(f"{i} {name}" for i, name in enumerate(names))
 
 
 def parse_channels(

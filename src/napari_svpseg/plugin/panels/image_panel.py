@@ -28,7 +28,12 @@ from ..layers.images.image_source import NAME_AXES, ImageSource
 from ..layers.images.visibility import activate, bring_into_sight, is_in_sight
 from ..layers.metadata import is_image
 from ..messages import sentence
-from .channel_text import channel_text, parse_channels
+from .channel_text import (
+    CHANNELS_TIP,
+    channel_text,
+    named_channels,
+    parse_channels,
+)
 from .controls import WARN_COLOR, button, combo
 
 if TYPE_CHECKING:
@@ -38,7 +43,6 @@ if TYPE_CHECKING:
 LAYER = Qt.ItemDataRole.UserRole
 MAX_ROWS = 4
 
-CHANNELS_TIP = "Channels to use, up to three, such as 0, 2"
 READ_AS = "'{image}' is read as {axes}."
 AT_LEVEL = "'{image}' is segmented at {level}; boxes keep their place."
 ALONE = "this layer alone"
@@ -228,7 +232,7 @@ class ImagePanel(QWidget):
         several = layer is not None and "C" in order and not layer.rgb
         self._form.setRowVisible(self.channels, several)
         names = channel_names(layer) if layer is not None and several else ()
-        listed = ", ".join(f"{i} {name}" for i, name in enumerate(names))
+        listed = named_channels(names)
         self.channels.setPlaceholderText(f"all: {listed}" if listed else "all")
         self.channels.setToolTip(CHANNELS_TIP + (f": {listed}" if listed else ""))
         self.changed.emit()

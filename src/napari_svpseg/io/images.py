@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TypeGuard
@@ -198,11 +198,7 @@ def read_image(
     if axes and letters not in ("", "YX", axes.upper()):
         notes.append(AXES_IN_FILE.format(known=letters, asked=axes.upper()))
     n = array.shape[letters.index("C")] if "C" in letters else 0
-    for note in notes:
-        if on_note is None:
-            logger.warning("%s: %s", path, note)
-        else:
-            on_note(note)
+    tell_notes(path, notes, on_note)
     return ImageFile(
         array,
         _axes(path, array, letters, axes, content.rgb),
@@ -214,6 +210,17 @@ def read_image(
         content.channel_names if len(content.channel_names) == n else (),
         tuple(notes),
     )
+
+
+def tell_notes(
+    path: Path, notes: Iterable[str], on_note: Callable[[str], None] | None
+) -> None:
+    """Pass on notes about a file; without a listener they are logged as warnings."""
+    for note in notes:
+        if on_note is None:
+            logger.warning("%s: %s", path, note)
+        else:
+            on_note(note)
 
 
 def split_series(

@@ -5,7 +5,6 @@ Only the regions that are sliced are read; tifffile shows a TIFF as a Zarr array
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from .images import (
     read_image,
     read_tiff_facts,
     split_series,
+    tell_notes,
 )
 from .photometric import ShownArray
 from .tiff_series import few
@@ -35,8 +35,6 @@ from .zarr_stores import (
     ome_attributes,
     open_node,
 )
-
-logger = logging.getLogger(__name__)
 
 UNITS = {
     "um": "micrometer",
@@ -378,11 +376,7 @@ def read_zarr(
     Parameters and errors are those of `open_image`, ``on_note`` that of `read_image`.
     """
     image = open_image(path, axes=axes, series=series)
-    for note in image.notes:
-        if on_note is None:
-            logger.warning("%s: %s", path, note)
-        else:
-            on_note(note)
+    tell_notes(Path(path), image.notes, on_note)
     order, sizes = image.axes.order, image.scale
     size = (sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
     # By the specification C is before Y and X: where it is last, it holds colours.

@@ -243,6 +243,7 @@ class BatchWidget(Dock):
 
     def form(self) -> BatchForm:
         """Return the values of the controls."""
+        series = self.series.currentText().strip().lower()
         return BatchForm(
             model=self.models.card,
             settings={
@@ -255,14 +256,10 @@ class BatchWidget(Dock):
             pattern=self.pattern.text().strip(),
             include=self.include.text().strip(),
             axes=self.axes.text().strip(),
-            series=self._series_text(),
+            series="" if series == FIRST_SERIES else series,
             channels=self.channels.text(),
             skip_done=self.skip_done_box.isChecked(),
         )
-
-    def _series_text(self) -> str:
-        text = self.series.currentText().strip().lower()
-        return "" if text == FIRST_SERIES else text
 
     def show_inputs(self, text: str, tip: str = "") -> None:
         """Show which images are taken."""

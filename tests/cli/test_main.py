@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import typer
 
 from napari_svpseg import api
 from napari_svpseg.cli.console import failures
+from napari_svpseg.cli.finetune import _pair
 from napari_svpseg.cli.main import DEBUG, main
 from napari_svpseg.cli.options import CHANNEL_NUMBERS, TWO_NUMBERS
 from napari_svpseg.cli.prompts import EACH_PROMPT, WHAT_TO_FIND
@@ -33,7 +35,11 @@ from napari_svpseg.core.settings import (
 )
 from napari_svpseg.io.folder_records import RUN_FILES
 from napari_svpseg.io.model_store import ModelFormatError, save_model
-from napari_svpseg.io.prompt_files import NOT_ONE_PLANE
+from napari_svpseg.io.prompt_files import (
+    NOT_ONE_PLANE,
+    load_prompts,
+    prompt_from_files,
+)
 from napari_svpseg.io.sample_images import tissue
 from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import folder_run
@@ -470,6 +476,74 @@ def test_stacks_need_their_axes_said(here, tmp_path, capsys) -> None:
     assert "declare them" in capsys.readouterr().err
     assert svpseg(*words, "--axes", "ZYX") == 0
     assert tifffile.imread(out / "stack_labels.ome.tif").shape == (2, 96, 100)
+
+
+def positions(path: Path) -> Path:
+    """Write an OME-TIFF with two positions."""
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for n in range(2):
+            tiff.write(discs(n)[0], metadata={"axes": "YX", "Name": f"Pos{n}"})
+    return path
+
+
+def test_series_of_a_file_are_listed_and_chosen(here, tmp_path, capsys) -> None:
+    path = positions(tmp_path / "multi.ome.tif")
+    assert svpseg("series", path, "images/0.tif") == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[:2] == [f"{path}: 0 Pos0", f"{path}: 1 Pos1"]
+    assert len(listed) == 3
+    out = tmp_path / "out"
+    words = ("segment", path, *PROMPT, *TINY)
+    assert svpseg(*words, "-o", out) == 0
+    assert "Pos1" in capsys.readouterr().err  # what is not read is told
+    assert names(out) == ["multi_labels.ome.tif"]
+    assert svpseg(*words, "-o", out / "all", "--series", "all") == 0
+    assert names(out / "all") == ["multi_0_labels.ome.tif", "multi_1_labels.ome.tif"]
+    assert svpseg(*words, "-o", out / "one", "--series", "1, 7") == 1
+    assert names(out / "one") == ["multi_1_labels.ome.tif"]
+    assert svpseg(*words, "-o", out, "--series", "first") == 2
+    assert svpseg(*words, "-o", out / "a.zarr", "--series", "all") == 2
+
+
+def test_a_prompt_is_cut_from_a_series(here, tmp_path) -> None:
+    path = positions(tmp_path / "multi.ome.tif")
+    target = tmp_path / "a.svprompt"
+    words = ("--labels", "labels/1.tif", "--box", "8", "8")
+    assert svpseg("prompts", "new", target, "--image", path / "1", *words) == 0
+    expected = prompt_from_files("images/1.tif", "labels/1.tif", (8, 8))
+    np.testing.assert_array_equal(load_prompts(target)[0].image, expected.image)
+
+
+def test_masks_that_lie_beside_images_are_left_out(here, tmp_path, capsys) -> None:
+    folder, out = tmp_path / "f", tmp_path / "out"
+    folder.mkdir()
+    image, _ = discs(0)
+    tifffile.imwrite(folder / "a.tif", image)
+    for name in ("a_cp_masks.png", "a_labels.tif", "Mask of a.tif"):
+        (folder / name).write_bytes(b"never read")
+    tifffile.imwrite(folder / "mask.tif", image)  # of no image: one itself
+    assert svpseg("segment", folder, *PROMPT, "-o", out, *TINY) == 0
+    assert names(out) == ["a_labels.ome.tif", "mask_labels.ome.tif"]
+    told = capsys.readouterr().err
+    assert all(name in told for name in ("a_cp_masks.png", "Mask of a.tif"))
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"), [("d=5uM.tif", "d=5uM_l.tif"), ("a.tif", "b=c.tif")]
+)
+def test_names_with_an_equals_sign(tmp_path, monkeypatch, image, labels) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(image).touch()
+    Path(labels).touch()
+    assert _pair(f"{image}={labels}") == (image, labels)
+    with pytest.raises(typer.BadParameter):
+        _pair("nothing")
+    Path("a").touch()
+    Path("a=b").touch()
+    Path("c").touch()
+    Path("b=c").touch()
+    with pytest.raises(typer.BadParameter):  # two readings are as good
+        _pair("a=b=c")
 
 
 def test_models_list_show_export_import(here, tmp_path, monkeypatch, capsys) -> None:

@@ -24,7 +24,6 @@ from napari_svpseg.io.atomic import (
 )
 from napari_svpseg.io.images import (
     NO_SUCH_FILE,
-    UNKNOWN_KIND,
     UNREADABLE,
     read_image,
 )
@@ -36,6 +35,7 @@ from napari_svpseg.io.label_files import (
     labels_dtype,
     write_labels,
 )
+from napari_svpseg.io.seg_npy import NO_MASKS
 
 RNG = np.random.default_rng(0)
 
@@ -295,7 +295,7 @@ def test_numpy_files(tmp_path, pattern):
     np.save(tmp_path / "a.npy", np.ones((4, 5)))
     assert read_image(tmp_path / "a.npy").axes.order == "YX"
     np.save(tmp_path / "b.npy", np.array([{"a": 1}], object), allow_pickle=True)
-    with pytest.raises(ImageError, match=pattern(UNREADABLE, path=tmp_path / "b.npy")):
+    with pytest.raises(ImageError, match=r"b\.npy: " + pattern(NO_MASKS)):
         read_image(tmp_path / "b.npy")
 
 
@@ -325,9 +325,9 @@ def test_missing_and_unknown_files_are_named(tmp_path, pattern):
         ImageError, match=pattern(NO_SUCH_FILE, path=tmp_path / "none.tif")
     ):
         read_image(tmp_path / "none.tif")
-    (tmp_path / "a.czi").write_bytes(b"x")
-    with pytest.raises(ImageError, match=pattern(UNKNOWN_KIND, suffix=".czi")):
-        read_image(tmp_path / "a.czi")
+    (tmp_path / "a.what").write_bytes(b"x")
+    with pytest.raises(ImageError, match=r"a\.what: .*tifffile, Pillow"):
+        read_image(tmp_path / "a.what")
 
 
 def test_the_recipe_in_the_file_is_plain_json(tmp_path):
@@ -382,4 +382,4 @@ def test_colours_stored_plane_by_plane_are_colours(tmp_path):
     back = read_image(tmp_path / "a.tif")
     assert back.rgb and back.axes.order == "YXC"
     np.testing.assert_array_equal(back.array, np.moveaxis(image, 0, -1))
-    assert read_image(tmp_path / "a.tif", axes="ZYX").array.shape == (3, 16, 24)
+    assert read_image(tmp_path / "a.tif", axes="ZYX").rgb  # the file says what it is

@@ -87,6 +87,19 @@ def test_a_prompt_file_opens_as_crops_and_masks(tmp_path, prompts):
     assert hooks.get_prompt_reader("cells.tif") is None
 
 
+@pytest.mark.parametrize(("dtype", "top"), [("f4", 1), ("u1", 255), ("u2", 4000)])
+def test_colours_of_a_prompt_are_seen_whatever_their_type(tmp_path, dtype, top):
+    ramp = np.linspace(0, top, 80)[None, :, None] * np.ones((80, 1, 3))
+    labels = np.zeros((80, 80), int)
+    labels[20:40, 20:40] = 1
+    prompt = Prompt.from_image(ramp.astype(dtype), labels, (8, 8), rgb=True)
+    path = save_prompts(PromptSet([prompt]), tmp_path / "a.svprompt")
+    (crop, attributes, _), *_ = hooks.read_prompts(str(path))
+    assert attributes["rgb"]
+    expected = np.linspace(0, 255, 80)[8:72]
+    np.testing.assert_allclose(crop[0, :, 0], expected, atol=3)
+
+
 def test_a_prompt_file_dropped_on_the_viewer_joins_the_list(
     viewer, open_dock, tmp_path, prompts, monkeypatch
 ):

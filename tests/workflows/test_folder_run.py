@@ -49,11 +49,12 @@ from napari_svpseg.io.folder_records import (
 )
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.ome_zarr import open_image
-from napari_svpseg.io.prompt_files import save_prompts
+from napari_svpseg.io.prompt_files import load_prompts, save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.workflows import folder_run
 from napari_svpseg.workflows.folder_run import run_batch
 from napari_svpseg.workflows.segment_image import NO_SIGNAL
+from napari_svpseg.workflows.segment_large import LargeOutcome
 
 N = 6
 
@@ -105,6 +106,25 @@ def stop_after(n: int):
             raise Cancelled
 
     return on_progress
+
+
+@pytest.mark.parametrize("formats", [("ome-zarr",), ("ome-tiff", "ome-zarr")])
+def test_a_slide_is_read_in_parts_where_only_parts_are_written(
+    job, monkeypatch, formats
+) -> None:
+    called = []
+    monkeypatch.setattr(folder_run, "LARGE", 100)
+    monkeypatch.setattr(
+        folder_run, "segment_file", lambda *_, **__: called.append("whole")
+    )
+    monkeypatch.setattr(
+        "napari_svpseg.workflows.segment_large.segment_zarr",
+        lambda *_, **__: called.append("parts") or LargeOutcome("a", "b"),
+    )
+    path = Path(job.inputs[0]) / "0.ome.tif"
+    targets = dict.fromkeys(formats, "x")
+    folder_run.segment_item(path, load_prompts(job.prompts), job, targets)
+    assert called == ["parts" if len(formats) == 1 else "whole"]
 
 
 def test_one_bad_file_is_named_and_the_rest_is_done(job) -> None:

@@ -25,6 +25,7 @@ from .options import (
 )
 
 IMAGE_AND_LABELS = "name images and their labels: IMAGE=LABELS"
+SEVERAL_PAIRS = "{pair!r} can be read as {readings}: rename one of the files"
 
 
 @settings_options(FineTuneSettings, but=("preset", "seconds", "prompts"))
@@ -140,8 +141,32 @@ def _pairs(
         )
     found = []
     for pair in pairs:
-        image, _, labels = pair.partition("=")
-        if not (image and labels):
-            raise typer.BadParameter(f"{IMAGE_AND_LABELS}, got {pair!r}")
-        found.append((image, labels))
+        found.append(_pair(pair))
     return found, [Box(*as_corner(text), size) for text in boxes or []]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """Return image and labels of ``IMAGE=LABELS``; file names may hold ``=`` too.
+
+    Of several places to divide the text, that one is taken where both files exist.
+    """
+    from ..io.images import split_series
+    from ..io.ome_zarr import is_zarr
+
+    words = text.split("=")
+    pairs = [("=".join(words[:i]), "=".join(words[i:])) for i in range(1, len(words))]
+    pairs = [pair for pair in pairs if all(pair)]
+    if not pairs:
+        raise typer.BadParameter(f"{IMAGE_AND_LABELS}, got {text!r}")
+
+    def exist(names: tuple[str, str]) -> int:
+        return sum(is_zarr(n) or split_series(n)[0].is_file() for n in names)
+
+    if len(pairs) == 1:
+        return pairs[0]
+    best = max(exist(pair) for pair in pairs)
+    likely = [pair for pair in pairs if exist(pair) == best]
+    if best == 2 and len(likely) > 1:
+        readings = " or ".join(f"{image} with {labels}" for image, labels in likely)
+        raise typer.BadParameter(SEVERAL_PAIRS.format(pair=text, readings=readings))
+    return likely[0]

@@ -25,6 +25,7 @@ from .finetune import finetune
 from .models import models_app
 from .prompts import prompts_app
 from .segment import segment
+from .series import list_series
 from .train import train
 from .train_tags import train_tags
 
@@ -47,6 +48,7 @@ for _command in (
     benchmark_windows,
 ):
     app.command()(_command)
+app.command("series")(list_series)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -45,6 +45,15 @@ AxesText = Annotated[
     typer.Option("--axes", help="Axes of the images where files do not say: ZYX, ..."),
 ]
 
+SeriesText = Annotated[
+    str,
+    typer.Option(
+        "--series",
+        help="Images of files with several: all, or numbers such as 0,2 (see "
+        "'svpseg series FILE').",
+    ),
+]
+
 ChannelsText = Annotated[
     str | None, typer.Option("--channels", help="Channels to take, such as 0 or 0,2.")
 ]

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..core.jobs.folder_job import FORMATS, PATTERN, BatchJob, FileOutcome
+from ..core.jobs.folder_job import (
+    FORMATS,
+    PATTERN,
+    BatchJob,
+    FileOutcome,
+    series_numbers,
+)
 from ..core.settings import (
     PostprocessSettings,
     SegmentSettings,
@@ -21,6 +27,7 @@ from .options import (
     ChannelsText,
     Corners,
     ModelName,
+    SeriesText,
     Size,
     as_channels,
     as_words,
@@ -37,6 +44,8 @@ if TYPE_CHECKING:
     from ..workflows.segment_large import LargeOutcome
 
 DONE_BEFORE = "done before"
+ONE_SERIES = "labels of one image go into a Zarr: name one series, --series 2"
+MASKS_LEFT_OUT = "left out, as masks beside their images: {names}"
 JOB_ALONE = "--job says itself which images and prompts"
 TLS_TOGETHER = "--tls-ca and --tls-cert go together, and with --scheduler"
 TLS_SCHEME = "an encrypted connection needs --scheduler tls://host:port, got {address}"
@@ -73,6 +82,7 @@ def segment(
     size: Size = 64,
     model: ModelName = "svp",
     axes: AxesText = None,
+    series: SeriesText = "",
     channels: ChannelsText = None,
     skip_done: Annotated[
         bool, typer.Option("--skip-done", help="Skip images whose results are there.")
@@ -143,7 +153,7 @@ def segment(
 
         run, post = split_settings(settings)
         outcome = segment_zarr(
-            images[0],
+            _one_series(images[0], series),
             prompts or chosen,
             output,
             model,
@@ -170,6 +180,7 @@ def segment(
             pattern=pattern,
             include=include,
             axes=axes,
+            series=series,
             channels=taken,
             skip_done=skip_done,
         )
@@ -210,14 +221,30 @@ def _stored_job(path: Path, output: Path | None, skip_done: bool) -> BatchJob:
 
 def _is_large(images: list[Path], output: Path | None) -> bool:
     """Return whether a run goes from one large image to labels in a Zarr."""
-    from ..io.ome_zarr import is_zarr
+    from ..io.ome_zarr import is_zarr, list_images
 
     to_zarr = output is not None and output.suffix.lower() == ".zarr"
     if to_zarr and len(images) > 1:
         raise typer.BadParameter(
             "several images go into a folder: -o FOLDER --formats ome-zarr"
         )
-    return to_zarr or (len(images) == 1 and is_zarr(images[0]))
+    if to_zarr or len(images) != 1 or not is_zarr(images[0]):
+        return to_zarr
+    _, is_plate = list_images(images[0])
+    return not is_plate  # the fields of a plate are images of a folder run
+
+
+def _one_series(path: Path, text: str) -> Path:
+    """Return the image of one series of a file or group; the file itself without."""
+    from ..io.image_series import with_series
+
+    try:
+        numbers = series_numbers(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if text and len(numbers) != 1:
+        raise typer.BadParameter(ONE_SERIES)
+    return with_series([path], text)[0] if text else path
 
 
 def _report_large(outcome: LargeOutcome) -> int:
@@ -246,7 +273,7 @@ def _run_job(
     check_settings(job.settings)
     check_model(job.model)
     try:
-        files = find_images(job.inputs, job.include, job)
+        files = find_images(job.inputs, job.include, job, _say_masks)
         check_collisions(job, files)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
@@ -269,6 +296,13 @@ def _run_job(
         if runner is not None:
             runner.close()
     return _report(outcomes)
+
+
+def _say_masks(masks: list[Path]) -> None:
+    """Print which files of a folder are left out, as they are masks."""
+    from ..io.tiff_series import few
+
+    say(MASKS_LEFT_OUT.format(names=few([path.name for path in masks])))
 
 
 def _report(outcomes: list[FileOutcome]) -> int:

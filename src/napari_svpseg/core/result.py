@@ -7,6 +7,7 @@ import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -265,7 +266,9 @@ class Recipe:
             files = repr(self.channel_files)
             code = f"np.stack([svpseg.read_image(p).array for p in {files}])"
             return f"import numpy as np\n\n{ours}", code
-        if self.level or query.endswith(".zarr"):
+        ends = (".zarr", ".zip", ".ozx")  # a Zarr, or a path inside of one
+        in_zarr = any(p.lower().endswith(ends) for p in PurePath(query).parts)
+        if self.level or in_zarr:
             code = f"open_image({query!r}, level={self.level}).array"
             return f"{ours}from napari_svpseg.io.ome_zarr import open_image\n", code
         return ours, f"svpseg.read_image({query!r}).array"

@@ -6,7 +6,7 @@ import csv
 import json
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,7 +15,8 @@ from typing import Any
 from ..core.jobs.folder_job import BatchJob, FileOutcome
 from ..core.labels.measure import object_sizes
 from .atomic import atomic_path
-from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES, read_image
+from .image_series import with_series, without_masks, without_set_members
+from .images import IMAGE_SUFFIXES, read_image
 from .ome_zarr import is_zarr
 from .tables import write_rows
 
@@ -25,9 +26,6 @@ CUT_PROMPTS = "prompts.svprompt"
 
 RUN_FILES = (RUN, SUMMARY, LOG, CUT_PROMPTS)
 VERSION = 1
-IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES)
-"""Suffixes of the files that are images of a folder."""
-
 COLUMNS = {
     "file": "source",
     "status": "status",
@@ -63,11 +61,16 @@ class JobFileError(ValueError):
 
 
 def find_images(
-    inputs: Iterable[str | Path], include: str = "*", job: BatchJob | None = None
+    inputs: Iterable[str | Path],
+    include: str = "*",
+    job: BatchJob | None = None,
+    on_masks: Callable[[list[Path]], None] | None = None,
+    series: str = "",
 ) -> list[Path]:
     """Return the image files among the inputs and inside folders, each once.
 
-    An OME-Zarr image is a folder on the disk, but counts as one image.
+    An OME-Zarr image is a folder on the disk, but counts as one image; a plate counts
+    as its fields. Masks that lie beside their images are left out.
 
     Parameters
     ----------
@@ -76,7 +79,12 @@ def find_images(
     include : str
         Pattern of the files that are taken of a folder, such as ``*.tif``.
     job : BatchJob, optional
-        Job whose own results are skipped, if they lie among the images.
+        Job whose own results are skipped, if they lie among the images; its ``series``
+        counts.
+    on_masks : callable, optional
+        Called with the masks of a folder that are left out.
+    series : str
+        Which images of files with several, see `image_series.with_series`.
 
     Returns
     -------
@@ -107,11 +115,15 @@ def find_images(
                 for target in job.targets(str(p)).values()
             }
             inside = [p for p in inside if p.resolve() not in written]
+        inside, masks = without_masks(without_set_members(inside))
+        if masks and on_masks is not None:
+            on_masks(masks)
         if not inside:
             message = NO_IMAGE if include == "*" else NO_SUCH_IMAGE
             raise ValueError(message.format(folder=path, include=include))
         files.update(dict.fromkeys(inside))
-    return list(files)
+    chosen = series if job is None else job.series
+    return list(dict.fromkeys(with_series(files, chosen)))
 
 
 def check_collisions(job: BatchJob, files: Iterable[Path]) -> None:
@@ -243,7 +255,7 @@ def outcome_from_labels(skipped: FileOutcome) -> FileOutcome:
     if not skipped.labels.lower().endswith((".tif", ".tiff")):
         return skipped
     try:
-        found = read_image(skipped.labels)
+        found = read_image(skipped.labels, as_ids=True)
     except (ValueError, OSError):
         return skipped
     return replace(skipped, **object_sizes(found.array, found.pixel_size))

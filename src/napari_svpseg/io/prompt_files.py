@@ -23,7 +23,8 @@ from ..core.geometry import PROMPT_SIZE, Box
 from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
 from .atomic import atomic_path
-from .images import quiet_tifffile, read_image, read_mask
+from .images import quiet_tifffile, read_mask
+from .ome_zarr import read_any
 
 FORMAT, FORMAT_VERSION = "svprompt", 1
 INDEX = "prompts.json"
@@ -329,7 +330,7 @@ def prompt_from_files(
     PromptError
         If they give no prompt, see `Prompt.from_image`; one line that names the files.
     """
-    source = read_image(image, axes=axes)
+    source = read_any(image, axes)
     if source.axes.stack:
         raise ImageError(NOT_ONE_PLANE.format(path=image, axes=source.axes.order))
     plane = source.axes.to_plane(np.asarray(source.array))

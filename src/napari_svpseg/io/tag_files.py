@@ -6,17 +6,21 @@ classes shows none of them; for a file that is not listed nothing is known.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import locale
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..core.annotation.image_tags import checked_classes
 from .atomic import atomic_path
-from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES
+from .image_series import without_masks
+from .images import IMAGE_SUFFIXES
 
 HEADER = ("file", "classes")
-SUFFIXES = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES, ".npy")
+SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
 MAX_BYTES = 50_000_000
 """Larger files are no table of tags."""
 
@@ -39,7 +43,7 @@ BAD_ROWS = "{path}: {rows}: correct it and try again."
 NO_IMAGES = "{path}: holds no image: write a line file,class for each."
 TOO_LARGE = "{path}: refused, too large to be a table of tags."
 UNREADABLE = "{path}: cannot be read ({reason})."
-NOT_UTF8 = "{path}: not a text file in UTF-8: save it as CSV (UTF-8)."
+NOT_TEXT = "{path}: not a text file: save it as CSV (UTF-8)."
 NOT_CSV = "{path}: row {row}: no CSV ({reason})."
 AND_MORE = "; and {n} more"
 NO_FOLDER = "{folder}: no such folder."
@@ -157,12 +161,11 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise TagsError(TOO_LARGE.format(path=path))
-        # Excel writes a byte order mark in front.
-        text = path.read_text(encoding="utf-8-sig")
+        text = _decoded(path.read_bytes())
     except OSError as error:
         raise TagsError(UNREADABLE.format(path=path, reason=error.strerror)) from error
     except UnicodeDecodeError as error:
-        raise TagsError(NOT_UTF8.format(path=path)) from error
+        raise TagsError(NOT_TEXT.format(path=path)) from error
     classes: list[str] = []
     rows: list[tuple[int, list[str]]] = []
     reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text))
@@ -182,6 +185,31 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
             NOT_CSV.format(path=path, row=reader.line_num, reason=error)
         ) from error
     return rows, classes
+
+
+def _decoded(data: bytes) -> str:
+    """Return a text in UTF-8, UTF-16 or the code page that Excel saves "CSV" in.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If it is no text.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    try:
+        text = data.decode("utf-8-sig")  # Excel writes a byte order mark in front
+    except UnicodeDecodeError:
+        text = data.decode(_code_page())
+    if "\0" in text:
+        raise UnicodeDecodeError("utf-8", data, 0, 1, "binary")
+    return text
+
+
+def _code_page() -> str:
+    """Return the code page of this system, or that of western Europe."""
+    name = locale.getencoding().lower()
+    return name if name.startswith(("cp125", "cp93")) else "cp1252"
 
 
 def _delimiter(text: str) -> str:
@@ -264,14 +292,15 @@ def tags_from_folders(folder: str | Path) -> Tags:
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """Return the image files in a folder, sorted, without hidden ones."""
-    return [
+    """Return the image files in a folder, sorted, without hidden ones and masks."""
+    files = [
         path
         for path in sorted(Path(folder).iterdir())
         if path.suffix.lower() in SUFFIXES
         and not path.name.startswith(".")
         and path.is_file()
     ]
+    return without_masks(files)[0]
 
 
 def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[str]]:
@@ -301,16 +330,17 @@ def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[
     places = [folder, folder / "images"]
     files: dict[str, Path] = {}
     missing: list[str] = []
-    by_stem = {
-        p.stem: p for place in places if place.is_dir() for p in image_files(place)
-    }
+    images = [p for place in places if place.is_dir() for p in image_files(place)]
+    by_stem = {_composed(p.stem): p for p in images}
+    # macOS takes letters apart from their accents, and other systems do not
+    by_name = {_composed(p.name): p for p in reversed(images)}
     for name in tags:
         found = (place / name for place in places if (place / name).is_file())
-        here = next(found, None)
+        here = next(found, None) or by_name.get(_composed(name))
         # By its stem, for tags of images that were converted to another format.
         if here is None and Path(name).name == name:
             is_image = Path(name).suffix.lower() in SUFFIXES
-            here = by_stem.get(Path(name).stem if is_image else name)
+            here = by_stem.get(_composed(Path(name).stem if is_image else name))
         if here is None:
             missing.append(name)
         else:
@@ -326,3 +356,8 @@ def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[
     if loose:
         notes.append(WITHOUT_TAGS.format(names=_first_few(sorted(loose))))
     return files, notes
+
+
+def _composed(name: str) -> str:
+    """Return a name with its letters and accents in one piece (NFC)."""
+    return unicodedata.normalize("NFC", name)

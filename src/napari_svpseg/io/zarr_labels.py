@@ -17,7 +17,8 @@ from ..core.image import Axes
 from ..core.result import Recipe
 from .atomic import WriteError, atomic_folder
 from .label_files import NEGATIVE_IDS, NOT_WHOLE_NUMBERS
-from .ome_zarr import UNITS, import_zarr, is_image, is_zarr
+from .ome_zarr import UNITS, is_image, is_zarr
+from .zarr_stores import import_zarr
 
 CHUNK = 1024
 """Side of a chunk of labels in pixels."""

@@ -17,7 +17,8 @@ from ..core.geometry import Box
 from ..core.image import ImageError
 from ..core.labels.metrics import dice, f1
 from ..core.settings import SegmentSettings
-from ..io.images import read_image, read_mask
+from ..io.images import read_mask
+from ..io.ome_zarr import read_any
 from .segment_image import own_prompts, segment
 
 
@@ -91,7 +92,7 @@ class LabelledFiles:
 
 
 def _read_plane(path: str) -> np.ndarray:
-    image = read_image(path)
+    image = read_any(path)
     if image.axes.stack:
         raise ImageError(
             f"{path}: one plane is trained on, this file has the axes "

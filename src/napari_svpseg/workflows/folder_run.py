@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import DEBUG, one_line
+from ..core.image import ImageError
 from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
 from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import PromptSet, prompt_hash
@@ -41,6 +42,7 @@ from ..io.folder_records import (
     write_run,
     write_summary,
 )
+from ..io.images import TIFF_SUFFIXES, split_series
 from ..io.ome_zarr import is_zarr, open_image
 from .segment_file import segment_file
 
@@ -51,6 +53,9 @@ MAX_AT_ONCE = 8
 
 LARGE = 100_000_000
 """Pixels from which a Zarr image of a folder is segmented from file to file."""
+
+HUGE = 1_000_000_000
+"""Pixels from which a TIFF is read in parts whatever is written."""
 
 MAX_SUBMITTED = 64
 """Images that wait on a cluster at once."""
@@ -141,9 +146,10 @@ def _without_missing(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
     missing = [
         FileOutcome(str(p), status="failed", error=f"{p}: no such file.")
         for p in files
-        if not p.exists()
+        if not (is_zarr(p) or split_series(p)[0].exists())
     ]
-    return missing, [p for p in files if p.exists()]
+    names = {outcome.source for outcome in missing}
+    return missing, [p for p in files if str(p) not in names]
 
 
 class _Outcomes:
@@ -270,6 +276,7 @@ def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
         "prompts_sha256": [prompt_hash(prompt) for prompt in prompts or ()],
         "settings": {k: job.settings[k] for k in sorted(job.settings)},
         "axes": job.axes,
+        "series": job.series,
         "channels": job.channels and list(job.channels),
     }
     return {"fingerprint": made_of, "versions": versions()}
@@ -309,7 +316,7 @@ def segment_item(
     """
     path = Path(path)
     run, post = split_settings(job.settings)
-    if not is_zarr(path) or open_image(path, 0, job.axes).n_pixels < LARGE:
+    if not _is_large(path, job.axes, in_parts=set(targets) == {"ome-zarr"}):
         return segment_file(
             path,
             prompts,
@@ -348,6 +355,31 @@ def segment_item(
         outcome.seconds,
         notes=outcome.notes,
     )
+
+
+def _is_large(path: Path, axes: str | None, *, in_parts: bool) -> bool:
+    """Return whether an image is so large that it is read in parts.
+
+    Those are Zarr images and TIFF files of one plane, such as slides.
+
+    Parameters
+    ----------
+    path : Path
+    axes : str, optional
+    in_parts : bool
+        Only formats are written that take labels in parts.
+    """
+    if is_zarr(path):
+        return open_image(path, 0, axes).n_pixels >= LARGE
+    file, _ = split_series(path)
+    if file.suffix.lower() not in TIFF_SUFFIXES or file.stat().st_size < LARGE // 100:
+        return False
+    try:
+        image = open_image(path, 0, axes)
+    except ImageError:  # reading it in one piece names the reason, or can do it
+        return False
+    limit = LARGE if in_parts else HUGE
+    return image.n_pixels >= limit and not image.axes.stack
 
 
 def _here(

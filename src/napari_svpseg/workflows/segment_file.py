@@ -12,8 +12,7 @@ from ..core.labels.measure import object_sizes
 from ..core.progress import Progress
 from ..core.settings import LabelKind, PostprocessSettings, SegmentSettings
 from ..io.exports import ExportData, export
-from ..io.images import read_image
-from ..io.ome_zarr import is_zarr, read_zarr
+from ..io.ome_zarr import read_any
 from ..io.prompt_files import load_prompts
 from .segment_image import Model, Prompts, segment
 
@@ -89,7 +88,7 @@ def segment_file(
     if isinstance(prompts, str | Path):
         prompts_file = prompts_file or str(prompts)
         prompts = load_prompts(prompts)
-    image = (read_zarr if is_zarr(path) else read_image)(path, axes=axes)
+    image = read_any(path, axes, on_note=_ignore)
     result = segment(
         image.array,
         prompts,
@@ -130,6 +129,10 @@ def segment_file(
         seconds=result.seconds,
         device=recipe.device,
         trust=result.trust,
-        notes=recipe.notes,
+        notes=(*image.notes, *recipe.notes),
         **object_sizes(result.labels, image.pixel_size),
     )
+
+
+def _ignore(note: str) -> None:
+    """Do nothing with a note, which the outcome holds."""

@@ -30,7 +30,7 @@ from ..core.settings import (
 )
 from ..engine.jobs.workers import run_tasks, workers_of
 from ..io.atomic import atomic_path
-from ..io.ome_zarr import open_image
+from ..io.ome_zarr import image_folder, open_image
 from ..io.zarr_labels import (
     LabelsLayout,
     chunk_windows,
@@ -38,6 +38,7 @@ from ..io.zarr_labels import (
     publish_labels,
     read_labels_metadata,
 )
+from ..io.zarr_stores import is_zipped_zarr
 from .large_plan import BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
 from .large_tasks import (
     Place,
@@ -66,6 +67,9 @@ PREDICTING, FINDING, COMPARING, WRITING = (
 )  # fmt: skip
 """Messages of the stages."""
 
+ZIP_IS_READ_ONLY = (
+    "{path}: labels cannot be added to a zip: name another store, -o labels.zarr"
+)
 BAD_NAME = "labels need a plain name, such as cells; got {name!r}"
 
 
@@ -179,11 +183,14 @@ def segment_zarr(
     """
     start = time.perf_counter()
     report = on_progress or ignore_progress
-    where = Path(image if store is None else store).absolute()
+    if store is None and is_zipped_zarr(image):
+        raise ValueError(ZIP_IS_READ_ONLY.format(path=image))
+    where = Path(image_folder(image) if store is None else store).absolute()
     if not name or name.startswith(".") or set(name) & set("/\\:"):
         raise ValueError(BAD_NAME.format(name=name))
+    source = open_image(image, level, axes)
     plan, code = make_plan(
-        open_image(image, level, axes),
+        source,
         own_prompts(model) if prompts is None else prompts,
         model,
         changed(settings or SegmentSettings(), device=device),
@@ -214,7 +221,7 @@ def segment_zarr(
         objects,
         time.perf_counter() - start,
         int(np.prod((*plan.stack, *plan.shape))) / 1e6,
-        tuple(notes),
+        (*source.notes, *notes),
     )
 
 

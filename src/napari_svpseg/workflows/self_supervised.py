@@ -15,7 +15,7 @@ from ..core.image import ImageError, channels_last
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..io.folder_records import find_images
-from ..io.images import read_image
+from ..io.ome_zarr import read_any
 from .training_config import ConfigError
 from .training_tasks import to_8_bit
 
@@ -74,7 +74,7 @@ def train_self_supervised(
     Parameters
     ----------
     folder : path
-        Of the images; any format that `io.images.read_image` takes, stacks too.
+        Of the images; any format that `io.ome_zarr.read_any` takes, stacks too.
     output : path
         Model folder to write.
     method : str
@@ -321,7 +321,7 @@ def unlabelled_planes(
     Parameters
     ----------
     folder : Path
-        Any format that `io.images.read_image` takes, stacks too.
+        Any format that `io.ome_zarr.read_any` takes, stacks too.
     rng : numpy Generator
         For the place of a window in large images.
     tell : callable
@@ -368,7 +368,7 @@ def _planes_of(
     """
     from ..engine.training.superpixels import window
 
-    file = read_image(path)
+    file = read_any(path)
     indices = list(file.axes.plane_indices(file.array.shape))
     found = []
     for index in indices[:: max(1, len(indices) // limit)][:limit]:

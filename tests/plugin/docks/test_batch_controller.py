@@ -66,6 +66,9 @@ class View(jobs.View):
     def show_inputs(self, text, tip=""):
         self.inputs = text
 
+    def show_channel_names(self, names):
+        self.channel_names = names
+
     def show_prompts(self, text):
         self.prompts = text
 

@@ -21,13 +21,19 @@ from qtpy.QtWidgets import (
 )
 
 from ...core.image import ImageError
+from ..layers.images.channel_names import channel_names
 from ..layers.images.declared_images import DeclaredImages
 from ..layers.images.image_axes import axes_choices
 from ..layers.images.image_source import NAME_AXES, ImageSource
 from ..layers.images.visibility import activate, bring_into_sight, is_in_sight
 from ..layers.metadata import is_image
 from ..messages import sentence
-from .channel_text import channel_text, parse_channels
+from .channel_text import (
+    CHANNELS_TIP,
+    channel_text,
+    named_channels,
+    parse_channels,
+)
 from .controls import WARN_COLOR, button, combo
 
 if TYPE_CHECKING:
@@ -144,7 +150,7 @@ class ImagePanel(QWidget):
         line.editingFinished.connect(self._on_axes)
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("all")
-        self.channels.setToolTip("Channels to use, up to three, such as 0, 2")
+        self.channels.setToolTip(CHANNELS_TIP)
         self._form = QFormLayout()
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.addRow("Axes", self.axes)
@@ -225,6 +231,10 @@ class ImagePanel(QWidget):
         self.axes.setStyleSheet(f"border: 1px solid {WARN_COLOR};" if unsaid else "")
         several = layer is not None and "C" in order and not layer.rgb
         self._form.setRowVisible(self.channels, several)
+        names = channel_names(layer) if layer is not None and several else ()
+        listed = named_channels(names)
+        self.channels.setPlaceholderText(f"all: {listed}" if listed else "all")
+        self.channels.setToolTip(CHANNELS_TIP + (f": {listed}" if listed else ""))
         self.changed.emit()
         if layer is not None and unsaid and self._asked != layer.unique_id:
             self._asked = layer.unique_id
@@ -325,7 +335,8 @@ class ImagePanel(QWidget):
             return
         try:
             whole = ImageSource.of(layer, self.declared.axes(layer))
-            channels = parse_channels(self.channels.text(), whole.n_channels)
+            names = channel_names(layer)
+            channels = parse_channels(self.channels.text(), whole.n_channels, names)
         except ValueError as error:
             self.message.emit(sentence(error), True)
             return

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .channel_names import CHANNEL_NAMES
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
@@ -41,5 +43,6 @@ def add_zarr(viewer: ViewerModel, path: str | Path, kind: str = "image") -> Laye
         scale=[first.scale.get(a, 1.0) for a in names],
         units=[first.unit if a in "ZYX" else "pixel" for a in names],
         axis_labels=tuple(names.lower()),
+        metadata={CHANNEL_NAMES: first.channel_names},
         **more,
     )

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..core.annotation.image_tags import checked_classes
 from .atomic import atomic_path
 from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES
+from .tables import csv_writer, quoted, unquoted
 
 HEADER = ("file", "classes")
 SUFFIXES = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES, ".npy")
@@ -132,7 +133,7 @@ def read_tags(path: str | Path) -> Tags:
     seen_at: dict[str, int] = {}
     bad: list[str] = []
     for line, row in rows:
-        name, *given = (cell.strip() for cell in row)
+        name, *given = (unquoted(cell.strip()) for cell in row)
         given = [c for c in given if c]
         if not name:
             bad.append(NO_FILE_NAME.format(row=line))
@@ -222,10 +223,11 @@ def write_tags(path: str | Path, tags: Tags) -> Path:
     path = Path(path)
     text = io.StringIO()
     text.write(f"# classes: {', '.join(tags.classes)}\n")
-    writer = csv.writer(text, lineterminator="\n")
+    writer = csv_writer(text)
     writer.writerow(HEADER)
     for image in tags:
-        writer.writerow([image, *(c for c in tags.classes if c in tags[image])])
+        of_image = [c for c in tags.classes if c in tags[image]]
+        writer.writerow([quoted(text) for text in (image, *of_image)])
     with atomic_path(path) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
     return path

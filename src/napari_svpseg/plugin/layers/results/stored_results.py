@@ -151,38 +151,42 @@ class StoredResults(QObject):
                 "state": FILLING,
             },
         )
-        self.journal.add(StoredAdded(layer, self.viewer))
-        layer.editable = False
         self.remark = edited_remark(edited, layer)
         return layer
 
     def _add(
         self, labels: StoredLabels, name: str, place: dict[str, Any], metadata: Any
     ) -> Labels:
+        from napari.layers import Labels
+
         levels = open_levels(labels.folder, labels.levels, metadata["axes"])
         is_large = int(np.prod(levels[0].shape[-2:], dtype=np.int64)) > DIRECT
-        layer = add_behind_boxes(
-            self.viewer,
-            lambda: self.viewer.add_labels(
-                levels if is_large else levels[0],
-                name=name,
-                opacity=0.5,
-                multiscale=is_large,
-                **place,
-            ),
+        layer = Labels(
+            levels if is_large else levels[0],
+            name=name,
+            opacity=0.5,
+            multiscale=is_large,
+            metadata={
+                METADATA_KEY: {
+                    "kind": KIND,
+                    "folder": labels.folder,
+                    "levels": labels.levels,
+                    "objects": labels.objects,
+                    "highest": max(labels.objects, 0),
+                    "recipe": labels.recipe,
+                    "edited": False,
+                    **metadata,
+                }
+            },
+            **place,
         )
-        layer.metadata[METADATA_KEY] = {
-            "kind": KIND,
-            "folder": labels.folder,
-            "levels": labels.levels,
-            "objects": labels.objects,
-            "highest": max(labels.objects, 0),
-            "recipe": labels.recipe,
-            "edited": False,
-            **metadata,
-        }
         self.edits.watch(layer)
         self.layer = layer
+        if metadata["state"] == FILLING:
+            layer.editable = False
+            self.journal.show(StoredAdded(layer, self.viewer))
+        else:
+            add_behind_boxes(self.viewer, lambda: self.viewer.add_layer(layer))
         self.changed.emit()
         return layer
 
@@ -200,26 +204,25 @@ class StoredResults(QObject):
 
     def end(self, labels: StoredLabels) -> Labels | None:
         """Note that a run is done; return its layer."""
-        layer = self._ended(DONE)
-        if layer is not None:
-            layer.metadata[METADATA_KEY] |= {
-                "objects": labels.objects,
-                "highest": labels.objects,
-                "recipe": labels.recipe,
-                "seconds": labels.seconds,
-                "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            }
-        return layer
+        return self._ended(
+            DONE,
+            objects=labels.objects,
+            highest=labels.objects,
+            recipe=labels.recipe,
+            seconds=labels.seconds,
+            when=time.strftime("%Y-%m-%dT%H:%M:%S"),
+        )
 
     def stop(self) -> Labels | None:
         """Note that a run ended before it was done; return its layer."""
         return self._ended(STOPPED)
 
-    def _ended(self, state: str) -> Labels | None:
+    def _ended(self, state: str, **values: Any) -> Labels | None:
+        """Note how a run ended, before its layer is drawn; return the layer."""
         layer = self.layer
         if layer is None or (metadata_of(layer) or {}).get("state") != FILLING:
             return None
-        layer.metadata[METADATA_KEY] |= {"state": state}
+        layer.metadata[METADATA_KEY] |= {"state": state, **values}
         layer.editable = not layer.multiscale
         self._shown.stop()
         if layer in self.viewer.layers:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -184,6 +185,39 @@ class FakeRunner:
                 job.stopped.wait(self.slow_plane),
             ),
         )
+
+
+class Errors(logging.Handler):
+    """Keeps the errors of callbacks, which the plugin shows in place of raising."""
+
+    def __init__(self):
+        super().__init__(logging.ERROR)
+        self.found = []
+
+    def emit(self, record):
+        self.found.append(record.exc_info[1])
+
+    def claim(self, kind):
+        """Assert that there are errors, of this kind only; they fail no test."""
+        assert self.found and all(isinstance(e, kind) for e in self.found), self.found
+        self.found = []
+
+
+@pytest.fixture(autouse=True)
+def callback_errors():
+    """Fail a test in whose callbacks an error was raised, unless it claims it."""
+    errors = Errors()
+    loggers = [
+        logging.getLogger(f"napari_svpseg.plugin.{name}")
+        for name in ("callbacks", "docks.controller", "docks.base")
+    ]
+    for logger in loggers:
+        logger.addHandler(errors)
+    yield errors
+    for logger in loggers:
+        logger.removeHandler(errors)
+    if errors.found:
+        raise errors.found[0]
 
 
 @pytest.fixture(autouse=True)

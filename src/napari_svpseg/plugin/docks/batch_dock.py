@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPlainTextEdit
 from ...core.jobs.folder_job import FORMAT_TITLES, PATTERN, BatchJob
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ...io.folder_records import RUN
+from ..callbacks import reports_errors
 from ..layers.images.opened_files import show_file
 from ..messages import sentence
 from ..panels.channel_text import channel_text
@@ -32,6 +33,16 @@ RUN_SETTINGS = ("tile", "scale_objects", "trust")
 MAX_LOG_LINES = 5000
 
 
+@reports_errors(
+    "_take_from_dock",
+    "set_folder",
+    "set_files",
+    "set_output",
+    "load_prompts",
+    "load_job",
+    "open_file",
+    "show_state",
+)
 class BatchWidget(Dock):
     """Segment all images of a folder with the same prompts.
 

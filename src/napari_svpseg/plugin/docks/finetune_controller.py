@@ -23,6 +23,7 @@ from ...workflows.finetuning import (
     stop_finetune,
     unfinished_finetunes,
 )
+from ..callbacks import reports_errors
 from ..messages import NO_MODEL, count, sentence
 from .controller import DockController, DockView, Files
 from .model_names import new_model_folder
@@ -188,6 +189,15 @@ class FineTuneView(DockView, Protocol):
         """Close the window that the dock is in."""
 
 
+@reports_errors(
+    "resume",
+    "discard",
+    "start",
+    "stop_and_keep",
+    "use_model",
+    "export_model",
+    "import_model",
+)
 class FineTuneController(DockController):
     """Trains a model further, and hands the new one on.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,6 +15,7 @@ from ...core.annotation.image_tags import (
     TagTrainingSettings,
 )
 from ...core.prompt import PromptSet
+from ..callbacks import reports_errors, tell
 from ..layers.images.image_preview import ShownImage, drop_overlay, show_overlay
 from ..layers.images.tagged_image import TaggedImage
 from ..layers.labels.class_colors import class_color
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 MAX_MINUTES = 10_000
 
 
+@reports_errors()
 class TagsWidget(Dock):
     """Train a model from tags that say which image holds what.
 
@@ -56,7 +59,7 @@ class TagsWidget(Dock):
         drop = button("Cancel", "End now and keep nothing")
         super().__init__(napari_viewer, engine, stop_buttons=(stop, drop))
         self.drop = drop
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self.tag_panel = TagPanel(napari_viewer)
         self.tags = self.tag_panel.tags
         self.shown = ShownImage(napari_viewer, lambda text: self.say(text, True))

@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from ...core.image import ImageError
+from ..callbacks import reports_errors
 from ..layers.images.declared_images import DeclaredImages
 from ..layers.images.image_axes import axes_choices
 from ..layers.images.image_source import NAME_AXES, ImageSource
@@ -42,6 +43,7 @@ AT_LEVEL = "'{image}' is segmented at {level}; boxes keep their place."
 ALONE = "this layer alone"
 
 
+@reports_errors("refresh")
 class ImagePanel(QWidget):
     """The images of a viewer: checked ones are segmented, the selected one gets boxes.
 

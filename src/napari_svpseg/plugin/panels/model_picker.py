@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from ...core.model_card import ModelCard
+from ..callbacks import reports_errors
 from .controls import combo, note
 
 logger = logging.getLogger(__name__)
@@ -15,6 +16,7 @@ logger = logging.getLogger(__name__)
 DEFAULT = "svp"
 
 
+@reports_errors("_show_card")
 class ModelPicker(QWidget):
     """The models that are installed; none is loaded.
 

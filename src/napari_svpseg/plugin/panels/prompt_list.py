@@ -18,6 +18,7 @@ from qtpy.QtWidgets import (
 
 from ...core.geometry import PROMPT_SIZE
 from ...core.image import resize_image, resize_labels
+from ..callbacks import reports_errors
 from ..layers.prompts.prompt_book import PromptBook
 from ..layers.prompts.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
 from .controls import WARN_COLOR, wrap
@@ -172,6 +173,7 @@ class PromptRow(QFrame):
         self.clicked.emit(self.item_id)
 
 
+@reports_errors("refresh", "select")
 class PromptList(QWidget):
     """Rows for the items of a `PromptBook`."""
 

@@ -10,6 +10,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from ...io.session import Start, block_slices, block_starts
+from ..callbacks import reports_errors
 from ..layers.labels.partial_label_layers import KIND as PARTIAL
 from ..layers.metadata import metadata_of
 from ..layers.results.written_labels import region_of
@@ -28,6 +29,7 @@ EDITING = ("paint", "fill", "erase", "polygon")
 """Modes of a Labels layer in which a change is the user's, not that of a run."""
 
 
+@reports_errors()
 class EditedBlocks(QObject):
     """Notes which blocks of which layers are to be saved.
 
@@ -38,6 +40,7 @@ class EditedBlocks(QObject):
     """
 
     edited = Signal()
+    message = Signal(str, bool)
 
     def __init__(self) -> None:
         super().__init__()

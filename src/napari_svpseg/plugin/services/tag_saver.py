@@ -27,7 +27,7 @@ class TagSaver(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.path: Path | None = None
-        self._writer = Background(1, limit=1)
+        self._writer = Background(self._tell, limit=1)
         self._stamp: tuple[int, int] | None = None
 
     def use(self, path: Path) -> None:
@@ -39,8 +39,11 @@ class TagSaver(QObject):
         self._writer.call(
             lambda: self._write(tags, classes),
             lambda moved: self.moved.emit(str(moved)) if moved else None,
-            lambda error: self.failed.emit(sentence(error)),
+            self._tell,
         )
+
+    def _tell(self, error: BaseException) -> None:
+        self.failed.emit(sentence(error))
 
     def close(self) -> None:
         """Wait until all is written."""

@@ -13,6 +13,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.jobs.stored_labels import NAME
+from ...callbacks import reports_errors
 from ...services.background import Background
 from ..labels.edit_window import EditWindow
 from ..metadata import METADATA_KEY, metadata_of
@@ -33,6 +34,7 @@ Chunk = tuple[tuple[int, ...], int, int]
 """Index of the plane, and first row and column."""
 
 
+@reports_errors("_reduce", "choose_next_id")
 class StoredEdits(QObject):
     """Writes what the user paints in results on the disk.
 
@@ -163,6 +165,7 @@ class StoredEdits(QObject):
         """Open what is seen of a large result as a layer that can be painted in."""
         self.close_view()
         self._window = EditWindow(self.viewer, layer, self.write, self.next_id)
+        self._window.message.connect(self.message)
         self.changed.emit()
 
     def close_view(self) -> None:

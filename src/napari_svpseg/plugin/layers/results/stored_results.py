@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.jobs.stored_labels import DONE, FILLING, NAME, Filled, StoredLabels
 from ....io.free_path import free_path
+from ...callbacks import reports_errors, tell
 from ...services.background import Background
 from ..images.image_source import ImageSource
 from ..images.visibility import add_behind_boxes
@@ -56,6 +58,7 @@ class StoredAdded(LayerAdded):
         return f"; it is kept in {(metadata_of(self.layer) or {})['store']}"
 
 
+@reports_errors("_refresh")
 class StoredResults(QObject):
     """The results of a viewer that lie on the disk.
 
@@ -73,7 +76,7 @@ class StoredResults(QObject):
         self.viewer, self.journal = viewer, journal
         self.layer: Labels | None = None
         self.remark = ""
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self.edits = StoredEdits(viewer, self._files)
         self.edits.message.connect(self.message)
         self.edits.changed.connect(self.changed)

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ...callbacks import reports_errors
 from ...layers.labels.class_colors import class_color
 from ...messages import count
 from .tag_set import MAX_CLASSES, TagSet
@@ -69,6 +70,7 @@ class ClassRow(QWidget):
         self.count.setEnabled(n > 0)
 
 
+@reports_errors()
 class ClassList(QWidget):
     """The classes, and a line to add one.
 

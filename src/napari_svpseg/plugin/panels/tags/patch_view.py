@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from ....core.annotation.image_tags import BankPatch
 from ....core.prompt import Prompt, PromptSet, renamed
+from ...callbacks import reports_errors
 from ...layers.labels.class_colors import class_color
 from ...layers.prompts.prompt_item import OFF_COLOR, PromptItem
 from ..controls import button, note, side_by_side
@@ -60,6 +61,7 @@ class PatchItem:
         return self.prompt is not None and not self.prompt.is_negative
 
 
+@reports_errors("_show_state", "use")
 class PatchView(QWidget):
     """Patches by class, to be pinned, renamed, removed, or used as prompts."""
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
+from ...callbacks import reports_errors, tell
 from ...layers.images.tagged_image import TaggedImage
 from ...layers.metadata import is_image
 from ...messages import count, sentence
@@ -40,6 +42,7 @@ MOVED = "Tags are now saved in"
 NO_IMAGES = "There are no images in"
 
 
+@reports_errors("use_layers", "choose_folder")
 class TagPanel(QWidget):
     """Tags of the open images or of a folder, saved as they are given.
 
@@ -60,7 +63,7 @@ class TagPanel(QWidget):
         self.tags = TagSet()
         self.table = TagTable(self.tags)
         self.saver = TagSaver()
-        self._lister = Background(1)
+        self._lister = Background(partial(tell, self))
         self._keys: dict[Any, str] = {}
         self._unhook: list[Callable[[], None]] = []
         self._build()

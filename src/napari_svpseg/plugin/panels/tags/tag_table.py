@@ -6,6 +6,7 @@ from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 
+from ...callbacks import reports_errors
 from ...layers.images.tagged_image import TaggedImage
 from .tag_set import TagSet
 from .thumbnails import Thumbnails
@@ -17,6 +18,7 @@ NAME = 0
 """Column of the thumbnail and the name; the classes follow."""
 
 
+@reports_errors("_show_thumbnail")
 class TagTable(QAbstractTableModel):
     """Images in rows, classes in columns.
 

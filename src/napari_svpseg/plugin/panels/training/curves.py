@@ -9,6 +9,7 @@ from typing import Any
 from qtpy.QtCore import QEvent, QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
+from ...callbacks import reports_errors
 from ..controls import note
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ INK = "#8a919c"
 """Colour of axes and numbers; readable on dark and on light themes."""
 
 
+@reports_errors("draw")
 class Curves(QWidget):
     """Curves of losses, and above them of scores (0 to 1) once there are any.
 

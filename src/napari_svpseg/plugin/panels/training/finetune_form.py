@@ -9,6 +9,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QVBoxLayout, QWidget
 
 from ....core.jobs.finetune_job import FineTuneSettings
+from ...callbacks import reports_errors
 from ..controls import button, combo, labelled, note, side_by_side
 from ..model_picker import ModelPicker
 from ..settings_form import SettingsForm
@@ -21,6 +22,7 @@ PRESETS = {
 ONLY_SET = "Only images of the set"
 
 
+@reports_errors("_ask_for_unlabelled")
 class FineTuneForm(QWidget):
     """The model, name and time of a training; its options are forms of their own.
 

@@ -11,6 +11,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ....io.training_set import Entry, TrainingSet, is_same_image
+from ...callbacks import reports_errors
 from ...layers.images.image_source import ImageSource, plain_name
 from ...messages import count
 from ...services.background import Background
@@ -18,6 +19,7 @@ from ..controls import button, note, side_by_side
 from .training_set_table import TrainingSetTable
 
 
+@reports_errors("open")
 class TrainingSetPanel(QWidget):
     """Shows a training set and changes it, away from the GUI's thread.
 

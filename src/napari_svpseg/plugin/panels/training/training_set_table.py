@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
 )
 
 from ....io.training_set import Entry
+from ...callbacks import reports_errors
 
 COLUMNS = ("Image", "Cells", "Backgr.", "Use", "Check")
 TIPS = (
@@ -27,6 +28,7 @@ IMAGE, CELLS, BACKGROUND, USE, CHECK = range(5)
 MIN_ROWS, MAX_ROWS = 2, 6
 
 
+@reports_errors()
 class TrainingSetTable(QTableWidget):
     """Shows entries; reports what the user switches on or off."""
 

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Any, TypeVar
 
-from napari.utils.notifications import show_error
-
 from .messages import sentence
 
 logger = logging.getLogger(__name__)
@@ -90,7 +88,14 @@ def _say_of(owner: Any) -> Callable[[str, bool], object]:
             return emit  # type: ignore[no-any-return]
         parent = getattr(place, "parent", None)
         place = parent() if callable(parent) else None
-    return lambda text, _: show_error(text)
+    return _notify
+
+
+def _notify(text: str, is_error: bool) -> None:
+    """Show a message in the corner of the window, or in the console without one."""
+    from napari.utils.notifications import show_error
+
+    show_error(text)
 
 
 def _reporting(method: Callable[..., Any]) -> Callable[..., Any]:

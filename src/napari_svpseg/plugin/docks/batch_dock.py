@@ -17,6 +17,7 @@ from ..panels.channel_text import channel_text
 from ..panels.controls import button, labelled, note, side_by_side
 from ..panels.file_table import FileTable, FileTableView
 from ..panels.model_picker import ModelPicker
+from ..panels.plain_text import shown, tip_text
 from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
 from ..services.preferences import preference
@@ -253,7 +254,7 @@ class BatchWidget(Dock):
     def show_inputs(self, text: str, tip: str = "") -> None:
         """Show which images are taken."""
         self.where.setText(text)
-        self.where.setToolTip(tip)
+        self.where.setToolTip(tip_text(tip))
 
     def show_prompts(self, text: str) -> None:
         """Show which prompts are taken."""
@@ -290,7 +291,7 @@ class BatchWidget(Dock):
 
     def add_log(self, line: str) -> None:
         """Add a line to the log."""
-        self.log.appendPlainText(line)
+        self.log.appendPlainText(shown(line))
 
     def show_state(self) -> None:
         """Show and enable what can be done now."""

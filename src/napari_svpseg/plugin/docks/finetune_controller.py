@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -427,5 +428,5 @@ def score_lines(result: FineTuneResult) -> str:
     objects = f" and {count(after.n_objects, 'cell')}" if after.n_objects else ""
     where = f"on {after.n_pixels:,} validation pixels{objects}"
     if result.kept == "after":
-        return f"{before} → <b>{after}</b><br>{where}"
-    return f"<b>{before}</b>, new {after}<br>{where}"
+        return f"{escape(str(before))} → <b>{escape(str(after))}</b><br>{where}"
+    return f"<b>{escape(str(before))}</b>, new {escape(str(after))}<br>{where}"

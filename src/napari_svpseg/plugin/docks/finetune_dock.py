@@ -6,7 +6,7 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QMessageBox
 
 from ..callbacks import reports_errors, tell
@@ -119,6 +119,7 @@ class FineTuneWidget(Dock):
     def ask_to_close(self) -> str:
         """Ask what becomes of the training; return what was chosen."""
         box = QMessageBox(self)
+        box.setTextFormat(Qt.TextFormat.PlainText)
         box.setIcon(QMessageBox.Icon.Question)
         box.setText(ASK_TO_CLOSE)
         box.setInformativeText(ASK_WHAT_TO_KEEP)

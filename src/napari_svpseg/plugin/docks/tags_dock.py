@@ -22,6 +22,7 @@ from ..layers.labels.class_colors import class_color
 from ..messages import TRY
 from ..panels.controls import button, labelled
 from ..panels.model_picker import DEFAULT
+from ..panels.plain_text import PlainLabel, tip_text
 from ..panels.settings_form import SettingsForm
 from ..panels.tags.patch_bank_panel import PatchBankPanel
 from ..panels.tags.tag_advice import tag_advice, tag_problem
@@ -140,9 +141,9 @@ class TagsWidget(Dock):
         self.minutes.setSuffix(" min")
         self.minutes.setSpecialValueText("none")
         minutes = TagTrainingSettings.__dataclass_fields__["minutes"].metadata
-        self.minutes.setToolTip(minutes["help"])
+        self.minutes.setToolTip(tip_text(minutes["help"]))
         training = self.add_section("training", "Training options", self.options)
-        training.form.addRow(minutes["label"], self.minutes)
+        training.form.addRow(PlainLabel(minutes["label"]), self.minutes)
         self.device = device_combo(
             "Where the model is trained; auto takes a GPU if there is one"
         )

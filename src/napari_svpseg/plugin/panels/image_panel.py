@@ -30,6 +30,7 @@ from ..layers.metadata import is_image
 from ..messages import sentence
 from .channel_text import channel_text, parse_channels
 from .controls import WARN_COLOR, button, combo
+from .plain_text import button_text
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -252,13 +253,13 @@ class ImagePanel(QWidget):
         taken = () if layer is None else self.declared.others(layer)
         offered = [] if layer is None else self.declared.candidates(layer)
         for other in offered:
-            action = self._menu.addAction(other.name)
+            action = self._menu.addAction(button_text(other.name))
             assert action is not None
             action.setCheckable(True)
             action.setChecked(other in taken)
             action.toggled.connect(partial(self._on_other, layer, other))
         names = [la.name for la in (layer, *taken)] if layer is not None else []
-        self.others.setText(" + ".join(names) if taken else ALONE)
+        self.others.setText(button_text(" + ".join(names)) if taken else ALONE)
         self._form.setRowVisible(self.others, self._checkable and bool(offered))
 
     def _on_other(self, layer: Image, other: Image, is_on: bool) -> None:

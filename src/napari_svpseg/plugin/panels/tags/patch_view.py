@@ -23,6 +23,7 @@ from ...callbacks import reports_errors
 from ...layers.labels.class_colors import class_color
 from ...layers.prompts.prompt_item import OFF_COLOR, PromptItem
 from ..controls import button, note, side_by_side
+from ..plain_text import tip_text
 from ..prompt_list import thumbnail
 from .pixmaps import to_pixmap
 
@@ -210,7 +211,7 @@ class PatchView(QWidget):
         self.list.blockSignals(True)
         row.setText(item.patch.title)
         row.setIcon(QIcon(self._pixmap(item)))
-        row.setToolTip(_about(item))
+        row.setToolTip(tip_text(_about(item)))
         self.list.blockSignals(False)
 
     def _pixmap(self, item: PatchItem) -> QPixmap:

@@ -23,6 +23,7 @@ from ...services.tag_saver import (
     user_place,
 )
 from ..controls import button, note, side_by_side
+from ..plain_text import tip_text
 from .class_list import ClassList
 from .tag_set import TagSet
 from .tag_table import TagTable
@@ -200,7 +201,7 @@ class TagPanel(QWidget):
             if n
             else "No image is open yet."
         )
-        self.place.setToolTip(str(path or ""))
+        self.place.setToolTip(tip_text(str(path or "")))
 
     def _open_images(self) -> list[TaggedImage]:
         layers = [la for la in self.viewer.layers if is_image(la)]

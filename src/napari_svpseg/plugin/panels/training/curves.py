@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from html import escape
 from typing import Any
 
 from qtpy.QtCore import QEvent, QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from ...callbacks import reports_errors
-from ..controls import note
+from ..controls import wrap
+from ..plain_text import HtmlLabel
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +57,8 @@ class Curves(QWidget):
         self._pause.setSingleShot(True)
         self._pause.setInterval(DRAWN_EVERY_MS)
         self._pause.timeout.connect(self.draw)
-        self._numbers = note()
+        self._numbers = HtmlLabel()
+        wrap(self._numbers)
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
         self._column.setSpacing(2)
@@ -174,7 +177,8 @@ class Curves(QWidget):
         """Write the legend: each series in its colour, with its latest number."""
         self._numbers.setText(
             " &nbsp; ".join(
-                f'<span style="color:{self.color(name)}">●</span> {name} {ys[-1]:.3g}'
+                f'<span style="color:{self.color(name)}">●</span> '
+                f"{escape(name)} {ys[-1]:.3g}"
                 for name, (_, ys) in self.points.items()
             )
         )

@@ -16,6 +16,7 @@ from ...layers.images.image_source import ImageSource, plain_name
 from ...messages import count
 from ...services.background import Background
 from ..controls import button, note, side_by_side
+from ..plain_text import tip_text
 from .training_set_table import TrainingSetTable
 
 
@@ -119,7 +120,7 @@ class TrainingSetPanel(QWidget):
         self.entries, problems = value
         self.table.show_entries(self.entries)
         self.line.setText(f"{self.folder.name}: {count(len(self.entries), 'image')}")
-        self.line.setToolTip(str(self.folder))
+        self.line.setToolTip(tip_text(str(self.folder)))
         if problems:
             self.failed.emit(problems[0])
         self.changed.emit()

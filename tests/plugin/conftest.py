@@ -14,6 +14,7 @@ import pytest
 from npe2 import PluginManifest
 from npe2.manifest.schema import DiscoverResults
 from pytestqt.qtbot import QtBot
+from qtpy.QtCore import QTimer
 
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.result import Maps, Recipe, Result
@@ -126,12 +127,13 @@ class FakeRunner:
         self.slow = self.slow_plane = 0.0
         self.fail = ""
         self.pretend = {}
-        self.calls = []
+        self.calls, self.jobs = [], []
         self.closed = 0
 
     def submit(self, function, *args, on_event=None, **kwargs):
         self.calls.append((function, args, kwargs))
         job = FakeJob(threading.Event())
+        self.jobs.append(job)
         threading.Thread(
             target=self._work, args=(job, function, args, kwargs, on_event), daemon=True
         ).start()
@@ -229,7 +231,10 @@ def own_home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def runner():
-    return FakeRunner()
+    runner = FakeRunner()
+    yield runner
+    for job in runner.jobs:
+        job.cancel()
 
 
 @pytest.fixture
@@ -263,6 +268,18 @@ def discs(viewer):
     viewer.add_image(image, name="discs")
     viewer.add_labels(labels, name="truth")
     return viewer
+
+
+@pytest.fixture
+def settle(qtbot):
+    """Return a function that waits until what was put off until later is done."""
+
+    def wait():
+        done = []
+        QTimer.singleShot(0, lambda: done.append(True))  # after those that wait
+        qtbot.waitUntil(lambda: bool(done))
+
+    return wait
 
 
 @pytest.fixture

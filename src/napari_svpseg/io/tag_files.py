@@ -221,16 +221,21 @@ def write_tags(path: str | Path, tags: Tags) -> Path:
         If the file cannot be written.
     """
     path = Path(path)
-    text = io.StringIO()
-    text.write(f"# classes: {', '.join(tags.classes)}\n")
-    writer = csv_writer(text)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(tags_file(tags))
+    return path
+
+
+def tags_file(tags: Tags) -> bytes:
+    """Return the content of the file that `write_tags` writes."""
+    file = io.StringIO()
+    file.write(f"# classes: {', '.join(tags.classes)}\n")
+    writer = csv_writer(file)
     writer.writerow(HEADER)
     for image in tags:
         of_image = [c for c in tags.classes if c in tags[image]]
         writer.writerow([quoted(text) for text in (image, *of_image)])
-    with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-    return path
+    return file.getvalue().encode("utf-8")
 
 
 def tags_from_folders(folder: str | Path) -> Tags:

@@ -55,8 +55,10 @@ mask.data_setitem(tuple(np.array([[30, 30, 31], [30, 31, 31]])), 1)
 layer = start_painting(viewer, source, 2)
 layer.data_setitem(tuple(np.array([[5, 6], [7, 8]])), 2)
 layer.data_setitem(tuple(np.array([[50, 60], [70, 80]])), 1)
-end = time.monotonic() + 2
-while time.monotonic() < end or keeper._timer.isActive() or keeper._files.is_busy:
+def is_waiting():
+    files = keeper._timer.isActive() or keeper._files.is_busy
+    return files or keeper.blocks.is_waiting or not item.is_ready
+while is_waiting():
     app.processEvents(); time.sleep(0.01)
 print("saved", flush=True)
 time.sleep(120)
@@ -269,6 +271,7 @@ def test_a_disk_that_cannot_be_written_is_told_once(model, own_home, qtbot):
     layer.data_setitem(tuple(np.array([[5], [5]])), 2)
     qtbot.waitUntil(lambda: bool(told), timeout=20_000)
     layer.data_setitem(tuple(np.array([[6], [6]])), 2)
-    qtbot.wait(100)
+    saver.save()
+    assert not saver._files.is_busy
     assert len(told) == 1 and told[0].startswith(IS_OFF)
     assert layer.data[6, 6] == 2 and metadata_of(layer, "partial")

@@ -148,7 +148,7 @@ def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     assert not layer.editable
     assert not on_disk(layer).any()
     filler.parts = 1
-    qtbot.waitUntil(lambda: on_disk(layer)[:, :50].any(), timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(layer)[:, :50].any())
     assert not on_disk(layer)[:, 60:].any()  # yet
     dock.stop.click()
     finish(dock)
@@ -221,9 +221,9 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     assert part.selected_label == 5 and dock.large.edit.text() == "End editing"
     at = part.world_to_data(layer.data_to_world((10, 50)))
     part.paint(tuple(np.round(at).astype(int)), 5)
-    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 5, timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 5)
     part.undo()
-    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 0, timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 0)
     part.paint(tuple(np.round(at).astype(int)), 6)
     part.selected_label = 3  # is in view
     assert part.selected_label == 3
@@ -232,7 +232,7 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     assert part.selected_label == 51
     dock.large.edit.click()
     assert part not in dock.viewer.layers
-    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 6, timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 6)
     half = np.asarray(open_image(metadata_of(layer)["folder"], 1).array[:])
     assert half[5, 25] == 6
     assert metadata_of(layer)["edited"]
@@ -342,7 +342,7 @@ def test_stacks_lie_on_their_image(
     corner = part.world_to_data(again.data_to_world((1, *inner, 20, 50)))
     part.paint(tuple(np.round(corner).astype(int)), 60)
     dock.large.edit.click()
-    qtbot.waitUntil(lambda: on_disk(again)[1, 20, 50] == 60, timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(again)[1, 20, 50] == 60)
     assert on_disk(again)[0, 20, 50] == on_disk(again)[2, 20, 50] == 0
 
 

@@ -7,11 +7,13 @@ import signal
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
+from napari.layers import Labels
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.io.session import STATE, Session, crashed_sessions, sessions_folder
@@ -259,6 +261,24 @@ def test_a_damaged_session_is_told_and_kept(model, settled, qtbot):
     assert "damaged" in told.args[0] and told.args[1]
     assert any(p.name.startswith("damaged-") for p in sessions_folder().iterdir())
     later.close()
+
+
+def test_blocks_that_cannot_be_copied_are_saved_later():
+    class Unreadable:
+        shape = (300, 300)
+
+        def __getitem__(self, index):
+            raise OSError("the drive is gone")
+
+    blocks = EditedBlocks()
+    layer = Labels(np.zeros((300, 300), np.uint8))
+    blocks.begin(layer)
+    broken = SimpleNamespace(unique_id=layer.unique_id, data=Unreadable())
+    with pytest.raises(OSError, match="gone"):
+        blocks.take(broken, 99)
+    assert blocks.take(layer, 0) == []
+    n = len(blocks.take(layer, 99))
+    assert n == 4 and not blocks.is_waiting
 
 
 def test_a_disk_that_cannot_be_written_is_told_once(model, own_home, qtbot):

@@ -184,7 +184,11 @@ class Autosave(QObject):
             if key is None:
                 continue
             keys.append(key)
-            blocks = self.blocks.take(layer, left)
+            try:
+                blocks = self.blocks.take(layer, left)
+            except Exception as error:  # noqa: BLE001  (told; the others are saved)
+                tell(self, error)
+                continue
             left -= len(blocks)
             if blocks:
                 data = layer.data

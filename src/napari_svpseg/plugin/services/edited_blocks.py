@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,10 +82,13 @@ class EditedBlocks(QObject):
         """Return copies of some blocks that changed; they count as saved now."""
         waiting = self._waiting[layer.unique_id]
         shape = tuple(layer.data.shape)
-        return [
+        taken = [
             (start, np.array(layer.data[block_slices(start, shape)]))
-            for start in (waiting.popleft() for _ in range(min(limit, len(waiting))))
+            for start in islice(waiting, max(limit, 0))
         ]
+        for _ in taken:  # all of them were copied
+            waiting.popleft()
+        return taken
 
     def _on_boxes(self, event: Any) -> None:
         self.edited.emit()

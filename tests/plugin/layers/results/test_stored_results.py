@@ -238,6 +238,29 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     assert metadata_of(layer)["edited"]
 
 
+def test_a_stroke_that_did_not_reach_the_disk_is_written_again(
+    dock, finish, monkeypatch, qtbot
+):
+    def full(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(stored_results, "DIRECT", 1000)
+    dock.run.click()
+    finish(dock)
+    layer = result(dock)
+    dock.viewer.reset_view()
+    dock.large.edit.click()
+    part = next(la for la in dock.viewer.layers if metadata_of(la, "stored edit"))
+    at = part.world_to_data(layer.data_to_world((10, 50)))
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_svpseg.io.zarr_labels.write_window", full)
+        part.paint(tuple(np.round(at).astype(int)), 5)
+        qtbot.waitUntil(lambda: dock.message.is_error)
+    assert not (on_disk(layer) == 5).any()
+    dock.large.edit.click()
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 5)
+
+
 def test_closing_loses_nothing_and_it_opens_again(dock, finish):
     dock.viewer.layers["discs"].scale = (2.0, 0.5)
     dock.run.click()

@@ -128,6 +128,16 @@ class EditWindow(QObject):
         self._write(self.target, self._place, window, values)
         self._written[y0:y1, x0:x1] = values
 
+    def write_again(self, window: tuple[slice, slice]) -> None:
+        """Write a window of the plane once more, with the next stroke or at the end."""
+        corner = (self._tile.y0, self._tile.x0)
+        part = tuple(
+            slice(max(w.start - at, 0), max(w.stop - at, 0))
+            for w, at in zip(window, corner, strict=True)
+        )
+        now = self.layer.data.reshape(self._written.shape)
+        self._written[part] = now[part] + 1  # differs everywhere
+
 
 def visible_part(layer: Labels, shape: tuple[int, int]) -> Tile:
     """Return the visible part of a pyramid, at full size, at most `MAX_SIDE` long."""

@@ -84,7 +84,9 @@ def say(text: str) -> None:
 class LogLine(logging.Formatter):
     """Formats a message of the log like those of `say`."""
 
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        """Return the message, in which only its own ends of lines are left."""
-        lines = record.message.splitlines()
-        return "svpseg: " + "\n".join(map(escaped, lines))
+    def __init__(self) -> None:
+        super().__init__("svpseg: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, in which only ends of lines are control characters."""
+        return "\n".join(map(escaped, super().format(record).splitlines()))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import end_line, progress_line
+from .console import end_line, progress_line, show_lines
 from .options import DeviceName, as_words
 
 
@@ -55,4 +55,4 @@ def benchmark(
         on_progress=progress_line("benchmark"),
     )
     end_line()
-    print(to_markdown(report))
+    show_lines(to_markdown(report))

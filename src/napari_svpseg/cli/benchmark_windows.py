@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..core.geometry import MIN_BOX_SIZE
-from .console import plural
+from .console import plural, show
 
 
 def benchmark_windows(
@@ -27,7 +27,7 @@ def benchmark_windows(
     from ..io.datasets import read_dataset
 
     written = write_windows(read_dataset(data), output, side, number, seed)
-    print(
+    show(
         f"{output / 'tags.csv'}: {plural(len(written), 'window')}; "
         + ", ".join(f"{c}: {len(written.images_of(c))}" for c in written.classes)
         + f", none: {sum(not held for held in written.values())}"

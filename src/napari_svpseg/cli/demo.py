@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .console import show
 from .options import DeviceName, ModelName
 
 
@@ -24,7 +24,7 @@ def demo(
     """Do the main job on real data, end to end, and show it in napari."""
     from ..workflows.demo_run import DemoSettings, run_without_window, write_summary
 
-    chosen = DemoSettings(output, device, model, functools.partial(print, flush=True))
+    chosen = DemoSettings(output, device, model, show)
     if no_gui:
         outcomes = run_without_window(chosen)
     else:

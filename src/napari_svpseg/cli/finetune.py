@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,7 +9,7 @@ import typer
 
 from ..core.geometry import Box
 from ..core.jobs.finetune_job import FineTuneSettings
-from .console import end_line, plural, progress_line, say
+from .console import end_line, plural, progress_line, say, show, show_json
 from .options import (
     AsJson,
     ChannelsText,
@@ -115,20 +114,20 @@ def finetune(
         say(note)
     rest = scores_outside_boxes(files, start_from, result.model, device)
     if as_json:
-        print(json.dumps(result.to_dict() | {"rest": rest}, indent=1))
+        show_json(result.to_dict() | {"rest": rest})
         return
-    print(f"before: {result.before}")
-    print(f"after:  {result.after}")
+    show(f"before: {result.before}")
+    show(f"after:  {result.after}")
     n = result.before.n_pixels
     objects = plural(result.before.n_objects, "whole object")
-    print(f"on {n} validation pixels, {objects}")
+    show(f"on {n} validation pixels, {objects}")
     for name, scores in rest.items():
-        print(
+        show(
             f"{name}, outside the boxes: Dice {scores['dice']:.3f}, "
             f"F1@0.5 {scores['f1']:.3f}"
         )
-    print(f"kept:   {result.kept}, {result.seconds:.0f} s of training")
-    print(result.model)
+    show(f"kept:   {result.kept}, {result.seconds:.0f} s of training")
+    show(result.model)
 
 
 def _pairs(

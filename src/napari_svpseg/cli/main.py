@@ -19,7 +19,7 @@ from ..engine.jobs.allocator import keep_freed_memory
 from ..engine.jobs.processors import prepare_threads
 from .benchmark import benchmark
 from .benchmark_windows import benchmark_windows
-from .console import say
+from .console import LogLine, say, show, show_lines
 from .demo import demo
 from .finetune import finetune
 from .models import models_app
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # usage, found by typer
             text = error.format_message()
             if text.startswith("Usage:"):  # the help of a command without arguments
-                print(text, file=sys.stderr)
+                show_lines(text, sys.stderr)
             else:
                 say(f"{joined(text)} (try --help)")
             return 2
@@ -108,7 +108,7 @@ def _version(
     if version:
         from ..core.result import versions
 
-        print(versions()["napari-svpseg"])
+        show(versions()["napari-svpseg"])
         raise typer.Exit
 
 
@@ -118,7 +118,7 @@ def _show_our_log(level: int) -> None:
     logger.setLevel(level)
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("svpseg: %(message)s"))
+        handler.setFormatter(LogLine())
         logger.addHandler(handler)
 
 

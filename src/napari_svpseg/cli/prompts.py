@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import plural
+from .console import plural, show, show_json
 from .options import (
     AsJson,
     AxesText,
@@ -71,7 +70,7 @@ def new_prompts(
         names=name,
     )
     save_prompts(PromptSet(cut, target.stem), target)
-    print(f"{target}: {plural(len(cut), 'prompt')}")
+    show(f"{target}: {plural(len(cut), 'prompt')}")
 
 
 @prompts_app.command("show")
@@ -84,14 +83,14 @@ def show_prompts(
 
     records = [_prompt_row(p) for p in load_prompts(path)]
     if as_json:
-        print(json.dumps({"file": str(path), "prompts": records}, indent=1))
+        show_json({"file": str(path), "prompts": records})
         return
     for r in records:
         shows = "negative" if r["negative"] else plural(r["objects"], "object")
         box = "box y={y} x={x} size={size}".format(**r["box"])
         off = "" if r["enabled"] else " (off)"
         channels, source = plural(r["channels"], "channel"), r["source"] or "unknown"
-        print(f"{r['name']}: {shows}, {channels}, {box} of {source}{off}")
+        show(f"{r['name']}: {shows}, {channels}, {box} of {source}{off}")
 
 
 @prompts_app.command("merge")
@@ -105,7 +104,7 @@ def merge_prompts(
 
     merged = PromptSet([p for part in parts for p in load_prompts(part)], target.stem)
     save_prompts(merged, target)
-    print(f"{target}: {plural(len(merged), 'prompt')}")
+    show(f"{target}: {plural(len(merged), 'prompt')}")
 
 
 def prompts_from_options(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..core.escapes import escaped
 from ..core.jobs.folder_job import (
     FORMATS,
     PATTERN,
@@ -21,7 +22,7 @@ from ..core.settings import (
     SegmentSettings,
     split_settings,
 )
-from .console import end_line, failures, plural, progress_line, say
+from .console import end_line, failures, plural, progress_line, say, show
 from .options import (
     AxesText,
     ChannelsText,
@@ -251,10 +252,10 @@ def _report_large(outcome: LargeOutcome) -> int:
     """Print what became of a large image; return the exit status."""
     end_line()
     if outcome.skipped:
-        print(f"{outcome.labels}: done already")
+        show(f"{outcome.labels}: done already")
         return 0
     rate = outcome.megapixels / max(outcome.seconds, 1e-9)
-    print(
+    show(
         f"{outcome.labels}: {plural(outcome.objects, 'object')}, "
         f"{outcome.seconds:.1f} s, {rate:.2f} megapixels/s"
     )
@@ -318,7 +319,7 @@ def _print_each(total: int) -> Callable[[list[FileOutcome]], None]:
     """Return a callable that prints a line for each file once it is done."""
     n = 0
 
-    def show(outcomes: list[FileOutcome]) -> None:
+    def show_each(outcomes: list[FileOutcome]) -> None:
         nonlocal n
         for outcome in outcomes:
             if outcome.status != "running":
@@ -326,20 +327,19 @@ def _print_each(total: int) -> Callable[[list[FileOutcome]], None]:
                 end_line()
                 _print_outcome(outcome, f"[{n}/{total}] {outcome.source}: ")
 
-    return show
+    return show_each
 
 
 def _print_outcome(outcome: FileOutcome, start: str) -> None:
     if outcome.status == "failed":
-        named = outcome.source in outcome.error
+        named = escaped(outcome.source) in outcome.error
         say(outcome.error if named else f"{outcome.source}: {outcome.error}")
     elif outcome.skipped:
-        print(f"{start}{DONE_BEFORE}, {outcome.labels}", flush=True)
+        show(f"{start}{DONE_BEFORE}, {outcome.labels}")
     else:
-        print(
+        show(
             f"{start}{plural(outcome.objects, 'object')}, {outcome.seconds:.1f} s on "
             f"{outcome.device.partition(' (')[0]}, {outcome.labels}",
-            flush=True,
         )
         for note in outcome.notes:
             say(f"{outcome.source}: {note}")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .console import end_line, progress_line
+from .console import end_line, progress_line, show
 from .options import DeviceName, Resume
 
 NEEDS_OUTPUT = "--self-supervised needs --output FOLDER"
@@ -75,4 +75,4 @@ def train(
     else:
         raise typer.BadParameter(ONE_OR_THE_OTHER)
     end_line()
-    print(f"{card.name}: {card.path}")
+    show(f"{card.name}: {card.path}")

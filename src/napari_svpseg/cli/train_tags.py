@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ..core.annotation.image_tags import TagTrainingSettings
-from .console import end_line, plural, progress_line, say
+from .console import end_line, plural, progress_line, say, show
 from .options import DeviceName, Resume, as_words, check_model, settings_options
 
 
@@ -56,7 +56,7 @@ def train_tags(
     end_line()
     for note in result.notes:
         say(note)
-    print(
+    show(
         f"{result.model}: {', '.join(chosen.classes or given.classes)}; "
         f"a bank of {plural(len(result.bank), 'prompt')}, {result.seconds:.0f} s"
     )

@@ -12,13 +12,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ..core.escapes import escaped
 from ..core.jobs.folder_job import BatchJob, FileOutcome
 from ..core.labels.measure import object_sizes
 from .atomic import atomic_path
 from .image_series import with_series, without_masks, without_set_members
 from .images import IMAGE_SUFFIXES, read_image
 from .ome_zarr import is_zarr
-from .tables import write_rows
+from .tables import unquoted, write_rows
 
 RUN, SUMMARY, LOG = "run.json", "summary.csv", "run.log"
 CUT_PROMPTS = "prompts.svprompt"
@@ -217,11 +218,16 @@ def read_summary(path: str | Path) -> dict[str, FileOutcome]:
         with open(path, encoding="utf-8", newline="") as file:
             return {
                 row["file"]: _outcome(row)
-                for row in csv.DictReader(file)
+                for row in map(_unquoted, csv.DictReader(file))
                 if row.get("file") and row.get("status") == "done"
             }
     except (OSError, ValueError, csv.Error, TypeError):
         return {}
+
+
+def _unquoted(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row of the summary with the text that its cells were made of."""
+    return {k: unquoted(v) if isinstance(v, str) else v for k, v in row.items()}
 
 
 def _outcome(row: dict[str, str]) -> FileOutcome:
@@ -262,7 +268,7 @@ def outcome_from_labels(skipped: FileOutcome) -> FileOutcome:
 
 
 def append_log(path: str | Path, lines: Iterable[str]) -> None:
-    """Append lines, each with the time, to the log of a run."""
+    """Append lines, each with the time, to the log of a run; see `escaped`."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     with open(path, "a", encoding="utf-8") as file:
-        file.writelines(f"{now} {line}\n" for line in lines)
+        file.writelines(f"{now} {escaped(line)}\n" for line in lines)

@@ -177,7 +177,7 @@ def _open_one_of(
         node = open_node(inner)
     except Exception as error:
         raise ImageError(
-            UNREADABLE.format(path=inner, reason=first_line(error))
+            UNREADABLE.format(path=inner, reason=short_line(error, 120))
         ) from error
     image = _open_group(inner, node, level, axes)
     if series is not None or len(groups) == 1:

@@ -18,6 +18,7 @@ from ..core.annotation.image_tags import checked_classes
 from .atomic import atomic_path
 from .image_series import without_masks
 from .images import IMAGE_SUFFIXES
+from .tables import csv_writer, quoted, unquoted
 
 HEADER = ("file", "classes")
 SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
@@ -136,7 +137,7 @@ def read_tags(path: str | Path) -> Tags:
     seen_at: dict[str, int] = {}
     bad: list[str] = []
     for line, row in rows:
-        name, *given = (cell.strip() for cell in row)
+        name, *given = (unquoted(cell.strip()) for cell in row)
         given = [c for c in given if c]
         if not name:
             bad.append(NO_FILE_NAME.format(row=line))
@@ -248,15 +249,21 @@ def write_tags(path: str | Path, tags: Tags) -> Path:
         If the file cannot be written.
     """
     path = Path(path)
-    text = io.StringIO()
-    text.write(f"# classes: {', '.join(tags.classes)}\n")
-    writer = csv.writer(text, lineterminator="\n")
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(tags_file(tags))
+    return path
+
+
+def tags_file(tags: Tags) -> bytes:
+    """Return the content of the file that `write_tags` writes."""
+    file = io.StringIO()
+    file.write(f"# classes: {', '.join(tags.classes)}\n")
+    writer = csv_writer(file)
     writer.writerow(HEADER)
     for image in tags:
-        writer.writerow([image, *(c for c in tags.classes if c in tags[image])])
-    with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-    return path
+        of_image = [c for c in tags.classes if c in tags[image]]
+        writer.writerow([quoted(text) for text in (image, *of_image)])
+    return file.getvalue().encode("utf-8")
 
 
 def tags_from_folders(folder: str | Path) -> Tags:

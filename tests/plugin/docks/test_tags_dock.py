@@ -481,7 +481,7 @@ def test_one_image_of_a_folder_is_shown_at_a_time(dock, viewer, qtbot):
     qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["3.png"])
     dock.show_selected.setChecked(False)
     dock.tag_panel.view.select(4)
-    qtbot.wait(200)
+    assert not dock.shown._reader.is_busy
     assert [la.name for la in viewer.layers] == ["3.png"]
 
 

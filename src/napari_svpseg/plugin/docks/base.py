@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     import napari
 
     from ..layers.prompts.prompt_book import PromptBook
+
+logger = logging.getLogger(__name__)
 
 Controller = TypeVar("Controller", bound=DockController)
 
@@ -227,7 +230,10 @@ class Closing:
             return
         self.is_done = True
         for step in (*self._steps, self._last):
-            step()
+            try:
+                step()
+            except Exception:  # the others let go all the same
+                logger.exception("a dock could not be closed properly")
 
 
 def device_combo(tip: str) -> ElidedCombo:

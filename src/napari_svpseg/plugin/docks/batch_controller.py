@@ -11,6 +11,7 @@ from ...core.jobs.folder_job import BatchJob, FileOutcome, file_label
 from ...io.folder_records import check_collisions, find_images, read_run
 from ...io.ome_zarr import is_zarr, read_channel_names
 from ...workflows.folder_run import run_batch, save_cut_prompts
+from ..callbacks import reports_errors
 from ..messages import NO_MODEL, STARTING, STOPPING, count, sentence
 from ..panels.channel_text import parse_channels
 from .controller import DockController, DockView
@@ -87,6 +88,7 @@ class BatchView(DockView, Protocol):
         """Add a line to the log."""
 
 
+@reports_errors("list_files", "start", "cancel")
 class BatchController(DockController):
     """Segments all images of a folder with the same prompts.
 

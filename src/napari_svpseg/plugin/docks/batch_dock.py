@@ -16,12 +16,14 @@ from qtpy.QtWidgets import (
 from ...core.jobs.folder_job import ALL_SERIES, FORMAT_TITLES, PATTERN, BatchJob
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ...io.folder_records import RUN
+from ..callbacks import reports_errors
 from ..layers.images.opened_files import show_file
 from ..messages import sentence
 from ..panels.channel_text import CHANNELS_TIP, channel_text, named_channels
 from ..panels.controls import button, labelled, note, side_by_side
 from ..panels.file_table import FileTable, FileTableView
 from ..panels.model_picker import ModelPicker
+from ..panels.plain_text import shown, tip_text
 from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
 from ..services.preferences import preference
@@ -40,6 +42,16 @@ FIRST_SERIES = "first"
 """What the box shows for the first image of each file."""
 
 
+@reports_errors(
+    "_take_from_dock",
+    "set_folder",
+    "set_files",
+    "set_output",
+    "load_prompts",
+    "load_job",
+    "open_file",
+    "show_state",
+)
 class BatchWidget(Dock):
     """Segment all images of a folder with the same prompts.
 
@@ -264,7 +276,7 @@ class BatchWidget(Dock):
     def show_inputs(self, text: str, tip: str = "") -> None:
         """Show which images are taken."""
         self.where.setText(text)
-        self.where.setToolTip(tip)
+        self.where.setToolTip(tip_text(tip))
 
     def show_channel_names(self, names: tuple[str, ...]) -> None:
         """Show the names of the channels of the first image."""
@@ -311,7 +323,7 @@ class BatchWidget(Dock):
 
     def add_log(self, line: str) -> None:
         """Add a line to the log."""
-        self.log.appendPlainText(line)
+        self.log.appendPlainText(shown(line))
 
     def show_state(self) -> None:
         """Show and enable what can be done now."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +24,7 @@ from ...workflows.finetuning import (
     stop_finetune,
     unfinished_finetunes,
 )
+from ..callbacks import reports_errors
 from ..messages import NO_MODEL, count, sentence
 from .controller import DockController, DockView, Files
 from .model_names import new_model_folder
@@ -188,6 +190,15 @@ class FineTuneView(DockView, Protocol):
         """Close the window that the dock is in."""
 
 
+@reports_errors(
+    "resume",
+    "discard",
+    "start",
+    "stop_and_keep",
+    "use_model",
+    "export_model",
+    "import_model",
+)
 class FineTuneController(DockController):
     """Trains a model further, and hands the new one on.
 
@@ -417,5 +428,5 @@ def score_lines(result: FineTuneResult) -> str:
     objects = f" and {count(after.n_objects, 'cell')}" if after.n_objects else ""
     where = f"on {after.n_pixels:,} validation pixels{objects}"
     if result.kept == "after":
-        return f"{before} → <b>{after}</b><br>{where}"
-    return f"<b>{before}</b>, new {after}<br>{where}"
+        return f"{escape(str(before))} → <b>{escape(str(after))}</b><br>{where}"
+    return f"<b>{escape(str(before))}</b>, new {escape(str(after))}<br>{where}"

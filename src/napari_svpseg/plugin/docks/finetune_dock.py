@@ -6,9 +6,10 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject
+from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QMessageBox
 
+from ..callbacks import reports_errors, tell
 from ..panels.controls import Offer, button
 from ..panels.image_panel import ImagePanel
 from ..panels.scroll_target import ScrollTarget
@@ -48,6 +49,7 @@ ASK_WHAT_TO_KEEP = (
 RUN_THERE = "The fine-tuned model and its prompts are chosen: press Run."
 
 
+@reports_errors("show_state")
 class FineTuneWidget(Dock):
     """Train a model further on a few painted cells.
 
@@ -66,7 +68,7 @@ class FineTuneWidget(Dock):
         stop = button("Stop and keep best", "End now; the best so far is saved")
         super().__init__(napari_viewer, engine, stop_buttons=(stop,))
         self.first_steps = FirstSteps(self.say, BEGIN)
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self.image_panel = ImagePanel(napari_viewer, checkable=False)
         self.training_set = TrainingSetPanel(self._files)
         self.label_panel = LabelPanel(
@@ -117,6 +119,7 @@ class FineTuneWidget(Dock):
     def ask_to_close(self) -> str:
         """Ask what becomes of the training; return what was chosen."""
         box = QMessageBox(self)
+        box.setTextFormat(Qt.TextFormat.PlainText)
         box.setIcon(QMessageBox.Icon.Question)
         box.setText(ASK_TO_CLOSE)
         box.setInformativeText(ASK_WHAT_TO_KEEP)

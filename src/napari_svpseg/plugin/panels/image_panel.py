@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 )
 
 from ...core.image import ImageError
+from ..callbacks import reports_errors
 from ..layers.images.channel_names import channel_names
 from ..layers.images.declared_images import DeclaredImages
 from ..layers.images.image_axes import axes_choices
@@ -35,6 +36,7 @@ from .channel_text import (
     parse_channels,
 )
 from .controls import WARN_COLOR, button, combo
+from .plain_text import button_text
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -48,6 +50,7 @@ AT_LEVEL = "'{image}' is segmented at {level}; boxes keep their place."
 ALONE = "this layer alone"
 
 
+@reports_errors("refresh")
 class ImagePanel(QWidget):
     """The images of a viewer: checked ones are segmented, the selected one gets boxes.
 
@@ -260,13 +263,13 @@ class ImagePanel(QWidget):
         taken = () if layer is None else self.declared.others(layer)
         offered = [] if layer is None else self.declared.candidates(layer)
         for other in offered:
-            action = self._menu.addAction(other.name)
+            action = self._menu.addAction(button_text(other.name))
             assert action is not None
             action.setCheckable(True)
             action.setChecked(other in taken)
             action.toggled.connect(partial(self._on_other, layer, other))
         names = [la.name for la in (layer, *taken)] if layer is not None else []
-        self.others.setText(" + ".join(names) if taken else ALONE)
+        self.others.setText(button_text(" + ".join(names)) if taken else ALONE)
         self._form.setRowVisible(self.others, self._checkable and bool(offered))
 
     def _on_other(self, layer: Image, other: Image, is_on: bool) -> None:

@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QSpinBox, QVBoxLayout, QWidget
 
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ...core.prompt import PromptError, PromptSet, prompt_hash
+from ..callbacks import reports_errors
 from ..layers.metadata import is_mask
 from ..layers.prompts.prompt_book import PromptBook
 from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
@@ -31,6 +32,7 @@ ADDED = "Added {prompts} of {name}."
 EXISTS = "{path} exists already: choose another name."
 
 
+@reports_errors("show_masks", "save_prompt_set", "load_prompt_set")
 class PromptPanel(QWidget):
     """The list of prompts, and what draws, masks, saves and loads them.
 

@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ...core.jobs.folder_job import FORMAT_TITLES, FORMATS
 from ...core.result import Recipe
+from ..callbacks import reports_errors
 from ..layers.images.image_source import plain_name
 from ..layers.images.visibility import belongs_to
 from ..layers.metadata import metadata_of
@@ -58,6 +59,7 @@ SAVABLE = ("labels", STORED)
 """Kinds of our layers that are results."""
 
 
+@reports_errors("save_labels", "save_every", "_copy")
 class SavePanel(QWidget):
     """Saves the selected or latest result, and copies the code that repeats it.
 

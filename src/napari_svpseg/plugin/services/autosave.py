@@ -6,6 +6,7 @@ import atexit
 import logging
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
@@ -13,6 +14,7 @@ from qtpy.QtWidgets import QWidget
 
 from ...core.prompt import Prompt, PromptSet
 from ...io.session import SavedSession, Session, crashed_sessions, sessions_folder
+from ..callbacks import reports_errors, tell
 from ..layers.metadata import is_image, metadata_of
 from ..messages import count, sentence
 from ..panels.controls import Offer, is_alive
@@ -48,6 +50,7 @@ PARTLY_RESTORED = "Not everything could be restored ({}). The session is kept in
 Settings = dict[str, Any]
 
 
+@reports_errors("touch", "save", "restore", "discard")
 class Autosave(QObject):
     """Saves the boxes, painted labels and settings of one viewer.
 
@@ -78,13 +81,14 @@ class Autosave(QObject):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self._session = Session(sessions_folder())
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self._settings: dict[str, weakref.WeakMethod[Callable[[], Settings]]] = {}
         self._last_settings: dict[str, Settings] = {}
         self._restore: dict[str, weakref.WeakMethod[Callable[[Settings], None]]] = {}
         self._book: Callable[[], PromptBook | None] = lambda: None
         self.blocks = EditedBlocks()
         self.blocks.edited.connect(self.touch)
+        self.blocks.message.connect(self.message)
         self._saved: SavedSession | None = None
         self._adopted: SavedSession | None = None
         self._broken = False
@@ -180,7 +184,11 @@ class Autosave(QObject):
             if key is None:
                 continue
             keys.append(key)
-            blocks = self.blocks.take(layer, left)
+            try:
+                blocks = self.blocks.take(layer, left)
+            except Exception as error:  # noqa: BLE001  (told; the others are saved)
+                tell(self, error)
+                continue
             left -= len(blocks)
             if blocks:
                 data = layer.data

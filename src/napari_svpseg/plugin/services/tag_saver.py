@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 from qtpy.QtCore import QObject, Signal
 
+from ...core.fingerprint import fingerprint
 from ...io.free_path import free_path
 from ..messages import sentence
 from .background import Background
@@ -27,20 +27,23 @@ class TagSaver(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.path: Path | None = None
-        self._writer = Background(1, limit=1)
-        self._stamp: tuple[int, int] | None = None
+        self._writer = Background(self._tell, limit=1)
+        self._content: str | None = None
 
     def use(self, path: Path) -> None:
         """Write to this file from now on; what it holds now is known."""
-        self.path, self._stamp = path, _stamp(path)
+        self.path, self._content = path, _content(path)
 
     def save(self, tags: dict[str, tuple[str, ...]], classes: tuple[str, ...]) -> None:
         """Write the tags; of writes that wait only the newest is done."""
         self._writer.call(
             lambda: self._write(tags, classes),
             lambda moved: self.moved.emit(str(moved)) if moved else None,
-            lambda error: self.failed.emit(sentence(error)),
+            self._tell,
         )
+
+    def _tell(self, error: BaseException) -> None:
+        self.failed.emit(sentence(error))
 
     def close(self) -> None:
         """Wait until all is written."""
@@ -50,32 +53,32 @@ class TagSaver(QObject):
         self, tags: dict[str, tuple[str, ...]], classes: tuple[str, ...]
     ) -> Path | None:
         """Write in the writer's thread; return the new place if it had to move."""
-        from ...io.tag_files import Tags, write_tags
+        from ...io.tag_files import Tags, tags_file, write_tags
 
         assert self.path is not None
-        moved = None
-        if _stamp(self.path) != self._stamp:
+        moved, now = None, Tags(tags, classes)
+        if _content(self.path) != self._content:
             moved = self.path = free_tags_file(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes))
+            write_tags(self.path, now)
         except OSError:
             if user_place(self.path) == self.path:
                 raise
             moved = self.path = user_place(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes))
-        self._stamp = _stamp(self.path)
+            write_tags(self.path, now)
+        # not what is in the file by now: another program may have been quick
+        self._content = fingerprint(tags_file(now))
         return moved
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return a stamp that changes when the file is written, None without a file."""
+def _content(path: Path) -> str | None:
+    """Return the fingerprint of a file, None where there is none to read."""
     try:
-        found = os.stat(path)
+        return fingerprint(path.read_bytes())
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
 
 
 def free_tags_file(path: Path) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from ...core.annotation.partial_labels import PartialLabelError
+from ..callbacks import reports_errors
 from ..layers.images.image_source import ImageSource
 from ..layers.images.visibility import activate, camera_of
 from ..layers.labels.partial_label_layers import accept, results_on
@@ -31,6 +32,7 @@ ACCEPTED = (
 )
 
 
+@reports_errors()
 class AcceptTool(QObject):
     """Copies cells of results into the labels to learn when they are clicked on.
 

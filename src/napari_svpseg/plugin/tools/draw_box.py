@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, Signal
 
 from ...core.geometry import MIN_BOX_SIZE, Box
 from ...core.image import ImageError
+from ..callbacks import reports_errors
 from ..layers.images.image_source import ImageSource
 from ..layers.images.visibility import (
     activate,
@@ -37,6 +38,7 @@ DRAW = (
 OUTSIDE = "That is outside '{}': click on the image."
 
 
+@reports_errors("stop")
 class BoxTool(QObject):
     """Places a box where the user clicks or drags on an image.
 

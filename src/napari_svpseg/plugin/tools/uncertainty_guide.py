@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from ...core.labels.uncertainty import (
     uncertain_places,
 )
 from ...core.result import Maps
+from ..callbacks import reports_errors, tell
 from ..layers.images.image_source import ImageSource
 from ..layers.images.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
 from ..layers.metadata import METADATA_KEY, metadata_of
@@ -111,6 +113,7 @@ class Seen:
         return turned.reshape(turned.shape[-2:])
 
 
+@reports_errors("next_place", "next_image", "accept", "drop")
 class UncertaintyGuide(QWidget):
     """Two buttons, and an offer to make the place that they lead to a prompt.
 
@@ -155,7 +158,7 @@ class UncertaintyGuide(QWidget):
         column.addWidget(
             side_by_side(self.place_button, self.image_button, stretch=(1, 1))
         )
-        self._background = Background()
+        self._background = Background(partial(tell, self))
         self._visited: dict[tuple[Any, Plane], list[Box]] = {}
         self._visited_images: set[tuple[Any, Plane]] = set()
         self._shown: tuple[Seen, UncertainPlace] | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import numpy as np
 from qtpy.QtCore import Qt
@@ -84,7 +83,6 @@ def test_tags_of_another_program_are_not_overwritten(panel, folder, qtbot, liste
     listed(folder)
     panel.tags.add_class("round")
     qtbot.waitUntil((folder / "tags.csv").exists)
-    time.sleep(0.02)
     theirs = "file,class\na.png,theirs\n"
     (folder / "tags.csv").write_text(theirs)
     panel.tags.toggle([0], 0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...messages import sentence
 from ...services.background import Background
 from ..metadata import METADATA_KEY, is_image, metadata_of
 from .image_axes import known_axes
@@ -40,7 +41,9 @@ class ShownImage:
     def __init__(self, viewer: ViewerModel, failed: Callable[[str], None]) -> None:
         self.viewer = viewer
         self._failed = failed
-        self._reader = Background(1, newest_first=True, limit=1)
+        self._reader = Background(
+            lambda error: failed(sentence(error)), newest_first=True, limit=1
+        )
         self._wanted: TaggedImage | None = None
 
     def close(self) -> None:

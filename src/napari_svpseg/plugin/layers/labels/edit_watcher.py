@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
 
+from ...callbacks import reports_errors
+
 if TYPE_CHECKING:
     from napari.layers import Layer
 
@@ -13,6 +15,7 @@ WAIT_MS = 150
 """From an edit to the signal: one stroke is many events."""
 
 
+@reports_errors()
 class EditWatcher(QObject):
     """Watches layers for edits, and reports a spell of edits once."""
 

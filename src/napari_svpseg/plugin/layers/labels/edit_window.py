@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.utils.transforms import Affine
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.geometry import Tile
+from ...callbacks import reports_errors
 from ..images.pyramid import full_data
 from ..metadata import METADATA_KEY, metadata_of
 
@@ -28,6 +29,7 @@ WRITE_AFTER_MS = 400
 Write = Callable[[Any, tuple[int, ...], tuple[slice, slice], np.ndarray], None]
 
 
+@reports_errors("write")
 class EditWindow(QObject):
     """The visible part of a large result; strokes are written into the result.
 
@@ -41,6 +43,8 @@ class EditWindow(QObject):
     next_id : callable
         Returns an unused id, given the result and an id in use.
     """
+
+    message = Signal(str, bool)
 
     def __init__(
         self,
@@ -119,10 +123,20 @@ class EditWindow(QObject):
         y0, y1 = int(rows.min()), int(rows.max()) + 1
         x0, x1 = int(columns.min()), int(columns.max()) + 1
         values = now[y0:y1, x0:x1].copy()
-        self._written[y0:y1, x0:x1] = values
         y, x = self._tile.y0, self._tile.x0
         window = slice(y + y0, y + y1), slice(x + x0, x + x1)
         self._write(self.target, self._place, window, values)
+        self._written[y0:y1, x0:x1] = values
+
+    def write_again(self, window: tuple[slice, slice]) -> None:
+        """Write a window of the plane once more, with the next stroke or at the end."""
+        corner = (self._tile.y0, self._tile.x0)
+        part = tuple(
+            slice(max(w.start - at, 0), max(w.stop - at, 0))
+            for w, at in zip(window, corner, strict=True)
+        )
+        now = self.layer.data.reshape(self._written.shape)
+        self._written[part] = now[part] + 1  # differs everywhere
 
 
 def visible_part(layer: Labels, shape: tuple[int, int]) -> Tile:

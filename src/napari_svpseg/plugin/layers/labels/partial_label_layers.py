@@ -22,7 +22,7 @@ from ....core.geometry import Box, Tile
 from ..images.image_source import ImageSource, fits_on
 from ..images.visibility import activate, add_behind_boxes
 from ..metadata import METADATA_KEY, is_mask, metadata_of
-from ..results.written_labels import WRITTEN
+from ..results.written_labels import WRITTEN, set_ids
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -160,7 +160,8 @@ def accept(
     label = max(BACKGROUND, int(np.asarray(layer.data).max(initial=0))) + 1
     around = (partial == BACKGROUND) & (painted == UNLABELLED)
     values = np.where(inside, label, BACKGROUND)[inside | around]
-    layer.data_setitem(_indices(inside | around, corner, source, plane), values)
+    set_ids(layer, _indices(inside | around, corner, source, plane), values)
+    layer.refresh()
     return f"a cell of '{result.name}'"
 
 

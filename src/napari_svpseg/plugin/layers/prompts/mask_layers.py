@@ -10,6 +10,7 @@ from ....core.geometry import Tile
 from ..images.image_source import ImageSource, fits_on
 from ..images.visibility import activate
 from ..metadata import METADATA_KEY, is_mask, metadata_of
+from ..results.written_labels import set_ids
 from .prompt_item import PromptItem
 
 if TYPE_CHECKING:
@@ -97,4 +98,5 @@ def fill(layer: Labels, region: tuple[slice, ...], found: np.ndarray) -> None:
     if at[0].size:
         ids = np.unique(found[at], return_inverse=True)[1] + 1
         whole = tuple(i + part.start for i, part in zip(at, region, strict=True))
-        layer.data_setitem(whole, ids.astype(layer.data.dtype))
+        set_ids(layer, whole, ids)
+        layer.refresh()

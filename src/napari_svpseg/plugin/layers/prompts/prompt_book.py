@@ -11,6 +11,7 @@ from qtpy.QtCore import QObject, Signal
 from ....core.geometry import PROMPT_SIZE, Box
 from ....core.image import ImageError
 from ....core.prompt import Prompt, PromptError, PromptSet
+from ...callbacks import guarded, reports_errors
 from ...messages import DRAW_BOX, TRY
 from ..images.image_source import ImageSource
 from ..images.intensities import Intensities
@@ -29,6 +30,14 @@ OUTSIDE = "A box outside '{}' was removed: draw it on the image."
 NONE_FINISHED = "There is no finished prompt to save yet."
 
 
+@reports_errors(
+    "_bind_keys",
+    "_follow",
+    "refresh",
+    "axes_changed",
+    "show_image",
+    "remove",
+)
 class PromptBook(QObject):
     """The list of prompts, kept equal to the boxes in the viewer.
 
@@ -59,6 +68,7 @@ class PromptBook(QObject):
         self.boxes = PromptBoxes(viewer, source_of)
         self._watcher = EditWatcher()
         self._n_named = 0
+        self.boxes.message.connect(self.message)
         self.boxes.taken.connect(self._bind_keys)
         self.boxes.edited.connect(self._follow)
         self.boxes.selected.connect(self._on_box_selected)
@@ -223,7 +233,8 @@ class PromptBook(QObject):
 
     def _bind_keys(self, layer: Shapes) -> None:
         for key, (_, action) in self.shortcuts.items():
-            layer.bind_key(key, lambda _layer, act=action: act(), overwrite=True)
+            act = guarded(self, lambda _layer, action=action: action())
+            layer.bind_key(key, act, overwrite=True)
 
     def _on_box_selected(self, item_id: str) -> None:
         if self.item(item_id) is not None:

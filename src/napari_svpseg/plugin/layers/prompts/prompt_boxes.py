@@ -11,6 +11,7 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.image import ImageError
+from ...callbacks import reports_errors
 from ..images.image_source import ImageSource
 from ..images.visibility import activate, camera_of
 from ..metadata import METADATA_KEY, is_image, metadata_of
@@ -30,6 +31,7 @@ OUTLINE_PIXELS = 3.0
 ZOOM_WAIT_MS = 60
 
 
+@reports_errors("_fit_outlines")
 class PromptBoxes(QObject):
     """Boxes in the viewer. A box and its prompt share an id, a feature of the layer.
 
@@ -47,6 +49,7 @@ class PromptBoxes(QObject):
     """A layer whose boxes were added, moved or deleted, or that was adopted."""
     selected = Signal(str)
     """Id of the box that the user has selected."""
+    message = Signal(str, bool)
 
     def __init__(
         self, viewer: ViewerModel, source_of: Callable[[Image], ImageSource]

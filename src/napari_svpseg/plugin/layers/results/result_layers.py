@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -89,11 +91,10 @@ class Results:
         edited = self.edited_layers(source) if layer is None else []
         values = source.companion.expand(labels, plane)
         if layer is not None and values.size <= MAX_UNDOABLE:
-            self._update(layer, region, values, text)
-            self._sign(layer, source, result, region)
+            sign = partial(self._sign, layer, source, result, region)
+            self._update(layer, region, values, text, sign)
         else:
-            layer = self._add(source, plane, values, text)
-            self._sign(layer, source, result, None)
+            layer = self._add(source, plane, values, text, result)
         return layer, edited_remark([la.name for la in edited], layer)
 
     @staticmethod
@@ -126,7 +127,6 @@ class Results:
             }
         layer.metadata[METADATA_KEY] = metadata
         keep_written(layer, region)
-        dress(layer)
 
     def show_again(
         self, kept: Kept, labels: np.ndarray, options: dict[str, Any]
@@ -141,23 +141,27 @@ class Results:
             if is_part
             else source.companion.index(kept.plane)
         )
-        self._update(layer, region, values, OPTIONS)
         n = int(np.unique(labels[labels > 0]).size)
         recipe = dict(metadata.get("recipe") or {})
         recipe["postprocess"] = {**recipe.get("postprocess", {}), **options}
-        layer.metadata[METADATA_KEY] = {
-            **metadata,
-            "recipe": recipe,
-            "objects": n,
-            "written": metadata.get("written", {})
-            | fingerprints(np.asarray(layer.data), source.companion.axes, region),
-            **class_entries(
-                with_labels(kept.result, labels, options),
-                is_part=source.n_planes > 1 and kept.plane is not None and not is_part,
-            ),
-        }
-        dress(layer)
-        keep_written(layer, region)
+
+        def sign() -> None:
+            layer.metadata[METADATA_KEY] = {
+                **metadata,
+                "recipe": recipe,
+                "objects": n,
+                "written": metadata.get("written", {})
+                | fingerprints(np.asarray(layer.data), source.companion.axes, region),
+                **class_entries(
+                    with_labels(kept.result, labels, options),
+                    is_part=source.n_planes > 1
+                    and kept.plane is not None
+                    and not is_part,
+                ),
+            }
+            keep_written(layer, region)
+
+        self._update(layer, region, values, OPTIONS, sign)
         return n
 
     def keep(
@@ -184,25 +188,55 @@ class Results:
             self.kept.pop(layer.unique_id, None)
 
     def _update(
-        self, layer: Labels, region: tuple[slice, ...], values: np.ndarray, text: str
+        self,
+        layer: Labels,
+        region: tuple[slice, ...],
+        values: np.ndarray,
+        text: str,
+        sign: Callable[[], None],
     ) -> None:
-        before = np.array(layer.data[region])
-        metadata = dict(metadata_of(layer) or {})
-        if write_ids(layer, region, values):
-            edits = self.journal.edits
-            last = edits[-1] if edits else None
-            if (
-                text == OPTIONS
-                and isinstance(last, LabelsWritten)
-                and last.text == text
-                and last.layer == layer
-                and last.region == region
-            ):
-                last.after = values  # one undo for all steps of a slider
-                return
-            self.journal.add(
-                LabelsWritten(layer, region, before, values, metadata, text)
-            )
+        """Write ids into a layer; they are noted, and ``sign`` called, before drawing.
+
+        Parameters
+        ----------
+        layer : Labels
+        region : tuple of slice
+        values : int array
+        text : str
+            What made them: `RUN` or `OPTIONS`.
+        sign : callable
+            Notes in the layer's metadata what was written.
+        """
+        edit = LabelsWritten(
+            layer,
+            region,
+            np.array(layer.data[region]),
+            values,
+            dict(metadata_of(layer) or {}),
+            text,
+        )
+
+        def record(n: int) -> None:
+            if n:
+                self._note(edit)
+            sign()
+
+        write_ids(layer, region, values, record)
+        dress(layer)
+
+    def _note(self, edit: LabelsWritten) -> None:
+        """Note an edit; all steps of a slider are one."""
+        last = self.journal.edits[-1] if self.journal.edits else None
+        if (
+            edit.text == OPTIONS
+            and isinstance(last, LabelsWritten)
+            and last.text == edit.text
+            and last.layer == edit.layer
+            and last.region == edit.region
+        ):
+            last.after = edit.after
+        else:
+            self.journal.add(edit)
 
     def _add(
         self,
@@ -210,23 +244,26 @@ class Results:
         plane: tuple[int, ...] | None,
         values: np.ndarray,
         text: str,
+        result: Result | None,
     ) -> Labels:
+        """Show ids in a layer of their own, noted before it is in the viewer."""
+        from napari.layers import Labels
+
         if plane is None or values.shape == source.companion.shape:
             data = np.ascontiguousarray(values, np.uint32)
         else:
             data = np.zeros(source.companion.shape, np.uint32)
             data[source.companion.index(plane)] = values
-        layer = add_behind_boxes(
-            self.viewer,
-            lambda: self.viewer.add_labels(
-                data,
-                name=f"{source.name} [svpseg]",
-                opacity=0.5,
-                visible=is_in_sight(self.viewer, source.layer),
-                **source.placement(),
-            ),
+        layer = Labels(
+            data,
+            name=f"{source.name} [svpseg]",
+            opacity=0.5,
+            visible=is_in_sight(self.viewer, source.layer),
+            **source.placement(),
         )
-        self.journal.add(LayerAdded(layer, self.viewer, text))
+        self._sign(layer, source, result, None)
+        dress(layer)
+        self.journal.show(LayerAdded(layer, self.viewer, text))
         return layer
 
     def show_map(
@@ -275,9 +312,27 @@ class Results:
         old = self.preview_of(source)
         region = source.companion.index(plane, tile)
         corner = tuple(s.start for s in region)
+        metadata = {
+            "kind": "preview",
+            "image": source.name,
+            "source_id": source.layer.unique_id,
+            "axes": source.companion.axes,
+            "recipe": result.recipe.to_dict(),
+            "trust": result.trust,
+            "region": region,
+            **class_entries(result),
+        }
+
+        def signed(data: np.ndarray) -> dict[str, Any]:
+            return {**metadata, "written": fingerprints(data, source.companion.axes)}
+
         if old is not None and self._same_place(old, region):
-            write_ids(old, tuple(slice(0, n) for n in values.shape), values)
             layer = old
+
+            def sign(_: int) -> None:
+                layer.metadata[METADATA_KEY] = signed(np.asarray(layer.data))
+
+            write_ids(layer, tuple(slice(0, n) for n in values.shape), values, sign)
         else:
             self.drop_preview(source)
             layer = add_behind_boxes(
@@ -286,20 +341,10 @@ class Results:
                     values,
                     name=f"{source.name} [svpseg] preview",
                     opacity=0.5,
+                    metadata={METADATA_KEY: signed(values)},
                     **source.placement(corner),
                 ),
             )
-        layer.metadata[METADATA_KEY] = {
-            "kind": "preview",
-            "image": source.name,
-            "source_id": source.layer.unique_id,
-            "axes": source.companion.axes,
-            "written": fingerprints(np.asarray(layer.data), source.companion.axes),
-            "recipe": result.recipe.to_dict(),
-            "trust": result.trust,
-            "region": region,
-            **class_entries(result),
-        }
         dress(layer)
         return layer
 

@@ -102,14 +102,14 @@ class RunLayers:
             layer, remark = self.results.show(
                 source, step.plane, result.labels, result=result
             )
-            values = {
-                "probability": result.foreground,
-                "uncertainty": result.uncertainty,
-            }
-            for name in maps:
-                self.results.show_map(source, step.plane, values[name], name)
         self.results.keep(layer, source, step.plane, result, step.tile)
         self.latest = layer
+        values = {
+            "probability": result.foreground,
+            "uncertainty": result.uncertainty,
+        }
+        for name in maps if step.tile is None else ():
+            self.results.show_map(source, step.plane, values[name], name)
         return layer, remark
 
     @staticmethod

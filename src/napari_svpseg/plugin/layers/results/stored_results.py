@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.jobs.stored_labels import DONE, FILLING, NAME, Filled, StoredLabels
 from ....io.free_path import free_path
+from ...callbacks import reports_errors, tell
 from ...services.background import Background
 from ..images.image_source import ImageSource
 from ..images.visibility import add_behind_boxes
@@ -56,6 +58,7 @@ class StoredAdded(LayerAdded):
         return f"; it is kept in {(metadata_of(self.layer) or {})['store']}"
 
 
+@reports_errors("_refresh")
 class StoredResults(QObject):
     """The results of a viewer that lie on the disk.
 
@@ -73,7 +76,7 @@ class StoredResults(QObject):
         self.viewer, self.journal = viewer, journal
         self.layer: Labels | None = None
         self.remark = ""
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self.edits = StoredEdits(viewer, self._files)
         self.edits.message.connect(self.message)
         self.edits.changed.connect(self.changed)
@@ -151,38 +154,42 @@ class StoredResults(QObject):
                 "state": FILLING,
             },
         )
-        self.journal.add(StoredAdded(layer, self.viewer))
-        layer.editable = False
         self.remark = edited_remark(edited, layer)
         return layer
 
     def _add(
         self, labels: StoredLabels, name: str, place: dict[str, Any], metadata: Any
     ) -> Labels:
+        from napari.layers import Labels
+
         levels = open_levels(labels.folder, labels.levels, metadata["axes"])
         is_large = int(np.prod(levels[0].shape[-2:], dtype=np.int64)) > DIRECT
-        layer = add_behind_boxes(
-            self.viewer,
-            lambda: self.viewer.add_labels(
-                levels if is_large else levels[0],
-                name=name,
-                opacity=0.5,
-                multiscale=is_large,
-                **place,
-            ),
+        layer = Labels(
+            levels if is_large else levels[0],
+            name=name,
+            opacity=0.5,
+            multiscale=is_large,
+            metadata={
+                METADATA_KEY: {
+                    "kind": KIND,
+                    "folder": labels.folder,
+                    "levels": labels.levels,
+                    "objects": labels.objects,
+                    "highest": max(labels.objects, 0),
+                    "recipe": labels.recipe,
+                    "edited": False,
+                    **metadata,
+                }
+            },
+            **place,
         )
-        layer.metadata[METADATA_KEY] = {
-            "kind": KIND,
-            "folder": labels.folder,
-            "levels": labels.levels,
-            "objects": labels.objects,
-            "highest": max(labels.objects, 0),
-            "recipe": labels.recipe,
-            "edited": False,
-            **metadata,
-        }
         self.edits.watch(layer)
         self.layer = layer
+        if metadata["state"] == FILLING:
+            layer.editable = False
+            self.journal.show(StoredAdded(layer, self.viewer))
+        else:
+            add_behind_boxes(self.viewer, lambda: self.viewer.add_layer(layer))
         self.changed.emit()
         return layer
 
@@ -200,26 +207,25 @@ class StoredResults(QObject):
 
     def end(self, labels: StoredLabels) -> Labels | None:
         """Note that a run is done; return its layer."""
-        layer = self._ended(DONE)
-        if layer is not None:
-            layer.metadata[METADATA_KEY] |= {
-                "objects": labels.objects,
-                "highest": labels.objects,
-                "recipe": labels.recipe,
-                "seconds": labels.seconds,
-                "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            }
-        return layer
+        return self._ended(
+            DONE,
+            objects=labels.objects,
+            highest=labels.objects,
+            recipe=labels.recipe,
+            seconds=labels.seconds,
+            when=time.strftime("%Y-%m-%dT%H:%M:%S"),
+        )
 
     def stop(self) -> Labels | None:
         """Note that a run ended before it was done; return its layer."""
         return self._ended(STOPPED)
 
-    def _ended(self, state: str) -> Labels | None:
+    def _ended(self, state: str, **values: Any) -> Labels | None:
+        """Note how a run ended, before its layer is drawn; return the layer."""
         layer = self.layer
         if layer is None or (metadata_of(layer) or {}).get("state") != FILLING:
             return None
-        layer.metadata[METADATA_KEY] |= {"state": state}
+        layer.metadata[METADATA_KEY] |= {"state": state, **values}
         layer.editable = not layer.multiscale
         self._shown.stop()
         if layer in self.viewer.layers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
 from ....core.annotation.image_tags import BankPatch, TagTrainingResult
+from ...callbacks import reports_errors, tell
 from ...layers.images.tagged_image import TaggedImage
 from ...messages import count, sentence
 from ...services.background import Background
@@ -21,6 +23,7 @@ from .patch_view import PatchItem, PatchView
 SAVED = "Saved {} in {}."
 
 
+@reports_errors("_open", "save")
 class PatchBankPanel(QWidget):
     """The image bank of a model, or one to train a model with."""
 
@@ -37,7 +40,7 @@ class PatchBankPanel(QWidget):
         self.result: TagTrainingResult | None = None
         self._classes: tuple[str, ...] = ()
         self._busy = False
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self.view = PatchView()
         self.find_button = button(
             "Find", "Find the patches that show each class best; takes seconds"

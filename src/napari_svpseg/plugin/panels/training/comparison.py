@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QButtonGroup, QVBoxLayout, QWidget
 from ....core.geometry import Tile
 from ....core.settings import SegmentSettings
 from ....workflows.segment_image import segment
+from ...callbacks import guarded, reports_errors
 from ...layers.images.image_source import MAX_PREVIEW, ImageSource
 from ...layers.images.intensities import Intensities
 from ...layers.images.visibility import add_behind_boxes
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
+    from ....core.result import Result
+
 SIDES = ("before", "after")
 
 
+@reports_errors("_show_side")
 class Comparison(QWidget):
     """Two layers of labels, of which one is shown.
 
@@ -109,6 +113,9 @@ class Comparison(QWidget):
         job = self.engine.submit_prepared(segment, call)
         self._job = job
 
+        def on_returned(result: Result) -> None:
+            self._add(side, source, plane, tile, result.labels)
+
         def on_finished() -> None:
             self._job = None
             if self._todo:
@@ -117,9 +124,9 @@ class Comparison(QWidget):
                 self.is_busy = False
                 self._show_state()
 
-        job.returned.connect(lambda r: self._add(side, source, plane, tile, r.labels))
+        job.returned.connect(guarded(self, on_returned))
         job.failed.connect(self._on_failed)
-        job.finished.connect(on_finished)
+        job.finished.connect(guarded(self, on_finished))
         self._show_state()
 
     def _call(

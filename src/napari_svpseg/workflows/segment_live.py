@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.fingerprint import array_fingerprint
 from ..core.image import Axes, ImageError
 from ..core.jobs.stored_labels import (
     DONE,
@@ -145,9 +146,10 @@ def segment_stored(
             postprocess or PostprocessSettings(),
             reading=ChannelOptions(channels, rgb, intensities),
             options=BlockOptions(block),
+            content=array_fingerprint(query),
         )
         work = work_folder(store)
-        start_or_resume(work, plan, code)
+        begun = start_or_resume(work, plan, code)
         with given_image(work, source):
             layout = _labels(store, plan, about or {})
             run = _Run(plan, work, layout, report, hand_over)
@@ -156,7 +158,8 @@ def segment_stored(
     except OSError as error:
         raise _with_advice(error, store) from error
     shutil.rmtree(work, ignore_errors=True)
-    return replace(ended, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return replace(ended, seconds=seconds, notes=(*begun, *ended.notes))
 
 
 def _ignore(value: StoredLabels | Filled) -> None:
@@ -251,6 +254,7 @@ class _Run:
             Recipe.from_json(json.dumps(self.plan.recipe)),
             notes=tuple(notes),
             device=device,
+            fingerprint=self.plan.key,
         )
         values = json.loads(recipe.to_json())
         metadata = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)

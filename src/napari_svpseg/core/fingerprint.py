@@ -51,7 +51,7 @@ def fingerprint(*parts: Content) -> str:
     return digest.hexdigest()
 
 
-def array_fingerprint(array: Any) -> str:
+def array_fingerprint(array: Any, *, whole: bool = False) -> str:
     """Return the fingerprint of an array with its shape and type; lazy ones are read.
 
     Of an array larger than `WHOLE_BYTES`, `SAMPLES` windows are hashed, at places that
@@ -61,6 +61,8 @@ def array_fingerprint(array: Any) -> str:
     ----------
     array : array
         Slicing it returns a numpy array, or one that becomes a numpy array.
+    whole : bool
+        Hash all of it, however large.
 
     Examples
     --------
@@ -70,7 +72,7 @@ def array_fingerprint(array: Any) -> str:
     """
     shape, dtype = tuple(int(n) for n in array.shape), np.dtype(array.dtype)
     about: dict[str, object] = {"shape": shape, "dtype": dtype.str}
-    if math.prod(shape) * dtype.itemsize <= WHOLE_BYTES:
+    if whole or math.prod(shape) * dtype.itemsize <= WHOLE_BYTES:
         return fingerprint(about, np.asarray(array[...]))
     longest = sorted(range(len(shape)), key=lambda axis: -shape[axis])[:2]
     sides = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -25,7 +24,7 @@ from ..core.jobs.finetune_job import (
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
-from ..io.atomic import WriteError, atomic_path
+from ..io.atomic import WriteError
 from ..io.free_path import free_path
 from ..io.model_store import (
     LoadedModel,
@@ -35,28 +34,28 @@ from ..io.model_store import (
     user_folder,
 )
 from .finetune_data import GivenImages, gather
+from .identity import training_identity
+from .training_state import (
+    CHECKPOINT,
+    LOCK,
+    RUN,
+    begin_training,
+    empty_folder,
+    run_folder,
+)
 
 if TYPE_CHECKING:
     from ..engine.finetuning.loop import OnLook, Tuned
 
-RUN, STOP, LOCK = "run.json", "stop", "lock"
+STOP = "stop"
+
+NOT_COMPARED = {"seconds", "preset"}
+"""Settings that do not decide on the result of a training that ends."""
 
 NOT_WRITABLE = "{output}: cannot be written ({error}): choose another folder."
 IS_TRAINED = (
     "{output}: is being trained already, in another window or by a command: stop that "
     "training or choose another name."
-)
-NOTHING_TO_RESUME = (
-    "{folder}: holds no checkpoint, so the training starts from the beginning."
-)
-LEFTOVERS = (
-    "{folder}: the files of an older training cannot be deleted ({error}): delete "
-    "them, or choose another name."
-)
-DAMAGED_RUN = "{path}: damaged, the run cannot be resumed: start a new one."
-OTHER_RUN = (
-    "{folder}: was made with other images, labels or settings: start a new run, "
-    "without resuming."
 )
 TAKES_NO_PROMPTS = (
     "The model '{name}' takes no prompts and is not trained in this way: start from "
@@ -65,12 +64,6 @@ TAKES_NO_PROMPTS = (
 
 
 # ---------------------------------------------------------------- the run's folder
-
-
-def run_folder(output: str | Path) -> Path:
-    """Return where checkpoints of the model ``output`` lie while it is trained."""
-    output = Path(output)
-    return output.with_name(f".{output.name}.run")
 
 
 @contextlib.contextmanager
@@ -101,7 +94,7 @@ def claimed(output: str | Path) -> Iterator[Path]:
         lock.release()
         with contextlib.suppress(OSError):
             if {p.name for p in folder.iterdir()} <= {LOCK}:
-                _empty(folder, but=())
+                empty_folder(folder, but=())
 
 
 def is_running(output: str | Path) -> bool:
@@ -116,17 +109,6 @@ def is_running(output: str | Path) -> bool:
         return True
     except OSError:
         return False
-
-
-def _empty(folder: Path, but: Sequence[str] = (LOCK,)) -> None:
-    """Delete the content of a folder but for some files, or the folder as a whole."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name not in but:
-            path.unlink()
-    if not but:
-        folder.rmdir()
 
 
 def stop_finetune(output: str | Path) -> bool:
@@ -161,7 +143,7 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
     for path in sorted(base.glob(".*.run")):
         try:
             values = json.loads((path / RUN).read_text(encoding="utf8"))
-            there = isinstance(values, dict) and (path / "checkpoint.pt").is_file()
+            there = isinstance(values, dict) and (path / CHECKPOINT).is_file()
             if there and not is_running(values["output"]):
                 found.append(values)
         except (OSError, ValueError, KeyError):
@@ -173,38 +155,7 @@ def discard_finetune(output: str | Path) -> None:
     """Delete the leftovers of a training that was cut off."""
     if run_folder(output).is_dir():
         with claimed(output) as folder:
-            _empty(folder)
-
-
-def _prepare(
-    folder: Path, values: dict[str, Any], resume: bool, notes: list[str]
-) -> bool:
-    """Make a run's folder ready; return whether there is a checkpoint to resume."""
-    if resume and (folder / "checkpoint.pt").is_file():
-        _check_same_run(folder, values["fingerprint"])
-        (folder / STOP).unlink(missing_ok=True)
-        return True
-    if resume:
-        notes.append(NOTHING_TO_RESUME.format(folder=folder))
-    try:
-        _empty(folder)
-    except OSError as error:
-        raise WriteError(
-            LEFTOVERS.format(folder=folder, error=error.strerror)
-        ) from error
-    with atomic_path(folder / RUN) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf8")
-    return False
-
-
-def _check_same_run(folder: Path, wanted: str) -> None:
-    try:
-        values = json.loads((folder / RUN).read_text(encoding="utf8"))
-        same = values["fingerprint"] == wanted
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FineTuneError(DAMAGED_RUN.format(path=folder / RUN)) from error
-    if not same:
-        raise FineTuneError(OTHER_RUN.format(folder=folder))
+            empty_folder(folder)
 
 
 # ---------------------------------------------------------------- the whole
@@ -265,7 +216,8 @@ def finetune(
     rgb, channels
         As in `segment`.
     resume : bool
-        Go on from the checkpoint of a run that was cut off or cancelled.
+        Go on from the checkpoint of a run that was cut off or cancelled; with other
+        images, labels, settings or versions, start from the beginning and say so.
     on_progress : callable, optional
         Called with ``(step, steps, message)``; may raise `Cancelled`.
     on_partial : callable, optional
@@ -280,9 +232,9 @@ def finetune(
     Raises
     ------
     FineTuneError
-        If the labels do not suffice or do not fit, or there is nothing to resume.
-    WriteError
-        If the model cannot be written; the last checkpoint stays beside it.
+        If the labels do not suffice or do not fit.
+    WriteError, CheckpointWriteError
+        If the model or a checkpoint cannot be written; the last checkpoint stays.
     """
     from ..engine.finetuning.loop import Callbacks
     from ..engine.finetuning.loop import finetune as train
@@ -311,21 +263,27 @@ def finetune(
         "settings": settings.to_dict(),
         "training_set": None if training_set is None else str(training_set),
         "unlabelled": None if unlabelled is None else str(unlabelled),
-        "fingerprint": data.fingerprint(settings, model.card.sha256),
     }
+    decides = {k: v for k, v in settings.to_dict().items() if k not in NOT_COMPARED}
+    identity = training_identity(
+        data.fingerprint(), start=model.card.sha256, settings=decides
+    )
     with claimed(target) as folder:
+        resumed, told = begin_training(folder, identity, resume=resume, values=values)
+        notes += told
+        (folder / STOP).unlink(missing_ok=True)
         tuned = train(
             model.network,
             data,
             settings,
             device=where,
             folder=folder,
-            resume=_prepare(folder, values, resume, notes),
+            resume=resumed,
             callbacks=Callbacks((folder / STOP).exists, report, on_partial, on_look),
         )
         notes += tuned.notes
         _write_model(target, tuned, model.card, data, settings, str(where))
-        _empty(folder)
+        empty_folder(folder)
     return FineTuneResult(
         tuned.before,
         tuned.after,

@@ -140,7 +140,8 @@ def _model_values(card: ModelCard) -> dict[str, object]:
 
 def _own_prompts(card: ModelCard) -> list[Prompt]:
     """Return the prompts in a model's folder, if it has some."""
-    from ..io.model_store import PROMPTS, load_prompts
+    from ..io.model_store import PROMPTS
+    from ..io.prompt_files import load_prompts
 
     path = Path(card.path) / PROMPTS
     return list(load_prompts(path)) if card.path and path.is_file() else []

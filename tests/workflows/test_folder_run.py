@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -18,7 +19,7 @@ import tifffile
 
 from napari_svpseg import api
 from napari_svpseg.api import labels_path
-from napari_svpseg.cli.main import main
+from napari_svpseg.cli.main import _stop_cleanly_when_terminated, main
 from napari_svpseg.core.jobs.folder_job import (
     FORMAT_TITLES,
     FORMATS,
@@ -36,6 +37,7 @@ from napari_svpseg.core.jobs.folder_job import (
 from napari_svpseg.core.labels.measure import measure
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
+from napari_svpseg.io.atomic import is_temporary
 from napari_svpseg.io.folder_records import (
     NO_SUCH_IMAGE,
     NOT_A_JOB,
@@ -141,6 +143,30 @@ def test_stopped_and_resumed_gives_the_same(job, tmp_path) -> None:
     assert results_of(job) == results_of(whole)
     assert without_seconds(summary_of(job)) == without_seconds(summary_of(whole))
     assert read_run(Path(job.output) / "run.json")[1]["state"] == "done"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_properly(job, number) -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+
+    def hang_up(done: int, total: int, message: str = "") -> None:
+        if done >= 1:
+            os.kill(os.getpid(), number)
+
+    try:
+        _stop_cleanly_when_terminated()
+        with pytest.raises(SystemExit) as caught:
+            run_batch(job, on_progress=hang_up)
+        signal.signal(number, signal.SIG_IGN)  # as nohup does
+        _stop_cleanly_when_terminated()
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    assert caught.value.code == 128 + number
+    assert read_run(Path(job.output) / "run.json")[1]["state"] == "stopped"
+    assert not any(is_temporary(p.name) for p in Path(job.output).iterdir())
 
 
 def test_without_an_old_summary_the_labels_tell_what_was_found(job) -> None:

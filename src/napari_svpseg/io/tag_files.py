@@ -206,8 +206,15 @@ def _first_few(items: list[str]) -> str:
     return text + (AND_MORE.format(n=more) if more > 0 else "")
 
 
-def write_tags(path: str | Path, tags: Tags) -> Path:
+def write_tags(path: str | Path, tags: Tags, *, private: bool = False) -> Path:
     """Write tags as a ``tags.csv``, which `read_tags` reads, atomically.
+
+    Parameters
+    ----------
+    path : path
+    tags : Tags
+    private : bool
+        Only this user may read it.
 
     Returns
     -------
@@ -226,7 +233,7 @@ def write_tags(path: str | Path, tags: Tags) -> Path:
     writer.writerow(HEADER)
     for image in tags:
         writer.writerow([image, *(c for c in tags.classes if c in tags[image])])
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private=private) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
     return path
 

@@ -28,6 +28,7 @@ from ..core.annotation.partial_labels import (
 )
 from ..core.image import Axes
 from .atomic import WriteError, atomic_folder, atomic_path
+from .model_store import make_folder
 
 VERSION = 1
 ENTRY, IMAGE = "entry.json", "image.tif"
@@ -188,7 +189,7 @@ class TrainingSet:
             counts=label_counts(labels),
         )
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise WriteError(
                 CANNOT_CREATE.format(folder=self.folder, reason=error.strerror)

@@ -30,6 +30,7 @@ from ..io.model_store import (
     LoadedModel,
     check_model_folder,
     load_model,
+    make_folder,
     save_model,
     user_folder,
 )
@@ -80,7 +81,8 @@ def claimed(output: str | Path) -> Iterator[Path]:
     folder = run_folder(output)
     lock = FileLock(folder / LOCK)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout as error:
         raise FineTuneError(IS_TRAINED.format(output=output)) from error

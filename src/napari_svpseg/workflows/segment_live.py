@@ -33,6 +33,7 @@ from ..core.prompt import PromptSet
 from ..core.result import Recipe
 from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.atomic import WriteError, as_write_error
+from ..io.model_store import make_folder
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import (
     PLANE_NOT_LAST,
@@ -136,7 +137,7 @@ def segment_stored(
         raise ImageError(PLANE_NOT_LAST.format(axes=axes))
     source = LazyImage(query, Axes(axes), scale or {}, unit, Path(image or "image"))
     try:
-        store.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(store.parent)
         _check_room(store.parent, source.n_pixels)
         plan, code = make_plan(
             source,

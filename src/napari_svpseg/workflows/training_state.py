@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..io.atomic import WriteError, atomic_path, remove_leftovers
+from ..io.model_store import make_folder
 
 RUN, LOCK, CHECKPOINT = "run.json", "lock", "checkpoint.pt"
 EARLIER = "earlier-"
@@ -73,7 +74,8 @@ def begin_training(
     notes: tuple[str, ...] = ()
     old = sorted(folder.rglob(CHECKPOINT)) if folder.is_dir() else []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
         remove_leftovers(folder)
         if resume and old and _identity_of(folder) == identity:
             return True, ()

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from .job import Event, Job, OnEvent, name_of
 from .transport import Pipe, Transport
@@ -297,11 +297,19 @@ def log_folder() -> Path:
 def _open_log(path: Path) -> BinaryIO:
     """Open the log to be added to; elsewhere where that is not allowed."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         full = path.exists() and path.stat().st_size > MAX_LOG_BYTES
-        return path.open("wb" if full else "ab")
-    except OSError:
-        return (Path(tempfile.gettempdir()) / "svpseg-engine.log").open("ab")
+        return _open_private(path, "wb" if full else "ab")
+    except OSError:  # in a new folder: in that of all users a link may wait
+        return _open_private(Path(tempfile.mkdtemp()) / "svpseg-engine.log", "ab")
+
+
+def _open_private(path: Path, mode: str) -> BinaryIO:
+    """Open a file that only this user may read: traces name files and folders."""
+    file = open(  # noqa: SIM115  (the process that is started gets it)
+        path, mode, opener=lambda name, flags: os.open(name, flags, 0o600)
+    )
+    return cast(BinaryIO, file)
 
 
 def _last_line(path: Path) -> str:

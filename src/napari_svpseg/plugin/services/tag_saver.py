@@ -5,12 +5,16 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
 from ...io.free_path import free_path
 from ..messages import sentence
 from .background import Background
+
+if TYPE_CHECKING:
+    from ...io.tag_files import Tags
 
 
 class TagSaver(QObject):
@@ -50,23 +54,41 @@ class TagSaver(QObject):
         self, tags: dict[str, tuple[str, ...]], classes: tuple[str, ...]
     ) -> Path | None:
         """Write in the writer's thread; return the new place if it had to move."""
-        from ...io.tag_files import Tags, write_tags
+        from ...io.tag_files import Tags
 
         assert self.path is not None
         moved = None
         if _stamp(self.path) != self._stamp:
             moved = self.path = free_tags_file(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes))
+            _write(self.path, Tags(tags, classes))
         except OSError:
             if user_place(self.path) == self.path:
                 raise
             moved = self.path = user_place(self.path)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes))
+            _write(self.path, Tags(tags, classes))
         self._stamp = _stamp(self.path)
         return moved
+
+
+def _write(path: Path, tags: Tags) -> None:
+    """Write a tags file; one that is not beside the images is for its user only."""
+    from ...io.atomic import private_folder
+    from ...io.tag_files import write_tags
+
+    private = path.parent == tags_folder()
+    if private:
+        private_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_tags(path, tags, private=private)
+
+
+def tags_folder() -> Path:
+    """Return the folder of tags that are not beside their images."""
+    from ...io.model_store import user_folder
+
+    return user_folder().parent / "tags"
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -85,9 +107,7 @@ def free_tags_file(path: Path) -> Path:
 
 def user_place(path: Path) -> Path:
     """Return where tags go that cannot be written beside their images."""
-    from ...io.model_store import user_folder
-
-    home = user_folder().parent / "tags"
+    home = tags_folder()
     if path.parent == home:
         return path
     folder = path.parent
@@ -97,6 +117,4 @@ def user_place(path: Path) -> Path:
 
 def open_images_file() -> Path:
     """Return where the tags of the open images are saved."""
-    from ...io.model_store import user_folder
-
-    return user_folder().parent / "tags" / "open-images.csv"
+    return tags_folder() / "open-images.csv"

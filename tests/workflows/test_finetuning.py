@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -333,6 +334,23 @@ def test_a_full_disk_ends_the_training_at_once_and_it_goes_on_later(
     )
     assert steps[7:] == list(range(7, 13))
     assert same(weights(whole.model), weights(parts.model))
+
+
+def test_a_training_is_moved_to_where_there_is_room(tune, tmp_path, monkeypatch):
+    cancelled(tune)
+    old = tmp_path / "mine"
+    assert not finetuning.needs_other_place(old)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert finetuning.needs_other_place(old)
+    new = Path(finetuning.move_finetune(old, tmp_path / "other"))
+    assert new == tmp_path / "other" / "mine"
+    assert not finetuning.run_folder(old).exists()
+    (left,) = api.unfinished_finetunes(new.parent)
+    assert left["output"] == str(new)
+    steps = []
+    result = tune("other/mine", resume=True, on_partial=lambda p: steps.append(p.step))
+    assert steps[0] == 2 and result.model == str(new)
 
 
 def test_a_model_that_cannot_be_written_leaves_the_checkpoint(

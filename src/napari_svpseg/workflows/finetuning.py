@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -24,7 +25,7 @@ from ..core.jobs.finetune_job import (
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
-from ..io.atomic import WriteError
+from ..io.atomic import WriteError, atomic_path
 from ..io.free_path import free_path
 from ..io.model_store import (
     LoadedModel,
@@ -52,6 +53,9 @@ STOP = "stop"
 
 NOT_COMPARED = {"seconds", "preset"}
 """Settings that do not decide on the result of a training that ends."""
+
+ROOM = 3
+"""Times the size of the checkpoint that a training needs on the disk."""
 
 NOT_WRITABLE = "{output}: cannot be written ({error}): choose another folder."
 IS_TRAINED = (
@@ -151,6 +155,41 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
         except (OSError, ValueError, KeyError):
             continue
     return found
+
+
+def needs_other_place(output: str | Path) -> bool:
+    """Return whether the disk is too full to go on with a training that was cut off."""
+    checkpoint = run_folder(output) / CHECKPOINT
+    try:
+        needed = ROOM * checkpoint.stat().st_size
+        return shutil.disk_usage(checkpoint.parent).free < needed
+    except OSError:
+        return False
+
+
+def move_finetune(output: str | Path, folder: str | Path) -> str:
+    """Move the checkpoint of a training to another folder, where there is room.
+
+    Returns
+    -------
+    str
+        Model folder to write when the training is resumed.
+
+    Raises
+    ------
+    FineTuneError, WriteError
+        If it is being trained, or cannot be moved; then it stays where it is.
+    """
+    target = free_path(Path(folder) / Path(output).name, separator="-")
+    with claimed(output) as old, claimed(target) as new:
+        values = json.loads((old / RUN).read_text(encoding="utf8"))
+        with atomic_path(new / CHECKPOINT) as temporary:
+            shutil.copyfile(old / CHECKPOINT, temporary)
+        with atomic_path(new / RUN) as temporary:
+            text = json.dumps({**values, "output": str(target)}, indent=1)
+            temporary.write_text(text + "\n", encoding="utf8")
+        empty_folder(old)
+    return str(target)
 
 
 def discard_finetune(output: str | Path) -> None:

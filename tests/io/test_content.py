@@ -61,6 +61,7 @@ def test_a_chunk_more_or_less_is_another_image(image, tmp_path):
 def test_metadata_count_and_leftovers_do_not(image):
     before = content_fingerprint(image["zarr"])
     (image["zarr"] / ".svpseg-0123456789ab-x").write_text("half")
+    (image["zarr"] / ".DS_Store").write_text("a file manager was here")
     (image["zarr"] / "labels").mkdir()
     (image["zarr"] / "labels" / "x").write_text("a result")
     assert content_fingerprint(image["zarr"]) == before

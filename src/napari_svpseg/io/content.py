@@ -16,6 +16,9 @@ SAMPLE_BYTES = WHOLE_BYTES // SAMPLES
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 """Files of a Zarr image that are always hashed: they say what the others mean."""
 
+BESIDE = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that file managers leave in the folders that they show."""
+
 LABELS = "labels"
 """Folder of a Zarr image that holds results, and is no part of the image."""
 
@@ -75,7 +78,8 @@ def _files(folder: Path) -> Iterator[Path]:
         folders[:] = sorted(
             n for n in folders if here / n != skipped and not is_temporary(n)
         )
-        yield from (here / n for n in sorted(names) if not is_temporary(n))
+        kept = (n for n in sorted(names) if n not in BESIDE and not is_temporary(n))
+        yield from (here / n for n in kept)
 
 
 def _raise(error: OSError) -> None:

@@ -261,6 +261,10 @@ def test_stopped_run_goes_on(perfect: Perfect, cells: Path, tmp_path: Path) -> N
     assert perfect.asked == n
     with pytest.raises(one_shot.BenchmarkError, match=re.escape(str(journal))):
         run(dataclasses.replace(settings, prompts=1))
+    labels = next((cells / "labels").iterdir())
+    labels.write_bytes(labels.read_bytes() + b"changed")
+    with pytest.raises(one_shot.BenchmarkError, match=re.escape(str(journal))):
+        run()
 
 
 def test_upper_bound_of_the_forest_is_one(cells: Path) -> None:

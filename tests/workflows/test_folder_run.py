@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +19,7 @@ import tifffile
 
 from napari_svpseg import api
 from napari_svpseg.api import labels_path
-from napari_svpseg.cli.main import main
+from napari_svpseg.cli.main import _stop_cleanly_when_terminated, main
 from napari_svpseg.core.jobs.folder_job import (
     FORMAT_TITLES,
     FORMATS,
@@ -33,7 +36,8 @@ from napari_svpseg.core.jobs.folder_job import (
 )
 from napari_svpseg.core.labels.measure import measure
 from napari_svpseg.core.progress import Cancelled
-from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.core.prompt import Prompt, PromptSet
+from napari_svpseg.io.atomic import is_temporary
 from napari_svpseg.io.folder_records import (
     NO_SUCH_IMAGE,
     NOT_A_JOB,
@@ -161,6 +165,30 @@ def test_stopped_and_resumed_gives_the_same(job, tmp_path) -> None:
     assert read_run(Path(job.output) / "run.json")[1]["state"] == "done"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_properly(job, number) -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+
+    def hang_up(done: int, total: int, message: str = "") -> None:
+        if done >= 1:
+            os.kill(os.getpid(), number)
+
+    try:
+        _stop_cleanly_when_terminated()
+        with pytest.raises(SystemExit) as caught:
+            run_batch(job, on_progress=hang_up)
+        signal.signal(number, signal.SIG_IGN)  # as nohup does
+        _stop_cleanly_when_terminated()
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    assert caught.value.code == 128 + number
+    assert read_run(Path(job.output) / "run.json")[1]["state"] == "stopped"
+    assert not any(is_temporary(p.name) for p in Path(job.output).iterdir())
+
+
 def test_without_an_old_summary_the_labels_tell_what_was_found(job) -> None:
     run_batch(job)
     before = summary_of(job)
@@ -171,13 +199,61 @@ def test_without_an_old_summary_the_labels_tell_what_was_found(job) -> None:
             assert new[column] == old[column]
 
 
-def test_what_is_done_is_kept_and_told_to_be_of_another_kind(job, caplog) -> None:
+def outcomes_of(job: BatchJob) -> dict[str, tuple[str, bool]]:
+    """Return state, and whether it was done again, of each image of a resumed run."""
+    return {
+        Path(o.source).name: (o.status, folder_run.AGAIN in o.notes)
+        for o in run_batch(replace(job, skip_done=True))
+        if o.status != "failed"
+    }
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["summary", "recipes"])
+def test_an_image_that_was_replaced_is_done_again(job, tmp_path, lost) -> None:
     run_batch(job)
-    before = results_of(job)
-    other = replace(job, skip_done=True, settings={**job.settings, "threshold": 0.9})
-    run_batch(other)
-    assert folder_run.OTHER in caplog.text
-    assert results_of(job) == before
+    first, second = (Path(job.inputs[0]) / f"{i}.ome.tif" for i in (0, 1))
+    facts = first.stat()
+    first.write_bytes(second.read_bytes())
+    os.utime(first, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert first.stat().st_size == facts.st_size  # its content alone is another
+    if lost:
+        (Path(job.output) / "summary.csv").unlink()
+    found = outcomes_of(job)
+    assert found.pop("0.ome.tif") == ("done", True)
+    assert set(found.values()) == {("skipped", False)}
+    labels = [tifffile.imread(Path(job.output) / f"{i}_labels.ome.tif") for i in (0, 1)]
+    assert np.array_equal(*labels)
+    assert set(outcomes_of(job).values()) <= {("skipped", True), ("skipped", False)}
+
+
+def test_results_of_other_settings_prompts_or_models_are_done_again(
+    job, tmp_path, disc_scene, tiny_model
+) -> None:
+    one = replace(job, inputs=(f"{job.inputs[0]}/0.ome.tif",), formats=("csv",))
+    run_batch(one)
+    other = Prompt.from_image(*disc_scene, (20, 20), name="discs", source="discs.tif")
+    save_prompts(PromptSet([other]), one.prompts)  # at the same place
+    assert outcomes_of(one) == {"0.ome.tif": ("done", True)}
+    changed = replace(one, settings={**job.settings, "threshold": 0.9})
+    assert outcomes_of(changed) == {"0.ome.tif": ("done", True)}
+    assert outcomes_of(changed) == {"0.ome.tif": ("skipped", True)}
+    assert outcomes_of(one) == {"0.ome.tif": ("done", True)}
+    model = shutil.copytree(tiny_model, tmp_path / "tiny")
+    moved = replace(one, model=str(model))
+    assert outcomes_of(moved) == {"0.ome.tif": ("skipped", True)}  # its weights count
+
+
+def test_one_file_is_skipped_only_if_its_result_says_so(job) -> None:
+    image = Path(job.inputs[0]) / "0.ome.tif"
+    call = (image, job.prompts, job.output, job.model)
+    assert not api.segment_file(*call).skipped
+    assert api.segment_file(*call, skip_done=True).skipped
+    assert not api.segment_file(*call, skip_done=True, threshold=0.9).skipped
+    tifffile.imwrite(image, tifffile.imread(image)[::-1])
+    assert not api.segment_file(*call, skip_done=True, threshold=0.9).skipped
+    table = {"csv": str(Path(job.output) / "0.csv")}
+    assert not api.segment_file(*call, targets=table).skipped
+    assert not api.segment_file(*call, targets=table, skip_done=True).skipped
 
 
 def test_every_format_holds_the_same_objects(job) -> None:
@@ -432,9 +508,13 @@ def test_zarr_images_are_a_format_of_folders(job, disc_scene, capsys) -> None:
     assert np.array_equal(found[:], read_image(again.labels).array)
     with open(Path(job.output) / "plain_labels.csv") as file:
         assert len(file.readlines()) == found[:].max() + 1
-    one = replace(job, include="*.zarr", formats=("ome-zarr",), skip_done=True)
+    one = replace(job, include="*.zarr", formats=("ome-zarr",), settings={})
     (outcome,) = run_batch(one)
-    assert outcome.skipped and outcome.labels == str(written)
+    (Path(job.output) / "summary.csv").unlink()
+    (again,) = run_batch(replace(one, skip_done=True))
+    assert not outcome.skipped and again.skipped and again.labels == str(written)
+    zarr.open_array(folder / "plain.zarr")[:5] = 7
+    assert outcomes_of(one) == {"plain.zarr": ("done", True)}
 
 
 def test_a_zarr_too_large_for_memory_goes_from_file_to_file(

@@ -19,11 +19,13 @@ from napari_svpseg.workflows.training import (
     train_from_config,
 )
 from napari_svpseg.workflows.training_config import ConfigError, TrainingConfig
+from napari_svpseg.workflows.training_state import OTHER_TRAINING, run_folder
 from napari_svpseg.workflows.training_tasks import (
     NEEDS_DATA,
     NO_IMAGE,
     ONE_CLASS,
     OTHER_TASKS,
+    PACKED_AGAIN,
     pack,
 )
 
@@ -98,7 +100,7 @@ def test_it_trains_on_a_folder_of_the_data_form(tmp_path):
         path, data=tmp_path / "data", output=tmp_path / "run" / "model", device="cpu"
     )
     assert card.training["config"]["data"]["datasets"] == ("cells",)
-    assert (tmp_path / "run" / "tasks.npz").exists()
+    assert (tmp_path / "run" / ".model.run" / "tasks.npz").exists()
 
 
 def test_semantic_sets_give_a_task_for_each_class(tmp_path):
@@ -155,12 +157,66 @@ def test_tasks_packed_for_another_config_are_not_taken(tmp_path, pattern):
     data_set(tmp_path / "data" / "more")
     run = {"data": tmp_path / "data", "output": tmp_path / "run" / "model"}
     train_from_config(first, **run)
-    cache = tmp_path / "run" / "tasks.npz"
+    cache = tmp_path / "run" / ".model.run" / "tasks.npz"
     with pytest.raises(ConfigError, match=pattern(OTHER_TASKS, what="more")):
         train_from_config(second, data=cache, output=tmp_path / "other" / "model")
     train_from_config(second, **run)  # packs again
     groups = {entry["group"] for entry in load_tasks(cache).index}
     assert groups == {"blobs", "more"}
+
+
+def test_models_of_one_folder_share_no_checkpoint(config, tmp_path):
+    """The second is not gone on with from the first one's state."""
+    alone = train_from_config(config, output=tmp_path / "other" / "b", resume=True)
+    other = tmp_path / "other.toml"
+    other.write_text(config.read_text().replace("batch = 2", "batch = 3"))
+    train_from_config(other, output=tmp_path / "models" / "a")
+    card = train_from_config(config, output=tmp_path / "models" / "b", resume=True)
+    assert card.sha256 == alone.sha256
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == [
+        ".a.run",
+        ".b.run",
+        "a",
+        "b",
+    ]
+
+
+def interrupt(step: int):
+    def on_progress(done, total, text=""):
+        if done == step:
+            raise KeyboardInterrupt
+
+    return on_progress
+
+
+def test_labels_that_changed_are_another_training(tmp_path, caplog):
+    folder = data_set(tmp_path / "data" / "cells")
+    path = tmp_path / "c.toml"
+    path.write_text(CONFIG.format(datasets='"cells"'))
+    run = {"data": tmp_path / "data", "device": "cpu"}
+    out = tmp_path / "run" / "model"
+    with pytest.raises(KeyboardInterrupt):
+        train_from_config(path, output=out, on_progress=interrupt(2), **run)
+    steps = []
+    train_from_config(
+        path,
+        output=out,
+        resume=True,
+        on_progress=lambda done, *_: steps.append(done),
+        **run,
+    )
+    assert steps == [3] and not caplog.records  # nothing was changed until here
+    labels = tifffile.imread(folder / "labels" / "a.tif")
+    tifffile.imwrite(folder / "labels" / "a.tif", np.roll(labels, 5, axis=0))
+    card = train_from_config(path, output=out, resume=True, **run)
+    anew = train_from_config(path, output=tmp_path / "new" / "model", **run)
+    assert card.sha256 == anew.sha256
+    state = run_folder(out)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        PACKED_AGAIN % (state / "tasks.npz"),
+        OTHER_TRAINING.format(folder=state),
+    ]
 
 
 def test_what_would_fail_at_the_end_fails_before_the_training(

@@ -24,6 +24,7 @@ from ..core.result import versions
 from ..core.settings import PostprocessSettings, SegmentSettings
 from ..engine.jobs.allocator import PeakMemory
 from ..io.atomic import atomic_path
+from ..io.content import content_fingerprint
 from .baselines import (
     Answer,
     Contestant,
@@ -46,6 +47,9 @@ PROTOCOL = 1
 REFINED = "+refine"
 """Suffix of a model's name: the model is fitted to each prompt."""
 REFINE_STEPS = 40
+
+COMPARED = ("protocol", "prompts", "max_queries", "seed", "versions", "data")
+"""Values that records are kept for, beside the weights, which each line names."""
 
 NO_MODEL = "No model was named: for example forest,svp."
 
@@ -193,7 +197,7 @@ def run(
     """
     if not models:
         raise BenchmarkError(NO_MODEL)
-    settings = settings or BenchmarkSettings()
+    settings, data = settings or BenchmarkSettings(), list(data)
     tasks = plan(data, settings)
     contestants = {
         name: (models[name], "")
@@ -210,7 +214,8 @@ def run(
         "versions": versions(),
         "models": {name: sha256 for name, (_, sha256) in contestants.items()},
     }
-    journal = _Journal(output, recipe, resume)
+    contents = {str(folder): content_fingerprint(folder) for folder in data}
+    journal = _Journal(output, recipe | {"data": contents}, resume)
     total = len(contestants) * sum(len(list(task.pairs())) for task in tasks)
     records: list[dict[str, Any]] = []
     for task in tasks:
@@ -335,21 +340,22 @@ class _Journal:
         self._path = None if output is None else Path(f"{output}l")
         self._weights: dict[str, str] = recipe["models"]
         self._records: dict[tuple[Any, ...], dict[str, Any]] = {}
-        # what records depend on, but for the weights, which each line names
-        head = {n: recipe[n] for n in ("protocol", "prompts", "max_queries", "seed")}
+        head = {n: recipe[n] for n in COMPARED}
         if self._path is None:
             return
         if resume and self._path.exists():
             self._read(self._path, head)
         else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+            with atomic_path(self._path) as part:
+                part.write_text(json.dumps(head) + "\n", encoding="utf-8")
 
     def _read(self, path: Path, head: dict[str, Any]) -> None:
         """Read the records whose weights are unchanged."""
         lines = path.read_text(encoding="utf-8").split("\n")
         if lines[-1]:  # the process was killed while writing: drop the incomplete line
-            path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+            with atomic_path(path) as part:
+                part.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
         if len(lines) < 2 or json.loads(lines[0]) != head:
             raise BenchmarkError(
                 f"{path} was made with other settings ({lines[0]}): choose another "

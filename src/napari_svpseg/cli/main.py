@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -123,11 +124,17 @@ def _show_our_log(level: int) -> None:
 
 
 def _stop_cleanly_when_terminated() -> None:
-    """Exit normally when terminated, so that temporary files are deleted."""
-    try:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    except ValueError:  # only the main thread may set signal handlers
-        return
+    """Exit normally when terminated, or when the terminal is closed.
+
+    Then temporary files are deleted, checkpoints written and records ended.
+    """
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        # nohup has it ignored, which stays
+        if number is None or signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        with suppress(ValueError):  # only the main thread may set signal handlers
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 if __name__ == "__main__":

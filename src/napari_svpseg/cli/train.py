@@ -45,7 +45,7 @@ def train(
         typer.Option(help="Model whose weights are the start; none: untrained."),
     ] = None,
 ) -> None:
-    """Train a method from a config (resumable), or on a folder without labels."""
+    """Train a method from a config, or on a folder without labels; both resumable."""
     from ..workflows.self_supervised import train_self_supervised
     from ..workflows.training import train_from_config
 
@@ -59,6 +59,7 @@ def train(
             minutes=minutes or 5.0,
             start_from=start_from,
             device=device,
+            resume=resume,
             on_progress=progress_line("train"),
         )
     elif config is not None and self_supervised is None:

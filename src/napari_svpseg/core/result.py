@@ -136,6 +136,9 @@ class Recipe:
         Files, or names, of the images that were combined as channels.
     by_parts : bool
         The image was segmented part by part into labels in a Zarr store.
+    fingerprint : str
+        Of all that decides on the labels, the pixels of the image among it; empty where
+        the image was no file.
     """
 
     model: str
@@ -159,6 +162,7 @@ class Recipe:
     level: int = 0
     channel_files: tuple[str, ...] = ()
     by_parts: bool = False
+    fingerprint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""

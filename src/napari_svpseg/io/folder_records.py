@@ -39,6 +39,7 @@ COLUMNS = {
     "trust": "trust",
     "seconds": "seconds",
     "note": "",
+    "fingerprint": "fingerprint",
 }
 """Columns of the summary, and the field of `FileOutcome` in each.
 
@@ -245,6 +246,7 @@ def _outcome(row: dict[str, str]) -> FileOutcome:
         status="skipped",
         pixel_area=mean_um2 / mean if mean else math.nan,
         notes=tuple((row.get("note") or "").split("; ")) if row.get("note") else (),
+        fingerprint=row.get("fingerprint") or "",
         **numbers,
     )
 

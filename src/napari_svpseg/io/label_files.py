@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import tifffile
 from ..core.image import AXES, Axes
 from ..core.result import Recipe
 from .atomic import atomic_path
-from .images import is_length
+from .images import is_length, quiet_tifffile
 
 OME_UNITS = {
     "um": "µm",
@@ -115,6 +116,16 @@ def write_labels(
             bigtiff=labels.size * dtype.itemsize > MAX_CLASSIC_BYTES,
         )
     return path
+
+
+def read_recipe(path: str | Path) -> Recipe | None:
+    """Return the recipe in a labels file; None without one, or without such a file."""
+    try:
+        with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
+            found = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Description"]
+        return Recipe.from_json(found if isinstance(found, str) else json.dumps(found))
+    except Exception:  # noqa: BLE001  (a damaged file makes its readers raise anything)
+        return None
 
 
 def _in_ome_order(labels: np.ndarray, axes: str) -> tuple[np.ndarray, str]:

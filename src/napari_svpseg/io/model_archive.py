@@ -20,6 +20,7 @@ from .model_store import (
     ModelFormatError,
     builtin_folder,
     find_model,
+    make_folder,
     parse_card,
     read_card,
     read_network,
@@ -173,7 +174,7 @@ def _free_place(name: str, folder: Path) -> Path:
     target = folder / name
     if target.exists():
         raise ModelFormatError(NAME_TAKEN.format(name=name, folder=folder))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return target
 
 

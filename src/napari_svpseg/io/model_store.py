@@ -16,7 +16,7 @@ from ..core.errors import joined, short_line
 from ..core.fingerprint import fingerprint
 from ..core.method_plugins import is_plugin, plugin_cards
 from ..core.model_card import ModelCard
-from .atomic import WriteError, atomic_folder, atomic_path
+from .atomic import PRIVATE_FOLDER, WriteError, atomic_folder, atomic_path
 from .prompt_files import load_prompts, save_prompts
 
 if TYPE_CHECKING:
@@ -112,6 +112,16 @@ def user_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("napari-svpseg", appauthor=False) / "models"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there; among the user's own data, for the user only.
+
+    These are models, which hold prompts, training sets and large results.
+    """
+    is_own = user_folder().parent in folder.absolute().parents
+    mode = PRIVATE_FOLDER if is_own else 0o777
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
 
 
 def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
@@ -362,7 +372,7 @@ def save_model(
         path=str(folder),
         n_parameters=sum(p.numel() for p in network.parameters()),
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(folder.parent)
     with atomic_folder(folder) as temporary:
         (temporary / WEIGHTS).write_bytes(data)
         write_card(temporary / CARD, card)

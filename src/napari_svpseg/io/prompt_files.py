@@ -70,7 +70,9 @@ class PromptFileError(ValueError):
     """A prompt file that cannot be read; the message names it and says why."""
 
 
-def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
+def save_prompts(
+    prompts: PromptSet, path: str | Path, *, private: bool = False
+) -> Path:
     """Write a prompt set to one file, atomically.
 
     Parameters
@@ -78,6 +80,8 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     prompts : PromptSet
     path : path
         The suffix ``.svprompt`` is added if it is missing.
+    private : bool
+        Only this user may read it.
 
     Returns
     -------
@@ -103,7 +107,7 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
         "prompts": [_entry(i, prompt) for i, prompt in enumerate(prompts)],
     }
     with (
-        atomic_path(path) as temporary,
+        atomic_path(path, private=private) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
         archive.writestr(INDEX, json.dumps(index, indent=1))

@@ -25,7 +25,13 @@ import numpy as np
 from filelock import FileLock
 
 from ..core.prompt import PromptSet
-from .atomic import WriteError, atomic_path
+from .atomic import (
+    PRIVATE_FILE,
+    WriteError,
+    atomic_path,
+    private_folder,
+    private_opener,
+)
 from .prompt_files import PromptFileError, load_prompts, save_prompts
 
 logger = logging.getLogger(__name__)
@@ -135,7 +141,7 @@ class Session:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.folder = Path(folder) / name
         # the lock is taken in one thread and given back in another
-        self._lock = FileLock(self.folder / LOCK, thread_local=False)
+        self._lock = FileLock(self.folder / LOCK, mode=PRIVATE_FILE, thread_local=False)
         self._logs: dict[str, _Log] = {}
         self._state = ""
         self._prompts = 0
@@ -151,7 +157,8 @@ class Session:
         if self._lock.is_locked:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder.parent)
+            private_folder(self.folder)
             self._lock.acquire(blocking=False)
         except OSError as error:
             raise WriteError(
@@ -165,7 +172,7 @@ class Session:
         if text == self._state:
             return
         values = {"format": VERSION, "when": time.strftime("%H:%M"), **state}
-        with atomic_path(self.folder / STATE) as temporary:
+        with atomic_path(self.folder / STATE, private=True) as temporary:
             temporary.write_text(json.dumps(values, default=str), encoding="utf8")
         self._state = text
 
@@ -180,7 +187,7 @@ class Session:
         if digest == self._prompts:
             return
         if len(prompts):
-            save_prompts(prompts, self.folder / PROMPTS)
+            save_prompts(prompts, self.folder / PROMPTS, private=True)
         else:
             (self.folder / PROMPTS).unlink(missing_ok=True)
         self._prompts = digest
@@ -220,11 +227,11 @@ class Session:
         if log is None or (log.shape, log.dtype) != (tuple(shape), dtype):
             log = self._logs[key] = _Log(tuple(shape), dtype)
             head = {"format": VERSION, "shape": list(shape), "dtype": dtype}
-            with _explained(path), path.open("wb") as file:
+            with _explained(path), open(path, "wb", opener=private_opener) as file:
                 file.write(json.dumps(head).encode() + b"\n")
         # Appended and not replaced: a crash while writing damages the last record only.
         before = log.n_bytes
-        with _explained(path), path.open("ab") as file:
+        with _explained(path), open(path, "ab", opener=private_opener) as file:
             for start, array in blocks:
                 self._append(file, log, start, np.ascontiguousarray(array))
         if log.n_bytes > COMPACT_AT and log.n_bytes > 4 * sum(log.sizes.values()):
@@ -253,7 +260,10 @@ class Session:
         with path.open("rb") as file:
             head = file.readline()
             latest = {tuple(r["start"]): (r, packed) for r, packed in _records(file)}
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+        with (
+            atomic_path(path, private=True) as temporary,
+            temporary.open("wb") as file,
+        ):
             file.write(head)
             for record, packed in latest.values():
                 file.write(json.dumps(record).encode() + b"\n" + packed)

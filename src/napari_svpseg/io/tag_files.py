@@ -235,8 +235,15 @@ def _first_few(items: list[str]) -> str:
     return text + (AND_MORE.format(n=more) if more > 0 else "")
 
 
-def write_tags(path: str | Path, tags: Tags) -> Path:
+def write_tags(path: str | Path, tags: Tags, *, private: bool = False) -> Path:
     """Write tags as a ``tags.csv``, which `read_tags` reads, atomically.
+
+    Parameters
+    ----------
+    path : path
+    tags : Tags
+    private : bool
+        Only this user may read it.
 
     Returns
     -------
@@ -249,7 +256,7 @@ def write_tags(path: str | Path, tags: Tags) -> Path:
         If the file cannot be written.
     """
     path = Path(path)
-    with atomic_path(path) as temporary:
+    with atomic_path(path, private=private) as temporary:
         temporary.write_bytes(tags_file(tags))
     return path
 

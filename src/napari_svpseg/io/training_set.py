@@ -29,6 +29,7 @@ from ..core.annotation.partial_labels import (
 from ..core.errors import short_line
 from ..core.image import Axes
 from .atomic import WriteError, atomic_folder, atomic_path
+from .model_store import make_folder
 
 VERSION = 1
 ENTRY, IMAGE = "entry.json", "image.tif"
@@ -189,7 +190,7 @@ class TrainingSet:
             counts=label_counts(labels),
         )
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise WriteError(
                 CANNOT_CREATE.format(folder=self.folder, reason=error.strerror)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..core.labels.metrics import dice
 from ..core.prompt import Prompt
+from ..io.atomic import atomic_path
 from ..io.label_files import write_labels
 from ..io.sample_images import SampleImage, nuclei, tissue
 from .segment_image import segment
@@ -132,7 +133,8 @@ def write_summary(outcomes: list[DemoOutcome], demo: DemoSettings) -> Path:
     summary = {name: main[name] for name in fields}
     summary["others"] = [asdict(outcome) for outcome in outcomes[:-1]]
     path = demo.output / "summary.json"
-    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     for outcome in outcomes:
         dice_text = "" if outcome.dice is None else f", Dice {outcome.dice:.3f}"
         demo.say(

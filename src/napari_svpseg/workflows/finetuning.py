@@ -31,32 +31,36 @@ from ..io.model_store import (
     LoadedModel,
     check_model_folder,
     load_model,
+    make_folder,
     save_model,
     user_folder,
 )
 from .finetune_data import GivenImages, gather
+from .identity import training_identity
+from .training_state import (
+    CHECKPOINT,
+    LOCK,
+    RUN,
+    begin_training,
+    empty_folder,
+    run_folder,
+)
 
 if TYPE_CHECKING:
     from ..engine.finetuning.loop import OnLook, Tuned
 
-RUN, STOP, LOCK = "run.json", "stop", "lock"
+STOP = "stop"
+
+NOT_COMPARED = {"seconds", "preset"}
+"""Settings that do not decide on the result of a training that ends."""
+
+ROOM = 3
+"""Times the size of the checkpoint that a training needs on the disk."""
 
 NOT_WRITABLE = "{output}: cannot be written ({error}): choose another folder."
 IS_TRAINED = (
     "{output}: is being trained already, in another window or by a command: stop that "
     "training or choose another name."
-)
-NOTHING_TO_RESUME = (
-    "{folder}: holds no checkpoint, so the training starts from the beginning."
-)
-LEFTOVERS = (
-    "{folder}: the files of an older training cannot be deleted ({error}): delete "
-    "them, or choose another name."
-)
-DAMAGED_RUN = "{path}: damaged, the run cannot be resumed: start a new one."
-OTHER_RUN = (
-    "{folder}: was made with other images, labels or settings: start a new run, "
-    "without resuming."
 )
 TAKES_NO_PROMPTS = (
     "The model '{name}' takes no prompts and is not trained in this way: start from "
@@ -65,12 +69,6 @@ TAKES_NO_PROMPTS = (
 
 
 # ---------------------------------------------------------------- the run's folder
-
-
-def run_folder(output: str | Path) -> Path:
-    """Return where checkpoints of the model ``output`` lie while it is trained."""
-    output = Path(output)
-    return output.with_name(f".{output.name}.run")
 
 
 @contextlib.contextmanager
@@ -87,7 +85,8 @@ def claimed(output: str | Path) -> Iterator[Path]:
     folder = run_folder(output)
     lock = FileLock(folder / LOCK)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
         lock.acquire(blocking=False)
     except Timeout as error:
         raise FineTuneError(IS_TRAINED.format(output=output)) from error
@@ -101,7 +100,7 @@ def claimed(output: str | Path) -> Iterator[Path]:
         lock.release()
         with contextlib.suppress(OSError):
             if {p.name for p in folder.iterdir()} <= {LOCK}:
-                _empty(folder, but=())
+                empty_folder(folder, but=())
 
 
 def is_running(output: str | Path) -> bool:
@@ -116,17 +115,6 @@ def is_running(output: str | Path) -> bool:
         return True
     except OSError:
         return False
-
-
-def _empty(folder: Path, but: Sequence[str] = (LOCK,)) -> None:
-    """Delete the content of a folder but for some files, or the folder as a whole."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name not in but:
-            path.unlink()
-    if not but:
-        folder.rmdir()
 
 
 def stop_finetune(output: str | Path) -> bool:
@@ -161,7 +149,7 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
     for path in sorted(base.glob(".*.run")):
         try:
             values = json.loads((path / RUN).read_text(encoding="utf8"))
-            there = isinstance(values, dict) and (path / "checkpoint.pt").is_file()
+            there = isinstance(values, dict) and (path / CHECKPOINT).is_file()
             if there and not is_running(values["output"]):
                 found.append(values)
         except (OSError, ValueError, KeyError):
@@ -169,42 +157,46 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
     return found
 
 
+def needs_other_place(output: str | Path) -> bool:
+    """Return whether the disk is too full to go on with a training that was cut off."""
+    checkpoint = run_folder(output) / CHECKPOINT
+    try:
+        needed = ROOM * checkpoint.stat().st_size
+        return shutil.disk_usage(checkpoint.parent).free < needed
+    except OSError:
+        return False
+
+
+def move_finetune(output: str | Path, folder: str | Path) -> str:
+    """Move the checkpoint of a training to another folder, where there is room.
+
+    Returns
+    -------
+    str
+        Model folder to write when the training is resumed.
+
+    Raises
+    ------
+    FineTuneError, WriteError
+        If it is being trained, or cannot be moved; then it stays where it is.
+    """
+    target = free_path(Path(folder) / Path(output).name, separator="-")
+    with claimed(output) as old, claimed(target) as new:
+        values = json.loads((old / RUN).read_text(encoding="utf8"))
+        with atomic_path(new / CHECKPOINT) as temporary:
+            shutil.copyfile(old / CHECKPOINT, temporary)
+        with atomic_path(new / RUN) as temporary:
+            text = json.dumps({**values, "output": str(target)}, indent=1)
+            temporary.write_text(text + "\n", encoding="utf8")
+        empty_folder(old)
+    return str(target)
+
+
 def discard_finetune(output: str | Path) -> None:
     """Delete the leftovers of a training that was cut off."""
     if run_folder(output).is_dir():
         with claimed(output) as folder:
-            _empty(folder)
-
-
-def _prepare(
-    folder: Path, values: dict[str, Any], resume: bool, notes: list[str]
-) -> bool:
-    """Make a run's folder ready; return whether there is a checkpoint to resume."""
-    if resume and (folder / "checkpoint.pt").is_file():
-        _check_same_run(folder, values["fingerprint"])
-        (folder / STOP).unlink(missing_ok=True)
-        return True
-    if resume:
-        notes.append(NOTHING_TO_RESUME.format(folder=folder))
-    try:
-        _empty(folder)
-    except OSError as error:
-        raise WriteError(
-            LEFTOVERS.format(folder=folder, error=error.strerror)
-        ) from error
-    with atomic_path(folder / RUN) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf8")
-    return False
-
-
-def _check_same_run(folder: Path, wanted: str) -> None:
-    try:
-        values = json.loads((folder / RUN).read_text(encoding="utf8"))
-        same = values["fingerprint"] == wanted
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FineTuneError(DAMAGED_RUN.format(path=folder / RUN)) from error
-    if not same:
-        raise FineTuneError(OTHER_RUN.format(folder=folder))
+            empty_folder(folder)
 
 
 # ---------------------------------------------------------------- the whole
@@ -265,7 +257,8 @@ def finetune(
     rgb, channels
         As in `segment`.
     resume : bool
-        Go on from the checkpoint of a run that was cut off or cancelled.
+        Go on from the checkpoint of a run that was cut off or cancelled; with other
+        images, labels, settings or versions, start from the beginning and say so.
     on_progress : callable, optional
         Called with ``(step, steps, message)``; may raise `Cancelled`.
     on_partial : callable, optional
@@ -280,9 +273,9 @@ def finetune(
     Raises
     ------
     FineTuneError
-        If the labels do not suffice or do not fit, or there is nothing to resume.
-    WriteError
-        If the model cannot be written; the last checkpoint stays beside it.
+        If the labels do not suffice or do not fit.
+    WriteError, CheckpointWriteError
+        If the model or a checkpoint cannot be written; the last checkpoint stays.
     """
     from ..engine.finetuning.loop import Callbacks
     from ..engine.finetuning.loop import finetune as train
@@ -311,21 +304,27 @@ def finetune(
         "settings": settings.to_dict(),
         "training_set": None if training_set is None else str(training_set),
         "unlabelled": None if unlabelled is None else str(unlabelled),
-        "fingerprint": data.fingerprint(settings, model.card.sha256),
     }
+    decides = {k: v for k, v in settings.to_dict().items() if k not in NOT_COMPARED}
+    identity = training_identity(
+        data.fingerprint(), start=model.card.sha256, settings=decides
+    )
     with claimed(target) as folder:
+        resumed, told = begin_training(folder, identity, resume=resume, values=values)
+        notes += told
+        (folder / STOP).unlink(missing_ok=True)
         tuned = train(
             model.network,
             data,
             settings,
             device=where,
             folder=folder,
-            resume=_prepare(folder, values, resume, notes),
+            resume=resumed,
             callbacks=Callbacks((folder / STOP).exists, report, on_partial, on_look),
         )
         notes += tuned.notes
         _write_model(target, tuned, model.card, data, settings, str(where))
-        _empty(folder)
+        empty_folder(folder)
     return FineTuneResult(
         tuned.before,
         tuned.after,

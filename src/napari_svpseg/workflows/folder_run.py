@@ -7,7 +7,6 @@ that reading and writing one overlaps with computing another. Finished images ar
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -37,16 +36,15 @@ from ..io.folder_records import (
     check_collisions,
     find_images,
     outcome_from_labels,
-    read_run,
     read_summary,
     write_run,
     write_summary,
 )
 from ..io.images import TIFF_SUFFIXES, split_series
+from ..io.model_store import find_model
 from ..io.ome_zarr import is_zarr, open_image
+from .identity import identity_of_results, image_identity, segment_identity
 from .segment_file import segment_file
-
-logger = logging.getLogger(__name__)
 
 MAX_AT_ONCE = 8
 """Images that are segmented at once on this machine."""
@@ -63,7 +61,10 @@ MAX_SUBMITTED = 64
 SAVE_EVERY_S = 1.0
 """How often the summary is written while a run goes on."""
 
-OTHER = "made with other prompts, another model or other settings"
+AGAIN = (
+    "done again: the results there are of another image, other prompts, another model, "
+    "other settings or another version, or do not say"
+)
 
 TOO_LARGE = (
     f"{{path}}: is too large for {{what}}: choose {FORMAT_TITLES['ome-zarr']} only"
@@ -173,7 +174,8 @@ class _Outcomes:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
-        self._kept_note = self._note_on_kept()
+        self._again: set[str] = set()
+        self.made_of = identity_of_job(job, prompts)
         write_run(self.folder / RUN, job, self._record | {"state": "running"})
         self.log([f"started: {len(files)} files, model {job.model}"])
 
@@ -188,25 +190,38 @@ class _Outcomes:
             return self.files
         todo, skipped = [], []
         for path in self.files:
-            targets = list(self.job.targets(str(path)).values())
-            if not all(Path(target).exists() for target in targets):
+            targets = self.job.targets(str(path))
+            if not all(Path(target).exists() for target in targets.values()):
                 todo.append(path)
                 continue
-            outcome = FileOutcome(str(path), targets[0], status="skipped")
-            known = self._before.get(str(path))
-            outcome = (
-                replace(known, labels=targets[0])
-                if known
-                else outcome_from_labels(outcome)
-            )
-            notes = dict.fromkeys((*outcome.notes, *self._kept_note))
-            outcome = replace(outcome, notes=tuple(notes))
+            outcome = self._done_before(path, targets)
+            if outcome is None:
+                self._again.add(str(path))
+                todo.append(path)
+                continue
             self._found[str(path)] = outcome
             skipped.append(outcome)
         if skipped:
             self._tell(skipped)
             self.log([f"{len(skipped)} files were done before"])
+        if self._again:
+            self.log([f"{len(self._again)} files: {AGAIN}"])
         return todo
+
+    def _done_before(self, path: Path, targets: dict[str, str]) -> FileOutcome | None:
+        """Return the outcome of an image that the same run has done before."""
+        try:
+            wanted = image_identity(self.made_of, path)
+        except OSError:
+            return None  # reading it will tell why
+        first, known = next(iter(targets.values())), self._before.get(str(path))
+        if known is not None and known.fingerprint == wanted:
+            return replace(known, labels=first)
+        if identity_of_results(targets) != wanted:
+            return None
+        return outcome_from_labels(
+            FileOutcome(str(path), first, status="skipped", fingerprint=wanted)
+        )
 
     def started(self, path: Path) -> None:
         """Report that a file is being segmented."""
@@ -214,6 +229,8 @@ class _Outcomes:
 
     def note(self, outcome: FileOutcome) -> FileOutcome:
         """Record the outcome of a file; called in the thread that worked on it."""
+        if outcome.source in self._again and outcome.status == "done":
+            outcome = replace(outcome, notes=(AGAIN, *outcome.notes))
         self._found[outcome.source] = outcome
         return outcome
 
@@ -252,24 +269,21 @@ class _Outcomes:
         write_summary(self.folder / SUMMARY, self.in_order())
         self._saved_at = time.monotonic()
 
-    def _note_on_kept(self) -> tuple[str, ...]:
-        """Return a note for results that were made with other settings."""
-        if not self.job.skip_done:
-            return ()
-        try:
-            _, record = read_run(self.folder / RUN)
-        except (ValueError, OSError):
-            return ()
-        if record.get("fingerprint") == self._record["fingerprint"]:
-            return ()
-        logger.warning("%s: what is done there is kept, but was %s", self.folder, OTHER)
-        return (f"kept, but {OTHER}",)
+
+def identity_of_job(job: BatchJob, prompts: PromptSet | None) -> str:
+    """Return the fingerprint of all that decides on a job's results but the images."""
+    return segment_identity(
+        find_model(job.model),
+        prompts,
+        *split_settings(job.settings),
+        axes=job.axes,
+        channels=job.channels,
+        formats=job.formats,
+    )
 
 
 def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
     """Return the fingerprints and settings that decide on the results of a run."""
-    from ..io.model_store import find_model
-
     card = find_model(job.model)
     made_of = {
         "weights_sha256": card.sha256,
@@ -293,6 +307,7 @@ def segment_item(
     prompts: PromptSet | None,
     job: BatchJob,
     targets: dict[str, str],
+    made_of: str,
     *,
     on_progress: Progress = ignore_progress,
 ) -> FileOutcome:
@@ -306,6 +321,8 @@ def segment_item(
         How; its inputs do not count here.
     targets : dict of str to str
         Path of the file to write for each format.
+    made_of : str
+        From `identity_of_job`.
     on_progress : callable
         ``(done, total, message)``; may raise `Cancelled`.
 
@@ -328,6 +345,7 @@ def segment_item(
             postprocess=post,
             targets=targets,
             prompts_file=job.prompts,
+            made_of=made_of,
             on_progress=on_progress,
         )
     others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
@@ -336,6 +354,7 @@ def segment_item(
         raise ValueError(TOO_LARGE.format(path=path, what=what))
     from .segment_large import segment_zarr
 
+    fingerprint = image_identity(made_of, path)
     outcome = segment_zarr(
         path,
         prompts,
@@ -354,6 +373,7 @@ def segment_item(
         outcome.objects,
         outcome.seconds,
         notes=outcome.notes,
+        fingerprint=fingerprint,
     )
 
 
@@ -407,7 +427,12 @@ def _here(
             outcome_of(
                 path,
                 lambda: segment_item(
-                    path, prompts, job, targets, on_progress=on_progress
+                    path,
+                    prompts,
+                    job,
+                    targets,
+                    outcomes.made_of,
+                    on_progress=on_progress,
                 ),
             )
         )
@@ -451,7 +476,12 @@ def _on(runner: Any) -> Any:
                     for kind, target in job.targets(str(path)).items()
                 }
                 submitted = runner.submit(
-                    segment_item, str(path.resolve()), prompts, there, targets
+                    segment_item,
+                    str(path.resolve()),
+                    prompts,
+                    there,
+                    targets,
+                    outcomes.made_of,
                 )
                 jobs.append((path, submitted))
             path, submitted = jobs.popleft()

@@ -18,6 +18,7 @@ from ..core.result import ObjectProperties, Recipe, versions
 from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import LabelsLayout
+from .identity import prompt_values
 from .segment_image import Prompts, as_prompt_set, model_reference, prompt_record
 
 if TYPE_CHECKING:  # they import torch
@@ -29,6 +30,11 @@ BLOCK = 1024
 """Pixels along the blocks in which objects are found, and along chunks of labels."""
 
 MIN_BLOCK = 16
+
+NOT_COMPARED = {
+    *("notes", "device", "prompts", "query_file", "prompts_file", "fingerprint")
+}
+"""Fields of a recipe that do not decide on the labels, or are part of the content."""
 
 SMALL_BLOCK = "block must be at least {least} pixels, got {block}"
 TAKES_NO_PROMPTS = (
@@ -104,6 +110,8 @@ class Plan:
         Of the network.
     layout : dict
         Of the labels, without data type and folder.
+    content : str
+        Fingerprint of the pixels of the image and of the prompts.
     """
 
     image: str
@@ -122,6 +130,7 @@ class Plan:
     radius: int
     stride: int
     layout: dict[str, Any] = field(default_factory=dict)
+    content: str = ""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
@@ -139,8 +148,9 @@ class Plan:
         """Fingerprint of all that decides on the labels."""
         values = asdict(self)
         values["recipe"] = {
-            k: v for k, v in values["recipe"].items() if k not in ("notes", "device")
+            k: v for k, v in values["recipe"].items() if k not in NOT_COMPARED
         }
+        del values["image"]  # known by its content, wherever it is
         return fingerprint(values)
 
     @property
@@ -211,6 +221,7 @@ def make_plan(
     *,
     reading: ChannelOptions | None = None,
     options: BlockOptions | None = None,
+    content: str,
 ) -> tuple[Plan, Code]:
     """Return the plan of a run, and the encoded prompts.
 
@@ -225,6 +236,8 @@ def make_plan(
     post : PostprocessSettings
     reading : ChannelOptions, optional
     options : BlockOptions, optional
+    content : str
+        Fingerprint of the pixels of the image.
 
     Raises
     ------
@@ -289,6 +302,9 @@ def make_plan(
         radius=network.overlap,
         stride=network.stride,
         layout=_layout(source, planes, options),
+        content=fingerprint(
+            {"image": content, "prompts": [prompt_values(p) for p in chosen]}
+        ),
     )
     LabelsLayout(folder="", dtype="uint32", **plan.layout)  # refuses a wrong version
     return plan, encoded.code

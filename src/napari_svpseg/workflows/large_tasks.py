@@ -75,6 +75,10 @@ NOTHING = 2
 """Foreground in 255ths that a tile must reach somewhere to be stored at all."""
 
 ANOTHER_RUN = "{work}: another run has begun here; start this one again."
+STARTED_ANEW = (
+    "started anew: {work} held parts of another image, or of a run with other prompts, "
+    "another model, other settings or another version"
+)
 OTHER_WEIGHTS = "{model}: the weights on a worker are not those of this run"
 NOT_FITTED = "fitting to the prompts is not used for images done by parts"
 BEYOND_HALO = (
@@ -87,11 +91,19 @@ Place = tuple[int, int]
 
 
 # ------------------------------------------------------------- the folder of a run
-def start_or_resume(work: Path, plan: Plan, code: Code) -> None:
-    """Make the folder of a run, or leave what the same run has done already."""
+def start_or_resume(work: Path, plan: Plan, code: Code) -> tuple[str, ...]:
+    """Make the folder of a run, or leave what the same run has done already.
+
+    Returns
+    -------
+    tuple of str
+        A note where the parts of another run were there.
+    """
     stored = work / "plan.json"
-    if stored.exists() and json.loads(stored.read_text("utf-8")).get("key") == plan.key:
-        return
+    if stored.exists() and _key_of(stored) == plan.key:
+        _store_plan(stored, plan)  # the image may have been moved
+        return ()
+    notes = (STARTED_ANEW.format(work=work),) if stored.exists() else ()
     shutil.rmtree(work, ignore_errors=True)
     for part in ("tiles.done", "tables", "seams", "written"):
         (work / part).mkdir(parents=True)
@@ -104,6 +116,20 @@ def start_or_resume(work: Path, plan: Plan, code: Code) -> None:
     blocks = (len(plan.planes), *(-(-n // plan.block) for n in plan.shape))
     side = tuple(min(plan.block + 2 * plan.halo, n) for n in plan.shape)
     create_scratch(work / "blocks", (*blocks, *side), (1, 1, 1, *side), "uint32")
+    _store_plan(stored, plan)
+    return notes
+
+
+def _key_of(stored: Path) -> str:
+    """Return the key of a stored plan; empty where it is damaged."""
+    try:
+        return str(json.loads(stored.read_text("utf-8"))["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+
+
+def _store_plan(stored: Path, plan: Plan) -> None:
+    """Write a plan for the tasks."""
     with atomic_path(stored) as path:
         text = json.dumps({"key": plan.key, "plan": asdict(plan)}, default=str)
         path.write_text(text, "utf-8")

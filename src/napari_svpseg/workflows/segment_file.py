@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,18 @@ from typing import Any
 from ..core.jobs.folder_job import PATTERN, FileOutcome, file_stem
 from ..core.labels.measure import object_sizes
 from ..core.progress import Progress
-from ..core.settings import LabelKind, PostprocessSettings, SegmentSettings
+from ..core.settings import (
+    LabelKind,
+    PostprocessSettings,
+    SegmentSettings,
+    changed,
+)
 from ..io.exports import ExportData, export
+from ..io.model_store import find_model
 from ..io.ome_zarr import read_any
 from ..io.prompt_files import load_prompts
-from .segment_image import Model, Prompts, segment
+from .identity import identity_of_results, image_identity, segment_identity
+from .segment_image import Model, Prompts, as_prompt_set, segment
 
 
 def labels_path(
@@ -49,6 +57,7 @@ def segment_file(
     skip_done: bool = False,
     prompts_file: str = "",
     targets: dict[str, str] | None = None,
+    made_of: str = "",
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
 ) -> FileOutcome:
@@ -69,11 +78,15 @@ def segment_file(
     threshold, min_area, split, link_planes, settings, postprocess : optional
         As in `segment`.
     skip_done : bool
-        Leave the image alone if its results are there already.
+        Leave the image alone if its results are there already and say that they were
+        made from the same image, prompts, model, settings and versions, as OME-TIFF and
+        OME-Zarr do.
     prompts_file : str
         Recorded in the recipe.
     targets : dict, optional
         File to write for each wanted format, of `core.jobs.folder_job.FORMATS`.
+    made_of : str
+        Fingerprint of all but the image, where it is known: see `segment_identity`.
     on_progress, on_partial : callable, optional
         As in `segment`.
 
@@ -83,31 +96,51 @@ def segment_file(
     """
     targets = targets or {"ome-tiff": str(labels_path(path, out_folder))}
     first = next(iter(targets.values()))
-    if skip_done and all(Path(target).exists() for target in targets.values()):
-        return FileOutcome(str(path), first, status="skipped")
     if isinstance(prompts, str | Path):
         prompts_file = prompts_file or str(prompts)
         prompts = load_prompts(prompts)
+    run = changed(settings or SegmentSettings(), device=device)
+    post = changed(
+        postprocess or PostprocessSettings(),
+        labels=labels,
+        threshold=threshold,
+        min_area=min_area,
+        split=split,
+        link_planes=link_planes,
+    )
+    made_of = made_of or segment_identity(
+        find_model(model) if isinstance(model, str | Path) else model.card,
+        None if prompts is None else as_prompt_set(prompts),
+        run,
+        post,
+        axes=axes,
+        channels=channels,
+        formats=targets,
+    )
+    fingerprint = ""
+    with suppress(FileNotFoundError, NotADirectoryError):  # reading says so
+        fingerprint = image_identity(made_of, path)
+    if skip_done and fingerprint and _are_done(targets, fingerprint):
+        return FileOutcome(str(path), first, status="skipped", fingerprint=fingerprint)
     image = read_any(path, axes, on_note=_ignore)
     result = segment(
         image.array,
         prompts,
         model,
-        device,
-        labels,
         axes=image.axes.order,
         channels=channels,
         rgb=image.rgb or None,
-        threshold=threshold,
-        min_area=min_area,
-        split=split,
-        link_planes=link_planes,
-        settings=settings,
-        postprocess=postprocess,
+        settings=run,
+        postprocess=post,
         on_progress=on_progress,
         on_partial=on_partial,
     )
-    recipe = replace(result.recipe, query_file=str(path), prompts_file=prompts_file)
+    recipe = replace(
+        result.recipe,
+        query_file=str(path),
+        prompts_file=prompts_file,
+        fingerprint=fingerprint,
+    )
     found = ExportData(
         result.labels,
         image.axes.labels,
@@ -130,9 +163,16 @@ def segment_file(
         device=recipe.device,
         trust=result.trust,
         notes=(*image.notes, *recipe.notes),
+        fingerprint=fingerprint,
         **object_sizes(result.labels, image.pixel_size),
     )
 
 
 def _ignore(note: str) -> None:
     """Do nothing with a note, which the outcome holds."""
+
+
+def _are_done(targets: Mapping[str, str], fingerprint: str) -> bool:
+    """Return whether all results are there, and are of this run."""
+    are_there = all(Path(target).exists() for target in targets.values())
+    return are_there and identity_of_results(targets) == fingerprint

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.image import ImageError
 from ..core.progress import Progress, ignore_progress
 from ..core.result import Recipe
 from ..core.settings import (
@@ -29,7 +30,8 @@ from ..core.settings import (
     changed,
 )
 from ..engine.jobs.workers import run_tasks, workers_of
-from ..io.atomic import atomic_path
+from ..io.atomic import DISK_FULL, as_write_error, atomic_path
+from ..io.content import content_fingerprint
 from ..io.ome_zarr import image_folder, open_image
 from ..io.zarr_labels import (
     LabelsLayout,
@@ -70,6 +72,7 @@ PREDICTING, FINDING, COMPARING, WRITING = (
 ZIP_IS_READ_ONLY = (
     "{path}: labels cannot be added to a zip: name another store, -o labels.zarr"
 )
+CHANGED_MEANWHILE = "{image}: has changed while it was segmented: run it again."
 BAD_NAME = "labels need a plain name, such as cells; got {name!r}"
 
 
@@ -180,6 +183,8 @@ def segment_zarr(
         If the image, the prompts or the settings cannot be used.
     JobError
         If no scheduler answers.
+    WriteError
+        If the disk is full; finished parts are kept, so that the run can be resumed.
     """
     start = time.perf_counter()
     report = on_progress or ignore_progress
@@ -189,6 +194,7 @@ def segment_zarr(
     if not name or name.startswith(".") or set(name) & set("/\\:"):
         raise ValueError(BAD_NAME.format(name=name))
     source = open_image(image, level, axes)
+    content = content_fingerprint(image)
     plan, code = make_plan(
         source,
         own_prompts(model) if prompts is None else prompts,
@@ -204,16 +210,24 @@ def segment_zarr(
         ),
         reading=ChannelOptions(channels),
         options=BlockOptions(block, halo, version),
+        content=content,
     )
     target = where / "labels" / name
     if skip_done and read_labels_metadata(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
     work = where.with_name(f"{where.name}.{name}.work")
-    start_or_resume(work, plan, code)
-    with workers_of(scheduler, workers, str(work)) as client:
-        run = _Run(plan, work, client, report)
-        objects, beyond = run.make_labels(max(1, task // plan.block))
-    notes = run.publish(where, name, objects, beyond)
+    try:
+        begun = start_or_resume(work, plan, code)
+        with workers_of(scheduler, workers, str(work)) as client:
+            run = _Run(plan, work, client, report)
+            objects, beyond = run.make_labels(max(1, task // plan.block))
+        if content_fingerprint(image) != content:
+            raise ImageError(CHANGED_MEANWHILE.format(image=image))
+        notes = [*begun, *run.publish(where, name, objects, beyond)]
+    except OSError as error:
+        if error.errno in DISK_FULL:  # what is done stays, to go on with
+            raise as_write_error(error, where) from error
+        raise
     shutil.rmtree(work, ignore_errors=True)
     return LargeOutcome(
         str(image),
@@ -295,7 +309,10 @@ class _Run:
         plan = self.plan
         notes, device = run_notes(plan, self.work, beyond)
         recipe = replace(
-            Recipe.from_json(json.dumps(plan.recipe)), notes=tuple(notes), device=device
+            Recipe.from_json(json.dumps(plan.recipe)),
+            notes=tuple(notes),
+            device=device,
+            fingerprint=plan.key,
         )
         extra = {
             "run": plan.key,

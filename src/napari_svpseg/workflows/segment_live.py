@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.fingerprint import array_fingerprint
 from ..core.image import Axes, ImageError
 from ..core.jobs.stored_labels import (
     DONE,
@@ -32,6 +33,7 @@ from ..core.prompt import PromptSet
 from ..core.result import Recipe
 from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.atomic import WriteError, as_write_error
+from ..io.model_store import make_folder
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import (
     PLANE_NOT_LAST,
@@ -135,7 +137,7 @@ def segment_stored(
         raise ImageError(PLANE_NOT_LAST.format(axes=axes))
     source = LazyImage(query, Axes(axes), scale or {}, unit, Path(image or "image"))
     try:
-        store.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(store.parent)
         _check_room(store.parent, source.n_pixels)
         plan, code = make_plan(
             source,
@@ -145,9 +147,10 @@ def segment_stored(
             postprocess or PostprocessSettings(),
             reading=ChannelOptions(channels, rgb, intensities),
             options=BlockOptions(block),
+            content=array_fingerprint(query),
         )
         work = work_folder(store)
-        start_or_resume(work, plan, code)
+        begun = start_or_resume(work, plan, code)
         with given_image(work, source):
             layout = _labels(store, plan, about or {})
             run = _Run(plan, work, layout, report, hand_over)
@@ -156,7 +159,8 @@ def segment_stored(
     except OSError as error:
         raise _with_advice(error, store) from error
     shutil.rmtree(work, ignore_errors=True)
-    return replace(ended, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return replace(ended, seconds=seconds, notes=(*begun, *ended.notes))
 
 
 def _ignore(value: StoredLabels | Filled) -> None:
@@ -251,6 +255,7 @@ class _Run:
             Recipe.from_json(json.dumps(self.plan.recipe)),
             notes=tuple(notes),
             device=device,
+            fingerprint=self.plan.key,
         )
         values = json.loads(recipe.to_json())
         metadata = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)

@@ -32,6 +32,7 @@ from ..core.prompt import Prompt, PromptSet
 from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.free_path import free_path
 from ..io.model_store import check_model_folder, load_model, save_model, user_folder
+from .identity import training_identity
 from .tagged_images import (
     Images,
     TaggedImages,
@@ -39,6 +40,7 @@ from .tagged_images import (
     check_tags,
     named_in_note,
 )
+from .training_state import LOCK, begin_training
 
 if TYPE_CHECKING:
     from ..engine.inference.device import Device
@@ -128,7 +130,8 @@ def train_from_tags(
     bank : sequence of BankPatch, optional
         An image bank that the user has edited; by default a new one is found.
     resume : bool
-        Go on from the checkpoints, if there are some.
+        Go on from the checkpoints, if there are some of the same images, tags, settings
+        and versions.
     on_progress : callable, optional
         Called with ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
@@ -160,14 +163,19 @@ def train_from_tags(
     report = Reporter(on_progress or ignore_progress, on_partial, stages)
     course = Course(training, report, settings.minutes)
     course.stop_file.unlink(missing_ok=True)
-    if not resume:
-        shutil.rmtree(training, ignore_errors=True)
     chosen = choose(device)
     torch.manual_seed(settings.seed)
     work = _Work(given, settings, course, report, chosen, *_start(start_from))
     work.read()
     work.find_patch_bank(bank)
-    network, method, arguments = work.train(resume)
+    resumed, told = begin_training(
+        training,
+        work.identity(bank),
+        resume=resume,
+        keep=(LOCK, course.stop_file.name),
+    )
+    work.notes += told
+    network, method, arguments = work.train(resumed)
     return work.save(folder, network, method, arguments)
 
 
@@ -336,6 +344,25 @@ class _Work:
         self.notes += self.bank.notes
         self._tell("bank", 1, 1)
         self.report.on_partial(list(self.bank.patches))
+
+    def identity(self, given: Sequence[BankPatch] | None) -> str:
+        """Return the fingerprint of all that decides on the model, but for the time."""
+        assert self.windows is not None
+        windows, settings = self.windows, self.settings.to_dict()
+        del settings["minutes"]
+        return training_identity(
+            *(v.cpu().numpy() for v in self.trunk.state_dict().values()),
+            windows.pixels.numpy(),
+            windows.owner.numpy(),
+            windows.corner,
+            windows.tags.numpy(),
+            shape=tuple(windows.pixels.shape),
+            names=windows.names,
+            classes=self.classes,
+            settings=settings,
+            arguments=self.arguments,
+            bank=None if given is None else [patch.to_dict() for patch in given],
+        )
 
     # -- training ------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,15 +10,29 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
+from .identity import training_identity
 from .training_config import ConfigError, TrainingConfig
-from .training_tasks import NEEDS_DATA, example, read_tasks, sources, validation_batches
+from .training_state import LOCK, begin_training, run_folder
+from .training_tasks import (
+    NEEDS_DATA,
+    TASKS,
+    example,
+    read_tasks,
+    sources,
+    tasks_content,
+    validation_batches,
+)
 
 if TYPE_CHECKING:
     from ..engine.inference.device import Device
     from ..engine.training.episodes import Episodes
     from ..models.base import PromptSegmenter
 
+NO_RESUME = "a training on one image keeps no checkpoint: it starts from the beginning"
 OTHER_ENCODER = "the weights of {name} do not fit the config: their encoders differ."
+
+
+log = logging.getLogger(__name__)
 
 
 def train_from_config(
@@ -41,9 +56,11 @@ def train_from_config(
         Folder that holds the data sets the config names; a config that only draws
         scenes needs none.
     output : path, optional
-        Model folder to write; ``runs/NAME/model`` by default. Checkpoints lie beside.
+        Model folder to write; ``runs/NAME/model`` by default. Checkpoints and packed
+        tasks lie beside it, in ``.model.run``.
     resume : bool
-        Go on from the checkpoint, if there is one.
+        Go on from the checkpoint, if there is one of the same config, data, first
+        weights and versions.
     minutes : float, optional
         Stop after this time; resume later.
     device : str
@@ -62,8 +79,8 @@ def train_from_config(
     ------
     ConfigError
         If the config, the data or the model to start from do not fit.
-    WriteError
-        If the output folder holds something other than a model.
+    WriteError, CheckpointWriteError
+        If the output folder holds something other than a model, or the disk is full.
     """
     config = TrainingConfig.read(config_path)  # before torch is loaded
     from ..engine.inference.device import choose
@@ -81,6 +98,8 @@ def train_from_config(
         on_progress,
     )
     if config.one_image is not None:
+        if resume:
+            log.warning(NO_RESUME)
         return _train_on_one_image(run)
     seconds = math.inf if minutes is None else 60 * minutes
     return _train_on_episodes(run, seconds, resume=resume)
@@ -149,11 +168,19 @@ def _train_on_episodes(run: _Run, seconds: float, *, resume: bool) -> ModelCard:
     from ..engine.training.trainer import Trainer
     from ..io.model_store import save_model
 
-    config, beside = run.config, run.folder.parent
+    config, beside = run.config, run_folder(run.folder)
     episode_settings, settings = config.settings()
     packed = read_tasks(config, run.data, beside, settings.seed)
+    identity = training_identity(
+        *(v.numpy() for v in run.network.state_dict().values()),
+        *tasks_content(packed),
+        config=asdict(config),
+    )
+    resumed, told = begin_training(beside, identity, resume=resume, keep=(LOCK, TASKS))
+    for note in told:
+        log.warning("%s", note)
     trainer = Trainer(run.network, settings, beside, run.device.torch_device)
-    if resume and trainer.checkpoint.exists():
+    if resumed:
         trainer.resume()
     wanted = sources(config.data, packed, settings.seed)
 

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -40,6 +41,7 @@ from napari_svpseg.engine.jobs.job import (
 )
 from napari_svpseg.engine.jobs.runners import connect
 from napari_svpseg.engine.jobs.transport import (
+    LOCK,
     PREFIX,
     ForeignPayloadError,
     NoRoomError,
@@ -99,6 +101,14 @@ def crash():
 
 def give(value=None):
     return value
+
+def tidy(path, on_progress):
+    try:
+        while True:
+            on_progress(1, 2, "working")
+            time.sleep(0.001)
+    finally:
+        open(path, "w").write("ended properly")
 
 def unpicklable():
     return lambda: None
@@ -500,6 +510,23 @@ def test_the_child_ends_with_its_parent_even_when_that_is_killed(functions):
     assert not any(Path(folder).exists() for folder in folders)
 
 
+def test_a_job_ends_properly_when_the_window_is_gone(child, tmp_path):
+    """Its records say that it was stopped, its checkpoint is written."""
+    begun = threading.Event()
+    child.submit(jobs.tidy, str(tmp_path / "a"), on_event=lambda event: begun.set())
+    assert begun.wait(PATIENCE_S)
+    pid = child.pid
+    child.close()
+    assert gone(pid) and (tmp_path / "a").read_text() == "ended properly"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_the_log_is_for_its_user_only(child, functions, tmp_path):
+    assert child.submit(operator.add, 1, 2).result(PATIENCE_S) == 3
+    assert child.log.stat().st_mode & 0o777 == 0o600
+    assert child.log.parent.stat().st_mode & 0o777 == 0o700
+
+
 def test_no_child_is_left_when_the_script_ends_or_is_interrupted(functions):
     for ending in ("", "import signal, os; os.kill(os.getpid(), signal.SIGINT)"):
         code = f"""
@@ -606,21 +633,17 @@ def test_folders_of_the_dead_are_removed_those_of_the_living_not(tmp_path, monke
     monkeypatch.setattr(
         "napari_svpseg.engine.jobs.transport._places", lambda: [str(tmp_path)]
     )
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    dead, living, young, strange = (
-        tmp_path / f"{PREFIX}{name}"
-        for name in (f"{ended.pid}-a", f"{os.getpid()}-b", f"{ended.pid}-c", "notes")
-    )
-    for folder in (dead, living, young, strange):
+    living = Transport.create("p")
+    dead, strange = (tmp_path / f"{PREFIX}{name}" for name in ("dead", "notes"))
+    for folder in (dead, strange):
         folder.mkdir()
-        if folder != young:
-            os.utime(folder, (0, 0))
+    (dead / LOCK).touch()  # as its process left it
     remove_stale()
     assert not dead.exists()
-    assert living.exists()
-    assert young.exists()
     assert strange.exists()
+    assert living.folders[0].exists()
+    living.remove()
+    assert [p.name for p in tmp_path.iterdir()] == [strange.name]
 
 
 # ---------------------------------------------------------------- small parts

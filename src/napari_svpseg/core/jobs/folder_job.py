@@ -191,6 +191,8 @@ class FileOutcome:
         Share of the image that is object.
     error : str
         Why it failed, in one line.
+    fingerprint : str
+        Of all that decides on the result, the pixels of the image among it.
     """
 
     source: str
@@ -207,6 +209,7 @@ class FileOutcome:
     pixel_area: float = math.nan
     covered: float = math.nan
     error: str = ""
+    fingerprint: str = ""
 
     @property
     def skipped(self) -> bool:

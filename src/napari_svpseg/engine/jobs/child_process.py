@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from .job import Event, Job, OnEvent, name_of
 from .transport import Pipe, Transport
@@ -221,7 +221,7 @@ class _Process:
     def __init__(self, owner: ChildProcess) -> None:
         self._owner = owner
         owner.log = _writable(owner.log)
-        with owner.log.open("wb" if _is_full(owner.log) else "ab") as log:
+        with _open_private(owner.log, "wb" if _is_full(owner.log) else "ab") as log:
             self.popen = subprocess.Popen(
                 # -P: a file torch.py in the working folder is not imported
                 [owner.python, "-P", "-m", "napari_svpseg.engine"],
@@ -298,17 +298,23 @@ def log_folder() -> Path:
 def _writable(log: Path) -> Path:
     """Return the path of a log, or of a new file of this user where it cannot be."""
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("ab"):
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _open_private(log, "ab"):
             return log
-    except OSError:
-        handle, name = tempfile.mkstemp(prefix="svpseg-engine-", suffix=".log")
-        os.close(handle)
-        return Path(name)
+    except OSError:  # in a new folder: in that of all users a link may wait
+        return Path(tempfile.mkdtemp()) / "svpseg-engine.log"
 
 
 def _is_full(log: Path) -> bool:
-    return log.stat().st_size > MAX_LOG_BYTES
+    return log.exists() and log.stat().st_size > MAX_LOG_BYTES
+
+
+def _open_private(path: Path, mode: str) -> BinaryIO:
+    """Open a file that only this user may read: traces name files and folders."""
+    file = open(  # noqa: SIM115  (the process that is started gets it)
+        path, mode, opener=lambda name, flags: os.open(name, flags, 0o600)
+    )
+    return cast(BinaryIO, file)
 
 
 def _last_line(path: Path) -> str:

@@ -21,6 +21,8 @@ from ...io.model_store import model_prompts
 from ...workflows.finetuning import (
     discard_finetune,
     finetune,
+    move_finetune,
+    needs_other_place,
     stop_finetune,
     unfinished_finetunes,
 )
@@ -54,6 +56,11 @@ NO_BETTER = (
 )
 NOT_VALIDATED = "There were no validation labels, so the model could not be checked."
 CUT_OFF = "The training of '{}' was interrupted. Its checkpoint is kept."
+NO_ROOM = (
+    "The disk is full, so the training of '{}' has stopped. Its checkpoint is kept: "
+    "free some space, or choose another folder when you continue."
+)
+ELSEWHERE = "Trained. '{}' is in {}: import it from there once there is room."
 CHOSEN = "The model is chosen in Segment from prompts: press Run there."
 IMPORTED = "'{}' is now among the models."
 EXPORTED = "Exported '{}' as {}."
@@ -180,6 +187,9 @@ class FineTuneView(DockView, Protocol):
     def offer_run(self, text: str) -> None:
         """Offer to continue a run that was cut off; an empty text withdraws it."""
 
+    def ask_folder(self) -> str:
+        """Ask for a folder to go on in; an empty text for none."""
+
     def refresh_models(self, name: str = "") -> None:
         """List the models anew in all docks; choose one in this one."""
 
@@ -225,6 +235,7 @@ class FineTuneController(DockController):
         self._run: FineTuneRun | None = None
         self._offered: dict[str, Any] = {}
         self._closes_window = False
+        self._is_elsewhere = False
 
     # ------------------------------------------------------------ training
 
@@ -254,6 +265,20 @@ class FineTuneController(DockController):
         values, self._offered = self._offered, {}
         if not values:
             return
+        if not values.get("is_full") or not needs_other_place(values["output"]):
+            self._resume(values)
+            return
+        folder = self.view.ask_folder()
+        if not folder:
+            self._offered = values
+            return
+        self._files.call(
+            lambda: move_finetune(values["output"], folder),
+            lambda output: self._resume({**values, "output": output}, moved=True),
+            self.fail,
+        )
+
+    def _resume(self, values: dict[str, Any], *, moved: bool = False) -> None:
         self.view.offer_run("")
         try:
             run = FineTuneRun.from_dict(values)
@@ -261,9 +286,10 @@ class FineTuneController(DockController):
             self.fail(error)
             return
         self._submit(run, resume=True)
+        self._is_elsewhere = moved
 
     def _submit(self, run: FineTuneRun, *, resume: bool) -> None:
-        self._run, self.result = run, None
+        self._run, self.result, self._is_elsewhere = run, None, False
         self.view.show_run(run.name)
         self.view.say(CONTINUING if resume else TRAINING)
         job = self.engine.submit(
@@ -325,9 +351,12 @@ class FineTuneController(DockController):
         self.result, self.started_from = value, self._run.start_from
         self.view.show_scores(score_lines(value))
         text = BETTER if value.kept == "after" else NO_BETTER
+        if self._is_elsewhere:
+            text = ELSEWHERE
         notes = [n for n in value.notes if n != NOT_BETTER and NO_GPU not in n]
         more = f" ({'; '.join(notes)})" if notes else ""
-        self.view.say(text.format(Path(value.model).name) + more)
+        model = Path(value.model)
+        self.view.say(text.format(model.name, model.parent) + more)
         self.view.refresh_models()
 
     def on_failed(self, text: str) -> None:
@@ -349,14 +378,20 @@ class FineTuneController(DockController):
 
     def look_for_unfinished(self) -> None:
         """Offer the latest training that was cut off, if there is one."""
-        self._files.call(unfinished_finetunes, self.receive(self._on_unfinished))
+
+        def look() -> list[dict[str, Any]]:
+            runs = unfinished_finetunes()
+            return [r | {"is_full": needs_other_place(r["output"])} for r in runs]
+
+        self._files.call(look, self.receive(self._on_unfinished))
 
     def _on_unfinished(self, runs: list[dict[str, Any]]) -> None:
         runs = [r for r in runs if r.get("training_set")]
         if not runs or self.is_busy:
             return
         self._offered = runs[-1]
-        self.view.offer_run(CUT_OFF.format(Path(self._offered["output"]).name))
+        text = NO_ROOM if self._offered.get("is_full") else CUT_OFF
+        self.view.offer_run(text.format(Path(self._offered["output"]).name))
 
     def discard(self) -> None:
         """Delete the checkpoint of the training that was cut off."""

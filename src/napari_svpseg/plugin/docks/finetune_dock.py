@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QObject, Qt
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from ..callbacks import reports_errors, tell
 from ..panels.controls import Offer, button
@@ -268,6 +268,10 @@ class FineTuneWidget(Dock):
             self.unfinished.offer(text)
         else:
             self.unfinished.hide()
+
+    def ask_folder(self) -> str:
+        """Ask for a folder to go on in; an empty text for none."""
+        return QFileDialog.getExistingDirectory(self, "Folder with room for the model")
 
     # ------------------------------------------------------------ using the model
 

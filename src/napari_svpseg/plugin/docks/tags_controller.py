@@ -323,7 +323,7 @@ class TagsController(DockController):
 
     def on_failed(self, text: str) -> None:
         """Show why it failed, and whether the training can be continued."""
-        if self.is_training and any(training_folder(self._output).glob("*")):
+        if self.is_training and any(training_folder(self._output).rglob("checkpoint*")):
             text += TO_CONTINUE
         self.view.say(text, True)
 

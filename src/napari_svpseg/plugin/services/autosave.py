@@ -23,8 +23,10 @@ from .edited_blocks import EditedBlocks
 from .preferences import preference
 from .session_layers import (
     add_boxes,
+    add_contents,
     add_labels,
     boxes_entry,
+    changed_images,
     image_entry,
     labels_entry,
     open_images,
@@ -44,10 +46,15 @@ AT_ONCE = 32
 
 IS_OFF = "Autosave is off:"
 RESTORED = "The last session was restored."
+OPEN_YOURSELF = " Open {} yourself."
+CHANGED = " Other pixels are in the file of {} now: check boxes and labels."
 NOT_RESTORED = "The last session cannot be restored:"
 PARTLY_RESTORED = "Not everything could be restored ({}). The session is kept in {}."
 
 Settings = dict[str, Any]
+
+Restored = tuple[SavedSession, list[Any], PromptSet, list[str]]
+"""A session, its labels and prompts, and the images that have changed since."""
 
 
 @reports_errors("touch", "save", "restore", "discard")
@@ -91,6 +98,7 @@ class Autosave(QObject):
         self.blocks.message.connect(self.message)
         self._saved: SavedSession | None = None
         self._adopted: SavedSession | None = None
+        self._contents: dict[str, str] = {}
         self._broken = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -193,9 +201,10 @@ class Autosave(QObject):
             if blocks:
                 data = layer.data
                 copies.append((key, tuple(data.shape), data.dtype.str, blocks))
-        session = self._session
+        session, contents = self._session, self._contents
 
         def write() -> None:
+            add_contents(state["images"], contents)
             for key, shape, dtype, blocks in copies:
                 session.write_blocks(key, shape, dtype, blocks)
             session.drop_labels(keys)
@@ -286,16 +295,17 @@ class Autosave(QObject):
             return
         entries = list(saved.state.get("labels", []))
 
-        def read() -> tuple[SavedSession, list[Any], PromptSet]:
-            return saved, [saved.labels(e["key"]) for e in entries], saved.prompts()
+        def read() -> Restored:
+            labels = [saved.labels(e["key"]) for e in entries]
+            return saved, labels, saved.prompts(), changed_images(saved.state)
 
         self._files.call(read, self._put_back, self._on_not_restored)
 
     def _on_not_restored(self, error: Any) -> None:
         self.message.emit(f"{NOT_RESTORED} {error}", True)
 
-    def _put_back(self, value: tuple[SavedSession, list[Any], PromptSet]) -> None:
-        saved, arrays, prompts = value
+    def _put_back(self, value: Restored) -> None:
+        saved, arrays, prompts, changed = value
         viewer = self._viewer()
         if viewer is None:
             return
@@ -322,11 +332,9 @@ class Autosave(QObject):
             self.message.emit(f"{saved.problems[0]} The rest is in {there}.", True)
         else:
             self._adopted = saved
-            lost = ""
-            if missing:
-                names = ", ".join(f"'{name}'" for name in missing)
-                lost = f" Open {names} yourself."
-            self.message.emit(f"{RESTORED}{lost}", False)
+            lost = OPEN_YOURSELF.format(quoted(missing)) if missing else ""
+            lost += CHANGED.format(quoted(changed)) if changed else ""
+            self.message.emit(f"{RESTORED}{lost}", bool(changed))
         self.touch()
 
     def _add_lost(
@@ -357,6 +365,11 @@ def called(method: weakref.WeakMethod[Any] | None) -> Any:
     if isinstance(owner, QWidget) and not is_alive(owner):
         return None
     return found
+
+
+def quoted(names: list[str]) -> str:
+    """Return names in quotes, with commas between them."""
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def summary(saved: SavedSession) -> str:

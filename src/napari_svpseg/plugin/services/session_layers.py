@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...io.content import content_fingerprint
 from ..layers.images.image_axes import DECLARED, declared
 from ..layers.labels.partial_label_layers import KIND as PARTIAL
 from ..layers.labels.partial_label_layers import color
@@ -51,6 +52,40 @@ def image_entry(layer: Layer) -> Entry:
         "axes": axes,
         "channels": channels,
     }
+
+
+def add_contents(entries: list[Entry], known: dict[str, str]) -> None:
+    """Add the fingerprint of its file to each image; slow, so call it in a thread.
+
+    Parameters
+    ----------
+    entries : list of dict
+    known : dict of str to str
+        Fingerprint of each path, as it was when the image was first seen; extended.
+    """
+    for entry in entries:
+        path = entry["path"]
+        if path and path not in known:
+            known[path] = _content_of(path)
+        entry["fingerprint"] = known.get(path, "")
+
+
+def changed_images(state: dict[str, Any]) -> list[str]:
+    """Return the names of a session's images whose files have another content now."""
+    return [
+        entry["name"]
+        for entry in state.get("images", [])
+        if entry.get("fingerprint")
+        and _content_of(entry["path"]) not in ("", entry["fingerprint"])
+    ]
+
+
+def _content_of(path: str) -> str:
+    """Return the fingerprint of an image's file; empty where it cannot be read."""
+    try:
+        return content_fingerprint(path)
+    except (OSError, ValueError):
+        return ""
 
 
 def labels_entry(layer: Labels, key: str, names: dict[Any, str]) -> Entry:

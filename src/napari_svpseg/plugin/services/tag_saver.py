@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
@@ -11,6 +12,9 @@ from ...core.fingerprint import fingerprint
 from ...io.free_path import free_path
 from ..messages import sentence
 from .background import Background
+
+if TYPE_CHECKING:
+    from ...io.tag_files import Tags
 
 
 class TagSaver(QObject):
@@ -53,24 +57,42 @@ class TagSaver(QObject):
         self, tags: dict[str, tuple[str, ...]], classes: tuple[str, ...]
     ) -> Path | None:
         """Write in the writer's thread; return the new place if it had to move."""
-        from ...io.tag_files import Tags, tags_file, write_tags
+        from ...io.tag_files import Tags, tags_file
 
         assert self.path is not None
         moved, now = None, Tags(tags, classes)
         if _content(self.path) != self._content:
             moved = self.path = free_tags_file(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, now)
+            _write(self.path, now)
         except OSError:
             if user_place(self.path) == self.path:
                 raise
             moved = self.path = user_place(self.path)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, now)
+            _write(self.path, now)
         # not what is in the file by now: another program may have been quick
         self._content = fingerprint(tags_file(now))
         return moved
+
+
+def _write(path: Path, tags: Tags) -> None:
+    """Write a tags file; one that is not beside the images is for its user only."""
+    from ...io.atomic import private_folder
+    from ...io.tag_files import write_tags
+
+    private = path.parent == tags_folder()
+    if private:
+        private_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_tags(path, tags, private=private)
+
+
+def tags_folder() -> Path:
+    """Return the folder of tags that are not beside their images."""
+    from ...io.model_store import user_folder
+
+    return user_folder().parent / "tags"
 
 
 def _content(path: Path) -> str | None:
@@ -88,9 +110,7 @@ def free_tags_file(path: Path) -> Path:
 
 def user_place(path: Path) -> Path:
     """Return where tags go that cannot be written beside their images."""
-    from ...io.model_store import user_folder
-
-    home = user_folder().parent / "tags"
+    home = tags_folder()
     if path.parent == home:
         return path
     folder = path.parent
@@ -100,6 +120,4 @@ def user_place(path: Path) -> Path:
 
 def open_images_file() -> Path:
     """Return where the tags of the open images are saved."""
-    from ...io.model_store import user_folder
-
-    return user_folder().parent / "tags" / "open-images.csv"
+    return tags_folder() / "open-images.csv"

@@ -90,7 +90,8 @@ def test_quotas_of_containers_count(quotas, own, files, cores):
     assert physical_cores() == cores
 
 
-def test_threads_are_those_of_the_cores_and_wait_asleep(monkeypatch, nobody_asked):
+@pytest.mark.usefixtures("nobody_asked")
+def test_threads_are_those_of_the_cores_and_wait_asleep(monkeypatch):
     monkeypatch.setattr(processors, "physical_cores", lambda: 6)
     prepare_threads()
     assert os.environ[THREADS] == "6" and os.environ[WAITING] == PASSIVE
@@ -98,7 +99,8 @@ def test_threads_are_those_of_the_cores_and_wait_asleep(monkeypatch, nobody_aske
     assert worker_environment(3)[THREADS] == "1"
 
 
-def test_what_the_user_set_is_kept(monkeypatch, nobody_asked):
+@pytest.mark.usefixtures("nobody_asked")
+def test_what_the_user_set_is_kept(monkeypatch):
     monkeypatch.setattr(processors, "physical_cores", lambda: 6)
     monkeypatch.setenv(THREADS, "4,2")
     monkeypatch.setenv(WAITING, "ACTIVE")

@@ -66,7 +66,7 @@ def reorder(viewer, image):
 
 
 def add_a_stack(viewer, image):
-    viewer.add_image(np.zeros((3, 96, 110)), name="stack")
+    viewer.add_labels(np.zeros((3, 96, 110), np.uint8), name="stack")
     viewer.dims.set_point(0, 2)
 
 
@@ -129,7 +129,7 @@ def test_a_result_that_cannot_be_drawn_is_told_and_kept(
     dock.run.click()
     finish(dock)
     layer.events.set_data.disconnect(fail)
-    assert dock.message.is_error and "no memory" in dock.message.text()
+    assert dock.message.is_error and "memory for a texture" in dock.message.text()
     assert "'discs'" in dock.message.text()
     assert is_untouched(layer)
     callback_errors.claim(OSError)

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QTextDocument
-from qtpy.QtWidgets import QAbstractItemView, QComboBox, QLabel, QMenu, QWidget
+from qtpy.QtWidgets import (
+    QAbstractItemView,
+    QComboBox,
+    QLabel,
+    QMenu,
+    QTableView,
+    QWidget,
+)
 
 import napari_svpseg.plugin
 from napari_svpseg.core.annotation.image_tags import BankPatch
@@ -174,15 +181,16 @@ def test_the_search_passes_text(line) -> None:
 def tips_of(widget: QWidget):
     """Yield all tooltips that a widget can show."""
     yield widget.toolTip()
-    model = (
-        widget.model() if isinstance(widget, QAbstractItemView | QComboBox) else None
-    )
+    if not isinstance(widget, QAbstractItemView | QComboBox):
+        return
+    model = widget.model()
     if model is None:
         return
+    n = model.columnCount() if isinstance(widget, QTableView) else 1
     for row in range(min(model.rowCount(), 20)):
-        for column in range(model.columnCount()):
+        for column in range(n):
             yield model.index(row, column).data(TIP) or ""
-    for column in range(model.columnCount()):
+    for column in range(n):
         yield model.headerData(column, Qt.Orientation.Horizontal, TIP) or ""
 
 

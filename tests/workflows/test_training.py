@@ -13,6 +13,7 @@ from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.io.packed_tasks import load_tasks
 from napari_svpseg.models.registry import ModelConfig, build
+from napari_svpseg.workflows import training
 from napari_svpseg.workflows.training import (
     OTHER_ENCODER,
     _take_weights,
@@ -165,7 +166,13 @@ def test_tasks_packed_for_another_config_are_not_taken(tmp_path, pattern):
     assert groups == {"blobs", "more"}
 
 
-def test_models_of_one_folder_share_no_checkpoint(config, tmp_path):
+@pytest.fixture
+def quick(monkeypatch):
+    """Train without validation, whose scenes take a second to draw."""
+    monkeypatch.setattr(training, "validation_batches", lambda *args: [])
+
+
+def test_models_of_one_folder_share_no_checkpoint(config, tmp_path, quick):
     """The second is not gone on with from the first one's state."""
     alone = train_from_config(config, output=tmp_path / "other" / "b", resume=True)
     other = tmp_path / "other.toml"
@@ -189,7 +196,7 @@ def interrupt(step: int):
     return on_progress
 
 
-def test_labels_that_changed_are_another_training(tmp_path, caplog):
+def test_labels_that_changed_are_another_training(tmp_path, caplog, quick):
     folder = data_set(tmp_path / "data" / "cells")
     path = tmp_path / "c.toml"
     path.write_text(CONFIG.format(datasets='"cells"'))

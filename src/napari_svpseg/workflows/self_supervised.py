@@ -292,7 +292,7 @@ def _fit(
         probed = pace.preparing + PROBING * (clock.seconds - pace.preparing)
         if trainer.seconds < probed:
             run(probed - trainer.seconds)
-        seconds = max(trainer.seconds - pace.preparing, 1e-3)
+        seconds = max(clock.used - pace.preparing, 1e-3)
         fit = SPARE * trainer.step / seconds * (clock.seconds - pace.preparing)
         steps = max(trainer.step + 1, int(fit))
         pace = replace(pace, steps=steps)

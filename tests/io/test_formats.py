@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -88,6 +89,23 @@ def test_colours_of_a_czi_are_in_order(czi):
 def test_scenes_that_a_reader_does_not_show_are_told(czi):
     path = czi([PLANES[:1, :1], PLANES[1:, :1]], ("DAPI",))
     assert len(read_image(path, on_note=lambda note: None).notes) == 1
+
+
+def test_tiles_of_a_mosaic_are_put_together():
+    tiles, whole = np.zeros((4, 1, 20, 30)), PLANES[:, 0]
+    reader = SimpleNamespace(
+        set_scene=lambda name: None,
+        dims=SimpleNamespace(order="MCYX"),
+        shape=tiles.shape,
+        dtype=tiles.dtype,
+        xarray_data=SimpleNamespace(data=tiles, dims=tuple("MCYX")),
+        mosaic_xarray_data=SimpleNamespace(data=whole, dims=tuple("CYX")),
+        physical_pixel_sizes=SimpleNamespace(Z=None, Y=0.5, X=0.5),
+        channel_names=["DAPI", "GFP"],
+    )
+    image = microscope_files._bioio_image(reader, "a", ())
+    assert image.axes == "CYX"
+    np.testing.assert_array_equal(image.array, whole)
 
 
 def test_mrc(tmp_path):

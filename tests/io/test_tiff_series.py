@@ -58,10 +58,11 @@ def test_series_of_a_job(positions, tmp_path):
     both = [plain, positions]
     assert with_series(both, "") == both
     assert with_series(both, "all") == [plain, *(positions / c for c in "012")]
-    assert with_series(both, "2, 0") == [plain, positions / "2", positions / "0"]
-    missing = with_series([positions], "7")
-    with pytest.raises(ImageError):
-        read_image(missing[0])
+    assert with_series([positions], "2, 0") == [positions / "2", positions / "0"]
+    assert with_series(both, "0") == [plain, positions / "0"]
+    for path in with_series(both, "7"):
+        with pytest.raises(ImageError):
+            read_image(path)
 
 
 def test_labels_of_a_slide_are_known_by_their_whole_name(tmp_path):

@@ -62,17 +62,15 @@ def with_series(paths: Iterable[Path], series: str) -> list[Path]:
 def _images_of(path: Path, series: str) -> list[Path]:
     if is_zarr(path):
         inside, is_plate = list_images(path)
-        if not inside or not (series or is_plate):
+        if not (series or is_plate):
             return [path]
-        places = [path / name for name in inside]
+        places = [path / name for name in inside] or [path]
     elif series:
         try:
             n = len(list_series(path))
         except ImageError:  # reading it names the reason
             return [path]
-        if n == 1:
-            return [path]
-        places = [path / str(i) for i in range(n)]
+        places = [path / str(i) for i in range(n)] if n > 1 else [path]
     else:
         return [path]
     if series in ("", ALL_SERIES):

@@ -318,7 +318,7 @@ def _read_other(path: Path, series: int | None) -> _Content:
         raise ImageError(SERIES_ABSENT.format(known=few(known), index=index))
     image = contents.read(index)
     array, letters = image.array, image.axes
-    if letters:
+    if len(letters) == array.ndim:
         letters, array = _known_axes(letters, array)
     size = None
     if {"Y", "X"} <= image.sizes.keys():

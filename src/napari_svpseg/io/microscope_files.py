@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..core.image import AXES, ImageError
+from ..core.image import ImageError
 from .tiff_series import series_label
 
 READERS = {
@@ -91,7 +91,7 @@ class Contents(NamedTuple):
 
 
 class MicroscopeImage(NamedTuple):
-    """Pixels of one scene and their metadata; sizes are micrometres by axis."""
+    """Pixels of one scene, their axes as the file calls them, sizes in micrometres."""
 
     array: Any
     axes: str
@@ -186,7 +186,12 @@ def _bioio_image(reader: Any, name: str, notes: tuple[str, ...]) -> MicroscopeIm
     order = str(reader.dims.order)
     # bioio-czi 3.0.1 repeats the first colour where RGB is read piece by piece
     is_large = "S" not in order and _n_bytes(reader) > LAZY_BYTES
-    array = (reader.xarray_dask_data if is_large else reader.xarray_data).data
+    if "M" in order:  # the tiles of a mosaic, which the reader puts together
+        kind = "mosaic_xarray_dask_data" if is_large else "mosaic_xarray_data"
+    else:
+        kind = "xarray_dask_data" if is_large else "xarray_data"
+    read = getattr(reader, kind)
+    array, order = read.data, "".join(map(str, read.dims))
     sizes = _bioio_sizes(reader)
     names = tuple(str(n) for n in reader.channel_names or ())
     letters = order
@@ -198,7 +203,7 @@ def _bioio_image(reader: Any, name: str, notes: tuple[str, ...]) -> MicroscopeIm
     # names that are only numbers or an index are none
     if any(n.isdigit() or n.startswith("Channel:") for n in names):
         names = ()
-    return MicroscopeImage(array, _ours(letters), sizes, names, rgb, notes)
+    return MicroscopeImage(array, letters, sizes, names, rgb, notes)
 
 
 def _n_bytes(reader: Any) -> int:
@@ -249,7 +254,7 @@ def _hdf5(path: Path) -> Contents:
             node = file[found[index][0]]
             sizes = _dataset_sizes(node)
             array = np.asarray(node[()])
-        return MicroscopeImage(array, _ours(found[index][1].axes), sizes)
+        return MicroscopeImage(array, found[index][1].axes, sizes)
 
     return Contents(tuple(scene for _, scene in found), read)
 
@@ -321,7 +326,7 @@ def _olympus(path: Path) -> Contents:
     def read(index: int) -> MicroscopeImage:
         with OifFile(path) as file:
             array = file.asarray()
-        return MicroscopeImage(array, _ours(axes), sizes, names)
+        return MicroscopeImage(array, axes, sizes, names)
 
     return Contents((Scene("", shape, axes),), read)
 
@@ -347,12 +352,6 @@ def _olympus_names(main: Any) -> tuple[str, ...]:
         dye = str(channel.get("DyeName", ""))
         names.append(str(channel.get("CH Name", "")) if dye in ("", "None") else dye)
     return tuple(name for name in names if name)
-
-
-def _ours(axes: str) -> str:
-    """Return axes in our letters; empty where one is not among them."""
-    known = set(axes) <= set(AXES) and len(set(axes)) == len(axes)
-    return axes if known else ""
 
 
 def scene_labels(scenes: Sequence[Scene]) -> list[str]:

@@ -8,8 +8,11 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
+
+from ..core.errors import WriteError as WriteError
+from .ownership import check_replaceable
 
 TEMPORARY = re.compile(r"\.\d+-.")
 """Names of temporary files: a dot, the process id, a dash, the name of the target."""
@@ -31,12 +34,10 @@ REASONS = {
 """Explanation of each error number, with what the user can do."""
 
 
-class WriteError(OSError):
-    """A file that could not be written; the message says why and what to do."""
-
-
 @contextlib.contextmanager
-def atomic_path(target: str | Path) -> Iterator[Path]:
+def atomic_path(
+    target: str | Path, overwrite: bool = False, *, known: Collection[str] = ()
+) -> Iterator[Path]:
     """Yield a temporary path that replaces ``target`` if the block succeeds.
 
     If the block fails, the temporary file is deleted and an older target is untouched.
@@ -47,6 +48,9 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     ----------
     target : path
         File to be written; its folder must exist.
+    overwrite, known : optional
+        As in `check_replaceable`: without them, nothing is replaced but what a run of
+        this program wrote, and what is the same since.
 
     Yields
     ------
@@ -56,15 +60,19 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
     Raises
     ------
     WriteError
-        If it cannot be written; one line that names the target and the reason.
+        If it cannot be written, or would replace anything else; one line that names
+        the target and the reason.
     """
     target = Path(target)
+    before = _checked(target, overwrite, known)
     # Beside the target: a rename is atomic only within one file system.
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
     try:
         yield temporary
         # Before the rename: some file systems write the new name before the content.
         _to_disk(temporary)
+        if _stamp(target) != before:  # somebody wrote there in the meantime
+            _checked(target, overwrite, known)
         os.replace(temporary, target)
     except OSError as error:
         raise as_write_error(error, target) from error
@@ -74,7 +82,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(target: str | Path) -> Iterator[Path]:
+def atomic_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that replaces ``target`` if the block succeeds.
 
     If the block fails, the temporary folder is deleted and an older one is untouched.
@@ -83,6 +91,8 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     ----------
     target : path
         Folder to be written; missing parents are created.
+    overwrite : bool
+        As in `check_replaceable`.
 
     Yields
     ------
@@ -92,9 +102,11 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     Raises
     ------
     WriteError
-        If it cannot be written; one line that names the target and the reason.
+        If it cannot be written, or would replace anything else; one line that names
+        the target and the reason.
     """
     target = Path(target)
+    _checked(target, overwrite)
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
     old = target.with_name(f".{os.getpid()}-{target.name}.old")
     try:
@@ -103,6 +115,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         for path in temporary.iterdir():
             if path.is_file():
                 _to_disk(path)
+        _checked(target, overwrite)  # it may have been changed in the meantime
         # A folder cannot be renamed over another one: the old one is moved aside first,
         # and moved back if the rename fails.
         if target.exists():
@@ -115,6 +128,24 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _checked(
+    target: Path, overwrite: bool, known: Collection[str] = ()
+) -> tuple[int, ...]:
+    """Return the stamp of a target that may be replaced; raise for any other."""
+    stamp = _stamp(target)
+    check_replaceable(target, overwrite, known=known)
+    return stamp
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return numbers that change when a file is written; empty without a file."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _to_disk(path: Path) -> None:

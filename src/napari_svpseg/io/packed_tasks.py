@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .atomic import atomic_path
+from .ownership import seal_zip
 
 if TYPE_CHECKING:
     from ..engine.training.episodes import PackedTasks
 
 
-def save_tasks(path: str | Path, packed: PackedTasks) -> None:
+def save_tasks(
+    path: str | Path, packed: PackedTasks, *, overwrite: bool = False
+) -> None:
     """Write tasks to an ``.npz`` file; missing folders are created.
+
+    Parameters
+    ----------
+    path : path
+    packed : PackedTasks
+    overwrite : bool
+        Allow to replace a file that this program did not write.
 
     Raises
     ------
@@ -27,8 +37,10 @@ def save_tasks(path: str | Path, packed: PackedTasks) -> None:
     # As bytes: a text array would need allow_pickle, which runs code of the file.
     index = np.frombuffer(json.dumps(packed.index).encode(), np.uint8)
     arrays: dict[str, Any] = {k: _small(v) for k, v in packed.arrays.items()}
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, index=index, **arrays)
+    with atomic_path(path, overwrite) as temporary:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, index=index, **arrays)
+        seal_zip(temporary)
 
 
 def load_tasks(path: str | Path) -> PackedTasks:

@@ -165,7 +165,7 @@ class Session:
         if text == self._state:
             return
         values = {"format": VERSION, "when": time.strftime("%H:%M"), **state}
-        with atomic_path(self.folder / STATE) as temporary:
+        with atomic_path(self.folder / STATE, overwrite=True) as temporary:
             temporary.write_text(json.dumps(values, default=str), encoding="utf8")
         self._state = text
 
@@ -180,7 +180,7 @@ class Session:
         if digest == self._prompts:
             return
         if len(prompts):
-            save_prompts(prompts, self.folder / PROMPTS)
+            save_prompts(prompts, self.folder / PROMPTS, overwrite=True)
         else:
             (self.folder / PROMPTS).unlink(missing_ok=True)
         self._prompts = digest
@@ -253,7 +253,7 @@ class Session:
         with path.open("rb") as file:
             head = file.readline()
             latest = {tuple(r["start"]): (r, packed) for r, packed in _records(file)}
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+        with atomic_path(path, True) as temporary, temporary.open("wb") as file:
             file.write(head)
             for record, packed in latest.values():
                 file.write(json.dumps(record).encode() + b"\n" + packed)

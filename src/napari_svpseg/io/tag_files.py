@@ -206,8 +206,16 @@ def _first_few(items: list[str]) -> str:
     return text + (AND_MORE.format(n=more) if more > 0 else "")
 
 
-def write_tags(path: str | Path, tags: Tags) -> Path:
+def write_tags(path: str | Path, tags: Tags, *, overwrite: bool = False) -> Path:
     """Write tags as a ``tags.csv``, which `read_tags` reads, atomically.
+
+    Parameters
+    ----------
+    path : path
+    tags : Tags
+    overwrite : bool
+        Allow to replace a file. Tags are a user's own work: a file of them is never
+        replaced without this, whoever wrote it.
 
     Returns
     -------
@@ -226,9 +234,16 @@ def write_tags(path: str | Path, tags: Tags) -> Path:
     writer.writerow(HEADER)
     for image in tags:
         writer.writerow([image, *(c for c in tags.classes if c in tags[image])])
-    with atomic_path(path) as temporary:
+    with atomic_path(path, overwrite) as temporary:
         temporary.write_text(text.getvalue(), encoding="utf-8")
     return path
+
+
+def holds_comments(path: str | Path) -> bool:
+    """Return whether a file of tags has comments, which `write_tags` would drop."""
+    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    comments = [line.strip(" #").lower() for line in lines if line.startswith("#")]
+    return any(text and not text.startswith("classes:") for text in comments)
 
 
 def tags_from_folders(folder: str | Path) -> Tags:

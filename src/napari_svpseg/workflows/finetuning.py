@@ -11,8 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from ..core.annotation.partial_images import FineTuneData
 from ..core.annotation.partial_labels import UNKNOWN
 from ..core.jobs.finetune_job import (
@@ -27,6 +25,13 @@ from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
 from ..io.atomic import WriteError, atomic_path
 from ..io.free_path import free_path
+from ..io.locks import (
+    InUseError,
+    claimed_model,
+    is_claimed,
+    lock_files,
+    run_folder,
+)
 from ..io.model_store import (
     LoadedModel,
     check_model_folder,
@@ -39,12 +44,11 @@ from .finetune_data import GivenImages, gather
 if TYPE_CHECKING:
     from ..engine.finetuning.loop import OnLook, Tuned
 
-RUN, STOP, LOCK = "run.json", "stop", "lock"
+RUN, STOP = "run.json", "stop"
 
-NOT_WRITABLE = "{output}: cannot be written ({error}): choose another folder."
 IS_TRAINED = (
     "{output}: is being trained already, in another window or by a command: stop that "
-    "training or choose another name."
+    "training or choose another name ({error})."
 )
 NOTHING_TO_RESUME = (
     "{folder}: holds no checkpoint, so the training starts from the beginning."
@@ -67,12 +71,6 @@ TAKES_NO_PROMPTS = (
 # ---------------------------------------------------------------- the run's folder
 
 
-def run_folder(output: str | Path) -> Path:
-    """Return where checkpoints of the model ``output`` lie while it is trained."""
-    output = Path(output)
-    return output.with_name(f".{output.name}.run")
-
-
 @contextlib.contextmanager
 def claimed(output: str | Path) -> Iterator[Path]:
     """Lock the run's folder of a model against all other processes, and yield it.
@@ -84,49 +82,27 @@ def claimed(output: str | Path) -> Iterator[Path]:
     WriteError
         If the folder cannot be made.
     """
-    folder = run_folder(output)
-    lock = FileLock(folder / LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise FineTuneError(IS_TRAINED.format(output=output)) from error
-    except OSError as error:
-        raise WriteError(
-            NOT_WRITABLE.format(output=output, error=error.strerror)
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(claimed_model(output))
+        except InUseError as error:
+            message = IS_TRAINED.format(output=output, error=error)
+            raise FineTuneError(message) from error
         yield folder
-    finally:
-        lock.release()
-        with contextlib.suppress(OSError):
-            if {p.name for p in folder.iterdir()} <= {LOCK}:
-                _empty(folder, but=())
 
 
 def is_running(output: str | Path) -> bool:
     """Return whether some process is training ``output`` now."""
-    path = run_folder(output) / LOCK
-    if not path.is_file():
-        return False
-    try:
-        with FileLock(path, blocking=False):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
+    return is_claimed(run_folder(output))
 
 
-def _empty(folder: Path, but: Sequence[str] = (LOCK,)) -> None:
-    """Delete the content of a folder but for some files, or the folder as a whole."""
+def _empty(folder: Path) -> None:
+    """Delete the content of a folder but for its lock."""
     for path in folder.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif path.name not in but:
+        elif path.name not in lock_files():
             path.unlink()
-    if not but:
-        folder.rmdir()
 
 
 def stop_finetune(output: str | Path) -> bool:
@@ -192,7 +168,7 @@ def _prepare(
         raise WriteError(
             LEFTOVERS.format(folder=folder, error=error.strerror)
         ) from error
-    with atomic_path(folder / RUN) as temporary:
+    with atomic_path(folder / RUN, overwrite=True) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf8")
     return False
 
@@ -225,6 +201,7 @@ def finetune(
     rgb: bool | None = None,
     channels: tuple[int, ...] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     on_progress: Progress | None = None,
     on_partial: Callable[[FineTuneProgress], None] | None = None,
     on_look: OnLook | None = None,
@@ -266,6 +243,8 @@ def finetune(
         As in `segment`.
     resume : bool
         Go on from the checkpoint of a run that was cut off or cancelled.
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
     on_progress : callable, optional
         Called with ``(step, steps, message)``; may raise `Cancelled`.
     on_partial : callable, optional
@@ -283,6 +262,8 @@ def finetune(
         If the labels do not suffice or do not fit, or there is nothing to resume.
     WriteError
         If the model cannot be written; the last checkpoint stays beside it.
+    ReplaceError
+        If it would replace anything that must not be.
     """
     from ..engine.finetuning.loop import Callbacks
     from ..engine.finetuning.loop import finetune as train
@@ -290,7 +271,7 @@ def finetune(
 
     settings, report = settings or FineTuneSettings(), on_progress or ignore_progress
     target = Path(output) if output is not None else _new_folder()
-    check_model_folder(target)
+    check_model_folder(target, overwrite)
     model, where = _start_model(start_from), choose(device)
     notes = [where.reason] if where.is_fallback else []
     if unlabelled is not None:
@@ -324,7 +305,15 @@ def finetune(
             callbacks=Callbacks((folder / STOP).exists, report, on_partial, on_look),
         )
         notes += tuned.notes
-        _write_model(target, tuned, model.card, data, settings, str(where))
+        card, prompts = _model_card(target, tuned, model.card, data, settings, where)
+        save_model(
+            target,
+            tuned.network,
+            card,
+            history=_rows(tuned) or None,
+            prompts=prompts,
+            overwrite=overwrite,
+        )
         _empty(folder)
     return FineTuneResult(
         tuned.before,
@@ -351,15 +340,15 @@ def _start_model(start_from: str | Path | LoadedModel) -> LoadedModel:
     return model
 
 
-def _write_model(
+def _model_card(
     target: Path,
     tuned: Tuned,
     start: ModelCard,
     data: FineTuneData,
     settings: FineTuneSettings,
-    device: str,
-) -> None:
-    """Write the model folder; its card records how it was trained."""
+    device: Any,
+) -> tuple[ModelCard, PromptSet]:
+    """Return the card of the model, which records how it was trained; its prompts."""
     labelled = sum(int((i.ids != UNKNOWN).sum()) for i in data.images)
     shown = tuned.after if tuned.kept == "after" else tuned.before
     card = ModelCard(
@@ -380,15 +369,18 @@ def _write_model(
             "kept": tuned.kept,
             "before": _numbers(tuned.before),
             "after": _numbers(tuned.after),
-            "device": device,
+            "device": str(device),
         },
         scores={"validation labels": _numbers(shown)},
     )
-    rows = [
+    return card, PromptSet(tuned.prompts, target.name)
+
+
+def _rows(tuned: Tuned) -> list[dict[str, float]]:
+    """Return the history without the numbers that are not known."""
+    return [
         {k: v for k, v in row.items() if not math.isnan(v)} for row in tuned.history
     ]
-    prompts = PromptSet(tuned.prompts, target.name)
-    save_model(target, tuned.network, card, history=rows or None, prompts=prompts)
 
 
 def _numbers(score: ValidationScore) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,12 +28,15 @@ from ..core.result import versions
 from ..core.settings import split_settings
 from ..io.atomic import remove_leftovers
 from ..io.folder_records import (
+    CLAIM,
     CUT_PROMPTS,
     LOG,
     RUN,
     SUMMARY,
+    WrittenFiles,
     append_log,
     check_collisions,
+    check_targets,
     find_images,
     outcome_from_labels,
     read_run,
@@ -41,6 +44,7 @@ from ..io.folder_records import (
     write_run,
     write_summary,
 )
+from ..io.locks import RESULTS_LOCK, claimed
 from ..io.ome_zarr import is_zarr, open_image
 from .segment_file import segment_file
 
@@ -73,19 +77,25 @@ def run_batch(
     prompts: PromptSet | None = None,
     *,
     runner: Any = None,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
     on_partial: Callable[[list[FileOutcome]], None] | None = None,
 ) -> list[FileOutcome]:
     """Segment all images of a job; a file that cannot be read stops no other.
 
+    The folder of the results is locked for this run as long as it goes on.
+
     Parameters
     ----------
     job : BatchJob
     prompts : PromptSet, optional
-        By default those of the job's prompt file.
+        By default those of the job's prompt file. Others are saved in the folder of
+        the results.
     runner : Runner, optional
         Where images are segmented (see `engine.jobs.job`); by default threads of this
         process.
+    overwrite : bool
+        Allow to replace files that no run wrote, and results that were changed since.
     on_progress : callable
         ``(done, total, message)``, called again and again; may raise `Cancelled`.
     on_partial : callable, optional
@@ -99,23 +109,55 @@ def run_batch(
     Raises
     ------
     ValueError
-        If there are no images, or results would overwrite images or each other.
+        If there are no images, or two of them would have one result.
+    ReplaceError
+        If results would replace what no run of this program wrote.
+    InUseError
+        If another run writes into the folder now.
     Cancelled
         Raised by ``on_progress``; finished images are kept.
     """
+    is_cut = prompts is not None and not job.prompts
+    if is_cut:
+        job = replace(job, prompts=str(Path(job.output) / CUT_PROMPTS))
     files = find_images(job.inputs, job.include, job)
     check_collisions(job, files)
+    with claimed(job.output, RESULTS_LOCK):
+        check_targets(job, files, overwrite)
+        if is_cut:
+            assert prompts is not None
+            save_cut_prompts(prompts, job.output, overwrite=overwrite)
+        tell = on_partial or (lambda found: None)
+        how = _How(runner, overwrite, is_cut, on_progress, tell)
+        return _run(job, files, prompts, how)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a run goes: where, what it may replace, and whom it tells."""
+
+    runner: Any
+    overwrite: bool
+    is_cut: bool
+    on_progress: Progress
+    on_partial: Callable[[list[FileOutcome]], None]
+
+
+def _run(
+    job: BatchJob, files: list[Path], prompts: PromptSet | None, how: _How
+) -> list[FileOutcome]:
+    """Segment the images of a job whose folder is locked."""
     if prompts is None and job.prompts:
         from ..io.prompt_files import load_prompts
 
         prompts = load_prompts(job.prompts)
     if prompts is not None:  # else the model brings its own
         prompts = prompts.usable()
-    outcomes = _Outcomes(job, files, prompts, on_partial or (lambda outcomes: None))
-    work = _here if runner is None else _on(runner)
+    outcomes = _Outcomes(job, files, prompts, how)
+    work = _here if how.runner is None else _on(how.runner)
 
     def check_cancelled() -> None:
-        on_progress(outcomes.n_done, len(files), "")
+        how.on_progress(outcomes.n_done, len(files), "")
 
     state = "stopped"
     try:
@@ -154,13 +196,18 @@ class _Outcomes:
         job: BatchJob,
         files: list[Path],
         prompts: PromptSet | None,
-        tell: Callable[[list[FileOutcome]], None],
+        how: _How,
     ) -> None:
-        self.job, self.files, self._tell = job, files, tell
+        self.job, self.files, self._tell = job, files, how.on_partial
+        self.overwrite = how.overwrite
         self.folder = Path(job.output)
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         self._found: dict[str, FileOutcome] = {}
+        self._written = WrittenFiles(self.folder)
+        self._written.check(job, self.overwrite)
+        self._written.note([CUT_PROMPTS] if how.is_cut else [])
+        self._to_claim, self._claimed = deque(files), set[Path]()
         self._saved_at = time.monotonic()
         self._record = run_record(job, prompts) | {
             "files": len(files),
@@ -168,7 +215,7 @@ class _Outcomes:
         }
         self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
         self._kept_note = self._note_on_kept()
-        write_run(self.folder / RUN, job, self._record | {"state": "running"})
+        self._write_run({"state": "running"})
         self.log([f"started: {len(files)} files, model {job.model}"])
 
     @property
@@ -204,11 +251,14 @@ class _Outcomes:
 
     def started(self, path: Path) -> None:
         """Report that a file is being segmented."""
+        self._claim(path)
         self._tell([FileOutcome(str(path), status="running")])
 
     def note(self, outcome: FileOutcome) -> FileOutcome:
         """Record the outcome of a file; called in the thread that worked on it."""
         self._found[outcome.source] = outcome
+        if outcome.status == "done":
+            self._written.note_results(self.job.targets(outcome.source).values())
         return outcome
 
     def report(self, outcome: FileOutcome) -> None:
@@ -233,7 +283,8 @@ class _Outcomes:
             "ended": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._save()
-        write_run(self.folder / RUN, self.job, self._record | ended)
+        self._written.note_summary()
+        self._write_run(ended)
         done = f"{ended['done']} of {len(self.files)} done"
         self.log([f"{state}: {done}, {failed} failed"])
 
@@ -242,8 +293,28 @@ class _Outcomes:
         with suppress(OSError):
             append_log(self.folder / LOG, lines)
 
+    def _claim(self, path: Path) -> None:
+        """Enter the files of an image, and of the next ones, in ``run.json``.
+
+        So that they are known as ours, although the run may be killed before it
+        enters their hashes.
+        """
+        is_new = False
+        while path not in self._claimed:
+            n = min(CLAIM, len(self._to_claim))
+            chunk = [self._to_claim.popleft() for _ in range(n)]
+            self._claimed.update(chunk or [path])
+            targets = [t for p in chunk for t in self.job.targets(str(p)).values()]
+            is_new |= self._written.claim(targets, self.overwrite)
+        if is_new:
+            self._write_run({"state": "running"})
+
+    def _write_run(self, values: dict[str, Any]) -> None:
+        values = self._record | values | self._written.to_dict()
+        write_run(self.folder / RUN, self.job, values, overwrite=True)
+
     def _save(self) -> None:
-        write_summary(self.folder / SUMMARY, self.in_order())
+        write_summary(self.folder / SUMMARY, self.in_order(), overwrite=True)
         self._saved_at = time.monotonic()
 
     def _note_on_kept(self) -> tuple[str, ...]:
@@ -287,6 +358,7 @@ def segment_item(
     job: BatchJob,
     targets: dict[str, str],
     *,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> FileOutcome:
     """Segment one image of a folder run; a large Zarr from file to file.
@@ -299,6 +371,8 @@ def segment_item(
         How; its inputs do not count here.
     targets : dict of str to str
         Path of the file to write for each format.
+    overwrite : bool
+        As in `run_batch`.
     on_progress : callable
         ``(done, total, message)``; may raise `Cancelled`.
 
@@ -321,6 +395,7 @@ def segment_item(
             postprocess=post,
             targets=targets,
             prompts_file=job.prompts,
+            overwrite=overwrite,
             on_progress=on_progress,
         )
     others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
@@ -339,6 +414,7 @@ def segment_item(
         settings=run,
         postprocess=post,
         workers=0,
+        overwrite=overwrite,
         on_progress=on_progress,
     )
     return FileOutcome(
@@ -375,7 +451,12 @@ def _here(
             outcome_of(
                 path,
                 lambda: segment_item(
-                    path, prompts, job, targets, on_progress=on_progress
+                    path,
+                    prompts,
+                    job,
+                    targets,
+                    overwrite=outcomes.overwrite,
+                    on_progress=on_progress,
                 ),
             )
         )
@@ -387,8 +468,8 @@ def _here(
             while waiting or running:
                 while waiting and len(running) < n:
                     path = waiting.popleft()
-                    running.add(pool.submit(segment, path))
                     outcomes.started(path)
+                    running.add(pool.submit(segment, path))
                 ended, running = wait(running, CHECK_EVERY_S, FIRST_COMPLETED)
                 check_cancelled()
                 for future in ended:
@@ -419,7 +500,12 @@ def _on(runner: Any) -> Any:
                     for kind, target in job.targets(str(path)).items()
                 }
                 submitted = runner.submit(
-                    segment_item, str(path.resolve()), prompts, there, targets
+                    segment_item,
+                    str(path.resolve()),
+                    prompts,
+                    there,
+                    targets,
+                    overwrite=outcomes.overwrite,
                 )
                 jobs.append((path, submitted))
             path, submitted = jobs.popleft()
@@ -456,11 +542,12 @@ def outcome_of(path: Path, result: Callable[[], FileOutcome]) -> FileOutcome:
         return FileOutcome(str(path), status="failed", error=one_line(error))
 
 
-def save_cut_prompts(prompts: PromptSet, folder: str | Path) -> Path:
+def save_cut_prompts(
+    prompts: PromptSet, folder: str | Path, *, overwrite: bool = False
+) -> Path:
     """Write prompts without a file of their own into a run's folder."""
     from ..io.prompt_files import save_prompts
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder) / CUT_PROMPTS
-    save_prompts(prompts, path)
-    return path
+    return save_prompts(prompts, path, overwrite=overwrite)

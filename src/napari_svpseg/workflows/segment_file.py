@@ -14,6 +14,7 @@ from ..core.settings import LabelKind, PostprocessSettings, SegmentSettings
 from ..io.exports import ExportData, export
 from ..io.images import read_image
 from ..io.ome_zarr import is_zarr, read_zarr
+from ..io.ownership import check_no_inputs, check_replaceable
 from ..io.prompt_files import load_prompts
 from .segment_image import Model, Prompts, segment
 
@@ -50,6 +51,7 @@ def segment_file(
     skip_done: bool = False,
     prompts_file: str = "",
     targets: dict[str, str] | None = None,
+    overwrite: bool = False,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
 ) -> FileOutcome:
@@ -75,17 +77,29 @@ def segment_file(
         Recorded in the recipe.
     targets : dict, optional
         File to write for each wanted format, of `core.jobs.folder_job.FORMATS`.
+    overwrite : bool
+        Allow to replace files that no run of this program wrote, and results that were
+        changed since.
     on_progress, on_partial : callable, optional
         As in `segment`.
 
     Returns
     -------
     FileOutcome
+
+    Raises
+    ------
+    ReplaceError
+        If a result would replace anything that must not be.
     """
     targets = targets or {"ome-tiff": str(labels_path(path, out_folder))}
     first = next(iter(targets.values()))
     if skip_done and all(Path(target).exists() for target in targets.values()):
         return FileOutcome(str(path), first, status="skipped")
+    is_read = [path, *([prompts] if isinstance(prompts, str | Path) else ())]
+    check_no_inputs(targets.values(), is_read)
+    for target in targets.values():  # now, and not after the work
+        check_replaceable(target, overwrite)
     if isinstance(prompts, str | Path):
         prompts_file = prompts_file or str(prompts)
         prompts = load_prompts(prompts)
@@ -118,6 +132,7 @@ def segment_file(
         recipe,
         image.array,
         image.axes.order,
+        overwrite,
     )
     Path(out_folder).mkdir(parents=True, exist_ok=True)
     if on_progress is not None:

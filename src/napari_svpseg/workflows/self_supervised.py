@@ -62,6 +62,7 @@ def train_self_supervised(
     start_from: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
     on_partial: Callable[[dict[str, float]], None] | None = None,
 ) -> ModelCard:
@@ -87,6 +88,8 @@ def train_self_supervised(
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     seed : int
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
     on_progress : Progress
         Called with the seconds used and the seconds there are.
     on_partial : callable, optional
@@ -114,9 +117,10 @@ def train_self_supervised(
 
     from ..engine.inference.device import choose
     from ..engine.training.trainer import Trainer, TrainSettings
+    from ..io.locks import claimed_model
     from ..io.model_store import check_model_folder, save_model
 
-    check_model_folder(output)
+    check_model_folder(output, overwrite)
     torch.manual_seed(seed)
     network, start = _start(method, start_from)
     tasks = _superpixel_tasks(Path(folder), seed, PREPARING * clock.seconds, clock.tell)
@@ -129,14 +133,20 @@ def train_self_supervised(
         learning_rate=1e-3 if start else 2e-3,
         averaging=0.99,
     )
-    with tempfile.TemporaryDirectory() as scratch:
+    with claimed_model(output), tempfile.TemporaryDirectory() as scratch:
         where = choose(device).torch_device
         trainer = Trainer(network, settings, Path(scratch), where)
         _fit(trainer, tasks, clock, on_partial)
-    untrained = ModelCard("none", method, licence="not stated")
-    about = {"images": tasks.n_images, "minutes": minutes, "seed": seed}
-    card = _card(Path(output).name, start or untrained, trainer, about)
-    return save_model(output, trainer.average, card, history=trainer.history)
+        untrained = ModelCard("none", method, licence="not stated")
+        about = {"images": tasks.n_images, "minutes": minutes, "seed": seed}
+        card = _card(Path(output).name, start or untrained, trainer, about)
+        return save_model(
+            output,
+            trainer.average,
+            card,
+            history=trainer.history,
+            overwrite=overwrite,
+        )
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ...core.jobs.folder_job import BatchJob, FileOutcome
 from ...io.folder_records import check_collisions, find_images, read_run
 from ...io.ome_zarr import is_zarr
-from ...workflows.folder_run import run_batch, save_cut_prompts
+from ...workflows.folder_run import run_batch
 from ..messages import NO_MODEL, STARTING, STOPPING, count, sentence
 from ..panels.channel_text import parse_channels
 from .controller import DockController, DockView
@@ -261,16 +261,13 @@ class BatchController(DockController):
             job = self.batch_job()
             found = find_images(job.inputs, job.include, job)
             check_collisions(job, found)
-            if self.prompts is not None:
-                file = save_cut_prompts(self.prompts, job.output)
-                job = replace(job, prompts=str(file))
         except (ValueError, OSError) as error:
             self.view.say(sentence(error), True)
             return
         self.files.set_paths(found)
         self.is_stopped = self._is_stopping = False
         self.view.say(STARTING)
-        self.follow(self.engine.submit(run_batch, job))
+        self.follow(self.engine.submit(run_batch, job, self.prompts))
 
     def cancel(self) -> None:
         """Stop the run; what is finished is kept."""

@@ -58,13 +58,13 @@ class TagSaver(QObject):
             moved = self.path = free_tags_file(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes))
+            write_tags(self.path, Tags(tags, classes), overwrite=True)
         except OSError:
             if user_place(self.path) == self.path:
                 raise
             moved = self.path = user_place(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes))
+            write_tags(self.path, Tags(tags, classes), overwrite=True)
         self._stamp = _stamp(self.path)
         return moved
 

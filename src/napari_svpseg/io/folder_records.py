@@ -25,11 +25,9 @@ from .ownership import (
     WRITTEN,
     ChangedTargetError,
     ForeignTargetError,
-    Origin,
     check_no_inputs,
     check_replaceable,
     file_hash,
-    origin,
     read_json,
     sealed_json,
     written_files,
@@ -215,9 +213,8 @@ class WrittenFiles:
         self.folder = folder
         self._hashes = written_files(folder)
         self._claimed = {SUMMARY: None}
-        if (folder / RUN).is_file() and origin(folder / RUN) is Origin.OURS:
-            # Of a run that was killed: its files are taken as they are.
-            self.note(read_json(folder / RUN).get(WRITING, ()))
+        # Of a run that was killed: its files are taken as they are.
+        self.note(map(str, read_json(folder / RUN).get(WRITING) or ()))
 
     def check(self, job: BatchJob, overwrite: bool) -> None:
         """Raise `ReplaceError` if the run's own files would replace anything else."""

@@ -394,10 +394,8 @@ def written_files(folder: str | Path) -> dict[str, str]:
     """Return the hashes that a folder's own record has of files in it, by name."""
     found: dict[str, str] = {}
     for name in LEDGERS:
-        path = Path(folder) / name
-        if path.is_file() and _json_origin(path) is Origin.OURS:
-            values = read_json(path).get(WRITTEN)
-            found |= values if isinstance(values, dict) else {}
+        values = read_json(Path(folder) / name).get(WRITTEN)
+        found |= values if isinstance(values, dict) else {}
     return found
 
 

@@ -123,6 +123,7 @@ def run_batch(
     files = find_images(job.inputs, job.include, job)
     check_collisions(job, files)
     with claimed(job.output, RESULTS_LOCK):
+        WrittenFiles(Path(job.output)).check(job, overwrite)
         check_targets(job, files, overwrite)
         if is_cut:
             assert prompts is not None
@@ -205,7 +206,6 @@ class _Outcomes:
         remove_leftovers(self.folder)
         self._found: dict[str, FileOutcome] = {}
         self._written = WrittenFiles(self.folder)
-        self._written.check(job, self.overwrite)
         self._written.note([CUT_PROMPTS] if how.is_cut else [])
         self._to_claim, self._claimed = deque(files), set[Path]()
         self._saved_at = time.monotonic()

@@ -71,6 +71,7 @@ def claimed(folder: str | Path, name: str = LOCK) -> Iterator[Path]:
         if key in _held:
             raise InUseError(IN_USE.format(folder=folder, holder=_holder(path)))
         _held.add(key)
+    is_new = not folder.exists()
     try:
         lock = _acquire(folder, path)
         try:
@@ -87,6 +88,8 @@ def claimed(folder: str | Path, name: str = LOCK) -> Iterator[Path]:
             with contextlib.suppress(OSError):
                 if os.name == "nt":
                     path.unlink(missing_ok=True)
+                if is_new:
+                    folder.rmdir()  # if nothing was written into it
     finally:
         with _held_guard:
             _held.discard(key)

@@ -20,6 +20,7 @@ from .atomic import atomic_folder, atomic_path
 from .ownership import (
     MODEL_FILES,
     Origin,
+    check_no_inputs,
     check_replaceable,
     file_hash,
     origin,
@@ -402,12 +403,24 @@ def model_prompts(model: str | Path) -> PromptSet:
     return load_prompts(path)
 
 
-def check_model_folder(folder: str | Path, overwrite: bool = False) -> None:
+def check_model_folder(
+    folder: str | Path, overwrite: bool = False, start_from: Any = None
+) -> None:
     """Raise `ReplaceError` if writing a model there would delete anything else.
 
     Long runs call this before they start.
+
+    Parameters
+    ----------
+    folder : path
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
+    start_from : optional
+        Name or folder of the model that the training starts from, which is kept.
     """
     check_replaceable(folder, overwrite)
+    if isinstance(start_from, str | Path) and Path(start_from).is_dir():
+        check_no_inputs([folder], [start_from])
 
 
 def update_card(card: ModelCard, readme: str | None = None) -> None:

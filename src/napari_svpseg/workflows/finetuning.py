@@ -271,7 +271,7 @@ def finetune(
 
     settings, report = settings or FineTuneSettings(), on_progress or ignore_progress
     target = Path(output) if output is not None else _new_folder()
-    check_model_folder(target, overwrite)
+    check_model_folder(target, overwrite, start_from)
     model, where = _start_model(start_from), choose(device)
     notes = [where.reason] if where.is_fallback else []
     if unlabelled is not None:

@@ -120,7 +120,7 @@ def train_self_supervised(
     from ..io.locks import claimed_model
     from ..io.model_store import check_model_folder, save_model
 
-    check_model_folder(output, overwrite)
+    check_model_folder(output, overwrite, start_from)
     torch.manual_seed(seed)
     network, start = _start(method, start_from)
     tasks = _superpixel_tasks(Path(folder), seed, PREPARING * clock.seconds, clock.tell)

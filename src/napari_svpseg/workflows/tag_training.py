@@ -155,7 +155,7 @@ def train_from_tags(
     """
     settings = settings or TagTrainingSettings()
     folder = Path(output) if output else _new_folder()
-    check_model_folder(folder, overwrite)  # now, and not after the training
+    check_model_folder(folder, overwrite, start_from)  # now, not after the training
     given = TaggedImages.of(images, tags)
     import torch  # after all that can be wrong was checked
 

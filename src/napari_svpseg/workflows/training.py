@@ -74,7 +74,7 @@ def train_from_config(
     from ..io.model_store import check_model_folder
 
     folder = Path(output) if output else Path("runs") / config.name / "model"
-    check_model_folder(folder, overwrite)  # now, and not after hours
+    check_model_folder(folder, overwrite, start_from)  # now, and not after hours
     run = _Run(
         config,
         _network(config, start_from),

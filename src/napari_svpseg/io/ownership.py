@@ -15,6 +15,7 @@ import os
 import re
 import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -205,10 +206,10 @@ def origin(path: str | Path, known: Collection[str] = ()) -> Origin:
     if not path.is_file():
         return Origin.FOREIGN
     try:
-        recorded = {*known, *_recorded(path)}
+        found = _sealed_origin(path)
+        recorded = set() if found is Origin.OURS else {*known, *_recorded(path)}
         if recorded and file_hash(path) in recorded:
             return Origin.OURS
-        found = _sealed_origin(path)
         is_changed = bool(recorded) and found is Origin.FOREIGN
         return Origin.CHANGED if is_changed else found
     except OSError:  # unreadable for us: nothing is known of it
@@ -394,9 +395,25 @@ def written_files(folder: str | Path) -> dict[str, str]:
     """Return the hashes that a folder's own record has of files in it, by name."""
     found: dict[str, str] = {}
     for name in LEDGERS:
-        values = read_json(Path(folder) / name).get(WRITTEN)
-        found |= values if isinstance(values, dict) else {}
+        path = Path(folder) / name
+        with suppress(OSError):
+            found |= _hashes_in(path)
     return found
+
+
+_last_read: dict[str, tuple[Any, dict[str, str]]] = {}
+"""The record that was read last: each file of a large folder asks for it."""
+
+
+def _hashes_in(path: Path) -> dict[str, str]:
+    found = path.stat()
+    stamp = found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+    kept = _last_read.get(path.name)
+    if kept is None or kept[0] != stamp:
+        values = read_json(path).get(WRITTEN)
+        kept = stamp, values if isinstance(values, dict) else {}
+        _last_read[path.name] = kept
+    return kept[1]
 
 
 def _recorded(path: Path) -> list[str]:

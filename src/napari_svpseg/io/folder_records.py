@@ -183,21 +183,6 @@ def _ignores_case(folder: Path) -> bool:
     return False
 
 
-def check_targets(job: BatchJob, files: Iterable[Path], overwrite: bool) -> None:
-    """Raise `ForeignTargetError` if a result would replace what no run wrote.
-
-    Results that were changed since do not stop a run: only their image fails.
-    """
-    for path in files:
-        targets = list(job.targets(str(path)).values())
-        there = [target for target in targets if os.path.lexists(target)]
-        if job.skip_done and len(there) == len(targets):
-            continue  # nothing is written
-        for target in there:
-            with suppress(ChangedTargetError):
-                check_replaceable(target, overwrite)
-
-
 class WrittenFiles:
     """The hashes of a run's files that carry no seal; a part of ``run.json``.
 
@@ -221,12 +206,31 @@ class WrittenFiles:
         run, log = self.folder / RUN, self.folder / LOG
         if run.is_file() and not overwrite and not _holds_job(run, job):
             check_replaceable(run)
-        known = [self._hashes[SUMMARY]] if SUMMARY in self._hashes else []
-        check_replaceable(self.folder / SUMMARY, overwrite, known=known)
+        self._check(self.folder / SUMMARY, overwrite)
         if log.is_file() and not overwrite:
             with open(log, encoding="utf-8", errors="replace") as file:
                 if not LOG_LINE.match(file.readline()):
                     raise ForeignTargetError(FOREIGN.format(path=log))
+
+    def check_targets(
+        self, job: BatchJob, files: Iterable[Path], overwrite: bool
+    ) -> None:
+        """Raise `ForeignTargetError` if a result would replace what no run wrote.
+
+        Results that were changed since do not stop a run: only their image fails.
+        """
+        for path in files:
+            targets = list(job.targets(str(path)).values())
+            there = [target for target in targets if os.path.lexists(target)]
+            if job.skip_done and len(there) == len(targets):
+                continue  # nothing is written
+            for target in there:
+                with suppress(ChangedTargetError):
+                    self._check(Path(target), overwrite)
+
+    def _check(self, path: Path, overwrite: bool) -> None:
+        known = [self._hashes[path.name]] if path.name in self._hashes else []
+        check_replaceable(path, overwrite, known=known)
 
     def claim(self, targets: Iterable[str], overwrite: bool = False) -> bool:
         """Note files that will be written soon; return whether there are any."""

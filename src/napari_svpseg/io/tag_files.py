@@ -206,13 +206,21 @@ def _first_few(items: list[str]) -> str:
     return text + (AND_MORE.format(n=more) if more > 0 else "")
 
 
-def write_tags(path: str | Path, tags: Tags, *, overwrite: bool = False) -> Path:
+def write_tags(
+    path: str | Path,
+    tags: Tags,
+    *,
+    comments: Iterable[str] = (),
+    overwrite: bool = False,
+) -> Path:
     """Write tags as a ``tags.csv``, which `read_tags` reads, atomically.
 
     Parameters
     ----------
     path : path
     tags : Tags
+    comments : iterable of str
+        Lines at the start, from `read_comments`.
     overwrite : bool
         Allow to replace a file. Tags are a user's own work: a file of them is never
         replaced without this, whoever wrote it.
@@ -229,6 +237,7 @@ def write_tags(path: str | Path, tags: Tags, *, overwrite: bool = False) -> Path
     """
     path = Path(path)
     text = io.StringIO()
+    text.writelines(f"{line}\n" for line in comments)
     text.write(f"# classes: {', '.join(tags.classes)}\n")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(HEADER)
@@ -239,11 +248,14 @@ def write_tags(path: str | Path, tags: Tags, *, overwrite: bool = False) -> Path
     return path
 
 
-def holds_comments(path: str | Path) -> bool:
-    """Return whether a file of tags has comments, which `write_tags` would drop."""
-    lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    comments = [line.strip(" #").lower() for line in lines if line.startswith("#")]
-    return any(text and not text.startswith("classes:") for text in comments)
+def read_comments(path: str | Path) -> tuple[str, ...]:
+    """Return the comment lines of a file of tags, but for that of the classes."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    comments = [line for line in lines if line.startswith("#")]
+    return tuple(c for c in comments if not c.strip("# ").lower().startswith("classes"))
 
 
 def tags_from_folders(folder: str | Path) -> Tags:

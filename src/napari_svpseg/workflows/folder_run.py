@@ -36,7 +36,6 @@ from ..io.folder_records import (
     WrittenFiles,
     append_log,
     check_collisions,
-    check_targets,
     find_images,
     outcome_from_labels,
     read_run,
@@ -123,8 +122,9 @@ def run_batch(
     files = find_images(job.inputs, job.include, job)
     check_collisions(job, files)
     with claimed(job.output, RESULTS_LOCK):
-        WrittenFiles(Path(job.output)).check(job, overwrite)
-        check_targets(job, files, overwrite)
+        before = WrittenFiles(Path(job.output))
+        before.check(job, overwrite)
+        before.check_targets(job, files, overwrite)
         if is_cut:
             assert prompts is not None
             save_cut_prompts(prompts, job.output, overwrite=overwrite)

@@ -29,10 +29,14 @@ class TagSaver(QObject):
         self.path: Path | None = None
         self._writer = Background(1, limit=1)
         self._stamp: tuple[int, int] | None = None
+        self._comments: tuple[str, ...] = ()
 
     def use(self, path: Path) -> None:
         """Write to this file from now on; what it holds now is known."""
+        from ...io.tag_files import read_comments
+
         self.path, self._stamp = path, _stamp(path)
+        self._comments = read_comments(path)
 
     def save(self, tags: dict[str, tuple[str, ...]], classes: tuple[str, ...]) -> None:
         """Write the tags; of writes that wait only the newest is done."""
@@ -54,17 +58,18 @@ class TagSaver(QObject):
 
         assert self.path is not None
         moved = None
+        how = {"comments": self._comments, "overwrite": True}
         if _stamp(self.path) != self._stamp:
             moved = self.path = free_tags_file(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes), overwrite=True)
+            write_tags(self.path, Tags(tags, classes), **how)
         except OSError:
             if user_place(self.path) == self.path:
                 raise
             moved = self.path = user_place(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes), overwrite=True)
+            write_tags(self.path, Tags(tags, classes), **how)
         self._stamp = _stamp(self.path)
         return moved
 

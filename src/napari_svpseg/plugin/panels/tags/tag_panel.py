@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 TAGS_FILE = "tags.csv"
 FROM_FOLDERS = "Tags are taken from the names of the folders."
-OWN_TABLE = "The table has comments of your own and is kept: new tags go to {name}."
 ALL_TAGGED = "All images are tagged: press Train."
 MOVED = "Tags are now saved in"
 NO_IMAGES = "There are no images in"
@@ -163,7 +162,7 @@ class TagPanel(QWidget):
 
     def _load(self, path: Path, images: list[TaggedImage], guess: Tags | None) -> None:
         """Show images with the tags of a file, or those that their folders tell."""
-        from ....io.tag_files import Tags, holds_comments, read_tags
+        from ....io.tag_files import Tags, read_tags
 
         moved = user_place(path)
         path = moved if moved.exists() and not path.exists() else path
@@ -173,9 +172,6 @@ class TagPanel(QWidget):
         if path.exists():
             try:
                 tags, said = read_tags(path), ""
-                if holds_comments(path):  # a table of the user's own making
-                    path = free_tags_file(path)
-                    said = OWN_TABLE.format(name=path.name)
             except (ValueError, OSError) as error:
                 path = free_tags_file(path)
                 said = f"{sentence(error)} New tags go to {path.name}."

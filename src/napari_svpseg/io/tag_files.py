@@ -255,7 +255,8 @@ def read_comments(path: str | Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError):
         return ()
     comments = [line for line in lines if line.startswith("#")]
-    return tuple(c for c in comments if not c.strip("# ").lower().startswith("classes"))
+    kinds = [line.strip("# ").partition(":")[0].strip().lower() for line in comments]
+    return tuple(c for c, k in zip(comments, kinds, strict=True) if k != "classes")
 
 
 def tags_from_folders(folder: str | Path) -> Tags:

@@ -58,18 +58,18 @@ class TagSaver(QObject):
 
         assert self.path is not None
         moved = None
-        how = {"comments": self._comments, "overwrite": True}
+        given, comments = Tags(tags, classes), self._comments
         if _stamp(self.path) != self._stamp:
             moved = self.path = free_tags_file(self.path)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes), **how)
+            write_tags(self.path, given, comments=comments, overwrite=True)
         except OSError:
             if user_place(self.path) == self.path:
                 raise
             moved = self.path = user_place(self.path)
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes), **how)
+            write_tags(self.path, given, comments=comments, overwrite=True)
         self._stamp = _stamp(self.path)
         return moved
 

@@ -20,6 +20,7 @@ from napari_svpseg.core.jobs.stored_labels import work_folder
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.io import folder_records
+from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.folder_records import (
     CUT_PROMPTS,
     LOG,
@@ -322,6 +323,12 @@ def test_a_second_run_into_a_work_folder_is_refused(large, tmp_path):
     assert not work.exists()
     with held(work), pytest.raises(InUseError):
         large(store)
+
+
+def test_an_array_takes_no_labels(large, tmp_path):
+    with pytest.raises(WriteError):
+        large(on_progress=None)
+    assert [p.name for p in tmp_path.glob("x.zarr*")] == ["x.zarr"]
 
 
 def test_a_work_folder_of_the_user_is_kept(large, tmp_path):

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..core.image import Axes, ImageError
 from .images import TIFF_SUFFIXES, ImageFile, read_tiff_facts
+from .ownership import read_json
 
 UNITS = {
     "um": "micrometer",
@@ -82,6 +83,12 @@ def is_zarr(path: str | Path) -> bool:
     path = Path(path)
     names = (".zattrs", ".zgroup", ".zarray", "zarr.json")
     return path.is_dir() and any((path / name).is_file() for name in names)
+
+
+def is_array(path: str | Path) -> bool:
+    """Return whether a path is the folder of a Zarr array."""
+    kind = read_json(Path(path) / "zarr.json").get("node_type")
+    return kind == "array" or (Path(path) / ".zarray").is_file()
 
 
 def open_image(path: str | Path, level: int = 0, axes: str | None = None) -> LazyImage:

@@ -16,7 +16,7 @@ from ..core.image import Axes
 from ..core.result import Recipe
 from .atomic import WriteError, atomic_folder
 from .label_files import NEGATIVE_IDS, NOT_WHOLE_NUMBERS
-from .ome_zarr import UNITS, first_line, import_zarr, is_image, is_zarr
+from .ome_zarr import UNITS, first_line, import_zarr, is_array, is_image, is_zarr
 from .ownership import check_replaceable, chunks_hash
 
 CHUNK = 1024
@@ -34,6 +34,7 @@ VERSIONS = {"0.4": 2, "0.5": 3}
 BAD_VERSION = "OME-Zarr is written in version {known}, got {version!r}"
 TIME_NOT_FIRST = "OME-Zarr has time as its first axis, got {axes}"
 PLANE_NOT_LAST = "OME-Zarr has Y and X as its last axes, got {axes}"
+IS_ARRAY = "it is an array, not a group: give another place for the labels"
 CANNOT_WRITE = "{store}: cannot be written ({reason})."
 
 
@@ -321,6 +322,12 @@ def write_labels_metadata(folder: str | Path, values: dict[str, Any]) -> None:
 def seal_labels(folder: str | Path, values: dict[str, Any]) -> None:
     """Store values as `write_labels_metadata`, with the hash of complete labels."""
     write_labels_metadata(folder, {**values, "sha256": chunks_hash(folder)})
+
+
+def check_takes_labels(store: str | Path) -> None:
+    """Raise `WriteError` for a Zarr that is an array, which takes no labels."""
+    if is_array(store):
+        raise WriteError(CANNOT_WRITE.format(store=store, reason=IS_ARRAY))
 
 
 def _labels_of(store: Path, version: str) -> Any:

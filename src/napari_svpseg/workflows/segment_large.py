@@ -33,6 +33,7 @@ from ..io.ome_zarr import open_image
 from ..io.ownership import check_no_inputs, check_replaceable
 from ..io.zarr_labels import (
     LabelsLayout,
+    check_takes_labels,
     chunk_windows,
     create_labels,
     publish_labels,
@@ -214,7 +215,8 @@ def segment_zarr(
         return LargeOutcome(str(image), str(target), skipped=True)
     is_read = [image, *([prompts] if isinstance(prompts, str | Path) else ())]
     check_no_inputs([target], is_read)
-    check_replaceable(target, overwrite)  # now, and not after the work
+    check_takes_labels(where)  # now, and not after the work
+    check_replaceable(target, overwrite)
     with claimed_work(where.with_name(f"{where.name}.{name}.work")) as work:
         start_or_resume(work, plan, code)
         with workers_of(scheduler, workers, str(work)) as client:

@@ -247,6 +247,7 @@ class _Outcomes:
         if skipped:
             self._tell(skipped)
             self.log([f"{len(skipped)} files were done before"])
+        self._to_claim = deque(todo)
         return todo
 
     def started(self, path: Path) -> None:

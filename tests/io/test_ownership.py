@@ -20,6 +20,7 @@ from napari_svpseg.core.jobs.folder_job import BatchJob
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.engine.training.episodes import PackedTasks
+from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.exports import ExportData, export
 from napari_svpseg.io.folder_records import write_run, write_summary
 from napari_svpseg.io.label_files import write_labels
@@ -294,6 +295,13 @@ def test_a_file_that_appears_meanwhile_is_kept(tmp_path, monkeypatch):
     with pytest.raises(ForeignTargetError):
         write_labels(path, LABELS)
     assert path.read_text() == "theirs"
+
+
+def test_a_folder_does_not_take_the_place_of_a_file(tmp_path, tiny_model):
+    (tmp_path / "m").write_text("mine")
+    with pytest.raises(WriteError):
+        a_model(tmp_path / "m", tiny_model, overwrite=True)
+    assert content(tmp_path) == {str(tmp_path / "m"): b"mine"}
 
 
 @pytest.mark.parametrize("inside", ["README.md", "data/", ".git/config"])

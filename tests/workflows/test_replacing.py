@@ -40,6 +40,12 @@ from napari_svpseg.io.ownership import (
 )
 from napari_svpseg.io.prompt_files import load_prompts, save_prompts
 from napari_svpseg.io.zarr_labels import open_level
+from napari_svpseg.workflows.demo_run import (
+    DemoOutcome,
+    DemoSettings,
+    check_outputs,
+    write_summary,
+)
 from napari_svpseg.workflows.folder_run import run_batch
 from napari_svpseg.workflows.segment_large import segment_zarr
 from napari_svpseg.workflows.segment_live import segment_stored
@@ -399,3 +405,24 @@ def test_a_folder_that_is_no_training_of_ours_is_never_emptied(tmp_path):
         with pytest.raises(ForeignTargetError):
             call()
     assert (folder / "slide1.tif").read_text() == "raw"
+
+
+def test_a_training_does_not_replace_the_model_that_it_starts_from(tiny_model):
+    with pytest.raises(ReplaceError):
+        api.finetune([], [], start_from=tiny_model, output=tiny_model, overwrite=True)
+
+
+def test_a_demo_replaces_only_what_a_demo_wrote(tmp_path):
+    demo = DemoSettings(tmp_path, say=lambda text: None)
+    picture, labels = tmp_path / "window.png", tmp_path / "a.tif"
+    for path in (picture, labels):
+        path.write_bytes(b"a demo's")
+    with pytest.raises(ForeignTargetError):
+        check_outputs(demo, [picture])
+    outcome = DemoOutcome("a", 1, 1.0, "cpu", None, str(picture), str(labels))
+    write_summary([outcome], demo)
+    check_outputs(demo, [picture, labels])
+    picture.write_bytes(b"theirs")
+    with pytest.raises(ChangedTargetError):
+        check_outputs(demo, [picture, labels])
+    check_outputs(replace(demo, overwrite=True), [picture, labels])

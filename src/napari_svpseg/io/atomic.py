@@ -20,6 +20,7 @@ TEMPORARY = re.compile(r"\.\d+-.")
 LEFTOVER_AFTER_S = 600.0
 """Age in seconds from which a temporary file belongs to a process that was killed."""
 
+IS_FILE = "there is a file of this name: choose another name"
 CANNOT_WRITE = "{target}: cannot be written, {reason}."
 REASONS = {
     errno.ENOSPC: "the disk is full: free some space and save again",
@@ -107,6 +108,8 @@ def atomic_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]
     """
     target = Path(target)
     _checked(target, overwrite)
+    if target.is_file():
+        raise WriteError(CANNOT_WRITE.format(target=target, reason=IS_FILE))
     temporary = target.with_name(f".{os.getpid()}-{target.name}")
     old = target.with_name(f".{os.getpid()}-{target.name}.old")
     try:

@@ -109,10 +109,10 @@ def test_a_folder_that_cannot_be_written_has_its_tags_at_home(
 
     write = tag_files.write_tags
 
-    def refuse(path, what):
+    def refuse(path, what, **how):
         if str(path).startswith(str(folder)):
             raise OSError(f"{path}: cannot be written, the disk is read-only.")
-        return write(path, what)
+        return write(path, what, **how)
 
     monkeypatch.setattr(tag_files, "write_tags", refuse)
     listed(folder)

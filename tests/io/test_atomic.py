@@ -24,14 +24,17 @@ from napari_svpseg.io.atomic import (
     remove_leftovers,
 )
 
+PART = "model.json"
+"""A file in a folder that may be replaced."""
+
 
 @pytest.fixture(params=[atomic_path, atomic_folder], ids=["file", "folder"])
 def writer(request):
     """Return a function that writes ``text`` at a place, or fails half way."""
 
     def write(target, text, error=None):
-        with request.param(target) as temporary:
-            path = temporary / "part" if request.param is atomic_folder else temporary
+        with request.param(target, overwrite=True) as temporary:
+            path = temporary / PART if request.param is atomic_folder else temporary
             path.write_text(text)
             if error is not None:
                 raise error
@@ -40,7 +43,7 @@ def writer(request):
 
 
 def content(target) -> str:
-    return (target / "part" if target.is_dir() else target).read_text()
+    return (target / PART if target.is_dir() else target).read_text()
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(1)])

@@ -131,10 +131,11 @@ def test_cancelled_work_leaves_nothing(tmp_path):
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     target = tmp_path / "model"
-    for text in ("old", "new"):
-        with atomic_folder(target) as temporary:
-            (temporary / text).write_text(text)
-    assert [p.name for p in target.iterdir()] == ["new"]
+    for name in ("old", "new"):
+        with atomic_folder(target, overwrite=True) as temporary:
+            (temporary / "zarr.json").write_text("{}")
+            (temporary / name).write_text(name)
+    assert {p.name for p in target.iterdir()} == {"zarr.json", "new"}
     assert [p.name for p in tmp_path.iterdir()] == ["model"]
 
 

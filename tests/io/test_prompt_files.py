@@ -8,6 +8,7 @@ import io
 import json
 import zipfile
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -325,8 +326,8 @@ def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(WriteError, match=REASONS[errno.ENOSPC]):
-        save_prompts(PromptSet([prompt(), prompt()]), path)
+        save_prompts(PromptSet([prompt(), prompt()]), path, overwrite=True)
     assert path.read_bytes() == before
     assert len(list(tmp_path.iterdir())) == 1

@@ -192,7 +192,7 @@ def test_a_write_that_fails_leaves_the_old_tags(tmp_path, monkeypatch):
 
     monkeypatch.setattr(Path, "write_text", full)
     with pytest.raises(WriteError, match=REASONS[errno.ENOSPC]):
-        write_tags(path, Tags({"b.tif": ["y"]}))
+        write_tags(path, Tags({"b.tif": ["y"]}), overwrite=True)
     assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1
 
 

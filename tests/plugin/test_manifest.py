@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from npe2 import PluginManifest
 
 import napari_svpseg
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.io.images import read_image
+from napari_svpseg.io.label_files import write_labels
 from napari_svpseg.io.ome_zarr import open_image
+from napari_svpseg.io.ownership import ForeignTargetError, Origin, origin
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.io.sample_images import nuclei_files
@@ -224,3 +227,16 @@ def test_napari_saves_labels_in_each_format(viewer, tmp_path, end):
         ".zarr": lambda: open_image(path / "labels" / "cells").array[:],
     }[end]
     np.testing.assert_array_equal(read(), labels)
+
+
+def test_a_file_that_the_dialog_asked_about_is_replaced_but_no_folder(tmp_path):
+    ids = np.ones((20, 30), np.uint8)
+    path, store = tmp_path / "a.ome.tif", tmp_path / "a.zarr"
+    write_labels(path, 2 * ids)
+    writers.write_ome_tiff(str(path), ids, {})
+    assert (read_image(path).array == 1).all()
+    assert origin(path) is not Origin.OURS  # no run replaces it
+    zarr.create_array(store, data=ids)
+    with pytest.raises(ForeignTargetError):
+        writers.write_ome_zarr(str(store), ids, {})
+    assert zarr.open_array(store, mode="r")[:].all()

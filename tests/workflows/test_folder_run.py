@@ -41,7 +41,6 @@ from napari_svpseg.io.atomic import is_temporary
 from napari_svpseg.io.folder_records import (
     NO_SUCH_IMAGE,
     NOT_A_JOB,
-    OVERWRITES,
     RUN_FILES,
     JobFileError,
     check_collisions,
@@ -53,6 +52,7 @@ from napari_svpseg.io.folder_records import (
 )
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.ome_zarr import open_image
+from napari_svpseg.io.ownership import ReplaceError
 from napari_svpseg.io.prompt_files import load_prompts, save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.workflows import folder_run
@@ -388,7 +388,7 @@ def test_images_of_one_name_and_replaced_images_are_refused(
         check_collisions(both, files)
     check_collisions(replace(both, pattern="{folder}_{name}"), files)
     itself = replace(job, pattern="{name}", output=job.inputs[0])
-    with pytest.raises(ValueError, match=pattern(OVERWRITES)):
+    with pytest.raises(ReplaceError):
         check_collisions(itself, [Path(job.inputs[0]) / "1.ome.tif"])
 
 

@@ -25,6 +25,18 @@ from ..core.settings import PostprocessSettings, SegmentSettings
 from ..engine.jobs.allocator import PeakMemory
 from ..io.atomic import atomic_path
 from ..io.content import content_fingerprint
+from ..io.locks import claimed
+from ..io.ownership import (
+    FOREIGN,
+    WRITTEN,
+    ForeignTargetError,
+    Origin,
+    check_replaceable,
+    file_hash,
+    origin,
+    read_json,
+    sealed_json,
+)
 from .baselines import (
     Answer,
     Contestant,
@@ -171,6 +183,7 @@ def run(
     *,
     output: Path | str | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> dict[str, Any]:
     """Run the one-shot protocol and return its report.
@@ -188,6 +201,8 @@ def run(
         Each record is appended at once to ``<output>l`` (JSON lines).
     resume : bool
         Keep existing records that were made with the same protocol and weights.
+    overwrite : bool
+        Allow to replace files that no benchmark wrote.
     on_progress : Progress
 
     Returns
@@ -198,6 +213,27 @@ def run(
     if not models:
         raise BenchmarkError(NO_MODEL)
     settings, data = settings or BenchmarkSettings(), list(data)
+    if output is None:
+        return _run(data, models, settings, None, resume, on_progress)
+    output = Path(output)
+    for path in (output, output.with_suffix(".md")):  # now, and not after the work
+        check_replaceable(path, overwrite, known=_report_hashes(output))
+    check_journal(output, overwrite)
+    with claimed(output.parent, f".svpseg-{output.name}.lock"):
+        report = _run(data, models, settings, output, resume, on_progress)
+        save_report(report, output, overwrite=overwrite)
+    return report
+
+
+def _run(
+    data: list[Path | str],
+    models: Sequence[str] | Mapping[str, Contestant],
+    settings: BenchmarkSettings,
+    output: Path | None,
+    resume: bool,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    """Return the report of a run; see `run`."""
     tasks = plan(data, settings)
     contestants = {
         name: (models[name], "")
@@ -226,24 +262,50 @@ def run(
                 total,
                 f"{record['dataset']} / {record['class']}, {record['model']}",
             )
-    report = {
+    return {
         "recipe": recipe,
         "tasks": [task.to_dict() for task in tasks],
         "records": records,
         "summary": summarise(records),
     }
-    if output is not None:
-        save_report(report, output)
-    return report
 
 
-def save_report(report: dict[str, Any], path: Path | str) -> None:
-    """Write a report as JSON, and its tables as markdown beside it."""
+def save_report(
+    report: dict[str, Any], path: Path | str, *, overwrite: bool = False
+) -> None:
+    """Write a report as JSON, and its tables as markdown beside it.
+
+    The tables carry no seal: the report has their hash.
+    """
     path = Path(path)
-    with atomic_path(path) as part:
-        part.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    with atomic_path(path.with_suffix(".md")) as part:
+    known = _report_hashes(path)
+    with atomic_path(path.with_suffix(".md"), overwrite, known=known) as part:
         part.write_text(to_markdown(report), encoding="utf-8")
+        tables = file_hash(part)
+    with atomic_path(path, overwrite) as part:
+        sealed_json(part, {**report, WRITTEN: {path.with_suffix(".md").name: tables}})
+
+
+def _report_hashes(path: Path) -> list[str]:
+    """Return the hashes of files in a report of ours that is there already."""
+    if not path.is_file() or origin(path) is not Origin.OURS:
+        return []
+    return list(read_json(path).get(WRITTEN, {}).values())
+
+
+def check_journal(output: Path, overwrite: bool) -> None:
+    """Raise `ForeignTargetError` if the file of the records is another program's."""
+    path = Path(f"{output}l")
+    if overwrite or not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        head = file.readline()
+    try:
+        is_ours = "protocol" in json.loads(head)
+    except (ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise ForeignTargetError(FOREIGN.format(path=path))
 
 
 def _run_task(
@@ -390,6 +452,7 @@ def contact_sheet(
     settings: BenchmarkSettings | None = None,
     *,
     side: int = 192,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> Path:
     """Write an overview of one draw of each task as an image, and return its path.
@@ -406,6 +469,8 @@ def contact_sheet(
         PNG file to write.
     side : int
         Side of each square in pixels.
+    overwrite : bool
+        Allow to replace a file.
     """
     from skimage.io import imsave
 
@@ -419,7 +484,7 @@ def contact_sheet(
         rows.append((title, _squares(task, contestants, side)))
     path = Path(path)
     page = sheet(rows, ["prompt", "query", "truth", *models])
-    with atomic_path(path) as part:
+    with atomic_path(path, overwrite) as part:
         imsave(part, page, check_contrast=False)
     return path
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import end_line, progress_line, show_lines
-from .options import DeviceName, as_words
+from .options import DeviceName, Overwrite, as_words
 
 
 def benchmark(
@@ -30,6 +30,7 @@ def benchmark(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the records that are there.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score models on the one-shot protocol, beside the random forest."""
     from ..io.datasets import read_dataset
@@ -52,6 +53,7 @@ def benchmark(
         ),
         output=output,
         resume=resume,
+        overwrite=overwrite,
         on_progress=progress_line("benchmark"),
     )
     end_line()

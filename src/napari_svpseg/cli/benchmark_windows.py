@@ -9,6 +9,7 @@ import typer
 
 from ..core.geometry import MIN_BOX_SIZE
 from .console import plural, show
+from .options import Overwrite
 
 
 def benchmark_windows(
@@ -21,12 +22,14 @@ def benchmark_windows(
     ] = 64,
     number: Annotated[int, typer.Option(help="Windows at most.", min=2)] = 120,
     seed: Annotated[int, typer.Option(help="Seed of the places.", min=0)] = 0,
+    overwrite: Overwrite = False,
 ) -> None:
     """Cut tagged windows out of images with masks, to try train-tags on."""
     from ..benchmark.tag_windows import write_windows
     from ..io.datasets import read_dataset
 
-    written = write_windows(read_dataset(data), output, side, number, seed)
+    windows = read_dataset(data)
+    written = write_windows(windows, output, side, number, seed, overwrite=overwrite)
     show(
         f"{output / 'tags.csv'}: {plural(len(written), 'window')}; "
         + ", ".join(f"{c}: {len(written.images_of(c))}" for c in written.classes)

@@ -14,6 +14,7 @@ from .options import (
     AsJson,
     ChannelsText,
     DeviceName,
+    Overwrite,
     Resume,
     Size,
     as_channels,
@@ -72,6 +73,7 @@ def finetune(
     channels: ChannelsText = None,
     device: DeviceName = "auto",
     resume: Resume = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     **settings: Any,
 ) -> None:
@@ -107,6 +109,7 @@ def finetune(
         names=files.names,
         channels=as_channels(channels),
         resume=resume,
+        overwrite=overwrite,
         on_progress=progress_line("finetune"),
     )
     end_line()

@@ -10,7 +10,7 @@ import typer
 
 from ..core.escapes import escaped
 from .console import say, show, show_json
-from .options import AsJson
+from .options import AsJson, Overwrite
 
 if TYPE_CHECKING:
     from ..core.model_card import ModelCard
@@ -99,11 +99,12 @@ def import_models(
 def export_models(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The zip to write.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model as one zip file, to share it."""
     from ..io.model_archive import export_model
 
-    export_model(model, output)
+    export_model(model, output, overwrite=overwrite)
     show(output)
 
 

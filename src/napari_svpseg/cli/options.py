@@ -70,6 +70,14 @@ ModelName = Annotated[
     ),
 ]
 
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace files that no run wrote, or that were changed since.",
+    ),
+]
+
 Resume = Annotated[
     bool, typer.Option("--resume", help="Go on from the last checkpoint.")
 ]

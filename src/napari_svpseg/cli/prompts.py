@@ -14,6 +14,7 @@ from .options import (
     AxesText,
     ChannelsText,
     Corners,
+    Overwrite,
     Size,
     as_channels,
     as_corner,
@@ -54,10 +55,12 @@ def new_prompts(
     ] = False,
     axes: AxesText = None,
     channels: ChannelsText = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Cut prompts out of images and their labels."""
     from ..core.prompt import PromptSet
-    from ..io.prompt_files import save_prompts
+    from ..io.ownership import check_no_inputs
+    from ..io.prompt_files import save_prompts, with_end
 
     cut = cut_prompts(
         image,
@@ -69,7 +72,8 @@ def new_prompts(
         channels=as_channels(channels),
         names=name,
     )
-    save_prompts(PromptSet(cut, target.stem), target)
+    check_no_inputs([with_end(target)], [*image, *(labels or [])])
+    save_prompts(PromptSet(cut, target.stem), target, overwrite=overwrite)
     show(f"{target}: {plural(len(cut), 'prompt')}")
 
 
@@ -97,13 +101,14 @@ def show_prompts(
 def merge_prompts(
     target: Annotated[Path, typer.Argument(help="The .svprompt file to write.")],
     parts: Annotated[list[Path], typer.Argument(help="Prompt files, in order.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Merge the prompts of several files into one."""
     from ..core.prompt import PromptSet
     from ..io.prompt_files import load_prompts, save_prompts
 
     merged = PromptSet([p for part in parts for p in load_prompts(part)], target.stem)
-    save_prompts(merged, target)
+    save_prompts(merged, target, overwrite=overwrite)
     show(f"{target}: {plural(len(merged), 'prompt')}")
 
 

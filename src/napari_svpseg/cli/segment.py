@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -28,6 +28,7 @@ from .options import (
     ChannelsText,
     Corners,
     ModelName,
+    Overwrite,
     SeriesText,
     Size,
     as_channels,
@@ -88,6 +89,7 @@ def segment(
     skip_done: Annotated[
         bool, typer.Option("--skip-done", help="Skip images whose results are there.")
     ] = False,
+    overwrite: Overwrite = False,
     formats: Annotated[
         str, typer.Option(help=f"What to write, of {', '.join(FORMATS)}.")
     ] = "ome-tiff",
@@ -100,7 +102,9 @@ def segment(
     ] = "*",
     job: Annotated[
         Path | None,
-        typer.Option(help="A run.json to repeat; goes with --output and --skip-done."),
+        typer.Option(
+            help="A run.json to repeat; --output, --skip-done, --overwrite go with it."
+        ),
     ] = None,
     scheduler: Annotated[
         str | None,
@@ -135,7 +139,8 @@ def segment(
     if job is not None:
         if images or prompts or prompt_image:
             raise typer.BadParameter(JOB_ALONE)
-        return _run_job(_stored_job(job, output, skip_done), None, cluster)
+        stored = _stored_job(job, output, skip_done)
+        return _run_job(stored, None, cluster, overwrite)
     if not images:
         raise typer.BadParameter("Missing argument 'IMAGES...'")
     large = _is_large(images, output) and is_default(context, "formats")
@@ -167,6 +172,7 @@ def segment(
             scheduler=cluster,
             workers=workers,
             skip_done=skip_done,
+            overwrite=overwrite,
             on_progress=progress_line("segment"),
         )
         return _report_large(outcome)
@@ -187,7 +193,8 @@ def segment(
         )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    return _run_job(made, chosen, cluster)
+    cut_from = [*(prompt_image or []), *(prompt_labels or [])]
+    return _run_job(made, chosen, cluster, overwrite, cut_from)
 
 
 def _scheduler(
@@ -265,21 +272,26 @@ def _report_large(outcome: LargeOutcome) -> int:
 
 
 def _run_job(
-    job: BatchJob, prompts: PromptSet | None, scheduler: str | TlsAddress | None
+    job: BatchJob,
+    prompts: PromptSet | None,
+    scheduler: str | TlsAddress | None,
+    overwrite: bool,
+    cut_from: Sequence[Path] = (),
 ) -> int:
-    """Run a job over its files, print what became of each; return the exit status."""
+    """Run a job over its files, print what became of each; return the exit status.
+
+    ``cut_from`` are the files that the prompts are cut from.
+    """
     from ..io.folder_records import check_collisions, find_images
-    from ..workflows.folder_run import run_batch, save_cut_prompts
+    from ..workflows.folder_run import run_batch
 
     check_settings(job.settings)
     check_model(job.model)
     try:
         files = find_images(job.inputs, job.include, job, _say_masks)
-        check_collisions(job, files)
+        check_collisions(job, files, cut_from)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
-    if prompts is not None and not job.prompts:
-        job = replace(job, prompts=str(save_cut_prompts(prompts, job.output)))
     runner = None
     if scheduler is not None:
         from ..engine.jobs.runners import connect
@@ -290,6 +302,7 @@ def _run_job(
             job,
             prompts,
             runner=runner,
+            overwrite=overwrite,
             on_progress=progress_line("segment"),
             on_partial=_print_each(len(files)),
         )

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import end_line, progress_line, show
-from .options import DeviceName, Resume
+from .options import DeviceName, Overwrite, Resume
 
 NEEDS_OUTPUT = "--self-supervised needs --output FOLDER"
 ONE_OR_THE_OTHER = "give a config, or --self-supervised FOLDER"
@@ -36,6 +36,7 @@ def train(
         Path | None, typer.Option("--output", "-o", help="Model folder to write.")
     ] = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     minutes: Annotated[
         float | None, typer.Option(help="Stop after this time; resume later.")
     ] = None,
@@ -60,6 +61,7 @@ def train(
             start_from=start_from,
             device=device,
             resume=resume,
+            overwrite=overwrite,
             on_progress=progress_line("train"),
         )
     elif config is not None and self_supervised is None:
@@ -71,6 +73,7 @@ def train(
             minutes=minutes,
             device=device,
             start_from=None if start_from == "none" else start_from,
+            overwrite=overwrite,
             on_progress=progress_line("train"),
         )
     else:

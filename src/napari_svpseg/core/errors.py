@@ -13,6 +13,10 @@ EXPECTED = (ValueError, TypeError, OSError, RuntimeError)
 """Kinds of errors whose message is enough; of others the type is told as well."""
 
 
+class WriteError(OSError):
+    """A file that could not be written; the message says why and what to do."""
+
+
 def one_line(error: BaseException, hint: str = SEE_WHERE) -> str:
     """Return an error's message as one line, with its type where that says more.
 

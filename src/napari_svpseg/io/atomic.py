@@ -14,10 +14,13 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+
+from ..core.errors import WriteError as WriteError
+from .ownership import check_replaceable
 
 TEMPORARY = re.compile(r"(\.svpseg-[0-9a-f]{12}-)(.+)", re.DOTALL)
 """Names of temporary files: a prefix, then the name of the target."""
@@ -34,6 +37,7 @@ LEFTOVER_AFTER_S = 24 * 3600.0
 PRIVATE_FOLDER, PRIVATE_FILE = 0o700, 0o600
 """Permissions of what only its user may read."""
 
+IS_FILE = "there is a file of this name: choose another name"
 CANNOT_WRITE = "{target}: cannot be written, {reason}."
 REASONS = {
     errno.ENOSPC: "the disk is full: free some space and save again",
@@ -52,12 +56,14 @@ DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 """Error numbers of a write for which there is no room."""
 
 
-class WriteError(OSError):
-    """A file that could not be written; the message says why and what to do."""
-
-
 @contextlib.contextmanager
-def atomic_path(target: str | Path, *, private: bool = False) -> Iterator[Path]:
+def atomic_path(
+    target: str | Path,
+    overwrite: bool = False,
+    *,
+    known: Collection[str] = (),
+    private: bool = False,
+) -> Iterator[Path]:
     """Yield a temporary path that replaces ``target`` if the block succeeds.
 
     If the block fails, the temporary file is deleted and an older target is untouched.
@@ -68,6 +74,9 @@ def atomic_path(target: str | Path, *, private: bool = False) -> Iterator[Path]:
     ----------
     target : path
         File to be written; its folder must exist.
+    overwrite, known : optional
+        As in `check_replaceable`: without them, nothing is replaced but what a run of
+        this program wrote, and what is the same since.
     private : bool
         Only this user may read it.
 
@@ -79,9 +88,11 @@ def atomic_path(target: str | Path, *, private: bool = False) -> Iterator[Path]:
     Raises
     ------
     WriteError
-        If it cannot be written; one line that names the target and the reason.
+        If it cannot be written, or would replace anything else; one line that names
+        the target and the reason.
     """
     target = Path(target)
+    before = _checked(target, overwrite, known)
     try:
         with _claimed(target) as temporary:
             if private:
@@ -91,6 +102,8 @@ def atomic_path(target: str | Path, *, private: bool = False) -> Iterator[Path]:
                 # Before the rename: some file systems write the new name before the
                 # content.
                 _to_disk(temporary)
+                if _stamp(target) != before:  # somebody wrote there in the meantime
+                    _checked(target, overwrite, known)
                 os.replace(temporary, target)
             finally:
                 with contextlib.suppress(OSError):
@@ -100,7 +113,7 @@ def atomic_path(target: str | Path, *, private: bool = False) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def atomic_folder(target: str | Path) -> Iterator[Path]:
+def atomic_folder(target: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Yield a temporary folder that replaces ``target`` if the block succeeds.
 
     If the block fails, the temporary folder is deleted and an older one is untouched.
@@ -109,6 +122,8 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     ----------
     target : path
         Folder to be written; missing parents are created.
+    overwrite : bool
+        As in `check_replaceable`.
 
     Yields
     ------
@@ -118,9 +133,13 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
     Raises
     ------
     WriteError
-        If it cannot be written; one line that names the target and the reason.
+        If it cannot be written, or would replace anything else; one line that names
+        the target and the reason.
     """
     target = Path(target)
+    _checked(target, overwrite)
+    if target.is_file():
+        raise WriteError(CANNOT_WRITE.format(target=target, reason=IS_FILE))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with _claimed(target) as temporary:
@@ -131,6 +150,7 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
                 for path in temporary.iterdir():
                     if path.is_file():
                         _to_disk(path)
+                _checked(target, overwrite)  # it may have been changed in the meantime
                 # A folder cannot be renamed over another one: the old one is moved
                 # aside first, and moved back if the rename fails.
                 if target.exists():
@@ -172,6 +192,24 @@ def _claimed(target: Path) -> Iterator[Path]:
 def _is_below_file(path: Path) -> bool:
     """Return whether a part of a path is a file."""
     return any(p.exists() and not p.is_dir() for p in (path, *path.parents))
+
+
+def _checked(
+    target: Path, overwrite: bool, known: Collection[str] = ()
+) -> tuple[int, ...]:
+    """Return the stamp of a target that may be replaced; raise for any other."""
+    stamp = _stamp(target)
+    check_replaceable(target, overwrite, known=known)
+    return stamp
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return numbers that change when a file is written; empty without a file."""
+    try:
+        found = os.lstat(path)
+    except OSError:
+        return ()
+    return found.st_ino, found.st_mtime_ns, found.st_size
 
 
 def _to_disk(path: Path) -> None:

@@ -42,6 +42,11 @@ class ExportData:
         Image whose intensities are measured for the CSV table.
     image_axes : str
         Axes of ``image``; by default those of the labels.
+    overwrite : bool
+        Allow to replace a file that no run of this program wrote.
+    sealed : bool
+        Mark the file as written by a run, which later runs may replace; False for
+        labels that a user saves.
     """
 
     labels: np.ndarray
@@ -52,6 +57,8 @@ class ExportData:
     recipe: Recipe | None = None
     image: np.ndarray | None = None
     image_axes: str = ""
+    overwrite: bool = False
+    sealed: bool = True
 
 
 def export(path: str | Path, kind: str, data: ExportData) -> Path:
@@ -89,15 +96,29 @@ def _ome_tiff(path: Path, data: ExportData) -> Path:
         unit=data.unit,
         recipe=data.recipe,
         z_step=data.z_step,
+        overwrite=data.overwrite,
+        sealed=data.sealed,
     )
 
 
 def _rois(path: Path, data: ExportData) -> Path:
-    return write_rois(path, data.labels, axes=data.axes)
+    return write_rois(
+        path,
+        data.labels,
+        axes=data.axes,
+        overwrite=data.overwrite,
+        sealed=data.sealed,
+    )
 
 
 def _geojson(path: Path, data: ExportData) -> Path:
-    return write_geojson(path, data.labels, axes=data.axes)
+    return write_geojson(
+        path,
+        data.labels,
+        axes=data.axes,
+        overwrite=data.overwrite,
+        sealed=data.sealed,
+    )
 
 
 def _csv(path: Path, data: ExportData) -> Path:
@@ -112,7 +133,7 @@ def _csv(path: Path, data: ExportData) -> Path:
         pixel_size=known,
         unit=unit,
     )
-    return write_table(path, table)
+    return write_table(path, table, overwrite=data.overwrite)
 
 
 def _ome_zarr(path: Path, data: ExportData) -> Path:
@@ -127,6 +148,8 @@ def _ome_zarr(path: Path, data: ExportData) -> Path:
         scale=scale,
         unit=data.unit,
         recipe=data.recipe,
+        overwrite=data.overwrite,
+        sealed=data.sealed,
     )
 
 

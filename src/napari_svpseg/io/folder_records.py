@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
+import re
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import fields, replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -19,6 +22,18 @@ from .atomic import atomic_path
 from .image_series import with_series, without_masks, without_set_members
 from .images import IMAGE_SUFFIXES, read_image
 from .ome_zarr import is_zarr
+from .ownership import (
+    FOREIGN,
+    WRITTEN,
+    ChangedTargetError,
+    ForeignTargetError,
+    check_no_inputs,
+    check_replaceable,
+    file_hash,
+    read_json,
+    sealed_json,
+    written_files,
+)
 from .tables import unquoted, write_rows
 
 RUN, SUMMARY, LOG = "run.json", "summary.csv", "run.log"
@@ -27,6 +42,16 @@ CUT_PROMPTS = "prompts.svprompt"
 
 RUN_FILES = (RUN, SUMMARY, LOG, CUT_PROMPTS)
 VERSION = 1
+WRITING = "writing"
+"""Entry of ``run.json``: files that a run which was killed may have written."""
+
+CLAIM = 64
+"""Images whose files are entered there at once, before they are written."""
+
+LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
+UNSEALED = (".csv",)
+"""Ends of the results that carry no seal, see `io.ownership`."""
+
 COLUMNS = {
     "file": "source",
     "status": "status",
@@ -52,7 +77,6 @@ SAME_TARGET = (
     "{first} and {second} would both become {target}: run them into separate folders, "
     "or add {{folder}} to the name pattern"
 )
-OVERWRITES = "{path} would be replaced: choose another folder"
 NOT_A_JOB = "{path}: no job file ({reason})."
 NO_JOB = "it holds no job"
 OTHER_VERSION = "its version is {version!r}, not {known}"
@@ -128,21 +152,156 @@ def find_images(
     return list(dict.fromkeys(with_series(files, chosen)))
 
 
-def check_collisions(job: BatchJob, files: Iterable[Path]) -> None:
-    """Raise `ValueError` if a result would replace an image or another result."""
-    taken: dict[str, Path] = {}
+def check_collisions(
+    job: BatchJob, files: Sequence[Path], also_read: Iterable[str | Path] = ()
+) -> None:
+    """Raise an error if a result would replace what is read, or another result.
+
+    Parameters
+    ----------
+    job : BatchJob
+    files : sequence of Path
+        The images.
+    also_read : iterable of path
+        Other files that the run reads, such as masks that prompts are cut from.
+
+    Raises
+    ------
+    ValueError
+        If two images would have one result.
+    ReplaceError
+        If a result is a file that is read.
+    """
+    taken: dict[str, tuple[Path, str]] = {}
+    fold = str.casefold if _ignores_case(Path(job.output)) else str
     for path in files:
         for target in job.targets(str(path)).values():
-            if target in taken:
+            first, _ = taken.setdefault(fold(target), (path, target))
+            if first != path:
                 raise ValueError(
-                    SAME_TARGET.format(first=taken[target], second=path, target=target)
+                    SAME_TARGET.format(first=first, second=path, target=target)
                 )
-            if Path(target).resolve() == path.resolve():
-                raise ValueError(OVERWRITES.format(path=path))
-            taken[target] = path
+    read = [*files, *filter(None, (job.prompts, job.model)), *also_read]
+    check_no_inputs((target for _, target in taken.values()), read)
 
 
-def write_run(path: str | Path, job: BatchJob, record: dict[str, Any]) -> Path:
+def _ignores_case(folder: Path) -> bool:
+    """Return whether names of other letter case are the same on a disk."""
+    there = next((p for p in (folder, *folder.absolute().parents) if p.exists()), None)
+    if there is None:
+        return False
+    for place in (there.absolute(), *there.absolute().parents):
+        other = place.with_name(place.name.swapcase()) if place.name else place
+        if other.name != place.name:
+            return other.exists() and os.path.samefile(place, other)
+    return False
+
+
+class WrittenFiles:
+    """The hashes of a run's files that carry no seal; a part of ``run.json``.
+
+    Made from the record of the runs before, under the lock of the folder.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the results.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._hashes = written_files(folder)
+        self._claimed = {SUMMARY: None}
+        # Of a run that was killed: its files are taken as they are.
+        self.note(map(str, read_json(folder / RUN).get(WRITING) or ()))
+
+    def check(self, job: BatchJob, overwrite: bool) -> None:
+        """Raise `ReplaceError` if the run's own files would replace anything else."""
+        run, log = self.folder / RUN, self.folder / LOG
+        if run.is_file() and not overwrite and not _holds_job(run, job):
+            check_replaceable(run)
+        self._check(self.folder / SUMMARY, overwrite)
+        if log.is_file() and not overwrite:
+            with open(log, encoding="utf-8", errors="replace") as file:
+                if not LOG_LINE.match(file.readline()):
+                    raise ForeignTargetError(FOREIGN.format(path=log))
+
+    def check_targets(
+        self, job: BatchJob, files: Iterable[Path], overwrite: bool
+    ) -> None:
+        """Raise `ForeignTargetError` if a result would replace what no run wrote.
+
+        Results that were changed since do not stop a run: only their image fails.
+        """
+        for path in files:
+            targets = list(job.targets(str(path)).values())
+            there = [target for target in targets if os.path.lexists(target)]
+            if job.skip_done and len(there) == len(targets):
+                continue  # nothing is written
+            for target in there:
+                with suppress(ChangedTargetError):
+                    self._check(Path(target), overwrite)
+
+    def _check(self, path: Path, overwrite: bool) -> None:
+        known = [self._hashes[path.name]] if path.name in self._hashes else []
+        check_replaceable(path, overwrite, known=known)
+
+    def claim(self, targets: Iterable[str], overwrite: bool = False) -> bool:
+        """Note files that will be written soon; return whether there are any."""
+        wanted = [Path(t).name for t in targets if t.lower().endswith(UNSEALED)]
+        names = [n for n in wanted if overwrite or self._is_free(n)]
+        self._claimed |= dict.fromkeys(names)
+        return bool(names)
+
+    def _is_free(self, name: str) -> bool:
+        """Return whether a file is not there, or as a run wrote it."""
+        path, known = self.folder / name, self._hashes.get(name)
+        return not path.exists() or (known is not None and file_hash(path) == known)
+
+    def note(self, targets: Iterable[str]) -> None:
+        """Note the hashes of files that were written."""
+        for name in (Path(t).name for t in targets):
+            if (self.folder / name).is_file():
+                self._hashes[name] = file_hash(self.folder / name)
+
+    def note_summary(self) -> None:
+        """Note the hash of the summary at the end of a run."""
+        self.note([SUMMARY])
+        self._claimed.pop(SUMMARY, None)
+
+    def note_results(self, targets: Iterable[str]) -> None:
+        """Note the hashes of an image's results, where they carry no seal."""
+        targets = [t for t in targets if t.lower().endswith(UNSEALED)]
+        self.note(targets)
+        for target in targets:
+            self._claimed.pop(Path(target).name, None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the entries of ``run.json``."""
+        return {WRITTEN: dict(self._hashes), WRITING: list(self._claimed)}
+
+
+def _holds_job(path: Path, job: BatchJob) -> bool:
+    """Return whether a ``run.json`` holds just this job, maybe edited by hand."""
+    try:
+        return read_run(path)[0] == _absolute(job)
+    except (ValueError, OSError):
+        return False
+
+
+def _absolute(job: BatchJob) -> BatchJob:
+    """Return a job with absolute paths, so that it runs from any folder."""
+    return replace(
+        job,
+        inputs=tuple(str(Path(p).resolve()) for p in job.inputs),
+        prompts=str(Path(job.prompts).resolve()) if job.prompts else "",
+        output=str(Path(job.output).resolve()),
+    )
+
+
+def write_run(
+    path: str | Path, job: BatchJob, record: dict[str, Any], *, overwrite: bool = False
+) -> Path:
     """Write a job and the record of its run to a ``run.json``, atomically.
 
     Paths become absolute, so that the run can be repeated from another folder.
@@ -153,21 +312,17 @@ def write_run(path: str | Path, job: BatchJob, record: dict[str, Any]) -> Path:
     job : BatchJob
     record : dict
         Plain values that are stored beside the job.
+    overwrite : bool
+        Allow to replace a file that this program did not write.
 
     Returns
     -------
     Path
         The file written.
     """
-    job = replace(
-        job,
-        inputs=tuple(str(Path(p).resolve()) for p in job.inputs),
-        prompts=str(Path(job.prompts).resolve()) if job.prompts else "",
-        output=str(Path(job.output).resolve()),
-    )
-    values = {"version": VERSION, "job": job.to_dict(), **record}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    values = {"version": VERSION, "job": _absolute(job).to_dict(), **record}
+    with atomic_path(path, overwrite) as temporary:
+        sealed_json(temporary, values)
     return Path(path)
 
 
@@ -195,9 +350,12 @@ def read_run(path: str | Path) -> tuple[BatchJob, dict[str, Any]]:
         raise JobFileError(NOT_A_JOB.format(path=path, reason=error)) from error
 
 
-def write_summary(path: str | Path, outcomes: Iterable[FileOutcome]) -> Path:
+def write_summary(
+    path: str | Path, outcomes: Iterable[FileOutcome], *, overwrite: bool = False
+) -> Path:
     """Write the ``summary.csv`` of a run, with one row for each file."""
-    return write_rows(path, list(COLUMNS), [_row(outcome) for outcome in outcomes])
+    rows = [_row(outcome) for outcome in outcomes]
+    return write_rows(path, list(COLUMNS), rows, overwrite=overwrite)
 
 
 def _row(outcome: FileOutcome) -> Sequence[Any]:

@@ -13,6 +13,7 @@ from ..core.image import AXES, Axes
 from ..core.result import Recipe
 from .atomic import atomic_path
 from .images import is_length, quiet_tifffile
+from .ownership import LABELS_SEAL, PROGRAM, labels_hash
 
 OME_UNITS = {
     "um": "µm",
@@ -54,6 +55,8 @@ def write_labels(
     unit: str = "pixel",
     recipe: Recipe | None = None,
     z_step: float | None = None,
+    overwrite: bool = False,
+    sealed: bool = True,
 ) -> Path:
     """Write labels as an OME-TIFF file, atomically.
 
@@ -73,6 +76,11 @@ def write_labels(
         Written into the description of the image, as JSON.
     z_step : float, optional
         Distance of two planes along Z in ``unit``.
+    overwrite : bool
+        Allow to replace a file that no run of this program wrote.
+    sealed : bool
+        Mark the labels as written by a run, which later runs may replace; False for
+        those that a user saves.
 
     Returns
     -------
@@ -105,10 +113,16 @@ def write_labels(
     metadata |= _physical_sizes(axes, pixel_size, unit, z_step)
     if recipe is not None:
         metadata["Description"] = recipe.to_json()
-    with atomic_path(path) as temporary:
+    labels = labels.astype(dtype, copy=False)
+    if sealed:
+        metadata["MapAnnotation"] = {
+            "Namespace": PROGRAM,
+            "Value": {LABELS_SEAL: labels_hash(labels)},
+        }
+    with atomic_path(path, overwrite) as temporary:
         tifffile.imwrite(
             temporary,
-            labels.astype(dtype, copy=False),
+            labels,
             ome=True,
             metadata=metadata,
             photometric="minisblack",

@@ -25,6 +25,7 @@ from .images import (
     split_series,
     tell_notes,
 )
+from .ownership import read_json
 from .photometric import ShownArray
 from .tiff_series import few
 from .zarr_stores import (
@@ -113,6 +114,12 @@ class LazyImage:
 def is_zarr(path: str | Path) -> bool:
     """Return whether a path is a Zarr group or array, in a folder or a zip file."""
     return is_zarr_folder(path) or is_zipped_zarr(path)
+
+
+def is_array(path: str | Path) -> bool:
+    """Return whether a path is the folder of a Zarr array."""
+    kind = read_json(Path(path) / "zarr.json").get("node_type")
+    return kind == "array" or (Path(path) / ".zarray").is_file()
 
 
 def open_image(

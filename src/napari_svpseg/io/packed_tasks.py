@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .atomic import atomic_path
+from .ownership import seal_zip
 
 if TYPE_CHECKING:
     from ..engine.training.episodes import PackedTasks
 
 
-def save_tasks(path: str | Path, packed: PackedTasks, made_of: str = "") -> None:
+def save_tasks(
+    path: str | Path, packed: PackedTasks, made_of: str = "", *, overwrite: bool = False
+) -> None:
     """Write tasks to an ``.npz`` file; missing folders are created.
 
     Parameters
@@ -23,6 +26,8 @@ def save_tasks(path: str | Path, packed: PackedTasks, made_of: str = "") -> None
     packed : PackedTasks
     made_of : str
         Fingerprint of what the tasks were made from, see `tasks_made_of`.
+    overwrite : bool
+        Allow to replace a file that this program did not write.
 
     Raises
     ------
@@ -34,9 +39,11 @@ def save_tasks(path: str | Path, packed: PackedTasks, made_of: str = "") -> None
     # As bytes: a text array would need allow_pickle, which runs code of the file.
     index = np.frombuffer(json.dumps(packed.index).encode(), np.uint8)
     arrays: dict[str, Any] = {k: _small(v) for k, v in packed.arrays.items()}
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+    with atomic_path(path, overwrite) as temporary:
         source = np.frombuffer(made_of.encode(), np.uint8)
-        np.savez_compressed(file, index=index, made_of=source, **arrays)
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, index=index, made_of=source, **arrays)
+        seal_zip(temporary)
 
 
 def tasks_made_of(path: str | Path) -> str:

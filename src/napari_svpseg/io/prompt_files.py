@@ -25,6 +25,7 @@ from ..core.prompt import Prompt, PromptError, PromptSet
 from .atomic import atomic_path
 from .images import quiet_tifffile, read_mask
 from .ome_zarr import read_any
+from .ownership import members_hash
 
 FORMAT, FORMAT_VERSION = "svprompt", 1
 INDEX = "prompts.json"
@@ -71,7 +72,11 @@ class PromptFileError(ValueError):
 
 
 def save_prompts(
-    prompts: PromptSet, path: str | Path, *, private: bool = False
+    prompts: PromptSet,
+    path: str | Path,
+    *,
+    private: bool = False,
+    overwrite: bool = False,
 ) -> Path:
     """Write a prompt set to one file, atomically.
 
@@ -82,6 +87,9 @@ def save_prompts(
         The suffix ``.svprompt`` is added if it is missing.
     private : bool
         Only this user may read it.
+    overwrite : bool
+        Allow to replace a file of other content. Prompts are a user's own work: a
+        file of them is never replaced without this, whoever wrote it.
 
     Returns
     -------
@@ -95,9 +103,7 @@ def save_prompts(
     PromptError
         If there are more prompts or channels than a file may hold.
     """
-    path = Path(path)
-    if path.suffix.lower() != ".svprompt":
-        path = path.with_name(f"{path.name}.svprompt")
+    path = with_end(path)
     if len(prompts) > MAX_PROMPTS or any(p.n_channels > MAX_CHANNELS for p in prompts):
         raise PromptError(TOO_MANY)
     index: dict[str, Any] = {
@@ -106,10 +112,8 @@ def save_prompts(
         "name": prompts.name,
         "prompts": [_entry(i, prompt) for i, prompt in enumerate(prompts)],
     }
-    with (
-        atomic_path(path, private=private) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(INDEX, json.dumps(index, indent=1))
         for entry, prompt in zip(index["prompts"], prompts, strict=True):
             # Channels first, as Fiji shows them as slices.
@@ -117,7 +121,27 @@ def save_prompts(
             archive.writestr(entry["image"], _tiff(image, "CYX"))
             # 16 bits: ImageJ has no 32-bit integers, and a mask shows few objects.
             archive.writestr(entry["mask"], _tiff(prompt.mask.astype(np.uint16), "YX"))
+        if _holds(path, members_hash(archive)):
+            return path
+    with atomic_path(path, overwrite, private=private) as temporary:
+        temporary.write_bytes(packed.getvalue())
     return path
+
+
+def with_end(path: str | Path) -> Path:
+    """Return a path that ends in ``.svprompt``."""
+    path = Path(path)
+    is_complete = path.suffix.lower() == ".svprompt"
+    return path if is_complete else path.with_name(f"{path.name}.svprompt")
+
+
+def _holds(path: Path, content: str) -> bool:
+    """Return whether a prompt file has this content already."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return members_hash(archive) == content
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _entry(i: int, prompt: Prompt) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from ..core.labels.outlines import Outline, Part, outlines, rasterise
 from ..core.planes import take_plane
 from .atomic import atomic_path
 from .label_files import labels_dtype
+from .ownership import seal_json, seal_zip
 
 MAX_SHORT = 32_767
 """Largest integer coordinate in an ImageJ ROI, of 16 bits; beyond it paths are used."""
@@ -41,7 +42,14 @@ class OutlineError(ValueError):
     """A file of outlines that cannot be read; the message names it."""
 
 
-def write_rois(path: str | Path, labels: np.ndarray, *, axes: str = "YX") -> Path:
+def write_rois(
+    path: str | Path,
+    labels: np.ndarray,
+    *,
+    axes: str = "YX",
+    overwrite: bool = False,
+    sealed: bool = True,
+) -> Path:
     """Write each object as an ImageJ ROI into one zip file, atomically.
 
     An object with holes or several parts becomes one composite ROI. In a stack each ROI
@@ -55,6 +63,8 @@ def write_rois(path: str | Path, labels: np.ndarray, *, axes: str = "YX") -> Pat
         Ids of any size; 0 is background.
     axes : str
         Axes of ``labels``, out of T, Z, Y and X.
+    overwrite, sealed : bool
+        As in `write_labels`.
 
     Returns
     -------
@@ -71,16 +81,16 @@ def write_rois(path: str | Path, labels: np.ndarray, *, axes: str = "YX") -> Pat
     import zipfile
 
     path = Path(path)
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        depth = _lengths(labels, axes).get("Z", 1)
-        for plane, found in _planes(labels, axes):
-            at = "".join(f" {axis.lower()}{n + 1}" for axis, n in plane.items())
-            for outline in found:
-                roi = _roi(outline, f"{outline.label}{at}", plane, depth)
-                archive.writestr(f"{roi.name}.roi", roi.tobytes())
+    with atomic_path(path, overwrite) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            depth = _lengths(labels, axes).get("Z", 1)
+            for plane, found in _planes(labels, axes):
+                at = "".join(f" {axis.lower()}{n + 1}" for axis, n in plane.items())
+                for outline in found:
+                    roi = _roi(outline, f"{outline.label}{at}", plane, depth)
+                    archive.writestr(f"{roi.name}.roi", roi.tobytes())
+        if sealed:
+            seal_zip(temporary)
     return path
 
 
@@ -192,7 +202,13 @@ def _rings_of(roi: Any) -> list[np.ndarray]:
 
 
 def write_geojson(
-    path: str | Path, labels: np.ndarray, *, axes: str = "YX", name: str = ""
+    path: str | Path,
+    labels: np.ndarray,
+    *,
+    axes: str = "YX",
+    name: str = "",
+    overwrite: bool = False,
+    sealed: bool = True,
 ) -> Path:
     """Write each object as a GeoJSON feature for QuPath, atomically.
 
@@ -209,6 +225,8 @@ def write_geojson(
         Axes of ``labels``, out of T, Z, Y and X. Features of stacks have their plane.
     name : str
         Name of what the objects are, such as ``"round cells"``, for QuPath's class.
+    overwrite, sealed : bool
+        As in `write_labels`.
 
     Returns
     -------
@@ -223,15 +241,18 @@ def write_geojson(
         If the axes do not fit the labels.
     """
     path = Path(path)
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        # Feature by feature: the text of all of them may not fit into memory.
-        file.write('{"type": "FeatureCollection", "features": [')
-        between = "\n"
-        for plane, found in _planes(labels, axes):
-            for outline in found:
-                file.write(between + json.dumps(_feature(outline, plane, name)))
-                between = ",\n"
-        file.write("\n]}\n")
+    with atomic_path(path, overwrite) as temporary:
+        with open(temporary, "w", encoding="utf-8") as file:
+            # Feature by feature: the text of all of them may not fit into memory.
+            file.write('{"type": "FeatureCollection", "features": [')
+            between = "\n"
+            for plane, found in _planes(labels, axes):
+                for outline in found:
+                    file.write(between + json.dumps(_feature(outline, plane, name)))
+                    between = ",\n"
+            file.write("\n]}\n")
+        if sealed:
+            seal_json(temporary)
     return path
 
 

@@ -172,7 +172,7 @@ class Session:
         if text == self._state:
             return
         values = {"format": VERSION, "when": time.strftime("%H:%M"), **state}
-        with atomic_path(self.folder / STATE, private=True) as temporary:
+        with atomic_path(self.folder / STATE, True, private=True) as temporary:
             temporary.write_text(json.dumps(values, default=str), encoding="utf8")
         self._state = text
 
@@ -187,7 +187,7 @@ class Session:
         if digest == self._prompts:
             return
         if len(prompts):
-            save_prompts(prompts, self.folder / PROMPTS, private=True)
+            save_prompts(prompts, self.folder / PROMPTS, private=True, overwrite=True)
         else:
             (self.folder / PROMPTS).unlink(missing_ok=True)
         self._prompts = digest
@@ -261,7 +261,7 @@ class Session:
             head = file.readline()
             latest = {tuple(r["start"]): (r, packed) for r, packed in _records(file)}
         with (
-            atomic_path(path, private=True) as temporary,
+            atomic_path(path, True, private=True) as temporary,
             temporary.open("wb") as file,
         ):
             file.write(head)

@@ -16,7 +16,9 @@ FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 """Start of a text that a spreadsheet would calculate, or that was quoted for that."""
 
 
-def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> Path:
+def write_table(
+    path: str | Path, columns: Mapping[str, np.ndarray], *, overwrite: bool = False
+) -> Path:
     """Write columns of equal length as a CSV file.
 
     Parameters
@@ -25,6 +27,8 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> Path:
     columns : dict of arrays
         Name and values of each column. Floats are written with six significant digits,
         NaN as an empty cell, text as `quoted` makes it.
+    overwrite : bool
+        Allow to replace a file that no run of this program wrote.
 
     Returns
     -------
@@ -37,11 +41,15 @@ def write_table(path: str | Path, columns: Mapping[str, np.ndarray]) -> Path:
         If the file cannot be written.
     """
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return write_rows(path, list(columns), rows)
+    return write_rows(path, list(columns), rows, overwrite=overwrite)
 
 
 def write_rows(
-    path: str | Path, names: Sequence[str], rows: Iterable[Sequence[Any]]
+    path: str | Path,
+    names: Sequence[str],
+    rows: Iterable[Sequence[Any]],
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Write rows of plain values as a CSV file; see `write_table`.
 
@@ -52,10 +60,12 @@ def write_rows(
         Names of the columns.
     rows : iterable of sequences
         Values in the order of ``names``.
+    overwrite : bool
+        Allow to replace a file that no run of this program wrote.
     """
     path = Path(path)
     with (
-        atomic_path(path) as temporary,
+        atomic_path(path, overwrite) as temporary,
         open(temporary, "w", encoding="utf-8", newline="") as file,
     ):
         writer = csv_writer(file)

@@ -235,15 +235,27 @@ def _first_few(items: list[str]) -> str:
     return text + (AND_MORE.format(n=more) if more > 0 else "")
 
 
-def write_tags(path: str | Path, tags: Tags, *, private: bool = False) -> Path:
+def write_tags(
+    path: str | Path,
+    tags: Tags,
+    *,
+    comments: Iterable[str] = (),
+    private: bool = False,
+    overwrite: bool = False,
+) -> Path:
     """Write tags as a ``tags.csv``, which `read_tags` reads, atomically.
 
     Parameters
     ----------
     path : path
     tags : Tags
+    comments : iterable of str
+        Lines at the start, from `read_comments`.
     private : bool
         Only this user may read it.
+    overwrite : bool
+        Allow to replace a file. Tags are a user's own work: a file of them is never
+        replaced without this, whoever wrote it.
 
     Returns
     -------
@@ -256,14 +268,15 @@ def write_tags(path: str | Path, tags: Tags, *, private: bool = False) -> Path:
         If the file cannot be written.
     """
     path = Path(path)
-    with atomic_path(path, private=private) as temporary:
-        temporary.write_bytes(tags_file(tags))
+    with atomic_path(path, overwrite, private=private) as temporary:
+        temporary.write_bytes(tags_file(tags, comments))
     return path
 
 
-def tags_file(tags: Tags) -> bytes:
+def tags_file(tags: Tags, comments: Iterable[str] = ()) -> bytes:
     """Return the content of the file that `write_tags` writes."""
     file = io.StringIO()
+    file.writelines(f"{line}\n" for line in comments)
     file.write(f"# classes: {', '.join(tags.classes)}\n")
     writer = csv_writer(file)
     writer.writerow(HEADER)
@@ -271,6 +284,17 @@ def tags_file(tags: Tags) -> bytes:
         of_image = [c for c in tags.classes if c in tags[image]]
         writer.writerow([quoted(text) for text in (image, *of_image)])
     return file.getvalue().encode("utf-8")
+
+
+def read_comments(path: str | Path) -> tuple[str, ...]:
+    """Return the comment lines of a file of tags, but for that of the classes."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    comments = [line for line in lines if line.startswith("#")]
+    kinds = [line.strip("# ").partition(":")[0].strip().lower() for line in comments]
+    return tuple(c for c, k in zip(comments, kinds, strict=True) if k != "classes")
 
 
 def tags_from_folders(folder: str | Path) -> Tags:

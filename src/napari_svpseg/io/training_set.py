@@ -265,7 +265,8 @@ class TrainingSet:
         return entry
 
     def _save(self, entry: Entry) -> None:
-        with atomic_path(entry.folder / ENTRY) as temporary:
+        # It was read as an entry of ours; all that it held is in this one.
+        with atomic_path(entry.folder / ENTRY, overwrite=True) as temporary:
             temporary.write_text(_to_json(entry), encoding="utf8")
 
     def _entry(self, folder: Path) -> Entry:

@@ -17,7 +17,8 @@ from ..core.image import Axes
 from ..core.result import Recipe
 from .atomic import WriteError, atomic_folder
 from .label_files import NEGATIVE_IDS, NOT_WHOLE_NUMBERS
-from .ome_zarr import UNITS, is_image, is_zarr
+from .ome_zarr import UNITS, is_array, is_image, is_zarr
+from .ownership import check_replaceable, chunks_hash
 from .zarr_stores import import_zarr
 
 CHUNK = 1024
@@ -35,6 +36,7 @@ VERSIONS = {"0.4": 2, "0.5": 3}
 BAD_VERSION = "OME-Zarr is written in version {known}, got {version!r}"
 TIME_NOT_FIRST = "OME-Zarr has time as its first axis, got {axes}"
 PLANE_NOT_LAST = "OME-Zarr has Y and X as its last axes, got {axes}"
+IS_ARRAY = "it is an array, not a group: give another place for the labels"
 CANNOT_WRITE = "{store}: cannot be written ({reason})."
 
 
@@ -219,6 +221,8 @@ def publish_labels(
     name: str,
     recipe: Recipe,
     extra: dict[str, Any],
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Write the metadata of finished labels and move them to ``store/labels/NAME``.
 
@@ -229,11 +233,14 @@ def publish_labels(
     store : path
         OME-Zarr image that the labels are added to, or a new group.
     name : str
-        Name of the labels; existing ones of this name are replaced.
+        Name of the labels; existing ones of this name are replaced, see
+        `check_replaceable`.
     recipe : Recipe
         Stored in the attribute ``svpseg`` of the labels, together with ``extra``.
     extra : dict
         Plain values.
+    overwrite : bool
+        Allow to replace labels that no run of this program wrote.
 
     Returns
     -------
@@ -247,11 +254,10 @@ def publish_labels(
     """
     store = Path(store)
     describe_labels(layout, name)
-    write_labels_metadata(
-        layout.folder, {"recipe": json.loads(recipe.to_json()), **extra}
-    )
-    parent = _labels_of(store, layout.version)
+    seal_labels(layout.folder, {"recipe": json.loads(recipe.to_json()), **extra})
     target, old = store / "labels" / name, Path(f"{layout.folder}.old")
+    check_replaceable(target, overwrite)
+    parent = _labels_of(store, layout.version)
     # Moved and not copied: labels of a slide have gigabytes, and viewers see the old or
     # the new ones, never a part.
     if target.exists():
@@ -272,7 +278,8 @@ def create_labels_in_store(
     store : path
         OME-Zarr image that the labels are added to, or a new group.
     name : str
-        Name of the labels; existing ones of this name are replaced.
+        Name of the labels; existing ones of this name are replaced, see
+        `check_replaceable`.
     layout : LabelsLayout
         Its folder is ignored.
 
@@ -286,6 +293,7 @@ def create_labels_in_store(
     WriteError
         If the store cannot be written.
     """
+    check_replaceable(Path(store) / "labels" / name)
     parent = _labels_of(Path(store), layout.version)
     layout = replace(layout, folder=str(Path(store) / "labels" / name))
     create_labels(layout)
@@ -311,6 +319,17 @@ def describe_labels(layout: LabelsLayout, name: str) -> None:
 def write_labels_metadata(folder: str | Path, values: dict[str, Any]) -> None:
     """Store plain values in the attribute ``svpseg`` of the labels in a folder."""
     import_zarr().open_group(folder, mode="r+").attrs["svpseg"] = values
+
+
+def seal_labels(folder: str | Path, values: dict[str, Any]) -> None:
+    """Store values as `write_labels_metadata`, with the hash of complete labels."""
+    write_labels_metadata(folder, {**values, "sha256": chunks_hash(folder)})
+
+
+def check_takes_labels(store: str | Path) -> None:
+    """Raise `WriteError` for a Zarr that is an array, which takes no labels."""
+    if is_array(store):
+        raise WriteError(CANNOT_WRITE.format(store=store, reason=IS_ARRAY))
 
 
 def _labels_of(store: Path, version: str) -> Any:
@@ -355,13 +374,16 @@ def write_zarr_labels(
     recipe: Recipe | None = None,
     name: str = "cells",
     version: str = "0.5",
+    overwrite: bool = False,
+    sealed: bool = True,
 ) -> Path:
     """Write labels with a pyramid as an OME-Zarr store of their own, atomically.
 
     Parameters
     ----------
     path : path
-        Such as ``NAME_labels.zarr``; an existing store is replaced.
+        Such as ``NAME_labels.zarr``; an existing store is replaced as a whole, see
+        `check_replaceable`.
     labels : int array
         Read chunk by chunk; may be lazy and larger than the memory.
     axes : str
@@ -376,6 +398,8 @@ def write_zarr_labels(
         Name of the labels, which are written to ``path/labels/NAME``.
     version : str
         Version of OME-Zarr, ``0.4`` or ``0.5``.
+    overwrite, sealed : bool
+        As in `label_files.write_labels`.
 
     Returns
     -------
@@ -400,7 +424,7 @@ def write_zarr_labels(
     dtype = "uint64" if labels.dtype.itemsize == 8 else "uint32"
     chunks = (*(1,) * (len(shape) - 2), CHUNK, CHUNK)
     sizes = tuple((scale or {}).get(a, 1.0) for a in letters)
-    with atomic_folder(path) as temporary:
+    with atomic_folder(path, overwrite) as temporary:
         layout = LabelsLayout("", shape, chunks, letters, dtype, sizes, unit, version)
         layout = create_labels_in_store(temporary, name, layout)
         target = open_level(layout.folder)
@@ -413,10 +437,11 @@ def write_zarr_labels(
         for level in range(1, len(layout.level_shapes)):
             for window in chunk_windows(layout, level):
                 reduce_chunk(layout, level, window)
-        if recipe is not None:
-            write_labels_metadata(
-                layout.folder, {"recipe": json.loads(recipe.to_json())}
-            )
+        values = {} if recipe is None else {"recipe": json.loads(recipe.to_json())}
+        if sealed:
+            seal_labels(layout.folder, values)
+        elif values:
+            write_labels_metadata(layout.folder, values)
     return Path(path)
 
 

@@ -21,8 +21,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..io.atomic import atomic_path
 from ..io.sample_images import SampleImage
-from ..workflows.demo_run import DemoOutcome, DemoSettings, Say, demo_samples, score
+from ..workflows.demo_run import (
+    DemoOutcome,
+    DemoSettings,
+    Say,
+    check_outputs,
+    demo_samples,
+    score,
+)
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -41,8 +49,10 @@ class DemoError(RuntimeError):
 
 def run_in_window(demo: DemoSettings) -> list[DemoOutcome]:
     """Run the demo in the napari window, as a user would, and save pictures of it."""
-    demo.output.mkdir(parents=True, exist_ok=True)
     samples = demo_samples(demo.say)
+    pictures = [_picture(demo, samples, sample) for sample in samples]
+    check_outputs(demo, [*pictures, *(demo.labels_path(s) for s in samples)])
+    demo.output.mkdir(parents=True, exist_ok=True)
     if _has_screen():
         return _run(demo, samples, stay=True)
     with virtual_display(demo.say):
@@ -65,9 +75,8 @@ def _run(
         _choose(dock, demo)
         for sample in samples:
             viewer.layers.clear()
-            is_main = sample is samples[-1]
-            name = "window.png" if is_main else f"window_{sample.name}.png"
-            outcomes.append(_show(viewer, dock, sample, demo, demo.output / name))
+            picture = _picture(demo, samples, sample)
+            outcomes.append(_show(viewer, dock, sample, demo, picture))
         if stay:
             demo.say(
                 "napari stays open: draw another box, or close it to end the demo."
@@ -77,6 +86,14 @@ def _run(
         if not stay:
             viewer.close()
     return outcomes
+
+
+def _picture(
+    demo: DemoSettings, samples: list[SampleImage], sample: SampleImage
+) -> Path:
+    """Return the file for the picture of the window with a sample."""
+    is_main = sample is samples[-1]
+    return demo.output / ("window.png" if is_main else f"window_{sample.name}.png")
 
 
 def _show(
@@ -113,7 +130,8 @@ def _show(
     viewer.layers.selection = {image}
     viewer.reset_view()
     _settle()
-    viewer.screenshot(str(picture), canvas_only=False, flash=False)
+    with atomic_path(picture, demo.overwrite) as temporary:
+        viewer.screenshot(str(temporary), canvas_only=False, flash=False)
     labels = demo.labels_path(sample)
     dock.save_box.save_labels(str(labels))
     found = np.asarray(results[-1].data)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write a Labels layer as OME-TIFF, with its pixel size and recipe.
+
+    A file that is there is replaced: napari's dialog has asked the user. It does not
+    ask about folders, so that of those only a run's own OME-Zarr is replaced. What a
+    user saves is never replaced by a run.
 
     Parameters
     ----------
@@ -94,7 +99,10 @@ def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
                 "format: save as OME-Zarr."
             )
         data = np.asarray(data)
-    return str(export(path, kind, _found(data, metadata, meta)))
+    found = replace(
+        _found(data, metadata, meta), overwrite=kind != "ome-zarr", sealed=False
+    )
+    return str(export(path, kind, found))
 
 
 def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> ExportData:

@@ -11,8 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from ..core.annotation.partial_images import FineTuneData
 from ..core.annotation.partial_labels import UNKNOWN
 from ..core.jobs.finetune_job import (
@@ -25,26 +23,24 @@ from ..core.jobs.finetune_job import (
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
-from ..io.atomic import WriteError, atomic_path
+from ..io.atomic import atomic_path
 from ..io.free_path import free_path
+from ..io.locks import (
+    InUseError,
+    claimed_model,
+    is_claimed,
+    run_folder,
+)
 from ..io.model_store import (
     LoadedModel,
     check_model_folder,
     load_model,
-    make_folder,
     save_model,
     user_folder,
 )
 from .finetune_data import GivenImages, gather
 from .identity import training_identity
-from .training_state import (
-    CHECKPOINT,
-    LOCK,
-    RUN,
-    begin_training,
-    empty_folder,
-    run_folder,
-)
+from .training_state import CHECKPOINT, RUN, begin_training, empty_folder
 
 if TYPE_CHECKING:
     from ..engine.finetuning.loop import OnLook, Tuned
@@ -57,10 +53,9 @@ NOT_COMPARED = {"seconds", "preset"}
 ROOM = 3
 """Times the size of the checkpoint that a training needs on the disk."""
 
-NOT_WRITABLE = "{output}: cannot be written ({error}): choose another folder."
 IS_TRAINED = (
     "{output}: is being trained already, in another window or by a command: stop that "
-    "training or choose another name."
+    "training or choose another name ({error})."
 )
 TAKES_NO_PROMPTS = (
     "The model '{name}' takes no prompts and is not trained in this way: start from "
@@ -82,39 +77,18 @@ def claimed(output: str | Path) -> Iterator[Path]:
     WriteError
         If the folder cannot be made.
     """
-    folder = run_folder(output)
-    lock = FileLock(folder / LOCK)
-    try:
-        make_folder(folder.parent)
-        folder.mkdir(exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise FineTuneError(IS_TRAINED.format(output=output)) from error
-    except OSError as error:
-        raise WriteError(
-            NOT_WRITABLE.format(output=output, error=error.strerror)
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(claimed_model(output))
+        except InUseError as error:
+            message = IS_TRAINED.format(output=output, error=error)
+            raise FineTuneError(message) from error
         yield folder
-    finally:
-        lock.release()
-        with contextlib.suppress(OSError):
-            if {p.name for p in folder.iterdir()} <= {LOCK}:
-                empty_folder(folder, but=())
 
 
 def is_running(output: str | Path) -> bool:
     """Return whether some process is training ``output`` now."""
-    path = run_folder(output) / LOCK
-    if not path.is_file():
-        return False
-    try:
-        with FileLock(path, blocking=False):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
+    return is_claimed(run_folder(output))
 
 
 def stop_finetune(output: str | Path) -> bool:
@@ -183,9 +157,9 @@ def move_finetune(output: str | Path, folder: str | Path) -> str:
     target = free_path(Path(folder) / Path(output).name, separator="-")
     with claimed(output) as old, claimed(target) as new:
         values = json.loads((old / RUN).read_text(encoding="utf8"))
-        with atomic_path(new / CHECKPOINT) as temporary:
+        with atomic_path(new / CHECKPOINT, overwrite=True) as temporary:
             shutil.copyfile(old / CHECKPOINT, temporary)
-        with atomic_path(new / RUN) as temporary:
+        with atomic_path(new / RUN, overwrite=True) as temporary:
             text = json.dumps({**values, "output": str(target)}, indent=1)
             temporary.write_text(text + "\n", encoding="utf8")
         empty_folder(old)
@@ -217,6 +191,7 @@ def finetune(
     rgb: bool | None = None,
     channels: tuple[int, ...] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     on_progress: Progress | None = None,
     on_partial: Callable[[FineTuneProgress], None] | None = None,
     on_look: OnLook | None = None,
@@ -259,6 +234,8 @@ def finetune(
     resume : bool
         Go on from the checkpoint of a run that was cut off or cancelled; with other
         images, labels, settings or versions, start from the beginning and say so.
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
     on_progress : callable, optional
         Called with ``(step, steps, message)``; may raise `Cancelled`.
     on_partial : callable, optional
@@ -276,6 +253,8 @@ def finetune(
         If the labels do not suffice or do not fit.
     WriteError, CheckpointWriteError
         If the model or a checkpoint cannot be written; the last checkpoint stays.
+    ReplaceError
+        If it would replace anything that must not be.
     """
     from ..engine.finetuning.loop import Callbacks
     from ..engine.finetuning.loop import finetune as train
@@ -283,7 +262,7 @@ def finetune(
 
     settings, report = settings or FineTuneSettings(), on_progress or ignore_progress
     target = Path(output) if output is not None else _new_folder()
-    check_model_folder(target)
+    check_model_folder(target, overwrite, start_from)
     model, where = _start_model(start_from), choose(device)
     notes = [where.reason] if where.is_fallback else []
     if unlabelled is not None:
@@ -323,7 +302,15 @@ def finetune(
             callbacks=Callbacks((folder / STOP).exists, report, on_partial, on_look),
         )
         notes += tuned.notes
-        _write_model(target, tuned, model.card, data, settings, str(where))
+        card, prompts = _model_card(target, tuned, model.card, data, settings, where)
+        save_model(
+            target,
+            tuned.network,
+            card,
+            history=_rows(tuned) or None,
+            prompts=prompts,
+            overwrite=overwrite,
+        )
         empty_folder(folder)
     return FineTuneResult(
         tuned.before,
@@ -350,15 +337,15 @@ def _start_model(start_from: str | Path | LoadedModel) -> LoadedModel:
     return model
 
 
-def _write_model(
+def _model_card(
     target: Path,
     tuned: Tuned,
     start: ModelCard,
     data: FineTuneData,
     settings: FineTuneSettings,
-    device: str,
-) -> None:
-    """Write the model folder; its card records how it was trained."""
+    device: Any,
+) -> tuple[ModelCard, PromptSet]:
+    """Return the card of the model, which records how it was trained; its prompts."""
     labelled = sum(int((i.ids != UNKNOWN).sum()) for i in data.images)
     shown = tuned.after if tuned.kept == "after" else tuned.before
     card = ModelCard(
@@ -379,15 +366,18 @@ def _write_model(
             "kept": tuned.kept,
             "before": _numbers(tuned.before),
             "after": _numbers(tuned.after),
-            "device": device,
+            "device": str(device),
         },
         scores={"validation labels": _numbers(shown)},
     )
-    rows = [
+    return card, PromptSet(tuned.prompts, target.name)
+
+
+def _rows(tuned: Tuned) -> list[dict[str, float]]:
+    """Return the history without the numbers that are not known."""
+    return [
         {k: v for k, v in row.items() if not math.isnan(v)} for row in tuned.history
     ]
-    prompts = PromptSet(tuned.prompts, target.name)
-    save_model(target, tuned.network, card, history=rows or None, prompts=prompts)
 
 
 def _numbers(score: ValidationScore) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,12 @@ from ..core.result import versions
 from ..core.settings import split_settings
 from ..io.atomic import remove_leftovers
 from ..io.folder_records import (
+    CLAIM,
     CUT_PROMPTS,
     LOG,
     RUN,
     SUMMARY,
+    WrittenFiles,
     append_log,
     check_collisions,
     find_images,
@@ -41,6 +43,7 @@ from ..io.folder_records import (
     write_summary,
 )
 from ..io.images import TIFF_SUFFIXES, split_series
+from ..io.locks import RESULTS_LOCK, claimed
 from ..io.model_store import find_model
 from ..io.ome_zarr import is_zarr, open_image
 from .identity import identity_of_results, image_identity, segment_identity
@@ -79,19 +82,25 @@ def run_batch(
     prompts: PromptSet | None = None,
     *,
     runner: Any = None,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
     on_partial: Callable[[list[FileOutcome]], None] | None = None,
 ) -> list[FileOutcome]:
     """Segment all images of a job; a file that cannot be read stops no other.
 
+    The folder of the results is locked for this run as long as it goes on.
+
     Parameters
     ----------
     job : BatchJob
     prompts : PromptSet, optional
-        By default those of the job's prompt file.
+        By default those of the job's prompt file. Others are saved in the folder of
+        the results.
     runner : Runner, optional
         Where images are segmented (see `engine.jobs.job`); by default threads of this
         process.
+    overwrite : bool
+        Allow to replace files that no run wrote, and results that were changed since.
     on_progress : callable
         ``(done, total, message)``, called again and again; may raise `Cancelled`.
     on_partial : callable, optional
@@ -105,23 +114,57 @@ def run_batch(
     Raises
     ------
     ValueError
-        If there are no images, or results would overwrite images or each other.
+        If there are no images, or two of them would have one result.
+    ReplaceError
+        If results would replace what no run of this program wrote.
+    InUseError
+        If another run writes into the folder now.
     Cancelled
         Raised by ``on_progress``; finished images are kept.
     """
+    is_cut = prompts is not None and not job.prompts
+    if is_cut:
+        job = replace(job, prompts=str(Path(job.output) / CUT_PROMPTS))
     files = find_images(job.inputs, job.include, job)
     check_collisions(job, files)
+    with claimed(job.output, RESULTS_LOCK):
+        before = WrittenFiles(Path(job.output))
+        before.check(job, overwrite)
+        before.check_targets(job, files, overwrite)
+        if is_cut:
+            assert prompts is not None
+            save_cut_prompts(prompts, job.output, overwrite=overwrite)
+        tell = on_partial or (lambda found: None)
+        how = _How(runner, overwrite, is_cut, on_progress, tell)
+        return _run(job, files, prompts, how)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a run goes: where, what it may replace, and whom it tells."""
+
+    runner: Any
+    overwrite: bool
+    is_cut: bool
+    on_progress: Progress
+    on_partial: Callable[[list[FileOutcome]], None]
+
+
+def _run(
+    job: BatchJob, files: list[Path], prompts: PromptSet | None, how: _How
+) -> list[FileOutcome]:
+    """Segment the images of a job whose folder is locked."""
     if prompts is None and job.prompts:
         from ..io.prompt_files import load_prompts
 
         prompts = load_prompts(job.prompts)
     if prompts is not None:  # else the model brings its own
         prompts = prompts.usable()
-    outcomes = _Outcomes(job, files, prompts, on_partial or (lambda outcomes: None))
-    work = _here if runner is None else _on(runner)
+    outcomes = _Outcomes(job, files, prompts, how)
+    work = _here if how.runner is None else _on(how.runner)
 
     def check_cancelled() -> None:
-        on_progress(outcomes.n_done, len(files), "")
+        how.on_progress(outcomes.n_done, len(files), "")
 
     state = "stopped"
     try:
@@ -161,13 +204,17 @@ class _Outcomes:
         job: BatchJob,
         files: list[Path],
         prompts: PromptSet | None,
-        tell: Callable[[list[FileOutcome]], None],
+        how: _How,
     ) -> None:
-        self.job, self.files, self._tell = job, files, tell
+        self.job, self.files, self._tell = job, files, how.on_partial
+        self.overwrite = how.overwrite
         self.folder = Path(job.output)
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         self._found: dict[str, FileOutcome] = {}
+        self._written = WrittenFiles(self.folder)
+        self._written.note([CUT_PROMPTS] if how.is_cut else [])
+        self._to_claim, self._claimed = deque(files), set[Path]()
         self._saved_at = time.monotonic()
         self._record = run_record(job, prompts) | {
             "files": len(files),
@@ -176,7 +223,7 @@ class _Outcomes:
         self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
         self._again: set[str] = set()
         self.made_of = identity_of_job(job, prompts)
-        write_run(self.folder / RUN, job, self._record | {"state": "running"})
+        self._write_run({"state": "running"})
         self.log([f"started: {len(files)} files, model {job.model}"])
 
     @property
@@ -206,6 +253,7 @@ class _Outcomes:
             self.log([f"{len(skipped)} files were done before"])
         if self._again:
             self.log([f"{len(self._again)} files: {AGAIN}"])
+        self._to_claim = deque(todo)
         return todo
 
     def _done_before(self, path: Path, targets: dict[str, str]) -> FileOutcome | None:
@@ -225,6 +273,7 @@ class _Outcomes:
 
     def started(self, path: Path) -> None:
         """Report that a file is being segmented."""
+        self._claim(path)
         self._tell([FileOutcome(str(path), status="running")])
 
     def note(self, outcome: FileOutcome) -> FileOutcome:
@@ -232,6 +281,8 @@ class _Outcomes:
         if outcome.source in self._again and outcome.status == "done":
             outcome = replace(outcome, notes=(AGAIN, *outcome.notes))
         self._found[outcome.source] = outcome
+        if outcome.status == "done":
+            self._written.note_results(self.job.targets(outcome.source).values())
         return outcome
 
     def report(self, outcome: FileOutcome) -> None:
@@ -256,7 +307,8 @@ class _Outcomes:
             "ended": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._save()
-        write_run(self.folder / RUN, self.job, self._record | ended)
+        self._written.note_summary()
+        self._write_run(ended)
         done = f"{ended['done']} of {len(self.files)} done"
         self.log([f"{state}: {done}, {failed} failed"])
 
@@ -265,8 +317,28 @@ class _Outcomes:
         with suppress(OSError):
             append_log(self.folder / LOG, lines)
 
+    def _claim(self, path: Path) -> None:
+        """Enter the files of an image, and of the next ones, in ``run.json``.
+
+        So that they are known as ours, although the run may be killed before it
+        enters their hashes.
+        """
+        is_new = False
+        while path not in self._claimed:
+            n = min(CLAIM, len(self._to_claim))
+            chunk = [self._to_claim.popleft() for _ in range(n)]
+            self._claimed.update(chunk or [path])
+            targets = [t for p in chunk for t in self.job.targets(str(p)).values()]
+            is_new |= self._written.claim(targets, self.overwrite)
+        if is_new:
+            self._write_run({"state": "running"})
+
+    def _write_run(self, values: dict[str, Any]) -> None:
+        values = self._record | values | self._written.to_dict()
+        write_run(self.folder / RUN, self.job, values, overwrite=True)
+
     def _save(self) -> None:
-        write_summary(self.folder / SUMMARY, self.in_order())
+        write_summary(self.folder / SUMMARY, self.in_order(), overwrite=True)
         self._saved_at = time.monotonic()
 
 
@@ -309,6 +381,7 @@ def segment_item(
     targets: dict[str, str],
     made_of: str,
     *,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> FileOutcome:
     """Segment one image of a folder run; a large Zarr from file to file.
@@ -323,6 +396,8 @@ def segment_item(
         Path of the file to write for each format.
     made_of : str
         From `identity_of_job`.
+    overwrite : bool
+        As in `run_batch`.
     on_progress : callable
         ``(done, total, message)``; may raise `Cancelled`.
 
@@ -346,6 +421,7 @@ def segment_item(
             targets=targets,
             prompts_file=job.prompts,
             made_of=made_of,
+            overwrite=overwrite,
             on_progress=on_progress,
         )
     others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
@@ -365,6 +441,7 @@ def segment_item(
         settings=run,
         postprocess=post,
         workers=0,
+        overwrite=overwrite,
         on_progress=on_progress,
     )
     return FileOutcome(
@@ -432,6 +509,7 @@ def _here(
                     job,
                     targets,
                     outcomes.made_of,
+                    overwrite=outcomes.overwrite,
                     on_progress=on_progress,
                 ),
             )
@@ -444,8 +522,8 @@ def _here(
             while waiting or running:
                 while waiting and len(running) < n:
                     path = waiting.popleft()
-                    running.add(pool.submit(segment, path))
                     outcomes.started(path)
+                    running.add(pool.submit(segment, path))
                 ended, running = wait(running, CHECK_EVERY_S, FIRST_COMPLETED)
                 check_cancelled()
                 for future in ended:
@@ -482,6 +560,7 @@ def _on(runner: Any) -> Any:
                     there,
                     targets,
                     outcomes.made_of,
+                    overwrite=outcomes.overwrite,
                 )
                 jobs.append((path, submitted))
             path, submitted = jobs.popleft()
@@ -518,11 +597,12 @@ def outcome_of(path: Path, result: Callable[[], FileOutcome]) -> FileOutcome:
         return FileOutcome(str(path), status="failed", error=one_line(error))
 
 
-def save_cut_prompts(prompts: PromptSet, folder: str | Path) -> Path:
+def save_cut_prompts(
+    prompts: PromptSet, folder: str | Path, *, overwrite: bool = False
+) -> Path:
     """Write prompts without a file of their own into a run's folder."""
     from ..io.prompt_files import save_prompts
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder) / CUT_PROMPTS
-    save_prompts(prompts, path)
-    return path
+    return save_prompts(prompts, path, overwrite=overwrite)

@@ -20,6 +20,7 @@ from ..core.settings import (
 from ..io.exports import ExportData, export
 from ..io.model_store import find_model
 from ..io.ome_zarr import read_any
+from ..io.ownership import check_no_inputs, check_replaceable
 from ..io.prompt_files import load_prompts
 from .identity import identity_of_results, image_identity, segment_identity
 from .segment_image import Model, Prompts, as_prompt_set, segment
@@ -58,6 +59,7 @@ def segment_file(
     prompts_file: str = "",
     targets: dict[str, str] | None = None,
     made_of: str = "",
+    overwrite: bool = False,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
 ) -> FileOutcome:
@@ -87,15 +89,24 @@ def segment_file(
         File to write for each wanted format, of `core.jobs.folder_job.FORMATS`.
     made_of : str
         Fingerprint of all but the image, where it is known: see `segment_identity`.
+    overwrite : bool
+        Allow to replace files that no run of this program wrote, and results that were
+        changed since.
     on_progress, on_partial : callable, optional
         As in `segment`.
 
     Returns
     -------
     FileOutcome
+
+    Raises
+    ------
+    ReplaceError
+        If a result would replace anything that must not be.
     """
     targets = targets or {"ome-tiff": str(labels_path(path, out_folder))}
     first = next(iter(targets.values()))
+    is_read = [path, *([prompts] if isinstance(prompts, str | Path) else ())]
     if isinstance(prompts, str | Path):
         prompts_file = prompts_file or str(prompts)
         prompts = load_prompts(prompts)
@@ -122,6 +133,9 @@ def segment_file(
         fingerprint = image_identity(made_of, path)
     if skip_done and fingerprint and _are_done(targets, fingerprint):
         return FileOutcome(str(path), first, status="skipped", fingerprint=fingerprint)
+    check_no_inputs(targets.values(), is_read)
+    for target in targets.values():  # now, and not after the work
+        check_replaceable(target, overwrite)
     image = read_any(path, axes, on_note=_ignore)
     result = segment(
         image.array,
@@ -150,6 +164,7 @@ def segment_file(
         recipe,
         image.array,
         image.axes.order,
+        overwrite,
     )
     Path(out_folder).mkdir(parents=True, exist_ok=True)
     if on_progress is not None:

@@ -41,13 +41,16 @@ from ..io.zarr_labels import (
     create_labels_in_store,
     open_scratch,
     read_labels_metadata,
+    seal_labels,
     write_labels_metadata,
     write_window,
 )
 from .large_plan import BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
 from .large_tasks import (
     Place,
+    claimed_work,
     compare_part,
+    empty_work,
     final_ids,
     given_image,
     label_part,
@@ -128,6 +131,10 @@ def segment_stored(
     ------
     ImageError, PromptError, ValueError
         If the image, the prompts or the settings cannot be used.
+    ReplaceError
+        If the labels there are not those of a run, or were changed since.
+    InUseError
+        If another run fills them now.
     WriteError
         If the disk is full; finished parts are kept, so that the run can be resumed.
     """
@@ -149,16 +156,16 @@ def segment_stored(
             options=BlockOptions(block),
             content=array_fingerprint(query),
         )
-        work = work_folder(store)
-        begun = start_or_resume(work, plan, code)
-        with given_image(work, source):
-            layout = _labels(store, plan, about or {})
-            run = _Run(plan, work, layout, report, hand_over)
-            hand_over(run.begun())
-            ended = run.fill()
+        with claimed_work(work_folder(store)) as work:
+            begun = start_or_resume(work, plan, code)
+            with given_image(work, source):
+                layout = _labels(store, plan, about or {})
+                run = _Run(plan, work, layout, report, hand_over)
+                hand_over(run.begun())
+                ended = run.fill()
+            empty_work(work)
     except OSError as error:
         raise _with_advice(error, store) from error
-    shutil.rmtree(work, ignore_errors=True)
     seconds = time.perf_counter() - start
     return replace(ended, seconds=seconds, notes=(*begun, *ended.notes))
 
@@ -260,7 +267,7 @@ class _Run:
         values = json.loads(recipe.to_json())
         metadata = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)
         metadata |= {"state": DONE, "objects": objects, "recipe": values}
-        write_labels_metadata(self.layout.folder, metadata)
+        seal_labels(self.layout.folder, metadata)
         return StoredLabels(
             self.layout.folder,
             len(self.layout.level_shapes),

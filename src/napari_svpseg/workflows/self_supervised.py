@@ -21,7 +21,7 @@ from ..io.folder_records import find_images
 from ..io.ome_zarr import read_any
 from .identity import training_identity
 from .training_config import ConfigError
-from .training_state import begin_training, end_training, run_folder
+from .training_state import begin_training, empty_folder
 from .training_tasks import to_8_bit
 
 if TYPE_CHECKING:
@@ -83,6 +83,7 @@ def train_self_supervised(
     device: str = "auto",
     seed: int = 0,
     resume: bool = False,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
     on_partial: Callable[[dict[str, float]], None] | None = None,
 ) -> ModelCard:
@@ -111,6 +112,8 @@ def train_self_supervised(
     resume : bool
         Go on from the checkpoint of a training that was cut off, if it is one of the
         same images, first weights, settings and versions. Ends with the same weights.
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
     on_progress : Progress
         Called with the seconds used and the seconds there are.
     on_partial : callable, optional
@@ -138,9 +141,10 @@ def train_self_supervised(
 
     from ..engine.inference.device import choose
     from ..engine.training.trainer import Trainer, TrainSettings
+    from ..io.locks import claimed_model
     from ..io.model_store import check_model_folder, save_model
 
-    check_model_folder(output)
+    check_model_folder(output, overwrite, start_from)
     torch.manual_seed(seed)
     network, start = _start(method, start_from)
     settings = TrainSettings(
@@ -153,37 +157,43 @@ def train_self_supervised(
         averaging=0.99,
     )
     rng = np.random.default_rng([seed, 37])
-    planes = unlabelled_planes(Path(folder), rng, clock.tell)
-    identity = training_identity(
-        *(v.numpy() for v in network.state_dict().values()),
-        *_content(planes),
-        method=method,
-        settings=settings.to_dict(),
-        minutes=minutes,
-    )
-    scratch = run_folder(output)
-    resumed, told = begin_training(scratch, identity, resume=resume)
-    for note in told:
-        log.warning("%s", note)
-    trainer = Trainer(network, settings, scratch, choose(device).torch_device)
-    if resumed:
-        trainer.resume()
-        clock = replace(clock, started=time.monotonic() - trainer.seconds)
-    else:
-        _write_tasks(
-            scratch,
-            *_superpixel_tasks(
-                Path(folder), planes, rng, PREPARING * clock.seconds, clock.tell
-            ),
+    with claimed_model(output) as scratch:
+        planes = unlabelled_planes(Path(folder), rng, clock.tell)
+        identity = training_identity(
+            *(v.numpy() for v in network.state_dict().values()),
+            *_content(planes),
+            method=method,
+            settings=settings.to_dict(),
+            minutes=minutes,
         )
-        _Pace(clock.used).write(scratch)
-        trainer.seconds = clock.used
-    _fit(trainer, _Tasks.read(scratch), clock, on_partial)
-    untrained = ModelCard("none", method, licence="not stated")
-    about = {"images": len(planes), "minutes": minutes, "seed": seed}
-    card = _card(Path(output).name, start or untrained, trainer, about)
-    saved = save_model(output, trainer.average, card, history=trainer.history)
-    end_training(scratch)
+        resumed, told = begin_training(scratch, identity, resume=resume)
+        for note in told:
+            log.warning("%s", note)
+        trainer = Trainer(network, settings, scratch, choose(device).torch_device)
+        if resumed:
+            trainer.resume()
+            clock = replace(clock, started=time.monotonic() - trainer.seconds)
+        else:
+            _write_tasks(
+                scratch,
+                *_superpixel_tasks(
+                    Path(folder), planes, rng, PREPARING * clock.seconds, clock.tell
+                ),
+            )
+            _Pace(clock.used).write(scratch)
+            trainer.seconds = clock.used
+        _fit(trainer, _Tasks.read(scratch), clock, on_partial)
+        untrained = ModelCard("none", method, licence="not stated")
+        about = {"images": len(planes), "minutes": minutes, "seed": seed}
+        card = _card(Path(output).name, start or untrained, trainer, about)
+        saved = save_model(
+            output,
+            trainer.average,
+            card,
+            history=trainer.history,
+            overwrite=overwrite,
+        )
+        empty_folder(scratch)
     return saved
 
 

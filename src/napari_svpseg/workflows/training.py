@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
+from ..io.locks import lock_files, run_folder
 from .identity import training_identity
 from .training_config import ConfigError, TrainingConfig
-from .training_state import LOCK, begin_training, run_folder
+from .training_state import begin_training
 from .training_tasks import (
     NEEDS_DATA,
     TASKS,
@@ -44,6 +45,7 @@ def train_from_config(
     minutes: float | None = None,
     device: str = "auto",
     start_from: str | None = None,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> ModelCard:
     """Train a method and write its model folder.
@@ -67,6 +69,8 @@ def train_from_config(
         ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     start_from : str, optional
         Model whose weights are the start.
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
     on_progress : callable
         ``(done, total, message)``; may raise `Cancelled`.
 
@@ -84,10 +88,11 @@ def train_from_config(
     """
     config = TrainingConfig.read(config_path)  # before torch is loaded
     from ..engine.inference.device import choose
+    from ..io.locks import claimed_model
     from ..io.model_store import check_model_folder
 
     folder = Path(output) if output else Path("runs") / config.name / "model"
-    check_model_folder(folder)  # now, and not after hours
+    check_model_folder(folder, overwrite, start_from)  # now, and not after hours
     run = _Run(
         config,
         _network(config, start_from),
@@ -96,13 +101,15 @@ def train_from_config(
         choose(device),
         start_from,
         on_progress,
+        overwrite,
     )
-    if config.one_image is not None:
-        if resume:
-            log.warning(NO_RESUME)
-        return _train_on_one_image(run)
-    seconds = math.inf if minutes is None else 60 * minutes
-    return _train_on_episodes(run, seconds, resume=resume)
+    with claimed_model(folder):
+        if config.one_image is not None:
+            if resume:
+                log.warning(NO_RESUME)
+            return _train_on_one_image(run)
+        seconds = math.inf if minutes is None else 60 * minutes
+        return _train_on_episodes(run, seconds, resume=resume)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +123,7 @@ class _Run:
     device: Device
     start_from: str | None
     on_progress: Progress
+    overwrite: bool
 
     def card(self, **training: Any) -> ModelCard:
         """Return the card of the model, with ``training`` in its training record."""
@@ -132,6 +140,16 @@ class _Run:
             paper=config.paper,
             n_parameters=count_parameters(self.network),
             training={"config": asdict(config), **training, **start},
+        )
+
+    def save(
+        self, network: Any, card: ModelCard, history: list[dict[str, float]]
+    ) -> ModelCard:
+        """Write the model folder; return its card."""
+        from ..io.model_store import save_model
+
+        return save_model(
+            self.folder, network, card, history=history, overwrite=self.overwrite
         )
 
 
@@ -166,7 +184,6 @@ def _train_on_episodes(run: _Run, seconds: float, *, resume: bool) -> ModelCard:
     """Train on episodes for ``seconds`` at most, and write the model folder."""
     from ..engine.training.episodes import Episodes
     from ..engine.training.trainer import Trainer
-    from ..io.model_store import save_model
 
     config, beside = run.config, run_folder(run.folder)
     episode_settings, settings = config.settings()
@@ -176,7 +193,9 @@ def _train_on_episodes(run: _Run, seconds: float, *, resume: bool) -> ModelCard:
         *tasks_content(packed),
         config=asdict(config),
     )
-    resumed, told = begin_training(beside, identity, resume=resume, keep=(LOCK, TASKS))
+    resumed, told = begin_training(
+        beside, identity, resume=resume, keep=(*lock_files(), TASKS)
+    )
     for note in told:
         log.warning("%s", note)
     trainer = Trainer(run.network, settings, beside, run.device.torch_device)
@@ -206,13 +225,12 @@ def _train_on_episodes(run: _Run, seconds: float, *, resume: bool) -> ModelCard:
         episodes=trainer.step * settings.batch,
         **{k: v for k, v in last.items() if k.startswith("validation")},
     )
-    return save_model(run.folder, trainer.average, card, history=trainer.history)
+    return run.save(trainer.average, card, trainer.history)
 
 
 def _train_on_one_image(run: _Run) -> ModelCard:
     """Train on one image and one prompt, and write the model folder."""
     from ..engine.training.one_image import OneImageSettings, fit_one_image
-    from ..io.model_store import save_model
 
     config, wanted = run.config, run.config.one_image
     assert wanted is not None
@@ -229,4 +247,4 @@ def _train_on_one_image(run: _Run) -> ModelCard:
     )
     history = [{"step": i + 1.0, "total": loss} for i, loss in enumerate(losses)]
     card = run.card(steps_done=settings.steps)
-    return save_model(run.folder, run.network, card, history=history)
+    return run.save(run.network, card, history)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..io.atomic import WriteError, atomic_path, remove_leftovers
+from ..io.locks import lock_files
 from ..io.model_store import make_folder
 
-RUN, LOCK, CHECKPOINT = "run.json", "lock", "checkpoint.pt"
+RUN, CHECKPOINT = "run.json", "checkpoint.pt"
 EARLIER = "earlier-"
 """Begins the names of the checkpoints of a training that was not resumed."""
 
@@ -30,19 +31,13 @@ LEFTOVERS = (
 )
 
 
-def run_folder(output: str | Path) -> Path:
-    """Return where checkpoints of the model ``output`` lie while it is trained."""
-    output = Path(output)
-    return output.with_name(f".{output.name}.run")
-
-
 def begin_training(
     folder: Path,
     identity: str,
     *,
     resume: bool,
     values: dict[str, Any] | None = None,
-    keep: Sequence[str] = (LOCK,),
+    keep: Sequence[str] = lock_files(),
 ) -> tuple[bool, tuple[str, ...]]:
     """Make the folder of a training ready.
 
@@ -90,7 +85,7 @@ def begin_training(
     except OSError as error:
         reason = error.strerror or error
         raise WriteError(LEFTOVERS.format(folder=folder, error=reason)) from error
-    with atomic_path(folder / RUN) as temporary:
+    with atomic_path(folder / RUN, overwrite=True) as temporary:
         text = json.dumps({**(values or {}), "fingerprint": identity}, indent=1)
         temporary.write_text(text + "\n", encoding="utf8")
     return False, notes
@@ -112,7 +107,7 @@ def end_training(folder: Path) -> None:
         folder.rmdir()
 
 
-def empty_folder(folder: Path, but: Sequence[str] = (LOCK,)) -> None:
+def empty_folder(folder: Path, but: Sequence[str] = lock_files()) -> None:
     """Delete the content of a folder but for some files, or the folder as a whole."""
     for path in folder.iterdir():
         if path.name in but:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,7 +10,7 @@ from ...core.image import ImageError
 from ...core.jobs.folder_job import BatchJob, FileOutcome, file_label
 from ...io.folder_records import check_collisions, find_images, read_run
 from ...io.ome_zarr import is_zarr, read_channel_names
-from ...workflows.folder_run import run_batch, save_cut_prompts
+from ...workflows.folder_run import run_batch
 from ..callbacks import reports_errors
 from ..messages import NO_MODEL, STARTING, STOPPING, count, sentence
 from ..panels.channel_text import parse_channels
@@ -287,16 +287,13 @@ class BatchController(DockController):
             job = self.batch_job()
             found = find_images(job.inputs, job.include, job)
             check_collisions(job, found)
-            if self.prompts is not None:
-                file = save_cut_prompts(self.prompts, job.output)
-                job = replace(job, prompts=str(file))
         except (ValueError, OSError) as error:
             self.view.say(sentence(error), True)
             return
         self.files.set_paths(found)
         self.is_stopped = self._is_stopping = False
         self.view.say(STARTING)
-        self.follow(self.engine.submit(run_batch, job))
+        self.follow(self.engine.submit(run_batch, job, self.prompts))
 
     def cancel(self) -> None:
         """Stop the run; what is finished is kept."""

@@ -434,7 +434,7 @@ class FineTuneController(DockController):
         """Write the latest, or the chosen, model as one zip."""
         model = self.exportable
         self._files.call(
-            lambda: export_model(model, path),
+            lambda: export_model(model, path, overwrite=True),  # the dialog has asked
             lambda file: self.view.say(EXPORTED.format(Path(model).name, file)),
             self.fail,
         )

@@ -199,7 +199,7 @@ class PromptPanel(QWidget):
 
         try:
             prompts = self.book.all_prompts()
-            save_prompts(prompts, path)
+            save_prompts(prompts, path, overwrite=True)  # the dialog has asked
         except (ValueError, OSError) as error:
             self._say(sentence(error), True)
             return

@@ -33,10 +33,14 @@ class TagSaver(QObject):
         self.path: Path | None = None
         self._writer = Background(self._tell, limit=1)
         self._content: str | None = None
+        self._comments: tuple[str, ...] = ()
 
     def use(self, path: Path) -> None:
         """Write to this file from now on; what it holds now is known."""
+        from ...io.tag_files import read_comments
+
         self.path, self._content = path, _content(path)
+        self._comments = read_comments(path)
 
     def save(self, tags: dict[str, tuple[str, ...]], classes: tuple[str, ...]) -> None:
         """Write the tags; of writes that wait only the newest is done."""
@@ -60,22 +64,22 @@ class TagSaver(QObject):
         from ...io.tag_files import Tags, tags_file
 
         assert self.path is not None
-        moved, now = None, Tags(tags, classes)
+        moved, now, comments = None, Tags(tags, classes), self._comments
         if _content(self.path) != self._content:
             moved = self.path = free_tags_file(self.path)
         try:
-            _write(self.path, now)
+            _write(self.path, now, comments)
         except OSError:
             if user_place(self.path) == self.path:
                 raise
             moved = self.path = user_place(self.path)
-            _write(self.path, now)
+            _write(self.path, now, comments)
         # not what is in the file by now: another program may have been quick
-        self._content = fingerprint(tags_file(now))
+        self._content = fingerprint(tags_file(now, comments))
         return moved
 
 
-def _write(path: Path, tags: Tags) -> None:
+def _write(path: Path, tags: Tags, comments: tuple[str, ...]) -> None:
     """Write a tags file; one that is not beside the images is for its user only."""
     from ...io.atomic import private_folder
     from ...io.tag_files import write_tags
@@ -85,7 +89,7 @@ def _write(path: Path, tags: Tags) -> None:
         private_folder(path.parent)
     else:
         path.parent.mkdir(parents=True, exist_ok=True)
-    write_tags(path, tags, private=private)
+    write_tags(path, tags, comments=comments, private=private, overwrite=True)
 
 
 def tags_folder() -> Path:

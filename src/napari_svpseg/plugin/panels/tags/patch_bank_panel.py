@@ -18,6 +18,7 @@ from ...layers.images.tagged_image import TaggedImage
 from ...messages import count, sentence
 from ...services.background import Background
 from ..controls import button, combo, side_by_side
+from ..prompt_panel import with_suffix
 from .patch_view import PatchItem, PatchView
 
 SAVED = "Saved {} in {}."
@@ -169,13 +170,16 @@ class PatchBankPanel(QWidget):
             path, _ = QFileDialog.getSaveFileName(
                 self, "Save the bank", "bank.svprompt", "Prompt sets (*.svprompt)"
             )
+            path, problem = with_suffix(path, (".svprompt",))
+            if problem:
+                self.message.emit(problem, True)
         if not path:
             return
         from ....io.prompt_files import save_prompts
 
         prompts = self.view.prompts()
         try:
-            written = save_prompts(prompts, path)
+            written = save_prompts(prompts, path, overwrite=True)
         except (ValueError, OSError) as error:
             self._tell(error)
             return

@@ -180,6 +180,11 @@ def runner(request, functions):
     runner.close()
 
 
+def payloads(folder: Path) -> list[Path]:
+    """Return what a process left for the other one in a folder."""
+    return [path for path in folder.iterdir() if path.name != LOCK]
+
+
 def gone(pid: int, within: float = PATIENCE_S) -> bool:
     """Tell whether a process ends in time (a zombie has ended)."""
     end = time.monotonic() + within
@@ -309,7 +314,7 @@ def test_large_arrays_travel_and_leave_nothing(child):
     back = child.submit(jobs.give, {"a": [array, "x"]}).result(60)
     np.testing.assert_array_equal(back["a"][0], array)
     back["a"][0][:] = 0  # may be written to
-    assert not any(list(folder.iterdir()) for folder in child._transport.folders)
+    assert not any(payloads(folder) for folder in child._transport.folders)
 
 
 def test_arguments_are_copied_on_submit(child):
@@ -373,7 +378,7 @@ def test_cancel_while_large_parts_are_sent_breaks_nothing(child):
         with pytest.raises(Cancelled):
             job.result(PATIENCE_S)
         assert child.submit(jobs.who).result(30) == pid
-    assert not any(list(folder.iterdir()) for folder in child._transport.folders)
+    assert not any(payloads(folder) for folder in child._transport.folders)
 
 
 def test_killed_in_the_middle_the_next_job_works(child):
@@ -502,7 +507,7 @@ def test_the_child_ends_with_its_parent_even_when_that_is_killed(functions):
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
     )
     pid, *folders = parent.stdout.readline().split()
-    assert any(list(Path(folder).iterdir()) for folder in folders)
+    assert any(payloads(Path(folder)) for folder in folders)
     parent.kill()
     parent.wait()
     parent.stdout.close()

@@ -10,6 +10,7 @@ import torch
 from napari_svpseg.cli.main import main
 from napari_svpseg.cli.train import NEEDS_OUTPUT, ONE_OR_THE_OTHER
 from napari_svpseg.core.progress import Cancelled
+from napari_svpseg.io.locks import run_folder
 from napari_svpseg.io.model_store import load_model, read_card
 from napari_svpseg.workflows import self_supervised
 from napari_svpseg.workflows.self_supervised import (
@@ -20,7 +21,7 @@ from napari_svpseg.workflows.self_supervised import (
     train_self_supervised,
 )
 from napari_svpseg.workflows.training_config import ConfigError
-from napari_svpseg.workflows.training_state import OTHER_TRAINING, run_folder
+from napari_svpseg.workflows.training_state import OTHER_TRAINING
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import tifffile
 import torch
 
 from napari_svpseg.io.atomic import WriteError
+from napari_svpseg.io.locks import run_folder
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.io.packed_tasks import load_tasks
 from napari_svpseg.models.registry import ModelConfig, build
@@ -20,7 +21,7 @@ from napari_svpseg.workflows.training import (
     train_from_config,
 )
 from napari_svpseg.workflows.training_config import ConfigError, TrainingConfig
-from napari_svpseg.workflows.training_state import OTHER_TRAINING, run_folder
+from napari_svpseg.workflows.training_state import OTHER_TRAINING
 from napari_svpseg.workflows.training_tasks import (
     NEEDS_DATA,
     NO_IMAGE,

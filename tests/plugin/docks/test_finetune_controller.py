@@ -297,14 +297,17 @@ def test_the_latest_model_is_exported_else_the_chosen_one(
 ):
     written = []
     monkeypatch.setattr(
-        module, "export_model", lambda m, p: written.append((m, p)) or Path(p)
+        module,
+        "export_model",
+        lambda m, p, overwrite: written.append((m, p, overwrite)) or Path(p),
     )
     assert controller.exportable == CARD.path
     controller.start()
     engine.job.end("returned", result())
     controller.export_model("/a/mine.zip")
     files.run()
-    assert written == [("/models/my cells", "/a/mine.zip")]
+    # the dialog has asked whether to replace the file
+    assert written == [("/models/my cells", "/a/mine.zip", True)]
     assert "mine.zip" in view.message
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from ..core.errors import printable
 from ..core.progress import Progress
 
 WIDTH = 79
@@ -58,4 +59,4 @@ def failures(failed: int, total: int) -> str:
 
 def say(text: str) -> None:
     """Print a line on stderr, after the name of the program."""
-    print(f"svpseg: {text}", file=sys.stderr, flush=True)
+    print(f"svpseg: {printable(text)}", file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..core.errors import printable
 from ..core.jobs.folder_job import FORMATS, PATTERN, BatchJob, FileOutcome
 from ..core.settings import (
     PostprocessSettings,
@@ -260,13 +261,13 @@ def _print_outcome(outcome: FileOutcome, start: str) -> None:
         named = outcome.source in outcome.error
         say(outcome.error if named else f"{outcome.source}: {outcome.error}")
     elif outcome.skipped:
-        print(f"{start}{DONE_BEFORE}, {outcome.labels}", flush=True)
+        print(printable(f"{start}{DONE_BEFORE}, {outcome.labels}"), flush=True)
     else:
-        print(
+        text = (
             f"{start}{plural(outcome.objects, 'object')}, {outcome.seconds:.1f} s on "
-            f"{outcome.device.partition(' (')[0]}, {outcome.labels}",
-            flush=True,
+            f"{outcome.device.partition(' (')[0]}, {outcome.labels}"
         )
+        print(printable(text), flush=True)
         for note in outcome.notes:
             say(f"{outcome.source}: {note}")
 

@@ -17,12 +17,16 @@ TEMPORARY = re.compile(r"\.\d+-.")
 LEFTOVER_AFTER_S = 600.0
 """Age in seconds from which a temporary file belongs to a process that was killed."""
 
+MAX_NAME_BYTES = 250
+"""Length of a temporary name; file systems allow 255 bytes."""
+
 CANNOT_WRITE = "{target}: cannot be written, {reason}."
 REASONS = {
     errno.ENOSPC: "the disk is full: free some space and save again",
     errno.EDQUOT: "the disk quota is used up: free some space and save again",
     errno.EACCES: "no permission to write there: choose another folder",
     errno.EPERM: "no permission to write there: choose another folder",
+    errno.ENAMETOOLONG: "its name is too long: shorten it, or the name pattern",
     errno.EFBIG: "it is larger than the disk allows: choose another folder",
     errno.EROFS: "the disk is read-only: choose another folder",
     errno.ENOENT: "the folder does not exist: create it or choose another",
@@ -59,8 +63,7 @@ def atomic_path(target: str | Path) -> Iterator[Path]:
         If it cannot be written; one line that names the target and the reason.
     """
     target = Path(target)
-    # Beside the target: a rename is atomic only within one file system.
-    temporary = target.with_name(f".{os.getpid()}-{target.name}")
+    temporary = _beside(target)
     try:
         yield temporary
         # Before the rename: some file systems write the new name before the content.
@@ -95,8 +98,8 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         If it cannot be written; one line that names the target and the reason.
     """
     target = Path(target)
-    temporary = target.with_name(f".{os.getpid()}-{target.name}")
-    old = target.with_name(f".{os.getpid()}-{target.name}.old")
+    temporary = _beside(target)
+    old = temporary.with_name(f"{temporary.name}.old")
     try:
         temporary.mkdir(parents=True)
         yield temporary
@@ -117,6 +120,17 @@ def atomic_folder(target: str | Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def _beside(target: Path) -> Path:
+    """Return a temporary path beside the target.
+
+    A rename is atomic only within one file system. Of a long name the end is kept, as
+    the suffixes count.
+    """
+    start = f".{os.getpid()}-"
+    over = len(os.fsencode(f"{start}{target.name}")) - MAX_NAME_BYTES
+    return target.with_name(start + target.name[max(0, over) :])
+
+
 def _to_disk(path: Path) -> None:
     """Wait until a file is on the disk, so that a power cut leaves no empty file."""
     with open(path, "rb+") as file:
@@ -130,7 +144,7 @@ def remove_leftovers(folder: str | Path) -> None:
     """
     oldest = time.time() - LEFTOVER_AFTER_S
     for path in Path(folder).glob(".*-*"):
-        if TEMPORARY.match(path.name) and path.is_file():
+        if TEMPORARY.match(path.name) and os.path.isfile(path):
             with contextlib.suppress(OSError):
                 if path.stat().st_mtime < oldest:
                     path.unlink()

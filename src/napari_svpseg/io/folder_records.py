@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
@@ -12,6 +13,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import one_line, printable
 from ..core.jobs.folder_job import BatchJob, FileOutcome
 from ..core.labels.measure import object_sizes
 from .atomic import atomic_path
@@ -89,29 +91,42 @@ def find_images(
     """
     files: dict[Path, None] = {}
     for path in map(Path, inputs):
-        if not path.is_dir() or is_zarr(path):
+        if not path.is_dir() or _is_one_image(path):
             files[path] = None
             continue
+        try:
+            listed = sorted(path.iterdir())
+        except OSError as error:
+            raise ValueError(one_line(error)) from error
         inside = [
             p
-            for p in sorted(path.iterdir())
-            if (p.suffix.lower() in IMAGE_SUFFIXES or is_zarr(p))
-            and not p.name.startswith(".")
+            for p in listed
+            if not p.name.startswith(".")
             and fnmatch(p.name.lower(), include.lower())
+            and (p.suffix.lower() in IMAGE_SUFFIXES or _is_one_image(p))
         ]
         # A second run into the folder of the images would segment its own labels.
         if job is not None:
             written = {
-                Path(target).resolve()
+                real_path(target)
                 for p in inside
                 for target in job.targets(str(p)).values()
             }
-            inside = [p for p in inside if p.resolve() not in written]
+            inside = [p for p in inside if real_path(p) not in written]
         if not inside:
             message = NO_IMAGE if include == "*" else NO_SUCH_IMAGE
             raise ValueError(message.format(folder=path, include=include))
         files.update(dict.fromkeys(inside))
     return list(files)
+
+
+def _is_one_image(folder: Path) -> bool:
+    """Return whether a folder is a Zarr image, also one that lost its metadata.
+
+    What lies in such a one are the levels of a pyramid, and no images.
+    """
+    is_image = is_zarr(folder) or folder.suffix.lower() == ".zarr"
+    return is_image or is_zarr(folder / "0")
 
 
 def check_collisions(job: BatchJob, files: Iterable[Path]) -> None:
@@ -123,7 +138,7 @@ def check_collisions(job: BatchJob, files: Iterable[Path]) -> None:
                 raise ValueError(
                     SAME_TARGET.format(first=taken[target], second=path, target=target)
                 )
-            if Path(target).resolve() == path.resolve():
+            if real_path(target) == real_path(path):
                 raise ValueError(OVERWRITES.format(path=path))
             taken[target] = path
 
@@ -147,9 +162,9 @@ def write_run(path: str | Path, job: BatchJob, record: dict[str, Any]) -> Path:
     """
     job = replace(
         job,
-        inputs=tuple(str(Path(p).resolve()) for p in job.inputs),
-        prompts=str(Path(job.prompts).resolve()) if job.prompts else "",
-        output=str(Path(job.output).resolve()),
+        inputs=tuple(map(real_path, job.inputs)),
+        prompts=real_path(job.prompts) if job.prompts else "",
+        output=real_path(job.output),
     )
     values = {"version": VERSION, "job": job.to_dict(), **record}
     with atomic_path(path) as temporary:
@@ -200,7 +215,10 @@ def _row(outcome: FileOutcome) -> Sequence[Any]:
 
 
 def read_summary(path: str | Path) -> dict[str, FileOutcome]:
-    """Return the finished files of an earlier run; none if the file is unreadable."""
+    """Return the finished files of an earlier run; none if the file is unreadable.
+
+    They are known by their paths as the summary shows them, see `errors.printable`.
+    """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return {
@@ -253,4 +271,12 @@ def append_log(path: str | Path, lines: Iterable[str]) -> None:
     """Append lines, each with the time, to the log of a run."""
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     with open(path, "a", encoding="utf-8") as file:
-        file.writelines(f"{now} {line}\n" for line in lines)
+        file.writelines(f"{now} {printable(line)}\n" for line in lines)
+
+
+def real_path(path: str | Path) -> str:
+    """Return a path that is absolute and free of links; a loop of links stays one.
+
+    `Path.resolve` raises an error for such a loop.
+    """
+    return os.path.realpath(path)

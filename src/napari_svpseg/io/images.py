@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any, NamedTuple, TypeGuard
 import numpy as np
 import tifffile
 
+from ..core.errors import one_line
 from ..core.image import AXES, Axes, ImageError
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
@@ -38,6 +41,13 @@ MAX_REASON = 120
 """Characters of another library's message that are quoted in ours."""
 
 NO_SUCH_FILE = "{path}: no such file."
+BROKEN_LINK = "{path}: is a link to a file that is not there."
+A_FOLDER = (
+    "{path}: is a folder, and no Zarr image: its metadata (.zattrs or zarr.json) are "
+    "missing."
+)
+NO_FILE = "{path}: is no regular file but a pipe or a device, which is not read."
+NOT_ALLOWED = "{path}: no permission to read it."
 UNKNOWN_KIND = "{path}: files that end in {suffix} are not read: convert it to TIFF."
 UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
 NO_PIXELS = "{path}: the image is empty, its shape is {shape}."
@@ -120,8 +130,7 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
     ((1024, 1024), 'YX', (0.325, 0.325))
     """
     path = Path(path)
-    if not path.is_file():
-        raise ImageError(NO_SUCH_FILE.format(path=path))
+    check_readable(path)
     suffix = path.suffix.lower()
     try:
         if suffix in TIFF_SUFFIXES:
@@ -154,6 +163,23 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
         path,
         content.z_step,
     )
+
+
+def check_readable(path: Path) -> None:
+    """Raise `ImageError` where a path is no file, or one that blocks its reader."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        message = BROKEN_LINK if path.is_symlink() else NO_SUCH_FILE
+        raise ImageError(message.format(path=path)) from error
+    except (OSError, ValueError) as error:  # a loop of links, a name that is too long
+        raise ImageError(one_line(error)) from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(A_FOLDER.format(path=path))
+    if not stat.S_ISREG(mode):
+        raise ImageError(NO_FILE.format(path=path))
+    if not os.access(path, os.R_OK):
+        raise ImageError(NOT_ALLOWED.format(path=path))
 
 
 def read_mask(path: str | Path) -> np.ndarray:

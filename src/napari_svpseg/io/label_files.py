@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from ..core.errors import printable
 from ..core.image import AXES, Axes
 from ..core.result import Recipe
 from .atomic import atomic_path
@@ -100,7 +101,10 @@ def write_labels(
         raise ValueError(IDS_TOO_LARGE)
     # tifffile writes the axes as they are, but other readers rely on the order.
     labels, axes = _in_ome_order(labels, axes)
-    metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
+    metadata: dict[str, Any] = {
+        "axes": axes,
+        "Name": printable(path.name.split(".")[0]),
+    }
     metadata |= _physical_sizes(axes, pixel_size, unit, z_step)
     if recipe is not None:
         metadata["Description"] = recipe.to_json()

@@ -6,6 +6,7 @@ Only the regions that are sliced are read; tifffile shows a TIFF as a Zarr array
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..core.image import Axes, ImageError
-from .images import TIFF_SUFFIXES, ImageFile, read_tiff_facts
+from .images import TIFF_SUFFIXES, ImageFile, check_readable, read_tiff_facts
 
 UNITS = {
     "um": "micrometer",
@@ -81,7 +82,8 @@ def is_zarr(path: str | Path) -> bool:
     """Return whether a path is the folder of a Zarr group or array."""
     path = Path(path)
     names = (".zattrs", ".zgroup", ".zarray", "zarr.json")
-    return path.is_dir() and any((path / name).is_file() for name in names)
+    # those of `os.path` raise no error, whatever a folder's permissions
+    return any(os.path.isfile(path / name) for name in names)
 
 
 def open_image(path: str | Path, level: int = 0, axes: str | None = None) -> LazyImage:
@@ -109,6 +111,8 @@ def open_image(path: str | Path, level: int = 0, axes: str | None = None) -> Laz
     if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
         return _open_tiff(path, level, axes)
     if not is_zarr(path):
+        if path.is_dir():
+            check_readable(path)  # names what is missing
         raise ImageError(NO_IMAGE.format(path=path))
     zarr = import_zarr()
     try:

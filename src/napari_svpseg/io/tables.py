@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.errors import printable
 from .atomic import atomic_path
 
 
@@ -64,4 +65,4 @@ def _text(value: Any) -> str:
     """Return the content of a cell."""
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.6g}"
-    return str(value)
+    return printable(str(value))

@@ -20,7 +20,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from ..core.errors import DEBUG, one_line
+from ..core.errors import DEBUG, one_line, printable
+from ..core.image import ImageError
 from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
 from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import PromptSet, prompt_hash
@@ -38,9 +39,11 @@ from ..io.folder_records import (
     outcome_from_labels,
     read_run,
     read_summary,
+    real_path,
     write_run,
     write_summary,
 )
+from ..io.images import check_readable
 from ..io.ome_zarr import is_zarr, open_image
 from .segment_file import segment_file
 
@@ -120,9 +123,9 @@ def run_batch(
     state = "stopped"
     try:
         check_cancelled()
-        missing, todo = _without_missing(outcomes.skip_done())
+        unreadable, todo = _without_unreadable(outcomes.skip_done())
         for outcome in chain(
-            map(outcomes.note, missing),
+            map(outcomes.note, unreadable),
             work(job, todo, prompts, check_cancelled, outcomes),
         ):
             outcomes.report(outcome)
@@ -133,17 +136,22 @@ def run_batch(
     return outcomes.in_order()
 
 
-def _without_missing(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
-    """Return the outcomes of missing files, and the files that are there.
+def _without_unreadable(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
+    """Return the outcomes of files that cannot be read, and the other files.
 
-    Missing files are reported before torch is loaded.
+    They are reported before torch is loaded.
     """
-    missing = [
-        FileOutcome(str(p), status="failed", error=f"{p}: no such file.")
-        for p in files
-        if not p.exists()
-    ]
-    return missing, [p for p in files if p.exists()]
+    unreadable, todo = [], []
+    for path in files:
+        try:
+            if not is_zarr(path):
+                check_readable(path)
+        except ImageError as error:
+            outcome = FileOutcome(str(path), status="failed", error=one_line(error))
+            unreadable.append(outcome)
+        else:
+            todo.append(path)
+    return unreadable, todo
 
 
 class _Outcomes:
@@ -183,13 +191,13 @@ class _Outcomes:
         todo, skipped = [], []
         for path in self.files:
             targets = list(self.job.targets(str(path)).values())
-            if not all(Path(target).exists() for target in targets):
+            if not all(map(os.path.exists, targets)):
                 todo.append(path)
                 continue
             outcome = FileOutcome(str(path), targets[0], status="skipped")
-            known = self._before.get(str(path))
+            known = self._before.get(printable(str(path)))
             outcome = (
-                replace(known, labels=targets[0])
+                replace(known, source=str(path), labels=targets[0])
                 if known
                 else outcome_from_labels(outcome)
             )
@@ -232,8 +240,10 @@ class _Outcomes:
             "failed": failed,
             "ended": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
-        self._save()
-        write_run(self.folder / RUN, self.job, self._record | ended)
+        try:
+            self._save()
+        finally:
+            write_run(self.folder / RUN, self.job, self._record | ended)
         done = f"{ended['done']} of {len(self.files)} done"
         self.log([f"{state}: {done}, {failed} failed"])
 
@@ -415,11 +425,11 @@ def _on(runner: Any) -> Any:
                 path = waiting.popleft()
                 outcomes.started(path)
                 targets = {
-                    kind: str(Path(target).resolve())
+                    kind: real_path(target)
                     for kind, target in job.targets(str(path)).items()
                 }
                 submitted = runner.submit(
-                    segment_item, str(path.resolve()), prompts, there, targets
+                    segment_item, real_path(path), prompts, there, targets
                 )
                 jobs.append((path, submitted))
             path, submitted = jobs.popleft()
@@ -439,8 +449,8 @@ def _for_workers(job: BatchJob) -> BatchJob:
     return replace(
         job,
         inputs=job.inputs[:1],
-        output=str(Path(job.output).resolve()),
-        model=str(Path(job.model).resolve()) if is_folder else job.model,
+        output=real_path(job.output),
+        model=real_path(job.model) if is_folder else job.model,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +85,7 @@ def segment_file(
     """
     targets = targets or {"ome-tiff": str(labels_path(path, out_folder))}
     first = next(iter(targets.values()))
-    if skip_done and all(Path(target).exists() for target in targets.values()):
+    if skip_done and all(map(os.path.exists, targets.values())):
         return FileOutcome(str(path), first, status="skipped")
     if isinstance(prompts, str | Path):
         prompts_file = prompts_file or str(prompts)

@@ -58,9 +58,13 @@ def finetune(
     ] = None,
     size: Size = 64,
     complete: Annotated[
-        bool,
-        typer.Option("--complete", help="Ordinary labels: 0 = background."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--complete/--partial",
+            help="Ordinary labels (0 = background), or partial ones (0 = unknown, 1 = "
+            "background). By default partial ones, unless they look ordinary.",
+        ),
+    ] = None,
     training_set: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps all images and labels; used as a whole."),
@@ -94,7 +98,12 @@ def finetune(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     check_model(start_from)
-    files = LabelledFiles.read(*_pairs(pairs or [], boxes, size), complete=complete)
+    files = LabelledFiles.read(
+        *_pairs(pairs or [], boxes, size),
+        complete=complete,
+        classes=chosen.semantic,
+        on_read=say,
+    )
     result = api.finetune(
         files.images,
         files.labels,

@@ -16,6 +16,7 @@ from .image import (
     resize_image,
     resize_labels,
 )
+from .labels.ids import MaskError, as_objects, whole_numbers
 
 LARGEST_ID = int(np.iinfo(np.int32).max)
 
@@ -38,7 +39,6 @@ BOX_OUTSIDE = (
 )
 NO_LABELS = "A prompt needs labels: paint or choose a mask."
 SHAPES_DIFFER = "image and labels differ in shape: {image} and {labels}"
-BAD_LABELS_DTYPE = "labels must be whole numbers, got dtype {dtype}"
 EMPTY_MASK = (
     "The mask of prompt '{name}' is empty: paint at least one object in the box, or "
     "mark the prompt as negative."
@@ -282,13 +282,13 @@ def _mask_in_box(
     labels = np.asarray(labels)
     if labels.shape != shape:
         raise PromptError(SHAPES_DIFFER.format(image=shape, labels=labels.shape))
-    if labels.dtype.kind not in "iub":
-        raise PromptError(BAD_LABELS_DTYPE.format(dtype=labels.dtype))
-    mask = labels[box.slices]
-    if mask.min(initial=0) < 0:
-        raise PromptError(NEGATIVE_IDS.format(name=name))
+    try:
+        mask = whole_numbers(labels[box.slices], f"The mask of prompt '{name}'")
+    except MaskError as error:
+        raise PromptError(f"{error}.") from error
     if not mask.any():
         raise PromptError(EMPTY_MASK.format(name=name))
+    mask = as_objects(mask)
     # Ids may be of any size: ranks fit into the int32 of a prompt. Without background
     # the smallest id has rank 0, which would make this object background.
     ranks = np.unique(mask, return_inverse=True)[1].reshape(mask.shape)

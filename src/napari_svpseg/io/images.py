@@ -51,9 +51,6 @@ NOT_ALLOWED = "{path}: no permission to read it."
 UNKNOWN_KIND = "{path}: files that end in {suffix} are not read: convert it to TIFF."
 UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
 NO_PIXELS = "{path}: the image is empty, its shape is {shape}."
-NOT_A_MASK = (
-    "{path}: labels are one plane of whole numbers, this file has the axes {axes}."
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,20 +177,6 @@ def check_readable(path: Path) -> None:
         raise ImageError(NO_FILE.format(path=path))
     if not os.access(path, os.R_OK):
         raise ImageError(NOT_ALLOWED.format(path=path))
-
-
-def read_mask(path: str | Path) -> np.ndarray:
-    """Return the labels in an image file, which must be one plane.
-
-    Raises
-    ------
-    ImageError
-        If the file cannot be read, or is no plane; one line that names it.
-    """
-    labels = read_image(path)
-    if labels.axes.order != "YX":
-        raise ImageError(NOT_A_MASK.format(path=path, axes=labels.axes.order))
-    return np.asarray(labels.array)
 
 
 def _axes(

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from ....core.geometry import Box
 from ....core.image import ImageError
+from ....core.labels.ids import as_objects
 from ....core.prompt import Prompt
 from ...messages import count
 from ..images.image_source import ImageSource
@@ -203,17 +203,6 @@ class PromptItem:
             enabled=self.enabled,
             channel_names=source.channel_names,
         )
-
-
-def as_objects(mask: np.ndarray) -> np.ndarray:
-    """Return a mask with an id for each object.
-
-    In a mask with a single id, pieces that do not touch become objects of their own.
-    """
-    ids = np.unique(mask[mask > 0])
-    if ids.size != 1:
-        return mask
-    return np.asarray(ndimage.label(mask > 0)[0], mask.dtype)
 
 
 def outline_color(item: PromptItem) -> str:

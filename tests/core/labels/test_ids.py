@@ -60,7 +60,8 @@ def test_blurred_black_and_white_is_told_from_ids(disc_scene):
     white = np.where(disc_scene.labels > 0, 255, 0).astype(float)
     blurred = np.clip(ndimage.gaussian_filter(white, 1), 0, 255).astype(np.uint8)
     found = black_and_white(blurred)
-    assert found is not None and np.array_equal(found, white)
+    assert found is not None and np.mean(found == white) > 0.98
+    assert count_objects(as_objects(found)) == 5
     ids = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(6, 0).repeat(6, 1)
     assert black_and_white(ids) is None
     assert black_and_white(disc_scene.labels.astype(np.uint8)) is None

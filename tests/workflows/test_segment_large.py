@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from napari_svpseg import api
 from napari_svpseg.cli.main import main
+from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
@@ -282,8 +283,28 @@ def test_semantic_output_and_bad_arguments(scene, tiny_model, tmp_path):
     assert set(np.unique(labels)) == {0, 1}
     with pytest.raises(ValueError, match=r"'\.\./x'"):
         run(scene, tmp_path / "a.zarr", model=tiny_model, name="../x")
-    with pytest.raises(ValueError, match="got 4"):
-        run(scene, tmp_path / "a.zarr", model=tiny_model, block=4)
+    for option, value in (
+        ("block", 4),
+        ("halo", -1),
+        ("task", 0),
+        ("workers", -1),
+        ("level", -1),
+    ):
+        with pytest.raises(ValueError, match=f"{option} must be .* got {value}"):
+            run(scene, tmp_path / "a.zarr", model=tiny_model, **{option: value})
+
+
+def test_what_is_too_large_is_refused_before_memory_is_taken(
+    scene, tiny_model, tmp_path
+):
+    _, prompt = scene
+    zarr.create_array(tmp_path / "big.zarr", shape=(10**6, 10**6), dtype="u2")
+    with pytest.raises(ImageError, match=r"big\.zarr"):
+        api.segment_zarr(tmp_path / "big.zarr", prompt, tmp_path / "l", str(tiny_model))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.zarr"]
+    query = zarr.open(tmp_path / "big.zarr", mode="r")
+    with pytest.raises(ImageError, match="segment_zarr"):
+        api.segment(query, prompt, str(tiny_model), axes="YX")
 
 
 def test_command_line(scene, tiny_model, tmp_path, capsys):

@@ -10,6 +10,7 @@ import typer
 
 from ..core.geometry import Box
 from ..core.jobs.finetune_job import FineTuneSettings
+from ..core.settings import MAX_MINUTES
 from .console import end_line, plural, progress_line, say
 from .options import (
     AsJson,
@@ -45,7 +46,8 @@ def finetune(
         typer.Option(help="quick (under a minute) or thorough: the other defaults."),
     ] = "quick",
     minutes: Annotated[
-        float | None, typer.Option(help="Train at most this long.")
+        float | None,
+        typer.Option(help="Train at most this long.", min=0.01, max=MAX_MINUTES),
     ] = None,
     boxes: Annotated[
         list[str] | None,

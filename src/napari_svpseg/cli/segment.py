@@ -12,6 +12,8 @@ import typer
 from ..core.errors import printable
 from ..core.jobs.folder_job import FORMATS, PATTERN, BatchJob, FileOutcome
 from ..core.settings import (
+    MAX_LEVEL,
+    MAX_WORKERS,
     PostprocessSettings,
     SegmentSettings,
     split_settings,
@@ -88,10 +90,17 @@ def segment(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes for a Zarr image on this machine; 0: only this."),
+        typer.Option(
+            help="Processes for a Zarr image on this machine; 0: only this.",
+            min=0,
+            max=MAX_WORKERS,
+        ),
     ] = None,
     level: Annotated[
-        int, typer.Option(help="Level of a Zarr image that is segmented.")
+        int,
+        typer.Option(
+            help="Level of a Zarr image that is segmented.", min=0, max=MAX_LEVEL
+        ),
     ] = 0,
     name: Annotated[str, typer.Option(help="Name of labels in a Zarr.")] = "cells",
     **settings: Any,

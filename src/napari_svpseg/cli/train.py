@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.settings import MAX_MINUTES
 from .console import end_line, progress_line
 from .options import DeviceName, Resume
 
@@ -37,7 +38,10 @@ def train(
     ] = None,
     resume: Resume = False,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop after this time; resume later.")
+        float | None,
+        typer.Option(
+            help="Stop after this time; resume later.", min=0.01, max=MAX_MINUTES
+        ),
     ] = None,
     device: DeviceName = "auto",
     start_from: Annotated[

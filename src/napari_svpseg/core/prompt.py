@@ -18,11 +18,16 @@ from .image import (
 )
 from .labels.ids import MaskError, as_objects, whole_numbers
 
+FLOAT32 = np.finfo(np.float32)
 LARGEST_ID = int(np.iinfo(np.int32).max)
 
 BAD_IMAGE_SHAPE = "a prompt image must be 64 x 64 x channels, got {shape}"
 BAD_IMAGE_DTYPE = "a prompt image must be real numbers, got dtype {dtype}"
 NOT_FINITE = "The prompt '{name}' holds NaN or infinite pixels: draw the box elsewhere."
+BEYOND_FLOAT32 = (
+    "The prompt '{name}' holds intensities that 32-bit floats cannot hold (above 3e38 "
+    "or below 1e-38): multiply the image by a number that brings them near 1."
+)
 BAD_MASK_SHAPE = "a prompt mask must be 64 x 64, got {shape}"
 BAD_MASK_DTYPE = "a prompt mask must hold whole numbers, got dtype {dtype}"
 ID_TOO_LARGE = (
@@ -131,10 +136,10 @@ class Prompt:
             raise PromptError(BAD_IMAGE_SHAPE.format(shape=shape))
         if self.image.dtype.kind not in "biuf":
             raise PromptError(BAD_IMAGE_DTYPE.format(dtype=self.image.dtype))
-        image = as_float32(self.image)
-        if not np.isfinite(image).all():
+        if not np.isfinite(self.image).all():
             raise PromptError(NOT_FINITE.format(name=self.name))
-        return image
+        _check_float32(self.image, self.name)
+        return as_float32(self.image)
 
     def _checked_mask(self) -> np.ndarray:
         """Return the mask as int32, or raise `PromptError`."""
@@ -230,6 +235,7 @@ class Prompt:
             mask = np.zeros((box.size, box.size), np.int32)
         else:
             mask = _mask_in_box(labels, (height, width), box, name)
+        _check_float32(image[box.slices], name)
         if intensities is None:
             # Of the whole image and not of the crop, see `image.normalise`.
             intensities = intensity_range(image)
@@ -260,6 +266,23 @@ class Prompt:
     def n_channels(self) -> int:
         """Number of image channels."""
         return int(self.image.shape[2])
+
+
+def _check_float32(image: np.ndarray, name: str) -> None:
+    """Raise `PromptError` for intensities that a float32 cannot hold.
+
+    Parameters
+    ----------
+    image : array
+    name : str
+        Of the prompt.
+    """
+    if image.dtype.kind != "f" or image.dtype.itemsize <= 4:
+        return
+    size = np.abs(image)
+    lost = (size > FLOAT32.max) | ((size > 0) & (size < FLOAT32.tiny))
+    if (lost & np.isfinite(image)).any():
+        raise PromptError(BEYOND_FLOAT32.format(name=name))
 
 
 def _mask_in_box(

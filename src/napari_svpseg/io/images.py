@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
+import psutil
 import tifffile
 
 from ..core.errors import one_line
@@ -47,6 +48,10 @@ A_FOLDER = (
     "missing."
 )
 NO_FILE = "{path}: is no regular file but a pipe or a device, which is not read."
+NO_MEMORY = (
+    "{path}: needs {needed:.1f} GB of memory, {free:.1f} GB are free: convert it to "
+    "OME-Zarr, which is read in parts."
+)
 NOT_ALLOWED = "{path}: no permission to read it."
 UNKNOWN_KIND = "{path}: files that end in {suffix} are not read: convert it to TIFF."
 UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
@@ -136,7 +141,8 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
             content = _read_bitmap(path)
         elif suffix == ".npy":
             # without pickles, which can run code
-            content = _Content(np.load(path, allow_pickle=False))
+            # mapped first: a header may declare more than the file holds
+            content = _Content(np.array(np.load(path, "r", allow_pickle=False)))
         else:
             raise ImageError(UNKNOWN_KIND.format(path=path, suffix=suffix or "nothing"))
     except ImageError:
@@ -160,6 +166,15 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
         path,
         content.z_step,
     )
+
+
+def check_memory(path: Path, n_bytes: int) -> None:
+    """Raise `ImageError` where an image is larger than the memory that is free."""
+    memory = psutil.virtual_memory().available + psutil.swap_memory().free
+    if n_bytes > memory:
+        raise ImageError(
+            NO_MEMORY.format(path=path, needed=n_bytes / 1e9, free=memory / 1e9)
+        )
 
 
 def check_readable(path: Path) -> None:
@@ -210,6 +225,7 @@ def _read_tiff(path: Path) -> _Content:
     """Return the content of the first series of a TIFF file, at full size."""
     with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
         series = tiff.series[0]
+        check_memory(path, series.size * series.dtype.itemsize)
         array = series.asarray()
         # S is the axis of the samples of a pixel: colours, or channels side by side.
         samples = array.shape[series.axes.index("S")] if "S" in series.axes else 1

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.fingerprint import fingerprint
+from ..core.image import ImageError
 from ..core.labels.blocks import Grid, block_grid
 from ..core.labels.instances import halo_width
 from ..core.planes import Planes
 from ..core.prompt import PromptSet
 from ..core.result import ObjectProperties, Recipe, versions
-from ..core.settings import PostprocessSettings, SegmentSettings
+from ..core.settings import PostprocessSettings, SegmentSettings, check_range
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import LabelsLayout
 from .segment_image import Prompts, as_prompt_set, model_reference, prompt_record
@@ -28,9 +29,15 @@ if TYPE_CHECKING:  # they import torch
 BLOCK = 1024
 """Pixels along the blocks in which objects are found, and along chunks of labels."""
 
-MIN_BLOCK = 16
+MIN_BLOCK, MAX_BLOCK = 16, 65_536
 
-SMALL_BLOCK = "block must be at least {least} pixels, got {block}"
+MAX_PIXELS = 500_000_000_000
+"""Pixels of the largest image; the list of its tasks alone takes gigabytes."""
+
+TOO_LARGE = (
+    "{path}: has {n:,} pixels, more than the {most:,} that one run can do: choose a "
+    "coarser level of its pyramid, or cut it into parts."
+)
 TAKES_NO_PROMPTS = (
     "the model {name} takes no prompts: use it on image files that fit into memory"
 )
@@ -59,8 +66,8 @@ class BlockOptions:
     version: str | None = None
 
     def __post_init__(self) -> None:
-        if self.block < MIN_BLOCK:
-            raise ValueError(SMALL_BLOCK.format(least=MIN_BLOCK, block=self.block))
+        check_range("block", self.block, MIN_BLOCK, MAX_BLOCK)
+        check_range("halo", self.halo, 0, MAX_BLOCK)
 
 
 @dataclass(frozen=True, eq=False)
@@ -235,6 +242,10 @@ def make_plan(
     from ..io.model_store import load_model
 
     reading, options = reading or ChannelOptions(), options or BlockOptions()
+    if source.n_pixels > MAX_PIXELS:
+        raise ImageError(
+            TOO_LARGE.format(path=source.path, n=source.n_pixels, most=MAX_PIXELS)
+        )
     run = replace(run, trust=False)
     post = replace(post, labels=post.labels or "objects")
     chosen, prompts_file = _prompts(prompts)

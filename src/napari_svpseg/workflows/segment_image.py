@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.image import Axes
+from ..core.image import Axes, ImageError, is_flat
 from ..core.labels.instances import instances_from_maps
 from ..core.labels.linking import link_planes
 from ..core.model_card import ModelCard
@@ -43,6 +43,14 @@ Model = str | Path | LoadedModel
 """A model's name, its folder, or what `load_model` returned."""
 
 NO_SIGNAL = "{what} no signal: nearly all pixels have the same value, or are NaN"
+
+NO_MEMORY = (
+    "The result would take {needed:.1f} GB of memory, {free:.1f} GB are free: use "
+    "svpseg.segment_zarr, which works in parts."
+)
+
+RESULT_BYTES = 16
+"""Bytes of labels and maps for each pixel."""
 
 Prompts = Prompt | PromptSet | Iterable[Prompt]
 
@@ -152,6 +160,7 @@ def segment(
         knows_classes = not loaded.network.needs_prompt
         post = replace(post, labels="classes" if knows_classes else "objects")
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
+    _check_memory(planes)
     if intensities is None:
         intensities = trained_intensities(loaded, planes)
     if intensities is None and len(planes.indices) > 1:
@@ -383,6 +392,17 @@ def linked(
     return link_planes(labels, axes, settings.link_overlap)
 
 
+def _check_memory(planes: Planes) -> None:
+    """Raise `ImageError` where the result is larger than the memory that is free."""
+    import psutil
+
+    n = math.prod(planes.axes.labels_shape(planes.shape))
+    needed = n * RESULT_BYTES
+    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    if needed > free:
+        raise ImageError(NO_MEMORY.format(needed=needed / 1e9, free=free / 1e9))
+
+
 def _share(on_progress: Progress, i: int, n: int) -> Progress:
     """Return a callable that reports the i-th of n equal parts of the whole."""
     if n == 1:
@@ -463,7 +483,7 @@ def signal_notes(intensities: list[np.ndarray]) -> list[str]:
     intensities : list of (C, 2) array
         Percentiles of each plane, of all channels.
     """
-    blank = [not (pair[:, 1] > pair[:, 0]).any() for pair in intensities]
+    blank = [bool(is_flat(pair).all()) for pair in intensities]
     n, total = sum(blank), len(blank)
     if not n:
         return []

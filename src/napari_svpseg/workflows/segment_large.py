@@ -23,10 +23,13 @@ import numpy as np
 from ..core.progress import Progress, ignore_progress
 from ..core.result import Recipe
 from ..core.settings import (
+    MAX_LEVEL,
+    MAX_WORKERS,
     LabelKind,
     PostprocessSettings,
     SegmentSettings,
     changed,
+    check_range,
 )
 from ..engine.jobs.workers import run_tasks, workers_of
 from ..io.atomic import atomic_path
@@ -38,7 +41,7 @@ from ..io.zarr_labels import (
     publish_labels,
     read_labels_metadata,
 )
-from .large_plan import BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
+from .large_plan import BLOCK, MAX_BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
 from .large_tasks import (
     Place,
     compare_part,
@@ -180,6 +183,12 @@ def segment_zarr(
     start = time.perf_counter()
     report = on_progress or ignore_progress
     where = Path(image if store is None else store).absolute()
+    for option, value, low, high in (
+        ("workers", workers, 0, MAX_WORKERS),
+        ("level", level, 0, MAX_LEVEL),
+        ("task", task, 1, MAX_BLOCK),
+    ):
+        check_range(option, value, low, high)
     if not name or name.startswith(".") or set(name) & set("/\\:"):
         raise ValueError(BAD_NAME.format(name=name))
     plan, code = make_plan(

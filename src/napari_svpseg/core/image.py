@@ -267,11 +267,8 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
     (C, 2) float64 array
         Low and high intensity; (0, 0) for a channel without a finite pixel.
     """
-    flat = image.reshape(-1, image.shape[-1])
-    # A regular step instead of random pixels: the same image gives the same range.
-    step = max(1, len(flat) // max_pixels)
     ranges = []
-    for channel in flat[::step].T:
+    for channel in every_nth(image, max_pixels).T:
         # float64, as a percentile of float16 or of large integers would be rounded
         values = channel[np.isfinite(channel)].astype(np.float64)
         ranges.append(
@@ -280,6 +277,15 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
             else np.zeros(2)
         )
     return np.asarray(ranges)
+
+
+def every_nth(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarray:
+    """Return about ``max_pixels`` pixels (N, C) of an image (..., C).
+
+    At a regular step instead of random ones: the same image gives the same pixels.
+    """
+    flat = image.reshape(-1, image.shape[-1])
+    return flat[:: max(1, len(flat) // max_pixels)]
 
 
 def sample_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
@@ -351,12 +357,12 @@ def normalise(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:
 
 
 def is_flat(intensities: np.ndarray) -> np.ndarray:
-    """Return whether each channel has no contrast, from its range (C, 2).
+    """Return whether each channel has no contrast, from its range (..., C, 2).
 
     Relative to the offset, as on 1e9 a range below the rounding error is none; how
     large the values are does not count otherwise.
     """
-    low, high = np.asarray(intensities, np.float64).T
+    low, high = np.moveaxis(np.asarray(intensities, np.float64), -1, 0)
     with np.errstate(over="ignore", invalid="ignore"):
         span = high - low
     return ~(span > 1e-12 * np.abs(low)) | ~np.isfinite(span)

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .contrast import percentile_table, plain_range, range_of_prompt
 from .fingerprint import fingerprint
 from .geometry import PROMPT_SIZE, Box
 from .image import (
     as_float32,
     channels_last,
-    intensity_range,
+    every_nth,
     resize_image,
     resize_labels,
 )
@@ -238,7 +239,10 @@ class Prompt:
         _check_float32(image[box.slices], name)
         if intensities is None:
             # Of the whole image and not of the crop, see `image.normalise`.
-            intensities = intensity_range(image)
+            table = percentile_table(every_nth(image))
+            intensities = (
+                plain_range(table) if rgb else range_of_prompt(table, image[box.slices])
+            )
         return cls(
             image=resize_image(image[box.slices], (PROMPT_SIZE, PROMPT_SIZE)),
             mask=resize_labels(mask, (PROMPT_SIZE, PROMPT_SIZE)),

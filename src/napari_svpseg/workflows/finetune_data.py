@@ -19,8 +19,9 @@ from ..core.annotation.partial_labels import (
     to_ids,
 )
 from ..core.annotation.validation_split import split_validation
+from ..core.contrast import percentile_table, plain_range, range_of_prompt
 from ..core.geometry import MIN_BOX_SIZE
-from ..core.image import as_float32, channels_last, intensity_range
+from ..core.image import as_float32, channels_last, every_nth
 from ..core.jobs.finetune_job import FineTuneError, FineTuneSettings
 from ..core.labels.ids import compact_ids
 from ..core.progress import Progress
@@ -171,7 +172,10 @@ def _partial_image(
         wanted=settings.wanted if settings.semantic else None,
     )
     ids = compact_ids(ids).astype(np.int32)
-    intensities = intensity_range(plane)
+    table = percentile_table(every_nth(plane))
+    intensities = (
+        plain_range(table) if is_rgb else range_of_prompt(table, plane[ids > 0])
+    )
     if plane.dtype.kind == "f":
         bad = ~np.isfinite(plane).all(axis=2)
         if bad.all():

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.contrast import Profile, alike_notes
 from ..core.fingerprint import fingerprint
 from ..core.image import ImageError
 from ..core.labels.blocks import Grid, block_grid
 from ..core.labels.instances import halo_width
-from ..core.planes import Planes
+from ..core.planes import PlaneContrasts, Planes
 from ..core.prompt import PromptSet
 from ..core.result import ObjectProperties, Recipe, versions
 from ..core.settings import PostprocessSettings, SegmentSettings, check_range
@@ -78,13 +79,13 @@ class ChannelOptions:
     ----------
     channels : tuple of int, optional
     rgb : bool, optional
-    intensities : (C, 2) array, optional
+    intensities : (C, 2) array or Profile, optional
         Percentiles of the whole image; by default those of a sample of it.
     """
 
     channels: tuple[int, ...] | None = None
     rgb: bool | None = None
-    intensities: np.ndarray | None = None
+    intensities: np.ndarray | Profile | None = None
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,13 @@ class Plan:
     def planes(self) -> list[tuple[int, ...]]:
         """Index of each plane into the stack axes."""
         return list(np.ndindex(*self.stack))
+
+    @property
+    def ranges(self) -> list[np.ndarray]:
+        """Intensity range (C, 2) of each plane."""
+        shared = self.recipe["intensities"]
+        each = self.recipe["plane_intensities"] or [shared] * len(self.planes)
+        return [np.asarray(one, np.float64) for one in each]
 
     @property
     def segment(self) -> SegmentSettings:
@@ -261,9 +269,12 @@ def make_plan(
         rgb=reading.rgb,
     )
     encoded = _encode(network, device, chosen, resize=run.scale_objects)
-    intensities = reading.intensities
-    if intensities is None:
-        intensities = planes.intensities()
+    given = reading.intensities
+    if given is None or isinstance(given, Profile):
+        contrasts = planes.contrasts(given or planes.profile(), chosen)
+    else:
+        contrasts = PlaneContrasts.given(given, len(planes.indices))
+    ranges = list(contrasts.ranges)
     recipe = Recipe(
         model=model_reference(loaded.card),
         weights_sha256=loaded.card.sha256,
@@ -275,7 +286,9 @@ def make_plan(
         channels=planes.channels,
         scale=encoded.scale,
         versions=versions(),
-        intensities=tuple((float(a), float(b)) for a, b in intensities),
+        intensities=tuple((float(a), float(b)) for a, b in ranges[0]),
+        plane_intensities=contrasts.recorded,
+        notes=(*contrasts.notes, *alike_notes(ranges, chosen)),
         prompts_file=prompts_file,
         query_file=str(source.path),
         level=source.level,

@@ -182,17 +182,19 @@ class PromptItem:
             )
         source = self.source
         pixel_size, unit = source.pixel_size()
+        profile = intensities.request(source, self.plane).result()
+        is_rgb = bool(source.layer.rgb)
         prompt = Prompt.from_image(
             self.crop,
             self.mask,
             Box(0, 0, self.box.size),
             channel_axis=2,
             channels=source.channels,
-            rgb=bool(source.layer.rgb),
+            rgb=is_rgb,
             negative=self.negative,
             name=self.name,
             source=source_name(source),
-            intensities=intensities.request(source).result(),
+            intensities=profile.range_at(None, None if is_rgb else self.crop),
             pixel_size=pixel_size,
             unit=unit,
         )

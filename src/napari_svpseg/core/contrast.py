@@ -34,9 +34,9 @@ Of 51 data sets of `benchmark`, the ranges of images of one set differ less than
 all but one.
 """
 
-DETACHED, DETACHED_PROMPT = 4.0, 8.0
-"""How much wider untypical pixels make a range; where a prompt is cut, no prompt can
-confirm it."""
+DETACHED, DETACHED_DARK, DETACHED_PROMPT = 4.0, 6.0, 8.0
+"""How much wider untypical pixels make a range. At the dark end it is more, as dark
+objects may be few; and where a prompt is cut, as no prompt can confirm it."""
 
 STABLE = 1.4
 """How much a range may change when as many pixels again are left out."""
@@ -232,7 +232,7 @@ def range_of_prompt(table: Array, crop: Array) -> Array:
     chosen = plain_range(table).copy()
     for c, row in enumerate(table):
         values = crop[..., c]
-        values = values[np.isfinite(values)]
+        values = values[np.isfinite(values)].astype(np.float64)
         if not values.size:
             continue
         low, high = chosen[c]
@@ -366,6 +366,7 @@ def _trimmed(
     low, high = plain_range(row)
     at = dict(zip(LEVELS, row, strict=True))
     before = _distance(high - low, wanted)
+    limits = {"high": detached, "low": max(detached, DETACHED_DARK)}
     for share, more, end in LEFT_OUT:
         bright = end == "high"
         level, further = (100 - share, 100 - more) if bright else (share, more)
@@ -375,7 +376,7 @@ def _trimmed(
         after = _distance(width, wanted)
         if (
             end not in ends
-            or not 0 < width * detached <= high - low
+            or not 0 < width * limits[end] <= high - low
             or after > min(math.log(NEAR), before - math.log(GAIN))
         ):
             continue

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from napari_svpseg import api
 from napari_svpseg.cli.main import main
+from napari_svpseg.core.contrast import DRIFTING
 from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
@@ -81,6 +82,39 @@ def test_labels_are_those_of_the_image_in_memory(scene, tiny_model, tmp_path):
     assert abs(outcome.objects - result.n_objects) <= 0.1 * outcome.objects + 1
     assert np.mean((labels > 0) == (result.labels > 0)) > 0.99
     assert not (tmp_path / "a.zarr.cells.work").exists()
+
+
+def test_a_bleaching_movie_has_the_same_ranges_in_parts(scene, tiny_model, tmp_path):
+    folder, prompt = scene
+    image = np.asarray(open_image(folder / "plane.zarr").array[:]).astype(np.float32)
+    movie = np.stack([20 + (image - 20) * share for share in (1, 0.4, 0.15)])
+    zarr.create_array(tmp_path / "movie.zarr", data=movie, chunks=(1, 64, 64))
+    outcome = segment_zarr(
+        tmp_path / "movie.zarr",
+        prompt,
+        tmp_path / "l.zarr",
+        tiny_model,
+        axes="TYX",
+        workers=0,
+        **SMALL,
+    )
+    kept = read_labels_metadata(tmp_path / "l.zarr", "cells")["recipe"]
+    whole = api.segment(movie, prompt, tiny_model, axes="TYX", **SMALL)
+    assert len(kept["plane_intensities"]) == 3
+    np.testing.assert_allclose(
+        kept["plane_intensities"], whole.recipe.plane_intensities, rtol=0.05
+    )
+    assert DRIFTING in outcome.notes and DRIFTING in whole.recipe.notes
+    again = api.segment(
+        movie,
+        prompt,
+        tiny_model,
+        axes="TYX",
+        intensities=whole.recipe.plane_intensities,
+        **SMALL,
+    )
+    assert np.array_equal(again.labels, whole.labels)
+    assert type(whole.recipe).from_json(whole.recipe.to_json()) == whole.recipe
 
 
 @settings(

@@ -71,7 +71,8 @@ def new_prompts(
         names=name,
     )
     save_prompts(PromptSet(cut, target.stem), target)
-    print(f"{target}: {plural(len(cut), 'prompt')}")
+    n_objects = plural(sum(p.n_objects for p in cut), "object")
+    print(f"{target}: {plural(len(cut), 'prompt')}, {n_objects}")
 
 
 @prompts_app.command("show")

@@ -30,6 +30,7 @@ from napari_svpseg.io.model_store import (
     DO_NOT_FIT,
     HASHES_DIFFER,
     NO_MODEL,
+    NOT_FINITE,
     PICKLED,
     UNKNOWN_VERSION,
     WEIGHTS_UNREADABLE,
@@ -239,6 +240,19 @@ def test_what_is_no_zip_is_not_imported(tmp_path, content, pattern):
         ModelFormatError, match=pattern(CANNOT_READ, path=tmp_path / "b.zip")
     ):
         import_model(tmp_path / "b.zip")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(saved, tmp_path, pattern, value):
+    loaded = load_model(tmp_path / "mine")
+    name, weight = next(iter(loaded.network.state_dict().items()))
+    weight.view(-1)[0] = value
+    save_model(tmp_path / "mine", loaded.network, loaded.card)
+    path = tmp_path / "mine" / "weights.safetensors"
+    with pytest.raises(
+        ModelFormatError, match=pattern(NOT_FINITE, path=path, name=name)
+    ):
+        load_model(tmp_path / "mine")
 
 
 def test_corrupt_weights_are_refused(saved, tmp_path, pattern):

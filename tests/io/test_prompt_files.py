@@ -16,7 +16,7 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_svpseg.core.geometry import BOX_TOO_SMALL, NOT_WHOLE, Box
+from napari_svpseg.core.geometry import BOX_TOO_LARGE, BOX_TOO_SMALL, NOT_WHOLE, Box
 from napari_svpseg.core.prompt import (
     INTENSITY_COUNT,
     NOT_FINITE,
@@ -192,6 +192,7 @@ def tiff(array) -> bytes:
         (edit_index(prompts="abc"), BAD_INDEX),
         (edit_entry(corner=[1]), BAD_INDEX),
         (edit_entry(size=3), BOX_TOO_SMALL),
+        (edit_entry(size=10**9), BOX_TOO_LARGE),
         (edit_entry(intensities=[[0, float("nan")]]), BAD_INTENSITIES),
         (edit_entry(intensities=[]), INTENSITY_COUNT),
         (edit_entry(pixel_size=[0, -1]), BAD_PIXEL_SIZE),

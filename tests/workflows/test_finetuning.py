@@ -19,7 +19,11 @@ import napari_svpseg as svpseg
 from napari_svpseg import api
 from napari_svpseg.cli.finetune import IMAGE_AND_LABELS
 from napari_svpseg.cli.main import main
-from napari_svpseg.core.annotation.partial_labels import from_labels
+from napari_svpseg.core.annotation.partial_labels import (
+    PartialLabelError,
+    from_labels,
+    label_counts,
+)
 from napari_svpseg.core.annotation.validation_split import TOO_FEW_LABELS
 from napari_svpseg.core.jobs.finetune_job import FineTuneError, FineTuneSettings
 from napari_svpseg.core.model_card import ModelCard
@@ -36,6 +40,7 @@ from napari_svpseg.engine.training.trainer import (
     Trainer,
 )
 from napari_svpseg.io.atomic import WriteError
+from napari_svpseg.io.mask_files import read_mask
 from napari_svpseg.io.model_store import (
     ModelFormatError,
     load_model,
@@ -47,6 +52,7 @@ from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import finetuning, identity
 from napari_svpseg.workflows.finetune_data import (
     FEW_LABELS,
+    LOOK_ORDINARY,
     NO_IMAGES,
     NO_LABELS,
     NOT_FINITE,
@@ -55,6 +61,7 @@ from napari_svpseg.workflows.finetune_data import (
     OTHER_NUMBERS,
     SOME_NOT_FINITE,
 )
+from napari_svpseg.workflows.finetune_files import LabelledFiles
 from napari_svpseg.workflows.finetuning import IS_TRAINED, TAKES_NO_PROMPTS
 from napari_svpseg.workflows.training_state import NOTHING_TO_RESUME, OTHER_TRAINING
 
@@ -111,6 +118,63 @@ def test_a_model_comes_out_that_segments_without_prompts(tune, images, tmp_path)
     assert len(model_prompts(result.model)) >= 1
     told = load_model(result.model).card.training
     assert told["start_from"] == "tiny" and told["kept"] == result.kept
+
+
+def test_ids_of_any_size_train_the_same_model(tune, images):
+    """Ids near 2e9 asked for as many bytes, and were lost to int32."""
+    huge = [np.where(a > 1, 2_000_000_000 + a.astype(np.int64), a) for a in images[1]]
+    results = [tune("huge", partial_labels=huge), tune("small")]
+    assert same(*(weights(r.model) for r in results))
+    assert results[0].before == results[1].before
+
+
+def test_ordinary_labels_are_no_partial_ones(tune, images, disc_scene):
+    assert not tune().notes
+    ordinary = [disc_scene.labels, np.ascontiguousarray(disc_scene.labels[:, ::-1])]
+    notes = tune("m", partial_labels=ordinary).notes
+    assert LOOK_ORDINARY.format(name="image 1") in notes
+
+
+@pytest.fixture
+def files(tmp_path, disc_scene):
+    """Write an image and its labels of several kinds; return the folder."""
+    tifffile.imwrite(tmp_path / "a.tif", disc_scene.image)
+    for name, labels in (
+        ("ids.tif", disc_scene.labels.astype(np.uint16)),
+        ("float.tif", disc_scene.labels.astype(np.float32)),
+        ("white.tif", np.where(disc_scene.labels, 255, 0).astype(np.uint8)),
+        ("partial.tif", from_labels(disc_scene.labels, BOXES).astype(np.uint16)),
+    ):
+        tifffile.imwrite(tmp_path / name, labels)
+    return tmp_path
+
+
+def pair(files, name):
+    return [(str(files / "a.tif"), str(files / name))]
+
+
+def test_labels_of_all_kinds_are_the_same_if_they_are_complete(files):
+    ids, *others = (
+        LabelledFiles.read(pair(files, name), complete=True).labels[0]
+        for name in ("ids.tif", "float.tif", "white.tif")
+    )
+    for labels in others:
+        assert label_counts(labels) == label_counts(ids)
+        assert np.array_equal(labels > 1, ids > 1)
+    classes = LabelledFiles.read(pair(files, "white.tif"), complete=True, classes=True)
+    assert np.unique(classes.labels[0]).tolist() == [1, 256]
+
+
+def test_labels_that_may_be_meant_otherwise_are_asked_about(files):
+    said = []
+    for name in ("ids.tif", "float.tif", "white.tif"):
+        with pytest.raises(PartialLabelError, match=name):
+            LabelledFiles.read(pair(files, name), on_read=said.append)
+        LabelledFiles.read(pair(files, name), complete=False)
+    assert not said
+    LabelledFiles.read(pair(files, "partial.tif"), on_read=said.append)
+    n = label_counts(from_labels(read_mask(files / "ids.tif"), BOXES))["n_objects"]
+    assert len(said) == 1 and f"partial.tif: {n} object" in said[0]
 
 
 def test_training_learns_the_discs(tune):

@@ -20,6 +20,8 @@ import tifffile
 from napari_svpseg import api
 from napari_svpseg.api import labels_path
 from napari_svpseg.cli.main import _stop_cleanly_when_terminated, main
+from napari_svpseg.core.escapes import escaped
+from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.jobs.folder_job import (
     FORMAT_TITLES,
     FORMATS,
@@ -148,6 +150,89 @@ def test_one_bad_file_is_named_and_the_rest_is_done(job) -> None:
     assert 0 <= float(rows[3]["trust"]) <= 1
     log = (Path(job.output) / "run.log").read_text()
     assert "2.ome.tif: failed:" in log and "done: 5 of 6 done, 1 failed" in log
+
+
+@pytest.fixture
+def odd_names(job) -> dict[str, str]:
+    """Put files into the folder that stopped a run; return how each has to end."""
+    folder = Path(job.inputs[0])
+    good = (folder / "0.ome.tif").read_bytes()
+    ends = {}
+    for name, status in (
+        (os.fsdecode(b"caf\xe9.tif"), "done"),  # no UTF-8
+        ("line\nbreak.tif", "done"),
+        ("\x1b[31mred.tif", "done"),
+        (f"{'n' * 235}.tif", "done"),  # its results have just legal names
+        ("empty.tif", "failed"),
+        (f"{'n' * 246}.tif", "failed"),  # its results would be longer than allowed
+    ):
+        try:
+            (folder / name).write_bytes(b"" if name == "empty.tif" else good)
+        except OSError:  # a file system without such names
+            continue
+        ends[name] = status
+    (folder / "folder.tif").mkdir()
+    (folder / "lost.zarr" / "0").mkdir(parents=True)
+    (folder / "loop.tif").symlink_to("loop.tif")
+    (folder / "broken.tif").symlink_to("nowhere.tif")
+    names = ["folder.tif", "lost.zarr", "loop.tif", "broken.tif"]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe.tif")
+        names.append("pipe.tif")
+    return ends | dict.fromkeys(names, "failed")
+
+
+def test_any_odd_file_is_named_and_stops_no_other(job, odd_names, capsys) -> None:
+    words = ["segment", *job.inputs, "--prompts", job.prompts, "-o", job.output]
+    assert main([*words, "--model", job.model, "--device", "cpu"]) == 1
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    rows = {Path(row["file"]).name: row for row in summary_of(job)}
+    ends = {escaped(name): status for name, status in odd_names.items()}
+    ends |= {f"{i}.ome.tif": "failed" if i == 2 else "done" for i in range(N)}
+    assert {name: row["status"] for name, row in rows.items()} == ends
+    for name, status in ends.items():
+        assert status == "done" or Path(name).stem in rows[name]["note"]
+    again, record = read_run(Path(job.output) / "run.json")
+    assert record["state"] == "done"
+    assert record["failed"] == list(ends.values()).count("failed")
+    assert record["done"] + record["failed"] == record["files"] == len(ends)
+    kept = run_batch(replace(again, skip_done=True))
+    assert [o.status for o in kept].count("skipped") == record["done"]
+    assert {o.source for o in kept} == {
+        str(Path(job.inputs[0]) / name) for name in (*odd_names, *map(_image, range(N)))
+    }
+
+
+def _image(i: int) -> str:
+    return f"{i}.ome.tif"
+
+
+def test_a_file_that_is_gone_or_locked_is_that_files_error(job, monkeypatch) -> None:
+    real = folder_run.segment_item
+
+    def gone_before_it_is_read(path, *args, **kwargs):
+        if Path(path).name == _image(1):
+            Path(path).unlink()
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(folder_run, "segment_item", gone_before_it_is_read)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != _image(3))
+    failed = {
+        Path(o.source).name: o.error for o in run_batch(job) if o.status == "failed"
+    }
+    assert set(failed) == {_image(i) for i in (1, 2, 3)}
+    assert all(name in error for name, error in failed.items())
+
+
+def test_a_pyramid_without_metadata_is_one_bad_image(tmp_path) -> None:
+    zarr = pytest.importorskip("zarr")
+    for level in range(3):
+        zarr.create_array(tmp_path / "image" / str(level), shape=(8, 8), dtype="u1")
+    assert find_images([tmp_path]) == [tmp_path / "image"]
+    assert find_images([tmp_path / "image"]) == [tmp_path / "image"]
+    with pytest.raises(ImageError, match="image"):
+        open_image(tmp_path / "image")
 
 
 def test_stopped_and_resumed_gives_the_same(job, tmp_path) -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from napari_svpseg import api
 from napari_svpseg.cli.main import main
+from napari_svpseg.core.contrast import DRIFTING
 from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
@@ -93,6 +94,39 @@ def test_labels_are_those_of_the_image_in_memory(scene, tiny_model, tmp_path):
     assert abs(outcome.objects - result.n_objects) <= 0.1 * outcome.objects + 1
     assert np.mean((labels > 0) == (result.labels > 0)) > 0.99
     assert not (tmp_path / "a.zarr.cells.work").exists()
+
+
+def test_a_bleaching_movie_has_the_same_ranges_in_parts(scene, tiny_model, tmp_path):
+    folder, prompt = scene
+    image = np.asarray(open_image(folder / "plane.zarr").array[:]).astype(np.float32)
+    movie = np.stack([20 + (image - 20) * share for share in (1, 0.4, 0.15)])
+    zarr.create_array(tmp_path / "movie.zarr", data=movie, chunks=(1, 64, 64))
+    outcome = segment_zarr(
+        tmp_path / "movie.zarr",
+        prompt,
+        tmp_path / "l.zarr",
+        tiny_model,
+        axes="TYX",
+        workers=0,
+        **SMALL,
+    )
+    kept = read_labels_metadata(tmp_path / "l.zarr", "cells")["recipe"]
+    whole = api.segment(movie, prompt, tiny_model, axes="TYX", **SMALL)
+    assert len(kept["plane_intensities"]) == 3
+    np.testing.assert_allclose(
+        kept["plane_intensities"], whole.recipe.plane_intensities, rtol=0.05
+    )
+    assert DRIFTING in outcome.notes and DRIFTING in whole.recipe.notes
+    again = api.segment(
+        movie,
+        prompt,
+        tiny_model,
+        axes="TYX",
+        intensities=whole.recipe.plane_intensities,
+        **SMALL,
+    )
+    assert np.array_equal(again.labels, whole.labels)
+    assert type(whole.recipe).from_json(whole.recipe.to_json()) == whole.recipe
 
 
 @settings(
@@ -390,8 +424,28 @@ def test_semantic_output_and_bad_arguments(scene, tiny_model, tmp_path):
     assert set(np.unique(labels)) == {0, 1}
     with pytest.raises(ValueError, match=r"'\.\./x'"):
         run(scene, tmp_path / "a.zarr", model=tiny_model, name="../x")
-    with pytest.raises(ValueError, match="got 4"):
-        run(scene, tmp_path / "a.zarr", model=tiny_model, block=4)
+    for option, value in (
+        ("block", 4),
+        ("halo", -1),
+        ("task", 0),
+        ("workers", -1),
+        ("level", -1),
+    ):
+        with pytest.raises(ValueError, match=f"{option} must be .* got {value}"):
+            run(scene, tmp_path / "a.zarr", model=tiny_model, **{option: value})
+
+
+def test_what_is_too_large_is_refused_before_memory_is_taken(
+    scene, tiny_model, tmp_path
+):
+    _, prompt = scene
+    zarr.create_array(tmp_path / "big.zarr", shape=(10**6, 10**6), dtype="u2")
+    with pytest.raises(ImageError, match=r"big\.zarr"):
+        api.segment_zarr(tmp_path / "big.zarr", prompt, tmp_path / "l", str(tiny_model))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.zarr"]
+    query = zarr.open(tmp_path / "big.zarr", mode="r")
+    with pytest.raises(ImageError, match="segment_zarr"):
+        api.segment(query, prompt, str(tiny_model), axes="YX")
 
 
 def test_command_line(scene, tiny_model, tmp_path, capsys):

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.settings import MAX_SEED
 from .console import end_line, progress_line, show_lines
 from .options import DeviceName, Overwrite, as_words
 
@@ -16,12 +17,18 @@ def benchmark(
     models: Annotated[
         str, typer.Option(help="Models and baselines, separated by commas.")
     ] = "svp,forest",
-    prompts: Annotated[int, typer.Option(help="Prompt draws per task.", min=1)] = 5,
-    queries: Annotated[int, typer.Option(help="Images per task.", min=1)] = 12,
+    prompts: Annotated[
+        int, typer.Option(help="Prompt draws per task.", min=1, max=1000)
+    ] = 5,
+    queries: Annotated[
+        int, typer.Option(help="Images per task.", min=1, max=100_000)
+    ] = 12,
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, separated by commas.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the prompt draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the prompt draws.", min=0, max=MAX_SEED)
+    ] = 0,
     device: DeviceName = "auto",
     output: Annotated[
         Path | None,

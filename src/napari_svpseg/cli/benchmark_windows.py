@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from ..core.geometry import MIN_BOX_SIZE
+from ..core.geometry import MAX_BOX_SIZE, MIN_BOX_SIZE
+from ..core.settings import MAX_SEED
 from .console import plural, show
 from .options import Overwrite
 
@@ -18,10 +19,17 @@ def benchmark_windows(
         Path, typer.Option("--output", "-o", help="Folder for windows and tags.csv.")
     ],
     side: Annotated[
-        int, typer.Option(help="Side of a window in pixels.", min=MIN_BOX_SIZE)
+        int,
+        typer.Option(
+            help="Side of a window in pixels.", min=MIN_BOX_SIZE, max=MAX_BOX_SIZE
+        ),
     ] = 64,
-    number: Annotated[int, typer.Option(help="Windows at most.", min=2)] = 120,
-    seed: Annotated[int, typer.Option(help="Seed of the places.", min=0)] = 0,
+    number: Annotated[
+        int, typer.Option(help="Windows at most.", min=2, max=1_000_000)
+    ] = 120,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the places.", min=0, max=MAX_SEED)
+    ] = 0,
     overwrite: Overwrite = False,
 ) -> None:
     """Cut tagged windows out of images with masks, to try train-tags on."""

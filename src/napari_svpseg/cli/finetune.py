@@ -9,6 +9,7 @@ import typer
 
 from ..core.geometry import Box
 from ..core.jobs.finetune_job import FineTuneSettings
+from ..core.settings import MAX_MINUTES
 from .console import end_line, plural, progress_line, say, show, show_json
 from .options import (
     AsJson,
@@ -46,7 +47,8 @@ def finetune(
         typer.Option(help="quick (under a minute) or thorough: the other defaults."),
     ] = "quick",
     minutes: Annotated[
-        float | None, typer.Option(help="Train at most this long.")
+        float | None,
+        typer.Option(help="Train at most this long.", min=0.01, max=MAX_MINUTES),
     ] = None,
     boxes: Annotated[
         list[str] | None,
@@ -59,9 +61,13 @@ def finetune(
     ] = None,
     size: Size = 64,
     complete: Annotated[
-        bool,
-        typer.Option("--complete", help="Ordinary labels: 0 = background."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--complete/--partial",
+            help="Ordinary labels (0 = background), or partial ones (0 = unknown, 1 = "
+            "background). By default partial ones, unless they look ordinary.",
+        ),
+    ] = None,
     training_set: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps all images and labels; used as a whole."),
@@ -96,7 +102,12 @@ def finetune(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     check_model(start_from)
-    files = LabelledFiles.read(*_pairs(pairs or [], boxes, size), complete=complete)
+    files = LabelledFiles.read(
+        *_pairs(pairs or [], boxes, size),
+        complete=complete,
+        classes=chosen.semantic,
+        on_read=say,
+    )
     result = api.finetune(
         files.images,
         files.labels,

@@ -5,6 +5,7 @@ Exit status: 0 all done, 1 some inputs failed (each named, the others done), 2 u
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -59,6 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     _stop_cleanly_when_terminated()
     keep_freed_memory()
     prepare_threads()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # for names that are no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         words = with_joined_corners(sys.argv[1:] if argv is None else argv)
         status = app(words, prog_name="svpseg", standalone_mode=False)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..core.geometry import MAX_BOX_SIZE, MIN_BOX_SIZE
 from ..core.settings import Settings, check_device, flag_of, help_text, split_settings
 
 TWO_NUMBERS = "a box is given by two whole numbers, --box Y X"
@@ -38,7 +39,15 @@ Corners = Annotated[
     typer.Option("--box", help="Top-left corner of a prompt box.", metavar="Y X"),
 ]
 
-Size = Annotated[int, typer.Option("--size", help="Side of the boxes in pixels.")]
+Size = Annotated[
+    int,
+    typer.Option(
+        "--size",
+        help="Side of the boxes in pixels.",
+        min=MIN_BOX_SIZE,
+        max=MAX_BOX_SIZE,
+    ),
+]
 
 AxesText = Annotated[
     str | None,

@@ -74,7 +74,8 @@ def new_prompts(
     )
     check_no_inputs([with_end(target)], [*image, *(labels or [])])
     save_prompts(PromptSet(cut, target.stem), target, overwrite=overwrite)
-    show(f"{target}: {plural(len(cut), 'prompt')}")
+    n_objects = plural(sum(p.n_objects for p in cut), "object")
+    show(f"{target}: {plural(len(cut), 'prompt')}, {n_objects}")
 
 
 @prompts_app.command("show")

@@ -18,6 +18,8 @@ from ..core.jobs.folder_job import (
     series_numbers,
 )
 from ..core.settings import (
+    MAX_LEVEL,
+    MAX_WORKERS,
     PostprocessSettings,
     SegmentSettings,
     split_settings,
@@ -121,10 +123,17 @@ def segment(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(help="Processes for a Zarr image on this machine; 0: only this."),
+        typer.Option(
+            help="Processes for a Zarr image on this machine; 0: only this.",
+            min=0,
+            max=MAX_WORKERS,
+        ),
     ] = None,
     level: Annotated[
-        int, typer.Option(help="Level of a Zarr image that is segmented.")
+        int,
+        typer.Option(
+            help="Level of a Zarr image that is segmented.", min=0, max=MAX_LEVEL
+        ),
     ] = 0,
     name: Annotated[str, typer.Option(help="Name of labels in a Zarr.")] = "cells",
     **settings: Any,
@@ -352,7 +361,7 @@ def _print_outcome(outcome: FileOutcome, start: str) -> None:
     else:
         show(
             f"{start}{plural(outcome.objects, 'object')}, {outcome.seconds:.1f} s on "
-            f"{outcome.device.partition(' (')[0]}, {outcome.labels}",
+            f"{outcome.device.partition(' (')[0]}, {outcome.labels}"
         )
         for note in outcome.notes:
             say(f"{outcome.source}: {note}")

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..core.settings import MAX_MINUTES
 from .console import end_line, progress_line, show
 from .options import DeviceName, Overwrite, Resume
 
@@ -38,7 +39,10 @@ def train(
     resume: Resume = False,
     overwrite: Overwrite = False,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop after this time; resume later.")
+        float | None,
+        typer.Option(
+            help="Stop after this time; resume later.", min=0.01, max=MAX_MINUTES
+        ),
     ] = None,
     device: DeviceName = "auto",
     start_from: Annotated[

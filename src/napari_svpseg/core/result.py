@@ -134,6 +134,8 @@ class Recipe:
         Level of the image's pyramid; 0 is the full size.
     channel_files : tuple of str
         Files, or names, of the images that were combined as channels.
+    plane_intensities : tuple
+        The same of each plane, where they differ: those of a movie that bleaches.
     by_parts : bool
         The image was segmented part by part into labels in a Zarr store.
     fingerprint : str
@@ -162,6 +164,7 @@ class Recipe:
     level: int = 0
     channel_files: tuple[str, ...] = ()
     by_parts: bool = False
+    plane_intensities: tuple[tuple[tuple[float, float], ...], ...] = ()
     fingerprint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
@@ -189,6 +192,9 @@ class Recipe:
         values["prompts"] = tuple(values.get("prompts", ()))
         values["notes"] = tuple(values.get("notes", ()))
         values["intensities"] = tuple(tuple(v) for v in values.get("intensities", ()))
+        values["plane_intensities"] = tuple(
+            tuple(map(tuple, one)) for one in values.get("plane_intensities", ())
+        )
         values["plane"] = tuple(values.get("plane", ()))
         values["other_planes"] = tuple(values.get("other_planes", ()))
         values["channel_files"] = tuple(values.get("channel_files", ()))

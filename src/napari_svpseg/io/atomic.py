@@ -44,6 +44,7 @@ REASONS = {
     errno.EDQUOT: "the disk quota is used up: free some space and save again",
     errno.EACCES: "no permission to write there: choose another folder",
     errno.EPERM: "no permission to write there: choose another folder",
+    errno.ENAMETOOLONG: "its name is too long: shorten it, or the name pattern",
     errno.EFBIG: "it is larger than the disk allows: choose another folder",
     errno.EROFS: "the disk is read-only: choose another folder",
     errno.ENOENT: "the folder does not exist: create it or choose another",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +66,8 @@ def content_fingerprint(path: str | Path) -> str:
 
 def _of_file(path: Path) -> str:
     """Return the fingerprint of one file."""
+    if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe may wait for ever
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
     with path.open("rb") as file:
         facts = os.fstat(file.fileno())
         if facts.st_size <= WHOLE_BYTES:

@@ -15,6 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from ..core.errors import one_line
 from ..core.escapes import escaped
 from ..core.jobs.folder_job import BatchJob, FileOutcome
 from ..core.labels.measure import object_sizes
@@ -123,24 +124,28 @@ def find_images(
     """
     files: dict[Path, None] = {}
     for path in map(Path, inputs):
-        if not path.is_dir() or is_zarr(path):
+        if not path.is_dir() or _is_one_image(path):
             files[path] = None
             continue
+        try:
+            listed = sorted(path.iterdir())
+        except OSError as error:
+            raise ValueError(one_line(error)) from error
         inside = [
             p
-            for p in sorted(path.iterdir())
-            if (p.suffix.lower() in IMAGE_SUFFIXES or is_zarr(p))
-            and not p.name.startswith(".")
+            for p in listed
+            if not p.name.startswith(".")
             and fnmatch(p.name.lower(), include.lower())
+            and (p.suffix.lower() in IMAGE_SUFFIXES or _is_one_image(p))
         ]
         # A second run into the folder of the images would segment its own labels.
         if job is not None:
             written = {
-                Path(target).resolve()
+                real_path(target)
                 for p in inside
                 for target in job.targets(str(p)).values()
             }
-            inside = [p for p in inside if p.resolve() not in written]
+            inside = [p for p in inside if real_path(p) not in written]
         inside, masks = without_masks(without_set_members(inside))
         if masks and on_masks is not None:
             on_masks(masks)
@@ -150,6 +155,15 @@ def find_images(
         files.update(dict.fromkeys(inside))
     chosen = series if job is None else job.series
     return list(dict.fromkeys(with_series(files, chosen)))
+
+
+def _is_one_image(folder: Path) -> bool:
+    """Return whether a folder is a Zarr image, also one that lost its metadata.
+
+    What lies in such a one are the levels of a pyramid, and no images.
+    """
+    is_image = is_zarr(folder) or folder.suffix.lower() == ".zarr"
+    return is_image or is_zarr(folder / "0")
 
 
 def check_collisions(
@@ -293,9 +307,9 @@ def _absolute(job: BatchJob) -> BatchJob:
     """Return a job with absolute paths, so that it runs from any folder."""
     return replace(
         job,
-        inputs=tuple(str(Path(p).resolve()) for p in job.inputs),
-        prompts=str(Path(job.prompts).resolve()) if job.prompts else "",
-        output=str(Path(job.output).resolve()),
+        inputs=tuple(map(real_path, job.inputs)),
+        prompts=real_path(job.prompts) if job.prompts else "",
+        output=real_path(job.output),
     )
 
 
@@ -372,7 +386,10 @@ def _row(outcome: FileOutcome) -> Sequence[Any]:
 
 
 def read_summary(path: str | Path) -> dict[str, FileOutcome]:
-    """Return the finished files of an earlier run; none if the file is unreadable."""
+    """Return the finished files of an earlier run; none if the file is unreadable.
+
+    They are known by their paths as the summary shows them, see `escaped`.
+    """
     try:
         with open(path, encoding="utf-8", newline="") as file:
             return {
@@ -432,3 +449,11 @@ def append_log(path: str | Path, lines: Iterable[str]) -> None:
     now = time.strftime("%Y-%m-%d %H:%M:%S")
     with open(path, "a", encoding="utf-8") as file:
         file.writelines(f"{now} {escaped(line)}\n" for line in lines)
+
+
+def real_path(path: str | Path) -> str:
+    """Return a path that is absolute and free of links; a loop of links stays one.
+
+    `Path.resolve` raises an error for such a loop.
+    """
+    return os.path.realpath(path)

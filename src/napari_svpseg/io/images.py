@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
+import os
+import stat
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,9 +14,10 @@ from pathlib import Path
 from typing import NamedTuple, TypeGuard
 
 import numpy as np
+import psutil
 import tifffile
 
-from ..core.errors import joined
+from ..core.errors import joined, one_line
 from ..core.image import AXES, Axes, ImageError
 from . import microscope_files
 from .bitmaps import is_bitmap, read_bitmap
@@ -69,15 +72,23 @@ MAX_REASON = 120
 """Characters of another library's message that are quoted in ours."""
 
 NO_SUCH_FILE = "{path}: no such file."
+BROKEN_LINK = "{path}: is a link to a file that is not there."
+A_FOLDER = (
+    "{path}: is a folder, and no Zarr image: its metadata (.zattrs or zarr.json) are "
+    "missing."
+)
+NO_FILE = "{path}: is no regular file but a pipe or a device, which is not read."
+NO_MEMORY = (
+    "{path}: needs {needed:.1f} GB of memory, {free:.1f} GB are free: convert it to "
+    "OME-Zarr, which is read in parts."
+)
+NOT_ALLOWED = "{path}: no permission to read it."
 UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
 NO_PIXELS = "{path}: the image is empty, its shape is {shape}."
 ONE_IMAGE = "it holds one image, asked for series {index}"
 READ_WHOLE = "this image in it is read in one piece only: save it by itself"
 AXES_IN_FILE = (
     "its axes are {known}, as it says itself: {asked} is for files that do not"
-)
-NOT_A_MASK = (
-    "{path}: labels are one plane of whole numbers, this file has the axes {axes}."
 )
 
 
@@ -178,12 +189,13 @@ def read_image(
     ((1024, 1024), 'YX', (0.325, 0.325))
     """
     path, series = split_series(path, series)
-    if not path.is_file():
-        raise ImageError(NO_SUCH_FILE.format(path=path))
+    check_readable(path)
     try:
         content = _read(path, series, as_ids)
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from error
+        text = str(error)
+        named = text if text.startswith(f"{path}:") else f"{path}: {text}"
+        raise ImageError(named) from error
     except Exception as error:
         # A damaged file makes the libraries raise anything.
         reason = str(error).splitlines()[0][:MAX_REASON] if str(error) else ""
@@ -335,18 +347,30 @@ def _read_other(path: Path, series: int | None) -> _Content:
     )
 
 
-def read_mask(path: str | Path) -> np.ndarray:
-    """Return the labels in an image file, which must be one plane.
+def check_memory(path: Path, n_bytes: int) -> None:
+    """Raise `ImageError` where an image is larger than the memory that is free."""
+    memory = psutil.virtual_memory().available + psutil.swap_memory().free
+    if n_bytes > memory:
+        raise ImageError(
+            NO_MEMORY.format(path=path, needed=n_bytes / 1e9, free=memory / 1e9)
+        )
 
-    Raises
-    ------
-    ImageError
-        If the file cannot be read, or is no plane; one line that names it.
-    """
-    labels = read_image(path, as_ids=True)
-    if labels.axes.order != "YX":
-        raise ImageError(NOT_A_MASK.format(path=path, axes=labels.axes.order))
-    return np.asarray(labels.array)
+
+def check_readable(path: Path) -> None:
+    """Raise `ImageError` where a path is no file, or one that blocks its reader."""
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError as error:
+        message = BROKEN_LINK if path.is_symlink() else NO_SUCH_FILE
+        raise ImageError(message.format(path=path)) from error
+    except (OSError, ValueError) as error:  # a loop of links, a name that is too long
+        raise ImageError(one_line(error)) from error
+    if stat.S_ISDIR(mode):
+        raise ImageError(A_FOLDER.format(path=path))
+    if not stat.S_ISREG(mode):
+        raise ImageError(NO_FILE.format(path=path))
+    if not os.access(path, os.R_OK):
+        raise ImageError(NOT_ALLOWED.format(path=path))
 
 
 def _axes(
@@ -372,6 +396,7 @@ def _read_tiff(path: Path, series: int | None, as_ids: bool) -> _Content:
         stored = _stored(tiff, chosen)
         samples = _samples(chosen)
         present = present_planes(tiff, chosen)
+        check_memory(path, math.prod(chosen.shape) * chosen.series.dtype.itemsize)
         array = chosen.read()
         if present.index:
             array = array[present.index]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from ..core.escapes import escaped
 from ..core.image import AXES, Axes
 from ..core.result import Recipe
 from .atomic import atomic_path
@@ -109,7 +110,10 @@ def write_labels(
         raise ValueError(IDS_TOO_LARGE)
     # tifffile writes the axes as they are, but other readers rely on the order.
     labels, axes = _in_ome_order(labels, axes)
-    metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
+    metadata: dict[str, Any] = {
+        "axes": axes,
+        "Name": escaped(path.name.split(".")[0]),
+    }
     metadata |= _physical_sizes(axes, pixel_size, unit, z_step)
     if recipe is not None:
         metadata["Description"] = recipe.to_json()

@@ -66,6 +66,10 @@ HASHES_DIFFER = (
     "the model again."
 )
 DO_NOT_FIT = "{folder}: weights and model.json do not fit ({reason})."
+NOT_FINITE = (
+    "{path}: the weights '{name}' hold NaN or infinite values, which find nothing: "
+    "install the model again."
+)
 NO_PROMPTS = "The model '{name}' has no prompts of its own: draw or give some."
 
 logger = logging.getLogger(__name__)
@@ -322,11 +326,15 @@ def read_network(
         raise ModelFormatError(HASHES_DIFFER.format(path=source / WEIGHTS))
     try:
         network = build(ModelConfig(card.method, card.arguments))
-        network.load_state_dict(load(data))
+        state = load(data)
+        network.load_state_dict(state)
     except (SafetensorError, *ODD_CONTENT) as error:
         raise ModelFormatError(
             DO_NOT_FIT.format(folder=source, reason=short_line(error))
         ) from error
+    for name, weight in state.items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise ModelFormatError(NOT_FINITE.format(path=source / WEIGHTS, name=name))
     return network.eval()
 
 

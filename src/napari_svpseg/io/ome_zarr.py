@@ -19,6 +19,7 @@ from .images import (
     TIFF_SUFFIXES,
     ImageFile,
     TiffFacts,
+    check_readable,
     quiet_tifffile,
     read_image,
     read_tiff_facts,
@@ -154,6 +155,8 @@ def open_image(
     if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
         return _open_tiff(path, level, axes, series)
     if not is_zarr(path):
+        if path.is_dir():
+            check_readable(path)  # names what is missing
         raise ImageError(NO_IMAGE.format(path=path))
     zarr = import_zarr()
     try:

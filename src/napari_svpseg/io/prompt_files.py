@@ -23,7 +23,8 @@ from ..core.geometry import PROMPT_SIZE, Box
 from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
 from .atomic import atomic_path
-from .images import quiet_tifffile, read_mask
+from .images import quiet_tifffile
+from .mask_files import read_mask
 from .ome_zarr import read_any
 from .ownership import members_hash
 
@@ -119,8 +120,7 @@ def save_prompts(
             # Channels first, as Fiji shows them as slices.
             image = np.ascontiguousarray(np.moveaxis(prompt.image, -1, 0))
             archive.writestr(entry["image"], _tiff(image, "CYX"))
-            # 16 bits: ImageJ has no 32-bit integers, and a mask shows few objects.
-            archive.writestr(entry["mask"], _tiff(prompt.mask.astype(np.uint16), "YX"))
+            archive.writestr(entry["mask"], _tiff(_smallest(prompt.mask), "YX"))
         if _holds(path, members_hash(archive)):
             return path
     with atomic_path(path, overwrite, private=private) as temporary:
@@ -164,6 +164,12 @@ def _entry(i: int, prompt: Prompt) -> dict[str, Any]:
         "image": f"prompt-{i:03d}-image.tif",
         "mask": f"prompt-{i:03d}-mask.tif",
     }
+
+
+def _smallest(mask: np.ndarray) -> np.ndarray:
+    """Return a mask in 16 bits if its ids allow: ImageJ has no 32-bit integers."""
+    kind = np.uint16 if mask.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32
+    return mask.astype(kind)
 
 
 def _tiff(array: np.ndarray, axes: str) -> bytes:

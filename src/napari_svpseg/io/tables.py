@@ -10,6 +10,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
+from ..core.escapes import escaped
 from .atomic import atomic_path
 
 FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
@@ -97,7 +98,7 @@ def _text(value: Any) -> str:
     """Return the content of a cell."""
     if isinstance(value, float):
         return "" if np.isnan(value) else f"{value:.6g}"
-    return quoted(value) if isinstance(value, str) else str(value)
+    return quoted(escaped(value)) if isinstance(value, str) else str(value)
 
 
 def quoted(text: str) -> str:

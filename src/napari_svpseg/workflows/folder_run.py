@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from ..core.errors import DEBUG, one_line
+from ..core.escapes import escaped
 from ..core.image import ImageError
 from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
 from ..core.progress import Cancelled, Progress, ignore_progress
@@ -39,10 +40,11 @@ from ..io.folder_records import (
     find_images,
     outcome_from_labels,
     read_summary,
+    real_path,
     write_run,
     write_summary,
 )
-from ..io.images import TIFF_SUFFIXES, split_series
+from ..io.images import TIFF_SUFFIXES, check_readable, split_series
 from ..io.locks import RESULTS_LOCK, claimed
 from ..io.model_store import find_model
 from ..io.ome_zarr import is_zarr, open_image
@@ -169,9 +171,9 @@ def _run(
     state = "stopped"
     try:
         check_cancelled()
-        missing, todo = _without_missing(outcomes.skip_done())
+        unreadable, todo = _without_unreadable(outcomes.skip_done())
         for outcome in chain(
-            map(outcomes.note, missing),
+            map(outcomes.note, unreadable),
             work(job, todo, prompts, check_cancelled, outcomes),
         ):
             outcomes.report(outcome)
@@ -182,18 +184,22 @@ def _run(
     return outcomes.in_order()
 
 
-def _without_missing(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
-    """Return the outcomes of missing files, and the files that are there.
+def _without_unreadable(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
+    """Return the outcomes of files that cannot be read, and the other files.
 
-    Missing files are reported before torch is loaded.
+    They are reported before torch is loaded.
     """
-    missing = [
-        FileOutcome(str(p), status="failed", error=f"{p}: no such file.")
-        for p in files
-        if not (is_zarr(p) or split_series(p)[0].exists())
-    ]
-    names = {outcome.source for outcome in missing}
-    return missing, [p for p in files if str(p) not in names]
+    unreadable, todo = [], []
+    for path in files:
+        try:
+            if not is_zarr(path):
+                check_readable(split_series(path)[0])
+        except ImageError as error:
+            outcome = FileOutcome(str(path), status="failed", error=one_line(error))
+            unreadable.append(outcome)
+        else:
+            todo.append(path)
+    return unreadable, todo
 
 
 class _Outcomes:
@@ -238,7 +244,7 @@ class _Outcomes:
         todo, skipped = [], []
         for path in self.files:
             targets = self.job.targets(str(path))
-            if not all(Path(target).exists() for target in targets.values()):
+            if not all(map(os.path.exists, targets.values())):
                 todo.append(path)
                 continue
             outcome = self._done_before(path, targets)
@@ -262,9 +268,9 @@ class _Outcomes:
             wanted = image_identity(self.made_of, path)
         except OSError:
             return None  # reading it will tell why
-        first, known = next(iter(targets.values())), self._before.get(str(path))
+        first, known = next(iter(targets.values())), self._before.get(escaped(path))
         if known is not None and known.fingerprint == wanted:
-            return replace(known, labels=first)
+            return replace(known, source=str(path), labels=first)
         if identity_of_results(targets) != wanted:
             return None
         return outcome_from_labels(
@@ -306,9 +312,11 @@ class _Outcomes:
             "failed": failed,
             "ended": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
-        self._save()
-        self._written.note_summary()
-        self._write_run(ended)
+        try:
+            self._save()
+            self._written.note_summary()
+        finally:
+            self._write_run(ended)
         done = f"{ended['done']} of {len(self.files)} done"
         self.log([f"{state}: {done}, {failed} failed"])
 
@@ -550,12 +558,12 @@ def _on(runner: Any) -> Any:
                 path = waiting.popleft()
                 outcomes.started(path)
                 targets = {
-                    kind: str(Path(target).resolve())
+                    kind: real_path(target)
                     for kind, target in job.targets(str(path)).items()
                 }
                 submitted = runner.submit(
                     segment_item,
-                    str(path.resolve()),
+                    real_path(path),
                     prompts,
                     there,
                     targets,
@@ -580,8 +588,8 @@ def _for_workers(job: BatchJob) -> BatchJob:
     return replace(
         job,
         inputs=job.inputs[:1],
-        output=str(Path(job.output).resolve()),
-        model=str(Path(job.model).resolve()) if is_folder else job.model,
+        output=real_path(job.output),
+        model=real_path(job.model) if is_folder else job.model,
     )
 
 

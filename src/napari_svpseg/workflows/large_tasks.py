@@ -253,7 +253,7 @@ def predict_part(work: str, key: str, p: int, places: list[Place]) -> None:
     )
     query = ScaledQuery(
         PlaneView(planes, plan.planes[p]),
-        np.asarray(plan.recipe["intensities"], np.float64),
+        plan.ranges[p],
         plan.recipe["scale"],
     )
     target, names = open_scratch(Path(work) / "tiles"), plan.maps
@@ -487,7 +487,7 @@ def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
     written = sorted((work / "tiles.done").glob(WHOLE_FILES))
     parts = [json.loads(path.read_text()) for path in written]
     notes = list(dict.fromkeys(note for part in parts for note in part["notes"]))
-    notes += signal_notes([np.asarray(plan.recipe["intensities"])])
+    notes += [*plan.recipe["notes"], *signal_notes(plan.ranges)]
     if plan.segment.refine:
         notes.append(NOT_FITTED)
     if beyond:

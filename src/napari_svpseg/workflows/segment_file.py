@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
@@ -129,7 +130,7 @@ def segment_file(
         formats=targets,
     )
     fingerprint = ""
-    with suppress(FileNotFoundError, NotADirectoryError):  # reading says so
+    with suppress(OSError):  # reading says so
         fingerprint = image_identity(made_of, path)
     if skip_done and fingerprint and _are_done(targets, fingerprint):
         return FileOutcome(str(path), first, status="skipped", fingerprint=fingerprint)
@@ -189,5 +190,5 @@ def _ignore(note: str) -> None:
 
 def _are_done(targets: Mapping[str, str], fingerprint: str) -> bool:
     """Return whether all results are there, and are of this run."""
-    are_there = all(Path(target).exists() for target in targets.values())
+    are_there = all(map(os.path.exists, targets.values()))
     return are_there and identity_of_results(targets) == fingerprint

@@ -23,10 +23,13 @@ from ..core.image import ImageError
 from ..core.progress import Progress, ignore_progress
 from ..core.result import Recipe
 from ..core.settings import (
+    MAX_LEVEL,
+    MAX_WORKERS,
     LabelKind,
     PostprocessSettings,
     SegmentSettings,
     changed,
+    check_range,
 )
 from ..engine.jobs.workers import run_tasks, workers_of
 from ..io.atomic import DISK_FULL, as_write_error, atomic_path
@@ -42,7 +45,7 @@ from ..io.zarr_labels import (
     read_labels_metadata,
 )
 from ..io.zarr_stores import is_zipped_zarr
-from .large_plan import BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
+from .large_plan import BLOCK, MAX_BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
 from .large_tasks import (
     Place,
     claimed_work,
@@ -203,6 +206,12 @@ def segment_zarr(
     if store is None and is_zipped_zarr(image):
         raise ValueError(ZIP_IS_READ_ONLY.format(path=image))
     where = Path(image_folder(image) if store is None else store).absolute()
+    for option, value, low, high in (
+        ("workers", workers, 0, MAX_WORKERS),
+        ("level", level, 0, MAX_LEVEL),
+        ("task", task, 1, MAX_BLOCK),
+    ):
+        check_range(option, value, low, high)
     if not name or name.startswith(".") or set(name) & set("/\\:"):
         raise ValueError(BAD_NAME.format(name=name))
     source = open_image(image, level, axes)

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..core.contrast import Profile
 from ..core.fingerprint import array_fingerprint
 from ..core.image import Axes, ImageError
 from ..core.jobs.stored_labels import (
@@ -79,7 +80,7 @@ def segment_stored(
     image: str = "",
     channels: tuple[int, ...] | None = None,
     rgb: bool | None = None,
-    intensities: np.ndarray | None = None,
+    intensities: np.ndarray | Profile | None = None,
     scale: dict[str, float] | None = None,
     unit: str = "pixel",
     about: dict[str, Any] | None = None,

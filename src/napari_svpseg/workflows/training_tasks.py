@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..core.fingerprint import Content
-from ..core.image import channels_last, intensity_range, normalise, to_three_channels
+from ..core.image import (
+    channels_last,
+    intensity_range,
+    is_flat,
+    normalise,
+    to_three_channels,
+)
 from ..io.content import content_fingerprint
 from ..io.datasets import read_dataset
 from ..io.images import read_image
@@ -129,8 +135,9 @@ def to_8_bit(image: np.ndarray) -> np.ndarray:
     image = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
     if image.dtype != np.uint8:
         low, high = intensity_range(image).T
-        scaled = (image - low) / np.maximum(high - low, 1e-9)
-        image = np.clip(scaled * 230 + 12, 0, 255).astype(np.uint8)
+        flat = is_flat(np.stack([low, high], axis=1))
+        scaled = (image - low) / np.where(flat, 1, high - low)
+        image = np.clip(np.nan_to_num(scaled) * 230 + 12, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 

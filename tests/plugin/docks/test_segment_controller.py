@@ -168,7 +168,7 @@ class Images:
 class Book:
     problem = ""
     intensities = SimpleNamespace(
-        request=lambda source: SimpleNamespace(result=lambda: "of the whole")
+        request=lambda source, plane: SimpleNamespace(result=lambda: "of the whole")
     )
 
     def prompts(self):

@@ -9,6 +9,7 @@ import pytest
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 
+from napari_svpseg.core.contrast import plain_range
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.result import Recipe
@@ -140,7 +141,7 @@ def test_preview_is_of_the_visible_field(dock, runner, finish, qtbot):
     _, (query, _), kwargs = runner.segment_calls()[-1]
     np.testing.assert_array_equal(query, image.data[10:61, 20:81])
     np.testing.assert_allclose(
-        kwargs["intensities"], dock.book.prompts()[0].intensities
+        plain_range(kwargs["intensities"].whole), dock.book.prompts()[0].intensities
     )  # of the whole image, not of what is seen
     layer = viewer.layers["discs [svpseg] preview"]
     assert layer.data.shape == (51, 61)
@@ -563,7 +564,7 @@ def test_this_plane_only(stack, runner, finish):
     finish(stack)
     _, (query, _), kwargs = runner.segment_calls()[-1]
     np.testing.assert_array_equal(query, stack.viewer.layers["stack"].data[1])
-    assert kwargs["axes"] == "YX" and kwargs["intensities"].shape == (1, 2)
+    assert kwargs["axes"] == "YX" and len(kwargs["intensities"].whole) == 1
     layer = stack.viewer.layers["stack [svpseg]"]
     assert layer.data.shape == (3, 96, 110)
     assert layer.data[1].max() == 4 and layer.data[[0, 2]].max() == 0

@@ -19,7 +19,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.progress import Cancelled, Progress, ignore_progress
-from ...core.settings import Settings, option
+from ...core.settings import MAX_SEED, Settings, option
 from ...models.base import PromptSegmenter
 from ...models.losses import maps_loss
 
@@ -42,16 +42,20 @@ class CheckpointWriteError(OSError):
 class TrainSettings(Settings):
     """How a network is trained on episodes."""
 
-    steps: int = option(20_000, "Training steps", low=1)
-    batch: int = option(16, "Episodes of a step", low=1)
-    learning_rate: float = option(2e-3, "Highest learning rate", low=0)
-    weight_decay: float = option(1e-4, "Weight decay", low=0)
-    warm_up: int = option(300, "Steps in which the learning rate rises", low=0)
+    steps: int = option(20_000, "Training steps", low=1, high=100_000_000)
+    batch: int = option(16, "Episodes of a step", low=1, high=4096)
+    learning_rate: float = option(2e-3, "Highest learning rate", low=0, high=1)
+    weight_decay: float = option(1e-4, "Weight decay", low=0, high=10)
+    warm_up: int = option(
+        300, "Steps in which the learning rate rises", low=0, high=10_000_000
+    )
     averaging: float = option(0.998, "Decay of the averaged weights", low=0, high=1)
-    clip: float = option(1.0, "Largest norm of the gradient", low=0)
-    validate_every: int = option(500, "Steps between validations", low=1)
-    seed: int = option(0, "Seed of weights and episodes")
-    workers: int = option(0, "Loader processes", low=0)
+    clip: float = option(1.0, "Largest norm of the gradient", low=0, high=1e6)
+    validate_every: int = option(
+        500, "Steps between validations", low=1, high=10_000_000
+    )
+    seed: int = option(0, "Seed of weights and episodes", low=0, high=MAX_SEED)
+    workers: int = option(0, "Loader processes", low=0, high=256)
     precision: str = option(
         "auto",
         "bf16 halves memory and time on new hardware",

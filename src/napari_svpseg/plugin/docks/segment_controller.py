@@ -294,7 +294,7 @@ class SegmentController(DockController):
         is_part = bool(step.tile or step.store) or (
             step.plane is not None and source.n_planes > 1
         )
-        promise = intensities.request(source) if is_part else None
+        promise = intensities.request(source, step.plane) if is_part else None
         assert choices.model is not None
         query = source.query(step.plane, step.tile)
         kwargs: dict[str, Any] = {

@@ -19,6 +19,7 @@ from ....core.annotation.partial_labels import (
     merge_partial_labels,
 )
 from ....core.geometry import Box, Tile
+from ....core.labels.ids import as_objects
 from ..images.image_source import ImageSource, fits_on
 from ..images.visibility import activate, add_behind_boxes
 from ..metadata import METADATA_KEY, is_mask, metadata_of
@@ -318,7 +319,7 @@ def _corrected(layer: Labels, source: ImageSource) -> Reader:
 def _objects(layer: Labels, source: ImageSource) -> Reader:
     def read(plane: tuple[int, ...]) -> Callable[[], np.ndarray]:
         now = _plane(np.asarray(layer.data), source, plane)
-        return lambda: from_objects(now)
+        return lambda: from_objects(as_objects(now))
 
     return read
 

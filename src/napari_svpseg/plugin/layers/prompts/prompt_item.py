@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from ....core.geometry import Box
 from ....core.image import ImageError
+from ....core.labels.ids import as_objects
 from ....core.prompt import Prompt
 from ...messages import count
 from ..images.image_source import ImageSource
@@ -182,17 +182,19 @@ class PromptItem:
             )
         source = self.source
         pixel_size, unit = source.pixel_size()
+        profile = intensities.request(source, self.plane).result()
+        is_rgb = bool(source.layer.rgb)
         prompt = Prompt.from_image(
             self.crop,
             self.mask,
             Box(0, 0, self.box.size),
             channel_axis=2,
             channels=source.channels,
-            rgb=bool(source.layer.rgb),
+            rgb=is_rgb,
             negative=self.negative,
             name=self.name,
             source=source_name(source),
-            intensities=intensities.request(source).result(),
+            intensities=profile.range_at(None, None if is_rgb else self.crop),
             pixel_size=pixel_size,
             unit=unit,
         )
@@ -203,17 +205,6 @@ class PromptItem:
             enabled=self.enabled,
             channel_names=source.channel_names,
         )
-
-
-def as_objects(mask: np.ndarray) -> np.ndarray:
-    """Return a mask with an id for each object.
-
-    In a mask with a single id, pieces that do not touch become objects of their own.
-    """
-    ids = np.unique(mask[mask > 0])
-    if ids.size != 1:
-        return mask
-    return np.asarray(ndimage.label(mask > 0)[0], mask.dtype)
 
 
 def outline_color(item: PromptItem) -> str:

@@ -139,7 +139,7 @@ class Comparison(QWidget):
     ) -> Callable[[], Any]:
         """Return a function that makes the arguments of a run, away from the GUI."""
         query = source.query(plane, tile)
-        promise = self._intensities.request(source)
+        promise = self._intensities.request(source, plane)
         kwargs: dict[str, Any] = {
             "model": model,
             "axes": source.query_axes(plane),

@@ -654,15 +654,14 @@ def test_the_folder_run_goes_on_after_it_was_killed(here, tmp_path) -> None:
 
 
 def test_leftovers_of_a_hard_kill_go_with_the_next_run(here, tmp_path) -> None:
-    old, new, other = (
-        tmp_path / n for n in (".123-a_labels.ome.tif", ".9-b.tif", ".hidden-file")
-    )
+    written = (".svpseg-0123456789ab-a_labels.ome.tif", ".svpseg-ba9876543210-b.tif")
+    old, new, other = (tmp_path / n for n in (*written, ".hidden-file"))
     for path in (old, new, other):
         path.write_bytes(b"II*")
     os.utime(old, (1e9, 1e9))
     os.utime(other, (1e9, 1e9))
     assert svpseg("segment", "images/0.tif", *PROMPT, "-o", tmp_path, *TINY) == 0
-    assert names(tmp_path) == [".9-b.tif", ".hidden-file", "0_labels.ome.tif"]
+    assert names(tmp_path) == [".hidden-file", new.name, "0_labels.ome.tif"]
 
 
 @pytest.mark.slow

@@ -140,8 +140,8 @@ if at == "between":  # the old folder is moved aside, the new one not yet in its
         calls.append(paths)
         os._exit(9) if len(calls) == 2 else replace(*paths)
     os.replace = dying
-with writer(target) as path:
-    (path / "part" if path.is_dir() else path).write_text("half")
+with writer(target, overwrite=True) as path:
+    (path / "model.json" if path.is_dir() else path).write_text("half")
     if at == "alive":
         print("writing", flush=True)
         sys.stdin.read()
@@ -180,7 +180,7 @@ def test_what_a_living_process_writes_is_left_alone(tmp_path):
 
 def test_a_folder_that_was_being_replaced_is_put_back(tmp_path):
     with atomic_folder(tmp_path / "a") as path:
-        (path / "part").write_text("old")
+        (path / PART).write_text("old")
     started("atomic_folder", tmp_path / "a", "between").wait()
     assert not (tmp_path / "a").exists()
     remove_leftovers(tmp_path)

@@ -190,7 +190,7 @@ def test_a_write_that_fails_leaves_the_old_tags(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(WriteError, match=REASONS[errno.ENOSPC]):
         write_tags(path, Tags({"b.tif": ["y"]}), overwrite=True)
     assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1

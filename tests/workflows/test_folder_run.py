@@ -129,7 +129,7 @@ def test_a_slide_is_read_in_parts_where_only_parts_are_written(
     )
     path = Path(job.inputs[0]) / "0.ome.tif"
     targets = dict.fromkeys(formats, "x")
-    folder_run.segment_item(path, load_prompts(job.prompts), job, targets)
+    folder_run.segment_item(path, load_prompts(job.prompts), job, targets, "")
     assert called == ["parts" if len(formats) == 1 else "whole"]
 
 
@@ -317,7 +317,7 @@ def test_results_of_other_settings_prompts_or_models_are_done_again(
     one = replace(job, inputs=(f"{job.inputs[0]}/0.ome.tif",), formats=("csv",))
     run_batch(one)
     other = Prompt.from_image(*disc_scene, (20, 20), name="discs", source="discs.tif")
-    save_prompts(PromptSet([other]), one.prompts)  # at the same place
+    save_prompts(PromptSet([other]), one.prompts, overwrite=True)
     assert outcomes_of(one) == {"0.ome.tif": ("done", True)}
     changed = replace(one, settings={**job.settings, "threshold": 0.9})
     assert outcomes_of(changed) == {"0.ome.tif": ("done", True)}
@@ -338,7 +338,8 @@ def test_one_file_is_skipped_only_if_its_result_says_so(job) -> None:
     assert not api.segment_file(*call, skip_done=True, threshold=0.9).skipped
     table = {"csv": str(Path(job.output) / "0.csv")}
     assert not api.segment_file(*call, targets=table).skipped
-    assert not api.segment_file(*call, targets=table, skip_done=True).skipped
+    again = {"targets": table, "overwrite": True}  # a table alone does not say
+    assert not api.segment_file(*call, **again, skip_done=True).skipped
 
 
 def test_every_format_holds_the_same_objects(job) -> None:

@@ -409,14 +409,14 @@ class _Journal:
             self._read(self._path, head)
         else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(self._path) as part:
+            with atomic_path(self._path, overwrite=True) as part:
                 part.write_text(json.dumps(head) + "\n", encoding="utf-8")
 
     def _read(self, path: Path, head: dict[str, Any]) -> None:
         """Read the records whose weights are unchanged."""
         lines = path.read_text(encoding="utf-8").split("\n")
         if lines[-1]:  # the process was killed while writing: drop the incomplete line
-            with atomic_path(path) as part:
+            with atomic_path(path, overwrite=True) as part:
                 part.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
         if len(lines) < 2 or json.loads(lines[0]) != head:
             raise BenchmarkError(

@@ -266,7 +266,7 @@ class _Pace:
 
     def write(self, folder: Path) -> None:
         """Write the pace to the folder of the training."""
-        with atomic_path(folder / PACE) as temporary:
+        with atomic_path(folder / PACE, overwrite=True) as temporary:
             temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 

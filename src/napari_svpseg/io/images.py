@@ -6,7 +6,7 @@ import contextlib
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeGuard
 
@@ -14,22 +14,16 @@ import numpy as np
 import tifffile
 
 from ..core.image import AXES, Axes, ImageError
+from ..core.units import PIXEL, UM, in_micrometres, micrometres
 
 TIFF_SUFFIXES = (".tif", ".tiff", ".btf", ".tf8", ".lsm", ".stk")
 BITMAP_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 
-UNITS_UM = {
-    "µm": 1.0,
-    "um": 1.0,
-    "micron": 1.0,
-    "\\u00B5m": 1.0,
-    "micrometer": 1.0,
-    "nm": 1e-3,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-}
-"""Micrometres of each unit that OME and ImageJ write (one escapes its µ)."""
+RESOLUTION_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
+"""Units of the resolution tags of TIFF, by the value of ResolutionUnit."""
+
+SMALLEST_DOT_UM = 20.0
+"""Larger pixels in the resolution tags are dots of a print: 1270 in an inch."""
 
 COLOUR_PHOTOMETRICS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR)
 ALPHA_SAMPLES = {tifffile.EXTRASAMPLE.ASSOCALPHA, tifffile.EXTRASAMPLE.UNASSALPHA}
@@ -65,6 +59,9 @@ class ImageFile:
     path : Path
     z_step : float or None
         Distance of two planes along Z in ``unit``.
+    origin : dict of str to float
+        Where the centre of the first pixel lies along each axis, in ``unit``; 0 by
+        default.
     """
 
     array: np.ndarray
@@ -74,6 +71,7 @@ class ImageFile:
     rgb: bool
     path: Path
     z_step: float | None = None
+    origin: dict[str, float] = field(default_factory=dict)
 
 
 class _Content(NamedTuple):
@@ -209,8 +207,7 @@ def _read_tiff(path: Path) -> _Content:
         letters, array = _known_axes(series.axes, array)
         if samples == 2 and set(page.extrasamples) & ALPHA_SAMPLES:
             letters, array = _without_alpha(letters, array)
-        size, unit = _pixel_size(tiff)
-        z_step = _z_step(tiff) if size is not None else None
+        size, unit, z_step = _pixel_size(tiff)
         has_axes = _has_axes(tiff)
     # Without metadata only these axes have one meaning.
     known = ("YX",) if samples == 1 else ("YX", "YXC", "CYX")
@@ -253,8 +250,7 @@ def read_tiff_facts(
             letters = tiff.series[0].axes
             letters = letters.replace("S", "C") if "C" not in letters else letters
             has_axes = _has_axes(tiff)
-            size, unit = _pixel_size(tiff)
-            z_step = _z_step(tiff) if size is not None else None
+            size, unit, z_step = _pixel_size(tiff)
     except Exception as error:
         reason = type(error).__name__
         raise ImageError(UNREADABLE.format(path=path, reason=reason)) from error
@@ -298,47 +294,56 @@ def _known_axes(letters: str, array: np.ndarray) -> tuple[str, np.ndarray]:
     return kept, array
 
 
-def _pixel_size(tiff: tifffile.TiffFile) -> tuple[tuple[float, float] | None, str]:
-    """Return height and width of a pixel in micrometres, or None if unknown.
+def _pixel_size(
+    tiff: tifffile.TiffFile,
+) -> tuple[tuple[float, float] | None, str, float | None]:
+    """Return height and width of a pixel, their unit, and the distance of two planes.
 
-    The resolution tags of TIFF are used for ImageJ files only, as others have no length
-    unit in them: printing programs write 72 dots per inch.
+    Each axis has a unit of its own in OME and ImageJ files.
     """
     if tiff.is_ome and tiff.ome_metadata:
         pixels = _first_pixels(tifffile.xml2dict(tiff.ome_metadata))
-        y, x = pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX")
-        unit = str(pixels.get("PhysicalSizeXUnit", "µm"))
-        if is_length(y) and is_length(x) and unit in UNITS_UM:
-            return (float(y) * UNITS_UM[unit], float(x) * UNITS_UM[unit]), "um"
-        return None, "pixel"
-    page = tiff.pages[0]
-    resolution = {t: page.tags.get(t) for t in ("YResolution", "XResolution")}
-    if not tiff.is_imagej or None in resolution.values():
-        return None, "pixel"
-    unit = str((tiff.imagej_metadata or {}).get("unit", ""))
-    if unit not in UNITS_UM:
-        return None, "pixel"
-    sizes = []
-    for tag in resolution.values():
-        assert tag is not None  # checked above
-        number, denominator = tag.value
-        if not number or not denominator:  # written by programs that do not know it
-            return None, "pixel"
-        sizes.append(denominator / number * UNITS_UM[unit])
-    return (sizes[0], sizes[1]), "um"
-
-
-def _z_step(tiff: tifffile.TiffFile) -> float | None:
-    """Return the distance of two planes in micrometres, or None if unknown."""
-    if tiff.is_ome and tiff.ome_metadata:
-        pixels = _first_pixels(tifffile.xml2dict(tiff.ome_metadata))
-        step, unit = pixels.get("PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit", "µm")
-    else:
+        sizes = {a: pixels.get(f"PhysicalSize{a}") for a in "ZYX"}
+        units = {a: pixels.get(f"PhysicalSize{a}Unit", "µm") for a in "ZYX"}
+    elif tiff.is_imagej:
         metadata = tiff.imagej_metadata or {}
-        step, unit = metadata.get("spacing"), metadata.get("unit", "")
-    if not is_length(step) or str(unit) not in UNITS_UM:
-        return None
-    return float(step) * UNITS_UM[str(unit)]
+        lengths, unit = _resolution(tiff)
+        own = metadata.get("unit")
+        units = {a: metadata.get(f"{a.lower()}unit", own) for a in "ZY"} | {"X": own}
+        sizes = {**lengths, "Z": metadata.get("spacing")}
+        if own is None:  # then ImageJ goes by the tags
+            sizes, units = _without_dots(lengths, unit), dict.fromkeys("YX", unit)
+    else:
+        lengths, unit = _resolution(tiff)
+        sizes, units = _without_dots(lengths, unit), dict.fromkeys("YX", unit)
+    known = {a: float(n) for a, n in sizes.items() if is_length(n)}
+    found, unit = in_micrometres(known, units)
+    if unit != UM:
+        return None, PIXEL, None
+    return (found["Y"], found["X"]), UM, found.get("Z")
+
+
+def _resolution(tiff: tifffile.TiffFile) -> tuple[dict[str, float], str]:
+    """Return height and width of a pixel in the resolution tags, and their unit."""
+    tags = tiff.pages[0].tags
+    sizes = {}
+    for axis in "YX":
+        tag = tags.get(f"{axis}Resolution")
+        number, denominator = (0, 0) if tag is None else tag.value
+        if number and denominator:  # 0 is written by programs that do not know it
+            sizes[axis] = denominator / number
+    unit = tags.get("ResolutionUnit")
+    # by the specification it is the inch where there is no tag
+    return sizes, RESOLUTION_UNITS.get(2 if unit is None else int(unit.value), PIXEL)
+
+
+def _without_dots(sizes: dict[str, float], unit: str) -> dict[str, float]:
+    """Return sizes unless they are those of the dots of a print.
+
+    Many programs write 72 or 300 dots per inch into any image.
+    """
+    factor = micrometres(unit) or 0.0
+    return {a: n for a, n in sizes.items() if n * factor < SMALLEST_DOT_UM}
 
 
 def _first_pixels(ome: dict[str, Any]) -> dict[str, Any]:

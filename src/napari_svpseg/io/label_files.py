@@ -10,22 +10,9 @@ import tifffile
 
 from ..core.image import AXES, Axes
 from ..core.result import Recipe
+from ..core.units import PIXEL, micrometres
 from .atomic import atomic_path
 from .images import is_length
-
-OME_UNITS = {
-    "um": "µm",
-    "micrometer": "µm",
-    "micron": "µm",
-    "nanometer": "nm",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "meter": "m",
-    "angstrom": "Å",
-    "picometer": "pm",
-    "inch": "in",
-}
-"""Symbols that OME-XML has for the units of napari."""
 
 MAX_CLASSIC_BYTES = 3_500_000_000
 """Larger files are BigTIFF; a classic TIFF ends at 4 GiB, metadata included."""
@@ -67,7 +54,8 @@ def write_labels(
     pixel_size : (float, float), optional
         Height and width of a pixel in ``unit``.
     unit : str
-        A length such as ``"um"``, or ``"pixel"``.
+        A length such as ``"um"``, which is written in micrometres; anything else is
+        written as pixels.
     recipe : Recipe, optional
         Written into the description of the image, as JSON.
     z_step : float, optional
@@ -132,13 +120,12 @@ def _physical_sizes(
     """Return the attributes of OME-XML for the size of a pixel; empty if unknown."""
     if pixel_size is None or not all(is_length(float(n)) for n in pixel_size):
         return {}
-    name = OME_UNITS.get(unit, unit)
-    sizes: dict[str, Any] = {
-        "PhysicalSizeY": float(pixel_size[0]),
-        "PhysicalSizeYUnit": name,
-        "PhysicalSizeX": float(pixel_size[1]),
-        "PhysicalSizeXUnit": name,
-    }
+    factor = micrometres(unit)
+    lengths = dict(zip("YX", pixel_size, strict=True))
     if z_step and is_length(float(z_step)) and "Z" in axes:
-        sizes |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
+        lengths["Z"] = z_step
+    sizes: dict[str, Any] = {}
+    for axis, length in lengths.items():
+        sizes[f"PhysicalSize{axis}"] = float(length) * (factor or 1.0)
+        sizes[f"PhysicalSize{axis}Unit"] = "µm" if factor else PIXEL
     return sizes

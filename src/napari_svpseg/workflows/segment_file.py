@@ -109,6 +109,7 @@ def segment_file(
         on_partial=on_partial,
     )
     recipe = replace(result.recipe, query_file=str(path), prompts_file=prompts_file)
+    lengths = dict(zip(image.axes.order, image.array.shape, strict=True))
     found = ExportData(
         result.labels,
         image.axes.labels,
@@ -118,6 +119,8 @@ def segment_file(
         recipe,
         image.array,
         image.axes.order,
+        image.origin,
+        n_channels=1 if image.rgb else lengths.get("C", 1),
     )
     Path(out_folder).mkdir(parents=True, exist_ok=True)
     if on_progress is not None:
@@ -131,5 +134,5 @@ def segment_file(
         device=recipe.device,
         trust=result.trust,
         notes=recipe.notes,
-        **object_sizes(result.labels, image.pixel_size),
+        **object_sizes(result.labels, image.pixel_size, image.unit),
     )

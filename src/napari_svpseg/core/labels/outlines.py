@@ -57,6 +57,27 @@ class Outline:
         return tuple(ring for part in self.parts for ring in part.rings)
 
 
+def scaled(outline: Outline, factors: tuple[float, float]) -> Outline:
+    """Return the outline on an image of which a pixel here is ``factors`` pixels.
+
+    Parameters
+    ----------
+    outline : Outline
+    factors : (float, float)
+        Height and width of a pixel in pixels of that image. Whole factors keep whole
+        coordinates.
+    """
+    whole = all(float(f).is_integer() for f in factors)
+    by = np.array([round(f) for f in factors] if whole else factors)
+    return Outline(
+        outline.label,
+        tuple(
+            Part(part.exterior * by, tuple(hole * by for hole in part.holes))
+            for part in outline.parts
+        ),
+    )
+
+
 def outlines(labels: np.ndarray) -> list[Outline]:
     """Return the outlines of all objects of a plane, in the order of their ids.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
 UM, PIXEL = "um", "pixel"
 """Our names of the units: of lengths, and of sizes that are none."""
@@ -33,7 +34,7 @@ NAME = re.compile(r"[^\W\d]+")
 def _micrometres(name: str) -> float | None:
     import pint
 
-    registry = pint.get_application_registry()
+    registry: Any = pint.get_application_registry()  # type: ignore[no-untyped-call]
     name = ESCAPED.sub(lambda m: chr(int(m[1], 16)), name).strip().rstrip(".")
     if not NAME.fullmatch(name):  # an expression, or no unit at all
         return None
@@ -95,3 +96,31 @@ def in_micrometres(
         return dict(sizes), PIXEL
     known = {a: factors.get(a, 1.0) for a in sizes}
     return {a: n * f for a, n in sizes.items() if (f := known[a]) is not None}, UM
+
+
+@lru_cache(maxsize=256)
+def _ratio(name: str, other: str) -> float:
+    import pint
+
+    registry: Any = pint.get_application_registry()  # type: ignore[no-untyped-call]
+    try:
+        return float(registry.Quantity(1, name).to(other).magnitude)
+    except (pint.errors.UndefinedUnitError, pint.errors.DimensionalityError):
+        return 1.0
+
+
+def ratio(unit: object, other: object) -> float:
+    """Return how many of another unit a unit is; 1 where they are of different kinds.
+
+    Parameters
+    ----------
+    unit, other : str or pint.Unit
+        Units as napari's layers have them.
+
+    Examples
+    --------
+    >>> ratio("mm", "um"), ratio("um", "pixel")
+    (1000.0, 1.0)
+    """
+    first, second = str(unit), str(other)
+    return 1.0 if first == second else float(f"{_ratio(first, second):.12g}")

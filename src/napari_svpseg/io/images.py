@@ -303,8 +303,10 @@ def _pixel_size(
     """
     if tiff.is_ome and tiff.ome_metadata:
         pixels = _first_pixels(tifffile.xml2dict(tiff.ome_metadata))
-        sizes = {a: pixels.get(f"PhysicalSize{a}") for a in "ZYX"}
-        units = {a: pixels.get(f"PhysicalSize{a}Unit", "µm") for a in "ZYX"}
+        sizes: dict[str, Any] = {a: pixels.get(f"PhysicalSize{a}") for a in "ZYX"}
+        units: dict[str, Any] = {
+            a: pixels.get(f"PhysicalSize{a}Unit", "µm") for a in "ZYX"
+        }
     elif tiff.is_imagej:
         metadata = tiff.imagej_metadata or {}
         lengths, unit = _resolution(tiff)
@@ -312,10 +314,12 @@ def _pixel_size(
         units = {a: metadata.get(f"{a.lower()}unit", own) for a in "ZY"} | {"X": own}
         sizes = {**lengths, "Z": metadata.get("spacing")}
         if own is None:  # then ImageJ goes by the tags
-            sizes, units = _without_dots(lengths, unit), dict.fromkeys("YX", unit)
+            sizes = dict(_without_dots(lengths, unit))
+            units = dict.fromkeys("YX", unit)
     else:
         lengths, unit = _resolution(tiff)
-        sizes, units = _without_dots(lengths, unit), dict.fromkeys("YX", unit)
+        sizes = dict(_without_dots(lengths, unit))
+        units = dict.fromkeys("YX", unit)
     known = {a: float(n) for a, n in sizes.items() if is_length(n)}
     found, unit = in_micrometres(known, units)
     if unit != UM:

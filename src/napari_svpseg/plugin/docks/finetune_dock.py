@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox
 
+from ..layers.world import world_point
 from ..panels.controls import Offer, button
 from ..panels.image_panel import ImagePanel
 from ..panels.scroll_target import ScrollTarget
@@ -285,6 +286,6 @@ class FineTuneWidget(Dock):
     def _on_compare(self) -> None:
         source, result = self.label_panel.source(), self.controller.result
         if source is not None and result is not None:
-            plane = source.plane_at(self.viewer.dims.point)
+            plane = source.plane_at(world_point(self.viewer))
             started_from = self.controller.started_from
             self.compare.start(source, plane, started_from, result.model)

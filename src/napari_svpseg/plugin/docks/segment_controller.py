@@ -226,7 +226,9 @@ class SegmentController(DockController):
             return
         self.layers.bring_into_sight(layer)
         plane = source.plane_at(self.layers.point)
-        self._start([Step(source, plane, source.visible_tile())], is_preview=True)
+        self._start(
+            [Step(source, plane, self.layers.visible_tile(source))], is_preview=True
+        )
 
     def start_run(self) -> None:
         """Segment all checked images."""

@@ -17,12 +17,12 @@ from ...core.jobs.folder_job import FORMAT_TITLES, FORMATS
 from ...core.result import Recipe
 from ..layers.images.image_source import plain_name
 from ..layers.images.visibility import belongs_to
-from ..layers.metadata import metadata_of
+from ..layers.metadata import find_layer, metadata_of
 from ..layers.results.result_layers import recipe_of
 from ..layers.results.stored_edits import KIND as STORED
 from ..layers.results.stored_results import StoredResults
 from ..messages import count, sentence
-from ..writers import write_layer
+from ..writers import format_of, level_of, write_layer
 from .controls import button, side_by_side
 from .prompt_panel import PromptPanel, with_suffix
 
@@ -42,6 +42,13 @@ SAVE_FILTERS = {
 EVERY_END = tuple(end for ends in SAVE_FILTERS.values() for end in ends)
 
 SAVED = "Saved {name} in {folder}."
+AT_LEVEL = (
+    " Its pixels are those of a smaller level of the image, each {:.3g} pixels long."
+)
+AT_FULL_SIZE = (
+    " Its coordinates are pixels of the image at full size; it was segmented at a "
+    "smaller level."
+)
 SAVED_ALL = "Saved {results} in {folder}."
 NOT_REPLACED = " These exist and were not replaced: {names}."
 SAVING = "Saving {name}…"
@@ -180,18 +187,23 @@ class SavePanel(QWidget):
         if metadata_of(layer, STORED):
             self._say(SAVING.format(name=Path(path).name))
             write = partial(write_layer, path, layer)
-            self.stored.save(write, self._on_saved, self._on_not_saved)
+            self.stored.save(write, partial(self._on_saved, layer), self._on_not_saved)
             return
         try:
             written = write_layer(path, layer)
         except (ValueError, OSError) as error:
             self._on_not_saved(error)
             return
-        self._on_saved(written)
+        self._on_saved(layer, written)
 
-    def _on_saved(self, written: str) -> None:
+    def _on_saved(self, layer: Labels, written: str) -> None:
         file = Path(written)
-        self._say(SAVED.format(name=file.name, folder=file.parent))
+        text = SAVED.format(name=file.name, folder=file.parent)
+        factors = level_of(metadata_of(layer) or {})
+        if factors != (1.0, 1.0):
+            is_full = format_of(written) in ("rois", "geojson")
+            text += AT_FULL_SIZE if is_full else AT_LEVEL.format(max(factors))
+        self._say(text)
 
     def _on_not_saved(self, error: Exception) -> None:
         logger.info("saving failed: %s", error)
@@ -228,10 +240,8 @@ class SavePanel(QWidget):
     def _file_of(self, layer: Labels) -> str:
         """Return the file that a result's image was opened from, if it was."""
         wanted = (metadata_of(layer) or {}).get("source_id")
-        for image in self.viewer.layers:
-            if image.unique_id == wanted:
-                return str(getattr(image.source, "path", None) or "")
-        return ""
+        image = find_layer(self.viewer.layers, wanted)
+        return str(getattr(getattr(image, "source", None), "path", None) or "")
 
 
 def file_stem(layer: Labels) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ....core.jobs.stored_labels import NAME
 from ....io.ome_zarr import is_zarr
+from ..metadata import layer_id
 from .lazy_zarr import add_zarr
 from .visibility import IMAGE_PIXELS, OF, bring_into_sight, look_at
 
@@ -34,7 +35,7 @@ def show_file(viewer: ViewerModel, path: str, labels: str = "") -> None:
         labels = str(Path(labels) / "labels" / NAME)
     is_tiff = labels.lower().endswith((".tif", ".tiff"))
     if is_zarr(labels) or (is_tiff and Path(labels).exists()):
-        _opened(viewer, labels, "labels").metadata[OF] = image.unique_id
+        _opened(viewer, labels, "labels").metadata[OF] = layer_id(image)
     bring_into_sight(viewer, image)
     look_at(viewer, image, image.extent.data, IMAGE_PIXELS, closer=False)
 

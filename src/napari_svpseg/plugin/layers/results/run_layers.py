@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ....core.jobs.stored_labels import Filled, StoredLabels
 from ..images.visibility import bring_into_sight, is_in_sight
 from ..metadata import metadata_of
+from ..world import world_point
 from .journal import OPTIONS
 from .result_layers import Kept, Results, recipe_of
 from .stored_edits import KIND as STORED
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
+    from ....core.geometry import Tile
     from ....core.result import Recipe, Result
     from ..images.image_source import ImageSource
     from .run_step import Step
@@ -51,7 +53,11 @@ class RunLayers:
     @property
     def point(self) -> tuple[float, ...]:
         """The point of the world whose plane is shown."""
-        return tuple(self.viewer.dims.point)
+        return world_point(self.viewer)
+
+    def visible_tile(self, source: ImageSource) -> Tile:
+        """Return the visible part of an image."""
+        return source.visible_tile(self.viewer)
 
     def has(self, source: ImageSource) -> bool:
         """Return whether an image is still open."""

@@ -17,6 +17,7 @@ from ...layers.labels.partial_label_layers import (
     labelled_layers,
     start_painting,
 )
+from ...layers.world import world_point
 from ...messages import OPEN_IMAGE, count, sentence
 from ...tools.accept_object import AcceptTool
 from ..controls import button, combo, labelled, side_by_side
@@ -152,7 +153,7 @@ class LabelPanel(QWidget):
         source, way = self.source(), self.labels.currentData()
         if source is None or way is None:
             return
-        plane = source.plane_at(self.viewer.dims.point)
+        plane = source.plane_at(world_point(self.viewer))
         try:
             read = way.read(plane)
         except (ValueError, IndexError) as error:

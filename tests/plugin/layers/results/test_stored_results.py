@@ -155,7 +155,7 @@ def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     assert dock.message.text() == STOPPED + RUN_CONTINUES
     assert metadata_of(layer)["state"] == "stopped" and layer.editable
     store = metadata_of(layer)["store"]
-    filler.slow = 0
+    filler.parts = math.inf
     dock.viewer.layers.remove(layer)  # as after a crash
     dock.large.open_result(store)
     dock.run.click()

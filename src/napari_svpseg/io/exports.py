@@ -48,6 +48,9 @@ class ExportData:
     factors : (float, float)
         Height and width of a pixel in pixels of the whole image, where the labels are
         those of a smaller level of a pyramid.
+    corner : dict of str to int
+        Index of the first pixel and plane of the labels along each axis, where they
+        are a part of their image; 0 by default.
     flipped : str
         Axes that run the other way in the viewer.
     n_channels : int
@@ -64,6 +67,7 @@ class ExportData:
     image_axes: str = ""
     origin: dict[str, float] = field(default_factory=dict)
     factors: tuple[float, float] = (1.0, 1.0)
+    corner: dict[str, int] = field(default_factory=dict)
     flipped: str = ""
     n_channels: int = 1
 
@@ -103,6 +107,7 @@ def _ome_tiff(path: Path, data: ExportData) -> Path:
         unit=data.unit,
         recipe=data.recipe,
         z_step=data.z_step,
+        origin=data.origin,
     )
 
 
@@ -112,12 +117,19 @@ def _rois(path: Path, data: ExportData) -> Path:
         data.labels,
         axes=data.axes,
         factors=data.factors,
+        corner=data.corner,
         n_channels=data.n_channels,
     )
 
 
 def _geojson(path: Path, data: ExportData) -> Path:
-    return write_geojson(path, data.labels, axes=data.axes, factors=data.factors)
+    return write_geojson(
+        path,
+        data.labels,
+        axes=data.axes,
+        factors=data.factors,
+        corner=data.corner,
+    )
 
 
 def _csv(path: Path, data: ExportData) -> Path:
@@ -130,6 +142,7 @@ def _csv(path: Path, data: ExportData) -> Path:
         image_axes=data.image_axes,
         pixel_size=(sizes["Y"], sizes["X"]) if data.pixel_size else None,
         unit=unit,
+        corner=data.corner,
     )
     return write_table(path, table)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
@@ -83,6 +84,7 @@ class _Content(NamedTuple):
     unit: str = "pixel"
     rgb: bool = False
     z_step: float | None = None
+    origin: Mapping[str, float] = MappingProxyType({})
 
 
 def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
@@ -151,6 +153,7 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
         content.rgb,
         path,
         content.z_step,
+        dict(content.origin),
     )
 
 
@@ -208,12 +211,13 @@ def _read_tiff(path: Path) -> _Content:
         if samples == 2 and set(page.extrasamples) & ALPHA_SAMPLES:
             letters, array = _without_alpha(letters, array)
         size, unit, z_step = _pixel_size(tiff)
+        origin = _position(tiff) if unit == UM else {}
         has_axes = _has_axes(tiff)
     # Without metadata only these axes have one meaning.
     known = ("YX",) if samples == 1 else ("YX", "YXC", "CYX")
     if not has_axes and letters not in known:
         letters = ""
-    return _Content(array, letters, size, unit, rgb, z_step)
+    return _Content(array, letters, size, unit, rgb, z_step, origin)
 
 
 def _has_axes(tiff: tifffile.TiffFile) -> bool:
@@ -224,21 +228,26 @@ def _has_axes(tiff: tifffile.TiffFile) -> bool:
     return bool(tiff.is_ome or tiff.is_imagej or tiff.is_lsm or tiff.is_stk)
 
 
-def read_tiff_facts(
-    path: Path,
-) -> tuple[str, tuple[float, float] | None, str, float | None]:
-    """Return axes, pixel size, unit and z step of a TIFF file without reading pixels.
+class TiffFacts(NamedTuple):
+    """What a TIFF file says of its pixels.
 
-    Returns
-    -------
+    Parameters
+    ----------
     axes : str
         Of the first series; empty if they must be declared.
-    pixel_size : (float, float) or None
-        Height and width of a pixel in ``unit``.
-    unit : str
-        ``"um"`` or ``"pixel"``.
-    z_step : float or None
-        Distance of two planes in ``unit``.
+    pixel_size, unit, z_step, origin
+        As in `ImageFile`.
+    """
+
+    axes: str
+    pixel_size: tuple[float, float] | None
+    unit: str
+    z_step: float | None
+    origin: dict[str, float]
+
+
+def read_tiff_facts(path: Path) -> TiffFacts:
+    """Return what a TIFF file says of its pixels, without reading them.
 
     Raises
     ------
@@ -251,12 +260,13 @@ def read_tiff_facts(
             letters = letters.replace("S", "C") if "C" not in letters else letters
             has_axes = _has_axes(tiff)
             size, unit, z_step = _pixel_size(tiff)
+            origin = _position(tiff) if unit == UM else {}
     except Exception as error:
         reason = type(error).__name__
         raise ImageError(UNREADABLE.format(path=path, reason=reason)) from error
     if set(letters) - set(AXES) or not (has_axes or letters in ("YX", "YXC", "CYX")):
         letters = ""
-    return letters, size, unit, z_step
+    return TiffFacts(letters, size, unit, z_step, origin)
 
 
 @contextlib.contextmanager
@@ -325,6 +335,21 @@ def _pixel_size(
     if unit != UM:
         return None, PIXEL, None
     return (found["Y"], found["X"]), UM, found.get("Z")
+
+
+def _position(tiff: tifffile.TiffFile) -> dict[str, float]:
+    """Return where an OME-TIFF lies along each axis, in micrometres; 0 is left out."""
+    if not (tiff.is_ome and tiff.ome_metadata):
+        return {}
+    plane = _first_pixels(tifffile.xml2dict(tiff.ome_metadata)).get("Plane", {})
+    plane = plane[0] if isinstance(plane, list) else plane
+    found = {}
+    for axis in "ZYX":
+        value = plane.get(f"Position{axis}")
+        factor = micrometres(plane.get(f"Position{axis}Unit"))
+        if isinstance(value, int | float) and value and factor is not None:
+            found[axis] = value * factor
+    return found
 
 
 def _resolution(tiff: tifffile.TiffFile) -> tuple[dict[str, float], str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,7 @@ def write_labels(
     unit: str = "pixel",
     recipe: Recipe | None = None,
     z_step: float | None = None,
+    origin: dict[str, float] | None = None,
 ) -> Path:
     """Write labels as an OME-TIFF file, atomically.
 
@@ -60,6 +62,9 @@ def write_labels(
         Written into the description of the image, as JSON.
     z_step : float, optional
         Distance of two planes along Z in ``unit``.
+    origin : dict of str to float, optional
+        Where the centre of the first pixel lies along each axis, in ``unit``; 0 by
+        default.
 
     Returns
     -------
@@ -90,6 +95,7 @@ def write_labels(
     labels, axes = _in_ome_order(labels, axes)
     metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
     metadata |= _physical_sizes(axes, pixel_size, unit, z_step)
+    metadata |= _positions(axes, labels.shape, unit, origin or {})
     if recipe is not None:
         metadata["Description"] = recipe.to_json()
     with atomic_path(path) as temporary:
@@ -129,3 +135,19 @@ def _physical_sizes(
         sizes[f"PhysicalSize{axis}"] = float(length) * (factor or 1.0)
         sizes[f"PhysicalSize{axis}Unit"] = "µm" if factor else PIXEL
     return sizes
+
+
+def _positions(
+    axes: str, shape: tuple[int, ...], unit: str, origin: dict[str, float]
+) -> dict[str, Any]:
+    """Return the attributes of OME-XML for the place of each plane; empty at 0."""
+    factor = micrometres(unit)
+    if factor is None or not any(origin.get(a) for a in "ZYX"):
+        return {}
+    n = math.prod(shape[: axes.index("Y")])
+    plane: dict[str, Any] = {}
+    for axis in "ZYX":
+        if axis in origin:
+            plane[f"Position{axis}"] = [float(origin[axis]) * factor] * n
+            plane[f"Position{axis}Unit"] = ["µm"] * n
+    return {"Plane": plane}

@@ -198,7 +198,7 @@ def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
     import tifffile
 
     zarr = import_zarr()
-    letters, size, unit, z_step = read_tiff_facts(path)
+    letters, size, unit, z_step, origin = read_tiff_facts(path)
     try:
         store = tifffile.imread(path, aszarr=True, level=level)
         array = zarr.open(store, mode="r")
@@ -213,8 +213,8 @@ def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
     if z_step is not None:
         scale["Z"] = z_step
     if level:
-        scale = {}  # a TIFF does not say by how much a level is reduced
-    return LazyImage(array, meaning, scale, unit, path, level)
+        scale, origin = {}, {}  # a TIFF does not say by how much a level is reduced
+    return LazyImage(array, meaning, scale, unit, path, level, origin=origin)
 
 
 def read_zarr(path: str | Path, axes: str | None = None) -> ImageFile:

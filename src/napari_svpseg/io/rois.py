@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ..core.image import Axes
-from ..core.labels.outlines import Outline, Part, outlines, rasterise, scaled
+from ..core.labels.outlines import Outline, Part, on_image, outlines, rasterise
 from ..core.planes import take_plane
 from .atomic import atomic_path
 from .label_files import labels_dtype
@@ -49,6 +50,7 @@ def write_rois(
     *,
     axes: str = "YX",
     factors: tuple[float, float] = WHOLE,
+    corner: Mapping[str, int] = MappingProxyType({}),
     n_channels: int = 1,
 ) -> Path:
     """Write each object as an ImageJ ROI into one zip file, atomically.
@@ -67,6 +69,9 @@ def write_rois(
     factors : (float, float)
         Height and width of a pixel in pixels of the image that the ROIs are for, where
         the labels are those of a smaller level of its pyramid.
+    corner : dict of str to int
+        Index of the first pixel and plane of the labels along each axis, where they
+        are a part of that image.
     n_channels : int
         Of that image; several make it a hyperstack, whose planes are counted by axis.
 
@@ -89,7 +94,7 @@ def write_rois(
         atomic_path(path) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
-        for plane, found in _planes(labels, axes, factors):
+        for plane, found in _planes(labels, axes, factors, corner):
             at = "".join(f" {axis.lower()}{n + 1}" for axis, n in plane.items())
             for outline in found:
                 roi = _roi(outline, f"{outline.label}{at}")
@@ -226,6 +231,7 @@ def write_geojson(
     axes: str = "YX",
     name: str = "",
     factors: tuple[float, float] = WHOLE,
+    corner: Mapping[str, int] = MappingProxyType({}),
 ) -> Path:
     """Write each object as a GeoJSON feature for QuPath, atomically.
 
@@ -242,7 +248,7 @@ def write_geojson(
         Axes of ``labels``, out of T, Z, Y and X. Features of stacks have their plane.
     name : str
         Name of what the objects are, such as ``"round cells"``, for QuPath's class.
-    factors : (float, float)
+    factors, corner
         As for `write_rois`.
 
     Returns
@@ -262,7 +268,7 @@ def write_geojson(
         # Feature by feature: the text of all of them may not fit into memory.
         file.write('{"type": "FeatureCollection", "features": [')
         between = "\n"
-        for plane, found in _planes(labels, axes, factors):
+        for plane, found in _planes(labels, axes, factors, corner):
             for outline in found:
                 file.write(between + json.dumps(_feature(outline, plane, name)))
                 between = ",\n"
@@ -382,8 +388,13 @@ def _assembled(
     return labels
 
 
-def _planes(labels: np.ndarray, axes: str, factors: tuple[float, float]) -> Planes:
-    """Yield the index of each plane along T and Z, and its outlines at full size."""
+def _planes(
+    labels: np.ndarray,
+    axes: str,
+    factors: tuple[float, float],
+    corner: Mapping[str, int],
+) -> Planes:
+    """Yield the index of each plane along T and Z, and its outlines, in the image."""
     labels = np.asarray(labels)
     layout = Axes(axes)
     layout.check(labels.shape)
@@ -391,9 +402,11 @@ def _planes(labels: np.ndarray, axes: str, factors: tuple[float, float]) -> Plan
     for index in layout.plane_indices(labels.shape):
         plane = take_plane(labels, layout, index)
         found = outlines(plane)
-        if factors != WHOLE:
-            found = [scaled(outline, factors) for outline in found]
-        yield dict(zip(stack, index, strict=True)), found
+        first = (corner.get("Y", 0), corner.get("X", 0))
+        if factors != WHOLE or any(first):
+            found = [on_image(outline, factors, first) for outline in found]
+        at = zip(stack, index, strict=True)
+        yield {axis: n + corner.get(axis, 0) for axis, n in at}, found
 
 
 def _reason(error: Exception) -> str:

@@ -116,6 +116,7 @@ def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> ExportDa
         recipe=recipe,
         origin=found.origin,
         factors=level_of(metadata),
+        corner=_corner_of(metadata),
         flipped=found.flipped,
         n_channels=int(metadata.get("n_channels", 1)),
     )
@@ -131,6 +132,14 @@ def level_of(metadata: dict[str, Any]) -> tuple[float, float]:
         return (1.0, 1.0)
     factors = dict(zip(axes, grid["factors"], strict=True))
     return (factors["Y"], factors["X"])
+
+
+def _corner_of(metadata: dict[str, Any]) -> dict[str, int]:
+    """Return the index of a result's first pixel and plane in its image, by axis."""
+    axes, grid = metadata.get("axes"), metadata.get("grid")
+    if not axes or not grid:
+        return {}
+    return {a: int(n) for a, n in zip(axes, grid["corner"], strict=True) if n}
 
 
 def _axes_of(ids: np.ndarray, meta: dict[str, Any]) -> str:

@@ -58,8 +58,6 @@ class Source:
 class Layers:
     """What `RunLayers` is for a controller; it only takes note."""
 
-    point = (1.0, 0.0, 0.0)
-
     def __init__(self):
         self.shown, self.gone, self.log = [], [], []
         self.latest = None
@@ -72,6 +70,9 @@ class Layers:
 
     def has(self, source):
         return source not in self.gone
+
+    def shown_plane(self, source):
+        return source.plane_at((1.0, 0.0, 0.0))
 
     def visible_tile(self, source):
         return Tile(2, 12, 3, 15)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,15 @@ INTENSITIES = {
 """The same for intensities."""
 
 
+POSITIONS = {
+    "T": ("t",),
+    "Z": ("z",),
+    "Y": ("y", "top", "bottom"),
+    "X": ("x", "left", "right"),
+}
+"""Columns that hold positions along each axis."""
+
+
 def measure(
     labels: np.ndarray,
     *,
@@ -47,6 +57,7 @@ def measure(
     image_axes: str = "",
     pixel_size: tuple[float, float] | None = None,
     unit: str = UM,
+    corner: Mapping[str, int] | None = None,
 ) -> Table:
     """Return a table with one row for each object of each plane.
 
@@ -64,6 +75,9 @@ def measure(
         Height and width of a pixel in ``unit``. If this is a length, lengths and areas
         are added in it.
     unit : str
+    corner : dict of str to int, optional
+        Index of the first pixel and plane of the labels along each axis, where they
+        are a part of an image; positions are those in the image.
 
     Returns
     -------
@@ -98,6 +112,10 @@ def measure(
     table = {
         name: np.concatenate([part[name] for part in tables]) for name in tables[0]
     }
+    for axis, columns in POSITIONS.items():
+        for name in columns:
+            if name in table and (corner or {}).get(axis):
+                table[name] = table[name] + (corner or {})[axis]
     if pixel_size is None or micrometres(unit) is None:
         return table
     return _with_units(table, pixel_size, unit)

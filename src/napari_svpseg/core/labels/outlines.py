@@ -57,8 +57,10 @@ class Outline:
         return tuple(ring for part in self.parts for ring in part.rings)
 
 
-def scaled(outline: Outline, factors: tuple[float, float]) -> Outline:
-    """Return the outline on an image of which a pixel here is ``factors`` pixels.
+def on_image(
+    outline: Outline, factors: tuple[float, float], corner: tuple[int, int]
+) -> Outline:
+    """Return the outline on an image that it was found on a part or a level of.
 
     Parameters
     ----------
@@ -66,13 +68,18 @@ def scaled(outline: Outline, factors: tuple[float, float]) -> Outline:
     factors : (float, float)
         Height and width of a pixel in pixels of that image. Whole factors keep whole
         coordinates.
+    corner : (int, int)
+        Index of the first pixel, among pixels of that size.
     """
     whole = all(float(f).is_integer() for f in factors)
     by = np.array([round(f) for f in factors] if whole else factors)
     return Outline(
         outline.label,
         tuple(
-            Part(part.exterior * by, tuple(hole * by for hole in part.holes))
+            Part(
+                (part.exterior + corner) * by,
+                tuple((hole + corner) * by for hole in part.holes),
+            )
             for part in outline.parts
         ),
     )

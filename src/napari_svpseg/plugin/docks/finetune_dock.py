@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QEvent, QObject
 from qtpy.QtWidgets import QMessageBox
 
-from ..layers.world import world_point
+from ...core.image import ImageError
+from ..messages import sentence
 from ..panels.controls import Offer, button
 from ..panels.image_panel import ImagePanel
 from ..panels.scroll_target import ScrollTarget
@@ -286,6 +287,10 @@ class FineTuneWidget(Dock):
     def _on_compare(self) -> None:
         source, result = self.label_panel.source(), self.controller.result
         if source is not None and result is not None:
-            plane = source.plane_at(world_point(self.viewer))
+            try:
+                plane = source.shown_plane(self.viewer)
+            except ImageError as error:
+                self.say(sentence(error), True)
+                return
             started_from = self.controller.started_from
             self.compare.start(source, plane, started_from, result.model)

@@ -116,9 +116,10 @@ def _factors(layer: Layer, units: Units) -> np.ndarray:
 
 
 def shows_yx(viewer: ViewerModel, axes: str) -> bool:
-    """Return whether the view shows Y and X of layers with these axes, and no other.
+    """Return whether the view shows Y and X of layers with these axes.
 
-    Not so in a view of XZ, where a click names no pixel of a plane.
+    Not so in a view of XZ, where a click names no pixel of a plane, and no plane is
+    the one that is shown.
 
     Parameters
     ----------
@@ -128,7 +129,7 @@ def shows_yx(viewer: ViewerModel, axes: str) -> bool:
     """
     dims = viewer.dims
     first = dims.ndim - len(axes)
-    return set(dims.displayed) == {first + axes.index(a) for a in "YX"}
+    return {first + axes.index(a) for a in "YX"} <= set(dims.displayed)
 
 
 def visible_corners(viewer: ViewerModel, layer: Layer) -> np.ndarray:

@@ -12,7 +12,6 @@ from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ...core.prompt import PromptError, PromptSet, prompt_hash
 from ..layers.metadata import is_mask
 from ..layers.prompts.prompt_book import PromptBook
-from ..layers.world import world_point
 from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
 from ..tools.draw_box import BoxTool
 from .controls import button, combo, labelled, side_by_side
@@ -179,7 +178,7 @@ class PromptPanel(QWidget):
             tile = source.visible_tile(self.viewer)
             centre = ((tile.y0 + tile.y1 - 1) / 2, (tile.x0 + tile.x1 - 1) / 2)
             box = Box.centred(centre, self.box_size.value())
-            self.book.place(source, source.plane_at(world_point(self.viewer)), box)
+            self.book.place(source, source.shown_plane(self.viewer), box)
         except ValueError as error:
             self._say(sentence(error), True)
 

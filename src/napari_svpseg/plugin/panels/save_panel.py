@@ -146,7 +146,7 @@ class SavePanel(QWidget):
         stems: set[str] = set()
         written, there = 0, []
         for layer in self._in_memory():
-            stem = file_stem(layer)
+            stem = self._stem(layer)
             if stem in stems:  # a second result of one image
                 stem = plain_name(layer.name).strip()
             stems.add(stem)
@@ -175,7 +175,7 @@ class SavePanel(QWidget):
             path, chosen = QFileDialog.getSaveFileName(
                 self,
                 "Save labels",
-                f"{file_stem(layer)}_labels.ome.tif",
+                f"{self._stem(layer)}_labels.ome.tif",
                 ";;".join(SAVE_FILTERS),
             )
             ends = SAVE_FILTERS.get(chosen, TIFF_ENDS)
@@ -237,14 +237,15 @@ class SavePanel(QWidget):
             text += ONE_FILE
         self._say(text)
 
+    def _stem(self, layer: Labels) -> str:
+        """Return a file name for a result, from the image it lies on."""
+        metadata = metadata_of(layer) or {}
+        image = find_layer(self.viewer.layers, metadata.get("source_id"))
+        name = metadata.get("image") if image is None else image.name
+        return plain_name(str(name or layer.name)).strip()
+
     def _file_of(self, layer: Labels) -> str:
         """Return the file that a result's image was opened from, if it was."""
         wanted = (metadata_of(layer) or {}).get("source_id")
         image = find_layer(self.viewer.layers, wanted)
         return str(getattr(getattr(image, "source", None), "path", None) or "")
-
-
-def file_stem(layer: Labels) -> str:
-    """Return a file name for a result, from the image it belongs to."""
-    name = str((metadata_of(layer) or {}).get("image") or layer.name)
-    return plain_name(name).strip()

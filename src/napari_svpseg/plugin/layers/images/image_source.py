@@ -12,7 +12,7 @@ from ....core.image import Axes, ImageError, StackedChannels
 from ..metadata import layer_id
 from ..placement import Calibration, Grid, Place
 from ..prompts.companion import Companion
-from ..world import to_data, visible_corners
+from ..world import NOT_YX, shows_yx, to_data, visible_corners, world_point
 from .pyramid import full_shape, level_factors
 
 if TYPE_CHECKING:
@@ -219,6 +219,18 @@ class ImageSource:
     def plane_at(self, point: tuple[float, ...]) -> tuple[int, ...]:
         """Return the index into Z and T of the plane that ``point`` (world) is in."""
         return self.companion.plane_of(self.point_to_data(point))
+
+    def shown_plane(self, viewer: ViewerModel) -> tuple[int, ...]:
+        """Return the index into Z and T of the plane that a viewer shows.
+
+        Raises
+        ------
+        ImageError
+            If the view does not show Y and X, but XZ for instance.
+        """
+        if not shows_yx(viewer, self.companion.axes):
+            raise ImageError(NOT_YX.format(self.name))
+        return self.plane_at(world_point(viewer))
 
     def query(self, plane: tuple[int, ...] | None, tile: Tile | None = None) -> Any:
         """Return the part of the data to be segmented, lazily, with `query_axes`."""

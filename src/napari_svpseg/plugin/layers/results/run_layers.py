@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from ....core.jobs.stored_labels import Filled, StoredLabels
 from ..images.visibility import bring_into_sight, is_in_sight
 from ..metadata import metadata_of
-from ..world import world_point
 from .journal import OPTIONS
 from .result_layers import Kept, Results, recipe_of
 from .stored_edits import KIND as STORED
@@ -50,10 +49,15 @@ class RunLayers:
         self.journal = results.journal
         self.latest: Labels | None = None
 
-    @property
-    def point(self) -> tuple[float, ...]:
-        """The point of the world whose plane is shown."""
-        return world_point(self.viewer)
+    def shown_plane(self, source: ImageSource) -> tuple[int, ...]:
+        """Return the index of the plane of an image that is shown.
+
+        Raises
+        ------
+        ImageError
+            If the view does not show Y and X.
+        """
+        return source.shown_plane(self.viewer)
 
     def visible_tile(self, source: ImageSource) -> Tile:
         """Return the visible part of an image."""

@@ -17,7 +17,6 @@ from ...layers.labels.partial_label_layers import (
     labelled_layers,
     start_painting,
 )
-from ...layers.world import world_point
 from ...messages import OPEN_IMAGE, count, sentence
 from ...tools.accept_object import AcceptTool
 from ..controls import button, combo, labelled, side_by_side
@@ -153,8 +152,8 @@ class LabelPanel(QWidget):
         source, way = self.source(), self.labels.currentData()
         if source is None or way is None:
             return
-        plane = source.plane_at(world_point(self.viewer))
         try:
+            plane = source.shown_plane(self.viewer)
             read = way.read(plane)
         except (ValueError, IndexError) as error:
             self.message.emit(sentence(error), True)

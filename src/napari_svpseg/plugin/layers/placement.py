@@ -93,6 +93,7 @@ class Place:
 
     Parameters
     ----------
+    scale : (D,) array
     linear : (D, D) array
         From pixels to physical coordinates: scale, rotation and shear.
     translate : (D,) array
@@ -103,6 +104,7 @@ class Place:
     axis_labels : tuple of str
     """
 
+    scale: np.ndarray
     linear: np.ndarray
     translate: np.ndarray
     affine: np.ndarray
@@ -133,6 +135,7 @@ class Place:
                 Affine(scale=scale, rotate=rotate, ndim=ndim, **more).linear_matrix
             )
         return cls(
+            scale,
             linear,
             np.asarray(given.get("translate", np.zeros(ndim)), float),
             np.asarray(given.get("affine", np.eye(ndim + 1)), float),
@@ -149,6 +152,7 @@ class Place:
         affine[:n, :n] = self.affine[:-1, :-1][keep, keep]
         affine[:n, n] = self.affine[:-1, -1][keep]
         return Place(
+            self.scale[keep] * grid.factors,
             linear * np.array(grid.factors),
             self.translate[keep] + linear @ grid.origin,
             affine,
@@ -169,6 +173,7 @@ class Place:
         affine[:-1, -1] *= factors
         return replace(
             self,
+            scale=factors * self.scale,
             linear=factors[:, None] * self.linear,
             translate=factors * self.translate,
             affine=affine,
@@ -181,9 +186,8 @@ class Place:
         Rotation and shear are in ``affine``, as napari reads both of a flipped layer
         wrongly.
         """
-        scale, translate, affine = np.diag(self.linear), self.translate, self.affine
+        scale, translate, affine = self.scale, self.translate, self.affine
         if not _is_diagonal(self.linear):
-            scale = np.linalg.norm(self.linear, axis=0)
             physical = np.eye(len(affine))
             physical[:-1, :-1], physical[:-1, -1] = self.linear / scale, translate
             translate, affine = np.zeros_like(translate), affine @ physical

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ....core.jobs.folder_job import image_name
+from ....core.units import PIXEL
 from ...services.background import Background
 from ..metadata import METADATA_KEY, is_image, is_of, layer_name, metadata_of
 from ..placement import Grid, Place
@@ -18,6 +20,8 @@ from .visibility import activate, add_behind_boxes
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
+
+    from ....io.images import ImageFile
 
 SHOWN = "svpseg_shown"
 """Key in a layer's metadata: the file that was opened to be looked at."""
@@ -95,23 +99,43 @@ class ShownImage:
                 self.viewer.layers.remove(old)
         order = file.axes.order
         is_rgb = file.rgb and order.endswith("C")
+        axes = order[:-1] if is_rgb else order
         layer = self.viewer.add_image(
             file.array,
-            name=layer_name(image.title),
+            name=layer_name(image_name(image.title)),
             rgb=is_rgb,
-            axis_labels=tuple(order[:-1] if is_rgb else order),
+            axis_labels=tuple(axes),
             metadata={SHOWN: str(image.path)},
+            **file_place(file, axes),
         )
         self._bring_forward(layer)
         self.viewer.reset_view()
 
 
+def file_place(file: ImageFile, axes: str) -> dict[str, Any]:
+    """Return scale, position and units of a layer that shows an image file.
+
+    Parameters
+    ----------
+    file : ImageFile
+    axes : str
+        Of the layer.
+    """
+    sizes = {} if file.z_step is None else {"Z": file.z_step}
+    sizes |= dict(zip("YX", file.pixel_size or (), strict=False))
+    return {
+        "scale": [sizes.get(a, 1.0) for a in axes],
+        "translate": [file.origin.get(a, 0.0) for a in axes],
+        "units": [file.unit if a in sizes else PIXEL for a in axes],
+    }
+
+
 def has_companions(viewer: ViewerModel, layer: Layer) -> bool:
     """Return whether boxes, results or masks of ours lie on an image."""
-    for other in viewer.layers:
-        if is_of(other, layer) and not is_of(other, layer, OVERLAY):
-            return True
-    return False
+    return any(
+        is_of(other, layer) and not is_of(other, layer, OVERLAY)
+        for other in viewer.layers
+    )
 
 
 def show_overlay(

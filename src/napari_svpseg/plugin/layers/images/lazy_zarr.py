@@ -43,7 +43,9 @@ def add_zarr(viewer: ViewerModel, path: str | Path, kind: str = "image") -> Laye
         name=layer_name(image_name(str(path))),
         scale=[first.scale.get(a, 1.0) for a in names],
         translate=[first.origin.get(a, 0.0) for a in names],
-        units=[first.unit if a in "ZYX" else "pixel" for a in names],
+        units=[
+            first.unit if a in "ZYX" and a in first.scale else "pixel" for a in names
+        ],
         axis_labels=tuple(names.lower()),
         **more,
     )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ....core.jobs.stored_labels import NAME
 from ....io.ome_zarr import is_zarr
-from ..metadata import layer_id
+from ..metadata import layer_id, layer_name
 from .lazy_zarr import add_zarr
 from .visibility import IMAGE_PIXELS, OF, bring_into_sight, look_at
 
@@ -51,5 +51,6 @@ def _opened(viewer: ViewerModel, path: str, kind: str) -> Layer:
     else:
         told = {"layer_type": kind} if kind == "labels" else {}
         layer = viewer.open(path, **told)[0]
+        layer.name = layer_name(layer.name)
     layer.metadata[OPENED] = now
     return layer

@@ -181,6 +181,9 @@ def test_a_level_of_a_pyramid_follows_too(viewer, open_dock):
     np.testing.assert_allclose(boxes.scale, (1, 1))
     np.testing.assert_allclose(boxes.translate, (0.25, 0.25))
     assert item.box == Box(10, 20, 32)
+    dock.close()
+    (again,) = open_dock().book.items  # at full size
+    assert again.box == Box(20, 40, 64)
 
 
 def test_no_box_is_drawn_where_y_and_x_are_not_seen(viewer, open_dock, finish):

@@ -101,15 +101,18 @@ def open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
         if there is not None:
             _take_over(state, image["id"], layer_id(there))
             continue
-        metadata: dict[str, Any] = {ID: image["id"]}
+        metadata = {}
         if image["axes"]:
-            metadata[DECLARED] = (image["axes"], image["channels"])
+            metadata = {"metadata": {DECLARED: (image["axes"], image["channels"])}}
         try:
             if image["path"]:
                 plugin = image["plugin"] or "napari"
-                layers = viewer.open(image["path"], plugin=plugin, metadata=metadata)
+                layers = viewer.open(image["path"], plugin=plugin, **metadata)
                 if len(layers) == 1:
                     layers[0].name = image["name"]
+                for layer in layers:
+                    if layer.name == image["name"]:
+                        _take_over(state, image["id"], layer_id(layer))
             elif image["sample"]:
                 _open_sample(viewer, image, state)
             else:
@@ -124,15 +127,13 @@ def _open_already(viewer: ViewerModel, image: Entry) -> Layer | None:
     """Return the open image that is one of a session, or None."""
     images = [layer for layer in viewer.layers if is_image(layer)]
     found = find_layer(images, image["id"])
-    if found is None:
-        alike = (
-            layer
-            for layer in images
-            if str(layer.source.path or "") == image["path"]
-            and (bool(image["path"]) or layer.name == image["name"])
-        )
-        found = next(alike, None)
-    return found
+    if found is not None:
+        return found
+    same = [la for la in images if str(la.source.path or "") == image["path"]]
+    named = [la for la in same if la.name == image["name"]]
+    if image["path"] and len(same) == 1:  # one file may hold several images
+        named = same
+    return named[0] if named else None
 
 
 def _take_over(state: dict[str, Any], before: str, now: str) -> None:

@@ -99,6 +99,7 @@ class PromptBoxes(QObject):
             return
         if layer.ndim == len(source.companion.axes):
             self._take(layer, image)
+            self._move_to_level(layer)  # an earlier dock may have used another one
             self.edited.emit(layer)
 
     def image_of(self, layer: Shapes) -> Image:

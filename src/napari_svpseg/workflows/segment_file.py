@@ -119,7 +119,7 @@ def segment_file(
         recipe,
         image.array,
         image.axes.order,
-        image.origin,
+        origin=image.origin,
         n_channels=1 if image.rgb else lengths.get("C", 1),
     )
     Path(out_folder).mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Layers of a session go back on their image, wherever it lies and whatever its name."""
+"""Layers of a session go back on their images, by id and file, not by name."""
 
 from __future__ import annotations
 

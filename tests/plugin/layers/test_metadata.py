@@ -94,11 +94,11 @@ def test_napari_saves_all_layers_of_an_image_with_a_dot(
     dock = open_dock()
     image.name = "day1/cells.ome"
     item = dock.book.place(dock.source_of(image), (), Box(14, 14, 32))
-    dock.book.add_paint_layer(item)
-    start_painting(discs, dock.source_of(image), FIRST_OBJECT)
     dock.add_probability.setChecked(True)
     dock.run.click()
     finish(dock)
+    dock.book.add_paint_layer(item)
+    start_painting(discs, dock.source_of(image), FIRST_OBJECT)
     ours = [layer for layer in discs.layers if metadata_of(layer) is not None]
     assert len(ours) == 5
     for layer in ours:

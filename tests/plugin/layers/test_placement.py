@@ -95,9 +95,9 @@ def test_our_layers_have_the_units_of_the_world(mixed, open_dock, finish):
     image = mixed.layers["discs"]
     dock = open_dock()
     item = dock.book.place(dock.source_of(image), (), Box(14, 14, 32))
-    mask = dock.book.add_paint_layer(item)
     dock.run.click()
     finish(dock)
+    mask = dock.book.add_paint_layer(item)
     ours = [layer for layer in mixed.layers if metadata_of(layer) is not None]
     assert len(ours) == 3 and mask in ours
     for layer in ours:
@@ -134,9 +134,9 @@ def test_a_flipped_image_keeps_its_layers_on_it(discs, open_dock, finish):
     dock = open_dock()
     item = dock.book.place(dock.source_of(image), (), Box(14, 14, 32))
     np.testing.assert_array_equal(item.mask > 0, truth.data[14:46, 14:46] > 0)
-    mask = dock.book.add_paint_layer(item)
     dock.run.click()
     finish(dock)
+    mask = dock.book.add_paint_layer(item)
     result = discs.layers["discs [svpseg]"]
     boxes = dock.book.boxes.layer_of(item.id)
     for layer in (boxes, mask, result):
@@ -150,10 +150,10 @@ def test_our_layers_follow_their_image(discs, open_dock, finish, tmp_path):
     image, truth = discs.layers["discs"], discs.layers["truth"]
     dock = open_dock()
     item = dock.book.place(dock.source_of(image), (), Box(14, 14, 32))
-    mask = dock.book.add_paint_layer(item)
     dock.add_probability.setChecked(True)
     dock.run.click()
     finish(dock)
+    mask = dock.book.add_paint_layer(item)
     boxes = dock.book.boxes.layer_of(item.id)
     result = discs.layers["discs [svpseg]"]
     shown = discs.layers["discs [svpseg] probability"]

@@ -47,6 +47,7 @@ def test_layers_go_back_on_the_image_that_they_were_on(tmp_path):
         **source.placement(),
     )
     boxes.add_rectangles([np.array([[3, 3], [3, 20], [20, 20], [20, 3]])])
+    viewer.layers[0].name = "other"
     image.name, viewer.layers[0].name = "DAPI", "cells"
     state = saved(viewer, image, mask, boxes)
 

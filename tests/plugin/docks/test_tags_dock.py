@@ -236,7 +236,7 @@ def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_prox
 
 def test_training_shows_what_it_does(dock, finish, viewer, qtbot, runner):
     dock.tag_panel.view.select(0)
-    qtbot.waitUntil(lambda: "0.png" in viewer.layers)
+    qtbot.waitUntil(lambda: "0" in viewer.layers)
     dock.train.click()
     assert not dock.train.isEnabled() and dock.stop.isVisibleTo(dock)
     finish(dock)

@@ -217,3 +217,14 @@ def test_axes_before_a_point_are_at_0():
     source = ImageSource.of(Image(np.zeros((3, 20, 30)), scale=(2, 1, 1)), "ZYX")
     np.testing.assert_allclose(source.point_to_data((4, 5)), (0, 4, 5))
     assert source.plane_at(WorldPoint((4, 4, 5), None)) == (2,)
+
+
+def test_our_layers_stay_when_all_others_are_removed(mixed, open_dock, finish):
+    dock = open_dock()
+    dock.book.place(dock.source_of(mixed.layers["discs"]), (), Box(14, 14, 32))
+    dock.run.click()
+    finish(dock)
+    for name in ("truth", "discs"):
+        mixed.layers.remove(mixed.layers[name])
+    (result,) = mixed.layers
+    assert world_units(mixed) == world_units(mixed, []) == result.units

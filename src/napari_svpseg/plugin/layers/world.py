@@ -65,12 +65,10 @@ def world_units(viewer: ViewerModel, layers: Iterable[Layer] | None = None) -> U
     ----------
     viewer : ViewerModel
     layers : iterable of Layer, optional
-        To look at these alone.
+        To look at these alone, if there are any.
     """
-    if layers is None:
-        extent = viewer.layers.extent
-    else:
-        extent = viewer.layers.get_extent(list(layers))
+    some = list(layers or ())
+    extent = viewer.layers.get_extent(some) if some else viewer.layers.extent
     units = getattr(extent, "units", None)
     return None if units is None else tuple(units)
 

@@ -43,10 +43,10 @@ EVERY_END = tuple(end for ends in SAVE_FILTERS.values() for end in ends)
 
 SAVED = "Saved {name} in {folder}."
 AT_LEVEL = (
-    " Its pixels are those of a smaller level of the image, each {:.3g} pixels long."
+    " Pixels are those of a smaller level of the image, up to {:.3g} pixels long."
 )
 AT_FULL_SIZE = (
-    " Its coordinates are pixels of the image at full size; it was segmented at a "
+    " Coordinates are pixels of the image at full size; it was segmented at a "
     "smaller level."
 )
 SAVED_ALL = "Saved {results} in {folder}."
@@ -144,7 +144,7 @@ class SavePanel(QWidget):
         if not folder:
             return
         stems: set[str] = set()
-        written, there = 0, []
+        written, there, level = 0, [], 1.0
         for layer in self._in_memory():
             stem = self._stem(layer)
             if stem in stems:  # a second result of one image
@@ -160,7 +160,10 @@ class SavePanel(QWidget):
                 self._on_not_saved(error)
                 return
             written += 1
+            level = max(level, *level_of(metadata_of(layer) or {}))
         text = SAVED_ALL.format(results=count(written, "result"), folder=folder)
+        if level > 1:
+            text += AT_LEVEL.format(level)
         if there:
             text += NOT_REPLACED.format(names=", ".join(there))
         self._say(text, bool(there) and not written)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 import numpy as np
-import tifffile
 from napari.components import ViewerModel
+from napari.layers._source import layer_source
 
 from napari_svpseg.plugin.layers.images.image_source import ImageSource
 from napari_svpseg.plugin.layers.metadata import METADATA_KEY, is_of, metadata_of
@@ -32,12 +32,17 @@ def saved(viewer, image, mask, boxes):
     return json.loads(json.dumps(state))
 
 
+def opened(viewer, file, name):
+    """Return an image layer that says that it was opened from a file."""
+    with layer_source(path=str(file)):
+        return viewer.add_image(np.zeros((40, 50)), name=name)
+
+
 def test_layers_go_back_on_the_image_that_they_were_on(tmp_path):
     file = tmp_path / "a.tif"
-    tifffile.imwrite(file, np.zeros((40, 50), np.uint8), photometric="minisblack")
     viewer = ViewerModel()
     viewer.add_image(np.ones((40, 50)), name="DAPI")  # made, so it has no file
-    (image,) = viewer.open(file, plugin="napari", name="cells")
+    image = opened(viewer, file, "cells")
     image.scale, image.units = (-0.5, 0.5), ("um", "um")
     source = ImageSource.of(image, "YX")
     mask = mask_layer(viewer, source)
@@ -47,15 +52,15 @@ def test_layers_go_back_on_the_image_that_they_were_on(tmp_path):
         **source.placement(),
     )
     boxes.add_rectangles([np.array([[3, 3], [3, 20], [20, 20], [20, 3]])])
+    boxes.features = {"id": np.array(["one"], object)}
     viewer.layers[0].name = "other"
     image.name, viewer.layers[0].name = "DAPI", "cells"
     state = saved(viewer, image, mask, boxes)
 
     restored = ViewerModel()
     other = restored.add_image(np.ones((40, 50)), name="cells")
-    assert open_images(restored, state) == []  # the made one is open
-    again = restored.layers["DAPI"]
-    assert again.source.path == str(file)
+    again = opened(restored, file, "renamed")
+    assert open_images(restored, state) == []  # both are open
     painted = add_labels(restored, state["labels"][0], np.ones((40, 50), np.uint16))
     add_boxes(restored, state)
     for layer in (painted, restored.layers[-1]):

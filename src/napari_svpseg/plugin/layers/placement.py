@@ -128,7 +128,7 @@ class Place:
         shear = np.asarray(given.get("shear", np.zeros(0)), float)
         own = shear if shear.ndim < 2 else shear - np.eye(len(shear))
         linear = np.diag(scale)
-        # napari decomposes a flip into a rotation, and gives the negative scale too
+        # an Affine of a flipped matrix has the flip in its rotation and in its scale
         if rotate.shape != (ndim, ndim) or np.any(own) or not _is_diagonal(rotate):
             more = {"shear": shear} if np.any(own) else {}
             linear = np.asarray(
@@ -183,8 +183,8 @@ class Place:
     def arguments(self) -> dict[str, Any]:
         """Return the arguments that give a layer this place.
 
-        Rotation and shear are in ``affine``, as napari reads both of a flipped layer
-        wrongly.
+        Rotation and shear are in ``affine``: napari does not take a flipped matrix
+        apart so that its parts give it back.
         """
         scale, translate, affine = self.scale, self.translate, self.affine
         if not _is_diagonal(self.linear):

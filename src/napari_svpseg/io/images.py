@@ -8,10 +8,11 @@ import math
 import os
 import stat
 import threading
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeGuard
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeGuard
 
 import numpy as np
 import psutil
@@ -19,6 +20,7 @@ import tifffile
 
 from ..core.errors import joined, one_line
 from ..core.image import AXES, Axes, ImageError
+from ..core.units import PIXEL, UM, in_micrometres, micrometres
 from . import microscope_files
 from .bitmaps import is_bitmap, read_bitmap
 from .photometric import Stored
@@ -52,18 +54,11 @@ IMAGE_SUFFIXES = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES, *microscope_files.SUFFIXES)
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 NPY_START = b"\x93NUMPY"
 
-UNITS_UM = {
-    "µm": 1.0,
-    "um": 1.0,
-    "micron": 1.0,
-    "\\u00B5m": 1.0,
-    "micrometer": 1.0,
-    "nm": 1e-3,
-    "mm": 1e3,
-    "cm": 1e4,
-    "m": 1e6,
-}
-"""Micrometres of each unit that OME and ImageJ write (one escapes its µ)."""
+RESOLUTION_UNITS = {2: "inch", 3: "cm", 4: "mm", 5: "um"}
+"""Units of the resolution tags of TIFF, by the value of ResolutionUnit."""
+
+SMALLEST_DOT_UM = 20.0
+"""Larger pixels in the resolution tags are dots of a print: 1270 in an inch."""
 
 WITH_AXES = ("ome", "imagej", "lsm", "stk", "mmstack", "ndtiff", "fluoview", "qpi")
 """Kinds of TIFF, as tifffile calls them, whose metadata tell what each axis means."""
@@ -115,6 +110,9 @@ class ImageFile:
         In the order of the channels; empty if the file does not say.
     notes : tuple of str
         What of the file was not read, each in one line without the file's name.
+    origin : dict of str to float
+        Where the centre of the first pixel lies along each axis, in ``unit``; 0 by
+        default.
     """
 
     array: np.ndarray
@@ -126,6 +124,7 @@ class ImageFile:
     z_step: float | None = None
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    origin: dict[str, float] = field(default_factory=dict)
 
 
 class _Content(NamedTuple):
@@ -139,6 +138,7 @@ class _Content(NamedTuple):
     z_step: float | None = None
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    origin: Mapping[str, float] = MappingProxyType({})
 
 
 def read_image(
@@ -221,6 +221,7 @@ def read_image(
         content.z_step,
         content.channel_names if len(content.channel_names) == n else (),
         tuple(notes),
+        dict(content.origin),
     )
 
 
@@ -410,6 +411,7 @@ def _read_tiff(path: Path, series: int | None, as_ids: bool) -> _Content:
         if stored.is_alpha and samples == 2 and "C" in letters:
             letters, array = _without_alpha(letters, array)
         size, unit, z_step = _sizes(tiff, chosen)
+        origin = _position(tiff, chosen.number or 0) if unit == UM else {}
         names = tiff_channel_names(tiff, chosen.number or 0)
         has_axes = _has_axes(tiff)
     # Without metadata only these axes have one meaning.
@@ -418,7 +420,7 @@ def _read_tiff(path: Path, series: int | None, as_ids: bool) -> _Content:
         letters = ""
     names = names if "C" in letters and not rgb else ()
     told = (*notes, *(present.notes or heard))
-    return _Content(array, letters, size, unit, rgb, z_step, names, told)
+    return _Content(array, letters, size, unit, rgb, z_step, names, told, origin)
 
 
 def _stored(tiff: tifffile.TiffFile, chosen: TiffSeries) -> Stored:
@@ -454,13 +456,11 @@ def _sizes(
     """Return height and width of a pixel, their unit, and the distance of planes."""
     # without sizes of its own: what is said there is true of the image
     if chosen.is_aside and not tiff.is_ome:
-        return None, "pixel", None
+        return None, PIXEL, None
     own = vendor_sizes(tiff, chosen)
     if {"Y", "X"} <= own.keys():
-        return (own["Y"], own["X"]), "um", own.get("Z")
-    size, unit = _pixel_size(tiff, chosen.number or 0)
-    step = _z_step(tiff, chosen.number or 0) if size is not None else None
-    return size, unit, step
+        return (own["Y"], own["X"]), UM, own.get("Z")
+    return _pixel_size(tiff, chosen.number or 0)
 
 
 def _has_axes(tiff: tifffile.TiffFile) -> bool:
@@ -496,6 +496,8 @@ class TiffFacts(NamedTuple):
     samples : int
     channel_names : tuple of str
     notes : tuple of str
+    origin : dict of str to float
+        As in `ImageFile`.
     """
 
     axes: str
@@ -509,6 +511,7 @@ class TiffFacts(NamedTuple):
     samples: int
     channel_names: tuple[str, ...]
     notes: tuple[str, ...]
+    origin: dict[str, float]
 
 
 def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
@@ -538,6 +541,7 @@ def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
             size, unit, z_step = _sizes(tiff, chosen)
             if chosen.number is None:
                 raise ImageError(READ_WHOLE)
+            origin = _position(tiff, chosen.number) if unit == UM else {}
             names = tiff_channel_names(tiff, chosen.number)
             stored_axes = chosen.series.axes
     except ImageError as error:
@@ -551,7 +555,7 @@ def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
     return TiffFacts(
         letters, size, unit, z_step, chosen.number, chosen.position, at,
         stored, samples, names if "C" in letters else (),
-        (*notes, *(present.notes or heard)),
+        (*notes, *(present.notes or heard)), origin,
     )  # fmt: skip
 
 
@@ -640,47 +644,76 @@ def _known_axes(letters: str, array: np.ndarray) -> tuple[str, np.ndarray]:
 
 def _pixel_size(
     tiff: tifffile.TiffFile, index: int = 0
-) -> tuple[tuple[float, float] | None, str]:
-    """Return height and width of a pixel in micrometres, or None if unknown.
+) -> tuple[tuple[float, float] | None, str, float | None]:
+    """Return height and width of a pixel, their unit, and the distance of two planes.
 
-    The resolution tags of TIFF are used for ImageJ files only, as others have no length
-    unit in them: printing programs write 72 dots per inch.
+    Each axis has a unit of its own in OME and ImageJ files.
     """
     if tiff.is_ome and tiff.ome_metadata:
         pixels = ome_pixels(tifffile.xml2dict(tiff.ome_metadata), index)
-        y, x = pixels.get("PhysicalSizeY"), pixels.get("PhysicalSizeX")
-        unit = str(pixels.get("PhysicalSizeXUnit", "µm"))
-        if is_length(y) and is_length(x) and unit in UNITS_UM:
-            return (float(y) * UNITS_UM[unit], float(x) * UNITS_UM[unit]), "um"
-        return None, "pixel"
-    page = tiff.pages[0]
-    resolution = {t: page.tags.get(t) for t in ("YResolution", "XResolution")}
-    if not tiff.is_imagej or None in resolution.values():
-        return None, "pixel"
-    unit = str((tiff.imagej_metadata or {}).get("unit", ""))
-    if unit not in UNITS_UM:
-        return None, "pixel"
-    sizes = []
-    for tag in resolution.values():
-        assert tag is not None  # checked above
-        number, denominator = tag.value
-        if not number or not denominator:  # written by programs that do not know it
-            return None, "pixel"
-        sizes.append(denominator / number * UNITS_UM[unit])
-    return (sizes[0], sizes[1]), "um"
-
-
-def _z_step(tiff: tifffile.TiffFile, index: int = 0) -> float | None:
-    """Return the distance of two planes in micrometres, or None if unknown."""
-    if tiff.is_ome and tiff.ome_metadata:
-        pixels = ome_pixels(tifffile.xml2dict(tiff.ome_metadata), index)
-        step, unit = pixels.get("PhysicalSizeZ"), pixels.get("PhysicalSizeZUnit", "µm")
-    else:
+        sizes: dict[str, Any] = {a: pixels.get(f"PhysicalSize{a}") for a in "ZYX"}
+        units: dict[str, Any] = {
+            a: pixels.get(f"PhysicalSize{a}Unit", "µm") for a in "ZYX"
+        }
+    elif tiff.is_imagej:
         metadata = tiff.imagej_metadata or {}
-        step, unit = metadata.get("spacing"), metadata.get("unit", "")
-    if not is_length(step) or str(unit) not in UNITS_UM:
-        return None
-    return float(step) * UNITS_UM[str(unit)]
+        lengths, unit = _resolution(tiff)
+        own = metadata.get("unit")
+        units = {a: metadata.get(f"{a.lower()}unit", own) for a in "ZY"} | {"X": own}
+        sizes = {**lengths, "Z": metadata.get("spacing")}
+        if own is None:  # then ImageJ goes by the tags
+            sizes = dict(_without_dots(lengths, unit))
+            units = dict.fromkeys("YX", unit)
+    else:
+        lengths, unit = _resolution(tiff)
+        sizes = dict(_without_dots(lengths, unit))
+        units = dict.fromkeys("YX", unit)
+    known = {a: float(n) for a, n in sizes.items() if is_length(n)}
+    found, unit = in_micrometres(known, units)
+    if unit != UM:
+        return None, PIXEL, None
+    return (found["Y"], found["X"]), UM, found.get("Z")
+
+
+def _position(tiff: tifffile.TiffFile, index: int = 0) -> dict[str, float]:
+    """Return where an image of an OME-TIFF lies along each axis, in micrometres.
+
+    Axes along which it lies at 0 are left out.
+    """
+    if not (tiff.is_ome and tiff.ome_metadata):
+        return {}
+    plane = ome_pixels(tifffile.xml2dict(tiff.ome_metadata), index).get("Plane", {})
+    plane = plane[0] if isinstance(plane, list) else plane
+    found = {}
+    for axis in "ZYX":
+        value = plane.get(f"Position{axis}")
+        factor = micrometres(plane.get(f"Position{axis}Unit"))
+        if isinstance(value, int | float) and value and factor is not None:
+            found[axis] = value * factor
+    return found
+
+
+def _resolution(tiff: tifffile.TiffFile) -> tuple[dict[str, float], str]:
+    """Return height and width of a pixel in the resolution tags, and their unit."""
+    tags = tiff.pages[0].tags
+    sizes = {}
+    for axis in "YX":
+        tag = tags.get(f"{axis}Resolution")
+        number, denominator = (0, 0) if tag is None else tag.value
+        if number and denominator:  # 0 is written by programs that do not know it
+            sizes[axis] = denominator / number
+    unit = tags.get("ResolutionUnit")
+    # by the specification it is the inch where there is no tag
+    return sizes, RESOLUTION_UNITS.get(2 if unit is None else int(unit.value), PIXEL)
+
+
+def _without_dots(sizes: dict[str, float], unit: str) -> dict[str, float]:
+    """Return sizes unless they are those of the dots of a print.
+
+    Many programs write 72 or 300 dots per inch into any image.
+    """
+    factor = micrometres(unit) or 0.0
+    return {a: n for a, n in sizes.items() if n * factor < SMALLEST_DOT_UM}
 
 
 def is_length(value: object) -> TypeGuard[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,10 @@ import tifffile
 from ..core.escapes import escaped
 from ..core.image import AXES, Axes
 from ..core.result import Recipe
+from ..core.units import PIXEL, micrometres
 from .atomic import atomic_path
 from .images import is_length, quiet_tifffile
 from .ownership import LABELS_SEAL, PROGRAM, labels_hash
-
-OME_UNITS = {
-    "um": "µm",
-    "micrometer": "µm",
-    "micron": "µm",
-    "nanometer": "nm",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "meter": "m",
-    "angstrom": "Å",
-    "picometer": "pm",
-    "inch": "in",
-}
-"""Symbols that OME-XML has for the units of napari."""
 
 MAX_CLASSIC_BYTES = 3_500_000_000
 """Larger files are BigTIFF; a classic TIFF ends at 4 GiB, metadata included."""
@@ -58,6 +46,7 @@ def write_labels(
     z_step: float | None = None,
     overwrite: bool = False,
     sealed: bool = True,
+    origin: dict[str, float] | None = None,
 ) -> Path:
     """Write labels as an OME-TIFF file, atomically.
 
@@ -72,7 +61,8 @@ def write_labels(
     pixel_size : (float, float), optional
         Height and width of a pixel in ``unit``.
     unit : str
-        A length such as ``"um"``, or ``"pixel"``.
+        A length such as ``"um"``, which is written in micrometres; anything else is
+        written as pixels.
     recipe : Recipe, optional
         Written into the description of the image, as JSON.
     z_step : float, optional
@@ -82,6 +72,9 @@ def write_labels(
     sealed : bool
         Mark the labels as written by a run, which later runs may replace; False for
         those that a user saves.
+    origin : dict of str to float, optional
+        Where the centre of the first pixel lies along each axis, in ``unit``; 0 by
+        default.
 
     Returns
     -------
@@ -115,6 +108,7 @@ def write_labels(
         "Name": escaped(path.name.split(".")[0]),
     }
     metadata |= _physical_sizes(axes, pixel_size, unit, z_step)
+    metadata |= _positions(axes, labels.shape, unit, origin or {})
     if recipe is not None:
         metadata["Description"] = recipe.to_json()
     labels = labels.astype(dtype, copy=False)
@@ -161,13 +155,28 @@ def _physical_sizes(
     """Return the attributes of OME-XML for the size of a pixel; empty if unknown."""
     if pixel_size is None or not all(is_length(float(n)) for n in pixel_size):
         return {}
-    name = OME_UNITS.get(unit, unit)
-    sizes: dict[str, Any] = {
-        "PhysicalSizeY": float(pixel_size[0]),
-        "PhysicalSizeYUnit": name,
-        "PhysicalSizeX": float(pixel_size[1]),
-        "PhysicalSizeXUnit": name,
-    }
+    factor = micrometres(unit)
+    lengths = dict(zip("YX", pixel_size, strict=True))
     if z_step and is_length(float(z_step)) and "Z" in axes:
-        sizes |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
+        lengths["Z"] = z_step
+    sizes: dict[str, Any] = {}
+    for axis, length in lengths.items():
+        sizes[f"PhysicalSize{axis}"] = float(length) * (factor or 1.0)
+        sizes[f"PhysicalSize{axis}Unit"] = "µm" if factor else PIXEL
     return sizes
+
+
+def _positions(
+    axes: str, shape: tuple[int, ...], unit: str, origin: dict[str, float]
+) -> dict[str, Any]:
+    """Return the attributes of OME-XML for the place of each plane; empty at 0."""
+    factor = micrometres(unit)
+    if factor is None or not any(origin.get(a) for a in "ZYX"):
+        return {}
+    n = math.prod(shape[: axes.index("Y")])
+    plane: dict[str, Any] = {}
+    for axis in "ZYX":
+        if axis in origin:
+            plane[f"Position{axis}"] = [float(origin[axis]) * factor] * n
+            plane[f"Position{axis}Unit"] = ["µm"] * n
+    return {"Plane": plane}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 
 from ..core.errors import short_line
 from ..core.image import AXES, Axes, ImageError
+from ..core.units import PIXEL, in_micrometres
 from .images import (
     TIFF_SUFFIXES,
     ImageFile,
@@ -39,17 +40,8 @@ from .zarr_stores import (
     open_node,
 )
 
-UNITS = {
-    "um": "micrometer",
-    "nm": "nanometer",
-    "mm": "millimeter",
-    "cm": "centimeter",
-    "m": "meter",
-    "Å": "angstrom",
-    "pm": "picometer",
-    "in": "inch",
-}
-"""Names that OME-Zarr has for our units."""
+MICROMETER = "micrometer"
+"""Name that OME-Zarr has for our unit."""
 
 NO_IMAGE = "{path}: there is no Zarr image and no TIFF file here."
 UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
@@ -78,9 +70,10 @@ class LazyImage:
         Slicing it reads the region and returns a numpy array.
     axes : Axes
     scale : dict of str to float
-        Size of a pixel along each of T, Z, Y, X, at the chosen level.
+        Size of a pixel along each of T, Z, Y, X, at the chosen level; negative where
+        the axis runs the other way.
     unit : str
-        Unit of the scale along Z, Y and X; ``"pixel"`` if it is unknown.
+        Unit of the scale along Z, Y and X, ``"um"``; ``"pixel"`` if it is unknown.
     path : Path
     level : int
         Level of the pyramid; 0 is the full size.
@@ -92,6 +85,9 @@ class LazyImage:
         In the order of the channels; empty if the file does not say.
     notes : tuple of str
         What of the file was not read, each in one line without the file's name.
+    origin : dict of str to float
+        Where the centre of the first pixel lies along each axis that has a scale, in
+        its unit; 0 by default.
     """
 
     array: Any
@@ -104,6 +100,7 @@ class LazyImage:
     n_levels: int = 1
     channel_names: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    origin: dict[str, float] = field(default_factory=dict)
 
     @property
     def n_pixels(self) -> int:
@@ -169,7 +166,7 @@ def open_image(
     if isinstance(node, zarr.Array):
         if level:
             raise ImageError(ONE_ARRAY.format(path=path, level=level))
-        return LazyImage(node, _axes_of(path, node, axes), {}, "pixel", path)
+        return LazyImage(node, _axes_of(path, node, axes), {}, PIXEL, path)
     if groups:
         return _open_one_of(path, groups, level, axes, series)
     return _open_group(path, node, level, axes)
@@ -239,18 +236,15 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
         ]
         called = [str(a["name"]).upper() for a in declared]
         letters = "".join(called) if set(called) <= set(AXES) else ""
-        scale = _scale(datasets[level], multiscale, len(array.shape))
+        scale, origin = _place(datasets[level], multiscale, len(array.shape))
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ImageError(
             NOT_OME_ZARR.format(path=path, reason=short_line(error, 120))
         ) from error
-    # One unit for all axes of space, or none: there is no field for several.
-    units = {a.get("unit") for a in declared if str(a["name"]).upper() in "ZYX"}
-    names = {name: short for short, name in UNITS.items()}
-    unit = names.get(str(units.pop()), "pixel") if len(units) == 1 else "pixel"
     meaning = _axes_of(path, array, letters or axes)
-    by_axis = {a: s for a, s in zip(meaning.order, scale, strict=True) if a != "C"}
-    n_levels = len(datasets)
+    units = {str(a["name"]).upper(): a.get("unit") for a in declared}
+    by_axis, unit = in_micrometres(_without_c(meaning, scale), units)
+    moved, _ = in_micrometres(_without_c(meaning, origin), units)
     return LazyImage(
         array,
         meaning,
@@ -259,8 +253,9 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
         path,
         level,
         version,
-        n_levels,
+        len(datasets),
         channel_names=_channel_names(ome),
+        origin={a: n for a, n in moved.items() if n},
     )
 
 
@@ -273,18 +268,30 @@ def _channel_names(ome: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(map(str, names)) if all(names) else ()
 
 
-def _scale(dataset: dict[str, Any], multiscale: dict[str, Any], n: int) -> list[float]:
-    """Return the size of a pixel along each of ``n`` axes.
+def _without_c(axes: Axes, values: list[float]) -> dict[str, float]:
+    """Return one value for each axis but C."""
+    return {a: n for a, n in zip(axes.order, values, strict=True) if a != "C"}
 
-    It is the product of the scale of the level and that of the whole image.
+
+def _place(
+    dataset: dict[str, Any], multiscale: dict[str, Any], n: int
+) -> tuple[list[float], list[float]]:
+    """Return scale and translation along each of ``n`` axes.
+
+    Those of the level come first, then those of the whole image.
     """
-    scale = [1.0] * n
+    scale, origin = [1.0] * n, [0.0] * n
     for holder in (dataset, multiscale):
         for change in holder.get("coordinateTransformations", ()):
-            values = change.get("scale") if change.get("type") == "scale" else None
-            if values is not None and len(values) == n:
+            values = change.get(change.get("type"))
+            if values is None or len(values) != n:
+                continue
+            if change["type"] == "scale":
                 scale = [a * float(b) for a, b in zip(scale, values, strict=True)]
-    return scale
+                origin = [a * float(b) for a, b in zip(origin, values, strict=True)]
+            elif change["type"] == "translation":
+                origin = [a + float(b) for a, b in zip(origin, values, strict=True)]
+    return scale, origin
 
 
 def _axes_of(path: Path, array: Any, axes: str | None) -> Axes:
@@ -341,6 +348,7 @@ def _open_tiff(
         level,
         channel_names=facts.channel_names,
         notes=facts.notes,
+        origin={} if level else facts.origin,
     )
 
 
@@ -391,10 +399,13 @@ def read_zarr(
     image = open_image(path, axes=axes, series=series)
     tell_notes(Path(path), image.notes, on_note)
     order, sizes = image.axes.order, image.scale
-    size = (sizes["Y"], sizes["X"]) if {"Y", "X"} <= sizes.keys() else None
+    size = None
+    if {"Y", "X"} <= sizes.keys():
+        size = (abs(sizes["Y"]), abs(sizes["X"]))
     # By the specification C is before Y and X: where it is last, it holds colours.
     last = image.array.shape[-1]
     rgb = order.endswith("C") and last in (3, 4) and image.array.dtype == np.uint8
+    step = abs(sizes["Z"]) if "Z" in sizes else None
     return ImageFile(
         image.array,
         image.axes,
@@ -402,9 +413,10 @@ def read_zarr(
         image.unit,
         rgb,
         image.path,
-        sizes.get("Z"),
+        step,
         channel_names=image.channel_names,
         notes=image.notes,
+        origin=image.origin,
     )
 
 

@@ -15,9 +15,10 @@ import numpy as np
 from ..core.errors import short_line
 from ..core.image import Axes
 from ..core.result import Recipe
+from ..core.units import in_micrometres, micrometres
 from .atomic import WriteError, atomic_folder
 from .label_files import NEGATIVE_IDS, NOT_WHOLE_NUMBERS
-from .ome_zarr import UNITS, is_array, is_image, is_zarr
+from .ome_zarr import MICROMETER, is_array, is_image, is_zarr
 from .ownership import check_replaceable, chunks_hash
 from .zarr_stores import import_zarr
 
@@ -56,9 +57,11 @@ class LabelsLayout:
     scale : tuple of float
         Size of a pixel along each axis.
     unit : str
-        Unit of the scale along Z, Y and X.
+        Unit of the scale along Z, Y and X, ``"um"`` or ``"pixel"``.
     version : str
         Version of OME-Zarr, ``0.4`` or ``0.5``.
+    origin : tuple of float
+        Where the centre of the first pixel lies along each axis; empty for 0.
 
     Raises
     ------
@@ -74,6 +77,7 @@ class LabelsLayout:
     scale: tuple[float, ...]
     unit: str
     version: str = "0.5"
+    origin: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
@@ -374,6 +378,7 @@ def write_zarr_labels(
     recipe: Recipe | None = None,
     name: str = "cells",
     version: str = "0.5",
+    origin: dict[str, float] | None = None,
     overwrite: bool = False,
     sealed: bool = True,
 ) -> Path:
@@ -398,6 +403,9 @@ def write_zarr_labels(
         Name of the labels, which are written to ``path/labels/NAME``.
     version : str
         Version of OME-Zarr, ``0.4`` or ``0.5``.
+    origin : dict of str to float, optional
+        Where the centre of the first pixel lies along each axis, in the unit of its
+        scale; 0 by default.
     overwrite, sealed : bool
         As in `label_files.write_labels`.
 
@@ -423,9 +431,14 @@ def write_zarr_labels(
     # The largest id is unknown before all is read, so the dtype follows that of labels.
     dtype = "uint64" if labels.dtype.itemsize == 8 else "uint32"
     chunks = (*(1,) * (len(shape) - 2), CHUNK, CHUNK)
-    sizes = tuple((scale or {}).get(a, 1.0) for a in letters)
+    units = dict.fromkeys("ZYX", unit)
+    scale, unit = in_micrometres(dict.fromkeys(letters, 1.0) | (scale or {}), units)
+    origin, _ = in_micrometres(dict.fromkeys(letters, 0.0) | (origin or {}), units)
+    sizes, place = ([of[a] for a in letters] for of in (scale, origin))
     with atomic_folder(path, overwrite) as temporary:
-        layout = LabelsLayout("", shape, chunks, letters, dtype, sizes, unit, version)
+        layout = LabelsLayout(
+            "", shape, chunks, letters, dtype, tuple(sizes), unit, version, tuple(place)
+        )
         layout = create_labels_in_store(temporary, name, layout)
         target = open_level(layout.folder)
         for window in chunk_windows(layout, 0):
@@ -474,34 +487,27 @@ def read_labels_metadata(store: str | Path, name: str) -> dict[str, Any]:
 def _datasets(layout: LabelsLayout) -> list[dict[str, Any]]:
     """Return the path and scale of each level, as OME-Zarr describes them.
 
-    There is no translation: the first pixel of every level is that of the full size.
+    All levels have one translation: the first pixel of each is that of the full size.
     """
     found = []
     for level, _ in enumerate(layout.level_shapes):
         factor = [1] * (len(layout.shape) - 2) + [2**level] * 2
         scale = [s * f for s, f in zip(layout.scale, factor, strict=True)]
-        found.append(
-            {
-                "path": str(level),
-                "coordinateTransformations": [{"type": "scale", "scale": scale}],
-            }
-        )
+        changes: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        if any(layout.origin):
+            changes.append({"type": "translation", "translation": list(layout.origin)})
+        found.append({"path": str(level), "coordinateTransformations": changes})
     return found
 
 
 def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
     """Return name, type and unit of each axis, as OME-Zarr describes them."""
-    unit = (
-        layout.unit
-        if layout.unit in UNITS.values()
-        else UNITS.get(layout.unit.replace("µ", "u"))
-    )
     records = []
     for letter in layout.axes:
         kind = AXIS_TYPES.get(letter, "space")
         record = {"name": letter.lower(), "type": kind}
-        if kind == "space" and unit:
-            record["unit"] = unit
+        if kind == "space" and micrometres(layout.unit) is not None:
+            record["unit"] = MICROMETER
         records.append(record)
     return records
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .docks.tabs import SEGMENT, open_docks, show_dock
+from .layers.metadata import layer_name
 
 if TYPE_CHECKING:
     import napari
@@ -55,10 +56,18 @@ def read_prompts(path: str | list[str]) -> list[Any]:
             if prompt.rgb:
                 crop = shown_colours(crop, prompt.intensities)
             layers.append(
-                (crop, {"name": prompt.name, "rgb": prompt.rgb, **place}, "image")
+                (
+                    crop,
+                    {"name": layer_name(prompt.name), "rgb": prompt.rgb, **place},
+                    "image",
+                )
             )
             layers.append(
-                (prompt.mask, {"name": f"{prompt.name} mask", **place}, "labels")
+                (
+                    prompt.mask,
+                    {"name": layer_name(f"{prompt.name} mask"), **place},
+                    "labels",
+                )
             )
     return layers
 

@@ -11,6 +11,7 @@ import numpy as np
 from ..core.jobs.folder_job import FORMATS
 from .layers.images.pyramid import full_data
 from .layers.metadata import METADATA_KEY
+from .layers.placement import PLACE, Place
 from .layers.results.stored_arrays import KeptChannel
 from .layers.results.stored_results import MAX_WHOLE
 
@@ -65,12 +66,8 @@ def write_csv(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 def write_layer(path: str, layer: Labels) -> str:
     """Write a Labels layer in the format that the path's end says."""
-    meta = {
-        "scale": layer.scale,
-        "units": getattr(layer, "units", None),
-        "axis_labels": getattr(layer, "axis_labels", None),
-        "metadata": layer.metadata,
-    }
+    meta = {name: getattr(layer, name, None) for name in PLACE}
+    meta["metadata"] = layer.metadata
     return _write(format_of(path), path, full_data(layer), meta)
 
 
@@ -111,24 +108,46 @@ def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> ExportDa
     from ..io.exports import ExportData
 
     axes = str(metadata.get("axes") or _axes_of(ids, meta))
-    scale = np.asarray(meta.get("scale", np.ones(ids.ndim)), float)
-    units = meta.get("units")
+    found = Place.from_attributes(meta, ids.ndim).calibration(axes)
     if "C" in axes and ids.shape[axes.index("C")] == 1:
         channel = axes.index("C")
         ids = ids.array if isinstance(ids, KeptChannel) else ids.take(0, axis=channel)
-        scale = np.delete(scale, channel)
-        units = [u for i, u in enumerate(units) if i != channel] if units else None
         axes = axes.replace("C", "")
     values = metadata.get("recipe")
     recipe = Recipe.from_json(json.dumps(values, default=str)) if values else None
     return ExportData(
         ids,
         axes,
-        pixel_size=(float(scale[axes.index("Y")]), float(scale[axes.index("X")])),
-        unit=str(units[axes.index("Y")]) if units is not None else "pixel",
-        z_step=float(scale[axes.index("Z")]) if "Z" in axes else None,
+        pixel_size=found.pixel_size,
+        unit=found.unit,
+        z_step=found.sizes.get("Z"),
         recipe=recipe,
+        origin=found.origin,
+        factors=level_of(metadata),
+        corner=_corner_of(metadata),
+        flipped=found.flipped,
+        n_channels=int(metadata.get("n_channels", 1)),
     )
+
+
+def level_of(metadata: dict[str, Any]) -> tuple[float, float]:
+    """Return height and width of a pixel of a result in pixels of its image.
+
+    They are larger than 1 for a smaller level of a pyramid.
+    """
+    axes, grid = metadata.get("axes"), metadata.get("grid")
+    if not axes or not grid:
+        return (1.0, 1.0)
+    factors = dict(zip(axes, grid["factors"], strict=True))
+    return (factors["Y"], factors["X"])
+
+
+def _corner_of(metadata: dict[str, Any]) -> dict[str, int]:
+    """Return the index of a result's first pixel and plane in its image, by axis."""
+    axes, grid = metadata.get("axes"), metadata.get("grid")
+    if not axes or not grid:
+        return {}
+    return {a: int(n) for a, n in zip(axes, grid["corner"], strict=True) if n}
 
 
 def _axes_of(ids: np.ndarray, meta: dict[str, Any]) -> str:

@@ -374,5 +374,6 @@ def _layout(source: LazyImage, planes: Planes, options: BlockOptions) -> dict[st
         "axes": letters,
         "scale": [source.scale.get(a, 1.0) for a in letters],
         "unit": source.unit,
+        "origin": [source.origin.get(a, 0.0) for a in letters],
         "version": options.version or source.version or "0.5",
     }

@@ -156,6 +156,7 @@ def segment_file(
         prompts_file=prompts_file,
         fingerprint=fingerprint,
     )
+    lengths = dict(zip(image.axes.order, image.array.shape, strict=True))
     found = ExportData(
         result.labels,
         image.axes.labels,
@@ -165,7 +166,9 @@ def segment_file(
         recipe,
         image.array,
         image.axes.order,
-        overwrite,
+        overwrite=overwrite,
+        origin=image.origin,
+        n_channels=1 if image.rgb else lengths.get("C", 1),
     )
     Path(out_folder).mkdir(parents=True, exist_ok=True)
     if on_progress is not None:
@@ -180,7 +183,7 @@ def segment_file(
         trust=result.trust,
         notes=(*image.notes, *recipe.notes),
         fingerprint=fingerprint,
-        **object_sizes(result.labels, image.pixel_size),
+        **object_sizes(result.labels, image.pixel_size, image.unit),
     )
 
 

@@ -83,6 +83,7 @@ def segment_stored(
     intensities: np.ndarray | Profile | None = None,
     scale: dict[str, float] | None = None,
     unit: str = "pixel",
+    origin: dict[str, float] | None = None,
     about: dict[str, Any] | None = None,
     block: int = BLOCK,
     settings: SegmentSettings | None = None,
@@ -112,6 +113,9 @@ def segment_stored(
     scale : dict of str to float, optional
         Size of a pixel along each axis.
     unit : str
+        ``"um"`` or ``"pixel"``.
+    origin : dict of str to float, optional
+        Where the centre of the first pixel lies along each axis.
     about : dict, optional
         Plain values that are stored with the labels.
     block : int
@@ -143,7 +147,14 @@ def segment_stored(
     report, hand_over = on_progress or ignore_progress, on_partial or _ignore
     if not Axes(axes).labels.endswith("YX"):
         raise ImageError(PLANE_NOT_LAST.format(axes=axes))
-    source = LazyImage(query, Axes(axes), scale or {}, unit, Path(image or "image"))
+    source = LazyImage(
+        query,
+        Axes(axes),
+        scale or {},
+        unit,
+        Path(image or "image"),
+        origin=origin or {},
+    )
     try:
         make_folder(store.parent)
         _check_room(store.parent, source.n_pixels)

@@ -143,7 +143,7 @@ def test_a_level_of_a_pyramid(pyramid, runner, finish):
     recipe = recipe_of(layer)
     assert recipe.level == 1 and "--level 1" in recipe.to_command()
     assert "level=1" in recipe.to_python()
-    tile = dock.source_of(viewer.layers["slide"]).visible_tile()
+    tile = dock.source_of(viewer.layers["slide"]).visible_tile(viewer)
     assert tile.y1 <= 96 and tile.x1 <= 110
     combo.setCurrentIndex(0)
     combo.activated.emit(0)

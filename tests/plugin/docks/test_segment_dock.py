@@ -762,7 +762,7 @@ def test_a_huge_image_is_previewed_without_reading_the_rest(
     viewer.camera.center, viewer.camera.zoom = (10_100, 12_100), 2
     source = dock.source_of(layer)
     dock.book.add_loaded(PromptSet([disc_prompt]))
-    tile = source.visible_tile()
+    tile = source.visible_tile(viewer)
     assert max(tile.shape) <= 2048
     dock.preview.click()
     finish(dock, 60_000)

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
+from ...core.image import ImageError
 from ..callbacks import reports_errors, tell
+from ..messages import sentence
 from ..panels.controls import Offer, button
 from ..panels.image_panel import ImagePanel
 from ..panels.scroll_target import ScrollTarget
@@ -292,6 +294,10 @@ class FineTuneWidget(Dock):
     def _on_compare(self) -> None:
         source, result = self.label_panel.source(), self.controller.result
         if source is not None and result is not None:
-            plane = source.plane_at(self.viewer.dims.point)
+            try:
+                plane = source.shown_plane(self.viewer)
+            except ImageError as error:
+                self.say(sentence(error), True)
+                return
             started_from = self.controller.started_from
             self.compare.start(source, plane, started_from, result.model)

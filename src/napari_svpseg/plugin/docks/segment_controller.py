@@ -231,12 +231,14 @@ class SegmentController(DockController):
             return
         try:
             source = self.images.source_of(layer)
+            plane = self.layers.shown_plane(source)
         except ImageError as error:
             self.view.say(sentence(error), True)
             return
         self.layers.bring_into_sight(layer)
-        plane = source.plane_at(self.layers.point)
-        self._start([Step(source, plane, source.visible_tile())], is_preview=True)
+        self._start(
+            [Step(source, plane, self.layers.visible_tile(source))], is_preview=True
+        )
 
     def start_run(self) -> None:
         """Segment all checked images."""
@@ -257,7 +259,7 @@ class SegmentController(DockController):
     def _step_for(self, layer: Image) -> Step:
         source, choices = self.images.source_of(layer), self.view.run_choices()
         everything = choices.all_planes or source.n_planes == 1
-        plane = None if everything else source.plane_at(self.layers.point)
+        plane = None if everything else self.layers.shown_plane(source)
         store = "" if choices.knows_classes else self.view.store_for(source, plane)
         return Step(source, plane, store=store)
 

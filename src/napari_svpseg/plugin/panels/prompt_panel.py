@@ -177,10 +177,10 @@ class PromptPanel(QWidget):
             return
         try:
             source = self.images.source_of(layer)
-            tile = source.visible_tile()
+            tile = source.visible_tile(self.viewer)
             centre = ((tile.y0 + tile.y1 - 1) / 2, (tile.x0 + tile.x1 - 1) / 2)
             box = Box.centred(centre, self.box_size.value())
-            self.book.place(source, source.plane_at(self.viewer.dims.point), box)
+            self.book.place(source, source.shown_plane(self.viewer), box)
         except ValueError as error:
             self._say(sentence(error), True)
 

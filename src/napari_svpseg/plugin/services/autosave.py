@@ -227,7 +227,6 @@ class Autosave(QObject):
 
     def _state(self, viewer: ViewerModel) -> dict[str, Any]:
         """Return everything but pixels, as plain values."""
-        names = {la.unique_id: la.name for la in viewer.layers}
         for dock, settings in self._settings.items():
             method = called(settings)
             if method is not None:
@@ -238,7 +237,7 @@ class Autosave(QObject):
                 boxes_entry(la) for la in viewer.layers if metadata_of(la, "boxes")
             ],
             "labels": [
-                labels_entry(la, self.blocks.keys[la.unique_id], names)
+                labels_entry(la, self.blocks.keys[la.unique_id])
                 for la in viewer.layers
                 if la.unique_id in self.blocks.keys
             ],

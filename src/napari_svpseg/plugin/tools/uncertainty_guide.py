@@ -26,6 +26,7 @@ from ..layers.images.visibility import IMAGE_PIXELS, activate, bring_into_sight,
 from ..layers.metadata import METADATA_KEY, metadata_of
 from ..layers.prompts.prompt_book import PromptBook
 from ..layers.results.result_layers import Kept, Results
+from ..layers.world import world_point
 from ..messages import count
 from ..panels.controls import Offer, button, side_by_side
 from ..panels.image_panel import ImagePanel
@@ -267,7 +268,7 @@ class UncertaintyGuide(QWidget):
             edge_color=COLOR,
             edge_width=2,
             opacity=1.0,
-            metadata={METADATA_KEY: {"kind": "uncertainty", "image": source.name}},
+            metadata={METADATA_KEY: source.entry("uncertainty")},
             **source.placement(),
         )
         layer.mouse_pan = True
@@ -372,7 +373,7 @@ class UncertaintyGuide(QWidget):
         """Return the plane of an image that is in view, if it has a result."""
         for seen in self._seen():
             if seen.source.layer == layer:
-                plane = seen.source.plane_at(self.viewer.dims.point)
+                plane = seen.source.plane_at(world_point(self.viewer))
                 if seen.plane == plane:
                     return seen
         return None

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ....core.jobs.folder_job import image_name
+from ..metadata import layer_name
 from .channel_names import CHANNEL_NAMES
 
 if TYPE_CHECKING:
@@ -39,9 +41,12 @@ def add_zarr(viewer: ViewerModel, path: str | Path, kind: str = "image") -> Laye
     return getattr(viewer, f"add_{kind}")(
         arrays if len(arrays) > 1 else arrays[0],
         multiscale=len(arrays) > 1,
-        name=Path(path).stem,
+        name=layer_name(image_name(str(path))),
         scale=[first.scale.get(a, 1.0) for a in names],
-        units=[first.unit if a in "ZYX" else "pixel" for a in names],
+        translate=[first.origin.get(a, 0.0) for a in names],
+        units=[
+            first.unit if a in "ZYX" and a in first.scale else "pixel" for a in names
+        ],
         axis_labels=tuple(names.lower()),
         metadata={CHANNEL_NAMES: first.channel_names},
         **more,

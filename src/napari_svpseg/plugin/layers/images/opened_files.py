@@ -17,6 +17,7 @@ from ....io.images import (
 from ....io.microscope_files import SUFFIXES as MICROSCOPE_SUFFIXES
 from ....io.ome_zarr import is_zarr
 from ....io.zarr_stores import split_zip
+from ..metadata import layer_id, layer_name
 from .channel_names import CHANNEL_NAMES
 from .lazy_zarr import add_zarr
 from .visibility import IMAGE_PIXELS, OF, bring_into_sight, look_at
@@ -45,7 +46,7 @@ def show_file(viewer: ViewerModel, path: str, labels: str = "") -> None:
         labels = str(Path(labels) / "labels" / NAME)
     is_tiff = labels.lower().endswith((".tif", ".tiff"))
     if is_zarr(labels) or (is_tiff and Path(labels).exists()):
-        _opened(viewer, labels, "labels").metadata[OF] = image.unique_id
+        _opened(viewer, labels, "labels").metadata[OF] = layer_id(image)
     bring_into_sight(viewer, image)
     look_at(viewer, image, image.extent.data, IMAGE_PIXELS, closer=False)
 
@@ -64,6 +65,7 @@ def _opened(viewer: ViewerModel, path: str, kind: str) -> Layer:
     else:
         told = {"layer_type": kind} if kind == "labels" else {}
         layer = viewer.open(path, **told)[0]
+        layer.name = layer_name(layer.name)
     layer.metadata[OPENED] = now
     return layer
 
@@ -103,10 +105,11 @@ def _read(viewer: ViewerModel, path: str) -> Layer:
         sizes["Z"] = image.z_step
     return viewer.add_image(
         image.array,
-        name=file_label(path),
+        name=layer_name(file_label(path)),
         rgb=is_rgb,
         axis_labels=tuple(letters.lower()),
         scale=[sizes.get(a, 1.0) for a in letters],
+        translate=[image.origin.get(a, 0.0) for a in letters],
         units=[image.unit if a in sizes else "pixel" for a in letters],
         metadata={CHANNEL_NAMES: image.channel_names},
     )

@@ -1,4 +1,4 @@
-"""Reports layers that were painted in or got new data."""
+"""Reports layers that were painted in, moved, or got new data."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from ...callbacks import reports_errors
+from ..alignment import MOVES
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -36,7 +37,7 @@ class EditWatcher(QObject):
         if layer is None or layer.unique_id in self._watched:
             return
         self._watched.add(layer.unique_id)
-        for name in ("paint", "data", "labels_update"):
+        for name in ("paint", "data", "labels_update", *MOVES, "units"):
             emitter = getattr(layer.events, name, None)
             if emitter is not None:
                 emitter.connect(self._on_edited)

@@ -15,7 +15,7 @@ from ....core.result import Maps, Recipe, Result
 from ..images.image_source import ImageSource
 from ..images.visibility import add_behind_boxes, is_in_sight
 from ..labels.class_colors import class_entries, dress, with_labels
-from ..metadata import METADATA_KEY, metadata_of
+from ..metadata import METADATA_KEY, is_of, layer_name, metadata_of
 from .journal import OPTIONS, RUN, Edit, Journal, LabelsWritten, LayerAdded
 from .written_labels import (
     MAX_UNDOABLE,
@@ -52,10 +52,8 @@ class Results:
     ) -> Labels | None:
         """Return our result layer of an image, if the user has not edited it there."""
         for layer in reversed(self.viewer.layers):
-            metadata = metadata_of(layer, "labels")
             if (
-                metadata is not None
-                and metadata.get("source_id") == source.layer.unique_id
+                is_of(layer, source.layer, "labels")
                 and tuple(layer.data.shape) == source.companion.shape
                 and is_untouched(layer, region)
             ):
@@ -67,9 +65,7 @@ class Results:
         return [
             layer
             for layer in self.viewer.layers
-            if (metadata := metadata_of(layer, "labels")) is not None
-            and metadata.get("source_id") == source.layer.unique_id
-            and not is_untouched(layer)
+            if is_of(layer, source.layer, "labels") and not is_untouched(layer)
         ]
 
     def show(
@@ -109,9 +105,7 @@ class Results:
         prints = fingerprints(np.asarray(layer.data), source.companion.axes, region)
         metadata: dict[str, Any] = {
             **old,
-            "kind": "labels",
-            "image": source.name,
-            "source_id": source.layer.unique_id,
+            **source.entry("labels"),
             "axes": source.companion.axes,
             "written": {**old.get("written", {}), **prints},
         }
@@ -256,7 +250,7 @@ class Results:
             data[source.companion.index(plane)] = values
         layer = Labels(
             data,
-            name=f"{source.name} [svpseg]",
+            name=layer_name(f"{source.name} [svpseg]"),
             opacity=0.5,
             visible=is_in_sight(self.viewer, source.layer),
             **source.placement(),
@@ -274,10 +268,9 @@ class Results:
         name: str,
     ) -> Layer:
         """Show a probability or uncertainty map in place of the last one."""
-        title = f"{source.name} [svpseg] {name}"
+        title = layer_name(f"{source.name} [svpseg] {name}")
         for layer in list(self.viewer.layers):
-            metadata = metadata_of(layer, name)
-            if metadata and metadata.get("source_id") == source.layer.unique_id:
+            if is_of(layer, source.layer, name):
                 self.viewer.layers.remove(layer)
         corner = None
         if plane is not None:
@@ -292,9 +285,7 @@ class Results:
                 blending="additive",
                 opacity=0.7,
                 visible=is_in_sight(self.viewer, source.layer),
-                metadata={
-                    METADATA_KEY: {"kind": name, "source_id": source.layer.unique_id}
-                },
+                metadata={METADATA_KEY: source.entry(name, corner)},
                 **source.placement(corner),
             ),
         )
@@ -313,9 +304,7 @@ class Results:
         region = source.companion.index(plane, tile)
         corner = tuple(s.start for s in region)
         metadata = {
-            "kind": "preview",
-            "image": source.name,
-            "source_id": source.layer.unique_id,
+            **source.entry("preview", corner),
             "axes": source.companion.axes,
             "recipe": result.recipe.to_dict(),
             "trust": result.trust,
@@ -339,7 +328,7 @@ class Results:
                 self.viewer,
                 lambda: self.viewer.add_labels(
                     values,
-                    name=f"{source.name} [svpseg] preview",
+                    name=layer_name(f"{source.name} [svpseg] preview"),
                     opacity=0.5,
                     metadata={METADATA_KEY: signed(values)},
                     **source.placement(corner),
@@ -355,12 +344,7 @@ class Results:
     def preview_of(self, source: ImageSource) -> Labels | None:
         """Return the preview of an image, unless the user has edited it."""
         for layer in self.viewer.layers:
-            metadata = metadata_of(layer, "preview")
-            if (
-                metadata is not None
-                and metadata.get("source_id") == source.layer.unique_id
-                and is_untouched(layer)
-            ):
+            if is_of(layer, source.layer, "preview") and is_untouched(layer):
                 return layer
         return None
 

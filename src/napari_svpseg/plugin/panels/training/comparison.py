@@ -16,7 +16,7 @@ from ...callbacks import guarded, reports_errors
 from ...layers.images.image_source import MAX_PREVIEW, ImageSource
 from ...layers.images.intensities import Intensities
 from ...layers.images.visibility import add_behind_boxes
-from ...layers.metadata import METADATA_KEY, metadata_of
+from ...layers.metadata import METADATA_KEY, layer_name, metadata_of
 from ...messages import count
 from ...services.engine_process import Engine, EngineJob
 from ..controls import button, note, side_by_side
@@ -94,7 +94,7 @@ class Comparison(QWidget):
         """
         self.clear()
         is_large = max(source.plane_shape) > MAX_PREVIEW
-        tile = source.visible_tile() if is_large else None
+        tile = source.visible_tile(self.viewer) if is_large else None
         self._todo = [("before", old), ("after", new)]
         self.is_busy = True
         self._next(source, plane, tile, new)
@@ -177,9 +177,9 @@ class Comparison(QWidget):
             self.viewer,
             lambda: self.viewer.add_labels(
                 values,
-                name=f"{source.name} {side}",
+                name=layer_name(f"{source.name} {side}"),
                 opacity=0.5,
-                metadata={METADATA_KEY: {"kind": "comparison", "side": side}},
+                metadata={METADATA_KEY: source.entry("comparison", corner, side=side)},
                 **source.placement(corner),
             ),
         )

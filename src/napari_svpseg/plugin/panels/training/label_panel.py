@@ -154,8 +154,8 @@ class LabelPanel(QWidget):
         source, way = self.source(), self.labels.currentData()
         if source is None or way is None:
             return
-        plane = source.plane_at(self.viewer.dims.point)
         try:
+            plane = source.shown_plane(self.viewer)
             read = way.read(plane)
         except (ValueError, IndexError) as error:
             self.message.emit(sentence(error), True)

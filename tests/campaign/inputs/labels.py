@@ -58,7 +58,8 @@ def _arrays() -> Iterator[tuple[str, np.ndarray, Expected]]:
     yield "empty in the box", np.pad(labels[80:, 80:] * 0 + 3, ((80, 0), (80, 0))), no
     yield "ids at 2e9", labels * 400_000_000, right(_mask_is(labels * 400_000_000))
     yield "ids above int32", labels * 2**32, either(_mask_is(labels * 2**32), "b.")
-    yield "ids at the end of uint64", np.where(labels, 2**64 - 1, 0).astype("uint64"), no
+    last = np.where(labels > 0, np.uint64(2**64 - 1), np.uint64(0))
+    yield "ids at the end of uint64", last, either(_mask_is(last), "b.")
     yield "background 255", np.where(labels, labels, 255), right(
         _mask_is(np.where(labels, labels, 255))
     )
@@ -71,15 +72,15 @@ def _arrays() -> Iterator[tuple[str, np.ndarray, Expected]]:
 
 def _mask_is(labels: np.ndarray) -> Check:
     """Return a check that the prompt has the mask of the labels in the box."""
-    part = labels[8:72, 8:72].astype(np.int64)
+    part = labels[8:72, 8:72]
 
     def check(here: Path, seen: Seen) -> None:
         (prompt,) = load_prompts(here / "p.svprompt")
         same = (prompt.mask > 0) == (part > 0)
         assert same.all(), f"{(~same).sum()} pixels of the mask differ"
-        pairs = np.unique(np.stack([prompt.mask[part > 0], part[part > 0]]), axis=1)
-        n = len(np.unique(part[part > 0]))
-        assert pairs.shape[1] == n == prompt.n_objects, "ids are mixed up"
+        kept = prompt.mask[part > 0].tolist(), part[part > 0].tolist()
+        pairs, n = set(zip(*kept, strict=True)), len(set(kept[1]))
+        assert len(pairs) == n == prompt.n_objects, "ids are mixed up"
 
     return check
 
@@ -118,7 +119,7 @@ def _boxes() -> Iterator[Case]:
             "labels",
             f"box {words}",
             lambda place, words=words: _new(place, place.base / "labels.tif", box=words),
-            refused("box"),
+            refused("box" if len(words) == 1 else ""),
         )
     for name in ("gone.tif", "", ".", "p.svprompt"):
         yield Case(
@@ -162,7 +163,7 @@ def _partial_labels() -> Iterator[Case]:
             "labels",
             f"pair {pair!r}",
             lambda place, pair=pair: ["finetune", pair, "-o", "m", *CPU],
-            refused("=" if pair.count("=") != 1 or pair.strip("=") == "a.tif" else ""),
+            refused("a.tif" if "a.tif" in pair else ""),
         )
 
 

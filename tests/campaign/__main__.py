@@ -91,7 +91,7 @@ def _outcomes(
     titles = [case.title for case in cases]
     twice = {t for t in titles if titles.count(t) > 1}
     if twice:
-        raise SystemExit(f"two cases have one title: {sorted(twice)}")
+        raise AssertionError(f"two cases have one title: {sorted(twice)}")
     cases = [c for c in cases[:: wanted.sample] if wanted.case in (None, c.title)]
     for case, verdict, seen in run_cases(cases, base, wanted.limit):
         if wanted.case and seen is not None:

@@ -42,11 +42,14 @@ class Expected:
         What a result has to be; None: no result is right.
     replaced : tuple of str
         Input files, by the start of their path, that the action may change.
+    always : callable, optional
+        What has to be true after an error as well, such as the other files being done.
     """
 
     names: tuple[str, ...] | None = None
     check: Check | None = None
     replaced: tuple[str, ...] = ()
+    always: Check | None = None
 
 
 def refused(*names: str) -> Expected:
@@ -62,6 +65,11 @@ def right(check: Check, *replaced: str) -> Expected:
 def either(check: Check, *names: str) -> Expected:
     """Expect a clear error, or a result that passes a check."""
     return Expected(names=names, check=check)
+
+
+def partly(check: Check, *names: str) -> Expected:
+    """Expect a clear error about some files, and the others done."""
+    return Expected(names=names, always=check)
 
 
 @dataclass(frozen=True)

@@ -100,7 +100,9 @@ def objects(
     """Return a check of the labels of a run: their number, shape and dtype."""
 
     def check(here: Path, seen: Seen) -> None:
-        labels = tifffile.imread(here / result(name))
+        with tifffile.TiffFile(here / result(name)) as tiff:
+            labels, kind = tiff.series[0].asarray(), tiff.series[0].kind
+        assert kind == "ome", "its OME-XML cannot be read"
         assert labels.shape == shape, f"shape {labels.shape}, not {shape}"
         assert labels.dtype.kind == "u", f"dtype {labels.dtype}"
         found = len(np.unique(labels[labels > 0]))

@@ -37,11 +37,11 @@ def judge(expected: Expected, seen: Seen) -> Verdict:
     changed = [p for p in seen.changed if not p.startswith(expected.replaced or ("\0",))]
     if changed:
         return Verdict(LOST, f"changed or gone: {', '.join(changed[:3])}")
+    if seen.fault:
+        return Verdict(WRONG, seen.fault)
     if seen.status == 0:
         if expected.check is None:
             return Verdict(WRONG, f"no error: {_end(seen.out or repr(seen.value))}")
-        if seen.fault:
-            return Verdict(WRONG, seen.fault)
     elif expected.names is None:
         return Verdict(UNCLEAR, f"refused, though it is valid: {_end(seen.error)}")
     unclear = unclear_in(seen.error, expected.names if seen.status else ())

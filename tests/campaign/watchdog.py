@@ -111,11 +111,19 @@ def run_case(case: Case, base: Path) -> Seen:
         before = content(here)
         seen = act(action)
         after = content(here)
-        seen.changed = [path for path in before if after.get(path) != before[path]]
+        # what was moved aside is not lost
+        kept = set(after.values())
+        seen.changed = [
+            path for path, digest in before.items()
+            if after.get(path) != digest and digest not in kept
+        ]
         seen.left = [p for p in after if TEMPORARY.match(Path(p).name)]
-        if seen.status == 0 and case.expected.check is not None:
+        checks = [case.expected.always]
+        if seen.status == 0:
+            checks.append(case.expected.check)
+        for check in filter(None, checks):
             try:
-                case.expected.check(here, seen)
+                check(here, seen)
             except Exception as error:  # noqa: BLE001, any fault is a wrong result
                 seen.fault = f"{type(error).__name__}: {error}"[:300]
         seen.value = None if seen.value is None else str(seen.value)[:200]

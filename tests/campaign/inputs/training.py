@@ -31,7 +31,7 @@ method = "panet"
 width = 4
 features = 8
 [data]
-scenes = 3
+scenes = 2
 share = { real = 0.0, synthetic = 1.0 }
 [episodes]
 query = 48
@@ -138,13 +138,13 @@ def _configs() -> Iterator[Case]:
         "steps text": ("steps = 1", 'steps = "x"'), "batch 0": ("batch = 2", "batch = 0"),
         "batch -1": ("batch = 2", "batch = -1"), "query 1": ("query = 48", "query = 1"),
         "query 0": ("query = 48", "query = 0"), "prompt 0": ("prompt = 32", "prompt = 0"),
-        "scenes 0": ("scenes = 3", "scenes = 0"), "scenes -1": ("scenes = 3", "scenes = -1"),
+        "scenes 0": ("scenes = 2", "scenes = 0"), "scenes -1": ("scenes = 2", "scenes = -1"),
         "share 0": ("synthetic = 1.0", "synthetic = 0.0"),
         "share -1": ("synthetic = 1.0", "synthetic = -1.0"),
         "share NaN": ("synthetic = 1.0", "synthetic = nan"),
         "share text": ("synthetic = 1.0", 'synthetic = "x"'),
         "unknown section": ("[train]", "[training]"),
-        "data that is not given": ("scenes = 3", 'datasets = ["x"]\nscenes = 3'),
+        "data that is not given": ("scenes = 2", 'datasets = ["x"]\nscenes = 2'),
         "a name that leads out": ('"tiny"', '"../../tiny"'),
         "rate NaN": ("steps = 1", "steps = 1\nlearning_rate = nan"),
     }  # fmt: skip
@@ -188,7 +188,7 @@ def _data(name: str, place: Place) -> Action:
         (folder / "images/a.tif").write_bytes(b"no image")
     else:
         shutil.rmtree(folder / name.partition(" ")[2])
-    text = CONFIG.replace("scenes = 3", 'datasets = ["cells"]\nscenes = 3')
+    text = CONFIG.replace("scenes = 2", 'datasets = ["cells"]\nscenes = 2')
     Path("c.toml").write_text(text.replace("real = 0.0", "real = 1.0"))
     return ["train", "c.toml", "-o", "m", "--data", "data", *CPU]
 

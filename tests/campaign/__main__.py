@@ -36,7 +36,7 @@ INPUTS = (
 )  # fmt: skip
 """Groups of bad input, each a module of `inputs` with a function ``cases``."""
 
-RUNS = ("kills", "viewer", "load", "disk")
+RUNS = ("kills", "processes", "viewer", "load", "disk")
 """Groups that start and kill whole programs, each a module with ``outcomes``."""
 
 

@@ -46,11 +46,13 @@ def _one_image(base: Path) -> list:
 
     place = Place(Path.cwd(), base)
     formats = ("--formats", "ome-tiff,csv,geojson,rois,ome-zarr")
-    return segment(place, write_image(Path("a.tif"), discs()[0]), *formats, model="tiny")
+    return segment(
+        place, write_image(Path("a.tif"), discs()[0]), *formats, model="tiny"
+    )
 
 
 def _names() -> dict[str, str]:
-    return {path: "" for path in content(Path.cwd())}
+    return dict.fromkeys(content(Path.cwd()), "")
 
 
 SMALL = (
@@ -66,7 +68,10 @@ def runs() -> Iterator[tuple[str, Callable[[Path], Verdict]]]:
         for i in range(PLACES):
             yield f"{program.name}, new file {i}", partial(_full, program, i, None)
         for size in SIZES:
-            yield f"{program.name}, files of {size} bytes", partial(_full, program, 0, size)  # fmt: skip
+            yield (
+                f"{program.name}, files of {size} bytes",
+                partial(_full, program, 0, size),
+            )
 
 
 def _full(program: Program, number: int, size: int | None, base: Path) -> Verdict:
@@ -78,10 +83,9 @@ def _full(program: Program, number: int, size: int | None, base: Path) -> Verdic
     before = content(here)
     try:
         _, outcome, status, error = call_in_child(_run, program, here, words, at, size)
-        if status:
-            verdict = _clear(error)
-        else:
-            verdict = compared(outcome, undisturbed, 0, "")
+        verdict = (
+            _clear(error) if status else compared(outcome, undisturbed, status, "")
+        )
         if verdict.column != RIGHT:
             return verdict
         _, outcome, status, error = call_in_child(_run, program, here, words, 0, None)

@@ -67,7 +67,7 @@ def _undisturbed(program: Program, base: Path) -> tuple[int, dict[str, str]]:
 
 
 def prepared(program: Program, base: Path) -> tuple[Path, list[str]]:
-    """Return a fresh folder with the input at the same path each time, and the words."""
+    """Return a fresh folder with the input, always the same path, and the words."""
     here = base.parent / "killed"
     shutil.rmtree(here, ignore_errors=True)
     here.mkdir()

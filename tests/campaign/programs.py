@@ -1,9 +1,10 @@
-"""Programs that are killed, or that run out of disk: what they read, what they leave."""
+"""Programs that are killed or run out of disk: what they read, what they leave."""
 
 from __future__ import annotations
 
 import csv
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -53,9 +54,26 @@ def _folder(base: Path) -> list:
     return segment(place, "d", "--formats", formats, "--skip-done", model="tiny")
 
 
+def timeless(folder: Path) -> dict[str, str]:
+    """Return the content of files, without the times that two libraries put into it.
+
+    A zip has the time of each member; tifffile gives each OME-TIFF a UUID of its own.
+    """
+    found = content(folder)
+    for name in found:
+        path = folder / name
+        if path.suffix in (".zip", ".svprompt"):
+            with zipfile.ZipFile(path) as archive:
+                found[name] = str({n: archive.read(n) for n in archive.namelist()})
+        elif path.suffix == ".tif":
+            found[name] = re.sub(
+                rb"urn:uuid:[0-9a-f-]{36}", b"", path.read_bytes()
+            ).hex()
+    return found
+
+
 def _folder_outcome() -> dict[str, str]:
-    """Return all files of a run but the times in them."""
-    found = content(Path("out"))
+    found = timeless(Path("out"))
     kept = {p: h for p, h in found.items() if not p.startswith("run.")}
     with open("out/summary.csv", newline="", encoding="utf-8") as file:
         rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
@@ -95,16 +113,14 @@ def _finetune(base: Path) -> list:
 def _weights() -> dict[str, str]:
     """Return weights and prompts of a model; its card tells the time it took."""
     folder = Path("m") if Path("m").is_dir() else Path("runs/m")
-    found = {"weights": content(folder)["weights.safetensors"]}
-    path = folder / "prompts.svprompt"
-    if path.is_file():  # a zip has the time of each member
-        with zipfile.ZipFile(path) as archive:
-            found |= {n: str(archive.read(n)) for n in archive.namelist()}
-    return found
+    ends = (".safetensors", ".svprompt")
+    return {n: c for n, c in timeless(folder).items() if n.endswith(ends)}
 
 
 def _train(base: Path) -> list:
-    Path("c.toml").write_text(CONFIG.replace("steps = 1", "steps = 5\nvalidate_every = 2"))  # fmt: skip
+    Path("c.toml").write_text(
+        CONFIG.replace("steps = 1", "steps = 5\nvalidate_every = 2")
+    )
     return ["train", "c.toml", "-o", "runs/m", *CPU, "--resume"]
 
 
@@ -113,7 +129,18 @@ def _train_tags(base: Path) -> list:
     Path("tags.csv").write_text("\n".join(ROWS))
     start = ("--start-from", base / "tiny-svp")
     quick = [w for w in QUICK if w != "--no-second-stage"]
-    return ["train-tags", "pictures", "-o", "m", *start, *CPU, *quick, "--tags", "tags.csv", "--resume"]  # fmt: skip
+    return [
+        "train-tags",
+        "pictures",
+        "-o",
+        "m",
+        *start,
+        *CPU,
+        *quick,
+        "--tags",
+        "tags.csv",
+        "--resume",
+    ]
 
 
 PROGRAMS = (

@@ -84,7 +84,9 @@ def write_image(path: Path, image: np.ndarray | None = None, **more: object) -> 
 def segment(place: Place, image: object, *more: object, model: str = "svp") -> list:
     """Return the words that segment an image into ``out``."""
     name = model if model == "svp" else place.base / model
-    prompts = () if "--prompts" in more else ("--prompts", place.base / "discs.svprompt")
+    prompts = (
+        () if "--prompts" in more else ("--prompts", place.base / "discs.svprompt")
+    )
     words = ["segment", image, *prompts, "-o", "out", "--model", name, *CPU]
     return [*words, *more]
 
@@ -106,7 +108,9 @@ def objects(
         assert labels.shape == shape, f"shape {labels.shape}, not {shape}"
         assert labels.dtype.kind == "u", f"dtype {labels.dtype}"
         found = len(np.unique(labels[labels > 0]))
-        assert found in (n if isinstance(n, range) else (n,)), f"{found} objects, not {n}"
+        assert found in (n if isinstance(n, range) else (n,)), (
+            f"{found} objects, not {n}"
+        )
 
     return check
 

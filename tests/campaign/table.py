@@ -47,6 +47,12 @@ class Table:
             for row in (head, *body)
         ]
         for title, verdict in self.bad:
-            alone = RUN_ALONE.format(title=shlex.quote(title))
-            lines += ["", f"{verdict.column}: {title}", f"  {verdict.why}", f"  {alone}"]
+            # make takes a dollar for one of its variables
+            alone = RUN_ALONE.format(title=shlex.quote(title.replace("$", "$$")))
+            lines += [
+                "",
+                f"{verdict.column}: {title}",
+                f"  {verdict.why}",
+                f"  {alone}",
+            ]
         return "\n".join(lines)

@@ -34,7 +34,9 @@ class Verdict:
 
 def judge(expected: Expected, seen: Seen) -> Verdict:
     """Return the verdict of a case that came to an end."""
-    changed = [p for p in seen.changed if not p.startswith(expected.replaced or ("\0",))]
+    changed = [
+        p for p in seen.changed if not p.startswith(expected.replaced or ("\0",))
+    ]
     if changed:
         return Verdict(LOST, f"changed or gone: {', '.join(changed[:3])}")
     if seen.fault:

@@ -114,7 +114,8 @@ def run_case(case: Case, base: Path) -> Seen:
         # what was moved aside is not lost
         kept = set(after.values())
         seen.changed = [
-            path for path, digest in before.items()
+            path
+            for path, digest in before.items()
             if after.get(path) != digest and digest not in kept
         ]
         seen.left = [p for p in after if TEMPORARY.match(Path(p).name)]

@@ -49,27 +49,54 @@ def cases() -> Iterator[Case]:
     }  # fmt: skip
     for kind in FORMATS:
         for name, array in valid.items():
-            yield Case("exports", f"{kind} of {name}", partial(_export, kind, array, {}), right(READ[kind](array)))  # fmt: skip
+            yield Case(
+                "exports",
+                f"{kind} of {name}",
+                partial(_export, kind, array, {}),
+                right(READ[kind](array)),
+            )
         for name, array in bad.items():
-            yield Case("exports", f"{kind} of {name}", partial(_export, kind, array, {}), refused())  # fmt: skip
+            yield Case(
+                "exports",
+                f"{kind} of {name}",
+                partial(_export, kind, array, {}),
+                refused(),
+            )
         for name, size in {
             "0": (0.0, 0.0), "negative": (-1.0, 1.0), "NaN": (float("nan"), 1.0),
             "inf": (float("inf"), 1.0), "1e-300": (1e-300, 1e-300),
         }.items():  # fmt: skip
             more = {"pixel_size": size, "unit": "um"}
-            yield Case("exports", f"{kind}, pixel size {name}", partial(_export, kind, labels, more), either(READ[kind](labels)))  # fmt: skip
+            yield Case(
+                "exports",
+                f"{kind}, pixel size {name}",
+                partial(_export, kind, labels, more),
+                either(READ[kind](labels)),
+            )
         for unit in ("", "parsec", "µm", "<um>", "\x00", "x" * 1000):
             more = {"pixel_size": (0.5, 0.5), "unit": unit}
-            yield Case("exports", f"{kind}, unit {unit[:8]!r}", partial(_export, kind, labels, more), either(READ[kind](labels)))  # fmt: skip
+            yield Case(
+                "exports",
+                f"{kind}, unit {unit[:8]!r}",
+                partial(_export, kind, labels, more),
+                either(READ[kind](labels)),
+            )
         for target in ("gone/a", "/dev/null/a", "x" * 300):
-            yield Case("exports", f"{kind} to {target[:12]}".replace("/", "|"), partial(_to, kind, target), either(lambda here, seen: None, target[:99]))  # fmt: skip
+            yield Case(
+                "exports",
+                f"{kind} to {target[:12]}".replace("/", "|"),
+                partial(_to, kind, target),
+                either(lambda here, seen: None, target[:99]),
+            )
 
 
 def _ids() -> np.ndarray:
     return np.arange(1, 96 * 96 + 1).reshape(96, 96)
 
 
-def _export(kind: str, labels: np.ndarray, more: dict[str, Any], place: Place) -> Action:
+def _export(
+    kind: str, labels: np.ndarray, more: dict[str, Any], place: Place
+) -> Action:
     return lambda: export(f"a{FORMATS[kind]}", kind, ExportData(labels, **more))
 
 
@@ -105,7 +132,10 @@ def _csv(labels: np.ndarray) -> Check:
         with open(here / "a.csv", newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
         areas = np.unique(labels[labels > 0], return_counts=True)
-        found = {int(r["label"]): round(float(r["area_px"] if "area_px" in r else r["area"])) for r in rows}  # fmt: skip
+        found = {
+            int(r["label"]): round(float(r["area_px"] if "area_px" in r else r["area"]))
+            for r in rows
+        }
         assert found == dict(zip(*(a.tolist() for a in areas), strict=True))
 
     return check

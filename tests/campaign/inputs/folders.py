@@ -19,12 +19,48 @@ from ..scene import N_DISCS, discs, objects, segment, write_image
 from ..watchdog import act
 
 NAMES = (
-    "with space", "ünïcödé", "日本語", "🙂", "שלום", "a{b}", "{name}", "a%20b", "a%s",
-    "[a]", "a*", "a?", "-a", "--help", "=1+1", "+1", "@x", "'quoted'", '"double"', "a;b",
-    "$HOME", "`id`", "<b>bold", "# head", "[x](y)", "a&b", "~", "a.b.c", "a..", "A",
-    "\N{ZERO WIDTH SPACE}", "e\N{COMBINING ACUTE ACCENT}", "x" * 200, "x" * 240, "CON",
-    "\x1b[31mred", "a\nb", "a\tb", "a\\b", "\x07", "a\rb",
-)  # fmt: skip
+    "with space",
+    "ünïcödé",
+    "日本語",
+    "🙂",
+    "שלום",
+    "a{b}",
+    "{name}",
+    "a%20b",
+    "a%s",
+    "[a]",
+    "a*",
+    "a?",
+    "-a",
+    "--help",
+    "=1+1",
+    "+1",
+    "@x",
+    "'quoted'",
+    '"double"',
+    "a;b",
+    "$HOME",
+    "`id`",
+    "<b>bold",
+    "# head",
+    "[x](y)",
+    "a&b",
+    "~",
+    "a.b.c",
+    "a..",
+    "A",
+    "\N{ZERO WIDTH SPACE}",
+    "e\N{COMBINING ACUTE ACCENT}",
+    "x" * 200,
+    "x" * 240,
+    "CON",
+    "\x1b[31mred",
+    "a\nb",
+    "a\tb",
+    "a\\b",
+    "\x07",
+    "a\rb",
+)
 NOT_UTF8 = os.fsdecode(b"caf\xe9")
 
 
@@ -32,24 +68,55 @@ def cases() -> Iterator[Case]:
     """Yield the cases of this group."""
     for name in NAMES:
         long = len(name.encode()) > 220
-        printed = right(_segmented(name)) if not long else either(_segmented(name), name[:99])  # fmt: skip
+        printed = (
+            right(_segmented(name)) if not long else either(_segmented(name), name[:99])
+        )
         title = f"file {name[:20]!r} of {len(name)}".replace("/", "|")
         yield Case("folders", title, partial(_file, name, ""), printed)
     for name in (*NAMES[:6], "=1+1", "a\nb", "\x1b[31mred"):
-        yield Case("folders", f"in folder {name!r}", partial(_in_folder, name), right(_segmented("a")))  # fmt: skip
-    yield Case("folders", "a file name that is not UTF-8", partial(_beside, _not_utf8), partly(_others_done, "caf"))  # fmt: skip
+        yield Case(
+            "folders",
+            f"in folder {name!r}",
+            partial(_in_folder, name),
+            right(_segmented("a")),
+        )
+    yield Case(
+        "folders",
+        "a file name that is not UTF-8",
+        partial(_beside, _not_utf8),
+        partly(_others_done, "caf"),
+    )
     for name, odd in _odd_files():
-        yield Case("folders", f"folder with {name}", partial(_beside, odd), partly(_others_done, "odd.tif"))  # fmt: skip
+        yield Case(
+            "folders",
+            f"folder with {name}",
+            partial(_beside, odd),
+            partly(_others_done, "odd.tif"),
+        )
     for name, odd in _no_images():
-        yield Case("folders", f"folder with {name}", partial(_beside, odd), right(_others_done))  # fmt: skip
+        yield Case(
+            "folders", f"folder with {name}", partial(_beside, odd), right(_others_done)
+        )
     yield from _outputs()
     yield from _collisions()
     yield from _foreign()
     for pattern in ("[", "", "*.doc", "[!", "**", "../*"):
-        yield Case("folders", f"include {pattern}".replace("/", " "), partial(_include, pattern), either(_others_done, "d"))  # fmt: skip
-    yield Case("folders", "include *.TIF", partial(_include, "*.TIF"), right(_others_done))
+        yield Case(
+            "folders",
+            f"include {pattern}".replace("/", " "),
+            partial(_include, pattern),
+            either(_others_done, "d"),
+        )
+    yield Case(
+        "folders", "include *.TIF", partial(_include, "*.TIF"), right(_others_done)
+    )
     for name in ("=1+1", "+cmd", "-2+3", "@SUM(A1)", "\t=1", "a,=1"):
-        yield Case("folders", f"table cells {name!r}", partial(_cells, name), right(_no_formula))  # fmt: skip
+        yield Case(
+            "folders",
+            f"table cells {name!r}",
+            partial(_cells, name),
+            right(_no_formula),
+        )
 
 
 def _segmented(name: str):
@@ -178,9 +245,19 @@ def _outputs() -> Iterator[Case]:
         return segment(place, "d")
 
     for name in ("a file", "a file's inside", "a loop", "a dangling link", "an image"):
-        yield Case("folders", f"into {name}", partial(into, name), refused("d/a.tif" if name == "an image" else "out"))  # fmt: skip
+        yield Case(
+            "folders",
+            f"into {name}",
+            partial(into, name),
+            refused("d/a.tif" if name == "an image" else "out"),
+        )
     for name in ("/dev/null", "/dev/null/x", "/proc/x", "x" * 300):
-        yield Case("folders", f"into {name[:12]!r}".replace("/", "|"), partial(into, name), refused(name[:99]))  # fmt: skip
+        yield Case(
+            "folders",
+            f"into {name[:12]!r}".replace("/", "|"),
+            partial(into, name),
+            refused(name[:99]),
+        )
 
     def full_of_notes(place: Place) -> Action:
         _three()
@@ -216,7 +293,12 @@ def _collisions() -> Iterator[Case]:
     ):  # fmt: skip
         same = Path(first) == Path(second)
         expected = right(objects(N_DISCS)) if same else refused("a.")
-        yield Case("folders", f"{first} and {second}".replace("/", "|"), partial(two, first, second), expected)  # fmt: skip
+        yield Case(
+            "folders",
+            f"{first} and {second}".replace("/", "|"),
+            partial(two, first, second),
+            expected,
+        )
 
 
 def _foreign() -> Iterator[Case]:
@@ -230,13 +312,33 @@ def _foreign() -> Iterator[Case]:
                     partial(_in_the_way, kind, end, what, pattern),
                     refused(f"a{pattern[6:]}{end}"),
                 )
-        yield Case("folders", f"{kind} done twice", partial(_twice, kind, False), right(lambda here, seen: None, "out"))  # fmt: skip
+        yield Case(
+            "folders",
+            f"{kind} done twice",
+            partial(_twice, kind, False),
+            right(lambda here, seen: None, "out"),
+        )
         own = ("out/run.", "out/summary.csv", "out/prompts.svprompt")
         expected = replace(either(lambda here, seen: None, "out"), replaced=own)
-        yield Case("folders", f"{kind} corrected by hand", partial(_twice, kind, True), expected)  # fmt: skip
+        yield Case(
+            "folders",
+            f"{kind} corrected by hand",
+            partial(_twice, kind, True),
+            expected,
+        )
     for name in ("summary.csv", "run.json", "prompts.svprompt"):
-        yield Case("folders", f"my own {name}", partial(_own_record, name), either(lambda here, seen: None, name))  # fmt: skip
-    yield Case("folders", "my own run.log", partial(_own_record, "run.log"), right(_appended, "out/run.log"))  # fmt: skip
+        yield Case(
+            "folders",
+            f"my own {name}",
+            partial(_own_record, name),
+            either(lambda here, seen: None, name),
+        )
+    yield Case(
+        "folders",
+        "my own run.log",
+        partial(_own_record, "run.log"),
+        right(_appended, "out/run.log"),
+    )
 
 
 def _appended(here: Path, seen: Seen) -> None:
@@ -270,7 +372,11 @@ def _twice(kind: str, corrected: bool, place: Place) -> Action:
     assert first.status == 0, first.error
     if corrected:
         target = Path("out", f"a_labels{FORMATS[kind]}")
-        path = target if target.is_file() else max(p for p in target.rglob("*") if p.is_file())  # fmt: skip
+        path = (
+            target
+            if target.is_file()
+            else max(p for p in target.rglob("*") if p.is_file())
+        )
         path.write_bytes(path.read_bytes() + b"corrected")
         shutil.copystat(place.base / "discs.tif", path)
     return words

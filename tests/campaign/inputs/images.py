@@ -95,8 +95,10 @@ def _intensities() -> Iterator[Case]:
         "some inf": np.where(hole, np.inf, image),
         "some -inf": np.where(hole, -np.inf, image),
         "a fill value": np.where(rng.random(image.shape) < 0.001, -1.7e308, image),
-        "one hot pixel": np.where(np.arange(SIDE * SIDE).reshape(image.shape) == 7, 1e12, image),
-    }  # fmt: skip
+        "one hot pixel": np.where(
+            np.arange(SIDE * SIDE).reshape(image.shape) == 7, 1e12, image
+        ),
+    }
     for name, array in valid.items():
         yield case(name, _segment_array(array, "a.tif"), right(FOUND))
     blank = {
@@ -108,9 +110,7 @@ def _intensities() -> Iterator[Case]:
         "constant uint8": np.full((SIDE, SIDE), 255, np.uint8),
     }
     for name, array in blank.items():
-        yield case(
-            name, _segment_array(array, "a.tif"), either(NOTHING, "a.tif")
-        )
+        yield case(name, _segment_array(array, "a.tif"), either(NOTHING, "a.tif"))
 
 
 def _damaged() -> Iterator[Case]:
@@ -121,7 +121,11 @@ def _damaged() -> Iterator[Case]:
                 partial(_cut, suffix, part),
                 refused(f"a{suffix}"),
             )
-    other = {"text": b"not an image\n" * 50, "zeros": bytes(5000), "0xff": b"\xff" * 5000}
+    other = {
+        "text": b"not an image\n" * 50,
+        "zeros": bytes(5000),
+        "0xff": b"\xff" * 5000,
+    }
     for suffix in (".tif", ".png", ".jpg", ".npy"):
         for name, data in other.items():
             make = partial(_bytes, f"a{suffix}", data)
@@ -179,7 +183,9 @@ def _axes() -> Iterator[Case]:
     for ndim in (3, 4, 5, 6):
         array = image.reshape((1,) * (ndim - 2) + image.shape).repeat(3, axis=0)
         yield case(
-            f"{ndim} axes, not declared", _segment_array(array, "a.npy"), refused("a.npy")
+            f"{ndim} axes, not declared",
+            _segment_array(array, "a.npy"),
+            refused("a.npy"),
         )
     shapes = {"ZYX": (3, SIDE, SIDE), "TYX": (3, SIDE, SIDE), "zyx": (3, SIDE, SIDE)}
     for axes, shape in shapes.items():
@@ -187,7 +193,18 @@ def _axes() -> Iterator[Case]:
         yield case(
             f"declared {axes}", _segment_array(stack, "a.npy", "--axes", axes), check
         )
-    for axes in ("YX", "TZYX", "ZZX", "QYX", "XY", "", "Z,Y,X", "YXS", "🙂YX", "Y" * 99):
+    for axes in (
+        "YX",
+        "TZYX",
+        "ZZX",
+        "QYX",
+        "XY",
+        "",
+        "Z,Y,X",
+        "YXS",
+        "🙂YX",
+        "Y" * 99,
+    ):
         yield case(
             f"wrong axes {axes[:6]}",
             _segment_array(stack, "a.npy", "--axes", axes),
@@ -195,14 +212,21 @@ def _axes() -> Iterator[Case]:
         )
     for ndim in (0, 1):
         yield case(
-            f"{ndim} axes", _segment_array(np.ones((5,) * ndim), "a.npy"), refused("a.npy")
+            f"{ndim} axes",
+            _segment_array(np.ones((5,) * ndim), "a.npy"),
+            refused("a.npy"),
         )
     for axes in ("ZYX", "TYX"):
         make = _segment_array(stack, "a.tif", imagej=True, metadata={"axes": axes})
         yield case(f"ImageJ {axes}", make, right(objects(3 * N_DISCS, stack.shape)))
         make = _segment_array(stack, "a.ome.tif", metadata={"axes": axes})
         yield case(f"OME {axes}", make, right(objects(3 * N_DISCS, stack.shape)))
-    for xml in ("<OME", "<OME/>", "<OME><Image><Pixels SizeX='-1'/></Image></OME>", "é" * 9):
+    for xml in (
+        "<OME",
+        "<OME/>",
+        "<OME><Image><Pixels SizeX='-1'/></Image></OME>",
+        "é" * 9,
+    ):
         make = partial(_ome, xml)
         yield case(f"OME-XML {xml[:12]}", make, either(FOUND, "a.ome.tif"))
 
@@ -277,7 +301,15 @@ def _odd_files() -> Iterator[Case]:
     for make in (folder, loop, dangling, pipe, listening):
         yield case(make.__name__, make, refused("a.tif"))
     yield case("link", link, right(FOUND))
-    for name in ("/dev/null", "/dev/zero", "gone.tif", "gone/a.tif", "a.doc", "a", ".tif"):
+    for name in (
+        "/dev/null",
+        "/dev/zero",
+        "gone.tif",
+        "gone/a.tif",
+        "a.doc",
+        "a",
+        ".tif",
+    ):
         yield case(
             f"file {name.replace('/', ' ')}",
             partial(_named, name),

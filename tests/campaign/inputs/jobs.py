@@ -21,25 +21,70 @@ from ..watchdog import act
 
 JOB = "out/run.json"
 ODD: dict[str, Any] = {
-    "null": None, "text": "x", "empty": "", "number": 7, "list": [], "list of numbers": [1],
-    "dict": {}, "dict of text": {"x": 1}, "missing": ..., "a folder": "/proc",
-}  # fmt: skip
-ENTRIES = ("prompts", "model", "axes", "channels", "include", "formats", "settings", "pattern", "skip_done", "inputs", "output")  # fmt: skip
+    "null": None,
+    "text": "x",
+    "empty": "",
+    "number": 7,
+    "list": [],
+    "list of numbers": [1],
+    "dict": {},
+    "dict of text": {"x": 1},
+    "missing": ...,
+    "a folder": "/proc",
+}
+ENTRIES = (
+    "prompts",
+    "model",
+    "axes",
+    "channels",
+    "include",
+    "formats",
+    "settings",
+    "pattern",
+    "skip_done",
+    "inputs",
+    "output",
+)
 SHAPE = (300, 300)
 
 
 def cases() -> Iterator[Case]:
     """Yield the cases of this group."""
-    yield Case("jobs", "as it is", partial(_job, lambda values: None), right(objects(N_DISCS), "out"))  # fmt: skip
+    yield Case(
+        "jobs",
+        "as it is",
+        partial(_job, lambda values: None),
+        right(objects(N_DISCS), "out"),
+    )
     for entry in ENTRIES:
         for name, value in ODD.items():
-            yield Case("jobs", f"{entry} is {name}", partial(_job, partial(_entry, entry, value)), _expected(entry, name))  # fmt: skip
+            yield Case(
+                "jobs",
+                f"{entry} is {name}",
+                partial(_job, partial(_entry, entry, value)),
+                _expected(entry, name),
+            )
     for entry in ("version", "job"):
         for name, value in ODD.items():
-            yield Case("jobs", f"file's {entry} is {name}", partial(_job, partial(_top, entry, value)), refused("run.json"))  # fmt: skip
+            yield Case(
+                "jobs",
+                f"file's {entry} is {name}",
+                partial(_job, partial(_top, entry, value)),
+                refused("run.json"),
+            )
     for text in ("", "{", "[]", "null", "[" * 100_000, "\0" * 99, '{"job": {}}'):
-        yield Case("jobs", f"file is {text[:9]!r}", partial(_job_text, text.encode()), refused("run.json"))  # fmt: skip
-    yield Case("jobs", "file is no UTF-8", partial(_job_text, b"\xff\xfe{"), refused("run.json"))  # fmt: skip
+        yield Case(
+            "jobs",
+            f"file is {text[:9]!r}",
+            partial(_job_text, text.encode()),
+            refused("run.json"),
+        )
+    yield Case(
+        "jobs",
+        "file is no UTF-8",
+        partial(_job_text, b"\xff\xfe{"),
+        refused("run.json"),
+    )
     yield from _sessions()
 
 
@@ -103,25 +148,78 @@ def _job_text(data: bytes, place: Place) -> Action:
 
 def _sessions() -> Iterator[Case]:
     """Yield sessions that a killed napari left, damaged in many ways."""
-    yield Case("jobs", "session as it is", partial(_session, lambda folder: None), right(_restored, "sessions"))  # fmt: skip
+    yield Case(
+        "jobs",
+        "session as it is",
+        partial(_session, lambda folder: None),
+        right(_restored, "sessions"),
+    )
     for percent in (0, 5, 30, 60, 90, 99):
-        yield Case("jobs", f"session log cut to {percent} percent", partial(_session, partial(_cut, percent)), right(_part, "sessions"))  # fmt: skip
-    for text in ("", "{", "[]", "null", "7", "[" * 100_000, '{"format": 99}', "\0" * 99):
-        yield Case("jobs", f"session state is {text[:9]!r}", partial(_session, partial(_write, "session.json", text.encode())), right(_told, "sessions"))  # fmt: skip
+        yield Case(
+            "jobs",
+            f"session log cut to {percent} percent",
+            partial(_session, partial(_cut, percent)),
+            right(_part, "sessions"),
+        )
+    for text in (
+        "",
+        "{",
+        "[]",
+        "null",
+        "7",
+        "[" * 100_000,
+        '{"format": 99}',
+        "\0" * 99,
+    ):
+        yield Case(
+            "jobs",
+            f"session state is {text[:9]!r}",
+            partial(_session, partial(_write, "session.json", text.encode())),
+            right(_told, "sessions"),
+        )
     for head in (
-        b"", b"{}\n", b"[]\n", b"\0" * 99, b'{"shape": [300, 300], "dtype": "object"}\n',
-        b'{"shape": [1000000, 1000000], "dtype": "<u2"}\n', b'{"shape": [-1, 5], "dtype": "<u2"}\n',
-        b'{"shape": "x", "dtype": "<u2"}\n', b'{"shape": [300, 300], "dtype": "<V9999999"}\n',
+        b"",
+        b"{}\n",
+        b"[]\n",
+        b"\0" * 99,
+        b'{"shape": [300, 300], "dtype": "object"}\n',
+        b'{"shape": [1000000, 1000000], "dtype": "<u2"}\n',
+        b'{"shape": [-1, 5], "dtype": "<u2"}\n',
+        b'{"shape": "x", "dtype": "<u2"}\n',
+        b'{"shape": [300, 300], "dtype": "<V9999999"}\n',
         b'{"shape": [1e400, 3], "dtype": "<u2"}\n',
-    ):  # fmt: skip
-        yield Case("jobs", f"session log is {head[:55]!r}", partial(_session, partial(_write, "labels-a.log", head)), right(_told, "sessions"))  # fmt: skip
+    ):
+        yield Case(
+            "jobs",
+            f"session log is {head[:55]!r}",
+            partial(_session, partial(_write, "labels-a.log", head)),
+            right(_told, "sessions"),
+        )
     for record in (
-        {"start": [-5, 0]}, {"start": [0, 999]}, {"start": [0]}, {"start": "x"}, {"n": -1},
-        {"n": 10**12}, {"n": "x"}, {"crc": 0}, {"crc": None}, {"start": None},
-    ):  # fmt: skip
-        yield Case("jobs", f"session block {record}", partial(_session, partial(_record, record)), right(_told, "sessions"))  # fmt: skip
+        {"start": [-5, 0]},
+        {"start": [0, 999]},
+        {"start": [0]},
+        {"start": "x"},
+        {"n": -1},
+        {"n": 10**12},
+        {"n": "x"},
+        {"crc": 0},
+        {"crc": None},
+        {"start": None},
+    ):
+        yield Case(
+            "jobs",
+            f"session block {record}",
+            partial(_session, partial(_record, record)),
+            right(_told, "sessions"),
+        )
     for data in (b"", b"no zip", bytes(999)):
-        yield Case("jobs", f"session prompts {data[:6]!r}", partial(_session, partial(_write, "prompts.svprompt", data)), right(_told, "sessions"))  # fmt: skip
+        yield Case(
+            "jobs",
+            f"session prompts {data[:6]!r}",
+            partial(_session, partial(_write, "prompts.svprompt", data)),
+            right(_told, "sessions"),
+        )
 
 
 def _labels() -> np.ndarray:

@@ -45,7 +45,16 @@ def _arrays() -> Iterator[tuple[str, np.ndarray, Expected]]:
     """Yield labels of a prompt and what has to come of them."""
     labels = discs()[1].astype(np.int64)
     same, no = right(_mask_is(labels)), refused("b.")
-    for dtype in ("uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64"):
+    for dtype in (
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+    ):
         yield dtype, labels.astype(dtype), same
     yield "bool", labels > 0, right(_mask_is(labels > 0))
     for dtype in ("float32", "float64"):
@@ -60,8 +69,10 @@ def _arrays() -> Iterator[tuple[str, np.ndarray, Expected]]:
     yield "ids above int32", labels * 2**32, either(_mask_is(labels * 2**32), "b.")
     last = np.where(labels > 0, np.uint64(2**64 - 1), np.uint64(0))
     yield "ids at the end of uint64", last, either(_mask_is(last), "b.")
-    yield "background 255", np.where(labels, labels, 255), right(
-        _mask_is(np.where(labels, labels, 255))
+    yield (
+        "background 255",
+        np.where(labels, labels, 255),
+        right(_mask_is(np.where(labels, labels, 255))),
     )
     for shape in ((SIDE, SIDE + 1), (SIDE // 2, SIDE // 2), (1, SIDE * SIDE), (1, 1)):
         yield f"shape {shape}", np.resize(labels, shape), no
@@ -118,7 +129,9 @@ def _boxes() -> Iterator[Case]:
         yield Case(
             "labels",
             f"box {words}",
-            lambda place, words=words: _new(place, place.base / "labels.tif", box=words),
+            lambda place, words=words: _new(
+                place, place.base / "labels.tif", box=words
+            ),
             refused("box" if len(words) == 1 else ""),
         )
     for name in ("gone.tif", "", ".", "p.svprompt"):
@@ -158,7 +171,15 @@ def _partial_labels() -> Iterator[Case]:
             partial(_finetune, array),
             either(_model_is_there, "b.tif"),
         )
-    for pair in ("a.tif", "a.tif=", "=b.tif", "a.tif=b.tif=c.tif", "", "=", "gone=gone"):
+    for pair in (
+        "a.tif",
+        "a.tif=",
+        "=b.tif",
+        "a.tif=b.tif=c.tif",
+        "",
+        "=",
+        "gone=gone",
+    ):
         yield Case(
             "labels",
             f"pair {pair!r}",

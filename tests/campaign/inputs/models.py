@@ -41,11 +41,14 @@ def cases() -> Iterator[Case]:
                 either(RUNS, "m") if fine else refused("m"),
             )
     for name, arguments in {
-        "width 0": {"width": 0, "features": 8}, "width -1": {"width": -1, "features": 8},
-        "width 1e9": {"width": 10**9, "features": 8}, "features 9": {"width": 4, "features": 9},
-        "width 4.5": {"width": 4.5, "features": 8}, "width text": {"width": "4", "features": 8},
+        "width 0": {"width": 0, "features": 8},
+        "width -1": {"width": -1, "features": 8},
+        "width 1e9": {"width": 10**9, "features": 8},
+        "features 9": {"width": 4, "features": 9},
+        "width 4.5": {"width": 4.5, "features": 8},
+        "width text": {"width": "4", "features": 8},
         "unknown": {"width": 4, "features": 8, "colour": 1},
-    }.items():  # fmt: skip
+    }.items():
         make = partial(_changed_card, "arguments", arguments)
         yield Case("models", f"arguments {name}", make, refused("m"))
     for method in ("svp", "alpnet", "unet", "../svp", "os.system", "SVP", "panet "):
@@ -77,11 +80,23 @@ def _changed_card(entry: str, value: Any, place: Place) -> Action:
 
 def _cards() -> Iterator[Case]:
     """Yield cards that are no JSON object."""
-    texts = ("", "[]", "null", "{", "{}", "[" * 100_000, "\0" * 100, '"text"', "\ufeff{}")
+    texts = (
+        "",
+        "[]",
+        "null",
+        "{",
+        "{}",
+        "[" * 100_000,
+        "\0" * 100,
+        '"text"',
+        "\ufeff{}",
+    )
     for text in texts:
         yield Case("models", f"card {text[:9]!r}", partial(_card, text), refused("m"))
     yield Case("models", "no card", partial(_without, "model.json"), refused("m"))
-    yield Case("models", "no weights", partial(_without, "weights.safetensors"), refused("m"))  # fmt: skip
+    yield Case(
+        "models", "no weights", partial(_without, "weights.safetensors"), refused("m")
+    )
 
 
 def _card(text: str, place: Place) -> Action:
@@ -97,17 +112,37 @@ def _without(name: str, place: Place) -> Action:
 def _weights() -> Iterator[Case]:
     """Yield weights that are damaged, of another network, or hold no numbers."""
     for percent in (0, 1, 50, 99):
-        yield Case("models", f"weights cut to {percent} percent", partial(_bytes, lambda d, p=percent: d[: len(d) * p // 100], False), refused("m"))  # fmt: skip
-        yield Case("models", f"weights cut to {percent} percent, with their hash", partial(_bytes, lambda d, p=percent: d[: len(d) * p // 100], True), refused("m"))  # fmt: skip
+        yield Case(
+            "models",
+            f"weights cut to {percent} percent",
+            partial(_bytes, lambda d, p=percent: d[: len(d) * p // 100], False),
+            refused("m"),
+        )
+        yield Case(
+            "models",
+            f"weights cut to {percent} percent, with their hash",
+            partial(_bytes, lambda d, p=percent: d[: len(d) * p // 100], True),
+            refused("m"),
+        )
     for seed in range(5):
-        yield Case("models", f"one bit changed {seed}", partial(_bytes, partial(_flip, seed), False), refused("m"))  # fmt: skip
+        yield Case(
+            "models",
+            f"one bit changed {seed}",
+            partial(_bytes, partial(_flip, seed), False),
+            refused("m"),
+        )
     for name, data in {
         "text": b"no weights at all" * 9,
         "a pickle": b"\x80\x04\x95",
         "a huge header": (2**62).to_bytes(8, "little") + b"{}",
         "no tensors": (2).to_bytes(8, "little") + b"{}",
     }.items():
-        yield Case("models", f"weights are {name}", partial(_bytes, lambda _, d=data: d, True), refused("m"))  # fmt: skip
+        yield Case(
+            "models",
+            f"weights are {name}",
+            partial(_bytes, lambda _, d=data: d, True),
+            refused("m"),
+        )
     for name, change in {
         "NaN": lambda v: v * np.nan,
         "inf": lambda v: v + np.inf,
@@ -216,10 +251,20 @@ def _archives() -> Iterator[Case]:
         "a card of text": {"model.json": b"text"},
         "other weights": {"weights.safetensors": b"other"},
     }.items():
-        yield Case("models", f"archive with {name}", partial(_archive, members), refused("m.zip"))  # fmt: skip
+        yield Case(
+            "models",
+            f"archive with {name}",
+            partial(_archive, members),
+            refused("m.zip"),
+        )
     for name in ("a folder", "another file"):
         member = {"m/x.txt" if name == "a folder" else "x.txt": b"x"}
-        yield Case("models", f"archive with {name}", partial(_archive, member), either(_imported, "m.zip"))  # fmt: skip
+        yield Case(
+            "models",
+            f"archive with {name}",
+            partial(_archive, member),
+            either(_imported, "m.zip"),
+        )
     for name in ("", ".", "..", "a/b", "../up", "svp", ".hidden", "x" * 300):
         yield Case(
             "models",
@@ -228,7 +273,9 @@ def _archives() -> Iterator[Case]:
             either(_imported, name[:50]),
         )
     for name, data in (("empty", b""), ("text", b"no zip"), ("cut", None)):
-        yield Case("models", f"archive is {name}", partial(_no_archive, data), refused("m.zip"))  # fmt: skip
+        yield Case(
+            "models", f"archive is {name}", partial(_no_archive, data), refused("m.zip")
+        )
     for target in (".", "gone/m.zip", "m.zip/m.zip", ""):
         yield Case(
             "models",
@@ -242,7 +289,9 @@ def _imported(here: Path, seen: Seen) -> None:
     assert Path(seen.out.split(": ")[-1].strip(), "model.json").is_file(), seen.out
 
 
-def _archive(members: dict[str, bytes | None], place_or_name: Any, place: Place | None = None) -> Action:  # fmt: skip
+def _archive(
+    members: dict[str, bytes | None], place_or_name: Any, place: Place | None = None
+) -> Action:
     name = place_or_name if place is not None else None
     where = place or place_or_name
     found: dict[str, bytes | None] = {

@@ -44,15 +44,30 @@ def cases() -> Iterator[Case]:
                     refused(setting.name.split("_")[0]),
                 )
     for words in (
-        ("--no-such-option",), ("--threshold",), ("--device", "tpu"), ("--device", ""),
-        ("--device", "cuda:x"), ("--device", "cuda:-1"), ("--formats", "docx"),
-        ("--formats", ""), ("--formats", ","), ("--formats", "csv,,x"), ("--pattern", ""),
-        ("--pattern", "{name"), ("--pattern", "{nome}"), ("--pattern", "x"),
-        ("--pattern", "../{name}"), ("--pattern", "{name}/x"), ("--pattern", "{0}"),
+        ("--no-such-option",),
+        ("--threshold",),
+        ("--device", "tpu"),
+        ("--device", ""),
+        ("--device", "cuda:x"),
+        ("--device", "cuda:-1"),
+        ("--formats", "docx"),
+        ("--formats", ""),
+        ("--formats", ","),
+        ("--formats", "csv,,x"),
+        ("--pattern", ""),
+        ("--pattern", "{name"),
+        ("--pattern", "{nome}"),
+        ("--pattern", "x"),
+        ("--pattern", "../{name}"),
+        ("--pattern", "{name}/x"),
+        ("--pattern", "{0}"),
         ("--pattern", "{name.__class__}"),
-        ("--pattern", "{name:>999999999}"), ("--as", "cells"), ("--as", ""),
-        ("--threshold", "0.5", "--threshold", "2"), ("--split", "yes"),
-    ):  # fmt: skip
+        ("--pattern", "{name:>999999999}"),
+        ("--as", "cells"),
+        ("--as", ""),
+        ("--threshold", "0.5", "--threshold", "2"),
+        ("--split", "yes"),
+    ):
         names = {"--formats": "format", "--split": "yes"}.get(words[0], words[0][2:])
         expected = refused(names)
         yield Case(
@@ -74,14 +89,28 @@ def cases() -> Iterator[Case]:
             either(objects(range(1, N_DISCS + 4)), words[0].strip("-")),
         )
     for argv in (
-        ("gone",), ("segment",), ("prompts", "new"), ("models", "x"),
-        ("segment", "a.tif"), ("finetune",), ("train",), ("train-tags",), ("benchmark",),
-        ("models", "export", "svp"), ("prompts", "merge", "p.svprompt"), ("-x",),
-        ("segment", "--job", "gone.json"), ("train", "gone.toml"), ("train", "x.toml", "--self-supervised", "x"),
-        ("train", "--self-supervised", "gone", "-o", "m"), ("benchmark", "gone"),
-        ("prompts", "merge", "p.svprompt", "gone.svprompt"), ("demo", "--output", "/dev/null/x"),
-        ("models", "import", "gone.zip"), ("models", "import", "a.zip", "b.zip", "--name", "x"),
-    ):  # fmt: skip
+        ("gone",),
+        ("segment",),
+        ("prompts", "new"),
+        ("models", "x"),
+        ("segment", "a.tif"),
+        ("finetune",),
+        ("train",),
+        ("train-tags",),
+        ("benchmark",),
+        ("models", "export", "svp"),
+        ("prompts", "merge", "p.svprompt"),
+        ("-x",),
+        ("segment", "--job", "gone.json"),
+        ("train", "gone.toml"),
+        ("train", "x.toml", "--self-supervised", "x"),
+        ("train", "--self-supervised", "gone", "-o", "m"),
+        ("benchmark", "gone"),
+        ("prompts", "merge", "p.svprompt", "gone.svprompt"),
+        ("demo", "--output", "/dev/null/x"),
+        ("models", "import", "gone.zip"),
+        ("models", "import", "a.zip", "b.zip", "--name", "x"),
+    ):
         yield Case(
             "options",
             f"svpseg {' '.join(argv)}".replace("/", " "),
@@ -97,7 +126,10 @@ def _values(setting: Field) -> Iterator[str]:
         yield from ("", "x", "OBJECTS", "1")
     if low is None:
         return
-    if not isinstance(setting.default, bool | int | float) and setting.default is not None:
+    if (
+        not isinstance(setting.default, bool | int | float)
+        and setting.default is not None
+    ):
         return
     yield str(low - 1)
     if high is not None:

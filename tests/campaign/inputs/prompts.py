@@ -64,7 +64,12 @@ def cases() -> Iterator[Case]:
             )
     yield from _pixels()
     yield from _archives()
-    yield Case("prompts", "as it is", lambda place: _use(copy(place, "discs.svprompt", FILE), place), right(objects(5)))  # fmt: skip
+    yield Case(
+        "prompts",
+        "as it is",
+        lambda place: _use(copy(place, "discs.svprompt", FILE), place),
+        right(objects(5)),
+    )
     for side in (10**9, 10**6, 97, 1):
         yield Case(
             "prompts",
@@ -131,10 +136,14 @@ def _pixels() -> Iterator[Case]:
     """Yield images and masks of the wrong kind."""
     side = np.zeros((64, 64), np.uint16)
     images = {
-        "a mask": side, "too small": side[:60], "NaN": np.full((1, 64, 64), np.nan, "f4"),
-        "inf": np.full((1, 64, 64), np.inf, "f4"), "complex": side.astype("c8"),
-        "65 channels": np.stack([side] * 65), "four axes": side[None, None, None],
-    }  # fmt: skip
+        "a mask": side,
+        "too small": side[:60],
+        "NaN": np.full((1, 64, 64), np.nan, "f4"),
+        "inf": np.full((1, 64, 64), np.inf, "f4"),
+        "complex": side.astype("c8"),
+        "65 channels": np.stack([side] * 65),
+        "four axes": side[None, None, None],
+    }
     masks = {
         "floats": side.astype("f4"), "negative": side.astype("i2") - 4,
         "too large": np.zeros((65, 64), np.uint16), "a stack": np.stack([side] * 2),
@@ -179,7 +188,12 @@ def _changed_bytes(kind: str, data: bytes | None, place: Place) -> Action:
 def _archives() -> Iterator[Case]:
     """Yield files that are no prompt files."""
     for percent in (0, 1, 10, 50, 90, 99):
-        yield Case("prompts", f"cut to {percent} percent", partial(_cut, percent), refused(FILE))  # fmt: skip
+        yield Case(
+            "prompts",
+            f"cut to {percent} percent",
+            partial(_cut, percent),
+            refused(FILE),
+        )
     for name in ("../up.tif", "/etc/x.tif", "a/b.tif", "c:\\x.tif", "x" * 300):
         yield Case(
             "prompts",
@@ -187,10 +201,23 @@ def _archives() -> Iterator[Case]:
             partial(_with_member, name, b"x"),
             either(_same_pixels, FILE) if name[0] == "x" else refused(FILE),
         )
-    yield Case("prompts", "a bomb", partial(_with_member, "b.tif", bytes(5_000_000)), refused(FILE))  # fmt: skip
+    yield Case(
+        "prompts",
+        "a bomb",
+        partial(_with_member, "b.tif", bytes(5_000_000)),
+        refused(FILE),
+    )
     for name, data in (("text", b"hello"), ("a TIFF", None), ("JSON", b"{}")):
         yield Case("prompts", f"is {name}", partial(_other, data), refused(FILE))
-    for index in ("", "[]", "{}", "nul", '{"format": "svprompt"}', "[" * 100_000, "\ud800"):
+    for index in (
+        "",
+        "[]",
+        "{}",
+        "nul",
+        '{"format": "svprompt"}',
+        "[" * 100_000,
+        "\ud800",
+    ):
         yield Case(
             "prompts",
             f"index {index[:22].encode(errors='replace').decode()!r}",
@@ -198,7 +225,12 @@ def _archives() -> Iterator[Case]:
             refused(FILE),
         )
     for name in ("gone.svprompt", "/dev/null", ".", "a.tif"):
-        yield Case("prompts", f"file {name.replace('/', ' ')}", lambda place, name=name: ["prompts", "show", name], refused(name))  # fmt: skip
+        yield Case(
+            "prompts",
+            f"file {name.replace('/', ' ')}",
+            lambda place, name=name: ["prompts", "show", name],
+            refused(name),
+        )
 
 
 def _cut(percent: int, place: Place) -> Action:

@@ -13,18 +13,35 @@ from ..case import Action, Case, Check, Expected, Place, Seen, either, refused, 
 from ..scene import CPU, write_image
 
 TABLE = "tags.csv"
-QUICK = ("--epochs", 1, "--second-epochs", 1, "--batch", 4, "--n-prototypes", 1, "--no-second-stage")  # fmt: skip
+QUICK = (
+    "--epochs",
+    1,
+    "--second-epochs",
+    1,
+    "--batch",
+    4,
+    "--n-prototypes",
+    1,
+    "--no-second-stage",
+)
 ROWS = [f"{i}.png,{('disc', 'square', '')[i % 3]}" for i in range(6)]
 
 
 def cases() -> Iterator[Case]:
     """Yield the cases of this group."""
-    yield Case("tags", "as it is", partial(_table, "\n".join(ROWS).encode()), right(_classes("disc", "square")))  # fmt: skip
+    yield Case(
+        "tags",
+        "as it is",
+        partial(_table, "\n".join(ROWS).encode()),
+        right(_classes("disc", "square")),
+    )
     for name, text, expected in _tables():
         data = text if isinstance(text, bytes) else text.encode()
         yield Case("tags", name, partial(_table, data), expected)
     for kind in ("folder", "gone", "link to itself", "pipe"):
-        yield Case("tags", f"the table is a {kind}", partial(_no_table, kind), refused(TABLE))  # fmt: skip
+        yield Case(
+            "tags", f"the table is a {kind}", partial(_no_table, kind), refused(TABLE)
+        )
     for name, array in {
         "a stack": np.zeros((3, 48, 48), np.uint8),
         "too small": np.zeros((3, 3), np.uint8),
@@ -34,12 +51,29 @@ def cases() -> Iterator[Case]:
     }.items():
         expected = either(_classes("disc", "square"), "0.tif")
         yield Case("tags", f"an image is {name}", partial(_image, array), expected)
-    yield Case("tags", "an image is damaged", _damaged, either(_classes("disc", "square"), "0.png"))  # fmt: skip
+    yield Case(
+        "tags",
+        "an image is damaged",
+        _damaged,
+        either(_classes("disc", "square"), "0.png"),
+    )
     for name, folders in {
-        "no folder": [], "one empty": ["disc"], "no class": ["none"], "hidden": [".disc"],
-        "a comma": ["a,b"], "plus only": ["+"], "twice": ["disc+disc"],
-    }.items():  # fmt: skip
-        yield Case("tags", f"folders: {name}", partial(_folders, folders), refused("pictures") if name != "twice" else either(_classes("disc"), "pictures"))  # fmt: skip
+        "no folder": [],
+        "one empty": ["disc"],
+        "no class": ["none"],
+        "hidden": [".disc"],
+        "a comma": ["a,b"],
+        "plus only": ["+"],
+        "twice": ["disc+disc"],
+    }.items():
+        yield Case(
+            "tags",
+            f"folders: {name}",
+            partial(_folders, folders),
+            refused("pictures")
+            if name != "twice"
+            else either(_classes("disc"), "pictures"),
+        )
 
 
 def _tables() -> Iterator[tuple[str, str | bytes, Expected]]:
@@ -58,7 +92,11 @@ def _tables() -> Iterator[tuple[str, str | bytes, Expected]]:
     yield "Windows lines", rows.replace("\n", "\r\n"), fine
     yield "old Mac lines", rows.replace("\n", "\r"), fine
     yield "spaces", rows.replace(",", " , "), fine
-    yield "quotes", "\n".join(f'"{r.replace(",", chr(34) + "," + chr(34))}"' for r in ROWS), fine  # fmt: skip
+    yield (
+        "quotes",
+        "\n".join(f'"{r.replace(",", chr(34) + "," + chr(34))}"' for r in ROWS),
+        fine,
+    )
     yield "without suffixes", rows.replace(".png", ""), fine
     yield "with folders", "\n".join(f"pictures/{r}" for r in ROWS), no
     yield "a row twice", f"{rows}\n{ROWS[0]}", no
@@ -69,7 +107,11 @@ def _tables() -> Iterator[tuple[str, str | bytes, Expected]]:
     yield "one image", "0.png,disc", no
     yield "a class with a line break", f'{rows}\n5.png,"a\nb"', no
     yield "an open quote", f'{rows}\n"9.png,disc', either(fine.check or _never, TABLE)
-    yield "an unlisted class", f"# classes: disc\n{rows}", either(_classes("disc", "square"), "square")  # fmt: skip
+    yield (
+        "an unlisted class",
+        f"# classes: disc\n{rows}",
+        either(_classes("disc", "square"), "square"),
+    )
     yield "a class twice in the comment", f"# classes: disc, disc\n{rows}", no
     yield "UTF-16", rows.encode("utf-16"), no
     yield "Latin-1", rows.replace("disc", "Gewebe ä").encode("latin-1"), no
@@ -77,12 +119,32 @@ def _tables() -> Iterator[tuple[str, str | bytes, Expected]]:
     yield "an image", b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 9, no
     yield "a cell of 1 MB", f"{rows}\n{'x' * 1_000_000},disc", no
     yield "60 MB", b"a" * 60_000_000, no
-    yield "paths that lead out", f"{rows}\n../../../etc/passwd,disc", either(_noted("passwd"), TABLE)  # fmt: skip
-    yield "an absolute path", f"{rows}\n/etc/hostname,disc", either(_noted("hostname"), TABLE)  # fmt: skip
-    yield "a terminal escape", f"{rows}\n\x1b[31m.png,disc", either(_noted("31m"), TABLE)
-    yield "a class of 300 letters", rows.replace("disc", "d" * 300), either(_classes("d" * 300, "square"), TABLE)  # fmt: skip
+    yield (
+        "paths that lead out",
+        f"{rows}\n../../../etc/passwd,disc",
+        either(_noted("passwd"), TABLE),
+    )
+    yield (
+        "an absolute path",
+        f"{rows}\n/etc/hostname,disc",
+        either(_noted("hostname"), TABLE),
+    )
+    yield (
+        "a terminal escape",
+        f"{rows}\n\x1b[31m.png,disc",
+        either(_noted("31m"), TABLE),
+    )
+    yield (
+        "a class of 300 letters",
+        rows.replace("disc", "d" * 300),
+        either(_classes("d" * 300, "square"), TABLE),
+    )
     for name in ("=1+1", "<b>x</b>", "none", "..", "a/b", "è", "🙂", "-1", "class 1"):
-        yield f"a class called {name}".replace("/", " "), rows.replace("disc", name), either(_classes(name, "square"), TABLE)  # fmt: skip
+        yield (
+            f"a class called {name}".replace("/", " "),
+            rows.replace("disc", name),
+            either(_classes(name, "square"), TABLE),
+        )
 
 
 def _never(here: Path, seen: Seen) -> None:

@@ -45,7 +45,9 @@ batch = 2
 def cases() -> Iterator[Case]:
     """Yield the cases of this group."""
     fine = either(_trained, "set")
-    yield Case("training", "as it is", partial(_set, lambda folder: None), right(_trained))  # fmt: skip
+    yield Case(
+        "training", "as it is", partial(_set, lambda folder: None), right(_trained)
+    )
     for entry in ENTRIES:
         for name, value in ODD.items():
             yield Case(
@@ -55,7 +57,12 @@ def cases() -> Iterator[Case]:
                 either(_trained_and_told, "a") if entry == "format" else fine,
             )
     for name, change in _damage():
-        yield Case("training", f"set: {name}", partial(_set, change), either(_trained_and_told, "set"))  # fmt: skip
+        yield Case(
+            "training",
+            f"set: {name}",
+            partial(_set, change),
+            either(_trained_and_told, "set"),
+        )
     yield from _configs()
     yield from _outputs()
 
@@ -114,10 +121,12 @@ def _damage() -> Iterator[tuple[str, Any]]:
     for text_ in ("[]", "{", "null", "[" * 100_000):
         yield f"entry.json is {text_[:4]}", partial(text, "entry.json", text_.encode())
     for name, array in {
-        "other shape": np.ones((5, 5), np.uint16), "negative": np.full((96, 96), -1, "i2"),
-        "floats": np.full((96, 96), 0.5, "f4"), "nothing": np.zeros((96, 96), "u2"),
+        "other shape": np.ones((5, 5), np.uint16),
+        "negative": np.full((96, 96), -1, "i2"),
+        "floats": np.full((96, 96), 0.5, "f4"),
+        "nothing": np.zeros((96, 96), "u2"),
         "a stack": np.ones((2, 96, 96), "u2"),
-    }.items():  # fmt: skip
+    }.items():
         yield f"labels are {name}", partial(_array, "labels-0001.tif", array)
         if name not in ("nothing", "negative", "floats"):
             yield f"image is {name}", partial(_array, "image.tif", array)
@@ -130,15 +139,25 @@ def _array(name: str, array: np.ndarray, folder: Path) -> None:
 def _configs() -> Iterator[Case]:
     """Yield configs and data sets that cannot be trained on."""
     changes = {
-        "empty": ("", None), "no TOML": ("[", None), "a list": ("x = [", None),
-        "no name": ('name = "tiny"', ""), "no method": ('method = "panet"', ""),
-        "unknown method": ("panet", "unet9"), "unknown key": ("width = 4", "colour = 4"),
-        "width 0": ("width = 4", "width = 0"), "width text": ("width = 4", 'width = "x"'),
-        "steps -1": ("steps = 1", "steps = -1"), "steps 0": ("steps = 1", "steps = 0"),
-        "steps text": ("steps = 1", 'steps = "x"'), "batch 0": ("batch = 2", "batch = 0"),
-        "batch -1": ("batch = 2", "batch = -1"), "query 1": ("query = 48", "query = 1"),
-        "query 0": ("query = 48", "query = 0"), "prompt 0": ("prompt = 32", "prompt = 0"),
-        "scenes 0": ("scenes = 2", "scenes = 0"), "scenes -1": ("scenes = 2", "scenes = -1"),
+        "empty": ("", None),
+        "no TOML": ("[", None),
+        "a list": ("x = [", None),
+        "no name": ('name = "tiny"', ""),
+        "no method": ('method = "panet"', ""),
+        "unknown method": ("panet", "unet9"),
+        "unknown key": ("width = 4", "colour = 4"),
+        "width 0": ("width = 4", "width = 0"),
+        "width text": ("width = 4", 'width = "x"'),
+        "steps -1": ("steps = 1", "steps = -1"),
+        "steps 0": ("steps = 1", "steps = 0"),
+        "steps text": ("steps = 1", 'steps = "x"'),
+        "batch 0": ("batch = 2", "batch = 0"),
+        "batch -1": ("batch = 2", "batch = -1"),
+        "query 1": ("query = 48", "query = 1"),
+        "query 0": ("query = 48", "query = 0"),
+        "prompt 0": ("prompt = 32", "prompt = 0"),
+        "scenes 0": ("scenes = 2", "scenes = 0"),
+        "scenes -1": ("scenes = 2", "scenes = -1"),
         "share 0": ("synthetic = 1.0", "synthetic = 0.0"),
         "share -1": ("synthetic = 1.0", "synthetic = -1.0"),
         "share NaN": ("synthetic = 1.0", "synthetic = nan"),
@@ -147,7 +166,7 @@ def _configs() -> Iterator[Case]:
         "data that is not given": ("scenes = 2", 'datasets = ["x"]\nscenes = 2'),
         "a name that leads out": ('"tiny"', '"../../tiny"'),
         "rate NaN": ("steps = 1", "steps = 1\nlearning_rate = nan"),
-    }  # fmt: skip
+    }
     for name, (old, new) in changes.items():
         text = old if new is None else CONFIG.replace(old, new)
         valid = name in ("a name that leads out",)
@@ -157,14 +176,33 @@ def _configs() -> Iterator[Case]:
             partial(_config, text),
             either(_trained, "c.toml") if valid else refused("c.toml"),
         )
-    yield Case("training", "config: as it is", partial(_config, CONFIG), right(_trained))  # fmt: skip
+    yield Case(
+        "training", "config: as it is", partial(_config, CONFIG), right(_trained)
+    )
     for name, data in (("zeros", bytes(99)), ("not UTF-8", b"\xff\xfe")):
-        yield Case("training", f"config: {name}", partial(_config, data), refused("c.toml"))  # fmt: skip
+        yield Case(
+            "training", f"config: {name}", partial(_config, data), refused("c.toml")
+        )
     for name in ("empty", "no images", "no labels", "no description", "one odd image"):
-        yield Case("training", f"data set: {name}", partial(_data, name), refused("cells"))  # fmt: skip
-    for name, array in {"blank": np.zeros((96, 96), "u1"), "tiny": np.ones((4, 4), "u1")}.items():  # fmt: skip
-        yield Case("training", f"unlabelled: {name}", partial(_unlabelled, array), refused("pictures"))  # fmt: skip
-    yield Case("training", "unlabelled: no image", partial(_unlabelled, None), refused("pictures"))  # fmt: skip
+        yield Case(
+            "training", f"data set: {name}", partial(_data, name), refused("cells")
+        )
+    for name, array in {
+        "blank": np.zeros((96, 96), "u1"),
+        "tiny": np.ones((4, 4), "u1"),
+    }.items():
+        yield Case(
+            "training",
+            f"unlabelled: {name}",
+            partial(_unlabelled, array),
+            refused("pictures"),
+        )
+    yield Case(
+        "training",
+        "unlabelled: no image",
+        partial(_unlabelled, None),
+        refused("pictures"),
+    )
 
 
 def _config(text: str | bytes, place: Place) -> Action:
@@ -226,7 +264,13 @@ def _outputs() -> Iterator[Case]:
             Path("m/.notes").write_text("my notes")
         return _finetune(place, pair, "-o", "m")
 
-    for name in ("a file", "my data", "a link to my data", "my README", "my hidden file"):
+    for name in (
+        "a file",
+        "my data",
+        "a link to my data",
+        "my README",
+        "my hidden file",
+    ):
         yield Case("training", f"into {name}", partial(into, name), refused("m"))
     for name in ("", ".", "/dev/null", "/dev/null/m", "x" * 300, "a.tif"):
         yield Case(

@@ -1,4 +1,4 @@
-"""Zarr stores: every entry of their metadata with odd values, chunks that are damaged."""
+"""Zarr stores: every entry of their metadata with odd values, damaged chunks."""
 
 from __future__ import annotations
 
@@ -16,16 +16,28 @@ from ..scene import N_DISCS, SIDE, discs, segment
 
 STORE = "a.zarr"
 ODD: dict[str, Any] = {
-    "null": None, "text": "x", "-1": -1, "0": 0, "1e12": 10**12, "list": [], "dict": {},
+    "null": None,
+    "text": "x",
+    "-1": -1,
+    "0": 0,
+    "1e12": 10**12,
+    "list": [],
+    "dict": {},
     "missing": ...,
-}  # fmt: skip
+}
 ARRAY = {
     2: ("shape", "chunks", "dtype", "compressor", "fill_value", "order", "zarr_format"),
     3: (
-        "shape", "data_type", "chunk_grid", "chunk_key_encoding", "codecs", "fill_value",
-        "node_type", "zarr_format",
+        "shape",
+        "data_type",
+        "chunk_grid",
+        "chunk_key_encoding",
+        "codecs",
+        "fill_value",
+        "node_type",
+        "zarr_format",
     ),
-}  # fmt: skip
+}
 """Entries of the metadata of an array, by its format."""
 
 IMAGE = ("axes", "datasets", "version", "coordinateTransformations", "name")
@@ -35,7 +47,12 @@ IMAGE = ("axes", "datasets", "version", "coordinateTransformations", "name")
 def cases() -> Iterator[Case]:
     """Yield the cases of this group."""
     for version in (2, 3):
-        yield Case("zarr", f"{version} as it is", partial(_store, version, lambda s: None), right(_found()))  # fmt: skip
+        yield Case(
+            "zarr",
+            f"{version} as it is",
+            partial(_store, version, lambda s: None),
+            right(_found()),
+        )
         for entry in ARRAY[version]:
             for name, value in ODD.items():
                 yield Case(
@@ -61,13 +78,30 @@ def cases() -> Iterator[Case]:
             )
     yield Case("zarr", "declares 1e6 x 1e6", partial(_sparse, 10**6), refused(STORE))
     for level in (1, -1, 99):
-        yield Case("zarr", f"level {level}", partial(_words, "--level", level), refused(STORE))  # fmt: skip
+        yield Case(
+            "zarr", f"level {level}", partial(_words, "--level", level), refused(STORE)
+        )
     for name in ("", ".", "..", "a/b", "../up", "a\\b", "x" * 300):
-        yield Case("zarr", f"labels called {name[:9]!r}".replace("/", " "), partial(_words, "--name", name), refused(name[:99].replace("\\", "\\\\")))  # fmt: skip
+        yield Case(
+            "zarr",
+            f"labels called {name[:9]!r}".replace("/", " "),
+            partial(_words, "--name", name),
+            refused(name[:99].replace("\\", "\\\\")),
+        )
     for workers in (-1, -(10**9)):
-        yield Case("zarr", f"{workers} workers", partial(_words, "--workers", workers), refused("workers"))  # fmt: skip
+        yield Case(
+            "zarr",
+            f"{workers} workers",
+            partial(_words, "--workers", workers),
+            refused("workers"),
+        )
     for address in ("nowhere", "tcp://127.0.0.1:1", "tcp://", "http://x", ""):
-        yield Case("zarr", f"scheduler {address!r}".replace("/", " "), partial(_words, "--scheduler", address), refused(address) if address else either(_found(), "scheduler"))  # fmt: skip
+        yield Case(
+            "zarr",
+            f"scheduler {address!r}".replace("/", " "),
+            partial(_words, "--scheduler", address),
+            refused(address) if address else either(_found(), "scheduler"),
+        )
 
 
 def _found(*numbers: int) -> Callable[[Path, Seen], None]:
@@ -105,8 +139,12 @@ def _write(version: int) -> None:
     import zarr
 
     group = zarr.open_group(STORE, mode="w", zarr_format=version)
-    more = {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if version == 2 else {}
-    array = group.create_array("0", shape=(SIDE, SIDE), chunks=(64, 64), dtype="u1", **more)
+    more = (
+        {"chunk_key_encoding": {"name": "v2", "separator": "/"}} if version == 2 else {}
+    )
+    array = group.create_array(
+        "0", shape=(SIDE, SIDE), chunks=(64, 64), dtype="u1", **more
+    )
     array[:] = discs()[0]
     scales = [
         {
@@ -116,7 +154,9 @@ def _write(version: int) -> None:
             "datasets": [
                 {
                     "path": "0",
-                    "coordinateTransformations": [{"type": "scale", "scale": [0.5, 0.5]}],
+                    "coordinateTransformations": [
+                        {"type": "scale", "scale": [0.5, 0.5]}
+                    ],
                 }
             ],
             "coordinateTransformations": [{"type": "scale", "scale": [1, 1]}],
@@ -223,7 +263,18 @@ def _stores() -> Iterator[tuple[str, Callable[[Path], None], bool]]:
 
     yield "chunks missing", no_chunks, True
     yield "a folder in place of a chunk", folder_chunk, True
-    for change in (cut_chunks, text_chunks, empty_chunks, no_metadata, broken_metadata, list_metadata, empty, a_file, gone, no_array):  # fmt: skip
+    for change in (
+        cut_chunks,
+        text_chunks,
+        empty_chunks,
+        no_metadata,
+        broken_metadata,
+        list_metadata,
+        empty,
+        a_file,
+        gone,
+        no_array,
+    ):
         yield change.__name__.replace("_", " "), change, False
 
 

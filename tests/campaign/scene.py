@@ -10,6 +10,7 @@ import tifffile
 
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.prompt import Prompt, PromptSet
+from napari_svpseg.io.images import quiet_tifffile
 from napari_svpseg.io.model_store import save_model
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.models.registry import ModelConfig, build
@@ -102,7 +103,7 @@ def objects(
     """Return a check of the labels of a run: their number, shape and dtype."""
 
     def check(here: Path, seen: Seen) -> None:
-        with tifffile.TiffFile(here / result(name)) as tiff:
+        with quiet_tifffile(), tifffile.TiffFile(here / result(name)) as tiff:
             labels, kind = tiff.series[0].asarray(), tiff.series[0].kind
         assert kind == "ome", "its OME-XML cannot be read"
         assert labels.shape == shape, f"shape {labels.shape}, not {shape}"

@@ -179,7 +179,9 @@ def _is_large(images: list[Path], output: Path | None) -> bool:
         raise typer.BadParameter(
             "several images go into a folder: -o FOLDER --formats ome-zarr"
         )
-    return to_zarr or (len(images) == 1 and is_zarr(images[0]))
+    # a store that is missing or damaged is named, where no folder is
+    called_zarr = output is None and images[0].suffix.lower() == ".zarr"
+    return to_zarr or (len(images) == 1 and (called_zarr or is_zarr(images[0])))
 
 
 def _report_large(outcome: LargeOutcome) -> int:

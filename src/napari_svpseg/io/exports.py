@@ -14,7 +14,8 @@ import numpy as np
 
 from ..core.labels.measure import measure
 from ..core.result import Recipe
-from .label_files import write_labels
+from .images import is_length
+from .label_files import check_labels, write_labels
 from .rois import write_geojson, write_rois
 from .tables import write_table
 from .zarr_labels import write_zarr_labels
@@ -77,6 +78,7 @@ def export(path: str | Path, kind: str, data: ExportData) -> Path:
     ValueError
         If labels and axes do not fit.
     """
+    check_labels(data.labels, data.axes)
     return WRITERS[kind](Path(path), data)
 
 
@@ -103,6 +105,8 @@ def _geojson(path: Path, data: ExportData) -> Path:
 def _csv(path: Path, data: ExportData) -> Path:
     # A size in pixels adds no columns; names of columns have ASCII units.
     known = None if data.unit == "pixel" else data.pixel_size
+    if known is not None and not all(is_length(float(n)) for n in known):
+        known = None  # as for OME-TIFF: of another size nothing can be measured
     unit = {"micrometer": "um", "µm": "um"}.get(data.unit, data.unit)
     table = measure(
         data.labels,

@@ -129,8 +129,9 @@ def read_image(path: str | Path, axes: str | None = None) -> ImageFile:
         elif suffix in BITMAP_SUFFIXES:
             content = _read_bitmap(path)
         elif suffix == ".npy":
-            # without pickles, which can run code
-            content = _Content(np.load(path, allow_pickle=False))
+            # mapped, as that cannot read pickles, which can run code
+            mapped = np.lib.format.open_memmap(path, mode="r")
+            content = _Content(np.array(mapped))
         else:
             raise ImageError(UNKNOWN_KIND.format(path=path, suffix=suffix or "nothing"))
     except ImageError:
@@ -191,6 +192,8 @@ def _read_bitmap(path: Path) -> _Content:
     from skimage.io import imread
 
     array = np.asarray(imread(path))
+    if array.ndim == 4 and len(array) == 1:  # a GIF of one picture
+        array = array[0]
     if array.ndim == 3 and array.shape[2] == 2:  # grey and alpha
         array = array[..., 0]
     rgb = array.ndim == 3 and array.shape[2] in (3, 4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ OME_UNITS = {
 MAX_CLASSIC_BYTES = 3_500_000_000
 """Larger files are BigTIFF; a classic TIFF ends at 4 GiB, metadata included."""
 
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML may hold, not even escaped."""
+
 NO_LABELS = "there are no labels to write: shape {shape}"
 NOT_WHOLE_NUMBERS = "labels must be whole numbers, got dtype {dtype}"
 NEGATIVE_IDS = "labels hold negative ids: ids start at 1"
@@ -42,6 +46,17 @@ def labels_dtype(largest: int) -> np.dtype[Any]:
         if largest <= np.iinfo(kind).max:
             return np.dtype(kind)
     return np.dtype(np.uint64)
+
+
+def check_labels(labels: np.ndarray, axes: str) -> None:
+    """Raise `ValueError` for an array that holds no ids, or has other axes."""
+    Axes(axes).check(labels.shape)
+    if not labels.size:
+        raise ValueError(NO_LABELS.format(shape=labels.shape))
+    if labels.dtype.kind not in "iub":
+        raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
+    if labels.dtype.kind == "i" and labels.min() < 0:
+        raise ValueError(NEGATIVE_IDS)
 
 
 def write_labels(
@@ -88,19 +103,13 @@ def write_labels(
     path = Path(path)
     labels = np.asarray(labels)
     axes = Axes(axes).order
-    Axes(axes).check(labels.shape)
-    if not labels.size:
-        raise ValueError(NO_LABELS.format(shape=labels.shape))
-    if labels.dtype.kind not in "iub":
-        raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
-    if labels.min(initial=0) < 0:
-        raise ValueError(NEGATIVE_IDS)
+    check_labels(labels, axes)
     dtype = labels_dtype(int(labels.max(initial=0)))
     if dtype == np.uint64:  # OME-TIFF has no such type
         raise ValueError(IDS_TOO_LARGE)
     # tifffile writes the axes as they are, but other readers rely on the order.
     labels, axes = _in_ome_order(labels, axes)
-    metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
+    metadata: dict[str, Any] = {"axes": axes, "Name": _xml(path.name.split(".")[0])}
     metadata |= _physical_sizes(axes, pixel_size, unit, z_step)
     if recipe is not None:
         metadata["Description"] = recipe.to_json()
@@ -123,6 +132,11 @@ def _in_ome_order(labels: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
     return labels.transpose([axes.index(a) for a in order]), "".join(order)
 
 
+def _xml(text: str) -> str:
+    """Return a text without characters that XML forbids; file names may have any."""
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def _physical_sizes(
     axes: str,
     pixel_size: tuple[float, float] | None,
@@ -132,7 +146,7 @@ def _physical_sizes(
     """Return the attributes of OME-XML for the size of a pixel; empty if unknown."""
     if pixel_size is None or not all(is_length(float(n)) for n in pixel_size):
         return {}
-    name = OME_UNITS.get(unit, unit)
+    name = OME_UNITS.get(unit, _xml(unit))
     sizes: dict[str, Any] = {
         "PhysicalSizeY": float(pixel_size[0]),
         "PhysicalSizeYUnit": name,

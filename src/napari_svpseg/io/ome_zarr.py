@@ -6,6 +6,7 @@ Only the regions that are sliced are read; tifffile shows a TIFF as a Zarr array
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,9 @@ UNITS = {
     "in": "inch",
 }
 """Names that OME-Zarr has for our units."""
+
+VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
+"""Versions of OME-Zarr that are read."""
 
 ZARR_MISSING = "Zarr is not installed: pip install 'napari-svpseg[zarr]'"
 NO_IMAGE = "{path}: there is no Zarr image and no TIFF file here."
@@ -77,6 +81,41 @@ class LazyImage:
         return math.prod(int(n) for a, n in sizes if a != "C")
 
 
+class _Pixels:
+    """An array of a file; where its pixels cannot be read, the error names the file.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    path : Path
+    """
+
+    def __init__(self, array: Any, path: Path) -> None:
+        self._array, self._path = array, path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # for copies, which ask before there is an array
+            raise AttributeError(name)
+        return getattr(self._array, name)
+
+    def __getitem__(self, region: Any) -> Any:
+        try:
+            return self._array[region]
+        except IndexError:
+            raise
+        except Exception as error:  # each codec has errors of its own
+            reason = first_line(error)
+            raise ImageError(
+                UNREADABLE.format(path=self._path, reason=reason)
+            ) from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[...], dtype)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+
 def is_zarr(path: str | Path) -> bool:
     """Return whether a path is the folder of a Zarr group or array."""
     path = Path(path)
@@ -120,7 +159,8 @@ def open_image(path: str | Path, level: int = 0, axes: str | None = None) -> Laz
     if isinstance(node, zarr.Array):
         if level:
             raise ImageError(ONE_ARRAY.format(path=path, level=level))
-        return LazyImage(node, _axes_of(path, node, axes), {}, "pixel", path)
+        meaning = _axes_of(path, node, axes)
+        return LazyImage(_Pixels(node, path), meaning, {}, "pixel", path)
     return _open_group(path, node, level, axes)
 
 
@@ -144,7 +184,11 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
         ]
         letters = "".join(str(a["name"]) for a in declared).upper()
         scale = _scale(datasets[level], multiscale, len(array.shape))
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        if version not in VERSIONS:
+            raise ValueError(f"version {version}")
+    except ImageError:
+        raise
+    except Exception as error:  # damaged metadata makes zarr raise anything
         raise ImageError(
             NOT_OME_ZARR.format(path=path, reason=first_line(error))
         ) from error
@@ -155,7 +199,8 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
     meaning = _axes_of(path, array, axes or letters)
     by_axis = {a: s for a, s in zip(meaning.order, scale, strict=True) if a != "C"}
     n_levels = len(datasets)
-    return LazyImage(array, meaning, by_axis, unit, path, level, version, n_levels)
+    pixels = _Pixels(array, path)
+    return LazyImage(pixels, meaning, by_axis, unit, path, level, version, n_levels)
 
 
 def _scale(dataset: dict[str, Any], multiscale: dict[str, Any], n: int) -> list[float]:
@@ -206,7 +251,7 @@ def _open_tiff(path: Path, level: int, axes: str | None) -> LazyImage:
         scale["Z"] = z_step
     if level:
         scale = {}  # a TIFF does not say by how much a level is reduced
-    return LazyImage(array, meaning, scale, unit, path, level)
+    return LazyImage(_Pixels(array, path), meaning, scale, unit, path, level)
 
 
 def read_zarr(path: str | Path, axes: str | None = None) -> ImageFile:
@@ -250,5 +295,5 @@ def import_zarr() -> Any:
 
 def first_line(error: BaseException) -> str:
     """Return the start of an error's message, or its type."""
-    text = str(error)
+    text = re.sub(r"<class '([\w.]+)'>", r"\1", str(error))
     return text.splitlines()[0][:120] if text else type(error).__name__

@@ -283,7 +283,9 @@ class TrainingSet:
             image = entry.image()
         except TrainingSetError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (
+            OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError
+        ) as error:  # fmt: skip
             raise TrainingSetError(
                 DAMAGED.format(folder=folder, reason=_reason(error))
             ) from error

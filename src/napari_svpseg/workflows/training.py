@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import joined
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
-from .training_config import ConfigError, TrainingConfig
+from .training_config import ConfigError, TrainingConfig, naming
 from .training_tasks import NEEDS_DATA, example, read_tasks, sources, validation_batches
 
 if TYPE_CHECKING:
@@ -71,19 +72,21 @@ def train_from_config(
 
     folder = Path(output) if output else Path("runs") / config.name / "model"
     check_model_folder(folder)  # now, and not after hours
-    run = _Run(
-        config,
-        _network(config, start_from),
-        folder,
-        None if data is None else Path(data),
-        choose(device),
-        start_from,
-        on_progress,
-    )
-    if config.one_image is not None:
-        return _train_on_one_image(run)
-    seconds = math.inf if minutes is None else 60 * minutes
-    return _train_on_episodes(run, seconds, resume=resume)
+    where = choose(device)
+    with naming(config_path):
+        run = _Run(
+            config,
+            _network(config, start_from),
+            folder,
+            None if data is None else Path(data),
+            where,
+            start_from,
+            on_progress,
+        )
+        if config.one_image is not None:
+            return _train_on_one_image(run)
+        seconds = math.inf if minutes is None else 60 * minutes
+        return _train_on_episodes(run, seconds, resume=resume)
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,9 +126,12 @@ def _network(config: TrainingConfig, start_from: str | None) -> PromptSegmenter:
     from ..io.model_store import load_model
     from ..models.registry import ModelConfig, build
 
-    _, settings = config.settings()
-    torch.manual_seed(settings.seed)
-    network = build(ModelConfig(config.method, config.arguments))
+    try:
+        _, settings = config.settings()
+        torch.manual_seed(settings.seed)
+        network = build(ModelConfig(config.method, config.arguments))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(joined(str(error))) from error
     if start_from:
         _take_weights(network, load_model(start_from).network, start_from)
     return network

@@ -15,6 +15,7 @@ import tifffile
 
 from napari_svpseg.core.jobs.folder_job import FORMATS
 from napari_svpseg.io.exports import ExportData, export
+from napari_svpseg.io.images import quiet_tifffile
 
 from ..case import Action, Case, Check, Place, Seen, either, refused, right
 from ..scene import discs
@@ -107,7 +108,7 @@ def _to(kind: str, target: str, place: Place) -> Action:
 
 def _ome_tiff(labels: np.ndarray) -> Check:
     def check(here: Path, seen: Seen) -> None:
-        with tifffile.TiffFile(here / "a.ome.tif") as tiff:
+        with quiet_tifffile(), tifffile.TiffFile(here / "a.ome.tif") as tiff:
             series = tiff.series[0]
             assert series.kind == "ome", "its OME-XML cannot be read"
             assert np.array_equal(series.asarray(), labels)

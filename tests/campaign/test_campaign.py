@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import sys
 import time
@@ -10,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from .case import Case, Expected, Place, Seen, either, partly, refused, right
+from .faults import Writes, disk_is_full, kill
+from .programs import compared
 from .table import Table
 from .verdict import COLUMNS, HUNG, LOST, RIGHT, UNCLEAR, WRONG, judge
-from .watchdog import run_cases
+from .watchdog import call_in_child, run_cases
 
 
 @pytest.fixture(autouse=True)
@@ -113,3 +116,46 @@ def test_a_table_is_green_only_with_cases_that_are_right():
 )
 def test_verdicts(expected, seen, column):
     assert judge(expected, seen).column == column
+
+
+@pytest.mark.parametrize(
+    ("outcome", "status", "column"),
+    [
+        ({"a": "1", "b": "2"}, 0, RIGHT),
+        ({"a": "1"}, 0, LOST),
+        ({"a": "1", "b": "3"}, 0, WRONG),
+        ({"a": "1", "b": "2", ".9-b": "3"}, 0, UNCLEAR),
+        ({}, 1, UNCLEAR),
+    ],
+)
+def test_a_resumed_program_is_compared_with_an_undisturbed_one(outcome, status, column):
+    undisturbed = {"a": "1", "b": "2"}
+    assert compared(outcome, undisturbed, status, "svpseg: no").column == column
+
+
+def write_three(folder: Path, at: int, fault) -> int:
+    """Write three files, a fault at one of them; return how many were begun."""
+    writes = Writes(folder, at, fault)
+    for name in "abc":
+        (folder / name).write_text("x")
+    writes.stopped = True
+    return writes.count
+
+
+def test_a_kill_and_a_full_disk_hit_the_write_that_they_are_meant_for(tmp_path):
+    assert call_in_child(write_three, tmp_path, 0, None) == 3
+    for path in tmp_path.iterdir():
+        path.unlink()
+    with pytest.raises(EOFError):
+        call_in_child(write_three, tmp_path, 2, kill)
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+    assert call_in_child(full_at, tmp_path, 3) == errno.ENOSPC
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a", "b"]
+
+
+def full_at(folder: Path, at: int) -> int | None:
+    try:
+        write_three(folder, at, disk_is_full)
+    except OSError as error:
+        return error.errno
+    return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ from napari_svpseg.io.tag_files import (
     NO_FILE_NAME,
     NO_FOLDER,
     NO_IMAGES,
+    NONE_TAGGED,
     NONE_THERE,
     NOT_UTF8,
     OTHER_AGAIN,
@@ -129,9 +131,19 @@ def test_what_is_no_table_is_refused(tmp_path, pattern):
     ):
         read_tags(tmp_path / "none.csv")
     path = tmp_path / "tags.csv"
-    path.write_bytes(b"\xff\xfe\x00bad")
-    with pytest.raises(TagsError, match=pattern(NOT_UTF8, path=path)):
-        read_tags(path)
+    for data in (b"\xff\xfe\x00bad", bytes(99)):
+        path.write_bytes(data)
+        with pytest.raises(TagsError, match=pattern(NOT_UTF8, path=path)):
+            read_tags(path)
+    if hasattr(os, "mkfifo"):  # reading it would wait for ever
+        os.mkfifo(tmp_path / "pipe.csv")
+        with pytest.raises(TagsError, match=pattern(UNREADABLE)):
+            read_tags(tmp_path / "pipe.csv")
+
+
+def test_tags_of_no_image_are_refused(tmp_path, pattern):
+    with pytest.raises(TagsError, match=pattern(NONE_TAGGED, folder=tmp_path)):
+        tagged_files(tmp_path, Tags({}, ["a"]))
 
 
 names = st.text(st.characters(blacklist_categories=("C", "Z")), min_size=1, max_size=12)

@@ -95,8 +95,10 @@ def patience(monkeypatch):
     def until(self, callback, *, timeout=0):
         wait_until(self, callback, timeout=max(timeout, PATIENCE_MS))
 
-    def signal(self, signal, *, timeout=0, **options):
-        return wait_signal(self, signal, timeout=max(timeout, PATIENCE_MS), **options)
+    def signal(self, signal, *, timeout=0, raising=None, **options):
+        if raising is not False:  # `assertNotEmitted` waits in vain
+            timeout = max(timeout, PATIENCE_MS)
+        return wait_signal(self, signal, timeout=timeout, raising=raising, **options)
 
     monkeypatch.setattr(QtBot, "waitUntil", until)
     monkeypatch.setattr(QtBot, "waitSignal", signal)

@@ -353,13 +353,13 @@ def _in_the_way(kind: str, end: str, what: str, pattern: str, place: Place) -> A
         target.write_bytes(b"the only copy")
     elif what == "a folder":
         target.mkdir()
-        write_image(target / "raw.tif")
+        write_image(target / "raw.tif", discs(1)[0])
     elif what == "an image" and end == ".zarr":
         import zarr
 
-        zarr.create_array(target, data=discs()[0], chunks=(64, 64))
+        zarr.create_array(target, data=discs(1)[0], chunks=(64, 64))
     elif what == "an image":
-        tifffile.imwrite(target, discs()[0])
+        tifffile.imwrite(target, discs(1)[0])
     else:
         write_image(Path("real.tif"))
         os.symlink("../real.tif", target)

@@ -191,7 +191,7 @@ def tiff(array) -> bytes:
         (edit_index(version=99), UNKNOWN_VERSION),
         (edit_index(format="x"), OTHER_KIND),
         (edit_index(prompts="abc"), BAD_INDEX),
-        (edit_entry(corner=[1]), NOT_WHOLE),
+        (edit_entry(corner=[1]), BAD_INDEX),
         (edit_entry(corner=7), BAD_ENTRY),
         (edit_entry(name=None), BAD_ENTRY),
         (edit_entry(mask=[]), BAD_ENTRY),

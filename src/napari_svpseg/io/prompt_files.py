@@ -306,9 +306,10 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
 
 def _box(entry: dict[str, Any]) -> Box:
     """Return the box of a prompt; what is wrong with it is told by `Box`."""
-    y, x, *_ = [*entry["corner"], None, None]
+    if len(entry["corner"]) != 2:
+        raise PromptFileError(BAD_INDEX)
     try:
-        return Box(y, x, entry["size"])
+        return Box(entry["corner"][0], entry["corner"][1], entry["size"])
     except (ValueError, TypeError) as error:
         raise PromptFileError(short_line(error)) from error
 

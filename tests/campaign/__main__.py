@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -51,19 +52,24 @@ def main() -> int:
         print(f"no group {unknown[0]}: {', '.join(INPUTS + RUNS)}", file=sys.stderr)
         return 2
     torch.set_num_threads(1)
-    table = Table()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    table, whole = Table(), False
     with tempfile.TemporaryDirectory(prefix="svpseg-campaign-") as folder:
         base = Path(folder) / "base"
         os.environ["NAPARI_SVPSEG_HOME"] = str(Path(folder) / "home")
         call_in_child(make_base, base)
-        for group in groups:
-            start = time.monotonic()
-            for title, verdict in _outcomes(group, base, wanted):
-                table.add(title, verdict)
-            print(f"{group}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+        try:
+            for group in groups:
+                start = time.monotonic()
+                for title, verdict in _outcomes(group, base, wanted):
+                    table.add(title, verdict)
+                print(f"{group}: {time.monotonic() - start:.0f} s", file=sys.stderr)
+            whole = True
+        except KeyboardInterrupt:
+            print("stopped: the table is not complete", file=sys.stderr)
         os.chdir("/")
     print(table)
-    return table.status
+    return table.status if whole else 1
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -22,10 +22,10 @@ from .scene import discs, write_image
 from .verdict import HUNG, LOST, RIGHT, UNCLEAR, Verdict, unclear_in
 from .watchdog import act, call_in_child
 
-PLACES = 6
+PLACES = 4
 """New files of each program at which the disk is full, from there on."""
 
-SIZES = (0, 300, 20_000)
+SIZES = (0, 20_000)
 """Bytes from which on a file cannot grow, as on a full disk."""
 
 REASONS = ("full", "larger than", "no space", "quota", "too large")

@@ -24,6 +24,12 @@ from pathlib import Path
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 import torch
+import torch._dynamo  # what optimisers import: once here, not in each child
+
+import napari_svpseg.workflows.finetuning
+import napari_svpseg.workflows.segment_large
+import napari_svpseg.workflows.tag_training
+import napari_svpseg.workflows.training  # noqa: F401
 
 from .case import Case, Seen
 from .scene import make_base

@@ -17,7 +17,7 @@ from napari_svpseg.io.atomic import TEMPORARY
 from .case import content
 from .faults import Writes, kill
 from .programs import PROGRAMS, Program, at_every_step, compared
-from .verdict import HUNG, LOST, UNCLEAR, Verdict
+from .verdict import HUNG, LOST, RIGHT, UNCLEAR, Verdict
 from .watchdog import act, call_in_child
 
 KILLS = 15
@@ -52,7 +52,7 @@ def _killed(program: Program, number: int, base: Path) -> Verdict:
         return Verdict(LOST, f"changed or gone: {', '.join(lost[:3])}")
     verdict = compared(outcome, undisturbed, status, error)
     left = [path for path in after if any(map(TEMPORARY.match, Path(path).parts))]
-    if left and verdict.column != HUNG:
+    if left and verdict.column == RIGHT:
         return Verdict(UNCLEAR, f"left behind: {', '.join(left[:3])}")
     return verdict
 

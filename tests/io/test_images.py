@@ -300,6 +300,21 @@ def test_numpy_files(tmp_path, pattern):
         read_image(tmp_path / "b.npy")
 
 
+def test_a_gif_of_one_picture_is_a_plane(tmp_path):
+    from PIL import Image
+
+    Image.fromarray(np.full((12, 15), 9, np.uint8)).save(tmp_path / "a.gif")
+    found = read_image(tmp_path / "a.gif")
+    assert found.array.shape[:2] == (12, 15) and not found.axes.stack
+
+
+def test_no_message_advises_to_load_pickles(tmp_path):
+    (tmp_path / "a.npy").write_bytes(b"some text")
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "a.npy")
+    assert "pickle" not in str(caught.value)
+
+
 @pytest.mark.parametrize("name", ["a.tif", "a.ome.tif", "a.png", "a.jpg", "a.npy"])
 @pytest.mark.parametrize("content", [b"", b"nonsense" * 40])
 def test_damaged_files_are_one_line_with_their_name(tmp_path, name, content, pattern):

@@ -166,7 +166,7 @@ def test_a_session_that_was_closed_is_gone(tmp_path, labels):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', "[" * 99_999])
 def test_a_damaged_session_is_named_and_kept_aside(tmp_path, text):
     session = Session(tmp_path)
     session.write_state({})
@@ -218,6 +218,9 @@ def test_a_damaged_record_is_reported(tmp_path, labels):
         b'{"shape": [9999999, 9999999], "dtype": "<u2"}\n',
         b'{"shape": [-1, 5], "dtype": "<u2"}\n',
         b'{"shape": [5, 5], "dtype": "O"}\n',
+        b'{"shape": [1e400, 5], "dtype": "<u2"}\n',
+        b'{"shape": [5, 5], "dtype": "<u2"}\n{"start": [0, 0], "n": -1, "crc": 0}\n',
+        b'{"shape": [5, 5], "dtype": "<u2"}\n{"start": [0, 0], "n": 1e15, "crc": 0}\n',
         b'{"shape": [5, 5], "dtype": "<u2"}\n{"start": [9, 0], "n": 0, "crc": 0}\n',
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import unicodedata
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from napari_svpseg.io.tag_files import (
     NO_FILE_NAME,
     NO_FOLDER,
     NO_IMAGES,
+    NONE_TAGGED,
     NONE_THERE,
     NOT_TEXT,
     OTHER_AGAIN,
@@ -155,9 +157,19 @@ def test_what_is_no_table_is_refused(tmp_path, pattern):
     ):
         read_tags(tmp_path / "none.csv")
     path = tmp_path / "tags.csv"
-    path.write_bytes(b"\x89PNG\r\n\x1a\n\x00\x01\xff\x81")
-    with pytest.raises(TagsError, match=pattern(NOT_TEXT, path=path)):
-        read_tags(path)
+    for data in (b"\x89PNG\r\n\x1a\n\x00\x01\xff\x81", bytes(99)):
+        path.write_bytes(data)
+        with pytest.raises(TagsError, match=pattern(NOT_TEXT, path=path)):
+            read_tags(path)
+    if hasattr(os, "mkfifo"):  # reading it would wait for ever
+        os.mkfifo(tmp_path / "pipe.csv")
+        with pytest.raises(TagsError, match=pattern(UNREADABLE)):
+            read_tags(tmp_path / "pipe.csv")
+
+
+def test_tags_of_no_image_are_refused(tmp_path, pattern):
+    with pytest.raises(TagsError, match=pattern(NONE_TAGGED, folder=tmp_path)):
+        tagged_files(tmp_path, Tags({}, ["a"]))
 
 
 names = st.text(st.characters(blacklist_categories=("C", "Z")), min_size=1, max_size=12)

@@ -474,6 +474,8 @@ def test_labels_that_do_not_do_are_refused_in_one_line(
     with pytest.raises(FineTuneError, match=pattern(told)) as error:
         tune(partial_labels=spoil(images[1]))
     assert "\n" not in str(error.value)
+    if told in (NO_LABELS, ONLY_OBJECTS, ONLY_BACKGROUND, FEW_LABELS):
+        assert "image 1" in str(error.value)
 
 
 def few(labels):

@@ -507,6 +507,12 @@ def test_patterns_that_name_no_files_are_refused(names, message) -> None:
         ({"settings": {"treshold": 1}}, "treshold"),
         ({"settings": {"threshold": 7}}, "threshold"),
         ({"inputs": "a.tif"}, "inputs"),
+        ({"inputs": [1]}, "inputs"),
+        ({"axes": []}, "axes"),
+        ({"axes": 7}, "axes"),
+        ({"channels": 0}, "channels"),
+        ({"channels": "0"}, "channels"),
+        ({"channels": ["0"]}, "channels"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )
@@ -521,7 +527,9 @@ def test_jobs_that_make_no_sense_are_refused_by_name(
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"job": 3}', '{"version": 9, "job": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"job": 3}', '{"version": 9, "job": {}}', "[" * 99_999]
+)
 def test_files_that_are_no_jobs_are_refused(tmp_path, pattern, text) -> None:
     path = tmp_path / "run.json"
     path.write_text(text)

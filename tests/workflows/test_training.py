@@ -132,6 +132,9 @@ def test_data_that_is_named_must_be_given(tmp_path, pattern):
         ('name = "a"', "method"),
         ('name = "a"\nmethod = "panet"\nspeed = 3', "speed"),
         ('name = "a"\nmethod = "panet"\n[data]\nset = 1', "set"),
+        ('name = "a"\nmethod = "panet"\n[data]\nscenes = -1', "scenes"),
+        ('name = "a"\nmethod = "panet"\n[data]\nshare.real = nan', "share"),
+        ('name = "a"\nmethod = "panet"\n[data]\nshare.real = "x"', "share"),
     ],
 )
 def test_a_wrong_config_is_one_line_naming_the_file(tmp_path, text, message):
@@ -139,6 +142,24 @@ def test_a_wrong_config_is_one_line_naming_the_file(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=rf"wrong\.toml.*{message}") as caught:
         TrainingConfig.read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("steps = 3", "steps = 0"),
+        ("panet", "unet9"),
+        ("width = 4", "colour = 4"),
+        ("width = 4", "width = 0"),
+        ("width = 4", 'width = "x"'),
+        ("scenes = 3", "scenes = 0"),
+    ],
+)
+def test_what_shows_when_a_config_is_used_names_it_too(config, tmp_path, old, new):
+    config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=r"tiny\.toml") as caught:
+        train_from_config(config, output=tmp_path / "run" / "model", device="cpu")
     assert "\n" not in str(caught.value)
 
 

@@ -245,8 +245,10 @@ def _is_large(images: list[Path], output: Path | None) -> bool:
         raise typer.BadParameter(
             "several images go into a folder: -o FOLDER --formats ome-zarr"
         )
+    # a store that is missing or damaged is named, where no folder is
+    called_zarr = output is None and images[0].suffix.lower() == ".zarr"
     if to_zarr or len(images) != 1 or not is_zarr(images[0]):
-        return to_zarr
+        return to_zarr or (len(images) == 1 and called_zarr)
     _, is_plate = list_images(images[0])
     return not is_plate  # the fields of a plate are images of a folder run
 

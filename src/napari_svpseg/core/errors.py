@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from .escapes import escaped
 
 DEBUG = "SVPSEG_DEBUG"
@@ -11,6 +13,10 @@ SEE_WHERE = f" (set {DEBUG}=1 to see where)"
 
 EXPECTED = (ValueError, TypeError, OSError, RuntimeError)
 """Kinds of errors whose message is enough; of others the type is told as well."""
+
+
+CLASS = re.compile(r"<class '([\w.]+)'>")
+"""How Python shows a type, of which the name says enough."""
 
 
 class WriteError(OSError):
@@ -51,7 +57,8 @@ def short_line(error: BaseException, limit: int = 200) -> str:
     left out, as the message that this becomes a part of names them.
     """
     strerror = error.strerror if isinstance(error, OSError) else None
-    text = escaped(joined(strerror or str(error))) or type(error).__name__
+    text = CLASS.sub(r"\1", joined(strerror or str(error)))
+    text = escaped(text) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 

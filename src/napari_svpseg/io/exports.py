@@ -14,8 +14,9 @@ import numpy as np
 
 from ..core.labels.measure import measure
 from ..core.result import Recipe
-from ..core.units import in_micrometres
-from .label_files import write_labels
+from ..core.units import PIXEL, in_micrometres
+from .images import is_length
+from .label_files import check_labels, write_labels
 from .rois import write_geojson, write_rois
 from .tables import write_table
 from .zarr_labels import write_zarr_labels
@@ -102,6 +103,7 @@ def export(path: str | Path, kind: str, data: ExportData) -> Path:
     ValueError
         If labels and axes do not fit.
     """
+    check_labels(data.labels, data.axes)
     return WRITERS[kind](Path(path), data)
 
 
@@ -146,8 +148,12 @@ def _geojson(path: Path, data: ExportData) -> Path:
 
 
 def _csv(path: Path, data: ExportData) -> Path:
-    sizes = dict(zip("YX", data.pixel_size or (1.0, 1.0), strict=True))
-    sizes, unit = in_micrometres(sizes, dict.fromkeys("YX", data.unit))
+    is_known = data.pixel_size and all(is_length(float(n)) for n in data.pixel_size)
+    size = data.pixel_size if data.pixel_size and is_known else (1.0, 1.0)
+    sizes = dict(zip("YX", size, strict=True))
+    # of a size that is no length nothing can be measured, as for OME-TIFF
+    units = dict.fromkeys("YX", data.unit if is_known else PIXEL)
+    sizes, unit = in_micrometres(sizes, units)
     table = measure(
         data.labels,
         axes=data.axes,

@@ -360,7 +360,7 @@ def read_run(path: str | Path) -> tuple[BatchJob, dict[str, Any]]:
         return BatchJob.from_dict(values["job"]), values
     except OSError:
         raise
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise JobFileError(NOT_A_JOB.format(path=path, reason=error)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from .ownership import LABELS_SEAL, PROGRAM, labels_hash
 MAX_CLASSIC_BYTES = 3_500_000_000
 """Larger files are BigTIFF; a classic TIFF ends at 4 GiB, metadata included."""
 
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML may hold, not even escaped."""
+
 NO_LABELS = "there are no labels to write: shape {shape}"
 NOT_WHOLE_NUMBERS = "labels must be whole numbers, got dtype {dtype}"
 NEGATIVE_IDS = "labels hold negative ids: ids start at 1"
@@ -33,6 +37,17 @@ def labels_dtype(largest: int) -> np.dtype[Any]:
         if largest <= np.iinfo(kind).max:
             return np.dtype(kind)
     return np.dtype(np.uint64)
+
+
+def check_labels(labels: np.ndarray, axes: str) -> None:
+    """Raise `ValueError` for an array that holds no ids, or has other axes."""
+    Axes(axes).check(labels.shape)
+    if not labels.size:
+        raise ValueError(NO_LABELS.format(shape=labels.shape))
+    if labels.dtype.kind not in "iub":
+        raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
+    if labels.dtype.kind == "i" and labels.min() < 0:
+        raise ValueError(NEGATIVE_IDS)
 
 
 def write_labels(
@@ -91,13 +106,7 @@ def write_labels(
     path = Path(path)
     labels = np.asarray(labels)
     axes = Axes(axes).order
-    Axes(axes).check(labels.shape)
-    if not labels.size:
-        raise ValueError(NO_LABELS.format(shape=labels.shape))
-    if labels.dtype.kind not in "iub":
-        raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
-    if labels.min(initial=0) < 0:
-        raise ValueError(NEGATIVE_IDS)
+    check_labels(labels, axes)
     dtype = labels_dtype(int(labels.max(initial=0)))
     if dtype == np.uint64:  # OME-TIFF has no such type
         raise ValueError(IDS_TOO_LARGE)
@@ -105,7 +114,7 @@ def write_labels(
     labels, axes = _in_ome_order(labels, axes)
     metadata: dict[str, Any] = {
         "axes": axes,
-        "Name": escaped(path.name.split(".")[0]),
+        "Name": _xml(escaped(path.name.split(".")[0])),
     }
     metadata |= _physical_sizes(axes, pixel_size, unit, z_step)
     metadata |= _positions(axes, labels.shape, unit, origin or {})
@@ -144,6 +153,11 @@ def _in_ome_order(labels: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
     """Return labels and axes in the order of OME-TIFF, T Z C Y X."""
     order = sorted(axes, key=AXES.index)
     return labels.transpose([axes.index(a) for a in order]), "".join(order)
+
+
+def _xml(text: str) -> str:
+    """Return a text without characters that XML forbids; file names may have any."""
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _physical_sizes(

@@ -43,6 +43,9 @@ from .zarr_stores import (
 MICROMETER = "micrometer"
 """Name that OME-Zarr has for our unit."""
 
+VERSIONS = ("0.1", "0.2", "0.3", "0.4", "0.5")
+"""Versions of OME-Zarr that are read."""
+
 NO_IMAGE = "{path}: there is no Zarr image and no TIFF file here."
 UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
 ONE_ARRAY = "{path}: is one array, there is no level {level}."
@@ -109,6 +112,41 @@ class LazyImage:
         return math.prod(int(n) for a, n in sizes if a != "C")
 
 
+class _Pixels:
+    """An array of a file; where its pixels cannot be read, the error names the file.
+
+    Parameters
+    ----------
+    array : zarr.Array
+    path : Path
+    """
+
+    def __init__(self, array: Any, path: Path) -> None:
+        self._array, self._path = array, path
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # for copies, which ask before there is an array
+            raise AttributeError(name)
+        return getattr(self._array, name)
+
+    def __getitem__(self, region: Any) -> Any:
+        try:
+            return self._array[region]
+        except IndexError:
+            raise
+        except Exception as error:  # each codec has errors of its own
+            reason = short_line(error, 120)
+            raise ImageError(
+                UNREADABLE.format(path=self._path, reason=reason)
+            ) from error
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[...], dtype)
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+
 def is_zarr(path: str | Path) -> bool:
     """Return whether a path is a Zarr group or array, in a folder or a zip file."""
     return is_zarr_folder(path) or is_zipped_zarr(path)
@@ -166,7 +204,8 @@ def open_image(
     if isinstance(node, zarr.Array):
         if level:
             raise ImageError(ONE_ARRAY.format(path=path, level=level))
-        return LazyImage(node, _axes_of(path, node, axes), {}, PIXEL, path)
+        meaning = _axes_of(path, node, axes)
+        return LazyImage(_Pixels(node, path), meaning, {}, PIXEL, path)
     if groups:
         return _open_one_of(path, groups, level, axes, series)
     return _open_group(path, node, level, axes)
@@ -237,7 +276,11 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
         called = [str(a["name"]).upper() for a in declared]
         letters = "".join(called) if set(called) <= set(AXES) else ""
         scale, origin = _place(datasets[level], multiscale, len(array.shape))
-    except (KeyError, IndexError, TypeError, AttributeError) as error:
+        if version not in VERSIONS:
+            raise ValueError(f"version {version}")
+    except ImageError:
+        raise
+    except Exception as error:  # damaged metadata makes zarr raise anything
         raise ImageError(
             NOT_OME_ZARR.format(path=path, reason=short_line(error, 120))
         ) from error
@@ -246,7 +289,7 @@ def _open_group(path: Path, group: Any, level: int, axes: str | None) -> LazyIma
     by_axis, unit = in_micrometres(_without_c(meaning, scale), units)
     moved, _ = in_micrometres(_without_c(meaning, origin), units)
     return LazyImage(
-        array,
+        _Pixels(array, path),
         meaning,
         by_axis,
         unit,
@@ -340,7 +383,7 @@ def _open_tiff(
         scale = {}  # a TIFF does not say by how much a level is reduced
     where = path if series is None else path / str(series)
     return LazyImage(
-        array,
+        _Pixels(array, path),
         meaning,
         scale,
         unit,

@@ -36,13 +36,27 @@ MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_BYTES = 2 * MAX_PROMPTS + 1, 4_000_000, 400_0
 
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
+ENTRY_TYPES = {
+    "name": str,
+    "image": str,
+    "mask": str,
+    "corner": list,
+    "size": int,
+    "intensities": list,
+    "channels": list | None,
+    "channel_names": list | None,
+    "pixel_size": list | None,
+}
+"""Type of each entry of a prompt in the index that more than describes it."""
+
 TOO_MANY = (
     f"A prompt file holds up to {MAX_PROMPTS} prompts of up to {MAX_CHANNELS} "
     "channels: save fewer."
 )
 NO_SUCH_FILE = "no such file."
 NOT_A_ZIP = "not a prompt file, or damaged ({reason})."
-BAD_INDEX = f"damaged, {INDEX} does not describe its prompts ({{reason}})."
+BAD_INDEX = f"damaged, {INDEX} does not describe its prompts: save them again."
+BAD_ENTRY = f"damaged, {INDEX} lacks the {{entry}} of prompt {{i}}: save them again."
 TOO_MANY_FILES = "refused, it holds {n} files."
 SAME_NAMES = "refused, two files in it have one name."
 BAD_PATH = "refused, it holds the path {name!r}."
@@ -210,7 +224,7 @@ def load_prompts(path: str | Path) -> PromptSet:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive)
             index = _index(archive)
-            prompts = [_prompt(archive, entry) for entry in index["prompts"]]
+            prompts = [_prompt(archive, e) for e in _entries(index["prompts"])]
         return PromptSet(prompts, str(index.get("name", path.stem)))
     except (PromptFileError, PromptError) as error:
         raise PromptFileError(f"{path}: {short_line(error)}") from error
@@ -218,9 +232,7 @@ def load_prompts(path: str | Path) -> PromptSet:
         message = NOT_A_ZIP.format(reason=short_line(error))
         raise PromptFileError(f"{path}: {message}") from error
     except _ODD_CONTENT as error:
-        reason = f"{type(error).__name__}: {short_line(error)}"
-        message = BAD_INDEX.format(reason=reason)
-        raise PromptFileError(f"{path}: {message}") from error
+        raise PromptFileError(f"{path}: {BAD_INDEX}") from error
 
 
 _ODD_CONTENT = (
@@ -272,9 +284,20 @@ def _index(archive: zipfile.ZipFile) -> dict[str, Any]:
     version = index.get("version")
     if version != FORMAT_VERSION:
         raise PromptFileError(UNKNOWN_VERSION.format(version=version))
-    if len(index["prompts"]) > MAX_PROMPTS:
+    if len(index.get("prompts") or ()) > MAX_PROMPTS:
         raise PromptFileError(TOO_MANY_LISTED.format(n=len(index["prompts"])))
     return index
+
+
+def _entries(listed: object) -> list[dict[str, Any]]:
+    """Return the entries of an index, checked for the types of their values."""
+    if not isinstance(listed, list) or not all(isinstance(e, dict) for e in listed):
+        raise PromptFileError(BAD_INDEX)
+    for i, values in enumerate(listed, start=1):
+        for entry, kind in ENTRY_TYPES.items():
+            if not isinstance(values.get(entry), kind):
+                raise PromptFileError(BAD_ENTRY.format(entry=entry, i=i))
+    return listed
 
 
 def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
@@ -303,7 +326,7 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
         image=np.moveaxis(image, 0, -1).astype(np.float32),
         mask=mask.astype(np.int64),
         intensities=intensities,
-        box=Box(entry["corner"][0], entry["corner"][1], entry["size"]),
+        box=_box(entry),
         name=str(name),
         source=str(entry.get("source", "")),
         rgb=bool(entry.get("rgb", False)),
@@ -312,8 +335,18 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
         unit=str(entry.get("unit", "pixel")),
         color=color,
         enabled=bool(entry.get("enabled", True)),
-        channel_names=tuple(str(n) for n in entry.get("channel_names", ())),
+        channel_names=tuple(str(n) for n in entry.get("channel_names") or ()),
     )
+
+
+def _box(entry: dict[str, Any]) -> Box:
+    """Return the box of a prompt; what is wrong with it is told by `Box`."""
+    if len(entry["corner"]) != 2:
+        raise PromptFileError(BAD_INDEX)
+    try:
+        return Box(entry["corner"][0], entry["corner"][1], entry["size"])
+    except (ValueError, TypeError) as error:
+        raise PromptFileError(short_line(error)) from error
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:

@@ -49,16 +49,21 @@ COMPACT_AT = 8_000_000
 
 MAX_PIXELS = 2_000_000_000
 MAX_HEADER = 10_000
-"""Limits for damaged logs: pixels of a layer, bytes of a line."""
+MAX_RECORD = 16 * BLOCK**2
+"""Limits for damaged logs: pixels of a layer, bytes of a line, bytes of a block."""
 
 CANNOT_SAVE = "{path}: the session cannot be saved ({reason})."
 LABELS_LOST = "{path}: damaged, its labels are lost ({reason})."
 LATER_LABELS_LOST = "{path}: damaged, labels that were saved later are lost ({reason})."
 SESSION_DAMAGED = "{path}: the last session is damaged."
+BLOCK_DAMAGED = "a block in it is damaged"
 OTHER_VERSION = "{path}: the last session is of another version."
 KEPT_IN = "{problem} It is kept in {folder}."
 
 Start = tuple[int, ...]
+
+_ODD_CONTENT = (LookupError, TypeError, ArithmeticError, RecursionError)
+"""Errors, besides ValueError, that values of an unexpected kind can raise."""
 
 
 class SessionError(ValueError):
@@ -303,10 +308,13 @@ def _records(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
     while line := file.readline(MAX_HEADER):
         try:
             record = json.loads(line)
-            packed = file.read(int(record["n"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise SessionError("a block in it is damaged") from error
-        if len(packed) != record["n"]:
+            n = int(record["n"])
+            if not 0 <= n <= MAX_RECORD:
+                raise ValueError(n)
+        except (*_ODD_CONTENT, ValueError) as error:
+            raise SessionError(BLOCK_DAMAGED) from error
+        packed = file.read(n)
+        if len(packed) != n:
             return  # the process ended while it wrote this record
         yield record, packed
 
@@ -362,7 +370,7 @@ class SavedSession:
         try:
             with path.open("rb") as file:
                 return self._labels(path, file)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, *_ODD_CONTENT) as error:
             self.problems.append(LABELS_LOST.format(path=path, reason=error))
             return None
 
@@ -378,7 +386,7 @@ class SavedSession:
         try:
             for record, packed in _records(file):
                 _put(labels, record, packed)
-        except (SessionError, zlib.error, ValueError, KeyError, TypeError) as error:
+        except (ValueError, zlib.error, *_ODD_CONTENT) as error:
             self.problems.append(LATER_LABELS_LOST.format(path=path, reason=error))
         return labels
 
@@ -473,7 +481,7 @@ def _state(path: Path) -> dict[str, Any]:
     """Return the plain values of a session."""
     try:
         values = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, *_ODD_CONTENT) as error:
         raise SessionError(SESSION_DAMAGED.format(path=path)) from error
     if not isinstance(values, dict) or values.get("format") != VERSION:
         raise SessionError(OTHER_VERSION.format(path=path))

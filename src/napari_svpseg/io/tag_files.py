@@ -56,6 +56,7 @@ MISSING = "tagged but not there, left out: {names}"
 NONE_THERE = (
     "{folder}: none of the tagged files is there, such as {name}: check the folder."
 )
+NONE_TAGGED = "{folder}: no image in it is tagged: tag at least two that differ."
 WITHOUT_TAGS = "without tags, left out: {names}"
 
 
@@ -159,6 +160,8 @@ def read_tags(path: str | Path) -> Tags:
 
 def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
     """Return the rows with their line numbers, and the classes of the comment."""
+    if path.exists() and not path.is_file():  # reading a pipe would never end
+        raise TagsError(UNREADABLE.format(path=path, reason="it is no file"))
     try:
         if path.stat().st_size > MAX_BYTES:
             raise TagsError(TOO_LARGE.format(path=path))
@@ -167,6 +170,8 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
         raise TagsError(UNREADABLE.format(path=path, reason=error.strerror)) from error
     except UnicodeDecodeError as error:
         raise TagsError(NOT_TEXT.format(path=path)) from error
+    if "\0" in text:
+        raise TagsError(NOT_TEXT.format(path=path))
     classes: list[str] = []
     rows: list[tuple[int, list[str]]] = []
     reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text))
@@ -365,6 +370,8 @@ def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[
         If none of the tagged files exists.
     """
     folder = Path(folder)
+    if not tags:
+        raise TagsError(NONE_TAGGED.format(folder=folder))
     places = [folder, folder / "images"]
     files: dict[str, Path] = {}
     missing: list[str] = []

@@ -43,6 +43,7 @@ OTHER_IMAGE = (
 )
 NEWER_VERSION = "{folder}: written by a newer version: update napari-svpseg."
 DAMAGED = "{folder}: damaged, it is skipped ({reason})."
+BAD_CHANNELS = "its channels are {channels!r}"
 NO_READABLE_LABELS = "{folder}: no labels in it can be read, it is skipped."
 BAD_NAME = (
     "'{name}' is no name for an entry of a training set: use letters, digits, spaces "
@@ -276,6 +277,12 @@ class TrainingSet:
             if values.pop("format", None) != VERSION:
                 raise TrainingSetError(NEWER_VERSION.format(folder=folder))
             channels = values.pop("channels")
+            if channels is not None and not (
+                isinstance(channels, list)
+                and channels
+                and all(isinstance(c, int) for c in channels)
+            ):
+                raise TypeError(BAD_CHANNELS.format(channels=channels))
             entry = Entry(
                 name=folder.name,
                 folder=folder,
@@ -286,7 +293,9 @@ class TrainingSet:
             image = entry.image()
         except TrainingSetError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (
+            OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError
+        ) as error:  # fmt: skip
             raise TrainingSetError(
                 DAMAGED.format(folder=folder, reason=short_line(error, 120))
             ) from error

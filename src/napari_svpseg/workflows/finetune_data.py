@@ -48,6 +48,9 @@ OTHER_CHANNELS = (
     "The images differ in their number of channels ({counts}): choose the same "
     "channels for all."
 )
+MAX_NAMED = 3
+"""Images that a message about all of them names."""
+
 NO_LABELS = (
     f"No pixel is labelled: paint some objects (2, 3, ...) and some background "
     f"({BACKGROUND})."
@@ -236,14 +239,18 @@ def _check_labels(images: Sequence[PartialImage], settings: FineTuneSettings) ->
     what, values = "objects", "2, 3, ..."
     if settings.semantic:
         what, values = f"class {settings.wanted}", str(settings.wanted)
+    problem = ""
     if not objects + background:
-        raise FineTuneError(NO_LABELS)
-    if objects + background < FEWEST_PIXELS:
-        raise FineTuneError(FEW_LABELS.format(n=objects + background))
-    if not objects:
-        raise FineTuneError(ONLY_BACKGROUND.format(what=what, values=values))
-    if not background:
-        raise FineTuneError(ONLY_OBJECTS.format(what=what))
+        problem = NO_LABELS
+    elif objects + background < FEWEST_PIXELS:
+        problem = FEW_LABELS.format(n=objects + background)
+    elif not objects:
+        problem = ONLY_BACKGROUND.format(what=what, values=values)
+    elif not background:
+        problem = ONLY_OBJECTS.format(what=what)
+    if problem:
+        names = ", ".join(i.name for i in images[:MAX_NAMED])
+        raise FineTuneError(f"{names}: {problem}" if names else problem)
 
 
 def _read_unlabelled(

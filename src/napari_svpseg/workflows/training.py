@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import joined
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..io.locks import lock_files, run_folder
 from .identity import training_identity
-from .training_config import ConfigError, TrainingConfig
+from .training_config import ConfigError, TrainingConfig, naming
 from .training_state import begin_training
 from .training_tasks import (
     NEEDS_DATA,
@@ -93,17 +94,18 @@ def train_from_config(
 
     folder = Path(output) if output else Path("runs") / config.name / "model"
     check_model_folder(folder, overwrite, start_from)  # now, and not after hours
-    run = _Run(
-        config,
-        _network(config, start_from),
-        folder,
-        None if data is None else Path(data),
-        choose(device),
-        start_from,
-        on_progress,
-        overwrite,
-    )
-    with claimed_model(folder):
+    where = choose(device)
+    with naming(config_path), claimed_model(folder):
+        run = _Run(
+            config,
+            _network(config, start_from),
+            folder,
+            None if data is None else Path(data),
+            where,
+            start_from,
+            on_progress,
+            overwrite,
+        )
         if config.one_image is not None:
             if resume:
                 log.warning(NO_RESUME)
@@ -160,9 +162,12 @@ def _network(config: TrainingConfig, start_from: str | None) -> PromptSegmenter:
     from ..io.model_store import load_model
     from ..models.registry import ModelConfig, build
 
-    _, settings = config.settings()
-    torch.manual_seed(settings.seed)
-    network = build(ModelConfig(config.method, config.arguments))
+    try:
+        _, settings = config.settings()
+        torch.manual_seed(settings.seed)
+        network = build(ModelConfig(config.method, config.arguments))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(joined(str(error))) from error
     if start_from:
         _take_weights(network, load_model(start_from).network, start_from)
     return network

@@ -149,8 +149,16 @@ class BatchJob:
                 ("include", str),
                 ("series", str),
                 ("skip_done", bool),
+                ("axes", str | None),
+                ("channels", list | tuple | None),
             )
             if name in values and not isinstance(values[name], kind)
+        ]
+        wrong += [
+            name
+            for name, kind in (("inputs", str), ("formats", str), ("channels", int))
+            if name not in wrong
+            and not all(isinstance(v, kind) for v in values.get(name) or ())
         ]
         if wrong:
             raise ValueError(f"the job's {wrong[0]} is {values[wrong[0]]!r}")

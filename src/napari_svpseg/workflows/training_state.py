@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -98,13 +97,6 @@ def _identity_of(folder: Path) -> str:
         return str(values["fingerprint"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-
-
-def end_training(folder: Path) -> None:
-    """Delete the folder of a training whose model is written."""
-    with contextlib.suppress(OSError):
-        empty_folder(folder)
-        folder.rmdir()
 
 
 def empty_folder(folder: Path, but: Sequence[str] = lock_files()) -> None:

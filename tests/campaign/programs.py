@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import os
 import re
 import zipfile
@@ -40,10 +41,11 @@ def at_every_step() -> None:
     from napari_svpseg.engine.finetuning import loop
     from napari_svpseg.engine.tag_training import stages
     from napari_svpseg.engine.training.trainer import Trainer
-    from napari_svpseg.workflows import training_tasks
+    from napari_svpseg.workflows import training, training_tasks
 
     # eight batches of 16 drawn scenes take longer than all steps of the training
-    training_tasks.validation_batches.__defaults__ = (1,)
+    one = functools.partial(training_tasks.validation_batches, n_batches=1)
+    training.validation_batches = one
     loop.CHECKPOINT_S = stages.CHECKPOINT_S = -1.0
     Trainer.run.__kwdefaults__["checkpoint_seconds"] = -1.0
 

@@ -33,13 +33,14 @@ def test_no_format_takes_what_are_no_ids(tmp_path, pattern, kind, labels, messag
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["\x1b[31mred", "a\x07", "\udce9"])
+@pytest.mark.parametrize("name", ["\x1b[31mred", "a\x07", "\udce9"], ids=ascii)
 def test_names_that_xml_forbids_leave_ome_xml_that_can_be_read(tmp_path, name):
     path = tmp_path / f"{name}.ome.tif"
     try:
         path.touch()
     except (OSError, ValueError):
         pytest.skip("this system has no such names")
+    path.unlink()
     data = ExportData(LABELS, pixel_size=(0.5, 0.5), unit="\x00")
     export(path, "ome-tiff", data)
     with tifffile.TiffFile(path) as tiff:

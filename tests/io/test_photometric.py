@@ -8,7 +8,8 @@ import tifffile
 from PIL import Image
 
 from napari_svpseg.core.image import ImageError
-from napari_svpseg.io.images import read_image, read_mask
+from napari_svpseg.io.images import read_image
+from napari_svpseg.io.mask_files import read_mask
 from napari_svpseg.io.ome_zarr import open_image
 
 RNG = np.random.default_rng(0)

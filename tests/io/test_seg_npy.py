@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.image import ImageError
-from napari_svpseg.io.images import read_image, read_mask
+from napari_svpseg.io.images import read_image
+from napari_svpseg.io.mask_files import read_mask
 
 IDS = np.arange(20, dtype=np.uint16).reshape(4, 5)
 

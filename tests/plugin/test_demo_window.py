@@ -31,7 +31,10 @@ def lets_in(display: str, key: bytes) -> bool:
         client.connect(f"/tmp/.X11-unix/X{display.lstrip(':')}")
         client.sendall(struct.pack("<BxHHHHxx", ord("l"), 11, 0, len(name), len(key)))
         client.sendall(name + bytes(-len(name) % 4) + key)
-        return client.recv(1) == b"\1"
+        try:
+            return client.recv(1) == b"\1"
+        except ConnectionResetError:  # how a server may refuse
+            return False
 
 
 @pytest.mark.skipif(

@@ -260,6 +260,7 @@ def test_a_signal_ends_a_run_properly(job, number) -> None:
             os.kill(os.getpid(), number)
 
     try:
+        signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
         _stop_cleanly_when_terminated()
         with pytest.raises(SystemExit) as caught:
             run_batch(job, on_progress=hang_up)

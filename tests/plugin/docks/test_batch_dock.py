@@ -29,6 +29,7 @@ from napari_svpseg.plugin.messages import DRAW_BOX, count
 from napari_svpseg.plugin.panels.file_table import WARN_COLOR, FileTable
 from napari_svpseg.plugin.services.engine_process import Engine
 from napari_svpseg.workflows import folder_run
+from napari_svpseg.workflows.identity import image_identity
 
 N = 5
 
@@ -81,7 +82,9 @@ def slow(monkeypatch):
         Path(targets["ome-tiff"]).write_bytes(b"II*")
         with lock:
             done.append(Path(path).name)
-        return FileOutcome(str(path), targets["ome-tiff"], objects=2, trust=0.9)
+        made = image_identity(settings["made_of"], path)
+        first = targets["ome-tiff"]
+        return FileOutcome(str(path), first, objects=2, trust=0.9, fingerprint=made)
 
     monkeypatch.setattr(folder_run, "segment_file", segment_file)
     return done
@@ -367,4 +370,4 @@ def test_zarr_images_and_labels(
     dock.open_file(0)
     image, labels = dock.viewer.layers
     assert image.data.shape == labels.data.shape == (96, 96)
-    assert isinstance(labels.data, zarr.Array) and labels.name == "cells"
+    assert not isinstance(labels.data, np.ndarray) and labels.name == "cells"

@@ -271,7 +271,7 @@ def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
         warm_up=min(50, max(1, steps // 10)),
         averaging=0.98,  # runs are short: the average covers about 50 steps
         seed=settings.seed,
-        validate_every=2**30,
+        validate_every=10_000_000,  # never: it has validation of its own
     )
 
 

@@ -160,7 +160,7 @@ class BatchWidget(Dock):
         self.axes.setToolTip("Axes of the images where files do not say: ZYX, TYX, ...")
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("as in the prompts")
-        self.channels.setToolTip(CHANNELS_TIP)
+        self.channels.setToolTip(tip_text(CHANNELS_TIP))
         self.device = device_combo(
             "Where the model runs; auto takes a GPU if there is one"
         )
@@ -283,9 +283,8 @@ class BatchWidget(Dock):
         listed = named_channels(names)
         text = f"as in the prompts; {listed}" if listed else "as in the prompts"
         self.channels.setPlaceholderText(text)
-        self.channels.setToolTip(
-            f"{CHANNELS_TIP}: {listed}" if listed else CHANNELS_TIP
-        )
+        tip = f"{CHANNELS_TIP}: {listed}" if listed else CHANNELS_TIP
+        self.channels.setToolTip(tip_text(tip))
 
     def show_prompts(self, text: str) -> None:
         """Show which prompts are taken."""

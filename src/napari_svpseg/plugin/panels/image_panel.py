@@ -36,7 +36,7 @@ from .channel_text import (
     parse_channels,
 )
 from .controls import WARN_COLOR, button, combo
-from .plain_text import button_text
+from .plain_text import button_text, tip_text
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -153,7 +153,7 @@ class ImagePanel(QWidget):
         line.editingFinished.connect(self._on_axes)
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("all")
-        self.channels.setToolTip(CHANNELS_TIP)
+        self.channels.setToolTip(tip_text(CHANNELS_TIP))
         self._form = QFormLayout()
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.addRow("Axes", self.axes)
@@ -237,7 +237,8 @@ class ImagePanel(QWidget):
         names = channel_names(layer) if layer is not None and several else ()
         listed = named_channels(names)
         self.channels.setPlaceholderText(f"all: {listed}" if listed else "all")
-        self.channels.setToolTip(CHANNELS_TIP + (f": {listed}" if listed else ""))
+        tip = f"{CHANNELS_TIP}: {listed}" if listed else CHANNELS_TIP
+        self.channels.setToolTip(tip_text(tip))
         self.changed.emit()
         if layer is not None and unsaid and self._asked != layer.unique_id:
             self._asked = layer.unique_id

@@ -38,10 +38,12 @@ def add_zarr(viewer: ViewerModel, path: str | Path, kind: str = "image") -> Laye
     names = order[:-1] if is_rgb else order
     more: dict[str, Any] = {"rgb": True} if is_rgb else {}
     arrays = [level.array for level in levels]
+    is_group = Path(path).parent.name == "labels"  # of labels in an image's Zarr
+    name = Path(path).name if is_group else image_name(str(path))
     return getattr(viewer, f"add_{kind}")(
         arrays if len(arrays) > 1 else arrays[0],
         multiscale=len(arrays) > 1,
-        name=layer_name(image_name(str(path))),
+        name=layer_name(name),
         scale=[first.scale.get(a, 1.0) for a in names],
         translate=[first.origin.get(a, 0.0) for a in names],
         units=[

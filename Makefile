@@ -1,5 +1,7 @@
 # make demo    the main job on real data in napari (DEMO=headless: on a virtual display)
 # make test    all tests, on every core (JOBS=1: one after another)
+# make campaign      bad input, kills, full disks, long runs: nothing may be lost (GROUPS=images,
+#              SAMPLE=10, CASE="images/1 x 1")
 # make lint    style, types, import contracts, declared dependencies and dead code
 # make docs    the site, into site/
 # make dist    wheel, source distribution, and the weights for non-commercial research
@@ -31,6 +33,9 @@ QUERIES ?= 12
 SIZE ?= 16384
 PARTIAL ?=
 JOBS ?= auto
+GROUPS ?=
+SAMPLE ?= 1
+CASE ?=
 
 ifeq ($(OS),Windows_NT)
 BIN := .venv/Scripts
@@ -42,9 +47,9 @@ PIP := $(PY) -m pip --disable-pip-version-check install -qq -c constraints.txt
 STAMPS := .venv/.stamps
 PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
-export DEMO PYTHON
+export DEMO PYTHON CASE
 
-.PHONY: demo test lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-scale dist clean
+.PHONY: demo test campaign lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-scale dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -53,6 +58,10 @@ demo: $(STAMPS)/app $(STAMPS)/nuclei
 # One thread a process: the tests already fill the cores.
 test: $(STAMPS)/dev
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
+
+campaign: $(STAMPS)/dev
+	$(PY) -m tests.campaign --sample $(SAMPLE) $(if $(GROUPS),--groups $(GROUPS)) \
+	    $(if $(CASE),--case "$$CASE")
 
 lint: $(STAMPS)/dev
 	$(PY) -m ruff check .

@@ -38,13 +38,13 @@ runner.close()
 """,
     "dask": """
 if __name__ == "__main__":
-    from distributed import Client, LocalCluster
-    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
-    client = Client(cluster)
+    from contextlib import ExitStack
+    from napari_svpseg.engine.jobs.workers import workers_of
+    stack = ExitStack()
+    client = stack.enter_context(workers_of(workers=1))
     client.submit(sum, [1, 2]).result()
     end = time.perf_counter()
-    client.close()
-    cluster.close()
+    stack.close()
 """,
 }
 
@@ -63,16 +63,16 @@ runner.close()
     # nothing less than a restart of the worker stops a task that does not ask
     "dask": """
 if __name__ == "__main__":
-    from distributed import Client, LocalCluster
-    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
-    client = Client(cluster)
+    from contextlib import ExitStack
+    from napari_svpseg.engine.jobs.workers import workers_of
+    stack = ExitStack()
+    client = stack.enter_context(workers_of(workers=1))
     client.submit(time.sleep, 30)
     time.sleep(1)
     start = time.perf_counter()
     client.restart(timeout=20, wait_for_workers=False)
     end = time.perf_counter()
-    client.close()
-    cluster.close()
+    stack.close()
 """,
 }
 
@@ -126,14 +126,12 @@ def fresh(codes: dict[str, str], repeats: int) -> dict[str, float]:
 
 def warm(repeats: int) -> dict[str, dict[str, float]]:
     """Return the medians of round trips and cancels with both engines running."""
-    from distributed import Client, LocalCluster
-
     from napari_svpseg.engine.jobs.child_process import ChildProcess
     from napari_svpseg.engine.jobs.dask_runner import DaskRunner
+    from napari_svpseg.engine.jobs.workers import workers_of
 
     rows: dict[str, dict[str, float]] = {}
-    cluster = LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None)
-    with cluster, Client(cluster) as client:
+    with workers_of(workers=1) as client:
         runners = {"child": ChildProcess(), "dask": DaskRunner(client)}
         for text, n in (
             ("small", 1),

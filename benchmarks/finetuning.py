@@ -335,7 +335,7 @@ class References:
             seconds = time.perf_counter() - start
             found = score(job, segment) | {"seconds": seconds}
             self.known |= _read(self.path) | {key: found}
-            with atomic_path(self.path) as temporary:
+            with atomic_path(self.path, overwrite=True) as temporary:
                 temporary.write_text(json.dumps(self.known, indent=1), encoding="utf8")
         return self.known[key]
 
@@ -820,7 +820,7 @@ def main() -> None:
             "model": options.model,
             "full_steps": options.full_steps,
         }
-        with atomic_path(report) as temporary:
+        with atomic_path(report, overwrite=True) as temporary:
             temporary.write_text(
                 json.dumps({"recipe": recipe, "records": records}, indent=1)
             )

@@ -327,7 +327,7 @@ def main() -> None:
                 )
                 if options.output:
                     options.output.parent.mkdir(parents=True, exist_ok=True)
-                    with atomic_path(options.output) as part:
+                    with atomic_path(options.output, overwrite=True) as part:
                         part.write_text(json.dumps(records, indent=1))
     print()
     print("mIoU in % without (with) background on test images; in brackets that of")

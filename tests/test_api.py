@@ -122,6 +122,7 @@ def test_the_recipe_says_everything_and_survives_json(model, prompt) -> None:
             "prompts": recipe.prompts,
             "notes": recipe.notes,
             "intensities": recipe.intensities,
+            "plane_intensities": recipe.plane_intensities,
             "channels": recipe.channels,
             "plane": recipe.plane,
             "other_planes": recipe.other_planes,

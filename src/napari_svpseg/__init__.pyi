@@ -40,7 +40,9 @@ from .core.result import Maps, Recipe, Result
 from .core.settings import PostprocessSettings, SegmentSettings
 from .io.atomic import WriteError
 from .io.images import ImageFile
+from .io.locks import InUseError
 from .io.model_store import LoadedModel, ModelFormatError
+from .io.ownership import ReplaceError
 from .io.prompt_files import PromptFileError
 from .io.tag_files import Tags, TagsError, read_tags
 from .workflows.segment_large import LargeOutcome
@@ -55,6 +57,7 @@ __all__ = [
     "FineTuneSettings",
     "ImageError",
     "ImageFile",
+    "InUseError",
     "LargeOutcome",
     "LoadedModel",
     "Maps",
@@ -66,6 +69,7 @@ __all__ = [
     "PromptFileError",
     "PromptSet",
     "Recipe",
+    "ReplaceError",
     "Result",
     "SegmentSettings",
     "TagTrainingError",

@@ -4,7 +4,8 @@ Each has its own module in `workflows` or `io`; this module only gathers them. I
 it loads neither torch nor Qt.
 """
 
-from .io.images import read_image, read_mask
+from .io.images import read_image
+from .io.mask_files import read_mask
 from .io.model_store import list_models, load_model
 from .io.prompt_files import load_prompts, prompt_from_files, save_prompts
 from .workflows.finetuning import (

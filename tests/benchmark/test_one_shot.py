@@ -16,6 +16,7 @@ from napari_svpseg.benchmark.baselines import NEEDS_IMAGES, Answer, Query
 from napari_svpseg.benchmark.one_shot import NO_MODEL
 from napari_svpseg.benchmark.one_shot_tasks import NO_TASK, BenchmarkSettings
 from napari_svpseg.core.prompt import Prompt
+from napari_svpseg.io.ownership import SEAL, WRITTEN
 
 pytest.importorskip("sklearn")
 
@@ -99,7 +100,8 @@ def test_report_has_the_agreed_form(cells: Path, tmp_path: Path) -> None:
         assert record["dice"] > 0.85 and record["f1"] > 0.7, record
         assert 0 <= record["ap"] <= record["f1"] <= 1
         assert record["seconds"] > 0
-    assert json.loads((tmp_path / "q.json").read_text()) == report
+    stored = json.loads((tmp_path / "q.json").read_text())
+    assert {k: v for k, v in stored.items() if k not in (SEAL, WRITTEN)} == report
     text = (tmp_path / "q.md").read_text()
     assert "| forest | 1 |" in text and "| cells / objects |" in text
     assert report["summary"]["otsu"]["dice_gain"] is not None
@@ -261,6 +263,10 @@ def test_stopped_run_goes_on(perfect: Perfect, cells: Path, tmp_path: Path) -> N
     assert perfect.asked == n
     with pytest.raises(one_shot.BenchmarkError, match=re.escape(str(journal))):
         run(dataclasses.replace(settings, prompts=1))
+    labels = next((cells / "labels").iterdir())
+    labels.write_bytes(labels.read_bytes() + b"changed")
+    with pytest.raises(one_shot.BenchmarkError, match=re.escape(str(journal))):
+        run()
 
 
 def test_upper_bound_of_the_forest_is_one(cells: Path) -> None:

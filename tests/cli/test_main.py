@@ -14,9 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import typer
 
 from napari_svpseg import api
 from napari_svpseg.cli.console import failures
+from napari_svpseg.cli.finetune import _pair
 from napari_svpseg.cli.main import DEBUG, main
 from napari_svpseg.cli.options import CHANNEL_NUMBERS, TWO_NUMBERS
 from napari_svpseg.cli.prompts import EACH_PROMPT, WHAT_TO_FIND
@@ -33,7 +35,11 @@ from napari_svpseg.core.settings import (
 )
 from napari_svpseg.io.folder_records import RUN_FILES
 from napari_svpseg.io.model_store import ModelFormatError, save_model
-from napari_svpseg.io.prompt_files import NOT_ONE_PLANE
+from napari_svpseg.io.prompt_files import (
+    NOT_ONE_PLANE,
+    load_prompts,
+    prompt_from_files,
+)
 from napari_svpseg.io.sample_images import tissue
 from napari_svpseg.models.registry import ModelConfig, build
 from napari_svpseg.workflows import folder_run
@@ -472,6 +478,74 @@ def test_stacks_need_their_axes_said(here, tmp_path, capsys) -> None:
     assert tifffile.imread(out / "stack_labels.ome.tif").shape == (2, 96, 100)
 
 
+def positions(path: Path) -> Path:
+    """Write an OME-TIFF with two positions."""
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for n in range(2):
+            tiff.write(discs(n)[0], metadata={"axes": "YX", "Name": f"Pos{n}"})
+    return path
+
+
+def test_series_of_a_file_are_listed_and_chosen(here, tmp_path, capsys) -> None:
+    path = positions(tmp_path / "multi.ome.tif")
+    assert svpseg("series", path, "images/0.tif") == 0
+    listed = capsys.readouterr().out.splitlines()
+    assert listed[:2] == [f"{path}: 0 Pos0", f"{path}: 1 Pos1"]
+    assert len(listed) == 3
+    out = tmp_path / "out"
+    words = ("segment", path, *PROMPT, *TINY)
+    assert svpseg(*words, "-o", out) == 0
+    assert "Pos1" in capsys.readouterr().err  # what is not read is told
+    assert names(out) == ["multi_labels.ome.tif"]
+    assert svpseg(*words, "-o", out / "all", "--series", "all") == 0
+    assert names(out / "all") == ["multi_0_labels.ome.tif", "multi_1_labels.ome.tif"]
+    assert svpseg(*words, "-o", out / "one", "--series", "1, 7") == 1
+    assert names(out / "one") == ["multi_1_labels.ome.tif"]
+    assert svpseg(*words, "-o", out, "--series", "first") == 2
+    assert svpseg(*words, "-o", out / "a.zarr", "--series", "all") == 2
+
+
+def test_a_prompt_is_cut_from_a_series(here, tmp_path) -> None:
+    path = positions(tmp_path / "multi.ome.tif")
+    target = tmp_path / "a.svprompt"
+    words = ("--labels", "labels/1.tif", "--box", "8", "8")
+    assert svpseg("prompts", "new", target, "--image", path / "1", *words) == 0
+    expected = prompt_from_files("images/1.tif", "labels/1.tif", (8, 8))
+    np.testing.assert_array_equal(load_prompts(target)[0].image, expected.image)
+
+
+def test_masks_that_lie_beside_images_are_left_out(here, tmp_path, capsys) -> None:
+    folder, out = tmp_path / "f", tmp_path / "out"
+    folder.mkdir()
+    image, _ = discs(0)
+    tifffile.imwrite(folder / "a.tif", image)
+    for name in ("a_cp_masks.png", "a_labels.tif", "Mask of a.tif"):
+        (folder / name).write_bytes(b"never read")
+    tifffile.imwrite(folder / "mask.tif", image)  # of no image: one itself
+    assert svpseg("segment", folder, *PROMPT, "-o", out, *TINY) == 0
+    assert names(out) == ["a_labels.ome.tif", "mask_labels.ome.tif"]
+    told = capsys.readouterr().err
+    assert all(name in told for name in ("a_cp_masks.png", "Mask of a.tif"))
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"), [("d=5uM.tif", "d=5uM_l.tif"), ("a.tif", "b=c.tif")]
+)
+def test_names_with_an_equals_sign(tmp_path, monkeypatch, image, labels) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(image).touch()
+    Path(labels).touch()
+    assert _pair(f"{image}={labels}") == (image, labels)
+    with pytest.raises(typer.BadParameter):
+        _pair("nothing")
+    Path("a").touch()
+    Path("a=b").touch()
+    Path("c").touch()
+    Path("b=c").touch()
+    with pytest.raises(typer.BadParameter):  # two readings are as good
+        _pair("a=b=c")
+
+
 def test_models_list_show_export_import(here, tmp_path, monkeypatch, capsys) -> None:
     zipped = tmp_path / "tiny.zip"
     assert svpseg("models", "export", here / "tiny", "-o", zipped) == 0
@@ -580,41 +654,69 @@ def test_the_folder_run_goes_on_after_it_was_killed(here, tmp_path) -> None:
 
 
 def test_leftovers_of_a_hard_kill_go_with_the_next_run(here, tmp_path) -> None:
-    old, new, other = (
-        tmp_path / n for n in (".123-a_labels.ome.tif", ".9-b.tif", ".hidden-file")
-    )
+    written = (".svpseg-0123456789ab-a_labels.ome.tif", ".svpseg-ba9876543210-b.tif")
+    old, new, other = (tmp_path / n for n in (*written, ".hidden-file"))
     for path in (old, new, other):
         path.write_bytes(b"II*")
     os.utime(old, (1e9, 1e9))
     os.utime(other, (1e9, 1e9))
     assert svpseg("segment", "images/0.tif", *PROMPT, "-o", tmp_path, *TINY) == 0
-    assert names(tmp_path) == [".9-b.tif", ".hidden-file", "0_labels.ome.tif"]
+    assert names(tmp_path) == [".hidden-file", new.name, "0_labels.ome.tif"]
 
 
 @pytest.mark.slow
 def test_the_same_job_runs_on_a_scheduler(here, tmp_path, monkeypatch, capsys) -> None:
     distributed = pytest.importorskip("distributed")
     monkeypatch.setattr(folder_run, "MAX_SUBMITTED", 2)
+    security = distributed.Security.temporary()
+    (tmp_path / "ca.pem").write_text(security.tls_ca_file)
+    both = security.tls_client_cert + security.tls_client_key
+    (tmp_path / "own.pem").write_text(both)
+    keys = ("--tls-ca", tmp_path / "ca.pem", "--tls-cert", tmp_path / "own.pem")
     with distributed.LocalCluster(
         n_workers=1,
         threads_per_worker=1,
         processes=False,
         dashboard_address=None,
-        host="127.0.0.1",
-        protocol="tcp",
+        security=security,
     ) as cluster:
         (tmp_path / "b.tif").write_bytes(b"no image")
         words = ("segment", "images", tmp_path / "b.tif", *PROMPT, *TINY)
         address = cluster.scheduler_address
         there, local = tmp_path / "there", tmp_path / "local"
-        assert svpseg(*words, "-o", there, "--scheduler", address) == 1
+        assert address.startswith("tls://")
+        assert svpseg(*words, "-o", there, "--scheduler", address, *keys) == 1
         assert "b.tif" in capsys.readouterr().err
+        assert svpseg(*words, "-o", tmp_path / "c", "--scheduler", address) == 1
+        err = capsys.readouterr().err
+        assert address in err and len(err.splitlines()) == 1
         assert svpseg(*words, "-o", local) == 1
     assert names(there) == names(local) == [f"{i}_labels.ome.tif" for i in range(5)]
     for name in names(there):
         np.testing.assert_array_equal(
             tifffile.imread(there / name), tifffile.imread(local / name)
         )
+
+
+@pytest.mark.parametrize(
+    ("address", "options"),
+    [
+        ("tls://h:1", ["--tls-ca"]),
+        ("tls://h:1", ["--tls-cert", "--tls-key"]),
+        ("tcp://h:1", ["--tls-ca", "--tls-cert"]),
+        ("h:1", ["--tls-ca", "--tls-cert"]),
+        (None, ["--tls-ca", "--tls-cert", "--tls-key"]),
+    ],
+)
+def test_certificates_that_no_connection_uses_are_refused(
+    here, tmp_path, address, options
+) -> None:
+    (tmp_path / "a.pem").write_text("")
+    words = [word for option in options for word in (option, tmp_path / "a.pem")]
+    if address:
+        words += ["--scheduler", address]
+    assert svpseg("segment", "images", *PROMPT, *TINY, "-o", tmp_path, *words) == 2
+    assert not (tmp_path / "run.json").exists()
 
 
 def test_a_scheduler_that_is_not_there_is_one_line(

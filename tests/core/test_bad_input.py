@@ -41,6 +41,7 @@ from napari_svpseg.core.prompt import (
     BAD_IMAGE_DTYPE,
     BAD_IMAGE_SHAPE,
     BAD_MASK_SHAPE,
+    BEYOND_FLOAT32,
     BOX_OUTSIDE,
     INTENSITIES_NOT_FINITE,
     INTENSITY_COUNT,
@@ -169,7 +170,8 @@ def make(**changes) -> Prompt:
         ({"image": np.ones((64, 64, 2), complex)}, BAD_IMAGE_DTYPE),
         ({"image": np.full((64, 64, 2), np.nan)}, NOT_FINITE),
         ({"image": np.full((64, 64, 2), np.inf)}, NOT_FINITE),
-        ({"image": np.full((64, 64, 2), 1e39)}, NOT_FINITE),
+        ({"image": np.full((64, 64, 2), 1e39)}, BEYOND_FLOAT32),
+        ({"image": np.full((64, 64, 2), 1e-40)}, BEYOND_FLOAT32),
         ({"mask": np.ones((63, 64), int)}, BAD_MASK_SHAPE),
         ({"mask": np.ones((64, 64, 1), int)}, BAD_MASK_SHAPE),
         ({"mask": np.full((64, 64), -3)}, NEGATIVE_IDS),
@@ -197,7 +199,7 @@ def test_a_prompt_is_cut_from_any_image_or_refused_in_one_line(name, pattern):
         assert "\n" not in str(error)
         assert any(
             re.fullmatch(pattern(message), str(error))
-            for message in (BOX_OUTSIDE, NOT_FINITE)
+            for message in (BOX_OUTSIDE, NOT_FINITE, BEYOND_FLOAT32)
         )
         return
     assert np.isfinite(prompt.image).all()

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from napari_svpseg.core.geometry import (
+    BOX_TOO_FAR,
+    BOX_TOO_LARGE,
     BOX_TOO_SMALL,
     IMAGE_TOO_SMALL,
     NOT_WHOLE,
@@ -58,6 +60,8 @@ def test_a_click_far_from_a_long_drag_keeps_the_longer_side():
     ("values", "message"),
     [
         ((0, 0, 15), BOX_TOO_SMALL),
+        ((0, 0, 10**9), BOX_TOO_LARGE),
+        ((10**12, 0, 64), BOX_TOO_FAR),
         ((0.5, 0, 64), NOT_WHOLE),
         ((0, 0, 8.5), NOT_WHOLE),
     ],

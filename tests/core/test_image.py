@@ -19,6 +19,7 @@ from napari_svpseg.core.image import (
     ImageError,
     channels_last,
     intensity_range,
+    is_flat,
     normalise,
     resize_image,
     resize_labels,
@@ -179,3 +180,18 @@ def test_resampled_labels_keep_their_ids():
 def test_a_reduced_image_keeps_its_mean():
     image = np.random.default_rng(0).random((120, 120, 1))
     assert resize_image(image, (30, 30)).mean() == pytest.approx(image.mean(), abs=0.01)
+
+
+@pytest.mark.parametrize("unit", [1e-300, 1e-38, 1e-15, 1.0, 1e15, 1e30, 1e300])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_contrast_does_not_depend_on_the_unit(unit, dtype):
+    """Only the offset makes a difference below rounding error one that is none."""
+    if not 1e-38 <= unit <= 1e38 and dtype is np.float32:
+        return
+    image = np.random.default_rng(0).random((20, 20, 1)) + 0.5
+    expected = normalise(image, intensity_range(image))
+    scaled = (image * unit).astype(dtype)
+    found = normalise(scaled, intensity_range(scaled))
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert not is_flat(intensity_range(scaled)).any()
+    assert is_flat(np.array([[1e9, 1e9 + 1e-5], [unit, unit], [0, 0]])).all()

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.geometry import Box
+from napari_svpseg.core.labels.ids import FRACTIONS
 from napari_svpseg.core.prompt import (
     ALL_NEGATIVE,
-    BAD_LABELS_DTYPE,
     BOX_OUTSIDE,
     CHANNELS_DIFFER,
     EMPTY_MASK,
@@ -75,7 +75,7 @@ def test_intensities_are_those_of_the_whole_image(scene):
         ({"box": (0, 0), "size": 128}, BOX_OUTSIDE),
         ({"labels": np.zeros((100, 120), int)}, EMPTY_MASK),
         ({"labels": np.ones((10, 12), int)}, SHAPES_DIFFER),
-        ({"labels": np.ones((100, 120))}, BAD_LABELS_DTYPE),
+        ({"labels": np.full((100, 120), 0.5)}, FRACTIONS),
         ({"labels": np.full((100, 120), -1)}, NEGATIVE_IDS),
         ({"labels": None}, NO_LABELS),
     ],

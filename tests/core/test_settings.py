@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import math
 from dataclasses import fields
 
 import pytest
 
+from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings
+from napari_svpseg.cli.main import main
 from napari_svpseg.core.annotation.image_tags import TagTrainingSettings
 from napari_svpseg.core.jobs.finetune_job import FineTuneSettings
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.core.settings import (
     PostprocessSettings,
     SegmentSettings,
+    Settings,
+    option,
     split_settings,
 )
 
@@ -26,6 +32,50 @@ def test_every_setting_says_what_it_is(kind):
         assert f"{field.name} : " in kind.__doc__
     labels = [field.metadata["label"] for field in fields(kind)]
     assert all(labels) and len({*labels}) == len(labels)
+
+
+@pytest.mark.parametrize("module", ["trainer", "episodes", "one_image"])
+def test_every_number_has_a_range(module):
+    importlib.import_module(f"napari_svpseg.engine.training.{module}")
+    kinds = {BenchmarkSettings}
+    while more := {s for k in {Settings, *kinds} for s in k.__subclasses__()} - kinds:
+        kinds |= more
+    numbers = 0
+    for kind in kinds:
+        for field in fields(kind):
+            default, meta = field.default, field.metadata
+            is_number = isinstance(default, int | float) or bool(meta["unit"])
+            if not is_number or isinstance(default, bool):
+                continue
+            numbers += 1
+            assert meta["low"] < meta["high"] < math.inf, (kind, field.name)
+            for wrong in (meta["low"] - 1, meta["high"] + 1, math.nan, -math.inf):
+                with pytest.raises(ValueError, match=field.name):
+                    kind(**{field.name: wrong})
+    assert numbers > 30
+    with pytest.raises(TypeError):
+        option(1, "A number without a range")
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("segment", ["--workers", "-1"]),
+        ("segment", ["--workers", "100000"]),
+        ("segment", ["--level", "-1"]),
+        ("segment", ["--size", "1000000000"]),
+        ("finetune", ["--minutes", "nan"]),
+        ("finetune", ["--minutes", "-1"]),
+        ("finetune", ["--size", "1"]),
+        ("train", ["--minutes", "0"]),
+        ("train-tags", ["--minutes", "-3"]),
+        ("benchmark", ["--seed", "-1"]),
+        ("benchmark-windows", ["--side", "0"]),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_the_commands(command, words, capsys):
+    assert main([command, "a", "-o", "b", *words]) == 2
+    assert words[0].strip("-") in capsys.readouterr().err
 
 
 def test_a_setting_is_given_unless_its_default_is_none():

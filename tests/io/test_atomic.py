@@ -13,12 +13,19 @@ import pytest
 
 from napari_svpseg.io.atomic import (
     CANNOT_WRITE,
+    LEFTOVER_AFTER_S,
     REASONS,
     WriteError,
     atomic_folder,
     atomic_path,
+    is_temporary,
+    private_folder,
+    private_opener,
     remove_leftovers,
 )
+
+PART = "model.json"
+"""A file in a folder that may be replaced."""
 
 
 @pytest.fixture(params=[atomic_path, atomic_folder], ids=["file", "folder"])
@@ -26,8 +33,8 @@ def writer(request):
     """Return a function that writes ``text`` at a place, or fails half way."""
 
     def write(target, text, error=None):
-        with request.param(target) as temporary:
-            path = temporary / "part" if request.param is atomic_folder else temporary
+        with request.param(target, overwrite=True) as temporary:
+            path = temporary / PART if request.param is atomic_folder else temporary
             path.write_text(text)
             if error is not None:
                 raise error
@@ -36,7 +43,7 @@ def writer(request):
 
 
 def content(target) -> str:
-    return (target / "part" if target.is_dir() else target).read_text()
+    return (target / PART if target.is_dir() else target).read_text()
 
 
 @pytest.mark.parametrize("error", [ValueError("x"), KeyboardInterrupt(), SystemExit(1)])
@@ -122,23 +129,88 @@ def test_a_failed_write_leaves_no_partial_file(tmp_path, pattern):
     assert not list(tmp_path.iterdir())
 
 
-def test_leftovers_of_killed_writers_go_once_they_are_old(tmp_path):
-    old, fresh, other = (
-        tmp_path / name for name in (".12-a.tif", ".13-b.tif", ".hidden-file")
-    )
-    for path in (old, fresh, other):
+KILLED = """
+import os, sys
+from pathlib import Path
+from napari_svpseg.io import atomic
+writer, target, at = getattr(atomic, sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+if at == "between":  # the old folder is moved aside, the new one not yet in its place
+    replace, calls = os.replace, []
+    def dying(*paths):
+        calls.append(paths)
+        os._exit(9) if len(calls) == 2 else replace(*paths)
+    os.replace = dying
+with writer(target, overwrite=True) as path:
+    (path / "model.json" if path.is_dir() else path).write_text("half")
+    if at == "alive":
+        print("writing", flush=True)
+        sys.stdin.read()
+    elif at == "writing":
+        os._exit(9)
+"""
+
+
+def started(writer: str, target, at: str, **streams) -> subprocess.Popen[str]:
+    words = [sys.executable, "-c", KILLED, writer, str(target), at]
+    return subprocess.Popen(words, text=True, **streams)
+
+
+@pytest.mark.parametrize("writer", ["atomic_path", "atomic_folder"])
+def test_leftovers_of_a_killed_writer_go_at_the_next_write(tmp_path, writer):
+    started(writer, tmp_path / "a", "writing").wait()
+    left = [p.name for p in tmp_path.iterdir()]
+    assert left and all(is_temporary(name) for name in left)
+    foreign = tmp_path / ".12-a.tif"
+    foreign.write_text("somebody else's")
+    with atomic_path(tmp_path / "b") as path:
         path.write_text("x")
-    for path in (old, other):
-        os.utime(path, (time.time() - 3600,) * 2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [foreign.name, "b"]
+
+
+def test_what_a_living_process_writes_is_left_alone(tmp_path):
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with started("atomic_path", tmp_path / "a", "alive", **streams) as process:
+        assert process.stdout.readline() == "writing\n"
+        before = sorted(p.name for p in tmp_path.iterdir())
+        remove_leftovers(tmp_path)
+        assert sorted(p.name for p in tmp_path.iterdir()) == before
+        process.communicate()
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_folder_that_was_being_replaced_is_put_back(tmp_path):
+    with atomic_folder(tmp_path / "a") as path:
+        (path / PART).write_text("old")
+    started("atomic_folder", tmp_path / "a", "between").wait()
+    assert not (tmp_path / "a").exists()
     remove_leftovers(tmp_path)
-    assert sorted(p.name for p in tmp_path.iterdir()) == [".13-b.tif", ".hidden-file"]
+    assert content(tmp_path / "a") == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
-def test_a_writer_that_is_killed_leaves_only_a_hidden_file(tmp_path):
-    code = (
-        "import os, sys; from napari_svpseg.io.atomic import atomic_path\n"
-        "with atomic_path(sys.argv[1] + '/a.tif') as path:\n"
-        "    path.write_text('half'); os._exit(9)"
-    )
-    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False)
-    assert [p.name[0] for p in tmp_path.iterdir()] == ["."]
+def test_without_a_lock_only_old_leftovers_go(tmp_path):
+    old, fresh = (tmp_path / f".svpseg-{n:012x}-a.tif" for n in range(2))
+    for path in (old, fresh):
+        path.write_text("x")
+    os.utime(old, (time.time() - LEFTOVER_AFTER_S - 60,) * 2)
+    remove_leftovers(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == [fresh.name]
+
+
+def test_long_names_have_temporary_ones(tmp_path, writer):
+    name = "é" * 120 + ".ome.tif"
+    writer(tmp_path / name, "x")
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_private_files_are_for_their_user_only(tmp_path):
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    folder.chmod(0o755)
+    assert private_folder(folder).stat().st_mode & 0o777 == 0o700
+    with atomic_path(folder / "x", private=True) as path:
+        path.write_text("x")
+    with open(folder / "y", "wb", opener=private_opener) as file:
+        file.write(b"y")
+    assert {p.stat().st_mode & 0o777 for p in folder.iterdir()} == {0o600}

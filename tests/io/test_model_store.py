@@ -30,7 +30,7 @@ from napari_svpseg.io.model_store import (
     DO_NOT_FIT,
     HASHES_DIFFER,
     NO_MODEL,
-    OTHER_CONTENT,
+    NOT_FINITE,
     PICKLED,
     UNKNOWN_VERSION,
     WEIGHTS_UNREADABLE,
@@ -41,6 +41,7 @@ from napari_svpseg.io.model_store import (
     save_model,
     user_folder,
 )
+from napari_svpseg.io.ownership import ForeignTargetError
 from napari_svpseg.models.registry import ModelConfig, build
 
 ARGUMENTS = {"width": 4, "features": 8}
@@ -192,14 +193,17 @@ def test_folders_that_are_not_there_hold_no_models(tmp_path):
     assert list_models([tmp_path / "none", tmp_path / "file"]) == []
 
 
-def test_a_model_never_replaces_anything_else(saved, tmp_path, pattern):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_model_never_replaces_anything_else(saved, tmp_path, overwrite):
     documents = tmp_path / "documents"
     documents.mkdir()
     (documents / "thesis.txt").write_text("years")
     (tmp_path / "mine" / "notes.txt").write_text("mine")
-    for folder in (documents, tmp_path / "mine", documents / "thesis.txt"):
-        with pytest.raises(WriteError, match=pattern(OTHER_CONTENT, folder=folder)):
-            save_model(folder, network(), saved)
+    for folder in (documents, tmp_path / "mine"):
+        with pytest.raises(ForeignTargetError):
+            save_model(folder, network(), saved, overwrite=overwrite)
+    with pytest.raises(ForeignTargetError):
+        save_model(documents / "thesis.txt", network(), saved)
     assert (documents / "thesis.txt").read_text() == "years"
     (tmp_path / "mine" / "notes.txt").unlink()
     assert save_model(tmp_path / "mine", network(), saved) == saved
@@ -236,6 +240,19 @@ def test_what_is_no_zip_is_not_imported(tmp_path, content, pattern):
         ModelFormatError, match=pattern(CANNOT_READ, path=tmp_path / "b.zip")
     ):
         import_model(tmp_path / "b.zip")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(saved, tmp_path, pattern, value):
+    loaded = load_model(tmp_path / "mine")
+    name, weight = next(iter(loaded.network.state_dict().items()))
+    weight.view(-1)[0] = value
+    save_model(tmp_path / "mine", loaded.network, loaded.card)
+    path = tmp_path / "mine" / "weights.safetensors"
+    with pytest.raises(
+        ModelFormatError, match=pattern(NOT_FINITE, path=path, name=name)
+    ):
+        load_model(tmp_path / "mine")
 
 
 def test_corrupt_weights_are_refused(saved, tmp_path, pattern):

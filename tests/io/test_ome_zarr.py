@@ -80,6 +80,15 @@ def test_axes_scale_and_level_are_read(tmp_path, version):
     assert low.scale == {"Z": 2.0, "Y": 1.0, "X": 0.5}
 
 
+def test_a_damaged_chunk_is_told_with_the_name_of_its_store(tmp_path, pattern):
+    zarr.create_array(tmp_path / "a.zarr", data=np.ones((8, 8), np.uint8))
+    image = open_image(tmp_path / "a.zarr")
+    assert np.asarray(image.array).sum() == 64 and image.array.chunks == (8, 8)
+    (tmp_path / "a.zarr" / "c" / "0" / "0").write_bytes(b"no chunk")
+    with pytest.raises(ImageError, match=pattern(UNREADABLE, path=tmp_path / "a.zarr")):
+        image.array[:2, :2]
+
+
 def test_unreadable_images_are_refused_in_one_line(tmp_path, pattern):
     with pytest.raises(
         ImageError, match=pattern(NO_IMAGE, path=tmp_path / "none.zarr")
@@ -95,6 +104,16 @@ def test_unreadable_images_are_refused_in_one_line(tmp_path, pattern):
     with pytest.raises(ImageError, match=pattern(AXES_UNKNOWN, ndim=3)):
         open_image(tmp_path / "plain.zarr")
     assert open_image(tmp_path / "plain.zarr", axes="ZYX").axes.order == "ZYX"
+    old = tmp_path / "a.zarr" / "zarr.json"
+    text = old.read_text()
+    old.write_text(text.replace('"0.5"', '"7"'))
+    with pytest.raises(ImageError, match=pattern(NOT_OME_ZARR)):
+        open_image(tmp_path / "a.zarr")
+    old.write_text(text)
+    array = tmp_path / "a.zarr" / "0" / "zarr.json"
+    array.write_text(array.read_text().replace('"uint8"', '"uint9"'))
+    with pytest.raises(ImageError, match=pattern(NOT_OME_ZARR)):
+        open_image(tmp_path / "a.zarr")
     (tmp_path / "a.zarr" / "zarr.json").write_text("{")
     with pytest.raises(ImageError, match=pattern(UNREADABLE, path=tmp_path / "a.zarr")):
         open_image(tmp_path / "a.zarr")

@@ -225,3 +225,50 @@ def test_a_failed_write_leaves_nothing(form, tmp_path: Path, pattern) -> None:
     with pytest.raises(ValueError, match=pattern(AXES_MISMATCH, order="YX", ndim=3)):
         write(tmp_path / file, np.ones((2, 3, 4), int), axes="YX")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("axes", "n_channels", "positions"),
+    [
+        ("TYX", 1, (2, 0, 0, 0)),
+        ("ZYX", 1, (2, 0, 0, 0)),
+        ("TYX", 3, (0, 0, 0, 2)),
+        ("ZYX", 2, (0, 0, 2, 0)),
+        ("TZYX", 1, (0, 0, 1, 2)),
+        ("YX", 3, (0, 0, 0, 0)),
+    ],
+)
+def test_rois_have_the_place_of_their_plane_in_all_channels(
+    tmp_path: Path, axes: str, n_channels: int, positions: tuple[int, ...]
+) -> None:
+    import roifile
+
+    labels = np.zeros({2: (6, 7), 3: (2, 6, 7), 4: (2, 1, 6, 7)}[len(axes)], int)
+    labels[(1, 0)[: len(axes) - 2]][2:4, 1:5] = 5
+    path = write_rois(tmp_path / "a.zip", labels, axes=axes, n_channels=n_channels)
+    read = roifile.roiread(path)
+    (roi,) = read if isinstance(read, list) else [read]
+    found = (roi.position, roi.c_position, roi.z_position, roi.t_position)
+    assert found == positions
+    assert np.array_equal(read_rois(path, labels.shape, axes=axes), labels)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("factors", [(2.0, 2.0), (3.0, 2.0), (2.5, 2.0)])
+def test_outlines_of_a_level_have_the_coordinates_of_the_image(
+    tmp_path: Path, form: str, factors: tuple[float, float]
+) -> None:
+    write, read, file = FORMATS[form]
+    labels = np.array([[7, 7, 0], [7, 0, 0], [0, 9, 9]])
+    corner = {"Z": 3, "Y": 4, "X": 1}
+    write(tmp_path / file, labels[None], axes="ZYX", factors=factors, corner=corner)
+    whole = read(tmp_path / file, (5, 24, 14), axes="ZYX")
+    expected = np.zeros((5, 24, 14), int)
+    rows, columns = np.indices((24, 14)) + 0.5
+    y, x = (rows / factors[0] - 4) // 1, (columns / factors[1] - 1) // 1
+    inside = (y >= 0) & (y < 3) & (x >= 0) & (x < 3)
+    expected[3][inside] = labels[y[inside].astype(int), x[inside].astype(int)]
+    centres = (rows / factors[0]) % 1 != 0  # a pixel may be cut through its middle
+    assert np.array_equal(whole[:3], expected[:3])
+    assert np.array_equal(whole[3][centres], expected[3][centres])
+    assert set(np.unique(whole[3])) == {0, 7, 9}

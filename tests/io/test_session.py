@@ -14,6 +14,7 @@ import pytest
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.io import session as session_module
 from napari_svpseg.io.atomic import WriteError
+from napari_svpseg.io.model_store import make_folder
 from napari_svpseg.io.session import (
     BLOCK,
     CANNOT_SAVE,
@@ -79,6 +80,44 @@ def test_what_was_written_is_read(tmp_path, labels, disc_prompt):
     assert crashed_sessions(tmp_path) == ([], [])
 
 
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_sessions_are_for_their_user_only(tmp_path, labels, disc_prompt, monkeypatch):
+    folder = tmp_path / "sessions"
+    folder.mkdir(mode=0o755)  # by an earlier version
+    session = Session(folder)
+    session.write_blocks("a", SHAPE, "<u2", cut(labels))
+    session.write_prompts(PromptSet([disc_prompt]))
+    session.write_state({})
+    session._compact(session._path("a"), session._logs["a"])
+    for path in (folder, session.folder):
+        assert path.stat().st_mode & 0o777 == 0o700
+    files = list(session.folder.iterdir())
+    assert len(files) == 4
+    assert {p.stat().st_mode & 0o777 for p in files} == {0o600}
+    abandon(session)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_what_is_the_users_own_is_for_the_user_only(tmp_path, monkeypatch):
+    home = tmp_path / "home"
+    monkeypatch.setenv("NAPARI_SVPSEG_HOME", str(home))
+    for name in ("models", "training-sets/cells", "results"):
+        make_folder(home / name)
+        assert (home / name).stat().st_mode & 0o777 == 0o700
+    (home / "models").chmod(0o755)  # shared on purpose
+    make_folder(home / "models")
+    make_folder(tmp_path / "elsewhere")
+    shared = 0o777 & ~current_umask()
+    assert (home / "models").stat().st_mode & 0o777 == 0o755
+    assert (tmp_path / "elsewhere").stat().st_mode & 0o777 == shared
+
+
+def current_umask():
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def test_only_what_changed_is_written(tmp_path, labels):
     session = Session(tmp_path)
     first = session.write_blocks("a", SHAPE, "<u2", cut(labels))
@@ -127,7 +166,7 @@ def test_a_session_that_was_closed_is_gone(tmp_path, labels):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99}', "[" * 99_999])
 def test_a_damaged_session_is_named_and_kept_aside(tmp_path, text):
     session = Session(tmp_path)
     session.write_state({})
@@ -179,6 +218,9 @@ def test_a_damaged_record_is_reported(tmp_path, labels):
         b'{"shape": [9999999, 9999999], "dtype": "<u2"}\n',
         b'{"shape": [-1, 5], "dtype": "<u2"}\n',
         b'{"shape": [5, 5], "dtype": "O"}\n',
+        b'{"shape": [1e400, 5], "dtype": "<u2"}\n',
+        b'{"shape": [5, 5], "dtype": "<u2"}\n{"start": [0, 0], "n": -1, "crc": 0}\n',
+        b'{"shape": [5, 5], "dtype": "<u2"}\n{"start": [0, 0], "n": 1e15, "crc": 0}\n',
         b'{"shape": [5, 5], "dtype": "<u2"}\n{"start": [9, 0], "n": 0, "crc": 0}\n',
     ],
 )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +22,9 @@ from napari_svpseg.io.tag_files import (
     NO_FILE_NAME,
     NO_FOLDER,
     NO_IMAGES,
+    NONE_TAGGED,
     NONE_THERE,
-    NOT_UTF8,
+    NOT_TEXT,
     OTHER_AGAIN,
     SAME_AGAIN,
     UNKNOWN_CLASS,
@@ -29,6 +32,7 @@ from napari_svpseg.io.tag_files import (
     WITHOUT_TAGS,
     Tags,
     TagsError,
+    image_files,
     read_tags,
     tagged_files,
     tags_from_folders,
@@ -123,15 +127,49 @@ def test_some_bad_rows_are_listed_and_the_rest_counted(tmp_path, pattern):
         read_tags(path)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_tables_of_excel_and_names_of_macos(tmp_path, encoding, form):
+    if (encoding, form) == ("cp1252", "NFD"):
+        pytest.skip("this code page has no accents by themselves")
+    text = unicodedata.normalize(form, "file;class\r\nPräparat 1.tif;Gewebe\r\n")
+    (tmp_path / "tags.csv").write_bytes(text.encode(encoding))
+    tags = read_tags(tmp_path / "tags.csv")
+    for n, other in enumerate(("NFC", "NFD")):
+        folder = tmp_path / str(n)
+        folder.mkdir()
+        name = unicodedata.normalize(other, "Präparat 1.tif")
+        (folder / name).touch()
+        found, notes = tagged_files(folder, tags)
+        assert [p.name for p in found.values()] == [name]
+        assert notes == []
+
+
+def test_masks_beside_images_are_not_tagged(tmp_path):
+    for name in ("a.tif", "a_mask.tif", "a_cp_masks.png", "mask.tif"):
+        (tmp_path / name).touch()
+    assert [p.name for p in image_files(tmp_path)] == ["a.tif", "mask.tif"]
+
+
 def test_what_is_no_table_is_refused(tmp_path, pattern):
     with pytest.raises(
         TagsError, match=pattern(UNREADABLE, path=tmp_path / "none.csv")
     ):
         read_tags(tmp_path / "none.csv")
     path = tmp_path / "tags.csv"
-    path.write_bytes(b"\xff\xfe\x00bad")
-    with pytest.raises(TagsError, match=pattern(NOT_UTF8, path=path)):
-        read_tags(path)
+    for data in (b"\x89PNG\r\n\x1a\n\x00\x01\xff\x81", bytes(99)):
+        path.write_bytes(data)
+        with pytest.raises(TagsError, match=pattern(NOT_TEXT, path=path)):
+            read_tags(path)
+    if hasattr(os, "mkfifo"):  # reading it would wait for ever
+        os.mkfifo(tmp_path / "pipe.csv")
+        with pytest.raises(TagsError, match=pattern(UNREADABLE)):
+            read_tags(tmp_path / "pipe.csv")
+
+
+def test_tags_of_no_image_are_refused(tmp_path, pattern):
+    with pytest.raises(TagsError, match=pattern(NONE_TAGGED, folder=tmp_path)):
+        tagged_files(tmp_path, Tags({}, ["a"]))
 
 
 names = st.text(st.characters(blacklist_categories=("C", "Z")), min_size=1, max_size=12)
@@ -164,9 +202,9 @@ def test_a_write_that_fails_leaves_the_old_tags(tmp_path, monkeypatch):
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(WriteError, match=REASONS[errno.ENOSPC]):
-        write_tags(path, Tags({"b.tif": ["y"]}))
+        write_tags(path, Tags({"b.tif": ["y"]}), overwrite=True)
     assert path.read_text() == before and len(list(tmp_path.iterdir())) == 1
 
 

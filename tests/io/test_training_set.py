@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import re
 
@@ -116,11 +117,19 @@ def test_labels_that_do_not_fit_are_refused_and_nothing_is_written(
     assert not training.folder.exists()
 
 
+def with_channels(path, channels):
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"channels": channels}))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
         (lambda f: (f / "entry.json").write_text("{"), DAMAGED),
         (lambda f: (f / "entry.json").write_text("[1]"), DAMAGED),
+        (lambda f: (f / "entry.json").write_text("[" * 99_999), DAMAGED),
+        (lambda f: with_channels(f / "entry.json", "x"), DAMAGED),
+        (lambda f: with_channels(f / "entry.json", []), DAMAGED),
+        (lambda f: with_channels(f / "entry.json", {}), DAMAGED),
         (lambda f: (f / "entry.json").write_text('{"format": 9}'), NEWER_VERSION),
         (lambda f: (f / "entry.json").write_text('{"format": 1}'), DAMAGED),
         (lambda f: (f / "entry.json").unlink(), DAMAGED),

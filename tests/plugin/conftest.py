@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import threading
 import time
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import pytest
 from npe2 import PluginManifest
 from npe2.manifest.schema import DiscoverResults
 from pytestqt.qtbot import QtBot
+from qtpy.QtCore import QTimer
 
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.result import Maps, Recipe, Result
@@ -127,12 +129,13 @@ class FakeRunner:
         self.slow = self.slow_plane = 0.0
         self.fail = ""
         self.pretend = {}
-        self.calls = []
+        self.calls, self.jobs = [], []
         self.closed = 0
 
     def submit(self, function, *args, on_event=None, **kwargs):
         self.calls.append((function, args, kwargs))
         job = FakeJob(threading.Event())
+        self.jobs.append(job)
         threading.Thread(
             target=self._work, args=(job, function, args, kwargs, on_event), daemon=True
         ).start()
@@ -188,6 +191,39 @@ class FakeRunner:
         )
 
 
+class Errors(logging.Handler):
+    """Keeps the errors of callbacks, which the plugin shows in place of raising."""
+
+    def __init__(self):
+        super().__init__(logging.ERROR)
+        self.found = []
+
+    def emit(self, record):
+        self.found.append(record.exc_info[1])
+
+    def claim(self, kind):
+        """Assert that there are errors, of this kind only; they fail no test."""
+        assert self.found and all(isinstance(e, kind) for e in self.found), self.found
+        self.found = []
+
+
+@pytest.fixture(autouse=True)
+def callback_errors():
+    """Fail a test in whose callbacks an error was raised, unless it claims it."""
+    errors = Errors()
+    loggers = [
+        logging.getLogger(f"napari_svpseg.plugin.{name}")
+        for name in ("callbacks", "docks.controller", "docks.base")
+    ]
+    for logger in loggers:
+        logger.addHandler(errors)
+    yield errors
+    for logger in loggers:
+        logger.removeHandler(errors)
+    if errors.found:
+        raise errors.found[0]
+
+
 @pytest.fixture(autouse=True)
 def own_home(tmp_path, monkeypatch):
     """Keep models, sessions and training sets away from the user's own."""
@@ -197,7 +233,10 @@ def own_home(tmp_path, monkeypatch):
 
 @pytest.fixture
 def runner():
-    return FakeRunner()
+    runner = FakeRunner()
+    yield runner
+    for job in runner.jobs:
+        job.cancel()
 
 
 @pytest.fixture
@@ -231,6 +270,18 @@ def discs(viewer):
     viewer.add_image(image, name="discs")
     viewer.add_labels(labels, name="truth")
     return viewer
+
+
+@pytest.fixture
+def settle(qtbot):
+    """Return a function that waits until what was put off until later is done."""
+
+    def wait():
+        done = []
+        QTimer.singleShot(0, lambda: done.append(True))  # after those that wait
+        qtbot.waitUntil(lambda: bool(done))
+
+    return wait
 
 
 @pytest.fixture

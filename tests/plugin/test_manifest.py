@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import zarr
 from npe2 import PluginManifest
 
 import napari_svpseg
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.io.images import read_image
+from napari_svpseg.io.label_files import write_labels
 from napari_svpseg.io.ome_zarr import open_image
+from napari_svpseg.io.ownership import ForeignTargetError, Origin, origin
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.io.sample_images import nuclei_files
@@ -85,6 +88,19 @@ def test_a_prompt_file_opens_as_crops_and_masks(tmp_path, prompts):
     np.testing.assert_array_equal(mask, prompts[0].mask)
     assert kind == "labels"
     assert hooks.get_prompt_reader("cells.tif") is None
+
+
+@pytest.mark.parametrize(("dtype", "top"), [("f4", 1), ("u1", 255), ("u2", 4000)])
+def test_colours_of_a_prompt_are_seen_whatever_their_type(tmp_path, dtype, top):
+    ramp = np.linspace(0, top, 80)[None, :, None] * np.ones((80, 1, 3))
+    labels = np.zeros((80, 80), int)
+    labels[20:40, 20:40] = 1
+    prompt = Prompt.from_image(ramp.astype(dtype), labels, (8, 8), rgb=True)
+    path = save_prompts(PromptSet([prompt]), tmp_path / "a.svprompt")
+    (crop, attributes, _), *_ = hooks.read_prompts(str(path))
+    assert attributes["rgb"]
+    expected = np.linspace(0, 255, 80)[8:72]
+    np.testing.assert_allclose(crop[0, :, 0], expected, atol=3)
 
 
 def test_a_prompt_file_dropped_on_the_viewer_joins_the_list(
@@ -211,3 +227,16 @@ def test_napari_saves_labels_in_each_format(viewer, tmp_path, end):
         ".zarr": lambda: open_image(path / "labels" / "cells").array[:],
     }[end]
     np.testing.assert_array_equal(read(), labels)
+
+
+def test_a_file_that_the_dialog_asked_about_is_replaced_but_no_folder(tmp_path):
+    ids = np.ones((20, 30), np.uint8)
+    path, store = tmp_path / "a.ome.tif", tmp_path / "a.zarr"
+    write_labels(path, 2 * ids)
+    writers.write_ome_tiff(str(path), ids, {})
+    assert (read_image(path).array == 1).all()
+    assert origin(path) is not Origin.OURS  # no run replaces it
+    zarr.create_array(store, data=ids)
+    with pytest.raises(ForeignTargetError):
+        writers.write_ome_zarr(str(store), ids, {})
+    assert zarr.open_array(store, mode="r")[:].all()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import re
+import os
 import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,19 +19,28 @@ import napari_svpseg as svpseg
 from napari_svpseg import api
 from napari_svpseg.cli.finetune import IMAGE_AND_LABELS
 from napari_svpseg.cli.main import main
-from napari_svpseg.core.annotation.partial_labels import from_labels
+from napari_svpseg.core.annotation.partial_labels import (
+    PartialLabelError,
+    from_labels,
+    label_counts,
+)
 from napari_svpseg.core.annotation.validation_split import TOO_FEW_LABELS
 from napari_svpseg.core.jobs.finetune_job import FineTuneError, FineTuneSettings
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.progress import Cancelled
+from napari_svpseg.engine.finetuning import loop
 from napari_svpseg.engine.finetuning.loop import (
-    NO_CHECKPOINT,
     NOT_BETTER,
     SUPERPIXELS,
     is_better,
 )
-from napari_svpseg.engine.training.trainer import Trainer
+from napari_svpseg.engine.training.trainer import (
+    NO_CHECKPOINT,
+    CheckpointWriteError,
+    Trainer,
+)
 from napari_svpseg.io.atomic import WriteError
+from napari_svpseg.io.mask_files import read_mask
 from napari_svpseg.io.model_store import (
     ModelFormatError,
     load_model,
@@ -38,9 +49,10 @@ from napari_svpseg.io.model_store import (
 )
 from napari_svpseg.io.training_set import TrainingSet
 from napari_svpseg.models.registry import ModelConfig, build
-from napari_svpseg.workflows import finetuning
+from napari_svpseg.workflows import finetuning, identity
 from napari_svpseg.workflows.finetune_data import (
     FEW_LABELS,
+    LOOK_ORDINARY,
     NO_IMAGES,
     NO_LABELS,
     NOT_FINITE,
@@ -49,12 +61,9 @@ from napari_svpseg.workflows.finetune_data import (
     OTHER_NUMBERS,
     SOME_NOT_FINITE,
 )
-from napari_svpseg.workflows.finetuning import (
-    IS_TRAINED,
-    NOTHING_TO_RESUME,
-    OTHER_RUN,
-    TAKES_NO_PROMPTS,
-)
+from napari_svpseg.workflows.finetune_files import LabelledFiles
+from napari_svpseg.workflows.finetuning import IS_TRAINED, TAKES_NO_PROMPTS
+from napari_svpseg.workflows.training_state import NOTHING_TO_RESUME, OTHER_TRAINING
 
 BOXES = ((0, 0, 48, 48), (48, 48, 48, 48))
 TINY = FineTuneSettings(steps=5, batch=2, learning_rate=3e-3, seed=3, seconds=1000)
@@ -109,6 +118,63 @@ def test_a_model_comes_out_that_segments_without_prompts(tune, images, tmp_path)
     assert len(model_prompts(result.model)) >= 1
     told = load_model(result.model).card.training
     assert told["start_from"] == "tiny" and told["kept"] == result.kept
+
+
+def test_ids_of_any_size_train_the_same_model(tune, images):
+    """Ids near 2e9 asked for as many bytes, and were lost to int32."""
+    huge = [np.where(a > 1, 2_000_000_000 + a.astype(np.int64), a) for a in images[1]]
+    results = [tune("huge", partial_labels=huge), tune("small")]
+    assert same(*(weights(r.model) for r in results))
+    assert results[0].before == results[1].before
+
+
+def test_ordinary_labels_are_no_partial_ones(tune, images, disc_scene):
+    assert not tune().notes
+    ordinary = [disc_scene.labels, np.ascontiguousarray(disc_scene.labels[:, ::-1])]
+    notes = tune("m", partial_labels=ordinary).notes
+    assert LOOK_ORDINARY.format(name="image 1") in notes
+
+
+@pytest.fixture
+def files(tmp_path, disc_scene):
+    """Write an image and its labels of several kinds; return the folder."""
+    tifffile.imwrite(tmp_path / "a.tif", disc_scene.image)
+    for name, labels in (
+        ("ids.tif", disc_scene.labels.astype(np.uint16)),
+        ("float.tif", disc_scene.labels.astype(np.float32)),
+        ("white.tif", np.where(disc_scene.labels, 255, 0).astype(np.uint8)),
+        ("partial.tif", from_labels(disc_scene.labels, BOXES).astype(np.uint16)),
+    ):
+        tifffile.imwrite(tmp_path / name, labels)
+    return tmp_path
+
+
+def pair(files, name):
+    return [(str(files / "a.tif"), str(files / name))]
+
+
+def test_labels_of_all_kinds_are_the_same_if_they_are_complete(files):
+    ids, *others = (
+        LabelledFiles.read(pair(files, name), complete=True).labels[0]
+        for name in ("ids.tif", "float.tif", "white.tif")
+    )
+    for labels in others:
+        assert label_counts(labels) == label_counts(ids)
+        assert np.array_equal(labels > 1, ids > 1)
+    classes = LabelledFiles.read(pair(files, "white.tif"), complete=True, classes=True)
+    assert np.unique(classes.labels[0]).tolist() == [1, 256]
+
+
+def test_labels_that_may_be_meant_otherwise_are_asked_about(files):
+    said = []
+    for name in ("ids.tif", "float.tif", "white.tif"):
+        with pytest.raises(PartialLabelError, match=name):
+            LabelledFiles.read(pair(files, name), on_read=said.append)
+        LabelledFiles.read(pair(files, name), complete=False)
+    assert not said
+    LabelledFiles.read(pair(files, "partial.tif"), on_read=said.append)
+    n = label_counts(from_labels(read_mask(files / "ids.tif"), BOXES))["n_objects"]
+    assert len(said) == 1 and f"partial.tif: {n} object" in said[0]
 
 
 def test_training_learns_the_discs(tune):
@@ -198,11 +264,61 @@ def cancelled(tune, name="mine", **changed):
         tune(name, on_progress=cancel, **changed)
 
 
-def test_a_run_with_other_labels_is_not_resumed(tune, images, pattern):
+@pytest.mark.parametrize("what", ["labels", "settings", "versions", "record"])
+def test_another_training_starts_anew_and_says_so(
+    tune, images, tmp_path, monkeypatch, what
+):
     cancelled(tune)
-    other = [images[1][0], np.where(images[1][1] > 1, 0, images[1][1])]
-    with pytest.raises(FineTuneError, match=pattern(OTHER_RUN)):
-        tune(partial_labels=other, resume=True)
+    folder = finetuning.run_folder(tmp_path / "mine")
+    changed = {"resume": True}
+    if what == "labels":
+        fewer = np.where(images[1][1] > 1, 0, images[1][1])
+        changed["partial_labels"] = [images[1][0], fewer]
+    elif what == "settings":
+        changed["settings"] = replace(TINY, learning_rate=1e-3)
+    elif what == "versions":
+        monkeypatch.setattr(identity, "versions", lambda: {"torch": "0"})
+    else:
+        (folder / "run.json").write_text("{")
+    steps = []
+    result = tune(**changed, on_partial=lambda p: steps.append(p.step))
+    assert OTHER_TRAINING.format(folder=folder) in result.notes
+    assert steps[0] == 1 and not folder.exists()
+
+
+def test_the_checkpoint_of_another_training_is_kept_while_one_runs(tune, tmp_path):
+    cancelled(tune)
+    old = (finetuning.run_folder(tmp_path / "mine") / "checkpoint.pt").read_bytes()
+    cancelled(tune, settings=replace(TINY, learning_rate=1e-3), resume=True)
+    folder = finetuning.run_folder(tmp_path / "mine")
+    assert (folder / "earlier-checkpoint.pt").read_bytes() == old
+    assert (folder / "checkpoint.pt").read_bytes() != old
+
+
+def test_a_checkpoint_is_not_written_in_the_middle_of_a_step(tune, monkeypatch):
+    """A signal may come at any time: the weights would be those of half a step."""
+    settings = replace(TINY, learning_rate=1e-2, steps=12)
+    whole = tune("whole", settings=settings)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)
+    update = Trainer._follow
+
+    def interrupted(self, *args):
+        if self.step == 7:
+            raise SystemExit(143)
+        update(self, *args)
+
+    monkeypatch.setattr(Trainer, "_follow", interrupted)
+    with pytest.raises(SystemExit):
+        tune("parts", settings=settings)
+    monkeypatch.undo()
+    steps = []
+    parts = tune(
+        "parts",
+        settings=settings,
+        resume=True,
+        on_partial=lambda p: steps.append(p.step),
+    )
+    assert steps[0] == 7 and same(weights(whole.model), weights(parts.model))
 
 
 def test_what_is_being_trained_is_left_alone_by_others(tune, tmp_path, pattern):
@@ -252,17 +368,53 @@ def test_resuming_nothing_starts_anew_and_says_so(tune, tmp_path):
     assert note in tune(resume=True).notes
 
 
-def test_a_full_disk_at_checkpoint_time_is_told_and_training_ends_well(
-    tune, monkeypatch, pattern
+def test_a_full_disk_ends_the_training_at_once_and_it_goes_on_later(
+    tune, tmp_path, monkeypatch, pattern
 ):
-    def full(self):
-        raise OSError(28, "No space left on device")
+    settings = replace(TINY, learning_rate=1e-2, steps=12)
+    whole = tune("whole", settings=settings)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", -1.0)
+    flush, steps = os.fsync, []
 
-    monkeypatch.setattr(Trainer, "save", full)
-    result = tune()
-    text = pattern(NO_CHECKPOINT, reason="No space left on device")
-    assert any(re.fullmatch(text, note) for note in result.notes)
-    assert load_model(result.model).card.name == "mine"
+    def full(file):
+        if len(steps) > 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        flush(file)
+
+    monkeypatch.setattr(os, "fsync", full)
+    folder = finetuning.run_folder(tmp_path / "parts")
+    with pytest.raises(
+        CheckpointWriteError, match=pattern(NO_CHECKPOINT, folder=folder)
+    ) as caught:
+        tune("parts", settings=settings, on_partial=lambda p: steps.append(p.step))
+    assert "\n" not in str(caught.value) and len(steps) == 7
+    assert not (tmp_path / "parts").exists()
+    monkeypatch.undo()
+    parts = tune(
+        "parts",
+        settings=settings,
+        resume=True,
+        on_partial=lambda p: steps.append(p.step),
+    )
+    assert steps[7:] == list(range(7, 13))
+    assert same(weights(whole.model), weights(parts.model))
+
+
+def test_a_training_is_moved_to_where_there_is_room(tune, tmp_path, monkeypatch):
+    cancelled(tune)
+    old = tmp_path / "mine"
+    assert not finetuning.needs_other_place(old)
+    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    assert finetuning.needs_other_place(old)
+    new = Path(finetuning.move_finetune(old, tmp_path / "other"))
+    assert new == tmp_path / "other" / "mine"
+    assert not finetuning.run_folder(old).exists()
+    (left,) = api.unfinished_finetunes(new.parent)
+    assert left["output"] == str(new)
+    steps = []
+    result = tune("other/mine", resume=True, on_partial=lambda p: steps.append(p.step))
+    assert steps[0] == 2 and result.model == str(new)
 
 
 def test_a_model_that_cannot_be_written_leaves_the_checkpoint(
@@ -322,6 +474,8 @@ def test_labels_that_do_not_do_are_refused_in_one_line(
     with pytest.raises(FineTuneError, match=pattern(told)) as error:
         tune(partial_labels=spoil(images[1]))
     assert "\n" not in str(error.value)
+    if told in (NO_LABELS, ONLY_OBJECTS, ONLY_BACKGROUND, FEW_LABELS):
+        assert "image 1" in str(error.value)
 
 
 def few(labels):

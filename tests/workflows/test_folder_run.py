@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -16,7 +19,9 @@ import tifffile
 
 from napari_svpseg import api
 from napari_svpseg.api import labels_path
-from napari_svpseg.cli.main import main
+from napari_svpseg.cli.main import _stop_cleanly_when_terminated, main
+from napari_svpseg.core.escapes import escaped
+from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.jobs.folder_job import (
     FORMAT_TITLES,
     FORMATS,
@@ -33,11 +38,11 @@ from napari_svpseg.core.jobs.folder_job import (
 )
 from napari_svpseg.core.labels.measure import measure
 from napari_svpseg.core.progress import Cancelled
-from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.core.prompt import Prompt, PromptSet
+from napari_svpseg.io.atomic import is_temporary
 from napari_svpseg.io.folder_records import (
     NO_SUCH_IMAGE,
     NOT_A_JOB,
-    OVERWRITES,
     RUN_FILES,
     JobFileError,
     check_collisions,
@@ -49,11 +54,13 @@ from napari_svpseg.io.folder_records import (
 )
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.ome_zarr import open_image
-from napari_svpseg.io.prompt_files import save_prompts
+from napari_svpseg.io.ownership import ReplaceError
+from napari_svpseg.io.prompt_files import load_prompts, save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.workflows import folder_run
 from napari_svpseg.workflows.folder_run import run_batch
 from napari_svpseg.workflows.segment_image import NO_SIGNAL
+from napari_svpseg.workflows.segment_large import LargeOutcome
 
 N = 6
 
@@ -107,6 +114,25 @@ def stop_after(n: int):
     return on_progress
 
 
+@pytest.mark.parametrize("formats", [("ome-zarr",), ("ome-tiff", "ome-zarr")])
+def test_a_slide_is_read_in_parts_where_only_parts_are_written(
+    job, monkeypatch, formats
+) -> None:
+    called = []
+    monkeypatch.setattr(folder_run, "LARGE", 100)
+    monkeypatch.setattr(
+        folder_run, "segment_file", lambda *_, **__: called.append("whole")
+    )
+    monkeypatch.setattr(
+        "napari_svpseg.workflows.segment_large.segment_zarr",
+        lambda *_, **__: called.append("parts") or LargeOutcome("a", "b"),
+    )
+    path = Path(job.inputs[0]) / "0.ome.tif"
+    targets = dict.fromkeys(formats, "x")
+    folder_run.segment_item(path, load_prompts(job.prompts), job, targets, "")
+    assert called == ["parts" if len(formats) == 1 else "whole"]
+
+
 def test_one_bad_file_is_named_and_the_rest_is_done(job) -> None:
     outcomes = run_batch(job)
     assert [o.status for o in outcomes] == ["done"] * 2 + ["failed"] + ["done"] * 3
@@ -126,6 +152,89 @@ def test_one_bad_file_is_named_and_the_rest_is_done(job) -> None:
     assert "2.ome.tif: failed:" in log and "done: 5 of 6 done, 1 failed" in log
 
 
+@pytest.fixture
+def odd_names(job) -> dict[str, str]:
+    """Put files into the folder that stopped a run; return how each has to end."""
+    folder = Path(job.inputs[0])
+    good = (folder / "0.ome.tif").read_bytes()
+    ends = {}
+    for name, status in (
+        (os.fsdecode(b"caf\xe9.tif"), "done"),  # no UTF-8
+        ("line\nbreak.tif", "done"),
+        ("\x1b[31mred.tif", "done"),
+        (f"{'n' * 235}.tif", "done"),  # its results have just legal names
+        ("empty.tif", "failed"),
+        (f"{'n' * 246}.tif", "failed"),  # its results would be longer than allowed
+    ):
+        try:
+            (folder / name).write_bytes(b"" if name == "empty.tif" else good)
+        except OSError:  # a file system without such names
+            continue
+        ends[name] = status
+    (folder / "folder.tif").mkdir()
+    (folder / "lost.zarr" / "0").mkdir(parents=True)
+    (folder / "loop.tif").symlink_to("loop.tif")
+    (folder / "broken.tif").symlink_to("nowhere.tif")
+    names = ["folder.tif", "lost.zarr", "loop.tif", "broken.tif"]
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(folder / "pipe.tif")
+        names.append("pipe.tif")
+    return ends | dict.fromkeys(names, "failed")
+
+
+def test_any_odd_file_is_named_and_stops_no_other(job, odd_names, capsys) -> None:
+    words = ["segment", *job.inputs, "--prompts", job.prompts, "-o", job.output]
+    assert main([*words, "--model", job.model, "--device", "cpu"]) == 1
+    printed = capsys.readouterr()
+    assert "\x1b" not in printed.out + printed.err
+    rows = {Path(row["file"]).name: row for row in summary_of(job)}
+    ends = {escaped(name): status for name, status in odd_names.items()}
+    ends |= {f"{i}.ome.tif": "failed" if i == 2 else "done" for i in range(N)}
+    assert {name: row["status"] for name, row in rows.items()} == ends
+    for name, status in ends.items():
+        assert status == "done" or Path(name).stem in rows[name]["note"]
+    again, record = read_run(Path(job.output) / "run.json")
+    assert record["state"] == "done"
+    assert record["failed"] == list(ends.values()).count("failed")
+    assert record["done"] + record["failed"] == record["files"] == len(ends)
+    kept = run_batch(replace(again, skip_done=True))
+    assert [o.status for o in kept].count("skipped") == record["done"]
+    assert {o.source for o in kept} == {
+        str(Path(job.inputs[0]) / name) for name in (*odd_names, *map(_image, range(N)))
+    }
+
+
+def _image(i: int) -> str:
+    return f"{i}.ome.tif"
+
+
+def test_a_file_that_is_gone_or_locked_is_that_files_error(job, monkeypatch) -> None:
+    real = folder_run.segment_item
+
+    def gone_before_it_is_read(path, *args, **kwargs):
+        if Path(path).name == _image(1):
+            Path(path).unlink()
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(folder_run, "segment_item", gone_before_it_is_read)
+    monkeypatch.setattr(os, "access", lambda path, _: Path(path).name != _image(3))
+    failed = {
+        Path(o.source).name: o.error for o in run_batch(job) if o.status == "failed"
+    }
+    assert set(failed) == {_image(i) for i in (1, 2, 3)}
+    assert all(name in error for name, error in failed.items())
+
+
+def test_a_pyramid_without_metadata_is_one_bad_image(tmp_path) -> None:
+    zarr = pytest.importorskip("zarr")
+    for level in range(3):
+        zarr.create_array(tmp_path / "image" / str(level), shape=(8, 8), dtype="u1")
+    assert find_images([tmp_path]) == [tmp_path / "image"]
+    assert find_images([tmp_path / "image"]) == [tmp_path / "image"]
+    with pytest.raises(ImageError, match="image"):
+        open_image(tmp_path / "image")
+
+
 def test_stopped_and_resumed_gives_the_same(job, tmp_path) -> None:
     whole = replace(job, output=str(tmp_path / "whole"))
     run_batch(whole)
@@ -141,6 +250,31 @@ def test_stopped_and_resumed_gives_the_same(job, tmp_path) -> None:
     assert read_run(Path(job.output) / "run.json")[1]["state"] == "done"
 
 
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_run_properly(job, number) -> None:
+    before = {n: signal.getsignal(n) for n in (signal.SIGTERM, signal.SIGHUP)}
+
+    def hang_up(done: int, total: int, message: str = "") -> None:
+        if done >= 1:
+            os.kill(os.getpid(), number)
+
+    try:
+        signal.signal(number, signal.SIG_DFL)  # the tests may run under nohup
+        _stop_cleanly_when_terminated()
+        with pytest.raises(SystemExit) as caught:
+            run_batch(job, on_progress=hang_up)
+        signal.signal(number, signal.SIG_IGN)  # as nohup does
+        _stop_cleanly_when_terminated()
+        assert signal.getsignal(number) is signal.SIG_IGN
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    assert caught.value.code == 128 + number
+    assert read_run(Path(job.output) / "run.json")[1]["state"] == "stopped"
+    assert not any(is_temporary(p.name) for p in Path(job.output).iterdir())
+
+
 def test_without_an_old_summary_the_labels_tell_what_was_found(job) -> None:
     run_batch(job)
     before = summary_of(job)
@@ -151,13 +285,62 @@ def test_without_an_old_summary_the_labels_tell_what_was_found(job) -> None:
             assert new[column] == old[column]
 
 
-def test_what_is_done_is_kept_and_told_to_be_of_another_kind(job, caplog) -> None:
+def outcomes_of(job: BatchJob) -> dict[str, tuple[str, bool]]:
+    """Return state, and whether it was done again, of each image of a resumed run."""
+    return {
+        Path(o.source).name: (o.status, folder_run.AGAIN in o.notes)
+        for o in run_batch(replace(job, skip_done=True))
+        if o.status != "failed"
+    }
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["summary", "recipes"])
+def test_an_image_that_was_replaced_is_done_again(job, tmp_path, lost) -> None:
     run_batch(job)
-    before = results_of(job)
-    other = replace(job, skip_done=True, settings={**job.settings, "threshold": 0.9})
-    run_batch(other)
-    assert folder_run.OTHER in caplog.text
-    assert results_of(job) == before
+    first, second = (Path(job.inputs[0]) / f"{i}.ome.tif" for i in (0, 1))
+    facts = first.stat()
+    first.write_bytes(second.read_bytes())
+    os.utime(first, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert first.stat().st_size == facts.st_size  # its content alone is another
+    if lost:
+        (Path(job.output) / "summary.csv").unlink()
+    found = outcomes_of(job)
+    assert found.pop("0.ome.tif") == ("done", True)
+    assert set(found.values()) == {("skipped", False)}
+    labels = [tifffile.imread(Path(job.output) / f"{i}_labels.ome.tif") for i in (0, 1)]
+    assert np.array_equal(*labels)
+    assert set(outcomes_of(job).values()) <= {("skipped", True), ("skipped", False)}
+
+
+def test_results_of_other_settings_prompts_or_models_are_done_again(
+    job, tmp_path, disc_scene, tiny_model
+) -> None:
+    one = replace(job, inputs=(f"{job.inputs[0]}/0.ome.tif",), formats=("csv",))
+    run_batch(one)
+    other = Prompt.from_image(*disc_scene, (20, 20), name="discs", source="discs.tif")
+    save_prompts(PromptSet([other]), one.prompts, overwrite=True)
+    assert outcomes_of(one) == {"0.ome.tif": ("done", True)}
+    changed = replace(one, settings={**job.settings, "threshold": 0.9})
+    assert outcomes_of(changed) == {"0.ome.tif": ("done", True)}
+    assert outcomes_of(changed) == {"0.ome.tif": ("skipped", True)}
+    assert outcomes_of(one) == {"0.ome.tif": ("done", True)}
+    model = shutil.copytree(tiny_model, tmp_path / "tiny")
+    moved = replace(one, model=str(model))
+    assert outcomes_of(moved) == {"0.ome.tif": ("skipped", True)}  # its weights count
+
+
+def test_one_file_is_skipped_only_if_its_result_says_so(job) -> None:
+    image = Path(job.inputs[0]) / "0.ome.tif"
+    call = (image, job.prompts, job.output, job.model)
+    assert not api.segment_file(*call).skipped
+    assert api.segment_file(*call, skip_done=True).skipped
+    assert not api.segment_file(*call, skip_done=True, threshold=0.9).skipped
+    tifffile.imwrite(image, tifffile.imread(image)[::-1])
+    assert not api.segment_file(*call, skip_done=True, threshold=0.9).skipped
+    table = {"csv": str(Path(job.output) / "0.csv")}
+    assert not api.segment_file(*call, targets=table).skipped
+    again = {"targets": table, "overwrite": True}  # a table alone does not say
+    assert not api.segment_file(*call, **again, skip_done=True).skipped
 
 
 def test_every_format_holds_the_same_objects(job) -> None:
@@ -292,7 +475,7 @@ def test_images_of_one_name_and_replaced_images_are_refused(
         check_collisions(both, files)
     check_collisions(replace(both, pattern="{folder}_{name}"), files)
     itself = replace(job, pattern="{name}", output=job.inputs[0])
-    with pytest.raises(ValueError, match=pattern(OVERWRITES)):
+    with pytest.raises(ReplaceError):
         check_collisions(itself, [Path(job.inputs[0]) / "1.ome.tif"])
 
 
@@ -325,6 +508,12 @@ def test_patterns_that_name_no_files_are_refused(names, message) -> None:
         ({"settings": {"treshold": 1}}, "treshold"),
         ({"settings": {"threshold": 7}}, "threshold"),
         ({"inputs": "a.tif"}, "inputs"),
+        ({"inputs": [1]}, "inputs"),
+        ({"axes": []}, "axes"),
+        ({"axes": 7}, "axes"),
+        ({"channels": 0}, "channels"),
+        ({"channels": "0"}, "channels"),
+        ({"channels": ["0"]}, "channels"),
         ({"nonsense": 1}, "nonsense"),
     ],
 )
@@ -339,7 +528,9 @@ def test_jobs_that_make_no_sense_are_refused_by_name(
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"job": 3}', '{"version": 9, "job": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"job": 3}', '{"version": 9, "job": {}}', "[" * 99_999]
+)
 def test_files_that_are_no_jobs_are_refused(tmp_path, pattern, text) -> None:
     path = tmp_path / "run.json"
     path.write_text(text)
@@ -412,9 +603,13 @@ def test_zarr_images_are_a_format_of_folders(job, disc_scene, capsys) -> None:
     assert np.array_equal(found[:], read_image(again.labels).array)
     with open(Path(job.output) / "plain_labels.csv") as file:
         assert len(file.readlines()) == found[:].max() + 1
-    one = replace(job, include="*.zarr", formats=("ome-zarr",), skip_done=True)
+    one = replace(job, include="*.zarr", formats=("ome-zarr",), settings={})
     (outcome,) = run_batch(one)
-    assert outcome.skipped and outcome.labels == str(written)
+    (Path(job.output) / "summary.csv").unlink()
+    (again,) = run_batch(replace(one, skip_done=True))
+    assert not outcome.skipped and again.skipped and again.labels == str(written)
+    zarr.open_array(folder / "plain.zarr")[:5] = 7
+    assert outcomes_of(one) == {"plain.zarr": ("done", True)}
 
 
 def test_a_zarr_too_large_for_memory_goes_from_file_to_file(

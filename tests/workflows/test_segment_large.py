@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
+import shutil
 import signal
 
 import numpy as np
@@ -14,16 +16,28 @@ from hypothesis import strategies as st
 
 from napari_svpseg import api
 from napari_svpseg.cli.main import main
+from napari_svpseg.core.contrast import DRIFTING
+from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
 from napari_svpseg.engine.jobs.workers import workers_of
+from napari_svpseg.io.atomic import REASONS, WriteError
 from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.io.zarr_labels import read_labels_metadata
 from napari_svpseg.workflows import large_tasks
-from napari_svpseg.workflows.large_tasks import BEYOND_HALO, WHOLE_FILES
-from napari_svpseg.workflows.segment_large import COMPARING, FINDING, segment_zarr
+from napari_svpseg.workflows.large_tasks import (
+    BEYOND_HALO,
+    STARTED_ANEW,
+    WHOLE_FILES,
+)
+from napari_svpseg.workflows.segment_large import (
+    CHANGED_MEANWHILE,
+    COMPARING,
+    FINDING,
+    segment_zarr,
+)
 
 SMALL = {
     "settings": SegmentSettings(tile=64, overlap=32, scale_objects=False),
@@ -80,6 +94,39 @@ def test_labels_are_those_of_the_image_in_memory(scene, tiny_model, tmp_path):
     assert abs(outcome.objects - result.n_objects) <= 0.1 * outcome.objects + 1
     assert np.mean((labels > 0) == (result.labels > 0)) > 0.99
     assert not (tmp_path / "a.zarr.cells.work").exists()
+
+
+def test_a_bleaching_movie_has_the_same_ranges_in_parts(scene, tiny_model, tmp_path):
+    folder, prompt = scene
+    image = np.asarray(open_image(folder / "plane.zarr").array[:]).astype(np.float32)
+    movie = np.stack([20 + (image - 20) * share for share in (1, 0.4, 0.15)])
+    zarr.create_array(tmp_path / "movie.zarr", data=movie, chunks=(1, 64, 64))
+    outcome = segment_zarr(
+        tmp_path / "movie.zarr",
+        prompt,
+        tmp_path / "l.zarr",
+        tiny_model,
+        axes="TYX",
+        workers=0,
+        **SMALL,
+    )
+    kept = read_labels_metadata(tmp_path / "l.zarr", "cells")["recipe"]
+    whole = api.segment(movie, prompt, tiny_model, axes="TYX", **SMALL)
+    assert len(kept["plane_intensities"]) == 3
+    np.testing.assert_allclose(
+        kept["plane_intensities"], whole.recipe.plane_intensities, rtol=0.05
+    )
+    assert DRIFTING in outcome.notes and DRIFTING in whole.recipe.notes
+    again = api.segment(
+        movie,
+        prompt,
+        tiny_model,
+        axes="TYX",
+        intensities=whole.recipe.plane_intensities,
+        **SMALL,
+    )
+    assert np.array_equal(again.labels, whole.labels)
+    assert type(whole.recipe).from_json(whole.recipe.to_json()) == whole.recipe
 
 
 @settings(
@@ -146,6 +193,101 @@ def test_a_cancelled_run_goes_on_where_it_was(scene, tiny_model, tmp_path):
         scene, tmp_path / "b.zarr", model=tiny_model, skip_done=True, threshold=0.4
     )
     assert not outcome.skipped  # another recipe is another run
+
+
+def stop_at(stage):
+    def stop(done, total, message=""):
+        if message == stage:
+            raise Cancelled
+
+    return stop
+
+
+def test_a_replaced_image_is_another_run(scene, tiny_model, tmp_path):
+    """Of a run that was stopped, and of one that is done; copies are the same image."""
+    old = field()[0]
+    new = np.where(np.arange(200) < 100, old, 255 - old)
+    image, out = tmp_path / "i.zarr", tmp_path / "b.zarr"
+    for name, pixels in (("i", old), ("copy", old), ("new", new)):
+        zarr.create_array(tmp_path / f"{name}.zarr", data=pixels, chunks=(64, 64))
+    here = tmp_path, scene[1]
+    whole, _ = run(here, tmp_path / "a.zarr", "new.zarr", tiny_model)
+    with pytest.raises(Cancelled):
+        run(here, out, "i.zarr", tiny_model, on_progress=stop_at(COMPARING))
+    note = STARTED_ANEW.format(work=tmp_path / "b.zarr.cells.work")
+    zarr.open_array(image)[:] = new
+    labels, outcome = run(here, out, "i.zarr", tiny_model)
+    assert note in outcome.notes and np.array_equal(labels, whole)
+    assert run(here, out, "i.zarr", tiny_model, skip_done=True)[1].skipped
+    assert run(here, out, "new.zarr", tiny_model, skip_done=True)[1].skipped
+    again, outcome = run(here, out, "copy.zarr", tiny_model, skip_done=True)
+    assert not outcome.skipped and not np.array_equal(again, labels)
+
+
+def test_an_image_that_was_moved_is_gone_on_with(scene, tiny_model, tmp_path):
+    shutil.copytree(scene[0] / "plane.zarr", tmp_path / "i.zarr")
+    here, out = (tmp_path, scene[1]), tmp_path / "b.zarr"
+    with pytest.raises(Cancelled):
+        run(here, out, "i.zarr", tiny_model, on_progress=stop_at(FINDING))
+    (tmp_path / "i.zarr").rename(tmp_path / "moved.zarr")
+    large_tasks._plan.cache_clear()
+    large_tasks._planes.cache_clear()
+    labels, outcome = run(here, out, "moved.zarr", tiny_model)
+    anew = STARTED_ANEW.format(work=tmp_path / "b.zarr.cells.work")
+    assert anew not in outcome.notes and labels.max() > 3
+
+
+def test_labels_in_the_image_are_no_part_of_it(scene, tiny_model, tmp_path):
+    from ome_zarr.writer import write_image
+
+    image = tmp_path / "i.zarr"
+    write_image(field()[0], zarr.open_group(image, mode="w"), axes="yx", scaler=None)
+    here = tmp_path, scene[1]
+    _, outcome = run(here, None, "i.zarr", tiny_model)
+    assert (image / "labels" / "cells").is_dir() and not outcome.skipped
+    assert run(here, None, "i.zarr", tiny_model, skip_done=True)[1].skipped
+
+
+def test_an_image_that_changes_meanwhile_is_refused(
+    scene, tiny_model, tmp_path, pattern
+):
+    shutil.copytree(scene[0] / "plane.zarr", tmp_path / "i.zarr")
+
+    def change(done, total, message=""):
+        if message == COMPARING and done == 0:
+            zarr.open_array(tmp_path / "i.zarr")[:9] = 0
+
+    with pytest.raises(ImageError, match=pattern(CHANGED_MEANWHILE)):
+        run(
+            (tmp_path, scene[1]),
+            tmp_path / "b.zarr",
+            "i.zarr",
+            tiny_model,
+            on_progress=change,
+        )
+    assert not (tmp_path / "b.zarr" / "labels").exists()
+
+
+def test_a_full_disk_is_one_line_and_the_run_goes_on_later(
+    scene, tiny_model, tmp_path, monkeypatch, pattern
+):
+    whole, _ = run(scene, tmp_path / "a.zarr", model=tiny_model)
+    savez = np.savez
+
+    def full(path, **arrays):
+        if "tables" in str(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        savez(path, **arrays)
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(WriteError, match=pattern(REASONS[errno.ENOSPC])) as caught:
+        run(scene, tmp_path / "b.zarr", model=tiny_model)
+    assert str(tmp_path / "b.zarr") in str(caught.value)
+    assert "\n" not in str(caught.value)
+    monkeypatch.undo()
+    labels, outcome = run(scene, tmp_path / "b.zarr", model=tiny_model)
+    anew = STARTED_ANEW.format(work=tmp_path / "b.zarr.cells.work")
+    assert np.array_equal(labels, whole) and anew not in outcome.notes
 
 
 def test_empty_parts_are_not_stored(scene, tiny_model, tmp_path, monkeypatch):
@@ -244,7 +386,7 @@ def test_a_killed_worker_costs_its_part_only(scene, tiny_model, tmp_path, alone)
     marks = tmp_path / "b.zarr.cells.work" / "tables"
     killed, kept, after = [], {}, {}
     with workers_of(workers=2, folder=str(tmp_path / "dask")) as client:
-        assert client.scheduler.address.startswith("tcp://127.0.0.1")
+        assert client.scheduler.address.startswith("tls://127.0.0.1")
 
         def kill(done, total, message=""):
             if message == FINDING and done >= 3 and not killed:
@@ -282,8 +424,28 @@ def test_semantic_output_and_bad_arguments(scene, tiny_model, tmp_path):
     assert set(np.unique(labels)) == {0, 1}
     with pytest.raises(ValueError, match=r"'\.\./x'"):
         run(scene, tmp_path / "a.zarr", model=tiny_model, name="../x")
-    with pytest.raises(ValueError, match="got 4"):
-        run(scene, tmp_path / "a.zarr", model=tiny_model, block=4)
+    for option, value in (
+        ("block", 4),
+        ("halo", -1),
+        ("task", 0),
+        ("workers", -1),
+        ("level", -1),
+    ):
+        with pytest.raises(ValueError, match=f"{option} must be .* got {value}"):
+            run(scene, tmp_path / "a.zarr", model=tiny_model, **{option: value})
+
+
+def test_what_is_too_large_is_refused_before_memory_is_taken(
+    scene, tiny_model, tmp_path
+):
+    _, prompt = scene
+    zarr.create_array(tmp_path / "big.zarr", shape=(10**6, 10**6), dtype="u2")
+    with pytest.raises(ImageError, match=r"big\.zarr"):
+        api.segment_zarr(tmp_path / "big.zarr", prompt, tmp_path / "l", str(tiny_model))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["big.zarr"]
+    query = zarr.open(tmp_path / "big.zarr", mode="r")
+    with pytest.raises(ImageError, match="segment_zarr"):
+        api.segment(query, prompt, str(tiny_model), axes="YX")
 
 
 def test_command_line(scene, tiny_model, tmp_path, capsys):

@@ -145,9 +145,10 @@ def test_a_stopped_run_shows_what_it_has_and_goes_on(scene, tiny_model, tmp_path
 def test_other_settings_begin_anew(scene, tiny_model, tmp_path):
     store = tmp_path / "a.zarr"
     run(scene, store, tiny_model)
-    open_level(store / "labels" / "cells")[:5, :5] = 77
     outcome = run(scene, store, tiny_model, postprocess=PostprocessSettings(0.7, 5))
-    assert (levels(outcome)[0][:5, :5] != 77).all()
+    assert outcome.recipe["postprocess"]["threshold"] == 0.7
+    kept = read_labels_metadata(store, "cells")["recipe"]
+    assert kept["postprocess"]["threshold"] == 0.7
 
 
 def test_stacks_with_channels(scene, tiny_model, tmp_path):

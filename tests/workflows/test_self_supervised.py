@@ -10,6 +10,7 @@ import torch
 from napari_svpseg.cli.main import main
 from napari_svpseg.cli.train import NEEDS_OUTPUT, ONE_OR_THE_OTHER
 from napari_svpseg.core.progress import Cancelled
+from napari_svpseg.io.locks import run_folder
 from napari_svpseg.io.model_store import load_model, read_card
 from napari_svpseg.workflows import self_supervised
 from napari_svpseg.workflows.self_supervised import (
@@ -20,6 +21,7 @@ from napari_svpseg.workflows.self_supervised import (
     train_self_supervised,
 )
 from napari_svpseg.workflows.training_config import ConfigError
+from napari_svpseg.workflows.training_state import OTHER_TRAINING
 
 
 @pytest.fixture
@@ -104,6 +106,67 @@ def test_stopping_writes_nothing(folder, tiny_model, tmp_path, step_clock):
             on_progress=stop,
         )
     assert not (tmp_path / "m").exists()
+
+
+def test_resumed_equals_undisturbed(
+    folder, tiny_model, tmp_path, step_clock, monkeypatch, caplog
+):
+    monkeypatch.setattr(self_supervised, "CHECKPOINT_S", 0.0)
+
+    def train(name, **more):
+        return train_self_supervised(
+            folder,
+            tmp_path / name,
+            minutes=0.1,
+            start_from=tiny_model,
+            device="cpu",
+            **more,
+        )
+
+    whole = train("whole")
+    n = whole.training["steps_done"]
+
+    def stop(done, total, text=""):
+        if text.startswith(f"step {n // 2},"):
+            raise SystemExit(143)
+
+    with pytest.raises(SystemExit):
+        train("parts", on_progress=stop)
+    again = []
+    parts = train(
+        "parts", resume=True, on_progress=lambda d, t, text="": again.append(text)
+    )
+    steps = [text for text in again if text.startswith("step")]
+    assert steps[0].startswith(f"step {n // 2 + 1},") and len(steps) == n - n // 2
+    assert parts.sha256 == whole.sha256 and parts.training == whole.training
+    assert not any(text.startswith("superpixels") for text in again)
+    assert not caplog.records and not run_folder(tmp_path / "parts").exists()
+
+
+def test_other_images_are_another_training(
+    folder, tiny_model, tmp_path, step_clock, caplog
+):
+    def stop(done, total, text=""):
+        if text.startswith("step 2,"):
+            raise Cancelled
+
+    for n in range(2):
+        with pytest.raises(Cancelled):
+            train_self_supervised(
+                folder,
+                tmp_path / "m",
+                minutes=0.1,
+                start_from=tiny_model,
+                device="cpu",
+                resume=n > 0,
+                on_progress=stop,
+            )
+        image = tifffile.imread(folder / "0.tif")
+        tifffile.imwrite(folder / "0.tif", image[::-1])
+    (record,) = caplog.records
+    assert record.getMessage() == OTHER_TRAINING.format(
+        folder=run_folder(tmp_path / "m")
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,24 @@ import tifffile
 import torch
 
 from napari_svpseg.io.atomic import WriteError
+from napari_svpseg.io.locks import run_folder
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.io.packed_tasks import load_tasks
 from napari_svpseg.models.registry import ModelConfig, build
+from napari_svpseg.workflows import training
 from napari_svpseg.workflows.training import (
     OTHER_ENCODER,
     _take_weights,
     train_from_config,
 )
 from napari_svpseg.workflows.training_config import ConfigError, TrainingConfig
+from napari_svpseg.workflows.training_state import OTHER_TRAINING
 from napari_svpseg.workflows.training_tasks import (
     NEEDS_DATA,
     NO_IMAGE,
     ONE_CLASS,
     OTHER_TASKS,
+    PACKED_AGAIN,
     pack,
 )
 
@@ -98,7 +102,7 @@ def test_it_trains_on_a_folder_of_the_data_form(tmp_path):
         path, data=tmp_path / "data", output=tmp_path / "run" / "model", device="cpu"
     )
     assert card.training["config"]["data"]["datasets"] == ("cells",)
-    assert (tmp_path / "run" / "tasks.npz").exists()
+    assert (tmp_path / "run" / ".model.run" / "tasks.npz").exists()
 
 
 def test_semantic_sets_give_a_task_for_each_class(tmp_path):
@@ -128,6 +132,9 @@ def test_data_that_is_named_must_be_given(tmp_path, pattern):
         ('name = "a"', "method"),
         ('name = "a"\nmethod = "panet"\nspeed = 3', "speed"),
         ('name = "a"\nmethod = "panet"\n[data]\nset = 1', "set"),
+        ('name = "a"\nmethod = "panet"\n[data]\nscenes = -1', "scenes"),
+        ('name = "a"\nmethod = "panet"\n[data]\nshare.real = nan', "share"),
+        ('name = "a"\nmethod = "panet"\n[data]\nshare.real = "x"', "share"),
     ],
 )
 def test_a_wrong_config_is_one_line_naming_the_file(tmp_path, text, message):
@@ -135,6 +142,24 @@ def test_a_wrong_config_is_one_line_naming_the_file(tmp_path, text, message):
     path.write_text(text)
     with pytest.raises(ConfigError, match=rf"wrong\.toml.*{message}") as caught:
         TrainingConfig.read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("steps = 3", "steps = 0"),
+        ("panet", "unet9"),
+        ("width = 4", "colour = 4"),
+        ("width = 4", "width = 0"),
+        ("width = 4", 'width = "x"'),
+        ("scenes = 3", "scenes = 0"),
+    ],
+)
+def test_what_shows_when_a_config_is_used_names_it_too(config, tmp_path, old, new):
+    config.write_text(config.read_text().replace(old, new))
+    with pytest.raises(ConfigError, match=r"tiny\.toml") as caught:
+        train_from_config(config, output=tmp_path / "run" / "model", device="cpu")
     assert "\n" not in str(caught.value)
 
 
@@ -155,12 +180,72 @@ def test_tasks_packed_for_another_config_are_not_taken(tmp_path, pattern):
     data_set(tmp_path / "data" / "more")
     run = {"data": tmp_path / "data", "output": tmp_path / "run" / "model"}
     train_from_config(first, **run)
-    cache = tmp_path / "run" / "tasks.npz"
+    cache = tmp_path / "run" / ".model.run" / "tasks.npz"
     with pytest.raises(ConfigError, match=pattern(OTHER_TASKS, what="more")):
         train_from_config(second, data=cache, output=tmp_path / "other" / "model")
     train_from_config(second, **run)  # packs again
     groups = {entry["group"] for entry in load_tasks(cache).index}
     assert groups == {"blobs", "more"}
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Train without validation, whose scenes take a second to draw."""
+    monkeypatch.setattr(training, "validation_batches", lambda *args: [])
+
+
+def test_models_of_one_folder_share_no_checkpoint(config, tmp_path, quick):
+    """The second is not gone on with from the first one's state."""
+    alone = train_from_config(config, output=tmp_path / "other" / "b", resume=True)
+    other = tmp_path / "other.toml"
+    other.write_text(config.read_text().replace("batch = 2", "batch = 3"))
+    train_from_config(other, output=tmp_path / "models" / "a")
+    card = train_from_config(config, output=tmp_path / "models" / "b", resume=True)
+    assert card.sha256 == alone.sha256
+    assert sorted(p.name for p in (tmp_path / "models").iterdir()) == [
+        ".a.run",
+        ".b.run",
+        "a",
+        "b",
+    ]
+
+
+def interrupt(step: int):
+    def on_progress(done, total, text=""):
+        if done == step:
+            raise KeyboardInterrupt
+
+    return on_progress
+
+
+def test_labels_that_changed_are_another_training(tmp_path, caplog, quick):
+    folder = data_set(tmp_path / "data" / "cells")
+    path = tmp_path / "c.toml"
+    path.write_text(CONFIG.format(datasets='"cells"'))
+    run = {"data": tmp_path / "data", "device": "cpu"}
+    out = tmp_path / "run" / "model"
+    with pytest.raises(KeyboardInterrupt):
+        train_from_config(path, output=out, on_progress=interrupt(2), **run)
+    steps = []
+    train_from_config(
+        path,
+        output=out,
+        resume=True,
+        on_progress=lambda done, *_: steps.append(done),
+        **run,
+    )
+    assert steps == [3] and not caplog.records  # nothing was changed until here
+    labels = tifffile.imread(folder / "labels" / "a.tif")
+    tifffile.imwrite(folder / "labels" / "a.tif", np.roll(labels, 5, axis=0))
+    card = train_from_config(path, output=out, resume=True, **run)
+    anew = train_from_config(path, output=tmp_path / "new" / "model", **run)
+    assert card.sha256 == anew.sha256
+    state = run_folder(out)
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        PACKED_AGAIN % (state / "tasks.npz"),
+        OTHER_TRAINING.format(folder=state),
+    ]
 
 
 def test_what_would_fail_at_the_end_fails_before_the_training(

@@ -24,6 +24,19 @@ from ..core.result import versions
 from ..core.settings import PostprocessSettings, SegmentSettings
 from ..engine.jobs.allocator import PeakMemory
 from ..io.atomic import atomic_path
+from ..io.content import content_fingerprint
+from ..io.locks import claimed
+from ..io.ownership import (
+    FOREIGN,
+    WRITTEN,
+    ForeignTargetError,
+    Origin,
+    check_replaceable,
+    file_hash,
+    origin,
+    read_json,
+    sealed_json,
+)
 from .baselines import (
     Answer,
     Contestant,
@@ -46,6 +59,9 @@ PROTOCOL = 1
 REFINED = "+refine"
 """Suffix of a model's name: the model is fitted to each prompt."""
 REFINE_STEPS = 40
+
+COMPARED = ("protocol", "prompts", "max_queries", "seed", "versions", "data")
+"""Values that records are kept for, beside the weights, which each line names."""
 
 NO_MODEL = "No model was named: for example forest,svp."
 
@@ -167,6 +183,7 @@ def run(
     *,
     output: Path | str | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> dict[str, Any]:
     """Run the one-shot protocol and return its report.
@@ -184,6 +201,8 @@ def run(
         Each record is appended at once to ``<output>l`` (JSON lines).
     resume : bool
         Keep existing records that were made with the same protocol and weights.
+    overwrite : bool
+        Allow to replace files that no benchmark wrote.
     on_progress : Progress
 
     Returns
@@ -193,7 +212,28 @@ def run(
     """
     if not models:
         raise BenchmarkError(NO_MODEL)
-    settings = settings or BenchmarkSettings()
+    settings, data = settings or BenchmarkSettings(), list(data)
+    if output is None:
+        return _run(data, models, settings, None, resume, on_progress)
+    output = Path(output)
+    for path in (output, output.with_suffix(".md")):  # now, and not after the work
+        check_replaceable(path, overwrite, known=_report_hashes(output))
+    check_journal(output, overwrite)
+    with claimed(output.parent, f".svpseg-{output.name}.lock"):
+        report = _run(data, models, settings, output, resume, on_progress)
+        save_report(report, output, overwrite=overwrite)
+    return report
+
+
+def _run(
+    data: list[Path | str],
+    models: Sequence[str] | Mapping[str, Contestant],
+    settings: BenchmarkSettings,
+    output: Path | None,
+    resume: bool,
+    on_progress: Progress,
+) -> dict[str, Any]:
+    """Return the report of a run; see `run`."""
     tasks = plan(data, settings)
     contestants = {
         name: (models[name], "")
@@ -210,7 +250,8 @@ def run(
         "versions": versions(),
         "models": {name: sha256 for name, (_, sha256) in contestants.items()},
     }
-    journal = _Journal(output, recipe, resume)
+    contents = {str(folder): content_fingerprint(folder) for folder in data}
+    journal = _Journal(output, recipe | {"data": contents}, resume)
     total = len(contestants) * sum(len(list(task.pairs())) for task in tasks)
     records: list[dict[str, Any]] = []
     for task in tasks:
@@ -221,24 +262,50 @@ def run(
                 total,
                 f"{record['dataset']} / {record['class']}, {record['model']}",
             )
-    report = {
+    return {
         "recipe": recipe,
         "tasks": [task.to_dict() for task in tasks],
         "records": records,
         "summary": summarise(records),
     }
-    if output is not None:
-        save_report(report, output)
-    return report
 
 
-def save_report(report: dict[str, Any], path: Path | str) -> None:
-    """Write a report as JSON, and its tables as markdown beside it."""
+def save_report(
+    report: dict[str, Any], path: Path | str, *, overwrite: bool = False
+) -> None:
+    """Write a report as JSON, and its tables as markdown beside it.
+
+    The tables carry no seal: the report has their hash.
+    """
     path = Path(path)
-    with atomic_path(path) as part:
-        part.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    with atomic_path(path.with_suffix(".md")) as part:
+    known = _report_hashes(path)
+    with atomic_path(path.with_suffix(".md"), overwrite, known=known) as part:
         part.write_text(to_markdown(report), encoding="utf-8")
+        tables = file_hash(part)
+    with atomic_path(path, overwrite) as part:
+        sealed_json(part, {**report, WRITTEN: {path.with_suffix(".md").name: tables}})
+
+
+def _report_hashes(path: Path) -> list[str]:
+    """Return the hashes of files in a report of ours that is there already."""
+    if not path.is_file() or origin(path) is not Origin.OURS:
+        return []
+    return list(read_json(path).get(WRITTEN, {}).values())
+
+
+def check_journal(output: Path, overwrite: bool) -> None:
+    """Raise `ForeignTargetError` if the file of the records is another program's."""
+    path = Path(f"{output}l")
+    if overwrite or not path.exists():
+        return
+    with open(path, encoding="utf-8", errors="replace") as file:
+        head = file.readline()
+    try:
+        is_ours = "protocol" in json.loads(head)
+    except (ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise ForeignTargetError(FOREIGN.format(path=path))
 
 
 def _run_task(
@@ -335,21 +402,22 @@ class _Journal:
         self._path = None if output is None else Path(f"{output}l")
         self._weights: dict[str, str] = recipe["models"]
         self._records: dict[tuple[Any, ...], dict[str, Any]] = {}
-        # what records depend on, but for the weights, which each line names
-        head = {n: recipe[n] for n in ("protocol", "prompts", "max_queries", "seed")}
+        head = {n: recipe[n] for n in COMPARED}
         if self._path is None:
             return
         if resume and self._path.exists():
             self._read(self._path, head)
         else:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._path.write_text(json.dumps(head) + "\n", encoding="utf-8")
+            with atomic_path(self._path, overwrite=True) as part:
+                part.write_text(json.dumps(head) + "\n", encoding="utf-8")
 
     def _read(self, path: Path, head: dict[str, Any]) -> None:
         """Read the records whose weights are unchanged."""
         lines = path.read_text(encoding="utf-8").split("\n")
         if lines[-1]:  # the process was killed while writing: drop the incomplete line
-            path.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
+            with atomic_path(path, overwrite=True) as part:
+                part.write_text("\n".join(lines[:-1]) + "\n", encoding="utf-8")
         if len(lines) < 2 or json.loads(lines[0]) != head:
             raise BenchmarkError(
                 f"{path} was made with other settings ({lines[0]}): choose another "
@@ -384,6 +452,7 @@ def contact_sheet(
     settings: BenchmarkSettings | None = None,
     *,
     side: int = 192,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> Path:
     """Write an overview of one draw of each task as an image, and return its path.
@@ -400,6 +469,8 @@ def contact_sheet(
         PNG file to write.
     side : int
         Side of each square in pixels.
+    overwrite : bool
+        Allow to replace a file.
     """
     from skimage.io import imsave
 
@@ -413,7 +484,7 @@ def contact_sheet(
         rows.append((title, _squares(task, contestants, side)))
     path = Path(path)
     page = sheet(rows, ["prompt", "query", "truth", *models])
-    with atomic_path(path) as part:
+    with atomic_path(path, overwrite) as part:
         imsave(part, page, check_contrast=False)
     return path
 

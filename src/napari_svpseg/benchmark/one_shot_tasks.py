@@ -16,7 +16,7 @@ import numpy as np
 
 from ..core.geometry import PROMPT_SIZE, Box
 from ..core.prompt import Prompt
-from ..core.settings import Settings, option
+from ..core.settings import MAX_SEED, Settings, option
 from ..io.datasets import Dataset, read_dataset
 from . import protocol
 from .baselines import Query
@@ -39,14 +39,18 @@ class BenchmarkError(ValueError):
 class BenchmarkSettings(Settings):
     """Which prompts and queries are drawn, and how contestants run."""
 
-    prompts: int = option(5, "Prompts drawn per task", low=1)
-    max_queries: int = option(MAX_QUERIES, "Images scored per task", low=1)
+    prompts: int = option(5, "Prompts drawn per task", low=1, high=1000)
+    max_queries: int = option(
+        MAX_QUERIES, "Images scored per task", low=1, high=100_000
+    )
     classes: tuple[str, ...] | None = option(
         None, "Only these classes: names, values or DATASET:CLASS"
     )
-    seed: int = option(0, "Seed of the prompt draws and of the baselines")
+    seed: int = option(
+        0, "Seed of the prompt draws and of the baselines", low=0, high=MAX_SEED
+    )
     device: str = option("auto", "Where models run: auto, cpu, cuda, cuda:1, mps")
-    n_threads: int = option(1, "Threads of the random forest", low=1)
+    n_threads: int = option(1, "Threads of the random forest", low=1, high=256)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,6 +17,7 @@ from skimage.feature import multiscale_basic_features, peak_local_max
 from skimage.segmentation import watershed
 
 from ..core.image import normalise
+from ..core.labels.ids import compact_ids
 from ..core.labels.metrics import match_instances
 from ..core.prompt import Prompt, PromptError
 
@@ -147,7 +148,7 @@ def splitting_grid(mask: np.ndarray) -> list[Splitting]:
     Those that remove small objects come first, so that they win ties: a prompt seldom
     shows the false small objects that a whole image has.
     """
-    areas = np.bincount(mask.ravel())[1:]
+    areas = np.bincount(compact_ids(mask).ravel())[1:]
     areas = areas[areas > 0]
     quarter = float(np.median(areas)) / 4 if areas.size else 0.0
     return [

@@ -13,6 +13,7 @@ from scipy import ndimage
 from skimage.segmentation import find_boundaries
 
 from ..core.geometry import PROMPT_SIZE, Box
+from ..core.labels.ids import compact_ids
 
 MIN_SHARE, MAX_SHARE = 0.05, 0.90
 """Smallest and largest share of foreground in a legal box."""
@@ -107,7 +108,7 @@ def is_network(images: Sequence[np.ndarray]) -> bool:
 
 def _most_holes(labels: np.ndarray) -> int:
     """Return the largest number of holes of an object; small holes do not count."""
-    most = 0
+    most, labels = 0, compact_ids(labels)
     for i, where in enumerate(ndimage.find_objects(labels), start=1):
         if where is None:
             continue
@@ -220,6 +221,6 @@ def _n_legal(images: Sequence[np.ndarray], rule: BoxRule, seed: int) -> int:
 
 def _areas(images: Sequence[np.ndarray]) -> np.ndarray:
     """Return the areas of all objects of all images."""
-    areas = [np.bincount(labels.ravel())[1:] for labels in images]
+    areas = [np.bincount(compact_ids(labels).ravel())[1:] for labels in images]
     joined = np.concatenate(areas) if areas else np.zeros(0, int)
     return joined[joined >= SPECK]

@@ -18,6 +18,7 @@ from skimage.io import imsave
 from ..core.image import intensity_range
 from ..io.atomic import atomic_path
 from ..io.datasets import Dataset, DatasetError
+from ..io.ownership import check_replaceable
 from ..io.tag_files import Tags, image_files, write_tags
 from .one_shot_tasks import scored_images
 
@@ -131,7 +132,13 @@ def _evenly_of(
 
 
 def write_windows(
-    dataset: Dataset, folder: str | Path, side: int, n: int, seed: int = 0
+    dataset: Dataset,
+    folder: str | Path,
+    side: int,
+    n: int,
+    seed: int = 0,
+    *,
+    overwrite: bool = False,
 ) -> Tags:
     """Write windows of a data set as images with a ``tags.csv``, and return the tags.
 
@@ -145,6 +152,8 @@ def write_windows(
         Folder to write; must not contain images.
     side, n, seed
         See `pick_windows`.
+    overwrite : bool
+        Allow to replace a ``tags.csv``.
 
     Raises
     ------
@@ -154,6 +163,7 @@ def write_windows(
     folder = Path(folder)
     if folder.is_dir() and image_files(folder):
         raise DatasetError(HAS_IMAGES.format(folder))
+    check_replaceable(folder / "tags.csv", overwrite)
     scored = scored_images(dataset)
     images = [name for name in dataset.ids if name not in scored]
     if not images:
@@ -170,7 +180,7 @@ def write_windows(
     names = [class_name(dataset.classes[v]) for v in sorted(dataset.classes)]
     used = [c for c in names if any(c in shown for shown in tags_of.values())]
     tags = Tags(tags_of, used)
-    write_tags(folder / "tags.csv", tags)
+    write_tags(folder / "tags.csv", tags, overwrite=overwrite)
     return tags
 
 

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .console import end_line, progress_line
-from .options import DeviceName, as_words
+from ..core.settings import MAX_SEED
+from .console import end_line, progress_line, show_lines
+from .options import DeviceName, Overwrite, as_words
 
 
 def benchmark(
@@ -16,12 +17,18 @@ def benchmark(
     models: Annotated[
         str, typer.Option(help="Models and baselines, separated by commas.")
     ] = "svp,forest",
-    prompts: Annotated[int, typer.Option(help="Prompt draws per task.", min=1)] = 5,
-    queries: Annotated[int, typer.Option(help="Images per task.", min=1)] = 12,
+    prompts: Annotated[
+        int, typer.Option(help="Prompt draws per task.", min=1, max=1000)
+    ] = 5,
+    queries: Annotated[
+        int, typer.Option(help="Images per task.", min=1, max=100_000)
+    ] = 12,
     classes: Annotated[
         str | None, typer.Option(help="Only these classes, separated by commas.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the prompt draws.")] = 0,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the prompt draws.", min=0, max=MAX_SEED)
+    ] = 0,
     device: DeviceName = "auto",
     output: Annotated[
         Path | None,
@@ -30,6 +37,7 @@ def benchmark(
     resume: Annotated[
         bool, typer.Option("--resume", help="Keep the records that are there.")
     ] = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Score models on the one-shot protocol, beside the random forest."""
     from ..io.datasets import read_dataset
@@ -52,7 +60,8 @@ def benchmark(
         ),
         output=output,
         resume=resume,
+        overwrite=overwrite,
         on_progress=progress_line("benchmark"),
     )
     end_line()
-    print(to_markdown(report))
+    show_lines(to_markdown(report))

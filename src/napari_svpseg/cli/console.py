@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
+from typing import Any, TextIO
 
+from ..core.escapes import escaped
 from ..core.progress import Progress
 
 WIDTH = 79
@@ -15,7 +19,7 @@ def progress_line(name: str) -> Progress:
 
     def show(done: int, total: int, message: str = "") -> None:
         if sys.stderr.isatty():
-            text = f"{name}: {done}/{total} {message}"[:WIDTH]
+            text = escaped(f"{name}: {done}/{total} {message}")[:WIDTH]
             sys.stderr.write(f"\r{text:<{WIDTH}}")
             sys.stderr.flush()
 
@@ -56,6 +60,33 @@ def failures(failed: int, total: int) -> str:
     return f"{'all ' if total > 1 else ''}{plural(total, 'image')} failed"
 
 
+def show(text: object, file: TextIO | None = None) -> None:
+    """Print a line, by default on stdout; control characters of names are escaped."""
+    print(escaped(text), file=file, flush=True)
+
+
+def show_lines(text: str, file: TextIO | None = None) -> None:
+    """Print a text of several lines; see `show`."""
+    for line in text.splitlines():
+        show(line, file)
+
+
+def show_json(value: Any) -> None:
+    """Print plain values for machines."""
+    print(json.dumps(value, indent=1), flush=True)  # all but ASCII is escaped
+
+
 def say(text: str) -> None:
     """Print a line on stderr, after the name of the program."""
-    print(f"svpseg: {text}", file=sys.stderr, flush=True)
+    show(f"svpseg: {text}", sys.stderr)
+
+
+class LogLine(logging.Formatter):
+    """Formats a message of the log like those of `say`."""
+
+    def __init__(self) -> None:
+        super().__init__("svpseg: %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the message, in which only ends of lines are control characters."""
+        return "\n".join(map(escaped, super().format(record).splitlines()))

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import DeviceName, ModelName
+from .console import show
+from .options import DeviceName, ModelName, Overwrite
 
 
 def demo(
@@ -20,11 +20,12 @@ def demo(
     ] = False,
     device: DeviceName = "auto",
     model: ModelName = "svp",
+    overwrite: Overwrite = False,
 ) -> None:
     """Do the main job on real data, end to end, and show it in napari."""
     from ..workflows.demo_run import DemoSettings, run_without_window, write_summary
 
-    chosen = DemoSettings(output, device, model, functools.partial(print, flush=True))
+    chosen = DemoSettings(output, device, model, overwrite, show)
     if no_gui:
         outcomes = run_without_window(chosen)
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +9,13 @@ import typer
 
 from ..core.geometry import Box
 from ..core.jobs.finetune_job import FineTuneSettings
-from .console import end_line, plural, progress_line, say
+from ..core.settings import MAX_MINUTES
+from .console import end_line, plural, progress_line, say, show, show_json
 from .options import (
     AsJson,
     ChannelsText,
     DeviceName,
+    Overwrite,
     Resume,
     Size,
     as_channels,
@@ -25,6 +26,7 @@ from .options import (
 )
 
 IMAGE_AND_LABELS = "name images and their labels: IMAGE=LABELS"
+SEVERAL_PAIRS = "{pair!r} can be read as {readings}: rename one of the files"
 
 
 @settings_options(FineTuneSettings, but=("preset", "seconds", "prompts"))
@@ -45,7 +47,8 @@ def finetune(
         typer.Option(help="quick (under a minute) or thorough: the other defaults."),
     ] = "quick",
     minutes: Annotated[
-        float | None, typer.Option(help="Train at most this long.")
+        float | None,
+        typer.Option(help="Train at most this long.", min=0.01, max=MAX_MINUTES),
     ] = None,
     boxes: Annotated[
         list[str] | None,
@@ -58,9 +61,13 @@ def finetune(
     ] = None,
     size: Size = 64,
     complete: Annotated[
-        bool,
-        typer.Option("--complete", help="Ordinary labels: 0 = background."),
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--complete/--partial",
+            help="Ordinary labels (0 = background), or partial ones (0 = unknown, 1 = "
+            "background). By default partial ones, unless they look ordinary.",
+        ),
+    ] = None,
     training_set: Annotated[
         Path | None,
         typer.Option(help="Folder that keeps all images and labels; used as a whole."),
@@ -72,6 +79,7 @@ def finetune(
     channels: ChannelsText = None,
     device: DeviceName = "auto",
     resume: Resume = False,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     **settings: Any,
 ) -> None:
@@ -94,7 +102,12 @@ def finetune(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     check_model(start_from)
-    files = LabelledFiles.read(*_pairs(pairs or [], boxes, size), complete=complete)
+    files = LabelledFiles.read(
+        *_pairs(pairs or [], boxes, size),
+        complete=complete,
+        classes=chosen.semantic,
+        on_read=say,
+    )
     result = api.finetune(
         files.images,
         files.labels,
@@ -107,6 +120,7 @@ def finetune(
         names=files.names,
         channels=as_channels(channels),
         resume=resume,
+        overwrite=overwrite,
         on_progress=progress_line("finetune"),
     )
     end_line()
@@ -114,20 +128,20 @@ def finetune(
         say(note)
     rest = scores_outside_boxes(files, start_from, result.model, device)
     if as_json:
-        print(json.dumps(result.to_dict() | {"rest": rest}, indent=1))
+        show_json(result.to_dict() | {"rest": rest})
         return
-    print(f"before: {result.before}")
-    print(f"after:  {result.after}")
+    show(f"before: {result.before}")
+    show(f"after:  {result.after}")
     n = result.before.n_pixels
     objects = plural(result.before.n_objects, "whole object")
-    print(f"on {n} validation pixels, {objects}")
+    show(f"on {n} validation pixels, {objects}")
     for name, scores in rest.items():
-        print(
+        show(
             f"{name}, outside the boxes: Dice {scores['dice']:.3f}, "
             f"F1@0.5 {scores['f1']:.3f}"
         )
-    print(f"kept:   {result.kept}, {result.seconds:.0f} s of training")
-    print(result.model)
+    show(f"kept:   {result.kept}, {result.seconds:.0f} s of training")
+    show(result.model)
 
 
 def _pairs(
@@ -140,8 +154,32 @@ def _pairs(
         )
     found = []
     for pair in pairs:
-        image, _, labels = pair.partition("=")
-        if not (image and labels):
-            raise typer.BadParameter(f"{IMAGE_AND_LABELS}, got {pair!r}")
-        found.append((image, labels))
+        found.append(_pair(pair))
     return found, [Box(*as_corner(text), size) for text in boxes or []]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """Return image and labels of ``IMAGE=LABELS``; file names may hold ``=`` too.
+
+    Of several places to divide the text, that one is taken where both files exist.
+    """
+    from ..io.images import split_series
+    from ..io.ome_zarr import is_zarr
+
+    words = text.split("=")
+    pairs = [("=".join(words[:i]), "=".join(words[i:])) for i in range(1, len(words))]
+    pairs = [pair for pair in pairs if all(pair)]
+    if not pairs:
+        raise typer.BadParameter(f"{IMAGE_AND_LABELS}, got {text!r}")
+
+    def exist(names: tuple[str, str]) -> int:
+        return sum(is_zarr(n) or split_series(n)[0].is_file() for n in names)
+
+    if len(pairs) == 1:
+        return pairs[0]
+    best = max(exist(pair) for pair in pairs)
+    likely = [pair for pair in pairs if exist(pair) == best]
+    if best == 2 and len(likely) > 1:
+        readings = " or ".join(f"{image} with {labels}" for image, labels in likely)
+        raise typer.BadParameter(SEVERAL_PAIRS.format(pair=text, readings=readings))
+    return likely[0]

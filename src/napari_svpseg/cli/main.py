@@ -5,25 +5,29 @@ Exit status: 0 all done, 1 some inputs failed (each named, the others done), 2 u
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 from ..core.errors import DEBUG, joined, one_line
 from ..engine.jobs.allocator import keep_freed_memory
+from ..engine.jobs.processors import prepare_threads
 from .benchmark import benchmark
 from .benchmark_windows import benchmark_windows
-from .console import say
+from .console import LogLine, say, show, show_lines
 from .demo import demo
 from .finetune import finetune
 from .models import models_app
 from .prompts import prompts_app
 from .segment import segment
+from .series import list_series
 from .train import train
 from .train_tags import train_tags
 
@@ -46,6 +50,7 @@ for _command in (
     benchmark_windows,
 ):
     app.command()(_command)
+app.command("series")(list_series)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,6 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     _show_our_log(logging.DEBUG if debug else logging.WARNING)
     _stop_cleanly_when_terminated()
     keep_freed_memory()
+    prepare_threads()
+    if isinstance(sys.stdout, io.TextIOWrapper):  # for names that are no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         words = with_joined_corners(sys.argv[1:] if argv is None else argv)
         status = app(words, prog_name="svpseg", standalone_mode=False)
@@ -64,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(error, "format_message"):  # usage, found by typer
             text = error.format_message()
             if text.startswith("Usage:"):  # the help of a command without arguments
-                print(text, file=sys.stderr)
+                show_lines(text, sys.stderr)
             else:
                 say(f"{joined(text)} (try --help)")
             return 2
@@ -104,7 +112,7 @@ def _version(
     if version:
         from ..core.result import versions
 
-        print(versions()["napari-svpseg"])
+        show(versions()["napari-svpseg"])
         raise typer.Exit
 
 
@@ -114,16 +122,22 @@ def _show_our_log(level: int) -> None:
     logger.setLevel(level)
     if not logger.handlers:
         handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("svpseg: %(message)s"))
+        handler.setFormatter(LogLine())
         logger.addHandler(handler)
 
 
 def _stop_cleanly_when_terminated() -> None:
-    """Exit normally when terminated, so that temporary files are deleted."""
-    try:
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    except ValueError:  # only the main thread may set signal handlers
-        return
+    """Exit normally when terminated, or when the terminal is closed.
+
+    Then temporary files are deleted, checkpoints written and records ended.
+    """
+    for name in ("SIGTERM", "SIGHUP"):  # Windows has no SIGHUP
+        number = getattr(signal, name, None)
+        # nohup has it ignored, which stays
+        if number is None or signal.getsignal(number) is signal.SIG_IGN:
+            continue
+        with suppress(ValueError):  # only the main thread may set signal handlers
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
 
 
 if __name__ == "__main__":

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import say
-from .options import AsJson
+from ..core.escapes import escaped
+from .console import say, show, show_json
+from .options import AsJson, Overwrite
 
 if TYPE_CHECKING:
     from ..core.model_card import ModelCard
@@ -33,7 +34,7 @@ def list_models(as_json: AsJson = False) -> None:
 
     cards = api.list_models()
     if as_json:
-        print(json.dumps([_card_row(card) for card in cards], indent=1))
+        show_json([_card_row(card) for card in cards])
         return
     if not cards:
         say("no model is installed: svpseg models import FILE.zip")
@@ -53,9 +54,10 @@ def list_models(as_json: AsJson = False) -> None:
         )
         for c in cards
     ]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    for row in rows:
-        print("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
+    lines = [[escaped(value) for value in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for row in lines:
+        show("  ".join(v.ljust(w) for v, w in zip(row, widths, strict=True)).rstrip())
 
 
 @models_app.command("show")
@@ -68,12 +70,12 @@ def show_model(
 
     row = _card_row(find_model(model))
     if as_json:
-        print(json.dumps(row, indent=1))
+        show_json(row)
         return
     for key, value in row.items():
         text = json.dumps(value) if isinstance(value, dict) else str(value)
         if text not in ("", "{}"):
-            print(f"{key}: {text}")
+            show(f"{key}: {text}")
 
 
 @models_app.command("import")
@@ -90,19 +92,20 @@ def import_models(
         raise typer.BadParameter("--name goes with one model at a time")
     for archive in archives:
         card = import_model(archive, name=name)
-        print(f"{card.name}: {card.path}")
+        show(f"{card.name}: {card.path}")
 
 
 @models_app.command("export")
 def export_models(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The zip to write.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a model as one zip file, to share it."""
     from ..io.model_archive import export_model
 
-    export_model(model, output)
-    print(output)
+    export_model(model, output, overwrite=overwrite)
+    show(output)
 
 
 def _card_row(card: ModelCard) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..core.geometry import MAX_BOX_SIZE, MIN_BOX_SIZE
 from ..core.settings import Settings, check_device, flag_of, help_text, split_settings
 
 TWO_NUMBERS = "a box is given by two whole numbers, --box Y X"
@@ -38,11 +39,28 @@ Corners = Annotated[
     typer.Option("--box", help="Top-left corner of a prompt box.", metavar="Y X"),
 ]
 
-Size = Annotated[int, typer.Option("--size", help="Side of the boxes in pixels.")]
+Size = Annotated[
+    int,
+    typer.Option(
+        "--size",
+        help="Side of the boxes in pixels.",
+        min=MIN_BOX_SIZE,
+        max=MAX_BOX_SIZE,
+    ),
+]
 
 AxesText = Annotated[
     str | None,
     typer.Option("--axes", help="Axes of the images where files do not say: ZYX, ..."),
+]
+
+SeriesText = Annotated[
+    str,
+    typer.Option(
+        "--series",
+        help="Images of files with several: all, or numbers such as 0,2 (see "
+        "'svpseg series FILE').",
+    ),
 ]
 
 ChannelsText = Annotated[
@@ -58,6 +76,14 @@ ModelName = Annotated[
     str,
     typer.Option(
         "--model", help="Name or folder of a model.", autocompletion=_model_names
+    ),
+]
+
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite",
+        help="Replace files that no run wrote, or that were changed since.",
     ),
 ]
 

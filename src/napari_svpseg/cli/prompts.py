@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import plural
+from .console import plural, show, show_json
 from .options import (
     AsJson,
     AxesText,
     ChannelsText,
     Corners,
+    Overwrite,
     Size,
     as_channels,
     as_corner,
@@ -55,10 +55,12 @@ def new_prompts(
     ] = False,
     axes: AxesText = None,
     channels: ChannelsText = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Cut prompts out of images and their labels."""
     from ..core.prompt import PromptSet
-    from ..io.prompt_files import save_prompts
+    from ..io.ownership import check_no_inputs
+    from ..io.prompt_files import save_prompts, with_end
 
     cut = cut_prompts(
         image,
@@ -70,8 +72,10 @@ def new_prompts(
         channels=as_channels(channels),
         names=name,
     )
-    save_prompts(PromptSet(cut, target.stem), target)
-    print(f"{target}: {plural(len(cut), 'prompt')}")
+    check_no_inputs([with_end(target)], [*image, *(labels or [])])
+    save_prompts(PromptSet(cut, target.stem), target, overwrite=overwrite)
+    n_objects = plural(sum(p.n_objects for p in cut), "object")
+    show(f"{target}: {plural(len(cut), 'prompt')}, {n_objects}")
 
 
 @prompts_app.command("show")
@@ -84,28 +88,29 @@ def show_prompts(
 
     records = [_prompt_row(p) for p in load_prompts(path)]
     if as_json:
-        print(json.dumps({"file": str(path), "prompts": records}, indent=1))
+        show_json({"file": str(path), "prompts": records})
         return
     for r in records:
         shows = "negative" if r["negative"] else plural(r["objects"], "object")
         box = "box y={y} x={x} size={size}".format(**r["box"])
         off = "" if r["enabled"] else " (off)"
         channels, source = plural(r["channels"], "channel"), r["source"] or "unknown"
-        print(f"{r['name']}: {shows}, {channels}, {box} of {source}{off}")
+        show(f"{r['name']}: {shows}, {channels}, {box} of {source}{off}")
 
 
 @prompts_app.command("merge")
 def merge_prompts(
     target: Annotated[Path, typer.Argument(help="The .svprompt file to write.")],
     parts: Annotated[list[Path], typer.Argument(help="Prompt files, in order.")],
+    overwrite: Overwrite = False,
 ) -> None:
     """Merge the prompts of several files into one."""
     from ..core.prompt import PromptSet
     from ..io.prompt_files import load_prompts, save_prompts
 
     merged = PromptSet([p for part in parts for p in load_prompts(part)], target.stem)
-    save_prompts(merged, target)
-    print(f"{target}: {plural(len(merged), 'prompt')}")
+    save_prompts(merged, target, overwrite=overwrite)
+    show(f"{target}: {plural(len(merged), 'prompt')}")
 
 
 def prompts_from_options(

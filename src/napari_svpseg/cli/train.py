@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from .console import end_line, progress_line
-from .options import DeviceName, Resume
+from ..core.settings import MAX_MINUTES
+from .console import end_line, progress_line, show
+from .options import DeviceName, Overwrite, Resume
 
 NEEDS_OUTPUT = "--self-supervised needs --output FOLDER"
 ONE_OR_THE_OTHER = "give a config, or --self-supervised FOLDER"
@@ -36,8 +37,12 @@ def train(
         Path | None, typer.Option("--output", "-o", help="Model folder to write.")
     ] = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     minutes: Annotated[
-        float | None, typer.Option(help="Stop after this time; resume later.")
+        float | None,
+        typer.Option(
+            help="Stop after this time; resume later.", min=0.01, max=MAX_MINUTES
+        ),
     ] = None,
     device: DeviceName = "auto",
     start_from: Annotated[
@@ -45,7 +50,7 @@ def train(
         typer.Option(help="Model whose weights are the start; none: untrained."),
     ] = None,
 ) -> None:
-    """Train a method from a config (resumable), or on a folder without labels."""
+    """Train a method from a config, or on a folder without labels; both resumable."""
     from ..workflows.self_supervised import train_self_supervised
     from ..workflows.training import train_from_config
 
@@ -59,6 +64,8 @@ def train(
             minutes=minutes or 5.0,
             start_from=start_from,
             device=device,
+            resume=resume,
+            overwrite=overwrite,
             on_progress=progress_line("train"),
         )
     elif config is not None and self_supervised is None:
@@ -70,9 +77,10 @@ def train(
             minutes=minutes,
             device=device,
             start_from=None if start_from == "none" else start_from,
+            overwrite=overwrite,
             on_progress=progress_line("train"),
         )
     else:
         raise typer.BadParameter(ONE_OR_THE_OTHER)
     end_line()
-    print(f"{card.name}: {card.path}")
+    show(f"{card.name}: {card.path}")

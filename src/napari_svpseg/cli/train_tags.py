@@ -8,8 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from ..core.annotation.image_tags import TagTrainingSettings
-from .console import end_line, plural, progress_line, say
-from .options import DeviceName, Resume, as_words, check_model, settings_options
+from .console import end_line, plural, progress_line, say, show
+from .options import (
+    DeviceName,
+    Overwrite,
+    Resume,
+    as_words,
+    check_model,
+    settings_options,
+)
 
 
 @settings_options(TagTrainingSettings)
@@ -25,6 +32,7 @@ def train_tags(
         ),
     ] = None,
     resume: Resume = False,
+    overwrite: Overwrite = False,
     device: DeviceName = "auto",
     start_from: Annotated[
         str, typer.Option(help="Model whose encoder is the start.")
@@ -51,12 +59,13 @@ def train_tags(
         device=device,
         start_from=start_from,
         resume=resume,
+        overwrite=overwrite,
         on_progress=progress_line("train-tags"),
     )
     end_line()
     for note in result.notes:
         say(note)
-    print(
+    show(
         f"{result.model}: {', '.join(chosen.classes or given.classes)}; "
         f"a bank of {plural(len(result.bank), 'prompt')}, {result.seconds:.0f} s"
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
+from .escapes import escaped
+
 DEBUG = "SVPSEG_DEBUG"
 """Environment variable that asks for the whole trace."""
 
@@ -11,8 +15,18 @@ EXPECTED = (ValueError, TypeError, OSError, RuntimeError)
 """Kinds of errors whose message is enough; of others the type is told as well."""
 
 
+CLASS = re.compile(r"<class '([\w.]+)'>")
+"""How Python shows a type, of which the name says enough."""
+
+
+class WriteError(OSError):
+    """A file that could not be written; the message says why and what to do."""
+
+
 def one_line(error: BaseException, hint: str = SEE_WHERE) -> str:
     """Return an error's message as one line, with its type where that says more.
+
+    Control characters in it, such as those of a file name, are written as escapes.
 
     Parameters
     ----------
@@ -29,8 +43,8 @@ def one_line(error: BaseException, hint: str = SEE_WHERE) -> str:
     """
     if isinstance(error, OSError) and error.strerror:
         names = [str(n) for n in (error.filename, error.filename2) if n is not None]
-        return ": ".join([*names, error.strerror])
-    text = joined(str(error))
+        return escaped(": ".join([*names, error.strerror]))
+    text = escaped(joined(str(error)))
     if isinstance(error, EXPECTED) and text:
         return text
     return f"{type(error).__name__}{': ' if text else ''}{text}{hint}"
@@ -43,7 +57,8 @@ def short_line(error: BaseException, limit: int = 200) -> str:
     left out, as the message that this becomes a part of names them.
     """
     strerror = error.strerror if isinstance(error, OSError) else None
-    text = joined(strerror or str(error)) or type(error).__name__
+    text = CLASS.sub(r"\1", joined(strerror or str(error)))
+    text = escaped(text) or type(error).__name__
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 

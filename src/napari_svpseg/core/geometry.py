@@ -9,12 +9,17 @@ import numpy as np
 PROMPT_SIZE = 64
 """Side in pixels to which each prompt is resampled for the network."""
 
-MIN_BOX_SIZE = 16
-"""Smallest side of a box on the image, in pixels."""
+MIN_BOX_SIZE, MAX_BOX_SIZE = 16, 65_536
+"""Smallest and largest side of a box on the image, in pixels."""
+
+MAX_CORNER = 2**31
+"""Largest coordinate of a box's corner."""
 
 OVERLAP_TOO_LARGE = "tile ({tile}) must be larger than its overlap ({overlap})"
 NOT_WHOLE = "Box {name} must be a whole pixel, got {value!r}"
 BOX_TOO_SMALL = "Box size must be at least {smallest} pixels, got {size}"
+BOX_TOO_LARGE = "Box size must be at most {largest} pixels, got {size}"
+BOX_TOO_FAR = "A box's corner must be within {largest} pixels, got y={y}, x={x}"
 IMAGE_TOO_SMALL = (
     "the image ({height} x {width} pixels) is smaller than the smallest box "
     "({smallest} x {smallest}): a prompt needs a larger one"
@@ -30,7 +35,7 @@ class Box:
     y, x : int
         Top-left corner, in pixels of the source image.
     size : int
-        Side in pixels, at least 16.
+        Side in pixels, 16 to 65,536.
 
     Raises
     ------
@@ -53,6 +58,10 @@ class Box:
             raise ValueError(
                 BOX_TOO_SMALL.format(smallest=MIN_BOX_SIZE, size=self.size)
             )
+        if self.size > MAX_BOX_SIZE:
+            raise ValueError(BOX_TOO_LARGE.format(largest=MAX_BOX_SIZE, size=self.size))
+        if max(abs(self.y), abs(self.x)) > MAX_CORNER:
+            raise ValueError(BOX_TOO_FAR.format(largest=MAX_CORNER, y=self.y, x=self.x))
 
     @classmethod
     def from_corners(cls, corners: np.ndarray, *, shape: tuple[int, int]) -> Box:
@@ -83,7 +92,8 @@ class Box:
         # whole numbers of pixels.
         low, high = corners.min(axis=0) + 0.5, corners.max(axis=0) + 0.5
         # Prompts are square: the longer side keeps all that was drawn in the box.
-        size = max(MIN_BOX_SIZE, round(float((high - low).max())))
+        drawn = round(float((high - low).max()))
+        size = min(max(MIN_BOX_SIZE, drawn), MAX_BOX_SIZE)
         return cls.centred((low + high) / 2 - 0.5, size).clamped(shape)
 
     @classmethod

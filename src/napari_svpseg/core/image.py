@@ -31,6 +31,9 @@ AXES_UNKNOWN = (
     "CYX or YXC."
 )
 AXES_MISMATCH = "axes {order} name {n} dimensions, but the image has {ndim} {shape}."
+SMALL_FLOAT32, LARGE_FLOAT32 = 1e-30, 1e30
+"""Limits beyond which intensities are scaled in float64."""
+
 NOT_REAL = "the image must hold real numbers, got dtype {dtype}"
 NOT_A_PLANE = "image must be (Y, X) or (Y, X, C), got shape {shape}"
 EMPTY_IMAGE = "the image is empty: shape {shape}"
@@ -264,11 +267,8 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
     (C, 2) float64 array
         Low and high intensity; (0, 0) for a channel without a finite pixel.
     """
-    flat = image.reshape(-1, image.shape[-1])
-    # A regular step instead of random pixels: the same image gives the same range.
-    step = max(1, len(flat) // max_pixels)
     ranges = []
-    for channel in flat[::step].T:
+    for channel in every_nth(image, max_pixels).T:
         # float64, as a percentile of float16 or of large integers would be rounded
         values = channel[np.isfinite(channel)].astype(np.float64)
         ranges.append(
@@ -277,6 +277,15 @@ def intensity_range(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarra
             else np.zeros(2)
         )
     return np.asarray(ranges)
+
+
+def every_nth(image: np.ndarray, max_pixels: int = 4_000_000) -> np.ndarray:
+    """Return about ``max_pixels`` pixels (N, C) of an image (..., C).
+
+    At a regular step instead of random ones: the same image gives the same pixels.
+    """
+    flat = image.reshape(-1, image.shape[-1])
+    return flat[:: max(1, len(flat) // max_pixels)]
 
 
 def sample_pixels(plane: Plane, max_pixels: int = 4_000_000) -> np.ndarray:
@@ -332,18 +341,31 @@ def normalise(image: np.ndarray, intensities: np.ndarray) -> np.ndarray:
         ``(v - 0.5) / 0.25`` where v is 0 at the low and 1 at the high percentile,
         clipped to [-0.2, 1.2]. A constant channel becomes 0; NaN becomes the low end.
     """
+    flat = is_flat(intensities)
     # float32 cannot tell neighbouring values of 32-bit integers apart: float64 for them
     kind = np.promote_types(image.dtype, np.float32)
-    low = intensities[:, 0].astype(kind)
-    span = (intensities[:, 1] - intensities[:, 0]).astype(kind)
-    # Relative to the offset: on 1e9 a range below rounding error is no contrast.
-    flat = span <= 1e-12 * np.maximum(1, np.abs(low))
+    span = intensities[:, 1] - intensities[:, 0]
+    if (np.abs(intensities) > LARGE_FLOAT32).any() or (span < SMALL_FLOAT32).any():
+        kind = np.dtype(np.float64)
+    low, span = intensities[:, 0].astype(kind), span.astype(kind)
     with np.errstate(over="ignore", invalid="ignore"):  # infinity is replaced below
         scaled = (image.astype(kind) - low) / np.where(flat, 1, span)
     scaled = np.nan_to_num(scaled, nan=0.0, posinf=1.2, neginf=-0.2)
     scaled = np.where(flat, 0.5, np.clip(scaled, -0.2, 1.2))
     # Most values come to lie between -2 and 2, centred like the input of a network.
     return np.asarray((scaled - 0.5) / 0.25, np.float32)
+
+
+def is_flat(intensities: np.ndarray) -> np.ndarray:
+    """Return whether each channel has no contrast, from its range (..., C, 2).
+
+    Relative to the offset, as on 1e9 a range below the rounding error is none; how
+    large the values are does not count otherwise.
+    """
+    low, high = np.moveaxis(np.asarray(intensities, np.float64), -1, 0)
+    with np.errstate(over="ignore", invalid="ignore"):
+        span = high - low
+    return ~(span > 1e-12 * np.abs(low)) | ~np.isfinite(span)
 
 
 def as_float32(image: np.ndarray) -> np.ndarray:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from .image import (
-    EMPTY_IMAGE,
-    Axes,
-    ImageError,
-    channels_last,
-    intensity_range,
-    sample_pixels,
-)
+from .contrast import DRIFTING, Profile, contrast_for, percentile_table
+from .image import EMPTY_IMAGE, Axes, ImageError, channels_last, sample_pixels
 from .prompt import PromptSet
 
 MAX_SAMPLED_PLANES = 64
 MAX_SAMPLED_PIXELS = 4_000_000
 """Limits of what is read to find the intensity range of a large query."""
 
+OTHER_RANGES = "got {n} ranges of intensities for {planes} planes"
 OTHER_CHANNELS = (
     "The query has {taken}, the prompts have {n}: choose {wanted} of the query, or cut "
     "prompts from an image like it."
@@ -136,8 +132,8 @@ class Planes:
         plane = PlaneView(self, index)
         return plane[:, :] if isinstance(self.array, np.ndarray) else plane
 
-    def intensities(self) -> np.ndarray:
-        """Return the intensity range (C, 2) of the whole query, all planes together.
+    def profile(self) -> Profile:
+        """Return the percentiles of the whole query, and of the times of a movie.
 
         Planes of a stack share one range, so that a dim plane stays dim.
         """
@@ -146,8 +142,80 @@ class Planes:
         # Planes spread evenly along the stack, as brightness often changes along it.
         chosen = [indices[i] for i in np.linspace(0, len(indices) - 1, n).astype(int)]
         share = MAX_SAMPLED_PIXELS // n
-        return intensity_range(
-            np.concatenate([sample_pixels(self.view(i), share) for i in chosen])
+        read = {i: sample_pixels(self.view(i), share) for i in chosen}
+        sizes = dict(zip(self.axes.order, self.shape, strict=True))
+        whole = percentile_table(np.concatenate(list(read.values())))
+        profile = Profile(whole, sizes["Y"] * sizes["X"])
+        if sizes.get("T", 1) < 2:
+            return profile
+        at = self.axes.stack.index("T")
+        last, n = sizes["T"] - 1, min(sizes["T"], MAX_SAMPLED_PLANES)
+        times = sorted({int(t) for t in np.linspace(0, last, n)})
+        tables = []
+        for t in times:
+            here = [i for i in indices if i[at] == t]
+            some = here[:: max(1, len(here) * n // MAX_SAMPLED_PLANES)]
+            pixels = [
+                read[i] if i in read else sample_pixels(self.view(i), share)
+                for i in some
+            ]
+            tables.append(percentile_table(np.concatenate(pixels)))
+        return replace(profile, times=tuple(times), of_times=np.stack(tables))
+
+    def time_of(self, index: tuple[int, ...]) -> int | None:
+        """Return the time of a plane of a movie, else None."""
+        stack = self.axes.stack
+        return index[stack.index("T")] if "T" in stack else None
+
+    def contrasts(self, profile: Profile, prompts: PromptSet) -> PlaneContrasts:
+        """Return the range of each plane, judged against the prompts.
+
+        Parameters
+        ----------
+        profile : Profile
+            Of the whole image, also where the query is a part of it.
+        prompts : PromptSet
+        """
+        times = [self.time_of(index) for index in self.indices]
+        each = {t: contrast_for(profile.at(t), prompts) for t in dict.fromkeys(times)}
+        notes = dict.fromkeys(n for c in each.values() for n in c.notes)
+        if profile.drifts and len(each) > 1:
+            notes |= {DRIFTING: None}
+        ranges = np.stack([each[t].intensities for t in times])
+        return PlaneContrasts(ranges, tuple(notes))
+
+
+@dataclass(frozen=True, eq=False)
+class PlaneContrasts:
+    """The intensity range of each plane of a query.
+
+    Parameters
+    ----------
+    ranges : (P, C, 2) array
+    notes : tuple of str
+        Why they are not the plain ones.
+    """
+
+    ranges: np.ndarray
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def given(cls, ranges: ArrayLike, n_planes: int) -> PlaneContrasts:
+        """Return ranges (C, 2) that all planes share, or those (P, C, 2) of each."""
+        found = np.asarray(ranges, np.float64)
+        if found.ndim < 3:
+            found = np.repeat(found.reshape(1, -1, 2), n_planes, axis=0)
+        if len(found) != n_planes:
+            raise ImageError(OTHER_RANGES.format(n=len(found), planes=n_planes))
+        return cls(found)
+
+    @property
+    def recorded(self) -> tuple[Any, ...]:
+        """The ranges as plain values, for a recipe; empty where planes share one."""
+        if (self.ranges == self.ranges[:1]).all():
+            return ()
+        return tuple(
+            tuple((float(low), float(high)) for low, high in one) for one in self.ranges
         )
 
 

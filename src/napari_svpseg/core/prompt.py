@@ -7,21 +7,28 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from .contrast import percentile_table, plain_range, range_of_prompt
 from .fingerprint import fingerprint
 from .geometry import PROMPT_SIZE, Box
 from .image import (
     as_float32,
     channels_last,
-    intensity_range,
+    every_nth,
     resize_image,
     resize_labels,
 )
+from .labels.ids import MaskError, as_objects, whole_numbers
 
+FLOAT32 = np.finfo(np.float32)
 LARGEST_ID = int(np.iinfo(np.int32).max)
 
 BAD_IMAGE_SHAPE = "a prompt image must be 64 x 64 x channels, got {shape}"
 BAD_IMAGE_DTYPE = "a prompt image must be real numbers, got dtype {dtype}"
 NOT_FINITE = "The prompt '{name}' holds NaN or infinite pixels: draw the box elsewhere."
+BEYOND_FLOAT32 = (
+    "The prompt '{name}' holds intensities that 32-bit floats cannot hold (above 3e38 "
+    "or below 1e-38): multiply the image by a number that brings them near 1."
+)
 BAD_MASK_SHAPE = "a prompt mask must be 64 x 64, got {shape}"
 BAD_MASK_DTYPE = "a prompt mask must hold whole numbers, got dtype {dtype}"
 ID_TOO_LARGE = (
@@ -38,7 +45,6 @@ BOX_OUTSIDE = (
 )
 NO_LABELS = "A prompt needs labels: paint or choose a mask."
 SHAPES_DIFFER = "image and labels differ in shape: {image} and {labels}"
-BAD_LABELS_DTYPE = "labels must be whole numbers, got dtype {dtype}"
 EMPTY_MASK = (
     "The mask of prompt '{name}' is empty: paint at least one object in the box, or "
     "mark the prompt as negative."
@@ -131,10 +137,10 @@ class Prompt:
             raise PromptError(BAD_IMAGE_SHAPE.format(shape=shape))
         if self.image.dtype.kind not in "biuf":
             raise PromptError(BAD_IMAGE_DTYPE.format(dtype=self.image.dtype))
-        image = as_float32(self.image)
-        if not np.isfinite(image).all():
+        if not np.isfinite(self.image).all():
             raise PromptError(NOT_FINITE.format(name=self.name))
-        return image
+        _check_float32(self.image, self.name)
+        return as_float32(self.image)
 
     def _checked_mask(self) -> np.ndarray:
         """Return the mask as int32, or raise `PromptError`."""
@@ -230,9 +236,13 @@ class Prompt:
             mask = np.zeros((box.size, box.size), np.int32)
         else:
             mask = _mask_in_box(labels, (height, width), box, name)
+        _check_float32(image[box.slices], name)
         if intensities is None:
             # Of the whole image and not of the crop, see `image.normalise`.
-            intensities = intensity_range(image)
+            table = percentile_table(every_nth(image))
+            intensities = (
+                plain_range(table) if rgb else range_of_prompt(table, image[box.slices])
+            )
         return cls(
             image=resize_image(image[box.slices], (PROMPT_SIZE, PROMPT_SIZE)),
             mask=resize_labels(mask, (PROMPT_SIZE, PROMPT_SIZE)),
@@ -262,6 +272,23 @@ class Prompt:
         return int(self.image.shape[2])
 
 
+def _check_float32(image: np.ndarray, name: str) -> None:
+    """Raise `PromptError` for intensities that a float32 cannot hold.
+
+    Parameters
+    ----------
+    image : array
+    name : str
+        Of the prompt.
+    """
+    if image.dtype.kind != "f" or image.dtype.itemsize <= 4:
+        return
+    size = np.abs(image)
+    lost = (size > FLOAT32.max) | ((size > 0) & (size < FLOAT32.tiny))
+    if (lost & np.isfinite(image)).any():
+        raise PromptError(BEYOND_FLOAT32.format(name=name))
+
+
 def _mask_in_box(
     labels: np.ndarray | None, shape: tuple[int, int], box: Box, name: str
 ) -> np.ndarray:
@@ -282,13 +309,13 @@ def _mask_in_box(
     labels = np.asarray(labels)
     if labels.shape != shape:
         raise PromptError(SHAPES_DIFFER.format(image=shape, labels=labels.shape))
-    if labels.dtype.kind not in "iub":
-        raise PromptError(BAD_LABELS_DTYPE.format(dtype=labels.dtype))
-    mask = labels[box.slices]
-    if mask.min(initial=0) < 0:
-        raise PromptError(NEGATIVE_IDS.format(name=name))
+    try:
+        mask = whole_numbers(labels[box.slices], f"The mask of prompt '{name}'")
+    except MaskError as error:
+        raise PromptError(f"{error}.") from error
     if not mask.any():
         raise PromptError(EMPTY_MASK.format(name=name))
+    mask = as_objects(mask)
     # Ids may be of any size: ranks fit into the int32 of a prompt. Without background
     # the smallest id has rank 0, which would make this object background.
     ranks = np.unique(mask, return_inverse=True)[1].reshape(mask.shape)

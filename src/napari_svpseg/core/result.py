@@ -7,6 +7,7 @@ import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
@@ -133,8 +134,13 @@ class Recipe:
         Level of the image's pyramid; 0 is the full size.
     channel_files : tuple of str
         Files, or names, of the images that were combined as channels.
+    plane_intensities : tuple
+        The same of each plane, where they differ: those of a movie that bleaches.
     by_parts : bool
         The image was segmented part by part into labels in a Zarr store.
+    fingerprint : str
+        Of all that decides on the labels, the pixels of the image among it; empty where
+        the image was no file.
     """
 
     model: str
@@ -158,6 +164,8 @@ class Recipe:
     level: int = 0
     channel_files: tuple[str, ...] = ()
     by_parts: bool = False
+    plane_intensities: tuple[tuple[tuple[float, float], ...], ...] = ()
+    fingerprint: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Return the recipe as plain values."""
@@ -184,6 +192,9 @@ class Recipe:
         values["prompts"] = tuple(values.get("prompts", ()))
         values["notes"] = tuple(values.get("notes", ()))
         values["intensities"] = tuple(tuple(v) for v in values.get("intensities", ()))
+        values["plane_intensities"] = tuple(
+            tuple(map(tuple, one)) for one in values.get("plane_intensities", ())
+        )
         values["plane"] = tuple(values.get("plane", ()))
         values["other_planes"] = tuple(values.get("other_planes", ()))
         values["channel_files"] = tuple(values.get("channel_files", ()))
@@ -265,7 +276,9 @@ class Recipe:
             files = repr(self.channel_files)
             code = f"np.stack([svpseg.read_image(p).array for p in {files}])"
             return f"import numpy as np\n\n{ours}", code
-        if self.level or query.endswith(".zarr"):
+        ends = (".zarr", ".zip", ".ozx")  # a Zarr, or a path inside of one
+        in_zarr = any(p.lower().endswith(ends) for p in PurePath(query).parts)
+        if self.level or in_zarr:
             code = f"open_image({query!r}, level={self.level}).array"
             return f"{ours}from napari_svpseg.io.ome_zarr import open_image\n", code
         return ours, f"svpseg.read_image({query!r}).array"

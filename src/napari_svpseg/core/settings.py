@@ -17,6 +17,10 @@ AUTO = -1
 LabelKind = Literal["objects", "classes"]
 """Content of labels: an id for each object, or one value for each class."""
 
+MAX_SEED, MAX_MINUTES = 2**31 - 1, 100_000.0
+MAX_WORKERS, MAX_LEVEL = 1024, 64
+"""Limits of numbers that several commands and functions take."""
+
 DEVICES = ("auto", "cpu", "cuda", "mps")
 """Devices to choose from; ``cuda:1`` names the second GPU."""
 
@@ -51,7 +55,7 @@ def option(
     label : str
         Name of the control in a dock; by default the field's name.
     low, high : float, optional
-        Smallest and largest value.
+        Smallest and largest value; a number needs both.
     unit : str
     choices : tuple of str
         Allowed values.
@@ -59,6 +63,9 @@ def option(
         Whether `svpseg.segment` and its siblings have a keyword of this name: those
         that change from image to image have, the others are only fields.
     """
+    is_number = isinstance(default, int | float) and not isinstance(default, bool)
+    if is_number and (low is None or high is None):
+        raise TypeError(f"an option needs a range: {help}")
     return field(
         default=default,
         metadata={
@@ -127,9 +134,12 @@ def _check(setting: Field[Any], value: Any) -> None:
         raise ValueError(
             f"{name} must be one of {', '.join(meta['choices'])}, got {value!r}"
         )
-    if setting.default is None:
-        return
     low, high = meta["low"], meta["high"]
+    if setting.default is None and low is not None:
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise ValueError(f"{name} must be a number, got {value!r}")
+    elif setting.default is None:
+        return
     below = low is not None and not value >= low  # not value < low: NaN is refused too
     if below or (high is not None and not value <= high):
         raise ValueError(f"{name} must be {_range(setting)}, got {value!r}")
@@ -302,6 +312,17 @@ class SegmentSettings(Settings):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "device", check_device(self.device))
+
+
+def check_range(name: str, value: float | None, low: float, high: float) -> None:
+    """Raise ValueError where a number that is no field of settings is out of range.
+
+    Examples
+    --------
+    >>> check_range("workers", 2, 0, MAX_WORKERS)
+    """
+    if value is not None and not low <= value <= high:
+        raise ValueError(f"{name} must be {low} to {high}, got {value!r}")
 
 
 def changed(settings: S, **given: Any) -> S:

@@ -65,12 +65,17 @@ class Dataset:
 
     def labels(self, name: str) -> np.ndarray:
         """Return the labels of an image, ``(Y, X)`` int."""
-        return np.asarray(read_image(self.folder / "labels" / f"{name}.tif").array)
+        return _read_ids(self.folder / "labels" / f"{name}.tif")
 
     def ignore(self, name: str) -> np.ndarray | None:
         """Return the mask of pixels of an image that are not scored, or None."""
         path = self.folder / "ignore" / f"{name}.tif"
-        return np.asarray(read_image(path).array) if path.exists() else None
+        return _read_ids(path) if path.exists() else None
+
+
+def _read_ids(path: Path) -> np.ndarray:
+    """Return the ids in a file of labels."""
+    return np.asarray(read_image(path, as_ids=True).array)
 
 
 def read_dataset(folder: str | Path) -> Dataset:

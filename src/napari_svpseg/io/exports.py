@@ -7,14 +7,16 @@ A new format is a function here, its entry in `WRITERS`, and its name and suffix
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from ..core.labels.measure import measure
 from ..core.result import Recipe
-from .label_files import write_labels
+from ..core.units import PIXEL, in_micrometres
+from .images import is_length
+from .label_files import check_labels, write_labels
 from .rois import write_geojson, write_rois
 from .tables import write_table
 from .zarr_labels import write_zarr_labels
@@ -33,7 +35,7 @@ class ExportData:
     pixel_size : (float, float) or None
         Height and width of a pixel in ``unit``.
     unit : str
-        ``"pixel"`` if the size is unknown.
+        Unit of all lengths here; ``"pixel"`` if the size is unknown.
     z_step : float or None
         Distance of two planes in ``unit``.
     recipe : Recipe or None
@@ -42,6 +44,23 @@ class ExportData:
         Image whose intensities are measured for the CSV table.
     image_axes : str
         Axes of ``image``; by default those of the labels.
+    overwrite : bool
+        Allow to replace a file that no run of this program wrote.
+    sealed : bool
+        Mark the file as written by a run, which later runs may replace; False for
+        labels that a user saves.
+    origin : dict of str to float
+        Where the centre of the first pixel lies along each axis; 0 by default.
+    factors : (float, float)
+        Height and width of a pixel in pixels of the whole image, where the labels are
+        those of a smaller level of a pyramid.
+    corner : dict of str to int
+        Index of the first pixel and plane of the labels along each axis, where they
+        are a part of their image; 0 by default.
+    flipped : str
+        Axes that run the other way in the viewer.
+    n_channels : int
+        Of the image.
     """
 
     labels: np.ndarray
@@ -52,6 +71,13 @@ class ExportData:
     recipe: Recipe | None = None
     image: np.ndarray | None = None
     image_axes: str = ""
+    overwrite: bool = False
+    sealed: bool = True
+    origin: dict[str, float] = field(default_factory=dict)
+    factors: tuple[float, float] = (1.0, 1.0)
+    corner: dict[str, int] = field(default_factory=dict)
+    flipped: str = ""
+    n_channels: int = 1
 
 
 def export(path: str | Path, kind: str, data: ExportData) -> Path:
@@ -77,6 +103,7 @@ def export(path: str | Path, kind: str, data: ExportData) -> Path:
     ValueError
         If labels and axes do not fit.
     """
+    check_labels(data.labels, data.axes)
     return WRITERS[kind](Path(path), data)
 
 
@@ -89,30 +116,54 @@ def _ome_tiff(path: Path, data: ExportData) -> Path:
         unit=data.unit,
         recipe=data.recipe,
         z_step=data.z_step,
+        overwrite=data.overwrite,
+        sealed=data.sealed,
+        origin=data.origin,
     )
 
 
 def _rois(path: Path, data: ExportData) -> Path:
-    return write_rois(path, data.labels, axes=data.axes)
+    return write_rois(
+        path,
+        data.labels,
+        axes=data.axes,
+        overwrite=data.overwrite,
+        sealed=data.sealed,
+        factors=data.factors,
+        corner=data.corner,
+        n_channels=data.n_channels,
+    )
 
 
 def _geojson(path: Path, data: ExportData) -> Path:
-    return write_geojson(path, data.labels, axes=data.axes)
+    return write_geojson(
+        path,
+        data.labels,
+        axes=data.axes,
+        overwrite=data.overwrite,
+        sealed=data.sealed,
+        factors=data.factors,
+        corner=data.corner,
+    )
 
 
 def _csv(path: Path, data: ExportData) -> Path:
-    # A size in pixels adds no columns; names of columns have ASCII units.
-    known = None if data.unit == "pixel" else data.pixel_size
-    unit = {"micrometer": "um", "µm": "um"}.get(data.unit, data.unit)
+    is_known = data.pixel_size and all(is_length(float(n)) for n in data.pixel_size)
+    size = data.pixel_size if data.pixel_size and is_known else (1.0, 1.0)
+    sizes = dict(zip("YX", size, strict=True))
+    # of a size that is no length nothing can be measured, as for OME-TIFF
+    units = dict.fromkeys("YX", data.unit if is_known else PIXEL)
+    sizes, unit = in_micrometres(sizes, units)
     table = measure(
         data.labels,
         axes=data.axes,
         image=data.image,
         image_axes=data.image_axes,
-        pixel_size=known,
+        pixel_size=(sizes["Y"], sizes["X"]) if data.pixel_size else None,
         unit=unit,
+        corner=data.corner,
     )
-    return write_table(path, table)
+    return write_table(path, table, overwrite=data.overwrite)
 
 
 def _ome_zarr(path: Path, data: ExportData) -> Path:
@@ -120,6 +171,7 @@ def _ome_zarr(path: Path, data: ExportData) -> Path:
     scale = {"Z": data.z_step or 1.0}
     if data.pixel_size is not None:
         scale |= dict(zip("YX", data.pixel_size, strict=True))
+    scale = {a: -n if a in data.flipped else n for a, n in scale.items()}
     return write_zarr_labels(
         path,
         data.labels,
@@ -127,6 +179,9 @@ def _ome_zarr(path: Path, data: ExportData) -> Path:
         scale=scale,
         unit=data.unit,
         recipe=data.recipe,
+        overwrite=data.overwrite,
+        sealed=data.sealed,
+        origin=data.origin,
     )
 
 

@@ -2,33 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
+from ..core.escapes import escaped
 from ..core.image import AXES, Axes
 from ..core.result import Recipe
+from ..core.units import PIXEL, micrometres
 from .atomic import atomic_path
-from .images import is_length
-
-OME_UNITS = {
-    "um": "µm",
-    "micrometer": "µm",
-    "micron": "µm",
-    "nanometer": "nm",
-    "millimeter": "mm",
-    "centimeter": "cm",
-    "meter": "m",
-    "angstrom": "Å",
-    "picometer": "pm",
-    "inch": "in",
-}
-"""Symbols that OME-XML has for the units of napari."""
+from .images import is_length, quiet_tifffile
+from .ownership import LABELS_SEAL, PROGRAM, labels_hash
 
 MAX_CLASSIC_BYTES = 3_500_000_000
 """Larger files are BigTIFF; a classic TIFF ends at 4 GiB, metadata included."""
+
+NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters that no XML may hold, not even escaped."""
 
 NO_LABELS = "there are no labels to write: shape {shape}"
 NOT_WHOLE_NUMBERS = "labels must be whole numbers, got dtype {dtype}"
@@ -44,6 +39,17 @@ def labels_dtype(largest: int) -> np.dtype[Any]:
     return np.dtype(np.uint64)
 
 
+def check_labels(labels: np.ndarray, axes: str) -> None:
+    """Raise `ValueError` for an array that holds no ids, or has other axes."""
+    Axes(axes).check(labels.shape)
+    if not labels.size:
+        raise ValueError(NO_LABELS.format(shape=labels.shape))
+    if labels.dtype.kind not in "iub":
+        raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
+    if labels.dtype.kind == "i" and labels.min() < 0:
+        raise ValueError(NEGATIVE_IDS)
+
+
 def write_labels(
     path: str | Path,
     labels: np.ndarray,
@@ -53,6 +59,9 @@ def write_labels(
     unit: str = "pixel",
     recipe: Recipe | None = None,
     z_step: float | None = None,
+    overwrite: bool = False,
+    sealed: bool = True,
+    origin: dict[str, float] | None = None,
 ) -> Path:
     """Write labels as an OME-TIFF file, atomically.
 
@@ -67,11 +76,20 @@ def write_labels(
     pixel_size : (float, float), optional
         Height and width of a pixel in ``unit``.
     unit : str
-        A length such as ``"um"``, or ``"pixel"``.
+        A length such as ``"um"``, which is written in micrometres; anything else is
+        written as pixels.
     recipe : Recipe, optional
         Written into the description of the image, as JSON.
     z_step : float, optional
         Distance of two planes along Z in ``unit``.
+    overwrite : bool
+        Allow to replace a file that no run of this program wrote.
+    sealed : bool
+        Mark the labels as written by a run, which later runs may replace; False for
+        those that a user saves.
+    origin : dict of str to float, optional
+        Where the centre of the first pixel lies along each axis, in ``unit``; 0 by
+        default.
 
     Returns
     -------
@@ -88,26 +106,30 @@ def write_labels(
     path = Path(path)
     labels = np.asarray(labels)
     axes = Axes(axes).order
-    Axes(axes).check(labels.shape)
-    if not labels.size:
-        raise ValueError(NO_LABELS.format(shape=labels.shape))
-    if labels.dtype.kind not in "iub":
-        raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
-    if labels.min(initial=0) < 0:
-        raise ValueError(NEGATIVE_IDS)
+    check_labels(labels, axes)
     dtype = labels_dtype(int(labels.max(initial=0)))
     if dtype == np.uint64:  # OME-TIFF has no such type
         raise ValueError(IDS_TOO_LARGE)
     # tifffile writes the axes as they are, but other readers rely on the order.
     labels, axes = _in_ome_order(labels, axes)
-    metadata: dict[str, Any] = {"axes": axes, "Name": path.name.split(".")[0]}
+    metadata: dict[str, Any] = {
+        "axes": axes,
+        "Name": _xml(escaped(path.name.split(".")[0])),
+    }
     metadata |= _physical_sizes(axes, pixel_size, unit, z_step)
+    metadata |= _positions(axes, labels.shape, unit, origin or {})
     if recipe is not None:
         metadata["Description"] = recipe.to_json()
-    with atomic_path(path) as temporary:
+    labels = labels.astype(dtype, copy=False)
+    if sealed:
+        metadata["MapAnnotation"] = {
+            "Namespace": PROGRAM,
+            "Value": {LABELS_SEAL: labels_hash(labels)},
+        }
+    with atomic_path(path, overwrite) as temporary:
         tifffile.imwrite(
             temporary,
-            labels.astype(dtype, copy=False),
+            labels,
             ome=True,
             metadata=metadata,
             photometric="minisblack",
@@ -117,10 +139,25 @@ def write_labels(
     return path
 
 
+def read_recipe(path: str | Path) -> Recipe | None:
+    """Return the recipe in a labels file; None without one, or without such a file."""
+    try:
+        with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
+            found = tifffile.xml2dict(tiff.ome_metadata)["OME"]["Image"]["Description"]
+        return Recipe.from_json(found if isinstance(found, str) else json.dumps(found))
+    except Exception:  # noqa: BLE001  (a damaged file makes its readers raise anything)
+        return None
+
+
 def _in_ome_order(labels: np.ndarray, axes: str) -> tuple[np.ndarray, str]:
     """Return labels and axes in the order of OME-TIFF, T Z C Y X."""
     order = sorted(axes, key=AXES.index)
     return labels.transpose([axes.index(a) for a in order]), "".join(order)
+
+
+def _xml(text: str) -> str:
+    """Return a text without characters that XML forbids; file names may have any."""
+    return NOT_XML.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _physical_sizes(
@@ -132,13 +169,28 @@ def _physical_sizes(
     """Return the attributes of OME-XML for the size of a pixel; empty if unknown."""
     if pixel_size is None or not all(is_length(float(n)) for n in pixel_size):
         return {}
-    name = OME_UNITS.get(unit, unit)
-    sizes: dict[str, Any] = {
-        "PhysicalSizeY": float(pixel_size[0]),
-        "PhysicalSizeYUnit": name,
-        "PhysicalSizeX": float(pixel_size[1]),
-        "PhysicalSizeXUnit": name,
-    }
+    factor = micrometres(unit)
+    lengths = dict(zip("YX", pixel_size, strict=True))
     if z_step and is_length(float(z_step)) and "Z" in axes:
-        sizes |= {"PhysicalSizeZ": float(z_step), "PhysicalSizeZUnit": name}
+        lengths["Z"] = z_step
+    sizes: dict[str, Any] = {}
+    for axis, length in lengths.items():
+        sizes[f"PhysicalSize{axis}"] = float(length) * (factor or 1.0)
+        sizes[f"PhysicalSize{axis}Unit"] = "µm" if factor else PIXEL
     return sizes
+
+
+def _positions(
+    axes: str, shape: tuple[int, ...], unit: str, origin: dict[str, float]
+) -> dict[str, Any]:
+    """Return the attributes of OME-XML for the place of each plane; empty at 0."""
+    factor = micrometres(unit)
+    if factor is None or not any(origin.get(a) for a in "ZYX"):
+        return {}
+    n = math.prod(shape[: axes.index("Y")])
+    plane: dict[str, Any] = {}
+    for axis in "ZYX":
+        if axis in origin:
+            plane[f"Position{axis}"] = [float(origin[axis]) * factor] * n
+            plane[f"Position{axis}Unit"] = ["µm"] * n
+    return {"Plane": plane}

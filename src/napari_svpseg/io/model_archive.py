@@ -20,6 +20,7 @@ from .model_store import (
     ModelFormatError,
     builtin_folder,
     find_model,
+    make_folder,
     parse_card,
     read_card,
     read_network,
@@ -28,6 +29,7 @@ from .model_store import (
     user_folder,
     write_card,
 )
+from .ownership import seal_zip
 
 MAX_MODEL_BYTES = 2_000_000_000
 """Largest size of an unpacked model: a small zip may unpack to fill the disk."""
@@ -47,7 +49,9 @@ INCOMPLETE = "{path}: not a model file, model.json or weights.safetensors missin
 TOO_LARGE = "{path}: refused, over {limit} MB unpacked."
 
 
-def export_model(model: str | Path, path: str | Path) -> Path:
+def export_model(
+    model: str | Path, path: str | Path, *, overwrite: bool = False
+) -> Path:
     """Write a model as one zip file, which `import_model` reads.
 
     Parameters
@@ -56,6 +60,8 @@ def export_model(model: str | Path, path: str | Path) -> Path:
         Name or folder of the model.
     path : path
         File to be written.
+    overwrite : bool
+        Allow to replace a file that this program did not write.
 
     Returns
     -------
@@ -70,16 +76,15 @@ def export_model(model: str | Path, path: str | Path) -> Path:
         If the file cannot be written.
     """
     card, path = find_model(model), Path(path)
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(
+    with atomic_path(path, overwrite) as temporary:
+        with zipfile.ZipFile(
             temporary, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False
-        ) as archive,
-    ):
-        for name in MEMBERS:
-            member = Path(card.path) / name
-            if member.is_file():
-                archive.write(member, f"{card.name}/{name}")
+        ) as archive:
+            for name in MEMBERS:
+                member = Path(card.path) / name
+                if member.is_file():
+                    archive.write(member, f"{card.name}/{name}")
+        seal_zip(temporary)
     return path
 
 
@@ -173,7 +178,7 @@ def _free_place(name: str, folder: Path) -> Path:
     target = folder / name
     if target.exists():
         raise ModelFormatError(NAME_TAKEN.format(name=name, folder=folder))
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     return target
 
 

@@ -16,7 +16,17 @@ from ..core.errors import joined, short_line
 from ..core.fingerprint import fingerprint
 from ..core.method_plugins import is_plugin, plugin_cards
 from ..core.model_card import ModelCard
-from .atomic import WriteError, atomic_folder, atomic_path
+from .atomic import PRIVATE_FOLDER, atomic_folder, atomic_path
+from .ownership import (
+    MODEL_FILES,
+    Origin,
+    check_no_inputs,
+    check_replaceable,
+    file_hash,
+    origin,
+    read_json,
+    sealed_json,
+)
 from .prompt_files import load_prompts, save_prompts
 
 if TYPE_CHECKING:
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
 FORMAT_VERSION = 1
 WEIGHTS, CARD, README = "weights.safetensors", "model.json", "README.md"
 PROMPTS = "prompts.svprompt"
-MEMBERS = (CARD, WEIGHTS, README, "history.csv", PROMPTS)
+MEMBERS = MODEL_FILES
 
 CARD_TYPES = {
     "name": str, "method": str, "arguments": dict, "licence": str, "sha256": str,
@@ -56,11 +66,11 @@ HASHES_DIFFER = (
     "the model again."
 )
 DO_NOT_FIT = "{folder}: weights and model.json do not fit ({reason})."
-NO_PROMPTS = "The model '{name}' has no prompts of its own: draw or give some."
-OTHER_CONTENT = (
-    "{folder}: holds '{name}', which is no part of a model and would be lost: choose a "
-    "new folder."
+NOT_FINITE = (
+    "{path}: the weights '{name}' hold NaN or infinite values, which find nothing: "
+    "install the model again."
 )
+NO_PROMPTS = "The model '{name}' has no prompts of its own: draw or give some."
 
 logger = logging.getLogger(__name__)
 
@@ -112,6 +122,16 @@ def user_folder() -> Path:
     from platformdirs import user_data_path
 
     return user_data_path("napari-svpseg", appauthor=False) / "models"
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, unless it is there; among the user's own data, for the user only.
+
+    These are models, which hold prompts, training sets and large results.
+    """
+    is_own = user_folder().parent in folder.absolute().parents
+    mode = PRIVATE_FOLDER if is_own else 0o777
+    folder.mkdir(parents=True, exist_ok=True, mode=mode)
 
 
 def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
@@ -306,11 +326,15 @@ def read_network(
         raise ModelFormatError(HASHES_DIFFER.format(path=source / WEIGHTS))
     try:
         network = build(ModelConfig(card.method, card.arguments))
-        network.load_state_dict(load(data))
+        state = load(data)
+        network.load_state_dict(state)
     except (SafetensorError, *ODD_CONTENT) as error:
         raise ModelFormatError(
             DO_NOT_FIT.format(folder=source, reason=short_line(error))
         ) from error
+    for name, weight in state.items():
+        if weight.is_floating_point() and not weight.isfinite().all():
+            raise ModelFormatError(NOT_FINITE.format(path=source / WEIGHTS, name=name))
     return network.eval()
 
 
@@ -322,13 +346,14 @@ def save_model(
     history: Sequence[Mapping[str, float]] | None = None,
     readme: str | None = None,
     prompts: PromptSet | None = None,
+    overwrite: bool = False,
 ) -> ModelCard:
     """Write a model folder, atomically.
 
     Parameters
     ----------
     folder : path
-        An existing model is replaced; a folder of anything else is refused.
+        A model that this program wrote is replaced; anything else is refused.
     network : PromptSegmenter
     card : ModelCard
         Its hash, number of parameters and path are filled in.
@@ -338,6 +363,8 @@ def save_model(
         Content of ``README.md``; by default made from ``card``.
     prompts : PromptSet, optional
         Prompts that are used when no others are given.
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
 
     Returns
     -------
@@ -347,12 +374,12 @@ def save_model(
     Raises
     ------
     WriteError
-        If the folder cannot be written, or holds anything but a model.
+        If the folder cannot be written, or must not be replaced.
     """
     from safetensors.torch import save
 
     folder = Path(folder)
-    check_model_folder(folder)
+    check_model_folder(folder, overwrite)
     # safetensors stores contiguous tensors only.
     state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
     data = save(state)
@@ -362,15 +389,15 @@ def save_model(
         path=str(folder),
         n_parameters=sum(p.numel() for p in network.parameters()),
     )
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder) as temporary:
+    make_folder(folder.parent)
+    with atomic_folder(folder, overwrite) as temporary:
         (temporary / WEIGHTS).write_bytes(data)
-        write_card(temporary / CARD, card)
         (temporary / README).write_text(readme or card_markdown(card), encoding="utf8")
         if history:
             _write_history(temporary / "history.csv", history)
         if prompts is not None:
             save_prompts(prompts, temporary / PROMPTS)
+        write_card(temporary / CARD, card)
     return card
 
 
@@ -394,38 +421,53 @@ def model_prompts(model: str | Path) -> PromptSet:
     return load_prompts(path)
 
 
-def check_model_folder(folder: str | Path) -> None:
-    """Raise `WriteError` if writing a model there would delete anything else.
+def check_model_folder(
+    folder: str | Path, overwrite: bool = False, start_from: Any = None
+) -> None:
+    """Raise `ReplaceError` if writing a model there would delete anything else.
 
     Long runs call this before they start.
+
+    Parameters
+    ----------
+    folder : path
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
+    start_from : optional
+        Name or folder of the model that the training starts from, which is kept.
     """
-    folder = Path(folder)
-    if not folder.exists():
-        return
-    other = [] if folder.is_dir() else [folder]
-    if not other:
-        other = [p for p in folder.iterdir() if not _is_member(p)]
-    if other:
-        raise WriteError(OTHER_CONTENT.format(folder=folder, name=other[0].name))
-
-
-def _is_member(path: Path) -> bool:
-    """Return whether a file belongs to a model folder; hidden ones are temporary."""
-    return path.is_file() and (path.name in MEMBERS or path.name.startswith("."))
+    check_replaceable(folder, overwrite)
+    if isinstance(start_from, str | Path) and Path(start_from).is_dir():
+        check_no_inputs([folder], [start_from])
 
 
 def update_card(card: ModelCard, readme: str | None = None) -> None:
-    """Write a changed card, for example with new scores, into its folder."""
+    """Write a changed card, for example with new scores, into its folder.
+
+    A ``README.md`` that somebody changed is kept, unless another one is given. What was
+    changed stays known as changed.
+    """
     folder = Path(card.path)
-    with atomic_path(folder / CARD) as temporary:
-        write_card(temporary, card)
-    with atomic_path(folder / README) as temporary:
-        temporary.write_text(readme or card_markdown(card), encoding="utf8")
+    path = folder / README
+    is_sealed = origin(folder / CARD) is Origin.OURS
+    files = dict(read_json(folder / CARD).get("files") or {})
+    if readme or not path.exists() or files.get(README) == file_hash(path):
+        with atomic_path(path, overwrite=True) as temporary:
+            temporary.write_text(readme or card_markdown(card), encoding="utf8")
+            files[README] = file_hash(temporary)
+    values = {**card.to_dict(), "files": files}
+    with atomic_path(folder / CARD, overwrite=True) as temporary:
+        if is_sealed:
+            sealed_json(temporary, values)
+        else:
+            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf8")
 
 
 def write_card(path: Path, card: ModelCard) -> None:
-    """Write a card as JSON."""
-    path.write_text(json.dumps(card.to_dict(), indent=1) + "\n", encoding="utf8")
+    """Write the card of a new model, with the hashes of the files beside it."""
+    there = [n for n in MEMBERS if n != CARD and (path.parent / n).is_file()]
+    files = {name: file_hash(path.parent / name) for name in there}
+    sealed_json(path, {**card.to_dict(), "files": files})
 
 
 def _write_history(path: Path, history: Sequence[Mapping[str, float]]) -> None:

@@ -23,7 +23,10 @@ from ..core.geometry import PROMPT_SIZE, Box
 from ..core.image import ImageError
 from ..core.prompt import Prompt, PromptError, PromptSet
 from .atomic import atomic_path
-from .images import quiet_tifffile, read_image, read_mask
+from .images import quiet_tifffile
+from .mask_files import read_mask
+from .ome_zarr import read_any
+from .ownership import members_hash
 
 FORMAT, FORMAT_VERSION = "svprompt", 1
 INDEX = "prompts.json"
@@ -33,13 +36,27 @@ MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_BYTES = 2 * MAX_PROMPTS + 1, 4_000_000, 400_0
 
 PACKINGS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
+ENTRY_TYPES = {
+    "name": str,
+    "image": str,
+    "mask": str,
+    "corner": list,
+    "size": int,
+    "intensities": list,
+    "channels": list | None,
+    "channel_names": list | None,
+    "pixel_size": list | None,
+}
+"""Type of each entry of a prompt in the index that more than describes it."""
+
 TOO_MANY = (
     f"A prompt file holds up to {MAX_PROMPTS} prompts of up to {MAX_CHANNELS} "
     "channels: save fewer."
 )
 NO_SUCH_FILE = "no such file."
 NOT_A_ZIP = "not a prompt file, or damaged ({reason})."
-BAD_INDEX = f"damaged, {INDEX} does not describe its prompts ({{reason}})."
+BAD_INDEX = f"damaged, {INDEX} does not describe its prompts: save them again."
+BAD_ENTRY = f"damaged, {INDEX} lacks the {{entry}} of prompt {{i}}: save them again."
 TOO_MANY_FILES = "refused, it holds {n} files."
 SAME_NAMES = "refused, two files in it have one name."
 BAD_PATH = "refused, it holds the path {name!r}."
@@ -69,7 +86,13 @@ class PromptFileError(ValueError):
     """A prompt file that cannot be read; the message names it and says why."""
 
 
-def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
+def save_prompts(
+    prompts: PromptSet,
+    path: str | Path,
+    *,
+    private: bool = False,
+    overwrite: bool = False,
+) -> Path:
     """Write a prompt set to one file, atomically.
 
     Parameters
@@ -77,6 +100,11 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     prompts : PromptSet
     path : path
         The suffix ``.svprompt`` is added if it is missing.
+    private : bool
+        Only this user may read it.
+    overwrite : bool
+        Allow to replace a file of other content. Prompts are a user's own work: a
+        file of them is never replaced without this, whoever wrote it.
 
     Returns
     -------
@@ -90,9 +118,7 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
     PromptError
         If there are more prompts or channels than a file may hold.
     """
-    path = Path(path)
-    if path.suffix.lower() != ".svprompt":
-        path = path.with_name(f"{path.name}.svprompt")
+    path = with_end(path)
     if len(prompts) > MAX_PROMPTS or any(p.n_channels > MAX_CHANNELS for p in prompts):
         raise PromptError(TOO_MANY)
     index: dict[str, Any] = {
@@ -101,18 +127,35 @@ def save_prompts(prompts: PromptSet, path: str | Path) -> Path:
         "name": prompts.name,
         "prompts": [_entry(i, prompt) for i, prompt in enumerate(prompts)],
     }
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(INDEX, json.dumps(index, indent=1))
         for entry, prompt in zip(index["prompts"], prompts, strict=True):
             # Channels first, as Fiji shows them as slices.
             image = np.ascontiguousarray(np.moveaxis(prompt.image, -1, 0))
             archive.writestr(entry["image"], _tiff(image, "CYX"))
-            # 16 bits: ImageJ has no 32-bit integers, and a mask shows few objects.
-            archive.writestr(entry["mask"], _tiff(prompt.mask.astype(np.uint16), "YX"))
+            archive.writestr(entry["mask"], _tiff(_smallest(prompt.mask), "YX"))
+        if _holds(path, members_hash(archive)):
+            return path
+    with atomic_path(path, overwrite, private=private) as temporary:
+        temporary.write_bytes(packed.getvalue())
     return path
+
+
+def with_end(path: str | Path) -> Path:
+    """Return a path that ends in ``.svprompt``."""
+    path = Path(path)
+    is_complete = path.suffix.lower() == ".svprompt"
+    return path if is_complete else path.with_name(f"{path.name}.svprompt")
+
+
+def _holds(path: Path, content: str) -> bool:
+    """Return whether a prompt file has this content already."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return members_hash(archive) == content
+    except (OSError, zipfile.BadZipFile):
+        return False
 
 
 def _entry(i: int, prompt: Prompt) -> dict[str, Any]:
@@ -135,6 +178,12 @@ def _entry(i: int, prompt: Prompt) -> dict[str, Any]:
         "image": f"prompt-{i:03d}-image.tif",
         "mask": f"prompt-{i:03d}-mask.tif",
     }
+
+
+def _smallest(mask: np.ndarray) -> np.ndarray:
+    """Return a mask in 16 bits if its ids allow: ImageJ has no 32-bit integers."""
+    kind = np.uint16 if mask.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32
+    return mask.astype(kind)
 
 
 def _tiff(array: np.ndarray, axes: str) -> bytes:
@@ -175,7 +224,7 @@ def load_prompts(path: str | Path) -> PromptSet:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive)
             index = _index(archive)
-            prompts = [_prompt(archive, entry) for entry in index["prompts"]]
+            prompts = [_prompt(archive, e) for e in _entries(index["prompts"])]
         return PromptSet(prompts, str(index.get("name", path.stem)))
     except (PromptFileError, PromptError) as error:
         raise PromptFileError(f"{path}: {short_line(error)}") from error
@@ -183,9 +232,7 @@ def load_prompts(path: str | Path) -> PromptSet:
         message = NOT_A_ZIP.format(reason=short_line(error))
         raise PromptFileError(f"{path}: {message}") from error
     except _ODD_CONTENT as error:
-        reason = f"{type(error).__name__}: {short_line(error)}"
-        message = BAD_INDEX.format(reason=reason)
-        raise PromptFileError(f"{path}: {message}") from error
+        raise PromptFileError(f"{path}: {BAD_INDEX}") from error
 
 
 _ODD_CONTENT = (
@@ -237,9 +284,20 @@ def _index(archive: zipfile.ZipFile) -> dict[str, Any]:
     version = index.get("version")
     if version != FORMAT_VERSION:
         raise PromptFileError(UNKNOWN_VERSION.format(version=version))
-    if len(index["prompts"]) > MAX_PROMPTS:
+    if len(index.get("prompts") or ()) > MAX_PROMPTS:
         raise PromptFileError(TOO_MANY_LISTED.format(n=len(index["prompts"])))
     return index
+
+
+def _entries(listed: object) -> list[dict[str, Any]]:
+    """Return the entries of an index, checked for the types of their values."""
+    if not isinstance(listed, list) or not all(isinstance(e, dict) for e in listed):
+        raise PromptFileError(BAD_INDEX)
+    for i, values in enumerate(listed, start=1):
+        for entry, kind in ENTRY_TYPES.items():
+            if not isinstance(values.get(entry), kind):
+                raise PromptFileError(BAD_ENTRY.format(entry=entry, i=i))
+    return listed
 
 
 def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
@@ -268,7 +326,7 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
         image=np.moveaxis(image, 0, -1).astype(np.float32),
         mask=mask.astype(np.int64),
         intensities=intensities,
-        box=Box(entry["corner"][0], entry["corner"][1], entry["size"]),
+        box=_box(entry),
         name=str(name),
         source=str(entry.get("source", "")),
         rgb=bool(entry.get("rgb", False)),
@@ -277,8 +335,18 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
         unit=str(entry.get("unit", "pixel")),
         color=color,
         enabled=bool(entry.get("enabled", True)),
-        channel_names=tuple(str(n) for n in entry.get("channel_names", ())),
+        channel_names=tuple(str(n) for n in entry.get("channel_names") or ()),
     )
+
+
+def _box(entry: dict[str, Any]) -> Box:
+    """Return the box of a prompt; what is wrong with it is told by `Box`."""
+    if len(entry["corner"]) != 2:
+        raise PromptFileError(BAD_INDEX)
+    try:
+        return Box(entry["corner"][0], entry["corner"][1], entry["size"])
+    except (ValueError, TypeError) as error:
+        raise PromptFileError(short_line(error)) from error
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
@@ -329,7 +397,7 @@ def prompt_from_files(
     PromptError
         If they give no prompt, see `Prompt.from_image`; one line that names the files.
     """
-    source = read_image(image, axes=axes)
+    source = read_any(image, axes)
     if source.axes.stack:
         raise ImageError(NOT_ONE_PLANE.format(path=image, axes=source.axes.order))
     plane = source.axes.to_plane(np.asarray(source.array))

@@ -8,24 +8,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ..core.errors import short_line
 from ..core.image import Axes
-from ..core.labels.outlines import Outline, Part, outlines, rasterise
+from ..core.labels.outlines import Outline, Part, on_image, outlines, rasterise
 from ..core.planes import take_plane
 from .atomic import atomic_path
 from .label_files import labels_dtype
+from .ownership import seal_json, seal_zip
 
 MAX_SHORT = 32_767
 """Largest integer coordinate in an ImageJ ROI, of 16 bits; beyond it paths are used."""
 
 MOVE, LINE, CLOSE = 0, 1, 4
 """Codes of the segments of a path in an ImageJ ROI."""
+
+WHOLE = (1.0, 1.0)
+"""Factors of labels that have the size of their image."""
 
 NUMBERED = re.compile(r"(\d+)(?: |$)")
 """Names that begin with an id."""
@@ -41,11 +46,21 @@ class OutlineError(ValueError):
     """A file of outlines that cannot be read; the message names it."""
 
 
-def write_rois(path: str | Path, labels: np.ndarray, *, axes: str = "YX") -> Path:
+def write_rois(
+    path: str | Path,
+    labels: np.ndarray,
+    *,
+    axes: str = "YX",
+    factors: tuple[float, float] = WHOLE,
+    corner: Mapping[str, int] = MappingProxyType({}),
+    n_channels: int = 1,
+    overwrite: bool = False,
+    sealed: bool = True,
+) -> Path:
     """Write each object as an ImageJ ROI into one zip file, atomically.
 
     An object with holes or several parts becomes one composite ROI. In a stack each ROI
-    has the position of its plane.
+    has the position of its plane, in all channels.
 
     Parameters
     ----------
@@ -55,6 +70,16 @@ def write_rois(path: str | Path, labels: np.ndarray, *, axes: str = "YX") -> Pat
         Ids of any size; 0 is background.
     axes : str
         Axes of ``labels``, out of T, Z, Y and X.
+    factors : (float, float)
+        Height and width of a pixel in pixels of the image that the ROIs are for, where
+        the labels are those of a smaller level of its pyramid.
+    corner : dict of str to int
+        Index of the first pixel and plane of the labels along each axis, where they
+        are a part of that image.
+    n_channels : int
+        Of that image; several make it a hyperstack, whose planes are counted by axis.
+    overwrite, sealed : bool
+        As in `write_labels`.
 
     Returns
     -------
@@ -71,49 +96,54 @@ def write_rois(path: str | Path, labels: np.ndarray, *, axes: str = "YX") -> Pat
     import zipfile
 
     path = Path(path)
-    with (
-        atomic_path(path) as temporary,
-        zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive,
-    ):
-        depth = _lengths(labels, axes).get("Z", 1)
-        for plane, found in _planes(labels, axes):
-            at = "".join(f" {axis.lower()}{n + 1}" for axis, n in plane.items())
-            for outline in found:
-                roi = _roi(outline, f"{outline.label}{at}", plane, depth)
-                archive.writestr(f"{roi.name}.roi", roi.tobytes())
+    with atomic_path(path, overwrite) as temporary:
+        with zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for plane, found in _planes(labels, axes, factors, corner):
+                at = "".join(f" {axis.lower()}{n + 1}" for axis, n in plane.items())
+                for outline in found:
+                    roi = _roi(outline, f"{outline.label}{at}")
+                    _set_position(roi, plane, is_hyperstack=n_channels > 1)
+                    archive.writestr(f"{roi.name}.roi", roi.tobytes())
+        if sealed:
+            seal_zip(temporary)
     return path
 
 
-def _roi(outline: Outline, name: str, plane: dict[str, int], depth: int) -> Any:
-    """Return an object as `roifile.ImagejRoi`.
+def _set_position(roi: Any, plane: dict[str, int], *, is_hyperstack: bool) -> None:
+    """Give a ROI the position of its plane, which ImageJ counts from 1; 0 means all.
 
     Parameters
     ----------
-    outline : Outline
-    name : str
+    roi : ImagejRoi
     plane : dict
-        Index of its plane along T and Z; empty for a single plane.
-    depth : int
-        Number of planes along Z.
+        Index of the plane along T and Z; empty for a single plane.
+    is_hyperstack : bool
+        The image has several channels.
     """
+    if len(plane) == 1 and not is_hyperstack:
+        # ImageJ may take the only axis of a stack for Z or for T.
+        roi.position = next(iter(plane.values())) + 1
+    elif plane:
+        roi.z_position = plane["Z"] + 1 if "Z" in plane else 0
+        roi.t_position = plane["T"] + 1 if "T" in plane else 0
+
+
+def _roi(outline: Outline, name: str) -> Any:
+    """Return an object as `roifile.ImagejRoi`."""
     from roifile import ROI_TYPE, ImagejRoi
 
     corners = np.concatenate(outline.rings)
-    (top, left), (bottom, right) = corners.min(0), corners.max(0)
+    is_whole = corners.dtype.kind in "iu"
+    (top, left), (bottom, right) = np.floor(corners.min(0)), np.ceil(corners.max(0))
     roi = ImagejRoi(
         top=int(top), left=int(left), bottom=int(bottom), right=int(right), name=name
     )
-    if plane:
-        roi.z_position, roi.t_position = plane.get("Z", 0) + 1, plane.get("T", 0) + 1
-        # ImageJ counts from 1. Stacks without hyperstack axes have a single position,
-        # which runs along Z first.
-        roi.c_position = 1
-        roi.position = plane.get("T", 0) * depth + roi.z_position
-    if len(outline.rings) == 1 and max(bottom, right) <= MAX_SHORT:
+    if is_whole and len(outline.rings) == 1 and max(bottom, right) <= MAX_SHORT:
         roi.roitype = ROI_TYPE.TRACED
         roi.n_coordinates = len(corners)
         # relative to the bounding box, x before y
-        roi.integer_coordinates = (corners - (top, left))[:, ::-1].astype(np.int32)
+        relative = corners - np.array([roi.top, roi.left])
+        roi.integer_coordinates = relative[:, ::-1].astype(np.int32)
     else:
         # A composite ROI is a path of float coordinates in a rectangle.
         roi.roitype = ROI_TYPE.RECT
@@ -153,7 +183,8 @@ def read_rois(path: str | Path, shape: Shape, *, axes: str = "YX") -> np.ndarray
     try:
         read = roiread(path) if _has_entries(Path(path)) else []
         rois = [read] if isinstance(read, ImagejRoi) else list(read)
-        placed = [(_position(roi), _rings_of(roi)) for roi in rois]
+        stack = [axis for axis in axes.upper() if axis in "TZ"]
+        placed = [(_position(roi, stack), _rings_of(roi)) for roi in rois]
     except Exception as error:
         raise OutlineError(
             NO_ROIS.format(path=path, reason=short_line(error, 120))
@@ -180,9 +211,19 @@ def _has_entries(path: Path) -> bool:
         return bool(archive.namelist())
 
 
-def _position(roi: Any) -> dict[str, int]:
-    """Return the index of the plane of a ROI, 0 where it has none."""
-    return {"Z": max(0, roi.z_position - 1), "T": max(0, roi.t_position - 1)}
+def _position(roi: Any, stack: list[str]) -> dict[str, int]:
+    """Return the index of the plane of a ROI, 0 where it has none.
+
+    Parameters
+    ----------
+    roi : ImagejRoi
+    stack : list of str
+        Axes of the planes; the only one is what a position without axis counts.
+    """
+    at = {"Z": max(0, roi.z_position - 1), "T": max(0, roi.t_position - 1)}
+    if len(stack) == 1 and not roi.z_position and not roi.t_position:
+        at[stack[0]] = max(0, roi.position - 1)
+    return at
 
 
 def _rings_of(roi: Any) -> list[np.ndarray]:
@@ -192,7 +233,15 @@ def _rings_of(roi: Any) -> list[np.ndarray]:
 
 
 def write_geojson(
-    path: str | Path, labels: np.ndarray, *, axes: str = "YX", name: str = ""
+    path: str | Path,
+    labels: np.ndarray,
+    *,
+    axes: str = "YX",
+    name: str = "",
+    factors: tuple[float, float] = WHOLE,
+    corner: Mapping[str, int] = MappingProxyType({}),
+    overwrite: bool = False,
+    sealed: bool = True,
 ) -> Path:
     """Write each object as a GeoJSON feature for QuPath, atomically.
 
@@ -209,6 +258,10 @@ def write_geojson(
         Axes of ``labels``, out of T, Z, Y and X. Features of stacks have their plane.
     name : str
         Name of what the objects are, such as ``"round cells"``, for QuPath's class.
+    factors, corner
+        As for `write_rois`.
+    overwrite, sealed : bool
+        As in `write_labels`.
 
     Returns
     -------
@@ -223,15 +276,18 @@ def write_geojson(
         If the axes do not fit the labels.
     """
     path = Path(path)
-    with atomic_path(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
-        # Feature by feature: the text of all of them may not fit into memory.
-        file.write('{"type": "FeatureCollection", "features": [')
-        between = "\n"
-        for plane, found in _planes(labels, axes):
-            for outline in found:
-                file.write(between + json.dumps(_feature(outline, plane, name)))
-                between = ",\n"
-        file.write("\n]}\n")
+    with atomic_path(path, overwrite) as temporary:
+        with open(temporary, "w", encoding="utf-8") as file:
+            # Feature by feature: the text of all of them may not fit into memory.
+            file.write('{"type": "FeatureCollection", "features": [')
+            between = "\n"
+            for plane, found in _planes(labels, axes, factors, corner):
+                for outline in found:
+                    file.write(between + json.dumps(_feature(outline, plane, name)))
+                    between = ",\n"
+            file.write("\n]}\n")
+        if sealed:
+            seal_json(temporary)
     return path
 
 
@@ -347,17 +403,22 @@ def _assembled(
     return labels
 
 
-def _planes(labels: np.ndarray, axes: str) -> Planes:
-    """Yield the index of each plane along T and Z, and its outlines."""
+def _planes(
+    labels: np.ndarray,
+    axes: str,
+    factors: tuple[float, float],
+    corner: Mapping[str, int],
+) -> Planes:
+    """Yield the index of each plane along T and Z, and its outlines, in the image."""
     labels = np.asarray(labels)
     layout = Axes(axes)
     layout.check(labels.shape)
     stack = [axis for axis in layout.order if axis in "TZ"]
     for index in layout.plane_indices(labels.shape):
         plane = take_plane(labels, layout, index)
-        yield dict(zip(stack, index, strict=True)), outlines(plane)
-
-
-def _lengths(labels: np.ndarray, axes: str) -> dict[str, int]:
-    """Return the length of each axis."""
-    return dict(zip(axes.upper(), np.shape(labels), strict=False))
+        found = outlines(plane)
+        first = (corner.get("Y", 0), corner.get("X", 0))
+        if factors != WHOLE or any(first):
+            found = [on_image(outline, factors, first) for outline in found]
+        at = zip(stack, index, strict=True)
+        yield {axis: n + corner.get(axis, 0) for axis, n in at}, found

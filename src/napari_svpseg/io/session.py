@@ -25,7 +25,13 @@ import numpy as np
 from filelock import FileLock
 
 from ..core.prompt import PromptSet
-from .atomic import WriteError, atomic_path
+from .atomic import (
+    PRIVATE_FILE,
+    WriteError,
+    atomic_path,
+    private_folder,
+    private_opener,
+)
 from .prompt_files import PromptFileError, load_prompts, save_prompts
 
 logger = logging.getLogger(__name__)
@@ -43,16 +49,21 @@ COMPACT_AT = 8_000_000
 
 MAX_PIXELS = 2_000_000_000
 MAX_HEADER = 10_000
-"""Limits for damaged logs: pixels of a layer, bytes of a line."""
+MAX_RECORD = 16 * BLOCK**2
+"""Limits for damaged logs: pixels of a layer, bytes of a line, bytes of a block."""
 
 CANNOT_SAVE = "{path}: the session cannot be saved ({reason})."
 LABELS_LOST = "{path}: damaged, its labels are lost ({reason})."
 LATER_LABELS_LOST = "{path}: damaged, labels that were saved later are lost ({reason})."
 SESSION_DAMAGED = "{path}: the last session is damaged."
+BLOCK_DAMAGED = "a block in it is damaged"
 OTHER_VERSION = "{path}: the last session is of another version."
 KEPT_IN = "{problem} It is kept in {folder}."
 
 Start = tuple[int, ...]
+
+_ODD_CONTENT = (LookupError, TypeError, ArithmeticError, RecursionError)
+"""Errors, besides ValueError, that values of an unexpected kind can raise."""
 
 
 class SessionError(ValueError):
@@ -135,7 +146,7 @@ class Session:
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self.folder = Path(folder) / name
         # the lock is taken in one thread and given back in another
-        self._lock = FileLock(self.folder / LOCK, thread_local=False)
+        self._lock = FileLock(self.folder / LOCK, mode=PRIVATE_FILE, thread_local=False)
         self._logs: dict[str, _Log] = {}
         self._state = ""
         self._prompts = 0
@@ -151,7 +162,8 @@ class Session:
         if self._lock.is_locked:
             return
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            private_folder(self.folder.parent)
+            private_folder(self.folder)
             self._lock.acquire(blocking=False)
         except OSError as error:
             raise WriteError(
@@ -165,7 +177,7 @@ class Session:
         if text == self._state:
             return
         values = {"format": VERSION, "when": time.strftime("%H:%M"), **state}
-        with atomic_path(self.folder / STATE) as temporary:
+        with atomic_path(self.folder / STATE, True, private=True) as temporary:
             temporary.write_text(json.dumps(values, default=str), encoding="utf8")
         self._state = text
 
@@ -180,7 +192,7 @@ class Session:
         if digest == self._prompts:
             return
         if len(prompts):
-            save_prompts(prompts, self.folder / PROMPTS)
+            save_prompts(prompts, self.folder / PROMPTS, private=True, overwrite=True)
         else:
             (self.folder / PROMPTS).unlink(missing_ok=True)
         self._prompts = digest
@@ -220,11 +232,11 @@ class Session:
         if log is None or (log.shape, log.dtype) != (tuple(shape), dtype):
             log = self._logs[key] = _Log(tuple(shape), dtype)
             head = {"format": VERSION, "shape": list(shape), "dtype": dtype}
-            with _explained(path), path.open("wb") as file:
+            with _explained(path), open(path, "wb", opener=private_opener) as file:
                 file.write(json.dumps(head).encode() + b"\n")
         # Appended and not replaced: a crash while writing damages the last record only.
         before = log.n_bytes
-        with _explained(path), path.open("ab") as file:
+        with _explained(path), open(path, "ab", opener=private_opener) as file:
             for start, array in blocks:
                 self._append(file, log, start, np.ascontiguousarray(array))
         if log.n_bytes > COMPACT_AT and log.n_bytes > 4 * sum(log.sizes.values()):
@@ -253,7 +265,10 @@ class Session:
         with path.open("rb") as file:
             head = file.readline()
             latest = {tuple(r["start"]): (r, packed) for r, packed in _records(file)}
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
+        with (
+            atomic_path(path, True, private=True) as temporary,
+            temporary.open("wb") as file,
+        ):
             file.write(head)
             for record, packed in latest.values():
                 file.write(json.dumps(record).encode() + b"\n" + packed)
@@ -293,10 +308,13 @@ def _records(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
     while line := file.readline(MAX_HEADER):
         try:
             record = json.loads(line)
-            packed = file.read(int(record["n"]))
-        except (ValueError, KeyError, TypeError) as error:
-            raise SessionError("a block in it is damaged") from error
-        if len(packed) != record["n"]:
+            n = int(record["n"])
+            if not 0 <= n <= MAX_RECORD:
+                raise ValueError(n)
+        except (*_ODD_CONTENT, ValueError) as error:
+            raise SessionError(BLOCK_DAMAGED) from error
+        packed = file.read(n)
+        if len(packed) != n:
             return  # the process ended while it wrote this record
         yield record, packed
 
@@ -352,7 +370,7 @@ class SavedSession:
         try:
             with path.open("rb") as file:
                 return self._labels(path, file)
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, *_ODD_CONTENT) as error:
             self.problems.append(LABELS_LOST.format(path=path, reason=error))
             return None
 
@@ -368,7 +386,7 @@ class SavedSession:
         try:
             for record, packed in _records(file):
                 _put(labels, record, packed)
-        except (SessionError, zlib.error, ValueError, KeyError, TypeError) as error:
+        except (ValueError, zlib.error, *_ODD_CONTENT) as error:
             self.problems.append(LATER_LABELS_LOST.format(path=path, reason=error))
         return labels
 
@@ -463,7 +481,7 @@ def _state(path: Path) -> dict[str, Any]:
     """Return the plain values of a session."""
     try:
         values = json.loads(path.read_text(encoding="utf8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, *_ODD_CONTENT) as error:
         raise SessionError(SESSION_DAMAGED.format(path=path)) from error
     if not isinstance(values, dict) or values.get("format") != VERSION:
         raise SessionError(OTHER_VERSION.format(path=path))

@@ -6,17 +6,22 @@ classes shows none of them; for a file that is not listed nothing is known.
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import locale
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from ..core.annotation.image_tags import checked_classes
 from .atomic import atomic_path
-from .images import BITMAP_SUFFIXES, TIFF_SUFFIXES
+from .image_series import without_masks
+from .images import IMAGE_SUFFIXES
+from .tables import csv_writer, quoted, unquoted
 
 HEADER = ("file", "classes")
-SUFFIXES = (*TIFF_SUFFIXES, *BITMAP_SUFFIXES, ".npy")
+SUFFIXES = (*IMAGE_SUFFIXES, ".npy")
 MAX_BYTES = 50_000_000
 """Larger files are no table of tags."""
 
@@ -39,7 +44,7 @@ BAD_ROWS = "{path}: {rows}: correct it and try again."
 NO_IMAGES = "{path}: holds no image: write a line file,class for each."
 TOO_LARGE = "{path}: refused, too large to be a table of tags."
 UNREADABLE = "{path}: cannot be read ({reason})."
-NOT_UTF8 = "{path}: not a text file in UTF-8: save it as CSV (UTF-8)."
+NOT_TEXT = "{path}: not a text file: save it as CSV (UTF-8)."
 NOT_CSV = "{path}: row {row}: no CSV ({reason})."
 AND_MORE = "; and {n} more"
 NO_FOLDER = "{folder}: no such folder."
@@ -51,6 +56,7 @@ MISSING = "tagged but not there, left out: {names}"
 NONE_THERE = (
     "{folder}: none of the tagged files is there, such as {name}: check the folder."
 )
+NONE_TAGGED = "{folder}: no image in it is tagged: tag at least two that differ."
 WITHOUT_TAGS = "without tags, left out: {names}"
 
 
@@ -132,7 +138,7 @@ def read_tags(path: str | Path) -> Tags:
     seen_at: dict[str, int] = {}
     bad: list[str] = []
     for line, row in rows:
-        name, *given = (cell.strip() for cell in row)
+        name, *given = (unquoted(cell.strip()) for cell in row)
         given = [c for c in given if c]
         if not name:
             bad.append(NO_FILE_NAME.format(row=line))
@@ -154,15 +160,18 @@ def read_tags(path: str | Path) -> Tags:
 
 def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
     """Return the rows with their line numbers, and the classes of the comment."""
+    if path.exists() and not path.is_file():  # reading a pipe would never end
+        raise TagsError(UNREADABLE.format(path=path, reason="it is no file"))
     try:
         if path.stat().st_size > MAX_BYTES:
             raise TagsError(TOO_LARGE.format(path=path))
-        # Excel writes a byte order mark in front.
-        text = path.read_text(encoding="utf-8-sig")
+        text = _decoded(path.read_bytes())
     except OSError as error:
         raise TagsError(UNREADABLE.format(path=path, reason=error.strerror)) from error
     except UnicodeDecodeError as error:
-        raise TagsError(NOT_UTF8.format(path=path)) from error
+        raise TagsError(NOT_TEXT.format(path=path)) from error
+    if "\0" in text:
+        raise TagsError(NOT_TEXT.format(path=path))
     classes: list[str] = []
     rows: list[tuple[int, list[str]]] = []
     reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text))
@@ -182,6 +191,31 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
             NOT_CSV.format(path=path, row=reader.line_num, reason=error)
         ) from error
     return rows, classes
+
+
+def _decoded(data: bytes) -> str:
+    """Return a text in UTF-8, UTF-16 or the code page that Excel saves "CSV" in.
+
+    Raises
+    ------
+    UnicodeDecodeError
+        If it is no text.
+    """
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16")
+    try:
+        text = data.decode("utf-8-sig")  # Excel writes a byte order mark in front
+    except UnicodeDecodeError:
+        text = data.decode(_code_page())
+    if "\0" in text:
+        raise UnicodeDecodeError("utf-8", data, 0, 1, "binary")
+    return text
+
+
+def _code_page() -> str:
+    """Return the code page of this system, or that of western Europe."""
+    name = locale.getencoding().lower()
+    return name if name.startswith(("cp125", "cp93")) else "cp1252"
 
 
 def _delimiter(text: str) -> str:
@@ -206,8 +240,27 @@ def _first_few(items: list[str]) -> str:
     return text + (AND_MORE.format(n=more) if more > 0 else "")
 
 
-def write_tags(path: str | Path, tags: Tags) -> Path:
+def write_tags(
+    path: str | Path,
+    tags: Tags,
+    *,
+    comments: Iterable[str] = (),
+    private: bool = False,
+    overwrite: bool = False,
+) -> Path:
     """Write tags as a ``tags.csv``, which `read_tags` reads, atomically.
+
+    Parameters
+    ----------
+    path : path
+    tags : Tags
+    comments : iterable of str
+        Lines at the start, from `read_comments`.
+    private : bool
+        Only this user may read it.
+    overwrite : bool
+        Allow to replace a file. Tags are a user's own work: a file of them is never
+        replaced without this, whoever wrote it.
 
     Returns
     -------
@@ -220,15 +273,33 @@ def write_tags(path: str | Path, tags: Tags) -> Path:
         If the file cannot be written.
     """
     path = Path(path)
-    text = io.StringIO()
-    text.write(f"# classes: {', '.join(tags.classes)}\n")
-    writer = csv.writer(text, lineterminator="\n")
+    with atomic_path(path, overwrite, private=private) as temporary:
+        temporary.write_bytes(tags_file(tags, comments))
+    return path
+
+
+def tags_file(tags: Tags, comments: Iterable[str] = ()) -> bytes:
+    """Return the content of the file that `write_tags` writes."""
+    file = io.StringIO()
+    file.writelines(f"{line}\n" for line in comments)
+    file.write(f"# classes: {', '.join(tags.classes)}\n")
+    writer = csv_writer(file)
     writer.writerow(HEADER)
     for image in tags:
-        writer.writerow([image, *(c for c in tags.classes if c in tags[image])])
-    with atomic_path(path) as temporary:
-        temporary.write_text(text.getvalue(), encoding="utf-8")
-    return path
+        of_image = [c for c in tags.classes if c in tags[image]]
+        writer.writerow([quoted(text) for text in (image, *of_image)])
+    return file.getvalue().encode("utf-8")
+
+
+def read_comments(path: str | Path) -> tuple[str, ...]:
+    """Return the comment lines of a file of tags, but for that of the classes."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return ()
+    comments = [line for line in lines if line.startswith("#")]
+    kinds = [line.strip("# ").partition(":")[0].strip().lower() for line in comments]
+    return tuple(c for c, k in zip(comments, kinds, strict=True) if k != "classes")
 
 
 def tags_from_folders(folder: str | Path) -> Tags:
@@ -264,14 +335,15 @@ def tags_from_folders(folder: str | Path) -> Tags:
 
 
 def image_files(folder: str | Path) -> list[Path]:
-    """Return the image files in a folder, sorted, without hidden ones."""
-    return [
+    """Return the image files in a folder, sorted, without hidden ones and masks."""
+    files = [
         path
         for path in sorted(Path(folder).iterdir())
         if path.suffix.lower() in SUFFIXES
         and not path.name.startswith(".")
         and path.is_file()
     ]
+    return without_masks(files)[0]
 
 
 def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[str]]:
@@ -298,19 +370,22 @@ def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[
         If none of the tagged files exists.
     """
     folder = Path(folder)
+    if not tags:
+        raise TagsError(NONE_TAGGED.format(folder=folder))
     places = [folder, folder / "images"]
     files: dict[str, Path] = {}
     missing: list[str] = []
-    by_stem = {
-        p.stem: p for place in places if place.is_dir() for p in image_files(place)
-    }
+    images = [p for place in places if place.is_dir() for p in image_files(place)]
+    by_stem = {_composed(p.stem): p for p in images}
+    # macOS takes letters apart from their accents, and other systems do not
+    by_name = {_composed(p.name): p for p in reversed(images)}
     for name in tags:
         found = (place / name for place in places if (place / name).is_file())
-        here = next(found, None)
+        here = next(found, None) or by_name.get(_composed(name))
         # By its stem, for tags of images that were converted to another format.
         if here is None and Path(name).name == name:
             is_image = Path(name).suffix.lower() in SUFFIXES
-            here = by_stem.get(Path(name).stem if is_image else name)
+            here = by_stem.get(_composed(Path(name).stem if is_image else name))
         if here is None:
             missing.append(name)
         else:
@@ -326,3 +401,8 @@ def tagged_files(folder: str | Path, tags: Tags) -> tuple[dict[str, Path], list[
     if loose:
         notes.append(WITHOUT_TAGS.format(names=_first_few(sorted(loose))))
     return files, notes
+
+
+def _composed(name: str) -> str:
+    """Return a name with its letters and accents in one piece (NFC)."""
+    return unicodedata.normalize("NFC", name)

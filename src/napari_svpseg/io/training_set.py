@@ -29,6 +29,7 @@ from ..core.annotation.partial_labels import (
 from ..core.errors import short_line
 from ..core.image import Axes
 from .atomic import WriteError, atomic_folder, atomic_path
+from .model_store import make_folder
 
 VERSION = 1
 ENTRY, IMAGE = "entry.json", "image.tif"
@@ -42,6 +43,7 @@ OTHER_IMAGE = (
 )
 NEWER_VERSION = "{folder}: written by a newer version: update napari-svpseg."
 DAMAGED = "{folder}: damaged, it is skipped ({reason})."
+BAD_CHANNELS = "its channels are {channels!r}"
 NO_READABLE_LABELS = "{folder}: no labels in it can be read, it is skipped."
 BAD_NAME = (
     "'{name}' is no name for an entry of a training set: use letters, digits, spaces "
@@ -189,7 +191,7 @@ class TrainingSet:
             counts=label_counts(labels),
         )
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self.folder)
         except OSError as error:
             raise WriteError(
                 CANNOT_CREATE.format(folder=self.folder, reason=error.strerror)
@@ -264,7 +266,8 @@ class TrainingSet:
         return entry
 
     def _save(self, entry: Entry) -> None:
-        with atomic_path(entry.folder / ENTRY) as temporary:
+        # It was read as an entry of ours; all that it held is in this one.
+        with atomic_path(entry.folder / ENTRY, overwrite=True) as temporary:
             temporary.write_text(_to_json(entry), encoding="utf8")
 
     def _entry(self, folder: Path) -> Entry:
@@ -274,6 +277,12 @@ class TrainingSet:
             if values.pop("format", None) != VERSION:
                 raise TrainingSetError(NEWER_VERSION.format(folder=folder))
             channels = values.pop("channels")
+            if channels is not None and not (
+                isinstance(channels, list)
+                and channels
+                and all(isinstance(c, int) for c in channels)
+            ):
+                raise TypeError(BAD_CHANNELS.format(channels=channels))
             entry = Entry(
                 name=folder.name,
                 folder=folder,
@@ -284,7 +293,9 @@ class TrainingSet:
             image = entry.image()
         except TrainingSetError:
             raise
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        except (
+            OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError
+        ) as error:  # fmt: skip
             raise TrainingSetError(
                 DAMAGED.format(folder=folder, reason=short_line(error, 120))
             ) from error

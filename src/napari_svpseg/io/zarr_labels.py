@@ -15,9 +15,12 @@ import numpy as np
 from ..core.errors import short_line
 from ..core.image import Axes
 from ..core.result import Recipe
+from ..core.units import in_micrometres, micrometres
 from .atomic import WriteError, atomic_folder
 from .label_files import NEGATIVE_IDS, NOT_WHOLE_NUMBERS
-from .ome_zarr import UNITS, import_zarr, is_image, is_zarr
+from .ome_zarr import MICROMETER, is_array, is_image, is_zarr
+from .ownership import check_replaceable, chunks_hash
+from .zarr_stores import import_zarr
 
 CHUNK = 1024
 """Side of a chunk of labels in pixels."""
@@ -34,6 +37,7 @@ VERSIONS = {"0.4": 2, "0.5": 3}
 BAD_VERSION = "OME-Zarr is written in version {known}, got {version!r}"
 TIME_NOT_FIRST = "OME-Zarr has time as its first axis, got {axes}"
 PLANE_NOT_LAST = "OME-Zarr has Y and X as its last axes, got {axes}"
+IS_ARRAY = "it is an array, not a group: give another place for the labels"
 CANNOT_WRITE = "{store}: cannot be written ({reason})."
 
 
@@ -53,9 +57,11 @@ class LabelsLayout:
     scale : tuple of float
         Size of a pixel along each axis.
     unit : str
-        Unit of the scale along Z, Y and X.
+        Unit of the scale along Z, Y and X, ``"um"`` or ``"pixel"``.
     version : str
         Version of OME-Zarr, ``0.4`` or ``0.5``.
+    origin : tuple of float
+        Where the centre of the first pixel lies along each axis; empty for 0.
 
     Raises
     ------
@@ -71,6 +77,7 @@ class LabelsLayout:
     scale: tuple[float, ...]
     unit: str
     version: str = "0.5"
+    origin: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
@@ -218,6 +225,8 @@ def publish_labels(
     name: str,
     recipe: Recipe,
     extra: dict[str, Any],
+    *,
+    overwrite: bool = False,
 ) -> Path:
     """Write the metadata of finished labels and move them to ``store/labels/NAME``.
 
@@ -228,11 +237,14 @@ def publish_labels(
     store : path
         OME-Zarr image that the labels are added to, or a new group.
     name : str
-        Name of the labels; existing ones of this name are replaced.
+        Name of the labels; existing ones of this name are replaced, see
+        `check_replaceable`.
     recipe : Recipe
         Stored in the attribute ``svpseg`` of the labels, together with ``extra``.
     extra : dict
         Plain values.
+    overwrite : bool
+        Allow to replace labels that no run of this program wrote.
 
     Returns
     -------
@@ -246,11 +258,10 @@ def publish_labels(
     """
     store = Path(store)
     describe_labels(layout, name)
-    write_labels_metadata(
-        layout.folder, {"recipe": json.loads(recipe.to_json()), **extra}
-    )
-    parent = _labels_of(store, layout.version)
+    seal_labels(layout.folder, {"recipe": json.loads(recipe.to_json()), **extra})
     target, old = store / "labels" / name, Path(f"{layout.folder}.old")
+    check_replaceable(target, overwrite)
+    parent = _labels_of(store, layout.version)
     # Moved and not copied: labels of a slide have gigabytes, and viewers see the old or
     # the new ones, never a part.
     if target.exists():
@@ -271,7 +282,8 @@ def create_labels_in_store(
     store : path
         OME-Zarr image that the labels are added to, or a new group.
     name : str
-        Name of the labels; existing ones of this name are replaced.
+        Name of the labels; existing ones of this name are replaced, see
+        `check_replaceable`.
     layout : LabelsLayout
         Its folder is ignored.
 
@@ -285,6 +297,7 @@ def create_labels_in_store(
     WriteError
         If the store cannot be written.
     """
+    check_replaceable(Path(store) / "labels" / name)
     parent = _labels_of(Path(store), layout.version)
     layout = replace(layout, folder=str(Path(store) / "labels" / name))
     create_labels(layout)
@@ -310,6 +323,17 @@ def describe_labels(layout: LabelsLayout, name: str) -> None:
 def write_labels_metadata(folder: str | Path, values: dict[str, Any]) -> None:
     """Store plain values in the attribute ``svpseg`` of the labels in a folder."""
     import_zarr().open_group(folder, mode="r+").attrs["svpseg"] = values
+
+
+def seal_labels(folder: str | Path, values: dict[str, Any]) -> None:
+    """Store values as `write_labels_metadata`, with the hash of complete labels."""
+    write_labels_metadata(folder, {**values, "sha256": chunks_hash(folder)})
+
+
+def check_takes_labels(store: str | Path) -> None:
+    """Raise `WriteError` for a Zarr that is an array, which takes no labels."""
+    if is_array(store):
+        raise WriteError(CANNOT_WRITE.format(store=store, reason=IS_ARRAY))
 
 
 def _labels_of(store: Path, version: str) -> Any:
@@ -354,13 +378,17 @@ def write_zarr_labels(
     recipe: Recipe | None = None,
     name: str = "cells",
     version: str = "0.5",
+    origin: dict[str, float] | None = None,
+    overwrite: bool = False,
+    sealed: bool = True,
 ) -> Path:
     """Write labels with a pyramid as an OME-Zarr store of their own, atomically.
 
     Parameters
     ----------
     path : path
-        Such as ``NAME_labels.zarr``; an existing store is replaced.
+        Such as ``NAME_labels.zarr``; an existing store is replaced as a whole, see
+        `check_replaceable`.
     labels : int array
         Read chunk by chunk; may be lazy and larger than the memory.
     axes : str
@@ -375,6 +403,11 @@ def write_zarr_labels(
         Name of the labels, which are written to ``path/labels/NAME``.
     version : str
         Version of OME-Zarr, ``0.4`` or ``0.5``.
+    origin : dict of str to float, optional
+        Where the centre of the first pixel lies along each axis, in the unit of its
+        scale; 0 by default.
+    overwrite, sealed : bool
+        As in `label_files.write_labels`.
 
     Returns
     -------
@@ -398,9 +431,14 @@ def write_zarr_labels(
     # The largest id is unknown before all is read, so the dtype follows that of labels.
     dtype = "uint64" if labels.dtype.itemsize == 8 else "uint32"
     chunks = (*(1,) * (len(shape) - 2), CHUNK, CHUNK)
-    sizes = tuple((scale or {}).get(a, 1.0) for a in letters)
-    with atomic_folder(path) as temporary:
-        layout = LabelsLayout("", shape, chunks, letters, dtype, sizes, unit, version)
+    units = dict.fromkeys("ZYX", unit)
+    scale, unit = in_micrometres(dict.fromkeys(letters, 1.0) | (scale or {}), units)
+    origin, _ = in_micrometres(dict.fromkeys(letters, 0.0) | (origin or {}), units)
+    sizes, place = ([of[a] for a in letters] for of in (scale, origin))
+    with atomic_folder(path, overwrite) as temporary:
+        layout = LabelsLayout(
+            "", shape, chunks, letters, dtype, tuple(sizes), unit, version, tuple(place)
+        )
         layout = create_labels_in_store(temporary, name, layout)
         target = open_level(layout.folder)
         for window in chunk_windows(layout, 0):
@@ -412,10 +450,11 @@ def write_zarr_labels(
         for level in range(1, len(layout.level_shapes)):
             for window in chunk_windows(layout, level):
                 reduce_chunk(layout, level, window)
-        if recipe is not None:
-            write_labels_metadata(
-                layout.folder, {"recipe": json.loads(recipe.to_json())}
-            )
+        values = {} if recipe is None else {"recipe": json.loads(recipe.to_json())}
+        if sealed:
+            seal_labels(layout.folder, values)
+        elif values:
+            write_labels_metadata(layout.folder, values)
     return Path(path)
 
 
@@ -448,34 +487,27 @@ def read_labels_metadata(store: str | Path, name: str) -> dict[str, Any]:
 def _datasets(layout: LabelsLayout) -> list[dict[str, Any]]:
     """Return the path and scale of each level, as OME-Zarr describes them.
 
-    There is no translation: the first pixel of every level is that of the full size.
+    All levels have one translation: the first pixel of each is that of the full size.
     """
     found = []
     for level, _ in enumerate(layout.level_shapes):
         factor = [1] * (len(layout.shape) - 2) + [2**level] * 2
         scale = [s * f for s, f in zip(layout.scale, factor, strict=True)]
-        found.append(
-            {
-                "path": str(level),
-                "coordinateTransformations": [{"type": "scale", "scale": scale}],
-            }
-        )
+        changes: list[dict[str, Any]] = [{"type": "scale", "scale": scale}]
+        if any(layout.origin):
+            changes.append({"type": "translation", "translation": list(layout.origin)})
+        found.append({"path": str(level), "coordinateTransformations": changes})
     return found
 
 
 def _axes_records(layout: LabelsLayout) -> list[dict[str, str]]:
     """Return name, type and unit of each axis, as OME-Zarr describes them."""
-    unit = (
-        layout.unit
-        if layout.unit in UNITS.values()
-        else UNITS.get(layout.unit.replace("µ", "u"))
-    )
     records = []
     for letter in layout.axes:
         kind = AXIS_TYPES.get(letter, "space")
         record = {"name": letter.lower(), "type": kind}
-        if kind == "space" and unit:
-            record["unit"] = unit
+        if kind == "space" and micrometres(layout.unit) is not None:
+            record["unit"] = MICROMETER
         records.append(record)
     return records
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +45,13 @@ def build(config: ModelConfig) -> PromptSegmenter:
         cannot be loaded or gives no `PromptSegmenter`, with the reason.
     """
     if config.method in METHODS:
-        return METHODS[config.method](**config.arguments)
+        with warnings.catch_warnings():
+            # of sizes of 0, which are refused below
+            warnings.simplefilter("ignore", UserWarning)
+            network = METHODS[config.method](**config.arguments)
+        if not all(p.numel() for p in network.parameters()):
+            raise ValueError(f"the arguments {config.arguments} leave no weights")
+        return network
     point = plugin_methods().get(config.method)
     if point is None:
         raise ValueError(

@@ -7,19 +7,30 @@ environment, the same window opens on a virtual display and a picture of it is s
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..io.atomic import atomic_path
 from ..io.sample_images import SampleImage
-from ..workflows.demo_run import DemoOutcome, DemoSettings, Say, demo_samples, score
+from ..workflows.demo_run import (
+    DemoOutcome,
+    DemoSettings,
+    Say,
+    check_outputs,
+    demo_samples,
+    score,
+)
 
 if TYPE_CHECKING:
     from napari import Viewer
@@ -38,8 +49,10 @@ class DemoError(RuntimeError):
 
 def run_in_window(demo: DemoSettings) -> list[DemoOutcome]:
     """Run the demo in the napari window, as a user would, and save pictures of it."""
-    demo.output.mkdir(parents=True, exist_ok=True)
     samples = demo_samples(demo.say)
+    pictures = [_picture(demo, samples, sample) for sample in samples]
+    check_outputs(demo, [*pictures, *(demo.labels_path(s) for s in samples)])
+    demo.output.mkdir(parents=True, exist_ok=True)
     if _has_screen():
         return _run(demo, samples, stay=True)
     with virtual_display(demo.say):
@@ -62,9 +75,8 @@ def _run(
         _choose(dock, demo)
         for sample in samples:
             viewer.layers.clear()
-            is_main = sample is samples[-1]
-            name = "window.png" if is_main else f"window_{sample.name}.png"
-            outcomes.append(_show(viewer, dock, sample, demo, demo.output / name))
+            picture = _picture(demo, samples, sample)
+            outcomes.append(_show(viewer, dock, sample, demo, picture))
         if stay:
             demo.say(
                 "napari stays open: draw another box, or close it to end the demo."
@@ -74,6 +86,14 @@ def _run(
         if not stay:
             viewer.close()
     return outcomes
+
+
+def _picture(
+    demo: DemoSettings, samples: list[SampleImage], sample: SampleImage
+) -> Path:
+    """Return the file for the picture of the window with a sample."""
+    is_main = sample is samples[-1]
+    return demo.output / ("window.png" if is_main else f"window_{sample.name}.png")
 
 
 def _show(
@@ -110,7 +130,8 @@ def _show(
     viewer.layers.selection = {image}
     viewer.reset_view()
     _settle()
-    viewer.screenshot(str(picture), canvas_only=False, flash=False)
+    with atomic_path(picture, demo.overwrite) as temporary:
+        viewer.screenshot(str(temporary), canvas_only=False, flash=False)
     labels = demo.labels_path(sample)
     dock.save_box.save_labels(str(labels))
     found = np.asarray(results[-1].data)
@@ -174,9 +195,40 @@ def virtual_display(say: Say = print) -> Iterator[None]:
         with _environment(QT_QPA_PLATFORM="offscreen"):
             yield
         return
+    with TemporaryDirectory(prefix="svpseg-display-") as folder:  # of this user alone
+        key = Path(folder) / "Xauthority"
+        key.write_bytes(_display_key())
+        with (
+            _xvfb(key) as number,
+            _environment(
+                DISPLAY=f":{number}",
+                XAUTHORITY=str(key),
+                QT_QPA_PLATFORM="xcb",
+                WAYLAND_DISPLAY=None,
+                LIBGL_ALWAYS_SOFTWARE="1",
+            ),
+        ):
+            yield
+
+
+def _display_key() -> bytes:
+    """Return an entry of an Xauthority file, for a display of any number.
+
+    Without one every user of the machine sees the display and types into its windows.
+    """
+    any_host, any_display = b"\xff\xff" + struct.pack(">H", 0), struct.pack(">H", 0)
+    fields = (b"MIT-MAGIC-COOKIE-1", secrets.token_bytes(16))
+    named = (struct.pack(">H", len(field)) + field for field in fields)
+    return any_host + any_display + b"".join(named)
+
+
+@contextmanager
+def _xvfb(key: Path) -> Iterator[str]:
+    """Start Xvfb, which lets in who has the key; give the number of its display."""
     read, write = os.pipe()
+    options = ["-screen", "0", SCREEN, "-nolisten", "tcp", "-auth", str(key)]
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", SCREEN, "-nolisten", "tcp"],
+        ["Xvfb", "-displayfd", str(write), *options],
         pass_fds=(write,),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
@@ -187,13 +239,7 @@ def virtual_display(say: Say = print) -> Iterator[None]:
             number = pipe.readline().strip()
         if not number:
             raise DemoError("The virtual display (Xvfb) did not start.")
-        with _environment(
-            DISPLAY=f":{number}",
-            QT_QPA_PLATFORM="xcb",
-            WAYLAND_DISPLAY=None,
-            LIBGL_ALWAYS_SOFTWARE="1",
-        ):
-            yield
+        yield number
     finally:
         server.terminate()
         server.wait(10)

@@ -12,9 +12,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .docks.tabs import SEGMENT, open_docks, show_dock
+from .layers.metadata import layer_name
 
 if TYPE_CHECKING:
     import napari
+
+
+UNIT_COLOURS = 2.0
+"""Colours up to this are floats from 0 to 1, some of them beyond."""
 
 
 def get_prompt_reader(path: str | list[str]) -> Callable[[Any], list[Any]] | None:
@@ -49,14 +54,42 @@ def read_prompts(path: str | list[str]) -> list[Any]:
             place = {"translate": (0, n * (prompt.image.shape[1] + 8))}
             crop = prompt.image if prompt.rgb else prompt.image[..., 0]
             if prompt.rgb:
-                crop = np.clip(crop, 0, 255).astype(np.uint8)
+                crop = shown_colours(crop, prompt.intensities)
             layers.append(
-                (crop, {"name": prompt.name, "rgb": prompt.rgb, **place}, "image")
+                (
+                    crop,
+                    {"name": layer_name(prompt.name), "rgb": prompt.rgb, **place},
+                    "image",
+                )
             )
             layers.append(
-                (prompt.mask, {"name": f"{prompt.name} mask", **place}, "labels")
+                (
+                    prompt.mask,
+                    {"name": layer_name(f"{prompt.name} mask"), **place},
+                    "labels",
+                )
             )
     return layers
+
+
+def shown_colours(crop: np.ndarray, intensities: np.ndarray) -> np.ndarray:
+    """Return the colours of a prompt as uint8; floats and 16 bits are scaled.
+
+    Parameters
+    ----------
+    crop : (Y, X, 3) float array
+    intensities : (3, 2) array
+        Low and high percentile of each channel of the whole source.
+
+    Examples
+    --------
+    >>> shown_colours(np.full((1, 1, 3), 0.5), np.full((3, 2), 1.0)).tolist()
+    [[[128, 128, 128]]]
+    """
+    top = float(intensities[:, 1].max())
+    # colours are 0 to 1 or 0 to 255; of 16 bits a camera rarely fills all
+    scale = 255.0 if top <= UNIT_COLOURS else 1.0 if top <= 255 else 255 / top
+    return np.rint(np.clip(crop * scale, 0, 255)).astype(np.uint8)
 
 
 def add_prompt(viewer: napari.viewer.Viewer) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..core.errors import one_line
+
 OPEN_IMAGE = "Open an image to begin (or File > Open Sample > SVPSeg)."
 DRAW_BOX = "Draw a box on a few labelled cells to begin."
 TRY = "Press Preview to try it on what you see."
@@ -13,7 +15,7 @@ STARTING = "Starting the engine…"
 STOPPING = "Stopping…"
 
 
-def sentence(error: Exception) -> str:
+def sentence(error: BaseException) -> str:
     """Return an error's text as a sentence; a name it begins with stays as it is.
 
     Examples
@@ -21,7 +23,7 @@ def sentence(error: Exception) -> str:
     >>> sentence(ValueError("draw a box")), sentence(ValueError("a1.tif: not found"))
     ('Draw a box', 'a1.tif: not found')
     """
-    text = str(error) or type(error).__name__
+    text = one_line(error, hint="")
     is_name = ":" in text.split(" ", 1)[0]
     return text if is_name else text[:1].upper() + text[1:]
 

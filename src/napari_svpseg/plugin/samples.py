@@ -6,7 +6,7 @@ from typing import Any
 
 from ..core.geometry import Box
 from ..io import sample_images
-from .layers.metadata import METADATA_KEY
+from .layers.metadata import ID, METADATA_KEY, layer_name, new_id
 
 LayerData = tuple[Any, dict[str, Any], str]
 
@@ -18,11 +18,15 @@ NO_STARDIST = (
 
 def stained_tissue() -> list[LayerData]:
     """Return a stained tissue section (scikit-image's ``ihc``) with one prompt."""
-    sample = sample_images.tissue()
+    sample, known = sample_images.tissue(), {ID: new_id()}
     return [
-        (sample.image, {"name": sample.name, "rgb": True}, "image"),
+        (
+            sample.image,
+            {"name": layer_name(sample.name), "rgb": True, "metadata": known},
+            "image",
+        ),
         (sample.labels, {"name": "tissue mask", "opacity": 0.5}, "labels"),
-        _boxes(sample.name, [sample.box]),
+        _boxes(sample.name, known[ID], [sample.box]),
     ]
 
 
@@ -39,31 +43,39 @@ def nuclei() -> list[LayerData]:
         show_info(NO_STARDIST)
         return drawn_cells()
     hidden = {"name": "nuclei labels", "opacity": 0.5, "visible": False}
+    known = {ID: new_id()}
     return [
-        (sample.image, {"name": sample.name}, "image"),
+        (sample.image, {"name": layer_name(sample.name), "metadata": known}, "image"),
         (sample.labels, hidden, "labels"),
-        _boxes(sample.name, [sample.box]),
+        _boxes(sample.name, known[ID], [sample.box]),
     ]
 
 
 def drawn_cells() -> list[LayerData]:
     """Return two drawn images with two kinds of cells, and one prompt of one kind."""
     sample, others = sample_images.drawn_cells()
+    ids = [new_id() for _ in (sample, *others)]
     layers: list[LayerData] = [
         (
             image,
-            {"name": f"drawn {i + 1}", "rgb": True, "translate": (0, 264 * i)},
+            {
+                "name": f"drawn {i + 1}",
+                "rgb": True,
+                "translate": (0, 264 * i),
+                "metadata": {ID: ids[i]},
+            },
             "image",
         )
         for i, image in enumerate([sample.image, *others])
     ]
     layers.append((sample.labels, {"name": "drawn mask", "opacity": 0.5}, "labels"))
-    layers.append(_boxes(sample.name, [sample.box]))
+    layers.append(_boxes(sample.name, ids[0], [sample.box]))
     return layers
 
 
-def _boxes(image: str, boxes: list[Box]) -> LayerData:
+def _boxes(image: str, image_id: str, boxes: list[Box]) -> LayerData:
     """Return the layer of boxes on an image, as the dock expects it."""
+    entry = {"kind": "boxes", "image": image, "source_id": image_id}
     return (
         [box.corners for box in boxes],
         {
@@ -72,7 +84,7 @@ def _boxes(image: str, boxes: list[Box]) -> LayerData:
             "face_color": "transparent",
             "edge_color": "#ffb000",
             "edge_width": 2,
-            "metadata": {METADATA_KEY: {"kind": "boxes", "image": image}},
+            "metadata": {METADATA_KEY: entry},
         },
         "shapes",
     )

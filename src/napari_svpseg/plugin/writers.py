@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from ..core.jobs.folder_job import FORMATS
 from .layers.images.pyramid import full_data
 from .layers.metadata import METADATA_KEY
+from .layers.placement import PLACE, Place
 from .layers.results.stored_arrays import KeptChannel
 from .layers.results.stored_results import MAX_WHOLE
 
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write a Labels layer as OME-TIFF, with its pixel size and recipe.
+
+    A file that is there is replaced: napari's dialog has asked the user. It does not
+    ask about folders, so that of those only a run's own OME-Zarr is replaced. What a
+    user saves is never replaced by a run.
 
     Parameters
     ----------
@@ -60,12 +66,8 @@ def write_csv(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 
 def write_layer(path: str, layer: Labels) -> str:
     """Write a Labels layer in the format that the path's end says."""
-    meta = {
-        "scale": layer.scale,
-        "units": getattr(layer, "units", None),
-        "axis_labels": getattr(layer, "axis_labels", None),
-        "metadata": layer.metadata,
-    }
+    meta = {name: getattr(layer, name, None) for name in PLACE}
+    meta["metadata"] = layer.metadata
     return _write(format_of(path), path, full_data(layer), meta)
 
 
@@ -94,7 +96,10 @@ def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
                 "format: save as OME-Zarr."
             )
         data = np.asarray(data)
-    return str(export(path, kind, _found(data, metadata, meta)))
+    found = replace(
+        _found(data, metadata, meta), overwrite=kind != "ome-zarr", sealed=False
+    )
+    return str(export(path, kind, found))
 
 
 def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> ExportData:
@@ -103,24 +108,46 @@ def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> ExportDa
     from ..io.exports import ExportData
 
     axes = str(metadata.get("axes") or _axes_of(ids, meta))
-    scale = np.asarray(meta.get("scale", np.ones(ids.ndim)), float)
-    units = meta.get("units")
+    found = Place.from_attributes(meta, ids.ndim).calibration(axes)
     if "C" in axes and ids.shape[axes.index("C")] == 1:
         channel = axes.index("C")
         ids = ids.array if isinstance(ids, KeptChannel) else ids.take(0, axis=channel)
-        scale = np.delete(scale, channel)
-        units = [u for i, u in enumerate(units) if i != channel] if units else None
         axes = axes.replace("C", "")
     values = metadata.get("recipe")
     recipe = Recipe.from_json(json.dumps(values, default=str)) if values else None
     return ExportData(
         ids,
         axes,
-        pixel_size=(float(scale[axes.index("Y")]), float(scale[axes.index("X")])),
-        unit=str(units[axes.index("Y")]) if units is not None else "pixel",
-        z_step=float(scale[axes.index("Z")]) if "Z" in axes else None,
+        pixel_size=found.pixel_size,
+        unit=found.unit,
+        z_step=found.sizes.get("Z"),
         recipe=recipe,
+        origin=found.origin,
+        factors=level_of(metadata),
+        corner=_corner_of(metadata),
+        flipped=found.flipped,
+        n_channels=int(metadata.get("n_channels", 1)),
     )
+
+
+def level_of(metadata: dict[str, Any]) -> tuple[float, float]:
+    """Return height and width of a pixel of a result in pixels of its image.
+
+    They are larger than 1 for a smaller level of a pyramid.
+    """
+    axes, grid = metadata.get("axes"), metadata.get("grid")
+    if not axes or not grid:
+        return (1.0, 1.0)
+    factors = dict(zip(axes, grid["factors"], strict=True))
+    return (factors["Y"], factors["X"])
+
+
+def _corner_of(metadata: dict[str, Any]) -> dict[str, int]:
+    """Return the index of a result's first pixel and plane in its image, by axis."""
+    axes, grid = metadata.get("axes"), metadata.get("grid")
+    if not axes or not grid:
+        return {}
+    return {a: int(n) for a, n in zip(axes, grid["corner"], strict=True) if n}
 
 
 def _axes_of(ids: np.ndarray, meta: dict[str, Any]) -> str:

@@ -5,9 +5,8 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +15,13 @@ import numpy as np
 
 from ..core.labels.metrics import dice
 from ..core.prompt import Prompt
+from ..io.atomic import atomic_path
 from ..io.label_files import write_labels
+from ..io.ownership import WRITTEN, check_replaceable, file_hash, sealed_json
 from ..io.sample_images import SampleImage, nuclei, tissue
 from .segment_image import segment
 
+SUMMARY = "summary.json"
 Say = Callable[[str], Any]
 
 NO_NUCLEI = "The real nuclei are not installed (pip install --no-deps stardist)."
@@ -35,6 +37,8 @@ class DemoSettings:
         Folder for pictures, labels and ``summary.json``; made if it is not there.
     device, model : str
         As in `segment`.
+    overwrite : bool
+        Allow to replace files that no demo wrote.
     say : callable
         Receives each line of text.
     """
@@ -42,6 +46,7 @@ class DemoSettings:
     output: Path
     device: str = "auto"
     model: str = "svp"
+    overwrite: bool = False
     say: Say = print
 
     def labels_path(self, sample: SampleImage) -> Path:
@@ -88,8 +93,16 @@ def demo_samples(say: Say = print) -> list[SampleImage]:
 
 def run_without_window(demo: DemoSettings) -> list[DemoOutcome]:
     """Run the demo in this process, through the functions that scripts call."""
+    samples = demo_samples(demo.say)
+    check_outputs(demo, [demo.labels_path(sample) for sample in samples])
     demo.output.mkdir(parents=True, exist_ok=True)
-    return [_outcome(sample, demo) for sample in demo_samples(demo.say)]
+    return [_outcome(sample, demo) for sample in samples]
+
+
+def check_outputs(demo: DemoSettings, paths: Iterable[Path]) -> None:
+    """Raise `ReplaceError` if the demo would replace anything else, before it runs."""
+    for path in (demo.output / SUMMARY, *paths):
+        check_replaceable(path, demo.overwrite)
 
 
 def _outcome(sample: SampleImage, demo: DemoSettings) -> DemoOutcome:
@@ -104,6 +117,7 @@ def _outcome(sample: SampleImage, demo: DemoSettings) -> DemoOutcome:
         demo.labels_path(sample),
         result.labels,
         recipe=replace(result.recipe, query_file=sample.name),
+        overwrite=demo.overwrite,
     )
     return DemoOutcome(
         image=sample.name,
@@ -131,8 +145,12 @@ def write_summary(outcomes: list[DemoOutcome], demo: DemoSettings) -> Path:
     main = asdict(outcomes[-1])
     summary = {name: main[name] for name in fields}
     summary["others"] = [asdict(outcome) for outcome in outcomes[:-1]]
-    path = demo.output / "summary.json"
-    path.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    # pictures carry no seal, nor do labels that were saved in the window
+    files = [Path(f) for o in outcomes for f in (o.window, o.labels) if f]
+    summary[WRITTEN] = {f.name: file_hash(f) for f in files}
+    path = demo.output / SUMMARY
+    with atomic_path(path, demo.overwrite) as temporary:
+        sealed_json(temporary, summary)
     for outcome in outcomes:
         dice_text = "" if outcome.dice is None else f", Dice {outcome.dice:.3f}"
         demo.say(

@@ -15,12 +15,15 @@ from ..core.annotation.partial_labels import (
     FEWEST_PIXELS,
     UNKNOWN,
     check_partial_labels,
+    look_ordinary,
     to_ids,
 )
 from ..core.annotation.validation_split import split_validation
+from ..core.contrast import percentile_table, plain_range, range_of_prompt
 from ..core.geometry import MIN_BOX_SIZE
-from ..core.image import as_float32, channels_last, intensity_range
+from ..core.image import as_float32, channels_last, every_nth
 from ..core.jobs.finetune_job import FineTuneError, FineTuneSettings
+from ..core.labels.ids import compact_ids
 from ..core.progress import Progress
 from ..io.training_set import TrainingSet
 from .self_supervised import unlabelled_planes
@@ -36,11 +39,18 @@ TOO_SMALL = (
 )
 NOT_FINITE = "{name}: no pixel of the image is a finite number."
 SOME_NOT_FINITE = "{name}: {n} pixels are NaN or infinite, labels there are left out."
+LOOK_ORDINARY = (
+    "{name}: 1 was taken for background and 0 for unknown, but the labels look like "
+    "ordinary ones, in which 0 is background: convert them with from_labels."
+)
 NO_IMAGES = "No image to train on: add at least one with labels."
 OTHER_CHANNELS = (
     "The images differ in their number of channels ({counts}): choose the same "
     "channels for all."
 )
+MAX_NAMED = 3
+"""Images that a message about all of them names."""
+
 NO_LABELS = (
     f"No pixel is labelled: paint some objects (2, 3, ...) and some background "
     f"({BACKGROUND})."
@@ -137,6 +147,8 @@ def _read(
     images = []
     for image, labels, name in zip(given.images, given.labels, names, strict=True):
         read = _partial_image(image, labels, name, given, settings, notes)
+        if not settings.semantic and look_ordinary(np.asarray(labels)):
+            notes.append(LOOK_ORDINARY.format(name=name))
         k = seen[name] = seen.get(name, 0) + 1
         images.append(read if k == 1 else replace(read, name=f"{name} ({k})"))
     return images
@@ -162,7 +174,11 @@ def _partial_image(
         unlabelled_is_background=settings.unlabelled_is_background,
         wanted=settings.wanted if settings.semantic else None,
     )
-    intensities = intensity_range(plane)
+    ids = compact_ids(ids).astype(np.int32)
+    table = percentile_table(every_nth(plane))
+    intensities = (
+        plain_range(table) if is_rgb else range_of_prompt(table, plane[ids > 0])
+    )
     if plane.dtype.kind == "f":
         bad = ~np.isfinite(plane).all(axis=2)
         if bad.all():
@@ -223,14 +239,18 @@ def _check_labels(images: Sequence[PartialImage], settings: FineTuneSettings) ->
     what, values = "objects", "2, 3, ..."
     if settings.semantic:
         what, values = f"class {settings.wanted}", str(settings.wanted)
+    problem = ""
     if not objects + background:
-        raise FineTuneError(NO_LABELS)
-    if objects + background < FEWEST_PIXELS:
-        raise FineTuneError(FEW_LABELS.format(n=objects + background))
-    if not objects:
-        raise FineTuneError(ONLY_BACKGROUND.format(what=what, values=values))
-    if not background:
-        raise FineTuneError(ONLY_OBJECTS.format(what=what))
+        problem = NO_LABELS
+    elif objects + background < FEWEST_PIXELS:
+        problem = FEW_LABELS.format(n=objects + background)
+    elif not objects:
+        problem = ONLY_BACKGROUND.format(what=what, values=values)
+    elif not background:
+        problem = ONLY_OBJECTS.format(what=what)
+    if problem:
+        names = ", ".join(i.name for i in images[:MAX_NAMED])
+        raise FineTuneError(f"{names}: {problem}" if names else problem)
 
 
 def _read_unlabelled(

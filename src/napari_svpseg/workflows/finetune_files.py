@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..core.annotation.partial_labels import (
+    BACKGROUND,
+    PartialLabelError,
     check_partial_labels,
     from_labels,
+    label_counts,
+    look_ordinary,
     merge_partial_labels,
 )
 from ..core.geometry import Box
 from ..core.image import ImageError
+from ..core.labels.ids import as_objects, is_binary
 from ..core.labels.metrics import dice, f1
 from ..core.settings import SegmentSettings
-from ..io.images import read_image, read_mask
+from ..io.mask_files import read_mask
+from ..io.ome_zarr import read_any
 from .segment_image import own_prompts, segment
+
+WHITE = 255
+"""Value of objects in black and white masks of most programs."""
+
+BLACK_AND_WHITE = (
+    "{path}: black and white labels: say whether 0 is background in them (--complete) "
+    "or unknown (--partial)."
+)
+ORDINARY = (
+    "{path}: looks like ordinary labels: say whether 0 is background in them "
+    "(--complete), or 0 is unknown and 1 is background (--partial)."
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +64,9 @@ class LabelledFiles:
         pairs: Sequence[tuple[str, str]],
         boxes: Sequence[Box] = (),
         *,
-        complete: bool = False,
+        complete: bool | None = None,
+        classes: bool = False,
+        on_read: Callable[[str], None] = lambda _: None,
     ) -> LabelledFiles:
         """Read pairs of an image and its labels.
 
@@ -59,8 +79,14 @@ class LabelledFiles:
         boxes : sequence of Box
             One for each pair: the labels are ordinary ones, and only those inside the
             box are used. By default they are partial labels.
-        complete : bool
-            The labels are ordinary ones: 0 = background.
+        complete : bool, optional
+            True: the labels are ordinary ones, 0 = background. False: they are partial
+            ones, 1 = background. By default partial ones, and refused where they look
+            like ordinary ones.
+        classes : bool
+            The labels are classes.
+        on_read : callable
+            Called with a line on what was understood of each file.
 
         Raises
         ------
@@ -73,12 +99,15 @@ class LabelledFiles:
             plane, labels = _read_plane(image_path), read_mask(labels_path)
             if boxes:
                 truths[image_path] = check_partial_labels(
-                    labels, plane.shape, labels_path
+                    labels if classes else as_objects(labels), plane.shape, labels_path
                 )
-                labels = from_labels(labels, [boxes[n]])
+                labels = from_labels(labels, [boxes[n]], classes=classes)
             elif complete:
-                labels = from_labels(labels)
+                labels = from_labels(labels, classes=classes)
             labels = check_partial_labels(labels, plane.shape, labels_path)
+            if complete is None and not boxes and not classes:
+                _refuse_ordinary(labels, labels_path)
+            on_read(f"{labels_path}: {understood(labels, classes=classes)}")
             if image_path in found:
                 labels = merge_partial_labels(found[image_path][1], labels, image_path)
             found[image_path] = (plane, labels)
@@ -90,8 +119,35 @@ class LabelledFiles:
         )
 
 
+def _refuse_ordinary(labels: np.ndarray, path: str) -> None:
+    """Raise `PartialLabelError` for labels that are hardly meant as partial ones."""
+    if is_binary(labels) and labels.max() == WHITE:
+        raise PartialLabelError(BLACK_AND_WHITE.format(path=path))
+    if look_ordinary(labels):
+        raise PartialLabelError(ORDINARY.format(path=path))
+
+
+def understood(partial: np.ndarray, *, classes: bool = False) -> str:
+    """Return what partial labels hold, in words.
+
+    Examples
+    --------
+    >>> understood(np.array([[0, 1, 2, 2]]))
+    '1 object; labelled 75 % of the image, 25 % of it as background'
+    """
+    n = label_counts(partial, semantic=classes)
+    what = "class" if classes else "object"
+    k = len(n) - 1 if classes else n["n_objects"]
+    named = f"{k} {what}" if k == 1 else f"{k} {what}{'es' if classes else 's'}"
+    known, background = (partial > 0).mean(), (partial == BACKGROUND).mean()
+    return (
+        f"{named}; labelled {known:.0%} of the image, {background:.0%} of it as "
+        "background"
+    ).replace("%", " %")
+
+
 def _read_plane(path: str) -> np.ndarray:
-    image = read_image(path)
+    image = read_any(path)
     if image.axes.stack:
         raise ImageError(
             f"{path}: one plane is trained on, this file has the axes "

@@ -11,8 +11,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from ..core.annotation.partial_images import FineTuneData
 from ..core.annotation.partial_labels import UNKNOWN
 from ..core.jobs.finetune_job import (
@@ -25,8 +23,14 @@ from ..core.jobs.finetune_job import (
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import PromptSet
-from ..io.atomic import WriteError, atomic_path
+from ..io.atomic import atomic_path
 from ..io.free_path import free_path
+from ..io.locks import (
+    InUseError,
+    claimed_model,
+    is_claimed,
+    run_folder,
+)
 from ..io.model_store import (
     LoadedModel,
     check_model_folder,
@@ -35,28 +39,23 @@ from ..io.model_store import (
     user_folder,
 )
 from .finetune_data import GivenImages, gather
+from .identity import training_identity
+from .training_state import CHECKPOINT, RUN, begin_training, empty_folder
 
 if TYPE_CHECKING:
     from ..engine.finetuning.loop import OnLook, Tuned
 
-RUN, STOP, LOCK = "run.json", "stop", "lock"
+STOP = "stop"
 
-NOT_WRITABLE = "{output}: cannot be written ({error}): choose another folder."
+NOT_COMPARED = {"seconds", "preset"}
+"""Settings that do not decide on the result of a training that ends."""
+
+ROOM = 3
+"""Times the size of the checkpoint that a training needs on the disk."""
+
 IS_TRAINED = (
     "{output}: is being trained already, in another window or by a command: stop that "
-    "training or choose another name."
-)
-NOTHING_TO_RESUME = (
-    "{folder}: holds no checkpoint, so the training starts from the beginning."
-)
-LEFTOVERS = (
-    "{folder}: the files of an older training cannot be deleted ({error}): delete "
-    "them, or choose another name."
-)
-DAMAGED_RUN = "{path}: damaged, the run cannot be resumed: start a new one."
-OTHER_RUN = (
-    "{folder}: was made with other images, labels or settings: start a new run, "
-    "without resuming."
+    "training or choose another name ({error})."
 )
 TAKES_NO_PROMPTS = (
     "The model '{name}' takes no prompts and is not trained in this way: start from "
@@ -65,12 +64,6 @@ TAKES_NO_PROMPTS = (
 
 
 # ---------------------------------------------------------------- the run's folder
-
-
-def run_folder(output: str | Path) -> Path:
-    """Return where checkpoints of the model ``output`` lie while it is trained."""
-    output = Path(output)
-    return output.with_name(f".{output.name}.run")
 
 
 @contextlib.contextmanager
@@ -84,49 +77,18 @@ def claimed(output: str | Path) -> Iterator[Path]:
     WriteError
         If the folder cannot be made.
     """
-    folder = run_folder(output)
-    lock = FileLock(folder / LOCK)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise FineTuneError(IS_TRAINED.format(output=output)) from error
-    except OSError as error:
-        raise WriteError(
-            NOT_WRITABLE.format(output=output, error=error.strerror)
-        ) from error
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(claimed_model(output))
+        except InUseError as error:
+            message = IS_TRAINED.format(output=output, error=error)
+            raise FineTuneError(message) from error
         yield folder
-    finally:
-        lock.release()
-        with contextlib.suppress(OSError):
-            if {p.name for p in folder.iterdir()} <= {LOCK}:
-                _empty(folder, but=())
 
 
 def is_running(output: str | Path) -> bool:
     """Return whether some process is training ``output`` now."""
-    path = run_folder(output) / LOCK
-    if not path.is_file():
-        return False
-    try:
-        with FileLock(path, blocking=False):
-            return False
-    except Timeout:
-        return True
-    except OSError:
-        return False
-
-
-def _empty(folder: Path, but: Sequence[str] = (LOCK,)) -> None:
-    """Delete the content of a folder but for some files, or the folder as a whole."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            shutil.rmtree(path)
-        elif path.name not in but:
-            path.unlink()
-    if not but:
-        folder.rmdir()
+    return is_claimed(run_folder(output))
 
 
 def stop_finetune(output: str | Path) -> bool:
@@ -161,7 +123,7 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
     for path in sorted(base.glob(".*.run")):
         try:
             values = json.loads((path / RUN).read_text(encoding="utf8"))
-            there = isinstance(values, dict) and (path / "checkpoint.pt").is_file()
+            there = isinstance(values, dict) and (path / CHECKPOINT).is_file()
             if there and not is_running(values["output"]):
                 found.append(values)
         except (OSError, ValueError, KeyError):
@@ -169,42 +131,46 @@ def unfinished_finetunes(folder: str | Path | None = None) -> list[dict[str, Any
     return found
 
 
+def needs_other_place(output: str | Path) -> bool:
+    """Return whether the disk is too full to go on with a training that was cut off."""
+    checkpoint = run_folder(output) / CHECKPOINT
+    try:
+        needed = ROOM * checkpoint.stat().st_size
+        return shutil.disk_usage(checkpoint.parent).free < needed
+    except OSError:
+        return False
+
+
+def move_finetune(output: str | Path, folder: str | Path) -> str:
+    """Move the checkpoint of a training to another folder, where there is room.
+
+    Returns
+    -------
+    str
+        Model folder to write when the training is resumed.
+
+    Raises
+    ------
+    FineTuneError, WriteError
+        If it is being trained, or cannot be moved; then it stays where it is.
+    """
+    target = free_path(Path(folder) / Path(output).name, separator="-")
+    with claimed(output) as old, claimed(target) as new:
+        values = json.loads((old / RUN).read_text(encoding="utf8"))
+        with atomic_path(new / CHECKPOINT, overwrite=True) as temporary:
+            shutil.copyfile(old / CHECKPOINT, temporary)
+        with atomic_path(new / RUN, overwrite=True) as temporary:
+            text = json.dumps({**values, "output": str(target)}, indent=1)
+            temporary.write_text(text + "\n", encoding="utf8")
+        empty_folder(old)
+    return str(target)
+
+
 def discard_finetune(output: str | Path) -> None:
     """Delete the leftovers of a training that was cut off."""
     if run_folder(output).is_dir():
         with claimed(output) as folder:
-            _empty(folder)
-
-
-def _prepare(
-    folder: Path, values: dict[str, Any], resume: bool, notes: list[str]
-) -> bool:
-    """Make a run's folder ready; return whether there is a checkpoint to resume."""
-    if resume and (folder / "checkpoint.pt").is_file():
-        _check_same_run(folder, values["fingerprint"])
-        (folder / STOP).unlink(missing_ok=True)
-        return True
-    if resume:
-        notes.append(NOTHING_TO_RESUME.format(folder=folder))
-    try:
-        _empty(folder)
-    except OSError as error:
-        raise WriteError(
-            LEFTOVERS.format(folder=folder, error=error.strerror)
-        ) from error
-    with atomic_path(folder / RUN) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf8")
-    return False
-
-
-def _check_same_run(folder: Path, wanted: str) -> None:
-    try:
-        values = json.loads((folder / RUN).read_text(encoding="utf8"))
-        same = values["fingerprint"] == wanted
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise FineTuneError(DAMAGED_RUN.format(path=folder / RUN)) from error
-    if not same:
-        raise FineTuneError(OTHER_RUN.format(folder=folder))
+            empty_folder(folder)
 
 
 # ---------------------------------------------------------------- the whole
@@ -225,6 +191,7 @@ def finetune(
     rgb: bool | None = None,
     channels: tuple[int, ...] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     on_progress: Progress | None = None,
     on_partial: Callable[[FineTuneProgress], None] | None = None,
     on_look: OnLook | None = None,
@@ -265,7 +232,10 @@ def finetune(
     rgb, channels
         As in `segment`.
     resume : bool
-        Go on from the checkpoint of a run that was cut off or cancelled.
+        Go on from the checkpoint of a run that was cut off or cancelled; with other
+        images, labels, settings or versions, start from the beginning and say so.
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
     on_progress : callable, optional
         Called with ``(step, steps, message)``; may raise `Cancelled`.
     on_partial : callable, optional
@@ -280,9 +250,11 @@ def finetune(
     Raises
     ------
     FineTuneError
-        If the labels do not suffice or do not fit, or there is nothing to resume.
-    WriteError
-        If the model cannot be written; the last checkpoint stays beside it.
+        If the labels do not suffice or do not fit.
+    WriteError, CheckpointWriteError
+        If the model or a checkpoint cannot be written; the last checkpoint stays.
+    ReplaceError
+        If it would replace anything that must not be.
     """
     from ..engine.finetuning.loop import Callbacks
     from ..engine.finetuning.loop import finetune as train
@@ -290,7 +262,7 @@ def finetune(
 
     settings, report = settings or FineTuneSettings(), on_progress or ignore_progress
     target = Path(output) if output is not None else _new_folder()
-    check_model_folder(target)
+    check_model_folder(target, overwrite, start_from)
     model, where = _start_model(start_from), choose(device)
     notes = [where.reason] if where.is_fallback else []
     if unlabelled is not None:
@@ -311,21 +283,35 @@ def finetune(
         "settings": settings.to_dict(),
         "training_set": None if training_set is None else str(training_set),
         "unlabelled": None if unlabelled is None else str(unlabelled),
-        "fingerprint": data.fingerprint(settings, model.card.sha256),
     }
+    decides = {k: v for k, v in settings.to_dict().items() if k not in NOT_COMPARED}
+    identity = training_identity(
+        data.fingerprint(), start=model.card.sha256, settings=decides
+    )
     with claimed(target) as folder:
+        resumed, told = begin_training(folder, identity, resume=resume, values=values)
+        notes += told
+        (folder / STOP).unlink(missing_ok=True)
         tuned = train(
             model.network,
             data,
             settings,
             device=where,
             folder=folder,
-            resume=_prepare(folder, values, resume, notes),
+            resume=resumed,
             callbacks=Callbacks((folder / STOP).exists, report, on_partial, on_look),
         )
         notes += tuned.notes
-        _write_model(target, tuned, model.card, data, settings, str(where))
-        _empty(folder)
+        card, prompts = _model_card(target, tuned, model.card, data, settings, where)
+        save_model(
+            target,
+            tuned.network,
+            card,
+            history=_rows(tuned) or None,
+            prompts=prompts,
+            overwrite=overwrite,
+        )
+        empty_folder(folder)
     return FineTuneResult(
         tuned.before,
         tuned.after,
@@ -351,15 +337,15 @@ def _start_model(start_from: str | Path | LoadedModel) -> LoadedModel:
     return model
 
 
-def _write_model(
+def _model_card(
     target: Path,
     tuned: Tuned,
     start: ModelCard,
     data: FineTuneData,
     settings: FineTuneSettings,
-    device: str,
-) -> None:
-    """Write the model folder; its card records how it was trained."""
+    device: Any,
+) -> tuple[ModelCard, PromptSet]:
+    """Return the card of the model, which records how it was trained; its prompts."""
     labelled = sum(int((i.ids != UNKNOWN).sum()) for i in data.images)
     shown = tuned.after if tuned.kept == "after" else tuned.before
     card = ModelCard(
@@ -380,15 +366,18 @@ def _write_model(
             "kept": tuned.kept,
             "before": _numbers(tuned.before),
             "after": _numbers(tuned.after),
-            "device": device,
+            "device": str(device),
         },
         scores={"validation labels": _numbers(shown)},
     )
-    rows = [
+    return card, PromptSet(tuned.prompts, target.name)
+
+
+def _rows(tuned: Tuned) -> list[dict[str, float]]:
+    """Return the history without the numbers that are not known."""
+    return [
         {k: v for k, v in row.items() if not math.isnan(v)} for row in tuned.history
     ]
-    prompts = PromptSet(tuned.prompts, target.name)
-    save_model(target, tuned.network, card, history=rows or None, prompts=prompts)
 
 
 def _numbers(score: ValidationScore) -> dict[str, Any]:

@@ -7,7 +7,6 @@ that reading and writing one overlaps with computing another. Finished images ar
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 import time
@@ -15,12 +14,14 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from ..core.errors import DEBUG, one_line
+from ..core.escapes import escaped
+from ..core.image import ImageError
 from ..core.jobs.folder_job import FORMAT_TITLES, BatchJob, FileOutcome
 from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import PromptSet, prompt_hash
@@ -28,23 +29,27 @@ from ..core.result import versions
 from ..core.settings import split_settings
 from ..io.atomic import remove_leftovers
 from ..io.folder_records import (
+    CLAIM,
     CUT_PROMPTS,
     LOG,
     RUN,
     SUMMARY,
+    WrittenFiles,
     append_log,
     check_collisions,
     find_images,
     outcome_from_labels,
-    read_run,
     read_summary,
+    real_path,
     write_run,
     write_summary,
 )
+from ..io.images import TIFF_SUFFIXES, check_readable, split_series
+from ..io.locks import RESULTS_LOCK, claimed
+from ..io.model_store import find_model
 from ..io.ome_zarr import is_zarr, open_image
+from .identity import identity_of_results, image_identity, segment_identity
 from .segment_file import segment_file
-
-logger = logging.getLogger(__name__)
 
 MAX_AT_ONCE = 8
 """Images that are segmented at once on this machine."""
@@ -52,13 +57,19 @@ MAX_AT_ONCE = 8
 LARGE = 100_000_000
 """Pixels from which a Zarr image of a folder is segmented from file to file."""
 
+HUGE = 1_000_000_000
+"""Pixels from which a TIFF is read in parts whatever is written."""
+
 MAX_SUBMITTED = 64
 """Images that wait on a cluster at once."""
 
 SAVE_EVERY_S = 1.0
 """How often the summary is written while a run goes on."""
 
-OTHER = "made with other prompts, another model or other settings"
+AGAIN = (
+    "done again: the results there are of another image, other prompts, another model, "
+    "other settings or another version, or do not say"
+)
 
 TOO_LARGE = (
     f"{{path}}: is too large for {{what}}: choose {FORMAT_TITLES['ome-zarr']} only"
@@ -73,19 +84,25 @@ def run_batch(
     prompts: PromptSet | None = None,
     *,
     runner: Any = None,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
     on_partial: Callable[[list[FileOutcome]], None] | None = None,
 ) -> list[FileOutcome]:
     """Segment all images of a job; a file that cannot be read stops no other.
 
+    The folder of the results is locked for this run as long as it goes on.
+
     Parameters
     ----------
     job : BatchJob
     prompts : PromptSet, optional
-        By default those of the job's prompt file.
+        By default those of the job's prompt file. Others are saved in the folder of
+        the results.
     runner : Runner, optional
         Where images are segmented (see `engine.jobs.job`); by default threads of this
         process.
+    overwrite : bool
+        Allow to replace files that no run wrote, and results that were changed since.
     on_progress : callable
         ``(done, total, message)``, called again and again; may raise `Cancelled`.
     on_partial : callable, optional
@@ -99,30 +116,64 @@ def run_batch(
     Raises
     ------
     ValueError
-        If there are no images, or results would overwrite images or each other.
+        If there are no images, or two of them would have one result.
+    ReplaceError
+        If results would replace what no run of this program wrote.
+    InUseError
+        If another run writes into the folder now.
     Cancelled
         Raised by ``on_progress``; finished images are kept.
     """
+    is_cut = prompts is not None and not job.prompts
+    if is_cut:
+        job = replace(job, prompts=str(Path(job.output) / CUT_PROMPTS))
     files = find_images(job.inputs, job.include, job)
     check_collisions(job, files)
+    with claimed(job.output, RESULTS_LOCK):
+        before = WrittenFiles(Path(job.output))
+        before.check(job, overwrite)
+        before.check_targets(job, files, overwrite)
+        if is_cut:
+            assert prompts is not None
+            save_cut_prompts(prompts, job.output, overwrite=overwrite)
+        tell = on_partial or (lambda found: None)
+        how = _How(runner, overwrite, is_cut, on_progress, tell)
+        return _run(job, files, prompts, how)
+
+
+@dataclass(frozen=True)
+class _How:
+    """How a run goes: where, what it may replace, and whom it tells."""
+
+    runner: Any
+    overwrite: bool
+    is_cut: bool
+    on_progress: Progress
+    on_partial: Callable[[list[FileOutcome]], None]
+
+
+def _run(
+    job: BatchJob, files: list[Path], prompts: PromptSet | None, how: _How
+) -> list[FileOutcome]:
+    """Segment the images of a job whose folder is locked."""
     if prompts is None and job.prompts:
         from ..io.prompt_files import load_prompts
 
         prompts = load_prompts(job.prompts)
     if prompts is not None:  # else the model brings its own
         prompts = prompts.usable()
-    outcomes = _Outcomes(job, files, prompts, on_partial or (lambda outcomes: None))
-    work = _here if runner is None else _on(runner)
+    outcomes = _Outcomes(job, files, prompts, how)
+    work = _here if how.runner is None else _on(how.runner)
 
     def check_cancelled() -> None:
-        on_progress(outcomes.n_done, len(files), "")
+        how.on_progress(outcomes.n_done, len(files), "")
 
     state = "stopped"
     try:
         check_cancelled()
-        missing, todo = _without_missing(outcomes.skip_done())
+        unreadable, todo = _without_unreadable(outcomes.skip_done())
         for outcome in chain(
-            map(outcomes.note, missing),
+            map(outcomes.note, unreadable),
             work(job, todo, prompts, check_cancelled, outcomes),
         ):
             outcomes.report(outcome)
@@ -133,17 +184,22 @@ def run_batch(
     return outcomes.in_order()
 
 
-def _without_missing(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
-    """Return the outcomes of missing files, and the files that are there.
+def _without_unreadable(files: list[Path]) -> tuple[list[FileOutcome], list[Path]]:
+    """Return the outcomes of files that cannot be read, and the other files.
 
-    Missing files are reported before torch is loaded.
+    They are reported before torch is loaded.
     """
-    missing = [
-        FileOutcome(str(p), status="failed", error=f"{p}: no such file.")
-        for p in files
-        if not p.exists()
-    ]
-    return missing, [p for p in files if p.exists()]
+    unreadable, todo = [], []
+    for path in files:
+        try:
+            if not is_zarr(path):
+                check_readable(split_series(path)[0])
+        except ImageError as error:
+            outcome = FileOutcome(str(path), status="failed", error=one_line(error))
+            unreadable.append(outcome)
+        else:
+            todo.append(path)
+    return unreadable, todo
 
 
 class _Outcomes:
@@ -154,21 +210,26 @@ class _Outcomes:
         job: BatchJob,
         files: list[Path],
         prompts: PromptSet | None,
-        tell: Callable[[list[FileOutcome]], None],
+        how: _How,
     ) -> None:
-        self.job, self.files, self._tell = job, files, tell
+        self.job, self.files, self._tell = job, files, how.on_partial
+        self.overwrite = how.overwrite
         self.folder = Path(job.output)
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         self._found: dict[str, FileOutcome] = {}
+        self._written = WrittenFiles(self.folder)
+        self._written.note([CUT_PROMPTS] if how.is_cut else [])
+        self._to_claim, self._claimed = deque(files), set[Path]()
         self._saved_at = time.monotonic()
         self._record = run_record(job, prompts) | {
             "files": len(files),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
-        self._kept_note = self._note_on_kept()
-        write_run(self.folder / RUN, job, self._record | {"state": "running"})
+        self._again: set[str] = set()
+        self.made_of = identity_of_job(job, prompts)
+        self._write_run({"state": "running"})
         self.log([f"started: {len(files)} files, model {job.model}"])
 
     @property
@@ -182,33 +243,52 @@ class _Outcomes:
             return self.files
         todo, skipped = [], []
         for path in self.files:
-            targets = list(self.job.targets(str(path)).values())
-            if not all(Path(target).exists() for target in targets):
+            targets = self.job.targets(str(path))
+            if not all(map(os.path.exists, targets.values())):
                 todo.append(path)
                 continue
-            outcome = FileOutcome(str(path), targets[0], status="skipped")
-            known = self._before.get(str(path))
-            outcome = (
-                replace(known, labels=targets[0])
-                if known
-                else outcome_from_labels(outcome)
-            )
-            notes = dict.fromkeys((*outcome.notes, *self._kept_note))
-            outcome = replace(outcome, notes=tuple(notes))
+            outcome = self._done_before(path, targets)
+            if outcome is None:
+                self._again.add(str(path))
+                todo.append(path)
+                continue
             self._found[str(path)] = outcome
             skipped.append(outcome)
         if skipped:
             self._tell(skipped)
             self.log([f"{len(skipped)} files were done before"])
+        if self._again:
+            self.log([f"{len(self._again)} files: {AGAIN}"])
+        self._to_claim = deque(todo)
         return todo
+
+    def _done_before(self, path: Path, targets: dict[str, str]) -> FileOutcome | None:
+        """Return the outcome of an image that the same run has done before."""
+        try:
+            wanted = image_identity(self.made_of, path)
+        except OSError:
+            return None  # reading it will tell why
+        first, known = next(iter(targets.values())), self._before.get(escaped(path))
+        if known is not None and known.fingerprint == wanted:
+            return replace(known, source=str(path), labels=first)
+        if identity_of_results(targets) != wanted:
+            return None
+        return outcome_from_labels(
+            FileOutcome(str(path), first, status="skipped", fingerprint=wanted)
+        )
 
     def started(self, path: Path) -> None:
         """Report that a file is being segmented."""
+        self._claim(path)
         self._tell([FileOutcome(str(path), status="running")])
 
     def note(self, outcome: FileOutcome) -> FileOutcome:
         """Record the outcome of a file; called in the thread that worked on it."""
+        if outcome.source in self._again and outcome.status == "done":
+            outcome = replace(outcome, notes=(AGAIN, *outcome.notes))
         self._found[outcome.source] = outcome
+        if outcome.status == "done":
+            self._written.note_results(self.job.targets(outcome.source).values())
         return outcome
 
     def report(self, outcome: FileOutcome) -> None:
@@ -232,8 +312,11 @@ class _Outcomes:
             "failed": failed,
             "ended": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
-        self._save()
-        write_run(self.folder / RUN, self.job, self._record | ended)
+        try:
+            self._save()
+            self._written.note_summary()
+        finally:
+            self._write_run(ended)
         done = f"{ended['done']} of {len(self.files)} done"
         self.log([f"{state}: {done}, {failed} failed"])
 
@@ -242,34 +325,52 @@ class _Outcomes:
         with suppress(OSError):
             append_log(self.folder / LOG, lines)
 
+    def _claim(self, path: Path) -> None:
+        """Enter the files of an image, and of the next ones, in ``run.json``.
+
+        So that they are known as ours, although the run may be killed before it
+        enters their hashes.
+        """
+        is_new = False
+        while path not in self._claimed:
+            n = min(CLAIM, len(self._to_claim))
+            chunk = [self._to_claim.popleft() for _ in range(n)]
+            self._claimed.update(chunk or [path])
+            targets = [t for p in chunk for t in self.job.targets(str(p)).values()]
+            is_new |= self._written.claim(targets, self.overwrite)
+        if is_new:
+            self._write_run({"state": "running"})
+
+    def _write_run(self, values: dict[str, Any]) -> None:
+        values = self._record | values | self._written.to_dict()
+        write_run(self.folder / RUN, self.job, values, overwrite=True)
+
     def _save(self) -> None:
-        write_summary(self.folder / SUMMARY, self.in_order())
+        write_summary(self.folder / SUMMARY, self.in_order(), overwrite=True)
         self._saved_at = time.monotonic()
 
-    def _note_on_kept(self) -> tuple[str, ...]:
-        """Return a note for results that were made with other settings."""
-        if not self.job.skip_done:
-            return ()
-        try:
-            _, record = read_run(self.folder / RUN)
-        except (ValueError, OSError):
-            return ()
-        if record.get("fingerprint") == self._record["fingerprint"]:
-            return ()
-        logger.warning("%s: what is done there is kept, but was %s", self.folder, OTHER)
-        return (f"kept, but {OTHER}",)
+
+def identity_of_job(job: BatchJob, prompts: PromptSet | None) -> str:
+    """Return the fingerprint of all that decides on a job's results but the images."""
+    return segment_identity(
+        find_model(job.model),
+        prompts,
+        *split_settings(job.settings),
+        axes=job.axes,
+        channels=job.channels,
+        formats=job.formats,
+    )
 
 
 def run_record(job: BatchJob, prompts: PromptSet | None) -> dict[str, Any]:
     """Return the fingerprints and settings that decide on the results of a run."""
-    from ..io.model_store import find_model
-
     card = find_model(job.model)
     made_of = {
         "weights_sha256": card.sha256,
         "prompts_sha256": [prompt_hash(prompt) for prompt in prompts or ()],
         "settings": {k: job.settings[k] for k in sorted(job.settings)},
         "axes": job.axes,
+        "series": job.series,
         "channels": job.channels and list(job.channels),
     }
     return {"fingerprint": made_of, "versions": versions()}
@@ -286,7 +387,9 @@ def segment_item(
     prompts: PromptSet | None,
     job: BatchJob,
     targets: dict[str, str],
+    made_of: str,
     *,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> FileOutcome:
     """Segment one image of a folder run; a large Zarr from file to file.
@@ -299,6 +402,10 @@ def segment_item(
         How; its inputs do not count here.
     targets : dict of str to str
         Path of the file to write for each format.
+    made_of : str
+        From `identity_of_job`.
+    overwrite : bool
+        As in `run_batch`.
     on_progress : callable
         ``(done, total, message)``; may raise `Cancelled`.
 
@@ -309,7 +416,7 @@ def segment_item(
     """
     path = Path(path)
     run, post = split_settings(job.settings)
-    if not is_zarr(path) or open_image(path, 0, job.axes).n_pixels < LARGE:
+    if not _is_large(path, job.axes, in_parts=set(targets) == {"ome-zarr"}):
         return segment_file(
             path,
             prompts,
@@ -321,6 +428,8 @@ def segment_item(
             postprocess=post,
             targets=targets,
             prompts_file=job.prompts,
+            made_of=made_of,
+            overwrite=overwrite,
             on_progress=on_progress,
         )
     others = [FORMAT_TITLES[kind] for kind in targets if kind != "ome-zarr"]
@@ -329,6 +438,7 @@ def segment_item(
         raise ValueError(TOO_LARGE.format(path=path, what=what))
     from .segment_large import segment_zarr
 
+    fingerprint = image_identity(made_of, path)
     outcome = segment_zarr(
         path,
         prompts,
@@ -339,6 +449,7 @@ def segment_item(
         settings=run,
         postprocess=post,
         workers=0,
+        overwrite=overwrite,
         on_progress=on_progress,
     )
     return FileOutcome(
@@ -347,7 +458,33 @@ def segment_item(
         outcome.objects,
         outcome.seconds,
         notes=outcome.notes,
+        fingerprint=fingerprint,
     )
+
+
+def _is_large(path: Path, axes: str | None, *, in_parts: bool) -> bool:
+    """Return whether an image is so large that it is read in parts.
+
+    Those are Zarr images and TIFF files of one plane, such as slides.
+
+    Parameters
+    ----------
+    path : Path
+    axes : str, optional
+    in_parts : bool
+        Only formats are written that take labels in parts.
+    """
+    if is_zarr(path):
+        return open_image(path, 0, axes).n_pixels >= LARGE
+    file, _ = split_series(path)
+    if file.suffix.lower() not in TIFF_SUFFIXES or file.stat().st_size < LARGE // 100:
+        return False
+    try:
+        image = open_image(path, 0, axes)
+    except ImageError:  # reading it in one piece names the reason, or can do it
+        return False
+    limit = LARGE if in_parts else HUGE
+    return image.n_pixels >= limit and not image.axes.stack
 
 
 def _here(
@@ -375,7 +512,13 @@ def _here(
             outcome_of(
                 path,
                 lambda: segment_item(
-                    path, prompts, job, targets, on_progress=on_progress
+                    path,
+                    prompts,
+                    job,
+                    targets,
+                    outcomes.made_of,
+                    overwrite=outcomes.overwrite,
+                    on_progress=on_progress,
                 ),
             )
         )
@@ -387,8 +530,8 @@ def _here(
             while waiting or running:
                 while waiting and len(running) < n:
                     path = waiting.popleft()
-                    running.add(pool.submit(segment, path))
                     outcomes.started(path)
+                    running.add(pool.submit(segment, path))
                 ended, running = wait(running, CHECK_EVERY_S, FIRST_COMPLETED)
                 check_cancelled()
                 for future in ended:
@@ -415,11 +558,17 @@ def _on(runner: Any) -> Any:
                 path = waiting.popleft()
                 outcomes.started(path)
                 targets = {
-                    kind: str(Path(target).resolve())
+                    kind: real_path(target)
                     for kind, target in job.targets(str(path)).items()
                 }
                 submitted = runner.submit(
-                    segment_item, str(path.resolve()), prompts, there, targets
+                    segment_item,
+                    real_path(path),
+                    prompts,
+                    there,
+                    targets,
+                    outcomes.made_of,
+                    overwrite=outcomes.overwrite,
                 )
                 jobs.append((path, submitted))
             path, submitted = jobs.popleft()
@@ -439,8 +588,8 @@ def _for_workers(job: BatchJob) -> BatchJob:
     return replace(
         job,
         inputs=job.inputs[:1],
-        output=str(Path(job.output).resolve()),
-        model=str(Path(job.model).resolve()) if is_folder else job.model,
+        output=real_path(job.output),
+        model=real_path(job.model) if is_folder else job.model,
     )
 
 
@@ -456,11 +605,12 @@ def outcome_of(path: Path, result: Callable[[], FileOutcome]) -> FileOutcome:
         return FileOutcome(str(path), status="failed", error=one_line(error))
 
 
-def save_cut_prompts(prompts: PromptSet, folder: str | Path) -> Path:
+def save_cut_prompts(
+    prompts: PromptSet, folder: str | Path, *, overwrite: bool = False
+) -> Path:
     """Write prompts without a file of their own into a run's folder."""
     from ..io.prompt_files import save_prompts
 
     Path(folder).mkdir(parents=True, exist_ok=True)
     path = Path(folder) / CUT_PROMPTS
-    save_prompts(prompts, path)
-    return path
+    return save_prompts(prompts, path, overwrite=overwrite)

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.contrast import Profile, alike_notes
 from ..core.fingerprint import fingerprint
+from ..core.image import ImageError
 from ..core.labels.blocks import Grid, block_grid
 from ..core.labels.instances import halo_width
-from ..core.planes import Planes
+from ..core.planes import PlaneContrasts, Planes
 from ..core.prompt import PromptSet
 from ..core.result import ObjectProperties, Recipe, versions
-from ..core.settings import PostprocessSettings, SegmentSettings
+from ..core.settings import PostprocessSettings, SegmentSettings, check_range
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import LabelsLayout
+from .identity import prompt_values
 from .segment_image import Prompts, as_prompt_set, model_reference, prompt_record
 
 if TYPE_CHECKING:  # they import torch
@@ -28,9 +31,20 @@ if TYPE_CHECKING:  # they import torch
 BLOCK = 1024
 """Pixels along the blocks in which objects are found, and along chunks of labels."""
 
-MIN_BLOCK = 16
+MIN_BLOCK, MAX_BLOCK = 16, 65_536
 
-SMALL_BLOCK = "block must be at least {least} pixels, got {block}"
+NOT_COMPARED = {
+    *("notes", "device", "prompts", "query_file", "prompts_file", "fingerprint")
+}
+"""Fields of a recipe that do not decide on the labels, or are part of the content."""
+
+MAX_PIXELS = 500_000_000_000
+"""Pixels of the largest image; the list of its tasks alone takes gigabytes."""
+
+TOO_LARGE = (
+    "{path}: has {n:,} pixels, more than the {most:,} that one run can do: choose a "
+    "coarser level of its pyramid, or cut it into parts."
+)
 TAKES_NO_PROMPTS = (
     "the model {name} takes no prompts: use it on image files that fit into memory"
 )
@@ -59,8 +73,8 @@ class BlockOptions:
     version: str | None = None
 
     def __post_init__(self) -> None:
-        if self.block < MIN_BLOCK:
-            raise ValueError(SMALL_BLOCK.format(least=MIN_BLOCK, block=self.block))
+        check_range("block", self.block, MIN_BLOCK, MAX_BLOCK)
+        check_range("halo", self.halo, 0, MAX_BLOCK)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,13 +85,13 @@ class ChannelOptions:
     ----------
     channels : tuple of int, optional
     rgb : bool, optional
-    intensities : (C, 2) array, optional
+    intensities : (C, 2) array or Profile, optional
         Percentiles of the whole image; by default those of a sample of it.
     """
 
     channels: tuple[int, ...] | None = None
     rgb: bool | None = None
-    intensities: np.ndarray | None = None
+    intensities: np.ndarray | Profile | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +118,8 @@ class Plan:
         Of the network.
     layout : dict
         Of the labels, without data type and folder.
+    content : str
+        Fingerprint of the pixels of the image and of the prompts.
     """
 
     image: str
@@ -122,6 +138,7 @@ class Plan:
     radius: int
     stride: int
     layout: dict[str, Any] = field(default_factory=dict)
+    content: str = ""
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Plan:
@@ -139,14 +156,22 @@ class Plan:
         """Fingerprint of all that decides on the labels."""
         values = asdict(self)
         values["recipe"] = {
-            k: v for k, v in values["recipe"].items() if k not in ("notes", "device")
+            k: v for k, v in values["recipe"].items() if k not in NOT_COMPARED
         }
+        del values["image"]  # known by its content, wherever it is
         return fingerprint(values)
 
     @property
     def planes(self) -> list[tuple[int, ...]]:
         """Index of each plane into the stack axes."""
         return list(np.ndindex(*self.stack))
+
+    @property
+    def ranges(self) -> list[np.ndarray]:
+        """Intensity range (C, 2) of each plane."""
+        shared = self.recipe["intensities"]
+        each = self.recipe["plane_intensities"] or [shared] * len(self.planes)
+        return [np.asarray(one, np.float64) for one in each]
 
     @property
     def segment(self) -> SegmentSettings:
@@ -211,6 +236,7 @@ def make_plan(
     *,
     reading: ChannelOptions | None = None,
     options: BlockOptions | None = None,
+    content: str,
 ) -> tuple[Plan, Code]:
     """Return the plan of a run, and the encoded prompts.
 
@@ -225,6 +251,8 @@ def make_plan(
     post : PostprocessSettings
     reading : ChannelOptions, optional
     options : BlockOptions, optional
+    content : str
+        Fingerprint of the pixels of the image.
 
     Raises
     ------
@@ -235,6 +263,10 @@ def make_plan(
     from ..io.model_store import load_model
 
     reading, options = reading or ChannelOptions(), options or BlockOptions()
+    if source.n_pixels > MAX_PIXELS:
+        raise ImageError(
+            TOO_LARGE.format(path=source.path, n=source.n_pixels, most=MAX_PIXELS)
+        )
     run = replace(run, trust=False)
     post = replace(post, labels=post.labels or "objects")
     chosen, prompts_file = _prompts(prompts)
@@ -250,9 +282,12 @@ def make_plan(
         rgb=reading.rgb,
     )
     encoded = _encode(network, device, chosen, resize=run.scale_objects)
-    intensities = reading.intensities
-    if intensities is None:
-        intensities = planes.intensities()
+    given = reading.intensities
+    if given is None or isinstance(given, Profile):
+        contrasts = planes.contrasts(given or planes.profile(), chosen)
+    else:
+        contrasts = PlaneContrasts.given(given, len(planes.indices))
+    ranges = list(contrasts.ranges)
     recipe = Recipe(
         model=model_reference(loaded.card),
         weights_sha256=loaded.card.sha256,
@@ -264,7 +299,9 @@ def make_plan(
         channels=planes.channels,
         scale=encoded.scale,
         versions=versions(),
-        intensities=tuple((float(a), float(b)) for a, b in intensities),
+        intensities=tuple((float(a), float(b)) for a, b in ranges[0]),
+        plane_intensities=contrasts.recorded,
+        notes=(*contrasts.notes, *alike_notes(ranges, chosen)),
         prompts_file=prompts_file,
         query_file=str(source.path),
         level=source.level,
@@ -289,6 +326,9 @@ def make_plan(
         radius=network.overlap,
         stride=network.stride,
         layout=_layout(source, planes, options),
+        content=fingerprint(
+            {"image": content, "prompts": [prompt_values(p) for p in chosen]}
+        ),
     )
     LabelsLayout(folder="", dtype="uint32", **plan.layout)  # refuses a wrong version
     return plan, encoded.code
@@ -334,5 +374,6 @@ def _layout(source: LazyImage, planes: Planes, options: BlockOptions) -> dict[st
         "axes": letters,
         "scale": [source.scale.get(a, 1.0) for a in letters],
         "unit": source.unit,
+        "origin": [source.origin.get(a, 0.0) for a in letters],
         "version": options.version or source.version or "0.5",
     }

@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from functools import lru_cache
 from itertools import product
@@ -46,7 +46,9 @@ from ..core.labels.linking import Overlaps, joined_overlaps, linked_ids, overlap
 from ..core.planes import Planes, PlaneView
 from ..core.result import Maps
 from ..io.atomic import atomic_path
+from ..io.locks import claimed, lock_files
 from ..io.ome_zarr import LazyImage, open_image
+from ..io.ownership import check_work_folder, read_json
 from ..io.zarr_labels import (
     LabelsLayout,
     create_scratch,
@@ -65,6 +67,12 @@ if TYPE_CHECKING:  # they import torch
     from ..engine.inference.tiling import TileGrid
     from ..models.base import PromptCode, PromptSegmenter
 
+PLAN = "plan.json"
+WORK_PARTS = (
+    PLAN, "code.npz", "tiles", "tiles.done", "blocks", "tables", "seams", "written"
+)  # fmt: skip
+"""What a run makes before its plan is written."""
+
 KEPT_TILES = 64
 """Tiles that a task keeps in memory, as neighbouring blocks need them too."""
 
@@ -75,6 +83,10 @@ NOTHING = 2
 """Foreground in 255ths that a tile must reach somewhere to be stored at all."""
 
 ANOTHER_RUN = "{work}: another run has begun here; start this one again."
+STARTED_ANEW = (
+    "started anew: {work} held parts of another image, or of a run with other prompts, "
+    "another model, other settings or another version"
+)
 OTHER_WEIGHTS = "{model}: the weights on a worker are not those of this run"
 NOT_FITTED = "fitting to the prompts is not used for images done by parts"
 BEYOND_HALO = (
@@ -87,16 +99,54 @@ Place = tuple[int, int]
 
 
 # ------------------------------------------------------------- the folder of a run
-def start_or_resume(work: Path, plan: Plan, code: Code) -> None:
-    """Make the folder of a run, or leave what the same run has done already."""
-    stored = work / "plan.json"
-    if stored.exists() and json.loads(stored.read_text("utf-8")).get("key") == plan.key:
-        return
-    shutil.rmtree(work, ignore_errors=True)
+@contextmanager
+def claimed_work(work: Path) -> Iterator[Path]:
+    """Lock the folder of a run against all other runs, and yield it.
+
+    Raises
+    ------
+    InUseError
+        If another run works there.
+    ReplaceError
+        If the folder holds anything but the work of a run.
+    """
+    with claimed(work):
+        if not read_json(work / PLAN).get("key"):
+            check_work_folder(work, {*WORK_PARTS, *lock_files()})
+        yield work
+    with suppress(OSError):  # it is empty at the end of a run
+        work.rmdir()
+
+
+def empty_work(work: Path) -> None:
+    """Delete all in the folder of a run but its lock."""
+    for path in work.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name not in lock_files():
+            with suppress(OSError):
+                path.unlink()
+
+
+def start_or_resume(work: Path, plan: Plan, code: Code) -> tuple[str, ...]:
+    """Make the folder of a run, or leave what the same run has done already.
+
+    Returns
+    -------
+    tuple of str
+        A note where the parts of another run were there.
+    """
+    stored = work / PLAN
+    if stored.exists() and read_json(stored).get("key") == plan.key:
+        _store_plan(stored, plan)  # the image may have been moved
+        return ()
+    notes = (STARTED_ANEW.format(work=work),) if stored.exists() else ()
+    work.mkdir(parents=True, exist_ok=True)
+    empty_work(work)
     for part in ("tiles.done", "tables", "seams", "written"):
         (work / part).mkdir(parents=True)
     arrays: dict[str, Any] = dict(code)  # savez has a parameter that is no array
-    with atomic_path(work / "code.npz") as path:
+    with atomic_path(work / "code.npz", overwrite=True) as path:
         np.savez(path, **arrays)
     tiles = (len(plan.planes), *plan.grid().shape)
     size = (len(plan.maps), *plan.grid().tile_shape)
@@ -104,7 +154,13 @@ def start_or_resume(work: Path, plan: Plan, code: Code) -> None:
     blocks = (len(plan.planes), *(-(-n // plan.block) for n in plan.shape))
     side = tuple(min(plan.block + 2 * plan.halo, n) for n in plan.shape)
     create_scratch(work / "blocks", (*blocks, *side), (1, 1, 1, *side), "uint32")
-    with atomic_path(stored) as path:
+    _store_plan(stored, plan)
+    return notes
+
+
+def _store_plan(stored: Path, plan: Plan) -> None:
+    """Write a plan for the tasks."""
+    with atomic_path(stored, overwrite=True) as path:
         text = json.dumps({"key": plan.key, "plan": asdict(plan)}, default=str)
         path.write_text(text, "utf-8")
 
@@ -112,7 +168,7 @@ def start_or_resume(work: Path, plan: Plan, code: Code) -> None:
 @lru_cache(maxsize=2)
 def _plan(work: str, key: str) -> Plan:
     """Return the plan that is stored in a run's folder."""
-    stored = json.loads((Path(work) / "plan.json").read_text("utf-8"))
+    stored = json.loads((Path(work) / PLAN).read_text("utf-8"))
     if stored["key"] != key:
         raise ImageError(ANOTHER_RUN.format(work=work))
     return Plan.from_dict(stored["plan"])
@@ -197,7 +253,7 @@ def predict_part(work: str, key: str, p: int, places: list[Place]) -> None:
     )
     query = ScaledQuery(
         PlaneView(planes, plan.planes[p]),
-        np.asarray(plan.recipe["intensities"], np.float64),
+        plan.ranges[p],
         plan.recipe["scale"],
     )
     target, names = open_scratch(Path(work) / "tiles"), plan.maps
@@ -221,7 +277,7 @@ def predict_part(work: str, key: str, p: int, places: list[Place]) -> None:
             flat=_flat(work, key),
         )
     notes = [device.reason] if device.is_fallback else []
-    with atomic_path(done) as path:
+    with atomic_path(done, overwrite=True) as path:
         path.write_text(
             json.dumps({"device": str(device), "notes": [*notes, *forward.notes]})
         )
@@ -254,7 +310,7 @@ def label_part(work: str, key: str, p: int, places: list[Place]) -> None:
             padded = np.zeros(found.shape[3:], np.uint32)
             padded[:high, :wide] = labels
             found[p, at[0], at[1]] = padded
-        with atomic_path(done) as path:
+        with atomic_path(done, overwrite=True) as path:
             np.savez(path, **vars(table))
 
 
@@ -295,7 +351,7 @@ def compare_part(work: str, key: str, p: int, places: list[Place]) -> None:
             core = within(blocks[at].core, blocks[at].view)
             pairs, shared = overlaps(read(q, at)[core], read(p, at)[core])
             kept[f"link{axis}"], kept[f"shared{axis}"] = pairs, shared
-        with atomic_path(done) as path:
+        with atomic_path(done, overwrite=True) as path:
             np.savez(path, **kept)
 
 
@@ -431,7 +487,7 @@ def run_notes(plan: Plan, work: Path, beyond: int) -> tuple[list[str], str]:
     written = sorted((work / "tiles.done").glob(WHOLE_FILES))
     parts = [json.loads(path.read_text()) for path in written]
     notes = list(dict.fromkeys(note for part in parts for note in part["notes"]))
-    notes += signal_notes([np.asarray(plan.recipe["intensities"])])
+    notes += [*plan.recipe["notes"], *signal_notes(plan.ranges)]
     if plan.segment.refine:
         notes.append(NOT_FITTED)
     if beyond:

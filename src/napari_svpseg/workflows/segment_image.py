@@ -19,11 +19,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..core.image import Axes
+from ..core.contrast import Profile, alike_notes
+from ..core.image import Axes, ImageError, is_flat
 from ..core.labels.instances import instances_from_maps
 from ..core.labels.linking import link_planes
 from ..core.model_card import ModelCard
-from ..core.planes import Planes, PlaneView, plane_to_stack, put_plane, take_plane
+from ..core.planes import (
+    PlaneContrasts,
+    Planes,
+    PlaneView,
+    plane_to_stack,
+    put_plane,
+    take_plane,
+)
 from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptSet, prompt_hash
 from ..core.result import Maps, Recipe, Result, versions
@@ -44,6 +52,14 @@ Model = str | Path | LoadedModel
 
 NO_SIGNAL = "{what} no signal: nearly all pixels have the same value, or are NaN"
 
+NO_MEMORY = (
+    "The result would take {needed:.1f} GB of memory, {free:.1f} GB are free: use "
+    "svpseg.segment_zarr, which works in parts."
+)
+
+RESULT_BYTES = 16
+"""Bytes of labels and maps for each pixel."""
+
 Prompts = Prompt | PromptSet | Iterable[Prompt]
 
 MAX_LOADED = 4
@@ -63,7 +79,7 @@ def segment(
     axes: str | None = None,
     channels: tuple[int, ...] | None = None,
     rgb: bool | None = None,
-    intensities: ArrayLike | None = None,
+    intensities: ArrayLike | Profile | None = None,
     threshold: float | None = None,
     min_area: int | None = None,
     split: bool | None = None,
@@ -101,8 +117,10 @@ def segment(
     rgb : bool, optional
         Whether the channels are red, green, blue (and alpha); by default as in the
         prompts.
-    intensities : (C, 2) array, optional
-        Percentiles of the whole image where ``query`` is only a part of it.
+    intensities : (C, 2) array or Profile, optional
+        Percentiles of the whole image where ``query`` is only a part of it, (P, C, 2)
+        for one range of each plane. By default the 1st and 99.8th percentile, unless
+        untypical pixels decide these, see `core.contrast`.
     threshold : float, optional
         Foreground probability from which a pixel belongs to an object.
     min_area : int, optional
@@ -152,17 +170,17 @@ def segment(
         knows_classes = not loaded.network.needs_prompt
         post = replace(post, labels="classes" if knows_classes else "objects")
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
+    _check_memory(planes)
     if intensities is None:
         intensities = trained_intensities(loaded, planes)
     if intensities is None and len(planes.indices) > 1:
-        intensities = planes.intensities()  # one range for all planes
-    job = Job(
-        loaded,
-        where,
-        prompts,
-        run,
-        None if intensities is None else np.asarray(intensities),
-    )
+        intensities = planes.profile()
+    contrasts = None
+    if isinstance(intensities, Profile):
+        contrasts = planes.contrasts(intensities, prompts)
+    elif intensities is not None:
+        contrasts = PlaneContrasts.given(intensities, len(planes.indices))
+    job = Job(loaded, where, prompts, run, contrasts)
     maps, found, predictions = segment_planes(
         planes, job, post, on_progress or ignore_progress, on_partial
     )
@@ -259,7 +277,7 @@ class Job:
     device: Device
     prompts: PromptSet
     settings: SegmentSettings
-    intensities: np.ndarray | None
+    contrasts: PlaneContrasts | None
 
 
 def prepare(model: Model, device: str) -> tuple[LoadedModel, Device]:
@@ -353,7 +371,7 @@ def segment_planes(
             job.model.network,
             job.device,
             job.settings,
-            job.intensities,
+            None if job.contrasts is None else job.contrasts.ranges[i],
             on_progress=_share(on_progress, i, len(indices)),
             on_partial=on_partial if len(indices) == 1 else None,
         )
@@ -381,6 +399,17 @@ def linked(
         return labels
     axes = tuple(layout.order.index(a) for a in "ZT" if a in layout.order)
     return link_planes(labels, axes, settings.link_overlap)
+
+
+def _check_memory(planes: Planes) -> None:
+    """Raise `ImageError` where the result is larger than the memory that is free."""
+    import psutil
+
+    n = math.prod(planes.axes.labels_shape(planes.shape))
+    needed = n * RESULT_BYTES
+    free = psutil.virtual_memory().available + psutil.swap_memory().free
+    if needed > free:
+        raise ImageError(NO_MEMORY.format(needed=needed / 1e9, free=free / 1e9))
 
 
 def _share(on_progress: Progress, i: int, n: int) -> Progress:
@@ -436,8 +465,11 @@ def recipe_of(
 ) -> Recipe:
     """Return the recipe that repeats a run."""
     card = job.model.card
+    ranges = [p.intensities for p in predictions]
+    contrasts = job.contrasts or PlaneContrasts(np.stack(ranges))
     notes = dict.fromkeys(note for p in predictions for note in p.notes)
-    notes |= dict.fromkeys(signal_notes([p.intensities for p in predictions]))
+    notes |= dict.fromkeys((*contrasts.notes, *signal_notes(ranges)))
+    notes |= dict.fromkeys(alike_notes(ranges, job.prompts))
     return Recipe(
         model=model_reference(card),
         weights_sha256=card.sha256,
@@ -448,6 +480,7 @@ def recipe_of(
         axes=planes.axes.order,
         channels=planes.channels,
         intensities=tuple((float(a), float(b)) for a, b in predictions[0].intensities),
+        plane_intensities=contrasts.recorded,
         scale=float(predictions[0].scale),
         needs_prompt=job.model.network.needs_prompt,
         notes=tuple(notes),
@@ -463,7 +496,7 @@ def signal_notes(intensities: list[np.ndarray]) -> list[str]:
     intensities : list of (C, 2) array
         Percentiles of each plane, of all channels.
     """
-    blank = [not (pair[:, 1] > pair[:, 0]).any() for pair in intensities]
+    blank = [bool(is_flat(pair).all()) for pair in intensities]
     n, total = sum(blank), len(blank)
     if not n:
         return []

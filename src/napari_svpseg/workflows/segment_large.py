@@ -10,7 +10,6 @@ on any number of workers.
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -20,28 +19,38 @@ from typing import Any
 
 import numpy as np
 
+from ..core.image import ImageError
 from ..core.progress import Progress, ignore_progress
 from ..core.result import Recipe
 from ..core.settings import (
+    MAX_LEVEL,
+    MAX_WORKERS,
     LabelKind,
     PostprocessSettings,
     SegmentSettings,
     changed,
+    check_range,
 )
 from ..engine.jobs.workers import run_tasks, workers_of
-from ..io.atomic import atomic_path
-from ..io.ome_zarr import open_image
+from ..io.atomic import DISK_FULL, as_write_error, atomic_path
+from ..io.content import content_fingerprint
+from ..io.ome_zarr import image_folder, open_image
+from ..io.ownership import check_no_inputs, check_replaceable
 from ..io.zarr_labels import (
     LabelsLayout,
+    check_takes_labels,
     chunk_windows,
     create_labels,
     publish_labels,
     read_labels_metadata,
 )
-from .large_plan import BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
+from ..io.zarr_stores import is_zipped_zarr
+from .large_plan import BLOCK, MAX_BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
 from .large_tasks import (
     Place,
+    claimed_work,
     compare_part,
+    empty_work,
     final_ids,
     label_part,
     predict_part,
@@ -66,6 +75,10 @@ PREDICTING, FINDING, COMPARING, WRITING = (
 )  # fmt: skip
 """Messages of the stages."""
 
+ZIP_IS_READ_ONLY = (
+    "{path}: labels cannot be added to a zip: name another store, -o labels.zarr"
+)
+CHANGED_MEANWHILE = "{image}: has changed while it was segmented: run it again."
 BAD_NAME = "labels need a plain name, such as cells; got {name!r}"
 
 
@@ -117,6 +130,7 @@ def segment_zarr(
     scheduler: Any = None,
     workers: int | None = None,
     skip_done: bool = False,
+    overwrite: bool = False,
     task: int = TASK,
     block: int = BLOCK,
     halo: int | None = None,
@@ -140,7 +154,8 @@ def segment_zarr(
     model : str or path
         All workers must have it.
     name : str
-        Of the labels; those of the same name are replaced.
+        Of the labels; those of the same name are replaced if a run wrote them and
+        nobody changed them since.
     level : int
         Level of the image's pyramid that is segmented.
     device, labels, axes, channels : optional
@@ -154,6 +169,9 @@ def segment_zarr(
         Processes on this machine; 0 does everything in this one.
     skip_done : bool
         Do nothing where the same run has written its labels already.
+    overwrite : bool
+        Allow to replace labels of the same name that no run wrote, or that were
+        changed since.
     task : int
         Pixels along what one task labels; brought to a multiple of ``block``.
     block : int
@@ -176,14 +194,30 @@ def segment_zarr(
         If the image, the prompts or the settings cannot be used.
     JobError
         If no scheduler answers.
+    WriteError
+        If the disk is full; finished parts are kept, so that the run can be resumed.
+    ReplaceError
+        If the labels would replace anything that must not be.
+    InUseError
+        If another run writes these labels now.
     """
     start = time.perf_counter()
     report = on_progress or ignore_progress
-    where = Path(image if store is None else store).absolute()
+    if store is None and is_zipped_zarr(image):
+        raise ValueError(ZIP_IS_READ_ONLY.format(path=image))
+    where = Path(image_folder(image) if store is None else store).absolute()
+    for option, value, low, high in (
+        ("workers", workers, 0, MAX_WORKERS),
+        ("level", level, 0, MAX_LEVEL),
+        ("task", task, 1, MAX_BLOCK),
+    ):
+        check_range(option, value, low, high)
     if not name or name.startswith(".") or set(name) & set("/\\:"):
         raise ValueError(BAD_NAME.format(name=name))
+    source = open_image(image, level, axes)
+    content = content_fingerprint(image)
     plan, code = make_plan(
-        open_image(image, level, axes),
+        source,
         own_prompts(model) if prompts is None else prompts,
         model,
         changed(settings or SegmentSettings(), device=device),
@@ -197,24 +231,36 @@ def segment_zarr(
         ),
         reading=ChannelOptions(channels),
         options=BlockOptions(block, halo, version),
+        content=content,
     )
     target = where / "labels" / name
     if skip_done and read_labels_metadata(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
-    work = where.with_name(f"{where.name}.{name}.work")
-    start_or_resume(work, plan, code)
-    with workers_of(scheduler, workers, str(work)) as client:
-        run = _Run(plan, work, client, report)
-        objects, beyond = run.make_labels(max(1, task // plan.block))
-    notes = run.publish(where, name, objects, beyond)
-    shutil.rmtree(work, ignore_errors=True)
+    is_read = [image, *([prompts] if isinstance(prompts, str | Path) else ())]
+    check_no_inputs([target], is_read)
+    check_takes_labels(where)  # now, and not after the work
+    check_replaceable(target, overwrite)
+    try:
+        with claimed_work(where.with_name(f"{where.name}.{name}.work")) as work:
+            begun = start_or_resume(work, plan, code)
+            with workers_of(scheduler, workers, str(work)) as client:
+                run = _Run(plan, work, client, report, overwrite)
+                objects, beyond = run.make_labels(max(1, task // plan.block))
+            if content_fingerprint(image) != content:
+                raise ImageError(CHANGED_MEANWHILE.format(image=image))
+            notes = [*begun, *run.publish(where, name, objects, beyond)]
+            empty_work(work)
+    except OSError as error:
+        if error.errno in DISK_FULL:  # what is done stays, to go on with
+            raise as_write_error(error, where) from error
+        raise
     return LargeOutcome(
         str(image),
         str(target),
         objects,
         time.perf_counter() - start,
         int(np.prod((*plan.stack, *plan.shape))) / 1e6,
-        tuple(notes),
+        (*source.notes, *notes),
     )
 
 
@@ -229,12 +275,15 @@ class _Run:
         Folder of the run.
     client : distributed.Client or None
     report : callable
+    overwrite : bool
+        Allow to replace labels that no run wrote.
     """
 
     plan: Plan
     work: Path
     client: Any
     report: Progress
+    overwrite: bool = False
 
     def make_labels(self, blocks_a_task: int) -> tuple[int, int]:
         """Do what is left of a run; return the number of objects, and of cut pieces."""
@@ -254,7 +303,7 @@ class _Run:
             create_labels(layout)
             for done in (work / "written").iterdir():  # of labels that are gone
                 done.unlink()
-            with atomic_path(work / "relabel.npy") as path:
+            with atomic_path(work / "relabel.npy", overwrite=True) as path:
                 np.save(path, new)
         self._stage(write_part, parts, WRITING)
         for level in range(1, len(layout.level_shapes)):
@@ -288,7 +337,10 @@ class _Run:
         plan = self.plan
         notes, device = run_notes(plan, self.work, beyond)
         recipe = replace(
-            Recipe.from_json(json.dumps(plan.recipe)), notes=tuple(notes), device=device
+            Recipe.from_json(json.dumps(plan.recipe)),
+            notes=tuple(notes),
+            device=device,
+            fingerprint=plan.key,
         )
         extra = {
             "run": plan.key,
@@ -297,7 +349,8 @@ class _Run:
             "halo": plan.halo,
             "level": plan.level,
         }
-        publish_labels(self._layout(objects), store, name, recipe, extra)
+        layout = self._layout(objects)
+        publish_labels(layout, store, name, recipe, extra, overwrite=self.overwrite)
         return notes
 
 

@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ..core.contrast import Profile
+from ..core.fingerprint import array_fingerprint
 from ..core.image import Axes, ImageError
 from ..core.jobs.stored_labels import (
     DONE,
@@ -32,6 +34,7 @@ from ..core.prompt import PromptSet
 from ..core.result import Recipe
 from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.atomic import WriteError, as_write_error
+from ..io.model_store import make_folder
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import (
     PLANE_NOT_LAST,
@@ -39,13 +42,16 @@ from ..io.zarr_labels import (
     create_labels_in_store,
     open_scratch,
     read_labels_metadata,
+    seal_labels,
     write_labels_metadata,
     write_window,
 )
 from .large_plan import BLOCK, BlockOptions, ChannelOptions, Plan, make_plan
 from .large_tasks import (
     Place,
+    claimed_work,
     compare_part,
+    empty_work,
     final_ids,
     given_image,
     label_part,
@@ -74,9 +80,10 @@ def segment_stored(
     image: str = "",
     channels: tuple[int, ...] | None = None,
     rgb: bool | None = None,
-    intensities: np.ndarray | None = None,
+    intensities: np.ndarray | Profile | None = None,
     scale: dict[str, float] | None = None,
     unit: str = "pixel",
+    origin: dict[str, float] | None = None,
     about: dict[str, Any] | None = None,
     block: int = BLOCK,
     settings: SegmentSettings | None = None,
@@ -106,6 +113,9 @@ def segment_stored(
     scale : dict of str to float, optional
         Size of a pixel along each axis.
     unit : str
+        ``"um"`` or ``"pixel"``.
+    origin : dict of str to float, optional
+        Where the centre of the first pixel lies along each axis.
     about : dict, optional
         Plain values that are stored with the labels.
     block : int
@@ -126,6 +136,10 @@ def segment_stored(
     ------
     ImageError, PromptError, ValueError
         If the image, the prompts or the settings cannot be used.
+    ReplaceError
+        If the labels there are not those of a run, or were changed since.
+    InUseError
+        If another run fills them now.
     WriteError
         If the disk is full; finished parts are kept, so that the run can be resumed.
     """
@@ -133,9 +147,16 @@ def segment_stored(
     report, hand_over = on_progress or ignore_progress, on_partial or _ignore
     if not Axes(axes).labels.endswith("YX"):
         raise ImageError(PLANE_NOT_LAST.format(axes=axes))
-    source = LazyImage(query, Axes(axes), scale or {}, unit, Path(image or "image"))
+    source = LazyImage(
+        query,
+        Axes(axes),
+        scale or {},
+        unit,
+        Path(image or "image"),
+        origin=origin or {},
+    )
     try:
-        store.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(store.parent)
         _check_room(store.parent, source.n_pixels)
         plan, code = make_plan(
             source,
@@ -145,18 +166,20 @@ def segment_stored(
             postprocess or PostprocessSettings(),
             reading=ChannelOptions(channels, rgb, intensities),
             options=BlockOptions(block),
+            content=array_fingerprint(query),
         )
-        work = work_folder(store)
-        start_or_resume(work, plan, code)
-        with given_image(work, source):
-            layout = _labels(store, plan, about or {})
-            run = _Run(plan, work, layout, report, hand_over)
-            hand_over(run.begun())
-            ended = run.fill()
+        with claimed_work(work_folder(store)) as work:
+            begun = start_or_resume(work, plan, code)
+            with given_image(work, source):
+                layout = _labels(store, plan, about or {})
+                run = _Run(plan, work, layout, report, hand_over)
+                hand_over(run.begun())
+                ended = run.fill()
+            empty_work(work)
     except OSError as error:
         raise _with_advice(error, store) from error
-    shutil.rmtree(work, ignore_errors=True)
-    return replace(ended, seconds=time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return replace(ended, seconds=seconds, notes=(*begun, *ended.notes))
 
 
 def _ignore(value: StoredLabels | Filled) -> None:
@@ -251,11 +274,12 @@ class _Run:
             Recipe.from_json(json.dumps(self.plan.recipe)),
             notes=tuple(notes),
             device=device,
+            fingerprint=self.plan.key,
         )
         values = json.loads(recipe.to_json())
         metadata = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)
         metadata |= {"state": DONE, "objects": objects, "recipe": values}
-        write_labels_metadata(self.layout.folder, metadata)
+        seal_labels(self.layout.folder, metadata)
         return StoredLabels(
             self.layout.folder,
             len(self.layout.level_shapes),

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import tempfile
+import json
+import logging
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..core.fingerprint import Content
 from ..core.image import ImageError, channels_last
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
+from ..io.atomic import atomic_path
 from ..io.folder_records import find_images
-from ..io.images import read_image
+from ..io.ome_zarr import read_any
+from .identity import training_identity
 from .training_config import ConfigError
+from .training_state import begin_training, empty_folder
 from .training_tasks import to_8_bit
 
 if TYPE_CHECKING:
@@ -40,6 +45,18 @@ PREPARING = 0.2
 PROBING = 0.1
 """Share of the time that shows how many steps fit into the rest."""
 
+SPARE = 0.95
+"""Share of the rest that the steps fill: they, not the clock, are to end a training."""
+
+MAX_STEPS = 1_000_000
+"""Steps of a training whose pace is not known yet."""
+
+CHECKPOINT_S = 5.0
+"""Seconds between checkpoints."""
+
+TRAIN, VALIDATION, PACE = "train.npz", "validation.npz", "pace.json"
+"""Files in the folder of a training, beside its checkpoint."""
+
 SHARES = {"superpixel": 0.8, "synthetic": 0.2}
 """Relative frequency of the kinds of tasks."""
 
@@ -53,6 +70,9 @@ BLANK = "{folder}: its {n} image(s) show nothing to learn from: are they blank?"
 NOT_TRAINABLE = "{method} cannot be trained: {error}"
 
 
+log = logging.getLogger(__name__)
+
+
 def train_self_supervised(
     folder: str | Path,
     output: str | Path,
@@ -62,6 +82,8 @@ def train_self_supervised(
     start_from: str | Path | None = None,
     device: str = "auto",
     seed: int = 0,
+    resume: bool = False,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
     on_partial: Callable[[dict[str, float]], None] | None = None,
 ) -> ModelCard:
@@ -74,7 +96,7 @@ def train_self_supervised(
     Parameters
     ----------
     folder : path
-        Of the images; any format that `io.images.read_image` takes, stacks too.
+        Of the images; any format that `io.ome_zarr.read_any` takes, stacks too.
     output : path
         Model folder to write.
     method : str
@@ -87,6 +109,11 @@ def train_self_supervised(
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     seed : int
+    resume : bool
+        Go on from the checkpoint of a training that was cut off, if it is one of the
+        same images, first weights, settings and versions. Ends with the same weights.
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
     on_progress : Progress
         Called with the seconds used and the seconds there are.
     on_partial : callable, optional
@@ -102,8 +129,8 @@ def train_self_supervised(
     ------
     ConfigError
         If there is nothing to learn from, or the model to start from does not fit.
-    WriteError
-        If the output folder holds something other than a model.
+    WriteError, CheckpointWriteError
+        If the output folder holds something other than a model, or the disk is full.
     """
     if minutes <= 0:
         raise ConfigError(NO_TIME.format(minutes=minutes))
@@ -114,14 +141,14 @@ def train_self_supervised(
 
     from ..engine.inference.device import choose
     from ..engine.training.trainer import Trainer, TrainSettings
+    from ..io.locks import claimed_model
     from ..io.model_store import check_model_folder, save_model
 
-    check_model_folder(output)
+    check_model_folder(output, overwrite, start_from)
     torch.manual_seed(seed)
     network, start = _start(method, start_from)
-    tasks = _superpixel_tasks(Path(folder), seed, PREPARING * clock.seconds, clock.tell)
     settings = TrainSettings(
-        steps=1_000_000,
+        steps=MAX_STEPS,
         batch=8,
         warm_up=20,
         validate_every=25,
@@ -129,14 +156,52 @@ def train_self_supervised(
         learning_rate=1e-3 if start else 2e-3,
         averaging=0.99,
     )
-    with tempfile.TemporaryDirectory() as scratch:
-        where = choose(device).torch_device
-        trainer = Trainer(network, settings, Path(scratch), where)
-        _fit(trainer, tasks, clock, on_partial)
-    untrained = ModelCard("none", method, licence="not stated")
-    about = {"images": tasks.n_images, "minutes": minutes, "seed": seed}
-    card = _card(Path(output).name, start or untrained, trainer, about)
-    return save_model(output, trainer.average, card, history=trainer.history)
+    rng = np.random.default_rng([seed, 37])
+    with claimed_model(output) as scratch:
+        planes = unlabelled_planes(Path(folder), rng, clock.tell)
+        identity = training_identity(
+            *(v.numpy() for v in network.state_dict().values()),
+            *_content(planes),
+            method=method,
+            settings=settings.to_dict(),
+            minutes=minutes,
+        )
+        resumed, told = begin_training(scratch, identity, resume=resume)
+        for note in told:
+            log.warning("%s", note)
+        trainer = Trainer(network, settings, scratch, choose(device).torch_device)
+        if resumed:
+            trainer.resume()
+            clock = replace(clock, started=time.monotonic() - trainer.seconds)
+        else:
+            _write_tasks(
+                scratch,
+                *_superpixel_tasks(
+                    Path(folder), planes, rng, PREPARING * clock.seconds, clock.tell
+                ),
+            )
+            _Pace(clock.used).write(scratch)
+            trainer.seconds = clock.used
+        _fit(trainer, _Tasks.read(scratch), clock, on_partial)
+        untrained = ModelCard("none", method, licence="not stated")
+        about = {"images": len(planes), "minutes": minutes, "seed": seed}
+        card = _card(Path(output).name, start or untrained, trainer, about)
+        saved = save_model(
+            output,
+            trainer.average,
+            card,
+            history=trainer.history,
+            overwrite=overwrite,
+        )
+        empty_folder(scratch)
+    return saved
+
+
+def _content(planes: list[tuple[str, np.ndarray]]) -> Iterator[Content]:
+    """Yield what `fingerprint` needs of planes."""
+    for name, plane in planes:
+        yield {"name": name, "shape": plane.shape}
+        yield plane
 
 
 @dataclass(frozen=True)
@@ -167,7 +232,42 @@ class _Tasks:
 
     train: PackedTasks
     validation: PackedTasks
-    n_images: int
+
+    @classmethod
+    def read(cls, folder: Path) -> _Tasks:
+        """Return the tasks in a training's folder: a resumed one has the same."""
+        from ..io.packed_tasks import load_tasks
+
+        return cls(load_tasks(folder / TRAIN), load_tasks(folder / VALIDATION))
+
+
+def _write_tasks(folder: Path, train: PackedTasks, validation: PackedTasks) -> None:
+    """Write the tasks of a training to its folder."""
+    from ..io.packed_tasks import save_tasks
+
+    save_tasks(folder / TRAIN, train)
+    save_tasks(folder / VALIDATION, validation)
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How long the tasks took to make, and how many steps fit into the rest.
+
+    A resumed training has the same number of steps.
+    """
+
+    preparing: float
+    steps: int = MAX_STEPS
+
+    @classmethod
+    def read(cls, folder: Path) -> _Pace:
+        """Return what `write` wrote."""
+        return cls(**json.loads((folder / PACE).read_text("utf-8")))
+
+    def write(self, folder: Path) -> None:
+        """Write the pace to the folder of the training."""
+        with atomic_path(folder / PACE, overwrite=True) as temporary:
+            temporary.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
 
 def _fit(
@@ -187,11 +287,28 @@ def _fit(
             told = len(trainer.history)
             on_partial(trainer.history[-1])
 
+    def run(seconds: float) -> None:
+        trainer.run(
+            batches,
+            validation,
+            seconds=seconds,
+            on_progress=follow,
+            checkpoint_seconds=CHECKPOINT_S,
+        )
+
     # the schedule needs the number of steps: the first tenth of the time shows it
-    trainer.run(batches, validation, seconds=PROBING * clock.left, on_progress=follow)
-    steps = max(trainer.step + 1, int(trainer.step / PROBING))
-    trainer.settings = replace(settings, steps=steps)
-    trainer.run(batches, validation, seconds=clock.left, on_progress=follow)
+    pace = _Pace.read(trainer.folder)
+    if pace.steps == MAX_STEPS:
+        probed = pace.preparing + PROBING * (clock.seconds - pace.preparing)
+        if trainer.seconds < probed:
+            run(probed - trainer.seconds)
+        seconds = max(clock.used - pace.preparing, 1e-3)
+        fit = SPARE * trainer.step / seconds * (clock.seconds - pace.preparing)
+        steps = max(trainer.step + 1, int(fit))
+        pace = replace(pace, steps=steps)
+        pace.write(trainer.folder)
+    trainer.settings = replace(settings, steps=pace.steps)
+    run(clock.left)
 
 
 def _card(
@@ -240,17 +357,19 @@ def _start(method: str, start_from: str | Path | None) -> tuple[Any, ModelCard |
 
 
 def _superpixel_tasks(
-    folder: Path, seed: int, seconds: float, tell: Callable[[str], None]
-) -> _Tasks:
-    """Return superpixel tasks of a folder's images.
+    folder: Path,
+    planes: list[tuple[str, np.ndarray]],
+    rng: np.random.Generator,
+    seconds: float,
+    tell: Callable[[str], None],
+) -> tuple[PackedTasks, PackedTasks]:
+    """Return superpixel tasks of a folder's planes, to train and to validate on.
 
     Each round adds a task to every image until there are six or the time is up.
     """
     from ..engine.training.episodes import PackedTasks
     from ..engine.training.superpixels import superpixel_masks
 
-    rng = np.random.default_rng([seed, 37])
-    planes = unlabelled_planes(folder, rng, tell)
     train, validation = PackedTasks(), PackedTasks()
     started = time.monotonic()
     for turn in range(TASKS_PER_PLANE):
@@ -270,7 +389,7 @@ def _superpixel_tasks(
                 )
     if not train.index:
         raise ConfigError(BLANK.format(folder=folder, n=len(planes)))
-    return _Tasks(train, validation, len(planes))
+    return train, validation
 
 
 def _batches(
@@ -296,7 +415,7 @@ def _batches(
             wanted,
             shape,
             batch=settings.batch,
-            n_batches=settings.steps,
+            n_batches=MAX_STEPS,
             seed=settings.seed,
             start=start,
         )
@@ -321,7 +440,7 @@ def unlabelled_planes(
     Parameters
     ----------
     folder : Path
-        Any format that `io.images.read_image` takes, stacks too.
+        Any format that `io.ome_zarr.read_any` takes, stacks too.
     rng : numpy Generator
         For the place of a window in large images.
     tell : callable
@@ -368,7 +487,7 @@ def _planes_of(
     """
     from ..engine.training.superpixels import window
 
-    file = read_image(path)
+    file = read_any(path)
     indices = list(file.axes.plane_indices(file.array.shape))
     found = []
     for index in indices[:: max(1, len(indices) // limit)][:limit]:

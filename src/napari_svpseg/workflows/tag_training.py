@@ -31,7 +31,10 @@ from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, PromptSet
 from ..core.settings import PostprocessSettings, SegmentSettings
 from ..io.free_path import free_path
+from ..io.locks import claimed_model
 from ..io.model_store import check_model_folder, load_model, save_model, user_folder
+from ..io.ownership import check_work_folder
+from .identity import training_identity
 from .tagged_images import (
     Images,
     TaggedImages,
@@ -39,6 +42,7 @@ from .tagged_images import (
     check_tags,
     named_in_note,
 )
+from .training_state import EARLIER, RUN, begin_training
 
 if TYPE_CHECKING:
     from ..engine.inference.device import Device
@@ -47,6 +51,9 @@ if TYPE_CHECKING:
     from ..engine.tag_training.tagged_crops import Windows
     from ..models.base import SemanticSegmenter
     from ..models.semantic import Trunk
+
+TRAINING_PARTS = ("first", "second", "stop", RUN)
+"""What a training makes in the folder of its checkpoints."""
 
 STAGES = ("reading", "bank", FIRST_STAGE, "pseudo masks", SECOND_STAGE, "saving")
 N_PREVIEWS = 2
@@ -106,6 +113,7 @@ def train_from_tags(
     start_from: str | Path = "svp",
     bank: Sequence[BankPatch] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     on_progress: Progress | None = None,
     on_partial: Callable[[Any], None] | None = None,
 ) -> TagTrainingResult:
@@ -128,7 +136,10 @@ def train_from_tags(
     bank : sequence of BankPatch, optional
         An image bank that the user has edited; by default a new one is found.
     resume : bool
-        Go on from the checkpoints, if there are some.
+        Go on from the checkpoints, if there are some of the same images, tags, settings
+        and versions.
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
     on_progress : callable, optional
         Called with ``(done, total, message)``; may raise `Cancelled`.
     on_partial : callable, optional
@@ -147,28 +158,34 @@ def train_from_tags(
     """
     settings = settings or TagTrainingSettings()
     folder = Path(output) if output else _new_folder()
-    check_model_folder(folder)  # now, and not after the training
+    check_model_folder(folder, overwrite, start_from)  # now, not after the training
     given = TaggedImages.of(images, tags)
     import torch  # after all that can be wrong was checked
 
     from ..engine.inference.device import choose
     from ..engine.tag_training.stages import Course
 
-    training = training_folder(folder)
     skipped = () if settings.second_stage else ("pseudo masks", SECOND_STAGE)
     stages = [stage for stage in STAGES if stage not in skipped]
     report = Reporter(on_progress or ignore_progress, on_partial, stages)
+    training = training_folder(folder)
     course = Course(training, report, settings.minutes)
-    course.stop_file.unlink(missing_ok=True)
-    if not resume:
-        shutil.rmtree(training, ignore_errors=True)
-    chosen = choose(device)
-    torch.manual_seed(settings.seed)
-    work = _Work(given, settings, course, report, chosen, *_start(start_from))
-    work.read()
-    work.find_patch_bank(bank)
-    network, method, arguments = work.train(resume)
-    return work.save(folder, network, method, arguments)
+    with claimed_model(folder):
+        course.stop_file.unlink(missing_ok=True)
+        chosen = choose(device)
+        torch.manual_seed(settings.seed)
+        work = _Work(given, settings, course, report, chosen, *_start(start_from))
+        work.read()
+        work.find_patch_bank(bank)
+        _check_work(training)
+        resumed, told = begin_training(
+            training,
+            work.identity(bank),
+            resume=resume,
+            keep=(course.stop_file.name,),
+        )
+        work.notes += told
+        return work.save(folder, work.train(resumed), overwrite)
 
 
 def find_patch_bank(
@@ -223,8 +240,28 @@ def stop_tag_training(output: str | Path) -> None:
 
 
 def discard_tag_training(output: str | Path) -> None:
-    """Delete the checkpoints of a cancelled training of the model ``output``."""
-    shutil.rmtree(training_folder(output), ignore_errors=True)
+    """Delete the checkpoints of a cancelled training of the model ``output``.
+
+    Raises
+    ------
+    InUseError
+        If the training still goes on.
+    ReplaceError
+        If the folder of the checkpoints holds anything else.
+    """
+    with claimed_model(output):
+        _discard(training_folder(output))
+
+
+def _check_work(training: Path) -> None:
+    """Raise `ForeignTargetError` if a folder holds more than a training's work."""
+    earlier = {path.name for path in training.glob(f"{EARLIER}*")}
+    check_work_folder(training, {*TRAINING_PARTS, *earlier})
+
+
+def _discard(training: Path) -> None:
+    _check_work(training)
+    shutil.rmtree(training, ignore_errors=True)
 
 
 def _new_folder() -> Path:
@@ -337,6 +374,25 @@ class _Work:
         self._tell("bank", 1, 1)
         self.report.on_partial(list(self.bank.patches))
 
+    def identity(self, given: Sequence[BankPatch] | None) -> str:
+        """Return the fingerprint of all that decides on the model, but for the time."""
+        assert self.windows is not None
+        windows, settings = self.windows, self.settings.to_dict()
+        del settings["minutes"]
+        return training_identity(
+            *(v.cpu().numpy() for v in self.trunk.state_dict().values()),
+            windows.pixels.numpy(),
+            windows.owner.numpy(),
+            windows.corner,
+            windows.tags.numpy(),
+            shape=tuple(windows.pixels.shape),
+            names=windows.names,
+            classes=self.classes,
+            settings=settings,
+            arguments=self.arguments,
+            bank=None if given is None else [patch.to_dict() for patch in given],
+        )
+
     # -- training ------------------------------------------------------------------
 
     def train(self, resume: bool) -> tuple[SemanticSegmenter, str, dict[str, Any]]:
@@ -400,11 +456,11 @@ class _Work:
     def save(
         self,
         folder: Path,
-        network: SemanticSegmenter,
-        method: str,
-        arguments: dict[str, Any],
+        trained: tuple[SemanticSegmenter, str, dict[str, Any]],
+        overwrite: bool,
     ) -> TagTrainingResult:
         """Write the model folder with the bank as prompts."""
+        network, method, arguments = trained
         assert self.windows is not None and self.bank is not None
         self._tell("saving", 0, 1)
         network = network.cpu().eval()
@@ -438,11 +494,12 @@ class _Work:
             card,
             history=self.course.history or None,
             prompts=self._prompts(network, folder.name),
+            overwrite=overwrite,
         )
         self._tell("saving", 1, 1)
         complete = not self.course.stopped and self.settings.minutes is None
         if complete:
-            shutil.rmtree(self.course.folder, ignore_errors=True)
+            _discard(self.course.folder)
         return TagTrainingResult(
             str(folder),
             self.bank.patches,

@@ -43,6 +43,7 @@ STACK = (
     "planes one by one."
 )
 TOO_SMALL = "{name}: {height} x {width} pixels are too few, {side} x {side} are needed."
+NOT_FINITE = "{name}: no pixel of it is a finite number: leave it out."
 NO_CLASS = "No image has a class: tag at least one image."
 ONE_IMAGE = "{n} image: tags only help by comparison, give at least 2 that differ."
 UNUSED_CLASS = "No image holds {name!r}: tag one, or remove the class."
@@ -112,7 +113,8 @@ class TaggedImages:
         Raises
         ------
         ImageError
-            If it cannot be read, is a stack, or has more than three channels.
+            If it cannot be read, is a stack, has more than three channels, or no
+            pixel that is a number.
         """
         source = self.sources[name]
         if isinstance(source, str | Path):
@@ -131,6 +133,8 @@ class TaggedImages:
                     name=name, height=height, width=width, side=MIN_BOX_SIZE
                 )
             )
+        if plane.dtype.kind == "f" and not np.isfinite(plane).any():
+            raise ImageError(NOT_FINITE.format(name=name))
         if name not in self._intensities:
             self._intensities[name] = intensity_range(plane)
         return plane, self._intensities[name]

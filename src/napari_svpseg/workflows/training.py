@@ -2,22 +2,39 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..core.errors import joined
 from ..core.model_card import ModelCard
 from ..core.progress import Progress, ignore_progress
-from .training_config import ConfigError, TrainingConfig
-from .training_tasks import NEEDS_DATA, example, read_tasks, sources, validation_batches
+from ..io.locks import lock_files, run_folder
+from .identity import training_identity
+from .training_config import ConfigError, TrainingConfig, naming
+from .training_state import begin_training
+from .training_tasks import (
+    NEEDS_DATA,
+    TASKS,
+    example,
+    read_tasks,
+    sources,
+    tasks_content,
+    validation_batches,
+)
 
 if TYPE_CHECKING:
     from ..engine.inference.device import Device
     from ..engine.training.episodes import Episodes
     from ..models.base import PromptSegmenter
 
+NO_RESUME = "a training on one image keeps no checkpoint: it starts from the beginning"
 OTHER_ENCODER = "the weights of {name} do not fit the config: their encoders differ."
+
+
+log = logging.getLogger(__name__)
 
 
 def train_from_config(
@@ -29,6 +46,7 @@ def train_from_config(
     minutes: float | None = None,
     device: str = "auto",
     start_from: str | None = None,
+    overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> ModelCard:
     """Train a method and write its model folder.
@@ -41,15 +59,19 @@ def train_from_config(
         Folder that holds the data sets the config names; a config that only draws
         scenes needs none.
     output : path, optional
-        Model folder to write; ``runs/NAME/model`` by default. Checkpoints lie beside.
+        Model folder to write; ``runs/NAME/model`` by default. Checkpoints and packed
+        tasks lie beside it, in ``.model.run``.
     resume : bool
-        Go on from the checkpoint, if there is one.
+        Go on from the checkpoint, if there is one of the same config, data, first
+        weights and versions.
     minutes : float, optional
         Stop after this time; resume later.
     device : str
         ``auto``, ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
     start_from : str, optional
         Model whose weights are the start.
+    overwrite : bool
+        Allow to replace a model that was changed, or comes from elsewhere.
     on_progress : callable
         ``(done, total, message)``; may raise `Cancelled`.
 
@@ -62,28 +84,34 @@ def train_from_config(
     ------
     ConfigError
         If the config, the data or the model to start from do not fit.
-    WriteError
-        If the output folder holds something other than a model.
+    WriteError, CheckpointWriteError
+        If the output folder holds something other than a model, or the disk is full.
     """
     config = TrainingConfig.read(config_path)  # before torch is loaded
     from ..engine.inference.device import choose
+    from ..io.locks import claimed_model
     from ..io.model_store import check_model_folder
 
     folder = Path(output) if output else Path("runs") / config.name / "model"
-    check_model_folder(folder)  # now, and not after hours
-    run = _Run(
-        config,
-        _network(config, start_from),
-        folder,
-        None if data is None else Path(data),
-        choose(device),
-        start_from,
-        on_progress,
-    )
-    if config.one_image is not None:
-        return _train_on_one_image(run)
-    seconds = math.inf if minutes is None else 60 * minutes
-    return _train_on_episodes(run, seconds, resume=resume)
+    check_model_folder(folder, overwrite, start_from)  # now, and not after hours
+    where = choose(device)
+    with naming(config_path), claimed_model(folder):
+        run = _Run(
+            config,
+            _network(config, start_from),
+            folder,
+            None if data is None else Path(data),
+            where,
+            start_from,
+            on_progress,
+            overwrite,
+        )
+        if config.one_image is not None:
+            if resume:
+                log.warning(NO_RESUME)
+            return _train_on_one_image(run)
+        seconds = math.inf if minutes is None else 60 * minutes
+        return _train_on_episodes(run, seconds, resume=resume)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +125,7 @@ class _Run:
     device: Device
     start_from: str | None
     on_progress: Progress
+    overwrite: bool
 
     def card(self, **training: Any) -> ModelCard:
         """Return the card of the model, with ``training`` in its training record."""
@@ -115,6 +144,16 @@ class _Run:
             training={"config": asdict(config), **training, **start},
         )
 
+    def save(
+        self, network: Any, card: ModelCard, history: list[dict[str, float]]
+    ) -> ModelCard:
+        """Write the model folder; return its card."""
+        from ..io.model_store import save_model
+
+        return save_model(
+            self.folder, network, card, history=history, overwrite=self.overwrite
+        )
+
 
 def _network(config: TrainingConfig, start_from: str | None) -> PromptSegmenter:
     """Return the network of a config, with its first weights."""
@@ -123,9 +162,12 @@ def _network(config: TrainingConfig, start_from: str | None) -> PromptSegmenter:
     from ..io.model_store import load_model
     from ..models.registry import ModelConfig, build
 
-    _, settings = config.settings()
-    torch.manual_seed(settings.seed)
-    network = build(ModelConfig(config.method, config.arguments))
+    try:
+        _, settings = config.settings()
+        torch.manual_seed(settings.seed)
+        network = build(ModelConfig(config.method, config.arguments))
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(joined(str(error))) from error
     if start_from:
         _take_weights(network, load_model(start_from).network, start_from)
     return network
@@ -147,13 +189,22 @@ def _train_on_episodes(run: _Run, seconds: float, *, resume: bool) -> ModelCard:
     """Train on episodes for ``seconds`` at most, and write the model folder."""
     from ..engine.training.episodes import Episodes
     from ..engine.training.trainer import Trainer
-    from ..io.model_store import save_model
 
-    config, beside = run.config, run.folder.parent
+    config, beside = run.config, run_folder(run.folder)
     episode_settings, settings = config.settings()
     packed = read_tasks(config, run.data, beside, settings.seed)
+    identity = training_identity(
+        *(v.numpy() for v in run.network.state_dict().values()),
+        *tasks_content(packed),
+        config=asdict(config),
+    )
+    resumed, told = begin_training(
+        beside, identity, resume=resume, keep=(*lock_files(), TASKS)
+    )
+    for note in told:
+        log.warning("%s", note)
     trainer = Trainer(run.network, settings, beside, run.device.torch_device)
-    if resume and trainer.checkpoint.exists():
+    if resumed:
         trainer.resume()
     wanted = sources(config.data, packed, settings.seed)
 
@@ -179,13 +230,12 @@ def _train_on_episodes(run: _Run, seconds: float, *, resume: bool) -> ModelCard:
         episodes=trainer.step * settings.batch,
         **{k: v for k, v in last.items() if k.startswith("validation")},
     )
-    return save_model(run.folder, trainer.average, card, history=trainer.history)
+    return run.save(trainer.average, card, trainer.history)
 
 
 def _train_on_one_image(run: _Run) -> ModelCard:
     """Train on one image and one prompt, and write the model folder."""
     from ..engine.training.one_image import OneImageSettings, fit_one_image
-    from ..io.model_store import save_model
 
     config, wanted = run.config, run.config.one_image
     assert wanted is not None
@@ -202,4 +252,4 @@ def _train_on_one_image(run: _Run) -> ModelCard:
     )
     history = [{"step": i + 1.0, "total": loss} for i, loss in enumerate(losses)]
     card = run.card(steps_done=settings.steps)
-    return save_model(run.folder, run.network, card, history=history)
+    return run.save(run.network, card, history)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import tomllib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +18,20 @@ NOT_TOML = "{path}: not a TOML file ({error})."
 NOT_READABLE = "{path}: cannot be read ({error})."
 
 
+BAD_NUMBER = "data: {name} must be a number that is not negative, got {n!r}"
+
+
 class ConfigError(ValueError):
     """A training that cannot be done as its config or its arguments ask."""
+
+
+@contextlib.contextmanager
+def naming(path: str | Path) -> Iterator[None]:
+    """Name the file in errors of a config that show while it is used."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -50,6 +65,15 @@ class DataConfig:
     share: dict[str, float] = field(
         default_factory=lambda: {"real": 0.5, "synthetic": 0.4, "superpixel": 0.1}
     )
+
+    def __post_init__(self) -> None:
+        for name in ("superpixel_masks", "scenes"):
+            n = getattr(self, name)
+            if not isinstance(n, int) or n < 0:
+                raise ValueError(BAD_NUMBER.format(name=name, n=n))
+        for name, n in self.share.items():
+            if not isinstance(n, int | float) or not 0 <= n < math.inf:
+                raise ValueError(BAD_NUMBER.format(name=f"share of {name}", n=n))
 
 
 @dataclass(frozen=True)
@@ -112,7 +136,7 @@ class TrainingConfig:
             if "one_image" in values:
                 values["one_image"] = OneImageConfig(**values["one_image"])
             return cls(data=DataConfig(**data), **values)
-        except TypeError as error:  # names the unknown or missing key
+        except (TypeError, ValueError) as error:  # names the key
             raise ConfigError(f"{path}: {error}") from error
 
     def settings(self) -> tuple[EpisodeSettings, TrainSettings]:

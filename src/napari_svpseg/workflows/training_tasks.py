@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.image import channels_last, intensity_range, normalise, to_three_channels
+from ..core.fingerprint import Content
+from ..core.image import (
+    channels_last,
+    intensity_range,
+    is_flat,
+    normalise,
+    to_three_channels,
+)
+from ..io.content import content_fingerprint
 from ..io.datasets import read_dataset
 from ..io.images import read_image
+from .identity import training_identity
 from .training_config import ConfigError, DataConfig, TrainingConfig
 
 if TYPE_CHECKING:
@@ -26,8 +38,17 @@ OTHER_TASKS = (
     "{path}: holds no tasks of {what}, which the config {name} trains on: pack it "
     "again from the data folder."
 )
+TASKS = "tasks.npz"
+"""File of packed tasks in the folder of a training."""
+
+PACKED_AGAIN = (
+    "%s: made anew, as it is not of these data sets as they are now with these settings"
+)
 NO_IMAGE = "{folder}: holds no image {name!r}."
 ONE_CLASS = "{name}: the prompt at {y}, {x} shows one class only."
+
+
+log = logging.getLogger(__name__)
 
 
 def pack(config: DataConfig, data: Path, *, seed: int = 0) -> PackedTasks:
@@ -114,8 +135,9 @@ def to_8_bit(image: np.ndarray) -> np.ndarray:
     image = image[..., :3] if image.shape[2] >= 3 else image[..., :1]
     if image.dtype != np.uint8:
         low, high = intensity_range(image).T
-        scaled = (image - low) / np.maximum(high - low, 1e-9)
-        image = np.clip(scaled * 230 + 12, 0, 255).astype(np.uint8)
+        flat = is_flat(np.stack([low, high], axis=1))
+        scaled = (image - low) / np.where(flat, 1, high - low)
+        image = np.clip(np.nan_to_num(scaled) * 230 + 12, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(np.broadcast_to(image, (*image.shape[:2], 3)))
 
 
@@ -129,7 +151,7 @@ def _compact(ids: np.ndarray) -> np.ndarray:
 def read_tasks(
     config: TrainingConfig, data: str | Path | None, folder: Path, seed: int
 ) -> PackedTasks:
-    """Return the tasks of a config, packed only where that was not done before.
+    """Return the tasks of a config, packed unless that was done from the same data.
 
     Parameters
     ----------
@@ -146,7 +168,7 @@ def read_tasks(
         If data is missing that the config names.
     """
     from ..engine.training.episodes import PackedTasks
-    from ..io.packed_tasks import load_tasks, save_tasks
+    from ..io.packed_tasks import load_tasks, save_tasks, tasks_made_of
 
     names = (*config.data.datasets, *config.data.validation, *config.data.unlabelled)
     if not names:
@@ -161,14 +183,27 @@ def read_tasks(
                 OTHER_TASKS.format(path=data, what=", ".join(missing), name=config.name)
             )
         return packed
-    cache = folder / "tasks.npz"
+    sets = {name.partition(":")[0]: data / name.partition(":")[0] for name in names}
+    made_of = training_identity(
+        config=asdict(config.data),
+        seed=seed,
+        sets={n: content_fingerprint(p) for n, p in sets.items() if p.is_dir()},
+    )
+    cache = folder / TASKS
     if cache.exists():
-        packed = load_tasks(cache)
-        if not _missing(packed, config.data):
-            return packed
-    packed = pack(config.data, data, seed=seed)
-    save_tasks(cache, packed)
-    return packed
+        if tasks_made_of(cache) == made_of:
+            return load_tasks(cache)
+        log.warning(PACKED_AGAIN, cache)
+    save_tasks(cache, pack(config.data, data, seed=seed), made_of)
+    return load_tasks(cache)
+
+
+def tasks_content(packed: PackedTasks) -> Iterator[Content]:
+    """Yield what `fingerprint` needs of tasks."""
+    yield {"index": packed.index}
+    for name, array in sorted(packed.arrays.items()):
+        yield {"name": name, "shape": array.shape}
+        yield array
 
 
 def _missing(packed: PackedTasks, data: DataConfig) -> list[str]:

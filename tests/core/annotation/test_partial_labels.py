@@ -11,8 +11,6 @@ from napari_svpseg.core.annotation.partial_labels import (
     CONTRADICTION,
     LABELS_DIFFER,
     MAX_LABEL,
-    NOT_ONE_PLANE,
-    NOT_WHOLE_NUMBERS,
     RESULTS_DIFFER,
     UNKNOWN,
     WRONG_SIZE,
@@ -25,6 +23,7 @@ from napari_svpseg.core.annotation.partial_labels import (
     known_borders,
     label_counts,
     label_regions,
+    look_ordinary,
     merge_partial_labels,
     to_ids,
 )
@@ -33,6 +32,13 @@ from napari_svpseg.core.jobs.finetune_job import (
     FineTuneError,
     FineTuneSettings,
     ValidationScore,
+)
+from napari_svpseg.core.labels.ids import (
+    FRACTIONS,
+    NEGATIVE,
+    NOT_A_PLANE,
+    NOT_FINITE,
+    NOT_NUMBERS,
 )
 
 
@@ -113,13 +119,13 @@ def test_merging_keeps_objects_apart_and_refuses_contradictions(pattern):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (np.zeros((3, 4, 5), int), NOT_ONE_PLANE),
+        (np.zeros((3, 4, 5), int), NOT_A_PLANE),
         (np.zeros((64, 63), int), WRONG_SIZE),
-        (np.full((64, 64), -1), BAD_IDS),
-        (np.full((64, 64), 0.5), NOT_WHOLE_NUMBERS),
+        (np.full((64, 64), -1), NEGATIVE),
+        (np.full((64, 64), 0.5), FRACTIONS),
         (np.full((64, 64), 2**40), BAD_IDS),
-        (np.full((64, 64), "a"), NOT_WHOLE_NUMBERS),
-        (np.full((64, 64), np.nan), NOT_WHOLE_NUMBERS),
+        (np.full((64, 64), "a"), NOT_NUMBERS),
+        (np.full((64, 64), np.nan), NOT_FINITE),
     ],
 )
 def test_odd_labels_are_refused_in_one_line(labels, message, pattern):
@@ -127,6 +133,31 @@ def test_odd_labels_are_refused_in_one_line(labels, message, pattern):
     with pytest.raises(FineTuneError, match=pattern(message, **known)) as error:
         check_partial_labels(labels, (64, 64), "cells.tif")
     assert "\n" not in str(error.value)
+
+
+def test_a_mask_of_one_id_is_objects_and_a_class_is_none():
+    binary = np.where(LABELS > 0, 255, 0)
+    assert label_counts(from_labels(binary))["n_objects"] == 4
+    assert label_counts(from_labels(binary, [Box(0, 0, 20)]))["n_objects"] == 1
+    assert np.unique(from_labels(binary, classes=True)).tolist() == [1, 256]
+
+
+def test_ordinary_labels_are_told_from_partial_ones():
+    assert look_ordinary(LABELS)
+    partial = from_labels(LABELS, [Box(0, 0, 20), Box(0, 36, 20)])
+    assert not look_ordinary(partial) and not look_ordinary(from_objects(LABELS))
+    stroke = np.where(LABELS > 1, LABELS, 0)
+    stroke[20:23, 2:60] = 1
+    assert not look_ordinary(stroke)
+    assert not look_ordinary(np.where(LABELS > 1, LABELS, 1))  # known everywhere
+
+
+def test_merged_ids_of_any_size_stay_apart():
+    first = np.where(LABELS == 1, MAX_LABEL, 0)
+    second = np.where(LABELS == 4, MAX_LABEL, np.where(LABELS == 2, 1, 0))
+    merged = merge_partial_labels(first, second)
+    assert (merged >= 0).all() and label_counts(merged)["n_objects"] == 2
+    assert label_counts(merged)["background"] == 64
 
 
 def test_whole_numbers_stored_as_floats_are_labels():

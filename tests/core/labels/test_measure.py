@@ -69,3 +69,20 @@ def test_no_object_is_a_table_without_rows(labels) -> None:
 def test_an_image_full_of_one_object() -> None:
     table = measure(np.ones((4, 4), int))
     assert table["area"].tolist() == [16]
+
+
+def test_positions_of_a_part_are_those_in_the_image(labels) -> None:
+    whole = measure(labels[None], axes="ZYX", pixel_size=(0.5, 0.25))
+    part = measure(
+        labels[None],
+        axes="ZYX",
+        pixel_size=(0.5, 0.25),
+        corner={"Z": 4, "Y": 10, "X": 3},
+    )
+    assert part["z"].tolist() == [4] * len(part["z"])
+    for name, shift in {"y": 10, "top": 10, "bottom": 10, "x": 3, "right": 3}.items():
+        np.testing.assert_allclose(part[name], whole[name] + shift)
+    np.testing.assert_allclose(part["y_um"], whole["y_um"] + 5)
+    np.testing.assert_allclose(part["area_um2"], whole["area_um2"])
+    pixels = measure(labels, pixel_size=(0.5, 0.25), unit="pixel")
+    assert not [name for name in pixels if name.endswith(("pixel", "pixel2"))]

@@ -8,14 +8,18 @@ import io
 import operator
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
+import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from napari_svpseg.core.progress import Cancelled
@@ -39,6 +43,7 @@ from napari_svpseg.engine.jobs.job import (
 )
 from napari_svpseg.engine.jobs.runners import connect
 from napari_svpseg.engine.jobs.transport import (
+    LOCK,
     PREFIX,
     ForeignPayloadError,
     NoRoomError,
@@ -98,6 +103,14 @@ def crash():
 
 def give(value=None):
     return value
+
+def tidy(path, on_progress):
+    try:
+        while True:
+            on_progress(1, 2, "working")
+            time.sleep(0.001)
+    finally:
+        open(path, "w").write("ended properly")
 
 def unpicklable():
     return lambda: None
@@ -167,6 +180,11 @@ def runner(request, functions):
         runner = connect(request.getfixturevalue("cluster").scheduler_address)
     yield runner
     runner.close()
+
+
+def payloads(folder: Path) -> list[Path]:
+    """Return what a process left for the other one in a folder."""
+    return [path for path in folder.iterdir() if path.name != LOCK]
 
 
 def gone(pid: int, within: float = PATIENCE_S) -> bool:
@@ -298,7 +316,7 @@ def test_large_arrays_travel_and_leave_nothing(child):
     back = child.submit(jobs.give, {"a": [array, "x"]}).result(60)
     np.testing.assert_array_equal(back["a"][0], array)
     back["a"][0][:] = 0  # may be written to
-    assert not any(list(folder.iterdir()) for folder in child._transport.folders)
+    assert not any(payloads(folder) for folder in child._transport.folders)
 
 
 def test_arguments_are_copied_on_submit(child):
@@ -362,7 +380,7 @@ def test_cancel_while_large_parts_are_sent_breaks_nothing(child):
         with pytest.raises(Cancelled):
             job.result(PATIENCE_S)
         assert child.submit(jobs.who).result(30) == pid
-    assert not any(list(folder.iterdir()) for folder in child._transport.folders)
+    assert not any(payloads(folder) for folder in child._transport.folders)
 
 
 def test_killed_in_the_middle_the_next_job_works(child):
@@ -438,7 +456,21 @@ def test_an_unwritable_log_is_no_obstacle(functions, tmp_path):
     (tmp_path / "file").write_text("")
     runner = ChildProcess(log=tmp_path / "file" / "engine.log")
     assert runner.submit(operator.add, 1, 2).result(30) == 3
+    folder = runner.log.parent  # a new one, whose name others do not foresee
+    assert folder.parent == Path(tempfile.gettempdir())
+    if os.name == "posix":
+        assert (folder.stat().st_mode | runner.log.stat().st_mode) & 0o077 == 0
     runner.close()
+    shutil.rmtree(folder)
+
+
+def test_the_engine_is_reached_by_its_pipes_alone(child):
+    assert child.submit(jobs.who).result(30) == child.pid
+    # no socket, not even one of the file system
+    assert psutil.Process(child.pid).net_connections("all") == []
+    folders = child._transport.folders
+    if os.name == "posix":
+        assert all(folder.stat().st_mode & 0o077 == 0 for folder in folders)
 
 
 def test_the_engine_knows_no_qt_and_the_client_no_torch(functions):
@@ -478,12 +510,29 @@ def test_the_child_ends_with_its_parent_even_when_that_is_killed(functions):
         [sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True
     )
     pid, *folders = parent.stdout.readline().split()
-    assert any(list(Path(folder).iterdir()) for folder in folders)
+    assert any(payloads(Path(folder)) for folder in folders)
     parent.kill()
     parent.wait()
     parent.stdout.close()
     assert gone(int(pid))
     assert not any(Path(folder).exists() for folder in folders)
+
+
+def test_a_job_ends_properly_when_the_window_is_gone(child, tmp_path):
+    """Its records say that it was stopped, its checkpoint is written."""
+    begun = threading.Event()
+    child.submit(jobs.tidy, str(tmp_path / "a"), on_event=lambda event: begun.set())
+    assert begun.wait(PATIENCE_S)
+    pid = child.pid
+    child.close()
+    assert gone(pid) and (tmp_path / "a").read_text() == "ended properly"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_the_log_is_for_its_user_only(child, functions, tmp_path):
+    assert child.submit(operator.add, 1, 2).result(PATIENCE_S) == 3
+    assert child.log.stat().st_mode & 0o777 == 0o600
+    assert child.log.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_no_child_is_left_when_the_script_ends_or_is_interrupted(functions):
@@ -592,21 +641,17 @@ def test_folders_of_the_dead_are_removed_those_of_the_living_not(tmp_path, monke
     monkeypatch.setattr(
         "napari_svpseg.engine.jobs.transport._places", lambda: [str(tmp_path)]
     )
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    dead, living, young, strange = (
-        tmp_path / f"{PREFIX}{name}"
-        for name in (f"{ended.pid}-a", f"{os.getpid()}-b", f"{ended.pid}-c", "notes")
-    )
-    for folder in (dead, living, young, strange):
+    living = Transport.create("p")
+    dead, strange = (tmp_path / f"{PREFIX}{name}" for name in ("dead", "notes"))
+    for folder in (dead, strange):
         folder.mkdir()
-        if folder != young:
-            os.utime(folder, (0, 0))
+    (dead / LOCK).touch()  # as its process left it
     remove_stale()
     assert not dead.exists()
-    assert living.exists()
-    assert young.exists()
     assert strange.exists()
+    assert living.folders[0].exists()
+    living.remove()
+    assert [p.name for p in tmp_path.iterdir()] == [strange.name]
 
 
 # ---------------------------------------------------------------- small parts

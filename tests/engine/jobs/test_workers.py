@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+
 import pytest
 
 from napari_svpseg.core.progress import Cancelled
-from napari_svpseg.engine.jobs.workers import NoSchedulerError, run_tasks, workers_of
+from napari_svpseg.engine.jobs import workers
+from napari_svpseg.engine.jobs.workers import (
+    NOT_ENCRYPTED,
+    NoDaskError,
+    NoSchedulerError,
+    TlsAddress,
+    TlsFilesError,
+    open_client,
+    run_tasks,
+    warn_unless_encrypted,
+    workers_of,
+)
 
 
 def test_tasks_run_here_in_order_and_stop_when_told():
@@ -57,3 +72,89 @@ def test_a_given_client_stays_open_and_gets_every_task(tmp_path):
 
         with pytest.raises(ValueError, match="the tile is damaged"):
             run_tasks(fail, [(1,)], client)
+
+
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """Return the address of an encrypted scheduler, and files that open it."""
+    distributed = pytest.importorskip("distributed")
+    folder = tmp_path_factory.mktemp("keys")
+    security = distributed.Security.temporary()
+    with distributed.LocalCluster(
+        n_workers=0, processes=False, security=security, dashboard_address=None
+    ) as cluster:
+        yield written(security, folder, cluster.scheduler_address)
+
+
+def written(security, folder: Path, address: str) -> TlsAddress:
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    cert.write_text(security.tls_client_cert)
+    key.write_text(security.tls_client_key)
+    return TlsAddress(address, str(cert), str(cert), str(key))
+
+
+def told_by_us(caplog) -> list[str]:
+    ours = (r for r in caplog.records if r.name == workers.__name__)
+    return [record.getMessage() for record in ours]
+
+
+def test_an_encrypted_scheduler_is_opened_with_the_files_of_its_owner(
+    tls, tmp_path, caplog
+):
+    from distributed import Security
+
+    with workers_of(tls) as client:
+        assert client.scheduler.address == tls.address
+    assert told_by_us(caplog) == []
+    with pytest.raises(TlsFilesError):
+        open_client(tls.address)
+    with pytest.raises(NoSchedulerError):
+        open_client(written(Security.temporary(), tmp_path, tls.address))
+
+
+def test_files_without_certificates_are_named(tls, tmp_path):
+    nothing = tmp_path / "nothing.pem"
+    nothing.write_text("no certificate")
+    for ca, cert, key in (
+        (nothing, tls.cert, tls.key),
+        (tls.ca, nothing, tls.key),
+        (tls.ca, tls.cert, nothing),
+        (tls.ca, tls.cert, None),
+    ):
+        address = TlsAddress(tls.address, str(ca), str(cert), key and str(key))
+        with pytest.raises(TlsFilesError) as caught:
+            open_client(address)
+        assert all(name in str(caught.value) for name in (address.ca, address.cert))
+
+
+def test_dasks_own_configuration_opens_an_encrypted_scheduler(tls):
+    import dask
+
+    names = {"ca-file": tls.ca, "client.cert": tls.cert, "client.key": tls.key}
+    with (
+        dask.config.set({f"distributed.comm.tls.{k}": v for k, v in names.items()}),
+        workers_of(tls.address) as client,
+    ):
+        assert client.scheduler.address == tls.address
+
+
+@pytest.mark.parametrize(
+    ("address", "told"),
+    [("tcp://h:1", 1), ("ws://h:1", 1), ("tls://h:1", 0), ("inproc://h:1", 0)],
+)
+def test_a_connection_that_is_not_encrypted_is_told(address, told, caplog):
+    class Client:
+        scheduler = type("", (), {"address": address})
+
+    with caplog.at_level(logging.WARNING):
+        warn_unless_encrypted(Client)
+    assert told_by_us(caplog) == [NOT_ENCRYPTED.format(address=address)] * told
+
+
+def test_workers_here_are_not_started_without_a_key(monkeypatch):
+    def found(name):
+        return None if name == "cryptography" else find_spec(name)
+
+    monkeypatch.setattr(workers, "find_spec", found)
+    with pytest.raises(NoDaskError, match="cryptography"), workers_of(workers=1):
+        pass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -258,11 +259,14 @@ def test_discs_and_squares_are_found_from_tags_alone(trunk, tmp_path, variant):
     assert reports[-1].validation == course.history[-1]["validation"]
 
 
-def steps_of(trunk, folder: Path, report, *, resume=False, seconds=math.inf):
+def steps_of(
+    trunk, folder: Path, report, *, resume=False, seconds=math.inf, variant="published"
+):
     images, _, tags = scenes(6)
     windows = windows_of(images, tags)
     torch.manual_seed(0)
-    stage = FirstStage.of(SETTINGS, windows, bank_of(windows, trunk), trunk, TRUNK)
+    settings = replace(SETTINGS, variant=variant)
+    stage = FirstStage.of(settings, windows, bank_of(windows, trunk), trunk, TRUNK)
     course = Course(folder, report)
     run = StageRun(
         torch.arange(6),
@@ -288,6 +292,30 @@ def test_a_training_that_is_cancelled_goes_on_where_it_was(trunk, tmp_path):
         steps_of(trunk, tmp_path, cancel)
     _, course = steps_of(trunk, tmp_path, lambda p: seen.append(p.step), resume=True)
     assert seen == list(range(1, 10)) and not course.stopped
+
+
+@pytest.mark.parametrize("variant", ["published", "seed"])
+def test_resumed_equals_undisturbed(trunk, tmp_path, variant):
+    """Losses have a state: what was drawn, seen and remembered."""
+
+    def cancel(progress):
+        if progress.step == 4:
+            raise Cancelled
+
+    more = {"variant": variant}
+    whole, first = steps_of(trunk, tmp_path / "a", lambda p: None, **more)
+    with pytest.raises(Cancelled):
+        steps_of(trunk, tmp_path / "b", cancel, **more)
+    parts, second = steps_of(trunk, tmp_path / "b", lambda p: None, resume=True, **more)
+    for (name, a), b in zip(
+        whole.state_dict().items(), parts.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+    rows = [
+        [{k: v for k, v in row.items() if k != "seconds"} for row in course.history]
+        for course in (first, second)
+    ]
+    assert rows[0] == rows[1] and len(rows[0]) > 1
 
 
 def test_a_training_that_is_stopped_keeps_what_it_has(trunk, tmp_path):

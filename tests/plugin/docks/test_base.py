@@ -28,7 +28,7 @@ def viewer(make_napari_viewer_proxy):
 
 
 @pytest.fixture
-def open_any(viewer, runner, qtbot):
+def open_any(viewer, runner, settle):
     """Return a function that opens a dock in the viewer, on the fake runner."""
 
     def open_it(kind):
@@ -37,7 +37,7 @@ def open_any(viewer, runner, qtbot):
         dock = kind(viewer, engine)
         viewer.window.add_dock_widget(dock, name=kind.title)
         bring_to_front(dock)
-        qtbot.wait(20)
+        settle()
         return dock
 
     return open_it
@@ -78,7 +78,7 @@ def is_laid_out(dock):
 
 
 @pytest.mark.parametrize("kind", DOCKS)
-def test_no_button_of_the_footer_moves(open_any, kind, qtbot):
+def test_no_button_of_the_footer_moves(open_any, kind, qtbot, settle):
     dock = open_any(kind)
     dock.show_busy(True)
     buttons = [b for b in dock.footer.findChildren(QPushButton) if b.isVisible()]
@@ -91,7 +91,8 @@ def test_no_button_of_the_footer_moves(open_any, kind, qtbot):
     message = place(dock, dock.message)
     dock.show_busy(False)
     assert not dock.stop.isVisible()
-    qtbot.wait(50)
+    settle()
+    qtbot.waitUntil(lambda: is_laid_out(dock))
     assert place(dock, dock.message) == message
     assert [place(dock, b) for b in buttons] == before
 

@@ -66,6 +66,9 @@ class View(jobs.View):
     def show_inputs(self, text, tip=""):
         self.inputs = text
 
+    def show_channel_names(self, names):
+        self.channel_names = names
+
     def show_prompts(self, text):
         self.prompts = text
 
@@ -174,8 +177,8 @@ def test_the_run_is_followed_to_its_end(ready):
     assert view.message == STARTING and view.is_busy
     ready.start()  # it runs already
     assert len(ready.engine.jobs) == 1
-    ((told,), _) = job.prepare()
-    assert told == ready.batch_job()
+    ((told, prompts), _) = job.prepare()
+    assert told == ready.batch_job() and prompts is None
     job.partial.emit(outcomes(ready, "running"))
     assert view.log == []
     job.partial.emit(outcomes(ready, "done", "failed"))
@@ -226,13 +229,12 @@ def test_prompts_model_and_settings_come_from_the_other_dock(batch, disc_prompt)
     assert batch.view.values.settings == {"threshold": 0.7}
 
 
-def test_prompts_of_the_dock_are_written_beside_the_results(ready, disc_prompt):
+def test_prompts_of_the_dock_go_to_the_run_which_saves_them(ready, disc_prompt):
     ready.prompts, ready.prompts_file = PromptSet([disc_prompt]), ""
     ready.start()
-    ((told,), _) = ready.engine.jobs[0].prepare()
-    assert Path(told.prompts).is_file() and Path(told.prompts).parent == Path(
-        told.output
-    )
+    ((told, prompts), _) = ready.engine.jobs[0].prepare()
+    assert told.prompts == "" and prompts is ready.prompts
+    assert not Path(told.output).exists()  # nothing is written before it is locked
 
 
 def test_a_job_file_goes_on_another_day(ready, tmp_path):

@@ -29,6 +29,7 @@ from napari_svpseg.plugin.messages import DRAW_BOX, count
 from napari_svpseg.plugin.panels.file_table import WARN_COLOR, FileTable
 from napari_svpseg.plugin.services.engine_process import Engine
 from napari_svpseg.workflows import folder_run
+from napari_svpseg.workflows.identity import image_identity
 
 N = 5
 
@@ -81,7 +82,9 @@ def slow(monkeypatch):
         Path(targets["ome-tiff"]).write_bytes(b"II*")
         with lock:
             done.append(Path(path).name)
-        return FileOutcome(str(path), targets["ome-tiff"], objects=2, trust=0.9)
+        made = image_identity(settings["made_of"], path)
+        first = targets["ome-tiff"]
+        return FileOutcome(str(path), first, objects=2, trust=0.9, fingerprint=made)
 
     monkeypatch.setattr(folder_run, "segment_file", segment_file)
     return done
@@ -94,6 +97,59 @@ def statuses(dock: BatchWidget) -> list[str]:
 def ready(dock: BatchWidget, folder: Path, prompts_file: str) -> None:
     dock.set_folder(str(folder))
     dock.load_prompts(prompts_file)
+
+
+def test_series_of_files_are_listed_and_chosen(dock, tmp_path, prompts_file) -> None:
+    path = tmp_path / "multi.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for n in range(3):
+            plane = np.full((96, 96), n, np.uint8)
+            tiff.write(plane, metadata={"axes": "YX", "Name": f"Pos{n}"})
+    dock.set_files((str(path),))
+    assert dock.files.paths == [str(path)]
+    for text, chosen in (("all", "012"), ("2, 0", "20")):
+        dock.series.setCurrentText(text)
+        dock.controller.list_files()
+        assert dock.files.paths == [str(path / n) for n in chosen]
+    dock.load_prompts(prompts_file)
+    assert dock.controller.batch_job().series == "2, 0"
+    dock.show_job(dock.controller.batch_job())
+    assert dock.form().series == "2, 0"
+    dock.series.setCurrentText("some")
+    dock.controller.list_files()
+    assert dock.files.paths == []
+    dock.series.setCurrentIndex(0)
+    assert dock.form().series == ""
+    dock.series.setCurrentText("2")
+    dock.controller.list_files()
+    dock.open_file(0)
+    layer = dock.viewer.layers[-1]
+    assert layer.data.max() == 2
+    dock.open_file(0)  # is open already
+    assert len(dock.viewer.layers) == 1
+
+
+def test_names_of_channels_may_be_typed(dock, tmp_path, prompts_file) -> None:
+    path = tmp_path / "a.ome.tif"
+    names = {"Channel": {"Name": ["DAPI", "GFP"]}}
+    data = np.zeros((2, 96, 96), np.uint8)
+    tifffile.imwrite(
+        path, data, metadata={"axes": "CYX", **names}, photometric="minisblack"
+    )
+    dock.set_files((str(path),))
+    assert "1 GFP" in dock.channels.placeholderText()
+    dock.load_prompts(prompts_file)
+    dock.channels.setText("gfp")
+    assert dock.controller.batch_job().channels == (1,)
+
+
+def test_white_is_zero_is_shown_as_it_is_segmented(dock, tmp_path) -> None:
+    path = tmp_path / "a.tif"
+    stored = np.arange(100, dtype=np.uint8).reshape(10, 10)
+    tifffile.imwrite(path, stored, photometric="miniswhite")
+    dock.set_files((str(path),))
+    dock.open_file(0)
+    np.testing.assert_array_equal(dock.viewer.layers[-1].data, 255 - stored)
 
 
 def test_it_leads_from_step_to_step(dock, folder, prompts_file) -> None:
@@ -251,8 +307,7 @@ def test_closing_the_dock_ends_the_run(
     dock.start.click()
     qtbot.waitUntil(lambda: dock.files.count("running") > 0, timeout=20_000)
     viewer.window.remove_dock_widget(dock)
-    qtbot.waitUntil(lambda: not dock.is_busy, timeout=20_000)
-    time.sleep(0.2)
+    qtbot.waitUntil(lambda: not dock.is_busy)
     assert len(slow) < N
 
 
@@ -315,4 +370,4 @@ def test_zarr_images_and_labels(
     dock.open_file(0)
     image, labels = dock.viewer.layers
     assert image.data.shape == labels.data.shape == (96, 96)
-    assert isinstance(labels.data, zarr.Array) and labels.name == "cells"
+    assert not isinstance(labels.data, np.ndarray) and labels.name == "cells"

@@ -6,11 +6,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
+from napari.layers._source import Source
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import StackedChannels
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.prompt_files import load_prompts
+from napari_svpseg.plugin.layers.images.channel_names import CHANNEL_NAMES
 from napari_svpseg.plugin.layers.images.image_source import ImageSource
 from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.results.result_layers import recipe_of
@@ -140,7 +143,7 @@ def test_a_level_of_a_pyramid(pyramid, runner, finish):
     recipe = recipe_of(layer)
     assert recipe.level == 1 and "--level 1" in recipe.to_command()
     assert "level=1" in recipe.to_python()
-    tile = dock.source_of(viewer.layers["slide"]).visible_tile()
+    tile = dock.source_of(viewer.layers["slide"]).visible_tile(viewer)
     assert tile.y1 <= 96 and tile.x1 <= 110
     combo.setCurrentIndex(0)
     combo.activated.emit(0)
@@ -194,3 +197,27 @@ def test_a_zarr_is_read_by_the_code_that_repeats_a_run():
         "level=2, settings=svpseg.SegmentSettings(tile=256))\n"
     )
     assert "slide.zarr --prompts cells.svprompt -o labels.zarr" in parts.to_command()
+
+
+@pytest.mark.parametrize("opened_by", ["svpseg", "napari"])
+def test_names_of_channels_are_shown_and_may_be_typed(
+    viewer, open_dock, tmp_path, opened_by
+):
+    path = tmp_path / "a.ome.tif"
+    data = np.stack([disc_image()[0]] * 2).astype(np.uint8)
+    names = {"Channel": {"Name": ["DAPI", "GFP"]}}
+    tifffile.imwrite(
+        path, data, metadata={"axes": "CYX", **names}, photometric="minisblack"
+    )
+    layer = viewer.add_image(data, axis_labels=("c", "y", "x"))
+    if opened_by == "svpseg":
+        layer.metadata[CHANNEL_NAMES] = ("DAPI", "GFP")
+    else:
+        layer._source = Source(path=str(path))
+    dock = open_dock()
+    panel = dock.image_panel
+    panel.select(layer)
+    assert "1 GFP" in panel.channels.placeholderText()
+    panel.channels.setText("gfp")
+    panel.channels.editingFinished.emit()
+    assert panel.declared.channels(layer) == (1,)

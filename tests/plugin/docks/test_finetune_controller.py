@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,11 +23,13 @@ from napari_svpseg.plugin.docks.finetune_controller import (
     CONTINUING,
     CUSTOM,
     CUT_OFF,
+    ELSEWHERE,
     KEEP,
     KEEPING_BEST,
     LATER,
     LOSS,
     NO_BETTER,
+    NO_ROOM,
     NOT_VALIDATED,
     STAY,
     STOPPED,
@@ -229,6 +232,38 @@ def test_a_run_that_was_cut_off_is_offered_and_continued(
     assert len(engine.jobs) == 2
 
 
+def test_where_the_disk_is_full_another_folder_is_asked_for(
+    controller, view, engine, files, unfinished, monkeypatch
+):
+    controller.start()
+    values = engine.job.kwargs
+    unfinished.append({**values, "settings": values["settings"].to_dict()})
+    full, moved, answers = [True], [], ["", "/b"]
+    monkeypatch.setattr(module, "needs_other_place", lambda output: full[0])
+    monkeypatch.setattr(
+        module, "move_finetune", lambda *a: moved.append(a) or f"{a[1]}/my cells"
+    )
+    view.ask_folder = lambda: answers.pop(0)
+    engine.job.end("failed", "no room")
+    files.run()
+    assert view.called("offer_run") == [(NO_ROOM.format("my cells"),)]
+    controller.resume()
+    files.run()
+    assert len(engine.jobs) == 1  # no folder was chosen: it is offered further
+    controller.resume()
+    files.run()
+    assert moved == [(values["output"], "/b")]
+    assert engine.job.kwargs["output"] == "/b/my cells" and engine.job.kwargs["resume"]
+    engine.job.end("returned", replace(result(), model="/b/my cells"))
+    assert view.message == ELSEWHERE.format("my cells", Path("/b"))
+    full[0] = False  # some space was freed: it goes on where it is
+    unfinished[0]["is_full"] = True
+    controller.look_for_unfinished()
+    files.run()
+    controller.resume()
+    assert engine.job.kwargs["output"] == values["output"]
+
+
 def test_a_checkpoint_of_another_version_is_refused(
     controller, view, engine, files, unfinished
 ):
@@ -262,14 +297,17 @@ def test_the_latest_model_is_exported_else_the_chosen_one(
 ):
     written = []
     monkeypatch.setattr(
-        module, "export_model", lambda m, p: written.append((m, p)) or Path(p)
+        module,
+        "export_model",
+        lambda m, p, overwrite: written.append((m, p, overwrite)) or Path(p),
     )
     assert controller.exportable == CARD.path
     controller.start()
     engine.job.end("returned", result())
     controller.export_model("/a/mine.zip")
     files.run()
-    assert written == [("/models/my cells", "/a/mine.zip")]
+    # the dialog has asked whether to replace the file
+    assert written == [("/models/my cells", "/a/mine.zip", True)]
     assert "mine.zip" in view.message
 
 

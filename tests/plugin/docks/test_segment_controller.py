@@ -48,9 +48,6 @@ class Source:
     def plane_at(self, point):
         return (int(point[0]),) if self.n_planes > 1 else ()
 
-    def visible_tile(self):
-        return Tile(2, 12, 3, 15)
-
     def query(self, plane, tile=None):
         return np.zeros(self.plane_shape if tile is None else tile.shape)
 
@@ -60,8 +57,6 @@ class Source:
 
 class Layers:
     """What `RunLayers` is for a controller; it only takes note."""
-
-    point = (1.0, 0.0, 0.0)
 
     def __init__(self):
         self.shown, self.gone, self.log = [], [], []
@@ -75,6 +70,12 @@ class Layers:
 
     def has(self, source):
         return source not in self.gone
+
+    def shown_plane(self, source):
+        return source.plane_at((1.0, 0.0, 0.0))
+
+    def visible_tile(self, source):
+        return Tile(2, 12, 3, 15)
 
     def bring_into_sight(self, layer):
         self.log.append(layer.name)
@@ -168,7 +169,7 @@ class Images:
 class Book:
     problem = ""
     intensities = SimpleNamespace(
-        request=lambda source: SimpleNamespace(result=lambda: "of the whole")
+        request=lambda source, plane: SimpleNamespace(result=lambda: "of the whole")
     )
 
     def prompts(self):

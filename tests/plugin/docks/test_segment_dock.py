@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import time
+import math
 
 import numpy as np
 import pytest
 from qtpy.QtCore import QTimer
 from qtpy.QtGui import QGuiApplication
 
+from napari_svpseg.core.contrast import plain_range
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.result import Recipe
@@ -140,7 +141,7 @@ def test_preview_is_of_the_visible_field(dock, runner, finish, qtbot):
     _, (query, _), kwargs = runner.segment_calls()[-1]
     np.testing.assert_array_equal(query, image.data[10:61, 20:81])
     np.testing.assert_allclose(
-        kwargs["intensities"], dock.book.prompts()[0].intensities
+        plain_range(kwargs["intensities"].whole), dock.book.prompts()[0].intensities
     )  # of the whole image, not of what is seen
     layer = viewer.layers["discs [svpseg] preview"]
     assert layer.data.shape == (51, 61)
@@ -386,7 +387,13 @@ def test_options_change_the_result_without_the_model(dock, runner, finish, qtbot
     assert "0 objects" in dock.message.text()
     assert metadata_of(layer)["recipe"]["postprocess"]["min_area"] == 5000
     dock.options.set_values({"min_area": 4000})
-    qtbot.wait(400)
+    made_with = metadata_of(layer)["recipe"]["postprocess"]
+    qtbot.waitUntil(
+        lambda: (
+            metadata_of(layer)["recipe"]["postprocess"] != made_with
+            and dock.options_controller.job is None
+        )
+    )
     dock.undo.click()
     np.testing.assert_array_equal(layer.data > 0, before > 0)
 
@@ -416,13 +423,11 @@ def test_options_work_on_a_preview(dock, finish, qtbot):
 
 
 def test_stop_ends_a_run_and_the_next_one_works(dock, runner, finish, qtbot):
-    runner.slow = 30
+    runner.slow = math.inf
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
-    start = time.monotonic()
     dock.stop.click()
     finish(dock)
-    assert time.monotonic() - start < 1
     assert dock.message.text() == segment_controller.STOPPED
     assert not named(dock.viewer, "discs [svpseg]")
     runner.slow = 0
@@ -460,21 +465,22 @@ def test_an_engine_that_cannot_start_is_expected_error(dock, runner, finish):
 
 
 def test_the_window_stays_alive_during_a_slow_run(dock, runner, finish, qtbot):
-    runner.slow = 1.0
+    runner.slow = math.inf
     ticks = []
     timer = QTimer()
-    timer.timeout.connect(lambda: ticks.append(time.monotonic()))
+    timer.timeout.connect(lambda: ticks.append(dock.is_busy))
     timer.start(5)
     dock.run.click()
-    finish(dock)
+    qtbot.waitUntil(lambda: len(ticks) > 40)
     timer.stop()
-    gaps = np.diff(ticks)
-    assert len(ticks) > 40
-    assert np.median(gaps) < 0.05
+    assert all(ticks)
+    runner.release.set()
+    finish(dock)
+    assert named(dock.viewer, "discs [svpseg]")
 
 
 def test_an_image_closed_during_its_run(dock, runner, finish, qtbot):
-    runner.slow = 0.4
+    runner.slow = math.inf
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     dock.viewer.layers.remove("discs")
@@ -483,10 +489,11 @@ def test_an_image_closed_during_its_run(dock, runner, finish, qtbot):
 
 
 def test_an_image_changed_during_its_run(dock, runner, finish, qtbot):
-    runner.slow = 0.4
+    runner.slow = math.inf
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     dock.viewer.layers["discs"].data = np.zeros((80, 80))
+    runner.release.set()
     finish(dock)
     assert dock.message.text() == segment_controller.CHANGED_MEANWHILE.format(
         name="discs"
@@ -495,15 +502,15 @@ def test_an_image_changed_during_its_run(dock, runner, finish, qtbot):
 
 
 def test_closing_the_dock_during_a_run(dock, runner, qtbot):
-    runner.slow = 30
+    runner.slow = math.inf
     dock.run.click()
     progress, viewer = dock.progress, dock.viewer
     qtbot.waitUntil(lambda: progress.maximum() == 2)
     viewer.window.remove_dock_widget(dock)
     dock.close()
-    dock.deleteLater()
+    with qtbot.waitSignal(dock.destroyed):
+        dock.deleteLater()
     qtbot.waitUntil(lambda: runner.closed == 1)
-    qtbot.wait(100)
     viewer.add_image(np.zeros((40, 40)))  # nobody listens any more
     assert "truth" in viewer.layers
 
@@ -557,7 +564,7 @@ def test_this_plane_only(stack, runner, finish):
     finish(stack)
     _, (query, _), kwargs = runner.segment_calls()[-1]
     np.testing.assert_array_equal(query, stack.viewer.layers["stack"].data[1])
-    assert kwargs["axes"] == "YX" and kwargs["intensities"].shape == (1, 2)
+    assert kwargs["axes"] == "YX" and len(kwargs["intensities"].whole) == 1
     layer = stack.viewer.layers["stack [svpseg]"]
     assert layer.data.shape == (3, 96, 110)
     assert layer.data[1].max() == 4 and layer.data[[0, 2]].max() == 0
@@ -755,7 +762,7 @@ def test_a_huge_image_is_previewed_without_reading_the_rest(
     viewer.camera.center, viewer.camera.zoom = (10_100, 12_100), 2
     source = dock.source_of(layer)
     dock.book.add_loaded(PromptSet([disc_prompt]))
-    tile = source.visible_tile()
+    tile = source.visible_tile(viewer)
     assert max(tile.shape) <= 2048
     dock.preview.click()
     finish(dock, 60_000)
@@ -963,23 +970,21 @@ def test_low_trust_says_what_helps(dock, finish, monkeypatch):
 
 
 def test_closing_an_image_ends_its_part_of_a_run(viewer, dock, runner, finish, qtbot):
-    runner.slow = 30
+    runner.slow = math.inf
     viewer.add_image(np.flipud(viewer.layers["discs"].data), name="second")
     viewer.add_image(np.fliplr(viewer.layers["discs"].data), name="third")
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     runner.slow = 0
     viewer.layers.remove("third")
-    start = time.monotonic()
     viewer.layers.remove("discs")
     finish(dock)
-    assert time.monotonic() - start < 20, "the run of 30 s was waited for"
     assert len(runner.segment_calls()) == 2
     assert named(viewer, "second [svpseg]") and not named(viewer, "discs [svpseg]")
 
 
 def test_a_closed_image_is_expected_error(dock, runner, finish, qtbot):
-    runner.slow = 30
+    runner.slow = math.inf
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     dock.viewer.layers.remove("discs")
@@ -1092,11 +1097,11 @@ def test_long_names_are_shortened_not_cut(dock):
 def test_closing_the_dock_ends_its_run_and_frees_the_engine(
     dock, viewer, runner, qtbot, open_dock
 ):
-    runner.slow = 30
+    runner.slow = math.inf
     dock.run.click()
     qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
     viewer.window.remove_dock_widget(dock)
-    qtbot.waitUntil(lambda: not dock.is_busy, timeout=3000)
+    qtbot.waitUntil(lambda: not dock.is_busy)
     assert runner.closed == 1
     assert open_docks(viewer, SEGMENT) == []
     assert "SVPSeg prompts" in viewer.layers

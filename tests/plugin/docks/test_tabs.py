@@ -45,19 +45,19 @@ def test_a_second_dock_leaves_the_first_its_height(open_dock, batch, qtbot):
     assert bar.tabText(bar.currentIndex()).startswith("Segment")
 
 
-def test_a_dock_that_the_user_took_out_stays_where_it_is(open_dock, batch, qtbot):
+def test_a_dock_that_the_user_took_out_stays_where_it_is(open_dock, batch, settle):
     segment = open_dock()
     frame(segment).setFloating(True)
     second = batch()
-    qtbot.wait(50)
+    settle()
     assert not tabs_of(second) and frame(segment).isFloating()
 
 
-def test_docks_of_others_are_left_alone(viewer, open_dock, qtbot):
+def test_docks_of_others_are_left_alone(viewer, open_dock, settle):
     from qtpy.QtWidgets import QLabel
 
     other = QLabel("not ours")
     viewer.window.add_dock_widget(other, name="other", area="right")
     segment = open_dock()
-    qtbot.wait(50)
+    settle()
     assert not tabs_of(segment)

@@ -37,7 +37,7 @@ from napari_svpseg.plugin.docks.tags_controller import (
     TRAINED,
 )
 from napari_svpseg.plugin.layers.images.tagged_image import STACK
-from napari_svpseg.plugin.layers.metadata import metadata_of
+from napari_svpseg.plugin.layers.metadata import layer_id, metadata_of
 from napari_svpseg.plugin.panels.tags.patch_bank_panel import SAVED
 from napari_svpseg.plugin.panels.tags.patch_view import NO_OBJECT
 from napari_svpseg.plugin.panels.tags.tag_advice import NO_IMAGES, UNUSED_CLASS
@@ -200,7 +200,7 @@ def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_prox
 
     dock.look.click()
     finish(dock, 60_000)
-    assert viewer.layers["0.png [svpseg] class map"].data.shape == (64, 64, 4)
+    assert viewer.layers["0 [svpseg] class map"].data.shape == (64, 64, 4)
 
     segment = SegmentWidget(viewer, engine)
     viewer.window.add_dock_widget(segment, name="Segment from prompts")
@@ -236,14 +236,14 @@ def test_the_whole_way(open_tags, folder, finish, qtbot, make_napari_viewer_prox
 
 def test_training_shows_what_it_does(dock, finish, viewer, qtbot, runner):
     dock.tag_panel.view.select(0)
-    qtbot.waitUntil(lambda: "0.png" in viewer.layers)
+    qtbot.waitUntil(lambda: "0" in viewer.layers)
     dock.train.click()
     assert not dock.train.isEnabled() and dock.stop.isVisibleTo(dock)
     finish(dock)
     assert dock.curves.points[LOSS][1] == [2.0, 1.75, 1.5, 1.25]
     assert dock.curves.points[TAG_SCORE][1][-1] == pytest.approx(0.8)
     assert dock.curves.points[MASK_SCORE] == ([9.0], [0.7])
-    overlay = viewer.layers["0.png [svpseg] class map"]
+    overlay = viewer.layers["0 [svpseg] class map"]
     assert tuple(overlay.data[5, 5][:3]) == (255, 176, 0) and overlay.data[5, 5, 3] > 99
     trained = TRAINED.format("2.1 min", "from tags")
     assert dock.message.text() == f"{trained} (one note)"
@@ -476,26 +476,28 @@ def test_the_bank_of_an_earlier_model_is_opened_and_kept(
 
 def test_one_image_of_a_folder_is_shown_at_a_time(dock, viewer, qtbot):
     dock.tag_panel.view.select(2)
-    qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["2.png"])
+    qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["2"])
     dock.tag_panel.view.select(3)
-    qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["3.png"])
+    qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["3"])
     dock.show_selected.setChecked(False)
     dock.tag_panel.view.select(4)
-    qtbot.wait(200)
-    assert [la.name for la in viewer.layers] == ["3.png"]
+    assert not dock.shown._reader.is_busy
+    assert [la.name for la in viewer.layers] == ["3"]
 
 
 def test_an_image_with_results_stays(dock, viewer, qtbot):
     dock.tag_panel.view.select(2)
-    qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["2.png"])
+    qtbot.waitUntil(lambda: [la.name for la in viewer.layers] == ["2"])
     viewer.add_labels(
         np.ones((64, 64), int),
-        metadata={"svpseg": {"kind": "labels", "image": "2.png"}},
+        metadata={
+            "svpseg": {"kind": "labels", "source_id": layer_id(viewer.layers["2"])}
+        },
         name="mine",
     )
     dock.tag_panel.view.select(3)
-    qtbot.waitUntil(lambda: "3.png" in viewer.layers)
-    assert {"2.png", "mine", "3.png"} <= {la.name for la in viewer.layers}
+    qtbot.waitUntil(lambda: "3" in viewer.layers)
+    assert {"2", "mine", "3"} <= {la.name for la in viewer.layers}
 
 
 def test_a_damaged_image_says_so(dock, viewer, qtbot, folder):

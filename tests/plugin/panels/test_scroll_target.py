@@ -34,7 +34,7 @@ def is_in_view(area):
     return bottom <= area.viewport().height()
 
 
-def test_it_is_shown_even_if_it_grows_late(area, qtbot):
+def test_it_is_shown_even_if_it_grows_late(area, qtbot, settle):
     target = ScrollTarget(area, area.grows)
     target.show()
     qtbot.waitUntil(lambda: not target._timer.isActive())
@@ -44,13 +44,15 @@ def test_it_is_shown_even_if_it_grows_late(area, qtbot):
     area.verticalScrollBar().setValue(0)
     area.grows.setFixedHeight(160)  # by itself, long after
     qtbot.waitUntil(lambda: area.grows.height() == 160)
-    qtbot.wait(50)
+    settle()
+    assert not target._timer.isActive()
     assert area.verticalScrollBar().value() == 0  # the user stays where she scrolled
 
 
-def test_nothing_moves_unless_it_is_to_be_shown(area, qtbot):
-    ScrollTarget(area, area.grows)
+def test_nothing_moves_unless_it_is_to_be_shown(area, qtbot, settle):
+    target = ScrollTarget(area, area.grows)
     area.grows.setFixedHeight(150)
     qtbot.waitUntil(lambda: area.grows.height() == 150)
-    qtbot.wait(50)
+    settle()
+    assert not target._timer.isActive()
     assert area.verticalScrollBar().value() == 0 and not is_in_view(area)

@@ -24,7 +24,7 @@ class Example(Settings):
     seconds: float = option(45.0, "A time", low=1, high=1e6, unit="s")
     side: int = option(512, "A side", low=64, high=8192, unit="pixel")
     area: int = option(-1, "An area", low=-1, high=100, unit="pixel")
-    seed: int = option(0, "A seed", low=0)
+    seed: int = option(0, "A seed", low=0, high=2**31 - 1)
     split: bool = option(True, "Whether to split", label="Split it")
     kind: str = option("seed", "A kind", choices=("published", "seed", "other"))
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..geometry import Box
-from ..settings import Settings, documented, option
+from ..settings import MAX_MINUTES, MAX_SEED, Settings, documented, option
 
 COLOURS = (
     "#ffb000", "#35c9ff", "#9be564", "#ff7ab8", "#c69cff", "#ffe14d", "#ff8552",
@@ -117,12 +117,14 @@ class TagTrainingSettings(Settings):
         label="Prototypes",
     )
     seed: int = option(
-        0, "Seed of the weights and the order", label="Seed", low=0, high=2**31
+        0, "Seed of the weights and the order", label="Seed", low=0, high=MAX_SEED
     )
     minutes: float | None = option(
         None,
         "Time limit; the best model so far is kept",
         label="Time limit",
+        low=0.01,
+        high=MAX_MINUTES,
         unit="min",
     )
 

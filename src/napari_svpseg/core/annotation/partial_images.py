@@ -8,10 +8,9 @@ from functools import cached_property
 
 import numpy as np
 
-from ..fingerprint import fingerprint
+from ..fingerprint import array_fingerprint, fingerprint
 from ..geometry import Box
 from ..image import normalise, to_three_channels
-from ..jobs.finetune_job import FineTuneSettings
 from ..prompt import Prompt
 from .partial_labels import UNKNOWN
 from .validation_split import ValidationPart
@@ -89,10 +88,19 @@ class FineTuneData:
     validation: ValidationPart | None = None
     unlabelled: Sequence[tuple[str, np.ndarray]] = ()
 
-    def fingerprint(self, settings: FineTuneSettings, start_sha256: str) -> str:
-        """Return the hash of all that decides on the result, but for the time."""
-        values = settings.to_dict()
-        del values["seconds"], values["preset"]
-        pixels = [a for i in self.images for a in (i.plane, i.ids, i.validation)]
-        others = [part for named_image in self.unlabelled for part in named_image]
-        return fingerprint(start_sha256, values, *pixels, *others)
+    def fingerprint(self) -> str:
+        """Return the hash of the images and their labels."""
+        images = [
+            fingerprint(
+                {"rgb": i.rgb, "channels": i.channels},
+                *(
+                    array_fingerprint(a, whole=True)
+                    for a in (i.plane, i.intensities, i.ids, i.validation)
+                ),
+            )
+            for i in self.images
+        ]
+        others = [
+            array_fingerprint(pixels, whole=True) for _, pixels in self.unlabelled
+        ]
+        return fingerprint({"images": images, "unlabelled": others})

@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from ..geometry import Box
 from ..jobs.finetune_job import FineTuneError
+from ..labels.ids import MaskError, as_objects, compact_ids, whole_numbers
 
 Array = np.ndarray
 
@@ -34,6 +35,9 @@ UNKNOWN_MARGIN = 2
 """Distance in pixels from unknown pixels at which outlines are unknown too."""
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), bool)
+
+LIKE_AREA, LIKE_LENGTH = 4.0, 2.5
+"""Most that a piece may differ from objects of its kind in area, and be longer."""
 
 MAX_LABEL = 2**31 - 3
 """Largest value of labels whose ids + 1 fit into int32."""
@@ -56,9 +60,7 @@ WRONG_SIZE = (
     "{name}: the labels are {labels} pixels, the image is {image}: give labels of this "
     "image."
 )
-NOT_ONE_PLANE = "{what} must be one plane (Y, X), got shape {shape}."
-NOT_WHOLE_NUMBERS = "{what} must hold whole numbers, got dtype {dtype}."
-BAD_IDS = "{what} must hold ids from 0 to {largest}, got {low} to {high}."
+BAD_IDS = "{what} must hold ids from 0 to {largest}, got {high}."
 
 
 class PartialLabelError(FineTuneError):
@@ -69,17 +71,23 @@ class PartialLabelError(FineTuneError):
 
 
 def from_labels(
-    labels: Array, boxes: Iterable[Box | Sequence[int]] | None = None
+    labels: Array,
+    boxes: Iterable[Box | Sequence[int]] | None = None,
+    *,
+    classes: bool = False,
 ) -> Array:
     """Return partial labels of an image that is labelled completely, or in boxes.
 
     Parameters
     ----------
     labels : (Y, X) int array
-        Object or class ids, 0 = background.
+        Object or class ids, 0 = background. In a mask with a single id, such as one of
+        0 and 255, each piece is an object of its own.
     boxes : iterable of Box or (y, x, height, width), optional
         Everything inside them is labelled, everything outside is unknown. By default
         the whole image is labelled.
+    classes : bool
+        The labels are classes: a single one stays one.
 
     Returns
     -------
@@ -98,6 +106,7 @@ def from_labels(
     [0, 1, 6]
     """
     labels = _whole_numbers(labels, "labels")
+    labels = labels if classes else as_objects(labels)
     # One higher, as 0 means unknown in partial labels and background in ordinary ones.
     partial = (labels + 1).astype(np.int32)
     if boxes is None:
@@ -222,6 +231,11 @@ def merge_partial_labels(first: Array, second: Array, name: str = "the image") -
     n = int((both & ((first == BACKGROUND) != (second == BACKGROUND))).sum())
     if n:
         raise PartialLabelError(CONTRADICTION.format(name=name, n=n))
+    if int(first.max(initial=0)) + int(second.max(initial=0)) > MAX_LABEL:
+        # as ids, in which the background is 0 and stays what it is
+        first, second = (
+            compact_ids(a - BACKGROUND) + BACKGROUND for a in (first, second)
+        )
     # Ids of the second labels start behind those of the first.
     offset = max(0, int(first.max(initial=0)) - BACKGROUND)
     shifted = np.where(second > BACKGROUND, second + offset, second)
@@ -261,26 +275,45 @@ def check_partial_labels(
     return labels.astype(np.int32)
 
 
+def look_ordinary(partial: Array) -> bool:
+    """Return whether partial labels look like ordinary ones, in which 1 is an object.
+
+    Nothing but the user knows what is meant. But background that was painted on purpose
+    is no compact piece of the size of the objects.
+
+    Parameters
+    ----------
+    partial : (Y, X) int array
+        0 = unknown, 1 = background, 2, 3, ... = objects.
+    """
+    pieces, n = ndimage.label(partial == BACKGROUND, EIGHT_NEIGHBOURS)
+    if n != 1 or not (partial == UNLABELLED).any():
+        return False
+    objects = compact_ids(np.maximum(partial - BACKGROUND, 0))
+    _, areas = np.unique(objects[objects > 0], return_counts=True)
+    if not areas.size:
+        return False
+    # a stroke of a brush is longer than objects are, and background is larger
+    lengths = [_length(where) for where in ndimage.find_objects(objects) if where]
+    length = _length(ndimage.find_objects(pieces)[0]) / np.median(lengths)
+    area = np.count_nonzero(pieces) / np.median(areas)
+    return bool(1 / LIKE_AREA <= area <= LIKE_AREA and length <= LIKE_LENGTH)
+
+
+def _length(where: tuple[slice, ...]) -> int:
+    """Return the longer side of a region."""
+    return max(part.stop - part.start for part in where)
+
+
 def _whole_numbers(labels: Array, what: str) -> Array:
     """Return one plane of labels as int64; ``what`` names them in errors."""
-    labels = np.asarray(labels)
-    if labels.ndim != 2:
-        raise PartialLabelError(NOT_ONE_PLANE.format(what=what, shape=labels.shape))
-    # Some programs store labels as float TIFF.
-    if (
-        labels.dtype.kind == "f"
-        and labels.size
-        and np.array_equal(labels, np.round(labels))
-    ):
-        labels = labels.astype(np.int64)
-    if labels.dtype.kind not in "biu":
-        raise PartialLabelError(NOT_WHOLE_NUMBERS.format(what=what, dtype=labels.dtype))
-    if labels.size:
-        low, high = int(labels.min()), int(labels.max())
-        if low < 0 or high > MAX_LABEL:
-            raise PartialLabelError(
-                BAD_IDS.format(what=what, largest=MAX_LABEL, low=low, high=high)
-            )
+    try:
+        labels = whole_numbers(labels, what)
+    except MaskError as error:
+        raise PartialLabelError(f"{error}.") from error
+    high = int(labels.max(initial=0))
+    if high > MAX_LABEL:
+        raise PartialLabelError(BAD_IDS.format(what=what, largest=MAX_LABEL, high=high))
     return labels.astype(np.int64)
 
 

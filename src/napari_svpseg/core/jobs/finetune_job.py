@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from ..geometry import PROMPT_SIZE
-from ..settings import Settings, documented, option
+from ..settings import MAX_SEED, Settings, documented, option
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {},
@@ -61,7 +61,11 @@ class FineTuneSettings(Settings):
         high=0.8,
     )
     seed: int = option(
-        0, "Seed of the random numbers: same seed, same model", label="Seed", low=0
+        0,
+        "Seed of the random numbers: same seed, same model",
+        label="Seed",
+        low=0,
+        high=MAX_SEED,
     )
     unlabelled_is_background: bool = option(
         False,
@@ -74,7 +78,11 @@ class FineTuneSettings(Settings):
         label="Numbers are classes, not cells",
     )
     wanted: int = option(
-        2, "Class to find, where labels are classes", label="Class to find", low=2
+        2,
+        "Class to find, where labels are classes",
+        label="Class to find",
+        low=2,
+        high=1_000_000,
     )
     pseudo_labels: bool = option(
         False,

@@ -27,6 +27,12 @@ FORMAT_TITLES = {
     "ome-zarr": "OME-Zarr labels",
 }
 
+ALL_SERIES = "all"
+"""Stands for every image of a file that holds several."""
+
+CONTAINERS = (".zarr", ".zip", ".ozx")
+"""Ends of folders and files inside of which paths lead to images."""
+
 PATTERN = "{name}_labels"
 WORDS = ("name", "folder", "model", "prompts")
 """Fields of a name pattern: stem and folder of the image, model, prompt file."""
@@ -35,6 +41,7 @@ NO_INPUTS = "Choose the images: files, or a folder."
 NO_OUTPUT = "Choose a folder for the results."
 NO_FORMAT = "Choose at least one format to write."
 UNKNOWN_FORMAT = "unknown format {names}: choose from {known}"
+BAD_SERIES = "series are numbers such as 0 or 0,2, or all; got {text!r}"
 PATTERN_NOT_CLOSED = "a brace of the name pattern is not closed"
 PATTERN_FIELDS = (
     "a name pattern holds {name}, and if you like {folder}, {model} and {prompts}"
@@ -66,6 +73,9 @@ class BatchJob:
         Which files of a folder are taken, such as ``*.tif``.
     axes : str or None
         Where files do not say.
+    series : str
+        Which images of files with several: numbers such as ``0,2``, ``all``, or empty
+        for the first.
     channels : tuple of int or None
     skip_done : bool
         Skip images whose results are there already.
@@ -80,6 +90,7 @@ class BatchJob:
     pattern: str = PATTERN
     include: str = "*"
     axes: str | None = None
+    series: str = ""
     channels: tuple[int, ...] | None = None
     skip_done: bool = False
 
@@ -102,6 +113,7 @@ class BatchJob:
                 )
             )
         check_pattern(self.pattern)
+        series_numbers(self.series)
         split_settings(self.settings)  # raises where one is wrong
 
     def to_dict(self) -> dict[str, Any]:
@@ -135,9 +147,18 @@ class BatchJob:
                 ("model", str),
                 ("pattern", str),
                 ("include", str),
+                ("series", str),
                 ("skip_done", bool),
+                ("axes", str | None),
+                ("channels", list | tuple | None),
             )
             if name in values and not isinstance(values[name], kind)
+        ]
+        wrong += [
+            name
+            for name, kind in (("inputs", str), ("formats", str), ("channels", int))
+            if name not in wrong
+            and not all(isinstance(v, kind) for v in values.get(name) or ())
         ]
         if wrong:
             raise ValueError(f"the job's {wrong[0]} is {values[wrong[0]]!r}")
@@ -178,6 +199,8 @@ class FileOutcome:
         Share of the image that is object.
     error : str
         Why it failed, in one line.
+    fingerprint : str
+        Of all that decides on the result, the pixels of the image among it.
     """
 
     source: str
@@ -194,6 +217,7 @@ class FileOutcome:
     pixel_area: float = math.nan
     covered: float = math.nan
     error: str = ""
+    fingerprint: str = ""
 
     @property
     def skipped(self) -> bool:
@@ -223,11 +247,59 @@ def image_name(path: str) -> str:
 
     Examples
     --------
-    >>> image_name("day1/cells.ome.tif")
-    'cells'
+    >>> image_name("day1/cells.ome.tif"), image_name("plate.zarr/A/1/0")
+    ('cells', 'plate_A_1_0')
+    >>> image_name("cells.lif/2")
+    'cells_2'
     """
-    stem = PurePath(path).stem
-    return stem[: -len(".ome")] if stem.lower().endswith(".ome") else stem
+    container, inner = _split_container(PurePath(path))
+    stem = container.stem
+    for end in (".zarr", ".ome"):
+        stem = stem[: -len(end)] if stem.lower().endswith(end) else stem
+    return "_".join((stem, *inner))
+
+
+def _split_container(path: PurePath) -> tuple[PurePath, tuple[str, ...]]:
+    """Return the file of an image, and the path inside it where it holds several."""
+    for place in path.parents:
+        if place.suffix.lower() in CONTAINERS:
+            return place, path.relative_to(place).parts
+    if path.name.isdecimal() and path.parent.suffix:  # a series of a file
+        return path.parent, (path.name,)
+    return path, ()
+
+
+def file_label(path: str) -> str:
+    """Return the name of an image as it is shown in a list.
+
+    Examples
+    --------
+    >>> file_label("day1/cells.lif/2"), file_label("plate.zarr/A/1/0")
+    ('cells.lif/2', 'plate.zarr/A/1/0')
+    """
+    container, inner = _split_container(PurePath(path))
+    return "/".join((container.name, *inner))
+
+
+def series_numbers(text: str) -> tuple[int, ...]:
+    """Return the numbers of series in a text; none for all and for the first.
+
+    Raises
+    ------
+    ValueError
+        For other words.
+
+    Examples
+    --------
+    >>> series_numbers("0, 2"), series_numbers("all")
+    ((0, 2), ())
+    """
+    words = text.replace(",", " ").split()
+    if words in ([], [ALL_SERIES]):
+        return ()
+    if not all(word.isdecimal() for word in words):
+        raise ValueError(BAD_SERIES.format(text=text))
+    return tuple(dict.fromkeys(map(int, words)))
 
 
 def file_stem(
@@ -242,7 +314,7 @@ def file_stem(
     """
     return pattern.format(
         name=image_name(path),
-        folder=PurePath(path).parent.name,
+        folder=_split_container(PurePath(path))[0].parent.name,
         model=PurePath(model).name,
         prompts=PurePath(prompts).stem,
     )

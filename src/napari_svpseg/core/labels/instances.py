@@ -13,6 +13,7 @@ from ..result import DEFAULT_SPLIT, Maps, ObjectProperties
 from ..settings import AUTO, PostprocessSettings
 from .blocks import Window, block_grid, fill_holes, label_blocks, renumber
 from .confidence import add_peaks, new_ids
+from .ids import compact_ids
 from .metrics import f1
 from .object_size import is_net, median_diameter
 from .splitting import depth_of, split_touching
@@ -65,6 +66,7 @@ def targets(labels: Array) -> tuple[Array, Array, Array]:
     if not foreground.any():
         empty = np.zeros(labels.shape, np.float32)
         return empty, empty.copy(), empty.copy()
+    labels = compact_ids(labels)
     outline = foreground & _differs_from_neighbour(labels)
     # Measured to the outline and not to the background, so that the distance drops
     # between touching objects; the outline itself is half a pixel deep, not 0.
@@ -422,6 +424,7 @@ def filter_objects(
     (Y, X) uint32 array
         Ids 1, 2, 3, ... in the order of the old ones.
     """
+    labels = compact_ids(labels)
     areas = np.bincount(labels.ravel())
     peaks = np.zeros(len(areas), np.float32)
     if foreground is not None and confidence > 0:

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from .blocks import NOWHERE, is_best, ranked, union
+from .ids import compact_ids
 
 Array = np.ndarray
 Overlaps = tuple[Array, Array]
@@ -112,6 +113,7 @@ def link_planes(
     array of the dtype of ``labels``
         Ids 1, 2, 3, ... in the order in which objects begin.
     """
+    dtype, labels = labels.dtype, compact_ids(labels)
     along = [
         joined_overlaps(
             [overlaps(one, two) for one, two in pairwise(np.moveaxis(labels, axis, 0))]
@@ -122,4 +124,4 @@ def link_planes(
     first = np.full(len(areas), NOWHERE)
     ids, where = np.unique(labels.ravel(), return_index=True)
     first[ids] = where
-    return linked_ids(along, areas, first, min_overlap)[labels].astype(labels.dtype)
+    return linked_ids(along, areas, first, min_overlap)[labels].astype(dtype)

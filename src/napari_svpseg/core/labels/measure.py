@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from ..image import Axes
+from ..units import UM, micrometres
 
 Table = dict[str, np.ndarray]
 """Columns of equal length, by name."""
@@ -38,6 +40,15 @@ INTENSITIES = {
 """The same for intensities."""
 
 
+POSITIONS = {
+    "T": ("t",),
+    "Z": ("z",),
+    "Y": ("y", "top", "bottom"),
+    "X": ("x", "left", "right"),
+}
+"""Columns that hold positions along each axis."""
+
+
 def measure(
     labels: np.ndarray,
     *,
@@ -45,7 +56,8 @@ def measure(
     image: np.ndarray | None = None,
     image_axes: str = "",
     pixel_size: tuple[float, float] | None = None,
-    unit: str = "um",
+    unit: str = UM,
+    corner: Mapping[str, int] | None = None,
 ) -> Table:
     """Return a table with one row for each object of each plane.
 
@@ -60,9 +72,12 @@ def measure(
     image_axes : str
         Axes of ``image``; by default those of the labels.
     pixel_size : (float, float), optional
-        Height and width of a pixel in ``unit``. If given, lengths and areas are added
-        in this unit.
+        Height and width of a pixel in ``unit``. If this is a length, lengths and areas
+        are added in it.
     unit : str
+    corner : dict of str to int, optional
+        Index of the first pixel and plane of the labels along each axis, where they
+        are a part of an image; positions are those in the image.
 
     Returns
     -------
@@ -97,7 +112,13 @@ def measure(
     table = {
         name: np.concatenate([part[name] for part in tables]) for name in tables[0]
     }
-    return table if pixel_size is None else _with_units(table, pixel_size, unit)
+    for axis, columns in POSITIONS.items():
+        for name in columns:
+            if name in table and (corner or {}).get(axis):
+                table[name] = table[name] + (corner or {})[axis]
+    if pixel_size is None or micrometres(unit) is None:
+        return table
+    return _with_units(table, pixel_size, unit)
 
 
 def _plane_table(
@@ -163,7 +184,9 @@ def _with_units(table: Table, pixel_size: tuple[float, float], unit: str) -> Tab
 
 
 def object_sizes(
-    labels: np.ndarray, pixel_size: tuple[float, float] | None = None
+    labels: np.ndarray,
+    pixel_size: tuple[float, float] | None = None,
+    unit: str = UM,
 ) -> dict[str, Any]:
     """Return the number of objects and their areas, for the fields of a `FileOutcome`.
 
@@ -172,7 +195,9 @@ def object_sizes(
     labels : int array
         Ids of any size; 0 is background.
     pixel_size : (float, float), optional
-        Height and width of a pixel in micrometres.
+        Height and width of a pixel in ``unit``.
+    unit : str
+        Where it is no length, the size is not known.
 
     Returns
     -------
@@ -183,12 +208,16 @@ def object_sizes(
     """
     ids, areas = np.unique(labels, return_counts=True)
     areas = areas[ids != 0]
-    total = int(areas.sum())
+    total, factor = int(areas.sum()), micrometres(unit)
     return {
         "objects": len(areas),
         "area_mean": total / len(areas) if len(areas) else float("nan"),
         "area_median": float(np.median(areas)) if len(areas) else float("nan"),
         "area_total": float(total),
         "covered": total / max(1, np.size(labels)),
-        "pixel_area": pixel_size[0] * pixel_size[1] if pixel_size else float("nan"),
+        "pixel_area": (
+            pixel_size[0] * pixel_size[1] * factor**2
+            if pixel_size is not None and factor is not None
+            else float("nan")
+        ),
     }

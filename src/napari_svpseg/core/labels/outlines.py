@@ -57,6 +57,34 @@ class Outline:
         return tuple(ring for part in self.parts for ring in part.rings)
 
 
+def on_image(
+    outline: Outline, factors: tuple[float, float], corner: tuple[int, int]
+) -> Outline:
+    """Return the outline on an image that it was found on a part or a level of.
+
+    Parameters
+    ----------
+    outline : Outline
+    factors : (float, float)
+        Height and width of a pixel in pixels of that image. Whole factors keep whole
+        coordinates.
+    corner : (int, int)
+        Index of the first pixel, among pixels of that size.
+    """
+    whole = all(float(f).is_integer() for f in factors)
+    by = np.array([round(f) for f in factors] if whole else factors)
+    return Outline(
+        outline.label,
+        tuple(
+            Part(
+                (part.exterior + corner) * by,
+                tuple((hole + corner) * by for hole in part.holes),
+            )
+            for part in outline.parts
+        ),
+    )
+
+
 def outlines(labels: np.ndarray) -> list[Outline]:
     """Return the outlines of all objects of a plane, in the order of their ids.
 

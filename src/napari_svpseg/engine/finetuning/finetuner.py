@@ -82,7 +82,6 @@ class FineTuner(Trainer):
         self.start = [p.detach().clone() for p in self.network.parameters()]
         self.confidence_limits = torch.zeros(2)
         """Confidence from which a pixel of background and of foreground counts."""
-        self.seconds = 0.0
         self.loss_mean = math.nan
         self.best_step = 0
         self.best_value = -math.inf
@@ -93,7 +92,6 @@ class FineTuner(Trainer):
         return super().state() | {
             "fine_tuning": self.tuning.to_dict(),
             "confidence_limits": self.confidence_limits,
-            "seconds": self.seconds,
             "loss_mean": self.loss_mean,
             "best_step": self.best_step,
             "best_value": self.best_value,
@@ -106,7 +104,6 @@ class FineTuner(Trainer):
         super().take_state(state)
         for name in (
             "confidence_limits",
-            "seconds",
             "loss_mean",
             "best_step",
             "best_value",

@@ -8,7 +8,6 @@ models on the way is the best, the one at the start among them.
 from __future__ import annotations
 
 import copy
-import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -75,9 +74,6 @@ OUT_OF_TIME = (
     "The time of {seconds:g} s was up at step {step} of {steps}: a faster or less busy "
     "machine gets further."
 )
-NO_CHECKPOINT = "{path}: no checkpoint could be written ({reason})."
-
-log = logging.getLogger(__name__)
 
 OnLook = Callable[[PromptSegmenter, PromptSet, float], None]
 """Gets the network, its prompts and the seconds so far, at each check."""
@@ -282,7 +278,7 @@ class _FineTuning:
         saved, stopped = time.monotonic(), False
         try:
             while tuner.step < settings.steps:
-                n = tuner.step
+                n, tuner.is_whole = tuner.step, False
                 if warm_up is not None and n < len(warm_up):
                     tuner.train_step(warm_up[n])
                 else:
@@ -291,14 +287,16 @@ class _FineTuning:
                 stopped = self.callbacks.should_stop()
                 over = tuner.seconds + self.reserve >= settings.seconds
                 last = tuner.step >= settings.steps or stopped or over
-                self._report(self._score() if last or self._is_due() else None)
+                dice = self._score() if last or self._is_due() else None
+                tuner.is_whole = True
+                self._report(dice)
                 if time.monotonic() - saved > CHECKPOINT_S:
-                    self._save()
+                    tuner.save()
                     saved = time.monotonic()
                 if last:
                     break
-        except (KeyboardInterrupt, Cancelled):
-            self._save()
+        except (KeyboardInterrupt, SystemExit, Cancelled):
+            tuner.save_if_whole()
             raise
         if tuner.step < settings.steps and not stopped:
             self.notes.append(
@@ -306,7 +304,7 @@ class _FineTuning:
                     seconds=settings.seconds, step=tuner.step, steps=settings.steps
                 )
             )
-        self._save()
+        tuner.save()
         return stopped
 
     def _warm_up(self) -> Episodes | None:
@@ -346,17 +344,6 @@ class _FineTuning:
                 )
             )
         self.callbacks.on_progress(tuner.step, steps, f"loss {tuner.loss_mean:.3f}")
-
-    def _save(self) -> None:
-        """Write the checkpoint; a disk that is full does not end the training."""
-        try:
-            self.tuner.save()
-        except (OSError, RuntimeError) as error:
-            reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-            text = NO_CHECKPOINT.format(path=self.tuner.checkpoint, reason=reason)
-            log.warning("%s", text)
-            if text not in self.notes:
-                self.notes.append(text)
 
     def best(self) -> _Best:
         """Return the best network of the training, or the one at the start."""

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from ...core.contrast import Contrast, Profile, contrast_for, percentile_table
 from ...core.geometry import Tile
-from ...core.image import Plane, intensity_range, sample_pixels
+from ...core.image import Plane, sample_pixels
 from ...core.labels.object_size import size_notes
 from ...core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
 from ...core.progress import Progress, ignore_progress
@@ -115,13 +116,22 @@ def predict(
     """
     settings = settings or SegmentSettings()
     prompts = _prompts_for(network, prompts)
+    _check_plane(plane, prompts)
+    contrast = _contrast(plane, prompts) if intensities is None else None
+    if contrast is not None:
+        intensities = contrast.intensities
     request = _Request(
-        _scaled_query(plane, prompts, network, settings, intensities),
+        ScaledQuery(
+            plane,
+            np.asarray(intensities, np.float64).reshape(-1, 2),
+            network_scale(prompts, network, resize=settings.scale_objects),
+        ),
         prompts,
         settings,
         choose(settings.device if device is None else device),
         on_progress,
         on_partial,
+        () if contrast is None else contrast.notes,
     )
     if settings.refine and len(prompts):
         return _refined_or_plain(request, network)
@@ -137,26 +147,19 @@ def _prompts_for(network: PromptSegmenter, prompts: PromptSet | None) -> PromptS
     return prompts.usable()
 
 
-def _scaled_query(
-    plane: Plane,
-    prompts: PromptSet,
-    network: PromptSegmenter,
-    settings: SegmentSettings,
-    intensities: np.ndarray | None,
-) -> ScaledQuery:
-    """Return the query at the network's scale, checked against the prompts."""
+def _check_plane(plane: Plane, prompts: PromptSet) -> None:
+    """Raise an error where a plane has other channels than the prompts."""
     checked_plane(plane)
     if len(prompts) and plane.shape[2] != prompts[0].n_channels:
         raise PromptError(
             OTHER_CHANNELS.format(query=plane.shape[2], prompts=prompts[0].n_channels)
         )
-    if intensities is None:
-        intensities = intensity_range(sample_pixels(plane))
-    return ScaledQuery(
-        plane,
-        np.asarray(intensities, np.float64).reshape(-1, 2),
-        network_scale(prompts, network, resize=settings.scale_objects),
-    )
+
+
+def _contrast(plane: Plane, prompts: PromptSet) -> Contrast:
+    """Return the intensity range of a plane, judged against the prompts."""
+    table = percentile_table(sample_pixels(plane))
+    return contrast_for(Profile(table, plane.shape[0] * plane.shape[1]), prompts)
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +175,8 @@ class _Request:
     device : Device
     on_progress, on_partial
         As for `predict`.
+    notes : tuple of str
+        On the query.
     """
 
     query: ScaledQuery
@@ -180,6 +185,7 @@ class _Request:
     device: Device
     on_progress: Progress
     on_partial: Partial | None
+    notes: tuple[str, ...] = ()
 
     def answer(
         self, network: PromptSegmenter, judge: PromptSegmenter | None = None
@@ -217,7 +223,7 @@ class _Request:
         return Prediction(
             maps=found,
             trust=trust,
-            notes=(*fallback, *forward.notes, *size_notes(found)),
+            notes=(*fallback, *forward.notes, *self.notes, *size_notes(found)),
             scale=self.query.scale,
             intensities=self.query.intensities,
             device=str(self.device),

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 from .job import Event, Job, OnEvent, name_of
 from .transport import Pipe, Transport
@@ -68,7 +68,7 @@ class ChildProcess:
     python : str, optional
         Its interpreter, by default this one; napari-svpseg must be installed there.
     log : path, optional
-        File that takes what the process prints.
+        File that takes what the process prints; a new temporary one if that cannot be.
     """
 
     def __init__(self, python: str | None = None, log: Path | None = None) -> None:
@@ -220,7 +220,8 @@ class _Process:
 
     def __init__(self, owner: ChildProcess) -> None:
         self._owner = owner
-        with _open_log(owner.log) as log:
+        owner.log = _writable(owner.log)
+        with _open_private(owner.log, "wb" if _is_full(owner.log) else "ab") as log:
             self.popen = subprocess.Popen(
                 # -P: a file torch.py in the working folder is not imported
                 [owner.python, "-P", "-m", "napari_svpseg.engine"],
@@ -294,14 +295,26 @@ def log_folder() -> Path:
     return user_log_path("napari-svpseg", appauthor=False)
 
 
-def _open_log(path: Path) -> BinaryIO:
-    """Open the log to be added to; elsewhere where that is not allowed."""
+def _writable(log: Path) -> Path:
+    """Return the path of a log, or of a new file of this user where it cannot be."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        full = path.exists() and path.stat().st_size > MAX_LOG_BYTES
-        return path.open("wb" if full else "ab")
-    except OSError:
-        return (Path(tempfile.gettempdir()) / "svpseg-engine.log").open("ab")
+        log.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with _open_private(log, "ab"):
+            return log
+    except OSError:  # in a new folder: in that of all users a link may wait
+        return Path(tempfile.mkdtemp()) / "svpseg-engine.log"
+
+
+def _is_full(log: Path) -> bool:
+    return log.exists() and log.stat().st_size > MAX_LOG_BYTES
+
+
+def _open_private(path: Path, mode: str) -> BinaryIO:
+    """Open a file that only this user may read: traces name files and folders."""
+    file = open(  # noqa: SIM115  (the process that is started gets it)
+        path, mode, opener=lambda name, flags: os.open(name, flags, 0o600)
+    )
+    return cast(BinaryIO, file)
 
 
 def _last_line(path: Path) -> str:

@@ -12,7 +12,8 @@ from contextlib import suppress
 from typing import Any
 
 from .job import Event, Job, OnEvent, failure, name_of, run_target
-from .workers import import_distributed, open_client
+from .processors import use_threads_asked_for
+from .workers import import_distributed, open_client, warn_unless_encrypted
 
 logger = logging.getLogger(__name__)
 
@@ -31,13 +32,15 @@ class DaskRunner:
 
     Parameters
     ----------
-    address : str or Client
-        ``tcp://host:port``; or a `distributed.Client`, which is then left open.
+    address : str, TlsAddress or Client
+        See `workers.open_client`; a `distributed.Client` is left open.
     """
 
     def __init__(self, address: Any) -> None:
         self._owned = not isinstance(address, import_distributed().Client)
         self._client = open_client(address) if self._owned else address
+        if not self._owned:
+            warn_unless_encrypted(address)
         self._jobs: set[Job] = set()
 
     def submit(
@@ -145,5 +148,6 @@ def run_on_worker(
         looked_at = time.monotonic()
         return bool(flag.is_set())
 
+    use_threads_asked_for()
     run_target(*call, send, is_cancelled)
     return pickle.dumps(ends[0], protocol=5)

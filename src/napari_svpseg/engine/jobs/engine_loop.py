@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _thread
 import logging
+import math
 import os
 import queue
 import signal
@@ -22,7 +23,7 @@ from ...core.progress import Cancelled
 from .allocator import keep_freed_memory
 from .child_process import KINDS, MAGIC
 from .job import Event, failure, run_target
-from .processors import physical_cores
+from .processors import prepare_threads
 from .transport import Pipe, Transport
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,9 @@ INTERRUPT_AFTER_S = 0.3
 """A cancelled job that has not reported by then is interrupted between two steps."""
 
 INTERRUPT_AGAIN_S = 0.1
+
+END_S = 5.0
+"""How long a job may take to end once the other process is gone."""
 
 _KIND_OF = {name: kind for kind, name in KINDS.items()}
 
@@ -50,6 +54,7 @@ class Engine:
         self._submitted: queue.SimpleQueue[tuple[int, bytes]] = queue.SimpleQueue()
         self._running: int | None = None
         self._is_sending = False
+        self._is_closed = False
         self._cancelled: set[int] = set()
 
     def run(self) -> None:
@@ -87,6 +92,8 @@ class Engine:
         try:
             if event.is_end:
                 self._running = None
+            if self._is_closed:
+                return
             if event.kind == "failed":
                 logger.error("job %d failed\n%s", number, event.traceback)
             try:
@@ -111,12 +118,18 @@ class Engine:
                 threading.Thread(
                     target=self._interrupt_later, args=[number], daemon=True
                 ).start()
+        self._is_closed = True
+        if self._running is not None:
+            # what it was writing, its records and checkpoint come to an end
+            self._cancelled.add(self._running)
+            self._interrupt_later(self._running, END_S)
         self._transport.remove()
         os._exit(0)
 
-    def _interrupt_later(self, number: int) -> None:
+    def _interrupt_later(self, number: int, at_most: float = math.inf) -> None:
+        end = time.monotonic() + at_most
         time.sleep(INTERRUPT_AFTER_S)
-        while self._running == number:
+        while self._running == number and time.monotonic() < end:
             if hasattr(signal, "pthread_kill"):
                 ident = threading.main_thread().ident
                 assert ident is not None
@@ -161,8 +174,7 @@ def main() -> None:
         format=f"%(asctime)s [{os.getpid()}] %(levelname)s %(name)s: %(message)s",
     )
     keep_freed_memory()
-    # torch works best with one thread for each real core
-    os.environ.setdefault("OMP_NUM_THREADS", str(physical_cores()))
+    prepare_threads()
     outgoing.write(MAGIC)
     pipe = Pipe(incoming, outgoing)
     outgoing.flush()

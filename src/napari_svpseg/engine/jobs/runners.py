@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from .child_process import ChildProcess
 from .dask_runner import DaskRunner
 from .job import Job, OnEvent
+from .workers import TlsAddress
 
 
 class Runner(Protocol):
@@ -26,13 +27,15 @@ class Runner(Protocol):
         """Stop what runs and give everything back."""
 
 
-def connect(address: str | None = None, python: str | None = None) -> Runner:
+def connect(
+    address: str | TlsAddress | None = None, python: str | None = None
+) -> Runner:
     """Return where jobs run.
 
     Parameters
     ----------
-    address : str, optional
-        Of a Dask scheduler, such as ``tcp://host:8786``; needs the ``cluster`` extra.
+    address : str or TlsAddress, optional
+        Of a Dask scheduler, such as ``tls://host:8786``; needs the ``cluster`` extra.
     python : str, optional
         Interpreter of the child process, by default this one.
     """

@@ -14,19 +14,21 @@ import shutil
 import struct
 import tempfile
 import threading
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from filelock import FileLock
+
 INLINE_BYTES = 3_000
 """Values up to this size travel in the pipe itself: less than any pipe holds."""
 
 ALIGN = 64
 PREFIX = "svpseg-"
-STALE_S = 3600.0
+LOCK = "lock"
+"""File in each folder that its process holds a lock on."""
 
 NO_ROOM = "No room to hand a large value to the engine: {reason}"
 
@@ -55,15 +57,21 @@ class Transport:
     def __init__(self, folders: Sequence[str | Path], owner: str) -> None:
         self.folders = tuple(Path(f) for f in folders)
         self.owner = owner
+        self._locks: list[FileLock] = []
 
     @classmethod
     def create(cls, owner: str) -> Transport:
         """Return a transport in new folders, readable by this user alone."""
         remove_stale()
-        prefix = f"{PREFIX}{os.getpid()}-"
-        return cls(
-            [tempfile.mkdtemp(prefix=prefix, dir=place) for place in _places()], owner
+        made = cls(
+            [tempfile.mkdtemp(prefix=PREFIX, dir=place) for place in _places()], owner
         )
+        for folder in made.folders:
+            lock = FileLock(folder / LOCK, thread_local=False)
+            with suppress(OSError, NotImplementedError):
+                lock.acquire(blocking=False)
+            made._locks.append(lock)
+        return made
 
     def pack(self, value: Any) -> bytes:
         """Return the bytes that go through the pipe for ``value``."""
@@ -105,6 +113,8 @@ class Transport:
         """Remove all folders, or only the payloads of ``owner``."""
         for folder in self.folders:
             if owner is None:
+                for lock in self._locks:
+                    lock.release()
                 shutil.rmtree(folder, ignore_errors=True)
                 continue
             for path in folder.glob(f"{owner}-*"):
@@ -149,26 +159,20 @@ class Pipe:
 
 
 def remove_stale() -> None:
-    """Remove the folders of processes that died without doing so themselves."""
+    """Remove the folders of processes that died without doing so themselves.
+
+    A living one holds a lock: the id of a process may be that of another by now, or of
+    one in another container.
+    """
     if os.name != "posix":
         return
     for place in _places():
         for folder in Path(place).glob(f"{PREFIX}*"):
-            owner = folder.name.split("-")[1]
-            with suppress(OSError):
-                old = time.time() - folder.stat().st_mtime > STALE_S
-                if old and owner.isdecimal() and not _is_alive(int(owner)):
-                    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+            lock = folder / LOCK
+            with suppress(OSError, NotImplementedError):  # locked, or somebody else's
+                if lock.is_file():
+                    with FileLock(lock, blocking=False):
+                        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _places() -> list[str]:

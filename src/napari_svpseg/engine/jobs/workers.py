@@ -1,23 +1,25 @@
 """Tasks done in this process, or by Dask workers that are started here.
 
 Which task runs where and in which order has no influence on the result. Nothing large
-goes through a scheduler. Nothing here imports torch.
+goes through a scheduler. Nothing here imports torch on loading.
 """
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from itertools import islice
 from typing import Any
 
 from ...core.progress import Progress, ignore_progress
 from .allocator import keep_freed_memory
 from .job import JobError
-from .processors import physical_cores
+from .processors import physical_cores, use_threads_asked_for
 
-LOOPBACK = "127.0.0.1"
+logger = logging.getLogger(__name__)
 
 CONNECT_S = 10.0
 """How long a scheduler may take to answer."""
@@ -31,11 +33,20 @@ SUBMITTED_PER_WORKER = 4
 WORKER_BYTES = 1_500_000_000
 """Memory a worker of this machine may need."""
 
-UNWATCHED = {
-    "distributed.worker.profile.enabled": False,
-    "distributed.admin.tick.interval": "1 s",
-}
-"""Dask's own statistics, at some percent of each core; nobody here looks at them."""
+ENCRYPTED = ("tls", "wss")
+"""Schemes of addresses whose connections are encrypted."""
+
+INSTALL = "{package} is not installed: pip install 'napari-svpseg[cluster]'"
+NO_ANSWER = "No Dask scheduler answers at {address}: {reason}"
+NO_TLS_FILES = (
+    "{address} is encrypted: name the certificates by --tls-ca, --tls-cert and "
+    "--tls-key, or in Dask's configuration (distributed.comm.tls)"
+)
+BAD_TLS_FILES = "{files}: no certificates or keys that fit together: {reason}"
+NOT_ENCRYPTED = (
+    "The connection to {address} is not encrypted: whoever reaches this address can "
+    "run programs as its user (https://distributed.dask.org/en/stable/tls.html)"
+)
 
 
 class NoDaskError(JobError):
@@ -44,6 +55,57 @@ class NoDaskError(JobError):
 
 class NoSchedulerError(JobError):
     """No Dask scheduler answers at an address."""
+
+
+class TlsFilesError(JobError):
+    """The certificates of an encrypted connection are missing or cannot be used."""
+
+
+@dataclass(frozen=True)
+class TlsAddress:
+    """The address of a Dask scheduler, and the files of the encrypted connection to it.
+
+    Parameters
+    ----------
+    address : str
+        Such as ``tls://host:8786``.
+    ca, cert : str
+        Files of the certificate authority and of this side's certificate (PEM).
+    key : str, optional
+        File of its key, where that is not in the file of the certificate.
+    """
+
+    address: str
+    ca: str
+    cert: str
+    key: str | None = None
+
+    def __str__(self) -> str:
+        """Return the address."""
+        return self.address
+
+    def security(self) -> Any:
+        """Return what Dask connects with.
+
+        Raises
+        ------
+        TlsFilesError
+            If the files cannot be used.
+        """
+        security = import_distributed().Security(
+            require_encryption=True,
+            tls_ca_file=self.ca,
+            tls_client_cert=self.cert,
+            tls_client_key=self.key,
+        )
+        try:
+            security.get_connection_args("client")
+        except (OSError, ValueError) as error:
+            files = ", ".join(filter(None, (self.ca, self.cert, self.key)))
+            raise TlsFilesError(
+                BAD_TLS_FILES.format(files=files, reason=error)
+            ) from error
+        return security
 
 
 def import_distributed() -> Any:
@@ -57,32 +119,55 @@ def import_distributed() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise NoDaskError(
-            "Dask is not installed: pip install 'napari-svpseg[cluster]'"
-        ) from error
+        raise NoDaskError(INSTALL.format(package="Dask")) from error
     return distributed
 
 
 def open_client(scheduler: Any) -> Any:
     """Return a new `distributed.Client`.
 
+    Where its connection is not encrypted, that is logged.
+
     Parameters
     ----------
-    scheduler : str or cluster
-        ``tcp://host:port``, or a cluster such as those of dask-jobqueue.
+    scheduler : str, TlsAddress or cluster
+        ``tcp://host:port`` or ``tls://host:port``, with the certificates that Dask's
+        configuration names; or a cluster such as those of dask-jobqueue.
 
     Raises
     ------
-    NoDaskError, NoSchedulerError
-        If Dask is not installed, or the scheduler does not answer.
+    NoDaskError, NoSchedulerError, TlsFilesError
+        If Dask is not installed, the scheduler does not answer, or the certificates
+        are missing or cannot be used.
     """
-    client = import_distributed().Client
+    distributed = import_distributed()
+    options: dict[str, Any] = {"timeout": f"{CONNECT_S} s", "set_as_default": False}
+    if isinstance(scheduler, TlsAddress):
+        options["security"] = scheduler.security()
+        scheduler = scheduler.address
+    elif _is_encrypted(scheduler):
+        configured = distributed.Security().get_tls_config_for_role("client")
+        if not (configured["ca_file"] and configured["cert"]):
+            raise TlsFilesError(NO_TLS_FILES.format(address=scheduler))
     try:
-        return client(scheduler, timeout=f"{CONNECT_S} s", set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
+        opened = distributed.Client(scheduler, **options)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
         raise NoSchedulerError(
-            f"No Dask scheduler answers at {scheduler}: {error}"
+            NO_ANSWER.format(address=scheduler, reason=error)
         ) from error
+    warn_unless_encrypted(opened)
+    return opened
+
+
+def warn_unless_encrypted(client: Any) -> None:
+    """Log a line where others on its network may use a client's connection."""
+    address = client.scheduler.address
+    if not (_is_encrypted(address) or address.startswith("inproc://")):
+        logger.warning(NOT_ENCRYPTED.format(address=address))
+
+
+def _is_encrypted(scheduler: Any) -> bool:
+    return isinstance(scheduler, str) and scheduler.partition("://")[0] in ENCRYPTED
 
 
 @contextmanager
@@ -93,10 +178,10 @@ def workers_of(
 
     Parameters
     ----------
-    scheduler : str, Client or cluster, optional
-        ``tcp://host:port``; a `distributed.Client`, which is left open; or a cluster,
-        such as those of dask-jobqueue. By default a cluster on this machine that only
-        this machine can reach.
+    scheduler : str, TlsAddress, Client or cluster, optional
+        ``tcp://host:port`` or ``tls://host:port``; a `distributed.Client`, which is
+        left open; or a cluster, such as those of dask-jobqueue. By default a cluster on
+        this machine that nobody else can connect to.
     workers : int, optional
         Processes of a cluster on this machine; 0 for none, by default one for each
         core, as far as the memory goes.
@@ -105,13 +190,14 @@ def workers_of(
 
     Raises
     ------
-    NoDaskError, NoSchedulerError
-        If Dask is not installed, or no scheduler answers.
+    NoDaskError, NoSchedulerError, TlsFilesError
+        If Dask is not installed, no scheduler answers, or certificates cannot be used.
     """
     if scheduler is None and workers == 0:
         yield None
         return
     if isinstance(scheduler, import_distributed().Client):
+        warn_unless_encrypted(scheduler)
         yield scheduler
         return
     with _cluster_here(workers, folder, wanted=scheduler is None) as cluster:
@@ -130,24 +216,12 @@ def _cluster_here(
     if not wanted:
         yield None
         return
-    import dask
+    from .local_cluster import private_cluster
 
-    with dask.config.set(UNWATCHED), warnings.catch_warnings():
-        # another port will do as well
-        warnings.filterwarnings("ignore", "Port .* already in use")
-        cluster = import_distributed().LocalCluster(
-            n_workers=workers or _default_workers(),
-            threads_per_worker=1,
-            processes=True,
-            host=LOOPBACK,
-            dashboard_address=None,
-            local_directory=folder,
-            silence_logs=50,
-        )
-    try:
+    if find_spec("cryptography") is None:
+        raise NoDaskError(INSTALL.format(package="The package cryptography"))
+    with private_cluster(workers or _default_workers(), folder) as cluster:
         yield cluster
-    finally:
-        cluster.close()
 
 
 def _default_workers() -> int:
@@ -193,6 +267,7 @@ def run_tasks(
 
 def _on_worker(function: Callable[..., Any], *arguments: Any) -> Any:
     keep_freed_memory()
+    use_threads_asked_for()
     return function(*arguments)
 
 

@@ -117,6 +117,18 @@ class StageTrainer(Trainer):
 
     loss: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]]
 
+    def state(self) -> dict[str, Any]:
+        """Return the contents of a checkpoint; some losses have a state, too."""
+        if isinstance(self.loss, PublishedLoss | SeedLoss):
+            return super().state() | {"loss": self.loss.state()}
+        return super().state()
+
+    def take_state(self, state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's contents, see `state`."""
+        super().take_state(state)
+        if isinstance(self.loss, PublishedLoss | SeedLoss):
+            self.loss.take_state(state["loss"])
+
     def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         return self.loss(self.network, batch)
 
@@ -171,6 +183,7 @@ def run_stage(
     """
     if run.resume and trainer.checkpoint.exists():
         trainer.resume()
+        run.course.history += trainer.history
     try:
         trainer.run(
             lambda start: replace(batches, start=start),
@@ -245,6 +258,7 @@ class _StageProgress:
             row["validation"] = self.score
         row["stage"] = 1.0 if self.name == FIRST_STAGE else 2.0
         course.history.append(row)
+        trainer.history.append(row)  # it is in the checkpoint
         if self.run.on_pass is not None:
             self.run.on_pass(trainer.average)
 
@@ -257,7 +271,7 @@ def _train_settings(settings: TagTrainingSettings, steps: int) -> TrainSettings:
         warm_up=min(50, max(1, steps // 10)),
         averaging=0.98,  # runs are short: the average covers about 50 steps
         seed=settings.seed,
-        validate_every=2**30,
+        validate_every=10_000_000,  # never: it has validation of its own
     )
 
 

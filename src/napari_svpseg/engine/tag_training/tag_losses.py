@@ -7,6 +7,7 @@ of a class.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,6 +69,14 @@ class TagTargets:
             weight[row] = torch.where(tags[row] > 0, strongest, 1)
         return tags.to(device), weight.to(device)
 
+    def state(self) -> dict[str, Tensor]:
+        """Return what has to be in a checkpoint."""
+        return {"strength": self._strength}
+
+    def take_state(self, state: dict[str, Tensor]) -> None:
+        """Continue from what `state` returned."""
+        self._strength = state["strength"].cpu()
+
     def update(self, index: Tensor, logits: Tensor) -> None:
         """Store the logits (B, N) of windows, to compare windows of one image."""
         self._strength[index] = logits.detach().float().cpu()
@@ -99,6 +108,15 @@ class PublishedLoss:
     ) -> None:
         self.targets, self.bank, self.contrast = TagTargets(windows), bank, contrast
         self._generator = torch.Generator().manual_seed(seed)
+
+    def state(self) -> dict[str, Any]:
+        """Return what has to be in a checkpoint."""
+        return self.targets.state() | {"generator": self._generator.get_state()}
+
+    def take_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.targets.take_state(state)
+        self._generator.set_state(state["generator"].cpu())
 
     def __call__(
         self, network: PrototypePrompting, batch: dict[str, Tensor]
@@ -188,6 +206,15 @@ class SeedLoss:
         self.targets = TagTargets(windows)
         self.warm_up, self.contrast = warm_up, contrast
         self.step = 0
+
+    def state(self) -> dict[str, Any]:
+        """Return what has to be in a checkpoint."""
+        return self.targets.state() | {"step": self.step}
+
+    def take_state(self, state: dict[str, Any]) -> None:
+        """Continue from what `state` returned."""
+        self.targets.take_state(state)
+        self.step = state["step"]
 
     def __call__(
         self, network: MemoryPrompting, batch: dict[str, Tensor]

@@ -233,10 +233,18 @@ class EpisodeSettings(Settings):
         high=1,
     )
     smallest: float = option(
-        8.0, "Smallest diameter that objects are scaled to", low=2, unit="pixel"
+        8.0,
+        "Smallest diameter that objects are scaled to",
+        low=2,
+        high=1024,
+        unit="pixel",
     )
     largest: float = option(
-        44.0, "Largest diameter that objects are scaled to", low=4, unit="pixel"
+        44.0,
+        "Largest diameter that objects are scaled to",
+        low=4,
+        high=1024,
+        unit="pixel",
     )
 
 

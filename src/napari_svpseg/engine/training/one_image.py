@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...core.progress import Progress, ignore_progress
-from ...core.settings import Settings, option
+from ...core.settings import MAX_SEED, Settings, option
 from ...models.base import PromptSegmenter
 
 
@@ -24,10 +24,12 @@ from ...models.base import PromptSegmenter
 class OneImageSettings(Settings):
     """How a network is trained on one image."""
 
-    steps: int = option(200, "Training steps, one crop each", low=1)
-    learning_rate: float = option(1e-3, "Highest learning rate", low=0)
-    warm_up: int = option(5, "Steps in which the learning rate rises", low=0)
-    side: int = option(256, "Side of the crop", low=32, unit="pixel")
+    steps: int = option(200, "Training steps, one crop each", low=1, high=1_000_000)
+    learning_rate: float = option(1e-3, "Highest learning rate", low=0, high=1)
+    warm_up: int = option(
+        5, "Steps in which the learning rate rises", low=0, high=1_000_000
+    )
+    side: int = option(256, "Side of the crop", low=32, high=4096, unit="pixel")
     augment: bool = option(
         True, "Train on random crops, turned and mirrored; else on the top-left one"
     )
@@ -37,7 +39,7 @@ class OneImageSettings(Settings):
         "logits",
         choices=("likelihood", "released"),
     )
-    seed: int = option(0, "Seed of the crops")
+    seed: int = option(0, "Seed of the crops", low=0, high=MAX_SEED)
 
 
 @dataclass(frozen=True, eq=False)

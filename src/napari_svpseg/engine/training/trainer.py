@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import math
 import os
@@ -18,29 +19,43 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, Dataset
 
 from ...core.progress import Cancelled, Progress, ignore_progress
-from ...core.settings import Settings, option
+from ...core.settings import MAX_SEED, Settings, option
 from ...models.base import PromptSegmenter
 from ...models.losses import maps_loss
+
+NO_CHECKPOINT = (
+    "{folder}: no checkpoint can be written ({reason}), so the training has stopped. "
+    "Free some space, then resume it: what was learned up to the last checkpoint is "
+    "kept."
+)
 
 
 class CheckpointError(ValueError):
     """A checkpoint that cannot be resumed; the message names the file."""
 
 
+class CheckpointWriteError(OSError):
+    """A checkpoint that cannot be written; the message says where and what to do."""
+
+
 @dataclass(frozen=True)
 class TrainSettings(Settings):
     """How a network is trained on episodes."""
 
-    steps: int = option(20_000, "Training steps", low=1)
-    batch: int = option(16, "Episodes of a step", low=1)
-    learning_rate: float = option(2e-3, "Highest learning rate", low=0)
-    weight_decay: float = option(1e-4, "Weight decay", low=0)
-    warm_up: int = option(300, "Steps in which the learning rate rises", low=0)
+    steps: int = option(20_000, "Training steps", low=1, high=100_000_000)
+    batch: int = option(16, "Episodes of a step", low=1, high=4096)
+    learning_rate: float = option(2e-3, "Highest learning rate", low=0, high=1)
+    weight_decay: float = option(1e-4, "Weight decay", low=0, high=10)
+    warm_up: int = option(
+        300, "Steps in which the learning rate rises", low=0, high=10_000_000
+    )
     averaging: float = option(0.998, "Decay of the averaged weights", low=0, high=1)
-    clip: float = option(1.0, "Largest norm of the gradient", low=0)
-    validate_every: int = option(500, "Steps between validations", low=1)
-    seed: int = option(0, "Seed of weights and episodes")
-    workers: int = option(0, "Loader processes", low=0)
+    clip: float = option(1.0, "Largest norm of the gradient", low=0, high=1e6)
+    validate_every: int = option(
+        500, "Steps between validations", low=1, high=10_000_000
+    )
+    seed: int = option(0, "Seed of weights and episodes", low=0, high=MAX_SEED)
+    workers: int = option(0, "Loader processes", low=0, high=256)
     precision: str = option(
         "auto",
         "bf16 halves memory and time on new hardware",
@@ -79,6 +94,10 @@ class Trainer:
             fused=self.device.type in ("cpu", "cuda"),
         )
         self.step = 0
+        self.is_whole = True
+        """False in the middle of a step, when the state must not be saved."""
+        self.seconds = 0.0
+        """Of training, all sittings together."""
         self.best = math.inf
         self.running: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
@@ -98,6 +117,8 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
             "best": self.best,
+            "seconds": self.seconds,
+            "running": self.running,
             "history": self.history,
             "settings": self.settings.to_dict(),
         }
@@ -108,20 +129,34 @@ class Trainer:
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.step, self.best = state["step"], state["best"]
+        self.seconds, self.running = state["seconds"], state["running"]
         self.history = state["history"]
 
     def save(self) -> None:
-        """Write the checkpoint; if the write fails, the previous one stays intact."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        state = self.state()
-        temporary = self.checkpoint.with_suffix(f".{os.getpid()}.tmp")
+        """Write the checkpoint; if the write fails, the previous one stays intact.
+
+        Raises
+        ------
+        CheckpointWriteError
+            If it cannot be written, for example as the disk is full.
+        """
+        content = io.BytesIO()  # torch hides the reason where it cannot write a file
+        torch.save(self.state(), content)
+        rows = "".join(json.dumps(row) + "\n" for row in self.history)
         try:
-            torch.save(state, temporary)
-            temporary.replace(self.checkpoint)
-        finally:
-            temporary.unlink(missing_ok=True)
-        with open(self.folder / "history.jsonl", "w", encoding="utf8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in self.history)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            _replace(self.checkpoint, content.getbuffer())
+            _replace(self.folder / "history.jsonl", rows.encode())
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise CheckpointWriteError(
+                NO_CHECKPOINT.format(folder=self.folder, reason=reason)
+            ) from error
+
+    def save_if_whole(self) -> None:
+        """Write the checkpoint, unless a step was interrupted: the last one is good."""
+        if self.is_whole:
+            self.save()
 
     def resume(self) -> None:
         """Continue from the checkpoint.
@@ -168,17 +203,22 @@ class Trainer:
         checkpoint_seconds : float
             Time between checkpoints.
         """
+        if self.step >= self.settings.steps:  # stopped after its last step
+            return
         started = saved = time.monotonic()
-        running = self.running
+        earlier, running = self.seconds, self.running
         try:
             for batch in self._batches(episodes(self.step)):
+                self.is_whole = False
                 for name, value in self._train_step(batch).items():
                     if not math.isfinite(value):
                         continue
                     running[name] = 0.95 * running.get(name, value) + 0.05 * value
-                if self.step % self.settings.validate_every == 0:
-                    self._record(running, validation, time.monotonic() - started)
                 now = time.monotonic()
+                self.seconds = earlier + now - started
+                if self.step % self.settings.validate_every == 0:
+                    self._record(running, validation)
+                self.is_whole = True
                 on_progress(
                     self.step,
                     self.settings.steps,
@@ -189,8 +229,8 @@ class Trainer:
                     saved = time.monotonic()
                 if self.step >= self.settings.steps or now - started > seconds:
                     break
-        except (KeyboardInterrupt, Cancelled):
-            self.save()
+        except (KeyboardInterrupt, SystemExit, Cancelled):
+            self.save_if_whole()
             raise
         self.save()
 
@@ -261,13 +301,26 @@ class Trainer:
         self,
         running: dict[str, float],
         validation: list[dict[str, Tensor]],
-        seconds: float,
     ) -> None:
-        row = {"step": float(self.step), "seconds": seconds, **running}
+        row = {"step": float(self.step), "seconds": self.seconds, **running}
         if validation:
             row |= validate(self.average, validation, self.device)
             self.best = min(self.best, row["validation_loss"])
         self.history.append(row)
+
+
+def _replace(path: Path, content: bytes | memoryview) -> None:
+    """Write a file beside its place, flush it to the disk, and move it there."""
+    temporary = path.with_name(f"{path.name}.tmp")  # one process trains in a folder
+    try:
+        with open(temporary, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def episode_loss(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
@@ -10,6 +11,7 @@ from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from ...core.settings import DEVICES
+from ..layers.alignment import Alignment
 from ..panels.controls import ElidedCombo, Section, button, combo, heading
 from ..services.autosave import Autosave
 from ..services.engine_process import Engine, shared_engine
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
     import napari
 
     from ..layers.prompts.prompt_book import PromptBook
+
+logger = logging.getLogger(__name__)
 
 Controller = TypeVar("Controller", bound=DockController)
 
@@ -76,6 +80,7 @@ class Dock(QWidget):
         self.message = self.footer.message
         self._lay_out()
         self._closing = Closing(self.engine.release)
+        self._closing.add(Alignment(napari_viewer).close)
         # not a bound method: the dock is gone by then
         self.destroyed.connect(partial(Closing.__call__, self._closing))
         share_tabs(self)
@@ -227,7 +232,10 @@ class Closing:
             return
         self.is_done = True
         for step in (*self._steps, self._last):
-            step()
+            try:
+                step()
+            except Exception:  # the others let go all the same
+                logger.exception("a dock could not be closed properly")
 
 
 def device_combo(tip: str) -> ElidedCombo:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ...core.jobs.folder_job import BatchJob, FileOutcome
+from ...core.image import ImageError
+from ...core.jobs.folder_job import BatchJob, FileOutcome, file_label
 from ...io.folder_records import check_collisions, find_images, read_run
-from ...io.ome_zarr import is_zarr
-from ...workflows.folder_run import run_batch, save_cut_prompts
+from ...io.ome_zarr import is_zarr, read_channel_names
+from ...workflows.folder_run import run_batch
+from ..callbacks import reports_errors
 from ..messages import NO_MODEL, STARTING, STOPPING, count, sentence
 from ..panels.channel_text import parse_channels
 from .controller import DockController, DockView
@@ -49,6 +51,7 @@ class BatchForm:
     axes: str
     channels: str
     skip_done: bool
+    series: str = ""
 
 
 class BatchView(DockView, Protocol):
@@ -59,6 +62,9 @@ class BatchView(DockView, Protocol):
 
     def show_inputs(self, text: str, tip: str = "") -> None:
         """Show which images are taken."""
+
+    def show_channel_names(self, names: tuple[str, ...]) -> None:
+        """Show the names of the channels of the first image."""
 
     def show_prompts(self, text: str) -> None:
         """Show which prompts are taken."""
@@ -82,6 +88,7 @@ class BatchView(DockView, Protocol):
         """Add a line to the log."""
 
 
+@reports_errors("list_files", "start", "cancel")
 class BatchController(DockController):
     """Segments all images of a folder with the same prompts.
 
@@ -99,6 +106,7 @@ class BatchController(DockController):
         super().__init__(view, engine)
         self.files = files
         self.inputs: tuple[str, ...] = ()
+        self.channel_names: tuple[str, ...] = ()
         self.prompts_file = ""
         self.prompts: PromptSet | None = None
         self.is_stopped = False
@@ -140,7 +148,8 @@ class BatchController(DockController):
             pattern=form.pattern,
             include=form.include or "*",
             axes=form.axes.upper() or None,
-            channels=parse_channels(form.channels, N_CHANNELS),
+            series=form.series,
+            channels=parse_channels(form.channels, N_CHANNELS, self.channel_names),
             skip_done=form.skip_done,
         )
 
@@ -162,8 +171,14 @@ class BatchController(DockController):
         if not self.inputs or self.is_busy:
             return
         try:
+            form = self.view.form()
+            masks: list[Path] = []
             found = find_images(
-                self.inputs, self.view.form().include or "*", self._job_or_none()
+                self.inputs,
+                form.include or "*",
+                self._job_or_none(),
+                masks.extend,
+                series=form.series,
             )
         except (ValueError, OSError) as error:
             self.files.set_paths(())
@@ -171,15 +186,26 @@ class BatchController(DockController):
             self.view.say(sentence(error), True)
         else:
             self.files.set_paths(found)
+            self._name_channels(found[0])
             place = Path(self.inputs[0])
             place = place if place.is_dir() else place.parent
+            left = f"; {count(len(masks), 'mask')} beside them left out"
             self.view.show_inputs(
-                f"{count(len(found), 'image')} of {place.name or place}",
+                f"{count(len(found), 'image')} of {place.name or place}"
+                f"{left if masks else ''}",
                 str(place.resolve()),
             )
             self.say_next_step()
         self.is_stopped = False
         self.view.show_state()
+
+    def _name_channels(self, first: Path) -> None:
+        """Show the names of the channels of the first image, where it has them."""
+        try:
+            self.channel_names = read_channel_names(first)
+        except (ImageError, OSError):  # segmenting it names the reason
+            self.channel_names = ()
+        self.view.show_channel_names(self.channel_names)
 
     def _job_or_none(self) -> BatchJob | None:
         """Return the job, or None while something of it is still to be chosen."""
@@ -261,16 +287,13 @@ class BatchController(DockController):
             job = self.batch_job()
             found = find_images(job.inputs, job.include, job)
             check_collisions(job, found)
-            if self.prompts is not None:
-                file = save_cut_prompts(self.prompts, job.output)
-                job = replace(job, prompts=str(file))
         except (ValueError, OSError) as error:
             self.view.say(sentence(error), True)
             return
         self.files.set_paths(found)
         self.is_stopped = self._is_stopping = False
         self.view.say(STARTING)
-        self.follow(self.engine.submit(run_batch, job))
+        self.follow(self.engine.submit(run_batch, job, self.prompts))
 
     def cancel(self) -> None:
         """Stop the run; what is finished is kept."""
@@ -331,7 +354,7 @@ def result_text(outcomes: list[FileOutcome], output: str) -> str:
     if before:
         text += f" {before} had been done before."
     if bad:
-        names = ", ".join(Path(o.source).name for o in bad[:N_NAMED])
+        names = ", ".join(file_label(o.source) for o in bad[:N_NAMED])
         more = f" and {len(bad) - N_NAMED} more" if len(bad) > N_NAMED else ""
         text += f" Not done: {names}{more}; point at a row to see why."
     return text
@@ -345,7 +368,7 @@ def log_line(outcome: FileOutcome) -> str:
     >>> log_line(FileOutcome("day1/a.tif", objects=3, trust=0.912))
     'a.tif: 3 objects, trust 0.91'
     """
-    name = Path(outcome.source).name
+    name = file_label(outcome.source)
     if outcome.status == "failed":
         return f"{name}: {outcome.error}"
     if outcome.skipped:

@@ -5,17 +5,25 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QPlainTextEdit
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QLineEdit,
+    QPlainTextEdit,
+)
 
-from ...core.jobs.folder_job import FORMAT_TITLES, PATTERN, BatchJob
+from ...core.jobs.folder_job import ALL_SERIES, FORMAT_TITLES, PATTERN, BatchJob
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ...io.folder_records import RUN
+from ..callbacks import reports_errors
 from ..layers.images.opened_files import show_file
 from ..messages import sentence
-from ..panels.channel_text import channel_text
+from ..panels.channel_text import CHANNELS_TIP, channel_text, named_channels
 from ..panels.controls import button, labelled, note, side_by_side
 from ..panels.file_table import FileTable, FileTableView
 from ..panels.model_picker import ModelPicker
+from ..panels.plain_text import shown, tip_text
 from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
 from ..services.preferences import preference
@@ -30,8 +38,20 @@ logger = logging.getLogger(__name__)
 
 RUN_SETTINGS = ("tile", "scale_objects", "trust")
 MAX_LOG_LINES = 5000
+FIRST_SERIES = "first"
+"""What the box shows for the first image of each file."""
 
 
+@reports_errors(
+    "_take_from_dock",
+    "set_folder",
+    "set_files",
+    "set_output",
+    "load_prompts",
+    "load_job",
+    "open_file",
+    "show_state",
+)
 class BatchWidget(Dock):
     """Segment all images of a folder with the same prompts.
 
@@ -71,12 +91,20 @@ class BatchWidget(Dock):
         self.include = QLineEdit("*")
         self.include.setToolTip("Which files of the folder are taken, such as *.tif")
         self.include.setMaximumWidth(80)
+        self.series = QComboBox()
+        self.series.setEditable(True)
+        self.series.addItems([FIRST_SERIES, ALL_SERIES])
+        self.series.setToolTip(
+            "Images of files that hold several (positions, scenes, series): the first, "
+            "all, or numbers such as 0, 2"
+        )
         self.where = note("No images yet.")
         self.table = FileTableView(self.files)
         self.add(
             side_by_side(
                 self.choose_folder, self.choose_files, self.include, stretch=(1, 1, 1)
             ),
+            labelled("Series", self.series),
             self.where,
         )
         self.add(self.table, stretch=1)
@@ -132,7 +160,7 @@ class BatchWidget(Dock):
         self.axes.setToolTip("Axes of the images where files do not say: ZYX, TYX, ...")
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("as in the prompts")
-        self.channels.setToolTip("Channels to use, up to three, such as 0, 2")
+        self.channels.setToolTip(tip_text(CHANNELS_TIP))
         self.device = device_combo(
             "Where the model runs; auto takes a GPU if there is one"
         )
@@ -161,6 +189,10 @@ class BatchWidget(Dock):
         self.choose_folder.clicked.connect(lambda: self.set_folder())
         self.choose_files.clicked.connect(lambda: self.set_files())
         self.include.editingFinished.connect(batch.list_files)
+        self.series.activated.connect(lambda _: batch.list_files())
+        line = self.series.lineEdit()
+        assert line is not None  # the box is editable
+        line.editingFinished.connect(batch.list_files)
         self.table.doubleClicked.connect(lambda index: self.open_file(index.row()))
         self.take.clicked.connect(self._take_from_dock)
         self.choose_prompts.clicked.connect(lambda: self.load_prompts())
@@ -223,6 +255,7 @@ class BatchWidget(Dock):
 
     def form(self) -> BatchForm:
         """Return the values of the controls."""
+        series = self.series.currentText().strip().lower()
         return BatchForm(
             model=self.models.card,
             settings={
@@ -235,6 +268,7 @@ class BatchWidget(Dock):
             pattern=self.pattern.text().strip(),
             include=self.include.text().strip(),
             axes=self.axes.text().strip(),
+            series="" if series == FIRST_SERIES else series,
             channels=self.channels.text(),
             skip_done=self.skip_done_box.isChecked(),
         )
@@ -242,7 +276,15 @@ class BatchWidget(Dock):
     def show_inputs(self, text: str, tip: str = "") -> None:
         """Show which images are taken."""
         self.where.setText(text)
-        self.where.setToolTip(tip)
+        self.where.setToolTip(tip_text(tip))
+
+    def show_channel_names(self, names: tuple[str, ...]) -> None:
+        """Show the names of the channels of the first image."""
+        listed = named_channels(names)
+        text = f"as in the prompts; {listed}" if listed else "as in the prompts"
+        self.channels.setPlaceholderText(text)
+        tip = f"{CHANNELS_TIP}: {listed}" if listed else CHANNELS_TIP
+        self.channels.setToolTip(tip_text(tip))
 
     def show_prompts(self, text: str) -> None:
         """Show which prompts are taken."""
@@ -271,6 +313,7 @@ class BatchWidget(Dock):
             box.setChecked(kind in job.formats)
         self.show_settings(job.settings)
         self.axes.setText(job.axes or "")
+        self.series.setCurrentText(job.series or FIRST_SERIES)
         self.channels.setText(channel_text(job.channels))
 
     def skip_done(self) -> None:
@@ -279,7 +322,7 @@ class BatchWidget(Dock):
 
     def add_log(self, line: str) -> None:
         """Add a line to the log."""
-        self.log.appendPlainText(line)
+        self.log.appendPlainText(shown(line))
 
     def show_state(self) -> None:
         """Show and enable what can be done now."""
@@ -288,6 +331,7 @@ class BatchWidget(Dock):
             self.choose_folder,
             self.choose_files,
             self.include,
+            self.series,
             self.take,
             self.choose_prompts,
             self.model,

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..messages import sentence
+
 if TYPE_CHECKING:
     from ..services.engine_process import Engine, EngineJob
+
+
+logger = logging.getLogger(__name__)
 
 
 class DockView(Protocol):
@@ -51,11 +57,19 @@ class DockController:
         self._is_attached = False
 
     def receive(self, handler: Callable[..., None]) -> Callable[..., None]:
-        """Return a handler for a job's signal that is called only while attached."""
+        """Return a handler for a job's signal that is called only while attached.
+
+        Its errors go to `on_error`.
+        """
 
         def receiver(*args: Any) -> None:
-            if self._is_attached:
+            if not self._is_attached:
+                return
+            try:
                 handler(*args)
+            except Exception as error:  # any error of napari or another plugin
+                logger.exception("%s failed", handler)
+                self.on_error(error)
 
         return receiver
 
@@ -107,6 +121,10 @@ class DockController:
 
     def on_cancelled(self) -> None:
         """Show that it was stopped."""
+
+    def on_error(self, error: Exception) -> None:
+        """Show an error of a handler, such as one of drawing a result."""
+        self.view.say(sentence(error), True)
 
     def on_finished(self) -> None:
         """Go on after the job has ended, however it ended."""

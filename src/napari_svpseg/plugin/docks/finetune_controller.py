@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,9 +21,12 @@ from ...io.model_store import model_prompts
 from ...workflows.finetuning import (
     discard_finetune,
     finetune,
+    move_finetune,
+    needs_other_place,
     stop_finetune,
     unfinished_finetunes,
 )
+from ..callbacks import reports_errors
 from ..messages import NO_MODEL, count, sentence
 from .controller import DockController, DockView, Files
 from .model_names import new_model_folder
@@ -52,6 +56,11 @@ NO_BETTER = (
 )
 NOT_VALIDATED = "There were no validation labels, so the model could not be checked."
 CUT_OFF = "The training of '{}' was interrupted. Its checkpoint is kept."
+NO_ROOM = (
+    "The disk is full, so the training of '{}' has stopped. Its checkpoint is kept: "
+    "free some space, or choose another folder when you continue."
+)
+ELSEWHERE = "Trained. '{}' is in {}: import it from there once there is room."
 CHOSEN = "The model is chosen in Segment from prompts: press Run there."
 IMPORTED = "'{}' is now among the models."
 EXPORTED = "Exported '{}' as {}."
@@ -178,6 +187,9 @@ class FineTuneView(DockView, Protocol):
     def offer_run(self, text: str) -> None:
         """Offer to continue a run that was cut off; an empty text withdraws it."""
 
+    def ask_folder(self) -> str:
+        """Ask for a folder to go on in; an empty text for none."""
+
     def refresh_models(self, name: str = "") -> None:
         """List the models anew in all docks; choose one in this one."""
 
@@ -188,6 +200,15 @@ class FineTuneView(DockView, Protocol):
         """Close the window that the dock is in."""
 
 
+@reports_errors(
+    "resume",
+    "discard",
+    "start",
+    "stop_and_keep",
+    "use_model",
+    "export_model",
+    "import_model",
+)
 class FineTuneController(DockController):
     """Trains a model further, and hands the new one on.
 
@@ -214,6 +235,7 @@ class FineTuneController(DockController):
         self._run: FineTuneRun | None = None
         self._offered: dict[str, Any] = {}
         self._closes_window = False
+        self._is_elsewhere = False
 
     # ------------------------------------------------------------ training
 
@@ -243,6 +265,20 @@ class FineTuneController(DockController):
         values, self._offered = self._offered, {}
         if not values:
             return
+        if not values.get("is_full") or not needs_other_place(values["output"]):
+            self._resume(values)
+            return
+        folder = self.view.ask_folder()
+        if not folder:
+            self._offered = values
+            return
+        self._files.call(
+            lambda: move_finetune(values["output"], folder),
+            lambda output: self._resume({**values, "output": output}, moved=True),
+            self.fail,
+        )
+
+    def _resume(self, values: dict[str, Any], *, moved: bool = False) -> None:
         self.view.offer_run("")
         try:
             run = FineTuneRun.from_dict(values)
@@ -250,9 +286,10 @@ class FineTuneController(DockController):
             self.fail(error)
             return
         self._submit(run, resume=True)
+        self._is_elsewhere = moved
 
     def _submit(self, run: FineTuneRun, *, resume: bool) -> None:
-        self._run, self.result = run, None
+        self._run, self.result, self._is_elsewhere = run, None, False
         self.view.show_run(run.name)
         self.view.say(CONTINUING if resume else TRAINING)
         job = self.engine.submit(
@@ -314,9 +351,12 @@ class FineTuneController(DockController):
         self.result, self.started_from = value, self._run.start_from
         self.view.show_scores(score_lines(value))
         text = BETTER if value.kept == "after" else NO_BETTER
+        if self._is_elsewhere:
+            text = ELSEWHERE
         notes = [n for n in value.notes if n != NOT_BETTER and NO_GPU not in n]
         more = f" ({'; '.join(notes)})" if notes else ""
-        self.view.say(text.format(Path(value.model).name) + more)
+        model = Path(value.model)
+        self.view.say(text.format(model.name, model.parent) + more)
         self.view.refresh_models()
 
     def on_failed(self, text: str) -> None:
@@ -338,14 +378,20 @@ class FineTuneController(DockController):
 
     def look_for_unfinished(self) -> None:
         """Offer the latest training that was cut off, if there is one."""
-        self._files.call(unfinished_finetunes, self.receive(self._on_unfinished))
+
+        def look() -> list[dict[str, Any]]:
+            runs = unfinished_finetunes()
+            return [r | {"is_full": needs_other_place(r["output"])} for r in runs]
+
+        self._files.call(look, self.receive(self._on_unfinished))
 
     def _on_unfinished(self, runs: list[dict[str, Any]]) -> None:
         runs = [r for r in runs if r.get("training_set")]
         if not runs or self.is_busy:
             return
         self._offered = runs[-1]
-        self.view.offer_run(CUT_OFF.format(Path(self._offered["output"]).name))
+        text = NO_ROOM if self._offered.get("is_full") else CUT_OFF
+        self.view.offer_run(text.format(Path(self._offered["output"]).name))
 
     def discard(self) -> None:
         """Delete the checkpoint of the training that was cut off."""
@@ -388,7 +434,7 @@ class FineTuneController(DockController):
         """Write the latest, or the chosen, model as one zip."""
         model = self.exportable
         self._files.call(
-            lambda: export_model(model, path),
+            lambda: export_model(model, path, overwrite=True),  # the dialog has asked
             lambda file: self.view.say(EXPORTED.format(Path(model).name, file)),
             self.fail,
         )
@@ -417,5 +463,5 @@ def score_lines(result: FineTuneResult) -> str:
     objects = f" and {count(after.n_objects, 'cell')}" if after.n_objects else ""
     where = f"on {after.n_pixels:,} validation pixels{objects}"
     if result.kept == "after":
-        return f"{before} → <b>{after}</b><br>{where}"
-    return f"<b>{before}</b>, new {after}<br>{where}"
+        return f"{escape(str(before))} → <b>{escape(str(after))}</b><br>{where}"
+    return f"<b>{escape(str(before))}</b>, new {escape(str(after))}<br>{where}"

@@ -6,9 +6,12 @@ from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, QObject
-from qtpy.QtWidgets import QMessageBox
+from qtpy.QtCore import QEvent, QObject, Qt
+from qtpy.QtWidgets import QFileDialog, QMessageBox
 
+from ...core.image import ImageError
+from ..callbacks import reports_errors, tell
+from ..messages import sentence
 from ..panels.controls import Offer, button
 from ..panels.image_panel import ImagePanel
 from ..panels.scroll_target import ScrollTarget
@@ -48,6 +51,7 @@ ASK_WHAT_TO_KEEP = (
 RUN_THERE = "The fine-tuned model and its prompts are chosen: press Run."
 
 
+@reports_errors("show_state")
 class FineTuneWidget(Dock):
     """Train a model further on a few painted cells.
 
@@ -66,7 +70,7 @@ class FineTuneWidget(Dock):
         stop = button("Stop and keep best", "End now; the best so far is saved")
         super().__init__(napari_viewer, engine, stop_buttons=(stop,))
         self.first_steps = FirstSteps(self.say, BEGIN)
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self.image_panel = ImagePanel(napari_viewer, checkable=False)
         self.training_set = TrainingSetPanel(self._files)
         self.label_panel = LabelPanel(
@@ -117,6 +121,7 @@ class FineTuneWidget(Dock):
     def ask_to_close(self) -> str:
         """Ask what becomes of the training; return what was chosen."""
         box = QMessageBox(self)
+        box.setTextFormat(Qt.TextFormat.PlainText)
         box.setIcon(QMessageBox.Icon.Question)
         box.setText(ASK_TO_CLOSE)
         box.setInformativeText(ASK_WHAT_TO_KEEP)
@@ -266,6 +271,10 @@ class FineTuneWidget(Dock):
         else:
             self.unfinished.hide()
 
+    def ask_folder(self) -> str:
+        """Ask for a folder to go on in; an empty text for none."""
+        return QFileDialog.getExistingDirectory(self, "Folder with room for the model")
+
     # ------------------------------------------------------------ using the model
 
     def refresh_models(self, name: str = "") -> None:
@@ -285,6 +294,10 @@ class FineTuneWidget(Dock):
     def _on_compare(self) -> None:
         source, result = self.label_panel.source(), self.controller.result
         if source is not None and result is not None:
-            plane = source.plane_at(self.viewer.dims.point)
+            try:
+                plane = source.shown_plane(self.viewer)
+            except ImageError as error:
+                self.say(sentence(error), True)
+                return
             started_from = self.controller.started_from
             self.compare.start(source, plane, started_from, result.model)

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel, QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
 
 from ..messages import STOPPING
 from ..panels.controls import side_by_side, theme_color, wrap
+from ..panels.plain_text import PlainLabel
 
 MESSAGE_HEIGHT = 36
 """Two lines of text, in pixels: the room that is kept for a message."""
 
 
-class MessageLine(QLabel):
+class MessageLine(PlainLabel):
     """Message of a dock; an error stands on the theme's error colour.
 
     Parameters

@@ -14,6 +14,7 @@ from ...core.prompt import PromptError, PromptSet
 from ...core.settings import NO_GPU, PostprocessSettings, split_settings
 from ...workflows.segment_image import describe_device, postprocess, segment
 from ...workflows.segment_live import segment_stored
+from ..callbacks import reports_errors
 from ..layers.results.run_step import (
     Step,
     closed,
@@ -181,6 +182,15 @@ class RunReport:
         return f"{self.failed[0]}{more}{rest}"
 
 
+@reports_errors(
+    "follow_model",
+    "ask_device",
+    "end_engine",
+    "start_preview",
+    "start_run",
+    "cancel",
+    "undo_last",
+)
 class SegmentController(DockController):
     """Segments images one after the other.
 
@@ -221,12 +231,14 @@ class SegmentController(DockController):
             return
         try:
             source = self.images.source_of(layer)
+            plane = self.layers.shown_plane(source)
         except ImageError as error:
             self.view.say(sentence(error), True)
             return
         self.layers.bring_into_sight(layer)
-        plane = source.plane_at(self.layers.point)
-        self._start([Step(source, plane, source.visible_tile())], is_preview=True)
+        self._start(
+            [Step(source, plane, self.layers.visible_tile(source))], is_preview=True
+        )
 
     def start_run(self) -> None:
         """Segment all checked images."""
@@ -247,7 +259,7 @@ class SegmentController(DockController):
     def _step_for(self, layer: Image) -> Step:
         source, choices = self.images.source_of(layer), self.view.run_choices()
         everything = choices.all_planes or source.n_planes == 1
-        plane = None if everything else source.plane_at(self.layers.point)
+        plane = None if everything else self.layers.shown_plane(source)
         store = "" if choices.knows_classes else self.view.store_for(source, plane)
         return Step(source, plane, store=store)
 
@@ -284,7 +296,7 @@ class SegmentController(DockController):
         is_part = bool(step.tile or step.store) or (
             step.plane is not None and source.n_planes > 1
         )
-        promise = intensities.request(source) if is_part else None
+        promise = intensities.request(source, step.plane) if is_part else None
         assert choices.model is not None
         query = source.query(step.plane, step.tile)
         kwargs: dict[str, Any] = {
@@ -354,9 +366,9 @@ class SegmentController(DockController):
             self.view.say(CHANGED_MEANWHILE.format(name=step.source.name), True)
             return
         result = replace(value, recipe=recipe_with_plane(value.recipe, step))
-        self.report.add(result)
         maps = self.view.run_choices().maps
         layer, remark = self.layers.show(step, result, maps)
+        self.report.add(result)
         self.report.remark += remark
         self.report.is_hidden |= not layer.visible
         self.view.say(self.report.text(result, len(self._steps)))
@@ -378,6 +390,16 @@ class SegmentController(DockController):
         self.layers.stored.stop()
         self.report.failed.append(f"'{self._step.source.name}': {text}")
         self.view.say(self.report.failed[0], True)
+
+    def on_error(self, error: Exception) -> None:
+        """Show what went wrong around an image; it is told again when the run ends."""
+        if self.job is None:
+            super().on_error(error)
+            return
+        text = f"'{self._step.source.name}': {sentence(error)}"
+        if text not in self.report.failed:
+            self.report.failed.append(text)
+        self.view.say(text, True)
 
     def on_cancelled(self) -> None:
         """Show that the run was stopped, by the user or by closing its image."""
@@ -422,9 +444,9 @@ class SegmentController(DockController):
         self.view.show_device(STARTING)
         device = self.view.run_choices().settings["device"]
         job = self.engine.submit(describe_device, device)
-        show = self.receive(self.view.show_device)
-        job.returned.connect(lambda about: show(device_line(about)))
-        job.failed.connect(show)
+        show = self.view.show_device
+        job.returned.connect(self.receive(lambda about: show(device_line(about))))
+        job.failed.connect(self.receive(show))
 
     def end_engine(self) -> None:
         """End the engine and give its memory back."""
@@ -432,6 +454,7 @@ class SegmentController(DockController):
         self.view.show_device(ENGINE_OFF)
 
 
+@reports_errors("follow_options", "apply")
 class OptionsController:
     """Applies result options to the latest result, without running the model again.
 

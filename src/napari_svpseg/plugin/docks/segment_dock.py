@@ -9,6 +9,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QCheckBox
 
 from ...core.settings import PostprocessSettings, SegmentSettings
+from ..callbacks import guarded, reports_errors
 from ..layers.results.journal import Journal
 from ..layers.results.result_layers import Results
 from ..layers.results.run_layers import RunLayers
@@ -45,6 +46,7 @@ OPTIONS_REST_MS = 200
 """From the last change of an option to its being applied."""
 
 
+@reports_errors("show_state")
 class SegmentWidget(Dock):
     """Find more of what a few boxes show, in all open images.
 
@@ -316,5 +318,5 @@ def _single_shot(dock: SegmentWidget, action: Callable[[], None]) -> QTimer:
     """Return a timer that ends with the dock."""
     timer = QTimer(dock)
     timer.setSingleShot(True)
-    timer.timeout.connect(action)
+    timer.timeout.connect(guarded(dock, action))
     return timer

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
+from ..callbacks import guarded
 from ..panels.controls import is_alive
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def share_tabs(widget: QWidget) -> None:
     _ours.append(weakref.ref(widget))
     timer = QTimer(widget)  # ends with the widget
     timer.setSingleShot(True)
-    timer.timeout.connect(partial(_join, widget))
+    timer.timeout.connect(guarded(widget, partial(_join, widget)))
     timer.start(0)
 
 

@@ -25,6 +25,7 @@ from ...workflows.tag_training import (
     train_from_tags,
     training_folder,
 )
+from ..callbacks import reports_errors
 from ..messages import count, sentence
 from .controller import DockController, DockView, Files
 from .model_names import clean_name, new_model_folder
@@ -156,6 +157,16 @@ class TagsView(DockView, Protocol):
         """Choose a model in the dock that segments."""
 
 
+@reports_errors(
+    "find_bank",
+    "follow_opened",
+    "use_patches",
+    "start",
+    "stop_and_keep",
+    "cancel",
+    "show_map",
+    "use_model",
+)
 class TagsController(DockController):
     """Trains a model from tags, finds image banks, and shows class maps.
 
@@ -312,7 +323,7 @@ class TagsController(DockController):
 
     def on_failed(self, text: str) -> None:
         """Show why it failed, and whether the training can be continued."""
-        if self.is_training and any(training_folder(self._output).glob("*")):
+        if self.is_training and any(training_folder(self._output).rglob("checkpoint*")):
             text += TO_CONTINUE
         self.view.say(text, True)
 

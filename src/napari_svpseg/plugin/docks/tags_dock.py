@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,12 +15,14 @@ from ...core.annotation.image_tags import (
     TagTrainingSettings,
 )
 from ...core.prompt import PromptSet
+from ..callbacks import reports_errors, tell
 from ..layers.images.image_preview import ShownImage, drop_overlay, show_overlay
 from ..layers.images.tagged_image import TaggedImage
 from ..layers.labels.class_colors import class_color
 from ..messages import TRY
 from ..panels.controls import button, labelled
 from ..panels.model_picker import DEFAULT
+from ..panels.plain_text import PlainLabel, tip_text
 from ..panels.settings_form import SettingsForm
 from ..panels.tags.patch_bank_panel import PatchBankPanel
 from ..panels.tags.tag_advice import tag_advice, tag_problem
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 MAX_MINUTES = 10_000
 
 
+@reports_errors()
 class TagsWidget(Dock):
     """Train a model from tags that say which image holds what.
 
@@ -56,7 +60,7 @@ class TagsWidget(Dock):
         drop = button("Cancel", "End now and keep nothing")
         super().__init__(napari_viewer, engine, stop_buttons=(stop, drop))
         self.drop = drop
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self.tag_panel = TagPanel(napari_viewer)
         self.tags = self.tag_panel.tags
         self.shown = ShownImage(napari_viewer, lambda text: self.say(text, True))
@@ -137,9 +141,9 @@ class TagsWidget(Dock):
         self.minutes.setSuffix(" min")
         self.minutes.setSpecialValueText("none")
         minutes = TagTrainingSettings.__dataclass_fields__["minutes"].metadata
-        self.minutes.setToolTip(minutes["help"])
+        self.minutes.setToolTip(tip_text(minutes["help"]))
         training = self.add_section("training", "Training options", self.options)
-        training.form.addRow(minutes["label"], self.minutes)
+        training.form.addRow(PlainLabel(minutes["label"]), self.minutes)
         self.device = device_combo(
             "Where the model is trained; auto takes a GPU if there is one"
         )

@@ -22,20 +22,23 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from .plain_text import PlainLabel, tip_text
+
 WARN_COLOR = "#c07a00"
 """Of what still needs doing; readable on dark and on light."""
 
 
 def heading(text: str) -> QLabel:
     """Return the title of a section."""
-    label = QLabel(f"<b>{text}</b>")
+    label = PlainLabel(text)
+    label.setStyleSheet("font-weight: bold;")
     label.setContentsMargins(0, 6, 0, 0)
     return label
 
 
 def note(text: str = "") -> QLabel:
     """Return small print that wraps and never widens the dock."""
-    label = QLabel(text)
+    label = PlainLabel(text)
     wrap(label)
     label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
     return label
@@ -52,7 +55,7 @@ def wrap(label: QLabel) -> None:
 def button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:
     """Return a button with a tooltip."""
     made = QPushButton(text)
-    made.setToolTip(tip)
+    made.setToolTip(tip_text(tip))
     made.setCheckable(checkable)
     return made
 
@@ -95,7 +98,7 @@ class ElidedCombo(QComboBox):
 def combo(tip: str) -> ElidedCombo:
     """Return a combo box that shrinks rather than widening the dock."""
     made = ElidedCombo()
-    made.setToolTip(tip)
+    made.setToolTip(tip_text(tip))
     narrow(made)
     return made
 

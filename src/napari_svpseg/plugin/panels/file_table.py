@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
 from ...core.jobs.folder_job import FileOutcome, image_name
 from .controls import WARN_COLOR
+from .plain_text import tip_text
 
 COLUMNS = ("File", "Status", "Objects", "Trust")
 WIDTHS = (60, 58, 46)
@@ -99,7 +100,7 @@ class FileTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.DisplayRole:
             return self._text(row, column)
         if role == Qt.ItemDataRole.ToolTipRole:
-            return self.details(row)
+            return tip_text(self.details(row))
         if role == Qt.ItemDataRole.ForegroundRole:
             color = self._color(row)
             return QColor(color) if color else None

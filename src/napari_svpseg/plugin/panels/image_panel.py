@@ -21,14 +21,22 @@ from qtpy.QtWidgets import (
 )
 
 from ...core.image import ImageError
+from ..callbacks import reports_errors
+from ..layers.images.channel_names import channel_names
 from ..layers.images.declared_images import DeclaredImages
 from ..layers.images.image_axes import axes_choices
 from ..layers.images.image_source import NAME_AXES, ImageSource
 from ..layers.images.visibility import activate, bring_into_sight, is_in_sight
 from ..layers.metadata import is_image
 from ..messages import sentence
-from .channel_text import channel_text, parse_channels
+from .channel_text import (
+    CHANNELS_TIP,
+    channel_text,
+    named_channels,
+    parse_channels,
+)
 from .controls import WARN_COLOR, button, combo
+from .plain_text import button_text, tip_text
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -42,6 +50,7 @@ AT_LEVEL = "'{image}' is segmented at {level}; boxes keep their place."
 ALONE = "this layer alone"
 
 
+@reports_errors("refresh")
 class ImagePanel(QWidget):
     """The images of a viewer: checked ones are segmented, the selected one gets boxes.
 
@@ -144,7 +153,7 @@ class ImagePanel(QWidget):
         line.editingFinished.connect(self._on_axes)
         self.channels = QLineEdit()
         self.channels.setPlaceholderText("all")
-        self.channels.setToolTip("Channels to use, up to three, such as 0, 2")
+        self.channels.setToolTip(tip_text(CHANNELS_TIP))
         self._form = QFormLayout()
         self._form.setContentsMargins(0, 0, 0, 0)
         self._form.addRow("Axes", self.axes)
@@ -225,6 +234,11 @@ class ImagePanel(QWidget):
         self.axes.setStyleSheet(f"border: 1px solid {WARN_COLOR};" if unsaid else "")
         several = layer is not None and "C" in order and not layer.rgb
         self._form.setRowVisible(self.channels, several)
+        names = channel_names(layer) if layer is not None and several else ()
+        listed = named_channels(names)
+        self.channels.setPlaceholderText(f"all: {listed}" if listed else "all")
+        tip = f"{CHANNELS_TIP}: {listed}" if listed else CHANNELS_TIP
+        self.channels.setToolTip(tip_text(tip))
         self.changed.emit()
         if layer is not None and unsaid and self._asked != layer.unique_id:
             self._asked = layer.unique_id
@@ -250,13 +264,13 @@ class ImagePanel(QWidget):
         taken = () if layer is None else self.declared.others(layer)
         offered = [] if layer is None else self.declared.candidates(layer)
         for other in offered:
-            action = self._menu.addAction(other.name)
+            action = self._menu.addAction(button_text(other.name))
             assert action is not None
             action.setCheckable(True)
             action.setChecked(other in taken)
             action.toggled.connect(partial(self._on_other, layer, other))
         names = [la.name for la in (layer, *taken)] if layer is not None else []
-        self.others.setText(" + ".join(names) if taken else ALONE)
+        self.others.setText(button_text(" + ".join(names)) if taken else ALONE)
         self._form.setRowVisible(self.others, self._checkable and bool(offered))
 
     def _on_other(self, layer: Image, other: Image, is_on: bool) -> None:
@@ -325,7 +339,8 @@ class ImagePanel(QWidget):
             return
         try:
             whole = ImageSource.of(layer, self.declared.axes(layer))
-            channels = parse_channels(self.channels.text(), whole.n_channels)
+            names = channel_names(layer)
+            channels = parse_channels(self.channels.text(), whole.n_channels, names)
         except ValueError as error:
             self.message.emit(sentence(error), True)
             return

@@ -9,6 +9,7 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QFormLayout, QLineEdit, QSpinBox, QWidget
 
 from ...io.model_store import user_folder
+from ..callbacks import reports_errors
 from ..layers.images.image_source import ImageSource
 from ..layers.results.stored_results import StoredResults
 from ..services.preferences import preference
@@ -17,6 +18,7 @@ from .controls import button, note, side_by_side
 MEGAPIXEL = 1_000_000
 
 
+@reports_errors("_choose", "_edit", "_show_room", "open_result", "show_state")
 class LargeResultsPanel(QWidget):
     """Limit and folder of results on the disk; opens and edits them.
 

@@ -8,13 +8,16 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from ...core.model_card import ModelCard
+from ..callbacks import reports_errors
 from .controls import combo, note
+from .plain_text import tip_text
 
 logger = logging.getLogger(__name__)
 
 DEFAULT = "svp"
 
 
+@reports_errors("_show_card")
 class ModelPicker(QWidget):
     """The models that are installed; none is loaded.
 
@@ -65,7 +68,7 @@ class ModelPicker(QWidget):
         for i, card in enumerate(cards):
             self.combo.addItem(card.name, card)
             self.combo.setItemData(
-                i, card.title or card.method, Qt.ItemDataRole.ToolTipRole
+                i, tip_text(card.title or card.method), Qt.ItemDataRole.ToolTipRole
             )
         self.combo.setCurrentIndex(max(0, self.combo.findText(name)))
         self.combo.blockSignals(False)

@@ -9,7 +9,6 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QFrame,
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QToolButton,
     QVBoxLayout,
@@ -18,9 +17,11 @@ from qtpy.QtWidgets import (
 
 from ...core.geometry import PROMPT_SIZE
 from ...core.image import resize_image, resize_labels
+from ..callbacks import reports_errors
 from ..layers.prompts.prompt_book import PromptBook
 from ..layers.prompts.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
 from .controls import WARN_COLOR, wrap
+from .plain_text import PlainLabel, tip_text
 from .tags.pixmaps import to_pixmap
 
 THUMBNAIL = 56
@@ -104,7 +105,7 @@ class PromptRow(QFrame):
         super().__init__()
         self.item_id = item_id
         self.setObjectName("svpsegPromptRow")
-        self.thumbnail = QLabel()
+        self.thumbnail = PlainLabel()
         self.thumbnail.setFixedSize(THUMBNAIL, THUMBNAIL)
         self.name = QLineEdit()
         self.name.setFrame(False)
@@ -112,7 +113,7 @@ class PromptRow(QFrame):
         self.name.editingFinished.connect(
             lambda: self.renamed.emit(self.item_id, self.name.text().strip())
         )
-        self.status = QLabel()
+        self.status = PlainLabel()
         wrap(self.status)
         self.enabled = QCheckBox()
         self.enabled.setToolTip("Use this prompt")
@@ -157,12 +158,13 @@ class PromptRow(QFrame):
             self.name.setText(item.name)
             self.name.setCursorPosition(0)
         self.status.setText(item.status)
-        self.status.setToolTip(item.status)
+        self.status.setToolTip(tip_text(item.status))
         warn = not item.is_ready and item.enabled
         self.status.setStyleSheet(f"color: {WARN_COLOR};" if warn else "")
         self.thumbnail.setPixmap(pixmap(item, self.devicePixelRatioF()))
-        self.thumbnail.setToolTip(_where(item))
-        border = "palette(mid)" if not selected else outline_color(item)
+        self.thumbnail.setToolTip(tip_text(_where(item)))
+        # a colour and nothing else may get into the style sheet
+        border = QColor(outline_color(item)).name() if selected else "palette(mid)"
         self.setStyleSheet(
             f"#svpsegPromptRow {{border: 1px solid {border}; border-radius: 4px;}}"
         )
@@ -172,6 +174,7 @@ class PromptRow(QFrame):
         self.clicked.emit(self.item_id)
 
 
+@reports_errors("refresh", "select")
 class PromptList(QWidget):
     """Rows for the items of a `PromptBook`."""
 
@@ -183,7 +186,7 @@ class PromptList(QWidget):
         self.selected = ""
         self.rows: dict[str, PromptRow] = {}
         self.tab_after: QWidget | None = None
-        self._empty = QLabel("No prompt yet. Press Draw box, then click on a cell.")
+        self._empty = PlainLabel("No prompt yet. Press Draw box, then click on a cell.")
         wrap(self._empty)
         self._empty.setEnabled(False)
         self._layout = QVBoxLayout(self)
@@ -249,7 +252,7 @@ class PromptList(QWidget):
 def _tool(text: str, tip: str) -> QToolButton:
     button = QToolButton()
     button.setText(text)
-    button.setToolTip(tip)
+    button.setToolTip(tip_text(tip))
     button.setAccessibleName(tip)
     button.setFixedSize(24, 24)
     return button

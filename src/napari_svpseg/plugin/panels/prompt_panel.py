@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QFileDialog, QSpinBox, QVBoxLayout, QWidget
 
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
 from ...core.prompt import PromptError, PromptSet, prompt_hash
+from ..callbacks import reports_errors
 from ..layers.metadata import is_mask
 from ..layers.prompts.prompt_book import PromptBook
 from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
@@ -31,6 +32,7 @@ ADDED = "Added {prompts} of {name}."
 EXISTS = "{path} exists already: choose another name."
 
 
+@reports_errors("show_masks", "save_prompt_set", "load_prompt_set")
 class PromptPanel(QWidget):
     """The list of prompts, and what draws, masks, saves and loads them.
 
@@ -175,10 +177,10 @@ class PromptPanel(QWidget):
             return
         try:
             source = self.images.source_of(layer)
-            tile = source.visible_tile()
+            tile = source.visible_tile(self.viewer)
             centre = ((tile.y0 + tile.y1 - 1) / 2, (tile.x0 + tile.x1 - 1) / 2)
             box = Box.centred(centre, self.box_size.value())
-            self.book.place(source, source.plane_at(self.viewer.dims.point), box)
+            self.book.place(source, source.shown_plane(self.viewer), box)
         except ValueError as error:
             self._say(sentence(error), True)
 
@@ -197,7 +199,7 @@ class PromptPanel(QWidget):
 
         try:
             prompts = self.book.all_prompts()
-            save_prompts(prompts, path)
+            save_prompts(prompts, path, overwrite=True)  # the dialog has asked
         except (ValueError, OSError) as error:
             self._say(sentence(error), True)
             return

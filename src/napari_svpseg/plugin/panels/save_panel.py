@@ -15,14 +15,15 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ...core.jobs.folder_job import FORMAT_TITLES, FORMATS
 from ...core.result import Recipe
+from ..callbacks import reports_errors
 from ..layers.images.image_source import plain_name
 from ..layers.images.visibility import belongs_to
-from ..layers.metadata import metadata_of
+from ..layers.metadata import find_layer, metadata_of
 from ..layers.results.result_layers import recipe_of
 from ..layers.results.stored_edits import KIND as STORED
 from ..layers.results.stored_results import StoredResults
 from ..messages import count, sentence
-from ..writers import write_layer
+from ..writers import format_of, level_of, write_layer
 from .controls import button, side_by_side
 from .prompt_panel import PromptPanel, with_suffix
 
@@ -42,6 +43,13 @@ SAVE_FILTERS = {
 EVERY_END = tuple(end for ends in SAVE_FILTERS.values() for end in ends)
 
 SAVED = "Saved {name} in {folder}."
+AT_LEVEL = (
+    " Pixels are those of a smaller level of the image, up to {:.3g} pixels long."
+)
+AT_FULL_SIZE = (
+    " Coordinates are pixels of the image at full size; it was segmented at a "
+    "smaller level."
+)
 SAVED_ALL = "Saved {results} in {folder}."
 NOT_REPLACED = " These exist and were not replaced: {names}."
 SAVING = "Saving {name}…"
@@ -58,6 +66,7 @@ SAVABLE = ("labels", STORED)
 """Kinds of our layers that are results."""
 
 
+@reports_errors("save_labels", "save_every", "_copy")
 class SavePanel(QWidget):
     """Saves the selected or latest result, and copies the code that repeats it.
 
@@ -137,9 +146,9 @@ class SavePanel(QWidget):
         if not folder:
             return
         stems: set[str] = set()
-        written, there = 0, []
+        written, there, level = 0, [], 1.0
         for layer in self._in_memory():
-            stem = file_stem(layer)
+            stem = self._stem(layer)
             if stem in stems:  # a second result of one image
                 stem = plain_name(layer.name).strip()
             stems.add(stem)
@@ -153,7 +162,10 @@ class SavePanel(QWidget):
                 self._on_not_saved(error)
                 return
             written += 1
+            level = max(level, *level_of(metadata_of(layer) or {}))
         text = SAVED_ALL.format(results=count(written, "result"), folder=folder)
+        if level > 1:
+            text += AT_LEVEL.format(level)
         if there:
             text += NOT_REPLACED.format(names=", ".join(there))
         self._say(text, bool(there) and not written)
@@ -168,7 +180,7 @@ class SavePanel(QWidget):
             path, chosen = QFileDialog.getSaveFileName(
                 self,
                 "Save labels",
-                f"{file_stem(layer)}_labels.ome.tif",
+                f"{self._stem(layer)}_labels.ome.tif",
                 ";;".join(SAVE_FILTERS),
             )
             ends = SAVE_FILTERS.get(chosen, TIFF_ENDS)
@@ -180,18 +192,23 @@ class SavePanel(QWidget):
         if metadata_of(layer, STORED):
             self._say(SAVING.format(name=Path(path).name))
             write = partial(write_layer, path, layer)
-            self.stored.save(write, self._on_saved, self._on_not_saved)
+            self.stored.save(write, partial(self._on_saved, layer), self._on_not_saved)
             return
         try:
             written = write_layer(path, layer)
         except (ValueError, OSError) as error:
             self._on_not_saved(error)
             return
-        self._on_saved(written)
+        self._on_saved(layer, written)
 
-    def _on_saved(self, written: str) -> None:
+    def _on_saved(self, layer: Labels, written: str) -> None:
         file = Path(written)
-        self._say(SAVED.format(name=file.name, folder=file.parent))
+        text = SAVED.format(name=file.name, folder=file.parent)
+        factors = level_of(metadata_of(layer) or {})
+        if factors != (1.0, 1.0):
+            is_full = format_of(written) in ("rois", "geojson")
+            text += AT_FULL_SIZE if is_full else AT_LEVEL.format(max(factors))
+        self._say(text)
 
     def _on_not_saved(self, error: Exception) -> None:
         logger.info("saving failed: %s", error)
@@ -225,16 +242,15 @@ class SavePanel(QWidget):
             text += ONE_FILE
         self._say(text)
 
+    def _stem(self, layer: Labels) -> str:
+        """Return a file name for a result, from the image it lies on."""
+        metadata = metadata_of(layer) or {}
+        image = find_layer(self.viewer.layers, metadata.get("source_id"))
+        name = metadata.get("image") if image is None else image.name
+        return plain_name(str(name or layer.name)).strip()
+
     def _file_of(self, layer: Labels) -> str:
         """Return the file that a result's image was opened from, if it was."""
         wanted = (metadata_of(layer) or {}).get("source_id")
-        for image in self.viewer.layers:
-            if image.unique_id == wanted:
-                return str(getattr(image.source, "path", None) or "")
-        return ""
-
-
-def file_stem(layer: Labels) -> str:
-    """Return a file name for a result, from the image it belongs to."""
-    name = str((metadata_of(layer) or {}).get("image") or layer.name)
-    return plain_name(name).strip()
+        image = find_layer(self.viewer.layers, wanted)
+        return str(getattr(getattr(image, "source", None), "path", None) or "")

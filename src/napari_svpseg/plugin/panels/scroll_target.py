@@ -5,10 +5,13 @@ from __future__ import annotations
 from qtpy.QtCore import QEvent, QObject, QTimer
 from qtpy.QtWidgets import QScrollArea, QWidget
 
+from ..callbacks import reports_errors
+
 LAYOUT_MS = 500
 """Time in which what was added to a dock is laid out, in several steps."""
 
 
+@reports_errors("_scroll")
 class ScrollTarget(QObject):
     """Scrolls to a widget, and keeps it in view while it grows.
 

@@ -14,6 +14,7 @@ from qtpy.QtWidgets import QDoubleSpinBox, QFormLayout, QWidget
 
 from ...core.settings import AUTO, Settings
 from .controls import narrow
+from .plain_text import PlainLabel, tip_text
 
 CHOICE_TITLES = {"published": "Fixed", "seed": "Learned"}
 """Choices that are shown by other words than their own."""
@@ -51,7 +52,7 @@ class SettingsForm(QWidget):
             if isinstance(control, CheckBox):
                 self._form.addRow(control.native)
             else:
-                self._form.addRow(control.label, control.native)
+                self._form.addRow(PlainLabel(control.label), control.native)
 
     def values(self) -> dict[str, Any]:
         """Return the values of the controls."""
@@ -100,7 +101,8 @@ def control_for(setting: Field[Any]) -> ValueWidget[Any]:
     if isinstance(default, int) or high > 1 or default < 0.01:
         return _number(setting, low, high, told)
     slider = FloatSlider(value=default, min=low, max=high, step=0.01, **told)
-    slider.native.setToolTip(meta["help"])  # magicgui gives it to the bare slider
+    # magicgui gives it to the bare slider
+    slider.native.setToolTip(tip_text(meta["help"]))
     readout = slider.native.findChild(QDoubleSpinBox)
     readout.setStyleSheet(READOUT_STYLE)
     readout.setFixedWidth(34)

@@ -6,6 +6,7 @@ import atexit
 import logging
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
@@ -13,6 +14,7 @@ from qtpy.QtWidgets import QWidget
 
 from ...core.prompt import Prompt, PromptSet
 from ...io.session import SavedSession, Session, crashed_sessions, sessions_folder
+from ..callbacks import reports_errors, tell
 from ..layers.metadata import is_image, metadata_of
 from ..messages import count, sentence
 from ..panels.controls import Offer, is_alive
@@ -21,8 +23,10 @@ from .edited_blocks import EditedBlocks
 from .preferences import preference
 from .session_layers import (
     add_boxes,
+    add_contents,
     add_labels,
     boxes_entry,
+    changed_images,
     image_entry,
     labels_entry,
     open_images,
@@ -42,12 +46,18 @@ AT_ONCE = 32
 
 IS_OFF = "Autosave is off:"
 RESTORED = "The last session was restored."
+OPEN_YOURSELF = " Open {} yourself."
+CHANGED = " Other pixels are in the file of {} now: check boxes and labels."
 NOT_RESTORED = "The last session cannot be restored:"
 PARTLY_RESTORED = "Not everything could be restored ({}). The session is kept in {}."
 
 Settings = dict[str, Any]
 
+Restored = tuple[SavedSession, list[Any], PromptSet, list[str]]
+"""A session, its labels and prompts, and the images that have changed since."""
 
+
+@reports_errors("touch", "save", "restore", "discard")
 class Autosave(QObject):
     """Saves the boxes, painted labels and settings of one viewer.
 
@@ -78,15 +88,17 @@ class Autosave(QObject):
         super().__init__()
         self._viewer = weakref.ref(viewer)
         self._session = Session(sessions_folder())
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self._settings: dict[str, weakref.WeakMethod[Callable[[], Settings]]] = {}
         self._last_settings: dict[str, Settings] = {}
         self._restore: dict[str, weakref.WeakMethod[Callable[[Settings], None]]] = {}
         self._book: Callable[[], PromptBook | None] = lambda: None
         self.blocks = EditedBlocks()
         self.blocks.edited.connect(self.touch)
+        self.blocks.message.connect(self.message)
         self._saved: SavedSession | None = None
         self._adopted: SavedSession | None = None
+        self._contents: dict[str, str] = {}
         self._broken = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -180,14 +192,19 @@ class Autosave(QObject):
             if key is None:
                 continue
             keys.append(key)
-            blocks = self.blocks.take(layer, left)
+            try:
+                blocks = self.blocks.take(layer, left)
+            except Exception as error:  # noqa: BLE001  (told; the others are saved)
+                tell(self, error)
+                continue
             left -= len(blocks)
             if blocks:
                 data = layer.data
                 copies.append((key, tuple(data.shape), data.dtype.str, blocks))
-        session = self._session
+        session, contents = self._session, self._contents
 
         def write() -> None:
+            add_contents(state["images"], contents)
             for key, shape, dtype, blocks in copies:
                 session.write_blocks(key, shape, dtype, blocks)
             session.drop_labels(keys)
@@ -210,7 +227,6 @@ class Autosave(QObject):
 
     def _state(self, viewer: ViewerModel) -> dict[str, Any]:
         """Return everything but pixels, as plain values."""
-        names = {la.unique_id: la.name for la in viewer.layers}
         for dock, settings in self._settings.items():
             method = called(settings)
             if method is not None:
@@ -221,7 +237,7 @@ class Autosave(QObject):
                 boxes_entry(la) for la in viewer.layers if metadata_of(la, "boxes")
             ],
             "labels": [
-                labels_entry(la, self.blocks.keys[la.unique_id], names)
+                labels_entry(la, self.blocks.keys[la.unique_id])
                 for la in viewer.layers
                 if la.unique_id in self.blocks.keys
             ],
@@ -278,16 +294,17 @@ class Autosave(QObject):
             return
         entries = list(saved.state.get("labels", []))
 
-        def read() -> tuple[SavedSession, list[Any], PromptSet]:
-            return saved, [saved.labels(e["key"]) for e in entries], saved.prompts()
+        def read() -> Restored:
+            labels = [saved.labels(e["key"]) for e in entries]
+            return saved, labels, saved.prompts(), changed_images(saved.state)
 
         self._files.call(read, self._put_back, self._on_not_restored)
 
     def _on_not_restored(self, error: Any) -> None:
         self.message.emit(f"{NOT_RESTORED} {error}", True)
 
-    def _put_back(self, value: tuple[SavedSession, list[Any], PromptSet]) -> None:
-        saved, arrays, prompts = value
+    def _put_back(self, value: Restored) -> None:
+        saved, arrays, prompts, changed = value
         viewer = self._viewer()
         if viewer is None:
             return
@@ -314,11 +331,9 @@ class Autosave(QObject):
             self.message.emit(f"{saved.problems[0]} The rest is in {there}.", True)
         else:
             self._adopted = saved
-            lost = ""
-            if missing:
-                names = ", ".join(f"'{name}'" for name in missing)
-                lost = f" Open {names} yourself."
-            self.message.emit(f"{RESTORED}{lost}", False)
+            lost = OPEN_YOURSELF.format(quoted(missing)) if missing else ""
+            lost += CHANGED.format(quoted(changed)) if changed else ""
+            self.message.emit(f"{RESTORED}{lost}", bool(changed))
         self.touch()
 
     def _add_lost(
@@ -349,6 +364,11 @@ def called(method: weakref.WeakMethod[Any] | None) -> Any:
     if isinstance(owner, QWidget) and not is_alive(owner):
         return None
     return found
+
+
+def quoted(names: list[str]) -> str:
+    """Return names in quotes, with commas between them."""
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def summary(saved: SavedSession) -> str:

@@ -13,7 +13,7 @@ from qtpy.QtCore import QObject, Signal
 
 logger = logging.getLogger(__name__)
 
-Then = Callable[[Any], None]
+Then = Callable[[Any], object]
 
 
 class Background(QObject):
@@ -21,6 +21,9 @@ class Background(QObject):
 
     Parameters
     ----------
+    report : callable
+        Takes an error that nobody else takes: of a call without ``failed``, or of what
+        is done with a result.
     n_threads : int
     newest_first : bool
         Make the latest call first: for thumbnails, while the user scrolls.
@@ -32,12 +35,14 @@ class Background(QObject):
 
     def __init__(
         self,
+        report: Then,
         n_threads: int = 1,
         *,
         newest_first: bool = False,
         limit: int | None = None,
     ) -> None:
         super().__init__()
+        self._report = report
         self._newest_first = newest_first
         self._waiting: deque[tuple[Callable[[], Any], Then, Then | None]]
         self._waiting = deque(maxlen=limit)
@@ -78,8 +83,9 @@ class Background(QObject):
         try:
             value, receiver = work(), then
         except Exception as error:
-            logger.info("a call in the background failed", exc_info=True)
-            value, receiver = error, failed or _ignore
+            level = logging.WARNING if self._closed else logging.INFO
+            logger.log(level, "a call in the background failed", exc_info=True)
+            value, receiver = error, failed or self._report
         try:
             self._arrived.emit(receiver, value)
         except RuntimeError:  # the window is gone, and this object with it
@@ -88,9 +94,9 @@ class Background(QObject):
     def _deliver(self, receiver: Then, value: Any) -> None:
         with self._lock:
             self._n_open -= 1
-        if not self._closed:
+        if self._closed:
+            return
+        try:
             receiver(value)
-
-
-def _ignore(error: Any) -> None:
-    """Do nothing: the error is in the log."""
+        except Exception as error:  # noqa: BLE001  (the user is told)
+            self._report(error)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from ...io.session import Start, block_slices, block_starts
+from ..callbacks import reports_errors
 from ..layers.labels.partial_label_layers import KIND as PARTIAL
 from ..layers.metadata import metadata_of
 from ..layers.results.written_labels import region_of
@@ -28,6 +30,7 @@ EDITING = ("paint", "fill", "erase", "polygon")
 """Modes of a Labels layer in which a change is the user's, not that of a run."""
 
 
+@reports_errors()
 class EditedBlocks(QObject):
     """Notes which blocks of which layers are to be saved.
 
@@ -38,6 +41,7 @@ class EditedBlocks(QObject):
     """
 
     edited = Signal()
+    message = Signal(str, bool)
 
     def __init__(self) -> None:
         super().__init__()
@@ -78,10 +82,13 @@ class EditedBlocks(QObject):
         """Return copies of some blocks that changed; they count as saved now."""
         waiting = self._waiting[layer.unique_id]
         shape = tuple(layer.data.shape)
-        return [
+        taken = [
             (start, np.array(layer.data[block_slices(start, shape)]))
-            for start in (waiting.popleft() for _ in range(min(limit, len(waiting))))
+            for start in islice(waiting, max(limit, 0))
         ]
+        for _ in taken:  # all of them were copied
+            waiting.popleft()
+        return taken
 
     def _on_boxes(self, event: Any) -> None:
         self.edited.emit()

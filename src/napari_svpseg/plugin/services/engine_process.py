@@ -10,6 +10,8 @@ from typing import Any
 
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
+from ...core.errors import one_line
+
 logger = logging.getLogger(__name__)
 
 Call = tuple[tuple[Any, ...], dict[str, Any]]
@@ -61,7 +63,7 @@ class EngineJob(QObject):
             )
         except Exception as error:
             logger.exception("could not start %s", self.name)
-            self.post("failed", str(error) or type(error).__name__)
+            self.post("failed", one_line(error, hint=""))
             return
         if self._stop.is_set():
             self._job.cancel()

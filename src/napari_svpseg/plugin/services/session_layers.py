@@ -7,10 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...io.content import content_fingerprint
 from ..layers.images.image_axes import DECLARED, declared
 from ..layers.labels.partial_label_layers import KIND as PARTIAL
 from ..layers.labels.partial_label_layers import color
-from ..layers.metadata import METADATA_KEY, metadata_of
+from ..layers.metadata import (
+    ID,
+    METADATA_KEY,
+    find_layer,
+    is_image,
+    layer_id,
+    layer_name,
+    metadata_of,
+)
+from ..layers.placement import Place
 from .edited_blocks import PAINTED
 
 if TYPE_CHECKING:
@@ -19,24 +29,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PLACE = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
-"""Attributes that say where a layer lies, beside its affine."""
-
 Entry = dict[str, Any]
 """One layer, as JSON can hold it."""
 
 
 def _place(layer: Layer) -> dict[str, Any]:
-    place: dict[str, Any] = {"affine": np.asarray(layer.affine.affine_matrix).tolist()}
-    for name in PLACE:
-        value = getattr(layer, name, None)
-        if value is None:
-            continue
-        if name in ("units", "axis_labels"):
-            place[name] = [str(v) for v in value]
-        elif name != "shear" or np.any(value):
-            place[name] = np.asarray(value).tolist()
-    return place
+    return {
+        name: [str(v) for v in value]
+        if name in ("units", "axis_labels")
+        else np.asarray(value).tolist()
+        for name, value in Place.of(layer).arguments().items()
+    }
 
 
 def image_entry(layer: Layer) -> Entry:
@@ -44,6 +47,7 @@ def image_entry(layer: Layer) -> Entry:
     source = layer.source
     axes, channels = declared(layer)
     return {
+        "id": layer_id(layer),
         "name": layer.name,
         "path": str(source.path or ""),
         "plugin": source.reader_plugin,
@@ -53,7 +57,41 @@ def image_entry(layer: Layer) -> Entry:
     }
 
 
-def labels_entry(layer: Labels, key: str, names: dict[Any, str]) -> Entry:
+def add_contents(entries: list[Entry], known: dict[str, str]) -> None:
+    """Add the fingerprint of its file to each image; slow, so call it in a thread.
+
+    Parameters
+    ----------
+    entries : list of dict
+    known : dict of str to str
+        Fingerprint of each path, as it was when the image was first seen; extended.
+    """
+    for entry in entries:
+        path = entry["path"]
+        if path and path not in known:
+            known[path] = _content_of(path)
+        entry["fingerprint"] = known.get(path, "")
+
+
+def changed_images(state: dict[str, Any]) -> list[str]:
+    """Return the names of a session's images whose files have another content now."""
+    return [
+        entry["name"]
+        for entry in state.get("images", [])
+        if entry.get("fingerprint")
+        and _content_of(entry["path"]) not in ("", entry["fingerprint"])
+    ]
+
+
+def _content_of(path: str) -> str:
+    """Return the fingerprint of an image's file; empty where it cannot be read."""
+    try:
+        return content_fingerprint(path)
+    except (OSError, ValueError):
+        return ""
+
+
+def labels_entry(layer: Labels, key: str) -> Entry:
     """Return a Labels layer without its pixels.
 
     Parameters
@@ -61,16 +99,14 @@ def labels_entry(layer: Labels, key: str, names: dict[Any, str]) -> Entry:
     layer : Labels
     key : str
         Of its pixels in the session.
-    names : dict
-        Id of a layer -> its name: ids change when a session is opened again.
     """
     metadata = metadata_of(layer) or {}
-    kept = metadata if metadata.get("kind") in PAINTED else {}
     return {
         "key": key,
+        "id": layer_id(layer),
         "name": layer.name,
         "opacity": layer.opacity,
-        "metadata": {**kept, "image": names.get(kept.get("image"), "")} if kept else {},
+        "metadata": metadata if metadata.get("kind") in PAINTED else {},
         "place": _place(layer),
     }
 
@@ -89,10 +125,16 @@ def boxes_entry(layer: Shapes) -> Entry:
 
 
 def open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
-    """Open the images of a session; return the names of those that have no file."""
+    """Open the images of a session; return the names of those that have no file.
+
+    Images that are open already, from the same file or, without one, with the same
+    name, are taken for those of the session: what lies on them is put on those.
+    """
     missing = []
     for image in state.get("images", []):
-        if any(la.name == image["name"] for la in viewer.layers):
+        there = _open_already(viewer, image)
+        if there is not None:
+            _take_over(state, image["id"], layer_id(there))
             continue
         metadata = {}
         if image["axes"]:
@@ -103,8 +145,11 @@ def open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
                 layers = viewer.open(image["path"], plugin=plugin, **metadata)
                 if len(layers) == 1:
                     layers[0].name = image["name"]
+                for layer in layers:
+                    if layer.name == image["name"]:
+                        _take_over(state, image["id"], layer_id(layer))
             elif image["sample"]:
-                _open_sample(viewer, image)
+                _open_sample(viewer, image, state)
             else:
                 missing.append(image["name"])
         except Exception:
@@ -113,28 +158,49 @@ def open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
     return missing
 
 
-def _open_sample(viewer: ViewerModel, image: Entry) -> None:
+def _open_already(viewer: ViewerModel, image: Entry) -> Layer | None:
+    """Return the open image that is one of a session, or None."""
+    images = [layer for layer in viewer.layers if is_image(layer)]
+    found = find_layer(images, image["id"])
+    if found is not None:
+        return found
+    same = [la for la in images if str(la.source.path or "") == image["path"]]
+    named = [la for la in same if la.name == image["name"]]
+    if image["path"] and len(same) == 1:  # one file may hold several images
+        named = same
+    return named[0] if named else None
+
+
+def _take_over(state: dict[str, Any], before: str, now: str) -> None:
+    """Put the layers of a session that lie on one image on another one."""
+    for entry in (*state.get("labels", []), *state.get("boxes", [])):
+        if entry["metadata"].get("source_id") == before:
+            entry["metadata"] = {**entry["metadata"], "source_id": now}
+
+
+def _open_sample(viewer: ViewerModel, image: Entry, state: dict[str, Any]) -> None:
     """Open a sample again, without the boxes that come with it."""
     plugin, key = image["sample"]
     for layer in viewer.open_sample(plugin, key):
         if metadata_of(layer, "boxes"):
             viewer.layers.remove(layer)
+        elif is_image(layer) and layer.name == image["name"]:
+            _take_over(state, image["id"], layer_id(layer))
 
 
 def add_labels(viewer: ViewerModel, entry: Entry, array: np.ndarray) -> Labels:
     """Add a Labels layer of a session with these pixels, and return it."""
     metadata = dict(entry["metadata"])
-    image = next((la for la in viewer.layers if la.name == metadata.get("image")), None)
-    if image is not None:
-        metadata["image"] = image.unique_id
     name = entry["name"]
     if not metadata and any(la.name == name for la in viewer.layers):
         name = f"{name} (restored)"
+    known = find_layer(viewer.layers, entry["id"]) is not None
+    more = {} if known else {ID: entry["id"]}
     layer = viewer.add_labels(
         array,
-        name=name,
+        name=layer_name(name),
         opacity=entry["opacity"],
-        metadata={METADATA_KEY: metadata} if metadata else {},
+        metadata=more | ({METADATA_KEY: metadata} if metadata else {}),
         **_placed(entry["place"]),
     )
     if metadata.get("kind") == PARTIAL:
@@ -144,10 +210,10 @@ def add_labels(viewer: ViewerModel, entry: Entry, array: np.ndarray) -> Labels:
 
 def add_boxes(viewer: ViewerModel, state: dict[str, Any]) -> None:
     """Add the prompt boxes of a session whose images are open."""
-    names = {la.name for la in viewer.layers}
     for entry in state.get("boxes", []):
         metadata = entry["metadata"]
-        if metadata.get("image") not in names or not entry["vertices"]:
+        image = find_layer(viewer.layers, metadata.get("source_id"))
+        if image is None or not entry["vertices"]:
             continue
         viewer.add_shapes(
             [np.asarray(v) for v in entry["vertices"]],

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from qtpy.QtCore import QObject, Signal
 
+from ...core.fingerprint import fingerprint
 from ...io.free_path import free_path
 from ..messages import sentence
 from .background import Background
+
+if TYPE_CHECKING:
+    from ...io.tag_files import Tags
 
 
 class TagSaver(QObject):
@@ -27,20 +31,27 @@ class TagSaver(QObject):
     def __init__(self) -> None:
         super().__init__()
         self.path: Path | None = None
-        self._writer = Background(1, limit=1)
-        self._stamp: tuple[int, int] | None = None
+        self._writer = Background(self._tell, limit=1)
+        self._content: str | None = None
+        self._comments: tuple[str, ...] = ()
 
     def use(self, path: Path) -> None:
         """Write to this file from now on; what it holds now is known."""
-        self.path, self._stamp = path, _stamp(path)
+        from ...io.tag_files import read_comments
+
+        self.path, self._content = path, _content(path)
+        self._comments = read_comments(path)
 
     def save(self, tags: dict[str, tuple[str, ...]], classes: tuple[str, ...]) -> None:
         """Write the tags; of writes that wait only the newest is done."""
         self._writer.call(
             lambda: self._write(tags, classes),
             lambda moved: self.moved.emit(str(moved)) if moved else None,
-            lambda error: self.failed.emit(sentence(error)),
+            self._tell,
         )
+
+    def _tell(self, error: BaseException) -> None:
+        self.failed.emit(sentence(error))
 
     def close(self) -> None:
         """Wait until all is written."""
@@ -50,32 +61,50 @@ class TagSaver(QObject):
         self, tags: dict[str, tuple[str, ...]], classes: tuple[str, ...]
     ) -> Path | None:
         """Write in the writer's thread; return the new place if it had to move."""
-        from ...io.tag_files import Tags, write_tags
+        from ...io.tag_files import Tags, tags_file
 
         assert self.path is not None
-        moved = None
-        if _stamp(self.path) != self._stamp:
+        moved, now, comments = None, Tags(tags, classes), self._comments
+        if _content(self.path) != self._content:
             moved = self.path = free_tags_file(self.path)
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes))
+            _write(self.path, now, comments)
         except OSError:
             if user_place(self.path) == self.path:
                 raise
             moved = self.path = user_place(self.path)
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_tags(self.path, Tags(tags, classes))
-        self._stamp = _stamp(self.path)
+            _write(self.path, now, comments)
+        # not what is in the file by now: another program may have been quick
+        self._content = fingerprint(tags_file(now, comments))
         return moved
 
 
-def _stamp(path: Path) -> tuple[int, int] | None:
-    """Return a stamp that changes when the file is written, None without a file."""
+def _write(path: Path, tags: Tags, comments: tuple[str, ...]) -> None:
+    """Write a tags file; one that is not beside the images is for its user only."""
+    from ...io.atomic import private_folder
+    from ...io.tag_files import write_tags
+
+    private = path.parent == tags_folder()
+    if private:
+        private_folder(path.parent)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    write_tags(path, tags, comments=comments, private=private, overwrite=True)
+
+
+def tags_folder() -> Path:
+    """Return the folder of tags that are not beside their images."""
+    from ...io.model_store import user_folder
+
+    return user_folder().parent / "tags"
+
+
+def _content(path: Path) -> str | None:
+    """Return the fingerprint of a file, None where there is none to read."""
     try:
-        found = os.stat(path)
+        return fingerprint(path.read_bytes())
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size
 
 
 def free_tags_file(path: Path) -> Path:
@@ -85,9 +114,7 @@ def free_tags_file(path: Path) -> Path:
 
 def user_place(path: Path) -> Path:
     """Return where tags go that cannot be written beside their images."""
-    from ...io.model_store import user_folder
-
-    home = user_folder().parent / "tags"
+    home = tags_folder()
     if path.parent == home:
         return path
     folder = path.parent
@@ -97,6 +124,4 @@ def user_place(path: Path) -> Path:
 
 def open_images_file() -> Path:
     """Return where the tags of the open images are saved."""
-    from ...io.model_store import user_folder
-
-    return user_folder().parent / "tags" / "open-images.csv"
+    return tags_folder() / "open-images.csv"

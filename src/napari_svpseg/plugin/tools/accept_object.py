@@ -9,9 +9,11 @@ import numpy as np
 from qtpy.QtCore import QObject, Signal
 
 from ...core.annotation.partial_labels import PartialLabelError
+from ..callbacks import reports_errors
 from ..layers.images.image_source import ImageSource
 from ..layers.images.visibility import activate, camera_of
 from ..layers.labels.partial_label_layers import accept, results_on
+from ..layers.world import NOT_YX, shows_yx, world_point
 from .draw_box import CLICK_PIXELS
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ ACCEPTED = (
 )
 
 
+@reports_errors()
 class AcceptTool(QObject):
     """Copies cells of results into the labels to learn when they are clicked on.
 
@@ -106,7 +109,11 @@ class AcceptTool(QObject):
     def _on_drag(self, viewer: Any, event: Any) -> Iterator[None]:
         if event.button != 1 or viewer.dims.ndisplay != 2:
             return
-        start, moved = tuple(event.position), False
+        source = self.source()
+        if source is not None and not shows_yx(viewer, source.companion.axes):
+            self.message.emit(NOT_YX.format(source.name), True)
+            return
+        start, moved = world_point(viewer, event.position), False
         yield
         while event.type == "mouse_move":
             distance = np.subtract(event.position, start) * camera_of(viewer).zoom

@@ -10,6 +10,7 @@ from qtpy.QtCore import QObject, Signal
 
 from ...core.geometry import MIN_BOX_SIZE, Box
 from ...core.image import ImageError
+from ..callbacks import reports_errors
 from ..layers.images.image_source import ImageSource
 from ..layers.images.visibility import (
     activate,
@@ -19,6 +20,7 @@ from ..layers.images.visibility import (
 )
 from ..layers.metadata import is_image
 from ..layers.prompts.prompt_item import PromptItem
+from ..layers.world import NOT_YX, shows_yx, world_point
 from ..messages import sentence
 
 if TYPE_CHECKING:
@@ -37,6 +39,7 @@ DRAW = (
 OUTSIDE = "That is outside '{}': click on the image."
 
 
+@reports_errors("stop")
 class BoxTool(QObject):
     """Places a box where the user clicks or drags on an image.
 
@@ -66,6 +69,10 @@ class BoxTool(QObject):
             Box(0, 0, self.book.size).clamped(source.plane_shape)
         except (ImageError, ValueError) as error:
             self.book.message.emit(sentence(error), True)
+            self.switched.emit(False)
+            return
+        if not shows_yx(self.book.viewer, source.companion.axes):
+            self.book.message.emit(NOT_YX.format(source.name), True)
             self.switched.emit(False)
             return
         boxes = self.book.boxes.layer_on(source)
@@ -142,22 +149,27 @@ class BoxTool(QObject):
     def _on_drag(self, layer: Shapes, event: Any) -> Generator[None, None, None]:
         if event.button != 1 or layer != self._layer:
             return
-        source = self._source_at(event.position, self.book.boxes.image_of(layer))
-        start, moved = tuple(event.position), False
+        viewer = self.book.viewer
+        start, moved = world_point(viewer, event.position), False
+        source = self._source_at(start, self.book.boxes.image_of(layer))
+        if not shows_yx(viewer, source.companion.axes):
+            self.book.message.emit(NOT_YX.format(source.name), True)
+            self.stop()
+            return
         event.handled = True
         yield
         while event.type == "mouse_move":
-            zoom = camera_of(self.book.viewer).zoom
-            distance = np.abs(np.subtract(event.position, start)).max() * zoom
+            end = world_point(viewer, event.position)
+            distance = np.abs(np.subtract(end, start)).max() * camera_of(viewer).zoom
             moved = moved or float(distance) > CLICK_PIXELS
             event.handled = True
             if moved and source.contains(start):
-                self._show_rubber(source, start, tuple(event.position))
+                self._show_rubber(source, start, end)
             yield
         self._drop_rubber()
         item: PromptItem | None
         if moved and source.contains(start):
-            box = self._dragged(source, start, tuple(event.position))
+            box = self._dragged(source, start, world_point(viewer, event.position))
             item = self.book.place(source, source.plane_at(start), box)
         else:
             item = self._stamp(source, start)

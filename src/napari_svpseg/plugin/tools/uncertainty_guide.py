@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,11 +20,13 @@ from ...core.labels.uncertainty import (
     uncertain_places,
 )
 from ...core.result import Maps
+from ..callbacks import reports_errors, tell
 from ..layers.images.image_source import ImageSource
 from ..layers.images.visibility import IMAGE_PIXELS, activate, bring_into_sight, look_at
 from ..layers.metadata import METADATA_KEY, metadata_of
 from ..layers.prompts.prompt_book import PromptBook
 from ..layers.results.result_layers import Kept, Results
+from ..layers.world import world_point
 from ..messages import count
 from ..panels.controls import Offer, button, side_by_side
 from ..panels.image_panel import ImagePanel
@@ -111,6 +114,7 @@ class Seen:
         return turned.reshape(turned.shape[-2:])
 
 
+@reports_errors("next_place", "next_image", "accept", "drop")
 class UncertaintyGuide(QWidget):
     """Two buttons, and an offer to make the place that they lead to a prompt.
 
@@ -155,7 +159,7 @@ class UncertaintyGuide(QWidget):
         column.addWidget(
             side_by_side(self.place_button, self.image_button, stretch=(1, 1))
         )
-        self._background = Background()
+        self._background = Background(partial(tell, self))
         self._visited: dict[tuple[Any, Plane], list[Box]] = {}
         self._visited_images: set[tuple[Any, Plane]] = set()
         self._shown: tuple[Seen, UncertainPlace] | None = None
@@ -264,7 +268,7 @@ class UncertaintyGuide(QWidget):
             edge_color=COLOR,
             edge_width=2,
             opacity=1.0,
-            metadata={METADATA_KEY: {"kind": "uncertainty", "image": source.name}},
+            metadata={METADATA_KEY: source.entry("uncertainty")},
             **source.placement(),
         )
         layer.mouse_pan = True
@@ -369,7 +373,7 @@ class UncertaintyGuide(QWidget):
         """Return the plane of an image that is in view, if it has a result."""
         for seen in self._seen():
             if seen.source.layer == layer:
-                plane = seen.source.plane_at(self.viewer.dims.point)
+                plane = seen.source.plane_at(world_point(self.viewer))
                 if seen.plane == plane:
                     return seen
         return None

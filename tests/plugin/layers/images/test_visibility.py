@@ -14,6 +14,7 @@ from napari_svpseg.plugin.layers.images.visibility import (
     is_in_sight,
     shared_area,
 )
+from napari_svpseg.plugin.layers.metadata import layer_id
 
 
 @pytest.fixture
@@ -93,7 +94,7 @@ def test_channels_and_neighbours_are_seen_together(viewer):
     assert is_in_sight(viewer, first)
     second.blending, second.opacity = "translucent", 0.5
     assert is_in_sight(viewer, first)
-    labels = viewer.add_labels(np.zeros((20, 20), int), metadata={OF: first.unique_id})
+    labels = viewer.add_labels(np.zeros((20, 20), int), metadata={OF: layer_id(first)})
     bring_into_sight(viewer, second)
     assert not first.visible and not labels.visible and third.visible
     assert not is_in_sight(viewer, first)

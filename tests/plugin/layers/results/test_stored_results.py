@@ -130,7 +130,7 @@ def test_a_large_result_lies_on_the_disk_and_a_small_one_does_not(
     assert "(a note)" in dock.message.text()
     assert str(metadata_of(layer)["store"]) in dock.message.text()
     assert dock.save_box.save.isEnabled() and dock.save_box.copy_python.isEnabled()
-    assert filler.kwargs["intensities"].shape == (1, 2)
+    assert len(filler.kwargs["intensities"].whole) == 1
     dock.options.set_values({"threshold": 0.7})
     qtbot.waitUntil(lambda: dock.message.text() == RUN_LARGE_FOR_OPTIONS)
     dock.large.limit.setValue(50)
@@ -148,14 +148,14 @@ def test_it_fills_while_it_runs_and_stop_keeps_it(dock, filler, finish, qtbot):
     assert not layer.editable
     assert not on_disk(layer).any()
     filler.parts = 1
-    qtbot.waitUntil(lambda: on_disk(layer)[:, :50].any(), timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(layer)[:, :50].any())
     assert not on_disk(layer)[:, 60:].any()  # yet
     dock.stop.click()
     finish(dock)
     assert dock.message.text() == STOPPED + RUN_CONTINUES
     assert metadata_of(layer)["state"] == "stopped" and layer.editable
     store = metadata_of(layer)["store"]
-    filler.slow = 0
+    filler.parts = math.inf  # the next run is not held up
     dock.viewer.layers.remove(layer)  # as after a crash
     dock.large.open_result(store)
     dock.run.click()
@@ -221,9 +221,9 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     assert part.selected_label == 5 and dock.large.edit.text() == "End editing"
     at = part.world_to_data(layer.data_to_world((10, 50)))
     part.paint(tuple(np.round(at).astype(int)), 5)
-    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 5, timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 5)
     part.undo()
-    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 0, timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 0)
     part.paint(tuple(np.round(at).astype(int)), 6)
     part.selected_label = 3  # is in view
     assert part.selected_label == 3
@@ -232,10 +232,33 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     assert part.selected_label == 51
     dock.large.edit.click()
     assert part not in dock.viewer.layers
-    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 6, timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 6)
     half = np.asarray(open_image(metadata_of(layer)["folder"], 1).array[:])
     assert half[5, 25] == 6
     assert metadata_of(layer)["edited"]
+
+
+def test_a_stroke_that_did_not_reach_the_disk_is_written_again(
+    dock, finish, monkeypatch, qtbot
+):
+    def full(*_):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(stored_results, "DIRECT", 1000)
+    dock.run.click()
+    finish(dock)
+    layer = result(dock)
+    dock.viewer.reset_view()
+    dock.large.edit.click()
+    part = next(la for la in dock.viewer.layers if metadata_of(la, "stored edit"))
+    at = part.world_to_data(layer.data_to_world((10, 50)))
+    with monkeypatch.context() as patch:
+        patch.setattr("napari_svpseg.io.zarr_labels.write_window", full)
+        part.paint(tuple(np.round(at).astype(int)), 5)
+        qtbot.waitUntil(lambda: dock.message.is_error)
+    assert not (on_disk(layer) == 5).any()
+    dock.large.edit.click()
+    qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 5)
 
 
 def test_closing_loses_nothing_and_it_opens_again(dock, finish):
@@ -342,7 +365,7 @@ def test_stacks_lie_on_their_image(
     corner = part.world_to_data(again.data_to_world((1, *inner, 20, 50)))
     part.paint(tuple(np.round(corner).astype(int)), 60)
     dock.large.edit.click()
-    qtbot.waitUntil(lambda: on_disk(again)[1, 20, 50] == 60, timeout=3000)
+    qtbot.waitUntil(lambda: on_disk(again)[1, 20, 50] == 60)
     assert on_disk(again)[0, 20, 50] == on_disk(again)[2, 20, 50] == 0
 
 

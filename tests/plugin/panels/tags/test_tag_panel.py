@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 
 import numpy as np
 from qtpy.QtCore import Qt
@@ -57,6 +56,15 @@ def test_tags_are_there_when_the_folder_is_opened_again(panel, folder, qtbot, li
     assert saved(folder / "tags.csv")["gone.png"] == ("long",)  # never lost
 
 
+def test_comments_of_the_user_stay(panel, folder, qtbot, listed):
+    comment = "# round: at most 1.2 times as long as wide"
+    (folder / "tags.csv").write_text(f"{comment}\nfile,class\nc.png,round\n")
+    listed(folder)
+    panel.tags.toggle([0], 0)
+    qtbot.waitUntil(lambda: "a.png" in saved(folder / "tags.csv"))
+    assert comment in (folder / "tags.csv").read_text().splitlines()
+
+
 def test_folder_names_become_tags(panel, tmp_path, folder, listed):
     for name in ("gland", "stroma"):
         (tmp_path / "sorted" / name).mkdir(parents=True)
@@ -84,7 +92,6 @@ def test_tags_of_another_program_are_not_overwritten(panel, folder, qtbot, liste
     listed(folder)
     panel.tags.add_class("round")
     qtbot.waitUntil((folder / "tags.csv").exists)
-    time.sleep(0.02)
     theirs = "file,class\na.png,theirs\n"
     (folder / "tags.csv").write_text(theirs)
     panel.tags.toggle([0], 0)
@@ -100,10 +107,10 @@ def test_a_folder_that_cannot_be_written_has_its_tags_at_home(
 
     write = tag_files.write_tags
 
-    def refuse(path, what):
+    def refuse(path, what, **how):
         if str(path).startswith(str(folder)):
             raise OSError(f"{path}: cannot be written, the disk is read-only.")
-        return write(path, what)
+        return write(path, what, **how)
 
     monkeypatch.setattr(tag_files, "write_tags", refuse)
     listed(folder)

@@ -34,12 +34,14 @@ def test_points_become_lines(curves, qtbot):
 def test_the_background_follows_the_theme(curves, qtbot, color):
     curves.resize(200, 200)
     curves.add_point("loss", 0, 1.0)
-    curves.setStyleSheet("QWidget {background-color: #808080;}")
     curves.show()
-    qtbot.wait(50)
-    curves.setStyleSheet(f"QWidget {{background-color: {color};}}")
-    qtbot.wait(50)
-    assert curves._frame.grab().toImage().pixelColor(198, 2).name() == color
+    for now in ("#808080", color):
+        curves.setStyleSheet(f"QWidget {{background-color: {now};}}")
+        qtbot.waitUntil(
+            lambda now=now: (
+                curves._frame.grab().toImage().pixelColor(198, 2).name() == now
+            )
+        )
 
 
 def test_all_points_are_seen(curves, qtbot):
@@ -48,10 +50,12 @@ def test_all_points_are_seen(curves, qtbot):
     curves.add_point("validation score", 20, 0.5)
     curves.draw()
     curves.show()
-    qtbot.wait(50)
     for plot in curves._plots.values():
-        (left, right), _ = plot.viewRange()
-        assert left <= 0 and right >= 49
+        qtbot.waitUntil(
+            lambda plot=plot: (
+                plot.viewRange()[0][0] <= 0 and plot.viewRange()[0][1] >= 49
+            )
+        )
 
 
 def test_begin_anew(curves):

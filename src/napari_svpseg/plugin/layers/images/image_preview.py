@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ....core.jobs.folder_job import image_name
+from ....core.units import PIXEL
+from ...messages import sentence
 from ...services.background import Background
-from ..metadata import METADATA_KEY, is_image, metadata_of
+from ..metadata import METADATA_KEY, is_image, is_of, layer_name, metadata_of
+from ..placement import Grid, Place
 from .image_axes import known_axes
 from .image_source import ImageSource
 from .tagged_image import TaggedImage
@@ -17,6 +21,8 @@ from .visibility import activate, add_behind_boxes
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Layer
+
+    from ....io.images import ImageFile
 
 SHOWN = "svpseg_shown"
 """Key in a layer's metadata: the file that was opened to be looked at."""
@@ -40,7 +46,9 @@ class ShownImage:
     def __init__(self, viewer: ViewerModel, failed: Callable[[str], None]) -> None:
         self.viewer = viewer
         self._failed = failed
-        self._reader = Background(1, newest_first=True, limit=1)
+        self._reader = Background(
+            lambda error: failed(sentence(error)), newest_first=True, limit=1
+        )
         self._wanted: TaggedImage | None = None
 
     def close(self) -> None:
@@ -78,9 +86,8 @@ class ShownImage:
         if layer not in self.viewer.layers:
             return
         for other in self.viewer.layers:
-            overlay_metadata = metadata_of(other, OVERLAY)
-            if overlay_metadata is not None:
-                other.visible = overlay_metadata.get("source_id") == layer.unique_id
+            if metadata_of(other, OVERLAY) is not None:
+                other.visible = is_of(other, layer)
             elif is_image(other):
                 other.visible = other == layer
         activate(self.viewer, layer)
@@ -95,27 +102,43 @@ class ShownImage:
                 self.viewer.layers.remove(old)
         order = file.axes.order
         is_rgb = file.rgb and order.endswith("C")
+        axes = order[:-1] if is_rgb else order
         layer = self.viewer.add_image(
             file.array,
-            name=image.title,
+            name=layer_name(image_name(image.title)),
             rgb=is_rgb,
-            axis_labels=tuple(order[:-1] if is_rgb else order),
+            axis_labels=tuple(axes),
             metadata={SHOWN: str(image.path)},
+            **file_place(file, axes),
         )
         self._bring_forward(layer)
         self.viewer.reset_view()
 
 
+def file_place(file: ImageFile, axes: str) -> dict[str, Any]:
+    """Return scale, position and units of a layer that shows an image file.
+
+    Parameters
+    ----------
+    file : ImageFile
+    axes : str
+        Of the layer.
+    """
+    sizes = {} if file.z_step is None else {"Z": file.z_step}
+    sizes |= dict(zip("YX", file.pixel_size or (), strict=False))
+    return {
+        "scale": [sizes.get(a, 1.0) for a in axes],
+        "translate": [file.origin.get(a, 0.0) for a in axes],
+        "units": [file.unit if a in sizes else PIXEL for a in axes],
+    }
+
+
 def has_companions(viewer: ViewerModel, layer: Layer) -> bool:
     """Return whether boxes, results or masks of ours lie on an image."""
-    for other in viewer.layers:
-        metadata = metadata_of(other) or {}
-        if metadata.get("kind") == OVERLAY:
-            continue
-        is_of = metadata.get("source_id") == layer.unique_id
-        if is_of or (metadata and metadata.get("image") == layer.name):
-            return True
-    return False
+    return any(
+        is_of(other, layer) and not is_of(other, layer, OVERLAY)
+        for other in viewer.layers
+    )
 
 
 def show_overlay(
@@ -141,25 +164,17 @@ def show_overlay(
     rgba = overlay(classes, foreground, colors)
     drop_overlay(viewer, layer)
     source = ImageSource.of(layer, known_axes(layer))
-    place = source.placement()
     height, width = source.plane_shape
-    ratio = np.array([height / rgba.shape[0], width / rgba.shape[1]])
-    scale = np.array(place["scale"], float)
-    # the first pixel's centre moves when pixels become larger
-    shift = (ratio - 1) / 2 * scale
-    place |= {
-        "scale": scale * ratio,
-        "translate": np.asarray(place["translate"], float) + shift,
-    }
+    grid = Grid((height / rgba.shape[0], width / rgba.shape[1]), (0, 0))
     return add_behind_boxes(
         viewer,
         lambda: viewer.add_image(
             rgba,
             rgb=True,
-            name=f"{layer.name} [svpseg] {OVERLAY}",
+            name=layer_name(f"{layer.name} [svpseg] {OVERLAY}"),
             blending="translucent",
-            metadata={METADATA_KEY: {"kind": OVERLAY, "source_id": layer.unique_id}},
-            **place,
+            metadata={METADATA_KEY: {**source.entry(OVERLAY), "grid": grid.to_dict()}},
+            **Place.of(layer).on(grid).arguments(),
         ),
     )
 
@@ -185,6 +200,5 @@ def overlay(
 def drop_overlay(viewer: ViewerModel, layer: Image | None = None) -> None:
     """Remove the class map of an image, or all class maps."""
     for other in list(viewer.layers):
-        metadata = metadata_of(other, OVERLAY)
-        if metadata and (layer is None or metadata.get("source_id") == layer.unique_id):
+        if metadata_of(other, OVERLAY) and (layer is None or is_of(other, layer)):
             viewer.layers.remove(other)

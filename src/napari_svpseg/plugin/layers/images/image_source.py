@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.transforms import Affine
 
 from ....core.geometry import Box, Tile
 from ....core.image import Axes, ImageError, StackedChannels
+from ..metadata import layer_id
+from ..placement import Calibration, Grid, Place
 from ..prompts.companion import Companion
+from ..world import NOT_YX, shows_yx, to_data, visible_corners, world_point
 from .pyramid import full_shape, level_factors
 
 if TYPE_CHECKING:
+    from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
 MAX_PREVIEW = 2048
@@ -144,66 +147,90 @@ class ImageSource:
         """Axes and shape of the layers that lie on the image."""
         return Companion.of(self.axes, self.shape)
 
-    def placement(self, corner: tuple[int, ...] | None = None) -> dict[str, Any]:
-        """Return the arguments that place a companion on the image.
-
-        They are ``scale``, ``translate``, ``rotate``, ``shear``, ``affine``, ``units``
-        and ``axis_labels`` of the image, without the channel axis.
+    def grid(self, corner: tuple[int, ...] | None = None) -> Grid:
+        """Return the pixels of a companion, in pixels of the layer.
 
         Parameters
         ----------
         corner : tuple of int, optional
             Index of the companion's first pixel in the image, for a part of it.
         """
-        layer = self.layer
-        order, axes = self.layer_axes, self.companion.axes
-        keep = [order.index(a) for a in axes]
-        shear = {"shear": layer.shear} if np.any(layer.shear) else {}
-        full = Affine(
-            scale=layer.scale, rotate=layer.rotate, translate=layer.translate, **shear
-        )
-        factors = level_factors(layer, self.level)
-        own = Affine(
-            linear_matrix=np.asarray(full.linear_matrix) * factors,
-            # a pixel's centre is its origin, and moves when pixels become larger
-            translate=np.asarray(full((factors - 1) / 2)),
-        ).set_slice(keep)
-        linear, translate = np.array(own.linear_matrix), np.array(own.translate)
-        if "C" in axes:
-            position, n = axes.index("C"), self._length("C")
-            translate += linear[:, position] * (n - 1) / 2
-            linear[:, position] *= n
-        placed = Affine(linear_matrix=linear, translate=translate)
-        start = np.zeros(len(keep)) if corner is None else np.asarray(corner, float)
-        result = {
-            "scale": np.asarray(placed.scale),
-            "translate": np.asarray(placed(start)),
-            "affine": layer.affine.set_slice(keep).affine_matrix,
+        axes = self.companion.axes
+        factors = level_factors(self.layer, self.level)[-len(axes) :]
+        if "C" in axes:  # one pixel long there, and as long as all channels
+            factors[axes.index("C")] = self._length("C")
+        return Grid(tuple(factors.tolist()), corner or (0,) * len(axes))
+
+    def placement(self, corner: tuple[int, ...] | None = None) -> dict[str, Any]:
+        """Return the arguments that place a companion on the image.
+
+        They are ``scale``, ``translate``, ``affine``, ``units`` and ``axis_labels`` of
+        the image, without the channel axis.
+
+        Parameters
+        ----------
+        corner : tuple of int, optional
+            As for `grid`.
+        """
+        return Place.of(self.layer).on(self.grid(corner)).arguments()
+
+    def entry(
+        self, kind: str, corner: tuple[int, ...] | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Return our entry in the metadata of a companion: what it lies on, and where.
+
+        Parameters
+        ----------
+        kind : str
+        corner : tuple of int, optional
+            As for `grid`.
+        **more
+            Further values.
+        """
+        return {
+            "kind": kind,
+            "image": self.name,
+            "source_id": layer_id(self.layer),
+            "grid": self.grid(corner).to_dict(),
+            "n_channels": 1 if self.layer.rgb else self._length("C"),
+            **more,
         }
-        if not np.allclose(placed.rotate, np.eye(len(keep))):
-            result["rotate"] = placed.rotate
-        if not np.allclose(placed.shear, 0):
-            result["shear"] = placed.shear
-        if hasattr(layer, "units"):
-            result["units"] = tuple(layer.units[i] for i in keep)
-        if hasattr(layer, "axis_labels"):
-            result["axis_labels"] = tuple(layer.axis_labels[i] for i in keep)
-        return result
+
+    def calibration(self, corner: tuple[int, ...] | None = None) -> Calibration:
+        """Return pixel sizes and position of a companion, for files."""
+        place = Place.of(self.layer).on(self.grid(corner))
+        return place.calibration(self.companion.axes)
 
     def point_to_data(self, point: tuple[float, ...]) -> np.ndarray:
-        """Return a point of the world as index into the companion's axes."""
-        data = np.asarray(self.layer.world_to_data(tuple(point)[-self.layer.ndim :]))
-        factors = level_factors(self.layer, self.level)
-        data = (data - (factors - 1) / 2) / factors
-        order, axes = self.layer_axes, self.companion.axes
-        index = np.array([data[order.index(a)] for a in axes])
+        """Return a point of the world as index into the companion's axes.
+
+        Parameters
+        ----------
+        point : tuple of float
+            A `WorldPoint`, or in the units of the layer.
+        """
+        axes, grid = self.companion.axes, self.grid()
+        data = to_data(self.layer, point)[-len(axes) :]
+        index = (data - grid.origin) / np.array(grid.factors)
         if "C" in axes:
             index[axes.index("C")] = 0
-        return index
+        return np.asarray(index)
 
     def plane_at(self, point: tuple[float, ...]) -> tuple[int, ...]:
         """Return the index into Z and T of the plane that ``point`` (world) is in."""
         return self.companion.plane_of(self.point_to_data(point))
+
+    def shown_plane(self, viewer: ViewerModel) -> tuple[int, ...]:
+        """Return the index into Z and T of the plane that a viewer shows.
+
+        Raises
+        ------
+        ImageError
+            If the view does not show Y and X, but XZ for instance.
+        """
+        if not shows_yx(viewer, self.companion.axes):
+            raise ImageError(NOT_YX.format(self.name))
+        return self.plane_at(world_point(viewer))
 
     def query(self, plane: tuple[int, ...] | None, tile: Tile | None = None) -> Any:
         """Return the part of the data to be segmented, lazily, with `query_axes`."""
@@ -253,18 +280,13 @@ class ImageSource:
         return bool(-0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5)
 
     def pixel_size(self) -> tuple[tuple[float, float], str]:
-        """Return height and width of a pixel, and their unit."""
-        place = self.placement()
-        y, x = self.companion.yx
-        units = place.get("units")
-        unit = str(units[y]) if units is not None else "pixel"
-        return (float(place["scale"][y]), float(place["scale"][x])), unit
+        """Return height and width of a pixel, and their unit: ``um`` or ``pixel``."""
+        found = self.calibration()
+        return found.pixel_size, found.unit
 
-    def visible_tile(self) -> Tile:
+    def visible_tile(self, viewer: ViewerModel) -> Tile:
         """Return the visible part of the image, at most `MAX_PREVIEW` long."""
-        corners = np.array(self.layer.corner_pixels, float)
-        if self.layer.multiscale:
-            corners *= np.asarray(self.layer.downsample_factors)[self.layer.data_level]
+        corners = visible_corners(viewer, self.layer)
         corners /= level_factors(self.layer, self.level)
         order = self.layer_axes
         bounds = []

@@ -5,8 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ....core.contrast import Profile
 from ....core.image import Axes, StackedChannels
 from .image_source import ImageSource
 
@@ -19,10 +18,20 @@ class Intensities:
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="svpseg-intensities")
-        self._found: dict[tuple[Any, ...], Future[np.ndarray]] = {}
+        self._found: dict[tuple[Any, ...], Future[Profile]] = {}
 
-    def request(self, source: ImageSource) -> Future[np.ndarray]:
-        """Return the percentiles of an image as a future."""
+    def request(
+        self, source: ImageSource, plane: tuple[int, ...] | None = None
+    ) -> Future[Profile]:
+        """Return the percentiles of an image, or those at a plane, as a future."""
+        whole = self._request(source)
+        stack = source.axes.stack
+        if plane is None or "T" not in stack:
+            return whole
+        # the thread has done the whole before it comes to this
+        return self._pool.submit(lambda: whole.result().at(plane[stack.index("T")]))
+
+    def _request(self, source: ImageSource) -> Future[Profile]:
         data = source.data
         parts = data.arrays if isinstance(data, StackedChannels) else (data,)
         # by identity: a layer that gets new data gets new percentiles
@@ -30,7 +39,7 @@ class Intensities:
         key = (source.layer.unique_id, pixels, source.axes.order, source.channels)
         if key not in self._found:
             self._found[key] = self._pool.submit(
-                _intensities, data, source.axes, source.channels, source.layer.rgb
+                _profile, data, source.axes, source.channels, source.layer.rgb
             )
         return self._found[key]
 
@@ -39,9 +48,9 @@ class Intensities:
         self._found = {k: v for k, v in self._found.items() if k[0] != layer.unique_id}
 
 
-def _intensities(
+def _profile(
     data: Any, axes: Axes, channels: tuple[int, ...] | None, rgb: bool
-) -> np.ndarray:
+) -> Profile:
     from ....core.planes import Planes
 
-    return Planes(data, axes, channels, bool(rgb)).intensities()
+    return Planes(data, axes, channels, bool(rgb)).profile()

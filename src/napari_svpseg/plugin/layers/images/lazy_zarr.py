@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ....core.jobs.folder_job import image_name
+from ..metadata import layer_name
+from .channel_names import CHANNEL_NAMES
+
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Layer
@@ -34,12 +38,18 @@ def add_zarr(viewer: ViewerModel, path: str | Path, kind: str = "image") -> Laye
     names = order[:-1] if is_rgb else order
     more: dict[str, Any] = {"rgb": True} if is_rgb else {}
     arrays = [level.array for level in levels]
+    is_group = Path(path).parent.name == "labels"  # of labels in an image's Zarr
+    name = Path(path).name if is_group else image_name(str(path))
     return getattr(viewer, f"add_{kind}")(
         arrays if len(arrays) > 1 else arrays[0],
         multiscale=len(arrays) > 1,
-        name=Path(path).stem,
+        name=layer_name(name),
         scale=[first.scale.get(a, 1.0) for a in names],
-        units=[first.unit if a in "ZYX" else "pixel" for a in names],
+        translate=[first.origin.get(a, 0.0) for a in names],
+        units=[
+            first.unit if a in "ZYX" and a in first.scale else "pixel" for a in names
+        ],
         axis_labels=tuple(names.lower()),
+        metadata={CHANNEL_NAMES: first.channel_names},
         **more,
     )

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..metadata import is_image, metadata_of
+from ..metadata import is_image, layer_id, metadata_of
+from ..world import Units, to_world, world_units
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -23,7 +24,7 @@ IMAGE_PIXELS = 600
 """Length on screen of an image that the camera moves to."""
 
 OF = "svpseg_of"
-"""Key in the metadata of a layer that is not ours: the image that it lies on."""
+"""Key in the metadata of a layer that is not ours: id of the image it lies on."""
 
 LEAST_OPAQUE = 0.8
 """Opacity above which an image hides those below it."""
@@ -55,17 +56,9 @@ def bring_into_sight(viewer: ViewerModel, layer: Image) -> None:
 
 
 def belongs_to(layer: Layer, image: Image) -> bool:
-    """Return whether a layer lies on an image: a result, boxes, painted labels.
-
-    Layers that know their image by its name belong to all images of that name.
-    """
-    metadata = metadata_of(layer) or {}
-    names = {
-        metadata.get("source_id"),
-        metadata.get("image"),
-        layer.metadata.get(OF),
-    } - {None}
-    return bool(names & {image.unique_id, image.name})
+    """Return whether a layer lies on an image: a result, boxes, painted labels."""
+    known = (metadata_of(layer) or {}).get("source_id"), layer.metadata.get(OF)
+    return layer_id(image) in known
 
 
 def hiding_images(
@@ -83,28 +76,44 @@ def hiding_images(
         return []
     if layer.blending in SEE_THROUGH:
         return []
+    units = world_units(viewer)
     return [
         other
         for other in others
         if is_image(other)
         and other != layer
         and other.blending not in SEE_THROUGH
-        and shared_area(other, layer) > MOST_SHARED
+        and shared_area(other, layer, units) > MOST_SHARED
     ]
 
 
-def shared_area(a: Layer, b: Layer) -> float:
+def shared_area(a: Layer, b: Layer, units: Units = None) -> float:
     """Return how much of the smaller one's area two layers share in the plane shown.
+
+    Parameters
+    ----------
+    a, b : Layer
+    units : tuple of units, optional
+        Of the world, see `world_units`.
 
     Returns
     -------
     float
         From 0 to 1.
     """
-    first, second = (np.asarray(la.extent.world)[:, -2:] for la in (a, b))
+    first, second = (world_extent(la, units)[:, -2:] for la in (a, b))
     low, high = np.maximum(first[0], second[0]), np.minimum(first[1], second[1])
     smaller = min(float(np.prod(np.ptp(e, axis=0))) for e in (first, second))
     return float(np.prod(np.maximum(high - low, 0))) / max(smaller, 1e-12)
+
+
+def world_extent(layer: Layer, units: Units) -> np.ndarray:
+    """Return the least and the largest coordinates of a layer in the world, (2, D)."""
+    corners = np.asarray(layer.extent.data, float)
+    n = layer.ndim
+    every = np.stack(np.meshgrid(*corners.T[-n:]), axis=-1).reshape(-1, n)
+    world = np.array([to_world(layer, corner, units) for corner in every])
+    return np.stack([world.min(axis=0), world.max(axis=0)])
 
 
 def activate(viewer: ViewerModel, layer: Layer | None) -> None:
@@ -156,7 +165,8 @@ def look_at(
     closer : bool
         Keep the zoom where it is larger already.
     """
-    world = np.array([layer.data_to_world(c) for c in corners])
+    units = world_units(viewer)
+    world = np.array([to_world(layer, c, units) for c in corners])
     centre = world.mean(axis=0)
     step = list(viewer.dims.point)
     step[-len(centre) : -2] = centre[:-2]

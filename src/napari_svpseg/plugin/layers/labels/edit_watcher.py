@@ -1,10 +1,13 @@
-"""Reports layers that were painted in or got new data."""
+"""Reports layers that were painted in, moved, or got new data."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QObject, QTimer, Signal
+
+from ...callbacks import reports_errors
+from ..alignment import MOVES
 
 if TYPE_CHECKING:
     from napari.layers import Layer
@@ -13,6 +16,7 @@ WAIT_MS = 150
 """From an edit to the signal: one stroke is many events."""
 
 
+@reports_errors()
 class EditWatcher(QObject):
     """Watches layers for edits, and reports a spell of edits once."""
 
@@ -33,7 +37,7 @@ class EditWatcher(QObject):
         if layer is None or layer.unique_id in self._watched:
             return
         self._watched.add(layer.unique_id)
-        for name in ("paint", "data", "labels_update"):
+        for name in ("paint", "data", "labels_update", *MOVES, "units"):
             emitter = getattr(layer.events, name, None)
             if emitter is not None:
                 emitter.connect(self._on_edited)

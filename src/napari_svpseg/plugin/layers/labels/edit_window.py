@@ -6,12 +6,14 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from napari.utils.transforms import Affine
-from qtpy.QtCore import QObject, QTimer
+from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.geometry import Tile
+from ...callbacks import reports_errors
 from ..images.pyramid import full_data
-from ..metadata import METADATA_KEY, metadata_of
+from ..metadata import METADATA_KEY, layer_name, metadata_of
+from ..placement import Grid, Place
+from ..world import to_data, visible_corners, world_point
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -28,6 +30,7 @@ WRITE_AFTER_MS = 400
 Write = Callable[[Any, tuple[int, ...], tuple[slice, slice], np.ndarray], None]
 
 
+@reports_errors("write")
 class EditWindow(QObject):
     """The visible part of a large result; strokes are written into the result.
 
@@ -42,6 +45,8 @@ class EditWindow(QObject):
         Returns an unused id, given the result and an id in use.
     """
 
+    message = Signal(str, bool)
+
     def __init__(
         self,
         viewer: ViewerModel,
@@ -52,20 +57,21 @@ class EditWindow(QObject):
         super().__init__()
         self.target, self._write, self._next = target, write, next_id
         data = full_data(target)
-        point = target.world_to_data(viewer.dims.point[-target.ndim :])
+        point = to_data(target, world_point(viewer))
         self._place = tuple(
             int(np.clip(round(float(p)), 0, n - 1))
             for p, n in zip(point[:-2], data.shape[:-2], strict=True)
         )
-        self._tile = visible_part(target, data.shape[-2:])
+        self._tile = visible_part(viewer, target, data.shape[-2:])
         self._written = np.asarray(data[(*self._place, *self._tile.slices)]).copy()
         inside = (1,) * len(self._place) + self._written.shape
+        corner = (*self._place, self._tile.y0, self._tile.x0)
         self.layer = viewer.add_labels(
             self._written.reshape(inside).copy(),
-            name=f"{target.name} edit",
+            name=layer_name(f"{target.name} edit"),
             opacity=target.opacity,
-            metadata={METADATA_KEY: {**(metadata_of(target) or {}), "kind": KIND}},
-            **moved(target, (*self._place, self._tile.y0, self._tile.x0)),
+            metadata={METADATA_KEY: _entry(target, corner)},
+            **Place.of(target).on(Grid((1.0,) * target.ndim, corner)).arguments(),
         )
         self._fresh: set[int] = set()
         self.layer.selected_label = self._allot(0)
@@ -119,16 +125,25 @@ class EditWindow(QObject):
         y0, y1 = int(rows.min()), int(rows.max()) + 1
         x0, x1 = int(columns.min()), int(columns.max()) + 1
         values = now[y0:y1, x0:x1].copy()
-        self._written[y0:y1, x0:x1] = values
         y, x = self._tile.y0, self._tile.x0
         window = slice(y + y0, y + y1), slice(x + x0, x + x1)
         self._write(self.target, self._place, window, values)
+        self._written[y0:y1, x0:x1] = values
+
+    def write_again(self, window: tuple[slice, slice]) -> None:
+        """Write a window of the plane once more, with the next stroke or at the end."""
+        corner = (self._tile.y0, self._tile.x0)
+        part = tuple(
+            slice(max(w.start - at, 0), max(w.stop - at, 0))
+            for w, at in zip(window, corner, strict=True)
+        )
+        now = self.layer.data.reshape(self._written.shape)
+        self._written[part] = now[part] + 1  # differs everywhere
 
 
-def visible_part(layer: Labels, shape: tuple[int, int]) -> Tile:
+def visible_part(viewer: ViewerModel, layer: Labels, shape: tuple[int, int]) -> Tile:
     """Return the visible part of a pyramid, at full size, at most `MAX_SIDE` long."""
-    corners = np.array(layer.corner_pixels, float)
-    corners *= np.asarray(layer.downsample_factors)[layer.data_level]
+    corners = visible_corners(viewer, layer)
     bounds: list[int] = []
     for (low, high), n in zip(corners[:, -2:].T, shape, strict=True):
         start, stop = int(max(low, 0)), int(min(np.ceil(high) + 1, n))
@@ -139,20 +154,11 @@ def visible_part(layer: Labels, shape: tuple[int, int]) -> Tile:
     return Tile(*bounds)
 
 
-def moved(layer: Labels, corner: tuple[int, ...]) -> dict[str, Any]:
-    """Return the arguments that place a part of a layer where it lies."""
-    shear = {"shear": layer.shear} if np.any(layer.shear) else {}
-    own = Affine(
-        scale=layer.scale, rotate=layer.rotate, translate=layer.translate, **shear
-    )
-    place: dict[str, Any] = {
-        "scale": layer.scale,
-        "rotate": layer.rotate,
-        "translate": np.asarray(own(np.asarray(corner, float))),
-        "affine": layer.affine,
-        **shear,
-    }
-    for name in ("units", "axis_labels"):
-        if hasattr(layer, name):
-            place[name] = getattr(layer, name)
-    return place
+def _entry(target: Labels, corner: tuple[int, ...]) -> dict[str, Any]:
+    """Return our entry in the metadata of a part of a result."""
+    entry = {**(metadata_of(target) or {}), "kind": KIND}
+    if "grid" in entry:
+        whole = Grid.from_dict(entry["grid"])
+        first = tuple(a + b for a, b in zip(whole.corner, corner, strict=True))
+        entry["grid"] = Grid(whole.factors, first).to_dict()
+    return entry

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..images.pyramid import full_data
+from ..world import to_data
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -25,7 +26,7 @@ def sample_labels(
     ----------
     layer : Labels
     to_world : callable
-        Maps a pixel ``(y, x)`` of the box to a point of the world.
+        Maps a pixel ``(y, x)`` of the box to a `WorldPoint`.
     size : int
         Side of the box.
 
@@ -54,9 +55,7 @@ def _pixels_of(
     """Return a layer's index for each pixel of a box, and whether it is inside."""
 
     def at(y: float, x: float) -> np.ndarray:
-        point = tuple(to_world(np.array([y, x], float)))
-        missing = layer.ndim - len(point)
-        return np.asarray(layer.world_to_data((0,) * missing + point[-layer.ndim :]))
+        return to_data(layer, to_world(np.array([y, x], float)))
 
     origin = at(0, 0)
     step = np.stack([at(1, 0) - origin, at(0, 1) - origin])  # the map is affine

@@ -19,10 +19,11 @@ from ....core.annotation.partial_labels import (
     merge_partial_labels,
 )
 from ....core.geometry import Box, Tile
+from ....core.labels.ids import as_objects
 from ..images.image_source import ImageSource, fits_on
 from ..images.visibility import activate, add_behind_boxes
-from ..metadata import METADATA_KEY, is_mask, metadata_of
-from ..results.written_labels import WRITTEN
+from ..metadata import METADATA_KEY, is_mask, is_of, layer_name, metadata_of
+from ..results.written_labels import WRITTEN, set_ids
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -68,8 +69,7 @@ class Labelled:
 def paint_layer(viewer: ViewerModel, source: ImageSource) -> Labels | None:
     """Return the layer that an image's partial labels are painted in, or None."""
     for layer in viewer.layers:
-        metadata = metadata_of(layer, KIND)
-        if metadata is not None and metadata.get("image") == source.layer.unique_id:
+        if is_of(layer, source.layer, KIND):
             return layer
     return None
 
@@ -88,15 +88,9 @@ def start_painting(viewer: ViewerModel, source: ImageSource, label: int) -> Labe
             viewer,
             lambda: viewer.add_labels(
                 np.zeros(source.companion.shape, np.uint16),
-                name=f"{source.name} [labels to learn]",
+                name=layer_name(f"{source.name} [labels to learn]"),
                 opacity=0.6,
-                metadata={
-                    METADATA_KEY: {
-                        "kind": KIND,
-                        "image": source.layer.unique_id,
-                        "name": source.name,
-                    }
-                },
+                metadata={METADATA_KEY: source.entry(KIND)},
                 **source.placement(),
             ),
         )
@@ -160,7 +154,8 @@ def accept(
     label = max(BACKGROUND, int(np.asarray(layer.data).max(initial=0))) + 1
     around = (partial == BACKGROUND) & (painted == UNLABELLED)
     values = np.where(inside, label, BACKGROUND)[inside | around]
-    layer.data_setitem(_indices(inside | around, corner, source, plane), values)
+    set_ids(layer, _indices(inside | around, corner, source, plane), values)
+    layer.refresh()
     return f"a cell of '{result.name}'"
 
 
@@ -246,9 +241,9 @@ def labelled_layers(viewer: ViewerModel, source: ImageSource) -> list[Labelled]:
     boxes = boxes_on(viewer, source)
     for layer in viewer.layers:
         own = metadata_of(layer) or {}
-        if own.get("kind") == KIND and own.get("image") == source.layer.unique_id:
+        if is_of(layer, source.layer, KIND):
             painted.append(Labelled(PAINTED, layer, _painted(layer, source)))
-        elif own.get("kind") == "labels" and _is_of(own, source):
+        elif is_of(layer, source.layer, "labels"):
             if layer.metadata.get(WRITTEN) is not None:
                 title = CORRECTIONS.format(layer.name)
                 corrected.append(Labelled(title, layer, _corrected(layer, source)))
@@ -271,16 +266,11 @@ def _both(painted: Labelled, corrected: Labelled) -> Labelled:
     return Labelled(BOTH, painted.layer, read)
 
 
-def _is_of(metadata: dict[str, object], source: ImageSource) -> bool:
-    return metadata.get("source_id") == source.layer.unique_id
-
-
 def boxes_on(viewer: ViewerModel, source: ImageSource) -> Boxes:
     """Return the prompt boxes on an image, each with its plane."""
     found: Boxes = []
     for layer in viewer.layers:
-        metadata = metadata_of(layer, "boxes")
-        if metadata is None or metadata.get("image") != source.name:
+        if not is_of(layer, source.layer, "boxes"):
             continue
         for corners in layer.data:
             yx = np.asarray(corners)[:, source.companion.yx]
@@ -317,7 +307,7 @@ def _corrected(layer: Labels, source: ImageSource) -> Reader:
 def _objects(layer: Labels, source: ImageSource) -> Reader:
     def read(plane: tuple[int, ...]) -> Callable[[], np.ndarray]:
         now = _plane(np.asarray(layer.data), source, plane)
-        return lambda: from_objects(now)
+        return lambda: from_objects(as_objects(now))
 
     return read
 

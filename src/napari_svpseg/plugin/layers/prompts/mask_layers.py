@@ -9,7 +9,8 @@ import numpy as np
 from ....core.geometry import Tile
 from ..images.image_source import ImageSource, fits_on
 from ..images.visibility import activate
-from ..metadata import METADATA_KEY, is_mask, metadata_of
+from ..metadata import METADATA_KEY, find_layer, is_mask, is_of, layer_name
+from ..results.written_labels import set_ids
 from .prompt_item import PromptItem
 
 if TYPE_CHECKING:
@@ -20,24 +21,22 @@ if TYPE_CHECKING:
 def mask_layer(viewer: ViewerModel, source: ImageSource) -> Labels:
     """Return the layer to paint masks of an image's prompts in, added if needed."""
     for layer in viewer.layers:
-        metadata = metadata_of(layer, "mask")
         if (
-            metadata is not None
-            and metadata["image"] == source.layer.unique_id
+            is_of(layer, source.layer, "mask")
             and tuple(layer.data.shape) == source.companion.shape
         ):
             return layer
     return viewer.add_labels(
         np.zeros(source.companion.shape, np.uint16),
-        name=f"SVPSeg mask [{source.name}]",
+        name=layer_name(f"SVPSeg mask [{source.name}]"),
         opacity=0.5,
-        metadata={METADATA_KEY: {"kind": "mask", "image": source.layer.unique_id}},
+        metadata={METADATA_KEY: source.entry("mask")},
         **source.placement(),
     )
 
 
 def likely_masks(
-    viewer: ViewerModel, item: PromptItem, chosen: Labels | None, name: str
+    viewer: ViewerModel, item: PromptItem, chosen: Labels | None, wanted: str
 ) -> list[Labels]:
     """Return the layers that may hold the mask of a box, the most likely first.
 
@@ -48,8 +47,8 @@ def likely_masks(
         Whose box is on an image.
     chosen : Labels, optional
         What the user chose for another box.
-    name : str
-        Of the layer that an earlier dock took it from; may be empty.
+    wanted : str
+        Id of the layer that an earlier dock took it from; may be empty.
     """
     assert item.source is not None
     likely: list[Labels] = [
@@ -57,8 +56,9 @@ def likely_masks(
     ]
     if chosen is not None and chosen in viewer.layers:
         likely.insert(0, chosen)
-    if name in viewer.layers and is_mask(viewer.layers[name]):
-        likely.insert(0, viewer.layers[name])
+    before = find_layer(viewer.layers, wanted)
+    if before is not None and is_mask(before):
+        likely.insert(0, before)
     return likely
 
 
@@ -97,4 +97,5 @@ def fill(layer: Labels, region: tuple[slice, ...], found: np.ndarray) -> None:
     if at[0].size:
         ids = np.unique(found[at], return_inverse=True)[1] + 1
         whole = tuple(i + part.start for i, part in zip(at, region, strict=True))
-        layer.data_setitem(whole, ids.astype(layer.data.dtype))
+        set_ids(layer, whole, ids)
+        layer.refresh()

@@ -11,12 +11,14 @@ from qtpy.QtCore import QObject, Signal
 from ....core.geometry import PROMPT_SIZE, Box
 from ....core.image import ImageError
 from ....core.prompt import Prompt, PromptError, PromptSet
+from ...callbacks import guarded, reports_errors
 from ...messages import DRAW_BOX, TRY
 from ..images.image_source import ImageSource
 from ..images.intensities import Intensities
 from ..images.visibility import bring_into_sight, is_in_sight, look_at
 from ..labels.edit_watcher import EditWatcher
 from ..metadata import metadata_of
+from ..world import NOT_YX, world_units
 from .mask_layers import likely_masks, paint_mask
 from .prompt_boxes import PromptBoxes, box_ids
 from .prompt_item import COLORS, PromptItem
@@ -29,6 +31,14 @@ OUTSIDE = "A box outside '{}' was removed: draw it on the image."
 NONE_FINISHED = "There is no finished prompt to save yet."
 
 
+@reports_errors(
+    "_bind_keys",
+    "_follow",
+    "refresh",
+    "axes_changed",
+    "show_image",
+    "remove",
+)
 class PromptBook(QObject):
     """The list of prompts, kept equal to the boxes in the viewer.
 
@@ -59,6 +69,7 @@ class PromptBook(QObject):
         self.boxes = PromptBoxes(viewer, source_of)
         self._watcher = EditWatcher()
         self._n_named = 0
+        self.boxes.message.connect(self.message)
         self.boxes.taken.connect(self._bind_keys)
         self.boxes.edited.connect(self._follow)
         self.boxes.selected.connect(self._on_box_selected)
@@ -223,7 +234,8 @@ class PromptBook(QObject):
 
     def _bind_keys(self, layer: Shapes) -> None:
         for key, (_, action) in self.shortcuts.items():
-            layer.bind_key(key, lambda _layer, act=action: act(), overwrite=True)
+            act = guarded(self, lambda _layer, action=action: action())
+            layer.bind_key(key, act, overwrite=True)
 
     def _on_box_selected(self, item_id: str) -> None:
         if self.item(item_id) is not None:
@@ -235,9 +247,12 @@ class PromptBook(QObject):
         source = self.source_of(image)
         ids = box_ids(layer)
         self.items = [i for i in self.items if i.id in ids or not _is_on(i, image)]
-        kept_ids, vertices, outside = [], [], []
+        kept_ids, vertices, outside, across = [], [], [], []
         for item_id, data in zip(ids, layer.data, strict=True):
             corners = np.asarray(data)[:, source.companion.yx]
+            if _is_across(np.asarray(data), source.companion.yx):
+                across.append(item_id)
+                continue
             if not _touches(corners, source.plane_shape):
                 outside.append(item_id)
                 continue
@@ -252,11 +267,12 @@ class PromptBook(QObject):
                 self._cut(item)
             kept_ids.append(item.id)
             vertices.append(source.companion.corners(plane, box))
-        self.items = [i for i in self.items if i.id not in outside]
+        self.items = [i for i in self.items if i.id not in (*outside, *across)]
         self.boxes.write(layer, vertices, kept_ids)
         self.boxes.style(self.items)
-        if outside:
-            self.message.emit(OUTSIDE.format(source.name), True)
+        if outside or across:
+            text = OUTSIDE if outside else NOT_YX
+            self.message.emit(text.format(source.name), True)
         self.changed.emit()
 
     def _new_item(
@@ -291,9 +307,9 @@ class PromptBook(QObject):
         self.message.emit(item.problem or TRY, False)
         return item
 
-    def _choose_mask(self, item: PromptItem, name: str) -> None:
+    def _choose_mask(self, item: PromptItem, wanted: str) -> None:
         """Use the most likely of the Labels layers that show something in the box."""
-        likely = likely_masks(self.viewer, item, self.default_mask, name)
+        likely = likely_masks(self.viewer, item, self.default_mask, wanted)
         for layer in (*likely, likely[0] if likely else None):
             item.mask_layer = layer
             self._cut(item)
@@ -302,7 +318,7 @@ class PromptBook(QObject):
 
     def _cut(self, item: PromptItem) -> None:
         """Cut the crop and the mask of an item's box."""
-        item.cut(self.boxes.layer_of(item.id))
+        item.cut(self.boxes.layer_of(item.id), world_units(self.viewer))
 
     def _on_layer_removed(self, event: Any) -> None:
         layer = event.value
@@ -323,6 +339,13 @@ class PromptBook(QObject):
 def _is_on(item: PromptItem, image: Layer) -> bool:
     """Return whether an item is cut from an image."""
     return item.source is not None and item.source.layer == image
+
+
+def _is_across(vertices: np.ndarray, yx: list[int]) -> bool:
+    """Return whether a rectangle runs across planes, as drawn in a view of XZ."""
+    spans = np.ptp(vertices, axis=0)
+    others = np.delete(spans, yx)
+    return bool(others.max(initial=0) >= 1 and spans[yx].min() < 1)
 
 
 def _touches(corners: np.ndarray, shape: tuple[int, int]) -> bool:

@@ -11,9 +11,12 @@ import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.image import ImageError
+from ...callbacks import reports_errors
 from ..images.image_source import ImageSource
 from ..images.visibility import activate, camera_of
-from ..metadata import METADATA_KEY, is_image, metadata_of
+from ..metadata import METADATA_KEY, find_layer, is_image, layer_name, metadata_of
+from ..placement import Grid, Place, align
+from ..world import pixel_lengths, world_units
 from .prompt_item import COLORS, PromptItem, outline_color
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ OUTLINE_PIXELS = 3.0
 ZOOM_WAIT_MS = 60
 
 
+@reports_errors("_fit_outlines")
 class PromptBoxes(QObject):
     """Boxes in the viewer. A box and its prompt share an id, a feature of the layer.
 
@@ -47,6 +51,7 @@ class PromptBoxes(QObject):
     """A layer whose boxes were added, moved or deleted, or that was adopted."""
     selected = Signal(str)
     """Id of the box that the user has selected."""
+    message = Signal(str, bool)
 
     def __init__(
         self, viewer: ViewerModel, source_of: Callable[[Image], ImageSource]
@@ -87,9 +92,8 @@ class PromptBoxes(QObject):
         metadata = metadata_of(layer, "boxes")
         if metadata is None or layer.unique_id in self._layers:
             return
-        named = (la for la in self.viewer.layers if la.name == metadata.get("image"))
-        image = next((la for la in named if is_image(la)), None)
-        if image is None:
+        image = find_layer(self.viewer.layers, metadata.get("source_id"))
+        if image is None or not is_image(image):
             return
         try:
             source = self.source_of(image)
@@ -98,6 +102,7 @@ class PromptBoxes(QObject):
             return
         if layer.ndim == len(source.companion.axes):
             self._take(layer, image)
+            self._move_to_level(layer)  # an earlier dock may have used another one
             self.edited.emit(layer)
 
     def image_of(self, layer: Shapes) -> Image:
@@ -120,13 +125,13 @@ class PromptBoxes(QObject):
         with self.quiet():
             layer = self.viewer.add_shapes(
                 ndim=len(source.companion.axes),
-                name=f"{NAME} [{source.name}]" if self._layers else NAME,
+                name=layer_name(f"{NAME} [{source.name}]") if self._layers else NAME,
                 face_color="transparent",
                 edge_color=COLORS[0],
                 edge_width=2,
                 opacity=1.0,
                 features={"id": np.empty(0, object), "name": np.empty(0, object)},
-                metadata={METADATA_KEY: {"kind": "boxes", "image": source.name}},
+                metadata={METADATA_KEY: source.entry("boxes")},
                 **source.placement(),
             )
             self._take(layer, source.layer)
@@ -151,27 +156,28 @@ class PromptBoxes(QObject):
                 self._move_to_level(layer)
 
     def _move_to_level(self, layer: Shapes) -> None:
+        image, metadata = self.image_of(layer), metadata_of(layer) or {}
         try:
-            place = self.source_of(self.image_of(layer)).placement()
+            new = self.source_of(image).grid()
         except ImageError:
             return
-        if len(place["scale"]) != layer.ndim or np.allclose(
-            [*place["scale"], *place["translate"]], [*layer.scale, *layer.translate]
-        ):
+        old = Grid.from_dict(metadata.get("grid") or new.to_dict())
+        if len(new.factors) != layer.ndim or np.allclose(new.factors, old.factors):
             return
-        world = [[layer.data_to_world(v) for v in box] for box in layer.data]
+        boxes = [[old.moved_to(new, v) for v in box] for box in layer.data]
+        layer.metadata[METADATA_KEY] = {**metadata, "grid": new.to_dict()}
         with self.quiet():
-            layer.scale, layer.translate = place["scale"], place["translate"]
-            if world:
-                layer.data = [
-                    (np.array([layer.world_to_data(p) for p in box]), "rectangle")
-                    for box in world
-                ]
+            align(layer, Place.of(image).on(new).in_units(layer.units))
+            if boxes:
+                layer.data = [(np.array(box), "rectangle") for box in boxes]
         self.edited.emit(layer)
 
     def _take(self, layer: Shapes, image: Image) -> None:
         """Follow the boxes of a layer from now on."""
         self._layers[layer.unique_id] = (layer, image)
+        if "grid" not in (metadata_of(layer) or {}):  # of a sample
+            entry = self.source_of(image).entry("boxes")
+            layer.metadata[METADATA_KEY] = {**entry, **(metadata_of(layer) or {})}
         with self.quiet():
             _set_features(layer, box_ids(layer))
             layer.text = {
@@ -259,9 +265,10 @@ class PromptBoxes(QObject):
 
     def _fit_outlines(self) -> None:
         """Set the width of outlines so that it is the same on screen at any zoom."""
-        zoom = float(camera_of(self.viewer).zoom)
+        zoom, units = float(camera_of(self.viewer).zoom), world_units(self.viewer)
         for layer, _ in self._layers.values():
-            width = OUTLINE_PIXELS / max(zoom * float(layer.scale[-1]), 1e-9)
+            length = float(pixel_lengths(layer, units)[-1])
+            width = OUTLINE_PIXELS / max(zoom * length, 1e-9)
             if not np.isclose(width, layer.current_edge_width):
                 with self.quiet():
                     layer.edge_width = width

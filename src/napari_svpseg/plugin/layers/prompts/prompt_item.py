@@ -8,14 +8,16 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
 from ....core.geometry import Box
 from ....core.image import ImageError
+from ....core.labels.ids import as_objects
 from ....core.prompt import Prompt
 from ...messages import count
 from ..images.image_source import ImageSource
 from ..labels.label_sampling import reaches, sample_labels
+from ..metadata import layer_id
+from ..world import Units, WorldPoint, to_world
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
@@ -100,16 +102,18 @@ class PromptItem:
             "color": self.color,
             "negative": self.negative,
             "enabled": self.enabled,
-            "mask": self.mask_layer.name if self.mask_layer is not None else "",
+            "mask": "" if self.mask_layer is None else layer_id(self.mask_layer),
         }
 
-    def cut(self, place: Layer | None) -> None:
+    def cut(self, place: Layer | None, units: Units = None) -> None:
         """Cut the crop and the mask of the box anew, and set `problem`.
 
         Parameters
         ----------
         place : Layer, optional
             Whose coordinates the box is in; by default those of the image.
+        units : tuple of units, optional
+            Of the world, see `world_units`.
         """
         source, box = self.source, self.box
         if source is None or box is None:
@@ -130,18 +134,18 @@ class PromptItem:
         layer = place if place is not None else source.layer
         start = source.companion.corners(self.plane, box)[0]
 
-        def to_world(pixel: np.ndarray) -> Any:
+        def at(pixel: np.ndarray) -> WorldPoint:
             vertex = start.copy()
             vertex[source.companion.yx] += 0.5 + pixel
-            return layer.data_to_world(vertex)
+            return to_world(layer, vertex, units)
 
-        mask = sample_labels(self.mask_layer, to_world, box.size)
+        mask = sample_labels(self.mask_layer, at, box.size)
         if mask.min(initial=0) < 0:
             self.problem = NEGATIVE_IDS
             return
         self.mask = as_objects(mask).astype(np.int32)
         if not mask.any() and not self.problem:
-            is_here = reaches(self.mask_layer, to_world, box.size)
+            is_here = reaches(self.mask_layer, at, box.size)
             self.problem = EMPTY_MASK if is_here else FAR_MASK
 
     def drop_layer(self, layer: Layer, intensities: Intensities) -> bool:
@@ -182,17 +186,19 @@ class PromptItem:
             )
         source = self.source
         pixel_size, unit = source.pixel_size()
+        profile = intensities.request(source, self.plane).result()
+        is_rgb = bool(source.layer.rgb)
         prompt = Prompt.from_image(
             self.crop,
             self.mask,
             Box(0, 0, self.box.size),
             channel_axis=2,
             channels=source.channels,
-            rgb=bool(source.layer.rgb),
+            rgb=is_rgb,
             negative=self.negative,
             name=self.name,
             source=source_name(source),
-            intensities=intensities.request(source).result(),
+            intensities=profile.range_at(None, None if is_rgb else self.crop),
             pixel_size=pixel_size,
             unit=unit,
         )
@@ -203,17 +209,6 @@ class PromptItem:
             enabled=self.enabled,
             channel_names=source.channel_names,
         )
-
-
-def as_objects(mask: np.ndarray) -> np.ndarray:
-    """Return a mask with an id for each object.
-
-    In a mask with a single id, pieces that do not touch become objects of their own.
-    """
-    ids = np.unique(mask[mask > 0])
-    if ids.size != 1:
-        return mask
-    return np.asarray(ndimage.label(mask > 0)[0], mask.dtype)
 
 
 def outline_color(item: PromptItem) -> str:

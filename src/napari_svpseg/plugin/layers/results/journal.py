@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ..images.visibility import add_behind_boxes
 from ..labels.class_colors import dress
 from ..metadata import METADATA_KEY
 from .written_labels import is_untouched, keep_written, write_ids
@@ -98,12 +99,15 @@ class LabelsWritten(LayerEdit):
         """Put the old ids back, but not where the user has painted since."""
         now = np.asarray(self.layer.data[self.region])
         unchanged = now == self.after
-        write_ids(self.layer, self.region, np.where(unchanged, self.before, now))
-        self.layer.metadata[METADATA_KEY] = dict(self.metadata)
-        keep_written(self.layer, self.region, self.before)
+        values = np.where(unchanged, self.before, now)
+        write_ids(self.layer, self.region, values, self._note_undone)
         dress(self.layer)
         kept = "" if unchanged.all() else EDITS_KEPT
         return f"'{self.layer.name}' is as it was before.{kept}"
+
+    def _note_undone(self, n: int) -> None:
+        self.layer.metadata[METADATA_KEY] = dict(self.metadata)
+        keep_written(self.layer, self.region, self.before)
 
 
 @dataclass(eq=False)
@@ -154,12 +158,28 @@ class Journal:
             edit = self._run
         self.edits = [*self.edits, edit][-self._limit :]
 
+    def show(self, edit: LayerAdded) -> None:
+        """Add a layer to its viewer, noted before, as drawing it may fail."""
+        self.add(edit)
+        try:
+            add_behind_boxes(edit.viewer, lambda: edit.viewer.add_layer(edit.layer))
+        except Exception:
+            self.follow(edit.viewer.layers)  # forgets it if it is not there
+            raise
+
     def follow(self, layers: Container[Layer]) -> None:
         """Drop the edits of layers that were removed."""
         self.edits = [edit for edit in self.edits if edit.is_possible(layers)]
 
     def undo(self) -> str:
-        """Undo the newest edit; return what was done, for the user."""
+        """Undo the newest edit; return what was done, for the user.
+
+        An edit that cannot be undone stays.
+        """
         if not self.edits:
             return "Nothing to undo."
-        return self.edits.pop().undo()
+        edit = self.edits[-1]
+        text = edit.undo()
+        # it may be gone already, with the layer that was removed
+        self.edits = [e for e in self.edits if e is not edit]
+        return text

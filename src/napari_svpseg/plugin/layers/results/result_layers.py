@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from ....core.result import Maps, Recipe, Result
 from ..images.image_source import ImageSource
 from ..images.visibility import add_behind_boxes, is_in_sight
 from ..labels.class_colors import class_entries, dress, with_labels
-from ..metadata import METADATA_KEY, metadata_of
+from ..metadata import METADATA_KEY, is_of, layer_name, metadata_of
 from .journal import OPTIONS, RUN, Edit, Journal, LabelsWritten, LayerAdded
 from .written_labels import (
     MAX_UNDOABLE,
@@ -50,10 +52,8 @@ class Results:
     ) -> Labels | None:
         """Return our result layer of an image, if the user has not edited it there."""
         for layer in reversed(self.viewer.layers):
-            metadata = metadata_of(layer, "labels")
             if (
-                metadata is not None
-                and metadata.get("source_id") == source.layer.unique_id
+                is_of(layer, source.layer, "labels")
                 and tuple(layer.data.shape) == source.companion.shape
                 and is_untouched(layer, region)
             ):
@@ -65,9 +65,7 @@ class Results:
         return [
             layer
             for layer in self.viewer.layers
-            if (metadata := metadata_of(layer, "labels")) is not None
-            and metadata.get("source_id") == source.layer.unique_id
-            and not is_untouched(layer)
+            if is_of(layer, source.layer, "labels") and not is_untouched(layer)
         ]
 
     def show(
@@ -89,11 +87,10 @@ class Results:
         edited = self.edited_layers(source) if layer is None else []
         values = source.companion.expand(labels, plane)
         if layer is not None and values.size <= MAX_UNDOABLE:
-            self._update(layer, region, values, text)
-            self._sign(layer, source, result, region)
+            sign = partial(self._sign, layer, source, result, region)
+            self._update(layer, region, values, text, sign)
         else:
-            layer = self._add(source, plane, values, text)
-            self._sign(layer, source, result, None)
+            layer = self._add(source, plane, values, text, result)
         return layer, edited_remark([la.name for la in edited], layer)
 
     @staticmethod
@@ -108,9 +105,7 @@ class Results:
         prints = fingerprints(np.asarray(layer.data), source.companion.axes, region)
         metadata: dict[str, Any] = {
             **old,
-            "kind": "labels",
-            "image": source.name,
-            "source_id": source.layer.unique_id,
+            **source.entry("labels"),
             "axes": source.companion.axes,
             "written": {**old.get("written", {}), **prints},
         }
@@ -126,7 +121,6 @@ class Results:
             }
         layer.metadata[METADATA_KEY] = metadata
         keep_written(layer, region)
-        dress(layer)
 
     def show_again(
         self, kept: Kept, labels: np.ndarray, options: dict[str, Any]
@@ -141,23 +135,27 @@ class Results:
             if is_part
             else source.companion.index(kept.plane)
         )
-        self._update(layer, region, values, OPTIONS)
         n = int(np.unique(labels[labels > 0]).size)
         recipe = dict(metadata.get("recipe") or {})
         recipe["postprocess"] = {**recipe.get("postprocess", {}), **options}
-        layer.metadata[METADATA_KEY] = {
-            **metadata,
-            "recipe": recipe,
-            "objects": n,
-            "written": metadata.get("written", {})
-            | fingerprints(np.asarray(layer.data), source.companion.axes, region),
-            **class_entries(
-                with_labels(kept.result, labels, options),
-                is_part=source.n_planes > 1 and kept.plane is not None and not is_part,
-            ),
-        }
-        dress(layer)
-        keep_written(layer, region)
+
+        def sign() -> None:
+            layer.metadata[METADATA_KEY] = {
+                **metadata,
+                "recipe": recipe,
+                "objects": n,
+                "written": metadata.get("written", {})
+                | fingerprints(np.asarray(layer.data), source.companion.axes, region),
+                **class_entries(
+                    with_labels(kept.result, labels, options),
+                    is_part=source.n_planes > 1
+                    and kept.plane is not None
+                    and not is_part,
+                ),
+            }
+            keep_written(layer, region)
+
+        self._update(layer, region, values, OPTIONS, sign)
         return n
 
     def keep(
@@ -184,25 +182,55 @@ class Results:
             self.kept.pop(layer.unique_id, None)
 
     def _update(
-        self, layer: Labels, region: tuple[slice, ...], values: np.ndarray, text: str
+        self,
+        layer: Labels,
+        region: tuple[slice, ...],
+        values: np.ndarray,
+        text: str,
+        sign: Callable[[], None],
     ) -> None:
-        before = np.array(layer.data[region])
-        metadata = dict(metadata_of(layer) or {})
-        if write_ids(layer, region, values):
-            edits = self.journal.edits
-            last = edits[-1] if edits else None
-            if (
-                text == OPTIONS
-                and isinstance(last, LabelsWritten)
-                and last.text == text
-                and last.layer == layer
-                and last.region == region
-            ):
-                last.after = values  # one undo for all steps of a slider
-                return
-            self.journal.add(
-                LabelsWritten(layer, region, before, values, metadata, text)
-            )
+        """Write ids into a layer; they are noted, and ``sign`` called, before drawing.
+
+        Parameters
+        ----------
+        layer : Labels
+        region : tuple of slice
+        values : int array
+        text : str
+            What made them: `RUN` or `OPTIONS`.
+        sign : callable
+            Notes in the layer's metadata what was written.
+        """
+        edit = LabelsWritten(
+            layer,
+            region,
+            np.array(layer.data[region]),
+            values,
+            dict(metadata_of(layer) or {}),
+            text,
+        )
+
+        def record(n: int) -> None:
+            if n:
+                self._note(edit)
+            sign()
+
+        write_ids(layer, region, values, record)
+        dress(layer)
+
+    def _note(self, edit: LabelsWritten) -> None:
+        """Note an edit; all steps of a slider are one."""
+        last = self.journal.edits[-1] if self.journal.edits else None
+        if (
+            edit.text == OPTIONS
+            and isinstance(last, LabelsWritten)
+            and last.text == edit.text
+            and last.layer == edit.layer
+            and last.region == edit.region
+        ):
+            last.after = edit.after
+        else:
+            self.journal.add(edit)
 
     def _add(
         self,
@@ -210,23 +238,26 @@ class Results:
         plane: tuple[int, ...] | None,
         values: np.ndarray,
         text: str,
+        result: Result | None,
     ) -> Labels:
+        """Show ids in a layer of their own, noted before it is in the viewer."""
+        from napari.layers import Labels
+
         if plane is None or values.shape == source.companion.shape:
             data = np.ascontiguousarray(values, np.uint32)
         else:
             data = np.zeros(source.companion.shape, np.uint32)
             data[source.companion.index(plane)] = values
-        layer = add_behind_boxes(
-            self.viewer,
-            lambda: self.viewer.add_labels(
-                data,
-                name=f"{source.name} [svpseg]",
-                opacity=0.5,
-                visible=is_in_sight(self.viewer, source.layer),
-                **source.placement(),
-            ),
+        layer = Labels(
+            data,
+            name=layer_name(f"{source.name} [svpseg]"),
+            opacity=0.5,
+            visible=is_in_sight(self.viewer, source.layer),
+            **source.placement(),
         )
-        self.journal.add(LayerAdded(layer, self.viewer, text))
+        self._sign(layer, source, result, None)
+        dress(layer)
+        self.journal.show(LayerAdded(layer, self.viewer, text))
         return layer
 
     def show_map(
@@ -237,10 +268,9 @@ class Results:
         name: str,
     ) -> Layer:
         """Show a probability or uncertainty map in place of the last one."""
-        title = f"{source.name} [svpseg] {name}"
+        title = layer_name(f"{source.name} [svpseg] {name}")
         for layer in list(self.viewer.layers):
-            metadata = metadata_of(layer, name)
-            if metadata and metadata.get("source_id") == source.layer.unique_id:
+            if is_of(layer, source.layer, name):
                 self.viewer.layers.remove(layer)
         corner = None
         if plane is not None:
@@ -255,9 +285,7 @@ class Results:
                 blending="additive",
                 opacity=0.7,
                 visible=is_in_sight(self.viewer, source.layer),
-                metadata={
-                    METADATA_KEY: {"kind": name, "source_id": source.layer.unique_id}
-                },
+                metadata={METADATA_KEY: source.entry(name, corner)},
                 **source.placement(corner),
             ),
         )
@@ -275,31 +303,37 @@ class Results:
         old = self.preview_of(source)
         region = source.companion.index(plane, tile)
         corner = tuple(s.start for s in region)
+        metadata = {
+            **source.entry("preview", corner),
+            "axes": source.companion.axes,
+            "recipe": result.recipe.to_dict(),
+            "trust": result.trust,
+            "region": region,
+            **class_entries(result),
+        }
+
+        def signed(data: np.ndarray) -> dict[str, Any]:
+            return {**metadata, "written": fingerprints(data, source.companion.axes)}
+
         if old is not None and self._same_place(old, region):
-            write_ids(old, tuple(slice(0, n) for n in values.shape), values)
             layer = old
+
+            def sign(_: int) -> None:
+                layer.metadata[METADATA_KEY] = signed(np.asarray(layer.data))
+
+            write_ids(layer, tuple(slice(0, n) for n in values.shape), values, sign)
         else:
             self.drop_preview(source)
             layer = add_behind_boxes(
                 self.viewer,
                 lambda: self.viewer.add_labels(
                     values,
-                    name=f"{source.name} [svpseg] preview",
+                    name=layer_name(f"{source.name} [svpseg] preview"),
                     opacity=0.5,
+                    metadata={METADATA_KEY: signed(values)},
                     **source.placement(corner),
                 ),
             )
-        layer.metadata[METADATA_KEY] = {
-            "kind": "preview",
-            "image": source.name,
-            "source_id": source.layer.unique_id,
-            "axes": source.companion.axes,
-            "written": fingerprints(np.asarray(layer.data), source.companion.axes),
-            "recipe": result.recipe.to_dict(),
-            "trust": result.trust,
-            "region": region,
-            **class_entries(result),
-        }
         dress(layer)
         return layer
 
@@ -310,12 +344,7 @@ class Results:
     def preview_of(self, source: ImageSource) -> Labels | None:
         """Return the preview of an image, unless the user has edited it."""
         for layer in self.viewer.layers:
-            metadata = metadata_of(layer, "preview")
-            if (
-                metadata is not None
-                and metadata.get("source_id") == source.layer.unique_id
-                and is_untouched(layer)
-            ):
+            if is_of(layer, source.layer, "preview") and is_untouched(layer):
                 return layer
         return None
 

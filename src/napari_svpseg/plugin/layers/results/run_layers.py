@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
+    from ....core.geometry import Tile
     from ....core.result import Recipe, Result
     from ..images.image_source import ImageSource
     from .run_step import Step
@@ -48,10 +49,19 @@ class RunLayers:
         self.journal = results.journal
         self.latest: Labels | None = None
 
-    @property
-    def point(self) -> tuple[float, ...]:
-        """The point of the world whose plane is shown."""
-        return tuple(self.viewer.dims.point)
+    def shown_plane(self, source: ImageSource) -> tuple[int, ...]:
+        """Return the index of the plane of an image that is shown.
+
+        Raises
+        ------
+        ImageError
+            If the view does not show Y and X.
+        """
+        return source.shown_plane(self.viewer)
+
+    def visible_tile(self, source: ImageSource) -> Tile:
+        """Return the visible part of an image."""
+        return source.visible_tile(self.viewer)
 
     def has(self, source: ImageSource) -> bool:
         """Return whether an image is still open."""
@@ -102,14 +112,14 @@ class RunLayers:
             layer, remark = self.results.show(
                 source, step.plane, result.labels, result=result
             )
-            values = {
-                "probability": result.foreground,
-                "uncertainty": result.uncertainty,
-            }
-            for name in maps:
-                self.results.show_map(source, step.plane, values[name], name)
         self.results.keep(layer, source, step.plane, result, step.tile)
         self.latest = layer
+        values = {
+            "probability": result.foreground,
+            "uncertainty": result.uncertainty,
+        }
+        for name in maps if step.tile is None else ():
+            self.results.show_map(source, step.plane, values[name], name)
         return layer, remark
 
     @staticmethod

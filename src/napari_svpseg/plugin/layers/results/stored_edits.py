@@ -7,12 +7,14 @@ opened as a layer of its own whose strokes are written through.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.jobs.stored_labels import NAME
+from ...callbacks import reports_errors
 from ...services.background import Background
 from ..labels.edit_window import EditWindow
 from ..metadata import METADATA_KEY, metadata_of
@@ -33,6 +35,7 @@ Chunk = tuple[tuple[int, ...], int, int]
 """Index of the plane, and first row and column."""
 
 
+@reports_errors("_reduce", "choose_next_id")
 class StoredEdits(QObject):
     """Writes what the user paints in results on the disk.
 
@@ -113,7 +116,12 @@ class StoredEdits(QObject):
                     window = (slice(y, y + CHUNK), slice(x, x + CHUNK))
                     reduce_window(folder, levels, place, window)
 
-            self._files.call(work, lambda _: None, self._on_not_written)
+            failed = partial(self._on_not_reduced, layer.unique_id, chunks)
+            self._files.call(work, lambda _: None, failed)
+
+    def _on_not_reduced(self, key: Any, chunks: set[Chunk], error: Any) -> None:
+        self._dirty.setdefault(key, set()).update(chunks)  # with the next stroke
+        self._on_not_written(error)
 
     def write(
         self,
@@ -135,8 +143,13 @@ class StoredEdits(QObject):
         self._files.call(
             lambda: write_window(folder, levels, place, window, values),
             lambda _: layer.refresh(),
-            self._on_not_written,
+            partial(self._on_window_not_written, window),
         )
+
+    def _on_window_not_written(self, window: tuple[slice, slice], error: Any) -> None:
+        if self._window is not None:
+            self._window.write_again(window)
+        self._on_not_written(error)
 
     def _on_not_written(self, error: Any) -> None:
         self.message.emit(f"Not written to the disk: {error}", True)
@@ -163,6 +176,7 @@ class StoredEdits(QObject):
         """Open what is seen of a large result as a layer that can be painted in."""
         self.close_view()
         self._window = EditWindow(self.viewer, layer, self.write, self.next_id)
+        self._window.message.connect(self.message)
         self.changed.emit()
 
     def close_view(self) -> None:

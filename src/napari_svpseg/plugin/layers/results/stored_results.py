@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,19 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from ....core.jobs.stored_labels import DONE, FILLING, NAME, Filled, StoredLabels
 from ....io.free_path import free_path
+from ...callbacks import reports_errors, tell
 from ...services.background import Background
 from ..images.image_source import ImageSource
 from ..images.visibility import add_behind_boxes
-from ..metadata import METADATA_KEY, metadata_of
+from ..metadata import (
+    METADATA_KEY,
+    find_layer,
+    is_image,
+    is_of,
+    layer_id,
+    layer_name,
+    metadata_of,
+)
 from .journal import Journal, LayerAdded
 from .result_layers import edited_remark
 from .stored_arrays import open_levels
@@ -26,7 +36,7 @@ from .stored_edits import KIND, StoredEdits
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Labels
+    from napari.layers import Labels, Layer
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +66,7 @@ class StoredAdded(LayerAdded):
         return f"; it is kept in {(metadata_of(self.layer) or {})['store']}"
 
 
+@reports_errors("_refresh")
 class StoredResults(QObject):
     """The results of a viewer that lie on the disk.
 
@@ -73,7 +84,7 @@ class StoredResults(QObject):
         self.viewer, self.journal = viewer, journal
         self.layer: Labels | None = None
         self.remark = ""
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self.edits = StoredEdits(viewer, self._files)
         self.edits.message.connect(self.message)
         self.edits.changed.connect(self.changed)
@@ -101,7 +112,7 @@ class StoredResults(QObject):
         for layer in self.viewer.layers:
             metadata = metadata_of(layer, KIND) or {}
             if (
-                metadata.get("source_id") == source.layer.unique_id
+                is_of(layer, source.layer, KIND)
                 and metadata.get("plane") == plane
                 and metadata.get("state") != DONE
                 and not metadata.get("edited")
@@ -135,54 +146,57 @@ class StoredResults(QObject):
         edited = []
         for other in self.viewer.layers:
             metadata = metadata_of(other, KIND) or {}
-            if metadata.get("source_id") == source.layer.unique_id:
+            if metadata and is_of(other, source.layer):
                 other.visible = False
                 edited += [other.name] if metadata["edited"] else []
         layer = self._add(
             labels,
-            f"{source.name} [svpseg]",
+            layer_name(f"{source.name} [svpseg]"),
             source.placement(source.companion.corner(plane)),
             {
-                "image": source.name,
-                "source_id": source.layer.unique_id,
+                **source.entry(KIND, source.companion.corner(plane)),
                 "axes": source.companion.axes,
                 "plane": plane,
                 "store": store,
                 "state": FILLING,
             },
         )
-        self.journal.add(StoredAdded(layer, self.viewer))
-        layer.editable = False
         self.remark = edited_remark(edited, layer)
         return layer
 
     def _add(
         self, labels: StoredLabels, name: str, place: dict[str, Any], metadata: Any
     ) -> Labels:
+        from napari.layers import Labels
+
         levels = open_levels(labels.folder, labels.levels, metadata["axes"])
         is_large = int(np.prod(levels[0].shape[-2:], dtype=np.int64)) > DIRECT
-        layer = add_behind_boxes(
-            self.viewer,
-            lambda: self.viewer.add_labels(
-                levels if is_large else levels[0],
-                name=name,
-                opacity=0.5,
-                multiscale=is_large,
-                **place,
-            ),
+        layer = Labels(
+            levels if is_large else levels[0],
+            name=name,
+            opacity=0.5,
+            multiscale=is_large,
+            metadata={
+                METADATA_KEY: {
+                    "folder": labels.folder,
+                    "levels": labels.levels,
+                    "objects": labels.objects,
+                    "highest": max(labels.objects, 0),
+                    "recipe": labels.recipe,
+                    "edited": False,
+                    **metadata,
+                    "kind": KIND,
+                }
+            },
+            **place,
         )
-        layer.metadata[METADATA_KEY] = {
-            "kind": KIND,
-            "folder": labels.folder,
-            "levels": labels.levels,
-            "objects": labels.objects,
-            "highest": max(labels.objects, 0),
-            "recipe": labels.recipe,
-            "edited": False,
-            **metadata,
-        }
         self.edits.watch(layer)
         self.layer = layer
+        if metadata["state"] == FILLING:
+            layer.editable = False
+            self.journal.show(StoredAdded(layer, self.viewer))
+        else:
+            add_behind_boxes(self.viewer, lambda: self.viewer.add_layer(layer))
         self.changed.emit()
         return layer
 
@@ -200,26 +214,25 @@ class StoredResults(QObject):
 
     def end(self, labels: StoredLabels) -> Labels | None:
         """Note that a run is done; return its layer."""
-        layer = self._ended(DONE)
-        if layer is not None:
-            layer.metadata[METADATA_KEY] |= {
-                "objects": labels.objects,
-                "highest": labels.objects,
-                "recipe": labels.recipe,
-                "seconds": labels.seconds,
-                "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
-            }
-        return layer
+        return self._ended(
+            DONE,
+            objects=labels.objects,
+            highest=labels.objects,
+            recipe=labels.recipe,
+            seconds=labels.seconds,
+            when=time.strftime("%Y-%m-%dT%H:%M:%S"),
+        )
 
     def stop(self) -> Labels | None:
         """Note that a run ended before it was done; return its layer."""
         return self._ended(STOPPED)
 
-    def _ended(self, state: str) -> Labels | None:
+    def _ended(self, state: str, **values: Any) -> Labels | None:
+        """Note how a run ended, before its layer is drawn; return the layer."""
         layer = self.layer
         if layer is None or (metadata_of(layer) or {}).get("state") != FILLING:
             return None
-        layer.metadata[METADATA_KEY] |= {"state": state}
+        layer.metadata[METADATA_KEY] |= {"state": state, **values}
         layer.editable = not layer.multiscale
         self._shown.stop()
         if layer in self.viewer.layers:
@@ -247,9 +260,7 @@ class StoredResults(QObject):
         if not about:
             raise ValueError(f"{store}: {NO_RESULT}")
         folder = store / "labels" / NAME
-        image = next(
-            (la for la in self.viewer.layers if la.name == about["image"]), None
-        )
+        image = self._image_of(about)
         plane = about["plane"]
         labels = StoredLabels(
             str(folder),
@@ -259,15 +270,29 @@ class StoredResults(QObject):
         )
         metadata = {
             "image": about["image"],
-            "source_id": None if image is None else image.unique_id,
+            "source_id": about["source_id"] if image is None else layer_id(image),
+            "grid": about["grid"],
+            "n_channels": about["n_channels"],
             "axes": about["axes"],
             "plane": None if plane is None else tuple(plane),
             "store": str(store),
             "state": DONE if stamp["state"] == DONE else STOPPED,
             "edited": bool(stamp.get("edited")),
         }
-        name = f"{about['image']} [svpseg]"
+        name = layer_name(f"{about['image']} [svpseg]")
         return self._add(labels, name, dict(about["place"]), metadata)
+
+    def _image_of(self, about: dict[str, Any]) -> Layer | None:
+        """Return the image of a result on the disk, or None.
+
+        It is known by its id, and in another session by its file.
+        """
+        layers, file = self.viewer.layers, about.get("file")
+        found = find_layer(layers, about["source_id"])
+        if found is None and file:
+            same = (la for la in layers if is_image(la) and _file_of(la) == file)
+            found = next(same, None)
+        return found
 
     def save(
         self,
@@ -313,10 +338,12 @@ def stored_arguments(
 ) -> tuple[Any, dict[str, Any]]:
     """Return the arguments of `segment_stored` for an image."""
     query = source.planes(plane)
-    place = source.placement(source.companion.corner(plane))
-    sizes = dict(zip(source.companion.axes, place["scale"], strict=True))
+    corner = source.companion.corner(plane)
+    place, found = source.placement(corner), source.calibration(corner)
+    sizes = {a: -n if a in found.flipped else n for a, n in found.sizes.items()}
     about = {
-        "image": source.name,
+        **source.entry(KIND, corner),
+        "file": _file_of(source.layer),
         "axes": source.companion.axes,
         "plane": None if plane is None else list(plane),
         "place": {k: plain(v) for k, v in place.items()},
@@ -324,16 +351,23 @@ def stored_arguments(
     return query, {
         "axes": source.query_axes(None),
         "image": image_token(source),
-        "scale": {a: float(s) for a, s in sizes.items() if a != "C"},
-        "unit": source.pixel_size()[1],
+        "scale": {a: n for a, n in sizes.items() if a != "C"},
+        "unit": found.unit,
+        "origin": {a: n for a, n in found.origin.items() if a != "C"},
         "about": about,
     }
 
 
+def _file_of(layer: Layer) -> str:
+    """Return the file that a layer was opened from; empty if it was not."""
+    path = getattr(getattr(layer, "source", None), "path", None)
+    return os.path.abspath(path) if path and os.path.exists(path) else ""
+
+
 def image_token(source: ImageSource) -> str:
     """Return a text that identifies an image, also in another session."""
-    path = getattr(getattr(source.layer, "source", None), "path", None)
-    if path and os.path.exists(path):
+    path = _file_of(source.layer)
+    if path:
         names = "+".join(source.channel_names) or source.name
         return f"{path}?{os.stat(path).st_mtime_ns}&{names}&{source.level}"
     return f"{source.name} {source.shape} {source.channel_names}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -20,24 +21,58 @@ WRITTEN = "svpseg_written"
 """Key in a result's metadata: the ids that we wrote."""
 
 
-def write_ids(layer: Labels, region: tuple[slice, ...], new: np.ndarray) -> int:
+def write_ids(
+    layer: Labels,
+    region: tuple[slice, ...],
+    new: np.ndarray,
+    record: Callable[[int], None] | None = None,
+) -> int:
     """Write ids into a part of a Labels layer through its own history.
 
     Only pixels that change are written, so that napari's own undo and redo stay right:
     replacing ``layer.data`` would leave them pointing at the old array.
+
+    Parameters
+    ----------
+    layer : Labels
+    region : tuple of slice
+    new : int array
+        Ids in the region.
+    record : callable, optional
+        Notes the change (undo, recipe), given the number of pixels. It is called once
+        the ids are in the layer and before they are drawn, because drawing may fail.
 
     Returns
     -------
     int
         Number of pixels changed.
     """
-    old = np.asarray(layer.data[region])
-    changed = np.nonzero(old != new)
-    if not changed[0].size:
-        return 0
-    indices = tuple(c + part.start for c, part in zip(changed, region, strict=True))
-    layer.data_setitem(indices, new[changed].astype(layer.data.dtype))
-    return int(changed[0].size)
+    changed = np.nonzero(np.asarray(layer.data[region]) != new)
+    n = int(changed[0].size)
+    try:
+        if n:
+            parts = zip(changed, region, strict=True)
+            indices = tuple(c + part.start for c, part in parts)
+            set_ids(layer, indices, new[changed])
+    except Exception:
+        is_written = np.array_equal(np.asarray(layer.data[region]), new)
+        if is_written and record is not None:
+            record(n)
+        raise
+    if record is not None:
+        record(n)
+    if n:
+        layer.refresh()
+    return n
+
+
+def set_ids(layer: Labels, indices: tuple[np.ndarray, ...], ids: np.ndarray) -> None:
+    """Set pixels of a Labels layer through its own history; they are not drawn yet."""
+    if not layer.visible or not layer.loaded:
+        # napari takes the dtype of ids from what it shows of the layer, and that is one
+        # 8-bit pixel as long as the layer has not been visible
+        layer.set_view_slice()
+    layer.data_setitem(indices, ids.astype(layer.data.dtype), refresh=False)
 
 
 def keep_written(

@@ -5,15 +5,16 @@ from __future__ import annotations
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QHBoxLayout,
-    QLabel,
     QLineEdit,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
+from ...callbacks import reports_errors
 from ...layers.labels.class_colors import class_color
 from ...messages import count
+from ..plain_text import PlainLabel, tip_text
 from .tag_set import MAX_CLASSES, TagSet
 
 GO_ON = "Click on the table, press a digit for each class you see, then Enter."
@@ -28,21 +29,21 @@ class ClassRow(QWidget):
     def __init__(self, i: int) -> None:
         super().__init__()
         self.i = i
-        digit = QLabel(str(i + 1) if i < MAX_CLASSES else "")
+        digit = PlainLabel(str(i + 1) if i < MAX_CLASSES else "")
         digit.setFixedSize(18, 18)
         digit.setAlignment(Qt.AlignmentFlag.AlignCenter)
         digit.setStyleSheet(
             f"background: {class_color(i)}; color: #141414; border-radius: 3px;"
             " font-weight: bold;"
         )
-        digit.setToolTip(f"Press {i + 1} in the table to toggle this class")
+        digit.setToolTip(tip_text(f"Press {i + 1} in the table to toggle this class"))
         self.name = QLineEdit()
         self.name.setFrame(False)
         self.name.setToolTip("Name of this class: click to change it")
         self.name.editingFinished.connect(
             lambda: self.renamed.emit(self.i, self.name.text())
         )
-        self.count = QLabel()
+        self.count = PlainLabel()
         self.count.setAlignment(
             Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         )
@@ -69,6 +70,7 @@ class ClassRow(QWidget):
         self.count.setEnabled(n > 0)
 
 
+@reports_errors()
 class ClassList(QWidget):
     """The classes, and a line to add one.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,18 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
 from ....core.annotation.image_tags import BankPatch, TagTrainingResult
+from ...callbacks import reports_errors, tell
 from ...layers.images.tagged_image import TaggedImage
 from ...messages import count, sentence
 from ...services.background import Background
 from ..controls import button, combo, side_by_side
+from ..prompt_panel import with_suffix
 from .patch_view import PatchItem, PatchView
 
 SAVED = "Saved {} in {}."
 
 
+@reports_errors("_open", "save")
 class PatchBankPanel(QWidget):
     """The image bank of a model, or one to train a model with."""
 
@@ -37,7 +41,7 @@ class PatchBankPanel(QWidget):
         self.result: TagTrainingResult | None = None
         self._classes: tuple[str, ...] = ()
         self._busy = False
-        self._files = Background(1)
+        self._files = Background(partial(tell, self))
         self.view = PatchView()
         self.find_button = button(
             "Find", "Find the patches that show each class best; takes seconds"
@@ -166,13 +170,16 @@ class PatchBankPanel(QWidget):
             path, _ = QFileDialog.getSaveFileName(
                 self, "Save the bank", "bank.svprompt", "Prompt sets (*.svprompt)"
             )
+            path, problem = with_suffix(path, (".svprompt",))
+            if problem:
+                self.message.emit(problem, True)
         if not path:
             return
         from ....io.prompt_files import save_prompts
 
         prompts = self.view.prompts()
         try:
-            written = save_prompts(prompts, path)
+            written = save_prompts(prompts, path, overwrite=True)
         except (ValueError, OSError) as error:
             self._tell(error)
             return

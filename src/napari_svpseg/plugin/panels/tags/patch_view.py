@@ -19,9 +19,11 @@ from qtpy.QtWidgets import (
 
 from ....core.annotation.image_tags import BankPatch
 from ....core.prompt import Prompt, PromptSet, renamed
+from ...callbacks import reports_errors
 from ...layers.labels.class_colors import class_color
 from ...layers.prompts.prompt_item import OFF_COLOR, PromptItem
 from ..controls import button, note, side_by_side
+from ..plain_text import tip_text
 from ..prompt_list import thumbnail
 from .pixmaps import to_pixmap
 
@@ -60,6 +62,7 @@ class PatchItem:
         return self.prompt is not None and not self.prompt.is_negative
 
 
+@reports_errors("_show_state", "use")
 class PatchView(QWidget):
     """Patches by class, to be pinned, renamed, removed, or used as prompts."""
 
@@ -208,7 +211,7 @@ class PatchView(QWidget):
         self.list.blockSignals(True)
         row.setText(item.patch.title)
         row.setIcon(QIcon(self._pixmap(item)))
-        row.setToolTip(_about(item))
+        row.setToolTip(tip_text(_about(item)))
         self.list.blockSignals(False)
 
     def _pixmap(self, item: PatchItem) -> QPixmap:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
+from ...callbacks import reports_errors, tell
 from ...layers.images.tagged_image import TaggedImage
 from ...layers.metadata import is_image
 from ...messages import count, sentence
@@ -21,6 +23,7 @@ from ...services.tag_saver import (
     user_place,
 )
 from ..controls import button, note, side_by_side
+from ..plain_text import tip_text
 from .class_list import ClassList
 from .tag_set import TagSet
 from .tag_table import TagTable
@@ -40,6 +43,7 @@ MOVED = "Tags are now saved in"
 NO_IMAGES = "There are no images in"
 
 
+@reports_errors("use_layers", "choose_folder")
 class TagPanel(QWidget):
     """Tags of the open images or of a folder, saved as they are given.
 
@@ -60,7 +64,7 @@ class TagPanel(QWidget):
         self.tags = TagSet()
         self.table = TagTable(self.tags)
         self.saver = TagSaver()
-        self._lister = Background(1)
+        self._lister = Background(partial(tell, self))
         self._keys: dict[Any, str] = {}
         self._unhook: list[Callable[[], None]] = []
         self._build()
@@ -197,7 +201,7 @@ class TagPanel(QWidget):
             if n
             else "No image is open yet."
         )
-        self.place.setToolTip(str(path or ""))
+        self.place.setToolTip(tip_text(str(path or "")))
 
     def _open_images(self) -> list[TaggedImage]:
         layers = [la for la in self.viewer.layers if is_image(la)]

@@ -6,7 +6,9 @@ from typing import Any
 
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
 
+from ...callbacks import reports_errors
 from ...layers.images.tagged_image import TaggedImage
+from ..plain_text import tip_text
 from .tag_set import TagSet
 from .thumbnails import Thumbnails
 
@@ -17,6 +19,7 @@ NAME = 0
 """Column of the thumbnail and the name; the classes follow."""
 
 
+@reports_errors("_show_thumbnail")
 class TagTable(QAbstractTableModel):
     """Images in rows, classes in columns.
 
@@ -83,7 +86,7 @@ class TagTable(QAbstractTableModel):
         if role == Qt.ItemDataRole.TextAlignmentRole and section == NAME:
             return Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
         if role == Qt.ItemDataRole.ToolTipRole and section > NAME:
-            return self.tags.classes[section - 1]
+            return tip_text(self.tags.classes[section - 1])
         return None
 
     def flags(self, index: QModelIndex) -> Qt.ItemFlag:
@@ -103,12 +106,12 @@ class TagTable(QAbstractTableModel):
                 on = self.tags.classes[column - 1] in self.tags.tags.get(image.key, ())
                 return Qt.CheckState.Checked if on else Qt.CheckState.Unchecked
             if role == Qt.ItemDataRole.ToolTipRole:
-                return self.tags.classes[column - 1]
+                return tip_text(self.tags.classes[column - 1])
             return None
         if role == Qt.ItemDataRole.DisplayRole:
             return image.title
         if role == Qt.ItemDataRole.ToolTipRole:
-            return f"{image.path or image.key}\n{self._told(image)}"
+            return tip_text(f"{image.path or image.key}\n{self._told(image)}")
         if role == Qt.ItemDataRole.DecorationRole:
             return self._thumbnails.get(image)
         return None

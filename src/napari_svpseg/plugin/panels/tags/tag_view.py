@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QTableView,
 )
 
+from ...callbacks import reports_errors
 from ...layers.labels.class_colors import class_color
 from .tag_table import IS_NONE, NAME, TagTable
 from .thumbnails import THUMBNAIL
@@ -79,6 +80,7 @@ class TagDelegate(QStyledItemDelegate):
         return True
 
 
+@reports_errors("_lay_out", "_note_selection", "_restore")
 class TagView(QTableView):
     """The table on screen, worked with the keyboard or the mouse."""
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from functools import partial
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 from qtpy.QtGui import QColor, QPixmap
 
 from ....core.image import Axes
+from ...callbacks import tell
 from ...layers.images.tagged_image import TaggedImage
 from ...services.background import Background
 from ..prompt_list import is_colour, visible
@@ -38,7 +40,9 @@ class Thumbnails(QObject):
 
     def __init__(self) -> None:
         super().__init__()
-        self._background = Background(2, newest_first=True, limit=MAX_WAITING)
+        self._background = Background(
+            partial(tell, self), 2, newest_first=True, limit=MAX_WAITING
+        )
         self._pixmaps: OrderedDict[str, QPixmap | None] = OrderedDict()
         self._requested: OrderedDict[str, None] = OrderedDict()
         self._blank = QPixmap(THUMBNAIL, THUMBNAIL)

@@ -12,10 +12,11 @@ from qtpy.QtWidgets import QButtonGroup, QVBoxLayout, QWidget
 from ....core.geometry import Tile
 from ....core.settings import SegmentSettings
 from ....workflows.segment_image import segment
+from ...callbacks import guarded, reports_errors
 from ...layers.images.image_source import MAX_PREVIEW, ImageSource
 from ...layers.images.intensities import Intensities
 from ...layers.images.visibility import add_behind_boxes
-from ...layers.metadata import METADATA_KEY, metadata_of
+from ...layers.metadata import METADATA_KEY, layer_name, metadata_of
 from ...messages import count
 from ...services.engine_process import Engine, EngineJob
 from ..controls import button, note, side_by_side
@@ -24,9 +25,12 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
+    from ....core.result import Result
+
 SIDES = ("before", "after")
 
 
+@reports_errors("_show_side")
 class Comparison(QWidget):
     """Two layers of labels, of which one is shown.
 
@@ -90,7 +94,7 @@ class Comparison(QWidget):
         """
         self.clear()
         is_large = max(source.plane_shape) > MAX_PREVIEW
-        tile = source.visible_tile() if is_large else None
+        tile = source.visible_tile(self.viewer) if is_large else None
         self._todo = [("before", old), ("after", new)]
         self.is_busy = True
         self._next(source, plane, tile, new)
@@ -109,6 +113,9 @@ class Comparison(QWidget):
         job = self.engine.submit_prepared(segment, call)
         self._job = job
 
+        def on_returned(result: Result) -> None:
+            self._add(side, source, plane, tile, result.labels)
+
         def on_finished() -> None:
             self._job = None
             if self._todo:
@@ -117,9 +124,9 @@ class Comparison(QWidget):
                 self.is_busy = False
                 self._show_state()
 
-        job.returned.connect(lambda r: self._add(side, source, plane, tile, r.labels))
+        job.returned.connect(guarded(self, on_returned))
         job.failed.connect(self._on_failed)
-        job.finished.connect(on_finished)
+        job.finished.connect(guarded(self, on_finished))
         self._show_state()
 
     def _call(
@@ -132,7 +139,7 @@ class Comparison(QWidget):
     ) -> Callable[[], Any]:
         """Return a function that makes the arguments of a run, away from the GUI."""
         query = source.query(plane, tile)
-        promise = self._intensities.request(source)
+        promise = self._intensities.request(source, plane)
         kwargs: dict[str, Any] = {
             "model": model,
             "axes": source.query_axes(plane),
@@ -170,9 +177,9 @@ class Comparison(QWidget):
             self.viewer,
             lambda: self.viewer.add_labels(
                 values,
-                name=f"{source.name} {side}",
+                name=layer_name(f"{source.name} {side}"),
                 opacity=0.5,
-                metadata={METADATA_KEY: {"kind": "comparison", "side": side}},
+                metadata={METADATA_KEY: source.entry("comparison", corner, side=side)},
                 **source.placement(corner),
             ),
         )

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection
+from html import escape
 from typing import Any
 
 from qtpy.QtCore import QEvent, QTimer, Signal
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from ..controls import note
+from ...callbacks import reports_errors
+from ..controls import wrap
+from ..plain_text import HtmlLabel
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +25,7 @@ INK = "#8a919c"
 """Colour of axes and numbers; readable on dark and on light themes."""
 
 
+@reports_errors("draw")
 class Curves(QWidget):
     """Curves of losses, and above them of scores (0 to 1) once there are any.
 
@@ -53,7 +57,8 @@ class Curves(QWidget):
         self._pause.setSingleShot(True)
         self._pause.setInterval(DRAWN_EVERY_MS)
         self._pause.timeout.connect(self.draw)
-        self._numbers = note()
+        self._numbers = HtmlLabel()
+        wrap(self._numbers)
         self._column = QVBoxLayout(self)
         self._column.setContentsMargins(0, 0, 0, 0)
         self._column.setSpacing(2)
@@ -172,7 +177,8 @@ class Curves(QWidget):
         """Write the legend: each series in its colour, with its latest number."""
         self._numbers.setText(
             " &nbsp; ".join(
-                f'<span style="color:{self.color(name)}">●</span> {name} {ys[-1]:.3g}'
+                f'<span style="color:{self.color(name)}">●</span> '
+                f"{escape(name)} {ys[-1]:.3g}"
                 for name, (_, ys) in self.points.items()
             )
         )

@@ -9,8 +9,10 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QLineEdit, QVBoxLayout, QWidget
 
 from ....core.jobs.finetune_job import FineTuneSettings
+from ...callbacks import reports_errors
 from ..controls import button, combo, labelled, note, side_by_side
 from ..model_picker import ModelPicker
+from ..plain_text import tip_text
 from ..settings_form import SettingsForm
 
 PRESETS = {
@@ -21,6 +23,7 @@ PRESETS = {
 ONLY_SET = "Only images of the set"
 
 
+@reports_errors("_ask_for_unlabelled")
 class FineTuneForm(QWidget):
     """The model, name and time of a training; its options are forms of their own.
 
@@ -127,7 +130,7 @@ class FineTuneForm(QWidget):
         self.unlabelled_line.setText(
             f"Set, and {Path(folder).name}" if folder else ONLY_SET
         )
-        self.unlabelled_line.setToolTip(folder)
+        self.unlabelled_line.setToolTip(tip_text(folder))
 
     def _ask_for_unlabelled(self) -> None:
         folder = QFileDialog.getExistingDirectory(

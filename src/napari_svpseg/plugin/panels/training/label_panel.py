@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 from ....core.annotation.partial_labels import BACKGROUND, FIRST_OBJECT
 from ....core.image import ImageError
 from ....io.training_set import Entry
+from ...callbacks import reports_errors
 from ...layers.images.image_source import ImageSource
 from ...layers.labels.partial_label_layers import (
     Labelled,
@@ -39,6 +40,7 @@ CAN_START = "Press Start, or add another image."
 NEEDS_BACKGROUND = "Paint some background beside them, and add it again."
 
 
+@reports_errors("_paint", "_show_painted", "add_image", "refresh")
 class LabelPanel(QWidget):
     """Labels of the selected image, and the button that adds them to the set.
 
@@ -152,8 +154,8 @@ class LabelPanel(QWidget):
         source, way = self.source(), self.labels.currentData()
         if source is None or way is None:
             return
-        plane = source.plane_at(self.viewer.dims.point)
         try:
+            plane = source.shown_plane(self.viewer)
             read = way.read(plane)
         except (ValueError, IndexError) as error:
             self.message.emit(sentence(error), True)

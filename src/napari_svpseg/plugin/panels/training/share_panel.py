@@ -7,11 +7,13 @@ from collections.abc import Callable
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QHBoxLayout, QWidget
 
+from ...callbacks import reports_errors
 from ..controls import button
 
 MODELS = "Models (*.zip)"
 
 
+@reports_errors("export_model", "import_model")
 class SharePanel(QWidget):
     """Asks for the file of a model to be exported or imported.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from qtpy.QtWidgets import QVBoxLayout, QWidget
 
-from ..controls import heading, note
+from ..controls import heading, wrap
+from ..plain_text import HtmlLabel
 from .comparison import Comparison
 from .curves import Curves
 
@@ -21,7 +22,8 @@ class TrainingOutcome(QWidget):
     def __init__(self, curves: Curves, compare: Comparison) -> None:
         super().__init__()
         self.curves, self.compare = curves, compare
-        self.scores = note()
+        self.scores = HtmlLabel()
+        wrap(self.scores)
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)

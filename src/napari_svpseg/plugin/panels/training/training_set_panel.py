@@ -11,13 +11,16 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ....io.training_set import Entry, TrainingSet, is_same_image
+from ...callbacks import reports_errors
 from ...layers.images.image_source import ImageSource, plain_name
 from ...messages import count
 from ...services.background import Background
 from ..controls import button, note, side_by_side
+from ..plain_text import tip_text
 from .training_set_table import TrainingSetTable
 
 
+@reports_errors("open")
 class TrainingSetPanel(QWidget):
     """Shows a training set and changes it, away from the GUI's thread.
 
@@ -117,7 +120,7 @@ class TrainingSetPanel(QWidget):
         self.entries, problems = value
         self.table.show_entries(self.entries)
         self.line.setText(f"{self.folder.name}: {count(len(self.entries), 'image')}")
-        self.line.setToolTip(str(self.folder))
+        self.line.setToolTip(tip_text(str(self.folder)))
         if problems:
             self.failed.emit(problems[0])
         self.changed.emit()

@@ -14,6 +14,8 @@ from qtpy.QtWidgets import (
 )
 
 from ....io.training_set import Entry
+from ...callbacks import reports_errors
+from ..plain_text import tip_text
 
 COLUMNS = ("Image", "Cells", "Backgr.", "Use", "Check")
 TIPS = (
@@ -27,6 +29,7 @@ IMAGE, CELLS, BACKGROUND, USE, CHECK = range(5)
 MIN_ROWS, MAX_ROWS = 2, 6
 
 
+@reports_errors()
 class TrainingSetTable(QTableWidget):
     """Shows entries; reports what the user switches on or off."""
 
@@ -39,7 +42,7 @@ class TrainingSetTable(QTableWidget):
         for i, tip in enumerate(TIPS):
             title = self.horizontalHeaderItem(i)
             assert title is not None
-            title.setToolTip(tip)
+            title.setToolTip(tip_text(tip))
         header, rows = self.horizontalHeader(), self.verticalHeader()
         assert header is not None and rows is not None
         header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
@@ -89,7 +92,8 @@ def _cells(entry: Entry) -> list[QTableWidgetItem]:
     pixels, n = counts.get("objects", 0), counts.get("n_objects", 0)
     image = QTableWidgetItem(entry.name)
     image.setData(Qt.ItemDataRole.UserRole, entry.name)
-    image.setToolTip(f"{entry.source or entry.name}, labels no. {entry.version}")
+    source = entry.source or entry.name
+    image.setToolTip(tip_text(f"{source}, labels no. {entry.version}"))
     cells = QTableWidgetItem(f"{n} ({pixels:,} px)")
     background = QTableWidgetItem(f"{counts.get('background', 0):,}")
     for item in (cells, background):

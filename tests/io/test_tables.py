@@ -1,0 +1,62 @@
+"""CSV files that a spreadsheet opens."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from napari_svpseg.core.jobs.folder_job import FileOutcome
+from napari_svpseg.io.folder_records import read_summary, write_summary
+from napari_svpseg.io.tables import quoted, unquoted, write_table
+from napari_svpseg.io.tag_files import Tags, read_tags, write_tags
+
+EVIL = ("=1+1", "+1", "-1", "@x", "\t=1", "\r=1", "＝1", "'=1", "''@")
+
+
+def cells(path) -> list[list[str]]:
+    with open(path, encoding="utf-8", newline="") as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_a_formula_becomes_text(text) -> None:
+    assert quoted(text) == f"'{text}"
+    assert unquoted(quoted(text)) == text
+
+
+@given(st.text("='+-@\t\r ab", max_size=6))
+def test_quoting_is_taken_back(text) -> None:
+    assert unquoted(quoted(text)) == text
+    assert quoted(text)[:1] not in set("=+-@\t\r")
+
+
+def test_numbers_stay_numbers(tmp_path) -> None:
+    columns = {
+        "name": np.array(["=1", "a"]),
+        "x (=um)": np.array([-1.5, np.nan]),
+        "=y": np.array([-3, 4]),
+    }
+    rows = cells(write_table(tmp_path / "a.csv", columns))
+    assert rows == [["name", "x (=um)", "'=y"], ["'=1", "-1.5", "-3"], ["a", "", "4"]]
+
+
+def test_a_summary_is_read_back(tmp_path) -> None:
+    names = [f"{text}.tif" for text in EVIL]
+    outcomes = [FileOutcome(name, objects=3, notes=("-note", "b")) for name in names]
+    path = write_summary(tmp_path / "summary.csv", outcomes)
+    assert not [c for row in cells(path)[1:] for c in row if c[:1] in set("=+@\t\r")]
+    read = read_summary(path)
+    assert list(read) == names
+    assert {outcome.notes for outcome in read.values()} == {("-note", "b")}
+
+
+def test_tags_are_read_back(tmp_path) -> None:
+    names = [f"{text}.tif" for text in EVIL if not text[0].isspace()]
+    tags = Tags({name: ["-b", "=a"] for name in names})
+    path = write_tags(tmp_path / "tags.csv", tags)
+    assert read_tags(path) == tags
+    assert not [c for row in cells(path)[1:] for c in row if c[:1] in set("=+-@\t\r")]

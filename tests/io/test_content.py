@@ -107,3 +107,20 @@ def test_large_arrays_are_sampled_and_lazy_ones_are_the_same(monkeypatch):
         assert array_fingerprint(other) != before
         assert array_fingerprint(pixels.reshape(3, 300, 400)) != before
         assert array_fingerprint(pixels.view(np.int8)) != before
+
+
+@pytest.mark.parametrize("version", [2, 3])
+def test_results_inside_a_container_are_no_part_of_the_image(tmp_path, version):
+    root = zarr.create_group(tmp_path / "a.zarr", zarr_format=version)
+    group = root.create_group("0")
+    group.create_array("0", data=np.eye(30, dtype=np.uint8))
+    zarr.consolidate_metadata(root.store)
+    before = content_fingerprint(tmp_path / "a.zarr")
+    group.create_group("labels").create_array("cells", data=np.eye(30, dtype=np.uint8))
+    zarr.consolidate_metadata(root.store)
+    work = tmp_path / "a.zarr" / "0.cells.work"
+    work.mkdir()
+    (work / "plan.json").write_text("{}")
+    assert content_fingerprint(tmp_path / "a.zarr") == before
+    group["0"][0, 0] = 7
+    assert content_fingerprint(tmp_path / "a.zarr") != before

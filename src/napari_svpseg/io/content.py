@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from pathlib import Path
 
 from ..core.fingerprint import SAMPLES, WHOLE_BYTES, Content, fingerprint
 from .atomic import is_temporary
-from .ome_zarr import is_zarr
+from .zarr_stores import is_zarr_folder
 
 SAMPLE_BYTES = WHOLE_BYTES // SAMPLES
 """Bytes of each sample of large files."""
@@ -18,11 +19,18 @@ SAMPLE_BYTES = WHOLE_BYTES // SAMPLES
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 """Files of a Zarr image that are always hashed: they say what the others mean."""
 
-BESIDE = (".DS_Store", "Thumbs.db", "desktop.ini")
-"""Files that file managers leave in the folders that they show."""
+CONSOLIDATED = "consolidated_metadata"
+"""Entry of ``zarr.json`` that repeats the metadata of all below, results among them."""
+
+BESIDE = (".DS_Store", "Thumbs.db", "desktop.ini", ".zmetadata")
+"""Files that file managers leave in the folders that they show, and Zarr's repetition
+of the metadata of all below."""
 
 LABELS = "labels"
 """Folder of a Zarr image that holds results, and is no part of the image."""
+
+WORK = ".work"
+"""End of the name of the folder of a run over a large image, which may be beside it."""
 
 
 def content_fingerprint(path: str | Path) -> str:
@@ -56,8 +64,8 @@ def content_fingerprint(path: str | Path) -> str:
     stats = {name: p.stat() for name, p in files.items()}
     if sum(s.st_size for s in stats.values()) <= WHOLE_BYTES:
         return fingerprint(*_contents(files))
-    about = {name: (s.st_size, s.st_mtime_ns) for name, s in stats.items()}
     others = [name for name, p in files.items() if p.name not in METADATA]
+    about = {n: (stats[n].st_size, stats[n].st_mtime_ns) for n in others}
     step = max(1, len(others) // SAMPLES)
     wanted = {*others[::step][:SAMPLES], *(set(files) - set(others))}
     read = {name: files[name] for name in sorted(wanted)}
@@ -81,14 +89,18 @@ def _of_file(path: Path) -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yield all files in a folder in a fixed order, but for results and leftovers."""
-    skipped = folder / LABELS if is_zarr(folder) else None
     for root, folders, names in os.walk(folder, onerror=_raise):
         here = Path(root)
-        folders[:] = sorted(
-            n for n in folders if here / n != skipped and not is_temporary(n)
-        )
+        folders[:] = sorted(n for n in folders if not _is_result(here, n))
         kept = (n for n in sorted(names) if n not in BESIDE and not is_temporary(n))
         yield from (here / n for n in kept)
+
+
+def _is_result(folder: Path, name: str) -> bool:
+    """Return whether a folder is one of results, or of a run that makes some."""
+    if name == LABELS:
+        return is_zarr_folder(folder)
+    return name.endswith(WORK) or is_temporary(name)
 
 
 def _raise(error: OSError) -> None:
@@ -100,5 +112,19 @@ def _contents(files: dict[str, Path], at_most: int = -1) -> Iterator[Content]:
     for name, path in files.items():
         with path.open("rb") as file:
             data = file.read(at_most)
+        if path.name == "zarr.json":
+            data = _without_repetition(data)
         yield {"name": name, "bytes": len(data)}
         yield data
+
+
+def _without_repetition(data: bytes) -> bytes:
+    """Return the content of a ``zarr.json`` without the metadata of what is below."""
+    try:
+        values = json.loads(data)
+    except (ValueError, RecursionError):
+        return data
+    if not isinstance(values, dict) or CONSOLIDATED not in values:
+        return data
+    del values[CONSOLIDATED]
+    return json.dumps(values, sort_keys=True).encode()

@@ -361,7 +361,9 @@ def test_every_format_holds_the_same_objects(job) -> None:
     assert [int(row["label"]) for row in rows] == np.unique(labels)[1:].tolist()
     image = tifffile.imread(images / "0.ome.tif")
     first = labels == int(rows[0]["label"])
-    assert float(rows[0]["intensity_mean"]) == pytest.approx(image[first].mean(), rel=1e-4)
+    assert float(rows[0]["intensity_mean"]) == pytest.approx(
+        image[first].mean(), rel=1e-4
+    )
     assert float(rows[0]["area_um2"]) == pytest.approx(first.sum() / 4)
 
 

@@ -6,18 +6,18 @@ A new format is a function here, its entry in `WRITERS`, and its name and suffix
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from ..core.labels.measure import measure
+from ..core.labels.measure import QUICK, SHAPE, Table, measure
 from ..core.result import Recipe
 from ..core.units import PIXEL, in_micrometres
 from .images import is_length
 from .label_files import check_labels, write_labels
-from .rois import write_geojson, write_rois
+from .rois import WHOLE, Facts, write_geojson, write_rois
 from .tables import write_table
 from .zarr_labels import write_zarr_labels
 
@@ -61,6 +61,10 @@ class ExportData:
         Axes that run the other way in the viewer.
     n_channels : int
         Of the image.
+    classes : dict of str to str
+        Name and colour ``#rrggbb`` of each class of a model that knows classes.
+    class_of : dict of int to str
+        Class of each id.
     """
 
     labels: np.ndarray
@@ -78,6 +82,8 @@ class ExportData:
     corner: dict[str, int] = field(default_factory=dict)
     flipped: str = ""
     n_channels: int = 1
+    classes: Mapping[str, str] = field(default_factory=dict)
+    class_of: Mapping[int, str] = field(default_factory=dict)
 
 
 def export(path: str | Path, kind: str, data: ExportData) -> Path:
@@ -136,10 +142,14 @@ def _rois(path: Path, data: ExportData) -> Path:
 
 
 def _geojson(path: Path, data: ExportData) -> Path:
+    table = _table(data, QUICK)
+    if data.factors != WHOLE:  # these are in pixels of another size
+        table = {name: column for name, column in table.items() if name not in QUICK}
     return write_geojson(
         path,
         data.labels,
         axes=data.axes,
+        facts=Facts(class_of=data.class_of, colors=data.classes, table=table),
         overwrite=data.overwrite,
         sealed=data.sealed,
         factors=data.factors,
@@ -148,13 +158,18 @@ def _geojson(path: Path, data: ExportData) -> Path:
 
 
 def _csv(path: Path, data: ExportData) -> Path:
+    return write_table(path, _table(data, SHAPE), overwrite=data.overwrite)
+
+
+def _table(data: ExportData, shape: Sequence[str]) -> Table:
+    """Return the measurements of the objects; lengths in micrometres or pixels."""
     is_known = data.pixel_size and all(is_length(float(n)) for n in data.pixel_size)
     size = data.pixel_size if data.pixel_size and is_known else (1.0, 1.0)
     sizes = dict(zip("YX", size, strict=True))
     # of a size that is no length nothing can be measured, as for OME-TIFF
     units = dict.fromkeys("YX", data.unit if is_known else PIXEL)
     sizes, unit = in_micrometres(sizes, units)
-    table = measure(
+    return measure(
         data.labels,
         axes=data.axes,
         image=data.image,
@@ -162,8 +177,8 @@ def _csv(path: Path, data: ExportData) -> Path:
         pixel_size=(sizes["Y"], sizes["X"]) if data.pixel_size else None,
         unit=unit,
         corner=data.corner,
+        shape=shape,
     )
-    return write_table(path, table, overwrite=data.overwrite)
 
 
 def _ome_zarr(path: Path, data: ExportData) -> Path:

@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 
+from ..core.annotation.image_tags import COLOURS
 from ..core.errors import short_line
 from ..core.image import Axes
+from ..core.labels.measure import POSITIONS, Table
 from ..core.labels.outlines import Outline, Part, on_image, outlines, rasterise
 from ..core.planes import take_plane
 from .atomic import atomic_path
@@ -32,6 +36,12 @@ MOVE, LINE, CLOSE = 0, 1, 4
 WHOLE = (1.0, 1.0)
 """Factors of labels that have the size of their image."""
 
+NO_AREA = ("LINE", "FREELINE", "POLYLINE", "ANGLE", "POINT", "NOROI")
+"""Types of ImageJ ROIs that enclose nothing."""
+
+DEFAULT_CLASS = "cells"
+"""Class in QuPath of objects whose class is not known."""
+
 NUMBERED = re.compile(r"(\d+)(?: |$)")
 """Names that begin with an id."""
 
@@ -40,6 +50,56 @@ NO_GEOJSON = "{path}: no GeoJSON ({reason})."
 
 Planes = Iterator[tuple[dict[str, int], list[Outline]]]
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What a GeoJSON feature says of an object beside its outline.
+
+    Parameters
+    ----------
+    name : str
+        Class in QuPath of objects that have none in ``class_of``.
+    class_of : dict of int to str
+        Class of each id.
+    colors : dict of str to str
+        Colour ``#rrggbb`` of each class.
+    table : dict of arrays, optional
+        Measurements, as `core.labels.measure.measure` returns them.
+    """
+
+    name: str = DEFAULT_CLASS
+    class_of: Mapping[int, str] = field(default_factory=dict)
+    colors: Mapping[str, str] = field(default_factory=dict)
+    table: Table | None = None
+
+    def classification(self, label: int) -> dict[str, Any]:
+        """Return the class of an object and its colour as QuPath has it."""
+        name = self.class_of.get(label, self.name)
+        color = self.colors.get(name, COLOURS[0])
+        return {"name": name, "color": list(bytes.fromhex(color[1:]))}
+
+    def measurements(self) -> dict[tuple[int, ...], dict[str, float]]:
+        """Return the measurements of each object, by its place along T, Z and its id.
+
+        Positions, which the outline tells, are left out.
+        """
+        if self.table is None:
+            return {}
+        places = {name for names in POSITIONS.values() for name in names}
+        shown = {
+            name: column.tolist()
+            for name, column in self.table.items()
+            if name != "label" and name.partition("_um")[0] not in places
+        }
+        n = len(self.table["label"])
+        keys = zip(
+            *(self.table[a].tolist() for a in ("t", "z") if a in self.table),
+            self.table["label"].tolist(),
+            strict=True,
+        )
+        rows = ({k: v[i] for k, v in shown.items() if v[i] == v[i]} for i in range(n))
+        return dict(zip(keys, rows, strict=True))
 
 
 class OutlineError(ValueError):
@@ -228,6 +288,8 @@ def _position(roi: Any, stack: list[str]) -> dict[str, int]:
 
 def _rings_of(roi: Any) -> list[np.ndarray]:
     """Return the rings of corners (y, x) of a ROI; none if it encloses no area."""
+    if roi.roitype.name in NO_AREA:
+        return []
     paths = roi.coordinates(multi=True)
     return [np.asarray(p, float)[:, ::-1] for p in paths if len(p) > 2]
 
@@ -237,7 +299,7 @@ def write_geojson(
     labels: np.ndarray,
     *,
     axes: str = "YX",
-    name: str = "",
+    facts: Facts | None = None,
     factors: tuple[float, float] = WHOLE,
     corner: Mapping[str, int] = MappingProxyType({}),
     overwrite: bool = False,
@@ -246,7 +308,8 @@ def write_geojson(
     """Write each object as a GeoJSON feature for QuPath, atomically.
 
     Coordinates are pixels, x before y. In QuPath the objects are detections, named by
-    their ids.
+    their ids. Rings run as RFC 7946 demands, exteriors counterclockwise by their
+    numbers and holes clockwise.
 
     Parameters
     ----------
@@ -256,8 +319,8 @@ def write_geojson(
         Ids of any size; 0 is background.
     axes : str
         Axes of ``labels``, out of T, Z, Y and X. Features of stacks have their plane.
-    name : str
-        Name of what the objects are, such as ``"round cells"``, for QuPath's class.
+    facts : Facts, optional
+        Classes and measurements of the objects.
     factors, corner
         As for `write_rois`.
     overwrite, sealed : bool
@@ -276,6 +339,8 @@ def write_geojson(
         If the axes do not fit the labels.
     """
     path = Path(path)
+    facts = facts or Facts()
+    rows = facts.measurements()
     with atomic_path(path, overwrite) as temporary:
         with open(temporary, "w", encoding="utf-8") as file:
             # Feature by feature: the text of all of them may not fit into memory.
@@ -283,7 +348,13 @@ def write_geojson(
             between = "\n"
             for plane, found in _planes(labels, axes, factors, corner):
                 for outline in found:
-                    file.write(between + json.dumps(_feature(outline, plane, name)))
+                    feature = _feature(outline, plane, facts)
+                    at = *(plane[a] for a in "TZ" if a in plane), outline.label
+                    if at in rows:
+                        feature["properties"]["measurements"] = rows[at]
+                    # the same in each run, as QuPath knows objects by it
+                    feature["id"] = str(uuid5(NAMESPACE_URL, f"{path.name} {at}"))
+                    file.write(between + json.dumps(feature))
                     between = ",\n"
             file.write("\n]}\n")
         if sealed:
@@ -291,9 +362,12 @@ def write_geojson(
     return path
 
 
-def _feature(outline: Outline, plane: dict[str, int], name: str) -> dict[str, Any]:
+def _feature(outline: Outline, plane: dict[str, int], facts: Facts) -> dict[str, Any]:
     """Return an object as a GeoJSON feature with the fields that QuPath knows."""
-    polygons = [[_closed(ring) for ring in part.rings] for part in outline.parts]
+    polygons = [
+        [_closed(part.exterior), *(_closed(hole[::-1]) for hole in part.holes)]
+        for part in outline.parts
+    ]
     several = len(polygons) > 1
     geometry: dict[str, Any] = {
         "type": "MultiPolygon" if several else "Polygon",
@@ -305,9 +379,8 @@ def _feature(outline: Outline, plane: dict[str, int], name: str) -> dict[str, An
         "objectType": "detection",
         "name": str(outline.label),
         "label": outline.label,
+        "classification": facts.classification(outline.label),
     }
-    if name:
-        properties["classification"] = {"name": name}
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 

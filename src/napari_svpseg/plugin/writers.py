@@ -127,6 +127,8 @@ def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> ExportDa
         corner=_corner_of(metadata),
         flipped=found.flipped,
         n_channels=int(metadata.get("n_channels", 1)),
+        classes=metadata.get("classes") or {},
+        class_of={int(i): n for i, n in (metadata.get("class_of") or {}).items()},
     )
 
 

@@ -23,7 +23,9 @@ def test_place_and_size_in_pixels(labels) -> None:
     assert (table["centroid-0"][0], table["centroid-1"][0]) == (3.5, 5.5)
     box = [table[side][1] for side in ("bbox-0", "bbox-1", "bbox-2", "bbox-3")]
     assert box == [10, 10, 18, 18]
-    assert table["equivalent_diameter_area"][1] == pytest.approx(2 * np.sqrt(64 / np.pi))
+    assert table["equivalent_diameter_area"][1] == pytest.approx(
+        2 * np.sqrt(64 / np.pi)
+    )
 
 
 def test_physical_units_follow_from_the_pixel_size(labels) -> None:
@@ -43,7 +45,9 @@ def test_oblong_pixels_have_no_oblique_lengths_in_units(labels) -> None:
 def test_intensities_of_each_channel(labels) -> None:
     image = np.stack([np.full(labels.shape, 7), np.indices(labels.shape)[1]], 0)
     table = measure(labels, image=image.astype(np.uint16), image_axes="CYX")
-    assert table["intensity_mean-0"].tolist() == [7, 7] and table["intensity_std-0"].tolist() == [0, 0]
+    assert table["intensity_mean-0"].tolist() == [7, 7] and table[
+        "intensity_std-0"
+    ].tolist() == [0, 0]
     assert table["intensity_mean-1"][0] == 5.5
     assert (table["intensity_min-1"][0], table["intensity_max-1"][0]) == (3, 8)
     one = measure(labels, image=image[1])
@@ -57,7 +61,10 @@ def test_stacks_have_a_row_for_each_plane_of_an_object() -> None:
     image = np.arange(2)[:, None, None] * np.ones(stack.shape)
     table = measure(stack, axes="ZYX", image=image)
     assert table["z"].tolist() == [0, 1] and table["label"].tolist() == [3, 3]
-    assert table["area"].tolist() == [4, 9] and table["intensity_mean"].tolist() == [0, 1]
+    assert table["area"].tolist() == [4, 9] and table["intensity_mean"].tolist() == [
+        0,
+        1,
+    ]
 
 
 def test_no_object_is_a_table_without_rows(labels) -> None:
@@ -79,7 +86,13 @@ def test_positions_of_a_part_are_those_in_the_image(labels) -> None:
         pixel_size=(0.5, 0.25),
         corner={"Z": 4, "Y": 10, "X": 3},
     )
-    shifts = {"centroid-0": 10, "bbox-0": 10, "bbox-2": 10, "centroid-1": 3, "bbox-3": 3}
+    shifts = {
+        "centroid-0": 10,
+        "bbox-0": 10,
+        "bbox-2": 10,
+        "centroid-1": 3,
+        "bbox-3": 3,
+    }
     assert part["z"].tolist() == [4] * len(part["z"])
     for name, shift in shifts.items():
         np.testing.assert_allclose(part[name], whole[name] + shift)

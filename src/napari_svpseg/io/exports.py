@@ -15,6 +15,12 @@ import numpy as np
 from ..core.labels.measure import QUICK, SHAPE, Table, measure
 from ..core.result import Recipe
 from ..core.units import PIXEL, in_micrometres
+from .cellpose_files import (
+    write_masks_png,
+    write_masks_tif,
+    write_npy,
+    write_seg_npy,
+)
 from .images import is_length
 from .label_files import check_labels, write_labels
 from .rois import WHOLE, Facts, write_geojson, write_rois
@@ -65,6 +71,8 @@ class ExportData:
         Name and colour ``#rrggbb`` of each class of a model that knows classes.
     class_of : dict of int to str
         Class of each id.
+    source : str
+        File of the image, if it has one.
     """
 
     labels: np.ndarray
@@ -84,6 +92,7 @@ class ExportData:
     n_channels: int = 1
     classes: Mapping[str, str] = field(default_factory=dict)
     class_of: Mapping[int, str] = field(default_factory=dict)
+    source: str = ""
 
 
 def export(path: str | Path, kind: str, data: ExportData) -> Path:
@@ -200,11 +209,37 @@ def _ome_zarr(path: Path, data: ExportData) -> Path:
     )
 
 
+def _masks_png(path: Path, data: ExportData) -> Path:
+    return write_masks_png(path, data.labels, axes=data.axes, overwrite=data.overwrite)
+
+
+def _masks_tif(path: Path, data: ExportData) -> Path:
+    return write_masks_tif(path, data.labels, axes=data.axes, overwrite=data.overwrite)
+
+
+def _seg_npy(path: Path, data: ExportData) -> Path:
+    return write_seg_npy(
+        path,
+        data.labels,
+        axes=data.axes,
+        source=data.source,
+        overwrite=data.overwrite,
+    )
+
+
+def _npy(path: Path, data: ExportData) -> Path:
+    return write_npy(path, data.labels, overwrite=data.overwrite)
+
+
 WRITERS: dict[str, Callable[[Path, ExportData], Path]] = {
     "ome-tiff": _ome_tiff,
     "rois": _rois,
     "geojson": _geojson,
     "csv": _csv,
     "ome-zarr": _ome_zarr,
+    "cellpose-png": _masks_png,
+    "cellpose-tif": _masks_tif,
+    "cellpose-seg": _seg_npy,
+    "npy": _npy,
 }
 """Function that writes each format."""

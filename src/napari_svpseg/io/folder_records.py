@@ -50,7 +50,7 @@ CLAIM = 64
 """Images whose files are entered there at once, before they are written."""
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
-UNSEALED = (".csv",)
+UNSEALED = (".csv", ".npy", "_cp_masks.png", "_cp_masks.tif")
 """Ends of the results that carry no seal, see `io.ownership`."""
 
 COLUMNS = {

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from ..core.image import Axes
 from ..core.labels.measure import QUICK, SHAPE, Table, measure
 from ..core.result import Recipe
 from ..core.units import PIXEL, in_micrometres
@@ -23,7 +25,7 @@ from .cellpose_files import (
 )
 from .images import is_length
 from .label_files import check_labels, write_labels
-from .rois import WHOLE, Facts, write_geojson, write_rois
+from .rois import WHOLE, Facts, parts_of, write_geojson, write_rois
 from .tables import write_table
 from .zarr_labels import write_zarr_labels
 
@@ -35,7 +37,8 @@ class ExportData:
     Parameters
     ----------
     labels : int array
-        Ids; 0 is background.
+        Ids; 0 is background. Those of a Zarr may be lazy for outlines, tables without
+        intensities, and OME-Zarr.
     axes : str
         Axes of ``labels``.
     pixel_size : (float, float) or None
@@ -75,7 +78,7 @@ class ExportData:
         File of the image, if it has one.
     """
 
-    labels: np.ndarray
+    labels: Any
     axes: str = "YX"
     pixel_size: tuple[float, float] | None = None
     unit: str = "pixel"
@@ -178,16 +181,22 @@ def _table(data: ExportData, shape: Sequence[str]) -> Table:
     # of a size that is no length nothing can be measured, as for OME-TIFF
     units = dict.fromkeys("YX", data.unit if is_known else PIXEL)
     sizes, unit = in_micrometres(sizes, units)
-    return measure(
-        data.labels,
-        axes=data.axes,
-        image=data.image,
-        image_axes=data.image_axes,
-        pixel_size=(sizes["Y"], sizes["X"]) if data.pixel_size else None,
-        unit=unit,
-        corner=data.corner,
-        shape=shape,
-    )
+    how: dict[str, Any] = {
+        "pixel_size": (sizes["Y"], sizes["X"]) if data.pixel_size else None,
+        "unit": unit,
+        "shape": shape,
+    }
+    if isinstance(data.labels, np.ndarray):
+        how |= {"image": data.image, "image_axes": data.image_axes}
+        return measure(data.labels, axes=data.axes, corner=data.corner, **how)
+    layout = Axes(data.axes)
+    tables = [measure(np.zeros((1,) * len(layout.order), int), axes=data.axes, **how)]
+    for at, part, (y, x) in parts_of(data.labels, layout):
+        first = {**at, "Y": y, "X": x}
+        corner = {axis: n + data.corner.get(axis, 0) for axis, n in first.items()}
+        shaped = part.reshape(*(1,) * len(layout.stack), *part.shape)
+        tables.append(measure(shaped, axes=data.axes, corner=corner, **how))
+    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
 
 
 def _ome_zarr(path: Path, data: ExportData) -> Path:

@@ -54,7 +54,9 @@ def check_labels(labels: np.ndarray, axes: str) -> None:
         raise ValueError(NO_LABELS.format(shape=labels.shape))
     if labels.dtype.kind not in "iub":
         raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
-    if labels.dtype.kind == "i" and labels.min() < 0:
+    # of lazy labels the writers look at what they read
+    is_read = isinstance(labels, np.ndarray) and labels.dtype.kind == "i"
+    if is_read and labels.min() < 0:
         raise ValueError(NEGATIVE_IDS)
 
 

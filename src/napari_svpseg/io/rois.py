@@ -21,10 +21,17 @@ from ..core.annotation.image_tags import COLOURS
 from ..core.errors import short_line
 from ..core.image import Axes
 from ..core.labels.measure import POSITIONS, Table
-from ..core.labels.outlines import Outline, Part, on_image, outlines, rasterise
+from ..core.labels.outlines import (
+    Outline,
+    Part,
+    on_image,
+    outlines,
+    rasterise,
+    whole_objects,
+)
 from ..core.planes import take_plane
 from .atomic import atomic_path
-from .label_files import labels_dtype
+from .label_files import NEGATIVE_IDS, labels_dtype
 from .ownership import seal_json, seal_zip
 
 MAX_SHORT = 32_767
@@ -127,7 +134,7 @@ def write_rois(
     path : path
         Ends in ``.zip``; its folder must exist.
     labels : int array
-        Ids of any size; 0 is background.
+        Ids of any size; 0 is background. May be lazy and larger than the memory.
     axes : str
         Axes of ``labels``, out of T, Z, Y and X.
     factors : (float, float)
@@ -316,7 +323,7 @@ def write_geojson(
     path : path
         Ends in ``.geojson``; its folder must exist.
     labels : int array
-        Ids of any size; 0 is background.
+        Ids of any size; 0 is background. May be lazy and larger than the memory.
     axes : str
         Axes of ``labels``, out of T, Z, Y and X. Features of stacks have their plane.
     facts : Facts, optional
@@ -477,21 +484,64 @@ def _assembled(
 
 
 def _planes(
-    labels: np.ndarray,
+    labels: Any,
     axes: str,
     factors: tuple[float, float],
     corner: Mapping[str, int],
 ) -> Planes:
     """Yield the index of each plane along T and Z, and its outlines, in the image."""
-    labels = np.asarray(labels)
     layout = Axes(axes)
-    layout.check(labels.shape)
+    layout.check(np.shape(labels))
+    for at, part, first in parts_of(labels, layout):
+        found = outlines(part)
+        y, x = first[0] + corner.get("Y", 0), first[1] + corner.get("X", 0)
+        if factors != WHOLE or y or x:
+            found = [on_image(outline, factors, (y, x)) for outline in found]
+        yield {axis: n + corner.get(axis, 0) for axis, n in at.items()}, found
+
+
+def parts_of(
+    labels: Any, layout: Axes
+) -> Iterator[tuple[dict[str, int], np.ndarray, tuple[int, int]]]:
+    """Yield labels plane by plane, and those that are lazy in parts of whole objects.
+
+    Parameters
+    ----------
+    labels : int array
+        May be lazy and larger than the memory.
+    layout : Axes
+        Their axes.
+
+    Yields
+    ------
+    at : dict of str to int
+        Index of the plane along T and Z.
+    part : (Y, X) int array
+    first : (int, int)
+        Row and column of the first pixel of the part.
+    """
+    is_lazy = hasattr(labels, "shape") and not isinstance(labels, np.ndarray)
+    is_lazy = is_lazy and layout.order.endswith("YX")
+    labels = labels if is_lazy else np.asarray(labels)
     stack = [axis for axis in layout.order if axis in "TZ"]
     for index in layout.plane_indices(labels.shape):
-        plane = take_plane(labels, layout, index)
-        found = outlines(plane)
-        first = (corner.get("Y", 0), corner.get("X", 0))
-        if factors != WHOLE or any(first):
-            found = [on_image(outline, factors, first) for outline in found]
-        at = zip(stack, index, strict=True)
-        yield {axis: n + corner.get(axis, 0) for axis, n in at}, found
+        at = dict(zip(stack, index, strict=True))
+        if is_lazy:
+            for part, first in whole_objects(_LazyPlane(labels, index)):
+                yield at, part, first
+        else:
+            yield at, take_plane(labels, layout, index), (0, 0)
+
+
+class _LazyPlane:
+    """A plane of labels that reads what it is sliced for."""
+
+    def __init__(self, labels: Any, index: tuple[int, ...]) -> None:
+        self._labels, self._index = labels, index
+        self.shape = labels.shape[-2:]
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        part = np.asarray(self._labels[(*self._index, *window)])
+        if part.min(initial=0) < 0:
+            raise ValueError(NEGATIVE_IDS)
+        return part

@@ -290,6 +290,17 @@ class WrittenFiles:
         for target in targets:
             self._claimed.pop(Path(target).name, None)
 
+    def release(self) -> None:
+        """Note what there is of the claimed results, at the end of a run.
+
+        Results of images that failed or were not begun are claimed, too. The next run
+        would take them for those of a run that was killed, and so for unchanged.
+        """
+        names = [name for name in self._claimed if name != SUMMARY]
+        self.note(names)
+        for name in names:
+            del self._claimed[name]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the entries of ``run.json``."""
         return {WRITTEN: dict(self._hashes), WRITING: list(self._claimed)}

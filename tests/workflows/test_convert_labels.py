@@ -83,7 +83,7 @@ def test_tables_have_the_intensities_of_the_image(tmp_path, image):
         rows = list(csv.DictReader(file))
     pixels = tifffile.imread(image)
     for row in rows:
-        inside = PLANE == int(row["label"])
+        inside = int(row["label"]) == PLANE
         assert float(row["area_um2"]) == inside.sum() / 8
         assert float(row["intensity_mean"]) == pytest.approx(pixels[inside].mean())
 
@@ -101,7 +101,7 @@ def test_a_zarr_becomes_one_collection_in_pixels_of_the_full_image(
     features = json.loads(target.read_text())["features"]
     areas = {f["properties"]["label"]: f["properties"] for f in features}
     assert {n: p["measurements"]["area_um2"] for n, p in areas.items()} == {
-        n: (PLANE == n).sum() / 8 for n in (4, 60_000)
+        n: (n == PLANE).sum() / 8 for n in (4, 60_000)
     }
     whole = tmp_path / "whole.tif"
     tifffile.imwrite(whole, np.zeros((41, 60), np.uint8))

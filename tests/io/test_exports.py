@@ -56,3 +56,18 @@ def test_a_pixel_size_that_is_no_length_gives_no_areas_in_it(tmp_path, size):
         (row,) = csv.DictReader(file)
     assert row["area"] == "30"
     assert not [column for column in row if column.endswith("um2")]
+
+
+@pytest.mark.parametrize("unit", ["um", "nm", "pixel"])
+def test_resolution_tags_say_the_pixel_size_to_programs_without_ome_xml(tmp_path, unit):
+    factor = {"um": 1.0, "nm": 1000.0, "pixel": 1.0}[unit]
+    size = (0.325 * factor, 0.25 * factor)
+    data = ExportData(LABELS, pixel_size=size, unit=unit)
+    with tifffile.TiffFile(export(tmp_path / "a.ome.tif", "ome-tiff", data)) as tiff:
+        page = tiff.pages[0]
+        found = [np.divide(*page.tags[f"{a}Resolution"].value) for a in "YX"]
+        if unit == "pixel":
+            assert page.resolutionunit == tifffile.RESUNIT.NONE
+        else:
+            assert page.resolutionunit == tifffile.RESUNIT.CENTIMETER
+            assert found == pytest.approx([1e4 / 0.325, 1e4 / 0.25])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 import zipfile
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from napari_svpseg.core.image import AXES_MISMATCH
+from napari_svpseg.core.labels.measure import measure
 from napari_svpseg.core.labels.outlines import Part, fill, outlines, rasterise
 from napari_svpseg.io.rois import (
     NO_GEOJSON,
     NO_ROIS,
+    Facts,
     OutlineError,
     read_geojson,
     read_rois,
@@ -175,14 +178,75 @@ def test_rois_of_fiji_are_numbered(tmp_path: Path) -> None:
 def test_geojson_is_what_qupath_expects(tmp_path: Path) -> None:
     labels = np.zeros((4, 5), int)
     labels[1, 3] = 6
-    path = write_geojson(tmp_path / "a.geojson", labels, name="round cells")
+    colors = {"round cells": "#ff8000"}
+    table = measure(labels, pixel_size=(0.5, 0.5))
+    facts = Facts(class_of={6: "round cells"}, colors=colors, table=table)
+    path = write_geojson(tmp_path / "a.geojson", labels, facts=facts)
     [feature] = json.loads(path.read_text())["features"]
     assert feature["geometry"] == {
         "type": "Polygon",
         "coordinates": [[[3, 1], [4, 1], [4, 2], [3, 2], [3, 1]]],
     }
-    assert feature["properties"]["classification"] == {"name": "round cells"}
-    assert feature["properties"]["objectType"] == "detection"
+    assert uuid.UUID(feature["id"])
+    found = feature["properties"]
+    color = [255, 128, 0]
+    assert found["classification"] == {"name": "round cells", "color": color}
+    assert found["objectType"] == "detection"
+    assert found["measurements"]["area"] == 1
+    assert found["measurements"]["area_um2"] == 0.25
+    assert not [name for name in found["measurements"] if "centroid" in name]
+    assert None not in found["measurements"].values()
+
+
+def test_rings_run_as_rfc_7946_demands_and_ids_are_unique(tmp_path: Path) -> None:
+    stack = np.zeros((2, 9, 9), int)
+    stack[0] = np.pad(np.pad(np.zeros((3, 3), int), 2, constant_values=4), 1)
+    stack[1] = np.where(np.indices((9, 9)).sum(0) % 4 > 1, 4, 7)
+    table = measure(stack, axes="TYX")
+    path = write_geojson(
+        tmp_path / "a.geojson", stack, axes="TYX", facts=Facts(table=table)
+    )
+    features = json.loads(path.read_text())["features"]
+    n_holes = 0
+    for feature in features:
+        geometry = feature["geometry"]
+        parts = geometry["coordinates"]
+        for part in [parts] if geometry["type"] == "Polygon" else parts:
+            assert all(ring[0] == ring[-1] for ring in part)
+            areas = [signed_area(np.array(ring)) for ring in part]
+            assert areas[0] > 0 and all(area < 0 for area in areas[1:])
+            n_holes += len(part) - 1
+        at = geometry["plane"]["t"]
+        pixels = (stack[at] == feature["properties"]["label"]).sum()
+        assert feature["properties"]["measurements"]["area"] == pixels
+    assert n_holes
+    assert len({feature["id"] for feature in features}) == len(features) == 3
+
+
+def signed_area(ring: np.ndarray) -> float:
+    """Return the area of a closed ring (x, y), above 0 if it is counterclockwise."""
+    x, y = ring.T
+    return float((x[:-1] * y[1:] - x[1:] * y[:-1]).sum() / 2)
+
+
+def test_geopandas_reads_the_same_objects(tmp_path: Path) -> None:
+    geopandas = pytest.importorskip("geopandas")
+    labels = np.where(np.indices((9, 9)).sum(0) % 4 > 1, 4, 7)
+    path = write_geojson(tmp_path / "a.geojson", labels)
+    frame = geopandas.read_file(path).set_crs(None, allow_override=True)
+    assert frame.is_valid.all()
+    areas = dict(zip(frame["label"], frame.area, strict=True))
+    assert areas == {n: (labels == n).sum() for n in (4, 7)}
+
+
+@pytest.mark.parametrize("kind", ["POINT", "POLYLINE", "ANGLE", "FREELINE"])
+def test_lines_and_points_are_no_objects(tmp_path: Path, kind: str) -> None:
+    import roifile
+
+    roi = roifile.ImagejRoi.frompoints([[5, 5], [30, 5], [30, 30]], name="1")
+    roi.roitype = roifile.ROI_TYPE[kind]
+    roi.tofile(tmp_path / "a.roi")
+    assert not read_rois(tmp_path / "a.roi", (40, 60)).any()
 
 
 def test_geojson_of_others(tmp_path: Path) -> None:

@@ -44,6 +44,17 @@ def test_numbers_stay_numbers(tmp_path) -> None:
     assert rows == [["name", "x (=um)", "'=y"], ["'=1", "-1.5", "-3"], ["a", "", "4"]]
 
 
+def test_numbers_keep_their_digits(tmp_path) -> None:
+    values = [1_236_543.0, 1e12, 1 / 3, 123_456.789, 1e-9, 0.1 + 0.2]
+    columns = {"ids": np.array([2**40 + 1] * 6), "area": np.array(values)}
+    rows = cells(write_table(tmp_path / "a.csv", columns))[1:]
+    assert {row[0] for row in rows} == {"1099511627777"}
+    assert [row[1] for row in rows[:2]] == ["1236543", "1000000000000"]
+    assert rows[5][1] == "0.3"
+    read = [float(row[1]) for row in rows]
+    np.testing.assert_allclose(read, values, rtol=1e-14)
+
+
 def test_a_summary_is_read_back(tmp_path) -> None:
     names = [f"{text}.tif" for text in EVIL]
     outcomes = [FileOutcome(name, objects=3, notes=("-note", "b")) for name in names]

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from skimage.io import imread
 
 from napari_svpseg import api
 from napari_svpseg.api import labels_path
@@ -360,9 +361,20 @@ def test_every_format_holds_the_same_objects(job) -> None:
     with open(f"{stem}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["label"]) for row in rows] == np.unique(labels)[1:].tolist()
+    seg = np.load(f"{stem}_seg.npy", allow_pickle=True).item()
+    assert seg["filename"] == str(images / "0.ome.tif")
+    for others in (
+        imread(f"{stem}_cp_masks.png"),
+        tifffile.imread(f"{stem}_cp_masks.tif"),
+        seg["masks"],
+        np.load(f"{stem}.npy"),
+    ):
+        assert np.array_equal(others, labels)
     image = tifffile.imread(images / "0.ome.tif")
     first = labels == int(rows[0]["label"])
-    assert float(rows[0]["mean"]) == pytest.approx(image[first].mean(), rel=1e-4)
+    assert float(rows[0]["intensity_mean"]) == pytest.approx(
+        image[first].mean(), rel=1e-4
+    )
     assert float(rows[0]["area_um2"]) == pytest.approx(first.sum() / 4)
 
 

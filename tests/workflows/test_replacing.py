@@ -139,11 +139,25 @@ def test_a_run_replaces_its_own_results_but_no_corrected_one(job):
     assert states(job, overwrite=True) == ["done", "done"]
 
 
+def test_results_without_a_seal_are_known_by_their_hash(job):
+    formats = ("cellpose-png", "cellpose-tif", "cellpose-seg", "npy")
+    job = replace(job, formats=formats)
+    out = Path(job.output)
+    assert states(job) == states(job) == ["done", "done"]
+    for name in ("a_cp_masks.png", "a_cp_masks.tif", "a_seg.npy", "a_labels.npy"):
+        before = (out / name).read_bytes()
+        (out / name).write_bytes(before + b"corrected")
+        assert states(job) == ["failed", "done"]
+        assert (out / name).read_bytes() == before + b"corrected"
+        (out / name).write_bytes(before)
+
+
 def test_files_of_a_killed_run_are_known(job, monkeypatch):
     out = Path(job.output)
     with monkeypatch.context() as killed:  # before it notes what it has written
         killed.setattr(WrittenFiles, "note_results", lambda *_: None)
         killed.setattr(WrittenFiles, "note_summary", lambda *_: None)
+        killed.setattr(WrittenFiles, "release", lambda *_: None)
         assert states(job) == ["done", "done"]
     record = read_json(out / RUN)
     assert not record["written"] and SUMMARY in record["writing"]

@@ -22,6 +22,7 @@ from ..engine.jobs.processors import prepare_threads
 from .benchmark import benchmark
 from .benchmark_windows import benchmark_windows
 from .console import LogLine, say, show, show_lines
+from .convert import convert
 from .demo import demo
 from .finetune import finetune
 from .models import models_app
@@ -43,6 +44,7 @@ app.add_typer(models_app, name="models")
 for _command in (
     demo,
     segment,
+    convert,
     finetune,
     train_tags,
     train,

@@ -389,6 +389,13 @@ class Result:
         return int(np.unique(self.labels[self.labels > 0]).size)
 
     @property
+    def class_of(self) -> dict[int, str]:
+        """Class name of each id in ``labels``, whose ids may be those of classes."""
+        if self.recipe.postprocess.get("labels") == "classes":
+            return dict(enumerate(self.classes, start=1))
+        return self.object_classes
+
+    @property
     def object_classes(self) -> dict[int, str]:
         """Class name of each id; empty for a model without classes."""
         found = self.labels > 0

@@ -6,18 +6,26 @@ A new format is a function here, its entry in `WRITERS`, and its name and suffix
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from ..core.labels.measure import measure
+from ..core.image import Axes
+from ..core.labels.measure import QUICK, SHAPE, Table, measure
 from ..core.result import Recipe
 from ..core.units import PIXEL, in_micrometres
+from .cellpose_files import (
+    write_masks_png,
+    write_masks_tif,
+    write_npy,
+    write_seg_npy,
+)
 from .images import is_length
 from .label_files import check_labels, write_labels
-from .rois import write_geojson, write_rois
+from .rois import WHOLE, Facts, parts_of, write_geojson, write_rois
 from .tables import write_table
 from .zarr_labels import write_zarr_labels
 
@@ -29,7 +37,8 @@ class ExportData:
     Parameters
     ----------
     labels : int array
-        Ids; 0 is background.
+        Ids; 0 is background. Those of a Zarr may be lazy for outlines, tables without
+        intensities, and OME-Zarr.
     axes : str
         Axes of ``labels``.
     pixel_size : (float, float) or None
@@ -61,9 +70,15 @@ class ExportData:
         Axes that run the other way in the viewer.
     n_channels : int
         Of the image.
+    classes : dict of str to str
+        Name and colour ``#rrggbb`` of each class of a model that knows classes.
+    class_of : dict of int to str
+        Class of each id.
+    source : str
+        File of the image, if it has one.
     """
 
-    labels: np.ndarray
+    labels: Any
     axes: str = "YX"
     pixel_size: tuple[float, float] | None = None
     unit: str = "pixel"
@@ -78,6 +93,9 @@ class ExportData:
     corner: dict[str, int] = field(default_factory=dict)
     flipped: str = ""
     n_channels: int = 1
+    classes: Mapping[str, str] = field(default_factory=dict)
+    class_of: Mapping[int, str] = field(default_factory=dict)
+    source: str = ""
 
 
 def export(path: str | Path, kind: str, data: ExportData) -> Path:
@@ -136,10 +154,14 @@ def _rois(path: Path, data: ExportData) -> Path:
 
 
 def _geojson(path: Path, data: ExportData) -> Path:
+    table = _table(data, QUICK)
+    if data.factors != WHOLE:  # these are in pixels of another size
+        table = {name: column for name, column in table.items() if name not in QUICK}
     return write_geojson(
         path,
         data.labels,
         axes=data.axes,
+        facts=Facts(class_of=data.class_of, colors=data.classes, table=table),
         overwrite=data.overwrite,
         sealed=data.sealed,
         factors=data.factors,
@@ -148,22 +170,33 @@ def _geojson(path: Path, data: ExportData) -> Path:
 
 
 def _csv(path: Path, data: ExportData) -> Path:
+    return write_table(path, _table(data, SHAPE), overwrite=data.overwrite)
+
+
+def _table(data: ExportData, shape: Sequence[str]) -> Table:
+    """Return the measurements of the objects; lengths in micrometres or pixels."""
     is_known = data.pixel_size and all(is_length(float(n)) for n in data.pixel_size)
     size = data.pixel_size if data.pixel_size and is_known else (1.0, 1.0)
     sizes = dict(zip("YX", size, strict=True))
     # of a size that is no length nothing can be measured, as for OME-TIFF
     units = dict.fromkeys("YX", data.unit if is_known else PIXEL)
     sizes, unit = in_micrometres(sizes, units)
-    table = measure(
-        data.labels,
-        axes=data.axes,
-        image=data.image,
-        image_axes=data.image_axes,
-        pixel_size=(sizes["Y"], sizes["X"]) if data.pixel_size else None,
-        unit=unit,
-        corner=data.corner,
-    )
-    return write_table(path, table, overwrite=data.overwrite)
+    how: dict[str, Any] = {
+        "pixel_size": (sizes["Y"], sizes["X"]) if data.pixel_size else None,
+        "unit": unit,
+        "shape": shape,
+    }
+    if isinstance(data.labels, np.ndarray):
+        how |= {"image": data.image, "image_axes": data.image_axes}
+        return measure(data.labels, axes=data.axes, corner=data.corner, **how)
+    layout = Axes(data.axes)
+    tables = [measure(np.zeros((1,) * len(layout.order), int), axes=data.axes, **how)]
+    for at, part, (y, x) in parts_of(data.labels, layout):
+        first = {**at, "Y": y, "X": x}
+        corner = {axis: n + data.corner.get(axis, 0) for axis, n in first.items()}
+        shaped = part.reshape(*(1,) * len(layout.stack), *part.shape)
+        tables.append(measure(shaped, axes=data.axes, corner=corner, **how))
+    return {name: np.concatenate([t[name] for t in tables]) for name in tables[0]}
 
 
 def _ome_zarr(path: Path, data: ExportData) -> Path:
@@ -185,11 +218,37 @@ def _ome_zarr(path: Path, data: ExportData) -> Path:
     )
 
 
+def _masks_png(path: Path, data: ExportData) -> Path:
+    return write_masks_png(path, data.labels, axes=data.axes, overwrite=data.overwrite)
+
+
+def _masks_tif(path: Path, data: ExportData) -> Path:
+    return write_masks_tif(path, data.labels, axes=data.axes, overwrite=data.overwrite)
+
+
+def _seg_npy(path: Path, data: ExportData) -> Path:
+    return write_seg_npy(
+        path,
+        data.labels,
+        axes=data.axes,
+        source=data.source,
+        overwrite=data.overwrite,
+    )
+
+
+def _npy(path: Path, data: ExportData) -> Path:
+    return write_npy(path, data.labels, overwrite=data.overwrite)
+
+
 WRITERS: dict[str, Callable[[Path, ExportData], Path]] = {
     "ome-tiff": _ome_tiff,
     "rois": _rois,
     "geojson": _geojson,
     "csv": _csv,
     "ome-zarr": _ome_zarr,
+    "cellpose-png": _masks_png,
+    "cellpose-tif": _masks_tif,
+    "cellpose-seg": _seg_npy,
+    "npy": _npy,
 }
 """Function that writes each format."""

@@ -50,7 +50,7 @@ CLAIM = 64
 """Images whose files are entered there at once, before they are written."""
 
 LOG_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d ")
-UNSEALED = (".csv",)
+UNSEALED = (".csv", ".npy", "_cp_masks.png", "_cp_masks.tif")
 """Ends of the results that carry no seal, see `io.ownership`."""
 
 COLUMNS = {
@@ -289,6 +289,17 @@ class WrittenFiles:
         self.note(targets)
         for target in targets:
             self._claimed.pop(Path(target).name, None)
+
+    def release(self) -> None:
+        """Note what there is of the claimed results, at the end of a run.
+
+        Results of images that failed or were not begun are claimed, too. The next run
+        would take them for those of a run that was killed, and so for unchanged.
+        """
+        names = [name for name in self._claimed if name != SUMMARY]
+        self.note(names)
+        for name in names:
+            del self._claimed[name]
 
     def to_dict(self) -> dict[str, Any]:
         """Return the entries of ``run.json``."""

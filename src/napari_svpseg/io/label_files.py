@@ -22,6 +22,14 @@ from .ownership import LABELS_SEAL, PROGRAM, labels_hash
 MAX_CLASSIC_BYTES = 3_500_000_000
 """Larger files are BigTIFF; a classic TIFF ends at 4 GiB, metadata included."""
 
+UM_OF_OME = "µm"
+
+PER_CM = 10_000.0
+"""Micrometres of a centimetre, the unit of the resolution tags."""
+
+MAX_RATIONAL = 2.0**32
+"""Resolutions from here on do not fit into a tag."""
+
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML may hold, not even escaped."""
 
@@ -46,7 +54,9 @@ def check_labels(labels: np.ndarray, axes: str) -> None:
         raise ValueError(NO_LABELS.format(shape=labels.shape))
     if labels.dtype.kind not in "iub":
         raise ValueError(NOT_WHOLE_NUMBERS.format(dtype=labels.dtype))
-    if labels.dtype.kind == "i" and labels.min() < 0:
+    # of lazy labels the writers look at what they read
+    is_read = isinstance(labels, np.ndarray) and labels.dtype.kind == "i"
+    if is_read and labels.min() < 0:
         raise ValueError(NEGATIVE_IDS)
 
 
@@ -134,6 +144,7 @@ def write_labels(
             metadata=metadata,
             photometric="minisblack",
             compression="zlib",
+            **_resolution(metadata),
             bigtiff=labels.size * dtype.itemsize > MAX_CLASSIC_BYTES,
         )
     return path
@@ -176,8 +187,25 @@ def _physical_sizes(
     sizes: dict[str, Any] = {}
     for axis, length in lengths.items():
         sizes[f"PhysicalSize{axis}"] = float(length) * (factor or 1.0)
-        sizes[f"PhysicalSize{axis}Unit"] = "µm" if factor else PIXEL
+        sizes[f"PhysicalSize{axis}Unit"] = UM_OF_OME if factor else PIXEL
     return sizes
+
+
+def _resolution(sizes: dict[str, Any]) -> dict[str, Any]:
+    """Return the resolution tags for programs that know no OME-XML, as ImageJ.
+
+    Parameters
+    ----------
+    sizes : dict
+        Attributes of OME-XML, see `_physical_sizes`.
+    """
+    if sizes.get("PhysicalSizeXUnit") != UM_OF_OME:
+        return {}
+    # in centimetres, from which ImageJ makes micrometres
+    found = tuple(PER_CM / sizes[f"PhysicalSize{axis}"] for axis in "XY")
+    if not 1 / MAX_RATIONAL < min(found) <= max(found) < MAX_RATIONAL:
+        return {}
+    return {"resolution": found, "resolutionunit": "CENTIMETER"}
 
 
 def _positions(

@@ -9,18 +9,29 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
+from uuid import NAMESPACE_URL, uuid5
 
 import numpy as np
 
+from ..core.annotation.image_tags import COLOURS
 from ..core.errors import short_line
 from ..core.image import Axes
-from ..core.labels.outlines import Outline, Part, on_image, outlines, rasterise
+from ..core.labels.measure import POSITIONS, Table
+from ..core.labels.outlines import (
+    Outline,
+    Part,
+    on_image,
+    outlines,
+    rasterise,
+    whole_objects,
+)
 from ..core.planes import take_plane
 from .atomic import atomic_path
-from .label_files import labels_dtype
+from .label_files import NEGATIVE_IDS, labels_dtype
 from .ownership import seal_json, seal_zip
 
 MAX_SHORT = 32_767
@@ -32,6 +43,12 @@ MOVE, LINE, CLOSE = 0, 1, 4
 WHOLE = (1.0, 1.0)
 """Factors of labels that have the size of their image."""
 
+NO_AREA = ("LINE", "FREELINE", "POLYLINE", "ANGLE", "POINT", "NOROI")
+"""Types of ImageJ ROIs that enclose nothing."""
+
+DEFAULT_CLASS = "cells"
+"""Class in QuPath of objects whose class is not known."""
+
 NUMBERED = re.compile(r"(\d+)(?: |$)")
 """Names that begin with an id."""
 
@@ -40,6 +57,56 @@ NO_GEOJSON = "{path}: no GeoJSON ({reason})."
 
 Planes = Iterator[tuple[dict[str, int], list[Outline]]]
 Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Facts:
+    """What a GeoJSON feature says of an object beside its outline.
+
+    Parameters
+    ----------
+    name : str
+        Class in QuPath of objects that have none in ``class_of``.
+    class_of : dict of int to str
+        Class of each id.
+    colors : dict of str to str
+        Colour ``#rrggbb`` of each class.
+    table : dict of arrays, optional
+        Measurements, as `core.labels.measure.measure` returns them.
+    """
+
+    name: str = DEFAULT_CLASS
+    class_of: Mapping[int, str] = field(default_factory=dict)
+    colors: Mapping[str, str] = field(default_factory=dict)
+    table: Table | None = None
+
+    def classification(self, label: int) -> dict[str, Any]:
+        """Return the class of an object and its colour as QuPath has it."""
+        name = self.class_of.get(label, self.name)
+        color = self.colors.get(name, COLOURS[0])
+        return {"name": name, "color": list(bytes.fromhex(color[1:]))}
+
+    def measurements(self) -> dict[tuple[int, ...], dict[str, float]]:
+        """Return the measurements of each object, by its place along T, Z and its id.
+
+        Positions, which the outline tells, are left out.
+        """
+        if self.table is None:
+            return {}
+        places = {name for names in POSITIONS.values() for name in names}
+        shown = {
+            name: column.tolist()
+            for name, column in self.table.items()
+            if name != "label" and name.partition("_um")[0] not in places
+        }
+        n = len(self.table["label"])
+        keys = zip(
+            *(self.table[a].tolist() for a in ("t", "z") if a in self.table),
+            self.table["label"].tolist(),
+            strict=True,
+        )
+        rows = ({k: v[i] for k, v in shown.items() if v[i] == v[i]} for i in range(n))
+        return dict(zip(keys, rows, strict=True))
 
 
 class OutlineError(ValueError):
@@ -67,7 +134,7 @@ def write_rois(
     path : path
         Ends in ``.zip``; its folder must exist.
     labels : int array
-        Ids of any size; 0 is background.
+        Ids of any size; 0 is background. May be lazy and larger than the memory.
     axes : str
         Axes of ``labels``, out of T, Z, Y and X.
     factors : (float, float)
@@ -228,6 +295,8 @@ def _position(roi: Any, stack: list[str]) -> dict[str, int]:
 
 def _rings_of(roi: Any) -> list[np.ndarray]:
     """Return the rings of corners (y, x) of a ROI; none if it encloses no area."""
+    if roi.roitype.name in NO_AREA:
+        return []
     paths = roi.coordinates(multi=True)
     return [np.asarray(p, float)[:, ::-1] for p in paths if len(p) > 2]
 
@@ -237,7 +306,7 @@ def write_geojson(
     labels: np.ndarray,
     *,
     axes: str = "YX",
-    name: str = "",
+    facts: Facts | None = None,
     factors: tuple[float, float] = WHOLE,
     corner: Mapping[str, int] = MappingProxyType({}),
     overwrite: bool = False,
@@ -246,18 +315,19 @@ def write_geojson(
     """Write each object as a GeoJSON feature for QuPath, atomically.
 
     Coordinates are pixels, x before y. In QuPath the objects are detections, named by
-    their ids.
+    their ids. Rings run as RFC 7946 demands, exteriors counterclockwise by their
+    numbers and holes clockwise.
 
     Parameters
     ----------
     path : path
         Ends in ``.geojson``; its folder must exist.
     labels : int array
-        Ids of any size; 0 is background.
+        Ids of any size; 0 is background. May be lazy and larger than the memory.
     axes : str
         Axes of ``labels``, out of T, Z, Y and X. Features of stacks have their plane.
-    name : str
-        Name of what the objects are, such as ``"round cells"``, for QuPath's class.
+    facts : Facts, optional
+        Classes and measurements of the objects.
     factors, corner
         As for `write_rois`.
     overwrite, sealed : bool
@@ -276,6 +346,8 @@ def write_geojson(
         If the axes do not fit the labels.
     """
     path = Path(path)
+    facts = facts or Facts()
+    rows = facts.measurements()
     with atomic_path(path, overwrite) as temporary:
         with open(temporary, "w", encoding="utf-8") as file:
             # Feature by feature: the text of all of them may not fit into memory.
@@ -283,7 +355,13 @@ def write_geojson(
             between = "\n"
             for plane, found in _planes(labels, axes, factors, corner):
                 for outline in found:
-                    file.write(between + json.dumps(_feature(outline, plane, name)))
+                    feature = _feature(outline, plane, facts)
+                    at = *(plane[a] for a in "TZ" if a in plane), outline.label
+                    if at in rows:
+                        feature["properties"]["measurements"] = rows[at]
+                    # the same in each run, as QuPath knows objects by it
+                    feature["id"] = str(uuid5(NAMESPACE_URL, f"{path.name} {at}"))
+                    file.write(between + json.dumps(feature))
                     between = ",\n"
             file.write("\n]}\n")
         if sealed:
@@ -291,9 +369,12 @@ def write_geojson(
     return path
 
 
-def _feature(outline: Outline, plane: dict[str, int], name: str) -> dict[str, Any]:
+def _feature(outline: Outline, plane: dict[str, int], facts: Facts) -> dict[str, Any]:
     """Return an object as a GeoJSON feature with the fields that QuPath knows."""
-    polygons = [[_closed(ring) for ring in part.rings] for part in outline.parts]
+    polygons = [
+        [_closed(part.exterior), *(_closed(hole[::-1]) for hole in part.holes)]
+        for part in outline.parts
+    ]
     several = len(polygons) > 1
     geometry: dict[str, Any] = {
         "type": "MultiPolygon" if several else "Polygon",
@@ -305,9 +386,8 @@ def _feature(outline: Outline, plane: dict[str, int], name: str) -> dict[str, An
         "objectType": "detection",
         "name": str(outline.label),
         "label": outline.label,
+        "classification": facts.classification(outline.label),
     }
-    if name:
-        properties["classification"] = {"name": name}
     return {"type": "Feature", "geometry": geometry, "properties": properties}
 
 
@@ -404,21 +484,64 @@ def _assembled(
 
 
 def _planes(
-    labels: np.ndarray,
+    labels: Any,
     axes: str,
     factors: tuple[float, float],
     corner: Mapping[str, int],
 ) -> Planes:
     """Yield the index of each plane along T and Z, and its outlines, in the image."""
-    labels = np.asarray(labels)
     layout = Axes(axes)
-    layout.check(labels.shape)
+    layout.check(np.shape(labels))
+    for at, part, first in parts_of(labels, layout):
+        found = outlines(part)
+        y, x = first[0] + corner.get("Y", 0), first[1] + corner.get("X", 0)
+        if factors != WHOLE or y or x:
+            found = [on_image(outline, factors, (y, x)) for outline in found]
+        yield {axis: n + corner.get(axis, 0) for axis, n in at.items()}, found
+
+
+def parts_of(
+    labels: Any, layout: Axes
+) -> Iterator[tuple[dict[str, int], np.ndarray, tuple[int, int]]]:
+    """Yield labels plane by plane, and those that are lazy in parts of whole objects.
+
+    Parameters
+    ----------
+    labels : int array
+        May be lazy and larger than the memory.
+    layout : Axes
+        Their axes.
+
+    Yields
+    ------
+    at : dict of str to int
+        Index of the plane along T and Z.
+    part : (Y, X) int array
+    first : (int, int)
+        Row and column of the first pixel of the part.
+    """
+    is_lazy = hasattr(labels, "shape") and not isinstance(labels, np.ndarray)
+    is_lazy = is_lazy and layout.order.endswith("YX")
+    labels = labels if is_lazy else np.asarray(labels)
     stack = [axis for axis in layout.order if axis in "TZ"]
     for index in layout.plane_indices(labels.shape):
-        plane = take_plane(labels, layout, index)
-        found = outlines(plane)
-        first = (corner.get("Y", 0), corner.get("X", 0))
-        if factors != WHOLE or any(first):
-            found = [on_image(outline, factors, first) for outline in found]
-        at = zip(stack, index, strict=True)
-        yield {axis: n + corner.get(axis, 0) for axis, n in at}, found
+        at = dict(zip(stack, index, strict=True))
+        if is_lazy:
+            for part, first in whole_objects(_LazyPlane(labels, index)):
+                yield at, part, first
+        else:
+            yield at, take_plane(labels, layout, index), (0, 0)
+
+
+class _LazyPlane:
+    """A plane of labels that reads what it is sliced for."""
+
+    def __init__(self, labels: Any, index: tuple[int, ...]) -> None:
+        self._labels, self._index = labels, index
+        self.shape = labels.shape[-2:]
+
+    def __getitem__(self, window: tuple[slice, slice]) -> np.ndarray:
+        part = np.asarray(self._labels[(*self._index, *window)])
+        if part.min(initial=0) < 0:
+            raise ValueError(NEGATIVE_IDS)
+        return part

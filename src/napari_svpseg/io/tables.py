@@ -26,7 +26,7 @@ def write_table(
     ----------
     path : path
     columns : dict of arrays
-        Name and values of each column. Floats are written with six significant digits,
+        Name and values of each column. Floats are written with 15 significant digits,
         NaN as an empty cell, text as `quoted` makes it.
     overwrite : bool
         Allow to replace a file that no run of this program wrote.
@@ -97,7 +97,8 @@ class _LineFeeds:
 def _text(value: Any) -> str:
     """Return the content of a cell."""
     if isinstance(value, float):
-        return "" if np.isnan(value) else f"{value:.6g}"
+        # all digits that a decimal number keeps, and no 0.30000000000000004
+        return "" if np.isnan(value) else f"{value:.15g}"
     return quoted(escaped(value)) if isinstance(value, str) else str(value)
 
 

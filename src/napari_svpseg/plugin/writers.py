@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..core.jobs.folder_job import FORMATS
+from ..core.jobs import folder_job
 from .layers.images.pyramid import full_data
 from .layers.metadata import METADATA_KEY
 from .layers.placement import PLACE, Place
@@ -79,8 +79,7 @@ def format_of(path: str) -> str:
     >>> format_of("cells.ZIP")
     'rois'
     """
-    ends = [kind for kind, end in FORMATS.items() if path.lower().endswith(end)]
-    return ends[0] if ends else "ome-tiff"
+    return folder_job.format_of(path) or "ome-tiff"
 
 
 def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
@@ -127,6 +126,8 @@ def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> ExportDa
         corner=_corner_of(metadata),
         flipped=found.flipped,
         n_channels=int(metadata.get("n_channels", 1)),
+        classes=metadata.get("classes") or {},
+        class_of={int(i): n for i, n in (metadata.get("class_of") or {}).items()},
     )
 
 

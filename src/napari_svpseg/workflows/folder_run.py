@@ -312,6 +312,7 @@ class _Outcomes:
             "failed": failed,
             "ended": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
+        self._written.release()
         try:
             self._save()
             self._written.note_summary()

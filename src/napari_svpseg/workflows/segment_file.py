@@ -169,6 +169,9 @@ def segment_file(
         overwrite=overwrite,
         origin=image.origin,
         n_channels=1 if image.rgb else lengths.get("C", 1),
+        classes=result.classes,
+        class_of=result.class_of,
+        source=os.path.abspath(path),
     )
     Path(out_folder).mkdir(parents=True, exist_ok=True)
     if on_progress is not None:

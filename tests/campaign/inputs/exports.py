@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import roifile
 import tifffile
+from skimage.io import imread
 
 from napari_svpseg.core.jobs.folder_job import FORMATS
 from napari_svpseg.io.exports import ExportData, export
@@ -54,7 +55,7 @@ def cases() -> Iterator[Case]:
                 "exports",
                 f"{kind} of {name}",
                 partial(_export, kind, array, {}),
-                right(READ[kind](array)),
+                right(READ[kind](array)) if _fits(kind, array) else refused(),
             )
         for name, array in bad.items():
             yield Case(
@@ -89,6 +90,12 @@ def cases() -> Iterator[Case]:
                 partial(_to, kind, target),
                 either(lambda here, seen: None, target[:99]),
             )
+
+
+def _fits(kind: str, labels: np.ndarray) -> bool:
+    """Return whether a format can hold these ids; those of Cellpose are small."""
+    limit = {"cellpose-png": 2**16 - 1, "cellpose-seg": 2**24}.get(kind, 2**32 - 1)
+    return bool(labels.max(initial=0) <= limit) or kind == "npy"
 
 
 def _ids() -> np.ndarray:
@@ -166,8 +173,28 @@ def _rois(labels: np.ndarray) -> Check:
     return check
 
 
+def _pixels(
+    name: str, read: Callable[[Path], np.ndarray]
+) -> Callable[[np.ndarray], Check]:
+    def of(labels: np.ndarray) -> Check:
+        def check(here: Path, seen: Seen) -> None:
+            assert np.array_equal(read(here / name), labels)
+
+        return check
+
+    return of
+
+
+def _held(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = np.load(path, allow_pickle=True).item()
+    return values
+
+
 READ: dict[str, Callable[[np.ndarray], Check]] = {
     "ome-tiff": _ome_tiff, "ome-zarr": _zarr, "csv": _csv, "geojson": _geojson,
-    "rois": _rois,
+    "rois": _rois, "cellpose-png": _pixels("a_cp_masks.png", imread),
+    "cellpose-tif": _pixels("a_cp_masks.tif", tifffile.imread),
+    "cellpose-seg": _pixels("a_seg.npy", lambda path: _held(path)["masks"]),
+    "npy": _pixels("a.npy", np.load),
 }  # fmt: skip
 """Check of each format, which reads it with a library that is not ours."""

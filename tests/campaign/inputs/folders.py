@@ -12,7 +12,7 @@ from pathlib import Path
 
 import tifffile
 
-from napari_svpseg.core.jobs.folder_job import FORMATS
+from napari_svpseg.core.jobs.folder_job import FORMATS, with_end
 
 from ..case import Action, Case, Place, Seen, either, partly, refused, right
 from ..scene import N_DISCS, discs, objects, segment, write_image
@@ -310,7 +310,7 @@ def _foreign() -> Iterator[Case]:
                     "folders",
                     f"{what} in the place of {kind}, {pattern}",
                     partial(_in_the_way, kind, end, what, pattern),
-                    refused(f"a{pattern[6:]}{end}"),
+                    refused(with_end(f"a{pattern[6:]}", kind)),
                 )
         yield Case(
             "folders",
@@ -348,7 +348,7 @@ def _appended(here: Path, seen: Seen) -> None:
 def _in_the_way(kind: str, end: str, what: str, pattern: str, place: Place) -> Action:
     write_image(Path("a.tif"))
     Path("out").mkdir()
-    target = Path("out", pattern.replace("{name}", "a") + end)
+    target = Path("out", with_end(pattern.replace("{name}", "a"), kind))
     if what == "a file":
         target.write_bytes(b"the only copy")
     elif what == "a folder":
@@ -371,7 +371,7 @@ def _twice(kind: str, corrected: bool, place: Place) -> Action:
     first = act(words)
     assert first.status == 0, first.error
     if corrected:
-        target = Path("out", f"a_labels{FORMATS[kind]}")
+        target = Path("out", with_end("a_labels", kind))
         path = (
             target
             if target.is_file()

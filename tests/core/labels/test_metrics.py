@@ -58,6 +58,15 @@ def test_below_a_half_the_assignment_is_one_to_one_and_largest():
     assert match_instances(found, truth, 0.2).tp == 2
 
 
+def test_three_poor_pairs_are_more_than_two_good_ones():
+    # each prediction is shifted by 15 of 100 pixels
+    truth = np.repeat([0, 1, 2, 3, 0], [50, 100, 100, 100, 50])[None]
+    found = np.repeat([1, 2, 3, 0], [65, 100, 100, 135])[None]
+    matched = match_instances(found, truth, 0.05)
+    assert [pair[:2] for pair in matched.pairs] == [(1, 1), (2, 2), (3, 3)]
+    assert matched.pairs[0][2] == 15 / 150
+
+
 def test_shapes_must_agree(pattern):
     with pytest.raises(ValueError, match=pattern(SHAPES_DIFFER)):
         dice(A, B[:2])

@@ -16,6 +16,10 @@ FORMATS = {
     "geojson": ".geojson",
     "csv": ".csv",
     "ome-zarr": ".zarr",
+    "cellpose-png": "_cp_masks.png",
+    "cellpose-tif": "_cp_masks.tif",
+    "cellpose-seg": "_seg.npy",
+    "npy": ".npy",
 }
 """Formats of results, and the ends of their file names."""
 
@@ -25,6 +29,10 @@ FORMAT_TITLES = {
     "geojson": "GeoJSON for QuPath",
     "csv": "CSV of measurements",
     "ome-zarr": "OME-Zarr labels",
+    "cellpose-png": "Cellpose masks, PNG",
+    "cellpose-tif": "Cellpose masks, TIFF",
+    "cellpose-seg": "Cellpose session, _seg.npy",
+    "npy": "NumPy array",
 }
 
 ALL_SERIES = "all"
@@ -33,7 +41,8 @@ ALL_SERIES = "all"
 CONTAINERS = (".zarr", ".zip", ".ozx")
 """Ends of folders and files inside of which paths lead to images."""
 
-PATTERN = "{name}_labels"
+OWN_END = "_labels"
+PATTERN = f"{{name}}{OWN_END}"
 WORDS = ("name", "folder", "model", "prompts")
 """Fields of a name pattern: stem and folder of the image, model, prompt file."""
 
@@ -168,7 +177,7 @@ class BatchJob:
         """Return the path of each file that is written for an image, by format."""
         stem = file_stem(image, self.pattern, model=self.model, prompts=self.prompts)
         folder = PurePath(self.output)
-        return {kind: str(folder / f"{stem}{FORMATS[kind]}") for kind in self.formats}
+        return {kind: str(folder / with_end(stem, kind)) for kind in self.formats}
 
 
 @dataclass(frozen=True)
@@ -279,6 +288,32 @@ def file_label(path: str) -> str:
     """
     container, inner = _split_container(PurePath(path))
     return "/".join((container.name, *inner))
+
+
+def with_end(stem: str, kind: str) -> str:
+    """Return the file name of a result in a format.
+
+    Cellpose and scripts for its files find them by the name of the image.
+
+    Examples
+    --------
+    >>> with_end("a_labels", "csv"), with_end("a_labels", "cellpose-seg")
+    ('a_labels.csv', 'a_seg.npy')
+    """
+    end = FORMATS[kind]
+    return f"{stem.removesuffix(OWN_END) if end[0] == '_' else stem}{end}"
+
+
+def format_of(path: str) -> str | None:
+    """Return the format that the end of a file name stands for; None for others.
+
+    Examples
+    --------
+    >>> format_of("cells.ZIP"), format_of("a_seg.npy"), format_of("a.txt")
+    ('rois', 'cellpose-seg', None)
+    """
+    ends = [kind for kind, end in FORMATS.items() if path.lower().endswith(end)]
+    return ends[0] if ends else None
 
 
 def series_numbers(text: str) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,38 +13,39 @@ from ..units import UM, micrometres
 Table = dict[str, np.ndarray]
 """Columns of equal length, by name."""
 
-SHAPE = {
-    "centroid-0": "y",
-    "centroid-1": "x",
-    "bbox-0": "top",
-    "bbox-1": "left",
-    "bbox-2": "bottom",
-    "bbox-3": "right",
-    "area": "area",
-    "perimeter": "perimeter",
-    "equivalent_diameter_area": "diameter",
-    "axis_major_length": "major_axis",
-    "axis_minor_length": "minor_axis",
-    "eccentricity": "eccentricity",
-    "solidity": "solidity",
-    "orientation": "orientation",
-}
-"""Properties of scikit-image and our names of them; in pixels and radians."""
+SHAPE = (
+    "centroid",
+    "bbox",
+    "area",
+    "perimeter",
+    "equivalent_diameter_area",
+    "axis_major_length",
+    "axis_minor_length",
+    "eccentricity",
+    "solidity",
+    "orientation",
+)
+"""Properties of scikit-image that are measured; in pixels and radians."""
 
-INTENSITIES = {
-    "intensity_mean": "mean",
-    "intensity_std": "std",
-    "intensity_min": "min",
-    "intensity_max": "max",
-}
+QUICK = ("area", "perimeter", "equivalent_diameter_area")
+"""Those of them that take little time."""
+
+INTENSITIES = ("intensity_mean", "intensity_std", "intensity_min", "intensity_max")
 """The same for intensities."""
 
+LENGTHS = (
+    "perimeter",
+    "equivalent_diameter_area",
+    "axis_major_length",
+    "axis_minor_length",
+)
+"""Columns that hold lengths in any direction."""
 
 POSITIONS = {
     "T": ("t",),
     "Z": ("z",),
-    "Y": ("y", "top", "bottom"),
-    "X": ("x", "left", "right"),
+    "Y": ("centroid-0", "bbox-0", "bbox-2"),
+    "X": ("centroid-1", "bbox-1", "bbox-3"),
 }
 """Columns that hold positions along each axis."""
 
@@ -58,6 +59,7 @@ def measure(
     pixel_size: tuple[float, float] | None = None,
     unit: str = UM,
     corner: Mapping[str, int] | None = None,
+    shape: Sequence[str] = SHAPE,
 ) -> Table:
     """Return a table with one row for each object of each plane.
 
@@ -78,15 +80,17 @@ def measure(
     corner : dict of str to int, optional
         Index of the first pixel and plane of the labels along each axis, where they
         are a part of an image; positions are those in the image.
+    shape : sequence of str
+        Which of `SHAPE` are measured.
 
     Returns
     -------
     dict of arrays
-        ``label``; ``t`` and ``z`` (from 0) for stacks; position and shape in pixels
-        (``area``, ``perimeter``, ...) and in physical units (``area_um2``,
-        ``perimeter_um``, ...); ``mean``, ``std``, ``min`` and ``max`` of the
-        intensities, one column for each channel if there are several (``mean_c0``,
-        ...).
+        Columns have the names of `skimage.measure.regionprops_table`: ``label``;
+        position and shape in pixels (``centroid-0``, ``area``, ...); intensities
+        (``intensity_mean``, ..., with several channels ``intensity_mean-0``, ...).
+        Those in physical units end in the unit (``centroid-0_um``, ``area_um2``, ...).
+        Stacks also have ``t`` and ``z``, from 0.
 
     Raises
     ------
@@ -108,7 +112,7 @@ def measure(
             pixels = image_layout.to_plane(
                 np.asarray(image[image_layout.plane_slices(at)])
             )
-        tables.append(_plane_table(plane, pixels, where))
+        tables.append(_plane_table(plane, pixels, where, shape))
     table = {
         name: np.concatenate([part[name] for part in tables]) for name in tables[0]
     }
@@ -122,7 +126,10 @@ def measure(
 
 
 def _plane_table(
-    plane: np.ndarray, image: np.ndarray | None, where: dict[str, int]
+    plane: np.ndarray,
+    image: np.ndarray | None,
+    where: dict[str, int],
+    shape: Sequence[str],
 ) -> Table:
     """Return the rows of one plane, in the order of the ids.
 
@@ -132,6 +139,8 @@ def _plane_table(
     image : (Y, X, C) array or None
     where : dict
         Index of the plane along T and Z.
+    shape : sequence of str
+        Which of `SHAPE` are measured.
     """
     from skimage.measure import regionprops_table
 
@@ -141,22 +150,19 @@ def _plane_table(
     # Rank 0 must be the background, also in a plane that has none.
     if ids.size and ids[0] != 0:
         ids, compact = np.concatenate([[0], ids]), compact + 1
-    wanted = ["label", *dict.fromkeys(name.partition("-")[0] for name in SHAPE)]
+    wanted = ["label", *shape]
     if image is not None:
         wanted += INTENSITIES
         image = image.astype(float)
+        image = image[..., 0] if image.shape[2] == 1 else image
     found = regionprops_table(compact, image, properties=wanted)
-    table = {"label": ids[found["label"]]}
+    table = {"label": ids[found.pop("label")]}
     table |= {
         axis.lower(): np.full(len(table["label"]), n) for axis, n in where.items()
     }
-    table |= {name: found[theirs] for theirs, name in SHAPE.items()}
-    n_channels = 0 if image is None else image.shape[2]
-    for theirs, name in INTENSITIES.items():
-        for channel in range(n_channels):
-            column = name if n_channels == 1 else f"{name}_c{channel}"
-            table[column] = found[f"{theirs}-{channel}"]
-    return table
+    if "area" in found:
+        found["area"] = found["area"].astype(np.int64)  # a number of pixels
+    return table | found
 
 
 def _with_units(table: Table, pixel_size: tuple[float, float], unit: str) -> Table:
@@ -166,13 +172,12 @@ def _with_units(table: Table, pixel_size: tuple[float, float], unit: str) -> Tab
     do not follow from those in pixels.
     """
     height, width = (float(size) for size in pixel_size)
-    factors = {"y": height, "x": width}
+    factors = {"centroid-0": height, "centroid-1": width}
     if np.isclose(height, width):
-        lengths = ("perimeter", "diameter", "major_axis", "minor_axis")
-        factors |= dict.fromkeys(lengths, height)
+        factors |= dict.fromkeys(LENGTHS, height)
     else:
         # The equivalent diameter follows from the area, whatever the pixels' shape.
-        factors["diameter"] = float(np.sqrt(height * width))
+        factors["equivalent_diameter_area"] = float(np.sqrt(height * width))
     found: dict[str, Any] = {}
     for name, column in table.items():
         found[name] = column

@@ -176,13 +176,15 @@ def _assign(rows: Array, columns: Array, scores: Array) -> list[tuple[int, int, 
         # No object occurs twice, as is always so for an IoU above 0.5: nothing to
         # solve. This is the usual case, and far faster than the assignment below.
         return list(zip(rows.tolist(), columns.tolist(), scores.tolist(), strict=True))
-    gain = np.zeros((len(r_ids), len(c_ids)))
-    gain[r, c] = 1 + scores  # one more pair outweighs any gain in IoU
+    iou = np.zeros((len(r_ids), len(c_ids)))
+    iou[r, c] = scores
+    # One more pair outweighs all that other pairs can gain in IoU, 1 each.
+    gain = np.where(iou > 0, min(iou.shape) + iou, 0)
     chosen = zip(*linear_sum_assignment(gain, maximize=True), strict=True)
     return [
-        (int(r_ids[i]), int(c_ids[j]), float(gain[i, j] - 1))
+        (int(r_ids[i]), int(c_ids[j]), float(iou[i, j]))
         for i, j in chosen
-        if gain[i, j] > 0
+        if iou[i, j] > 0
     ]
 
 

@@ -8,8 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+BLOCK = 2048
+"""Side of the parts in which large planes are read."""
 
 Ring = np.ndarray
 """(N, 2) array of corners (y, x), the first not repeated at the end."""
@@ -127,6 +131,57 @@ def outlines(labels: np.ndarray) -> list[Outline]:
         y, x = ring[0]
         parts.setdefault(int(labels[y, x]), []).append(found)
     return [Outline(n, tuple(parts[n])) for n in sorted(parts)]
+
+
+def whole_objects(
+    labels: Any, block: int = BLOCK
+) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
+    """Yield parts of a plane that is larger than the memory, with whole objects.
+
+    Each object is in one part, that of the block that its top left corner is in; an
+    object that is as large as the plane needs memory for it.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+        Slicing it reads the region and returns a numpy array.
+    block : int
+        Side of the parts that are read at once.
+
+    Yields
+    ------
+    part : (Y, X) int array
+        Nothing but the objects of one block.
+    first : (int, int)
+        Row and column of the first pixel of the part.
+    """
+    from scipy.ndimage import find_objects
+
+    height, width = (int(n) for n in labels.shape)
+    boxes: dict[int, np.ndarray] = {}  # top, left, bottom, right
+    for top in range(0, height, block):
+        for left in range(0, width, block):
+            part = np.asarray(labels[top : top + block, left : left + block])
+            ids, ranks = np.unique(part, return_inverse=True)
+            ranks = ranks.reshape(part.shape) + 1
+            for n, found in zip(ids.tolist(), find_objects(ranks), strict=True):
+                if n == 0:
+                    continue
+                y, x = found
+                ends = (top + y.start, left + x.start, top + y.stop, left + x.stop)
+                box = boxes.setdefault(n, np.array(ends))
+                box[:2] = np.minimum(box[:2], ends[:2])
+                box[2:] = np.maximum(box[2:], ends[2:])
+    owned: dict[tuple[int, int], list[int]] = {}
+    for n, box in boxes.items():
+        owned.setdefault((int(box[0]) // block, int(box[1]) // block), []).append(n)
+    for _, ids_here in sorted(owned.items()):
+        found_here = np.array([boxes[n] for n in ids_here])
+        top, left = found_here[:, :2].min(0)
+        bottom, right = found_here[:, 2:].max(0)
+        part = np.asarray(labels[top:bottom, left:right])
+        kept = np.where(np.isin(part, ids_here), part, 0)
+        yield kept, (int(top), int(left))
 
 
 def _rings(components: np.ndarray) -> Iterator[tuple[int, Ring]]:

@@ -89,7 +89,7 @@ class SavePanel(QWidget):
         self.save = button(
             "Save labels…",
             "Write the result of the selected image, or the result that is selected: "
-            "OME-TIFF, ImageJ ROIs, GeoJSON, CSV",
+            "OME-TIFF, ImageJ ROIs, GeoJSON, CSV, Cellpose, NumPy",
         )
         self.save_all = button(
             "Save all…", "Write the results of all images into a folder, as OME-TIFF"

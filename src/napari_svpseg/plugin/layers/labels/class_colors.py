@@ -44,11 +44,7 @@ def class_entries(result: Result, *, is_part: bool = False) -> dict[str, Any]:
     are_classes = result.recipe.postprocess.get("labels") == "classes"
     if not result.classes or (is_part and not are_classes):
         return {"classes": {}, "class_of": {}}
-    if are_classes:
-        class_of = dict(enumerate(result.classes, start=1))
-    else:
-        class_of = result.object_classes
-    return {"classes": dict(result.classes), "class_of": class_of}
+    return {"classes": dict(result.classes), "class_of": result.class_of}
 
 
 def with_labels(result: Result, labels: Any, options: dict[str, Any]) -> Result:

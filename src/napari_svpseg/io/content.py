@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -17,6 +18,12 @@ SAMPLE_BYTES = WHOLE_BYTES // SAMPLES
 
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 """Files of a Zarr image that are always hashed: they say what the others mean."""
+
+CONSOLIDATED = ".zmetadata", "consolidated_metadata"
+"""Copy of the metadata of all groups: in Zarr 2 a file, in 3 a key of ``zarr.json``.
+
+It changes with the labels in an image.
+"""
 
 BESIDE = (".DS_Store", "Thumbs.db", "desktop.ini")
 """Files that file managers leave in the folders that they show."""
@@ -56,8 +63,8 @@ def content_fingerprint(path: str | Path) -> str:
     stats = {name: p.stat() for name, p in files.items()}
     if sum(s.st_size for s in stats.values()) <= WHOLE_BYTES:
         return fingerprint(*_contents(files))
-    about = {name: (s.st_size, s.st_mtime_ns) for name, s in stats.items()}
     others = [name for name, p in files.items() if p.name not in METADATA]
+    about = {name: (stats[name].st_size, stats[name].st_mtime_ns) for name in others}
     step = max(1, len(others) // SAMPLES)
     wanted = {*others[::step][:SAMPLES], *(set(files) - set(others))}
     read = {name: files[name] for name in sorted(wanted)}
@@ -81,13 +88,13 @@ def _of_file(path: Path) -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yield all files in a folder in a fixed order, but for results and leftovers."""
-    skipped = folder / LABELS if is_zarr(folder) else None
+    beside = {*BESIDE, CONSOLIDATED[0]}
     for root, folders, names in os.walk(folder, onerror=_raise):
         here = Path(root)
-        folders[:] = sorted(
-            n for n in folders if here / n != skipped and not is_temporary(n)
-        )
-        kept = (n for n in sorted(names) if n not in BESIDE and not is_temporary(n))
+        if LABELS in folders and is_zarr(here):  # an image, or one in a container
+            folders.remove(LABELS)
+        folders[:] = sorted(n for n in folders if not is_temporary(n))
+        kept = (n for n in sorted(names) if n not in beside and not is_temporary(n))
         yield from (here / n for n in kept)
 
 
@@ -99,6 +106,19 @@ def _contents(files: dict[str, Path], at_most: int = -1) -> Iterator[Content]:
     """Yield name and size of each file, then what it holds, as far as wanted."""
     for name, path in files.items():
         with path.open("rb") as file:
-            data = file.read(at_most)
+            is_metadata = path.name in METADATA
+            data = file.read() if is_metadata else file.read(at_most)
+        if is_metadata and CONSOLIDATED[1].encode() in data:
+            data = _without_consolidated(data)
         yield {"name": name, "bytes": len(data)}
         yield data
+
+
+def _without_consolidated(data: bytes) -> bytes:
+    """Return the content of a ``zarr.json`` without the metadata of other groups."""
+    try:
+        values = json.loads(data)
+        values.pop(CONSOLIDATED[1], None)
+    except (ValueError, AttributeError, RecursionError):  # damaged: it is as it is
+        return data
+    return json.dumps(values, sort_keys=True).encode()

@@ -41,6 +41,7 @@ from ..io.zarr_labels import (
     check_takes_labels,
     chunk_windows,
     create_labels,
+    labels_folder,
     publish_labels,
     read_labels_metadata,
 )
@@ -149,8 +150,8 @@ def segment_zarr(
     prompts : PromptSet, prompts, path of a prompt file, or None
         By default those in the model's folder.
     store : path, optional
-        OME-Zarr to which ``labels/NAME`` is added, made if it is not there; by default
-        the image itself.
+        New OME-Zarr for the labels, or an image to which ``labels/NAME`` is added; by
+        default the image itself.
     model : str or path
         All workers must have it.
     name : str
@@ -233,7 +234,7 @@ def segment_zarr(
         options=BlockOptions(block, halo, version),
         content=content,
     )
-    target = where / "labels" / name
+    target = labels_folder(where, name)
     if skip_done and read_labels_metadata(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
     is_read = [image, *([prompts] if isinstance(prompts, str | Path) else ())]

@@ -108,7 +108,7 @@ def _contents(files: dict[str, Path], at_most: int = -1) -> Iterator[Content]:
         with path.open("rb") as file:
             is_metadata = path.name in METADATA
             data = file.read() if is_metadata else file.read(at_most)
-        if is_metadata and CONSOLIDATED[1].encode() in data:
+        if path.name == METADATA[0]:
             data = _without_consolidated(data)
         yield {"name": name, "bytes": len(data)}
         yield data
@@ -118,7 +118,8 @@ def _without_consolidated(data: bytes) -> bytes:
     """Return the content of a ``zarr.json`` without the metadata of other groups."""
     try:
         values = json.loads(data)
-        values.pop(CONSOLIDATED[1], None)
-    except (ValueError, AttributeError, RecursionError):  # damaged: it is as it is
+    except (ValueError, RecursionError):  # damaged: it is as it is
         return data
+    if isinstance(values, dict):
+        values.pop(CONSOLIDATED[1], None)
     return json.dumps(values, sort_keys=True).encode()

@@ -14,10 +14,12 @@ from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.ownership import ForeignTargetError, Origin, origin
 from napari_svpseg.io.zarr_labels import (
     LabelsLayout,
+    count_levels,
     create_labels,
     create_labels_in_store,
     is_consolidated,
     labels_folder,
+    levels_for,
     open_level,
     publish_labels,
     read_labels_metadata,
@@ -42,14 +44,16 @@ def publish(store, name="cells", version="0.5", labels=SMALL):
     return publish_labels(layout, store, name, Recipe("svp"), {"run": name})
 
 
-def write_image(path, version="0.5"):
+def write_image(path, version="0.5", scale_factors=()):
     """Write an OME-Zarr image with ome-zarr's own writer."""
     from ome_zarr.format import format_from_version
     from ome_zarr.writer import write_image
 
     fmt = format_from_version(version)
     group = zarr.open_group(path, mode="w", zarr_format=fmt.zarr_format)
-    write_image(SMALL.astype("u1"), group, axes="yx", fmt=fmt, scale_factors=())
+    write_image(
+        SMALL.astype("u1"), group, axes="yx", fmt=fmt, scale_factors=scale_factors
+    )
     return path
 
 
@@ -115,6 +119,17 @@ def test_a_new_store_is_the_pyramid_and_takes_labels_of_other_names(tmp_path):
     with pytest.raises(ForeignTargetError):
         publish(store)
     assert np.array_equal(open_image(nuclei).array[:], SMALL + 1)
+
+
+def test_labels_of_an_image_have_as_many_levels(tmp_path, version):
+    """OME-Zarr demands it."""
+    image = write_image(tmp_path / "a.zarr", version, scale_factors=(2, 4))
+    assert levels_for(image, "cells") == open_image(image).n_levels == 3
+    assert levels_for(tmp_path / "new.zarr", "cells") == 0
+    layout = made(tmp_path / "w", version=version)
+    layout = create_labels_in_store(image, "cells", layout)
+    assert layout.level_shapes == [(5, 7), (3, 4), (2, 2)]
+    assert count_levels(layout.folder) == open_image(layout.folder).n_levels == 3
 
 
 def test_labels_are_found_where_they_are(tmp_path):

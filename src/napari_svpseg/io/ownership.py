@@ -304,7 +304,7 @@ def _zarr_origin(folder: Path) -> Origin:
 
 
 def _labels_origin(folder: Path, ours: Any, beside: Collection[str] = ()) -> Origin:
-    """Return where a pyramid comes from; names ``beside`` its levels are passed over."""
+    """Return where a pyramid comes from; ``beside`` are other names in its folder."""
     if not isinstance(ours, Mapping):
         return Origin.FOREIGN
     names = set(names_in(folder)) - {*ZARR_METADATA, *beside}

@@ -27,7 +27,7 @@ from .ownership import (
     read_json,
     zarr_attributes,
 )
-from .zarr_stores import import_zarr, is_zarr_folder
+from .zarr_stores import import_zarr, is_zarr_folder, ome_attributes, open_node
 
 CHUNK = 1024
 """Side of a chunk of labels in pixels."""
@@ -69,6 +69,8 @@ class LabelsLayout:
         Version of OME-Zarr, ``0.4`` or ``0.5``.
     origin : tuple of float
         Where the centre of the first pixel lies along each axis; empty for 0.
+    n_levels : int
+        Number of levels; 0 for as many as `SMALLEST_LEVEL` asks for.
 
     Raises
     ------
@@ -85,6 +87,7 @@ class LabelsLayout:
     unit: str
     version: str = "0.5"
     origin: tuple[float, ...] = ()
+    n_levels: int = 0
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
@@ -95,9 +98,13 @@ class LabelsLayout:
 
     @property
     def level_shapes(self) -> list[tuple[int, ...]]:
-        """Shape of each level: Y and X are halved until `SMALLEST_LEVEL`."""
+        """Shape of each level: Y and X are halved from level to level."""
         shapes = [self.shape]
-        while max(shapes[-1][-2:]) > SMALLEST_LEVEL:
+        while (
+            len(shapes) < self.n_levels
+            if self.n_levels
+            else max(shapes[-1][-2:]) > SMALLEST_LEVEL
+        ):
             *stack, y, x = shapes[-1]
             shapes.append((*stack, -(-y // 2), -(-x // 2)))
         return shapes
@@ -311,7 +318,7 @@ def create_labels_in_store(
     """
     store, target = Path(store), labels_folder(store, name)
     check_replaceable(target)
-    layout = replace(layout, folder=str(target))
+    layout = replace(layout, folder=str(target), n_levels=levels_for(store, name))
     parent = None if _is_same(target, store) else _labels_of(store, layout.version)
     create_labels(layout)
     describe_labels(layout, name)
@@ -346,6 +353,19 @@ def labels_folder(store: str | Path, name: str) -> Path:
     attributes = zarr_attributes(store)
     is_ours = "svpseg" in attributes and _name_of(attributes) == name
     return store if is_ours or not names_in(store) else inside
+
+
+def levels_for(store: str | Path, name: str) -> int:
+    """Return how many levels labels in a store must have; 0 where any number will do.
+
+    OME-Zarr demands as many as the image has that the labels are in.
+    """
+    if _is_same(labels_folder(store, name), Path(store)) or not is_image(store):
+        return 0
+    try:
+        return len(ome_attributes(open_node(store))["multiscales"][0]["datasets"])
+    except (KeyError, IndexError, TypeError):  # damaged
+        return 0
 
 
 def _is_same(target: Path, store: Path) -> bool:

@@ -42,6 +42,7 @@ from ..io.zarr_labels import (
     chunk_windows,
     create_labels,
     labels_folder,
+    levels_for,
     publish_labels,
     read_labels_metadata,
 )
@@ -245,7 +246,8 @@ def segment_zarr(
         with claimed_work(where.with_name(f"{where.name}.{name}.work")) as work:
             begun = start_or_resume(work, plan, code)
             with workers_of(scheduler, workers, str(work)) as client:
-                run = _Run(plan, work, client, report, overwrite)
+                n_levels = levels_for(where, name)
+                run = _Run(plan, work, client, report, overwrite, n_levels)
                 objects, beyond = run.make_labels(max(1, task // plan.block))
             if content_fingerprint(image) != content:
                 raise ImageError(CHANGED_MEANWHILE.format(image=image))
@@ -278,6 +280,8 @@ class _Run:
     report : callable
     overwrite : bool
         Allow to replace labels that no run wrote.
+    n_levels : int
+        Of the labels, see `LabelsLayout`.
     """
 
     plan: Plan
@@ -285,6 +289,7 @@ class _Run:
     client: Any
     report: Progress
     overwrite: bool = False
+    n_levels: int = 0
 
     def make_labels(self, blocks_a_task: int) -> tuple[int, int]:
         """Do what is left of a run; return the number of objects, and of cut pieces."""
@@ -330,6 +335,7 @@ class _Run:
         return LabelsLayout(
             folder=str(self.work / "labels"),
             dtype="uint32" if objects < 2**32 else "uint64",
+            n_levels=self.n_levels,
             **self.plan.layout,
         )
 

@@ -153,7 +153,8 @@ $(STAMPS)/dev: $(STAMPS)/app
 $(STAMPS)/clients: $(STAMPS)/dev
 	$(PYTHON) -m venv .venv-clients
 	$(patsubst .venv/%,.venv-clients/%,$(PY)) -m pip --disable-pip-version-check install -qq \
-	    napari napari-ome-zarr bioio bioio-ome-zarr ngff-zarr ome-zarr-models
+	    napari napari-ome-zarr bioio bioio-ome-zarr ngff-zarr ome-zarr-models \
+	    neuroglancer
 	touch $@
 
 # the package is never imported: it ships a real image of nuclei with labels

@@ -104,6 +104,28 @@ def test_a_store_of_labels_is_opened(tmp_path, version, program, axes):
         assert layer["units"][-2:] == ["micrometer"] * 2
 
 
+def test_a_store_of_labels_is_shown_by_neuroglancer(tmp_path, version):
+    labels = some_labels((601, 1029)).astype(np.uint32)
+    path = write_zarr_labels(
+        tmp_path / "a_labels.zarr", labels, axes="YX", unit="um",
+        scale={"Y": 0.5, "X": 0.25}, version=version,
+    )  # fmt: skip
+    call("show_in_neuroglancer.py", "neuroglancer", path, tmp_path)
+    view = json.loads((tmp_path / "view.json").read_text())
+    shown = np.load(tmp_path / "ids.npy")
+    sizes = {axis: (float(f"{n:.9g}"), unit) for axis, (n, unit) in
+             view["dimensions"].items()}  # fmt: skip
+    assert sizes == {"y": (0.5e-6, "m"), "x": (0.25e-6, "m")}
+    # The first axis goes to the right: the plane is seen transposed. A pixel of the
+    # screen is one along X and half of one along Y.
+    y, x = view["position"]
+    height, width = shown.shape
+    across = y + 0.5 + (np.arange(width) + 0.5 - width / 2) / 2
+    down = x + 0.5 + np.arange(height) + 0.5 - height / 2
+    expected = labels[np.ix_(across.astype(int), down.astype(int))].T
+    assert np.array_equal(shown, expected)
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_an_export_without_pixel_size_is_opened(tmp_path, program):
     labels = some_labels((60, 70)).astype(np.uint16)

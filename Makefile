@@ -2,6 +2,7 @@
 # make test    all tests, on every core (JOBS=1: one after another)
 # make campaign      bad input, kills, full disks, long runs: nothing may be lost (GROUPS=images,
 #              SAMPLE=10, CASE="images/1 x 1")
+# make test-clients    our files, opened by other programs, which go into .venv-clients
 # make lint    style, types, import contracts, declared dependencies and dead code
 # make docs    the site, into site/
 # make dist    wheel, source distribution, and the weights for non-commercial research
@@ -49,7 +50,7 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON CASE
 
-.PHONY: demo test campaign lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-scale dist clean
+.PHONY: demo test test-clients campaign lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-scale dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -58,6 +59,9 @@ demo: $(STAMPS)/app $(STAMPS)/nuclei
 # One thread a process: the tests already fill the cores.
 test: $(STAMPS)/dev
 	OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 OMP_WAIT_POLICY=PASSIVE $(PY) -m pytest -n $(JOBS) --maxprocesses 4 --dist loadfile
+
+test-clients: $(STAMPS)/dev $(STAMPS)/clients
+	$(PY) -m pytest tests/clients
 
 campaign: $(STAMPS)/dev
 	$(PY) -m tests.campaign --sample $(SAMPLE) $(if $(GROUPS),--groups $(GROUPS)) \
@@ -143,6 +147,14 @@ $(STAMPS)/dev: $(STAMPS)/app
 	@echo "Installing what the tests need"
 	$(PIP) --no-build-isolation -e ".[dev]"
 	$(PIP) --no-deps ome-zarr
+	touch $@
+
+# other programs: in an environment of their own, as they choose versions too
+$(STAMPS)/clients: $(STAMPS)/dev
+	$(PYTHON) -m venv .venv-clients
+	$(patsubst .venv/%,.venv-clients/%,$(PY)) -m pip --disable-pip-version-check install -qq \
+	    napari napari-ome-zarr bioio bioio-ome-zarr ngff-zarr ome-zarr-models \
+	    neuroglancer
 	touch $@
 
 # the package is never imported: it ships a real image of nuclei with labels

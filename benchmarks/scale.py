@@ -344,10 +344,7 @@ def main() -> int:
                 f"task on {found['efficiency_without_start']}"
             )
         alike = all(
-            same(
-                folder / f"{runs[0]}.zarr/labels/cells",
-                folder / f"{name}.zarr/labels/cells",
-            )
+            same(folder / f"{runs[0]}.zarr", folder / f"{name}.zarr")
             for name in runs[1:]
         )
         found["same"] = alike

@@ -195,7 +195,7 @@ def corrected(path: Path) -> None:
         pixels[0, 0] = 9
         tifffile.imwrite(path, pixels, description=about.encode(), metadata=None)
     elif path.suffix == ".zarr":
-        zarr.open_array(path / "labels" / "cells" / "0", mode="r+")[0, 0] = 9
+        zarr.open_array(path / "0", mode="r+")[0, 0] = 9
     elif path.is_dir():
         with (path / "README.md").open("a") as file:
             file.write("Trained on slides of ward 7.")
@@ -246,7 +246,7 @@ def test_a_store_with_anything_else_in_it_is_kept(tmp_path):
     shutil.rmtree(path / "labels" / "theirs")
     assert origin(path) is Origin.OURS
     (path / "notes.txt").write_text("mine")
-    assert origin(path) is Origin.FOREIGN
+    assert origin(path) is Origin.CHANGED
 
 
 def test_the_content_of_a_prompt_file_is_kept(tmp_path):

@@ -224,7 +224,7 @@ def test_napari_saves_labels_in_each_format(viewer, tmp_path, end):
         ".ome.tif": lambda: read_image(path).array,
         ".zip": lambda: read_rois(path, labels.shape, axes="ZYX"),
         ".geojson": lambda: read_geojson(path, labels.shape, axes="ZYX"),
-        ".zarr": lambda: open_image(path / "labels" / "cells").array[:],
+        ".zarr": lambda: open_image(path).array[:],
     }[end]
     np.testing.assert_array_equal(read(), labels)
 

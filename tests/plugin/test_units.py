@@ -223,11 +223,11 @@ def test_a_position_is_kept_from_file_to_file(tmp_path):
     zarr = pytest.importorskip("zarr")
     layer = Labels(LABELS, scale=(500, 250), translate=(1200, 3400), units="nm")
     store = write_layer(str(tmp_path / "a.zarr"), layer)
-    labels = read_zarr(f"{store}/labels/cells")
+    labels = read_zarr(store)
     assert labels.origin == pytest.approx({"Y": 1.2, "X": 3.4})
     data = ExportData(LABELS, "YX", labels.pixel_size, "um", origin=labels.origin)
     export(tmp_path / "b.zarr", "ome-zarr", data)
-    group = zarr.open_group(tmp_path / "b.zarr" / "labels" / "cells", mode="r")
+    group = zarr.open_group(tmp_path / "b.zarr", mode="r")
     levels = group.attrs["ome"]["multiscales"][0]["datasets"]
     for level in levels:
         moved = level["coordinateTransformations"][1]

@@ -610,7 +610,7 @@ def test_zarr_images_are_a_format_of_folders(job, disc_scene, capsys) -> None:
     )
     assert status == 0, capsys.readouterr()
     written = Path(job.output) / "plain_labels.zarr"
-    found = open_image(written / "labels" / "cells").array
+    found = open_image(written).array
     again = api.segment_file(folder / "plain.zarr", job.prompts, job.output, job.model)
     assert np.array_equal(found[:], read_image(again.labels).array)
     with open(Path(job.output) / "plain_labels.csv") as file:
@@ -634,7 +634,7 @@ def test_a_zarr_too_large_for_memory_goes_from_file_to_file(
     monkeypatch.setattr(folder_run, "LARGE", 1000)
     large = replace(job, include="large.zarr", formats=("ome-zarr",))
     (outcome,) = run_batch(large)
-    labels = open_image(Path(outcome.labels) / "labels" / "cells")
+    labels = open_image(outcome.labels)
     assert outcome.status == "done" and outcome.objects == labels.array[:].max() > 0
     (outcome,) = run_batch(replace(large, formats=("ome-tiff", "ome-zarr")))
     assert outcome.error == folder_run.TOO_LARGE.format(

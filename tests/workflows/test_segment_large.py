@@ -468,7 +468,7 @@ def test_command_line(scene, tiny_model, tmp_path, capsys):
     ]
     assert main(words) == 0
     assert "objects" in capsys.readouterr().out
-    written = open_image(tmp_path / "l.zarr" / "labels" / "discs")
+    written = open_image(tmp_path / "l.zarr")
     assert written.array.shape == (150, 200)
     assert main(words) == 0
     assert "done already" in capsys.readouterr().out

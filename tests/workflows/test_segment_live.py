@@ -126,7 +126,7 @@ def test_a_stopped_run_shows_what_it_has_and_goes_on(scene, tiny_model, tmp_path
     store = tmp_path / "b.zarr"
     with pytest.raises(Cancelled):
         run(scene, store, tiny_model, on_partial=stop_after_three)
-    label = open_level(store / "labels" / "cells")
+    label = open_level(store)
     for part in seen[1:]:  # objects are there, under ids of their own
         same = (label[part.window] > 0) == (whole[part.window] > 0)
         assert same.mean() > 0.98 and label[part.window].any()  # some are too small

@@ -19,12 +19,14 @@ SAMPLE_BYTES = WHOLE_BYTES // SAMPLES
 METADATA = ("zarr.json", ".zarray", ".zattrs", ".zgroup")
 """Files of a Zarr image that are always hashed: they say what the others mean."""
 
-CONSOLIDATED = "consolidated_metadata"
-"""Entry of ``zarr.json`` that repeats the metadata of all below, results among them."""
+CONSOLIDATED = ".zmetadata", "consolidated_metadata"
+"""Copy of the metadata of all groups: in Zarr 2 a file, in 3 a key of ``zarr.json``.
 
-BESIDE = (".DS_Store", "Thumbs.db", "desktop.ini", ".zmetadata")
-"""Files that file managers leave in the folders that they show, and Zarr's repetition
-of the metadata of all below."""
+It changes with the labels in an image.
+"""
+
+BESIDE = (".DS_Store", "Thumbs.db", "desktop.ini")
+"""Files that file managers leave in the folders that they show."""
 
 LABELS = "labels"
 """Folder of a Zarr image that holds results, and is no part of the image."""
@@ -65,7 +67,7 @@ def content_fingerprint(path: str | Path) -> str:
     if sum(s.st_size for s in stats.values()) <= WHOLE_BYTES:
         return fingerprint(*_contents(files))
     others = [name for name, p in files.items() if p.name not in METADATA]
-    about = {n: (stats[n].st_size, stats[n].st_mtime_ns) for n in others}
+    about = {name: (stats[name].st_size, stats[name].st_mtime_ns) for name in others}
     step = max(1, len(others) // SAMPLES)
     wanted = {*others[::step][:SAMPLES], *(set(files) - set(others))}
     read = {name: files[name] for name in sorted(wanted)}
@@ -89,10 +91,11 @@ def _of_file(path: Path) -> str:
 
 def _files(folder: Path) -> Iterator[Path]:
     """Yield all files in a folder in a fixed order, but for results and leftovers."""
+    beside = {*BESIDE, CONSOLIDATED[0]}
     for root, folders, names in os.walk(folder, onerror=_raise):
         here = Path(root)
         folders[:] = sorted(n for n in folders if not _is_result(here, n))
-        kept = (n for n in sorted(names) if n not in BESIDE and not is_temporary(n))
+        kept = (n for n in sorted(names) if n not in beside and not is_temporary(n))
         yield from (here / n for n in kept)
 
 
@@ -111,20 +114,20 @@ def _contents(files: dict[str, Path], at_most: int = -1) -> Iterator[Content]:
     """Yield name and size of each file, then what it holds, as far as wanted."""
     for name, path in files.items():
         with path.open("rb") as file:
-            data = file.read(at_most)
-        if path.name == "zarr.json":
-            data = _without_repetition(data)
+            is_metadata = path.name in METADATA
+            data = file.read() if is_metadata else file.read(at_most)
+        if path.name == METADATA[0]:
+            data = _without_consolidated(data)
         yield {"name": name, "bytes": len(data)}
         yield data
 
 
-def _without_repetition(data: bytes) -> bytes:
-    """Return the content of a ``zarr.json`` without the metadata of what is below."""
+def _without_consolidated(data: bytes) -> bytes:
+    """Return the content of a ``zarr.json`` without the metadata of other groups."""
     try:
         values = json.loads(data)
-    except (ValueError, RecursionError):
+    except (ValueError, RecursionError):  # damaged: it is as it is
         return data
-    if not isinstance(values, dict) or CONSOLIDATED not in values:
-        return data
-    del values[CONSOLIDATED]
+    if isinstance(values, dict):
+        values.pop(CONSOLIDATED[1], None)
     return json.dumps(values, sort_keys=True).encode()

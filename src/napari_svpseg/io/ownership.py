@@ -284,13 +284,15 @@ def _model_origin(folder: Path) -> Origin:
 def _zarr_origin(folder: Path) -> Origin:
     """Return where labels in a Zarr come from, or a store of nothing but labels."""
     attributes = zarr_attributes(folder)
-    if "svpseg" in attributes:
-        return _labels_origin(folder, attributes["svpseg"])
     names = set(names_in(folder))
-    if not names <= {*ZARR_METADATA, "labels"} or "labels" not in names:
+    inside = {"labels"} & names
+    found = set()
+    if "svpseg" in attributes:
+        found.add(_labels_origin(folder, attributes["svpseg"], inside))
+    elif not names <= {*ZARR_METADATA, "labels"} or not inside:
         return Origin.FOREIGN
-    groups = set(names_in(folder / "labels")) - {*ZARR_METADATA}
-    found = {
+    groups = set(names_in(folder / "labels") if inside else ()) - {*ZARR_METADATA}
+    found |= {
         _labels_origin(folder / "labels" / name, values)
         for name in groups
         for values in [zarr_attributes(folder / "labels" / name).get("svpseg")]
@@ -301,10 +303,11 @@ def _zarr_origin(folder: Path) -> Origin:
     return Origin.OURS if found else Origin.FOREIGN
 
 
-def _labels_origin(folder: Path, ours: Any) -> Origin:
+def _labels_origin(folder: Path, ours: Any, beside: Collection[str] = ()) -> Origin:
+    """Return where a pyramid comes from; ``beside`` are other names in its folder."""
     if not isinstance(ours, Mapping):
         return Origin.FOREIGN
-    names = set(names_in(folder)) - {*ZARR_METADATA}
+    names = set(names_in(folder)) - {*ZARR_METADATA, *beside}
     if not all(name.isdecimal() for name in names):
         return Origin.CHANGED
     if ours.get("edited"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +20,14 @@ from ..core.units import in_micrometres, micrometres
 from .atomic import WriteError, atomic_folder
 from .label_files import NEGATIVE_IDS, NOT_WHOLE_NUMBERS
 from .ome_zarr import MICROMETER, is_array, is_image, is_zarr
-from .ownership import check_replaceable, chunks_hash
-from .zarr_stores import import_zarr
+from .ownership import (
+    check_replaceable,
+    chunks_hash,
+    names_in,
+    read_json,
+    zarr_attributes,
+)
+from .zarr_stores import import_zarr, is_zarr_folder, ome_attributes, open_node
 
 CHUNK = 1024
 """Side of a chunk of labels in pixels."""
@@ -62,6 +69,8 @@ class LabelsLayout:
         Version of OME-Zarr, ``0.4`` or ``0.5``.
     origin : tuple of float
         Where the centre of the first pixel lies along each axis; empty for 0.
+    n_levels : int
+        Number of levels; 0 for as many as `SMALLEST_LEVEL` asks for.
 
     Raises
     ------
@@ -78,6 +87,7 @@ class LabelsLayout:
     unit: str
     version: str = "0.5"
     origin: tuple[float, ...] = ()
+    n_levels: int = 0
 
     def __post_init__(self) -> None:
         if self.version not in VERSIONS:
@@ -88,9 +98,13 @@ class LabelsLayout:
 
     @property
     def level_shapes(self) -> list[tuple[int, ...]]:
-        """Shape of each level: Y and X are halved until `SMALLEST_LEVEL`."""
+        """Shape of each level: Y and X are halved from level to level."""
         shapes = [self.shape]
-        while max(shapes[-1][-2:]) > SMALLEST_LEVEL:
+        while (
+            len(shapes) < self.n_levels
+            if self.n_levels
+            else max(shapes[-1][-2:]) > SMALLEST_LEVEL
+        ):
             *stack, y, x = shapes[-1]
             shapes.append((*stack, -(-y // 2), -(-x // 2)))
         return shapes
@@ -228,7 +242,7 @@ def publish_labels(
     *,
     overwrite: bool = False,
 ) -> Path:
-    """Write the metadata of finished labels and move them to ``store/labels/NAME``.
+    """Write the metadata of finished labels and move them to their `labels_folder`.
 
     Parameters
     ----------
@@ -259,16 +273,21 @@ def publish_labels(
     store = Path(store)
     describe_labels(layout, name)
     seal_labels(layout.folder, {"recipe": json.loads(recipe.to_json()), **extra})
-    target, old = store / "labels" / name, Path(f"{layout.folder}.old")
+    target, old = labels_folder(store, name), Path(f"{layout.folder}.old")
     check_replaceable(target, overwrite)
-    parent = _labels_of(store, layout.version)
+    is_root = _is_same(target, store)
+    parent = None if is_root else _labels_of(store, layout.version)
     # Moved and not copied: labels of a slide have gigabytes, and viewers see the old or
     # the new ones, never a part.
     if target.exists():
         os.replace(target, old)
     os.replace(layout.folder, target)
+    if (old / "labels").exists():  # of other names, inside a store of labels
+        os.replace(old / "labels", target / "labels")
     shutil.rmtree(old, ignore_errors=True)
-    _list_labels(parent, name, layout.version, is_inside=is_image(store))
+    if parent is not None:
+        _list_labels(parent, name, layout.version, is_inside=is_image(store))
+    _consolidate_again(target.parent)
     return target
 
 
@@ -290,20 +309,77 @@ def create_labels_in_store(
     Returns
     -------
     LabelsLayout
-        With the folder ``store/labels/NAME``.
+        With the `labels_folder`.
 
     Raises
     ------
     WriteError
         If the store cannot be written.
     """
-    check_replaceable(Path(store) / "labels" / name)
-    parent = _labels_of(Path(store), layout.version)
-    layout = replace(layout, folder=str(Path(store) / "labels" / name))
+    store, target = Path(store), labels_folder(store, name)
+    check_replaceable(target)
+    layout = replace(layout, folder=str(target), n_levels=levels_for(store, name))
+    parent = None if _is_same(target, store) else _labels_of(store, layout.version)
     create_labels(layout)
     describe_labels(layout, name)
-    _list_labels(parent, name, layout.version)
+    if parent is not None:
+        _list_labels(parent, name, layout.version, is_inside=is_image(store))
+    _consolidate_again(target.parent)
     return layout
+
+
+def labels_folder(store: str | Path, name: str) -> Path:
+    """Return the folder of labels in a store, which need not be there yet.
+
+    A new store is the pyramid of its labels itself, as most programs open nothing but
+    an image at the root of a store. Labels that are added to an image, or to labels of
+    another name, are in ``labels/NAME``.
+
+    Parameters
+    ----------
+    store : path
+        OME-Zarr image, or a store of labels.
+    name : str
+        Name of the labels.
+    """
+    store = Path(store)
+    if store.is_symlink():  # moved aside would be the link, not the labels
+        store = store.resolve()
+    inside = store / "labels" / name
+    if not os.path.lexists(store):
+        return store
+    if not store.is_dir() or inside.exists():
+        return inside
+    attributes = zarr_attributes(store)
+    is_ours = "svpseg" in attributes and _name_of(attributes) == name
+    return store if is_ours or not names_in(store) else inside
+
+
+def levels_for(store: str | Path, name: str) -> int:
+    """Return how many levels labels in a store must have; 0 where any number will do.
+
+    OME-Zarr demands as many as the image has that the labels are in.
+    """
+    if _is_same(labels_folder(store, name), Path(store)) or not is_image(store):
+        return 0
+    try:
+        return len(ome_attributes(open_node(store))["multiscales"][0]["datasets"])
+    except (KeyError, IndexError, TypeError):  # damaged
+        return 0
+
+
+def _is_same(target: Path, store: Path) -> bool:
+    """Return whether labels are the store itself."""
+    return target == (store.resolve() if store.is_symlink() else store)
+
+
+def _name_of(attributes: dict[str, Any]) -> str:
+    """Return the name in the attributes of a pyramid; empty if there is none."""
+    try:
+        multiscales = attributes.get("ome", attributes)["multiscales"]
+        return str(multiscales[0]["name"])
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return ""
 
 
 def describe_labels(layout: LabelsLayout, name: str) -> None:
@@ -339,7 +415,10 @@ def check_takes_labels(store: str | Path) -> None:
 def _labels_of(store: Path, version: str) -> Any:
     """Return the group of all labels of a store, created if necessary."""
     try:
-        root = import_zarr().open_group(store, mode="a", zarr_format=VERSIONS[version])
+        # Consolidated metadata of the image does not know of labels yet.
+        root = import_zarr().open_group(
+            store, mode="a", zarr_format=VERSIONS[version], use_consolidated=False
+        )
         return root.require_group("labels")
     except Exception as error:
         raise WriteError(
@@ -366,6 +445,38 @@ def _list_labels(
     _forget(parent, name)
     source = {"source": {"image": "../../"}} if is_inside else {}
     write_label_metadata(parent, name, fmt=format_from_version(version), **source)
+    # ome-zarr leaves the version out, without which an image of 0.5 is not valid.
+    if version != "0.4":
+        parent.attrs["ome"] = {**parent.attrs["ome"], "version": version}
+
+
+def _consolidate_again(folder: Path) -> None:
+    """Renew consolidated metadata of a group and of those around it, where there is.
+
+    Programs that find it read nothing else: they would not see new labels.
+    """
+    zarr = import_zarr()
+    for place in (folder, *folder.parents):
+        if not is_zarr_folder(place):
+            return
+        if not is_consolidated(place):
+            continue
+        zarr_format = 3 if (place / "zarr.json").is_file() else 2
+        try:
+            with warnings.catch_warnings():  # zarr says that 3 does not specify it yet
+                warnings.simplefilter("ignore")
+                zarr.consolidate_metadata(place, zarr_format=zarr_format)
+        except Exception as error:  # any group inside may be damaged
+            raise WriteError(
+                CANNOT_WRITE.format(store=place, reason=short_line(error, 120))
+            ) from error
+
+
+def is_consolidated(folder: str | Path) -> bool:
+    """Return whether a Zarr group has consolidated metadata."""
+    metadata = read_json(Path(folder) / "zarr.json")
+    is_in_it = metadata.get("consolidated_metadata") is not None
+    return is_in_it or (Path(folder) / ".zmetadata").is_file()
 
 
 def write_zarr_labels(
@@ -400,7 +511,7 @@ def write_zarr_labels(
     recipe : Recipe, optional
         Stored in the attribute ``svpseg`` of the labels.
     name : str
-        Name of the labels, which are written to ``path/labels/NAME``.
+        Name of the labels; they are the root of the store.
     version : str
         Version of OME-Zarr, ``0.4`` or ``0.5``.
     origin : dict of str to float, optional
@@ -477,10 +588,7 @@ def read_labels_metadata(store: str | Path, name: str) -> dict[str, Any]:
     name : str
         Name of the labels.
     """
-    folder = Path(store) / "labels" / name
-    if not is_zarr(folder):
-        return {}
-    kept = import_zarr().open_group(folder, mode="r").attrs.get("svpseg")
+    kept = zarr_attributes(labels_folder(store, name)).get("svpseg")
     return dict(kept) if isinstance(kept, dict) else {}
 
 

@@ -41,6 +41,8 @@ from ..io.zarr_labels import (
     check_takes_labels,
     chunk_windows,
     create_labels,
+    labels_folder,
+    levels_for,
     publish_labels,
     read_labels_metadata,
 )
@@ -149,8 +151,8 @@ def segment_zarr(
     prompts : PromptSet, prompts, path of a prompt file, or None
         By default those in the model's folder.
     store : path, optional
-        OME-Zarr to which ``labels/NAME`` is added, made if it is not there; by default
-        the image itself.
+        New OME-Zarr for the labels, or an image to which ``labels/NAME`` is added; by
+        default the image itself.
     model : str or path
         All workers must have it.
     name : str
@@ -233,7 +235,7 @@ def segment_zarr(
         options=BlockOptions(block, halo, version),
         content=content,
     )
-    target = where / "labels" / name
+    target = labels_folder(where, name)
     if skip_done and read_labels_metadata(where, name).get("run") == plan.key:
         return LargeOutcome(str(image), str(target), skipped=True)
     is_read = [image, *([prompts] if isinstance(prompts, str | Path) else ())]
@@ -244,7 +246,8 @@ def segment_zarr(
         with claimed_work(where.with_name(f"{where.name}.{name}.work")) as work:
             begun = start_or_resume(work, plan, code)
             with workers_of(scheduler, workers, str(work)) as client:
-                run = _Run(plan, work, client, report, overwrite)
+                n_levels = levels_for(where, name)
+                run = _Run(plan, work, client, report, overwrite, n_levels)
                 objects, beyond = run.make_labels(max(1, task // plan.block))
             if content_fingerprint(image) != content:
                 raise ImageError(CHANGED_MEANWHILE.format(image=image))
@@ -277,6 +280,8 @@ class _Run:
     report : callable
     overwrite : bool
         Allow to replace labels that no run wrote.
+    n_levels : int
+        Of the labels, see `LabelsLayout`.
     """
 
     plan: Plan
@@ -284,6 +289,7 @@ class _Run:
     client: Any
     report: Progress
     overwrite: bool = False
+    n_levels: int = 0
 
     def make_labels(self, blocks_a_task: int) -> tuple[int, int]:
         """Do what is left of a run; return the number of objects, and of cut pieces."""
@@ -329,6 +335,7 @@ class _Run:
         return LabelsLayout(
             folder=str(self.work / "labels"),
             dtype="uint32" if objects < 2**32 else "uint64",
+            n_levels=self.n_levels,
             **self.plan.layout,
         )
 

@@ -40,6 +40,7 @@ from ..io.zarr_labels import (
     PLANE_NOT_LAST,
     LabelsLayout,
     create_labels_in_store,
+    labels_folder,
     open_scratch,
     read_labels_metadata,
     seal_labels,
@@ -172,7 +173,7 @@ def segment_stored(
             begun = start_or_resume(work, plan, code)
             with given_image(work, source):
                 layout = _labels(store, plan, about or {})
-                run = _Run(plan, work, layout, report, hand_over)
+                run = _Run(plan, work, store, layout, report, hand_over)
                 hand_over(run.begun())
                 ended = run.fill()
             empty_work(work)
@@ -202,7 +203,7 @@ def _with_advice(error: OSError, store: Path) -> OSError:
 def _labels(store: Path, plan: Plan, about: dict[str, Any]) -> LabelsLayout:
     """Return the arrays that a run fills, made if they are not its own already."""
     layout = LabelsLayout(
-        folder=str(store / "labels" / NAME), dtype="uint32", **plan.layout
+        folder=str(labels_folder(store, NAME)), dtype="uint32", **plan.layout
     )
     metadata = read_labels_metadata(store, NAME)
     if metadata.get("run") != plan.key or metadata.get("state") != FILLING:
@@ -218,6 +219,7 @@ class _Run:
 
     plan: Plan
     work: Path
+    store: Path
     layout: LabelsLayout
     report: Progress
     hand_over: Callable[[StoredLabels | Filled], None]
@@ -277,7 +279,7 @@ class _Run:
             fingerprint=self.plan.key,
         )
         values = json.loads(recipe.to_json())
-        metadata = read_labels_metadata(Path(self.layout.folder).parents[1], NAME)
+        metadata = read_labels_metadata(self.store, NAME)
         metadata |= {"state": DONE, "objects": objects, "recipe": values}
         seal_labels(self.layout.folder, metadata)
         return StoredLabels(

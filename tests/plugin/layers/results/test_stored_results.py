@@ -290,7 +290,7 @@ def test_saving_elsewhere(dock, finish, tmp_path, qtbot, monkeypatch):
     for end in (".zarr", ".ome.tif"):
         dock.save_box.save_labels(str(tmp_path / f"mine{end}"))
         qtbot.waitUntil(lambda end=end: f"Saved mine{end}" in dock.message.text())
-    folder = tmp_path / "mine.zarr" / "labels" / "cells"
+    folder = tmp_path / "mine.zarr"
     assert open_image(folder, 1).array.shape == (48, 55)
     assert (
         read_labels_metadata(tmp_path / "mine.zarr", "cells")["recipe"]["model"]

@@ -16,6 +16,7 @@ from ....io.images import (
 )
 from ....io.microscope_files import SUFFIXES as MICROSCOPE_SUFFIXES
 from ....io.ome_zarr import is_zarr
+from ....io.zarr_labels import labels_folder
 from ....io.zarr_stores import split_zip
 from ..metadata import layer_id, layer_name
 from .channel_names import CHANNEL_NAMES
@@ -43,7 +44,7 @@ def show_file(viewer: ViewerModel, path: str, labels: str = "") -> None:
     """
     image = _opened(viewer, path, "image")
     if is_zarr(labels):
-        labels = str(Path(labels) / "labels" / NAME)
+        labels = str(labels_folder(labels, NAME))
     is_tiff = labels.lower().endswith((".tif", ".tiff"))
     if is_zarr(labels) or (is_tiff and Path(labels).exists()):
         _opened(viewer, labels, "labels").metadata[OF] = layer_id(image)

@@ -250,7 +250,11 @@ class StoredResults(QObject):
         ValueError
             If the folder is no result of ours.
         """
-        from ....io.zarr_labels import count_levels, read_labels_metadata
+        from ....io.zarr_labels import (
+            count_levels,
+            labels_folder,
+            read_labels_metadata,
+        )
 
         store = Path(path).absolute()
         if store.name == NAME and store.parent.name == "labels":
@@ -259,7 +263,7 @@ class StoredResults(QObject):
         about = stamp.get("about")
         if not about:
             raise ValueError(f"{store}: {NO_RESULT}")
-        folder = store / "labels" / NAME
+        folder = labels_folder(store, NAME)
         image = self._image_of(about)
         plane = about["plane"]
         labels = StoredLabels(

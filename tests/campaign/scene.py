@@ -78,6 +78,8 @@ def write_image(path: Path, image: np.ndarray | None = None, **more: object) -> 
 
         imsave(path, image, check_contrast=False)
     else:
+        if image.dtype == bool:  # which tifffile calls white-is-zero as they are
+            more = {"photometric": "minisblack"} | more
         tifffile.imwrite(path, image, **more)
     return path
 

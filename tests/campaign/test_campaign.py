@@ -38,7 +38,7 @@ def program(place: Place, what: str):
         if what == "hangs":
             time.sleep(60)
         if what == "leaves a file":
-            Path(".123-out.txt").write_text("half")
+            Path(".svpseg-0123456789ab-out.txt").write_text("half")
         if what == "names nothing":
             raise ValueError("Something is wrong here.")
         if what == "shows its inside":

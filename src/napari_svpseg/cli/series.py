@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from .console import show, show_json
 from .options import AsJson
 
 
@@ -20,8 +20,8 @@ def list_series(
 
     found = {str(path): names_of_images(path) for path in files}
     if as_json:
-        print(json.dumps(found, indent=1))
+        show_json(found)
         return
     for path, names in found.items():
         for name in names:
-            print(f"{path}: {name}")
+            show(f"{path}: {name}")

@@ -240,7 +240,7 @@ def image_folder(path: str | Path) -> Path:
     path = Path(path)
     if not is_zarr(path):
         return path
-    groups = image_groups(open_node(path))
+    groups, _ = list_images(path)
     return path / groups[0] if groups else path
 
 
@@ -492,4 +492,7 @@ def is_image(path: str | Path) -> bool:
     """Return whether a path is an OME-Zarr image."""
     if not is_zarr(path):
         return False
-    return "multiscales" in ome_attributes(open_node(path))
+    try:
+        return "multiscales" in ome_attributes(open_node(path))
+    except Exception:  # noqa: BLE001  (reading it will name the reason)
+        return False

@@ -172,6 +172,7 @@ def _rows(path: Path) -> tuple[list[tuple[int, list[str]]], list[str]]:
         raise TagsError(NOT_TEXT.format(path=path)) from error
     if "\0" in text:
         raise TagsError(NOT_TEXT.format(path=path))
+    text = text.replace("\r\n", "\n").replace("\r", "\n")  # of old Macs
     classes: list[str] = []
     rows: list[tuple[int, list[str]]] = []
     reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text))

@@ -104,6 +104,8 @@ def _expected(entry: str, name: str) -> Expected:
     if (entry, name) in FINE:
         return replace(either(objects(N_DISCS), "run.json"), replaced=("out/",))
     own = ("out/run.", "out/summary.csv", "out/prompts.svprompt")
+    if entry == "axes" and name in GOOD_KINDS:  # the file knows its axes
+        return replace(either(objects(N_DISCS), ""), replaced=("out/",))
     if entry == "output" and name == "text":  # a relative one is as good as any
         return replace(either(lambda here, seen: None, "x"), replaced=own)
     # a file or a model is named itself, what is no file at all by the job file

@@ -58,7 +58,7 @@ def _arrays() -> Iterator[tuple[str, np.ndarray, Expected]]:
         "int64",
     ):
         yield dtype, labels.astype(dtype), same
-    yield "bool", labels > 0, right(_mask_is(labels > 0))
+    yield "bool", labels > 0, right(_mask_is(labels))  # components
     for dtype in ("float32", "float64"):
         yield f"{dtype}, whole", labels.astype(dtype), either(_mask_is(labels), "b.")
         yield f"{dtype}, fractions", labels * 0.37, no
@@ -70,7 +70,7 @@ def _arrays() -> Iterator[tuple[str, np.ndarray, Expected]]:
     yield "ids at 2e9", labels * 400_000_000, right(_mask_is(labels * 400_000_000))
     yield "ids above int32", labels * 2**32, either(_mask_is(labels * 2**32), "b.")
     last = np.where(labels > 0, np.uint64(2**64 - 1), np.uint64(0))
-    yield "ids at the end of uint64", last, either(_mask_is(last), "b.")
+    yield "ids at the end of uint64", last, either(_mask_is(labels), "b.")
     yield (
         "background 255",
         np.where(labels, labels, 255),
@@ -78,7 +78,9 @@ def _arrays() -> Iterator[tuple[str, np.ndarray, Expected]]:
     )
     for shape in ((SIDE, SIDE + 1), (SIDE // 2, SIDE // 2), (1, SIDE * SIDE), (1, 1)):
         yield f"shape {shape}", np.resize(labels, shape), no
-    yield "RGB", np.dstack([labels.astype(np.uint8) * 40] * 3), no
+    grey = labels.astype(np.uint8) * 40
+    yield "RGB", np.dstack([grey, grey // 2, 255 - grey]), no
+    yield "grey as RGB", np.dstack([grey] * 3), either(_mask_is(labels), "b.")
     yield "a stack", np.stack([labels] * 2), no
     yield "the image itself", discs()[0].astype(np.float32) + 0.5, no
 
@@ -125,7 +127,7 @@ def _boxes() -> Iterator[Case]:
             lambda place, size=size: _new(
                 place, place.base / "labels.tif", "--size", size
             ),
-            refused(str(size)),
+            refused(str(size) if size == 97 else "--size"),
         )
     for words in (("x", "y"), ("1.5", "2"), ("8",), ("nan", "nan"), ("8,8,8", "")):
         yield Case(
@@ -156,7 +158,9 @@ def _partial_labels() -> Iterator[Case]:
         "NaN": np.where(labels > 1, np.nan, 1.0),
         "other shape": labels[:50],
         "a stack": np.stack([labels] * 2),
-        "RGB": np.dstack([labels.astype(np.uint8)] * 3),
+        "RGB": np.dstack([labels.astype(np.uint8), labels.astype(np.uint8) // 2] * 2)[
+            ..., :3
+        ],
         "one pixel": np.where(np.arange(labels.size).reshape(labels.shape) == 5, 2, 0),
     }
     for name, array in bad.items():

@@ -270,7 +270,7 @@ def _archives() -> Iterator[Case]:
             "models",
             f"import as {name[:9]!r}".replace("/", " "),
             partial(_archive, {}, name),
-            either(_imported, name[:50]),
+            either(_imported, "m.zip" if len(name) > 99 else name[:50]),
         )
     for name, data in (("empty", b""), ("text", b"no zip"), ("cut", None)):
         yield Case(

@@ -281,5 +281,5 @@ def _outputs() -> Iterator[Case]:
                 "m" if w == "m" and name is None else (name if w == "m" else w)
                 for w in into("", place)
             ],
-            refused(name[:99]),
+            refused("/dev/null" if name.startswith("/") else name[:99]),
         )

@@ -79,7 +79,10 @@ def cases() -> Iterator[Case]:
     yield Case("zarr", "declares 1e6 x 1e6", partial(_sparse, 10**6), refused(STORE))
     for level in (1, -1, 99):
         yield Case(
-            "zarr", f"level {level}", partial(_words, "--level", level), refused(STORE)
+            "zarr",
+            f"level {level}",
+            partial(_words, "--level", level),
+            refused(STORE if level == 1 else "--level"),
         )
     for name in ("", ".", "..", "a/b", "../up", "a\\b", "x" * 300):
         yield Case(

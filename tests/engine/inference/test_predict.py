@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+import napari_svpseg as svpseg
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import TOO_MANY_CHANNELS, ImageError, intensity_range
 from napari_svpseg.core.labels.instances import instances_from_maps
@@ -30,11 +31,13 @@ from napari_svpseg.engine.inference.forward import (
     NO_MEMORY,
     SMALLER_TILES,
     Forward,
+    NoNumbersError,
 )
 from napari_svpseg.engine.inference.predict import OTHER_CHANNELS, predict
 from napari_svpseg.engine.inference.prompt_features import network_scale, prompt_tensors
 from napari_svpseg.engine.inference.self_consistency import most_confident_window
 from napari_svpseg.engine.inference.tiling import NOT_A_PLANE, ScaledQuery, spans
+from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.base import IGNORE, PromptSegmenter
 
 
@@ -593,3 +596,12 @@ def test_other_errors_are_not_taken_for_full_memory(scene):
 
     with pytest.raises(RuntimeError, match="shape mismatch"):
         run(plane, prompts, Broken())
+
+
+def test_an_answer_of_no_numbers_is_refused(tiny_model, disc_scene, disc_prompt):
+    model = load_model(tiny_model)
+    with torch.no_grad():
+        for weight in model.network.parameters():
+            weight.fill_(1e38)  # finite, but sums of them are not
+    with pytest.raises(NoNumbersError):
+        svpseg.segment(disc_scene.image, PromptSet([disc_prompt]), model)

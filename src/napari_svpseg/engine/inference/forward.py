@@ -15,6 +15,15 @@ from ...models.base import PromptCode, PromptSegmenter
 from .device import Device, free_memory, is_out_of_memory
 from .tiling import sample, spans
 
+NO_NUMBERS = (
+    "the model's answer is no numbers (NaN): its weights are damaged, or too large"
+)
+
+
+class NoNumbersError(ValueError):
+    """A network that answers NaN, of which no labels can be made."""
+
+
 MAPS = ("foreground", "distance", "boundary")
 """Names of the maps, in the order in which they are stacked."""
 
@@ -152,6 +161,8 @@ class Forward:
                 return torch.cat([1 - shares[:, :1], shares[:, 1:]], dim=1).cpu()
             self.names = tuple(name for name in MAPS if name in answer)
             maps = torch.cat([answer[name].float() for name in self.names], dim=1)
+            if maps.isnan().any():
+                raise NoNumbersError(NO_NUMBERS)
             return maps.sigmoid_().cpu()
 
         return self._call(device, run)

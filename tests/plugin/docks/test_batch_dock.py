@@ -370,4 +370,4 @@ def test_zarr_images_and_labels(
     dock.open_file(0)
     image, labels = dock.viewer.layers
     assert image.data.shape == labels.data.shape == (96, 96)
-    assert not isinstance(labels.data, np.ndarray) and labels.name == "cells"
+    assert not isinstance(labels.data, np.ndarray) and labels.name == "plain_labels"

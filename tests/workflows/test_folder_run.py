@@ -330,6 +330,18 @@ def test_results_of_other_settings_prompts_or_models_are_done_again(
     assert outcomes_of(moved) == {"0.ome.tif": ("skipped", True)}  # its weights count
 
 
+def test_rows_that_a_killed_run_did_not_write_are_made_again(job) -> None:
+    run_batch(job)
+    whole, folder = without_seconds(summary_of(job)), Path(job.output)
+    rows = (folder / "summary.csv").read_text("utf-8").splitlines(keepends=True)
+    (folder / "summary.csv").write_text("".join(rows[:2]), "utf-8")
+    record = json.loads((folder / "run.json").read_text("utf-8"))
+    record["state"] = "running"
+    (folder / "run.json").write_text(json.dumps(record), "utf-8")
+    run_batch(replace(job, skip_done=True), overwrite=True)
+    assert without_seconds(summary_of(job)) == whole
+
+
 def test_one_file_is_skipped_only_if_its_result_says_so(job) -> None:
     image = Path(job.inputs[0]) / "0.ome.tif"
     call = (image, job.prompts, job.output, job.model)

@@ -48,6 +48,7 @@ from ..io.images import TIFF_SUFFIXES, check_readable, split_series
 from ..io.locks import RESULTS_LOCK, claimed
 from ..io.model_store import find_model
 from ..io.ome_zarr import is_zarr, open_image
+from ..io.ownership import read_json
 from .identity import identity_of_results, image_identity, segment_identity
 from .segment_file import segment_file
 
@@ -227,6 +228,7 @@ class _Outcomes:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S"),
         }
         self._before = read_summary(self.folder / SUMMARY) if job.skip_done else {}
+        self._was_killed = read_json(self.folder / RUN).get("state") == "running"
         self._again: set[str] = set()
         self.made_of = identity_of_job(job, prompts)
         self._write_run({"state": "running"})
@@ -246,6 +248,9 @@ class _Outcomes:
             targets = self.job.targets(str(path))
             if not all(map(os.path.exists, targets.values())):
                 todo.append(path)
+                continue
+            if self._was_killed and escaped(path) not in self._before:
+                todo.append(path)  # done in its last second: trust and time are lost
                 continue
             outcome = self._done_before(path, targets)
             if outcome is None:

@@ -126,6 +126,16 @@ class ImageFile:
     notes: tuple[str, ...] = ()
     origin: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def lengths(self) -> dict[str, int]:
+        """The length of each axis."""
+        return dict(zip(self.axes.order, map(int, self.array.shape), strict=True))
+
+    @property
+    def n_channels(self) -> int:
+        """Channels; colours are one."""
+        return 1 if self.rgb else self.lengths.get("C", 1)
+
 
 class _Content(NamedTuple):
     """Content of a file; ``letters`` are its axes, empty if they must be declared."""

@@ -203,12 +203,11 @@ def _placed_on(
                 their_axes=axes,
             )
         )
-    lengths = dict(zip(image.axes.order, image.array.shape, strict=True))
     placed = replace(
         data,
         image=image.array,
         image_axes=image.axes.order,
-        n_channels=1 if image.rgb else lengths.get("C", 1),
+        n_channels=image.n_channels,
         source=str(image.path.absolute()),
     )
     if data.pixel_size is not None:
@@ -242,8 +241,7 @@ def _factors(
 
 def _shape_of(image: ImageFile, axes: str) -> tuple[int, ...]:
     """Return the lengths of an image along some of its axes."""
-    lengths = dict(zip(image.axes.order, image.array.shape, strict=True))
-    return tuple(int(lengths[axis]) for axis in axes)
+    return tuple(image.lengths[axis] for axis in axes)
 
 
 def _n_bytes(array: Any) -> int:

@@ -156,7 +156,6 @@ def segment_file(
         prompts_file=prompts_file,
         fingerprint=fingerprint,
     )
-    lengths = dict(zip(image.axes.order, image.array.shape, strict=True))
     found = ExportData(
         result.labels,
         image.axes.labels,
@@ -168,7 +167,7 @@ def segment_file(
         image.axes.order,
         overwrite=overwrite,
         origin=image.origin,
-        n_channels=1 if image.rgb else lengths.get("C", 1),
+        n_channels=image.n_channels,
         classes=result.classes,
         class_of=result.class_of,
         source=os.path.abspath(path),

@@ -131,24 +131,25 @@ def run_batch(
     files = find_images(job.inputs, job.include, job)
     check_collisions(job, files)
     with claimed(job.output, RESULTS_LOCK):
-        before = WrittenFiles(Path(job.output))
-        before.check(job, overwrite)
-        before.check_targets(job, files, overwrite)
+        written = WrittenFiles(Path(job.output))
+        written.check(job, overwrite)
+        written.check_targets(job, files, overwrite)
         if is_cut:
             assert prompts is not None
             save_cut_prompts(prompts, job.output, overwrite=overwrite)
+            written.note([CUT_PROMPTS])
         tell = on_partial or (lambda found: None)
-        how = _How(runner, overwrite, is_cut, on_progress, tell)
+        how = _How(runner, overwrite, written, on_progress, tell)
         return _run(job, files, prompts, how)
 
 
 @dataclass(frozen=True)
 class _How:
-    """How a run goes: where, what it may replace, and whom it tells."""
+    """How a run goes: where, what it may replace and has written, whom it tells."""
 
     runner: Any
     overwrite: bool
-    is_cut: bool
+    written: WrittenFiles
     on_progress: Progress
     on_partial: Callable[[list[FileOutcome]], None]
 
@@ -219,8 +220,7 @@ class _Outcomes:
         self.folder.mkdir(parents=True, exist_ok=True)
         remove_leftovers(self.folder)
         self._found: dict[str, FileOutcome] = {}
-        self._written = WrittenFiles(self.folder)
-        self._written.note([CUT_PROMPTS] if how.is_cut else [])
+        self._written = how.written
         self._to_claim, self._claimed = deque(files), set[Path]()
         self._saved_at = time.monotonic()
         self._record = run_record(job, prompts) | {

@@ -9,7 +9,7 @@
 # make bench-scale   a large OME-Zarr on 1 and 2 workers, one of them killed (SIZE=)
 # make bench   speed and memory
 # make bench-quality DATA="folder folder"    the whole report on one-shot quality: tables,
-#              more prompts, calibration, contact sheet (MODELS=, CLASSES=, PROMPTS=, QUERIES=)
+#              more boxes, calibration, contact sheet (MODELS=, CLASSES=, PROMPTS=, QUERIES=)
 # make bench-finetuning DATA="folder folder"    fine-tuning from five boxes (PARTIAL="--boxes 1,5")
 # make bench-methods DATA=folder    ablations of the methods (STEPS=, DRAWS=, FOLD_STEPS=, SETS=)
 # make bench-uncertainty DATA="folder folder"     following the uncertainty against
@@ -86,8 +86,9 @@ bench-quality: $(STAMPS)/dev
 	mkdir -p bench-output
 	$(BIN)/svpseg benchmark $(DATA) --models $(MODELS) --prompts $(PROMPTS) \
 	    --queries $(QUERIES) $(ONLY) --json bench-output/oneshot.json --resume
-	$(PY) benchmarks/more_prompts.py $(DATA) $(ONLY) > bench-output/more-prompts.md
-	cat bench-output/more-prompts.md
+	$(PY) benchmarks/more_boxes.py $(DATA) $(ONLY) --models svp,forest \
+	    --json bench-output/more-boxes.json > bench-output/more-boxes.md
+	cat bench-output/more-boxes.md
 	$(PY) benchmarks/calibration.py $(DATA) --prompts 2 --max-queries 2
 	$(PY) benchmarks/oneshot.py $(DATA) $(ONLY) --models svp,forest --sheet bench-output/sheet.png
 

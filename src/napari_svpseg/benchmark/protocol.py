@@ -21,6 +21,10 @@ MIN_SHARE, MAX_SHARE = 0.05, 0.90
 BOX_SIZES = (32, 48, 64, 96, 128, 192, 256)
 TRIES = 60
 """Random boxes per image."""
+CHOICES = 6
+"""Legal boxes of which a person takes the best."""
+GOOD_SHARE = 1 / 3
+"""Share of foreground that a person aims at."""
 SPECK = 12
 """Components with fewer pixels are mistakes in the labels, not objects."""
 MIN_HOLES = 3
@@ -154,6 +158,40 @@ def find_box(
         if known and rule.allows(labels[box.slices]):
             return box
     return None
+
+
+def find_good_box(
+    labels: np.ndarray,
+    rule: BoxRule,
+    rng: np.random.Generator,
+    ignore: np.ndarray | None = None,
+) -> Box | None:
+    """Return a legal box as a person would choose it, or None if none was found.
+
+    Of `CHOICES` random legal boxes, that with the most whole objects (more than three
+    count as three), and of these that whose share of foreground is nearest to a third.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+        Object ids.
+    rule : BoxRule
+    rng : numpy Generator
+    ignore : (Y, X) array, optional
+        As for `find_box`.
+    """
+    boxes = [find_box(labels, rule, rng, ignore) for _ in range(CHOICES)]
+
+    def merit(box: Box) -> tuple[int, float]:
+        inside = labels[box.slices]
+        edge = np.concatenate([inside[0], inside[-1], inside[:, 0], inside[:, -1]])
+        ids, areas = np.unique(inside, return_counts=True)
+        whole = (ids > 0) & (areas >= SPECK) & ~np.isin(ids, edge)
+        share = np.count_nonzero(inside) / inside.size
+        return min(3, int(whole.sum())), -abs(share - GOOD_SHARE)
+
+    legal = [box for box in boxes if box is not None]
+    return max(legal, key=merit) if legal else None
 
 
 def choose_rule(

@@ -179,3 +179,16 @@ def test_only_the_negative_prompt_tells_two_kinds_apart():
     plain = cut_episode(task, 1, settings, np.random.default_rng(0))
     assert plain is not None, "with one prompt there is nothing to tell apart"
     assert (plain["masks"] >= 0).all()
+
+
+def test_crops_of_an_episode_may_have_looks_masks_and_sizes_of_their_own(task):
+    ways = EpisodeSettings(
+        own_looks=1, painted=1, other_scale=1, several=1, max_prompts=4, query=96
+    )
+    batches = Episodes([(TaskList([[task]]), 1.0)], ways, batch=4, n_batches=6, seed=1)
+    plain = Episodes([(TaskList([[task]]), 1.0)], PLAIN, batch=4, n_batches=6, seed=1)
+    assert any((b["masks"] == -1).any() for b in batches)
+    assert not any((b["masks"] == -1).any() for b in plain)
+    assert len({b["masks"].shape[1] for b in batches}) > 1
+    for batch in batches:
+        assert all(torch.isfinite(v.float()).all() for v in batch.values())

@@ -133,7 +133,7 @@ def match_instances(
     """
     p, t = _same_shape(prediction, truth)
     if ignore is not None:
-        p, t = _without_ignored(p, t, _ignored(ignore, p))
+        p, t = without_ignored(p, t, _ignored(ignore, p))
     p_ids, p_index = np.unique(p, return_inverse=True)
     t_ids, t_index = np.unique(t, return_inverse=True)
     # Sparse table of the pixels shared by each predicted and each true object; a dense
@@ -188,7 +188,7 @@ def _assign(rows: Array, columns: Array, scores: Array) -> list[tuple[int, int, 
     ]
 
 
-def _without_ignored(p: Array, t: Array, ignored: Array) -> tuple[Array, Array]:
+def without_ignored(p: Array, t: Array, ignored: Array) -> tuple[Array, Array]:
     """Return both label arrays with the ignored pixels as background.
 
     A predicted object with more than half of its pixels ignored is removed: the rest

@@ -25,6 +25,7 @@ from ...core.labels.instances import targets
 from ...core.labels.object_size import median_diameter
 from ...core.settings import Settings, option
 from ...models.base import IGNORE
+from .looks import own_look, painted
 from .synthetic import draw_scene
 
 Rng = np.random.Generator
@@ -232,6 +233,21 @@ class EpisodeSettings(Settings):
         low=0,
         high=1,
     )
+    own_looks: float = option(
+        0.0,
+        "Share of episodes whose crops each have a stain and light of their own",
+        low=0,
+        high=1,
+    )
+    painted: float = option(
+        0.0, "Share of prompts with a mask as a person paints it", low=0, high=1
+    )
+    other_scale: float = option(
+        0.0, "Share of queries up to twice as large or as small", low=0, high=1
+    )
+    several: float = option(
+        0.4, "Share of batches with a random number of prompts", low=0, high=1
+    )
     smallest: float = option(
         8.0,
         "Smallest diameter that objects are scaled to",
@@ -335,7 +351,7 @@ class Episodes(Dataset[dict[str, Tensor]]):
         # seeded by the batch's number, so that no worker depends on what others drew
         rng = np.random.default_rng([self.seed, 11, number])
         n_prompts = 1  # the same for all episodes of a batch, which are stacked
-        if rng.random() < 0.4:
+        if rng.random() < self.settings.several:
             n_prompts = int(rng.integers(1, self.settings.max_prompts + 1))
         episodes = []
         for i in range(self.batch):
@@ -381,7 +397,7 @@ def cut_episode(
     border = task.instances and role < settings.border_tasks
     swap = not border and role > 1 - settings.role_swap
     instances = task.instances and not border and not swap
-    recolour = IntensityAugmentation.draw(rng)
+    recolour = _recolour(settings, rng)
     zoom = _zoom(task, settings, rng)
     band = rng.uniform(1.0, 2.2)  # half the width of borders, in pixels
 
@@ -412,6 +428,8 @@ def cut_episode(
                 break
         else:
             return None
+        if settings.painted and rng.random() < settings.painted:
+            mask = painted(mask, rng, instances=instances)
         prompts.append(disturb(recolour(crop), rng, 0.5))
         masks.append(mask.astype(np.int64))
     if n_prompts > 1 and rng.random() < settings.negative:
@@ -427,6 +445,19 @@ def cut_episode(
     return _as_tensors(prompts, masks, query, target(ids), instances)
 
 
+def _recolour(
+    settings: EpisodeSettings, rng: Rng
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what changes the intensities of an episode's crops.
+
+    All share an `IntensityAugmentation`; in some episodes each gets a look of its own.
+    """
+    shared = IntensityAugmentation.draw(rng)
+    if not settings.own_looks or rng.random() >= settings.own_looks:
+        return shared
+    return lambda crop: own_look(shared(crop), rng)
+
+
 def _cut_query(
     labelled: LabelledImage, settings: EpisodeSettings, zoom: float, rng: Rng
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -439,6 +470,8 @@ def _cut_query(
     )
     # objects of the query may be a little larger or smaller than those of the prompts
     shift = float(np.exp(rng.normal(0, 0.12)))
+    if settings.other_scale and rng.random() < settings.other_scale:
+        shift = float(2 ** rng.uniform(-1, 1))
     return cut(labelled, centre, settings.query, zoom * shift, rng, turn=True)
 
 
@@ -488,7 +521,7 @@ def _distractor_episode(
     away. The last prompt shows distractors as background, and the wanted objects are
     unknown in it.
     """
-    recolour, zoom = IntensityAugmentation.draw(rng), _zoom(task, settings, rng)
+    recolour, zoom = _recolour(settings, rng), _zoom(task, settings, rng)
     prompts, masks = [], []
     for k in range(n_prompts):
         negative = k == n_prompts - 1

@@ -33,7 +33,7 @@ from .base import (
     pad_to_multiple,
     register,
 )
-from .filters import PENALTY, pixel_filters, standardised
+from .filters import N_FILTERS, PENALTY, pixel_filters, standardised
 from .panet import masked_average
 from .unet import (
     ChannelNorm,
@@ -45,11 +45,17 @@ from .unet import (
     pointwise,
     upsample,
 )
+from .weighed import classified, fit_classifier, random_layer
 
 N_LABELS = 3
 """Labels of a prompt pixel: foreground, depth, border."""
 QUERY_BLOCK = 4096
 """Query pixels that attend at once."""
+MAX_BLIND = 8
+"""Prompts that are predicted from the others to weigh the evidence."""
+
+Features = tuple[list[Tensor], Tensor, Tensor, Tensor | None]
+"""Maps of the encoder, pyramid and pixel features of images, and their filters."""
 
 
 @register("svp")
@@ -71,6 +77,9 @@ class EvidenceSegmenter(PromptSegmenter):
     filters : float
         Weight of the linear classifier of filters in the foreground logits; 0 switches
         it off. It is not used in training, as the decoder would learn to undo it.
+    weighed : bool
+        Whether two prompts or more add the evidence of `models.weighed`, if there are
+        filters. It has nothing to train either.
     """
 
     overlap = 64
@@ -87,9 +96,10 @@ class EvidenceSegmenter(PromptSegmenter):
         attention: bool = True,
         modulation: bool = True,
         filters: float = 0.0,
+        weighed: bool = True,
     ) -> None:
         super().__init__()
-        self.filters = float(filters)
+        self.filters, self.weighed = float(filters), weighed
         self.use = {"ridge": ridge, "attention": attention, "modulation": modulation}
         w2, w4, w8, w16 = widths
         d2, d4, d8 = decoder
@@ -123,6 +133,11 @@ class EvidenceSegmenter(PromptSegmenter):
             nn.ReLU(),
             nn.Conv2d(d2, 4 * N_LABELS, 3, padding=1),  # 2 x 2 pixels of each map
         )
+        layer = random_layer(N_FILTERS + pixel_features + w4)
+        for name, value in zip(
+            ("random_weights", "random_offsets"), layer, strict=True
+        ):
+            self.register_buffer(name, value, persistent=False)  # the same for all
         # zero: an untrained modulation leaves the decoder's maps as they are
         self.modulate = nn.Linear(2 * w4 + 2, 2 * d8)
         nn.init.zeros_(self.modulate.weight)
@@ -152,7 +167,11 @@ class EvidenceSegmenter(PromptSegmenter):
     # -- the prompt ----------------------------------------------------------------
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
-        """Return the ridge weights, keys and values, modulation and filter weights."""
+        """Return the code of the prompts: all that the query's evidence needs of them.
+
+        It holds the ridge weights, keys and values, the modulation and the weights of
+        the filters, and from two prompts on those of `models.weighed`.
+        """
         batch, n_prompts, _, height, width = images.shape
         images = pad_to_multiple(images.flatten(0, 1), 16)  # (B K, 3, h, w)
         masks = F.pad(
@@ -160,17 +179,41 @@ class EvidenceSegmenter(PromptSegmenter):
             (0, images.shape[-1] - width, 0, images.shape[-2] - height),
             value=IGNORE,
         )
+        features = self._all_features(images)
+        code = self._code(features, masks, (batch, n_prompts))
+        # In training batches every prompt set would be fitted by itself.
+        if features[3] is not None and self.weighed and batch == 1 and n_prompts > 1:
+            code |= self._weighed_code(features, masks)
+        return code
+
+    def _all_features(self, images: Tensor) -> Features:
+        """Return the features of padded images, and the filters where they are used."""
+        used = bool(self.filters) and not self.training
+        return (*self.features(images), pixel_filters(images) if used else None)
+
+    def _code(
+        self, features: Features, masks: Tensor, batch_shape: tuple[int, int]
+    ) -> PromptCode:
+        """Return the code of prompts without `models.weighed`.
+
+        Parameters
+        ----------
+        features : tuple
+            Of the prompts' padded images (B K, 3, h, w).
+        masks : (B K, h, w) int tensor
+        batch_shape : (B, K)
+        """
+        _, pyramid, pixels, filters = features
         labels, known = prompt_labels(masks)
-        _, pyramid, pixels = self.features(images)
         code: PromptCode = {}
-        batch_shape = (batch, n_prompts)
         # Labels are area means at the stride of the features, i.e. shares of a feature
         # pixel: nearest neighbours would lose thin structures.
+        labels2, known2 = F.avg_pool2d(labels, 2), F.avg_pool2d(known, 2)
         if self.use["ridge"]:
             code["ridge"] = ridge_weights(
                 pixel_rows(pixels, batch_shape),
-                pixel_rows(F.avg_pool2d(labels, 2), batch_shape),
-                pixel_rows(F.avg_pool2d(known, 2), batch_shape)[..., 0],
+                pixel_rows(labels2, batch_shape),
+                pixel_rows(known2, batch_shape)[..., 0],
                 self.log_ridge.exp(),
             )
         labels4, known4 = F.avg_pool2d(labels, 4), F.avg_pool2d(known, 4)
@@ -183,9 +226,58 @@ class EvidenceSegmenter(PromptSegmenter):
             code["modulation"] = self._modulation(
                 pyramid, foreground, background, masks, batch_shape
             )
-        if self.filters and not self.training:
-            code |= _filter_code(images, labels, known, batch_shape)
+        if filters is not None:
+            code |= _filter_code(filters, labels2[:, :1], known2, batch_shape)
         return code
+
+    def _weighed_code(self, features: Features, masks: Tensor) -> PromptCode:
+        """Return the classifier of `models.weighed`, fitted to K prompts, or nothing.
+
+        Parameters
+        ----------
+        features, masks
+            As for `_code`, of one episode.
+        """
+        labels, known = prompt_labels(masks)
+        foreground = F.avg_pool2d(labels[:, :1], 2).flatten(1)  # (K, M)
+        background = F.avg_pool2d(known, 2).flatten(1) - foreground
+        x = self._rows(features)
+        weight = (foreground + background)[..., None]
+        total = weight.sum().clamp(min=1)
+        mean = (x * weight).sum((0, 1)) / total
+        scale = ((x - mean).square() * weight).sum((0, 1)).div(total).sqrt() + 1e-2
+        blind: dict[int, Tensor] = {}
+        n_prompts = len(masks)
+        for k in range(min(n_prompts, MAX_BLIND)):
+            others = [i for i in range(n_prompts) if i != k]
+            if not (masks[others] > 0).any() or not (masks[others] == 0).any():
+                continue
+            if (masks[k] == IGNORE).all():
+                continue
+            left = self._code(
+                _chosen(features, others), masks[others], (1, len(others))
+            )
+            found = self.decode(_chosen(features, [k]), left)["foreground"]
+            blind[k] = F.avg_pool2d(found, 2).flatten()
+        with torch.autocast(x.device.type, enabled=False):
+            fitted = fit_classifier(
+                standardised(x, mean, scale), foreground, background, blind, self._layer
+            )
+        if fitted is None:
+            return {}
+        return {**fitted, "weighed_mean": mean[None], "weighed_scale": scale[None]}
+
+    @property
+    def _layer(self) -> tuple[Tensor, Tensor]:
+        weights, offsets = self.get_buffer("random_weights"), "random_offsets"
+        return weights, self.get_buffer(offsets)
+
+    def _rows(self, features: Features) -> Tensor:
+        """Return the pixels (B, M, D) at stride 2 that `models.weighed` classifies."""
+        _, pyramid, pixels, filters = features
+        assert filters is not None  # only then is anything classified
+        joined = (filters, pixels.float(), upsample(pyramid).float())
+        return torch.cat([x.flatten(2).transpose(1, 2) for x in joined], dim=2)
 
     def _attention_code(
         self,
@@ -254,9 +346,18 @@ class EvidenceSegmenter(PromptSegmenter):
         In training also ``evidence_ridge`` and ``evidence_attention``, the foreground
         logits of each kind of evidence, so that each is trained to be right by itself.
         """
-        batch, _, height, width = query.shape
-        code = {k: v.expand(batch, *v.shape[1:]) for k, v in code.items()}
-        maps, pyramid, pixels = self.features(pad_to_multiple(query, 16))
+        height, width = query.shape[2:]
+        maps = self.decode(self.encode_query(query), code)
+        return {name: found[..., :height, :width] for name, found in maps.items()}
+
+    def encode_query(self, query: Tensor) -> Features:
+        """Return the part of `forward` that does not depend on the prompts."""
+        return self._all_features(pad_to_multiple(query, 16))
+
+    def decode(self, features: Features, code: PromptCode) -> dict[str, Tensor]:
+        """Return the logits of padded queries, see `forward`, from their features."""
+        maps, pyramid, pixels, filters = features
+        code = {k: v.expand(len(pixels), *v.shape[1:]) for k, v in code.items()}
         ridge = self._ridge_maps(pixels, code)  # (B, 3, H/2, W/2)
         context, similarity = self._attention_maps(pyramid, code)
         x = join_maps(F.avg_pool2d(ridge, 2), similarity, context, pyramid)
@@ -269,35 +370,48 @@ class EvidenceSegmenter(PromptSegmenter):
         z = upsample(self.merge2(x)) + self.skip2(join_maps(maps[0], ridge))
         # residual: the decoder only has to correct the ridge classifier's logits
         out = F.pixel_shuffle(self.out2(z).contiguous(), 2) + upsample(ridge)
-        out = out[..., :height, :width].float()  # (B, 3, H, W)
+        out = out.float()  # (B, 3, H, W)
         answer = dict(
             zip(
                 ("foreground", "distance", "boundary"), out.split(1, dim=1), strict=True
             )
         )
-        if "filter_weights" in code:
-            filtered = self.filters * self._filter_map(query, code)
+        if filters is not None and "filter_weights" in code:
+            filtered = self.filters * self._filter_map(filters, code)
             answer["foreground"] = answer["foreground"] + filtered
+        if "weighed_ridge" in code:
+            answer["foreground"] = self._weighed(features, answer["foreground"], code)
         if self.training:
             if self.use["ridge"]:
-                answer["evidence_ridge"] = upsample(ridge[:, :1])[..., :height, :width]
+                answer["evidence_ridge"] = upsample(ridge[:, :1])
             if self.use["attention"]:
                 p = context[:, :1].float().clamp(0.01, 0.99)
-                answer["evidence_attention"] = upsample(p.logit(), 4)[
-                    ..., :height, :width
-                ]
+                answer["evidence_attention"] = upsample(p.logit(), 4)
         return answer
 
-    def _filter_map(self, query: Tensor, code: PromptCode) -> Tensor:
+    def _filter_map(self, filters: Tensor, code: PromptCode) -> Tensor:
         """Return the filters' foreground score (B, 1, H, W), about -1 to 1."""
-        height, width = query.shape[2:]
-        x = pixel_filters(pad_to_multiple(query, 16))
         units = (code[k][..., None, None] for k in ("filter_mean", "filter_scale"))
-        x = standardised(x, *units)  # (B, 36, H/2, W/2)
+        x = standardised(filters, *units)  # (B, 36, H/2, W/2)
         weights = code["filter_weights"][..., 0]
         found = torch.einsum("bdhw,bd->bhw", x, weights[:, :-1])
-        found = (found + weights[:, -1:, None])[:, None]
-        return upsample(found)[..., :height, :width]
+        return upsample((found + weights[:, -1:, None])[:, None])
+
+    def _weighed(self, features: Features, logits: Tensor, code: PromptCode) -> Tensor:
+        """Return foreground logits (B, 1, H, W) with those of the classifier added."""
+        shape = features[2].shape[2:]
+        answers = []
+        for x, own, *of_code in zip(
+            self._rows(features),
+            logits,
+            *(code[f"weighed_{k}"] for k in ("mean", "scale", "ridge", "factors")),
+            strict=True,
+        ):
+            mean, scale, ridge, (network, classifier) = of_code
+            found = classified(standardised(x, mean, scale), ridge.float(), self._layer)
+            found = upsample(found.view(1, 1, *shape))[0]
+            answers.append(network * own + classifier * found)
+        return torch.stack(answers)
 
     def _ridge_maps(self, pixels: Tensor, code: PromptCode) -> Tensor:
         """Return the ridge classifier's logits (B, 3, H/2, W/2)."""
@@ -348,19 +462,36 @@ def _as_maps(pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
     return pixels.unflatten(1, shape).permute(0, 3, 1, 2)
 
 
+def _chosen(features: Features, which: list[int]) -> Features:
+    """Return the features of some images."""
+    maps, pyramid, pixels, filters = features
+    return (
+        [m[which] for m in maps],
+        pyramid[which],
+        pixels[which],
+        None if filters is None else filters[which],
+    )
+
+
 def _filter_code(
-    images: Tensor, labels: Tensor, known: Tensor, batch_shape: tuple[int, int]
+    filters: Tensor, labels: Tensor, known: Tensor, batch_shape: tuple[int, int]
 ) -> PromptCode:
     """Return the weights of the linear classifier of filters, and the filters' units.
+
+    Parameters
+    ----------
+    filters : (B K, 36, h/2, w/2) tensor
+    labels, known : (B K, 1, h/2, w/2) tensors
+        Share of foreground, and of known pixels.
+    batch_shape : (B, K)
 
     Returns
     -------
     dict
         ``filter_weights`` (B, 37, 1), ``filter_mean`` and ``filter_scale`` (B, 36).
     """
-    x = pixel_rows(pixel_filters(images), batch_shape)  # (B, M, 36)
-    given = pixel_rows(F.avg_pool2d(labels[:, :1], 2), batch_shape)
-    weight = pixel_rows(F.avg_pool2d(known, 2), batch_shape)
+    x = pixel_rows(filters, batch_shape)  # (B, M, 36)
+    given, weight = pixel_rows(labels, batch_shape), pixel_rows(known, batch_shape)
     total = weight.sum(1).clamp(min=1)
     mean = (x * weight).sum(1) / total
     # + 0.01: a filter that is constant in the prompt would be divided by zero

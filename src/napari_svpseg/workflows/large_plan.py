@@ -349,6 +349,7 @@ def _encode(
     from ..engine.inference.forward import Forward, evaluating
     from ..engine.inference.prompt_features import (
         network_scale,
+        prompt_code,
         prompt_object_properties,
         prompt_tensors,
     )
@@ -357,7 +358,7 @@ def _encode(
     forward = Forward(network, device)
     with evaluating(network, device):
         images, masks = prompt_tensors(prompts, scale)
-        code = forward.encode(images, masks)
+        code = prompt_code(images, masks, forward)
         objects = prompt_object_properties(prompts, images, forward, code, scale)
         forward(images[0, :1], code)  # only then the names of the maps are known
     arrays = {name: value.float().cpu().numpy() for name, value in code.items()}

@@ -21,7 +21,12 @@ from ...core.settings import SegmentSettings
 from ...models.base import PromptCode, PromptSegmenter
 from .device import Device, choose
 from .forward import Forward, evaluating
-from .prompt_features import network_scale, prompt_object_properties, prompt_tensors
+from .prompt_features import (
+    network_scale,
+    prompt_code,
+    prompt_object_properties,
+    prompt_tensors,
+)
 from .refine import refined
 from .self_consistency import self_consistency
 from .tiles import run_tiles
@@ -204,7 +209,7 @@ class _Request:
         with evaluating(network, self.device):
             if len(self.prompts):
                 images, masks = prompt_tensors(self.prompts, self.query.scale)
-                code = forward.encode(images, masks)
+                code = prompt_code(images, masks, forward)
                 objects = prompt_object_properties(
                     self.prompts, images, forward, code, self.query.scale
                 )

@@ -37,6 +37,7 @@ CACHED = 8
 """Sets of prompts whose objects' properties are cached for each network."""
 
 _properties: NetworkCache[ObjectProperties] = NetworkCache(CACHED)
+_codes: NetworkCache[PromptCode] = NetworkCache(CACHED)
 
 
 def network_scale(
@@ -82,6 +83,22 @@ def prompt_tensors(prompts: PromptSet, scale: float) -> tuple[Tensor, Tensor]:
         masks.append(np.pad(mask, (pad, pad), constant_values=IGNORE))
     stacked = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
     return stacked[None], torch.from_numpy(np.stack(masks).astype(np.int64))[None]
+
+
+def prompt_code(images: Tensor, masks: Tensor, forward: Forward) -> PromptCode:
+    """Return the code of prompts, from the cache if the same ones were encoded before.
+
+    With several prompts the code takes longer than a query, and it serves many images.
+
+    Parameters
+    ----------
+    images : (1, K, 3, h, w) tensor
+    masks : (1, K, h, w) tensor
+        See `prompt_tensors`.
+    forward : Forward
+    """
+    content: list[Content] = [images.numpy(), masks.numpy(), str(forward.device)]
+    return _codes.get(forward.network, content, lambda: forward.encode(images, masks))
 
 
 def prompt_object_properties(

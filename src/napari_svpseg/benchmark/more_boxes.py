@@ -76,7 +76,8 @@ def rows_of(task: Task, image: str, seed: int = 0) -> list[Row]:
     )
     truth, ignore = task.truth(image), task.dataset.ignore(image)
     ignore = np.zeros(truth.shape, bool) if ignore is None else ignore > 0
-    covered, own = ignore.copy(), []
+    covered = ignore.copy()
+    own: list[Prompt] = []
     for _ in range(3 * max(OWN)):
         box = find_good_box(truth, task.rule, rng, ignore)
         if box is None or len(own) == max(OWN):

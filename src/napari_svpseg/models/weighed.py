@@ -9,7 +9,8 @@ prompt is predicted from the others. So the weights follow how much the prompts 
 how much they resemble each other. One prompt cannot tell, and keeps the network alone.
 
 All steps are closed forms or a few steps of Newton's method, on fixed random weights:
-the same prompts give the same answer.
+the same prompts give the same answer. Nothing is added where hidden prompts are
+segmented as well by the network alone.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ PULL = 0.5
 LARGEST = 8.0
 """Logits are clipped at it before they are weighed."""
 NEWTON_STEPS = 12
+MARGIN = 0.01
+"""How much better (Dice) hidden prompts must be segmented for anything to be added."""
 BLOCK = 4096
 """Query pixels that are classified at once, as each has `N_RANDOM` features."""
 
@@ -195,7 +198,7 @@ def fit_classifier(
     dict or None
         ``weighed_ridge`` (1, N_RANDOM + 1) and ``weighed_factors`` (1, 2), the weights
         of the network's logits and of the classifier's. None if no prompt can be left
-        out.
+        out, or if the network alone segments hidden prompts as well.
     """
     if not blind:
         return None
@@ -216,8 +219,19 @@ def fit_classifier(
     if ridge is None:
         return None
     network = torch.cat([blind[k] for k in known])
-    factors = weigh(torch.stack([network, logits], 1), y, other, x.shape[1])
+    scores = torch.stack([network, logits], 1)
+    factors = weigh(scores, y, other, x.shape[1])
+    gain = _dice(scores @ factors, y, other) - _dice(network, y, other)
+    if gain < MARGIN:
+        return None
     return {"weighed_ridge": ridge[None], "weighed_factors": factors[None]}
+
+
+def _dice(logits: Tensor, foreground: Tensor, background: Tensor) -> float:
+    """Return the Dice of pixels (N,) whose labels are shares."""
+    found = (logits > 0).float()
+    area = (found * (foreground + background)).sum() + foreground.sum()
+    return float(2 * (found * foreground).sum() / area.clamp(min=1))
 
 
 def classified(x: Tensor, ridge: Tensor, layer: tuple[Tensor, Tensor]) -> Tensor:

@@ -22,8 +22,19 @@ UNIT_COLOURS = 2.0
 """Colours up to this are floats from 0 to 1, some of them beyond."""
 
 
-def get_prompt_reader(path: str | list[str]) -> Callable[[Any], list[Any]] | None:
-    """Return the reader of prompt sets, or None for other files."""
+def get_prompt_reader(
+    path: str | list[str] = "",
+) -> Callable[[Any], list[Any]] | None:
+    """Return the reader of prompt sets, or None for other files.
+
+    Without a file, as napari's palette calls it, a prompt set is asked for and opened
+    in the dock.
+    """
+    if not path:
+        from .commands import open_prompts
+
+        open_prompts()
+        return None
     paths = [path] if isinstance(path, str) else list(path)
     if not all(str(p).lower().endswith(".svprompt") for p in paths):
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
@@ -30,7 +31,8 @@ from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
 from ..services.preferences import preference
 from ..tools.uncertainty_guide import UncertaintyGuide
-from .base import Dock, device_combo, shortcuts
+from .actions import KEYS
+from .base import Dock, device_combo
 from .first_steps import FirstSteps
 from .segment_controller import OptionsController, RunChoices, SegmentController
 from .tabs import SEGMENT
@@ -153,7 +155,8 @@ class SegmentWidget(Dock):
     def _build(self) -> None:
         self.keep_choices("segment", self.book)
         self.add_heading("Images")
-        self.add(self.image_panel)
+        self._build_planes()
+        self.add(self.image_panel, self.planes_row)
         self.add_heading("Prompts")
         self.add(self.prompt_panel)
         self.add_heading("Model")
@@ -195,16 +198,18 @@ class SegmentWidget(Dock):
         advanced.form.addRow(self.run_settings)
         advanced.form.addRow(self.restart)
 
-    def _build_footer(self) -> None:
+    def _build_planes(self) -> None:
         self.planes = combo("Which planes of a stack or time series to segment")
         self.planes.addItem("This plane", False)
         self.planes.addItem("All planes", True)
         self.planes_row = labelled("Run on", self.planes)
+
+    def _build_footer(self) -> None:
         self.preview = button(
             "Preview",
-            "Segment what you see of the selected image (Shift+P on the boxes)",
+            "Segment what you see of the selected image",
         )
-        self.run = button("Run", "Segment all checked images (Shift+R on the boxes)")
+        self.run = button("Run", "Segment all checked images")
         self.undo = button("Undo", "Take the last result back")
         self.guide = UncertaintyGuide(
             self.viewer, self.results, self.book, self.image_panel
@@ -213,17 +218,17 @@ class SegmentWidget(Dock):
             "Trust: how well the result finds the prompts again; 1 is best."
         )
         self.footer.add_result(self.guide)
-        self.footer.add_option(self.planes_row)
+        self.footer.add_offer(self.guide.offer)
         self.footer.add_actions(self.preview, self.run, self.undo, stretch=(2, 2, 1))
 
     def _connect(self) -> None:
-        runs, guide = self.controller, self.guide
+        runs = self.controller
         for part in (
             self.image_panel,
             self.prompt_panel,
             self.stored,
             self.save_box,
-            guide,
+            self.guide,
         ):
             part.message.connect(self.say)
         self.prompt_panel.missing.connect(self.first_steps.complain)
@@ -241,16 +246,29 @@ class SegmentWidget(Dock):
         self.run.clicked.connect(runs.start_run)
         self.stop.clicked.connect(runs.cancel)
         self.undo.clicked.connect(runs.undo_last)
-        self.book.shortcuts = shortcuts(
-            {
-                "Shift-D": ("Draw box", self.draw.click),
-                "Shift-P": ("Preview", runs.start_preview),
-                "Shift-R": ("Run", runs.start_run),
-                "Shift-N": ("Next uncertain place", guide.next_place),
-                "Shift-I": ("Next uncertain image", guide.next_image),
-                "Shift-A": ("Make it a prompt", guide.accept),
-            }
+        self._bind()
+
+    def _bind(self) -> None:
+        self.bind(
+            draw_box=self.draw,
+            add_prompt=self.prompt_panel.add_prompt_at_centre,
+            paint_mask=self.paint,
+            preview=self.preview,
+            run=self.run,
+            stop=self.stop,
+            undo=self.undo,
+            next_uncertain_place=self.guide.place_button,
+            next_uncertain_image=self.guide.image_button,
+            make_prompt=self.guide.offer.take,
+            save_labels=self.save_box.save,
+            next_image=partial(self.image_panel.step, 1),
+            previous_image=partial(self.image_panel.step, -1),
         )
+        if preference("shortcuts"):  # before those of napari for such layers
+            self.book.shortcuts = {
+                KEYS[name]: (name, partial(self.perform, name))
+                for name in self.commands
+            }
 
     # ------------------------------------------------------------ showing
 

@@ -6,8 +6,8 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QTabBar, QWidget
 
 from ..callbacks import guarded
 from ..panels.controls import is_alive
@@ -22,6 +22,9 @@ FINETUNE = "Fine-tune"
 TRAIN_FROM_TAGS = "Train from tags"
 """Names of the docks in the manifest."""
 
+ON_TABS = {SEGMENT: "Segment", TRAIN_FROM_TAGS: "Tags"}
+"""Short names of docks, so that four tabs are readable side by side."""
+
 _ours: list[weakref.ref[QWidget]] = []
 
 
@@ -34,6 +37,17 @@ def open_docks(viewer: Any, title: str) -> list[Any]:
         and getattr(dock, "is_open", False)
         and _bare(getattr(dock, "viewer", None)) is _bare(viewer)
     ]
+
+
+def all_open_docks(viewer: Any) -> list[Any]:
+    """Return all docks of a viewer, the one opened first in front."""
+    titles = (SEGMENT, BATCH, FINETUNE, TRAIN_FROM_TAGS)
+    return [dock for title in titles for dock in open_docks(viewer, title)]
+
+
+def is_in_front(widget: QWidget) -> bool:
+    """Return whether a dock is seen, and not behind the tab of another."""
+    return not widget.visibleRegion().isEmpty()
 
 
 def show_dock(viewer: napari.viewer.Viewer, title: str) -> Any:
@@ -73,6 +87,9 @@ def _join(widget: QWidget) -> None:
     window: Any = None if own is None else own.parentWidget()
     if own is None or not isinstance(window, QMainWindow) or own.isFloating():
         return
+    title = getattr(widget, "title", "")
+    if title in ON_TABS:
+        own.setWindowTitle(ON_TABS[title])
     others = [
         frame
         for one in _alive()
@@ -86,6 +103,9 @@ def _join(widget: QWidget) -> None:
     tabs = window.tabifiedDockWidgets(own)
     if others and not any(frame in tabs for frame in others):
         window.tabifyDockWidget(others[0], own)
+        for bar in window.findChildren(QTabBar):
+            bar.setElideMode(Qt.TextElideMode.ElideNone)
+            bar.setUsesScrollButtons(True)
         own.raise_()
 
 

@@ -12,7 +12,7 @@ from ....core.geometry import PROMPT_SIZE, Box
 from ....core.image import ImageError
 from ....core.prompt import Prompt, PromptError, PromptSet
 from ...callbacks import guarded, reports_errors
-from ...messages import DRAW_BOX, TRY
+from ...messages import DRAW_BOX, SHOWING, TRY
 from ..images.image_source import ImageSource
 from ..images.intensities import Intensities
 from ..images.visibility import bring_into_sight, is_in_sight, look_at
@@ -212,6 +212,7 @@ class PromptBook(QObject):
         image = item.source.layer
         if image in self.viewer.layers and not is_in_sight(self.viewer, image):
             bring_into_sight(self.viewer, image)
+            self.message.emit(SHOWING.format(image.name), False)
 
     def add_paint_layer(
         self, item: PromptItem, found: np.ndarray | None = None

@@ -6,6 +6,8 @@ import pytest
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QAbstractButton, QApplication
 
+from napari_svpseg.core.model_card import ModelCard
+from napari_svpseg.io.images import read_image
 from napari_svpseg.plugin import commands
 from napari_svpseg.plugin.docks import actions, base
 from napari_svpseg.plugin.docks.actions import KEYS, OPENED_BY, key_text, press
@@ -19,6 +21,7 @@ from napari_svpseg.plugin.docks.tabs import (
     open_docks,
 )
 from napari_svpseg.plugin.docks.tags_dock import TagsWidget
+from napari_svpseg.plugin.panels import save_panel
 from napari_svpseg.plugin.services.engine_process import Engine
 
 from ..conftest import disc_image
@@ -146,3 +149,38 @@ def test_the_layer_list_has_our_menu(viewer, open_any):
     ours = [i for i in menu if getattr(i, "submenu", "") == actions.SUBMENU]
     assert len(ours) == 1
     press(viewer, "Shift-R")  # no dock is open: nothing happens
+
+
+def test_the_first_story_needs_no_mouse(
+    viewer, open_any, runner, monkeypatch, qtbot, tmp_path, finish
+):
+    from napari_svpseg.io import model_store
+
+    card = ModelCard("svp", "svp", title="SVPSeg")
+    monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
+    monkeypatch.setattr(base, "shared_engine", lambda: Engine(lambda: runner))
+    open_any(BatchWidget)
+    image, truth = disc_image()
+    viewer.add_image(image, name="discs")
+    viewer.add_labels(truth, name="truth", visible=False)
+
+    def key(name, on, shift=Qt.KeyboardModifier.ShiftModifier):
+        qtbot.keyClick(on, getattr(Qt.Key, f"Key_{name}"), shift)
+
+    window = open_docks(viewer, BatchWidget.title)[0].window()
+    key("F6", window, Qt.KeyboardModifier.NoModifier)
+    (dock,) = open_docks(viewer, SEGMENT)
+    qtbot.waitUntil(lambda: is_in_front(dock))
+    key("B", window)
+    (item,) = dock.book.items
+    if item.mask_layer is None:  # chosen already where it fits
+        key("Down", dock.mask_choice, Qt.KeyboardModifier.NoModifier)
+    assert item.is_ready
+    key("R", window)
+    finish(dock)
+    path = tmp_path / "found.ome.tif"
+    monkeypatch.setattr(
+        save_panel.QFileDialog, "getSaveFileName", lambda *_: (str(path), "")
+    )
+    key("S", window)
+    assert read_image(path).array.max() == 4

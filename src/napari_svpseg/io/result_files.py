@@ -22,7 +22,6 @@ Kind = Literal["labels", "outlines", "model", "session", ""]
 
 SESSION_END = ".svpsession"
 """End of the name of a saved session."""
-PROMPTS_END = ".svprompt"
 
 LABELS_ENDS = ("_labels", "_cp_masks")
 """Ends, before the suffix, of names that stand for labels."""

@@ -15,6 +15,7 @@ from .docks.tabs import BATCH, FINETUNE, SEGMENT, TRAIN_FROM_TAGS, show_dock
 from .layers.images.image_source import plain_name
 from .messages import sentence
 from .panels.prompt_panel import with_suffix
+from .readers import open_result
 from .writers import write_layer
 
 if TYPE_CHECKING:
@@ -105,6 +106,18 @@ def save_selected(kind: str) -> list[str]:
 def open_prompts() -> None:
     """Open a prompt set, which is asked for, in the dock."""
     show_dock(_viewer(), SEGMENT).prompt_panel.load_prompt_set()
+
+
+def open_results() -> None:
+    """Open labels and models, which are asked for, in the viewer."""
+    paths, _ = QFileDialog.getOpenFileNames(
+        QApplication.activeWindow(), "Open labels and models"
+    )
+    for path in paths:
+        try:
+            open_result(_viewer(), path)
+        except (ValueError, OSError) as error:
+            show_error(sentence(error))
 
 
 def _labels_to_save() -> Labels | None:

@@ -25,6 +25,7 @@ from ..panels.accessibility import ControlKeeper
 from ..panels.controls import ElidedCombo, Section, button, combo, heading
 from ..panels.plain_text import tip_text
 from ..services.autosave import Autosave
+from ..services.dropped_files import DroppedFiles
 from ..services.engine_process import Engine, shared_engine
 from ..services.preferences import preference
 from .actions import (
@@ -110,6 +111,7 @@ class Dock(QWidget):
         bind_keys(napari_viewer)
         add_to_layer_list()
         self._closing.add(partial(release_keys, napari_viewer))
+        DroppedFiles(self)  # a child of this widget
         # not a bound method: the dock is gone by then
         self.destroyed.connect(partial(Closing.__call__, self._closing))
         share_tabs(self)

@@ -6,8 +6,8 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt, QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QTabBar, QWidget
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
 
 from ..callbacks import guarded
 from ..panels.controls import is_alive
@@ -22,7 +22,12 @@ FINETUNE = "Fine-tune"
 TRAIN_FROM_TAGS = "Train from tags"
 """Names of the docks in the manifest."""
 
-ON_TABS = {SEGMENT: "Segment", TRAIN_FROM_TAGS: "Tags"}
+ON_TABS = {
+    SEGMENT: "Segment",
+    BATCH: "Batch",
+    FINETUNE: "Fine-tune",
+    TRAIN_FROM_TAGS: "Tags",
+}
 """Short names of docks, so that four tabs are readable side by side."""
 
 _ours: list[weakref.ref[QWidget]] = []
@@ -103,9 +108,6 @@ def _join(widget: QWidget) -> None:
     tabs = window.tabifiedDockWidgets(own)
     if others and not any(frame in tabs for frame in others):
         window.tabifyDockWidget(others[0], own)
-        for bar in window.findChildren(QTabBar):
-            bar.setElideMode(Qt.TextElideMode.ElideNone)
-            bar.setUsesScrollButtons(True)
         own.raise_()
 
 

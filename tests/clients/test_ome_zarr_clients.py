@@ -7,9 +7,6 @@ decides on the versions that the product is tested with.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,9 +18,7 @@ from napari_svpseg.io.zarr_labels import (
     open_level,
     write_zarr_labels,
 )
-
-PYTHON = Path(os.environ.get("CLIENTS_PYTHON", ".venv-clients/bin/python")).absolute()
-"""Python that has the other programs."""
+from tests.clients.calls import call, needs_clients
 
 PROGRAMS = (
     "napari", "napari_ome_zarr", "bioio_ome_zarr", "ngff_zarr", "ome_zarr_models"
@@ -31,25 +26,7 @@ PROGRAMS = (
 KNOWS_SIZES = PROGRAMS[1:]
 """napari's own reader takes the pixels only."""
 
-NOT_INSTALLED = 3
-
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason="there is no environment with other programs"
-)
-
-
-def call(script, *words):
-    """Run a script beside this file in the clients' Python."""
-    path = Path(__file__).with_name(script)
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        [PYTHON, path, *map(str, words)], env=environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    if done.returncode == NOT_INSTALLED:
-        pytest.skip(f"{words[0]} is not installed")
-    assert done.returncode == 0, done.stderr
+pytestmark = needs_clients
 
 
 def layers_of(program, path, folder):

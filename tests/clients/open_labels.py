@@ -1,22 +1,21 @@
 """Open labels with another program; run by the Python that has these programs.
 
-    python open_labels.py PROGRAM PATH FOLDER
+    python open_labels.py PROGRAM
 
-Writes what it reads into FOLDER, as ``pixels.npy`` and ``about.json``. Exits with 3
-where the program is not installed.
+Writes what it reads into a folder, as ``pixels.npy`` and ``about.json``; see `serve`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import MagicMock
 
 import numpy as np
+from serve import serve
 
 Found = tuple[Any, dict[str, Any]]
 
@@ -148,16 +147,12 @@ PROGRAMS = {
 """Function for each program, by the name of its package."""
 
 
-def main(program: str, path: str, folder: str) -> int:
-    """Open and write; return the exit status."""
-    if importlib.util.find_spec(program) is None:
-        return 3
-    warnings.simplefilter("ignore")
+def write(program: str, path: str, folder: str) -> None:
+    """Open a file and write what is in it."""
     pixels, about = PROGRAMS[program](path)
     np.save(Path(folder) / "pixels.npy", np.asarray(pixels))
     (Path(folder) / "about.json").write_text(json.dumps(about), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    serve({name: partial(write, name) for name in PROGRAMS})

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import tifffile
 from skimage.draw import disk
-
-from napari_svpseg.core.jobs.folder_job import file_stem, with_end
-from napari_svpseg.io.exports import ExportData, export
 from tests.clients.calls import (
-    call,
     needs_clients,
+    open_with,
     open_with_bioformats,
     show_in_imagej,
 )
+
+from napari_svpseg.core.jobs.folder_job import file_stem, with_end
+from napari_svpseg.io.exports import ExportData, export
 
 pytestmark = needs_clients
 
@@ -51,8 +51,7 @@ def in_four(labels, axes):
 
 def opened(program, path, folder):
     """Return the pixels that another program reads, and what it says of them."""
-    folder.mkdir()
-    call("open_labels.py", program, path, folder)
+    open_with("open_labels.py", program, path, folder)
     about = json.loads((folder / "about.json").read_text())
     return np.load(folder / "pixels.npy"), about
 

@@ -10,6 +10,7 @@ import json
 
 import numpy as np
 import pytest
+from tests.clients.calls import call, needs_clients, open_with
 
 from napari_svpseg import segment_zarr
 from napari_svpseg.io.exports import ExportData, export
@@ -18,7 +19,6 @@ from napari_svpseg.io.zarr_labels import (
     open_level,
     write_zarr_labels,
 )
-from tests.clients.calls import call, needs_clients
 
 PROGRAMS = (
     "napari", "napari_ome_zarr", "bioio_ome_zarr", "ngff_zarr", "ome_zarr_models"
@@ -32,8 +32,7 @@ pytestmark = needs_clients
 def layers_of(program, path, folder):
     """Return layers as another program opens them, each with its pixels."""
     before = sorted(folder.parent.rglob("*"))
-    folder.mkdir()
-    call("open_zarr.py", program, path, folder)
+    open_with("open_zarr.py", program, path, folder)
     layers = json.loads((folder / "layers.json").read_text())
     for n, layer in enumerate(layers):
         layer["data"] = np.load(folder / f"{n}.npy")

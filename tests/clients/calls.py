@@ -49,7 +49,7 @@ _servers = {}
 def open_with(script, program, path, folder):
     """Open a file with a program, and write what it finds there into a new folder."""
     folder.mkdir()
-    server = _servers.get(program) or _start(script, program)
+    server = _servers.get((script, program)) or _start(script, program)
     server.stdin.write(json.dumps([str(path), str(folder)]) + "\n")
     server.stdin.flush()
     answer = json.loads(server.stdout.readline())
@@ -66,7 +66,7 @@ def _start(script, program):
     if server.stdout.readline().strip() != READY:
         pytest.skip(f"{program} is not installed")
     atexit.register(server.kill)
-    _servers[program] = server
+    _servers[script, program] = server
     return server
 
 

@@ -81,8 +81,8 @@ NOT_ALLOWED = "{path}: no permission to read it."
 UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
 NO_PIXELS = "{path}: the image is empty, its shape is {shape}."
 NO_NUMBERS = (
-    "{path}: its pixels are {dtype}, no plain numbers: save what is to be seen of them, "
-    "such as the amplitude"
+    "{path}: its pixels are {dtype}, no plain numbers: save what is to be seen of "
+    "them, such as the amplitude"
 )
 ONE_IMAGE = "it holds one image, asked for series {index}"
 READ_WHOLE = "this image in it is read in one piece only: save it by itself"

@@ -280,7 +280,7 @@ class PromptBook(QObject):
         image = self.boxes.image_of(layer)
         source = self.source_of(image)
         ids = box_ids(layer)
-        before = list(self.items)
+        listed = list(self.items)
         self.items = [i for i in self.items if i.id in ids or not _is_on(i, image)]
         kept_ids, vertices, outside, across = [], [], [], []
         for item_id, data in zip(ids, layer.data, strict=True):
@@ -305,7 +305,7 @@ class PromptBook(QObject):
         self.items = [i for i in self.items if i.id not in (*outside, *across)]
         self.boxes.write(layer, vertices, kept_ids)
         self.boxes.style(self.items)
-        gone = [(row, i) for row, i in enumerate(before) if i not in self.items]
+        gone = [(row, i) for row, i in enumerate(listed) if i not in self.items]
         if gone:
             self.deleted.emit(gone)
         if outside or across:

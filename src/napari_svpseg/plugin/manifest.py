@@ -103,6 +103,16 @@ def shown_colours(crop: np.ndarray, intensities: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(crop * scale, 0, 255)).astype(np.uint8)
 
 
+def save_session(viewer: napari.viewer.Viewer) -> None:
+    """Save the whole state of the work as one file, which is asked for."""
+    show_dock(viewer, SEGMENT).session_panel.save_session()
+
+
+def open_session(viewer: napari.viewer.Viewer) -> None:
+    """Go on with a saved session, which is asked for."""
+    show_dock(viewer, SEGMENT).session_panel.open_session()
+
+
 def add_prompt(viewer: napari.viewer.Viewer) -> None:
     """Place a box in the middle of the view, in the dock (opened if need be)."""
     dock = show_dock(viewer, SEGMENT)

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox
 
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ..callbacks import guarded, reports_errors
+from ..layers.prompts.deleted_prompts import DELETED, PromptsDeleted, Removed
 from ..layers.results.journal import Journal
 from ..layers.results.reopened import link
 from ..layers.results.result_layers import Results
@@ -166,6 +167,7 @@ class SegmentWidget(Dock):
         self.device_line = note(STARTING)
         self.add(self.models, self.device_line)
         self._build_sections()
+        self.add_sessions()
         self._build_footer()
 
     def _build_sections(self) -> None:
@@ -237,6 +239,7 @@ class SegmentWidget(Dock):
         self.image_panel.changed.connect(self._on_images)
         self.image_panel.redeclared.connect(self.book.axes_changed)
         self.book.changed.connect(self._on_prompts)
+        self.book.deleted.connect(self._on_deleted)
         self.stored.changed.connect(self.show_state)
         self.models.changed.connect(runs.follow_model)
         self.options.changed.connect(self.autosave.touch)
@@ -269,7 +272,7 @@ class SegmentWidget(Dock):
             self.book.shortcuts = {
                 KEYS[name]: (name, partial(self.perform, name))
                 for name in self.commands
-            }
+            } | {"Control-Z": ("Bring deleted prompts back", self._on_undo_deletion)}
 
     # ------------------------------------------------------------ showing
 
@@ -294,6 +297,13 @@ class SegmentWidget(Dock):
     def _on_prompts(self) -> None:
         """Follow the prompts: what was missing may be there now."""
         self.first_steps.follow_prompts(len(self.book.items), self.book.is_ready)
+        self.show_state()
+
+    def _on_deleted(self, removed: Removed) -> None:
+        self.journal.add_alone(PromptsDeleted(self.book, removed))
+
+    def _on_undo_deletion(self) -> None:
+        self.say(self.journal.undo_last_of(DELETED))
         self.show_state()
 
     def show_state(self) -> None:

@@ -15,6 +15,7 @@ DEFAULTS: dict[str, Any] = {
     "autosave": True,
     "large": 32,
     "results": "",
+    "warm": True,
 }
 
 

@@ -15,6 +15,7 @@ from ..layers.alignment import Alignment
 from ..panels.accessibility import ControlKeeper
 from ..panels.controls import ElidedCombo, Section, button, combo, heading
 from ..services.autosave import Autosave
+from ..services.dropped_files import DroppedFiles
 from ..services.engine_process import Engine, shared_engine
 from ..services.preferences import preference
 from .controller import DockController
@@ -84,6 +85,7 @@ class Dock(QWidget):
         self.keeper = ControlKeeper(self)
         self._closing = Closing(self.engine.release)
         self._closing.add(Alignment(napari_viewer).close)
+        DroppedFiles(self)  # a child of this widget
         # not a bound method: the dock is gone by then
         self.destroyed.connect(partial(Closing.__call__, self._closing))
         share_tabs(self)

@@ -9,15 +9,16 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QSpinBox, QVBoxLayout, QWidget
 
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
-from ...core.prompt import PromptError, PromptSet, prompt_hash
+from ...core.prompt import Prompt, PromptError, PromptSet, prompt_hash
 from ..callbacks import reports_errors
-from ..layers.metadata import is_mask
+from ..layers.metadata import PROMPT, is_mask, metadata_of
 from ..layers.prompts.prompt_book import PromptBook
 from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
 from ..tools.draw_box import BoxTool
 from ..tools.first_box import FirstBox
 from .controls import button, combo, labelled, side_by_side
 from .image_panel import ImagePanel
+from .folders import folder_for, note_used, proposed
 from .prompt_list import PromptList
 from .suggested_mask import SuggestedMask
 
@@ -227,7 +228,10 @@ class PromptPanel(QWidget):
         """Save the prompts as one file; asks for the file if none is given."""
         if not path:
             path, _ = QFileDialog.getSaveFileName(
-                self, "Save prompts", "cells.svprompt", "Prompt sets (*.svprompt)"
+                self,
+                "Save prompts",
+                proposed("cells.svprompt", self._image_file()),
+                "Prompt sets (*.svprompt)",
             )
             path, problem = with_suffix(path, (".svprompt",))
             if problem:
@@ -249,7 +253,10 @@ class PromptPanel(QWidget):
         """Add the prompts of a file; asks for the file if none is given."""
         if not path:
             path, _ = QFileDialog.getOpenFileName(
-                self, "Load prompts", "", "Prompt sets (*.svprompt)"
+                self,
+                "Load prompts",
+                folder_for(self._image_file()),
+                "Prompt sets (*.svprompt)",
             )
         if not path:
             return
@@ -260,12 +267,37 @@ class PromptPanel(QWidget):
         except (ValueError, OSError) as error:
             self._say(sentence(error), True)
             return
+        self._add(path, prompts)
+
+    def adopt_opened(self) -> None:
+        """List the prompts of files that were opened before the dock.
+
+        The layers that stood for them are removed.
+        """
+        layers = [la for la in self.viewer.layers if metadata_of(la, PROMPT)]
+        files: dict[str, list[Prompt]] = {}
+        for layer in layers:
+            about = metadata_of(layer) or {}
+            if "prompt" in about:
+                files.setdefault(about["file"], []).append(about["prompt"])
+        for layer in layers:
+            self.viewer.layers.remove(layer)
+        for path, prompts in files.items():
+            self._add(path, PromptSet(prompts))
+
+    def _image_file(self) -> str:
+        """Return the file of the selected image; empty where it has none."""
+        layer = self.images.selected()
+        return "" if layer is None else str(layer.source.path or "")
+
+    def _add(self, path: str, prompts: PromptSet) -> None:
         self.book.add_loaded(prompts)
         self._note_file(path, prompts)
         self._say(ADDED.format(prompts=_prompts(prompts), name=Path(path).name))
 
     def _note_file(self, path: str, prompts: PromptSet) -> None:
         """Note which prompts a file holds, for recipes that are copied."""
+        note_used(path)
         self.file = path
         self.saved = [prompt_hash(p) for p in prompts if p.enabled]
 

@@ -50,9 +50,10 @@ class SuggestedMask(Offer):
     """As that of `PromptPanel`."""
 
     def __init__(self, book: PromptBook) -> None:
-        super().__init__("Use mask", "Start empty")
-        self.take.setToolTip("Take the suggested mask as it is (Shift+U)")
-        self.leave.setToolTip("Remove the suggested mask and paint it by hand")
+        super().__init__(
+            ("Use mask", "Take the suggested mask as it is (Shift+U)"),
+            ("Start empty", "Remove the suggested mask and paint it by hand"),
+        )
         self.book = book
         self.item_id = ""
         self.taken.connect(self.accept)

@@ -17,8 +17,8 @@ from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
 from ..tools.draw_box import BoxTool
 from ..tools.first_box import FirstBox
 from .controls import button, combo, labelled, side_by_side
-from .image_panel import ImagePanel
 from .folders import folder_for, note_used, proposed
+from .image_panel import ImagePanel
 from .prompt_list import PromptList
 from .suggested_mask import SuggestedMask
 

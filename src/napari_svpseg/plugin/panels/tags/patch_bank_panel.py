@@ -12,8 +12,8 @@ import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
-from ....core.image import intensity_range
 from ....core.annotation.image_tags import BankPatch, TagTrainingResult
+from ....core.image import intensity_range
 from ...callbacks import reports_errors, tell
 from ...layers.images.tagged_image import TaggedImage
 from ...messages import count, sentence

@@ -281,7 +281,7 @@ class PatchView(QWidget):
             mask,
             Box(0, 0, item.patch.box.size),
             channel_axis=2,
-            name=item.patch.title,
+            name=f"{item.patch.title} (suggested mask)",
             source=item.patch.image,
             intensities=item.intensities,
         )

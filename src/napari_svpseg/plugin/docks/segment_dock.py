@@ -96,6 +96,7 @@ class SegmentWidget(Dock):
         self.image_panel.refresh()
         self.refresh_models()
         self.book.adopt_all()
+        self.prompt_panel.adopt_opened()
         _single_shot(self, self.controller.ask_device).start(0)
 
     def end_work(self) -> None:

@@ -25,6 +25,7 @@ from ..layers.results.stored_results import StoredResults
 from ..messages import count, sentence
 from ..writers import format_of, level_of, write_layer
 from .controls import button, side_by_side
+from .folders import folder_for, note_used, proposed
 from .prompt_panel import PromptPanel, with_suffix
 
 if TYPE_CHECKING:
@@ -142,9 +143,13 @@ class SavePanel(QWidget):
     def save_every(self, folder: str = "") -> None:
         """Write all results into a folder, which is asked for; nothing is replaced."""
         if not folder:
-            folder = QFileDialog.getExistingDirectory(self, "Save all results in")
+            layer = self.result_layer()
+            beside = folder_for("" if layer is None else self._file_of(layer))
+            title = "Save all results in"
+            folder = QFileDialog.getExistingDirectory(self, title, beside)
         if not folder:
             return
+        note_used(str(Path(folder, "all")))
         stems: set[str] = set()
         written, there, level = 0, [], 1.0
         for layer in self._in_memory():
@@ -180,7 +185,7 @@ class SavePanel(QWidget):
             path, chosen = QFileDialog.getSaveFileName(
                 self,
                 "Save labels",
-                f"{self._stem(layer)}_labels.ome.tif",
+                proposed(f"{self._stem(layer)}_labels.ome.tif", self._file_of(layer)),
                 ";;".join(SAVE_FILTERS),
             )
             ends = SAVE_FILTERS.get(chosen, TIFF_ENDS)
@@ -189,6 +194,7 @@ class SavePanel(QWidget):
                 self._say(problem, True)
         if not path:
             return
+        note_used(path)
         if metadata_of(layer, STORED):
             self._say(SAVING.format(name=Path(path).name))
             write = partial(write_layer, path, layer)

@@ -19,7 +19,7 @@ from ..images.visibility import bring_into_sight, is_in_sight, look_at
 from ..labels.edit_watcher import EditWatcher
 from ..metadata import metadata_of
 from ..world import NOT_YX, world_units
-from .mask_layers import likely_masks, paint_mask
+from .mask_layers import clear_mask, likely_masks, paint_mask
 from .prompt_boxes import PromptBoxes, box_ids
 from .prompt_item import COLORS, PromptItem
 
@@ -267,6 +267,11 @@ class PromptBook(QObject):
             look_at(self.viewer, boxes, corners)
         return layer
 
+    def clear_mask(self, item: PromptItem) -> None:
+        """Remove what is painted in an item's box, on the layer for masks."""
+        clear_mask(self.viewer, item)
+        self.update(item.id, suggestion=None)
+
     def _bind_keys(self, layer: Shapes) -> None:
         for key, (_, action) in self.shortcuts.items():
             act = guarded(self, lambda _layer, action=action: action())
@@ -339,6 +344,9 @@ class PromptBook(QObject):
         )
         self.items.append(item)
         self._choose_mask(item, str(before.get("mask", "")))
+        if before.get("suggested") and item.is_ready and item.mask is not None:
+            item.suggestion = item.mask.copy()
+            self._cut(item)
         self._watcher.watch(item.mask_layer)
         self._watcher.watch(source.layer)
         self.intensities.request(source)

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from ...core.settings import DEVICES
 from ..layers.alignment import Alignment
+from ..layers.labels.stroke_history import StrokeHistory
 from ..panels.controls import ElidedCombo, Section, button, combo, heading
 from ..services.autosave import Autosave
 from ..services.engine_process import Engine, shared_engine
@@ -81,6 +82,7 @@ class Dock(QWidget):
         self._lay_out()
         self._closing = Closing(self.engine.release)
         self._closing.add(Alignment(napari_viewer).close)
+        self._closing.add(StrokeHistory(napari_viewer).close)
         # not a bound method: the dock is gone by then
         self.destroyed.connect(partial(Closing.__call__, self._closing))
         share_tabs(self)

@@ -95,6 +95,11 @@ class LabelsWritten(LayerEdit):
     metadata: dict[str, Any]
     text: str = RUN
 
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Return whether the layer is there, and its array was not replaced."""
+        is_there = super().is_possible(layers)
+        return is_there and self.layer.data[self.region].shape == self.after.shape
+
     def undo(self) -> str:
         """Put the old ids back, but not where the user has painted since."""
         now = np.asarray(self.layer.data[self.region])
@@ -141,9 +146,9 @@ class Journal:
         self._limit = limit
         self._run: Together | None = None
 
-    def begin(self) -> None:
+    def begin(self, text: str = RUN) -> None:
         """Start a run: edits belong together from now on."""
-        self._run = Together([])
+        self._run = Together([], text)
 
     def end(self) -> None:
         """End the run: later edits are on their own."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RUN = "Run"
 OPTIONS = "Options"
+FILTER = "Filter"
 
 IS_KEPT = "{name} was edited since and is kept."
 EDITS_KEPT = " Your own edits are kept."
@@ -162,6 +163,20 @@ class Journal:
                 return
             edit = self._run
         self.edits = [*self.edits, edit][-self._limit :]
+
+    def add_or_extend(self, edit: LabelsWritten) -> None:
+        """Add an edit; the steps of a slider are one."""
+        last = self.edits[-1] if self.edits else None
+        if (
+            edit.text in (OPTIONS, FILTER)
+            and isinstance(last, LabelsWritten)
+            and last.text == edit.text
+            and last.layer == edit.layer
+            and last.region == edit.region
+        ):
+            last.after = edit.after
+        else:
+            self.add(edit)
 
     def show(self, edit: LayerAdded) -> None:
         """Add a layer to its viewer, noted before, as drawing it may fail."""

@@ -18,6 +18,7 @@ from ..labels.class_colors import class_entries, dress, plain_colors, with_label
 from ..labels.object_colors import PALETTE, colormap_of, palette_of
 from ..metadata import METADATA_KEY, is_of, layer_name, metadata_of
 from .journal import OPTIONS, RUN, Edit, Journal, LabelsWritten, LayerAdded
+from .kept_objects import REMOVED
 from .written_labels import (
     MAX_UNDOABLE,
     fingerprints,
@@ -222,25 +223,12 @@ class Results:
 
         def record(n: int) -> None:
             if n:
-                self._note(edit)
+                self.journal.add_or_extend(edit)
+            layer.metadata.pop(REMOVED, None)
             sign()
 
         write_ids(layer, region, values, record)
         dress(layer)
-
-    def _note(self, edit: LabelsWritten) -> None:
-        """Note an edit; all steps of a slider are one."""
-        last = self.journal.edits[-1] if self.journal.edits else None
-        if (
-            edit.text == OPTIONS
-            and isinstance(last, LabelsWritten)
-            and last.text == edit.text
-            and last.layer == edit.layer
-            and last.region == edit.region
-        ):
-            last.after = edit.after
-        else:
-            self.journal.add(edit)
 
     def _add(
         self,

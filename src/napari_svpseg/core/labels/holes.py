@@ -24,7 +24,7 @@ def close_gaps(labels: Array) -> Array:
     Parameters
     ----------
     labels : (side, side) int array
-        Object ids; 0 is background.
+        Object ids; 0 is background, and -1 unknown, which stays.
 
     Returns
     -------
@@ -37,8 +37,9 @@ def close_gaps(labels: Array) -> Array:
     >>> int((close_gaps(mask) == 5).sum()), int((mask == 5).sum())
     (400, 384)
     """
-    filled = fill_object_holes(labels)
-    holes = np.asarray(connected_components(filled != labels, connectivity=1))
+    objects = np.maximum(labels, 0)
+    filled = fill_object_holes(objects)
+    holes = np.asarray(connected_components(filled != objects, connectivity=1))
     n = int(holes.max(initial=0))
     if not n:
         return labels
@@ -50,7 +51,7 @@ def close_gaps(labels: Array) -> Array:
     share = areas / counts[np.searchsorted(whole, owners)]
     limit = max(1.0, GAP_DEPTH * min(labels.shape))
     is_gap = np.concatenate([[False], (depth <= limit) & (share <= GAP_SHARE)])
-    return np.where(is_gap[holes], filled, labels)
+    return np.where(is_gap[holes] & (labels == 0), filled, labels)
 
 
 def fill_object_holes(labels: Array) -> Array:

@@ -38,25 +38,51 @@ def colormap_of(palette: list[str]) -> CyclicLabelColormap:
 def seen_pixels(image: Image) -> np.ndarray:
     """Return some pixels of an image in the colours in which it is shown.
 
-    Arrays that are not in memory are not read: their thumbnail has to do.
-
     Returns
     -------
     (n, 3) float array in [0, 1]
     """
+    return seen_image(image, N_SAMPLES).reshape(-1, 3)
+
+
+def seen_image(image: Image, side: int) -> np.ndarray:
+    """Return a small picture of an image in the colours in which it is shown.
+
+    Arrays that are not in memory are not read: their thumbnail has to do.
+
+    Parameters
+    ----------
+    image : Image
+    side : int
+        About the length of the longest side.
+
+    Returns
+    -------
+    (Y, X, 3) float array in [0, 1]
+        Of the middle plane.
+    """
     data: Any = image.data
     if image.multiscale or not isinstance(data, np.ndarray):
-        shown = np.asarray(image.thumbnail, float).reshape(-1, 4) / 255
-        return shown[shown[:, 3] > 0, :3]
+        return _cropped(np.asarray(image.thumbnail, float) / 255)
     while data.ndim > 2 + bool(image.rgb):
         data = data[len(data) // 2]
-    height, width = data.shape[:2]
-    data = data[:: max(1, height // N_SAMPLES), :: max(1, width // N_SAMPLES)]
+    step = max(1, -(-max(data.shape[:2]) // side))
+    data = data[::step, ::step]
     if image.rgb:
         most = 255.0 if data.dtype == np.uint8 else 1.0
-        values = np.clip(data[..., :3].astype(float) / most, 0, 1)
-        return np.asarray(values.reshape(-1, 3))
+        return np.asarray(np.clip(data[..., :3].astype(float) / most, 0, 1))
     low, high = image.contrast_limits
     scaled = (np.nan_to_num(data.astype(float)) - low) / max(high - low, 1e-9)
     scaled = np.clip(scaled, 0, 1) ** image.gamma
-    return np.asarray(image.colormap.map(scaled.ravel())[:, :3], float)
+    colors = np.asarray(image.colormap.map(scaled.ravel()), float)
+    return colors[:, :3].reshape(*data.shape, 3)
+
+
+def _cropped(thumbnail: np.ndarray) -> np.ndarray:
+    """Return a thumbnail of napari without the transparent borders."""
+    shown = thumbnail[..., 3] > 0
+    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+    if not len(rows):
+        return np.zeros((0, 0, 3))
+    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, :3]
+    return np.asarray(thumbnail[part])

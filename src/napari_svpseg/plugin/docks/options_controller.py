@@ -63,7 +63,6 @@ class OptionsController:
         self.job: EngineJob | None = None
         self._waiting: list[tuple[Kept, PostprocessSettings, Batch | None]] = []
         self._image: Image | None = None
-        self._shown_with: tuple[Any, ...] = ()
         self._changed: tuple[Image, PostprocessSettings] | None = None
 
     # ------------------------------------------------------------ following

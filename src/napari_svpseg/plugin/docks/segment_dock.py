@@ -25,6 +25,7 @@ from ..panels.image_panel import ImagePanel
 from ..panels.large_results import LargeResultsPanel
 from ..panels.model_picker import ModelPicker
 from ..panels.prompt_panel import PromptPanel
+from ..panels.results_panel import ResultsPanel
 from ..panels.save_panel import SavePanel
 from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
@@ -89,6 +90,7 @@ class SegmentWidget(Dock):
             self.book.close,
             self.image_panel.close_hooks,
             self.stored.close,
+            self.results_panel.close_hooks,
         )
         self.image_panel.refresh()
         self.refresh_models()
@@ -166,6 +168,14 @@ class SegmentWidget(Dock):
         self._build_footer()
 
     def _build_sections(self) -> None:
+        self.results_panel = ResultsPanel(
+            self.viewer,
+            self.controller,
+            self.image_panel,
+            has_keys=bool(preference("shortcuts")),
+        )
+        self.add_heading("Results")
+        self.add(self.results_panel)
         self.options = SettingsForm(PostprocessSettings)
         self.apply_to_all = button(
             "Apply to all images",
@@ -230,6 +240,7 @@ class SegmentWidget(Dock):
             self.prompt_panel,
             self.stored,
             self.save_box,
+            self.results_panel,
             guide,
         ):
             part.message.connect(self.say)
@@ -305,6 +316,7 @@ class SegmentWidget(Dock):
         self.apply_to_all.setEnabled(several and not busy)
         self.guide.refresh(busy=busy)
         self.save_box.refresh()
+        self.results_panel.follow()
 
     def show_device(self, text: str) -> None:
         """Show where models run."""

@@ -21,7 +21,7 @@ from ..layers.results.image_card import (
 )
 from ..messages import count
 from ..services.background import Background
-from .controls import note
+from .controls import is_alive, note
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -88,7 +88,8 @@ class Gallery(QWidget):
 
     def close_hooks(self) -> None:
         """Make no more pictures."""
-        self._timer.stop()
+        if is_alive(self):  # closed with the dock, or before it with the window
+            self._timer.stop()
         self._background.close()
 
     def refresh_soon(self) -> None:
@@ -116,7 +117,7 @@ class Gallery(QWidget):
                 row.setData(LAYER, image)
                 row.setFlags(row.flags() | Qt.ItemFlag.ItemIsUserCheckable)
                 row.setTextAlignment(Qt.AlignmentFlag.AlignHCenter)
-                row.setSizeHint(QSize(ICON + 34, ICON + 52))
+                row.setSizeHint(QSize(ICON + 34, ICON + 58))
                 self.list.addItem(row)
         n_looked = 0
         for i, image in enumerate(images):
@@ -198,18 +199,18 @@ class Gallery(QWidget):
 
 
 def text_of(name: str, card: ImageCard | None) -> str:
-    """Return the lines below a picture.
+    r"""Return the lines below a picture.
 
     Examples
     --------
     >>> text_of("cells", ImageCard(np.zeros((1, 1, 3), np.uint8), 3, 0.914))
-    'cells\\n3 objects · trust 0.91'
+    'cells\n3 objects\ntrust 0.91'
     """
     short = name if len(name) <= 18 else f"{name[:9]}…{name[-8:]}"
     if card is None or card.n_objects < 0:
         return f"{short}\n"
     text = f"{short}\n{count(card.n_objects, 'object')}"
-    return text if np.isnan(card.trust) else f"{text} · trust {card.trust:.2f}"
+    return text if np.isnan(card.trust) else f"{text}\ntrust {card.trust:.2f}"
 
 
 def pixmap_of(pixels: np.ndarray) -> QPixmap:

@@ -25,7 +25,7 @@ from ..docks.objects_controller import ObjectsController
 from ..layers.images.image_source import plain_name
 from ..layers.images.visibility import activate, look_at
 from ..messages import count
-from .controls import button, heading, note, side_by_side
+from .controls import button, heading, is_alive, note, side_by_side
 from .object_rows import ObjectRows
 from .range_filter import RangeFilter
 
@@ -74,7 +74,8 @@ class ObjectsPanel(QWidget):
 
     def close_hooks(self) -> None:
         """Let go of the layer that is followed."""
-        self._timer.stop()
+        if is_alive(self):  # closed with the dock, or before it with the window
+            self._timer.stop()
         self._follow_layer(None)
         self.controller.close()
 
@@ -96,7 +97,6 @@ class ObjectsPanel(QWidget):
         self.table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setSortingEnabled(True)
-        self.table.setAlternatingRowColors(True)
         self._fit_headers()
         side = QWidget()
         side.setFixedWidth(SIDE_WIDTH)

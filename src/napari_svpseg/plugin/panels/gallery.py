@@ -21,7 +21,7 @@ from ..layers.results.image_card import (
 )
 from ..messages import count
 from ..services.background import Background
-from .controls import is_alive, note
+from .controls import can_be_seen, is_alive, note
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -94,7 +94,7 @@ class Gallery(QWidget):
 
     def refresh_soon(self) -> None:
         """Bring the gallery up to date, if it can be seen."""
-        if self.isVisible():
+        if can_be_seen(self):
             self._timer.start()
 
     def showEvent(self, event: Any) -> None:

@@ -25,7 +25,7 @@ from ..docks.objects_controller import ObjectsController
 from ..layers.images.image_source import plain_name
 from ..layers.images.visibility import activate, look_at
 from ..messages import count
-from .controls import button, heading, is_alive, note, side_by_side
+from .controls import button, can_be_seen, heading, is_alive, note, side_by_side
 from .object_rows import ObjectRows
 from .range_filter import RangeFilter
 
@@ -157,7 +157,7 @@ class ObjectsPanel(QWidget):
 
     def is_wanted(self) -> bool:
         """Return whether the table can be seen."""
-        return self.isVisible()
+        return can_be_seen(self)
 
     def say(self, text: str, error: bool = False) -> None:
         """Show a message in the dock."""

@@ -155,9 +155,11 @@ class ResultsPanel(QWidget):
 
     def _on_objects(self) -> None:
         self._show(OBJECTS, self.objects)
+        self.objects.measure_soon()
 
     def _on_gallery(self) -> None:
         self._show(GALLERY, self.gallery)
+        self.gallery.refresh_soon()
 
     def _show(self, name: str, panel: QWidget) -> None:
         """Show a dock below the images, or bring it to the front."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from qtpy.QtWidgets import QButtonGroup, QDockWidget, QVBoxLayout, QWidget
 
 from ..callbacks import reports_errors
 from ..layers.results.result_style import STYLES, ResultStyle, Style
-from .controls import button, is_alive, labelled, side_by_side
+from .controls import button, labelled, side_by_side
 from .gallery import Gallery
 from .objects_panel import ObjectsPanel
 
@@ -120,7 +121,8 @@ class ResultsPanel(QWidget):
         self.objects.close_hooks()
         self.gallery.close_hooks()
         for frame in self._docks.values():
-            if is_alive(frame):
+            # napari's window may be gone before the dock
+            with suppress(AttributeError, LookupError, RuntimeError):
                 self.viewer.window.remove_dock_widget(frame)
         self._docks.clear()
 

@@ -150,8 +150,13 @@ class UncertaintyGuide(QWidget):
             "Go to the image or plane with the most uncertain result "
             "(Shift+I on the boxes)",
         )
-        self.offer = Offer("Make it a prompt", "Skip")
-        self.offer.take.setToolTip("Shift+A on the boxes")
+        self.offer = Offer(
+            (
+                "Make it a prompt",
+                "Add a box with the labels found here (Shift+A on the boxes)",
+            ),
+            ("Skip", "Leave this place as it is"),
+        )
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)

@@ -39,8 +39,8 @@ class ObjectsView(Protocol):
     def show_table(self, table: Table, keep: np.ndarray, ids: Labels | None) -> None:
         """Show rows, and which of them are kept."""
 
-    def show_kept(self, keep: np.ndarray) -> None:
-        """Show which rows are kept."""
+    def show_kept(self, keep: np.ndarray, limits: Range | None) -> None:
+        """Show which rows are kept, and the range that they are in."""
 
     def show_summary(self, title: str, text: str) -> None:
         """Show whose objects these are, and what they have in common."""
@@ -55,7 +55,7 @@ class ObjectsView(Protocol):
         """Show a message in the dock."""
 
 
-@dataclass(eq=False)
+@dataclass(frozen=True)
 class Range:
     """Values of one column that are kept."""
 
@@ -283,7 +283,11 @@ class ObjectsController:
         if found is None or "label" not in found.table:
             return
         keep = found.present()
-        self.view.show_kept(keep)
+        if not np.array_equal(keep, found.keep_of(self.limits)):
+            self.limits = None  # undone, or painted since: no range tells what is kept
+            gone = zip(found.keys, keep.tolist(), strict=True)
+            found.unticked = {key for key, is_kept in gone if not is_kept}
+        self.view.show_kept(keep, self.limits)
         self.view.show_summary(found.image, describe(found, keep))
         set_features(found.layer, found.table, keep)
 

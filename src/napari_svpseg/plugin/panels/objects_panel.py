@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Labels
 
+    from ..docks.objects_controller import Range
     from ..docks.segment_controller import SegmentController
 
 REST_MS = 300
@@ -142,9 +143,10 @@ class ObjectsPanel(QWidget):
         for name in range(len(table)):
             self.table.resizeColumnToContents(name)
 
-    def show_kept(self, keep: np.ndarray) -> None:
-        """Show which rows are kept."""
+    def show_kept(self, keep: np.ndarray, limits: Range | None) -> None:
+        """Show which rows are kept, and the range that they are in."""
         self.rows.show_kept(keep)
+        self.filter.show_limits(limits)
 
     def show_summary(self, title: str, text: str) -> None:
         """Show whose objects these are, and what they have in common."""

@@ -72,6 +72,12 @@ class RangeFilter(QWidget):
             control.setEnabled(bool(table))
         self._on_column()
 
+    def show_limits(self, limits: Range | None) -> None:
+        """Show the range that holds, unless it is being changed."""
+        if limits != self._limits and not self._timer.isActive():
+            self._limits = limits
+            self._on_column()
+
     def _on_column(self) -> None:
         """Show the values of the chosen measurement, and the range that is kept."""
         name, limits = self.column.currentText(), self._limits

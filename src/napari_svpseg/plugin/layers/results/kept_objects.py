@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
 REMOVED = "svpseg_removed"
-"""Key in a layer's metadata: its ids before objects were filtered away."""
+"""Key in a layer's metadata: the pixels of objects that were filtered away."""
 
 KEPT = "kept"
 """Column of a layer's features: False for objects that were filtered away.
@@ -63,12 +63,12 @@ def full_labels(layer: Labels) -> np.ndarray:
     return np.where(now == 0, removed, now)
 
 
-def remember(layer: Labels, full: np.ndarray | None) -> None:
-    """Remember the ids of a layer with the objects that are filtered away."""
-    if full is None or np.array_equal(full, layer.data):
+def remember(layer: Labels, removed: np.ndarray | None) -> None:
+    """Remember the pixels of the objects of a layer that are filtered away."""
+    if removed is None or not removed.any():
         layer.metadata.pop(REMOVED, None)
     else:
-        layer.metadata[REMOVED] = full
+        layer.metadata[REMOVED] = removed
 
 
 def filter_objects(
@@ -95,8 +95,10 @@ def filter_objects(
     bool
         Whether anything has changed.
     """
-    now = np.array(layer.data)
-    ours = (now == full) | (now == 0)
+    now, before = np.array(layer.data), layer.metadata.get(REMOVED)
+    ours = now == full
+    if before is not None and before.shape == now.shape:
+        ours |= (now == 0) & (before == full)  # and not erased by the user
     values = np.where(ours, np.where(keep, full, 0), now)
     if np.array_equal(values, now):
         return False
@@ -110,13 +112,13 @@ def filter_objects(
         values,
         metadata,
         FILTER,
-        layer.metadata.get(REMOVED),
+        before,
         is_ours,
     )
 
     def record(_: int) -> None:
         journal.add_or_extend(edit)
-        remember(layer, full)
+        remember(layer, np.where(ours & ~keep, full, 0))
         if is_ours:
             layer.metadata[METADATA_KEY] = _signed(metadata, values, note)
             keep_written(layer, region)

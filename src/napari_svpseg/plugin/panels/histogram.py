@@ -16,6 +16,8 @@ from .training.curves import COLORS, INK
 logger = logging.getLogger(__name__)
 
 MAX_BINS = 60
+BAND = (138, 145, 156, 70)
+"""Colour of the range; seen on dark and on light themes."""
 NO_PLOTS = 'The histogram needs pip install "napari-svpseg[train]".'
 
 
@@ -93,7 +95,7 @@ class Histogram(QWidget):
             axis.setTextPen(INK)
             axis.enableAutoSIPrefix(False)
         self._bars = pyqtgraph.BarGraphItem(x0=[0], x1=[1], height=[0])
-        self._region = pyqtgraph.LinearRegionItem(brush=(255, 255, 255, 40))
+        self._region = pyqtgraph.LinearRegionItem(brush=BAND)
         self._region.sigRegionChanged.connect(self._on_moved)
         self._plot.addItem(self._bars)
         self._plot.addItem(self._region)

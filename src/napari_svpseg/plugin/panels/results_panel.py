@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QButtonGroup, QDockWidget, QVBoxLayout, QWidget
 
 from ..callbacks import reports_errors
 from ..layers.results.result_style import STYLES, ResultStyle, Style
+from .accessibility import ControlKeeper
 from .controls import button, labelled, side_by_side
 from .gallery import Gallery
 from .objects_panel import ObjectsPanel
@@ -65,6 +66,7 @@ class ResultsPanel(QWidget):
         self._build()
         for part in (self.objects, self.gallery):
             part.message.connect(self.message)
+            ControlKeeper(part)  # a child of it, as it lies in a dock of its own
         if has_keys:
             self._bind()
 

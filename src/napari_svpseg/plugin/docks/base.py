@@ -21,6 +21,7 @@ from qtpy.QtWidgets import (
 from ...core.settings import DEVICES
 from ..callbacks import guarded
 from ..layers.alignment import Alignment
+from ..layers.labels.stroke_history import StrokeHistory
 from ..messages import STOPPING
 from ..panels.accessibility import ControlKeeper
 from ..panels.controls import ElidedCombo, Section, button, combo, heading
@@ -116,6 +117,7 @@ class Dock(QWidget):
         add_to_layer_list()
         self._closing.add(partial(release_keys, napari_viewer))
         self._closing.add(self.activity.end)
+        self._closing.add(StrokeHistory(napari_viewer).close)
         DroppedFiles(self)  # a child of this widget
         # not a bound method: the dock is gone by then
         self.destroyed.connect(partial(Closing.__call__, self._closing))

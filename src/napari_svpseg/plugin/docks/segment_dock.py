@@ -28,6 +28,7 @@ from ..panels.image_panel import ImagePanel
 from ..panels.large_results import LargeResultsPanel
 from ..panels.model_picker import ModelPicker
 from ..panels.prompt_panel import PromptPanel
+from ..panels.results_panel import ResultsPanel
 from ..panels.save_panel import SavePanel
 from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
@@ -36,7 +37,8 @@ from ..tools.uncertainty_guide import UncertaintyGuide
 from .actions import KEYS
 from .base import Dock, device_combo
 from .first_steps import FirstSteps
-from .segment_controller import OptionsController, RunChoices, SegmentController
+from .options_controller import OptionsController
+from .segment_controller import RunChoices, SegmentController
 from .tabs import SEGMENT
 
 if TYPE_CHECKING:
@@ -92,6 +94,7 @@ class SegmentWidget(Dock):
             self.book.close,
             self.image_panel.close_hooks,
             self.stored.close,
+            self.results_panel.close_hooks,
         )
         self.image_panel.refresh()
         self.refresh_models()
@@ -172,7 +175,20 @@ class SegmentWidget(Dock):
         self._build_footer()
 
     def _build_sections(self) -> None:
+        self.results_panel = ResultsPanel(
+            self.viewer,
+            self.controller,
+            self.image_panel,
+            has_keys=bool(preference("shortcuts")),
+        )
+        self.add_heading("Results")
+        self.add(self.results_panel)
         self.options = SettingsForm(PostprocessSettings)
+        self.apply_to_all = button(
+            "Apply to all images",
+            "Make the objects of all results with these options; above they act on the "
+            "result of the selected image",
+        )
         self.add_probability = QCheckBox("Add a probability layer")
         self.add_probability.setToolTip("How sure the model is that a pixel belongs")
         self.add_uncertainty = QCheckBox("Add an uncertainty layer")
@@ -181,6 +197,7 @@ class SegmentWidget(Dock):
             "options",
             "Result options",
             self.options,
+            self.apply_to_all,
             self.add_probability,
             self.add_uncertainty,
         )
@@ -232,6 +249,7 @@ class SegmentWidget(Dock):
             self.prompt_panel,
             self.stored,
             self.save_box,
+            self.results_panel,
             self.guide,
         ):
             part.message.connect(self.say)
@@ -245,6 +263,11 @@ class SegmentWidget(Dock):
         self.models.changed.connect(runs.follow_model)
         self.options.changed.connect(self.autosave.touch)
         self.options.changed.connect(self.options_controller.follow_options)
+        self.apply_to_all.clicked.connect(self.options_controller.apply_to_all)
+        self.viewer.dims.events.current_step.connect(self._on_plane)
+        self.at_close(
+            lambda: self.viewer.dims.events.current_step.disconnect(self._on_plane)
+        )
         self.device.currentTextChanged.connect(lambda _: runs.ask_device())
         self.restart.clicked.connect(runs.end_engine)
         self.preview.clicked.connect(runs.start_preview)
@@ -293,7 +316,11 @@ class SegmentWidget(Dock):
         self.prompt_panel.show_masks()
         self.show_state()
         self.controller.skip_closed()
+        self.options_controller.follow_selection()
         self.first_steps.follow_images(self.image_panel.selected() is not None)
+
+    def _on_plane(self) -> None:
+        self.options_controller.follow_plane()
 
     def _on_prompts(self) -> None:
         """Follow the prompts: what was missing may be there now."""
@@ -316,8 +343,11 @@ class SegmentWidget(Dock):
         self.preview.setEnabled(self.image_panel.selected() is not None and not busy)
         self.run.setEnabled(bool(self.image_panel.checked()) and not busy)
         self.undo.setEnabled(bool(self.journal.edits) and not busy)
+        several = len(self.controller.layers.every_result()) > 1
+        self.apply_to_all.setEnabled(several and not busy)
         self.guide.refresh(busy=busy)
         self.save_box.refresh()
+        self.results_panel.follow()
 
     def show_device(self, text: str) -> None:
         """Show where models run."""
@@ -341,7 +371,7 @@ class SegmentWidget(Dock):
         self.options.blockSignals(False)
 
     def apply_options_soon(self) -> None:
-        """Apply the options to the latest result once they rest for a moment."""
+        """Apply the options to the shown result once they rest for a moment."""
         self._options_timer.start(OPTIONS_REST_MS)
 
 

@@ -225,7 +225,7 @@ class SavePanel(QWidget):
     def _copy(self, form: Callable[[Recipe], str]) -> None:
         layer = self.result_layer()
         recipe = recipe_of(layer) if layer is not None else None
-        if recipe is None:
+        if layer is None or recipe is None:
             self._say(NOTHING_TO_COPY, True)
             return
         used = [p.get("sha256") for p in recipe.prompts]

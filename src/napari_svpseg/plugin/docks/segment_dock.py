@@ -85,6 +85,7 @@ class SegmentWidget(Dock):
         self.controller: SegmentController = self.attach(
             SegmentController(self, self.engine, self.image_panel, self.book, layers)
         )
+        self.controller.warm_up.is_on = bool(preference("warm_up"))
         self.options_controller = OptionsController(self, self.controller)
         self._build()
         self._options_timer = _single_shot(self, self.options_controller.apply)

@@ -30,6 +30,7 @@ from .base import (
     MASKED,
     PromptCode,
     PromptSegmenter,
+    QueryFeatures,
     pad_to_multiple,
     register,
 )
@@ -53,9 +54,6 @@ QUERY_BLOCK = 4096
 """Query pixels that attend at once."""
 MAX_BLIND = 8
 """Prompts that are predicted from the others to weigh the evidence."""
-
-Features = tuple[list[Tensor], Tensor, Tensor, Tensor | None]
-"""Maps of the encoder, pyramid and pixel features of images, and their filters."""
 
 
 @register("svp")
@@ -179,31 +177,26 @@ class EvidenceSegmenter(PromptSegmenter):
             (0, images.shape[-1] - width, 0, images.shape[-2] - height),
             value=IGNORE,
         )
-        features = self._all_features(images)
+        features = self.encode_query(images)
         code = self._code(features, masks, (batch, n_prompts))
         # In training batches every prompt set would be fitted by itself.
-        if features[3] is not None and self.weighed and batch == 1 and n_prompts > 1:
+        if "filters" in features and self.weighed and batch == 1 and n_prompts > 1:
             code |= self._weighed_code(features, masks)
         return code
 
-    def _all_features(self, images: Tensor) -> Features:
-        """Return the features of padded images, and the filters where they are used."""
-        used = bool(self.filters) and not self.training
-        return (*self.features(images), pixel_filters(images) if used else None)
-
     def _code(
-        self, features: Features, masks: Tensor, batch_shape: tuple[int, int]
+        self, features: QueryFeatures, masks: Tensor, batch_shape: tuple[int, int]
     ) -> PromptCode:
         """Return the code of prompts without `models.weighed`.
 
         Parameters
         ----------
-        features : tuple
-            Of the prompts' padded images (B K, 3, h, w).
+        features : dict
+            From `encode_query` of the prompts' padded images (B K, 3, h, w).
         masks : (B K, h, w) int tensor
         batch_shape : (B, K)
         """
-        _, pyramid, pixels, filters = features
+        pyramid, pixels = features["pyramid"], features["pixels"]
         labels, known = prompt_labels(masks)
         code: PromptCode = {}
         # Labels are area means at the stride of the features, i.e. shares of a feature
@@ -226,11 +219,13 @@ class EvidenceSegmenter(PromptSegmenter):
             code["modulation"] = self._modulation(
                 pyramid, foreground, background, masks, batch_shape
             )
-        if filters is not None:
-            code |= _filter_code(filters, labels2[:, :1], known2, batch_shape)
+        if "filters" in features:
+            code |= _filter_code(
+                features["filters"], labels2[:, :1], known2, batch_shape
+            )
         return code
 
-    def _weighed_code(self, features: Features, masks: Tensor) -> PromptCode:
+    def _weighed_code(self, features: QueryFeatures, masks: Tensor) -> PromptCode:
         """Return the classifier of `models.weighed`, fitted to K prompts, or nothing.
 
         Parameters
@@ -272,11 +267,10 @@ class EvidenceSegmenter(PromptSegmenter):
         weights, offsets = self.get_buffer("random_weights"), "random_offsets"
         return weights, self.get_buffer(offsets)
 
-    def _rows(self, features: Features) -> Tensor:
+    def _rows(self, features: QueryFeatures) -> Tensor:
         """Return the pixels (B, M, D) at stride 2 that `models.weighed` classifies."""
-        _, pyramid, pixels, filters = features
-        assert filters is not None  # only then is anything classified
-        joined = (filters, pixels.float(), upsample(pyramid).float())
+        pixels, pyramid = features["pixels"], features["pyramid"]
+        joined = (features["filters"], pixels.float(), upsample(pyramid).float())
         return torch.cat([x.flatten(2).transpose(1, 2) for x in joined], dim=2)
 
     def _attention_code(
@@ -340,66 +334,73 @@ class EvidenceSegmenter(PromptSegmenter):
 
     # -- the query -----------------------------------------------------------------
 
-    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+    def encode_query(self, query: Tensor) -> QueryFeatures:
+        """Return the maps of `features` that the decoder takes, and the filters."""
+        padded = pad_to_multiple(query, 16)
+        maps, pyramid, pixels = self.features(padded)
+        found = {"fine": maps[0], "coarse": maps[2], "pyramid": pyramid}
+        found |= {"pixels": pixels, "query": query}
+        if self.filters and not self.training:
+            found["filters"] = pixel_filters(padded)
+        return found
+
+    def decode(self, features: QueryFeatures, code: PromptCode) -> dict[str, Tensor]:
         """Return ``foreground``, ``distance`` and ``boundary`` logits (B, 1, H, W).
 
         In training also ``evidence_ridge`` and ``evidence_attention``, the foreground
         logits of each kind of evidence, so that each is trained to be right by itself.
         """
-        height, width = query.shape[2:]
-        maps = self.decode(self.encode_query(query), code)
-        return {name: found[..., :height, :width] for name, found in maps.items()}
-
-    def encode_query(self, query: Tensor) -> Features:
-        """Return the part of `forward` that does not depend on the prompts."""
-        return self._all_features(pad_to_multiple(query, 16))
-
-    def decode(self, features: Features, code: PromptCode) -> dict[str, Tensor]:
-        """Return the logits of padded queries, see `forward`, from their features."""
-        maps, pyramid, pixels, filters = features
-        code = {k: v.expand(len(pixels), *v.shape[1:]) for k, v in code.items()}
-        ridge = self._ridge_maps(pixels, code)  # (B, 3, H/2, W/2)
+        batch, _, height, width = features["query"].shape
+        code = {k: v.expand(batch, *v.shape[1:]) for k, v in code.items()}
+        pyramid = features["pyramid"]
+        ridge = self._ridge_maps(features["pixels"], code)  # (B, 3, H/2, W/2)
         context, similarity = self._attention_maps(pyramid, code)
         x = join_maps(F.avg_pool2d(ridge, 2), similarity, context, pyramid)
         x = self.block4(self.enter(x))  # (B, d4, H/4, W/4)
-        y = self.down(F.relu(x)) + self.skip8(maps[2])  # (B, d8, H/8, W/8)
+        y = self.down(F.relu(x)) + self.skip8(features["coarse"])  # (B, d8, H/8, W/8)
         if self.use["modulation"]:
             gain, shift = code["modulation"][..., None, None].chunk(2, dim=1)
             y = y * (1 + gain) + shift
         x = self.out4(x + upsample(self.up(self.blocks8(y))))  # (B, d4, H/4, W/4)
-        z = upsample(self.merge2(x)) + self.skip2(join_maps(maps[0], ridge))
+        z = upsample(self.merge2(x)) + self.skip2(join_maps(features["fine"], ridge))
         # residual: the decoder only has to correct the ridge classifier's logits
         out = F.pixel_shuffle(self.out2(z).contiguous(), 2) + upsample(ridge)
-        out = out.float()  # (B, 3, H, W)
+        out = out[..., :height, :width].float()  # (B, 3, H, W)
         answer = dict(
             zip(
                 ("foreground", "distance", "boundary"), out.split(1, dim=1), strict=True
             )
         )
-        if filters is not None and "filter_weights" in code:
-            filtered = self.filters * self._filter_map(filters, code)
+        if "filter_weights" in code:
+            filtered = self.filters * self._filter_map(features, code)
             answer["foreground"] = answer["foreground"] + filtered
         if "weighed_ridge" in code:
             answer["foreground"] = self._weighed(features, answer["foreground"], code)
         if self.training:
             if self.use["ridge"]:
-                answer["evidence_ridge"] = upsample(ridge[:, :1])
+                answer["evidence_ridge"] = upsample(ridge[:, :1])[..., :height, :width]
             if self.use["attention"]:
                 p = context[:, :1].float().clamp(0.01, 0.99)
-                answer["evidence_attention"] = upsample(p.logit(), 4)
+                answer["evidence_attention"] = upsample(p.logit(), 4)[
+                    ..., :height, :width
+                ]
         return answer
 
-    def _filter_map(self, filters: Tensor, code: PromptCode) -> Tensor:
+    def _filter_map(self, features: QueryFeatures, code: PromptCode) -> Tensor:
         """Return the filters' foreground score (B, 1, H, W), about -1 to 1."""
+        height, width = features["query"].shape[2:]
         units = (code[k][..., None, None] for k in ("filter_mean", "filter_scale"))
-        x = standardised(filters, *units)  # (B, 36, H/2, W/2)
+        x = standardised(features["filters"], *units)  # (B, 36, H/2, W/2)
         weights = code["filter_weights"][..., 0]
         found = torch.einsum("bdhw,bd->bhw", x, weights[:, :-1])
-        return upsample((found + weights[:, -1:, None])[:, None])
+        found = (found + weights[:, -1:, None])[:, None]
+        return upsample(found)[..., :height, :width]
 
-    def _weighed(self, features: Features, logits: Tensor, code: PromptCode) -> Tensor:
+    def _weighed(
+        self, features: QueryFeatures, logits: Tensor, code: PromptCode
+    ) -> Tensor:
         """Return foreground logits (B, 1, H, W) with those of the classifier added."""
-        shape = features[2].shape[2:]
+        shape, (height, width) = features["pixels"].shape[2:], logits.shape[2:]
         answers = []
         for x, own, *of_code in zip(
             self._rows(features),
@@ -409,7 +410,7 @@ class EvidenceSegmenter(PromptSegmenter):
         ):
             mean, scale, ridge, (network, classifier) = of_code
             found = classified(standardised(x, mean, scale), ridge.float(), self._layer)
-            found = upsample(found.view(1, 1, *shape))[0]
+            found = upsample(found.view(1, 1, *shape))[0, :, :height, :width]
             answers.append(network * own + classifier * found)
         return torch.stack(answers)
 
@@ -462,15 +463,9 @@ def _as_maps(pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
     return pixels.unflatten(1, shape).permute(0, 3, 1, 2)
 
 
-def _chosen(features: Features, which: list[int]) -> Features:
+def _chosen(features: QueryFeatures, which: list[int]) -> QueryFeatures:
     """Return the features of some images."""
-    maps, pyramid, pixels, filters = features
-    return (
-        [m[which] for m in maps],
-        pyramid[which],
-        pixels[which],
-        None if filters is None else filters[which],
-    )
+    return {name: value[which] for name, value in features.items()}
 
 
 def _filter_code(

@@ -158,7 +158,7 @@ class FakeRunner:
 
         try:
             name = function.__name__
-            if name == "describe_device":
+            if name in ("describe_device", "warm_up"):
                 value = {"device": "cpu", "threads": 2, "reason": "no GPU found"}
             elif name in self.pretend:
                 value = self.pretend[name](emit, on_progress, *args, **kwargs)

@@ -25,12 +25,18 @@ NO_LAYERS: list[LayerTuple] = [(None,)]
 
 
 def get_result_reader(
-    path: str | list[str],
+    path: str | list[str] = "",
 ) -> Callable[[Any], list[LayerTuple]] | None:
     """Return the reader of labels and models; None for other files.
 
     The pixels are not looked at, so that images of others are declined at once.
+    Without a file, as napari's palette calls it, files are asked for and opened.
     """
+    if not path:
+        from .commands import open_results
+
+        open_results()
+        return None
     paths = [path] if isinstance(path, str) else list(path)
     if not paths or not all(kind_of_result(p) for p in paths):
         return None

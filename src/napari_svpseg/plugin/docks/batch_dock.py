@@ -215,6 +215,7 @@ class BatchWidget(Dock):
         self.start.clicked.connect(batch.start)
         self.stop.clicked.connect(batch.cancel)
         self.load.clicked.connect(lambda: self.load_job())
+        self.bind(start_batch=self.start, stop=self.stop)
 
     # ------------------------------------------------------------ choosing
 

@@ -226,6 +226,17 @@ class FineTuneWidget(Dock):
         self.use.clicked.connect(control.use_model)
         self.share.exporting.connect(control.export_model)
         self.share.importing.connect(control.import_model)
+        self.bind(
+            paint_cell=self.label_panel.paint_cell,
+            paint_background=self.label_panel.paint_background,
+            accept_cells=self.label_panel.accept_cells,
+            add_image=self.label_panel.add,
+            start_finetuning=self.start_button,
+            stop=self.stop,
+            use_model=self.use,
+            next_image=partial(self.image_panel.step, 1),
+            previous_image=partial(self.image_panel.step, -1),
+        )
 
     # ------------------------------------------------------------ showing
 

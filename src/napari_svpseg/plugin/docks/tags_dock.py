@@ -181,6 +181,13 @@ class TagsWidget(Dock):
         self.drop.clicked.connect(control.cancel)
         self.look.clicked.connect(control.show_map)
         self.use.clicked.connect(control.use_model)
+        self.bind(
+            train=self.train,
+            stop=self.stop,
+            next_untagged=self.tag_panel.next,
+            show_map=self.look,
+            use_model=self.use,
+        )
 
     # ------------------------------------------------------------ tags
 

@@ -12,14 +12,14 @@ from ....core.geometry import PROMPT_SIZE, Box
 from ....core.image import ImageError
 from ....core.prompt import Prompt, PromptError, PromptSet
 from ...callbacks import guarded, reports_errors
-from ...messages import DRAW_BOX, TRY
+from ...messages import DRAW_BOX, SHOWING, TRY
 from ..images.image_source import ImageSource
 from ..images.intensities import Intensities
 from ..images.visibility import bring_into_sight, is_in_sight, look_at
 from ..labels.edit_watcher import EditWatcher
 from ..metadata import metadata_of
 from ..world import NOT_YX, world_units
-from .mask_layers import likely_masks, paint_mask
+from .mask_layers import clear_mask, likely_masks, paint_mask
 from .prompt_boxes import PromptBoxes, box_ids
 from .prompt_item import COLORS, PromptItem
 
@@ -246,6 +246,7 @@ class PromptBook(QObject):
         image = item.source.layer
         if image in self.viewer.layers and not is_in_sight(self.viewer, image):
             bring_into_sight(self.viewer, image)
+            self.message.emit(SHOWING.format(image.name), False)
 
     def add_paint_layer(
         self, item: PromptItem, found: np.ndarray | None = None
@@ -265,6 +266,11 @@ class PromptBook(QObject):
             corners = item.source.companion.corners(item.plane, item.box)
             look_at(self.viewer, boxes, corners)
         return layer
+
+    def clear_mask(self, item: PromptItem) -> None:
+        """Remove what is painted in an item's box, on the layer for masks."""
+        clear_mask(self.viewer, item)
+        self.update(item.id, suggestion=None)
 
     def _bind_keys(self, layer: Shapes) -> None:
         for key, (_, action) in self.shortcuts.items():
@@ -338,6 +344,9 @@ class PromptBook(QObject):
         )
         self.items.append(item)
         self._choose_mask(item, str(before.get("mask", "")))
+        if before.get("suggested") and item.is_ready and item.mask is not None:
+            item.suggestion = item.mask.copy()
+            self._cut(item)
         self._watcher.watch(item.mask_layer)
         self._watcher.watch(source.layer)
         self.intensities.request(source)

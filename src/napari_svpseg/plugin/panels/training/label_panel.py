@@ -31,8 +31,8 @@ logger = logging.getLogger(__name__)
 
 NOTHING_LABELLED = "nothing labelled yet"
 PAINT = (
-    "Paint {} with the mouse; [ and ] change the brush. What you leave unpainted stays "
-    "unknown. Then press Add this image."
+    "Paint {} of '{}' with the mouse; [ and ] change the brush. What you leave "
+    "unpainted stays unknown. Then press Add this image."
 )
 ADDING = "Adding '{}'…"
 ADDED = "Added '{name}': {cells}, {pixels:,} pixels, and {background:,} of background."
@@ -132,11 +132,12 @@ class LabelPanel(QWidget):
         if source is None:
             return
         self.accepting.stop()
+        self.images.show_selected_image()
         layer = start_painting(self.viewer, source, label)
         self._show_painted()
         n = layer.selected_label - FIRST_OBJECT + 1
         what = "background" if label == BACKGROUND else f"cell {n}"
-        self.message.emit(PAINT.format(what), False)
+        self.message.emit(PAINT.format(what, source.name), False)
 
     def _show_painted(self) -> None:
         """Choose what was painted: it is the first of the ways."""

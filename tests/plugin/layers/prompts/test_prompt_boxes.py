@@ -24,7 +24,7 @@ from napari_svpseg.plugin.layers.prompts.prompt_item import (
     NO_MASK,
 )
 from napari_svpseg.plugin.messages import sentence
-from napari_svpseg.plugin.tools.draw_box import NEEDS_2D
+from napari_svpseg.plugin.tools.canvas_tool import NEEDS_2D
 from napari_svpseg.plugin.tools.draw_box import OUTSIDE as OUTSIDE_IMAGE
 
 from ...conftest import disc_image

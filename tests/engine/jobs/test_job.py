@@ -401,6 +401,30 @@ def test_killed_in_the_middle_the_next_job_works(child):
     assert gone(pid)
 
 
+def test_a_job_that_had_not_begun_is_repeated(child):
+    """Here stopped; else killed while idle, just before the next job is submitted."""
+    pid = child.submit(jobs.who).result(30)
+    os.kill(pid, signal.SIGSTOP)
+    array = np.arange(1_000_000)
+    job = child.submit(jobs.give, array)
+    os.kill(pid, signal.SIGKILL)
+    np.testing.assert_array_equal(job.result(30), array)
+    assert child.pid != pid
+
+
+def test_a_job_is_repeated_once(child):
+    pid = child.submit(jobs.who).result(30)
+    os.kill(pid, signal.SIGSTOP)
+    events = []
+    job = child.submit(jobs.count, 1000, 0.02, on_event=events.append)
+    os.kill(pid, signal.SIGKILL)
+    while not events:
+        time.sleep(0.01)
+    os.kill(child.pid, signal.SIGKILL)
+    with pytest.raises(JobError):
+        job.result(30)
+
+
 def test_a_crash_is_told_with_the_log(child):
     with pytest.raises(JobError) as caught:
         child.submit(jobs.crash).result(30)

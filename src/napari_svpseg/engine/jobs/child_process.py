@@ -51,13 +51,18 @@ KINDS = {
 }
 """Messages of the engine. To the engine go S (submit) and C (cancel)."""
 
+BEGUN = b"B"
+"""Message of the engine before it reads the arguments of a job."""
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False)
 class _Submitted:
     """A job, and its target and arguments as packed."""
 
     job: Job
     body: bytes
+    is_begun: bool = False
+    is_repeated: bool = False
 
 
 class ChildProcess:
@@ -169,6 +174,9 @@ class ChildProcess:
         if running is None or running.job.id != number or process is not self._process:
             self._transport.discard(body)
             return
+        if kind == BEGUN:
+            running.is_begun = True
+            return
         job = running.job
         try:
             event = self._transport.unpack(body)
@@ -191,6 +199,11 @@ class ChildProcess:
             if process is not self._process:
                 return
             running, self._running, self._process = self._running, None, None
+            if started and running is not None and _can_be_repeated(running):
+                # killed while it had nothing to do, before anybody noticed
+                running.is_repeated = True
+                self._waiting.appendleft(running)
+                running = None
         self._transport.remove(owner=f"c{process.popen.pid}")
         if running is not None:
             self._transport.discard(running.body)  # where it was not read
@@ -283,6 +296,13 @@ class _Process:
                 if stream is not None:
                     stream.close()
         self._owner._died(self, status, started)
+
+
+def _can_be_repeated(submitted: _Submitted) -> bool:
+    """Return whether a job of a process that died can be given to the next one."""
+    return not (
+        submitted.is_begun or submitted.is_repeated or submitted.job.is_cancelled
+    )
 
 
 def log_folder() -> Path:

@@ -21,7 +21,7 @@ from typing import Any
 
 from ...core.progress import Cancelled
 from .allocator import keep_freed_memory
-from .child_process import KINDS, MAGIC
+from .child_process import BEGUN, KINDS, MAGIC
 from .job import Event, failure, run_target
 from .processors import prepare_threads
 from .transport import Pipe, Transport
@@ -71,6 +71,7 @@ class Engine:
 
     def _run_job(self, number: int, body: bytes) -> None:
         self._running = number
+        self._say_begun(number)
         try:
             target, args, kwargs = self._transport.unpack(body)
         except Cancelled:  # no failure: `run` sends it
@@ -86,6 +87,15 @@ class Engine:
             lambda event: self._send(number, event),
             lambda: number in self._cancelled,
         )
+
+    def _say_begun(self, number: int) -> None:
+        """Tell that a job has begun: one that had not is repeated if this dies."""
+        self._is_sending = True  # an interrupt would leave half a message
+        try:
+            if not self._is_closed:
+                self._pipe.send(BEGUN, number)
+        finally:
+            self._is_sending = False
 
     def _send(self, number: int, event: Event) -> None:
         self._is_sending = True  # an interrupt would leave half a message

@@ -1,4 +1,5 @@
 from .api import (
+    correct,
     finetune,
     list_models,
     load_model,
@@ -12,6 +13,7 @@ from .api import (
     segment_zarr,
     train_from_tags,
 )
+from .core.annotation.corrections import CorrectionError
 from .core.annotation.image_tags import (
     TagTrainingError,
     TagTrainingProgress,
@@ -45,11 +47,14 @@ from .io.model_store import LoadedModel, ModelFormatError
 from .io.ownership import ReplaceError
 from .io.prompt_files import PromptFileError
 from .io.tag_files import Tags, TagsError, read_tags
+from .workflows.correct_image import Correction
 from .workflows.segment_large import LargeOutcome
 
 __all__ = [
     "Box",
     "Cancelled",
+    "Correction",
+    "CorrectionError",
     "FileOutcome",
     "FineTuneError",
     "FineTuneProgress",
@@ -81,6 +86,7 @@ __all__ = [
     "UncertainPlace",
     "ValidationScore",
     "WriteError",
+    "correct",
     "finetune",
     "image_uncertainty",
     "list_models",

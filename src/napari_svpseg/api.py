@@ -8,6 +8,7 @@ from .io.images import read_image
 from .io.mask_files import read_mask
 from .io.model_store import list_models, load_model
 from .io.prompt_files import load_prompts, prompt_from_files, save_prompts
+from .workflows.correct_image import correct
 from .workflows.finetuning import (
     discard_finetune,
     finetune,
@@ -25,6 +26,7 @@ from .workflows.tag_training import (
 )
 
 __all__ = [
+    "correct",
     "discard_finetune",
     "discard_tag_training",
     "find_patch_bank",

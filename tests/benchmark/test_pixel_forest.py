@@ -95,6 +95,23 @@ def test_forest_takes_several_prompts_and_one_class(prompt: Prompt) -> None:
     assert both.mean() < alone.mean()
 
 
+def test_forest_learns_nothing_from_unknown_pixels(prompt: Prompt) -> None:
+    features = pixel_features(normalise(prompt.image, prompt.intensities))
+    known = np.zeros((64, 64), bool)
+    known[:, :40] = True
+    part = np.where(known, prompt.mask, -1).astype(np.int32)
+    wrong = np.where(known, prompt.mask, (prompt.mask == 0) * 9).astype(np.int32)
+    one, other = (
+        PixelForest.fit(
+            [Prompt(prompt.image, mask, prompt.intensities, prompt.box)]
+        ).foreground(features)
+        for mask in (part, wrong)
+    )
+    truth = prompt.mask > 0
+    assert ((one > 0.5) == truth)[~known].mean() > 0.9
+    assert ((other > 0.5) == truth)[~known].mean() < 0.5
+
+
 def test_forest_without_prompt_or_sklearn(
     prompt: Prompt, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ from napari_svpseg.core.contrast import (
 )
 from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.planes import PlaneContrasts, Planes
-from napari_svpseg.core.prompt import Prompt, PromptSet
+from napari_svpseg.core.prompt import UNKNOWN, Prompt, PromptSet
 
 LOW, HIGH = 200.0, 2000.0
 
@@ -88,6 +90,18 @@ def test_an_almost_empty_field_is_not_stretched(prompt):
         assert np.diff(plain_range(profile(image).whole))[0, 0] < 200
         found = contrast_for(profile(image), [prompt])
         assert same(found.intensities, prompt.intensities) and found.notes
+
+
+def test_unknown_pixels_of_a_prompt_are_no_background(prompt):
+    dirt = prompt.image.copy()
+    mask = prompt.mask.copy()
+    mask[:, 50:] = UNKNOWN
+    dirt[:, 50:] = 60_000
+    dirty = Prompt(dirt, mask, prompt.intensities, prompt.box)
+    odd = profile(cells(low=LOW / 50, high=HIGH / 50)[0])
+    same_as = replace(prompt, mask=np.where(mask == UNKNOWN, 0, mask))
+    found = contrast_for(odd, [dirty]).intensities
+    assert same(found, contrast_for(odd, [same_as]).intensities)
 
 
 def test_no_prompt_and_colours_change_nothing(prompt):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,17 +11,19 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.labels.ids import FRACTIONS
 from napari_svpseg.core.prompt import (
     ALL_NEGATIVE,
+    ALL_UNKNOWN,
     BOX_OUTSIDE,
     CHANNELS_DIFFER,
     EMPTY_MASK,
-    NEGATIVE_IDS,
     NO_LABELS,
     NO_PROMPT,
     NOT_FINITE,
     SHAPES_DIFFER,
+    UNKNOWN,
     Prompt,
     PromptError,
     PromptSet,
+    prompt_hash,
 )
 
 
@@ -76,7 +80,7 @@ def test_intensities_are_those_of_the_whole_image(scene):
         ({"labels": np.zeros((100, 120), int)}, EMPTY_MASK),
         ({"labels": np.ones((10, 12), int)}, SHAPES_DIFFER),
         ({"labels": np.full((100, 120), 0.5)}, FRACTIONS),
-        ({"labels": np.full((100, 120), -1)}, NEGATIVE_IDS),
+        ({"labels": np.full((100, 120), -1)}, EMPTY_MASK),
         ({"labels": None}, NO_LABELS),
     ],
 )
@@ -108,6 +112,45 @@ def test_a_negative_prompt_needs_no_mask(scene):
     prompt = Prompt.from_image(scene[0], None, (5, 8), negative=True)
     assert prompt.is_negative
     assert prompt.n_objects == 0
+
+
+@pytest.mark.parametrize("size", [32, 64, 100])
+def test_unknown_pixels_stay_unknown_at_any_scale(scene, size):
+    image, labels = scene
+    labels[:30] = UNKNOWN
+    prompt = Prompt.from_image(image, labels, Box(0, 15, size))
+    assert set(np.unique(prompt.mask)) >= {UNKNOWN, 0, 1}
+    first = round(30 * 64 / size)
+    assert (prompt.mask[:first] == UNKNOWN).all()
+    assert (prompt.mask[first + 1 :] >= 0).all()
+    assert prompt.n_objects == (1 if size == 32 else 2)
+
+
+def test_a_binary_mask_with_unknown_pixels_becomes_objects(scene):
+    image, labels = scene
+    labels = (labels > 0).astype(np.int16)
+    labels[:, 36:38] = UNKNOWN
+    prompt = Prompt.from_image(image, labels, (5, 8))
+    assert prompt.n_objects == 4, "what is unknown belongs to no object"
+    assert (prompt.mask == UNKNOWN).sum() == 2 * 64
+
+
+def test_a_negative_prompt_may_know_only_a_part_of_its_box(scene, pattern):
+    image, labels = scene
+    thing = np.where(labels == 9, 0, UNKNOWN)
+    prompt = Prompt.from_image(image, thing, (5, 8), negative=True)
+    assert prompt.is_negative
+    assert prompt.n_objects == 0
+    assert np.count_nonzero(prompt.mask == 0) == 20 * 20
+    with pytest.raises(PromptError, match=pattern(ALL_UNKNOWN, name="prompt")):
+        Prompt.from_image(image, thing * 0 + UNKNOWN, (5, 8), negative=True)
+
+
+def test_unknown_pixels_change_the_hash(scene):
+    image, labels = scene
+    known = Prompt.from_image(image, labels, (5, 8))
+    mask = np.where(known.mask == 0, UNKNOWN, known.mask)
+    assert prompt_hash(replace(known, mask=mask)) != prompt_hash(known)
 
 
 def test_rgb_and_chosen_channels(scene):

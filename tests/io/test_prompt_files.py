@@ -20,7 +20,9 @@ from hypothesis import strategies as st
 from napari_svpseg.core.geometry import BOX_TOO_LARGE, BOX_TOO_SMALL, NOT_WHOLE, Box
 from napari_svpseg.core.prompt import (
     INTENSITY_COUNT,
+    NEGATIVE_IDS,
     NOT_FINITE,
+    UNKNOWN,
     Prompt,
     PromptError,
     PromptSet,
@@ -101,6 +103,34 @@ def test_every_field_comes_back(tmp_path, n_channels):
     assert (back.name, len(back)) == ("mine", 2)
     assert all(same(a, b) for a, b in zip(prompts, back, strict=True))
     assert back[1].is_negative
+
+
+def version_of(path: Path) -> int:
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read("prompts.json"))["version"]
+
+
+@pytest.mark.parametrize("largest", [2, 40_000])
+def test_unknown_pixels_come_back_and_need_version_2(tmp_path, largest):
+    mask = np.full((64, 64), UNKNOWN, np.int32)
+    mask[5:9, 5:9], mask[9:20, 9:20] = largest, 0
+    both = PromptSet([prompt(), prompt(mask=mask)])
+    path = save_prompts(both, tmp_path / "both")
+    back = load_prompts(path)
+    assert all(same(a, b) for a, b in zip(both, back, strict=True))
+    assert version_of(path) == 2
+    plain = save_prompts(PromptSet([prompt()]), tmp_path / "plain")
+    assert version_of(plain) == 1, "older installations read it"
+
+
+def test_a_file_of_version_1_holds_no_unknown_pixels(tmp_path, pattern):
+    path = save_prompts(
+        PromptSet([prompt(mask=np.full((64, 64), UNKNOWN) + np.eye(64, dtype=int))]),
+        tmp_path / "new",
+    )
+    changed(path, edit_index(version=1))
+    with pytest.raises(PromptFileError, match=pattern(NEGATIVE_IDS)):
+        load_prompts(path)
 
 
 @settings(max_examples=15, deadline=None)

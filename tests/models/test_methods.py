@@ -133,8 +133,14 @@ def test_a_negative_prompt_beside_a_positive_one(method):
     network = small(method)
     images, masks = prompt(2)
     masks[0, 1] = 0
-    out = run(network, torch.randn(1, 3, 48, 48), images, masks)
+    query = torch.randn(1, 3, 48, 48)
+    out = run(network, query, images, masks)
     assert torch.isfinite(out).all()
+    # an object, beside which all is unknown
+    masks[0, 1] = torch.where(prompt(2)[1][0, 1] == 1, 0, -1)
+    part = run(network, query, images, masks)
+    assert torch.isfinite(part).all()
+    assert (out - part).abs().max() > 1e-5
 
 
 @pytest.mark.parametrize("method", SMALL)

@@ -273,24 +273,34 @@ class PixelForest:
             If scikit-learn is not installed.
         """
         forest_class = _forest_class()
-        prompts = list(prompts)
+        # the first one, whose objects decide on splitting, should show some
+        prompts = sorted(prompts, key=lambda p: p.is_negative)
         if not prompts:
             raise PromptError(NO_PROMPT)
+        known = [p.mask.ravel() >= 0 for p in prompts]
         features = [
             pixel_features(normalise(p.image, p.intensities), n_threads)
             for p in prompts
         ]
-        table = np.concatenate([f.reshape(-1, f.shape[-1]) for f in features])
-        target = np.concatenate([p.mask.ravel() > 0 for p in prompts])
+        table = np.concatenate(
+            [
+                f.reshape(-1, f.shape[-1])[of]
+                for f, of in zip(features, known, strict=True)
+            ]
+        )
+        target = np.concatenate(
+            [p.mask.ravel()[of] > 0 for p, of in zip(prompts, known, strict=True)]
+        )
         classifier = forest_class(
             n_estimators=N_TREES, n_jobs=n_threads, random_state=seed, oob_score=True
         ).fit(table, target)
-        first = prompts[0].mask
+        first = np.maximum(prompts[0].mask, 0)
         unseen = first > 0
         if len(classifier.classes_) > 1:
             # NaN where no tree left the pixel out
-            shares = np.nan_to_num(classifier.oob_decision_function_[: first.size, 1])
-            unseen = (shares > 0.5).reshape(first.shape)
+            n = np.count_nonzero(known[0])
+            shares = np.nan_to_num(classifier.oob_decision_function_[:n, 1])
+            unseen[known[0].reshape(first.shape)] = shares > 0.5
         way, _ = best_splitting(unseen, first, splitting_grid(first))
         return cls(classifier, way, n_threads)
 

@@ -306,7 +306,8 @@ class _Reference:
         """Return the reference of a prompt that shows objects."""
         values, inside = prompt.image[..., channel], prompt.mask > 0
         low, high = (float(n) for n in prompt.intensities[channel])
-        around = values[~inside] if not inside.all() else values
+        around = values[prompt.mask == 0]
+        around = around if around.size else values
         bottom, middle, top = np.percentile(around, [2, 50, 98])
         area = np.count_nonzero(inside) / max(1, prompt.n_objects)
         return cls(

@@ -22,6 +22,9 @@ from .labels.ids import MaskError, as_objects, whole_numbers
 FLOAT32 = np.finfo(np.float32)
 LARGEST_ID = int(np.iinfo(np.int32).max)
 
+UNKNOWN = -1
+"""Value of the pixels of a mask that are neither object nor background."""
+
 BAD_IMAGE_SHAPE = "a prompt image must be 64 x 64 x channels, got {shape}"
 BAD_IMAGE_DTYPE = "a prompt image must be real numbers, got dtype {dtype}"
 NOT_FINITE = "The prompt '{name}' holds NaN or infinite pixels: draw the box elsewhere."
@@ -34,7 +37,13 @@ BAD_MASK_DTYPE = "a prompt mask must hold whole numbers, got dtype {dtype}"
 ID_TOO_LARGE = (
     "The mask of prompt '{name}' holds ids above {largest}: renumber its objects."
 )
-NEGATIVE_IDS = "The mask of prompt '{name}' holds negative ids: object ids start at 1."
+NEGATIVE_IDS = (
+    "The mask of prompt '{name}' holds negative ids: object ids start at 1, and only "
+    "-1, unknown, is below 0."
+)
+ALL_UNKNOWN = (
+    "All of the mask of prompt '{name}' is unknown: mark an object or background in it."
+)
 INTENSITY_COUNT = (
     "a prompt of {n_channels} channels needs as many intensity ranges, got {n}"
 )
@@ -70,8 +79,8 @@ class Prompt:
     image : (64, 64, C) float32 array
         Intensities as in the source (not normalised), resampled to 64 x 64.
     mask : (64, 64) int32 array
-        Object ids; 0 is background. All zero for a negative prompt, which shows what is
-        not to be found.
+        Object ids; 0 is background, -1 unknown. A negative prompt, which shows what is
+        not to be found, has no object: what is 0 in it is not wanted.
     intensities : (C, 2) float64 array
         Low and high percentile of each channel of the *whole* source image.
     box : Box
@@ -151,8 +160,10 @@ class Prompt:
         # Before the conversion to int32, in which larger ids would wrap around.
         if self.mask.max(initial=0) > LARGEST_ID:
             raise PromptError(ID_TOO_LARGE.format(name=self.name, largest=LARGEST_ID))
-        if self.mask.min(initial=0) < 0:
+        if self.mask.min(initial=0) < UNKNOWN:
             raise PromptError(NEGATIVE_IDS.format(name=self.name))
+        if self.mask.max(initial=UNKNOWN) == UNKNOWN:
+            raise PromptError(ALL_UNKNOWN.format(name=self.name))
         return self.mask.astype(np.int32, copy=False)
 
     @classmethod
@@ -180,7 +191,7 @@ class Prompt:
         image : (Y, X) or (Y, X, C) array
             One plane of any real dtype, or with C at ``channel_axis``.
         labels : (Y, X) int array or None
-            Object ids, 0 = background. None only for a negative prompt.
+            Object ids, 0 = background, -1 = unknown. None only for a negative prompt.
         box : Box or (int, int)
             The box, or the top left corner ``(y, x)`` of a box of ``size``.
         size : int
@@ -194,8 +205,8 @@ class Prompt:
             an 8-bit image whose last axis is 3 or 4 long, unless ``channels`` are
             given.
         negative : bool
-            The box shows what is not to be found: the mask is emptied, and labels are
-            not needed.
+            The box shows what is not to be found: all of it, or, with labels, what is
+            not unknown in them. Objects become background.
         name : str
             Name that is shown in lists.
         source : str
@@ -233,7 +244,7 @@ class Prompt:
         if not box.fits((height, width)):
             raise PromptError(BOX_OUTSIDE.format(box=box, height=height, width=width))
         if negative:
-            mask = np.zeros((box.size, box.size), np.int32)
+            mask = _negative_mask(labels, (height, width), box)
         else:
             mask = _mask_in_box(labels, (height, width), box, name)
         _check_float32(image[box.slices], name)
@@ -258,8 +269,8 @@ class Prompt:
 
     @property
     def is_negative(self) -> bool:
-        """Whether the mask is empty: the prompt shows what is not to be found."""
-        return not self.mask.any()
+        """Whether the mask has no object: the prompt shows what is not to be found."""
+        return not (self.mask > 0).any()
 
     @property
     def n_objects(self) -> int:
@@ -292,7 +303,7 @@ def _check_float32(image: np.ndarray, name: str) -> None:
 def _mask_in_box(
     labels: np.ndarray | None, shape: tuple[int, int], box: Box, name: str
 ) -> np.ndarray:
-    """Return the labels in a box, renumbered 1, 2, 3, ...
+    """Return the labels in a box, renumbered 1, 2, 3, ...; -1 stays.
 
     Parameters
     ----------
@@ -309,8 +320,13 @@ def _mask_in_box(
     labels = np.asarray(labels)
     if labels.shape != shape:
         raise PromptError(SHAPES_DIFFER.format(image=shape, labels=labels.shape))
+    crop = labels[box.slices]
+    unknown = crop == UNKNOWN
     try:
-        mask = whole_numbers(labels[box.slices], f"The mask of prompt '{name}'")
+        mask = whole_numbers(
+            np.where(unknown, 0, crop) if unknown.any() else crop,
+            f"The mask of prompt '{name}'",
+        )
     except MaskError as error:
         raise PromptError(f"{error}.") from error
     if not mask.any():
@@ -319,7 +335,32 @@ def _mask_in_box(
     # Ids may be of any size: ranks fit into the int32 of a prompt. Without background
     # the smallest id has rank 0, which would make this object background.
     ranks = np.unique(mask, return_inverse=True)[1].reshape(mask.shape)
-    return (ranks + (0 if (mask == 0).any() else 1)).astype(np.int32)
+    mask = (ranks + (0 if (mask == 0).any() else 1)).astype(np.int32)
+    mask[unknown] = UNKNOWN
+    return mask
+
+
+def _negative_mask(
+    labels: np.ndarray | None, shape: tuple[int, int], box: Box
+) -> np.ndarray:
+    """Return the mask of a box that shows what is not to be found.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array or None
+    shape : (int, int)
+        Height and width of the image.
+    box : Box
+        Inside the image.
+    """
+    mask = np.zeros((box.size, box.size), np.int32)
+    if labels is None:
+        return mask
+    labels = np.asarray(labels)
+    if labels.shape != shape:
+        raise PromptError(SHAPES_DIFFER.format(image=shape, labels=labels.shape))
+    mask[labels[box.slices] == UNKNOWN] = UNKNOWN
+    return mask
 
 
 @dataclass(frozen=True, eq=False)

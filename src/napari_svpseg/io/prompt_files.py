@@ -21,14 +21,20 @@ import tifffile
 from ..core.errors import short_line
 from ..core.geometry import PROMPT_SIZE, Box
 from ..core.image import ImageError
-from ..core.prompt import Prompt, PromptError, PromptSet
+from ..core.prompt import NEGATIVE_IDS, UNKNOWN, Prompt, PromptError, PromptSet
 from .atomic import atomic_path
 from .images import quiet_tifffile
 from .mask_files import read_mask
 from .ome_zarr import read_any
 from .ownership import members_hash
 
-FORMAT, FORMAT_VERSION = "svprompt", 1
+FORMAT = "svprompt"
+PLAIN_VERSION, UNKNOWN_PIXELS_VERSION = 1, 2
+"""Versions of the format; masks of version 2 hold unknown pixels, -1.
+
+A file without unknown pixels has version 1, which older installations read too.
+"""
+
 INDEX = "prompts.json"
 MAX_PROMPTS, MAX_CHANNELS = 1000, 64
 MAX_MEMBERS, MAX_MEMBER_BYTES, MAX_BYTES = 2 * MAX_PROMPTS + 1, 4_000_000, 400_000_000
@@ -123,7 +129,7 @@ def save_prompts(
         raise PromptError(TOO_MANY)
     index: dict[str, Any] = {
         "format": FORMAT,
-        "version": FORMAT_VERSION,
+        "version": _version(prompts),
         "name": prompts.name,
         "prompts": [_entry(i, prompt) for i, prompt in enumerate(prompts)],
     }
@@ -147,6 +153,12 @@ def with_end(path: str | Path) -> Path:
     path = Path(path)
     is_complete = path.suffix.lower() == ".svprompt"
     return path if is_complete else path.with_name(f"{path.name}.svprompt")
+
+
+def _version(prompts: PromptSet) -> int:
+    """Return the version of the format that these prompts need."""
+    unknown = any((p.mask == UNKNOWN).any() for p in prompts)
+    return UNKNOWN_PIXELS_VERSION if unknown else PLAIN_VERSION
 
 
 def _holds(path: Path, content: str) -> bool:
@@ -181,9 +193,13 @@ def _entry(i: int, prompt: Prompt) -> dict[str, Any]:
 
 
 def _smallest(mask: np.ndarray) -> np.ndarray:
-    """Return a mask in 16 bits if its ids allow: ImageJ has no 32-bit integers."""
-    kind = np.uint16 if mask.max(initial=0) <= np.iinfo(np.uint16).max else np.uint32
-    return mask.astype(kind)
+    """Return a mask in 16 bits if its ids allow: ImageJ has no 32-bit integers.
+
+    Signed where pixels are unknown.
+    """
+    kinds = (np.uint16, np.uint32) if mask.min() >= 0 else (np.int16, np.int32)
+    small, large = kinds
+    return mask.astype(small if mask.max() <= np.iinfo(small).max else large)
 
 
 def _tiff(array: np.ndarray, axes: str) -> bytes:
@@ -224,7 +240,10 @@ def load_prompts(path: str | Path) -> PromptSet:
         with zipfile.ZipFile(path) as archive:
             _check_members(archive)
             index = _index(archive)
-            prompts = [_prompt(archive, e) for e in _entries(index["prompts"])]
+            prompts = [
+                _prompt(archive, e, index["version"])
+                for e in _entries(index["prompts"])
+            ]
         return PromptSet(prompts, str(index.get("name", path.stem)))
     except (PromptFileError, PromptError) as error:
         raise PromptFileError(f"{path}: {short_line(error)}") from error
@@ -282,7 +301,7 @@ def _index(archive: zipfile.ZipFile) -> dict[str, Any]:
     if not isinstance(index, dict) or index.get("format") != FORMAT:
         raise PromptFileError(OTHER_KIND)
     version = index.get("version")
-    if version != FORMAT_VERSION:
+    if version not in (PLAIN_VERSION, UNKNOWN_PIXELS_VERSION):
         raise PromptFileError(UNKNOWN_VERSION.format(version=version))
     if len(index.get("prompts") or ()) > MAX_PROMPTS:
         raise PromptFileError(TOO_MANY_LISTED.format(n=len(index["prompts"])))
@@ -300,7 +319,7 @@ def _entries(listed: object) -> list[dict[str, Any]]:
     return listed
 
 
-def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
+def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any], version: int) -> Prompt:
     """Return the prompt that an entry of the index describes."""
     name, image_name, mask_name = entry["name"], entry["image"], entry["mask"]
     image = _array(archive, str(image_name))
@@ -313,6 +332,8 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any]) -> Prompt:
         raise PromptFileError(BAD_DTYPE.format(name=image_name, dtype=image.dtype))
     if mask.shape != side or mask.dtype.kind not in "iu":
         raise PromptFileError(BAD_MASK.format(name=mask_name))
+    if version == PLAIN_VERSION and mask.min(initial=0) < 0:
+        raise PromptFileError(NEGATIVE_IDS.format(name=name))
     channels, size = entry.get("channels"), entry.get("pixel_size")
     color = str(entry.get("color", "#ffb000"))
     if not re.fullmatch(r"#[0-9a-fA-F]{6}", color):  # it becomes part of a style sheet

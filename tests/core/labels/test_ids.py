@@ -31,6 +31,15 @@ def test_a_mask_of_one_value_holds_its_pieces(disc_scene, dtype):
     assert np.array_equal(labels > 0, mask > 0)
 
 
+def test_unknown_pixels_belong_to_no_piece(disc_scene):
+    mask = (disc_scene.labels > 0).astype(np.int16)
+    mask[:10] = -1
+    pieces = as_objects(mask)
+    assert (pieces[:10] == -1).all()
+    np.testing.assert_array_equal(pieces[10:] > 0, mask[10:] > 0)
+    assert pieces.max() == 5
+
+
 def test_several_ids_and_a_single_piece_stay_what_they_are(disc_scene):
     assert as_objects(disc_scene.labels) is disc_scene.labels
     one = np.where(disc_scene.labels == 2, 7, 0)

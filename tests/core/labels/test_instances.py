@@ -211,6 +211,15 @@ def test_holes_stay_where_the_prompts_objects_have_some():
         assert instances_from_maps(maps_of(ring), settings)[48, 48] == 1
 
 
+def test_background_beside_unknown_pixels_is_no_hole():
+    y, x = np.mgrid[:64, :64]
+    far = np.hypot(y - 32, x - 32)
+    labels = np.select([far <= 10, far <= 13], [1, 0], -1)
+    look = object_properties([labels], [1.0])
+    assert not look.holes
+    assert look.diameter == pytest.approx(20, abs=1)
+
+
 def test_a_net_is_not_filled():
     net = np.zeros((64, 64), int)
     net[::16], net[:, ::16] = 1, 1
@@ -273,6 +282,10 @@ def test_the_split_strength_follows_the_prompts():
     assert readily in SPLIT_STRENGTHS and readily > DEFAULT_SPLIT
     fitted = replace(shallow, objects=ObjectProperties(22.0, split=readily))
     assert instances_from_maps(fitted, PLAIN).max() == 2
+
+    # the second disc is unknown: its pixels speak neither for splitting nor against it
+    unknown = np.where(two == 2, -1, two)
+    assert best_split_strength([shallow], [unknown]) == DEFAULT_SPLIT
 
     deep = with_a_pass(0.35)
     assert instances_from_maps(deep, PLAIN).max() == 2

@@ -103,7 +103,7 @@ def as_objects(mask: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     mask : (Y, X) int array
-        0 is background.
+        0 is background; values below 0 stay as they are.
 
     Returns
     -------
@@ -117,8 +117,8 @@ def as_objects(mask: np.ndarray) -> np.ndarray:
     """
     if not is_binary(mask):
         return mask
-    pieces, n = ndimage.label(mask, EIGHT_NEIGHBOURS)
-    return np.asarray(pieces) if n > 1 else mask
+    pieces, n = ndimage.label(mask > 0, EIGHT_NEIGHBOURS)
+    return np.where(mask < 0, mask, pieces) if n > 1 else mask
 
 
 def is_binary(mask: np.ndarray) -> bool:

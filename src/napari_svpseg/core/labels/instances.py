@@ -297,7 +297,7 @@ def object_properties(masks: list[Array], scales: list[float]) -> ObjectProperti
     Parameters
     ----------
     masks : list of (64, 64) int arrays
-        Of prompts that show an object.
+        Of prompts that show an object; -1 is unknown.
     scales : list of float
         Prompt pixels per query pixel of each mask.
 
@@ -306,6 +306,8 @@ def object_properties(masks: list[Array], scales: list[float]) -> ObjectProperti
     ObjectProperties
         In pixels of the query.
     """
+    # what is beside an unknown pixel may go on there: no hole is closed by it
+    masks = [np.maximum(m, 0) for m in masks]
     diameters = [median_diameter(m) / s for m, s in zip(masks, scales, strict=True)]
     hole_fractions = [
         np.count_nonzero(fill_object_holes(m) != m) / np.count_nonzero(m) for m in masks
@@ -330,7 +332,7 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     found : sequence of Maps
         The network's maps of each prompt that shows an object.
     masks : sequence of (Y, X) int arrays
-        The objects of these prompts, at the pixels of the maps.
+        The objects of these prompts, at the pixels of the maps; -1 is unknown.
 
     Returns
     -------
@@ -345,7 +347,8 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
         for maps, mask in zip(found, masks, strict=True):
             properties = maps.objects or ObjectProperties(median_diameter(mask))
             maps = replace(maps, objects=replace(properties, split=strength))
-            scores.append(f1(instances_from_maps(maps, settings), mask))
+            found_objects = instances_from_maps(maps, settings)
+            scores.append(f1(found_objects, np.maximum(mask, 0), ignore=mask < 0))
         return float(np.mean(scores))
 
     if not found or all(m.objects is not None and m.objects.net for m in found):

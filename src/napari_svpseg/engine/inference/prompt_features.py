@@ -71,7 +71,7 @@ def prompt_tensors(prompts: PromptSet, scale: float) -> tuple[Tensor, Tensor]:
     -------
     images : (1, K, 3, h, w) float32 tensor
     masks : (1, K, h, w) int64 tensor
-        Ids; -1 where a prompt is smaller than the largest.
+        Ids; -1 is unknown, as are pixels where a prompt is smaller than the largest.
     """
     at_scale = [_at_scale(p, scale) for p in prompts]
     side = max(len(mask) for _, mask in at_scale)
@@ -118,7 +118,8 @@ def prompt_object_properties(
 def _measured(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
 ) -> ObjectProperties:
-    shown = [(p, i) for p, i in zip(prompts, images[0], strict=True) if p.mask.any()]
+    pairs = zip(prompts, images[0], strict=True)
+    shown = [(p, i) for p, i in pairs if not p.is_negative]
     masks = [p.mask for p, _ in shown]
     found = []
     for prompt, image in shown[:MAX_PROMPTS]:

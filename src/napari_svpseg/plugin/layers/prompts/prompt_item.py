@@ -182,7 +182,7 @@ class PromptItem:
                 name=self.name,
                 enabled=self.enabled,
                 color=self.color,
-                mask=np.zeros_like(mask) if self.negative else mask,
+                mask=np.minimum(mask, 0) if self.negative else mask,
             )
         source = self.source
         pixel_size, unit = source.pixel_size()

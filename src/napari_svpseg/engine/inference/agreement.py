@@ -1,0 +1,127 @@
+"""Agreement of a new example with those before it: whether it may hurt elsewhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...core.labels.metrics import dice
+from ...core.prompt import PromptSet
+from ...models.base import PromptSegmenter
+from .device import Device
+from .forward import Forward, evaluating
+from .prompt_features import network_scale, prompt_tensors
+
+TOLERANCE = 0.02
+"""How much lower the mean score of the earlier examples may be."""
+
+WORST = 0.10
+"""How much lower the score of a single one may be."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Scores of the earlier examples without and with a new one.
+
+    Parameters
+    ----------
+    before, after : float
+        Mean score in [0, 1] of the examples before this one.
+    worst : float
+        Largest loss of a single one.
+    """
+
+    before: float
+    after: float
+    worst: float
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the new example makes none of the others worse."""
+        return self.after >= self.before - TOLERANCE and self.worst <= WORST
+
+
+def verdicts(
+    prompts: PromptSet,
+    examples: PromptSet,
+    network: PromptSegmenter,
+    device: Device,
+    *,
+    resize: bool = True,
+) -> list[Verdict]:
+    """Return for each example whether it agrees with the ones before it.
+
+    The earlier examples, which are all true, are segmented with themselves as prompts,
+    with and without the new one. One that does not agree is left out when those after
+    it are judged.
+
+    Parameters
+    ----------
+    prompts : PromptSet
+        Usable; those before all examples.
+    examples : PromptSet
+        In the order in which they were made.
+    network : PromptSegmenter
+    device : Device
+    resize : bool
+        As for `network_scale`.
+    """
+    everything = prompts.added(*examples)
+    scale = network_scale(prompts, network, resize=resize)
+    images, masks = prompt_tensors(everything, scale)
+    forward = Forward(network, device)
+    trusted = list(range(len(prompts)))
+    found = []
+    with evaluating(network, device):
+        before = scores(forward, images, masks, trusted, trusted)
+        for i in range(len(prompts), len(everything)):
+            after = scores(forward, images, masks, [*trusted, i], [*trusted, i])
+            loss = before - after[:-1]
+            verdict = Verdict(
+                float(before.mean()), float(after[:-1].mean()), float(loss.max())
+            )
+            found.append(verdict)
+            if verdict.agrees:
+                trusted, before = [*trusted, i], after
+    return found
+
+
+def scores(
+    forward: Forward,
+    images: Tensor,
+    masks: Tensor,
+    shown: list[int],
+    judged: list[int],
+) -> np.ndarray:
+    """Return how well some prompts are segmented with others.
+
+    Parameters
+    ----------
+    forward : Forward
+    images : (1, K, 3, h, w) tensor, masks : (1, K, h, w) tensor
+    shown : list of int
+        Those that the network is given.
+    judged : list of int
+        Those that are segmented.
+
+    Returns
+    -------
+    (n,) float array
+        Of a positive one the Dice of its known pixels, of a negative one the share of
+        the known pixels that are not foreground.
+    """
+    code = forward.encode(images[:, shown], masks[:, shown])
+    return np.array(
+        [_score(forward(images[:, k], code)[0, 0], masks[0, k]) for k in judged]
+    )
+
+
+def _score(foreground: Tensor, mask: Tensor) -> float:
+    found, truth = foreground > 0.5, mask
+    if bool((truth > 0).any()):
+        return dice(found.numpy(), (truth > 0).numpy(), ignore=(truth < 0).numpy())
+    known = truth == 0
+    return 1 - float((found & known).sum() / torch.clamp(known.sum(), min=1))

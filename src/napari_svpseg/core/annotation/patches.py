@@ -81,8 +81,8 @@ class Patch:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the patch as plain values: runs of equal ids, row by row."""
-        flat = self.ids.ravel()
-        starts = np.flatnonzero(np.r_[True, flat[1:] != flat[:-1]]) if flat.size else []
+        flat: Array = self.ids.ravel()
+        starts = np.flatnonzero(flat != np.r_[flat[:1] + 1, flat[:-1]])
         lengths = np.diff(np.r_[starts, flat.size]).astype(int)
         return {
             "y": self.y,

@@ -34,7 +34,6 @@ MOST_OTHERS = 0.25
 
 NOT_ON_OBJECT = "The line crosses no object: draw it through one."
 NOT_DIVIDED = "The line does not divide the object: draw it from edge to edge."
-NOT_TWO = "Click on two different objects that are to be one."
 
 
 class MendError(PromptError):

@@ -41,10 +41,11 @@ def thumbnail(item: PromptItem) -> np.ndarray:
     crop = item.crop[..., :3]
     image = resize_image(crop, side)
     image = image.astype(np.uint8) if is_colour(crop) else visible(image)
-    if item.mask is None or item.negative:
+    shown = item.shown_object
+    if shown is None:
         return image
-    mask = resize_labels(item.mask, side)
-    color = np.array(QColor(item.color).getRgb()[:3], float)
+    mask = np.maximum(resize_labels(shown.astype(np.int32), side), 0)
+    color = np.array(QColor(outline_color(item)).getRgb()[:3], float)
     inside, edge = mask > 0, _edges(mask)
     shaded = image.astype(float)
     shaded[inside] = 0.72 * shaded[inside] + 0.28 * color

@@ -223,6 +223,13 @@ class PromptBoxes(QObject):
                 "items": {i.id: i.state() for i in here if i is not None},
             }
 
+    def add(self, layer: Shapes, corners: np.ndarray, item_id: str) -> None:
+        """Add a box with the id of its prompt."""
+        ids = box_ids(layer)
+        with self.quiet():
+            layer.add_rectangles([corners])
+            _set_features(layer, [*ids, item_id])
+
     def remove(self, item_id: str) -> None:
         """Remove the box with this id, if there is one."""
         layer = self.layer_of(item_id)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ....core.jobs.stored_labels import Filled, StoredLabels
 from ..images.visibility import bring_into_sight, is_in_sight
 from ..metadata import metadata_of
+from .corrected import corrected
 from .journal import OPTIONS
 from .result_layers import Kept, Results, recipe_of
 from .stored_edits import KIND as STORED
@@ -87,6 +89,7 @@ class RunLayers:
     ) -> None:
         """Show a plane of a stack whose other planes are still being segmented."""
         if labels.shape == source.plane_shape:
+            labels = corrected(source, index, labels)
             self.results.show(source, index, labels, text="Plane")
 
     def show(
@@ -102,6 +105,8 @@ class RunLayers:
             ``probability`` and ``uncertainty``.
         """
         source = step.source
+        labels = corrected(source, step.plane, result.labels, step.tile)
+        result = replace(result, labels=labels)
         remark = ""
         if step.tile is not None:
             layer = self.results.show_preview(
@@ -159,6 +164,7 @@ class RunLayers:
         self, kept: Kept, labels: np.ndarray, options: dict[str, Any]
     ) -> int:
         """Show a result with other options; return the number of its objects."""
+        labels = corrected(kept.source, kept.plane, labels, kept.tile)
         return self.results.show_again(kept, labels, options)
 
     def undo(self) -> tuple[str, Recipe | None]:

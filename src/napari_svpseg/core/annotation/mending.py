@@ -185,14 +185,8 @@ class Lesson:
             slice(max(0, rows.start - MARGIN), rows.stop + MARGIN),
             slice(max(0, columns.start - MARGIN), columns.stop + MARGIN),
         )
-        part = replace(
-            maps,
-            foreground=maps.foreground[window],
-            distance=None if maps.distance is None else maps.distance[window],
-            boundary=None if maps.boundary is None else maps.boundary[window],
-        )
         wanted = patch.on_plane((labels.shape[0], labels.shape[1]))[window]
-        return cls(part, wanted, labels[window])
+        return cls(maps.window(window), wanted, labels[window])
 
     def score(self, settings: PostprocessSettings) -> float:
         """Return the F1 score of the mended objects with other settings.

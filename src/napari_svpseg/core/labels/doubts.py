@@ -116,7 +116,7 @@ def _touching(
 ) -> Iterable[Doubt]:
     if not settings.split or settings.split_strength >= READIER_SPLIT:
         return []
-    finer = instances_from_maps(maps, replace(settings, split_strength=READIER_SPLIT))
+    finer = readier_objects(maps, settings)
     ids, index = np.unique(labels, return_inverse=True)
     index = index.reshape(labels.shape)
     area = np.bincount(index.ravel())
@@ -127,6 +127,11 @@ def _touching(
     pieces = np.bincount(owner[large], minlength=len(ids))
     chances = np.where(pieces > 1, TOUCHING_CHANCE, 0.0)
     return _described("touching", index, chances)
+
+
+def readier_objects(maps: Maps, settings: PostprocessSettings) -> Array:
+    """Return the labels with objects split more readily than by the settings."""
+    return instances_from_maps(maps, replace(settings, split_strength=READIER_SPLIT))
 
 
 def _means(values: Array, index: Array, n: int) -> Array:

@@ -21,6 +21,7 @@ from ..panels.controls import (
     labelled,
     note,
 )
+from ..panels.correct_panel import CorrectPanel
 from ..panels.image_panel import ImagePanel
 from ..panels.large_results import LargeResultsPanel
 from ..panels.model_picker import ModelPicker
@@ -29,7 +30,6 @@ from ..panels.save_panel import SavePanel
 from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
 from ..services.preferences import preference
-from ..tools.uncertainty_guide import UncertaintyGuide
 from .base import Dock, device_combo, shortcuts
 from .first_steps import FirstSteps
 from .segment_controller import OptionsController, RunChoices, SegmentController
@@ -84,7 +84,7 @@ class SegmentWidget(Dock):
         self._options_timer = _single_shot(self, self.options_controller.apply)
         self._connect()
         self.at_close(
-            self.guide.close_guide,
+            self.correct.close_panel,
             self.book.close,
             self.image_panel.close_hooks,
             self.stored.close,
@@ -97,6 +97,7 @@ class SegmentWidget(Dock):
     def end_work(self) -> None:
         """End the run, because the dock is being closed."""
         self._options_timer.stop()
+        self.correct.end_work()
         super().end_work()
 
     # ------------------------------------------------------------ values
@@ -134,6 +135,7 @@ class SegmentWidget(Dock):
             "size": self.box_size.value(),
             "model": self.model.currentText(),
             "large": self.large.values(),
+            "follow": self.correct.follows,
         }
 
     def restore_choices(self, values: dict[str, Any]) -> None:
@@ -143,6 +145,7 @@ class SegmentWidget(Dock):
         self.box_size.setValue(values["size"])
         self.refresh_models(values["model"])
         self.large.set_values(values.get("large", {}))
+        self.correct.follow_box.setChecked(values.get("follow", True))
 
     def source_of(self, layer: Image) -> ImageSource:
         """Return an image layer with the axes declared for it."""
@@ -206,24 +209,22 @@ class SegmentWidget(Dock):
         )
         self.run = button("Run", "Segment all checked images (Shift+R on the boxes)")
         self.undo = button("Undo", "Take the last result back")
-        self.guide = UncertaintyGuide(
-            self.viewer, self.results, self.book, self.image_panel
-        )
+        self.correct = CorrectPanel(self.controller, self.book, self.image_panel)
         self.message.setToolTip(
             "Trust: how well the result finds the prompts again; 1 is best."
         )
-        self.footer.add_result(self.guide)
+        self.footer.add_result(self.correct)
         self.footer.add_option(self.planes_row)
         self.footer.add_actions(self.preview, self.run, self.undo, stretch=(2, 2, 1))
 
     def _connect(self) -> None:
-        runs, guide = self.controller, self.guide
+        runs, correct = self.controller, self.correct
         for part in (
             self.image_panel,
             self.prompt_panel,
             self.stored,
             self.save_box,
-            guide,
+            correct,
         ):
             part.message.connect(self.say)
         self.prompt_panel.missing.connect(self.first_steps.complain)
@@ -240,15 +241,15 @@ class SegmentWidget(Dock):
         self.preview.clicked.connect(runs.start_preview)
         self.run.clicked.connect(runs.start_run)
         self.stop.clicked.connect(runs.cancel)
-        self.undo.clicked.connect(runs.undo_last)
+        self.undo.clicked.connect(correct.controller.undo_last)
+        self.list.asked.connect(correct.ask_what_is_wrong)
+        correct.follow_box.toggled.connect(self.autosave.touch)
         self.book.shortcuts = shortcuts(
             {
                 "Shift-D": ("Draw box", self.draw.click),
                 "Shift-P": ("Preview", runs.start_preview),
                 "Shift-R": ("Run", runs.start_run),
-                "Shift-N": ("Next uncertain place", guide.next_place),
-                "Shift-I": ("Next uncertain image", guide.next_image),
-                "Shift-A": ("Make it a prompt", guide.accept),
+                "Shift-N": ("Next doubtful place", correct.guide.next_place),
             }
         )
 
@@ -285,7 +286,7 @@ class SegmentWidget(Dock):
         self.preview.setEnabled(self.image_panel.selected() is not None and not busy)
         self.run.setEnabled(bool(self.image_panel.checked()) and not busy)
         self.undo.setEnabled(bool(self.journal.edits) and not busy)
-        self.guide.refresh(busy=busy)
+        self.correct.refresh(busy=busy)
         self.save_box.refresh()
 
     def show_device(self, text: str) -> None:
@@ -297,9 +298,9 @@ class SegmentWidget(Dock):
         self.models.refresh(name)
 
     def leave_tools(self) -> None:
-        """End drawing, and take the uncertain place away that is shown."""
+        """End drawing and correcting, because a run begins."""
         self.prompt_panel.tool.stop()
-        self.guide.drop()
+        self.correct.end_work()
 
     def set_options(self, values: dict[str, Any], *, quiet: bool = False) -> None:
         """Show result options; quietly, as the result is shown with them already."""

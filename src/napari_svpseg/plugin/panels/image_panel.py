@@ -48,6 +48,8 @@ MAX_ROWS = 4
 READ_AS = "'{image}' is read as {axes}."
 AT_LEVEL = "'{image}' is segmented at {level}; boxes keep their place."
 ALONE = "this layer alone"
+CHANGED = " · changed"
+CHANGED_TIP = "Its result followed a correction: click on the name to look at it"
 
 
 @reports_errors("refresh")
@@ -72,6 +74,7 @@ class ImagePanel(QWidget):
         self._checkable = checkable
         self.declared = DeclaredImages(viewer)
         self._unchecked: set[Any] = set()
+        self._marked: set[Any] = set()
         self._asked: Any = None
         self._just_checked = False
         self._unhook: list[Callable[[], None]] = []
@@ -105,6 +108,12 @@ class ImagePanel(QWidget):
     def has_stacks(self) -> bool:
         """Return whether a checked image has planes along Z or T."""
         return any(self.declared.is_stack(layer) for layer in self.checked())
+
+    def mark(self, layer: Image) -> None:
+        """Mark an image as changed, until it is looked at."""
+        if layer.unique_id not in self._marked and not is_in_sight(self.viewer, layer):
+            self._marked.add(layer.unique_id)
+            self.refresh()
 
     def close_hooks(self) -> None:
         """Let go of the viewer."""
@@ -202,6 +211,9 @@ class ImagePanel(QWidget):
             row.setText(f"{layer.name} (channel of {owner.name})")
             row.setFlags(row.flags() & ~Qt.ItemFlag.ItemIsUserCheckable)
             return row
+        if layer.unique_id in self._marked:
+            row.setText(f"{layer.name}{CHANGED}")
+            row.setToolTip(CHANGED_TIP)
         if not self._checkable:
             return row
         row.setFlags(row.flags() | Qt.ItemFlag.ItemIsUserCheckable)
@@ -214,6 +226,9 @@ class ImagePanel(QWidget):
         layer, active = self.selected(), self.viewer.layers.selection.active
         if layer is not None and active != layer and is_image(active):
             activate(self.viewer, layer)
+        row = self.list.currentItem()
+        if row is not None and is_in_sight(self.viewer, row.data(LAYER)):
+            self._unmark(row)
         self._show_selected()
 
     def _show_selected(self) -> None:
@@ -306,6 +321,15 @@ class ImagePanel(QWidget):
         layer = row.data(LAYER)
         if not self._just_checked and not is_in_sight(self.viewer, layer):
             bring_into_sight(self.viewer, layer)
+        self._unmark(row)
+
+    def _unmark(self, row: QListWidgetItem) -> None:
+        """Show an image as one that was looked at."""
+        layer = row.data(LAYER)
+        if layer.unique_id in self._marked:
+            self._marked.discard(layer.unique_id)
+            row.setText(layer.name)
+            row.setToolTip("")
 
     def _on_pressed(self) -> None:
         self._just_checked = False

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -104,6 +105,20 @@ class CanvasTool(QObject):
             layer.mouse_pan = True
             layer.mode = "select"
         self.switched.emit(False)
+
+    @contextmanager
+    def undisturbed(self) -> Iterator[None]:
+        """Add or remove layers without this being taken for another tool."""
+        selection = self.book.viewer.layers.selection.events.active
+        boxes = self._layer
+        if boxes is not None:
+            selection.disconnect(self._on_active)
+        try:
+            yield
+        finally:
+            if boxes is not None:
+                activate(self.book.viewer, boxes)
+                selection.connect(self._on_active)
 
     # ------------------------------------------------------------ of a tool
 

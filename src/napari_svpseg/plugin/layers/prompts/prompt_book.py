@@ -232,7 +232,15 @@ class PromptBook(QObject):
             patch=patch,
             negative=negative,
         )
-        corners = source.companion.corners(plane, box)
+        self.add(item)
+        return item
+
+    def add(self, item: PromptItem) -> None:
+        """Add an item that has a box on an image, with the box."""
+        source, box = item.source, item.box
+        if source is None or box is None or source.layer not in self.viewer.layers:
+            return
+        corners = source.companion.corners(item.plane, box)
         self.boxes.add(self.boxes.layer_on(source), corners, item.id)
         self.items.append(item)
         self._watcher.watch(source.layer)
@@ -240,7 +248,6 @@ class PromptBook(QObject):
         self._cut(item)
         self.boxes.style(self.items)
         self.changed.emit()
-        return item
 
     def select(self, item_id: str) -> None:
         """Select an item's box in the viewer."""

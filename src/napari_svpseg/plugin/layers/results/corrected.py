@@ -7,6 +7,7 @@ the image keeps to it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +68,7 @@ def corrected(
     if not source.layer.metadata.get(KEY):
         return labels
     layout = Axes(Axes(source.query_axes(plane)).labels)
-    planes = [plane] if plane is not None else source.axes.plane_indices(source.shape)
+    planes = [plane] if plane is not None else list(all_planes(source))
     found, last = labels.copy(), int(labels.max(initial=0))
     for index in planes:
         fixed = fixed_on(source, index)
@@ -76,11 +77,16 @@ def corrected(
         fixed = fixed if tile is None else fixed[tile.slices]
         within = () if plane is not None else index
         one = with_fixed(take_plane(labels, layout, within), fixed)
-        if plane is None:  # no id may occur in two planes
+        if len(planes) > 1:  # no id may occur in two planes
             one = np.where(one > 0, one + np.uint32(last), 0)
             last = max(last, int(one.max(initial=0)))
         put_plane(found, layout, within, one)
     return found
+
+
+def all_planes(source: ImageSource) -> Iterator[Plane]:
+    """Return the index into Z and T of each plane of an image."""
+    return source.axes.plane_indices(source.shape)
 
 
 def keep_strokes(layer: Labels, source: ImageSource, planes: list[Plane]) -> bool:

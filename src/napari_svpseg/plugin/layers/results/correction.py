@@ -11,6 +11,8 @@ from .journal import EDITS_KEPT, Edit, Together
 if TYPE_CHECKING:
     from napari.layers import Layer
 
+    from .result_layers import Kept
+
 CORRECTION = "Correction"
 TAKEN_BACK = "{what} was taken back, here and in the images that followed."
 
@@ -41,15 +43,18 @@ class Correction(Together):
     ----------
     what : str
         The correction, as the user calls it.
+    first : Kept, optional
+        The result in which it was made.
     """
 
     what: str = CORRECTION
+    first: Kept | None = None
 
     @classmethod
-    def begun(cls, what: str) -> Correction:
+    def begun(cls, what: str, first: Kept | None = None) -> Correction:
         """Return a correction that has changed nothing yet."""
         edits: list[Edit] = []
-        return cls(edits, CORRECTION, what)
+        return cls(edits, CORRECTION, what, first)
 
     def undo(self) -> str:
         """Undo all, the newest first."""

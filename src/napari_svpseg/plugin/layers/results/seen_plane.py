@@ -103,6 +103,11 @@ class SeenPlane:
         turned = np.moveaxis(data, (y, x), (-2, -1))
         return turned.reshape(turned.shape[-2:])
 
+    def expanded(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels (Y, X) in the shape of `region`."""
+        y, x = self.source.companion.yx
+        return self.source.companion.expand(labels if y < x else labels.T, self.plane)
+
 
 def seen_planes(kept: Iterable[Kept], layers: Iterable[Layer]) -> Iterator[SeenPlane]:
     """Yield the planes whose maps are kept, the latest result of each image first.

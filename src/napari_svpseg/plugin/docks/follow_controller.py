@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,7 +58,7 @@ class Task:
     said : str
         What was done, such as "Removed"; empty for nothing to tell.
     correction : Correction, optional
-        Gets the changes, to be undone with it.
+        Gets the changes, to be undone with it. Without one only maps are made.
     items : list of PromptItem
         New prompts, still to be checked against the others.
     split : float, optional
@@ -247,9 +246,14 @@ class FollowController:
         """Show an image that was segmented again."""
         if not self._is_open(kept) or result.labels.shape != expected_shape(step):
             return
-        before = np.array(kept.layer.data)
         result = replace(result, recipe=recipe_with_plane(result.recipe, step))
-        with self._noted():
+        if self._task.correction is None:  # the labels are there already
+            self.layers.results.keep(
+                kept.layer, kept.source, kept.plane, result, kept.tile
+            )
+            return
+        before = np.array(kept.layer.data)
+        with self.layers.journal.within(self._task.correction):
             layer, _ = self.layers.show(step, result)
         self._count(kept, before, np.asarray(layer.data))
 
@@ -260,21 +264,13 @@ class FollowController:
         if not self._is_open(kept):
             return
         before = np.array(kept.layer.data)
-        with self._noted():
+        assert self._task.correction is not None
+        with self.layers.journal.within(self._task.correction):
             self.layers.show_again(kept, labels, options)
         self._count(kept, before, np.asarray(kept.layer.data))
 
     def _is_open(self, kept: Kept) -> bool:
         return {kept.layer, kept.source.layer} <= set(self.layers.viewer.layers)
-
-    @contextmanager
-    def _noted(self) -> Iterator[None]:
-        """Note changes with the correction; without one they are not noted."""
-        from ..layers.results.correction import Correction
-
-        task = self._task
-        with self.layers.journal.within(task.correction or Correction.begun("")):
-            yield
 
     def _count(self, kept: Kept, before: np.ndarray, after: np.ndarray) -> None:
         """Count what changed in an image, and mark it."""

@@ -12,8 +12,10 @@ from qtpy.QtWidgets import QPushButton, QScrollArea, QVBoxLayout, QWidget
 
 from ...core.settings import DEVICES
 from ..layers.alignment import Alignment
+from ..panels.accessibility import ControlKeeper
 from ..panels.controls import ElidedCombo, Section, button, combo, heading
 from ..services.autosave import Autosave
+from ..services.dropped_files import DroppedFiles
 from ..services.engine_process import Engine, shared_engine
 from ..services.preferences import preference
 from .controller import DockController
@@ -49,6 +51,7 @@ class Dock(QWidget):
 
     Attributes
     ----------
+    keeper : ControlKeeper
     footer : Footer
     message : MessageLine
     progress : QProgressBar
@@ -79,8 +82,10 @@ class Dock(QWidget):
         self.footer = Footer(self.progress_row, lambda: str(napari_viewer.theme))
         self.message = self.footer.message
         self._lay_out()
+        self.keeper = ControlKeeper(self)
         self._closing = Closing(self.engine.release)
         self._closing.add(Alignment(napari_viewer).close)
+        DroppedFiles(self)  # a child of this widget
         # not a bound method: the dock is gone by then
         self.destroyed.connect(partial(Closing.__call__, self._closing))
         share_tabs(self)

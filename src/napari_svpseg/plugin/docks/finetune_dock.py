@@ -171,7 +171,10 @@ class FineTuneWidget(Dock):
 
     def _build(self) -> None:
         self.keep_choices("finetune")
-        self.unfinished = Offer("Continue", "Discard")
+        self.unfinished = Offer(
+            ("Continue", "Go on from the last checkpoint"),
+            ("Discard", "Delete the checkpoints of that training"),
+        )
         self.add(self.unfinished)
         self.add_heading("Labels of the selected image")
         self.add(self.image_panel, self.label_panel)

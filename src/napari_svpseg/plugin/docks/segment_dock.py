@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ..callbacks import guarded, reports_errors
 from ..layers.results.journal import Journal
+from ..layers.results.reopened import link
 from ..layers.results.result_layers import Results
 from ..layers.results.run_layers import RunLayers
 from ..layers.results.stored_results import StoredResults
@@ -267,6 +268,7 @@ class SegmentWidget(Dock):
     def _on_images(self) -> None:
         """Follow the list of images and its selection."""
         self.journal.follow(self.viewer.layers)
+        link(self.viewer)
         self.prompt_panel.show_masks()
         self.show_state()
         self.controller.skip_closed()

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from .accessibility import name_controls
 from .plain_text import PlainLabel, tip_text
 
 WARN_COLOR = "#c07a00"
@@ -56,6 +57,8 @@ def button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:
     """Return a button with a tooltip."""
     made = QPushButton(text)
     made.setToolTip(tip_text(tip))
+    if not any(letter.isalnum() for letter in text):
+        made.setAccessibleName(tip)
     made.setCheckable(checkable)
     return made
 
@@ -127,6 +130,8 @@ class Section(QCollapsible):
         assert layout is not None
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
+        self.toggleButton().setAccessibleName(title)
+        self.toggleButton().setToolTip(tip_text(f"Show or hide: {title}"))
         self.toggleButton().setStyleSheet(
             "QPushButton {text-align: left; padding: 4px 6px; background: transparent;"
             " border: none; font-weight: bold;}"
@@ -147,22 +152,21 @@ class Offer(QFrame):
 
     Parameters
     ----------
-    take, leave : str
-        What the two buttons say.
+    take, leave : tuple of str
+        What the two buttons say, and their tooltips.
     """
 
     taken = Signal()
     left = Signal()
 
-    def __init__(self, take: str, leave: str) -> None:
+    def __init__(self, take: tuple[str, str], leave: tuple[str, str]) -> None:
         super().__init__()
         self.setObjectName("svpsegOffer")
         self.setStyleSheet(
             f"#svpsegOffer {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
         )
         self.text = note()
-        self.take = QPushButton(take)
-        self.leave = QPushButton(leave)
+        self.take, self.leave = button(*take), button(*leave)
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(4)
@@ -192,6 +196,7 @@ def labelled(text: str, widget: QWidget) -> QWidget:
     label = note(text)
     label.setWordWrap(False)
     label.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Preferred)
+    name_controls(widget, text)
     return side_by_side(label, widget, stretch=(0, 1))
 
 

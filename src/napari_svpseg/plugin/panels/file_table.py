@@ -149,6 +149,7 @@ class FileTableView(QTableView):
     def __init__(self, files: FileTable) -> None:
         super().__init__()
         self.setModel(files)
+        self.setAccessibleName("Images and their results")
         self.setToolTip("Double-click a file to open it with its labels")
         self.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)

@@ -142,6 +142,7 @@ class ImagePanel(QWidget):
 
     def _build(self) -> None:
         self.list = QListWidget()
+        self.list.setAccessibleName("Images")
         self.list.setToolTip(
             "Check the images to segment; boxes go on the selected one, and a click "
             "on its name shows it"

@@ -33,6 +33,7 @@ class ModelPicker(QWidget):
     def __init__(self, tip: str) -> None:
         super().__init__()
         self.combo = combo(tip)
+        self.combo.setAccessibleName("Model")
         self.about = note()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)

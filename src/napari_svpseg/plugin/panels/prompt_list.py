@@ -112,6 +112,7 @@ class PromptRow(QFrame):
         self.thumbnail.setFixedSize(THUMBNAIL, THUMBNAIL)
         self.name = QLineEdit()
         self.name.setFrame(False)
+        self.name.setAccessibleName("Name of this prompt")
         self.name.setToolTip("Name of this prompt: click to change it")
         self.name.editingFinished.connect(
             lambda: self.renamed.emit(self.item_id, self.name.text().strip())
@@ -197,7 +198,6 @@ class PromptList(QWidget):
         self.book = book
         self.selected = ""
         self.rows: dict[str, PromptRow] = {}
-        self.tab_after: QWidget | None = None
         self._empty = PlainLabel("No prompt yet. Press Draw box, then click on a cell.")
         wrap(self._empty)
         self._empty.setEnabled(False)
@@ -220,20 +220,9 @@ class PromptList(QWidget):
             if item.id not in self.rows:
                 self.rows[item.id] = self._new_row(item.id)
             self.rows[item.id].show_item(item, selected=item.id == self.selected)
-        self._order_tabs()
         self._empty.setVisible(not ids)
         if self.selected not in ids:
             self.select(ids[-1] if ids else "")
-
-    def _order_tabs(self) -> None:
-        """Let the Tab key reach the rows where they are seen."""
-        before = self.tab_after
-        for item in self.book.items:
-            row = self.rows[item.id]
-            for widget in (row.enabled, row.name, row.negative, row.delete):
-                if before is not None:
-                    QWidget.setTabOrder(before, widget)
-                before = widget
 
     def select(self, item_id: str) -> None:
         """Select a row, and emit `selection_changed`."""

@@ -62,7 +62,6 @@ class PromptPanel(QWidget):
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         self.list = PromptList(self.book)
-        self.list.tab_after = self.images.channels
         column.addWidget(self.list)
         self.draw = button(
             "Draw box",
@@ -70,6 +69,7 @@ class PromptPanel(QWidget):
             checkable=True,
         )
         self.box_size = QSpinBox()
+        self.box_size.setAccessibleName("Size of the box")
         self.box_size.setRange(MIN_BOX_SIZE, 4096)
         self.box_size.setValue(PROMPT_SIZE)
         self.box_size.setSingleStep(16)

@@ -104,6 +104,7 @@ def control_for(setting: Field[Any]) -> ValueWidget[Any]:
     # magicgui gives it to the bare slider
     slider.native.setToolTip(tip_text(meta["help"]))
     readout = slider.native.findChild(QDoubleSpinBox)
+    readout.setToolTip(tip_text(meta["help"]))
     readout.setStyleSheet(READOUT_STYLE)
     readout.setFixedWidth(34)
     return slider

@@ -141,7 +141,10 @@ class Autosave(QObject):
         if book is not None:
             self._book = weakref.ref(book)
             book.changed.connect(self.touch)
-        bar = Offer("Restore last session", "Discard")
+        bar = Offer(
+            ("Restore last session", "Bring back boxes, painted labels and settings"),
+            ("Discard", "Delete what was saved of the last session"),
+        )
         bar.taken.connect(self.restore)
         bar.left.connect(self.discard)
         self.offered.connect(bar.offer)

@@ -183,7 +183,7 @@ class CorrectPanel(QWidget):
         """Let a click tell which object of a whole unwanted box is wrong."""
         item = self.controller.book.item(item_id)
         if item is not None:
-            self.guide.drop()
+            self.leave()
             self.not_this_tool.replace_box(item)
 
     def _on_tool(self, tool: CorrectTool, made: QPushButton) -> None:

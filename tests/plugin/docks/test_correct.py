@@ -181,7 +181,7 @@ def test_a_missed_object_is_outlined_corrected_and_found_everywhere(dock, follow
     assert tool.outline.sum() <= first
     tool.resize(20)
     assert tool.outline.sum() >= first and tool.outline[80, 30]
-    tool.resize(-20)
+    tool.offer(source(dock), (), patches, best)
     tool.accept()
     assert tool.outline is None and tool.is_on
     assert at(dock, (80, 30)) > 0

@@ -17,7 +17,8 @@ from ....core.annotation.patches import Patch
 from ....core.image import Axes
 from ....core.planes import put_plane, take_plane
 from ....core.prompt import UNKNOWN
-from .written_labels import WRITTEN, is_untouched
+from ..metadata import METADATA_KEY
+from .written_labels import WRITTEN, fingerprints, is_untouched, keep_written
 
 if TYPE_CHECKING:
     from napari.layers import Labels, Layer
@@ -111,6 +112,11 @@ def keep_strokes(layer: Labels, source: ImageSource, planes: list[Plane]) -> boo
             [now == i for i in ids[ids > 0].tolist()],
         )
         fix(source, plane, fixed)
+    # they are kept now, so that the next result may be written into the layer
+    entry = dict(layer.metadata[METADATA_KEY])
+    prints = fingerprints(np.asarray(layer.data), source.companion.axes)
+    layer.metadata[METADATA_KEY] = {**entry, "written": prints}
+    keep_written(layer)
     return True
 
 

@@ -96,11 +96,16 @@ def keep_strokes(layer: Labels, source: ImageSource, planes: list[Plane]) -> boo
     Objects that were painted in stay as they are now.
     """
     written = layer.metadata.get(WRITTEN)
-    if is_untouched(layer) or written is None or written.shape != layer.data.shape:
+    shape = source.companion.shape  # not that of a preview
+    if written is None or not written.shape == tuple(layer.data.shape) == shape:
+        return False
+    if is_untouched(layer):
         return False
     for plane in planes:
         region = source.companion.index(plane)
-        now, before = (_flat(np.asarray(a[region])) for a in (layer.data, written))
+        now, before = (
+            _flat(np.asarray(a[region]), source) for a in (layer.data, written)
+        )
         changed = now != before
         if not changed.any():
             continue
@@ -120,8 +125,10 @@ def keep_strokes(layer: Labels, source: ImageSource, planes: list[Plane]) -> boo
     return True
 
 
-def _flat(labels: np.ndarray) -> np.ndarray:
-    return labels.reshape(labels.shape[-2:])
+def _flat(labels: np.ndarray, source: ImageSource) -> np.ndarray:
+    y, x = source.companion.yx
+    turned = np.moveaxis(labels, (y, x), (-2, -1))
+    return turned.reshape(turned.shape[-2:])
 
 
 def corrected_entries(image: Layer) -> list[dict[str, Any]]:

@@ -13,12 +13,12 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.plugin.layers.images.visibility import bring_into_sight
 
 SIDE = 320
-WANTED, OTHER = 190.0, 120.0
-"""Intensities of two kinds of cells."""
+WANTED, OTHER, FAINT = 190.0, 120.0, 70.0
+"""Intensities of cells, of another kind of cells, and of cells that are missed."""
 
 
 def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image of small bright and large dim discs, and labels of the first."""
+    """Return an image of three kinds of discs, and labels of the brightest."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:SIDE, :SIDE]
     image, labels = np.full((SIDE, SIDE), 30.0), np.zeros((SIDE, SIDE), int)
@@ -30,8 +30,9 @@ def scene(seed: int) -> tuple[np.ndarray, np.ndarray]:
     for n, (row, column) in enumerate(spots, start=1):
         is_other = n % 3 == 0
         disc = np.hypot(y - row, x - column) <= (11 if is_other else 8)
-        image[disc] = OTHER if is_other else WANTED
-        if not is_other:
+        is_faint = n % 7 == 1 and not is_other
+        image[disc] = OTHER if is_other else FAINT if is_faint else WANTED
+        if not is_other and not is_faint:
             labels[disc] = n
     return (image + rng.normal(0, 5, image.shape)).astype(np.float32), labels
 
@@ -64,8 +65,10 @@ def main() -> None:
     studio.run(dock.run)
     dock.scroll_area.verticalScrollBar().setValue(0)
 
-    found = viewer.layers["day 1 [svpseg]"].data
-    wrong = np.argwhere((scenes["day 1"][1] == 0) & (found > 0))
+    found = viewer.layers["day 1 [svpseg]"].data.copy()
+    image, labels = scenes["day 1"]
+    wrong = np.argwhere((labels == 0) & (found > 0) & (np.abs(image - OTHER) < 9))
+    missed = np.argwhere((found == 0) & (np.abs(image - FAINT) < 3))
     correct.next_place.click()
     studio.wait(lambda: correct.question.isVisibleTo(correct), 60)
     studio.shoot("correct-3-doubtful")
@@ -77,8 +80,7 @@ def main() -> None:
     follow()
     studio.shoot("correct-1-not-this")
     correct.this_too.click()
-    gone = np.argwhere(viewer.layers["day 1 [svpseg]"].data != found)
-    spot = tuple(float(v) for v in gone[len(gone) // 2])
+    spot = tuple(float(v) for v in missed[len(missed) // 2])
     proposed = correct.controller.propose(source, (), spot)
     correct.this_too_tool.offer(source, (), *proposed)
     studio.shoot("correct-2-this-too")

@@ -39,6 +39,8 @@ QUESTIONS = {
     "touching": "Are these several objects that touch?",
 }
 ALIKE = " {} like it in {}."
+FRAME_PIXELS = 140
+"""Least length on screen of the frame: what is around shows whether it is right."""
 MARGIN = 1.0
 """Room around an object that is shown, in its own lengths."""
 
@@ -147,7 +149,7 @@ class DoubtGuide(QObject):
             bring_into_sight(self.viewer, image)
         self.images.select(image)
         frame = self._frame(seen, doubt)
-        look_at(self.viewer, frame, frame.data[0])
+        look_at(self.viewer, frame, frame.data[0], FRAME_PIXELS)
         alike = ""
         if question.alike > 1:
             number = (

@@ -28,8 +28,8 @@ NAME = "SVPSeg outline"
 KIND = "outline"
 THIS_TOO = "Click on a missed object: its outline is proposed."
 ACCEPT = (
-    "Scroll for a smaller or larger outline; drag from inside to add to it, from "
-    "outside to cut it. Click on it (or Enter) to accept, Escape to drop it."
+    "Scroll to resize, drag to paint or cut. Click on it (or Enter) to accept, Escape "
+    "to drop it."
 )
 DROPPED = "The outline was dropped. Click on a missed object."
 NOTHING_LEFT = "Nothing is left of the outline: click on a missed object."
@@ -120,10 +120,14 @@ class ThisTooTool(CorrectTool):
         self._tile = _around(patches, source.plane_shape)
         ids = self._patch_ids()
         corner = source.companion.corner(plane, self._tile)
+        from napari.utils.colormaps import DirectLabelColormap
+
+        white = {None: "transparent", 0: "transparent", 1: "white"}
         with self.undisturbed():
             self._shown = self.book.viewer.add_labels(
                 source.companion.expand(ids, plane),
                 name=NAME,
+                colormap=DirectLabelColormap(color_dict=white),
                 opacity=0.6,
                 metadata={METADATA_KEY: source.entry(KIND, corner)},
                 **source.placement(corner),

@@ -102,6 +102,13 @@ def main() -> None:
     studio.open(samples.stained_tissue())
     studio.run(dock.run)
     studio.shoot("segment-5-tissue")
+    results = dock.results_panel
+    results.styles["outline"].click()
+    results.open_objects.click()
+    studio.wait(lambda: "solidity" in results.objects.rows.names, 60)
+    results.objects.filter.low.setValue(150)
+    studio.wait(seconds=1)
+    studio.shoot("segment-7-objects")
     dock.engine.close()
     viewer.close()
 

@@ -66,6 +66,7 @@ class CorrectController:
     """
 
     def __init__(self, view: FollowView, runs: SegmentController, files: Files) -> None:
+        self._view = view
         self.runs, self.layers, self.book = runs, runs.layers, runs.book
         self.follow = FollowController(view, runs)
         self._files = files
@@ -119,7 +120,7 @@ class CorrectController:
             for box, shown in self._grouped(seen, masks)
         ]
         if instead is not None and instead in self.book.items:
-            self.book.remove(instead.id)
+            self.book.take_back(instead)
             self._note(correction, lambda: self.book.add(instead))
         self.follow.start(Task(REMOVED, correction, items), seen.kept)
 
@@ -225,6 +226,7 @@ class CorrectController:
             task = Task(said, correction, split=strength)
             if strength == settings.split_strength:
                 self.runs.view.say(task.text())
+                self._view.followed()
                 return
             before = {"split_strength": settings.split_strength}
             show = self.runs.view.set_options
@@ -243,11 +245,11 @@ class CorrectController:
             self.runs.undo_last()
             return
         self.follow.cancel()
-        first = last.first
+        first, kept = last.first, list(self.layers.results.kept.values())
         self.runs.undo_last()
         # the maps are those of the prompts that were taken back
         if first is not None and self.layers.holds(first):
-            self.follow.start(Task(), first)
+            self.follow.start(Task(), first, kept)
 
     # ------------------------------------------------------------ proposals
 
@@ -340,8 +342,10 @@ class CorrectController:
                 now = now.copy()
                 now[changed] = values
             fix(source, plane, now)
+            self._view.touch()
 
         fix(source, plane, new)
+        self._view.touch()
         self._note(correction, take_back)
 
     def _write(
@@ -366,7 +370,7 @@ class CorrectController:
         item = self.book.add_example(
             seen.source, seen.plane, box, Patch.of(known), name, negative=negative
         )
-        self._note(correction, lambda: self.book.remove(item.id))
+        self._note(correction, lambda: self.book.take_back(item))
         return item
 
     def _grouped(

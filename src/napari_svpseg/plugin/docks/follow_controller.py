@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -47,6 +47,12 @@ class FollowView(Protocol):
 
     def mark(self, image: Image) -> None:
         """Mark an image of the list as changed."""
+
+    def touch(self) -> None:
+        """Have corrections saved soon."""
+
+    def followed(self) -> None:
+        """Go on after all results have followed."""
 
 
 @dataclass
@@ -114,10 +120,19 @@ class FollowController:
         """Whether results are still to follow."""
         return self.job is not None
 
-    def start(self, task: Task, first: Kept) -> None:
+    def start(
+        self, task: Task, first: Kept, others: Iterable[Kept] | None = None
+    ) -> None:
         """Let results follow a correction, beginning with the one that it was made in.
 
         Without *Follow corrections* it is the only one.
+
+        Parameters
+        ----------
+        task : Task
+        first : Kept
+        others : iterable of Kept, optional
+            By default all whose maps are in memory.
         """
         unchecked = self._task.items if self.is_busy else []
         self.cancel()
@@ -125,7 +140,7 @@ class FollowController:
         self._task, self._first = task, first
         every = {id(first): first}
         if self.view.follows:
-            kept = self.layers.results.kept.values()
+            kept = self.layers.results.kept.values() if others is None else others
             for seen in seen_planes(kept, self.layers.viewer.layers):
                 every.setdefault(id(seen.kept), seen.kept)
         self._left = list(every.values())
@@ -160,6 +175,7 @@ class FollowController:
             return
         if self._task.said:
             self.runs.view.say(self._task.text())
+        self.view.followed()
 
     def _is_first_left(self) -> bool:
         return bool(self._left) and self._left[0] is self._first

@@ -64,6 +64,8 @@ class CorrectPanel(QWidget):
     """
 
     message = Signal(str, bool)
+    changed = Signal()
+    """What was corrected, or a choice, has changed and is to be saved."""
 
     def __init__(
         self, runs: SegmentController, book: PromptBook, images: ImagePanel
@@ -109,8 +111,7 @@ class CorrectPanel(QWidget):
         )
         self.next_place = button(
             "Next doubtful place",
-            "Go to the object whose correction changes most in all images "
-            "(Shift+N on the boxes)",
+            "Go to the object whose correction changes most in all images",
         )
         self.follow_box = QCheckBox("Follow corrections")
         self.follow_box.setToolTip(
@@ -120,7 +121,6 @@ class CorrectPanel(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        column.addWidget(self.question)
         tools = (self.not_this, self.this_too, self.split, self.join)
         column.addWidget(side_by_side(*tools, stretch=(1, 1, 1, 1)))
         column.addWidget(side_by_side(self.next_place, self.follow_box, stretch=(1, 0)))
@@ -129,6 +129,7 @@ class CorrectPanel(QWidget):
         for tool, made in self._tools():
             made.clicked.connect(partial(self._on_tool, tool, made))
             tool.switched.connect(made.setChecked)
+        self.follow_box.toggled.connect(lambda _: self.changed.emit())
         self.next_place.clicked.connect(lambda: self.guide.next_place())
         self.guide.message.connect(self.message)
         self.guide.asked.connect(self.question.ask)
@@ -152,6 +153,14 @@ class CorrectPanel(QWidget):
     def mark(self, image: Image) -> None:
         """Mark an image of the list as changed."""
         self.images.mark(image)
+
+    def touch(self) -> None:
+        """Have corrections saved soon."""
+        self.changed.emit()
+
+    def followed(self) -> None:
+        """Go on after all results have followed."""
+        self.guide.go_on()
 
     def refresh(self, *, busy: bool) -> None:
         """Show the tools where there is a result, and enable them while none runs."""

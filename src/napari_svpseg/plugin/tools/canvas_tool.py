@@ -59,24 +59,26 @@ class CanvasTool(QObject):
         """Whether the next click is taken."""
         return self._layer is not None
 
+    def problem(self, layer: Image) -> str:
+        """Return why the tool is of no use on an image now; empty if it is."""
+        if self.book.viewer.dims.ndisplay != 2:
+            return NEEDS_2D
+        try:
+            source = self.book.source_of(layer)
+            self._check(source)
+        except (ImageError, ValueError) as error:
+            return sentence(error)
+        is_seen = shows_yx(self.book.viewer, source.companion.axes)
+        return "" if is_seen else NOT_YX.format(source.name)
+
     def start(self, layer: Image) -> bool:
         """Start taking clicks on an image; return whether that is possible."""
-        viewer = self.book.viewer
-        problem, source = "", None
-        if viewer.dims.ndisplay != 2:
-            problem = NEEDS_2D
-        else:
-            try:
-                source = self.book.source_of(layer)
-                self._check(source)
-            except (ImageError, ValueError) as error:
-                problem = sentence(error)
-            if source is not None and not shows_yx(viewer, source.companion.axes):
-                problem = NOT_YX.format(source.name)
-        if problem or source is None:
+        viewer, problem = self.book.viewer, self.problem(layer)
+        if problem:
             self.book.message.emit(problem, True)
             self.switched.emit(False)
             return False
+        source = self.book.source_of(layer)
         boxes = self.book.boxes.layer_on(source)
         self.stop()
         if not is_in_sight(viewer, layer):

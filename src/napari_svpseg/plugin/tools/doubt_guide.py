@@ -78,6 +78,7 @@ class DoubtGuide(QObject):
         self._answered: set[Answer] = set()
         self._now: tuple[SeenPlane, Doubt] | None = None
         self._keys: Shapes | None = None
+        self._goes_on = False
 
     def close_guide(self) -> None:
         """Disconnect from the viewer."""
@@ -157,7 +158,6 @@ class DoubtGuide(QObject):
             )
             alike = ALIKE.format(number, count(question.images, "image"))
         self.asked.emit(f"{QUESTIONS[doubt.kind]}{alike}")
-        self.message.emit("", False)
 
     def _frame(self, seen: SeenPlane, doubt: Doubt) -> Shapes:
         """Return a layer with a frame around an object."""
@@ -203,6 +203,7 @@ class DoubtGuide(QObject):
             return
         seen, doubt, point = self._answer()
         source, plane = seen.source, seen.plane
+        self._goes_on = True
         if doubt.kind == "wrong":
             self.correct.not_this(source, plane, [point])
         elif doubt.kind == "touching":
@@ -211,6 +212,12 @@ class DoubtGuide(QObject):
             patches, best = self.correct.propose(source, plane, point)
             outline = patches[best].on_plane(source.plane_shape) > 0
             self.correct.this_too(source, plane, outline)
+
+    def go_on(self) -> None:
+        """Ask about the next, after all results have followed an answer."""
+        goes_on, self._goes_on = self._goes_on, False
+        if goes_on:
+            self.next_place()
 
     def no(self) -> None:
         """Keep the result, which is right here, and ask about the next."""
@@ -240,7 +247,7 @@ class DoubtGuide(QObject):
 
     def drop(self) -> None:
         """Take the question away."""
-        self._now = None
+        self._now, self._goes_on = None, False
         self.asked.emit("")
         keys, self._keys = self._keys, None
         if keys is not None:

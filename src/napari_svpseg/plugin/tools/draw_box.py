@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from qtpy.QtCore import Signal
 
 from ...core.geometry import MIN_BOX_SIZE, Box
 from ..callbacks import reports_errors
 from ..layers.images.image_source import ImageSource
+from ..layers.images.visibility import is_in_sight
 from ..layers.prompts.prompt_item import PromptItem
 from ..layers.world import WorldPoint
+from ..messages import SHOWING
 from .canvas_tool import CanvasTool
 
 if TYPE_CHECKING:
@@ -35,16 +38,22 @@ class BoxTool(CanvasTool):
         Gets the boxes.
     """
 
+    placed = Signal(object, tuple)
+    """A box after which the tool is off, and row and column of the click in its image.
+    """
+
     def __init__(self, book: PromptBook) -> None:
         super().__init__(book)
         self._rubber: Shapes | None = None
 
     def start(self, layer: Image) -> bool:
         """Start drawing: the next click or drag on the image places a box."""
+        is_hidden = not is_in_sight(self.book.viewer, layer)
         is_on = super().start(layer)
         if is_on:
             self.book.intensities.request(self.book.source_of(layer))
-            self.book.message.emit(DRAW, False)
+            shown = SHOWING.format(layer.name) + " " if is_hidden else ""
+            self.book.message.emit(shown + DRAW, False)
         return is_on
 
     def _check(self, source: ImageSource) -> None:
@@ -77,8 +86,11 @@ class BoxTool(CanvasTool):
 
     def _click(self, source: ImageSource, point: WorldPoint, *, more: bool) -> None:
         self._drop_rubber()
-        if self._stamp(source, point) is not None and not more:
+        item = self._stamp(source, point)
+        if item is not None and not more:
+            y, x = source.point_to_data(point)[source.companion.yx]
             self.stop()
+            self.placed.emit(item, (float(y), float(x)))
 
     def _release(
         self, source: ImageSource, points: list[WorldPoint], *, more: bool
@@ -86,9 +98,10 @@ class BoxTool(CanvasTool):
         self._drop_rubber()
         start, end = points[0], points[-1]
         box = self._dragged(source, start, end)
-        self.book.place(source, source.plane_at(start), box)
+        item = self.book.place(source, source.plane_at(start), box)
         if not more:
             self.stop()
+            self.placed.emit(item, _middle(item))
 
     def _drop_rubber(self) -> None:
         layer, self._rubber = self._rubber, None
@@ -110,3 +123,10 @@ class BoxTool(CanvasTool):
             [corners[0], corners[0] + direction * max(side, MIN_BOX_SIZE)]
         )
         return Box.from_corners(square, shape=source.plane_shape)
+
+
+def _middle(item: PromptItem) -> tuple[float, float]:
+    """Return row and column of the middle of a prompt's box."""
+    assert item.box is not None
+    half = (item.box.size - 1) / 2
+    return item.box.y + half, item.box.x + half

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +13,14 @@ from ....core.geometry import PROMPT_SIZE, Box
 from ....core.image import ImageError
 from ....core.prompt import Prompt, PromptError, PromptSet
 from ...callbacks import guarded, reports_errors
-from ...messages import DRAW_BOX, TRY
+from ...messages import DRAW_BOX, SHOWING, TRY
 from ..images.image_source import ImageSource
 from ..images.intensities import Intensities
 from ..images.visibility import bring_into_sight, is_in_sight, look_at
 from ..labels.edit_watcher import EditWatcher
 from ..metadata import metadata_of
 from ..world import NOT_YX, world_units
-from .mask_layers import likely_masks, paint_mask
+from .mask_layers import clear_mask, likely_masks, paint_mask
 from .prompt_boxes import PromptBoxes, box_ids
 from .prompt_item import COLORS, PromptItem
 
@@ -55,6 +55,8 @@ class PromptBook(QObject):
     selected = Signal(str)
     message = Signal(str, bool)
     closed = Signal()
+    deleted = Signal(object)
+    """Items that the user deleted at once, each with the row it had."""
 
     def __init__(
         self, viewer: ViewerModel, source_of: Callable[[Image], ImageSource]
@@ -159,12 +161,49 @@ class PromptBook(QObject):
     def remove(self, item_id: str) -> None:
         """Remove an item from the list, and its box from the viewer."""
         item = self.item(item_id)
-        if item is None:
+        if item is not None:
+            row = self.items.index(item)
+            self.take_back(item)
+            self.deleted.emit([(row, item)])
+
+    def take_back(self, item: PromptItem) -> None:
+        """Remove an item that a correction has added, or one that it replaces."""
+        if item not in self.items:
             return
-        self.boxes.remove(item_id)
+        self.boxes.remove(item.id)
         self.items.remove(item)
         self.boxes.style(self.items)
         self.changed.emit()
+
+    def put_back(self, removed: Sequence[tuple[int, PromptItem]]) -> int:
+        """Put deleted items back into their rows, with their boxes.
+
+        Parameters
+        ----------
+        removed : sequence of (int, PromptItem)
+            Row of each item; the image of each is open, or it has none.
+
+        Returns
+        -------
+        int
+            Number of items that are back.
+        """
+        missing = [r for r in removed if r[1] not in self.items]
+        for row, item in missing:
+            if (
+                item.mask_layer is not None
+                and item.mask_layer not in self.viewer.layers
+            ):
+                item.mask_layer = None
+            if item.source is not None and item.box is not None:
+                self.boxes.put(item)
+            self.items.insert(row, item)
+            self._watcher.watch(item.mask_layer)
+        self.boxes.style(self.items)
+        self.refresh()
+        if missing:
+            self.selected.emit(missing[-1][1].id)
+        return len(missing)
 
     def update(self, item_id: str, **values: Any) -> None:
         """Change the name, state or mask of an item."""
@@ -237,11 +276,10 @@ class PromptBook(QObject):
 
     def add(self, item: PromptItem) -> None:
         """Add an item that has a box on an image, with the box."""
-        source, box = item.source, item.box
-        if source is None or box is None or source.layer not in self.viewer.layers:
+        source = item.source
+        if source is None or source.layer not in self.viewer.layers:
             return
-        corners = source.companion.corners(item.plane, box)
-        self.boxes.add(self.boxes.layer_on(source), corners, item.id)
+        self.boxes.put(item)
         self.items.append(item)
         self._watcher.watch(source.layer)
         self.intensities.request(source)
@@ -262,6 +300,7 @@ class PromptBook(QObject):
         image = item.source.layer
         if image in self.viewer.layers and not is_in_sight(self.viewer, image):
             bring_into_sight(self.viewer, image)
+            self.message.emit(SHOWING.format(image.name), False)
 
     def add_paint_layer(
         self, item: PromptItem, found: np.ndarray | None = None
@@ -284,6 +323,11 @@ class PromptBook(QObject):
             look_at(self.viewer, boxes, corners)
         return layer
 
+    def clear_mask(self, item: PromptItem) -> None:
+        """Remove what is painted in an item's box, on the layer for masks."""
+        clear_mask(self.viewer, item)
+        self.update(item.id, suggestion=None)
+
     def _bind_keys(self, layer: Shapes) -> None:
         for key, (_, action) in self.shortcuts.items():
             act = guarded(self, lambda _layer, action=action: action())
@@ -298,6 +342,7 @@ class PromptBook(QObject):
         image = self.boxes.image_of(layer)
         source = self.source_of(image)
         ids = box_ids(layer)
+        listed = list(self.items)
         self.items = [i for i in self.items if i.id in ids or not _is_on(i, image)]
         kept_ids, vertices, outside, across = [], [], [], []
         for item_id, data in zip(ids, layer.data, strict=True):
@@ -322,6 +367,9 @@ class PromptBook(QObject):
         self.items = [i for i in self.items if i.id not in (*outside, *across)]
         self.boxes.write(layer, vertices, kept_ids)
         self.boxes.style(self.items)
+        gone = [(row, i) for row, i in enumerate(listed) if i not in self.items]
+        if gone:
+            self.deleted.emit(gone)
         if outside or across:
             text = OUTSIDE if outside else NOT_YX
             self.message.emit(text.format(source.name), True)
@@ -357,6 +405,9 @@ class PromptBook(QObject):
             self._cut(item)
         else:
             self._choose_mask(item, str(before.get("mask", "")))
+        if before.get("suggested") and item.is_ready and item.mask is not None:
+            item.suggestion = item.mask.copy()
+            self._cut(item)
         self._watcher.watch(item.mask_layer)
         self._watcher.watch(source.layer)
         self.intensities.request(source)

@@ -223,19 +223,19 @@ class PromptBoxes(QObject):
                 "items": {i.id: i.state() for i in here if i is not None},
             }
 
-    def add(self, layer: Shapes, corners: np.ndarray, item_id: str) -> None:
-        """Add a box with the id of its prompt."""
-        ids = box_ids(layer)
-        with self.quiet():
-            layer.add_rectangles([corners])
-            _set_features(layer, [*ids, item_id])
-
     def remove(self, item_id: str) -> None:
         """Remove the box with this id, if there is one."""
         layer = self.layer_of(item_id)
         if layer is not None:
             with self.quiet():
                 layer.remove([box_ids(layer).index(item_id)])
+
+    def put(self, item: PromptItem) -> None:
+        """Add the box of an item that was deleted."""
+        assert item.source is not None and item.box is not None
+        layer = self.layer_on(item.source)
+        corners = item.source.companion.corners(item.plane, item.box)
+        self.write(layer, [*layer.data, corners], [*box_ids(layer), item.id])
 
     def select(self, item_id: str) -> None:
         """Select the box with this id, if there is one."""

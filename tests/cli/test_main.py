@@ -771,7 +771,7 @@ def test_correcting_writes_a_grown_prompt_file(place, tmp_path, capsys):
     assert run("prompts", "new", start, *words) == 0
     here = ["correct", image, "--prompts", start, "--model", place / "tiny"]
     missed = tifffile.imread(labels) == 0
-    assert run(*here, "-o", grown) == 1, "nothing is to be corrected"
+    assert run(*here, "-o", grown) == 2, "nothing is to be corrected"
     found = api.segment(tifffile.imread(image), load_prompts(start), place / "tiny")
     options = []
     for flag, where in (("--not-this", found.labels > 0), ("--this-too", missed)):

@@ -97,7 +97,7 @@ def convert_labels(
             raise ValueError(NEEDS_IMAGE.format(path=source))
         data = _outlined(source, image)
     else:
-        data = _stored(source, axes)
+        data = read_stored(source, axes)
         if image is not None:
             data = _placed_on(data, image, source, kind)
     is_lazy = kind in LAZY and (data.image is None or kind == "ome-zarr")
@@ -131,10 +131,10 @@ def _outlined(path: Path, image: ImageFile) -> ExportData:
     return _placed_on(ExportData(labels, axes), image, path)
 
 
-def _stored(path: Path, axes: str | None) -> ExportData:
+def read_stored(path: Path, axes: str | None = None) -> ExportData:
     """Return the labels in a file of pixels; those of a Zarr are lazy."""
     if is_zarr(path):
-        found = read_zarr(_labels_in(path), axes)
+        found = read_zarr(labels_in(path), axes)
         values: Any = found.array
     else:
         found = read_image(path, axes, as_ids=True)
@@ -164,7 +164,7 @@ def _ids(stack: np.ndarray, path: Path) -> np.ndarray:
     return flat.reshape(stack.shape)
 
 
-def _labels_in(path: Path) -> Path:
+def labels_in(path: Path) -> Path:
     """Return the labels in a Zarr: those of its group ``labels``, or the Zarr itself.
 
     A Zarr that holds labels may be an image, whose pixels are no ids.

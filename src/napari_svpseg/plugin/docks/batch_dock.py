@@ -13,7 +13,13 @@ from qtpy.QtWidgets import (
     QPlainTextEdit,
 )
 
-from ...core.jobs.folder_job import ALL_SERIES, FORMAT_TITLES, PATTERN, BatchJob
+from ...core.jobs.folder_job import (
+    ALL_SERIES,
+    FORMAT_TITLES,
+    FORMATS,
+    PATTERN,
+    BatchJob,
+)
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ...io.folder_records import RUN
 from ..callbacks import reports_errors
@@ -76,6 +82,7 @@ class BatchWidget(Dock):
         self._build_prompts()
         self._build_results()
         self._build_sections()
+        self.add_sessions()
         self._build_footer()
         self._connect()
         self.say(BEGIN)
@@ -89,6 +96,7 @@ class BatchWidget(Dock):
         self.choose_folder = button("Open folder…", "Take the images of a folder")
         self.choose_files = button("Open files…", "Take single image files")
         self.include = QLineEdit("*")
+        self.include.setAccessibleName("Files to take")
         self.include.setToolTip("Which files of the folder are taken, such as *.tif")
         self.include.setMaximumWidth(80)
         self.series = QComboBox()
@@ -131,11 +139,14 @@ class BatchWidget(Dock):
         self.add_heading("Results")
         self.output = QLineEdit()
         self.output.setPlaceholderText("folder for the results")
+        self.output.setAccessibleName("Folder for the results")
         self.output.setToolTip("Labels, summary.csv and run.json are written there")
         self.choose_output = button("…", "Choose the folder for the results")
         self.choose_output.setFixedWidth(36)
         self.add(side_by_side(self.output, self.choose_output, stretch=(1, 0)))
         self.formats = {kind: QCheckBox(title) for kind, title in FORMAT_TITLES.items()}
+        for kind, box in self.formats.items():
+            box.setToolTip(tip_text(f"Write files that end in {FORMATS[kind]}"))
         self.formats["ome-tiff"].setChecked(True)
         self.pattern = QLineEdit(PATTERN)
         self.pattern.setToolTip(
@@ -171,6 +182,8 @@ class BatchWidget(Dock):
         advanced.form.addRow("Device", self.device)
         advanced.form.addRow(self.run_settings)
         self.log = QPlainTextEdit()
+        self.log.setAccessibleName("Log")
+        self.log.setToolTip("What became of each file")
         self.log.setReadOnly(True)
         self.log.setMaximumBlockCount(MAX_LOG_LINES)
         self.log.setMinimumHeight(120)
@@ -202,6 +215,7 @@ class BatchWidget(Dock):
         self.start.clicked.connect(batch.start)
         self.stop.clicked.connect(batch.cancel)
         self.load.clicked.connect(lambda: self.load_job())
+        self.bind(start_batch=self.start, stop=self.stop)
 
     # ------------------------------------------------------------ choosing
 

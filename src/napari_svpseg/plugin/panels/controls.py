@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible
 
+from .accessibility import name_controls
 from .plain_text import PlainLabel, tip_text
 
 WARN_COLOR = "#c07a00"
@@ -56,6 +57,8 @@ def button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:
     """Return a button with a tooltip."""
     made = QPushButton(text)
     made.setToolTip(tip_text(tip))
+    if not any(letter.isalnum() for letter in text):
+        made.setAccessibleName(tip)
     made.setCheckable(checkable)
     return made
 
@@ -127,6 +130,8 @@ class Section(QCollapsible):
         assert layout is not None
         layout.setContentsMargins(0, 0, 0, 0)
         layout.setSpacing(0)
+        self.toggleButton().setAccessibleName(title)
+        self.toggleButton().setToolTip(tip_text(f"Show or hide: {title}"))
         self.toggleButton().setStyleSheet(
             "QPushButton {text-align: left; padding: 4px 6px; background: transparent;"
             " border: none; font-weight: bold;}"
@@ -142,34 +147,65 @@ class Section(QCollapsible):
         self.collapse(animate=False)
 
 
-class Offer(QFrame):
-    """A quiet bar that offers something, until it is taken or put away.
+def keep_place(widget: QWidget) -> None:
+    """Let a widget keep its place while it is hidden."""
+    policy = widget.sizePolicy()
+    policy.setRetainSizeWhenHidden(True)
+    widget.setSizePolicy(policy)
+
+
+class Choice(QWidget):
+    """Two buttons, shown while there is something to take or to leave.
 
     Parameters
     ----------
-    take, leave : str
-        What the two buttons say.
+    take, leave : tuple of str
+        What the two buttons say, and their tooltips.
     """
 
     taken = Signal()
     left = Signal()
 
-    def __init__(self, take: str, leave: str) -> None:
+    def __init__(self, take: tuple[str, str], leave: tuple[str, str]) -> None:
+        super().__init__()
+        self.take, self.leave = button(*take), button(*leave)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(6)
+        row.addWidget(self.take, 2)
+        row.addWidget(self.leave, 1)
+        self.take.clicked.connect(self.taken)
+        self.leave.clicked.connect(self.left)
+
+
+class Offer(QFrame):
+    """A quiet bar that offers something, until it is taken or put away.
+
+    Parameters
+    ----------
+    take, leave : tuple of str
+        What the two buttons say, and their tooltips.
+    """
+
+    taken = Signal()
+    left = Signal()
+
+    def __init__(self, take: tuple[str, str], leave: tuple[str, str]) -> None:
         super().__init__()
         self.setObjectName("svpsegOffer")
         self.setStyleSheet(
             f"#svpsegOffer {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
         )
         self.text = note()
-        self.take = QPushButton(take)
-        self.leave = QPushButton(leave)
+        choice = Choice(take, leave)
+        self.take, self.leave = choice.take, choice.leave
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(4)
         column.addWidget(self.text)
-        column.addWidget(side_by_side(self.take, self.leave, stretch=(2, 1)))
-        self.take.clicked.connect(self.taken)
-        self.leave.clicked.connect(self.left)
+        column.addWidget(choice)
+        choice.taken.connect(self.taken)
+        choice.left.connect(self.left)
         self.hide()
 
     def offer(self, text: str) -> None:
@@ -187,11 +223,17 @@ def is_alive(widget: QWidget) -> bool:
     return True
 
 
+def can_be_seen(widget: QWidget) -> bool:
+    """Return whether a widget is in front in its window, shown or not."""
+    return widget.parent() is not None and widget.isVisibleTo(widget.window())
+
+
 def labelled(text: str, widget: QWidget) -> QWidget:
     """Return a control with its name before it."""
     label = note(text)
     label.setWordWrap(False)
     label.setSizePolicy(QSizePolicy.Policy.Fixed, QSizePolicy.Policy.Preferred)
+    name_controls(widget, text)
     return side_by_side(label, widget, stretch=(0, 1))
 
 

@@ -64,7 +64,9 @@ def _opened(viewer: ViewerModel, path: str, kind: str) -> Layer:
     elif kind == "image" and _is_ours(file, series):
         layer = _read(viewer, path)
     else:
-        told = {"layer_type": kind} if kind == "labels" else {}
+        # of labels, several readers may offer themselves
+        is_labels = kind == "labels"
+        told = {"layer_type": kind, "plugin": "napari"} if is_labels else {}
         layer = viewer.open(path, **told)[0]
         layer.name = layer_name(layer.name)
     layer.metadata[OPENED] = now

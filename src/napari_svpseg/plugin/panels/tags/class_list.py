@@ -39,6 +39,7 @@ class ClassRow(QWidget):
         digit.setToolTip(tip_text(f"Press {i + 1} in the table to toggle this class"))
         self.name = QLineEdit()
         self.name.setFrame(False)
+        self.name.setAccessibleName("Name of this class")
         self.name.setToolTip("Name of this class: click to change it")
         self.name.editingFinished.connect(
             lambda: self.renamed.emit(self.i, self.name.text())
@@ -87,6 +88,7 @@ class ClassList(QWidget):
         self.rows: list[ClassRow] = []
         self.new_class = QLineEdit()
         self.new_class.setPlaceholderText("Add a class: type its name, press Enter")
+        self.new_class.setToolTip("Type the name of a class and press Enter")
         self.new_class.setAccessibleName("New class")
         self.new_class.returnPressed.connect(self._on_new_class)
         self._column = QVBoxLayout()

@@ -38,6 +38,8 @@ class TrainingSetTable(QTableWidget):
 
     def __init__(self) -> None:
         super().__init__(0, len(COLUMNS))
+        self.setAccessibleName("Images of the training set")
+        self.setToolTip("Images of the training set, and what they are used for")
         self.setHorizontalHeaderLabels(COLUMNS)
         for i, tip in enumerate(TIPS):
             title = self.horizontalHeaderItem(i)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtGui import QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QFrame,
@@ -22,7 +22,14 @@ from ...core.settings import DEVICES
 from ..callbacks import guarded
 from ..layers.alignment import Alignment
 from ..panels.accessibility import ControlKeeper
-from ..panels.controls import ElidedCombo, Section, button, combo, heading
+from ..panels.controls import (
+    ElidedCombo,
+    Section,
+    button,
+    combo,
+    font_size,
+    heading,
+)
 from ..panels.plain_text import tip_text
 from ..services.autosave import Autosave
 from ..services.dropped_files import DroppedFiles
@@ -51,6 +58,7 @@ Controller = TypeVar("Controller", bound=DockController)
 
 MIN_WIDTH = 320
 """Of a dock, in pixels; it is wider where its contents need more."""
+WITHOUT_SIZE = "QLineEdit, QAbstractItemView, QHeaderView, QPlainTextEdit"
 NOT_NOW = "'{}' is not possible now."
 
 
@@ -115,6 +123,13 @@ class Dock(QWidget):
         # not a bound method: the dock is gone by then
         self.destroyed.connect(partial(Closing.__call__, self._closing))
         share_tabs(self)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Give fields and lists the font size of napari, whose style has none."""
+        super().showEvent(event)
+        style = f"{WITHOUT_SIZE} {{font-size: {font_size()};}}"
+        if style != self.styleSheet():
+            self.setStyleSheet(style)
 
     def _lay_out(self) -> None:
         body = QWidget()

@@ -12,6 +12,7 @@ TRY = "Press Preview to try it on what you see."
 PAINTED = "Press Preview to try it. M is the next number where objects touch."
 NO_MODEL = "No model is installed: reinstall napari-svpseg."
 SHOWING = "Showing '{}'."
+READY = "{} · ready"
 STARTING = "Starting the engine…"
 STOPPING = "Stopping…"
 

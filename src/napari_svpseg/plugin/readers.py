@@ -11,7 +11,7 @@ from ..io.result_files import kind_of_result
 from .layers.images.lazy_zarr import add_zarr
 from .layers.results.reopened import is_large, labels_layer
 from .messages import sentence
-from .services.model_install import install_model
+from .services.model_install import install_model, open_dock
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -84,6 +84,9 @@ def _read(path: str, viewer: ViewerModel | None) -> list[LayerTuple]:
     kind = kind_of_result(path)
     if kind == "model":
         install_model(viewer, path)
+        return []
+    if kind == "session":
+        open_dock(viewer, path).session_panel.open_session(path)
         return []
     if kind == "labels" and viewer is not None and is_large(path):
         add_zarr(viewer, path, "labels")

@@ -12,6 +12,7 @@ from ..core.jobs import folder_job
 from .layers.images.pyramid import full_data
 from .layers.metadata import METADATA_KEY
 from .layers.placement import PLACE, Place
+from .layers.results.kept_objects import dropped_ids
 from .layers.results.stored_arrays import KeptChannel
 from .layers.results.stored_results import MAX_WHOLE
 
@@ -79,7 +80,7 @@ def write_csv(
 def write_layer(path: str, layer: Labels) -> str:
     """Write a Labels layer in the format that the path's end says."""
     meta = {name: getattr(layer, name, None) for name in PLACE}
-    meta["metadata"] = layer.metadata
+    meta["metadata"], meta["features"] = layer.metadata, layer.features
     return _write(format_of(path), path, full_data(layer), meta)
 
 
@@ -116,6 +117,8 @@ def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
                 "format: save as OME-Zarr."
             )
         data = np.asarray(data)
+    if isinstance(data, np.ndarray):
+        data = without(data, dropped_ids(meta.get("features")))
     found = replace(
         _found(data, metadata, meta), overwrite=kind != "ome-zarr", sealed=False
     )
@@ -144,12 +147,25 @@ def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> ExportDa
         recipe=recipe,
         origin=found.origin,
         factors=level_of(metadata),
-        corner=_corner_of(metadata),
+        corner=corner_of(metadata),
         flipped=found.flipped,
         n_channels=int(metadata.get("n_channels", 1)),
         classes=metadata.get("classes") or {},
         class_of={int(i): n for i, n in (metadata.get("class_of") or {}).items()},
     )
+
+
+def without(ids: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+    """Return labels without the objects that are not kept.
+
+    Parameters
+    ----------
+    ids : int array
+    dropped : (n,) int array
+        Their ids.
+    """
+    gone = np.isin(ids, dropped) if len(dropped) else np.zeros(0, bool)
+    return np.where(gone, ids.dtype.type(0), ids) if gone.any() else ids
 
 
 def level_of(metadata: dict[str, Any]) -> tuple[float, float]:
@@ -164,7 +180,7 @@ def level_of(metadata: dict[str, Any]) -> tuple[float, float]:
     return (factors["Y"], factors["X"])
 
 
-def _corner_of(metadata: dict[str, Any]) -> dict[str, int]:
+def corner_of(metadata: dict[str, Any]) -> dict[str, int]:
     """Return the index of a result's first pixel and plane in its image, by axis."""
     axes, grid = metadata.get("axes"), metadata.get("grid")
     if not axes or not grid:

@@ -21,6 +21,8 @@ from qtpy.QtWidgets import (
 from ...core.settings import DEVICES
 from ..callbacks import guarded
 from ..layers.alignment import Alignment
+from ..layers.labels.stroke_history import StrokeHistory
+from ..messages import STOPPING
 from ..panels.accessibility import ControlKeeper
 from ..panels.controls import (
     ElidedCombo,
@@ -31,6 +33,8 @@ from ..panels.controls import (
     heading,
 )
 from ..panels.plain_text import tip_text
+from ..panels.session_panel import SessionPanel
+from ..services.activity import Activity
 from ..services.autosave import Autosave
 from ..services.dropped_files import DroppedFiles
 from ..services.engine_process import Engine, shared_engine
@@ -109,6 +113,7 @@ class Dock(QWidget):
         self.commands: dict[str, Target] = {}
         stops = stop_buttons or (button("Stop", "Stop; what is finished is kept"),)
         self.progress_row = ProgressRow(*stops)
+        self.activity = Activity(self.title)
         self.progress, self.stop = self.progress_row.bar, stops[0]
         self.footer = Footer(self.progress_row, lambda: str(napari_viewer.theme))
         self.message = self.footer.message
@@ -119,6 +124,8 @@ class Dock(QWidget):
         bind_keys(napari_viewer)
         add_to_layer_list()
         self._closing.add(partial(release_keys, napari_viewer))
+        self._closing.add(self.activity.end)
+        self._closing.add(StrokeHistory(napari_viewer).close)
         DroppedFiles(self)  # a child of this widget
         # not a bound method: the dock is gone by then
         self.destroyed.connect(partial(Closing.__call__, self._closing))
@@ -181,6 +188,13 @@ class Dock(QWidget):
         self.autosave.message.connect(self.say)
         self.add(self.last_session)
 
+    def add_sessions(self) -> None:
+        """Add the part that saves the whole work as one file, and opens one."""
+        self.session_panel = SessionPanel(self.viewer)
+        self.session_panel.message.connect(self.say)
+        self.add_section("session", "Session", self.session_panel)
+        self.at_close(self.session_panel.close_files)
+
     def choices(self) -> dict[str, Any]:
         """Return the values of the controls, for the next session."""
         return {}
@@ -235,16 +249,20 @@ class Dock(QWidget):
         """Show the row of the progress while something runs."""
         if busy:
             self.progress_row.begin()
+            self.activity.begin()
         else:
             self.progress_row.end()
+            self.activity.end()
 
     def show_progress(self, done: int, total: int, text: str = "") -> None:
         """Show how far it is."""
         self.progress_row.show_progress(done, total, text)
+        self.activity.show(done, total, text)
 
     def show_stopping(self) -> None:
         """Show that what runs was asked to stop."""
         self.progress_row.show_stopping()
+        self.activity.say(STOPPING)
 
     # ------------------------------------------------------------ closing
 

@@ -82,6 +82,7 @@ class BatchWidget(Dock):
         self._build_prompts()
         self._build_results()
         self._build_sections()
+        self.add_sessions()
         self._build_footer()
         self._connect()
         self.say(BEGIN)

@@ -11,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox
 
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ..callbacks import guarded, reports_errors
+from ..layers.prompts.deleted_prompts import DELETED, PromptsDeleted, Removed
 from ..layers.results.journal import Journal
 from ..layers.results.reopened import link
 from ..layers.results.result_layers import Results
@@ -27,6 +28,7 @@ from ..panels.image_panel import ImagePanel
 from ..panels.large_results import LargeResultsPanel
 from ..panels.model_picker import ModelPicker
 from ..panels.prompt_panel import PromptPanel
+from ..panels.results_panel import ResultsPanel
 from ..panels.save_panel import SavePanel
 from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
@@ -35,7 +37,8 @@ from ..tools.uncertainty_guide import UncertaintyGuide
 from .actions import KEYS
 from .base import Dock, device_combo
 from .first_steps import FirstSteps
-from .segment_controller import OptionsController, RunChoices, SegmentController
+from .options_controller import OptionsController
+from .segment_controller import RunChoices, SegmentController
 from .tabs import SEGMENT
 
 if TYPE_CHECKING:
@@ -82,6 +85,7 @@ class SegmentWidget(Dock):
         self.controller: SegmentController = self.attach(
             SegmentController(self, self.engine, self.image_panel, self.book, layers)
         )
+        self.controller.warm_up.is_on = bool(preference("warm_up"))
         self.options_controller = OptionsController(self, self.controller)
         self._build()
         self._options_timer = _single_shot(self, self.options_controller.apply)
@@ -91,10 +95,12 @@ class SegmentWidget(Dock):
             self.book.close,
             self.image_panel.close_hooks,
             self.stored.close,
+            self.results_panel.close_hooks,
         )
         self.image_panel.refresh()
         self.refresh_models()
         self.book.adopt_all()
+        self.prompt_panel.adopt_opened()
         _single_shot(self, self.controller.ask_device).start(0)
 
     def end_work(self) -> None:
@@ -166,10 +172,24 @@ class SegmentWidget(Dock):
         self.device_line = note(STARTING)
         self.add(self.models, self.device_line)
         self._build_sections()
+        self.add_sessions()
         self._build_footer()
 
     def _build_sections(self) -> None:
+        self.results_panel = ResultsPanel(
+            self.viewer,
+            self.controller,
+            self.image_panel,
+            has_keys=bool(preference("shortcuts")),
+        )
+        self.add_heading("Results")
+        self.add(self.results_panel)
         self.options = SettingsForm(PostprocessSettings)
+        self.apply_to_all = button(
+            "Apply to all images",
+            "Make the objects of all results with these options; above they act on the "
+            "result of the selected image",
+        )
         self.add_probability = QCheckBox("Add a probability layer")
         self.add_probability.setToolTip("How sure the model is that a pixel belongs")
         self.add_uncertainty = QCheckBox("Add an uncertainty layer")
@@ -178,6 +198,7 @@ class SegmentWidget(Dock):
             "options",
             "Result options",
             self.options,
+            self.apply_to_all,
             self.add_probability,
             self.add_uncertainty,
         )
@@ -229,6 +250,7 @@ class SegmentWidget(Dock):
             self.prompt_panel,
             self.stored,
             self.save_box,
+            self.results_panel,
             self.guide,
         ):
             part.message.connect(self.say)
@@ -237,10 +259,16 @@ class SegmentWidget(Dock):
         self.image_panel.changed.connect(self._on_images)
         self.image_panel.redeclared.connect(self.book.axes_changed)
         self.book.changed.connect(self._on_prompts)
+        self.book.deleted.connect(self._on_deleted)
         self.stored.changed.connect(self.show_state)
         self.models.changed.connect(runs.follow_model)
         self.options.changed.connect(self.autosave.touch)
         self.options.changed.connect(self.options_controller.follow_options)
+        self.apply_to_all.clicked.connect(self.options_controller.apply_to_all)
+        self.viewer.dims.events.current_step.connect(self._on_plane)
+        self.at_close(
+            lambda: self.viewer.dims.events.current_step.disconnect(self._on_plane)
+        )
         self.device.currentTextChanged.connect(lambda _: runs.ask_device())
         self.restart.clicked.connect(runs.end_engine)
         self.preview.clicked.connect(runs.start_preview)
@@ -269,7 +297,7 @@ class SegmentWidget(Dock):
             self.book.shortcuts = {
                 KEYS[name]: (name, partial(self.perform, name))
                 for name in self.commands
-            }
+            } | {"Control-Z": ("Bring deleted prompts back", self._on_undo_deletion)}
 
     # ------------------------------------------------------------ showing
 
@@ -289,11 +317,22 @@ class SegmentWidget(Dock):
         self.prompt_panel.show_masks()
         self.show_state()
         self.controller.skip_closed()
+        self.options_controller.follow_selection()
         self.first_steps.follow_images(self.image_panel.selected() is not None)
+
+    def _on_plane(self) -> None:
+        self.options_controller.follow_plane()
 
     def _on_prompts(self) -> None:
         """Follow the prompts: what was missing may be there now."""
         self.first_steps.follow_prompts(len(self.book.items), self.book.is_ready)
+        self.show_state()
+
+    def _on_deleted(self, removed: Removed) -> None:
+        self.journal.add_alone(PromptsDeleted(self.book, removed))
+
+    def _on_undo_deletion(self) -> None:
+        self.say(self.journal.undo_last_of(DELETED))
         self.show_state()
 
     def show_state(self) -> None:
@@ -305,8 +344,11 @@ class SegmentWidget(Dock):
         self.preview.setEnabled(self.image_panel.selected() is not None and not busy)
         self.run.setEnabled(bool(self.image_panel.checked()) and not busy)
         self.undo.setEnabled(bool(self.journal.edits) and not busy)
+        several = len(self.controller.layers.every_result()) > 1
+        self.apply_to_all.setEnabled(several and not busy)
         self.guide.refresh(busy=busy)
         self.save_box.refresh()
+        self.results_panel.follow()
 
     def show_device(self, text: str) -> None:
         """Show where models run."""
@@ -330,7 +372,7 @@ class SegmentWidget(Dock):
         self.options.blockSignals(False)
 
     def apply_options_soon(self) -> None:
-        """Apply the options to the latest result once they rest for a moment."""
+        """Apply the options to the shown result once they rest for a moment."""
         self._options_timer.start(OPTIONS_REST_MS)
 
 

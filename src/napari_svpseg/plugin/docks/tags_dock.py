@@ -121,6 +121,7 @@ class TagsWidget(Dock):
         self.add_heading("Image bank")
         self.add(self.bank)
         self._build_sections()
+        self.add_sessions()
         self._build_footer()
 
     def _build_sections(self) -> None:

@@ -223,6 +223,11 @@ def is_alive(widget: QWidget) -> bool:
     return True
 
 
+def can_be_seen(widget: QWidget) -> bool:
+    """Return whether a widget is in front in its window, shown or not."""
+    return widget.parent() is not None and widget.isVisibleTo(widget.window())
+
+
 def labelled(text: str, widget: QWidget) -> QWidget:
     """Return a control with its name before it."""
     label = note(text)

@@ -25,12 +25,13 @@ from ...core.image import ImageError
 from ..callbacks import reports_errors
 from ..layers.images.channel_names import channel_names
 from ..layers.images.declared_images import DeclaredImages
-from ..layers.images.image_axes import axes_choices
+from ..layers.images.image_axes import axes_choices, sizes_text
 from ..layers.images.image_source import NAME_AXES, ImageSource
 from ..layers.images.sight import Sight
 from ..layers.images.visibility import activate, bring_into_sight, is_in_sight
 from ..layers.metadata import is_image
 from ..messages import SHOWING, sentence
+from .axes_combo import AxesCombo
 from .channel_text import (
     CHANNELS_TIP,
     channel_text,
@@ -168,7 +169,7 @@ class ImagePanel(QWidget):
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.axes = combo(
+        self.axes = AxesCombo(
             "What each axis of the selected image is: T time, Z depth, C channel, Y, X"
         )
         self.axes.setEditable(True)
@@ -254,7 +255,9 @@ class ImagePanel(QWidget):
         self.axes.blockSignals(True)
         self.axes.clear()
         if layer is not None:
-            self.axes.addItems(axes_choices(layer))
+            for choice in axes_choices(layer):
+                self.axes.addItem(choice)
+                self.axes.show_as(self.axes.count() - 1, sizes_text(layer, choice))
             self.axes.setCurrentText(order)
             self.channels.setText(channel_text(self.declared.channels(layer)))
         self.axes.blockSignals(False)

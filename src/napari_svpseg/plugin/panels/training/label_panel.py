@@ -37,6 +37,7 @@ PAINT = (
 ADDING = "Adding '{}'…"
 ADDED = "Added '{name}': {cells}, {pixels:,} pixels, and {background:,} of background."
 CAN_START = "Press Start, or add another image."
+NOT_YET = "Before Start: {}"
 NEEDS_BACKGROUND = "Paint some background beside them, and add it again."
 
 
@@ -164,7 +165,7 @@ class LabelPanel(QWidget):
         name = self.training_set.add(source, plane, read, self._on_added)
         self.message.emit(ADDING.format(name), False)
 
-    def _on_added(self, entry: Entry) -> None:
+    def _on_added(self, entry: Entry, problem: str) -> None:
         counts = entry.counts or {}
         background = counts.get("background", 0)
         text = ADDED.format(
@@ -174,4 +175,6 @@ class LabelPanel(QWidget):
             background=background,
         )
         next_step = CAN_START if background else NEEDS_BACKGROUND
-        self.message.emit(f"{text} {next_step}", False)
+        if problem and background:
+            next_step = NOT_YET.format(problem)
+        self.message.emit(f"{text} {next_step}", bool(problem and background))

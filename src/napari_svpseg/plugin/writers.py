@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write a Labels layer as OME-TIFF, with its pixel size and recipe.
 
+    A file called ``NAME_cp_masks.tif`` is one for Cellpose instead.
+
     A file that is there is replaced: napari's dialog has asked the user. It does not
     ask about folders, so that of those only a run's own OME-Zarr is replaced. What a
     user saves is never replaced by a run.
@@ -41,7 +43,9 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     list of str
         What was written.
     """
-    return [_write("ome-tiff", path, data, meta)]
+    is_cellpose = format_of(path) == "cellpose-tif"
+    kind = "cellpose-tif" if is_cellpose else "ome-tiff"
+    return [_write(kind, path, data, meta)]
 
 
 def write_rois(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
@@ -57,6 +61,17 @@ def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
 def write_ome_zarr(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     """Write a Labels layer as OME-Zarr labels with a pyramid; see `write_ome_tiff`."""
     return [_write("ome-zarr", path, data, meta)]
+
+
+def write_masks_png(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write a plane of labels as PNG of 16 bits; see `write_ome_tiff`."""
+    return [_write("cellpose-png", path, data, meta)]
+
+
+def write_npy(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+    """Write labels as NumPy array, or ``NAME_seg.npy`` for Cellpose's window."""
+    is_session = format_of(path) == "cellpose-seg"
+    return [_write("cellpose-seg" if is_session else "npy", path, data, meta)]
 
 
 def write_csv(path: str, data: Any, meta: dict[str, Any]) -> list[str]:

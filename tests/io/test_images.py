@@ -23,6 +23,7 @@ from napari_svpseg.io.atomic import (
     atomic_path,
 )
 from napari_svpseg.io.images import (
+    NO_NUMBERS,
     NO_SUCH_FILE,
     UNREADABLE,
     read_image,
@@ -397,3 +398,9 @@ def test_colours_stored_plane_by_plane_are_colours(tmp_path):
     assert back.rgb and back.axes.order == "YXC"
     np.testing.assert_array_equal(back.array, np.moveaxis(image, 0, -1))
     assert read_image(tmp_path / "a.tif", axes="ZYX").rgb  # the file says what it is
+
+
+def test_complex_numbers_are_no_intensities(tmp_path, pattern):
+    tifffile.imwrite(tmp_path / "a.tif", np.ones((4, 5), np.complex64))
+    with pytest.raises(ImageError, match=pattern(NO_NUMBERS)):
+        read_image(tmp_path / "a.tif")

@@ -112,3 +112,19 @@ def test_large_ids_come_back_from_a_prompt_file(tmp_path, disc_prompt):
     first, second = load_prompts(path)
     assert np.array_equal(first.mask, mask)
     assert np.array_equal(second.mask, disc_prompt.mask)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_a_bitmap_that_is_called_tiff_is_read_as_what_it_is(tmp_path, kind):
+    labels = np.zeros((9, 8), np.uint8)
+    labels[2:5, 3:6] = 7
+    Image.fromarray(labels).save(tmp_path / "a.tif", kind)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), labels)
+
+
+def test_ids_are_lost_in_a_jpeg_that_is_called_tiff(tmp_path, disc_scene, pattern):
+    Image.fromarray((disc_scene.labels * 30).astype(np.uint8)).save(
+        tmp_path / "a.tif", "JPEG", quality=100
+    )
+    with pytest.raises(ImageError, match=pattern(LOSSY)):
+        read_mask(tmp_path / "a.tif")

@@ -61,3 +61,12 @@ def test_other_pickles_are_refused(tmp_path, values):
     np.save(tmp_path / "a.npy", np.array(values, object), allow_pickle=True)
     with pytest.raises(ImageError):
         read_mask(tmp_path / "a.npy")
+
+
+def test_labels_of_older_and_edited_sessions(tmp_path):
+    """The first versions had -1 as background, and stacks of one plane."""
+    masks = np.zeros((1, 9, 8), np.int32)
+    masks[0, 2:5, 3:6] = 7
+    values = {"masks": masks - 1, "filename": Path("day 1") / "a.tif"}
+    np.save(tmp_path / "a_seg.npy", values)
+    np.testing.assert_array_equal(read_mask(tmp_path / "a_seg.npy"), masks[0])

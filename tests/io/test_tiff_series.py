@@ -269,3 +269,34 @@ def test_what_tifffile_leaves_out_is_told(tmp_path, caplog):
     np.testing.assert_array_equal(image.array, POSITIONS[0])
     assert len(notes) == 1
     assert not caplog.records  # nothing of it is printed besides
+
+
+@pytest.mark.parametrize(
+    ("steps", "along", "kind", "axes", "shape"),
+    [
+        (4, "T", "lifetime", "TYX", (4, 9, 8)),
+        (2, "T", "lifetime", "TYX", (4, 9, 8)),
+        (2, "Z", "angle", "ZYX", (4, 9, 8)),
+        (4, "C", "lambda", "CYX", (4, 9, 8)),
+    ],
+)
+def test_steps_of_an_axis_are_indices_of_it(tmp_path, steps, along, kind, axes, shape):
+    pixels = np.arange(4 * 9 * 8, dtype=np.uint16).reshape(4, 9, 8)
+    sizes = "".join(f'Size{a}="{4 if a == along else 1}" ' for a in "CZT")
+    named = "Annotation:0"
+    xml = (
+        '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/'
+        f'2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYCZT" '
+        f'Type="uint16" SizeX="8" SizeY="9" {sizes}><TiffData/></Pixels>'
+        f'<AnnotationRef ID="{named}"/></Image><StructuredAnnotations><XMLAnnotation '
+        f'ID="{named}" Namespace="openmicroscopy.org/omero/dimension/modulo"><Value>'
+        f'<Modulo><ModuloAlong{along} Type="{kind}" Start="0" End="{steps - 1}" '
+        'Step="1"/></Modulo></Value></XMLAnnotation></StructuredAnnotations></OME>'
+    )
+    path = tmp_path / "a.ome.tif"
+    tifffile.imwrite(
+        path, pixels, description=xml, metadata=None, photometric="minisblack"
+    )
+    found = read_image(path)
+    assert found.axes.order == axes and found.array.shape == shape
+    np.testing.assert_array_equal(found.array, pixels)

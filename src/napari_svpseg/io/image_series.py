@@ -100,7 +100,8 @@ def _is_mask_of(path: Path, stems: set[str]) -> bool:
         if name.startswith(start) and name.removeprefix(start) in stems:
             return True
     found = MASK_ENDS.search(name)
-    return found is not None and name[: found.start()] in stems
+    # Cellpose leaves out the last end of a name only: cells.ome_cp_masks.tif
+    return found is not None and name[: found.start()].removesuffix(".ome") in stems
 
 
 def without_set_members(paths: Sequence[Path]) -> list[Path]:

@@ -80,6 +80,10 @@ NO_MEMORY = (
 NOT_ALLOWED = "{path}: no permission to read it."
 UNREADABLE = "{path}: cannot be read, it may be damaged ({reason})."
 NO_PIXELS = "{path}: the image is empty, its shape is {shape}."
+NO_NUMBERS = (
+    "{path}: its pixels are {dtype}, no plain numbers: save what is to be seen of "
+    "them, such as the amplitude"
+)
 ONE_IMAGE = "it holds one image, asked for series {index}"
 READ_WHOLE = "this image in it is read in one piece only: save it by itself"
 AXES_IN_FILE = (
@@ -216,6 +220,8 @@ def read_image(
         array, letters = np.moveaxis(array, 0, -1), "YXC"
     if 0 in array.shape or array.ndim < 2:
         raise ImageError(NO_PIXELS.format(path=path, shape=array.shape))
+    if array.dtype.kind not in "biuf":
+        raise ImageError(NO_NUMBERS.format(path=path, dtype=array.dtype))
     # a plane needs no axes, so that those of the stacks beside it are no mistake
     if axes and letters not in ("", "YX", axes.upper()):
         notes.append(AXES_IN_FILE.format(known=letters, asked=axes.upper()))
@@ -295,21 +301,28 @@ def _kind_of(path: Path) -> str:
     A file of an unknown suffix is known by how it starts.
     """
     suffix = path.suffix.lower()
-    if suffix in TIFF_SUFFIXES:
-        return "tiff"
+    if suffix in TIFF_SUFFIXES:  # also what is a PNG or JPEG in truth
+        is_other = not starts_as_tiff(path) and is_bitmap(path)
+        return "bitmap" if is_other else "tiff"
     if suffix in BITMAP_SUFFIXES:
         return "bitmap"
     if suffix == ".npy":
         return "npy"
     if suffix in microscope_files.SUFFIXES:
         return "other"
+    if starts_as_tiff(path):
+        return "tiff"
     with path.open("rb") as file:
         start = file.read(8)
-    if start.startswith(TIFF_STARTS):
-        return "tiff"
     if start.startswith(NPY_START):
         return "npy"
     return "bitmap" if is_bitmap(path) else "other"
+
+
+def starts_as_tiff(path: Path) -> bool:
+    """Return whether a file is a TIFF, whatever its suffix."""
+    with path.open("rb") as file:
+        return file.read(4).startswith(TIFF_STARTS)
 
 
 def _read(path: Path, series: int | None, as_ids: bool) -> _Content:

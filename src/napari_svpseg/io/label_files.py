@@ -16,6 +16,7 @@ from ..core.image import AXES, Axes
 from ..core.result import Recipe
 from ..core.units import PIXEL, micrometres
 from .atomic import atomic_path
+from .imagej import extra_tags, imagej_description, resolution, show_to_imagej
 from .images import is_length, quiet_tifffile
 from .ownership import LABELS_SEAL, PROGRAM, labels_hash
 
@@ -23,12 +24,6 @@ MAX_CLASSIC_BYTES = 3_500_000_000
 """Larger files are BigTIFF; a classic TIFF ends at 4 GiB, metadata included."""
 
 UM_OF_OME = "µm"
-
-PER_CM = 10_000.0
-"""Micrometres of a centimetre, the unit of the resolution tags."""
-
-MAX_RATIONAL = 2.0**32
-"""Resolutions from here on do not fit into a tag."""
 
 NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 """Characters that no XML may hold, not even escaped."""
@@ -136,6 +131,8 @@ def write_labels(
             "Namespace": PROGRAM,
             "Value": {LABELS_SEAL: labels_hash(labels)},
         }
+    is_big = labels.size * dtype.itemsize > MAX_CLASSIC_BYTES
+    is_stack = labels.ndim > 2 and not is_big  # ImageJ reads no BigTIFF
     with atomic_path(path, overwrite) as temporary:
         tifffile.imwrite(
             temporary,
@@ -144,9 +141,11 @@ def write_labels(
             metadata=metadata,
             photometric="minisblack",
             compression="zlib",
-            **_resolution(metadata),
-            bigtiff=labels.size * dtype.itemsize > MAX_CLASSIC_BYTES,
+            bigtiff=is_big,
+            **_for_imagej(labels, axes, metadata, is_stack=is_stack),
         )
+        if is_stack:
+            show_to_imagej(temporary)
     return path
 
 
@@ -191,21 +190,33 @@ def _physical_sizes(
     return sizes
 
 
-def _resolution(sizes: dict[str, Any]) -> dict[str, Any]:
-    """Return the resolution tags for programs that know no OME-XML, as ImageJ.
+def _for_imagej(
+    labels: np.ndarray, axes: str, sizes: dict[str, Any], *, is_stack: bool
+) -> dict[str, Any]:
+    """Return tifffile's options for programs that know no OME-XML, as ImageJ.
 
     Parameters
     ----------
+    labels : int array
+    axes : str
     sizes : dict
         Attributes of OME-XML, see `_physical_sizes`.
+    is_stack : bool
+        ImageJ's description is written too, so that times are frames.
     """
-    if sizes.get("PhysicalSizeXUnit") != UM_OF_OME:
-        return {}
-    # in centimetres, from which ImageJ makes micrometres
-    found = tuple(PER_CM / sizes[f"PhysicalSize{axis}"] for axis in "XY")
-    if not 1 / MAX_RATIONAL < min(found) <= max(found) < MAX_RATIONAL:
-        return {}
-    return {"resolution": found, "resolutionunit": "CENTIMETER"}
+    options: dict[str, Any] = {}
+    if sizes.get("PhysicalSizeXUnit") == UM_OF_OME:
+        in_um = {axis: sizes[f"PhysicalSize{axis}"] for axis in "YX"}
+        options = resolution(in_um, is_stack=is_stack)
+    if is_stack:
+        text = imagej_description(
+            dict(zip(axes, labels.shape, strict=True)),
+            int(labels.max(initial=0)),
+            sizes.get("PhysicalSizeZ"),
+            has_size=bool(options),
+        )
+        options["extratags"] = extra_tags(text)
+    return options
 
 
 def _positions(

@@ -10,9 +10,9 @@ import tifffile
 
 from ..core.image import ImageError
 from ..core.labels.ids import MaskError, black_and_white, is_binary, whole_numbers
-from .images import TIFF_SUFFIXES, quiet_tifffile, read_image
+from .images import quiet_tifffile, read_image, starts_as_tiff
 
-LOSSY_SUFFIXES = (".jpg", ".jpeg")
+JPEG_START = b"\xff\xd8"
 LOSSY_TIFF = {"JPEG", "OJPEG", "JPEG_LOSSY", "ALT_JPEG"}
 """Names that tifffile has for compressions which change values."""
 
@@ -78,8 +78,11 @@ def _how_stored(path: Path) -> tuple[bool, bool]:
 
     ImageJ inverts how it shows a mask, and not the mask: 255 are objects.
     """
-    if path.suffix.lower() not in TIFF_SUFFIXES or not path.is_file():
-        return path.suffix.lower() in LOSSY_SUFFIXES, False
+    if not path.is_file():
+        return False, False
+    if not starts_as_tiff(path):
+        with path.open("rb") as file:
+            return file.read(2) == JPEG_START, False
     with quiet_tifffile(), tifffile.TiffFile(path) as tiff:
         page = tiff.pages.first
         is_inverted = page.photometric == tifffile.PHOTOMETRIC.MINISWHITE

@@ -31,6 +31,16 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 """What a pickle may name, by module and name; only arrays, scalars and dtypes."""
 
+ALLOWED |= {
+    (module, f"{kind}Path"): lambda *parts: "/".join(parts)
+    for module in ("pathlib", "pathlib._local")
+    for kind in ("Posix", "Windows", "PurePosix", "PureWindows")
+}
+"""Paths of images, which become plain text."""
+
+NO_OBJECT = -1
+"""Background in the masks of the first versions of Cellpose, whose ids begin at 0."""
+
 NOT_PLAIN = (
     "it is a pickle that holds more than arrays and plain values ({name}), and is "
     "refused, as it could run code: save its masks as TIFF"
@@ -73,6 +83,10 @@ def read_npy(path: Path, *, as_ids: bool) -> np.ndarray:
         raise ImageError(NO_MASKS.format(key=MASKS))
     if not as_ids:
         raise ImageError(NO_IMAGE)
+    if masks.ndim > 2 and masks.shape[0] == 1:
+        masks = masks[0]
+    if masks.dtype.kind == "i" and masks.min(initial=0) == NO_OBJECT:
+        masks = masks + 1  # as Cellpose itself does
     return masks
 
 

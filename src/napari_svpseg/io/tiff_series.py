@@ -30,6 +30,10 @@ ONE_OF_SERIES = (
 )
 SERIES_ABSENT = "it has the series {known}, asked for {index}"
 NO_SERIES = "there is no image in it"
+
+MODULO = re.compile(r'<(?:\w+:)?ModuloAlong([TZC])\b[^>]*\bType="([^"]+)"')
+"""Axis that is divided, and what its steps are."""
+
 FILES_MISSING = (
     "it is one of a set of files, and {names} are missing: only the planes that are "
     "there are read ({kept})"
@@ -86,7 +90,7 @@ class TiffSeries:
         """Return the pixels at full size."""
         array = np.asarray(self.series.asarray())
         if self.position is None:
-            return array
+            return array.reshape(self.shape)  # see `_without_modulo`
         return array.take(self.position, axis=_positions(self.series.axes))
 
 
@@ -108,6 +112,7 @@ class Present:
 def list_tiff_series(tiff: tifffile.TiffFile) -> list[TiffSeries]:
     """Return the images of an open TIFF file."""
     found: list[TiffSeries] = []
+    modulo = _modulo(tiff)
     for number, series in _all_series(tiff):
         at = _positions(series.axes)
         here = any(
@@ -124,6 +129,8 @@ def list_tiff_series(tiff: tifffile.TiffFile) -> list[TiffSeries]:
             if at is not None:
                 axes, shape = axes[:at] + axes[at + 1 :], shape[:at] + shape[at + 1 :]
                 called = f"{name} position {position}".strip()
+            else:
+                axes, shape = _without_modulo(axes, shape, modulo)
             found.append(
                 TiffSeries(
                     len(found),
@@ -138,6 +145,39 @@ def list_tiff_series(tiff: tifffile.TiffFile) -> list[TiffSeries]:
                 )
             )
     return found
+
+
+def _modulo(tiff: tifffile.TiffFile) -> dict[str, str]:
+    """Return the axes that OME-XML divides another one by, and that axis for each."""
+    text = (tiff.ome_metadata or "") if tiff.is_ome else ""
+    codes = tifffile.TIFF.AXES_CODES
+    found = {codes.get(kind.lower(), ""): a for a, kind in MODULO.findall(text)}
+    return {axis: parent for axis, parent in found.items() if axis}
+
+
+def _without_modulo(
+    axes: str, shape: tuple[int, ...], modulo: dict[str, str]
+) -> tuple[str, tuple[int, ...]]:
+    """Return axes and shape of an image in the plain axes of OME.
+
+    Lifetimes, angles or wavelengths are steps of T, Z or C, which tifffile makes axes
+    of their own.
+
+    Examples
+    --------
+    >>> _without_modulo("THYX", (2, 3, 9, 8), {"H": "T"})
+    ('TYX', (6, 9, 8))
+    >>> _without_modulo("HYX", (3, 9, 8), {"H": "T"})
+    ('TYX', (3, 9, 8))
+    """
+    for axis, parent in modulo.items():
+        if f"{parent}{axis}" in axes:
+            at = axes.index(axis)
+            axes = axes.replace(axis, "")
+            shape = (*shape[: at - 1], shape[at - 1] * shape[at], *shape[at + 1 :])
+        elif parent not in axes:
+            axes = axes.replace(axis, parent)
+    return axes, shape
 
 
 def _all_series(tiff: tifffile.TiffFile) -> list[tuple[int | None, Any]]:

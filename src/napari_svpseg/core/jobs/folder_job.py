@@ -177,7 +177,7 @@ class BatchJob:
         """Return the path of each file that is written for an image, by format."""
         stem = file_stem(image, self.pattern, model=self.model, prompts=self.prompts)
         folder = PurePath(self.output)
-        return {kind: str(folder / with_end(stem, kind)) for kind in self.formats}
+        return {k: str(folder / with_end(stem, k, image)) for k in self.formats}
 
 
 @dataclass(frozen=True)
@@ -290,18 +290,24 @@ def file_label(path: str) -> str:
     return "/".join((container.name, *inner))
 
 
-def with_end(stem: str, kind: str) -> str:
+def with_end(stem: str, kind: str, image: str = "") -> str:
     """Return the file name of a result in a format.
 
-    Cellpose and scripts for its files find them by the name of the image.
+    Cellpose and scripts for its files find them by the name of the image, of which
+    only the last end is left out.
 
     Examples
     --------
     >>> with_end("a_labels", "csv"), with_end("a_labels", "cellpose-seg")
     ('a_labels.csv', 'a_seg.npy')
+    >>> with_end("a_labels", "cellpose-seg", "day1/a.ome.tif")
+    'a.ome_seg.npy'
     """
     end = FORMATS[kind]
-    return f"{stem.removesuffix(OWN_END) if end[0] == '_' else stem}{end}"
+    if end[0] != "_":
+        return f"{stem}{end}"
+    is_ome = PurePath(image).stem.lower().endswith(".ome")
+    return f"{stem.removesuffix(OWN_END)}{'.ome' if is_ome else ''}{end}"
 
 
 def format_of(path: str) -> str | None:

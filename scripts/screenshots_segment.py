@@ -105,6 +105,14 @@ def main() -> None:
     dock.guide.next_place()
     studio.wait(lambda: dock.guide.offer.isVisibleTo(dock), 20)
     studio.shoot("segment-6-uncertainty")
+    dock.guide.drop()
+    results = dock.results_panel
+    results.styles["outline"].click()
+    results.open_objects.click()
+    studio.wait(lambda: "solidity" in results.objects.rows.names, 60)
+    results.objects.filter.low.setValue(150)
+    studio.wait(seconds=1)
+    studio.shoot("segment-7-objects")
     dock.engine.close()
     viewer.close()
 

@@ -264,6 +264,24 @@ def open_dock(viewer, runner, monkeypatch, qtbot):
 
 
 @pytest.fixture
+def dock_without_window(runner, monkeypatch, qtbot):
+    """Return a function that opens the dock on a viewer that draws nothing."""
+    from napari_svpseg.io import model_store
+    from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
+    from napari_svpseg.plugin.services.engine_process import Engine
+
+    card = ModelCard("svp", "svp", title="SVPSeg", n_parameters=800_000)
+    monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
+
+    def open_it(viewer):
+        dock = SegmentWidget(viewer, Engine(lambda: runner))
+        qtbot.addWidget(dock)
+        return dock
+
+    return open_it
+
+
+@pytest.fixture
 def discs(viewer):
     """Add an image of discs and their labels to the viewer."""
     image, labels = disc_image()

@@ -189,7 +189,7 @@ def test_the_search_finds_what_is_not_guarded():
 
 
 def of_a_timer(dock, patch):
-    patch.setattr(dock.options_controller.layers, "latest_kept", fail)
+    patch.setattr(dock.options_controller, "_next", fail)
     dock.apply_options_soon()
 
 

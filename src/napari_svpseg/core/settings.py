@@ -17,6 +17,9 @@ AUTO = -1
 LabelKind = Literal["objects", "classes"]
 """Content of labels: an id for each object, or one value for each class."""
 
+HoleFilling = Literal["auto", "yes", "no"] | bool
+"""Whether holes are filled; True and False are "yes" and "no"."""
+
 MAX_SEED, MAX_MINUTES = 2**31 - 1, 100_000.0
 MAX_WORKERS, MAX_LEVEL = 1024, 64
 """Limits of numbers that several commands and functions take."""
@@ -237,7 +240,12 @@ class PostprocessSettings(Settings):
         low=0.0,
         high=1.0,
     )
-    fill_holes: bool = option(True, "Fill holes inside objects", label="Fill holes")
+    fill_holes: HoleFilling = option(
+        "auto",
+        "Fill holes inside objects; auto: unless the prompts' objects have holes",
+        label="Fill holes",
+        choices=("auto", "yes", "no"),
+    )
     labels: LabelKind | None = option(
         None,
         "Kind of labels, by default classes for a model that knows classes",
@@ -258,6 +266,12 @@ class PostprocessSettings(Settings):
         low=0.01,
         high=1.0,
     )
+
+    def __post_init__(self) -> None:
+        given: object = self.fill_holes
+        if isinstance(given, bool):
+            object.__setattr__(self, "fill_holes", "yes" if given else "no")
+        super().__post_init__()
 
 
 @documented

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -73,6 +74,27 @@ def write_rows(
         writer.writerow([_text(name) for name in names])
         writer.writerows([_text(value) for value in row] for row in rows)
     return path
+
+
+def tab_separated(columns: Mapping[str, np.ndarray]) -> str:
+    r"""Return columns of equal length as text that spreadsheets paste into cells.
+
+    Parameters
+    ----------
+    columns : dict of arrays
+        As for `write_table`.
+
+    Examples
+    --------
+    >>> tab_separated({"label": np.array([1, 2]), "area": np.array([3.5, 4.0])})
+    'label\tarea\n1\t3.5\n2\t4\n'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow([_text(name) for name in columns])
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    writer.writerows([_text(value) for value in row] for row in rows)
+    return text.getvalue()
 
 
 def csv_writer(file: TextIO) -> Any:

@@ -22,8 +22,19 @@ UNIT_COLOURS = 2.0
 """Colours up to this are floats from 0 to 1, some of them beyond."""
 
 
-def get_prompt_reader(path: str | list[str]) -> Callable[[Any], list[Any]] | None:
-    """Return the reader of prompt sets, or None for other files."""
+def get_prompt_reader(
+    path: str | list[str] = "",
+) -> Callable[[Any], list[Any]] | None:
+    """Return the reader of prompt sets, or None for other files.
+
+    Without a file, as napari's palette calls it, a prompt set is asked for and opened
+    in the dock.
+    """
+    if not path:
+        from .commands import open_prompts
+
+        open_prompts()
+        return None
     paths = [path] if isinstance(path, str) else list(path)
     if not all(str(p).lower().endswith(".svprompt") for p in paths):
         return None
@@ -102,6 +113,16 @@ def shown_colours(crop: np.ndarray, intensities: np.ndarray) -> np.ndarray:
     # colours are 0 to 1 or 0 to 255; of 16 bits a camera rarely fills all
     scale = 255.0 if top <= UNIT_COLOURS else 1.0 if top <= 255 else 255 / top
     return np.rint(np.clip(crop * scale, 0, 255)).astype(np.uint8)
+
+
+def save_session(viewer: napari.viewer.Viewer) -> None:
+    """Save the whole state of the work as one file, which is asked for."""
+    show_dock(viewer, SEGMENT).session_panel.save_session()
+
+
+def open_session(viewer: napari.viewer.Viewer) -> None:
+    """Go on with a saved session, which is asked for."""
+    show_dock(viewer, SEGMENT).session_panel.open_session()
 
 
 def add_prompt(viewer: napari.viewer.Viewer) -> None:

@@ -12,6 +12,7 @@ from ..core.jobs import folder_job
 from .layers.images.pyramid import full_data
 from .layers.metadata import METADATA_KEY
 from .layers.placement import PLACE, Place
+from .layers.results.kept_objects import dropped_ids
 from .layers.results.stored_arrays import KeptChannel
 from .layers.results.stored_results import MAX_WHOLE
 
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
     from ..io.exports import ExportData
 
 
-def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_ome_tiff(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write a Labels layer as OME-TIFF, with its pixel size and recipe.
 
     A file that is there is replaced: napari's dialog has asked the user. It does not
@@ -31,6 +34,8 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     Parameters
     ----------
     path : str
+        Empty: the file is asked for, and the selected Labels layer is written. So the
+        palette of napari calls it.
     data : int array
         Object ids.
     meta : dict
@@ -41,33 +46,41 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     list of str
         What was written.
     """
-    return [_write("ome-tiff", path, data, meta)]
+    return _saved("ome-tiff", path, data, meta)
 
 
-def write_rois(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_rois(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write a Labels layer as a zip of ImageJ ROIs; see `write_ome_tiff`."""
-    return [_write("rois", path, data, meta)]
+    return _saved("rois", path, data, meta)
 
 
-def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_geojson(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write a Labels layer as GeoJSON for QuPath; see `write_ome_tiff`."""
-    return [_write("geojson", path, data, meta)]
+    return _saved("geojson", path, data, meta)
 
 
-def write_ome_zarr(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_ome_zarr(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write a Labels layer as OME-Zarr labels with a pyramid; see `write_ome_tiff`."""
-    return [_write("ome-zarr", path, data, meta)]
+    return _saved("ome-zarr", path, data, meta)
 
 
-def write_csv(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_csv(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write the measurements of a Labels layer as CSV; see `write_ome_tiff`."""
-    return [_write("csv", path, data, meta)]
+    return _saved("csv", path, data, meta)
 
 
 def write_layer(path: str, layer: Labels) -> str:
     """Write a Labels layer in the format that the path's end says."""
     meta = {name: getattr(layer, name, None) for name in PLACE}
-    meta["metadata"] = layer.metadata
+    meta["metadata"], meta["features"] = layer.metadata, layer.features
     return _write(format_of(path), path, full_data(layer), meta)
 
 
@@ -80,6 +93,15 @@ def format_of(path: str) -> str:
     'rois'
     """
     return folder_job.format_of(path) or "ome-tiff"
+
+
+def _saved(kind: str, path: str, data: Any, meta: dict[str, Any] | None) -> list[str]:
+    """Return what was written, of the selected layer where no file is given."""
+    if path:
+        return [_write(kind, path, data, meta or {})]
+    from .commands import save_selected
+
+    return save_selected(kind)
 
 
 def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
@@ -95,6 +117,8 @@ def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:
                 "format: save as OME-Zarr."
             )
         data = np.asarray(data)
+    if isinstance(data, np.ndarray):
+        data = without(data, dropped_ids(meta.get("features")))
     found = replace(
         _found(data, metadata, meta), overwrite=kind != "ome-zarr", sealed=False
     )
@@ -123,12 +147,25 @@ def _found(ids: Any, metadata: dict[str, Any], meta: dict[str, Any]) -> ExportDa
         recipe=recipe,
         origin=found.origin,
         factors=level_of(metadata),
-        corner=_corner_of(metadata),
+        corner=corner_of(metadata),
         flipped=found.flipped,
         n_channels=int(metadata.get("n_channels", 1)),
         classes=metadata.get("classes") or {},
         class_of={int(i): n for i, n in (metadata.get("class_of") or {}).items()},
     )
+
+
+def without(ids: np.ndarray, dropped: np.ndarray) -> np.ndarray:
+    """Return labels without the objects that are not kept.
+
+    Parameters
+    ----------
+    ids : int array
+    dropped : (n,) int array
+        Their ids.
+    """
+    gone = np.isin(ids, dropped) if len(dropped) else np.zeros(0, bool)
+    return np.where(gone, ids.dtype.type(0), ids) if gone.any() else ids
 
 
 def level_of(metadata: dict[str, Any]) -> tuple[float, float]:
@@ -143,7 +180,7 @@ def level_of(metadata: dict[str, Any]) -> tuple[float, float]:
     return (factors["Y"], factors["X"])
 
 
-def _corner_of(metadata: dict[str, Any]) -> dict[str, int]:
+def corner_of(metadata: dict[str, Any]) -> dict[str, int]:
     """Return the index of a result's first pixel and plane in its image, by axis."""
     axes, grid = metadata.get("axes"), metadata.get("grid")
     if not axes or not grid:

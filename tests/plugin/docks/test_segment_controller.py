@@ -19,7 +19,6 @@ from napari_svpseg.core.result import Maps, Recipe, Result
 from napari_svpseg.plugin.docks import segment_controller as module
 from napari_svpseg.plugin.docks.first_steps import FirstSteps
 from napari_svpseg.plugin.docks.segment_controller import (
-    OptionsController,
     RunChoices,
     RunReport,
     SegmentController,
@@ -60,9 +59,7 @@ class Layers:
 
     def __init__(self):
         self.shown, self.gone, self.log = [], [], []
-        self.latest = None
-        self.is_latest_stored = self.edited = False
-        self.kept = None
+        self.edited, self.results = [], {}
         self.undone = ("Nothing to undo.", None)
         self.stored = SimpleNamespace(
             remark="", stop=lambda: self.log.append("stop"), end=lambda labels: "layer"
@@ -80,7 +77,7 @@ class Layers:
     def bring_into_sight(self, layer):
         self.log.append(layer.name)
 
-    def begin(self):
+    def begin(self, *, options=False):
         self.log.append("begin")
 
     def end(self):
@@ -88,8 +85,7 @@ class Layers:
 
     def show(self, step, result, maps):
         self.shown.append((step, result, maps))
-        self.latest = SimpleNamespace(visible=step.source.name != "hidden")
-        return self.latest, ""
+        return SimpleNamespace(visible=step.source.name != "hidden"), ""
 
     def show_plane(self, source, index, labels):
         self.log.append(index)
@@ -100,20 +96,23 @@ class Layers:
     def stored_arguments(self, step):
         return "stack", {"about": step.store}
 
-    def latest_kept(self):
-        return self.kept
+    def shown_result(self, image):
+        return self.results.get(image.name)
+
+    def every_result(self):
+        return list(self.results.values())
 
     def holds(self, kept):
         return kept.layer not in self.gone
 
     def is_edited(self, kept):
-        return self.edited
+        return kept in self.edited
 
     def show_again(self, kept, labels, values):
         self.log.append(values)
         return int(labels.max())
 
-    def undo(self):
+    def undo(self, image):
         return self.undone
 
 
@@ -152,10 +151,11 @@ class View(jobs.View):
 class Images:
     def __init__(self, *sources):
         self.sources = {source.layer.name: source for source in sources}
-        self.problem = ""
+        self.problem, self.marked = "", None
 
     def selected(self):
-        return next((s.layer for s in self.sources.values()), None)
+        first = next((s.layer for s in self.sources.values()), None)
+        return first if self.marked is None else self.sources[self.marked].layer
 
     def checked(self):
         return [source.layer for source in self.sources.values()]
@@ -428,61 +428,6 @@ def test_a_report_names_classes():
     report = RunReport(1)
     report.add(none)
     assert report.text(none, 0).startswith(module.NO_CLASS_FOUND)
-
-
-# ---------------------------------------------------------------- result options
-
-
-@pytest.fixture
-def options(parts):
-    controller, view, engine, layers = parts(Source("a"))
-    layers.kept = SimpleNamespace(
-        source=Source("a"), plane=None, maps="maps", layer=SimpleNamespace(name="a")
-    )
-    view.choices = replace(view.choices, settings={"threshold": 0.7, "device": "cpu"})
-    return OptionsController(view, controller), view, engine, layers
-
-
-def test_options_wait_for_a_result_and_for_the_run(options):
-    controller, view, engine, layers = options
-    controller.follow_options()
-    assert view.n_asked == 0
-    layers.latest = object()
-    controller.follow_options()
-    assert view.n_asked == 1
-    controller.runs.start_run()
-    controller.apply()
-    assert view.n_asked == 2 and len(engine.jobs) == 1
-
-
-def test_options_make_the_objects_again(options):
-    controller, view, engine, layers = options
-    controller.apply()
-    (maps, settings), kwargs = engine.jobs[0].prepare()
-    assert maps == "maps" and settings.threshold == 0.7 and kwargs == {"axes": "YX"}
-    controller.apply()  # it is at work
-    assert view.n_asked == 1 and len(engine.jobs) == 1
-    engine.jobs[0].end("returned", np.array([0, 3]))
-    assert view.message == "3 objects with these options."
-    assert layers.log[-1]["threshold"] == 0.7
-    controller.apply()
-    engine.jobs[1].end("failed", "no memory")
-    assert view.message == "no memory" and view.is_error and controller.job is None
-
-
-@pytest.mark.parametrize(
-    "change, message",
-    [
-        ({"is_latest_stored": True}, module.RUN_LARGE_FOR_OPTIONS),
-        ({"kept": None}, module.RUN_FOR_OPTIONS),
-        ({"edited": True}, module.EDITED_IS_KEPT.format(name="a")),
-    ],
-)
-def test_options_leave_some_results_alone(options, change, message):
-    controller, view, engine, layers = options
-    layers.__dict__.update(change)
-    controller.apply()
-    assert view.message == message and not engine.jobs
 
 
 # ---------------------------------------------------------------- first steps

@@ -14,7 +14,7 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import PromptSet
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.images import read_image
-from napari_svpseg.plugin.docks import segment_controller
+from napari_svpseg.plugin.docks import options_controller, segment_controller
 from napari_svpseg.plugin.docks.tabs import SEGMENT, open_docks
 from napari_svpseg.plugin.layers.images.image_source import NAME_AXES
 from napari_svpseg.plugin.layers.metadata import metadata_of
@@ -311,6 +311,22 @@ def test_swapping_data_would_have_broken_undo(viewer):
     assert (layer.data == 0).any()  # stale pixels of the old array
 
 
+def test_a_replaced_array_gets_no_strokes_of_the_old_one(dock, finish):
+    dock.run.click()
+    finish(dock)
+    dock.paint.click()
+    for name in ("discs [svpseg]", "SVPSeg mask [discs]"):
+        layer = dock.viewer.layers[name]
+        layer.paint((5, 5), 3)
+        layer.data = np.full(layer.data.shape, 7, layer.data.dtype)
+        layer.undo()
+        assert (layer.data == 7).all()
+        layer.paint((5, 5), 3)
+        layer.undo()  # of a new stroke
+        layer.redo()
+        assert layer.data[5, 5] == 3
+
+
 def test_an_edited_result_is_never_overwritten(dock, finish):
     viewer = dock.viewer
     dock.run.click()
@@ -405,9 +421,85 @@ def test_options_leave_an_edited_result_alone(dock, finish, qtbot):
     layer.paint((4, 4), 50)
     before = layer.data.copy()
     dock.options.set_values({"min_area": 5000})
-    said = segment_controller.EDITED_IS_KEPT.format(name=layer.name)
+    said = options_controller.EDITED_IS_KEPT.format(name=layer.name)
     qtbot.waitUntil(lambda: dock.message.text() == said)
     np.testing.assert_array_equal(layer.data, before)
+
+
+@pytest.fixture
+def two_results(viewer, dock, finish):
+    """Return the dock with results of two images, the first of which is selected."""
+    image, _ = disc_image(spots=((30, 30), (66, 40)))
+    viewer.add_image(image, name="others", translate=(0, 200))
+    dock.image_panel.select(viewer.layers["discs"])
+    dock.run.click()
+    finish(dock)
+    assert dock.image_panel.selected().name == "discs"
+    return dock
+
+
+def rest(dock, qtbot):
+    """Wait until no option waits to be applied."""
+    qtbot.waitUntil(
+        lambda: not dock._options_timer.isActive() and not dock.options_controller.job
+    )
+
+
+def threshold_of(dock, name):
+    layer = dock.viewer.layers[f"{name} [svpseg]"]
+    return metadata_of(layer)["recipe"]["postprocess"]["threshold"]
+
+
+def test_options_act_on_the_selected_image_and_show_its_values(two_results, qtbot):
+    dock = two_results  # the last image of the run is the other one
+    dock.options.set_values({"threshold": 0.8, "min_area": 5000})
+    qtbot.waitUntil(lambda: dock.viewer.layers["discs [svpseg]"].data.max() == 0)
+    rest(dock, qtbot)
+    assert dock.viewer.layers["others [svpseg]"].data.max() == 2
+    dock.image_panel.select(dock.viewer.layers["others"])
+    assert dock.options.values()["threshold"] == pytest.approx(0.5)
+    assert "2 objects" in dock.message.text()
+    dock.image_panel.select(dock.viewer.layers["discs"])
+    assert dock.options.values()["threshold"] == pytest.approx(0.8)
+    assert "0 objects" in dock.message.text()
+    rest(dock, qtbot)
+    assert threshold_of(dock, "others") == 0.5
+
+
+def test_options_apply_to_all_images_and_one_undo_takes_them_back(two_results, qtbot):
+    dock = two_results
+    dock.options.set_values({"threshold": 0.8})
+    dock.apply_to_all.click()
+    qtbot.waitUntil(lambda: threshold_of(dock, "others") == 0.8)
+    rest(dock, qtbot)
+    dock.options.set_values({"min_area": 5000})
+    dock.apply_to_all.click()
+    results = [dock.viewer.layers[f"{n} [svpseg]"] for n in ("discs", "others")]
+    qtbot.waitUntil(lambda: not any(la.data.any() for la in results))
+    rest(dock, qtbot)
+    dock.undo.click()
+    assert [la.data.max() for la in results] == [4, 2]
+    assert threshold_of(dock, "discs") == threshold_of(dock, "others") == 0.8
+    assert dock.options.values()["threshold"] == pytest.approx(0.8)
+
+
+def test_options_act_on_the_plane_that_is_shown(stack, finish, qtbot):
+    dock, viewer = stack, stack.viewer
+    for plane, threshold in ((0, 0.4), (1, 0.6)):
+        viewer.dims.set_point(0, 2 * plane)  # planes are 2 apart
+        dock.options.set_values({"threshold": threshold})
+        rest(dock, qtbot)
+        dock.run.click()
+        finish(dock)
+    viewer.dims.set_point(0, 0)
+    assert dock.options.values()["threshold"] == pytest.approx(0.4)
+    layer = viewer.layers["stack [svpseg]"]
+    before = layer.data[1].copy()
+    dock.options.set_values({"min_area": 5000})
+    qtbot.waitUntil(lambda: not layer.data[0].any())
+    np.testing.assert_array_equal(layer.data[1], before)
+    viewer.dims.set_point(0, 2)
+    assert dock.options.values()["threshold"] == pytest.approx(0.6)
 
 
 def test_options_work_on_a_preview(dock, finish, qtbot):
@@ -786,7 +878,7 @@ def test_planes_keep_their_own_recipes(viewer, open_dock, finish, disc_scene):
     dock = open_dock()
     dock.book.place(dock.source_of(stack), (0,), Box(8, 8, 64))
     for plane, threshold in ((0, 0.3), (2, 0.6), (0, 0.7)):
-        viewer.dims.set_point(0, plane)
+        viewer.dims.set_point(0, 2 * plane)  # planes are 2 apart
         dock.options.set_values({"threshold": threshold})
         dock.run.click()
         finish(dock)
@@ -925,7 +1017,7 @@ def test_every_control_says_what_it_does(dock):
     assert [s for s in silent if not str(s).startswith(("▸", "▾"))] == []
 
 
-def test_shortcuts_work_on_our_own_layer_only(dock):
+def test_shortcuts_win_on_our_own_layer_over_those_of_napari(dock):
     keys = {str(k) for k in dock.viewer.layers["SVPSeg prompts"].keymap}
     assert {"Shift+D", "Shift+P", "Shift+R"} <= keys
     assert not {str(k) for k in dock.viewer.layers["discs"].keymap} & keys
@@ -998,7 +1090,7 @@ def test_undo_of_options_brings_their_controls_back(dock, finish, qtbot):
     layer = dock.viewer.layers["discs [svpseg]"]
     dock.options.set_values({"threshold": 0.9, "min_area": 5000})
     qtbot.waitUntil(lambda: layer.data.max() == 0)
-    assert dock.message.text().endswith(segment_controller.LOWER_OPTIONS)
+    assert dock.message.text().endswith(options_controller.LOWER_OPTIONS)
     dock.undo.click()
     assert layer.data.max() == 4
     assert dock.options.values()["threshold"] == pytest.approx(0.5)
@@ -1124,7 +1216,7 @@ def test_options_act_on_no_result_that_was_taken_back(dock, finish, qtbot, runne
     dock.undo.click()
     before, n = layer.data.copy(), len(runner.calls)
     dock.options.set_values({"threshold": 0.8})
-    said = segment_controller.RUN_FOR_OPTIONS
+    said = options_controller.RUN_FOR_OPTIONS
     qtbot.waitUntil(lambda: dock.message.text() == said)
     np.testing.assert_array_equal(layer.data, before)
     assert len(runner.calls) == n

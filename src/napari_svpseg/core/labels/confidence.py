@@ -38,12 +38,24 @@ def confident_objects(areas: Array, peaks: Array, share: float) -> Array:
     >>> confident_objects(areas, peaks, 0.9).tolist()
     [True, True, False]
     """
-    total = int(areas.sum())
-    if share <= 0 or total == 0:
+    if share <= 0 or not areas.any():
         return np.ones(len(areas), bool)
+    return np.asarray(peaks >= share * typical_peak(areas, peaks))
+
+
+def typical_peak(areas: Array, peaks: Array) -> float:
+    """Return the median of peak probabilities, weighted by area; NaN without objects.
+
+    Parameters
+    ----------
+    areas, peaks : (n,) arrays
+        As for `confident_objects`.
+    """
+    total = int(areas.sum())
+    if total == 0:
+        return float("nan")
     order = np.argsort(peaks, kind="stable")
-    middle = np.searchsorted(np.cumsum(areas[order]), total / 2)
-    return np.asarray(peaks >= share * peaks[order[middle]])
+    return float(peaks[order[np.searchsorted(np.cumsum(areas[order]), total / 2)]])
 
 
 def new_ids(areas: Array, peaks: Array, min_area: int, confidence: float) -> Array:

@@ -13,6 +13,7 @@ from ..result import DEFAULT_SPLIT, Maps, ObjectProperties
 from ..settings import AUTO, PostprocessSettings
 from .blocks import Window, block_grid, fill_holes, label_blocks, renumber
 from .confidence import add_peaks, new_ids
+from .holes import close_gaps, fill_object_holes
 from .ids import compact_ids
 from .metrics import f1
 from .object_size import is_net, median_diameter
@@ -101,7 +102,7 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
        on the distance transform of the mask), see `splitting`. A net, such as
        membranes, is not split if the prompts show a net, and otherwise at its
        crossings only.
-    3. Holes are filled, unless the objects of the prompts have holes.
+    3. Holes are filled; by default unless the objects of the prompts have holes.
     4. Small objects, and those whose peak probability is far below that of the typical
        object (see `confidence`), are removed.
 
@@ -284,10 +285,11 @@ def smallest_area(maps: Maps, settings: PostprocessSettings) -> int:
 
 
 def _fills_holes(maps: Maps, settings: PostprocessSettings) -> bool:
-    """Return whether holes are filled: not where the prompts' objects have holes."""
+    """Return whether holes are filled: "auto" asks the prompts' objects for holes."""
     properties = maps.objects
-    return settings.fill_holes and not (
-        properties and (properties.net or properties.holes)
+    has_holes = properties is not None and (properties.net or properties.holes)
+    return settings.fill_holes == "yes" or (
+        settings.fill_holes == "auto" and not has_holes
     )
 
 
@@ -306,8 +308,9 @@ def object_properties(masks: list[Array], scales: list[float]) -> ObjectProperti
     ObjectProperties
         In pixels of the query.
     """
-    # what is beside an unknown pixel may go on there: no hole is closed by it
-    masks = [np.maximum(m, 0) for m in masks]
+    # what is beside an unknown pixel may go on there: no hole is closed by it; gaps
+    # between the strokes of a brush are no holes
+    masks = [close_gaps(np.maximum(m, 0)) for m in masks]
     diameters = [median_diameter(m) / s for m, s in zip(masks, scales, strict=True)]
     hole_fractions = [
         np.count_nonzero(fill_object_holes(m) != m) / np.count_nonzero(m) for m in masks
@@ -360,48 +363,6 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
         if f1_score > max(scores) - SPLIT_TOLERANCE
     ]
     return min(best, key=lambda strength: abs(strength - DEFAULT_SPLIT))
-
-
-def fill_object_holes(labels: Array) -> Array:
-    """Return the labels with the holes of each object filled.
-
-    A hole is a background region that touches one object only and not the border of the
-    image; one that holds another object stays open.
-
-    Parameters
-    ----------
-    labels : (Y, X) int array
-
-    Returns
-    -------
-    (Y, X) int array
-    """
-    # All holes at once: filling object by object would scan the image for each of them.
-    background = connected_components(labels == 0, connectivity=1)
-    n = int(background.max())
-    # Background that reaches the border of the image may not be enclosed outside of it.
-    edge = np.zeros(n + 1, bool)
-    for side in (background[0], background[-1], background[:, 0], background[:, -1]):
-        edge[side] = True
-    edge[0] = True
-    if edge.all():
-        return labels
-    # Smallest and largest id beside each background region: a hole has one neighbour,
-    # so both are the same.
-    low = np.full(n + 1, np.iinfo(np.int64).max)
-    high = np.zeros(n + 1, np.int64)
-    pairs = (
-        (background[1:], labels[:-1]),
-        (background[:-1], labels[1:]),
-        (background[:, 1:], labels[:, :-1]),
-        (background[:, :-1], labels[:, 1:]),
-    )
-    for hole, owner in pairs:
-        touching = (hole > 0) & (owner > 0)
-        np.minimum.at(low, hole[touching], owner[touching])
-        np.maximum.at(high, hole[touching], owner[touching])
-    owners = np.where(~edge & (low == high), high, 0)
-    return np.where(labels == 0, owners[background], labels)
 
 
 def filter_objects(

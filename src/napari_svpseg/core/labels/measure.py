@@ -9,6 +9,7 @@ import numpy as np
 
 from ..image import Axes
 from ..units import UM, micrometres
+from .confidence import typical_peak
 
 Table = dict[str, np.ndarray]
 """Columns of equal length, by name."""
@@ -186,6 +187,55 @@ def _with_units(table: Table, pixel_size: tuple[float, float], unit: str) -> Tab
         if name == "area":
             found[f"area_{unit}2"] = column * height * width
     return found
+
+
+def add_confidence(
+    table: Table, labels: np.ndarray, maps: np.ndarray, axes: str
+) -> None:
+    """Add what the model found in each object to a table of `measure`.
+
+    Parameters
+    ----------
+    table : dict of arrays
+        With the columns ``label`` and ``area``; gets ``probability_mean`` and
+        ``confidence``: the peak probability as a fraction of the typical object's, see
+        `confidence`.
+    labels : int array
+        Those that the table was made of.
+    maps : float array of the same shape
+        Foreground probability in [0, 1].
+    axes : str
+        Of both.
+    """
+    found = measure(labels, axes=axes, image=np.nan_to_num(maps), shape=())
+    peaks = found["intensity_max"]
+    table["probability_mean"] = found["intensity_mean"]
+    table["confidence"] = peaks / max(typical_peak(table["area"], peaks), 1e-9)
+
+
+def summary(table: Table, n_pixels: int) -> dict[str, float]:
+    """Return number, mean area and share of the pixels that objects cover.
+
+    Parameters
+    ----------
+    table : dict of arrays
+        Of `measure`.
+    n_pixels : int
+        Of the labels, all planes together.
+
+    Returns
+    -------
+    dict
+        ``objects``, ``area_mean`` in pixels, ``covered`` in [0, 1], and the mean of
+        each column of areas in a unit, such as ``area_um2``; NaN without objects.
+    """
+    n = len(table["area"])
+    found = {"objects": float(len(np.unique(table["label"])))}
+    for name in [c for c in table if c == "area" or c.startswith("area_")]:
+        found["area_mean" if name == "area" else name] = (
+            float(np.mean(table[name])) if n else float("nan")
+        )
+    return found | {"covered": float(table["area"].sum()) / max(1, n_pixels)}
 
 
 def object_sizes(

@@ -1,4 +1,4 @@
-"""Controllers of the dock "Segment from prompts": runs and result options."""
+"""Controller of the dock "Segment from prompts": its runs."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 from ...core.image import ImageError
 from ...core.jobs.stored_labels import Filled, StoredLabels
 from ...core.prompt import PromptError, PromptSet
-from ...core.settings import NO_GPU, PostprocessSettings, split_settings
-from ...workflows.segment_image import describe_device, postprocess, segment
+from ...core.settings import NO_GPU, split_settings
+from ...workflows.segment_image import describe_device, segment
 from ...workflows.segment_live import segment_stored
 from ..callbacks import reports_errors
 from ..layers.results.run_step import (
@@ -34,10 +34,9 @@ if TYPE_CHECKING:
     from ...core.result import Result
     from ..layers.images.image_source import ImageSource
     from ..layers.prompts.prompt_book import PromptBook
-    from ..layers.results.result_layers import Kept
     from ..layers.results.run_layers import RunLayers
     from ..panels.image_panel import ImagePanel
-    from ..services.engine_process import Engine, EngineJob
+    from ..services.engine_process import Engine
 
 LOW_TRUST = 0.4
 """Below this a result needs another look."""
@@ -49,13 +48,6 @@ STOPPED = "Stopped. What was finished is kept."
 RUN_CONTINUES = " Run goes on from there."
 ENGINE_OFF = "The engine is off; the next run starts it."
 CHANGED_MEANWHILE = "'{name}' changed while it was segmented: run again."
-EDITED_IS_KEPT = (
-    "You edited '{name}', so it is left as it is: press Run for a new result with "
-    "these options."
-)
-LOWER_OPTIONS = " Lower the threshold or the smallest object."
-RUN_FOR_OPTIONS = "Press Run for a result with these options."
-RUN_LARGE_FOR_OPTIONS = "Press Run for a large result with these options."
 NO_CLASS_FOUND = "None of the classes"
 IS_LOW = (
     ", which is low. Mask every object in the box to its edge, or draw a second box."
@@ -425,7 +417,7 @@ class SegmentController(DockController):
 
     def undo_last(self) -> None:
         """Take our last change of the viewer back."""
-        text, recipe = self.layers.undo()
+        text, recipe = self.layers.undo(self.images.selected())
         self.view.say(text)
         if recipe is not None:
             self.view.set_options(recipe.postprocess, quiet=True)
@@ -462,67 +454,3 @@ class SegmentController(DockController):
         self.engine.close()
         self.warm_up.forget()
         self.view.show_device(ENGINE_OFF)
-
-
-@reports_errors("follow_options", "apply")
-class OptionsController:
-    """Applies result options to the latest result, without running the model again.
-
-    Parameters
-    ----------
-    view : SegmentView
-    runs : SegmentController
-        While it runs, options wait.
-    """
-
-    def __init__(self, view: SegmentView, runs: SegmentController) -> None:
-        self.view, self.runs, self.layers = view, runs, runs.layers
-        self.job: EngineJob | None = None
-        self._kept: Kept
-        self._values: dict[str, Any] = {}
-
-    def follow_options(self) -> None:
-        """Follow the controls, where there is a result that they act on."""
-        if self.layers.latest is not None:
-            self.view.apply_options_soon()
-
-    def apply(self) -> None:
-        """Make the objects of the latest result again."""
-        if self.layers.is_latest_stored:
-            self.view.say(RUN_LARGE_FOR_OPTIONS)
-            return
-        if self.runs.is_busy or self.job is not None:
-            self.view.apply_options_soon()
-            return
-        kept = self.layers.latest_kept()
-        if kept is None:
-            self.view.say(RUN_FOR_OPTIONS)
-            return
-        if self.layers.is_edited(kept):
-            self.view.say(EDITED_IS_KEPT.format(name=kept.layer.name))
-            return
-        _, options = split_settings(self.view.run_choices().settings)
-        self._submit(kept, options)
-
-    def _submit(self, kept: Kept, options: PostprocessSettings) -> None:
-        self._kept, self._values = kept, options.to_dict()
-        axes = kept.source.query_axes(kept.plane)
-        job = self.runs.engine.submit(postprocess, kept.maps, options, axes=axes)
-        self.job = job
-        job.returned.connect(self.runs.receive(self._on_labels))
-        job.failed.connect(self.runs.receive(self._on_failed))
-        job.finished.connect(self.runs.receive(self._on_finished))
-
-    def _on_labels(self, labels: np.ndarray) -> None:
-        if not self.layers.holds(self._kept):
-            return
-        n = self.layers.show_again(self._kept, labels, self._values)
-        hint = "" if n else LOWER_OPTIONS
-        self.view.say(f"{count(n, 'object')} with these options.{hint}")
-
-    def _on_failed(self, text: str) -> None:
-        self.view.say(text, True)
-
-    def _on_finished(self) -> None:
-        self.job = None
-        self.view.show_state()

@@ -9,7 +9,6 @@ from ...core.settings import split_settings
 from ...workflows.warm_up import warm_up
 from ..callbacks import reports_errors
 from ..messages import READY, device_line
-from ..services.preferences import preference
 
 if TYPE_CHECKING:
     from ..services.engine_process import EngineJob
@@ -34,7 +33,7 @@ class WarmUp:
     def __init__(self, runs: SegmentController) -> None:
         self.runs, self.view = runs, runs.view
         self.job: EngineJob | None = None
-        self.is_on = bool(preference("warm"))
+        self.is_on = False  # the dock says whether the user wants it
         self._asked: tuple[str, str] | None = None
 
     def ask(self) -> None:

@@ -74,7 +74,8 @@ class PromptPanel(QWidget):
         column.addWidget(self.suggested)
         self.draw = button(
             "Draw box",
-            "Click on a cell to place a box, or drag a square (Shift+D on the boxes)",
+            "Click on a cell to place a box, or drag a square. Shift+B places one in "
+            "the middle of the view",
             checkable=True,
         )
         self.box_size = QSpinBox()

@@ -19,6 +19,7 @@ from ..callbacks import reports_errors
 from ..layers.images.image_source import plain_name
 from ..layers.images.visibility import belongs_to
 from ..layers.metadata import find_layer, metadata_of
+from ..layers.results.kept_objects import REMOVED
 from ..layers.results.result_layers import recipe_of
 from ..layers.results.stored_edits import KIND as STORED
 from ..layers.results.stored_results import StoredResults
@@ -61,6 +62,7 @@ SAVE_PROMPTS_TOO = " Save the prompt set as cells.svprompt too."
 PROMPTS_CHANGED = " The prompts have changed since: press Run and save the set first."
 NAME_QUERY = " Put your image's file in place of query.tif."
 ALL_PLANES = " The command segments all planes."
+REMOVED_COME_BACK = " The objects that you removed are in what it makes."
 ONE_FILE = " The command takes one file with all these channels."
 
 SAVABLE = ("labels", STORED)
@@ -223,7 +225,7 @@ class SavePanel(QWidget):
     def _copy(self, form: Callable[[Recipe], str]) -> None:
         layer = self.result_layer()
         recipe = recipe_of(layer) if layer is not None else None
-        if recipe is None:
+        if layer is None or recipe is None:
             self._say(NOTHING_TO_COPY, True)
             return
         used = [p.get("sha256") for p in recipe.prompts]
@@ -246,6 +248,8 @@ class SavePanel(QWidget):
             text += ALL_PLANES
         if recipe.channel_files and form is Recipe.to_command:
             text += ONE_FILE
+        if REMOVED in layer.metadata:
+            text += REMOVED_COME_BACK
         self._say(text)
 
     def _stem(self, layer: Labels) -> str:

@@ -15,7 +15,10 @@ DEFAULTS: dict[str, Any] = {
     "autosave": True,
     "large": 32,
     "results": "",
-    "warm": True,
+    "model": "",
+    "threads": 0,
+    "labels_look": "fill",
+    "warm_up": True,
 }
 
 

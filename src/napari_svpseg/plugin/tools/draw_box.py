@@ -21,7 +21,7 @@ from ..layers.images.visibility import (
 from ..layers.metadata import is_image
 from ..layers.prompts.prompt_item import PromptItem
 from ..layers.world import NOT_YX, shows_yx, world_point
-from ..messages import sentence
+from ..messages import SHOWING, sentence
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes
@@ -83,8 +83,10 @@ class BoxTool(QObject):
         source = self.book.source_of(layer)
         boxes = self.book.boxes.layer_on(source)
         self.stop()
+        shown = ""
         if not is_in_sight(self.book.viewer, layer):
             bring_into_sight(self.book.viewer, layer)
+            shown = SHOWING.format(layer.name) + " "
         activate(self.book.viewer, boxes)
         boxes.visible = True
         boxes.mode = "pan_zoom"
@@ -95,7 +97,7 @@ class BoxTool(QObject):
         self._connect(boxes)
         self.book.intensities.request(source)
         self.switched.emit(True)
-        self.book.message.emit(DRAW, False)
+        self.book.message.emit(shown + DRAW, False)
 
     def stop(self) -> None:
         """Stop drawing."""

@@ -154,7 +154,7 @@ def test_other_options_are_recorded_before_they_are_drawn(viewer, results):
     first, second = outcome((40, 50), 300, 0.5), outcome((40, 50), 301, 0.7)
     layer, _ = results.show(source, None, first.labels.copy(), result=first)
     results.keep(layer, source, None, first)
-    kept = results.kept[layer.unique_id]
+    (kept,) = results.planes_of(layer)
     layer.events.set_data.connect(fail)
     with pytest.raises(DrawingFails):
         results.show_again(kept, second.labels, {"threshold": 0.7})
@@ -192,7 +192,7 @@ def test_a_result_counts_although_its_map_is_not_shown(viewer, layers, monkeypat
     monkeypatch.setattr(layers.results, "show_map", lambda *_: fail())
     with pytest.raises(DrawingFails):
         layers.show(Step(source, None), outcome((40, 50), 300, 0.5), ("probability",))
-    assert layers.latest_kept() is not None
+    assert layers.shown_result(source.layer).kept is not None
 
 
 def test_a_preview_is_recorded_before_it_is_drawn(viewer, results):

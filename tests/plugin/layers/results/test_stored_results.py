@@ -22,11 +22,8 @@ from napari_svpseg.io.zarr_labels import (
     write_labels_metadata,
     write_window,
 )
-from napari_svpseg.plugin.docks.segment_controller import (
-    RUN_CONTINUES,
-    RUN_LARGE_FOR_OPTIONS,
-    STOPPED,
-)
+from napari_svpseg.plugin.docks.options_controller import RUN_LARGE_FOR_OPTIONS
+from napari_svpseg.plugin.docks.segment_controller import RUN_CONTINUES, STOPPED
 from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.results import stored_results
 from napari_svpseg.plugin.layers.results.result_layers import edited_remark

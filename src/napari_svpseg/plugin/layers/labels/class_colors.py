@@ -10,6 +10,7 @@ from napari.utils.colormaps import DirectLabelColormap, label_colormap
 from ....core.annotation.image_tags import COLOURS
 from ....core.result import Result
 from ..metadata import metadata_of
+from .object_colors import PALETTE, colormap_of
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -55,17 +56,23 @@ def with_labels(result: Result, labels: Any, options: dict[str, Any]) -> Result:
     )
 
 
+def plain_colors(layer: Labels) -> Any:
+    """Return the colours of a result without classes: its palette, or napari's own."""
+    palette = (metadata_of(layer) or {}).get(PALETTE)
+    return colormap_of(palette) if palette else label_colormap()
+
+
 def dress(layer: Labels) -> None:
     """Show the colours and names of classes that are in a result's metadata.
 
-    A layer without classes gets napari's own colours back.
+    A layer without classes has the colours of its palette.
     """
     metadata = metadata_of(layer) or {}
     classes, class_of = metadata.get("classes") or {}, metadata.get("class_of") or {}
     if not classes:
         if CLASS in layer.features:
-            layer.colormap = label_colormap()
             layer.features = {}
+            layer.colormap = plain_colors(layer)
         return
     colors: dict[int | None, str] = {None: NO_CLASS_COLOR, 0: "transparent"}
     colors |= {int(i): classes[name] for i, name in class_of.items()}

@@ -9,6 +9,7 @@ import numpy as np
 from ....core.geometry import Box, Tile
 from ..images.image_source import ImageSource, fits_on
 from ..images.visibility import activate
+from ..labels.object_colors import colormap_of, palette_of
 from ..metadata import METADATA_KEY, find_layer, is_mask, is_of, layer_name
 from ..results.written_labels import set_ids
 from .prompt_item import PromptItem
@@ -30,6 +31,7 @@ def mask_layer(viewer: ViewerModel, source: ImageSource) -> Labels:
         np.zeros(source.companion.shape, np.uint16),
         name=layer_name(f"SVPSeg mask [{source.name}]"),
         opacity=0.5,
+        colormap=colormap_of(palette_of(source.layer)),
         metadata={METADATA_KEY: source.entry("mask")},
         **source.placement(),
     )

@@ -11,12 +11,13 @@ import numpy as np
 
 from ....core.geometry import Box
 from ....core.image import ImageError
+from ....core.labels.holes import close_gaps
 from ....core.labels.ids import as_objects
 from ....core.prompt import Prompt
 from ...messages import count
 from ..images.image_source import ImageSource
 from ..labels.label_sampling import reaches, sample_labels
-from ..metadata import layer_id
+from ..metadata import layer_id, metadata_of
 from ..world import Units, WorldPoint, to_world
 
 if TYPE_CHECKING:
@@ -149,6 +150,8 @@ class PromptItem:
             self.problem = NEGATIVE_IDS
             return
         self.mask = as_objects(mask).astype(np.int32)
+        if metadata_of(self.mask_layer, "mask"):  # painted by hand
+            self.mask = close_gaps(self.mask)
         if not mask.any() and not self.problem:
             is_here = reaches(self.mask_layer, at, box.size)
             self.problem = EMPTY_MASK if is_here else FAR_MASK

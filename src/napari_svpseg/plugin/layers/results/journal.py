@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 RUN = "Run"
 OPTIONS = "Options"
+NOTHING = "Nothing to undo."
+FILTER = "Filter"
 
 IS_KEPT = "{name} was edited since and is kept."
 EDITS_KEPT = " Your own edits are kept."
@@ -95,6 +97,11 @@ class LabelsWritten(LayerEdit):
     metadata: dict[str, Any]
     text: str = RUN
 
+    def is_possible(self, layers: Container[Layer]) -> bool:
+        """Return whether the layer is there, and its array was not replaced."""
+        is_there = super().is_possible(layers)
+        return is_there and self.layer.data[self.region].shape == self.after.shape
+
     def undo(self) -> str:
         """Put the old ids back, but not where the user has painted since."""
         now = np.asarray(self.layer.data[self.region])
@@ -141,9 +148,9 @@ class Journal:
         self._limit = limit
         self._run: Together | None = None
 
-    def begin(self) -> None:
+    def begin(self, text: str = RUN) -> None:
         """Start a run: edits belong together from now on."""
-        self._run = Together([])
+        self._run = Together([], text)
 
     def end(self) -> None:
         """End the run: later edits are on their own."""
@@ -157,6 +164,34 @@ class Journal:
                 return
             edit = self._run
         self.edits = [*self.edits, edit][-self._limit :]
+
+    def add_alone(self, edit: Edit) -> None:
+        """Add an edit of the user's, which is no part of a run that goes on."""
+        run, self._run = self._run, None
+        self.add(edit)
+        self._run = run
+
+    def undo_last_of(self, text: str) -> str:
+        """Undo the newest edit of one kind; return what was done."""
+        for edit in reversed(self.edits):
+            if edit.text == text:
+                self.edits = [e for e in self.edits if e is not edit]
+                return edit.undo()
+        return NOTHING
+
+    def add_or_extend(self, edit: LabelsWritten) -> None:
+        """Add an edit; the steps of a slider are one."""
+        last = self.edits[-1] if self.edits else None
+        if (
+            edit.text in (OPTIONS, FILTER)
+            and isinstance(last, LabelsWritten)
+            and last.text == edit.text
+            and last.layer == edit.layer
+            and last.region == edit.region
+        ):
+            last.after = edit.after
+        else:
+            self.add(edit)
 
     def show(self, edit: LayerAdded) -> None:
         """Add a layer to its viewer, noted before, as drawing it may fail."""
@@ -177,7 +212,7 @@ class Journal:
         An edit that cannot be undone stays.
         """
         if not self.edits:
-            return "Nothing to undo."
+            return NOTHING
         edit = self.edits[-1]
         text = edit.undo()
         # it may be gone already, with the layer that was removed

@@ -14,9 +14,11 @@ from ....core.geometry import Tile
 from ....core.result import Maps, Recipe, Result
 from ..images.image_source import ImageSource
 from ..images.visibility import add_behind_boxes, is_in_sight
-from ..labels.class_colors import class_entries, dress, with_labels
+from ..labels.class_colors import class_entries, dress, plain_colors, with_labels
+from ..labels.object_colors import PALETTE, colormap_of, palette_of
 from ..metadata import METADATA_KEY, is_of, layer_name, metadata_of
 from .journal import OPTIONS, RUN, Edit, Journal, LabelsWritten, LayerAdded
+from .kept_objects import REMOVED
 from .written_labels import (
     MAX_UNDOABLE,
     fingerprints,
@@ -136,8 +138,7 @@ class Results:
             else source.companion.index(kept.plane)
         )
         n = int(np.unique(labels[labels > 0]).size)
-        recipe = dict(metadata.get("recipe") or {})
-        recipe["postprocess"] = {**recipe.get("postprocess", {}), **options}
+        recipe = with_options(metadata.get("recipe") or {}, kept.plane, options)
 
         def sign() -> None:
             layer.metadata[METADATA_KEY] = {
@@ -168,9 +169,15 @@ class Results:
     ) -> None:
         """Keep the maps of a result in memory, for the result options."""
         self.kept = {
-            k: v for k, v in self.kept.items() if v.layer in self.viewer.layers
+            key: k
+            for key, k in self.kept.items()
+            if k.layer in self.viewer.layers
+            and (
+                k.layer != layer or (None not in (plane, k.plane) and k.plane != plane)
+            )
         }
-        self.kept[layer.unique_id] = Kept(
+        self.kept.pop((layer.unique_id, plane), None)  # the newest goes last
+        self.kept[layer.unique_id, plane] = Kept(
             layer, source, plane, replace(result, labels=result.labels[:0]), tile
         )
         while sum(k.n_bytes for k in self.kept.values()) > MAX_KEPT_BYTES:
@@ -178,8 +185,12 @@ class Results:
 
     def forget(self, edit: Edit) -> None:
         """Drop the maps of results that are undone: the layer shows older ones."""
-        for layer in edit.layers:
-            self.kept.pop(layer.unique_id, None)
+        changed = edit.layers
+        self.kept = {k: v for k, v in self.kept.items() if v.layer not in changed}
+
+    def planes_of(self, layer: Labels) -> list[Kept]:
+        """Return the maps of a layer that are kept, of each plane that has its own."""
+        return [k for k in self.kept.values() if k.layer == layer]
 
     def _update(
         self,
@@ -212,25 +223,12 @@ class Results:
 
         def record(n: int) -> None:
             if n:
-                self._note(edit)
+                self.journal.add_or_extend(edit)
+            layer.metadata.pop(REMOVED, None)
             sign()
 
         write_ids(layer, region, values, record)
         dress(layer)
-
-    def _note(self, edit: LabelsWritten) -> None:
-        """Note an edit; all steps of a slider are one."""
-        last = self.journal.edits[-1] if self.journal.edits else None
-        if (
-            edit.text == OPTIONS
-            and isinstance(last, LabelsWritten)
-            and last.text == edit.text
-            and last.layer == edit.layer
-            and last.region == edit.region
-        ):
-            last.after = edit.after
-        else:
-            self.journal.add(edit)
 
     def _add(
         self,
@@ -256,6 +254,8 @@ class Results:
             **source.placement(),
         )
         self._sign(layer, source, result, None)
+        layer.metadata[METADATA_KEY][PALETTE] = palette_of(source.layer)
+        layer.colormap = plain_colors(layer)
         dress(layer)
         self.journal.show(LayerAdded(layer, self.viewer, text))
         return layer
@@ -309,6 +309,7 @@ class Results:
             "recipe": result.recipe.to_dict(),
             "trust": result.trust,
             "region": region,
+            PALETTE: palette_of(source.layer),
             **class_entries(result),
         }
 
@@ -330,6 +331,7 @@ class Results:
                     values,
                     name=layer_name(f"{source.name} [svpseg] preview"),
                     opacity=0.5,
+                    colormap=colormap_of(metadata[PALETTE]),
                     metadata={METADATA_KEY: signed(values)},
                     **source.placement(corner),
                 ),
@@ -397,6 +399,34 @@ def with_other_planes(recipe: Recipe, before: dict[str, Any] | None) -> dict[str
             other for other in others if tuple(other.get("plane", ())) != recipe.plane
         )
     return values
+
+
+def plane_recipe(
+    recipe: dict[str, Any], plane: tuple[int, ...] | None
+) -> dict[str, Any]:
+    """Return the recipe of one plane of a layer, as plain values."""
+    others = [o for o in recipe.get("other_planes", ()) if is_plane(o, plane)]
+    return others[0] if others and not is_plane(recipe, plane) else recipe
+
+
+def with_options(
+    recipe: dict[str, Any], plane: tuple[int, ...] | None, options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return a layer's recipe with the result options of a plane replaced."""
+    changed = plane_recipe(recipe, plane)
+    post = {**changed.get("postprocess", {}), **options}
+    if changed is recipe:
+        return {**recipe, "postprocess": post}
+    others = tuple(
+        {**other, "postprocess": post} if other is changed else other
+        for other in recipe["other_planes"]
+    )
+    return {**recipe, "other_planes": others}
+
+
+def is_plane(recipe: dict[str, Any], plane: tuple[int, ...] | None) -> bool:
+    """Return whether a recipe is that of a plane of a stack."""
+    return tuple(recipe.get("plane") or ()) == tuple(plane or ())
 
 
 def recipe_of(layer: Labels) -> Recipe | None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from ....core.image import ImageError
 from ....core.jobs.stored_labels import Filled, StoredLabels
 from ..images.visibility import bring_into_sight, is_in_sight
-from ..metadata import metadata_of
-from .journal import OPTIONS
-from .result_layers import Kept, Results, recipe_of
+from ..metadata import is_image, is_of, layer_id, metadata_of
+from .journal import OPTIONS, RUN
+from .result_layers import Kept, Results, plane_recipe, recipe_of
 from .stored_edits import KIND as STORED
 from .stored_results import StoredResults, stored_arguments
 from .written_labels import is_untouched
 
 if TYPE_CHECKING:
-    import numpy as np
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
 
@@ -23,6 +26,44 @@ if TYPE_CHECKING:
     from ....core.result import Recipe, Result
     from ..images.image_source import ImageSource
     from .run_step import Step
+
+
+RESULTS = ("preview", "labels", STORED)
+"""Kinds of our layers that show a result."""
+
+
+@dataclass(frozen=True, eq=False)
+class ShownResult:
+    """The result of an image that is shown: its newest layer, at the plane in view.
+
+    Parameters
+    ----------
+    layer : Labels
+    kept : Kept or None
+        Its maps, where they are in memory.
+    is_stored : bool
+        Whether it lies on the disk.
+    options : dict
+        The result options that it was made with.
+    """
+
+    layer: Labels
+    kept: Kept | None
+    is_stored: bool
+    options: dict[str, Any]
+
+    @property
+    def n_objects(self) -> int:
+        """Number of objects; of a stack those of all planes."""
+        if self.is_stored:
+            return int((metadata_of(self.layer) or {}).get("objects", 0))
+        return count_ids(np.asarray(self.layer.data))
+
+    @property
+    def trust(self) -> float:
+        """How well the result finds the prompts again; NaN where it is not known."""
+        value = (metadata_of(self.layer) or {}).get("trust")
+        return float("nan") if value is None else float(value)
 
 
 class RunLayers:
@@ -35,11 +76,6 @@ class RunLayers:
         Results in memory.
     stored : StoredResults
         Results on the disk.
-
-    Attributes
-    ----------
-    latest : Labels or None
-        Layer of the latest result.
     """
 
     def __init__(
@@ -47,7 +83,7 @@ class RunLayers:
     ) -> None:
         self.viewer, self.results, self.stored = viewer, results, stored
         self.journal = results.journal
-        self.latest: Labels | None = None
+        self._newest: dict[str, Labels] = {}
 
     def shown_plane(self, source: ImageSource) -> tuple[int, ...]:
         """Return the index of the plane of an image that is shown.
@@ -74,9 +110,9 @@ class RunLayers:
 
     # ------------------------------------------------------------ a run
 
-    def begin(self) -> None:
+    def begin(self, *, options: bool = False) -> None:
         """Take all that is shown until `end` back by one undo."""
-        self.journal.begin()
+        self.journal.begin(OPTIONS if options else RUN)
 
     def end(self) -> None:
         """End what belongs to one undo."""
@@ -113,7 +149,7 @@ class RunLayers:
                 source, step.plane, result.labels, result=result
             )
         self.results.keep(layer, source, step.plane, result, step.tile)
-        self.latest = layer
+        self._newest[layer_id(source.layer)] = layer
         values = {
             "probability": result.foreground,
             "uncertainty": result.uncertainty,
@@ -133,19 +169,56 @@ class RunLayers:
             self.stored.show(value)
         else:
             self.results.drop_preview(step.source)
-            self.latest = self.stored.begin(step.source, step.plane, step.store, value)
+            layer = self.stored.begin(step.source, step.plane, step.store, value)
+            self._newest[layer_id(step.source.layer)] = layer
 
     # ------------------------------------------------------------ changing it
 
-    @property
-    def is_latest_stored(self) -> bool:
-        """Whether the latest result lies on the disk."""
-        return self.latest is not None and bool(metadata_of(self.latest, STORED))
+    def shown_result(self, image: Image) -> ShownResult | None:
+        """Return the result of an image that is shown, or None without one."""
+        layer = self._newest.get(layer_id(image))
+        if layer is None or layer not in self.viewer.layers:
+            found = (
+                la
+                for la in reversed(self.viewer.layers)
+                if is_of(la, image) and (metadata_of(la) or {}).get("kind") in RESULTS
+            )
+            layer = next(found, None)
+        return None if layer is None else self._shown(layer)
 
-    def latest_kept(self) -> Kept | None:
-        """Return the maps of the latest result, if it is still there."""
-        kept = self.results.kept.get(getattr(self.latest, "unique_id", None))
-        return kept if kept is not None and self.holds(kept) else None
+    def every_result(self) -> list[ShownResult]:
+        """Return all results: the newest of each image, and all planes of stacks."""
+        return list(self._every())
+
+    def _every(self) -> Iterator[ShownResult]:
+        for image in self.viewer.layers:
+            shown = self.shown_result(image) if is_image(image) else None
+            if shown is None:
+                continue
+            planes = self.results.planes_of(shown.layer)
+            options = shown.options
+            for kept in planes:
+                yield ShownResult(shown.layer, kept, shown.is_stored, options)
+            if not planes:
+                yield shown
+
+    def _shown(self, layer: Labels) -> ShownResult:
+        metadata = metadata_of(layer) or {}
+        planes = self.results.planes_of(layer)
+        plane = None
+        for kept in planes:
+            try:
+                plane = self.shown_plane(kept.source)
+            except ImageError:  # seen from the side
+                continue
+        match = [k for k in planes if k.plane is None or k.plane == plane]
+        recipe = plane_recipe(metadata.get("recipe") or {}, plane)
+        return ShownResult(
+            layer,
+            match[-1] if match else None,
+            metadata.get("kind") == STORED,
+            dict(recipe.get("postprocess") or {}),
+        )
 
     def holds(self, kept: Kept) -> bool:
         """Return whether the layer of a result is still there."""
@@ -161,16 +234,31 @@ class RunLayers:
         """Show a result with other options; return the number of its objects."""
         return self.results.show_again(kept, labels, options)
 
-    def undo(self) -> tuple[str, Recipe | None]:
+    def undo(self, image: Image | None) -> tuple[str, Recipe | None]:
         """Take the last change back; return what was done, and the recipe now shown.
 
-        The recipe is given where result options were taken back.
+        The recipe is given where result options of this image were taken back.
         """
         edits = self.journal.edits
         are_options = bool(edits) and edits[-1].text == OPTIONS
+        changed = edits[-1].layers if are_options else []
         if edits and not are_options:
             self.results.forget(edits[-1])
         text = self.journal.undo()
-        if not are_options or self.latest is None:
+        shown = None if image is None else self.shown_result(image)
+        if shown is None or shown.layer not in changed:
             return text, None
-        return text, recipe_of(self.latest)
+        return text, recipe_of(shown.layer)
+
+
+def count_ids(labels: np.ndarray) -> int:
+    """Return the number of ids but 0.
+
+    Examples
+    --------
+    >>> count_ids(np.array([0, 3, 3, 9]))
+    2
+    """
+    if labels.size and labels.max() <= labels.size:
+        return int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
+    return int(np.unique(labels[labels > 0]).size)

@@ -20,6 +20,8 @@ from ...callbacks import reports_errors, tell
 from ...services.background import Background
 from ..images.image_source import ImageSource
 from ..images.visibility import add_behind_boxes
+from ..labels.class_colors import plain_colors
+from ..labels.object_colors import PALETTE, palette_of
 from ..metadata import (
     METADATA_KEY,
     find_layer,
@@ -155,6 +157,7 @@ class StoredResults(QObject):
             source.placement(source.companion.corner(plane)),
             {
                 **source.entry(KIND, source.companion.corner(plane)),
+                PALETTE: palette_of(source.layer),
                 "axes": source.companion.axes,
                 "plane": plane,
                 "store": store,
@@ -190,6 +193,7 @@ class StoredResults(QObject):
             },
             **place,
         )
+        layer.colormap = plain_colors(layer)
         self.edits.watch(layer)
         self.layer = layer
         if metadata["state"] == FILLING:

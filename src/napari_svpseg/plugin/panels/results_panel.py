@@ -1,0 +1,177 @@
+"""How results are shown, and the docks with their objects and all images."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import Signal
+from qtpy.QtWidgets import QButtonGroup, QDockWidget, QVBoxLayout, QWidget
+
+from ..callbacks import reports_errors
+from ..layers.results.result_style import STYLES, ResultStyle, Style
+from .accessibility import ControlKeeper
+from .controls import button, labelled, side_by_side
+from .gallery import Gallery
+from .objects_panel import ObjectsPanel
+
+if TYPE_CHECKING:
+    import napari
+
+    from ..docks.segment_controller import SegmentController
+    from .image_panel import ImagePanel
+
+OBJECTS, GALLERY = "Objects", "Gallery"
+"""Names of the docks below the images."""
+
+TIPS: dict[Style, str] = {
+    "outline": "Show results as outlines, which leave the image free (Shift+O: next)",
+    "fill": "Show results as filled areas (Shift+O: next)",
+    "both": "Show results as outlines over faint areas (Shift+O: next)",
+}
+KEYS = {"Shift-O": "next_style", "PageDown": "next_image", "PageUp": "previous_image"}
+"""Keys of the window, and the methods that they call."""
+
+
+@reports_errors("show_as", "next_style", "next_image", "previous_image", "follow")
+class ResultsPanel(QWidget):
+    """Outline, fill or both; buttons that open the objects and the gallery.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    runs : SegmentController
+    images : ImagePanel
+    has_keys : bool
+        Whether keys of the window are bound.
+    """
+
+    message = Signal(str, bool)
+
+    def __init__(
+        self,
+        viewer: napari.viewer.Viewer,
+        runs: SegmentController,
+        images: ImagePanel,
+        *,
+        has_keys: bool = True,
+    ) -> None:
+        super().__init__()
+        self.viewer = viewer
+        self.style_of = ResultStyle(viewer)
+        self.objects = ObjectsPanel(viewer, runs)
+        self.gallery = Gallery(viewer, images, runs.layers)
+        self._docks: dict[str, QDockWidget] = {}
+        self._build()
+        for part in (self.objects, self.gallery):
+            part.message.connect(self.message)
+            ControlKeeper(part)  # a child of it, as it lies in a dock of its own
+        if has_keys:
+            self._bind()
+
+    def _build(self) -> None:
+        self.styles = {
+            style: button(style.capitalize(), TIPS[style], checkable=True)
+            for style in STYLES
+        }
+        self._group = QButtonGroup(self)
+        for style, one in self.styles.items():
+            self._group.addButton(one)
+            one.clicked.connect(partial(self.show_as, style))
+        self.styles[self.style_of.style].setChecked(True)
+        self.open_objects = button(
+            "Objects…", "Measure, sort and filter the objects of the selected image"
+        )
+        self.open_gallery = button(
+            "Gallery…", "See all images with their results, counts and trust"
+        )
+        self.previous = button("◂ Image", "Show the image before (PageUp)")
+        self.next = button("Image ▸", "Show the next image (PageDown)")
+        self.previous.setAccessibleName("Previous image")
+        self.next.setAccessibleName("Next image")
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.setSpacing(4)
+        column.addWidget(
+            labelled("Show as", side_by_side(*self.styles.values(), stretch=(1, 1, 1)))
+        )
+        column.addWidget(
+            side_by_side(
+                self.previous, self.next, self.open_objects, self.open_gallery,
+                stretch=(1, 1, 1, 1),
+            )
+        )  # fmt: skip
+        self.open_objects.clicked.connect(self._on_objects)
+        self.open_gallery.clicked.connect(self._on_gallery)
+        self.previous.clicked.connect(self.previous_image)
+        self.next.clicked.connect(self.next_image)
+
+    def _bind(self) -> None:
+        for key, name in KEYS.items():
+            self.viewer.bind_key(key, partial(self._on_key, name), overwrite=True)
+
+    def _on_key(self, name: str, viewer: Any = None) -> None:
+        getattr(self, name)()
+
+    def close_hooks(self) -> None:
+        """Let go of the viewer, and close the docks."""
+        for key in KEYS:
+            if key in self.viewer.keymap:
+                self.viewer.bind_key(key, None)
+        self.style_of.close()
+        self.objects.close_hooks()
+        self.gallery.close_hooks()
+        for frame in self._docks.values():
+            # napari's window may be gone before the dock
+            with suppress(AttributeError, LookupError, RuntimeError):
+                self.viewer.window.remove_dock_widget(frame)
+        self._docks.clear()
+
+    # ------------------------------------------------------------ showing
+
+    def show_as(self, style: Style) -> None:
+        """Show results as outlines, filled, or both."""
+        self.styles[style].setChecked(True)
+        self.style_of.show_as(style)
+
+    def next_style(self) -> None:
+        """Show results in the next style."""
+        self.show_as(self.style_of.next_style())
+
+    def next_image(self) -> None:
+        """Show the next image."""
+        self.gallery.step(1)
+
+    def previous_image(self) -> None:
+        """Show the image before."""
+        self.gallery.step(-1)
+
+    def follow(self) -> None:
+        """Follow the images, their results, and which one is selected."""
+        self.objects.controller.follow()
+        self.gallery.refresh_soon()
+        several = len(self.gallery.shown_images()) > 1
+        self.previous.setEnabled(several)
+        self.next.setEnabled(several)
+
+    # ------------------------------------------------------------ docks
+
+    def _on_objects(self) -> None:
+        self._show(OBJECTS, self.objects)
+        self.objects.measure_soon()
+
+    def _on_gallery(self) -> None:
+        self._show(GALLERY, self.gallery)
+        self.gallery.refresh_soon()
+
+    def _show(self, name: str, panel: QWidget) -> None:
+        """Show a dock below the images, or bring it to the front."""
+        frame = self._docks.get(name)
+        if frame is None or panel.parent() is None:
+            frame = self.viewer.window.add_dock_widget(
+                panel, name=name, area="bottom", tabify=bool(self._docks)
+            )
+            self._docks[name] = frame
+        frame.show()
+        frame.raise_()

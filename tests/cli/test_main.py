@@ -759,3 +759,32 @@ def test_unexpected_errors_are_one_line_too(here, monkeypatch, capsys) -> None:
     assert len(err.splitlines()) == 1
     assert "KeyError" in err
     assert DEBUG in err
+
+
+def test_correcting_writes_a_grown_prompt_file(place, tmp_path, capsys):
+    def run(*words: object) -> int:
+        return main(list(map(str, words)))
+
+    image, labels = place / "images" / "0.tif", place / "labels" / "0.tif"
+    start, grown = tmp_path / "start.svprompt", tmp_path / "grown.svprompt"
+    words = ["--image", image, "--labels", labels, "--box", 8, 8]
+    assert run("prompts", "new", start, *words) == 0
+    here = ["correct", image, "--prompts", start, "--model", place / "tiny"]
+    missed = tifffile.imread(labels) == 0
+    assert run(*here, "-o", grown) == 1, "nothing is to be corrected"
+    found = api.segment(tifffile.imread(image), load_prompts(start), place / "tiny")
+    options = []
+    for flag, where in (("--not-this", found.labels > 0), ("--this-too", missed)):
+        places = np.argwhere(where & ((found.labels > 0) == (flag == "--not-this")))
+        if len(places):
+            options += [flag, *places[len(places) // 2]]
+    assert options
+    assert run(*here, *options, "-o", grown) == 0
+    assert len(load_prompts(grown)) == 1 + len(options) // 3
+    assert len(load_prompts(start)) == 1
+    assert run(*here, *options, "-o", start, "--overwrite") == 1, "it is read"
+    mine = grown.read_bytes()
+    assert run(*here, "--not-this", 500, 0, "-o", grown, "--overwrite") == 1
+    assert grown.read_bytes() == mine
+    assert run(*here, "--not-this", "a", "-o", grown) == 2
+    capsys.readouterr()

@@ -158,7 +158,7 @@ class FakeRunner:
 
         try:
             name = function.__name__
-            if name == "describe_device":
+            if name in ("describe_device", "warm_up"):
                 value = {"device": "cpu", "threads": 2, "reason": "no GPU found"}
             elif name in self.pretend:
                 value = self.pretend[name](emit, on_progress, *args, **kwargs)
@@ -258,6 +258,24 @@ def open_dock(viewer, runner, monkeypatch, qtbot):
         dock = SegmentWidget(viewer, Engine(lambda: runner))
         viewer.window.add_dock_widget(dock, name="Segment from prompts")
         qtbot.waitUntil(lambda: "Starting" not in dock.device_line.text())
+        return dock
+
+    return open_it
+
+
+@pytest.fixture
+def dock_without_window(runner, monkeypatch, qtbot):
+    """Return a function that opens the dock on a viewer that draws nothing."""
+    from napari_svpseg.io import model_store
+    from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
+    from napari_svpseg.plugin.services.engine_process import Engine
+
+    card = ModelCard("svp", "svp", title="SVPSeg", n_parameters=800_000)
+    monkeypatch.setattr(model_store, "list_models", lambda folders=None: [card])
+
+    def open_it(viewer):
+        dock = SegmentWidget(viewer, Engine(lambda: runner))
+        qtbot.addWidget(dock)
         return dock
 
     return open_it

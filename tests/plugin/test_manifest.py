@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +22,9 @@ from napari_svpseg.io.ownership import ForeignTargetError, Origin, origin
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.io.sample_images import nuclei_files
+from napari_svpseg.plugin import commands, samples, writers
 from napari_svpseg.plugin import manifest as hooks
-from napari_svpseg.plugin import samples, writers
+from napari_svpseg.plugin.docks.actions import KEYS
 from napari_svpseg.plugin.services.preferences import DEFAULTS, preference
 
 MANIFEST = Path(napari_svpseg.__file__).parent / "napari.yaml"
@@ -62,6 +64,59 @@ def test_every_command_of_the_manifest_exists(manifest):
     assert manifest.name == "napari-svpseg" and manifest.schema_version == "0.2.1"
     for command in manifest.contributions.commands:
         assert callable(_load(command.python_name)), command.id
+
+
+def test_each_command_needs_nothing_that_napari_does_not_have(manifest):
+    contributions = manifest.contributions
+    samples = {sample.command for sample in contributions.sample_data}
+    widgets = {widget.command for widget in contributions.widgets}
+    in_palette = [c for c in contributions.commands if c.id not in samples | widgets]
+    assert len(in_palette) > 25
+    for command in in_palette:
+        for name, known in signature(_load(command.python_name)).parameters.items():
+            assert name == "viewer" or known.default is not known.empty, command.id
+
+
+def test_each_action_of_a_dock_has_a_command(manifest):
+    named = {c.id.split(".", 1)[1] for c in manifest.contributions.commands}
+    assert set(KEYS) <= named
+
+
+def test_the_palette_saves_the_selected_labels(viewer, tmp_path, monkeypatch):
+    import napari
+
+    told = []
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
+    monkeypatch.setattr(commands, "show_info", told.append)
+    assert writers.write_ome_tiff() == [] and told == [commands.SELECT_LABELS]
+    labels = np.zeros((20, 30), np.uint16)
+    labels[3:9, 4:9] = 7
+    viewer.add_labels(labels, name="mine")
+    viewer.add_image(labels)
+    target = str(tmp_path / "mine")
+    monkeypatch.setattr(
+        commands.QFileDialog, "getSaveFileName", lambda *_: (target, "")
+    )
+    assert writers.write_ome_tiff() == [f"{target}.ome.tif"]
+    np.testing.assert_array_equal(read_image(f"{target}.ome.tif").array, labels)
+    failed = []
+    monkeypatch.setattr(commands, "show_error", failed.append)
+    assert writers.write_ome_tiff() == [] and len(failed) == 1  # it is not replaced
+    monkeypatch.setattr(commands.QFileDialog, "getSaveFileName", lambda *_: ("", ""))
+    assert writers.write_csv() == [] and len(failed) == 1
+
+
+def test_the_palette_opens_a_prompt_set(
+    viewer, open_dock, tmp_path, prompts, monkeypatch
+):
+    import napari
+
+    path = str(save_prompts(prompts, tmp_path / "cells.svprompt"))
+    dock = open_dock()
+    monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
+    monkeypatch.setattr(commands.QFileDialog, "getOpenFileName", lambda *_: (path, ""))
+    assert hooks.get_prompt_reader() is None
+    assert [i.name for i in dock.book.items] == ["cells"]
 
 
 def _load(name):

@@ -7,7 +7,9 @@ import pytest
 
 import napari_svpseg as svpseg
 from napari_svpseg.core.annotation.corrections import CorrectionError
+from napari_svpseg.core.labels.metrics import dice
 from napari_svpseg.engine.inference import agreement
+from napari_svpseg.io.sample_images import tissue
 from napari_svpseg.workflows.correct_image import (
     NOT_ONE_PLANE,
     NOTHING,
@@ -54,15 +56,11 @@ def test_clicks_grow_the_prompts_and_hold_in_the_result(
     assert not done.notes
     assert len(done.result.recipe.prompts) == 3
     # a later correction keeps the earlier ones
-    ids = np.unique(done.result.labels[done.fixed == -1])
-    if not ids.any():
-        return
-    y, x = np.argwhere((done.result.labels == ids.max()) & (done.fixed == -1))[0]
     more = svpseg.correct(
         disc_scene.image,
         done.prompts,
         done.result,
-        not_this=[(y, x)],
+        this_too=[disc_scene.labels == 2],
         fixed=done.fixed,
         here_only=done.here_only,
     )
@@ -80,6 +78,59 @@ def test_an_example_that_makes_others_worse_stays_here(
     assert len(done.here_only) == 1
     assert done.notes
     assert len(done.result.recipe.prompts) == 2, "it is used in this image"
+
+
+def two_kinds(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return an image of grey and of bright discs, its ids, and which are bright."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:160, :160]
+    labels = np.zeros((160, 160), np.int32)
+    for i in range(25):
+        cy, cx = 16 + 32 * (i // 5) + rng.integers(-4, 5), 16 + 32 * (i % 5)
+        labels[(y - cy) ** 2 + (x - cx) ** 2 <= rng.integers(49, 80)] = i + 1
+    bright = np.arange(26) % 2 == 0
+    bright[0] = False
+    image = np.where(labels > 0, 600.0, 200.0) + 350 * bright[labels]
+    return image + rng.normal(0, 40, labels.shape), labels, bright
+
+
+def n_found(labels: np.ndarray, truth: np.ndarray, ids: np.ndarray) -> int:
+    return sum((labels[truth == i] > 0).mean() > 0.5 for i in ids)
+
+
+def test_one_click_takes_a_kind_off_in_all_images_and_nothing_else():
+    image, truth, bright = two_kinds(0)
+    # the box shows grey discs only
+    grey = np.where(bright[truth], np.random.default_rng(1).normal(200, 40), image)
+    prompt = svpseg.Prompt.from_image(grey, truth * ~bright[truth], (48, 48))
+    result = svpseg.segment(image, prompt, settings=SETTINGS)
+    others, wanted = np.flatnonzero(bright), np.flatnonzero(~bright)[1:]
+    assert n_found(result.labels, truth, others) > 0.8 * len(others)
+    y, x = np.argwhere((truth == others[2]) & (result.labels > 0))[20]
+    done = svpseg.correct(image, prompt, result, not_this=[(y, x)])
+    assert len(done.prompts) == 2
+    for seed in (0, 1):
+        image, truth, bright = two_kinds(seed)
+        plain = svpseg.segment(image, prompt, settings=SETTINGS)
+        found = svpseg.segment(image, done.prompts, settings=SETTINGS)
+        before, after = (n_found(r.labels, truth, others) for r in (plain, found))
+        assert after < 0.2 * before
+        kept, had = (n_found(r.labels, truth, wanted) for r in (found, plain))
+        assert kept == had > 0.8 * len(wanted)
+
+
+def test_a_right_object_called_wrong_takes_no_other_with_it():
+    sample = tissue()
+    prompt = svpseg.Prompt.from_image(sample.image, sample.labels, sample.box)
+    start = max(0, sample.box.y - 40), max(0, sample.box.x - 40)
+    image = sample.image[start[0] : start[0] + 176, start[1] : start[1] + 176]
+    result = svpseg.segment(image, prompt, settings=SETTINGS)
+    assert result.n_objects > 20
+    y, x = np.argwhere(result.labels == np.median(result.labels[result.labels > 0]))[5]
+    clicked = result.labels == result.labels[y, x]
+    done = svpseg.correct(image, prompt, result, not_this=[(y, x)])
+    assert not done.result.labels[clicked].any()
+    assert dice(done.result.labels, result.labels, ignore=clicked) > 0.99
 
 
 def test_an_outline_may_be_given(disc_scene, disc_prompt, result):

@@ -23,6 +23,7 @@ from .benchmark import benchmark
 from .benchmark_windows import benchmark_windows
 from .console import LogLine, say, show, show_lines
 from .convert import convert
+from .correct import correct
 from .demo import demo
 from .finetune import finetune
 from .models import models_app
@@ -44,6 +45,7 @@ app.add_typer(models_app, name="models")
 for _command in (
     demo,
     segment,
+    correct,
     convert,
     finetune,
     train_tags,
@@ -85,8 +87,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return status if isinstance(status, int) else 0
 
 
+POINT_OPTIONS = ("--box", "--not-this", "--this-too")
+"""Options of two whole numbers, y and x."""
+
+
 def with_joined_corners(words: Sequence[str]) -> list[str]:
     """Return arguments in which ``--box Y X`` is the one value ``--box Y,X``.
+
+    So are ``--not-this Y X`` and ``--this-too Y X``.
 
     Typer has no repeatable option of two values.
 
@@ -98,7 +106,8 @@ def with_joined_corners(words: Sequence[str]) -> list[str]:
     joined: list[str] = []
     for word in words:
         is_number = word.removeprefix("-").isdigit()
-        if is_number and joined[-2:-1] == ["--box"] and "," not in joined[-1]:
+        follows = is_number and bool(joined[-2:-1]) and joined[-2] in POINT_OPTIONS
+        if follows and "," not in joined[-1]:
             joined[-1] += f",{word}"
         else:
             joined.append(word)

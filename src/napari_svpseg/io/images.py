@@ -521,6 +521,8 @@ class TiffFacts(NamedTuple):
     notes : tuple of str
     origin : dict of str to float
         As in `ImageFile`.
+    shape : tuple of int
+        As stored, along the axes as stored.
     """
 
     axes: str
@@ -535,6 +537,7 @@ class TiffFacts(NamedTuple):
     channel_names: tuple[str, ...]
     notes: tuple[str, ...]
     origin: dict[str, float]
+    shape: tuple[int, ...] = ()
 
 
 def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
@@ -578,7 +581,7 @@ def read_tiff_facts(path: Path, series: int | None = None) -> TiffFacts:
     return TiffFacts(
         letters, size, unit, z_step, chosen.number, chosen.position, at,
         stored, samples, names if "C" in letters else (),
-        (*notes, *(present.notes or heard)), origin,
+        (*notes, *(present.notes or heard)), origin, chosen.shape,
     )  # fmt: skip
 
 

@@ -173,12 +173,12 @@ class Session:
     def write_state(self, state: dict[str, Any]) -> None:
         """Write the plain values of a session, if they have changed."""
         self.open()
-        text = json.dumps(state, default=str)
+        text = json.dumps(state, default=_plain)
         if text == self._state:
             return
         values = {"format": VERSION, "when": time.strftime("%H:%M"), **state}
         with atomic_path(self.folder / STATE, True, private=True) as temporary:
-            temporary.write_text(json.dumps(values, default=str), encoding="utf8")
+            temporary.write_text(json.dumps(values, default=_plain), encoding="utf8")
         self._state = text
 
     def write_prompts(self, prompts: PromptSet) -> None:
@@ -301,6 +301,11 @@ def _explained(path: Path) -> Iterator[None]:
         raise WriteError(
             CANNOT_SAVE.format(path=path, reason=error.strerror or error)
         ) from error
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of numpy as Python's own, and others as text."""
+    return value.item() if isinstance(value, np.generic) else str(value)
 
 
 def _records(file: IO[bytes]) -> Iterator[tuple[dict[str, Any], bytes]]:
@@ -468,7 +473,7 @@ def crashed_sessions(folder: str | Path) -> tuple[list[SavedSession], list[str]]
             saved.discard()  # the process ended before anything was saved
             continue
         try:
-            saved.state = _state(path / STATE)
+            saved.state = read_state(path / STATE)
         except SessionError as error:
             there = saved.set_aside()
             problems.append(KEPT_IN.format(problem=error, folder=there))
@@ -477,7 +482,7 @@ def crashed_sessions(folder: str | Path) -> tuple[list[SavedSession], list[str]]
     return sessions, problems
 
 
-def _state(path: Path) -> dict[str, Any]:
+def read_state(path: Path) -> dict[str, Any]:
     """Return the plain values of a session."""
     try:
         values = json.loads(path.read_text(encoding="utf8"))

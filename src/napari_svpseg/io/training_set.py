@@ -173,7 +173,7 @@ class TrainingSet:
             If it cannot be written; the set stays as it was.
         """
         _check_name(name)
-        plane, order = _plane(np.asarray(image), axes)
+        plane, order = as_plane(np.asarray(image), axes)
         labels = check_partial_labels(partial_labels, plane.shape, name)
         if not labels.any():
             raise TrainingSetError(NOTHING_LABELLED.format(name=name))
@@ -319,7 +319,7 @@ class TrainingSet:
 
 def is_same_image(entry: Entry, image: np.ndarray, axes: str | None = None) -> bool:
     """Return whether an entry holds this image; axes are as for `TrainingSet.add`."""
-    return _equal(entry.image(), _plane(np.asarray(image), axes)[0])
+    return _equal(entry.image(), as_plane(np.asarray(image), axes)[0])
 
 
 def _equal(first: np.ndarray, second: np.ndarray) -> bool:
@@ -333,7 +333,7 @@ def _check_name(name: str) -> None:
         raise TrainingSetError(BAD_NAME.format(name=name))
 
 
-def _plane(image: np.ndarray, axes: str | None) -> tuple[np.ndarray, str]:
+def as_plane(image: np.ndarray, axes: str | None) -> tuple[np.ndarray, str]:
     """Return an image as (Y, X) or (Y, X, C), and its axes."""
     if axes is None:
         axes = "YX" if image.ndim == 2 else "YXC"

@@ -1,8 +1,10 @@
 """Base classes of all networks, and how a method is registered by name.
 
 A method is a `torch.nn.Module` with two steps: `encode_prompts` once, and `forward`
-for each tile of the query. All tensors are float32 on the module's device unless
-mixed precision is on; intensities are those of `core.image.normalise`.
+for each tile of the query. The methods here part `forward` into `encode_query`, which
+knows nothing of the prompts and can be kept, and `decode`. All tensors are float32 on
+the module's device unless mixed precision is on; intensities are those of
+`core.image.normalise`.
 
 The keyword arguments of a method's constructor are the ``arguments`` of its
 ``model.json``, one by one. That is why some constructors have more than eight.
@@ -28,6 +30,10 @@ precision.
 
 PromptCode = dict[str, Tensor]
 """The encoded prompts: tensors by name, whose first axis is the batch."""
+
+
+QueryFeatures = dict[str, Tensor]
+"""The encoded query: tensors by name, whose first axis is the batch."""
 
 
 class PromptSegmenter(nn.Module):
@@ -58,6 +64,40 @@ class PromptSegmenter(nn.Module):
         """
         raise NotImplementedError(type(self).__name__)
 
+    def encode_query(self, query: Tensor) -> QueryFeatures:
+        """Return the part of the computation that depends on the query only.
+
+        Parameters
+        ----------
+        query : (B, 3, H, W) tensor
+            H and W are at least 1 pixel.
+
+        Returns
+        -------
+        dict of tensors
+            What `decode` takes. A method that only has `forward` keeps the query.
+        """
+        return {"query": query}
+
+    def decode(self, features: QueryFeatures, code: PromptCode) -> dict[str, Tensor]:
+        """Return the predicted maps of an encoded query.
+
+        Parameters
+        ----------
+        features : dict of tensors
+            From `encode_query`.
+        code : dict of tensors
+            From `encode_prompts`; its batch is B or 1.
+
+        Returns
+        -------
+        dict
+            As `forward`.
+        """
+        if type(self).forward is PromptSegmenter.forward:
+            raise NotImplementedError(type(self).__name__)
+        return self(features["query"], code)
+
     def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
         """Return the predicted maps of the query.
 
@@ -75,7 +115,7 @@ class PromptSegmenter(nn.Module):
             ``distance`` (B, 1, H, W) logits (sigmoid: 0 at the object's border, 1 in
             its middle) and ``boundary`` (B, 1, H, W) logits.
         """
-        raise NotImplementedError(type(self).__name__)
+        return self.decode(self.encode_query(query), code)
 
     def regularise(
         self, query: Tensor, maps: dict[str, Tensor], images: Tensor, masks: Tensor

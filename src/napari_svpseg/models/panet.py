@@ -16,7 +16,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import IGNORE, PromptCode, PromptSegmenter, pad_to_multiple, register
+from .base import (
+    IGNORE,
+    PromptCode,
+    PromptSegmenter,
+    QueryFeatures,
+    pad_to_multiple,
+    register,
+)
 from .losses import binary_loss
 from .svp_attention import label_values
 from .unet import FeaturePyramid, standard_encoder, upsample
@@ -98,14 +105,20 @@ class PrototypeSegmenter(PromptSegmenter):
         code = self.prototypes(features, masks)
         return code | {"features": features} if self.training else code
 
-    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+    def encode_query(self, query: Tensor) -> QueryFeatures:
+        """Return the features of the query."""
+        return {"features": self.embeddings(query).float(), "query": query}
+
+    def decode(self, features: QueryFeatures, code: PromptCode) -> dict[str, Tensor]:
         """Return ``foreground`` logits (B, 1, H, W)."""
-        features = self.embeddings(query).float()
-        height, width = query.shape[-2:]
-        logits = upsample(self.compare(features, code), STRIDE)
+        height, width = features["query"].shape[-2:]
+        logits = upsample(self.compare(features["features"], code), STRIDE)
         maps = {"foreground": logits[..., :height, :width]}
         if self.training:  # kept for `regularise`, which would encode both again
-            maps |= {"features": features, "prompt_features": code["features"]}
+            maps |= {
+                "features": features["features"],
+                "prompt_features": code["features"],
+            }
         return maps
 
     def prototypes(self, features: Tensor, masks: Tensor) -> PromptCode:

@@ -30,6 +30,7 @@ from .base import (
     MASKED,
     PromptCode,
     PromptSegmenter,
+    QueryFeatures,
     pad_to_multiple,
     register,
 )
@@ -248,25 +249,35 @@ class EvidenceSegmenter(PromptSegmenter):
 
     # -- the query -----------------------------------------------------------------
 
-    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+    def encode_query(self, query: Tensor) -> QueryFeatures:
+        """Return the maps of `features` that the decoder takes, and the filters."""
+        padded = pad_to_multiple(query, 16)
+        maps, pyramid, pixels = self.features(padded)
+        found = {"fine": maps[0], "coarse": maps[2], "pyramid": pyramid}
+        found |= {"pixels": pixels, "query": query}
+        if self.filters and not self.training:
+            found["filters"] = pixel_filters(padded)
+        return found
+
+    def decode(self, features: QueryFeatures, code: PromptCode) -> dict[str, Tensor]:
         """Return ``foreground``, ``distance`` and ``boundary`` logits (B, 1, H, W).
 
         In training also ``evidence_ridge`` and ``evidence_attention``, the foreground
         logits of each kind of evidence, so that each is trained to be right by itself.
         """
-        batch, _, height, width = query.shape
+        batch, _, height, width = features["query"].shape
         code = {k: v.expand(batch, *v.shape[1:]) for k, v in code.items()}
-        maps, pyramid, pixels = self.features(pad_to_multiple(query, 16))
-        ridge = self._ridge_maps(pixels, code)  # (B, 3, H/2, W/2)
+        pyramid = features["pyramid"]
+        ridge = self._ridge_maps(features["pixels"], code)  # (B, 3, H/2, W/2)
         context, similarity = self._attention_maps(pyramid, code)
         x = join_maps(F.avg_pool2d(ridge, 2), similarity, context, pyramid)
         x = self.block4(self.enter(x))  # (B, d4, H/4, W/4)
-        y = self.down(F.relu(x)) + self.skip8(maps[2])  # (B, d8, H/8, W/8)
+        y = self.down(F.relu(x)) + self.skip8(features["coarse"])  # (B, d8, H/8, W/8)
         if self.use["modulation"]:
             gain, shift = code["modulation"][..., None, None].chunk(2, dim=1)
             y = y * (1 + gain) + shift
         x = self.out4(x + upsample(self.up(self.blocks8(y))))  # (B, d4, H/4, W/4)
-        z = upsample(self.merge2(x)) + self.skip2(join_maps(maps[0], ridge))
+        z = upsample(self.merge2(x)) + self.skip2(join_maps(features["fine"], ridge))
         # residual: the decoder only has to correct the ridge classifier's logits
         out = F.pixel_shuffle(self.out2(z).contiguous(), 2) + upsample(ridge)
         out = out[..., :height, :width].float()  # (B, 3, H, W)
@@ -276,7 +287,7 @@ class EvidenceSegmenter(PromptSegmenter):
             )
         )
         if "filter_weights" in code:
-            filtered = self.filters * self._filter_map(query, code)
+            filtered = self.filters * self._filter_map(features, code)
             answer["foreground"] = answer["foreground"] + filtered
         if self.training:
             if self.use["ridge"]:
@@ -288,12 +299,11 @@ class EvidenceSegmenter(PromptSegmenter):
                 ]
         return answer
 
-    def _filter_map(self, query: Tensor, code: PromptCode) -> Tensor:
+    def _filter_map(self, features: QueryFeatures, code: PromptCode) -> Tensor:
         """Return the filters' foreground score (B, 1, H, W), about -1 to 1."""
-        height, width = query.shape[2:]
-        x = pixel_filters(pad_to_multiple(query, 16))
+        height, width = features["query"].shape[2:]
         units = (code[k][..., None, None] for k in ("filter_mean", "filter_scale"))
-        x = standardised(x, *units)  # (B, 36, H/2, W/2)
+        x = standardised(features["filters"], *units)  # (B, 36, H/2, W/2)
         weights = code["filter_weights"][..., 0]
         found = torch.einsum("bdhw,bd->bhw", x, weights[:, :-1])
         found = (found + weights[:, -1:, None])[:, None]

@@ -23,6 +23,7 @@ from .base import (
     MASKED,
     PromptCode,
     PromptSegmenter,
+    QueryFeatures,
     pad_to_multiple,
     register,
 )
@@ -225,11 +226,15 @@ class AttentionSegmenter(PromptSegmenter):
             "bias": bias,
         }
 
-    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
+    def encode_query(self, query: Tensor) -> QueryFeatures:
+        """Return the embeddings of the query's pixels."""
+        return {"embeddings": self.embeddings(query), "query": query}
+
+    def decode(self, features: QueryFeatures, code: PromptCode) -> dict[str, Tensor]:
         """Return ``foreground`` logits (B, 1, H, W)."""
-        batch, _, height, width = query.shape
-        features = self.embeddings(query)
-        rows = features.flatten(2).transpose(1, 2) / self.temperature()  # (B, N, D)
+        batch, _, height, width = features["query"].shape
+        embeddings = features["embeddings"]
+        rows = embeddings.flatten(2).transpose(1, 2) / self.temperature()  # (B, N, D)
         keys, values, bias = (
             code[name].expand(batch, *code[name].shape[1:])
             for name in ("keys", "values", "bias")
@@ -237,7 +242,7 @@ class AttentionSegmenter(PromptSegmenter):
         out = attend(rows, keys.to(rows), values.to(rows), bias.to(rows)).float()
         # attended labels are probabilities: foreground and background sum to 1
         logits = out[..., 1].clamp(1e-4, 1 - 1e-4).logit()
-        logits = logits.reshape(batch, 1, *features.shape[2:])
+        logits = logits.reshape(batch, 1, *embeddings.shape[2:])
         if self.stride > 1:
             logits = upsample(logits, self.stride)
         return {"foreground": logits[..., :height, :width]}

@@ -15,7 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .base import PromptCode, PromptSegmenter, pad_to_multiple, register
+from .base import (
+    PromptCode,
+    PromptSegmenter,
+    QueryFeatures,
+    pad_to_multiple,
+    register,
+)
 from .panet import masked_average
 from .svp_attention import label_values
 from .unet import ChannelNorm, Encoder, ResidualBlock, upsample
@@ -102,10 +108,15 @@ class ConcatSegmenter(PromptSegmenter):
         vectors = self.embed(torch.cat(pooled, dim=1))
         return {"vectors": vectors.unflatten(0, (batch, n_prompts)).float()}
 
-    def forward(self, query: Tensor, code: PromptCode) -> dict[str, Tensor]:
-        """Return ``foreground`` logits (B, 1, H, W)."""
-        batch, _, height, width = query.shape
+    def encode_query(self, query: Tensor) -> QueryFeatures:
+        """Return the maps of the encoder by their stride."""
         maps = self.encoder(pad_to_multiple(query, STRIDE))
+        return {"2": maps[0], "4": maps[1], "8": maps[2], "query": query}
+
+    def decode(self, features: QueryFeatures, code: PromptCode) -> dict[str, Tensor]:
+        """Return ``foreground`` logits (B, 1, H, W)."""
+        batch, _, height, width = features["query"].shape
+        maps = [features[stride] for stride in ("2", "4", "8")]
         vectors = code["vectors"].expand(batch, -1, -1).to(maps[-1].dtype)
         prompt = self._prompt_map(maps[-1], vectors)  # (B, V, H/8, W/8)
         x = self.fuse8(torch.cat([maps[2], prompt], dim=1))  # (B, w8, H/8, W/8)

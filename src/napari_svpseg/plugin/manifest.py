@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .docks.tabs import SEGMENT, open_docks, show_dock
-from .layers.metadata import layer_name
+from .layers.metadata import METADATA_KEY, PROMPT, layer_name
 
 if TYPE_CHECKING:
     import napari
@@ -22,8 +22,19 @@ UNIT_COLOURS = 2.0
 """Colours up to this are floats from 0 to 1, some of them beyond."""
 
 
-def get_prompt_reader(path: str | list[str]) -> Callable[[Any], list[Any]] | None:
-    """Return the reader of prompt sets, or None for other files."""
+def get_prompt_reader(
+    path: str | list[str] = "",
+) -> Callable[[Any], list[Any]] | None:
+    """Return the reader of prompt sets, or None for other files.
+
+    Without a file, as napari's palette calls it, a prompt set is asked for and opened
+    in the dock.
+    """
+    if not path:
+        from .commands import open_prompts
+
+        open_prompts()
+        return None
     paths = [path] if isinstance(path, str) else list(path)
     if not all(str(p).lower().endswith(".svprompt") for p in paths):
         return None
@@ -32,6 +43,8 @@ def get_prompt_reader(path: str | list[str]) -> Callable[[Any], list[Any]] | Non
 
 def read_prompts(path: str | list[str]) -> list[Any]:
     """Open prompt sets: into the dock if it is open, else as crops and masks.
+
+    A dock that is opened later lists them, and removes these layers.
 
     Returns
     -------
@@ -52,20 +65,30 @@ def read_prompts(path: str | list[str]) -> list[Any]:
         for n, prompt in enumerate(load_prompts(one)):
             # side by side, so that all are seen at once
             place = {"translate": (0, n * (prompt.image.shape[1] + 8))}
+            entry = {"kind": PROMPT, "prompt": prompt, "file": str(one)}
             crop = prompt.image if prompt.rgb else prompt.image[..., 0]
             if prompt.rgb:
                 crop = shown_colours(crop, prompt.intensities)
             layers.append(
                 (
                     crop,
-                    {"name": layer_name(prompt.name), "rgb": prompt.rgb, **place},
+                    {
+                        "name": layer_name(prompt.name),
+                        "rgb": prompt.rgb,
+                        "metadata": {METADATA_KEY: entry},
+                        **place,
+                    },
                     "image",
                 )
             )
             layers.append(
                 (
                     prompt.mask,
-                    {"name": layer_name(f"{prompt.name} mask"), **place},
+                    {
+                        "name": layer_name(f"{prompt.name} mask"),
+                        "metadata": {METADATA_KEY: {"kind": PROMPT}},
+                        **place,
+                    },
                     "labels",
                 )
             )
@@ -90,6 +113,16 @@ def shown_colours(crop: np.ndarray, intensities: np.ndarray) -> np.ndarray:
     # colours are 0 to 1 or 0 to 255; of 16 bits a camera rarely fills all
     scale = 255.0 if top <= UNIT_COLOURS else 1.0 if top <= 255 else 255 / top
     return np.rint(np.clip(crop * scale, 0, 255)).astype(np.uint8)
+
+
+def save_session(viewer: napari.viewer.Viewer) -> None:
+    """Save the whole state of the work as one file, which is asked for."""
+    show_dock(viewer, SEGMENT).session_panel.save_session()
+
+
+def open_session(viewer: napari.viewer.Viewer) -> None:
+    """Go on with a saved session, which is asked for."""
+    show_dock(viewer, SEGMENT).session_panel.open_session()
 
 
 def add_prompt(viewer: napari.viewer.Viewer) -> None:

@@ -11,6 +11,8 @@ DRAW_BOX = "Draw a box on a few labelled cells to begin."
 TRY = "Press Preview to try it on what you see."
 PAINTED = "Press Preview to try it. M is the next number where objects touch."
 NO_MODEL = "No model is installed: reinstall napari-svpseg."
+SHOWING = "Showing '{}'."
+READY = "{} · ready"
 STARTING = "Starting the engine…"
 STOPPING = "Stopping…"
 

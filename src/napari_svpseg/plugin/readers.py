@@ -11,7 +11,7 @@ from ..io.result_files import kind_of_result
 from .layers.images.lazy_zarr import add_zarr
 from .layers.results.reopened import is_large, labels_layer
 from .messages import sentence
-from .services.model_install import install_model
+from .services.model_install import install_model, open_dock
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -25,12 +25,18 @@ NO_LAYERS: list[LayerTuple] = [(None,)]
 
 
 def get_result_reader(
-    path: str | list[str],
+    path: str | list[str] = "",
 ) -> Callable[[Any], list[LayerTuple]] | None:
     """Return the reader of labels and models; None for other files.
 
     The pixels are not looked at, so that images of others are declined at once.
+    Without a file, as napari's palette calls it, files are asked for and opened.
     """
+    if not path:
+        from .commands import open_results
+
+        open_results()
+        return None
     paths = [path] if isinstance(path, str) else list(path)
     if not paths or not all(kind_of_result(p) for p in paths):
         return None
@@ -78,6 +84,9 @@ def _read(path: str, viewer: ViewerModel | None) -> list[LayerTuple]:
     kind = kind_of_result(path)
     if kind == "model":
         install_model(viewer, path)
+        return []
+    if kind == "session":
+        open_dock(viewer, path).session_panel.open_session(path)
         return []
     if kind == "labels" and viewer is not None and is_large(path):
         add_zarr(viewer, path, "labels")

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from ..io.exports import ExportData
 
 
-def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_ome_tiff(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write a Labels layer as OME-TIFF, with its pixel size and recipe.
 
     A file that is there is replaced: napari's dialog has asked the user. It does not
@@ -32,6 +34,8 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     Parameters
     ----------
     path : str
+        Empty: the file is asked for, and the selected Labels layer is written. So the
+        palette of napari calls it.
     data : int array
         Object ids.
     meta : dict
@@ -42,27 +46,35 @@ def write_ome_tiff(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
     list of str
         What was written.
     """
-    return [_write("ome-tiff", path, data, meta)]
+    return _saved("ome-tiff", path, data, meta)
 
 
-def write_rois(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_rois(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write a Labels layer as a zip of ImageJ ROIs; see `write_ome_tiff`."""
-    return [_write("rois", path, data, meta)]
+    return _saved("rois", path, data, meta)
 
 
-def write_geojson(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_geojson(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write a Labels layer as GeoJSON for QuPath; see `write_ome_tiff`."""
-    return [_write("geojson", path, data, meta)]
+    return _saved("geojson", path, data, meta)
 
 
-def write_ome_zarr(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_ome_zarr(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write a Labels layer as OME-Zarr labels with a pyramid; see `write_ome_tiff`."""
-    return [_write("ome-zarr", path, data, meta)]
+    return _saved("ome-zarr", path, data, meta)
 
 
-def write_csv(path: str, data: Any, meta: dict[str, Any]) -> list[str]:
+def write_csv(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
     """Write the measurements of a Labels layer as CSV; see `write_ome_tiff`."""
-    return [_write("csv", path, data, meta)]
+    return _saved("csv", path, data, meta)
 
 
 def write_layer(path: str, layer: Labels) -> str:
@@ -81,6 +93,15 @@ def format_of(path: str) -> str:
     'rois'
     """
     return folder_job.format_of(path) or "ome-tiff"
+
+
+def _saved(kind: str, path: str, data: Any, meta: dict[str, Any] | None) -> list[str]:
+    """Return what was written, of the selected layer where no file is given."""
+    if path:
+        return [_write(kind, path, data, meta or {})]
+    from .commands import save_selected
+
+    return save_selected(kind)
 
 
 def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:

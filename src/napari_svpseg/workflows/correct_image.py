@@ -126,6 +126,9 @@ def correct(
     ImageError, PromptError, ValueError
         As in `segment`.
     """
+    from ..engine.inference.cache import keep_query_features
+
+    keep_query_features()  # the next correction is of the same image
     prompts, recipe = as_prompt_set(prompts), result.recipe
     usable = prompts.usable()
     _check(result, not_this, this_too)

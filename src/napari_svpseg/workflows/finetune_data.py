@@ -154,6 +154,54 @@ def _read(
     return images
 
 
+def check_image(
+    image: np.ndarray,
+    labels: np.ndarray,
+    name: str,
+    settings: FineTuneSettings,
+    *,
+    rgb: bool = False,
+    channels: tuple[int, ...] | None = None,
+) -> None:
+    """Raise the error with which a training would refuse an image by itself.
+
+    Parameters
+    ----------
+    image : (Y, X) or (Y, X, C) array
+    labels : (Y, X) int array
+        Partial labels.
+    name : str
+    settings : FineTuneSettings
+    rgb, channels
+        As in `finetune`.
+
+    Raises
+    ------
+    FineTuneError
+        One line that names the image.
+    """
+    given = GivenImages((), (), rgb=rgb, channels=channels)
+    _partial_image(image, labels, name, given, settings, [])
+
+
+def training_problem(folder: str | Path, settings: FineTuneSettings) -> str:
+    """Return why a training would refuse a training set; empty if it would begin.
+
+    Parameters
+    ----------
+    folder : path
+    settings : FineTuneSettings
+    """
+    try:
+        images, validation = _read_set(TrainingSet(folder), settings, [])
+        _check_labels(images, settings)
+        ids = [image.ids for image in images]
+        split_validation(ids, settings.validation, settings.seed, validation)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _partial_image(
     image: Any,
     labels: Any,

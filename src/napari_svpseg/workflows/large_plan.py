@@ -15,7 +15,7 @@ from ..core.image import ImageError
 from ..core.labels.blocks import Grid, block_grid
 from ..core.labels.instances import halo_width
 from ..core.planes import PlaneContrasts, Planes
-from ..core.prompt import PromptSet
+from ..core.prompt import UNKNOWN, PromptSet
 from ..core.result import ObjectProperties, Recipe, versions
 from ..core.settings import PostprocessSettings, SegmentSettings, check_range
 from ..io.ome_zarr import LazyImage
@@ -51,6 +51,11 @@ TAKES_NO_PROMPTS = (
 
 Code = dict[str, np.ndarray]
 """The encoded prompts: arrays by name."""
+
+WRONG_OBJECTS_NOT_USED = (
+    "objects marked as wrong are not used for images done by parts: remove others like "
+    "them by hand"
+)
 
 
 @dataclass(frozen=True)
@@ -301,7 +306,7 @@ def make_plan(
         versions=versions(),
         intensities=tuple((float(a), float(b)) for a, b in ranges[0]),
         plane_intensities=contrasts.recorded,
-        notes=(*contrasts.notes, *alike_notes(ranges, chosen)),
+        notes=(*contrasts.notes, *alike_notes(ranges, chosen), *_not_used(chosen)),
         prompts_file=prompts_file,
         query_file=str(source.path),
         level=source.level,
@@ -343,6 +348,12 @@ def _prompts(prompts: Prompts | str | Path) -> tuple[PromptSet, str]:
     return load_prompts(prompts).usable(), str(prompts)
 
 
+def _not_used(prompts: PromptSet) -> tuple[str, ...]:
+    """Return a note where prompts mark single objects as wrong."""
+    marked = any(p.is_negative and (p.mask == UNKNOWN).any() for p in prompts)
+    return (WRONG_OBJECTS_NOT_USED,) if marked else ()
+
+
 def _encode(
     network: PromptSegmenter, device: Device, prompts: PromptSet, *, resize: bool
 ) -> _EncodedPrompts:
@@ -352,7 +363,9 @@ def _encode(
         prompt_object_properties,
         prompt_tensors,
     )
+    from ..engine.inference.unwanted import shown_to_network
 
+    prompts = shown_to_network(prompts)
     scale = network_scale(prompts, network, resize=resize)
     forward = Forward(network, device)
     with evaluating(network, device):

@@ -6,7 +6,7 @@ import pytest
 from qtpy.QtCore import QPoint
 from qtpy.QtWidgets import QApplication, QLabel, QPushButton
 
-from napari_svpseg.plugin.docks.base import Closing, Dock, device_combo, shortcuts
+from napari_svpseg.plugin.docks.base import Closing, Dock, device_combo
 from napari_svpseg.plugin.docks.batch_dock import BatchWidget
 from napari_svpseg.plugin.docks.controller import DockController
 from napari_svpseg.plugin.docks.finetune_dock import FineTuneWidget
@@ -14,7 +14,7 @@ from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
 from napari_svpseg.plugin.docks.tabs import bring_to_front, open_docks, show_dock
 from napari_svpseg.plugin.docks.tags_dock import TagsWidget
 from napari_svpseg.plugin.messages import STOPPING
-from napari_svpseg.plugin.panels.controls import theme_color
+from napari_svpseg.plugin.panels.controls import Choice, theme_color
 from napari_svpseg.plugin.services.engine_process import Engine
 
 DOCKS = [SegmentWidget, BatchWidget, FineTuneWidget, TagsWidget]
@@ -70,40 +70,42 @@ def place(dock, widget):
     return widget.mapTo(dock, QPoint(0, 0))
 
 
-def is_laid_out(dock):
-    """Return whether the message has the height that its text needs, and no more."""
-    label = dock.message
-    needed = max(label.heightForWidth(label.width()), label.minimumHeight())
-    return label.height() == needed
-
-
 @pytest.mark.parametrize("kind", DOCKS)
-def test_no_button_of_the_footer_moves(open_any, kind, qtbot, settle):
+def test_no_button_of_the_footer_moves(open_any, kind, settle):
     dock = open_any(kind)
     dock.show_busy(True)
     buttons = [b for b in dock.footer.findChildren(QPushButton) if b.isVisible()]
     assert len(buttons) >= 3
     before = [place(dock, b) for b in buttons]
+    body = dock.scroll_area.geometry()
     for text in (LONG, "short", ""):
         dock.say(text, error=True)
-        qtbot.waitUntil(lambda: is_laid_out(dock))
+        settle()
+        assert dock.message.more.isVisible() == (text == LONG)
         assert [place(dock, b) for b in buttons] == before, text
-    message = place(dock, dock.message)
     dock.show_busy(False)
-    assert not dock.stop.isVisible()
+    for choice in dock.footer.findChildren(Choice):
+        choice.show()
     settle()
-    qtbot.waitUntil(lambda: is_laid_out(dock))
-    assert place(dock, dock.message) == message
+    assert not dock.stop.isVisible() and dock.scroll_area.geometry() == body
     assert [place(dock, b) for b in buttons] == before
 
 
 @pytest.mark.parametrize("kind", DOCKS)
-def test_a_long_message_is_not_cut_off(open_any, kind, qtbot):
+def test_a_long_message_has_two_lines_and_opens_whole(open_any, kind, settle):
     dock = open_any(kind)
+    dock.say("short")
+    settle()
+    assert dock.message.shown_text() == "short" and not dock.message.more.isVisible()
     dock.say(LONG)
-    qtbot.waitUntil(lambda: is_laid_out(dock))
-    assert dock.message.height() > 3 * dock.fontMetrics().height()
-    assert dock.rect().contains(dock.footer.geometry())
+    settle()
+    shown = dock.message.shown_text()
+    assert shown.count("\n") == 1 and shown.endswith("…")
+    assert dock.message.text() == dock.message.accessibleName() == LONG
+    assert dock.message.height() >= 2 * dock.message.fontMetrics().lineSpacing()
+    dock.message.more.click()
+    assert dock.message.whole.isVisible() and dock.message.whole.text.text() == LONG
+    dock.message.whole.close()
 
 
 def test_the_docks_look_alike(open_any):
@@ -113,7 +115,6 @@ def test_the_docks_look_alike(open_any):
         body, layout = dock._body, dock.layout()
         looks.append(
             (
-                dock.minimumWidth(),
                 body.contentsMargins(), body.spacing(),
                 layout.contentsMargins(), layout.spacing(),
                 dock.footer.layout().contentsMargins(), dock.footer.layout().spacing(),
@@ -121,9 +122,27 @@ def test_the_docks_look_alike(open_any):
                 dock.progress_row.sizeHint().height(),
             )
         )  # fmt: skip
-        assert dock.minimumSizeHint().width() <= dock.minimumWidth()
         assert not dock.progress_row.isVisible() and dock.sections
     assert looks.count(looks[0]) == len(DOCKS)
+
+
+@pytest.mark.parametrize("kind", DOCKS)
+def test_a_dock_is_as_wide_as_its_contents_in_any_font(open_any, kind, qtbot):
+    dock = open_any(kind)
+    for section in dock.sections.values():
+        section.expand(animate=False)
+    area = dock.scroll_area
+
+    def fits():
+        needed = max(w.minimumSizeHint().width() for w in (area.widget(), dock.footer))
+        return area.widget().width() >= needed and area.viewport().width() >= needed
+
+    qtbot.waitUntil(fits)
+    before = area.minimumSizeHint().width()
+    for size in (14, 24):
+        dock.setStyleSheet(f"* {{font-size: {size}pt}}")
+        qtbot.waitUntil(fits)
+    assert area.minimumSizeHint().width() > before
 
 
 def test_the_body_is_filled_from_the_top(open_any):
@@ -181,11 +200,10 @@ def test_steps_of_closing_are_taken_in_order():
     assert taken == ["a", "b", "last"] and closing.is_done
 
 
-def test_preferences_of_device_and_shortcuts(qtbot, monkeypatch):
+def test_the_preference_of_a_device(qtbot, monkeypatch):
     from napari_svpseg.plugin.docks import base
 
-    monkeypatch.setattr(base, "preference", {"device": "cuda:1", "shortcuts": 0}.get)
+    monkeypatch.setattr(base, "preference", {"device": "cuda:1"}.get)
     combo = device_combo("Where it runs")
     qtbot.addWidget(combo)
     assert combo.currentText() == "cuda:1" and combo.toolTip() == "Where it runs"
-    assert shortcuts({"Shift-R": ("Run", lambda: None)}) == {}

@@ -18,6 +18,16 @@ from napari_svpseg.core.jobs.finetune_job import (
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.settings import NO_GPU
 from napari_svpseg.plugin.docks import finetune_controller as module
+from napari_svpseg.plugin.docks.finetune_advice import (
+    CHECK_LABELS,
+    COMPARE,
+    MORE_LABELS,
+    MORE_TO_CHECK,
+    NOT_CHECKED,
+    OTHER_BOXES,
+    TRY_IT,
+    next_steps,
+)
 from napari_svpseg.plugin.docks.finetune_controller import (
     BETTER,
     CONTINUING,
@@ -31,6 +41,8 @@ from napari_svpseg.plugin.docks.finetune_controller import (
     NO_BETTER,
     NO_ROOM,
     NOT_VALIDATED,
+    PREPARING,
+    STAGE,
     STAY,
     STOPPED,
     TRAINING,
@@ -41,11 +53,13 @@ from napari_svpseg.plugin.docks.finetune_controller import (
     score_lines,
 )
 from napari_svpseg.plugin.docks.model_names import NEEDS_NAME
+from napari_svpseg.plugin.docks.run_clock import RunClock
 from napari_svpseg.plugin.messages import NO_MODEL
 
 from .fakes import FakeEngine, FakeFiles, FakeView
 
 CARD = ModelCard("svp", "svp")
+TWO_CELLS = MORE_TO_CHECK.format(cells="2 cells")
 OLD, NEW = ValidationScore(0.6, 0.5, 900, 3), ValidationScore(0.8, 0.7, 900, 3)
 
 
@@ -166,7 +180,43 @@ def test_scores_show_the_kept_model_in_bold():
     assert f"<b>{NEW}</b>" in score_lines(result("after"))
     assert f"<b>{OLD}</b>" in score_lines(result("before"))
     unchecked = ValidationScore(float("nan"), None, 0, 0)
-    assert score_lines(result(after=unchecked)) == NOT_VALIDATED
+    assert score_lines(result(after=unchecked)).startswith(NOT_VALIDATED)
+
+
+@pytest.mark.parametrize(
+    "before, after, kept, advice",
+    [
+        (0.6, ValidationScore(0.8, 0.7, 900, 9), "after", (TRY_IT, COMPARE)),
+        (0.6, ValidationScore(0.109, 0.1, 900, 9), "before", (CHECK_LABELS,)),
+        (
+            0.6,
+            ValidationScore(0.6, 0.5, 900, 2),
+            "before",
+            (TWO_CELLS,),
+        ),
+        (0.6, ValidationScore(0.6, 0.5, 900, 9), "before", ()),
+        (0.6, ValidationScore(float("nan"), None, 0, 0), "after", (NOT_CHECKED,)),
+    ],
+)
+def test_the_outcome_says_what_to_do_next(before, after, kept, advice):
+    old = ValidationScore(before, before, 900, 9)
+    told = next_steps(FineTuneResult(old, after, kept, "/models/a"))
+    assert all(one in told for one in advice)
+    assert (OTHER_BOXES in told) == (MORE_LABELS in told) == (kept == "before")
+    assert (CHECK_LABELS in told) == (CHECK_LABELS in advice)
+
+
+def test_a_training_shows_stage_step_and_time(controller, view, engine):
+    now = [0.0]
+    controller.clock = RunClock(lambda: now[0])
+    controller.start()
+    assert view.called("show_stage") == [(PREPARING,)]
+    for step in (1, 4):
+        now[0] += 3
+        engine.job.progressed.emit(step, 10, "loss 0.2")
+    line = view.called("show_stage")[-1][0]
+    assert line == controller.clock.line(f"{STAGE}, loss 0.2", 4, 10)
+    assert controller.clock.remaining(4, 10) == 6
 
 
 def test_stopping_keeps_the_best(controller, view, engine, files, monkeypatch):
@@ -180,6 +230,7 @@ def test_stopping_keeps_the_best(controller, view, engine, files, monkeypatch):
     files.run()
     assert [Path(o).name for o in stopped] == ["my cells"]
     assert view.called("show_keeping") == [(KEEPING_BEST,)]
+    assert view.message == KEEPING_BEST
     assert not engine.job.is_cancelled
 
 

@@ -215,7 +215,7 @@ def test_switches_are_kept_in_the_set(added, idle):
 
 def test_cells_without_background_ask_for_some(dock, idle):
     dock.label_panel.paint_cell.click()
-    assert dock.message.text() == PAINT.format("cell 1")
+    assert dock.message.text() == PAINT.format("cell 1", "discs")
     layer = paint_layer(dock.viewer, dock.label_panel.source())
     layer.data_setitem(np.nonzero(dock.viewer.layers["truth"].data == 1), 2)
     dock.label_panel.add.click()

@@ -1017,7 +1017,7 @@ def test_every_control_says_what_it_does(dock):
     assert [s for s in silent if not str(s).startswith(("▸", "▾"))] == []
 
 
-def test_shortcuts_work_on_our_own_layer_only(dock):
+def test_shortcuts_win_on_our_own_layer_over_those_of_napari(dock):
     keys = {str(k) for k in dock.viewer.layers["SVPSeg prompts"].keymap}
     assert {"Shift+D", "Shift+P", "Shift+R"} <= keys
     assert not {str(k) for k in dock.viewer.layers["discs"].keymap} & keys

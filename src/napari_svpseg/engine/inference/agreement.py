@@ -14,6 +14,7 @@ from ...models.base import PromptSegmenter
 from .device import Device
 from .forward import Forward, evaluating
 from .prompt_features import network_scale, prompt_tensors
+from .unwanted import is_wrong_object
 
 TOLERANCE = 0.02
 """How much lower the mean score of the earlier examples may be."""
@@ -56,7 +57,8 @@ def verdicts(
 
     The earlier examples, which are all true, are segmented with themselves as prompts,
     with and without the new one. One that does not agree is left out when those after
-    it are judged.
+    it are judged. A wrong object takes only objects with it that a gap parts from the
+    right ones (see `core.annotation.kinds`), and always agrees.
 
     Parameters
     ----------
@@ -73,11 +75,15 @@ def verdicts(
     scale = network_scale(prompts, network, resize=resize)
     images, masks = prompt_tensors(everything, scale)
     forward = Forward(network, device)
-    trusted = list(range(len(prompts)))
+    trusted = [i for i, p in enumerate(prompts) if not is_wrong_object(p)]
     found = []
     with evaluating(network, device):
         before = scores(forward, images, masks, trusted, trusted)
         for i in range(len(prompts), len(everything)):
+            if is_wrong_object(everything[i]):  # not shown to the network
+                mean = float(before.mean())
+                found.append(Verdict(mean, mean, 0.0))
+                continue
             after = scores(forward, images, masks, [*trusted, i], [*trusted, i])
             loss = before - after[:-1]
             verdict = Verdict(

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ...models.base import PromptCode, PromptSegmenter
+from .cache import query_features
 from .device import Device, free_memory, is_out_of_memory
 from .tiling import sample, spans
 
@@ -153,7 +154,16 @@ class Forward:
     def _maps(self, device: torch.device, pieces: Tensor, code: PromptCode) -> Tensor:
         def run(network: PromptSegmenter, to: Callable[[Tensor], Tensor]) -> Tensor:
             there = {name: to(value) for name, value in code.items()}
-            answer = network(to(pieces), there)
+            # only on the CPU: a GPU encodes faster than its memory is worth
+            if device.type == "cpu" and splits(network):
+                features = query_features.get(
+                    network,
+                    [str(tuple(pieces.shape)), pieces.numpy()],
+                    lambda: network.encode_query(to(pieces)),
+                )
+                answer = network.decode(features, there)
+            else:
+                answer = network(to(pieces), there)
             if "classes" in answer:
                 # foreground is whatever is not background, which is class 0
                 shares = answer["classes"].float().softmax(dim=1)
@@ -190,6 +200,11 @@ class Forward:
     def _note(self, text: str) -> None:
         if text not in self.notes:
             self.notes.append(text)
+
+
+def splits(network: PromptSegmenter) -> bool:
+    """Return whether a network encodes queries without knowing the prompts."""
+    return type(network).encode_query is not PromptSegmenter.encode_query
 
 
 def mixed_precision(device: torch.device) -> Any:

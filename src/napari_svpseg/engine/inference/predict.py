@@ -16,7 +16,7 @@ from ...core.labels.object_size import size_notes
 from ...core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
 from ...core.progress import Progress, ignore_progress
 from ...core.prompt import PromptError, PromptSet
-from ...core.result import Maps
+from ...core.result import Maps, ObjectProperties
 from ...core.settings import SegmentSettings
 from ...models.base import PromptCode, PromptSegmenter
 from .device import Device, choose
@@ -26,6 +26,7 @@ from .refine import refined
 from .self_consistency import self_consistency
 from .tiles import run_tiles
 from .tiling import Place, ScaledQuery, Span, TileGrid, checked_plane
+from .unwanted import LEFT_OUT, shown_to_network, unwanted_pixels
 
 Partial = Callable[[tuple[Tile, np.ndarray]], None]
 """Receives a finished tile and its foreground as (H, W) uint8; 255 is 1."""
@@ -203,19 +204,25 @@ class _Request:
         objects, trust = None, math.nan
         with evaluating(network, self.device):
             if len(self.prompts):
-                images, masks = prompt_tensors(self.prompts, self.query.scale)
+                shown = shown_to_network(self.prompts)
+                images, masks = prompt_tensors(shown, self.query.scale)
                 code = forward.encode(images, masks)
                 objects = prompt_object_properties(
-                    self.prompts, images, forward, code, self.query.scale
+                    shown, images, forward, code, self.query.scale
                 )
             maps = self._all_tiles(forward, code)
             named = dict(zip(forward.names, maps, strict=True))
+        left_out = self._leave_out(named, objects)
         if self.settings.trust and len(self.prompts):
-            shown = [i for i, p in enumerate(self.prompts) if not p.is_negative]
+            positive = [i for i, p in enumerate(shown) if not p.is_negative]
             judged_by = forward if judge is None else self._forward(judge)
             with evaluating(judge or network, self.device):
                 trust = self_consistency(
-                    self.query, named, judged_by, images[:, shown], masks[:, shown]
+                    self.query,
+                    named,
+                    judged_by,
+                    images[:, positive],
+                    masks[:, positive],
                 )
         classes = None if objects else (maps[1:].argmax(0) + 1).astype(np.uint8)
         found = Maps.of(named, objects, classes)
@@ -223,11 +230,28 @@ class _Request:
         return Prediction(
             maps=found,
             trust=trust,
-            notes=(*fallback, *forward.notes, *self.notes, *size_notes(found)),
+            notes=(
+                *fallback,
+                *forward.notes,
+                *self.notes,
+                *left_out,
+                *size_notes(found),
+            ),
             scale=self.query.scale,
             intensities=self.query.intensities,
             device=str(self.device),
         )
+
+    def _leave_out(
+        self, named: dict[str, np.ndarray], objects: ObjectProperties | None
+    ) -> tuple[str, ...]:
+        """Take objects like those marked as wrong out of the maps; return a note."""
+        pixels = unwanted_pixels(self.query, Maps.of(named, objects), self.prompts)
+        if pixels is None:
+            return ()
+        for values in named.values():
+            values[pixels > 0] = 0
+        return (LEFT_OUT.format(n=np.unique(pixels[pixels > 0]).size),)
 
     def _forward(self, network: PromptSegmenter) -> Forward:
         return Forward(
@@ -287,7 +311,7 @@ def _refined_or_plain(request: _Request, network: PromptSegmenter) -> Prediction
     plain = checked.answer(network)
     fitted = refined(
         network,
-        *prompt_tensors(request.prompts, request.query.scale),
+        *prompt_tensors(shown_to_network(request.prompts), request.query.scale),
         settings.refine,
         on_progress=request.on_progress,
     )

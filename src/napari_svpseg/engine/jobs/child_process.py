@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from .job import Event, Job, OnEvent, name_of
+from .processors import THREADS
 from .transport import Pipe, Transport
 
 logger = logging.getLogger(__name__)
@@ -74,10 +75,15 @@ class ChildProcess:
         Its interpreter, by default this one; napari-svpseg must be installed there.
     log : path, optional
         File that takes what the process prints; a new temporary one if that cannot be.
+    threads : int
+        Threads of torch; 0 is one for each core, or what the environment says.
     """
 
-    def __init__(self, python: str | None = None, log: Path | None = None) -> None:
+    def __init__(
+        self, python: str | None = None, log: Path | None = None, threads: int = 0
+    ) -> None:
         self.python = python or sys.executable
+        self.threads = threads
         self.log = log or log_folder() / "engine.log"
         self._lock = threading.RLock()
         self._transport = Transport.create("p")
@@ -241,7 +247,7 @@ class _Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=_environment(),
+                env=_environment(owner.threads),
                 **_detached(),
             )
         assert self.popen.stdin is not None
@@ -345,8 +351,10 @@ def _last_line(path: Path) -> str:
     return lines[-1].strip() if lines else ""
 
 
-def _environment() -> dict[str, str]:
-    return {"PYTHONFAULTHANDLER": "1", "PYTHONIOENCODING": "utf-8", **os.environ}
+def _environment(threads: int) -> dict[str, str]:
+    asked = {THREADS: str(threads)} if threads else {}
+    usual = {"PYTHONFAULTHANDLER": "1", "PYTHONIOENCODING": "utf-8"}
+    return {**usual, **os.environ, **asked}
 
 
 def _detached() -> dict[str, Any]:

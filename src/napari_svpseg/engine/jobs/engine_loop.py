@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from ...core.progress import Cancelled
+from ..inference.cache import keep_query_features
 from .allocator import keep_freed_memory
 from .child_process import BEGUN, KINDS, MAGIC
 from .job import Event, failure, run_target
@@ -184,6 +185,7 @@ def main() -> None:
         format=f"%(asctime)s [{os.getpid()}] %(levelname)s %(name)s: %(message)s",
     )
     keep_freed_memory()
+    keep_query_features()
     prepare_threads()
     outgoing.write(MAGIC)
     pipe = Pipe(incoming, outgoing)

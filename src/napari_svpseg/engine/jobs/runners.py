@@ -28,7 +28,9 @@ class Runner(Protocol):
 
 
 def connect(
-    address: str | TlsAddress | None = None, python: str | None = None
+    address: str | TlsAddress | None = None,
+    python: str | None = None,
+    threads: int = 0,
 ) -> Runner:
     """Return where jobs run.
 
@@ -38,5 +40,9 @@ def connect(
         Of a Dask scheduler, such as ``tls://host:8786``; needs the ``cluster`` extra.
     python : str, optional
         Interpreter of the child process, by default this one.
+    threads : int
+        Threads of torch in the child process; 0 for one on each core.
     """
-    return DaskRunner(address) if address else ChildProcess(python)
+    if address:
+        return DaskRunner(address)
+    return ChildProcess(python, threads=threads)

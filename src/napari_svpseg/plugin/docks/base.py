@@ -7,18 +7,39 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from qtpy.QtCore import QEvent, Qt
-from qtpy.QtWidgets import QPushButton, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QFrame,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ...core.settings import DEVICES
+from ..callbacks import guarded
 from ..layers.alignment import Alignment
 from ..layers.labels.stroke_history import StrokeHistory
+from ..messages import STOPPING
 from ..panels.accessibility import ControlKeeper
 from ..panels.controls import ElidedCombo, Section, button, combo, heading
+from ..panels.plain_text import tip_text
+from ..panels.session_panel import SessionPanel
+from ..services.activity import Activity
 from ..services.autosave import Autosave
 from ..services.dropped_files import DroppedFiles
 from ..services.engine_process import Engine, shared_engine
 from ..services.preferences import preference
+from .actions import (
+    KEYS,
+    Target,
+    add_to_layer_list,
+    bind_keys,
+    key_text,
+    release_keys,
+)
 from .controller import DockController
 from .footer import Footer, ProgressRow
 from .tabs import share_tabs
@@ -33,6 +54,8 @@ logger = logging.getLogger(__name__)
 Controller = TypeVar("Controller", bound=DockController)
 
 MIN_WIDTH = 320
+"""Of a dock, in pixels; it is wider where its contents need more."""
+NOT_NOW = "'{}' is not possible now."
 
 
 class Dock(QWidget):
@@ -58,6 +81,8 @@ class Dock(QWidget):
     progress : QProgressBar
     stop : QPushButton
     sections : dict of str to Section
+    commands : dict of str to (QAbstractButton or callable)
+        What commands do in this dock, see `bind`.
     """
 
     title: ClassVar[str]
@@ -77,8 +102,10 @@ class Dock(QWidget):
         self.engine = engine or shared_engine()
         self.engine.acquire()
         self.sections: dict[str, Section] = {}
+        self.commands: dict[str, Target] = {}
         stops = stop_buttons or (button("Stop", "Stop; what is finished is kept"),)
         self.progress_row = ProgressRow(*stops)
+        self.activity = Activity(self.title)
         self.progress, self.stop = self.progress_row.bar, stops[0]
         self.footer = Footer(self.progress_row, lambda: str(napari_viewer.theme))
         self.message = self.footer.message
@@ -86,6 +113,10 @@ class Dock(QWidget):
         self.keeper = ControlKeeper(self)
         self._closing = Closing(self.engine.release)
         self._closing.add(Alignment(napari_viewer).close)
+        bind_keys(napari_viewer)
+        add_to_layer_list()
+        self._closing.add(partial(release_keys, napari_viewer))
+        self._closing.add(self.activity.end)
         self._closing.add(StrokeHistory(napari_viewer).close)
         DroppedFiles(self)  # a child of this widget
         # not a bound method: the dock is gone by then
@@ -98,18 +129,11 @@ class Dock(QWidget):
         self._body.setContentsMargins(6, 3, 6, 6)
         self._body.setSpacing(4)
         self._body.addStretch(1)
-        self.scroll_area = QScrollArea()
-        self.scroll_area.setWidgetResizable(True)
-        self.scroll_area.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.scroll_area.setHorizontalScrollBarPolicy(
-            Qt.ScrollBarPolicy.ScrollBarAlwaysOff
-        )
-        self.scroll_area.setWidget(body)
+        self.scroll_area = BodyArea(body)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 4)
         layout.addWidget(self.scroll_area, 1)
         layout.addWidget(self.footer)
-        self.setMinimumWidth(MIN_WIDTH)
 
     # ------------------------------------------------------------ filling it
 
@@ -149,6 +173,13 @@ class Dock(QWidget):
         self.autosave.message.connect(self.say)
         self.add(self.last_session)
 
+    def add_sessions(self) -> None:
+        """Add the part that saves the whole work as one file, and opens one."""
+        self.session_panel = SessionPanel(self.viewer)
+        self.session_panel.message.connect(self.say)
+        self.add_section("session", "Session", self.session_panel)
+        self.at_close(self.session_panel.close_files)
+
     def choices(self) -> dict[str, Any]:
         """Return the values of the controls, for the next session."""
         return {}
@@ -161,6 +192,38 @@ class Dock(QWidget):
         self.destroyed.connect(partial(DockController.detach, controller))
         return controller
 
+    # ------------------------------------------------------------ commands
+
+    def bind(self, **targets: Target) -> None:
+        """Let commands and keys press buttons, whose tooltips show the key.
+
+        Parameters
+        ----------
+        **targets : QAbstractButton or callable
+            By the name of the command, see `actions.KEYS`.
+        """
+        self.commands |= targets
+        if not preference("shortcuts"):
+            return
+        for name, target in targets.items():
+            key = key_text(KEYS[name])
+            if isinstance(target, QAbstractButton):
+                target.setToolTip(tip_text(f"{target.toolTip()} ({key})"))
+            # a key that a focused control would take does not reach the viewer
+            shortcut = QShortcut(QKeySequence(key), self)
+            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+            shortcut.activated.connect(guarded(self, partial(self.perform, name)))
+
+    def perform(self, name: str) -> None:
+        """Do what a command stands for, if it is possible now."""
+        target = self.commands[name]
+        if not isinstance(target, QAbstractButton):
+            target()
+        elif target.isEnabled() and target.isVisibleTo(self):
+            target.click()
+        else:
+            self.say(NOT_NOW.format(target.text()))
+
     # ------------------------------------------------------------ telling the user
 
     def say(self, text: str, error: bool = False) -> None:
@@ -171,16 +234,20 @@ class Dock(QWidget):
         """Show the row of the progress while something runs."""
         if busy:
             self.progress_row.begin()
+            self.activity.begin()
         else:
             self.progress_row.end()
+            self.activity.end()
 
     def show_progress(self, done: int, total: int, text: str = "") -> None:
         """Show how far it is."""
         self.progress_row.show_progress(done, total, text)
+        self.activity.show(done, total, text)
 
     def show_stopping(self) -> None:
         """Show that what runs was asked to stop."""
         self.progress_row.show_stopping()
+        self.activity.say(STOPPING)
 
     # ------------------------------------------------------------ closing
 
@@ -213,6 +280,36 @@ class Dock(QWidget):
         if self.parentWidget() is None:
             self.end_work()
             self._closing()
+
+
+class BodyArea(QScrollArea):
+    """Scrolls a body up and down; it is always wide enough for it.
+
+    Parameters
+    ----------
+    body : QWidget
+    """
+
+    def __init__(self, body: QWidget) -> None:
+        super().__init__()
+        self._body = body
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setWidget(body)
+
+    def minimumSizeHint(self) -> QSize:
+        """Return the width that the body needs with its contents and font."""
+        bar = self.verticalScrollBar()
+        room = 0 if bar is None else bar.sizeHint().width()
+        needed = self._body.minimumSizeHint().width() + room
+        return QSize(max(MIN_WIDTH, needed), super().minimumSizeHint().height())
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Follow the width of the body."""
+        if event is not None and event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return super().eventFilter(watched, event)
 
 
 class Closing:
@@ -252,16 +349,3 @@ def device_combo(tip: str) -> ElidedCombo:
     made.setEditable(True)  # "cuda:1" is no entry of the list
     made.setCurrentText(str(preference("device")))
     return made
-
-
-def shortcuts(
-    keys: dict[str, tuple[str, Callable[[], None]]],
-) -> dict[str, tuple[str, Callable[[], None]]]:
-    """Return the shortcuts of our own layers; none where the user wants none.
-
-    Parameters
-    ----------
-    keys : dict
-        Key, such as ``Shift-R`` -> text and action.
-    """
-    return keys if preference("shortcuts") else {}

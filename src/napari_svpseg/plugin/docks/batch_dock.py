@@ -82,6 +82,7 @@ class BatchWidget(Dock):
         self._build_prompts()
         self._build_results()
         self._build_sections()
+        self.add_sessions()
         self._build_footer()
         self._connect()
         self.say(BEGIN)
@@ -214,6 +215,7 @@ class BatchWidget(Dock):
         self.start.clicked.connect(batch.start)
         self.stop.clicked.connect(batch.cancel)
         self.load.clicked.connect(lambda: self.load_job())
+        self.bind(start_batch=self.start, stop=self.stop)
 
     # ------------------------------------------------------------ choosing
 

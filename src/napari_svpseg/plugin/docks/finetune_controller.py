@@ -29,7 +29,9 @@ from ...workflows.finetuning import (
 from ..callbacks import reports_errors
 from ..messages import NO_MODEL, count, sentence
 from .controller import DockController, DockView, Files
+from .finetune_advice import next_steps
 from .model_names import new_model_folder
+from .run_clock import RunClock
 
 if TYPE_CHECKING:
     from ...core.model_card import ModelCard
@@ -46,13 +48,15 @@ KEEP, LATER, STAY = "Stop and keep best", "Continue next time", "Cancel"
 """Answers to what becomes of a training when the window is closed."""
 
 TRAINING = "Training. You can continue to work."
+PREPARING = "Preparing: reading the training set and the model…"
+STAGE = "Training"
 CONTINUING = "Continuing the training…"
 KEEPING_BEST = "Stopping; the best so far is kept…"
 STOPPED = "Stopped."
 BETTER = "Better on the validation labels. '{}' is in every Model menu."
 NO_BETTER = (
-    "Not better on the validation labels: '{}' is the model it started from. Add more "
-    "labels where it fails, and start again."
+    "Not better on the validation labels: '{}' is the model it started from. What to "
+    "do next stands under Progress."
 )
 NOT_VALIDATED = "There were no validation labels, so the model could not be checked."
 CUT_OFF = "The training of '{}' was interrupted. Its checkpoint is kept."
@@ -175,6 +179,9 @@ class FineTuneView(DockView, Protocol):
     def show_run(self, name: str) -> None:
         """Show the name of the new model, and empty curves."""
 
+    def show_stage(self, text: str) -> None:
+        """Show what the training is doing, and how long it will."""
+
     def show_keeping(self, text: str) -> None:
         """Show that the training is ending with its best model so far."""
 
@@ -236,6 +243,7 @@ class FineTuneController(DockController):
         self._offered: dict[str, Any] = {}
         self._closes_window = False
         self._is_elsewhere = False
+        self.clock = RunClock()
 
     # ------------------------------------------------------------ training
 
@@ -292,6 +300,8 @@ class FineTuneController(DockController):
         self._run, self.result, self._is_elsewhere = run, None, False
         self.view.show_run(run.name)
         self.view.say(CONTINUING if resume else TRAINING)
+        self.view.show_stage(PREPARING)
+        self.clock.begin()
         job = self.engine.submit(
             finetune,
             [],
@@ -312,6 +322,7 @@ class FineTuneController(DockController):
             return
         output = self._run.output
         self.view.show_keeping(KEEPING_BEST)
+        self.view.say(KEEPING_BEST)
         self._files.call(lambda: stop_finetune(output), self._on_stop, self.fail)
 
     def _on_stop(self, was_there: bool) -> None:
@@ -335,6 +346,12 @@ class FineTuneController(DockController):
         return False
 
     # ------------------------------------------------------------ of a running job
+
+    def on_progress(self, done: int, total: int, text: str) -> None:
+        """Show the stage, the step, and the time gone and left."""
+        self.view.show_progress(done, total, self.clock.bar(done, total))
+        stage = f"{STAGE}, {text}" if text else STAGE
+        self.view.show_stage(self.clock.line(stage, done, total))
 
     def on_partial(self, value: Any) -> None:
         """Add the latest losses and scores to the curves."""
@@ -456,7 +473,14 @@ class FineTuneController(DockController):
 
 
 def score_lines(result: FineTuneResult) -> str:
-    """Return the scores before and after, as HTML; the model that is kept is bold."""
+    """Return the scores before and after, as HTML; the model that is kept is bold.
+
+    Below them stands what to do next.
+    """
+    return f"{_scores(result)}<br>{escape(next_steps(result))}"
+
+
+def _scores(result: FineTuneResult) -> str:
     before, after = result.before, result.after
     if after.n_pixels == 0:
         return NOT_VALIDATED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from html import escape
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -10,8 +11,9 @@ from qtpy.QtCore import QEvent, QObject, Qt
 from qtpy.QtWidgets import QFileDialog, QMessageBox
 
 from ...core.image import ImageError
+from ...core.jobs.finetune_job import FineTuneSettings
 from ..callbacks import reports_errors, tell
-from ..messages import sentence
+from ..messages import STOPPING, sentence
 from ..panels.controls import Offer, button
 from ..panels.image_panel import ImagePanel
 from ..panels.scroll_target import ScrollTarget
@@ -72,7 +74,7 @@ class FineTuneWidget(Dock):
         self.first_steps = FirstSteps(self.say, BEGIN)
         self._files = Background(partial(tell, self))
         self.image_panel = ImagePanel(napari_viewer, checkable=False)
-        self.training_set = TrainingSetPanel(self._files)
+        self.training_set = TrainingSetPanel(self._files, self.training_settings)
         self.label_panel = LabelPanel(
             napari_viewer, self.image_panel, self.training_set
         )
@@ -158,6 +160,13 @@ class FineTuneWidget(Dock):
             form.unlabelled,
         )
 
+    def training_settings(self) -> FineTuneSettings:
+        """Return the settings of a training; the usual ones while some are wrong."""
+        try:
+            return self.run_choices().settings()
+        except ValueError:
+            return FineTuneSettings()
+
     def choices(self) -> dict[str, Any]:
         """Return the values of the controls, for the next session."""
         return {**self.form.values(), "set": str(self.training_set.folder)}
@@ -186,6 +195,7 @@ class FineTuneWidget(Dock):
         self.add_section("training", "Training options", self.form.options)
         self.share = SharePanel(lambda: self.controller.exportable_name)
         self.add_section("share", "Share", self.share)
+        self.add_sessions()
         self.add(self.outcome)
         self.start_button = button("Start", "Train with the images of the set")
         self.use = button("Use model", "Segment images with the new model")
@@ -216,6 +226,17 @@ class FineTuneWidget(Dock):
         self.use.clicked.connect(control.use_model)
         self.share.exporting.connect(control.export_model)
         self.share.importing.connect(control.import_model)
+        self.bind(
+            paint_cell=self.label_panel.paint_cell,
+            paint_background=self.label_panel.paint_background,
+            accept_cells=self.label_panel.accept_cells,
+            add_image=self.label_panel.add,
+            start_finetuning=self.start_button,
+            stop=self.stop,
+            use_model=self.use,
+            next_image=partial(self.image_panel.step, 1),
+            previous_image=partial(self.image_panel.step, -1),
+        )
 
     # ------------------------------------------------------------ showing
 
@@ -251,9 +272,14 @@ class FineTuneWidget(Dock):
         # in a thread, before the first point needs it: loading it takes a second
         self._files.call(partial(import_module, "pyqtgraph"), lambda _: None)
 
+    def show_stage(self, text: str) -> None:
+        """Show what the training is doing, and how long it will."""
+        self.outcome.scores.setText(escape(text))
+
     def show_keeping(self, text: str) -> None:
         """Show that the training is ending with its best model so far."""
         self.progress_row.show_stopping(text)
+        self.activity.say(STOPPING)
 
     def add_point(self, series: str, step: int, value: float) -> None:
         """Add a point to a curve."""

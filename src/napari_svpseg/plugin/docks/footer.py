@@ -4,45 +4,95 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QProgressBar, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtWidgets import (
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QProgressBar,
+    QPushButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ..messages import STOPPING
-from ..panels.controls import side_by_side, theme_color, wrap
-from ..panels.plain_text import PlainLabel
+from ..panels.controls import button, keep_place, note, side_by_side, theme_color
+from ..panels.plain_text import ElidedLabel
 
-MESSAGE_HEIGHT = 36
-"""Two lines of text, in pixels: the room that is kept for a message."""
+MESSAGE_LINES = 2
+MESSAGE_PADDING = 4
+"""Around a message, in pixels."""
 
 
-class MessageLine(PlainLabel):
-    """Message of a dock; an error stands on the theme's error colour.
+class MessageLine(ElidedLabel):
+    """Message of a dock in two lines; an error stands on the theme's error colour.
 
     Parameters
     ----------
     theme : callable
         Returns the name of the viewer's theme.
+
+    Attributes
+    ----------
+    more : QPushButton
+        Opens the whole text of a message that is cut; else hidden.
     """
 
     def __init__(self, theme: Callable[[], str]) -> None:
-        super().__init__()
+        super().__init__(MESSAGE_LINES)
         self._theme = theme
         self.is_error = False
-        wrap(self)
         self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         self.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self.setMinimumHeight(MESSAGE_HEIGHT)
+        self.setMargin(MESSAGE_PADDING)
+        self.more = button("More", "Show the whole message")
+        keep_place(self.more)
+        self.more.hide()
+        self.more.clicked.connect(self.show_whole)
+        self.cut.connect(self.more.setVisible)
+        self.whole = Whole(self)
 
     def say(self, text: str, error: bool = False) -> None:
         """Show a message in place of the last one."""
         self.is_error = error
         self.setStyleSheet(
             f"background: {theme_color(self._theme(), 'error')}; color: white;"
-            " padding: 4px; border-radius: 3px;"
+            " border-radius: 3px;"
             if error
             else ""
         )
         self.setText(text)
+
+    def show_whole(self) -> None:
+        """Open the whole text, above the message, until something else is clicked."""
+        self.whole.open(self.text())
+
+
+class Whole(QFrame):
+    """The whole text of a message, over the window.
+
+    Parameters
+    ----------
+    message : QWidget
+        What it is shown above.
+    """
+
+    def __init__(self, message: QWidget) -> None:
+        super().__init__(message, Qt.WindowType.Popup)
+        self.setFrameShape(QFrame.Shape.StyledPanel)
+        self._message = message
+        self.text = note()
+        column = QVBoxLayout(self)
+        column.addWidget(self.text)
+
+    def open(self, text: str) -> None:
+        """Show a text."""
+        self.text.setText(text)
+        self.setFixedWidth(max(self._message.width(), 1))
+        self.adjustSize()
+        top = self._message.mapToGlobal(QPoint(0, 0))
+        self.move(top.x(), top.y() - self.height())
+        self.show()
 
 
 class ProgressRow(QWidget):
@@ -63,9 +113,7 @@ class ProgressRow(QWidget):
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.addWidget(side_by_side(self.bar, *buttons, stretch=(1,)))
-        policy = self.sizePolicy()
-        policy.setRetainSizeWhenHidden(True)
-        self.setSizePolicy(policy)
+        keep_place(self)
         self.hide()
 
     def begin(self) -> None:
@@ -99,9 +147,9 @@ class ProgressRow(QWidget):
 class Footer(QWidget):
     """The rows under the scrolling body of a dock.
 
-    From top to bottom: results, message, progress, options of the actions, actions.
-    The actions stand on the last row and the row of the progress keeps its place, so
-    neither a long message nor a run moves a button.
+    From top to bottom: results, message, progress or an offer, options of the actions,
+    actions. Each row keeps its place while it is hidden, and a message has two lines,
+    so nothing that is said, offered or running moves a button.
 
     Parameters
     ----------
@@ -115,18 +163,31 @@ class Footer(QWidget):
         self.message = MessageLine(theme)
         self.progress = progress
         self._results, self._options, self._actions = (_column() for _ in range(3))
+        line = QHBoxLayout()
+        line.setSpacing(4)
+        line.addWidget(self.message, 1)
+        line.addWidget(self.message.more, 0, Qt.AlignmentFlag.AlignBottom)
+        self._shared = QGridLayout()
+        self._shared.addWidget(progress, 0, 0)
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 4, 6, 0)
         column.setSpacing(4)
         column.addLayout(self._results)
-        column.addWidget(self.message)
-        column.addWidget(self.progress)
+        column.addLayout(line)
+        column.addLayout(self._shared)
         column.addLayout(self._options)
         column.addLayout(self._actions)
 
     def add_result(self, widget: QWidget) -> None:
-        """Add a row that acts on what was found; it may be hidden at times."""
+        """Add a row that acts on what was found."""
         self._results.addWidget(widget)
+
+    def add_offer(self, widget: QWidget) -> None:
+        """Add a row that is shown at times, but never while something runs.
+
+        It has the place of the progress.
+        """
+        self._shared.addWidget(widget, 0, 0)
 
     def add_option(self, widget: QWidget) -> None:
         """Add a row that an action depends on, right above the actions."""

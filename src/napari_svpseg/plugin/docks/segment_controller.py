@@ -25,6 +25,7 @@ from ..layers.results.run_step import (
 )
 from ..messages import NO_MODEL, STARTING, count, device_line, sentence
 from .controller import DockController, DockView
+from .warm_up import WarmUp
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -212,7 +213,8 @@ class SegmentController(DockController):
         self._steps: list[Step] = []
         self._step: Step
         self._prompts: PromptSet | None = None
-        self._is_closed = self._knew_classes = False
+        self._is_closed = self._knew_classes = self._is_device_known = False
+        self.warm_up = WarmUp(self)
 
     # ------------------------------------------------------------ starting
 
@@ -423,6 +425,8 @@ class SegmentController(DockController):
 
     def follow_model(self) -> None:
         """Ask for classes of a model that knows them, for objects of others."""
+        if self._is_device_known:
+            self.warm_up.ask()
         knows_classes = self.view.run_choices().knows_classes
         if knows_classes == self._knew_classes:
             return
@@ -437,10 +441,16 @@ class SegmentController(DockController):
         device = self.view.run_choices().settings["device"]
         job = self.engine.submit(describe_device, device)
         show = self.view.show_device
-        job.returned.connect(self.receive(lambda about: show(device_line(about))))
+        job.returned.connect(self.receive(self._on_device))
         job.failed.connect(self.receive(show))
+
+    def _on_device(self, about: dict[str, Any]) -> None:
+        self.view.show_device(device_line(about))
+        self._is_device_known = True
+        self.warm_up.ask()
 
     def end_engine(self) -> None:
         """End the engine and give its memory back."""
         self.engine.close()
+        self.warm_up.forget()
         self.view.show_device(ENGINE_OFF)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QTimer
@@ -10,6 +11,7 @@ from qtpy.QtWidgets import QCheckBox
 
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ..callbacks import guarded, reports_errors
+from ..layers.prompts.deleted_prompts import DELETED, PromptsDeleted, Removed
 from ..layers.results.journal import Journal
 from ..layers.results.reopened import link
 from ..layers.results.result_layers import Results
@@ -32,7 +34,8 @@ from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
 from ..services.preferences import preference
 from ..tools.uncertainty_guide import UncertaintyGuide
-from .base import Dock, device_combo, shortcuts
+from .actions import KEYS
+from .base import Dock, device_combo
 from .first_steps import FirstSteps
 from .options_controller import OptionsController
 from .segment_controller import RunChoices, SegmentController
@@ -82,6 +85,7 @@ class SegmentWidget(Dock):
         self.controller: SegmentController = self.attach(
             SegmentController(self, self.engine, self.image_panel, self.book, layers)
         )
+        self.controller.warm_up.is_on = bool(preference("warm_up"))
         self.options_controller = OptionsController(self, self.controller)
         self._build()
         self._options_timer = _single_shot(self, self.options_controller.apply)
@@ -96,6 +100,7 @@ class SegmentWidget(Dock):
         self.image_panel.refresh()
         self.refresh_models()
         self.book.adopt_all()
+        self.prompt_panel.adopt_opened()
         _single_shot(self, self.controller.ask_device).start(0)
 
     def end_work(self) -> None:
@@ -157,7 +162,8 @@ class SegmentWidget(Dock):
     def _build(self) -> None:
         self.keep_choices("segment", self.book)
         self.add_heading("Images")
-        self.add(self.image_panel)
+        self._build_planes()
+        self.add(self.image_panel, self.planes_row)
         self.add_heading("Prompts")
         self.add(self.prompt_panel)
         self.add_heading("Model")
@@ -166,6 +172,7 @@ class SegmentWidget(Dock):
         self.device_line = note(STARTING)
         self.add(self.models, self.device_line)
         self._build_sections()
+        self.add_sessions()
         self._build_footer()
 
     def _build_sections(self) -> None:
@@ -213,16 +220,18 @@ class SegmentWidget(Dock):
         advanced.form.addRow(self.run_settings)
         advanced.form.addRow(self.restart)
 
-    def _build_footer(self) -> None:
+    def _build_planes(self) -> None:
         self.planes = combo("Which planes of a stack or time series to segment")
         self.planes.addItem("This plane", False)
         self.planes.addItem("All planes", True)
         self.planes_row = labelled("Run on", self.planes)
+
+    def _build_footer(self) -> None:
         self.preview = button(
             "Preview",
-            "Segment what you see of the selected image (Shift+P on the boxes)",
+            "Segment what you see of the selected image",
         )
-        self.run = button("Run", "Segment all checked images (Shift+R on the boxes)")
+        self.run = button("Run", "Segment all checked images")
         self.undo = button("Undo", "Take the last result back")
         self.guide = UncertaintyGuide(
             self.viewer, self.results, self.book, self.image_panel
@@ -231,18 +240,18 @@ class SegmentWidget(Dock):
             "Trust: how well the result finds the prompts again; 1 is best."
         )
         self.footer.add_result(self.guide)
-        self.footer.add_option(self.planes_row)
+        self.footer.add_offer(self.guide.offer)
         self.footer.add_actions(self.preview, self.run, self.undo, stretch=(2, 2, 1))
 
     def _connect(self) -> None:
-        runs, guide = self.controller, self.guide
+        runs = self.controller
         for part in (
             self.image_panel,
             self.prompt_panel,
             self.stored,
             self.save_box,
             self.results_panel,
-            guide,
+            self.guide,
         ):
             part.message.connect(self.say)
         self.prompt_panel.missing.connect(self.first_steps.complain)
@@ -250,6 +259,7 @@ class SegmentWidget(Dock):
         self.image_panel.changed.connect(self._on_images)
         self.image_panel.redeclared.connect(self.book.axes_changed)
         self.book.changed.connect(self._on_prompts)
+        self.book.deleted.connect(self._on_deleted)
         self.stored.changed.connect(self.show_state)
         self.models.changed.connect(runs.follow_model)
         self.options.changed.connect(self.autosave.touch)
@@ -265,16 +275,29 @@ class SegmentWidget(Dock):
         self.run.clicked.connect(runs.start_run)
         self.stop.clicked.connect(runs.cancel)
         self.undo.clicked.connect(runs.undo_last)
-        self.book.shortcuts = shortcuts(
-            {
-                "Shift-D": ("Draw box", self.draw.click),
-                "Shift-P": ("Preview", runs.start_preview),
-                "Shift-R": ("Run", runs.start_run),
-                "Shift-N": ("Next uncertain place", guide.next_place),
-                "Shift-I": ("Next uncertain image", guide.next_image),
-                "Shift-A": ("Make it a prompt", guide.accept),
-            }
+        self._bind()
+
+    def _bind(self) -> None:
+        self.bind(
+            draw_box=self.draw,
+            add_prompt=self.prompt_panel.add_prompt_at_centre,
+            paint_mask=self.paint,
+            preview=self.preview,
+            run=self.run,
+            stop=self.stop,
+            undo=self.undo,
+            next_uncertain_place=self.guide.place_button,
+            next_uncertain_image=self.guide.image_button,
+            make_prompt=self.guide.offer.take,
+            save_labels=self.save_box.save,
+            next_image=partial(self.image_panel.step, 1),
+            previous_image=partial(self.image_panel.step, -1),
         )
+        if preference("shortcuts"):  # before those of napari for such layers
+            self.book.shortcuts = {
+                KEYS[name]: (name, partial(self.perform, name))
+                for name in self.commands
+            } | {"Control-Z": ("Bring deleted prompts back", self._on_undo_deletion)}
 
     # ------------------------------------------------------------ showing
 
@@ -303,6 +326,13 @@ class SegmentWidget(Dock):
     def _on_prompts(self) -> None:
         """Follow the prompts: what was missing may be there now."""
         self.first_steps.follow_prompts(len(self.book.items), self.book.is_ready)
+        self.show_state()
+
+    def _on_deleted(self, removed: Removed) -> None:
+        self.journal.add_alone(PromptsDeleted(self.book, removed))
+
+    def _on_undo_deletion(self) -> None:
+        self.say(self.journal.undo_last_of(DELETED))
         self.show_state()
 
     def show_state(self) -> None:

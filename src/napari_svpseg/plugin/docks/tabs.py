@@ -22,6 +22,14 @@ FINETUNE = "Fine-tune"
 TRAIN_FROM_TAGS = "Train from tags"
 """Names of the docks in the manifest."""
 
+ON_TABS = {
+    SEGMENT: "Segment",
+    BATCH: "Batch",
+    FINETUNE: "Fine-tune",
+    TRAIN_FROM_TAGS: "Tags",
+}
+"""Short names of docks, so that four tabs are readable side by side."""
+
 _ours: list[weakref.ref[QWidget]] = []
 
 
@@ -34,6 +42,17 @@ def open_docks(viewer: Any, title: str) -> list[Any]:
         and getattr(dock, "is_open", False)
         and _bare(getattr(dock, "viewer", None)) is _bare(viewer)
     ]
+
+
+def all_open_docks(viewer: Any) -> list[Any]:
+    """Return all docks of a viewer, the one opened first in front."""
+    titles = (SEGMENT, BATCH, FINETUNE, TRAIN_FROM_TAGS)
+    return [dock for title in titles for dock in open_docks(viewer, title)]
+
+
+def is_in_front(widget: QWidget) -> bool:
+    """Return whether a dock is seen, and not behind the tab of another."""
+    return not widget.visibleRegion().isEmpty()
 
 
 def show_dock(viewer: napari.viewer.Viewer, title: str) -> Any:
@@ -73,6 +92,9 @@ def _join(widget: QWidget) -> None:
     window: Any = None if own is None else own.parentWidget()
     if own is None or not isinstance(window, QMainWindow) or own.isFloating():
         return
+    title = getattr(widget, "title", "")
+    if title in ON_TABS:
+        own.setWindowTitle(ON_TABS[title])
     others = [
         frame
         for one in _alive()

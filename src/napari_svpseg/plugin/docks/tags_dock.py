@@ -121,6 +121,7 @@ class TagsWidget(Dock):
         self.add_heading("Image bank")
         self.add(self.bank)
         self._build_sections()
+        self.add_sessions()
         self._build_footer()
 
     def _build_sections(self) -> None:
@@ -180,6 +181,13 @@ class TagsWidget(Dock):
         self.drop.clicked.connect(control.cancel)
         self.look.clicked.connect(control.show_map)
         self.use.clicked.connect(control.use_model)
+        self.bind(
+            train=self.train,
+            stop=self.stop,
+            next_untagged=self.tag_panel.next,
+            show_map=self.look,
+            use_model=self.use,
+        )
 
     # ------------------------------------------------------------ tags
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 METADATA_KEY = "svpseg"
 """Key of our entry in a layer's metadata; layers without it are the user's own."""
 
+PROMPT = "prompt"
+"""Kind of the layers that stand for a prompt of a file while no dock lists it."""
+
 ID = "svpseg_id"
 """Key of a layer's id in its metadata, see `layer_id`."""
 

@@ -147,6 +147,37 @@ class Section(QCollapsible):
         self.collapse(animate=False)
 
 
+def keep_place(widget: QWidget) -> None:
+    """Let a widget keep its place while it is hidden."""
+    policy = widget.sizePolicy()
+    policy.setRetainSizeWhenHidden(True)
+    widget.setSizePolicy(policy)
+
+
+class Choice(QWidget):
+    """Two buttons, shown while there is something to take or to leave.
+
+    Parameters
+    ----------
+    take, leave : tuple of str
+        What the two buttons say, and their tooltips.
+    """
+
+    taken = Signal()
+    left = Signal()
+
+    def __init__(self, take: tuple[str, str], leave: tuple[str, str]) -> None:
+        super().__init__()
+        self.take, self.leave = button(*take), button(*leave)
+        row = QHBoxLayout(self)
+        row.setContentsMargins(0, 0, 0, 0)
+        row.setSpacing(6)
+        row.addWidget(self.take, 2)
+        row.addWidget(self.leave, 1)
+        self.take.clicked.connect(self.taken)
+        self.leave.clicked.connect(self.left)
+
+
 class Offer(QFrame):
     """A quiet bar that offers something, until it is taken or put away.
 
@@ -166,14 +197,15 @@ class Offer(QFrame):
             f"#svpsegOffer {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
         )
         self.text = note()
-        self.take, self.leave = button(*take), button(*leave)
+        choice = Choice(take, leave)
+        self.take, self.leave = choice.take, choice.leave
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(4)
         column.addWidget(self.text)
-        column.addWidget(side_by_side(self.take, self.leave, stretch=(2, 1)))
-        self.take.clicked.connect(self.taken)
-        self.leave.clicked.connect(self.left)
+        column.addWidget(choice)
+        choice.taken.connect(self.taken)
+        choice.left.connect(self.left)
         self.hide()
 
     def offer(self, text: str) -> None:

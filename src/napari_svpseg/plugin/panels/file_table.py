@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from qtpy.QtCore import QAbstractTableModel, QModelIndex, Qt
+from qtpy.QtCore import QAbstractTableModel, QEvent, QModelIndex, Qt
 from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView
 
@@ -16,8 +16,10 @@ from .controls import WARN_COLOR
 from .plain_text import tip_text
 
 COLUMNS = ("File", "Status", "Objects", "Trust")
-WIDTHS = (60, 58, 46)
-"""Of all columns but the first, which takes what is left, in pixels."""
+WIDEST = ("running", "Objects", "Trust")
+"""Of all columns but the first, which takes what is left."""
+PADDING = 14
+"""Of a cell, in pixels."""
 WAITING = "waiting"
 LOW_TRUST = 0.4
 """Below this a result needs another look."""
@@ -162,9 +164,23 @@ class FileTableView(QTableView):
         assert rows is not None and header is not None  # Qt's stubs allow None
         rows.hide()
         rows.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)  # thousands of files
-        rows.setDefaultSectionSize(22)
         header.setMinimumSectionSize(40)
         header.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
         header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        for section, width in enumerate(WIDTHS, start=1):
-            header.resizeSection(section, width)
+        self._fit()
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Follow the font."""
+        super().changeEvent(event)
+        kinds = (QEvent.Type.FontChange, QEvent.Type.StyleChange)
+        if event is not None and event.type() in kinds:
+            self._fit()
+
+    def _fit(self) -> None:
+        """Give columns and rows the room that their texts need."""
+        rows, header = self.verticalHeader(), self.horizontalHeader()
+        assert rows is not None and header is not None  # Qt's stubs allow None
+        metrics = self.fontMetrics()
+        rows.setDefaultSectionSize(metrics.height() + 6)
+        for section, text in enumerate(WIDEST, start=1):
+            header.resizeSection(section, metrics.horizontalAdvance(text) + PADDING)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import (
     QAbstractItemView,
+    QApplication,
     QComboBox,
     QFormLayout,
     QLineEdit,
@@ -24,11 +25,13 @@ from ...core.image import ImageError
 from ..callbacks import reports_errors
 from ..layers.images.channel_names import channel_names
 from ..layers.images.declared_images import DeclaredImages
-from ..layers.images.image_axes import axes_choices
+from ..layers.images.image_axes import axes_choices, sizes_text
 from ..layers.images.image_source import NAME_AXES, ImageSource
+from ..layers.images.sight import Sight
 from ..layers.images.visibility import activate, bring_into_sight, is_in_sight
 from ..layers.metadata import is_image
-from ..messages import sentence
+from ..messages import SHOWING, sentence
+from .axes_combo import AxesCombo
 from .channel_text import (
     CHANNELS_TIP,
     channel_text,
@@ -71,9 +74,10 @@ class ImagePanel(QWidget):
         self.viewer = viewer
         self._checkable = checkable
         self.declared = DeclaredImages(viewer)
+        self.sight = Sight(viewer)
         self._unchecked: set[Any] = set()
         self._asked: Any = None
-        self._just_checked = False
+        self._just_checked = self._is_chosen = False
         self._unhook: list[Callable[[], None]] = []
         self._build()
         self._connect()
@@ -93,6 +97,26 @@ class ImagePanel(QWidget):
             if row.data(LAYER) == layer:
                 self.list.setCurrentRow(i)
 
+    def step(self, by: int) -> None:
+        """Select and show the image so many rows further down, from the end the first.
+
+        Parameters
+        ----------
+        by : int
+            1 for the next image, -1 for the previous one.
+        """
+        n = self.list.count()
+        if n:
+            self.list.setCurrentRow((self.list.currentRow() + by) % n)
+            self.show_selected_image()
+
+    def show_selected_image(self) -> None:
+        """Bring the selected image into sight, and say so where it was not."""
+        layer = self.selected()
+        if layer is not None and not is_in_sight(self.viewer, layer):
+            bring_into_sight(self.viewer, layer)
+            self.message.emit(SHOWING.format(layer.name), False)
+
     def checked(self) -> list[Image]:
         """Return the images that are to be segmented."""
         on = Qt.CheckState.Checked
@@ -108,6 +132,7 @@ class ImagePanel(QWidget):
 
     def close_hooks(self) -> None:
         """Let go of the viewer."""
+        self.sight.close()
         for disconnect in self._unhook:
             disconnect()
 
@@ -122,9 +147,9 @@ class ImagePanel(QWidget):
         self.list.clear()
         for layer in images:
             self.list.addItem(self._row(layer))
-        if images:
-            index = images.index(current) if current in images else 0
-            self.list.setCurrentRow(index)
+        seen = self.sight.image(images, current)
+        if seen is not None:
+            self.list.setCurrentRow(images.index(seen))
         self.list.blockSignals(False)
         rows = min(max(1, len(images)), MAX_ROWS)
         height = self.list.sizeHintForRow(0) if images else 18
@@ -136,14 +161,15 @@ class ImagePanel(QWidget):
         self.list.setAccessibleName("Images")
         self.list.setToolTip(
             "Check the images to segment; boxes go on the selected one, and a click "
-            "on its name shows it"
+            "on its name shows it (Shift+J: the next, Shift+K: the previous)"
             if self._checkable
-            else "The selected image is the one that is worked on"
+            else "The selected image is the one that is worked on "
+            "(Shift+J: the next, Shift+K: the previous)"
         )
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.axes = combo(
+        self.axes = AxesCombo(
             "What each axis of the selected image is: T time, Z depth, C channel, Y, X"
         )
         self.axes.setEditable(True)
@@ -182,7 +208,8 @@ class ImagePanel(QWidget):
             layers.events.reordered,
         ):
             self._hook(emitter, self.refresh)
-        self._hook(layers.selection.events.active, self._on_active)
+        self._hook(layers.selection.events.active, self._on_sight)
+        self.sight.changed.connect(self._on_sight)
         self.list.currentRowChanged.connect(self._on_row)
         self.list.itemChanged.connect(self._on_checked)
         self.list.itemPressed.connect(self._on_pressed)
@@ -214,8 +241,12 @@ class ImagePanel(QWidget):
         """Keep napari's selection from bringing another image back."""
         layer, active = self.selected(), self.viewer.layers.selection.active
         if layer is not None and active != layer and is_image(active):
+            self._is_chosen = True  # though it is not seen yet
             activate(self.viewer, layer)
+            self._is_chosen = False
         self._show_selected()
+        if self.list.hasFocus() and not QApplication.mouseButtons():
+            self.show_selected_image()  # chosen with the arrow keys
 
     def _show_selected(self) -> None:
         """Show how the selected image is read; ask for axes that are not known."""
@@ -224,7 +255,9 @@ class ImagePanel(QWidget):
         self.axes.blockSignals(True)
         self.axes.clear()
         if layer is not None:
-            self.axes.addItems(axes_choices(layer))
+            for choice in axes_choices(layer):
+                self.axes.addItem(choice)
+                self.axes.show_as(self.axes.count() - 1, sizes_text(layer, choice))
             self.axes.setCurrentText(order)
             self.channels.setText(channel_text(self.declared.channels(layer)))
         self.axes.blockSignals(False)
@@ -298,15 +331,23 @@ class ImagePanel(QWidget):
         self.redeclared.emit(layer)
         self.changed.emit()
 
-    def _on_active(self, event: Any) -> None:
-        """Select the image that the user selects in napari's layer list."""
-        self.select(event.value)
+    def _on_sight(self, event: Any = None) -> None:
+        """Select the image that is seen, as when the user shows or selects another."""
+        if self._is_chosen:
+            return
+        current, layers = self.selected(), self.viewer.layers
+        images = [la for row in self._rows() if (la := row.data(LAYER)) in layers]
+        seen = self.sight.image(images, current)
+        if seen is not None and seen != current:
+            self.select(seen)
 
     def _on_clicked(self, row: QListWidgetItem) -> None:
         """Show the image that was clicked on, unless only its box was checked."""
-        layer = row.data(LAYER)
-        if not self._just_checked and not is_in_sight(self.viewer, layer):
-            bring_into_sight(self.viewer, layer)
+        if self._just_checked:
+            self._on_sight()  # the image in sight stays selected
+        else:
+            self.select(row.data(LAYER))
+            self.show_selected_image()
 
     def _on_pressed(self) -> None:
         self._just_checked = False

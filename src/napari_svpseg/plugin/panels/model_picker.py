@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QVBoxLayout, QWidget
 
 from ...core.model_card import ModelCard
 from ..callbacks import reports_errors
+from ..services.preferences import preference
 from .controls import combo, note
 from .plain_text import tip_text
 
@@ -55,7 +56,8 @@ class ModelPicker(QWidget):
 
     def refresh(self, name: str = "") -> None:
         """List the models anew; choose one, by default the one chosen before."""
-        name = name or self.combo.currentText() or DEFAULT
+        chosen = self.combo.currentText() or str(preference("model"))
+        name = name or chosen or DEFAULT
         cards: list[ModelCard] = []
         try:
             from ...io.model_store import list_models

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import html
 
-from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QLabel
+from qtpy.QtCore import QEvent, Qt, Signal
+from qtpy.QtGui import QResizeEvent
+from qtpy.QtWidgets import QLabel, QSizePolicy
+from superqt import QElidingLabel
 
 from ...core.escapes import escaped
 
@@ -26,6 +28,65 @@ class PlainLabel(QLabel):
     def setText(self, text: str | None) -> None:
         """Show a text."""
         super().setText(shown(text or ""))
+
+
+class ElidedLabel(PlainLabel):
+    """A label of a fixed number of lines; a text that is longer ends in an ellipsis.
+
+    Parameters
+    ----------
+    lines : int
+    """
+
+    cut = Signal(bool)
+    """Whether the text is cut, each time it is fitted into the room there is."""
+
+    def __init__(self, lines: int) -> None:
+        self._lines, self._whole = lines, ""
+        self.is_cut = False
+        super().__init__()
+        self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+
+    def text(self) -> str:
+        """Return the whole text."""
+        return self._whole
+
+    def shown_text(self) -> str:
+        """Return the text as it fits."""
+        return super().text()
+
+    def setText(self, text: str | None) -> None:
+        """Show as much of a text as there is room for."""
+        self._whole = text or ""
+        self.setAccessibleName(self._whole)
+        self.fit()
+
+    def fit(self) -> None:
+        """Show as much of the text as there is room for."""
+        metrics = self.fontMetrics()
+        self.setFixedHeight(self._lines * metrics.lineSpacing() + 2 * self.margin() + 2)
+        width = max(self.contentsRect().width() - 2 * self.margin(), 1)
+        text = shown(self._whole).replace("\n", " ")
+        lines = QElidingLabel.wrapText(text, width, self.font())
+        self.is_cut = len(lines) > self._lines
+        if self.is_cut:
+            rest = "".join(lines[self._lines - 1 :])
+            last = metrics.elidedText(rest, Qt.TextElideMode.ElideRight, width)
+            lines = [*lines[: self._lines - 1], last]
+        super().setText("\n".join(line.rstrip() for line in lines))
+        self.cut.emit(self.is_cut)
+
+    def resizeEvent(self, event: QResizeEvent | None) -> None:
+        """Follow the width."""
+        super().resizeEvent(event)
+        self.fit()
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        """Follow the font, which a style sheet may change."""
+        super().changeEvent(event)
+        kinds = (QEvent.Type.FontChange, QEvent.Type.StyleChange)
+        if event is not None and event.type() in kinds:
+            self.fit()
 
 
 class HtmlLabel(QLabel):

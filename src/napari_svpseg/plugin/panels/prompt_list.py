@@ -21,6 +21,7 @@ from ..callbacks import reports_errors
 from ..layers.prompts.prompt_book import PromptBook
 from ..layers.prompts.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
 from .controls import WARN_COLOR, wrap
+from .empty_state import EmptyState
 from .plain_text import PlainLabel, tip_text
 from .tags.pixmaps import to_pixmap
 
@@ -186,13 +187,11 @@ class PromptList(QWidget):
         self.book = book
         self.selected = ""
         self.rows: dict[str, PromptRow] = {}
-        self._empty = PlainLabel("No prompt yet. Press Draw box, then click on a cell.")
-        wrap(self._empty)
-        self._empty.setEnabled(False)
+        self.empty = EmptyState()
         self._layout = QVBoxLayout(self)
         self._layout.setContentsMargins(0, 0, 0, 0)
         self._layout.setSpacing(4)
-        self._layout.addWidget(self._empty)
+        self._layout.addWidget(self.empty)
         book.changed.connect(self.refresh)
         book.selected.connect(self.select)
 
@@ -208,7 +207,7 @@ class PromptList(QWidget):
             if item.id not in self.rows:
                 self.rows[item.id] = self._new_row(item.id)
             self.rows[item.id].show_item(item, selected=item.id == self.selected)
-        self._empty.setVisible(not ids)
+        self.empty.setVisible(not ids)
         if self.selected not in ids:
             self.select(ids[-1] if ids else "")
 

@@ -9,15 +9,18 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QSpinBox, QVBoxLayout, QWidget
 
 from ...core.geometry import MIN_BOX_SIZE, PROMPT_SIZE, Box
-from ...core.prompt import PromptError, PromptSet, prompt_hash
+from ...core.prompt import Prompt, PromptError, PromptSet, prompt_hash
 from ..callbacks import reports_errors
-from ..layers.metadata import is_mask
+from ..layers.metadata import PROMPT, is_mask, metadata_of
 from ..layers.prompts.prompt_book import PromptBook
 from ..messages import OPEN_IMAGE, PAINTED, TRY, count, sentence
 from ..tools.draw_box import BoxTool
+from ..tools.first_box import FirstBox
 from .controls import button, combo, labelled, side_by_side
+from .folders import folder_for, note_used, proposed
 from .image_panel import ImagePanel
 from .prompt_list import PromptList
+from .suggested_mask import SuggestedMask
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -27,6 +30,9 @@ PAINT_OBJECTS = (
     "Paint the objects inside the box; press M for the next number where objects "
     "touch. What you leave unpainted is background."
 )
+CLICK = "Click on a typical cell in the image: the box shows what to find."
+PRESS_DRAW = "Press Draw box, then click on a typical cell."
+NAME_FIRST = "Name the axes of the image above, then click on a typical cell."
 SAVED = "Saved {prompts} in {name}."
 ADDED = "Added {prompts} of {name}."
 EXISTS = "{path} exists already: choose another name."
@@ -52,6 +58,7 @@ class PromptPanel(QWidget):
         self.viewer, self.images = viewer, images
         self.book = PromptBook(viewer, images.source_of)
         self.tool = BoxTool(self.book)
+        self.first_box = FirstBox(self, self.tool, images)
         self.file = ""
         self.saved: list[str] = []
         self._build()
@@ -63,9 +70,12 @@ class PromptPanel(QWidget):
         column.setSpacing(4)
         self.list = PromptList(self.book)
         column.addWidget(self.list)
+        self.suggested = SuggestedMask(self.book)
+        column.addWidget(self.suggested)
         self.draw = button(
             "Draw box",
-            "Click on a cell to place a box, or drag a square (Shift+D on the boxes)",
+            "Click on a cell to place a box, or drag a square. Shift+B places one in "
+            "the middle of the view",
             checkable=True,
         )
         self.box_size = QSpinBox()
@@ -82,10 +92,14 @@ class PromptPanel(QWidget):
         self.mask_choice = combo(
             "Labels layer that the mask of the selected prompt is taken from"
         )
-        self.paint = button("Paint", "Paint the mask of the selected prompt by hand")
-        column.addWidget(
-            labelled("Mask", side_by_side(self.mask_choice, self.paint, stretch=(1, 0)))
+        self.suggest = button(
+            "Suggest", "Paint what stands out in the middle of the box, to be corrected"
         )
+        self.paint = button("Paint", "Paint the mask of the selected prompt by hand")
+        ways = side_by_side(
+            self.mask_choice, self.suggest, self.paint, stretch=(1, 0, 0)
+        )
+        column.addWidget(labelled("Mask", ways))
         self.save_set = button("Save set…", "Save all prompts as one .svprompt file")
         self.load_set = button("Load set…", "Add the prompts of a .svprompt file")
         column.addWidget(side_by_side(self.save_set, self.load_set, stretch=(1, 1)))
@@ -94,12 +108,15 @@ class PromptPanel(QWidget):
         self.draw.clicked.connect(self._on_draw)
         self.box_size.valueChanged.connect(self._on_size)
         self.mask_choice.activated.connect(self._on_mask)
+        self.suggest.clicked.connect(self._on_suggest)
         self.paint.clicked.connect(self._on_paint)
+        self.suggested.missing.connect(self.missing)
         self.save_set.clicked.connect(lambda: self.save_prompt_set())
         self.load_set.clicked.connect(lambda: self.load_prompt_set())
         self.book.message.connect(self._on_book_message)
         self.book.changed.connect(self.show_masks)
-        self.tool.switched.connect(self.draw.setChecked)
+        self.tool.switched.connect(self._on_switched)
+        self.tool.placed.connect(self.suggested.follow_placed)
         self.list.selection_changed.connect(lambda _: self.show_masks())
 
     def refresh(self) -> None:
@@ -108,8 +125,26 @@ class PromptPanel(QWidget):
         has_box = item is not None and item.source is not None
         self.draw.setEnabled(self.images.selected() is not None)
         self.mask_choice.setEnabled(has_box)
+        self.suggest.setEnabled(has_box)
         self.paint.setEnabled(has_box)
         self.save_set.setEnabled(bool(self.book.items))
+        self._show_next_step()
+
+    def _show_next_step(self) -> None:
+        """Show what to do next while there is no prompt."""
+        image = self.images.selected()
+        if image is None:
+            text = OPEN_IMAGE
+        elif not self.images.declared.axes(image):
+            text = NAME_FIRST
+        else:
+            text = CLICK if self.tool.is_on else PRESS_DRAW
+        is_click = image is not None and text != NAME_FIRST
+        self.list.empty.show_step(text, is_click=is_click)
+
+    def _on_switched(self, is_on: bool) -> None:
+        self.draw.setChecked(is_on)
+        self._show_next_step()
 
     def hashes(self) -> list[str]:
         """Return the hashes of the prompts that are on; none where one lacks a mask."""
@@ -161,6 +196,12 @@ class PromptPanel(QWidget):
         if item is not None:
             self.missing.emit(item.problem or TRY, False, TRY)
 
+    def _on_suggest(self) -> None:
+        item = self.book.item(self.list.selected)
+        if item is not None:
+            self.suggested.suggest(item)
+            self.show_masks()
+
     def _on_paint(self) -> None:
         item = self.book.item(self.list.selected)
         if item is None or item.source is None:
@@ -188,7 +229,10 @@ class PromptPanel(QWidget):
         """Save the prompts as one file; asks for the file if none is given."""
         if not path:
             path, _ = QFileDialog.getSaveFileName(
-                self, "Save prompts", "cells.svprompt", "Prompt sets (*.svprompt)"
+                self,
+                "Save prompts",
+                proposed("cells.svprompt", self._image_file()),
+                "Prompt sets (*.svprompt)",
             )
             path, problem = with_suffix(path, (".svprompt",))
             if problem:
@@ -210,7 +254,10 @@ class PromptPanel(QWidget):
         """Add the prompts of a file; asks for the file if none is given."""
         if not path:
             path, _ = QFileDialog.getOpenFileName(
-                self, "Load prompts", "", "Prompt sets (*.svprompt)"
+                self,
+                "Load prompts",
+                folder_for(self._image_file()),
+                "Prompt sets (*.svprompt)",
             )
         if not path:
             return
@@ -221,12 +268,37 @@ class PromptPanel(QWidget):
         except (ValueError, OSError) as error:
             self._say(sentence(error), True)
             return
+        self._add(path, prompts)
+
+    def adopt_opened(self) -> None:
+        """List the prompts of files that were opened before the dock.
+
+        The layers that stood for them are removed.
+        """
+        layers = [la for la in self.viewer.layers if metadata_of(la, PROMPT)]
+        files: dict[str, list[Prompt]] = {}
+        for layer in layers:
+            about = metadata_of(layer) or {}
+            if "prompt" in about:
+                files.setdefault(about["file"], []).append(about["prompt"])
+        for layer in layers:
+            self.viewer.layers.remove(layer)
+        for path, prompts in files.items():
+            self._add(path, PromptSet(prompts))
+
+    def _image_file(self) -> str:
+        """Return the file of the selected image; empty where it has none."""
+        layer = self.images.selected()
+        return "" if layer is None else str(layer.source.path or "")
+
+    def _add(self, path: str, prompts: PromptSet) -> None:
         self.book.add_loaded(prompts)
         self._note_file(path, prompts)
         self._say(ADDED.format(prompts=_prompts(prompts), name=Path(path).name))
 
     def _note_file(self, path: str, prompts: PromptSet) -> None:
         """Note which prompts a file holds, for recipes that are copied."""
+        note_used(path)
         self.file = path
         self.saved = [prompt_hash(p) for p in prompts if p.enabled]
 

@@ -26,6 +26,7 @@ from ..layers.results.stored_results import StoredResults
 from ..messages import count, sentence
 from ..writers import format_of, level_of, write_layer
 from .controls import button, side_by_side
+from .folders import folder_for, note_used, proposed
 from .prompt_panel import PromptPanel, with_suffix
 
 if TYPE_CHECKING:
@@ -144,9 +145,13 @@ class SavePanel(QWidget):
     def save_every(self, folder: str = "") -> None:
         """Write all results into a folder, which is asked for; nothing is replaced."""
         if not folder:
-            folder = QFileDialog.getExistingDirectory(self, "Save all results in")
+            layer = self.result_layer()
+            beside = folder_for("" if layer is None else self._file_of(layer))
+            title = "Save all results in"
+            folder = QFileDialog.getExistingDirectory(self, title, beside)
         if not folder:
             return
+        note_used(str(Path(folder, "all")))
         stems: set[str] = set()
         written, there, level = 0, [], 1.0
         for layer in self._in_memory():
@@ -182,7 +187,7 @@ class SavePanel(QWidget):
             path, chosen = QFileDialog.getSaveFileName(
                 self,
                 "Save labels",
-                f"{self._stem(layer)}_labels.ome.tif",
+                proposed(f"{self._stem(layer)}_labels.ome.tif", self._file_of(layer)),
                 ";;".join(SAVE_FILTERS),
             )
             ends = SAVE_FILTERS.get(chosen, TIFF_ENDS)
@@ -191,6 +196,7 @@ class SavePanel(QWidget):
                 self._say(problem, True)
         if not path:
             return
+        note_used(path)
         if metadata_of(layer, STORED):
             self._say(SAVING.format(name=Path(path).name))
             write = partial(write_layer, path, layer)
@@ -219,7 +225,7 @@ class SavePanel(QWidget):
     def _copy(self, form: Callable[[Recipe], str]) -> None:
         layer = self.result_layer()
         recipe = recipe_of(layer) if layer is not None else None
-        if recipe is None:
+        if layer is None or recipe is None:
             self._say(NOTHING_TO_COPY, True)
             return
         used = [p.get("sha256") for p in recipe.prompts]

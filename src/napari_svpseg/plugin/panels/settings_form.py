@@ -20,7 +20,10 @@ CHOICE_TITLES = {"published": "Fixed", "seed": "Learned"}
 """Choices that are shown by other words than their own."""
 
 MAX_INT = 2**31 - 1
-READOUT_STYLE = "background: transparent; border: 0; padding: 0; min-width: 34px;"
+READOUT_STYLE = (
+    "background: transparent; border: 0; padding: 0;"
+    " min-width: 2.4em; max-width: 2.4em;"
+)
 """Of the number beside a slider: napari's own style leaves a slider no room."""
 
 
@@ -106,7 +109,6 @@ def control_for(setting: Field[Any]) -> ValueWidget[Any]:
     readout = slider.native.findChild(QDoubleSpinBox)
     readout.setToolTip(tip_text(meta["help"]))
     readout.setStyleSheet(READOUT_STYLE)
-    readout.setFixedWidth(34)
     return slider
 
 

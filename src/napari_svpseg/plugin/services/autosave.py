@@ -14,23 +14,15 @@ from qtpy.QtWidgets import QWidget
 
 from ...core.prompt import Prompt, PromptSet
 from ...io.session import SavedSession, Session, crashed_sessions, sessions_folder
-from ..callbacks import reports_errors, tell
+from ..callbacks import guarded, reports_errors, tell
 from ..layers.metadata import is_image, metadata_of
 from ..messages import count, sentence
 from ..panels.controls import Offer, is_alive
 from .background import Background
 from .edited_blocks import EditedBlocks
 from .preferences import preference
-from .session_layers import (
-    add_boxes,
-    add_contents,
-    add_labels,
-    boxes_entry,
-    changed_images,
-    image_entry,
-    labels_entry,
-    open_images,
-)
+from .restoring import Contents, put_back, read_contents
+from .session_layers import add_contents, boxes_entry, image_entry, labels_entry
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -52,9 +44,6 @@ NOT_RESTORED = "The last session cannot be restored:"
 PARTLY_RESTORED = "Not everything could be restored ({}). The session is kept in {}."
 
 Settings = dict[str, Any]
-
-Restored = tuple[SavedSession, list[Any], PromptSet, list[str]]
-"""A session, its labels and prompts, and the images that have changed since."""
 
 
 @reports_errors("touch", "save", "restore", "discard")
@@ -99,6 +88,7 @@ class Autosave(QObject):
         self._saved: SavedSession | None = None
         self._adopted: SavedSession | None = None
         self._contents: dict[str, str] = {}
+        self._pending: dict[str, Settings] = {}
         self._broken = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -151,6 +141,11 @@ class Autosave(QObject):
         self.withdrawn.connect(bar.hide)
         if self._saved is not None:
             bar.offer(summary(self._saved))
+        if name in self._pending:
+            timer = QTimer(bar)  # the dock is still being built
+            timer.setSingleShot(True)
+            timer.timeout.connect(guarded(self, partial(self._show_pending, name)))
+            timer.start(0)
         return bar
 
     def touch(self, event: Any = None) -> None:
@@ -186,8 +181,8 @@ class Autosave(QObject):
         if self._files.is_busy:
             self._timer.start(100)
             return
-        state = self._state(viewer)
-        prompts = self._prompts()
+        state = self.state()
+        prompts = self.prompts()
         copies, keys = [], []
         left = AT_ONCE
         for layer in viewer.layers:
@@ -228,26 +223,26 @@ class Autosave(QObject):
         logger.warning("autosave: %s", error)
         self.message.emit(f"{IS_OFF} {sentence(error)}", True)
 
-    def _state(self, viewer: ViewerModel) -> dict[str, Any]:
+    def state(self) -> dict[str, Any]:
         """Return everything but pixels, as plain values."""
+        viewer = self._viewer()
+        layers = [] if viewer is None else list(viewer.layers)
         for dock, settings in self._settings.items():
             method = called(settings)
             if method is not None:
                 self._last_settings[dock] = method()
         return {
-            "images": [image_entry(la) for la in viewer.layers if is_image(la)],
-            "boxes": [
-                boxes_entry(la) for la in viewer.layers if metadata_of(la, "boxes")
-            ],
+            "images": [image_entry(la) for la in layers if is_image(la)],
+            "boxes": [boxes_entry(la) for la in layers if metadata_of(la, "boxes")],
             "labels": [
                 labels_entry(la, self.blocks.keys[la.unique_id])
-                for la in viewer.layers
+                for la in layers
                 if la.unique_id in self.blocks.keys
             ],
             "settings": dict(self._last_settings),
         }
 
-    def _prompts(self) -> Callable[[], list[Prompt]]:
+    def prompts(self) -> Callable[[], list[Prompt]]:
         """Return a function that makes the prompts, for a thread."""
         book = self._book()
         if book is None:
@@ -295,35 +290,17 @@ class Autosave(QObject):
         self.withdrawn.emit()
         if saved is None:
             return
-        entries = list(saved.state.get("labels", []))
-
-        def read() -> Restored:
-            labels = [saved.labels(e["key"]) for e in entries]
-            return saved, labels, saved.prompts(), changed_images(saved.state)
-
-        self._files.call(read, self._put_back, self._on_not_restored)
+        self._files.call(
+            lambda: read_contents(saved), self._put_back, self._on_not_restored
+        )
 
     def _on_not_restored(self, error: Any) -> None:
         self.message.emit(f"{NOT_RESTORED} {error}", True)
 
-    def _put_back(self, value: Restored) -> None:
-        saved, arrays, prompts, changed = value
-        viewer = self._viewer()
-        if viewer is None:
-            return
+    def _put_back(self, contents: Contents) -> None:
+        saved, changed = contents.saved, contents.changed
         try:
-            missing = open_images(viewer, saved.state)
-            entries = zip(saved.state.get("labels", []), arrays, strict=True)
-            for entry, array in entries:
-                if array is not None:
-                    layer = add_labels(viewer, entry, array)
-                    self.blocks.begin(layer)
-            add_boxes(viewer, saved.state)
-            self._add_lost(prompts, saved.state, missing)
-            for dock, values in saved.state.get("settings", {}).items():
-                method = called(self._restore.get(dock))
-                if method is not None:
-                    method(values)
+            missing = self.put_back(contents)
         except Exception as error:
             logger.exception("could not restore %s", saved.folder)
             there = saved.set_aside()
@@ -339,15 +316,28 @@ class Autosave(QObject):
             self.message.emit(f"{RESTORED}{lost}", bool(changed))
         self.touch()
 
-    def _add_lost(
-        self, prompts: PromptSet, state: dict[str, Any], missing: list[str]
-    ) -> None:
-        """Add the prompts whose boxes could not be drawn, as if loaded from a file."""
-        book = self._book()
-        if book is None:
-            return
-        drawn = {i.name for i in book.items}
-        book.add_loaded(PromptSet([p for p in prompts if p.name not in drawn]))
+    def put_back(self, contents: Contents) -> list[str]:
+        """Put a session into the viewer and its docks; return images that are missing.
+
+        The settings of a dock that is not open are shown once it is.
+        """
+        viewer = self._viewer()
+        if viewer is None:
+            return []
+        missing = put_back(viewer, contents, self._book(), self.blocks.begin)
+        for dock, values in contents.saved.state.get("settings", {}).items():
+            method = called(self._restore.get(dock))
+            if method is not None:
+                method(values)
+            else:
+                self._pending[dock] = values
+        return missing
+
+    def _show_pending(self, name: str) -> None:
+        """Show the settings of a session in a dock that was opened after it."""
+        method, values = called(self._restore.get(name)), self._pending.pop(name, None)
+        if method is not None and values is not None:
+            method(values)
 
 
 def _close(viewer_id: int) -> None:

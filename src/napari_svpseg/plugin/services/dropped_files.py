@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QMainWindow, QWidget
 from ...io.result_files import kind_of_result
 from ..callbacks import reports_errors
 from ..messages import sentence
+from .preferences import PLUGIN
 
 if TYPE_CHECKING:
     from ..docks.base import Dock
@@ -65,7 +66,7 @@ class DroppedFiles(QObject):
             return False
         data = getattr(event, "mimeData", lambda: None)()
         paths = files_in(data)
-        if not paths or not all(kind_of_result(path) for path in paths):
+        if not paths or not all(is_prompts(p) or kind_of_result(p) for p in paths):
             return False
         getattr(event, "acceptProposedAction", lambda: None)()
         if kind == QEvent.Type.Drop:
@@ -76,10 +77,18 @@ class DroppedFiles(QObject):
     def _on_dropped(self, path: str) -> None:
         from ..readers import open_result
 
+        if is_prompts(path):
+            self.dock.viewer.open(path, plugin=PLUGIN)
+            return
         try:
             open_result(self.dock.viewer, path)
         except (ValueError, OSError) as error:
             self.dock.say(sentence(error), True)
+
+
+def is_prompts(path: str) -> bool:
+    """Return whether a file is a prompt set, by the end of its name."""
+    return path.lower().endswith(".svprompt")
 
 
 def files_in(data: Any) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from ...core.errors import one_line
+from .preferences import preference
 
 logger = logging.getLogger(__name__)
 
@@ -186,4 +187,4 @@ def shared_engine() -> Engine:
 def _child_process() -> Any:
     from ...engine.jobs.runners import connect
 
-    return connect()
+    return connect(threads=int(preference("threads")))

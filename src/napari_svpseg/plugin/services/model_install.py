@@ -14,7 +14,20 @@ if TYPE_CHECKING:
 INSTALLING = "Installing the model…"
 INSTALLED = "'{}' is installed and chosen."
 IS_THERE = "'{}' is chosen; it was installed already."
-NEEDS_WINDOW = "{path}: open it in napari's window to install the model."
+NEEDS_WINDOW = "{path}: open it in napari's window."
+
+
+def open_dock(viewer: Any, path: str) -> Any:
+    """Return the dock that segments, opened if need be.
+
+    Raises
+    ------
+    ValueError
+        Without a window; the message names the file that needs it.
+    """
+    if viewer is None or not hasattr(viewer, "window"):
+        raise ValueError(NEEDS_WINDOW.format(path=path))
+    return show_dock(viewer, SEGMENT)
 
 
 def install_model(viewer: Any, path: str) -> None:
@@ -33,9 +46,7 @@ def install_model(viewer: Any, path: str) -> None:
     ValueError
         Without a window.
     """
-    if viewer is None or not hasattr(viewer, "window"):
-        raise ValueError(NEEDS_WINDOW.format(path=path))
-    dock = show_dock(viewer, SEGMENT)
+    dock = open_dock(viewer, path)
     dock.refresh_models()
     if dock.models.choose(path):
         dock.say(IS_THERE.format(dock.models.card.name))

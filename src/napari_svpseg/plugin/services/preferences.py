@@ -15,6 +15,10 @@ DEFAULTS: dict[str, Any] = {
     "autosave": True,
     "large": 32,
     "results": "",
+    "model": "",
+    "threads": 0,
+    "labels_look": "fill",
+    "warm_up": True,
 }
 
 

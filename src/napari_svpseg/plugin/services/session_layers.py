@@ -9,6 +9,8 @@ import numpy as np
 
 from ...io.content import content_fingerprint
 from ..layers.images.image_axes import DECLARED, declared
+from ..layers.images.visibility import OF, camera_of
+from ..layers.labels.class_colors import dress
 from ..layers.labels.partial_label_layers import KIND as PARTIAL
 from ..layers.labels.partial_label_layers import color
 from ..layers.metadata import (
@@ -21,6 +23,7 @@ from ..layers.metadata import (
     metadata_of,
 )
 from ..layers.placement import Place
+from ..layers.results.written_labels import WRITTEN
 from .edited_blocks import PAINTED
 
 if TYPE_CHECKING:
@@ -31,6 +34,20 @@ logger = logging.getLogger(__name__)
 
 Entry = dict[str, Any]
 """One layer, as JSON can hold it."""
+
+WRITTEN_KEY = "written_key"
+"""Entry of a result: the key of the ids that a run wrote, before the user's edits."""
+RESULT = "labels"
+"""Kind of our layers that runs write and the user edits."""
+WITH_METADATA = (*PAINTED, RESULT)
+"""Kinds of our layers whose metadata a session keeps."""
+PASSING = ("preview", "comparison", "stored", "stored edit")
+"""Kinds that are not saved: those that are made again, and those on the disk."""
+MAX_ROWS = 200_000
+"""Longest table of features that is saved."""
+
+LOOK = ("visible", "opacity", "contrast_limits", "gamma", "contour")
+"""Attributes of a layer that say how it is shown."""
 
 
 def _place(layer: Layer) -> dict[str, Any]:
@@ -54,7 +71,29 @@ def image_entry(layer: Layer) -> Entry:
         "sample": list(source.sample or ()),
         "axes": axes,
         "channels": channels,
+        "look": look_of(layer),
     }
+
+
+def look_of(layer: Layer) -> Entry:
+    """Return how a layer is shown."""
+    found = {
+        name: np.asarray(value).tolist()
+        for name in LOOK
+        if (value := getattr(layer, name, None)) is not None
+    }
+    if is_image(layer) and not layer.rgb:
+        found["colormap"] = layer.colormap.name
+    return found
+
+
+def show_as(layer: Layer, look: Entry) -> None:
+    """Show a layer as it was when a session was saved."""
+    for name, value in look.items():
+        try:
+            setattr(layer, name, value)
+        except (ValueError, KeyError, TypeError) as error:  # a colormap that is gone
+            logger.info("%s of %s: %s", name, layer.name, error)
 
 
 def add_contents(entries: list[Entry], known: dict[str, str]) -> None:
@@ -69,7 +108,7 @@ def add_contents(entries: list[Entry], known: dict[str, str]) -> None:
     for entry in entries:
         path = entry["path"]
         if path and path not in known:
-            known[path] = _content_of(path)
+            known[path] = content_of(path)
         entry["fingerprint"] = known.get(path, "")
 
 
@@ -79,11 +118,11 @@ def changed_images(state: dict[str, Any]) -> list[str]:
         entry["name"]
         for entry in state.get("images", [])
         if entry.get("fingerprint")
-        and _content_of(entry["path"]) not in ("", entry["fingerprint"])
+        and content_of(entry["path"]) not in ("", entry["fingerprint"])
     ]
 
 
-def _content_of(path: str) -> str:
+def content_of(path: str) -> str:
     """Return the fingerprint of an image's file; empty where it cannot be read."""
     try:
         return content_fingerprint(path)
@@ -101,14 +140,103 @@ def labels_entry(layer: Labels, key: str) -> Entry:
         Of its pixels in the session.
     """
     metadata = metadata_of(layer) or {}
+    kept = metadata.get("kind") in WITH_METADATA
     return {
         "key": key,
         "id": layer_id(layer),
         "name": layer.name,
         "opacity": layer.opacity,
-        "metadata": metadata if metadata.get("kind") in PAINTED else {},
+        "metadata": _saved(metadata) if kept else {},
         "place": _place(layer),
+        "look": look_of(layer),
+        "features": _columns(layer),
+        "of": layer.metadata.get(OF, ""),
     }
+
+
+def _saved(metadata: dict[str, Any]) -> Entry:
+    """Return metadata with checksums of planes as JSON can hold them."""
+    if "written" not in metadata:
+        return metadata
+    prints = [[list(plane), n] for plane, n in metadata["written"].items()]
+    return {**metadata, "written": prints}
+
+
+def _restored(metadata: Entry) -> dict[str, Any]:
+    """Return the metadata that `_saved` was given."""
+    found = dict(metadata)
+    if "written" in found:
+        found["written"] = {tuple(plane): n for plane, n in found["written"]}
+    if "class_of" in found:  # JSON has keys of text only
+        found["class_of"] = {int(i): name for i, name in found["class_of"].items()}
+    return found
+
+
+def _columns(layer: Labels) -> dict[str, list[Any]]:
+    """Return the features of a layer; none where they are too many."""
+    if len(layer.features) > MAX_ROWS:
+        return {}
+    return {str(name): list(layer.features[name]) for name in layer.features}
+
+
+def working_state(
+    viewer: ViewerModel, state: Entry
+) -> tuple[Entry, dict[str, np.ndarray], list[str]]:
+    """Return the state of a session with all labels, as they are now.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    state : dict
+        Images, boxes and settings, as autosave has them.
+
+    Returns
+    -------
+    state : dict
+    arrays : dict of str to int array
+        Copies of the pixels, by the key of their entry.
+    left_out : list of str
+        Names of layers that are too large, or lie on the disk.
+    """
+    from napari.layers import Labels
+
+    entries: list[Entry] = []
+    arrays: dict[str, np.ndarray] = {}
+    left_out: list[str] = []
+    for n, layer in enumerate(viewer.layers):
+        kind = (metadata_of(layer) or {}).get("kind")
+        if not isinstance(layer, Labels) or kind in ("preview", "comparison"):
+            continue
+        data = layer.data
+        if kind in PASSING or layer.multiscale or not isinstance(data, np.ndarray):
+            left_out.append(layer.name)
+            continue
+        entry = labels_entry(layer, f"{n}")
+        arrays[entry["key"]] = data.copy()
+        if layer.metadata.get(WRITTEN) is not None and kind == RESULT:
+            entry[WRITTEN_KEY] = f"{n}w"
+            arrays[entry[WRITTEN_KEY]] = layer.metadata[WRITTEN].copy()
+        entries.append(entry)
+    return {**state, "labels": entries, "view": view_of(viewer)}, arrays, left_out
+
+
+def view_of(viewer: ViewerModel) -> Entry:
+    """Return the plane that is shown, and where the camera is."""
+    camera = camera_of(viewer)
+    return {
+        "point": [float(n) for n in viewer.dims.point],
+        "center": [float(n) for n in camera.center],
+        "zoom": float(camera.zoom),
+    }
+
+
+def show_view(viewer: ViewerModel, view: Entry) -> None:
+    """Show the plane and the place that `view_of` returned."""
+    if len(view.get("point", ())) == viewer.dims.ndim:
+        viewer.dims.point = view["point"]
+    if "zoom" in view:
+        camera = camera_of(viewer)
+        camera.center, camera.zoom = tuple(view["center"]), view["zoom"]
 
 
 def boxes_entry(layer: Shapes) -> Entry:
@@ -132,7 +260,7 @@ def open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
     """
     missing = []
     for image in state.get("images", []):
-        there = _open_already(viewer, image)
+        there = open_already(viewer, image)
         if there is not None:
             _take_over(state, image["id"], layer_id(there))
             continue
@@ -148,6 +276,7 @@ def open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
                 for layer in layers:
                     if layer.name == image["name"]:
                         _take_over(state, image["id"], layer_id(layer))
+                        show_as(layer, image.get("look", {}))
             elif image["sample"]:
                 _open_sample(viewer, image, state)
             else:
@@ -158,7 +287,7 @@ def open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
     return missing
 
 
-def _open_already(viewer: ViewerModel, image: Entry) -> Layer | None:
+def open_already(viewer: ViewerModel, image: Entry) -> Layer | None:
     """Return the open image that is one of a session, or None."""
     images = [layer for layer in viewer.layers if is_image(layer)]
     found = find_layer(images, image["id"])
@@ -176,6 +305,8 @@ def _take_over(state: dict[str, Any], before: str, now: str) -> None:
     for entry in (*state.get("labels", []), *state.get("boxes", [])):
         if entry["metadata"].get("source_id") == before:
             entry["metadata"] = {**entry["metadata"], "source_id": now}
+        if entry.get("of") == before:
+            entry["of"] = now
 
 
 def _open_sample(viewer: ViewerModel, image: Entry, state: dict[str, Any]) -> None:
@@ -188,9 +319,24 @@ def _open_sample(viewer: ViewerModel, image: Entry, state: dict[str, Any]) -> No
             _take_over(state, image["id"], layer_id(layer))
 
 
-def add_labels(viewer: ViewerModel, entry: Entry, array: np.ndarray) -> Labels:
-    """Add a Labels layer of a session with these pixels, and return it."""
-    metadata = dict(entry["metadata"])
+def add_labels(
+    viewer: ViewerModel,
+    entry: Entry,
+    array: np.ndarray,
+    written: np.ndarray | None = None,
+) -> Labels:
+    """Add a Labels layer of a session with these pixels, and return it.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    entry : dict
+        From `labels_entry`.
+    array : int array
+    written : int array, optional
+        Ids that a run had written into it.
+    """
+    metadata = _restored(entry["metadata"])
     name = entry["name"]
     if not metadata and any(la.name == name for la in viewer.layers):
         name = f"{name} (restored)"
@@ -203,8 +349,17 @@ def add_labels(viewer: ViewerModel, entry: Entry, array: np.ndarray) -> Labels:
         metadata=more | ({METADATA_KEY: metadata} if metadata else {}),
         **_placed(entry["place"]),
     )
+    if entry.get("of"):
+        layer.metadata[OF] = entry["of"]
+    if written is not None and written.shape == array.shape:
+        layer.metadata[WRITTEN] = written
     if metadata.get("kind") == PARTIAL:
         color(layer)
+    elif metadata.get("kind") == RESULT:
+        dress(layer)
+    if entry.get("features"):
+        layer.features = entry["features"]
+    show_as(layer, entry.get("look", {}))
     return layer
 
 
@@ -213,7 +368,7 @@ def add_boxes(viewer: ViewerModel, state: dict[str, Any]) -> None:
     for entry in state.get("boxes", []):
         metadata = entry["metadata"]
         image = find_layer(viewer.layers, metadata.get("source_id"))
-        if image is None or not entry["vertices"]:
+        if image is None or not entry["vertices"] or _has_boxes(viewer, entry["ids"]):
             continue
         viewer.add_shapes(
             [np.asarray(v) for v in entry["vertices"]],
@@ -230,6 +385,15 @@ def add_boxes(viewer: ViewerModel, state: dict[str, Any]) -> None:
             metadata={METADATA_KEY: metadata},
             **_placed(entry["place"]),
         )
+
+
+def _has_boxes(viewer: ViewerModel, ids: list[str]) -> bool:
+    """Return whether there is a layer with these boxes, or some of them."""
+    return any(
+        set(ids) & set(layer.features["id"])
+        for layer in viewer.layers
+        if metadata_of(layer, "boxes") and "id" in layer.features
+    )
 
 
 def _placed(place: dict[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ..layers.images.visibility import (
 from ..layers.metadata import is_image
 from ..layers.prompts.prompt_item import PromptItem
 from ..layers.world import NOT_YX, shows_yx, world_point
-from ..messages import sentence
+from ..messages import SHOWING, sentence
 
 if TYPE_CHECKING:
     from napari.layers import Image, Shapes
@@ -50,6 +50,9 @@ class BoxTool(QObject):
     """
 
     switched = Signal(bool)
+    placed = Signal(object, tuple)
+    """A box after which the tool is off, and row and column of the click in its image.
+    """
 
     def __init__(self, book: PromptBook) -> None:
         super().__init__(book)
@@ -58,27 +61,32 @@ class BoxTool(QObject):
         self._layer: Shapes | None = None
         self._rubber: Shapes | None = None
 
-    def start(self, layer: Image) -> None:
-        """Start drawing: the next click or drag on the image places a box."""
+    def problem(self, layer: Image) -> str:
+        """Return why no box can be drawn on an image now; empty if one can."""
         if self.book.viewer.dims.ndisplay != 2:
-            self.book.message.emit(NEEDS_2D, True)
-            self.switched.emit(False)
-            return
+            return NEEDS_2D
         try:
             source = self.book.source_of(layer)
             Box(0, 0, self.book.size).clamped(source.plane_shape)
         except (ImageError, ValueError) as error:
-            self.book.message.emit(sentence(error), True)
+            return sentence(error)
+        is_seen = shows_yx(self.book.viewer, source.companion.axes)
+        return "" if is_seen else NOT_YX.format(source.name)
+
+    def start(self, layer: Image) -> None:
+        """Start drawing: the next click or drag on the image places a box."""
+        problem = self.problem(layer)
+        if problem:
+            self.book.message.emit(problem, True)
             self.switched.emit(False)
             return
-        if not shows_yx(self.book.viewer, source.companion.axes):
-            self.book.message.emit(NOT_YX.format(source.name), True)
-            self.switched.emit(False)
-            return
+        source = self.book.source_of(layer)
         boxes = self.book.boxes.layer_on(source)
         self.stop()
+        shown = ""
         if not is_in_sight(self.book.viewer, layer):
             bring_into_sight(self.book.viewer, layer)
+            shown = SHOWING.format(layer.name) + " "
         activate(self.book.viewer, boxes)
         boxes.visible = True
         boxes.mode = "pan_zoom"
@@ -89,7 +97,7 @@ class BoxTool(QObject):
         self._connect(boxes)
         self.book.intensities.request(source)
         self.switched.emit(True)
-        self.book.message.emit(DRAW, False)
+        self.book.message.emit(shown + DRAW, False)
 
     def stop(self) -> None:
         """Stop drawing."""
@@ -175,6 +183,8 @@ class BoxTool(QObject):
             item = self._stamp(source, start)
         if item is not None and "Shift" not in event.modifiers:
             self.stop()
+            y, x = source.point_to_data(start)[source.companion.yx]
+            self.placed.emit(item, _middle(item) if moved else (float(y), float(x)))
 
     def _show_rubber(
         self, source: ImageSource, start: tuple[float, ...], end: tuple[float, ...]
@@ -226,3 +236,10 @@ class BoxTool(QObject):
                 if other.contains(point):
                     return other
         return source
+
+
+def _middle(item: PromptItem) -> tuple[float, float]:
+    """Return row and column of the middle of a prompt's box."""
+    assert item.box is not None
+    half = (item.box.size - 1) / 2
+    return item.box.y + half, item.box.x + half

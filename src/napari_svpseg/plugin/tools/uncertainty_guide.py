@@ -28,7 +28,7 @@ from ..layers.prompts.prompt_book import PromptBook
 from ..layers.results.result_layers import Kept, Results
 from ..layers.world import world_point
 from ..messages import count
-from ..panels.controls import Offer, button, side_by_side
+from ..panels.controls import Choice, button, keep_place, side_by_side
 from ..panels.image_panel import ImagePanel
 from ..services.background import Background
 
@@ -116,7 +116,7 @@ class Seen:
 
 @reports_errors("next_place", "next_image", "accept", "drop")
 class UncertaintyGuide(QWidget):
-    """Two buttons, and an offer to make the place that they lead to a prompt.
+    """Two buttons, and a choice to make the place that they lead to a prompt.
 
     Parameters
     ----------
@@ -126,6 +126,11 @@ class UncertaintyGuide(QWidget):
     book : PromptBook
         Gets the places that become prompts.
     images : ImagePanel
+
+    Attributes
+    ----------
+    offer : Choice
+        Shown while a place is; it lies elsewhere in the dock.
     """
 
     message = Signal(str, bool)
@@ -142,25 +147,24 @@ class UncertaintyGuide(QWidget):
         self.book, self.images = book, images
         self.place_button = button(
             "Next uncertain place",
-            "Go to the most uncertain place of the selected image "
-            "(Shift+N on the boxes)",
+            "Go to the most uncertain place of the selected image",
         )
         self.image_button = button(
             "Next uncertain image",
-            "Go to the image or plane with the most uncertain result "
-            "(Shift+I on the boxes)",
+            "Go to the image or plane with the most uncertain result",
         )
-        self.offer = Offer(
+        self.offer = Choice(
             (
                 "Make it a prompt",
-                "Add a box with the labels found here (Shift+A on the boxes)",
+                "Add a box with the labels found here",
             ),
             ("Skip", "Leave this place as it is"),
         )
+        keep_place(self.offer)
+        self.offer.hide()
         column = QVBoxLayout(self)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
-        column.addWidget(self.offer)
         column.addWidget(
             side_by_side(self.place_button, self.image_button, stretch=(1, 1))
         )
@@ -181,8 +185,7 @@ class UncertaintyGuide(QWidget):
     def refresh(self, *, busy: bool) -> None:
         """Enable what makes sense now."""
         seen = list(self._seen())
-        self.setVisible(bool(seen))
-        self.place_button.setEnabled(not busy)
+        self.place_button.setEnabled(not busy and bool(seen))
         self.image_button.setEnabled(not busy and len({s.key for s in seen}) > 1)
 
     # ------------------------------------------------------------ places
@@ -250,15 +253,14 @@ class UncertaintyGuide(QWidget):
         look_at(self.viewer, layer, layer.data[0])
         left = len(places) - 1
         n = place.n_objects
-        self.offer.offer(
-            PLACE.format(
-                seen.title,
-                count(n, "object") if n else "no object",
-                place.uncertainty,
-                f"{left} more" if left else LAST,
-            )
+        self.offer.show()
+        text = PLACE.format(
+            seen.title,
+            count(n, "object") if n else "no object",
+            place.uncertainty,
+            f"{left} more" if left else LAST,
         )
-        self.message.emit(CORRECT_OR_SKIP, False)
+        self.message.emit(f"{text} {CORRECT_OR_SKIP}", False)
 
     def _outline(self, seen: Seen, box: Box) -> Shapes:
         """Return a layer that shows a box which is no prompt yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..metadata import is_image
-from .image_axes import declare, declared, known_axes
+from .image_axes import declare, declared, known_axes, label_axes
 from .image_source import ImageSource
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ class DeclaredImages:
         if layer.unique_id in self._axes:
             return False
         order = self._axes[layer.unique_id] = known_axes(layer)
+        label_axes(layer, order)
         told, channels = declared(layer)
         if channels is not None and told == order:
             self._channels[layer.unique_id] = channels
@@ -105,6 +106,7 @@ class DeclaredImages:
         self._channels.pop(layer.unique_id, None)
         self._others.pop(layer.unique_id, None)
         declare(layer, order, None)
+        label_axes(layer, order)
 
     def set_channels(self, layer: Image, channels: tuple[int, ...] | None) -> None:
         """Declare the channels that are used; None for all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ....core.image import Axes, ImageError
+from .file_axes import file_axes
 from .pyramid import full_shape
 
 if TYPE_CHECKING:
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 DECLARED = "svpseg_axes"
 """Key in the metadata of an image: the axes and channels that the user declared."""
+
+LABELLED = "svpseg_axis_labels"
+"""Key in the metadata of an image: axis labels that we set, and may change."""
 
 AXIS_WORDS = {
     "time": "T",
@@ -30,8 +34,8 @@ def known_axes(layer: Image) -> str:
     """Return the axes of a layer, or an empty string where the user must declare them.
 
     They are known from an earlier declaration, from the layer's axis labels (T, Z, C,
-    Y, X or their names), or when there are two axes. They are never guessed from the
-    shape.
+    Y, X or their names), when there are two axes, or from the file that the layer was
+    opened from. They are never guessed from the shape.
     """
     told = declared(layer)[0]
     if told and is_valid(told, layer):
@@ -45,7 +49,35 @@ def known_axes(layer: Image) -> str:
         return order
     if layer.ndim == 2:
         return "YXC" if layer.rgb else "YX"
-    return ""
+    stated = file_axes(layer)
+    return stated if stated and is_valid(stated, layer) else ""
+
+
+def label_axes(layer: Image, order: str) -> None:
+    """Name the axes of a stack, which napari shows beside its sliders.
+
+    Names that a reader or the user gave are left as they are.
+    """
+    default = tuple(str(i) for i in range(-layer.ndim, 0))
+    labels = tuple(str(label) for label in getattr(layer, "axis_labels", ()))
+    ours = tuple(layer.metadata.get(LABELLED, ()))
+    if layer.ndim > 2 and len(order) >= layer.ndim and labels in (default, ours):
+        names = tuple(order[: layer.ndim].lower())
+        layer.metadata[LABELLED] = names
+        layer.axis_labels = names
+
+
+def sizes_text(layer: Image, order: str) -> str:
+    """Return axes with their lengths, for the user.
+
+    Examples
+    --------
+    >>> from napari.layers import Image
+    >>> sizes_text(Image([[[1, 2, 3], [4, 5, 6]]]), "ZYX")
+    'Z 1 x Y 2 x X 3'
+    """
+    pairs = zip(order.upper(), full_shape(layer), strict=False)
+    return " x ".join(f"{letter} {length}" for letter, length in pairs)
 
 
 def declared(layer: Image) -> tuple[str, tuple[int, ...] | None]:

@@ -36,12 +36,10 @@ def is_in_sight(viewer: ViewerModel, layer: Image) -> bool:
     """Return whether an image is visible and no other hides it."""
     if not layer.visible:
         return False
-    layers = viewer.layers
-    over = layers[layers.index(layer) + 1 :]
-    return not any(
-        la.visible and la.opacity > LEAST_OPAQUE
-        for la in hiding_images(viewer, layer, over)
-    )
+    over = viewer.layers[viewer.layers.index(layer) + 1 :]
+    opaque = (la for la in over if la.visible and la.opacity > LEAST_OPAQUE)
+    # the topmost first: it is the one that hides most
+    return not any(hiding_images(viewer, layer, [la]) for la in reversed(list(opaque)))
 
 
 def bring_into_sight(viewer: ViewerModel, layer: Image) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ....core.geometry import Tile
+from ....core.geometry import Box, Tile
 from ..images.image_source import ImageSource, fits_on
 from ..images.visibility import activate
 from ..labels.object_colors import colormap_of, palette_of
@@ -77,11 +77,8 @@ def paint_mask(
     found : (side, side) int array, optional
         Labels to begin with, where nothing is painted yet.
     """
-    assert item.source is not None and item.box is not None
-    source, box = item.source, item.box
+    source, box, region = _place_of(item)
     layer = mask_layer(viewer, source)
-    tile = Tile(box.y, box.y + box.size, box.x, box.x + box.size)
-    region = source.companion.index(item.plane, tile)
     if found is not None:
         fill(layer, region, source.companion.expand(found, item.plane))
     activate(viewer, layer)
@@ -89,6 +86,26 @@ def paint_mask(
     layer.brush_size = max(2, round(box.size / 10))
     layer.mode = "paint"
     return layer
+
+
+def clear_mask(viewer: ViewerModel, item: PromptItem) -> None:
+    """Remove what is painted in the box of an item, on the layer that is for masks."""
+    source, _, region = _place_of(item)
+    layer = mask_layer(viewer, source)
+    at = np.nonzero(layer.data[region])
+    if at[0].size:
+        whole = tuple(i + part.start for i, part in zip(at, region, strict=True))
+        set_ids(layer, whole, np.zeros(at[0].size, layer.data.dtype))
+        layer.refresh()
+    layer.selected_label = 1
+
+
+def _place_of(item: PromptItem) -> tuple[ImageSource, Box, tuple[slice, ...]]:
+    """Return the image, the box and the part of the mask layer of a prompt."""
+    assert item.source is not None and item.box is not None
+    source, box = item.source, item.box
+    tile = Tile(box.y, box.y + box.size, box.x, box.x + box.size)
+    return source, box, source.companion.index(item.plane, tile)
 
 
 def fill(layer: Labels, region: tuple[slice, ...], found: np.ndarray) -> None:

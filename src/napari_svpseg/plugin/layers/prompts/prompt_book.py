@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,14 +12,14 @@ from ....core.geometry import PROMPT_SIZE, Box
 from ....core.image import ImageError
 from ....core.prompt import Prompt, PromptError, PromptSet
 from ...callbacks import guarded, reports_errors
-from ...messages import DRAW_BOX, TRY
+from ...messages import DRAW_BOX, SHOWING, TRY
 from ..images.image_source import ImageSource
 from ..images.intensities import Intensities
 from ..images.visibility import bring_into_sight, is_in_sight, look_at
 from ..labels.edit_watcher import EditWatcher
 from ..metadata import metadata_of
 from ..world import NOT_YX, world_units
-from .mask_layers import likely_masks, paint_mask
+from .mask_layers import clear_mask, likely_masks, paint_mask
 from .prompt_boxes import PromptBoxes, box_ids
 from .prompt_item import COLORS, PromptItem
 
@@ -54,6 +54,8 @@ class PromptBook(QObject):
     selected = Signal(str)
     message = Signal(str, bool)
     closed = Signal()
+    deleted = Signal(object)
+    """Items that the user deleted at once, each with the row it had."""
 
     def __init__(
         self, viewer: ViewerModel, source_of: Callable[[Image], ImageSource]
@@ -150,10 +152,42 @@ class PromptBook(QObject):
         item = self.item(item_id)
         if item is None:
             return
+        row = self.items.index(item)
         self.boxes.remove(item_id)
         self.items.remove(item)
         self.boxes.style(self.items)
+        self.deleted.emit([(row, item)])
         self.changed.emit()
+
+    def put_back(self, removed: Sequence[tuple[int, PromptItem]]) -> int:
+        """Put deleted items back into their rows, with their boxes.
+
+        Parameters
+        ----------
+        removed : sequence of (int, PromptItem)
+            Row of each item; the image of each is open, or it has none.
+
+        Returns
+        -------
+        int
+            Number of items that are back.
+        """
+        missing = [r for r in removed if r[1] not in self.items]
+        for row, item in missing:
+            if (
+                item.mask_layer is not None
+                and item.mask_layer not in self.viewer.layers
+            ):
+                item.mask_layer = None
+            if item.source is not None and item.box is not None:
+                self.boxes.put(item)
+            self.items.insert(row, item)
+            self._watcher.watch(item.mask_layer)
+        self.boxes.style(self.items)
+        self.refresh()
+        if missing:
+            self.selected.emit(missing[-1][1].id)
+        return len(missing)
 
     def update(self, item_id: str, **values: Any) -> None:
         """Change the name, state or mask of an item."""
@@ -212,6 +246,7 @@ class PromptBook(QObject):
         image = item.source.layer
         if image in self.viewer.layers and not is_in_sight(self.viewer, image):
             bring_into_sight(self.viewer, image)
+            self.message.emit(SHOWING.format(image.name), False)
 
     def add_paint_layer(
         self, item: PromptItem, found: np.ndarray | None = None
@@ -232,6 +267,11 @@ class PromptBook(QObject):
             look_at(self.viewer, boxes, corners)
         return layer
 
+    def clear_mask(self, item: PromptItem) -> None:
+        """Remove what is painted in an item's box, on the layer for masks."""
+        clear_mask(self.viewer, item)
+        self.update(item.id, suggestion=None)
+
     def _bind_keys(self, layer: Shapes) -> None:
         for key, (_, action) in self.shortcuts.items():
             act = guarded(self, lambda _layer, action=action: action())
@@ -246,6 +286,7 @@ class PromptBook(QObject):
         image = self.boxes.image_of(layer)
         source = self.source_of(image)
         ids = box_ids(layer)
+        listed = list(self.items)
         self.items = [i for i in self.items if i.id in ids or not _is_on(i, image)]
         kept_ids, vertices, outside, across = [], [], [], []
         for item_id, data in zip(ids, layer.data, strict=True):
@@ -270,6 +311,9 @@ class PromptBook(QObject):
         self.items = [i for i in self.items if i.id not in (*outside, *across)]
         self.boxes.write(layer, vertices, kept_ids)
         self.boxes.style(self.items)
+        gone = [(row, i) for row, i in enumerate(listed) if i not in self.items]
+        if gone:
+            self.deleted.emit(gone)
         if outside or across:
             text = OUTSIDE if outside else NOT_YX
             self.message.emit(text.format(source.name), True)
@@ -300,6 +344,9 @@ class PromptBook(QObject):
         )
         self.items.append(item)
         self._choose_mask(item, str(before.get("mask", "")))
+        if before.get("suggested") and item.is_ready and item.mask is not None:
+            item.suggestion = item.mask.copy()
+            self._cut(item)
         self._watcher.watch(item.mask_layer)
         self._watcher.watch(source.layer)
         self.intensities.request(source)

@@ -230,6 +230,13 @@ class PromptBoxes(QObject):
             with self.quiet():
                 layer.remove([box_ids(layer).index(item_id)])
 
+    def put(self, item: PromptItem) -> None:
+        """Add the box of an item that was deleted."""
+        assert item.source is not None and item.box is not None
+        layer = self.layer_on(item.source)
+        corners = item.source.companion.corners(item.plane, item.box)
+        self.write(layer, [*layer.data, corners], [*box_ids(layer), item.id])
+
     def select(self, item_id: str) -> None:
         """Select the box with this id, if there is one."""
         layer = self.layer_of(item_id)

@@ -35,6 +35,7 @@ NO_MASK = "No mask yet: choose Labels in the Mask row, or press Paint."
 FAR_MASK = "The mask layer does not reach this box: choose another, or press Paint."
 EMPTY_MASK = "The mask is empty here: paint an object, or press – if it is not wanted."
 BAD_PIXELS = "There are NaN or infinite pixels in the box: move it."
+CHECK_MASK = "Suggested mask: press Use mask, or correct it with the brush."
 NO_LONGER_FITS = "The box no longer fits '{}'."
 NEGATIVE_IDS = "The mask holds negative ids: object ids start at 1."
 NEGATIVE = "Negative: not wanted"
@@ -57,6 +58,8 @@ class PromptItem:
     negative, enabled : bool
     loaded : Prompt, optional
         The prompt itself where there is no image to cut it from.
+    suggestion : (side, side) int array, optional
+        A suggested mask that the user has neither accepted nor changed.
     """
 
     name: str
@@ -68,6 +71,7 @@ class PromptItem:
     negative: bool = False
     enabled: bool = True
     loaded: Prompt | None = None
+    suggestion: np.ndarray | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     crop: np.ndarray | None = None
     mask: np.ndarray | None = None
@@ -103,6 +107,7 @@ class PromptItem:
             "color": self.color,
             "negative": self.negative,
             "enabled": self.enabled,
+            "suggested": self.suggestion is not None,
             "mask": "" if self.mask_layer is None else layer_id(self.mask_layer),
         }
 
@@ -150,6 +155,10 @@ class PromptItem:
         if not mask.any() and not self.problem:
             is_here = reaches(self.mask_layer, at, box.size)
             self.problem = EMPTY_MASK if is_here else FAR_MASK
+        if self.suggestion is not None and np.array_equal(self.mask, self.suggestion):
+            self.problem = self.problem or CHECK_MASK
+        else:
+            self.suggestion = None
 
     def drop_layer(self, layer: Layer, intensities: Intensities) -> bool:
         """Do without a layer that was removed; return whether it was used.

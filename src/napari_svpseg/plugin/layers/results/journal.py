@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RUN = "Run"
 OPTIONS = "Options"
+NOTHING = "Nothing to undo."
 FILTER = "Filter"
 
 IS_KEPT = "{name} was edited since and is kept."
@@ -164,6 +165,20 @@ class Journal:
             edit = self._run
         self.edits = [*self.edits, edit][-self._limit :]
 
+    def add_alone(self, edit: Edit) -> None:
+        """Add an edit of the user's, which is no part of a run that goes on."""
+        run, self._run = self._run, None
+        self.add(edit)
+        self._run = run
+
+    def undo_last_of(self, text: str) -> str:
+        """Undo the newest edit of one kind; return what was done."""
+        for edit in reversed(self.edits):
+            if edit.text == text:
+                self.edits = [e for e in self.edits if e is not edit]
+                return edit.undo()
+        return NOTHING
+
     def add_or_extend(self, edit: LabelsWritten) -> None:
         """Add an edit; the steps of a slider are one."""
         last = self.edits[-1] if self.edits else None
@@ -197,7 +212,7 @@ class Journal:
         An edit that cannot be undone stays.
         """
         if not self.edits:
-            return "Nothing to undo."
+            return NOTHING
         edit = self.edits[-1]
         text = edit.undo()
         # it may be gone already, with the layer that was removed

@@ -13,6 +13,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QCheckBox, QFileDialog, QVBoxLayout, QWidget
 
 from ....core.annotation.image_tags import BankPatch, TagTrainingResult
+from ....core.image import intensity_range
 from ...callbacks import reports_errors, tell
 from ...layers.images.tagged_image import TaggedImage
 from ...messages import count, sentence
@@ -44,7 +45,7 @@ class PatchBankPanel(QWidget):
         self._files = Background(partial(tell, self))
         self.view = PatchView()
         self.find_button = button(
-            "Find", "Find the patches that show each class best; takes seconds"
+            "Find patches", "Find the patches that show each class best; takes seconds"
         )
         self.models = combo("Show the image bank of a model that was trained from tags")
         self.models.setPlaceholderText("of a model trained before")
@@ -217,7 +218,12 @@ def with_crops(
     planes: dict[str, np.ndarray] = {}
     for name in {p.image for p in patches} & set(images):
         planes[name] = images[name].plane()
+    ranges = {name: intensity_range(plane) for name, plane in planes.items()}
     return [
-        PatchItem(p, crop=planes[p.image][p.box.slices] if p.image in planes else None)
+        PatchItem(
+            p,
+            crop=planes[p.image][p.box.slices] if p.image in planes else None,
+            intensities=ranges.get(p.image),
+        )
         for p in patches
     ]

@@ -18,6 +18,8 @@ from qtpy.QtWidgets import (
 )
 
 from ....core.annotation.image_tags import BankPatch
+from ....core.annotation.suggestion import suggest_mask
+from ....core.geometry import Box
 from ....core.prompt import Prompt, PromptSet, renamed
 from ...callbacks import reports_errors
 from ...layers.labels.class_colors import class_color
@@ -39,6 +41,12 @@ BANK_NAME = "image bank"
 PLACE = Qt.ItemDataRole.UserRole
 
 
+CHECK_MASKS = (
+    "Added with suggested masks, as no model is trained yet: look at them in the list "
+    "of prompts, and delete those that are wrong."
+)
+
+
 @dataclass(frozen=True, eq=False)
 class PatchItem:
     """A patch of the bank, with its prompt or its pixels.
@@ -50,11 +58,14 @@ class PatchItem:
         The patch with the mask that the model found in it.
     crop : (Y, X, C) array, optional
         Its pixels, before there is a model.
+    intensities : (C, 2) array, optional
+        Of the whole image, see `Prompt`.
     """
 
     patch: BankPatch
     prompt: Prompt | None = None
     crop: np.ndarray | None = None
+    intensities: np.ndarray | None = None
 
     @property
     def can_prompt(self) -> bool:
@@ -134,12 +145,18 @@ class PatchView(QWidget):
         self.list.setCurrentRow(place)
 
     def use(self) -> None:
-        """Hand the selected patches over as prompts."""
-        chosen = [p for i in self.selected() if (p := self._prompt(i)) is not None]
+        """Hand the selected patches over as prompts.
+
+        Before there is a model, their masks are suggested ones.
+        """
+        found = {i: self._prompt(i) or self._suggested(i) for i in self.selected()}
+        chosen = [p for p in found.values() if p is not None]
         if not chosen:
             self.message.emit(NO_OBJECT, True)
             return
         self.used.emit(PromptSet(chosen, BANK_NAME))
+        if any(self.items[i].prompt is None for i in found):
+            self.message.emit(CHECK_MASKS, False)
 
     # ------------------------------------------------------------ layout
 
@@ -196,7 +213,12 @@ class PatchView(QWidget):
         self.empty.setVisible(not self.items)
         for row in self._rows:
             row.setVisible(bool(self.items))
-        self.use_button.setEnabled(any(i.can_prompt for i in chosen))
+        self.use_button.setEnabled(
+            any(
+                i.can_prompt or (i.prompt is None and i.crop is not None)
+                for i in chosen
+            )
+        )
         self.save.setEnabled(any(i.can_prompt for i in self.items))
         for widget in (self.pin, self.remove):
             widget.setEnabled(bool(chosen))
@@ -244,6 +266,25 @@ class PatchView(QWidget):
         if item.prompt is None or not item.can_prompt:
             return None
         return renamed(item.prompt, item.patch.title)
+
+    def _suggested(self, place: int) -> Prompt | None:
+        """Return a patch without a model as a prompt with a suggested mask, or None."""
+        item = self.items[place]
+        if item.crop is None or item.prompt is not None:
+            return None
+        middle = (item.patch.box.size - 1) / 2
+        mask = suggest_mask(item.crop, (middle, middle))
+        if not mask.any():
+            return None
+        return Prompt.from_image(
+            item.crop,
+            mask,
+            Box(0, 0, item.patch.box.size),
+            channel_axis=2,
+            name=f"{item.patch.title} (suggested mask)",
+            source=item.patch.image,
+            intensities=item.intensities,
+        )
 
     def _change(
         self, places: Iterable[int], change: Callable[[BankPatch], BankPatch]

@@ -18,6 +18,7 @@ from ...layers.images.intensities import Intensities
 from ...layers.images.visibility import add_behind_boxes
 from ...layers.metadata import METADATA_KEY, layer_name, metadata_of
 from ...messages import count
+from ...services.activity import Activity
 from ...services.engine_process import Engine, EngineJob
 from ..controls import button, note, side_by_side
 
@@ -28,6 +29,12 @@ if TYPE_CHECKING:
     from ....core.result import Result
 
 SIDES = ("before", "after")
+COMPARE = "Compare on this image"
+COMPARING = {
+    "before": "Segmenting with the model before… (1 of 2)",
+    "after": "Segmenting with the model after… (2 of 2)",
+}
+"""What is shown from the click on."""
 
 
 @reports_errors("_show_side")
@@ -48,11 +55,12 @@ class Comparison(QWidget):
         self.viewer, self.engine = viewer, engine
         self.is_busy = False
         self._intensities = Intensities()
+        self.activity = Activity(COMPARE)
         self._todo: list[tuple[str, str]] = []
         self._layers: dict[str, Labels] = {}
         self._job: EngineJob | None = None
         self.look = button(
-            "Compare on this image",
+            COMPARE,
             "Segment the selected image with the model before and after fine-tuning",
         )
         self.before = button("Before", "Show what the old model finds", checkable=True)
@@ -109,9 +117,15 @@ class Comparison(QWidget):
         self, source: ImageSource, plane: tuple[int, ...], tile: Tile | None, asked: str
     ) -> None:
         side, model = self._todo.pop(0)
+        self._show_doing(COMPARING[side])
+        self.activity.begin()
         call = self._call(source, plane, tile, model, asked)
         job = self.engine.submit_prepared(segment, call)
         self._job = job
+
+        def on_progress(done: int, total: int, text: str) -> None:
+            self._show_doing(f"{COMPARING[side]} {text}")
+            self.activity.show(done, total, text)
 
         def on_returned(result: Result) -> None:
             self._add(side, source, plane, tile, result.labels)
@@ -122,8 +136,12 @@ class Comparison(QWidget):
                 self._next(source, plane, tile, asked)
             else:
                 self.is_busy = False
+                self.activity.end()
+                if not self._layers:
+                    self.line.hide()
                 self._show_state()
 
+        job.progressed.connect(guarded(self, on_progress))
         job.returned.connect(guarded(self, on_returned))
         job.failed.connect(self._on_failed)
         job.finished.connect(guarded(self, on_finished))
@@ -186,6 +204,10 @@ class Comparison(QWidget):
         if side == "after":
             self.after.setChecked(True)
             self._show_side()
+
+    def _show_doing(self, text: str) -> None:
+        self.line.setText(text)
+        self.line.show()
 
     def _show_side(self) -> None:
         """Show one of the two layers, and hide our other results."""

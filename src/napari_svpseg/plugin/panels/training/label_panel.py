@@ -31,12 +31,13 @@ logger = logging.getLogger(__name__)
 
 NOTHING_LABELLED = "nothing labelled yet"
 PAINT = (
-    "Paint {} with the mouse; [ and ] change the brush. What you leave unpainted stays "
-    "unknown. Then press Add this image."
+    "Paint {} of '{}' with the mouse; [ and ] change the brush. What you leave "
+    "unpainted stays unknown. Then press Add this image."
 )
 ADDING = "Adding '{}'…"
 ADDED = "Added '{name}': {cells}, {pixels:,} pixels, and {background:,} of background."
 CAN_START = "Press Start, or add another image."
+NOT_YET = "Before Start: {}"
 NEEDS_BACKGROUND = "Paint some background beside them, and add it again."
 
 
@@ -131,11 +132,12 @@ class LabelPanel(QWidget):
         if source is None:
             return
         self.accepting.stop()
+        self.images.show_selected_image()
         layer = start_painting(self.viewer, source, label)
         self._show_painted()
         n = layer.selected_label - FIRST_OBJECT + 1
         what = "background" if label == BACKGROUND else f"cell {n}"
-        self.message.emit(PAINT.format(what), False)
+        self.message.emit(PAINT.format(what, source.name), False)
 
     def _show_painted(self) -> None:
         """Choose what was painted: it is the first of the ways."""
@@ -163,7 +165,7 @@ class LabelPanel(QWidget):
         name = self.training_set.add(source, plane, read, self._on_added)
         self.message.emit(ADDING.format(name), False)
 
-    def _on_added(self, entry: Entry) -> None:
+    def _on_added(self, entry: Entry, problem: str) -> None:
         counts = entry.counts or {}
         background = counts.get("background", 0)
         text = ADDED.format(
@@ -173,4 +175,6 @@ class LabelPanel(QWidget):
             background=background,
         )
         next_step = CAN_START if background else NEEDS_BACKGROUND
-        self.message.emit(f"{text} {next_step}", False)
+        if problem and background:
+            next_step = NOT_YET.format(problem)
+        self.message.emit(f"{text} {next_step}", bool(problem and background))

@@ -10,7 +10,9 @@ import numpy as np
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
-from ....io.training_set import Entry, TrainingSet, is_same_image
+from ....core.jobs.finetune_job import FineTuneSettings
+from ....io.training_set import Entry, TrainingSet, as_plane, is_same_image
+from ....workflows.finetune_data import check_image, training_problem
 from ...callbacks import reports_errors
 from ...layers.images.image_source import ImageSource, plain_name
 from ...messages import count
@@ -28,15 +30,21 @@ class TrainingSetPanel(QWidget):
     ----------
     files : Background
         The thread that reads and writes files.
+    settings : callable
+        Returns the settings of a training, with which added images are checked.
     """
 
     changed = Signal()
     failed = Signal(object)
     """An exception, or a line on what is wrong with the folder."""
 
-    def __init__(self, files: Background) -> None:
+    def __init__(
+        self,
+        files: Background,
+        settings: Callable[[], FineTuneSettings] = FineTuneSettings,
+    ) -> None:
         super().__init__()
-        self._files = files
+        self._files, self._settings = files, settings
         self._set = TrainingSet(training_sets() / "cells")
         self.entries: list[Entry] = []
         self.table = TrainingSetTable()
@@ -75,7 +83,7 @@ class TrainingSetPanel(QWidget):
         source: ImageSource,
         plane: tuple[int, ...],
         labels: Callable[[], np.ndarray],
-        on_added: Callable[[Entry], None],
+        on_added: Callable[[Entry, str], None],
     ) -> str:
         """Add a plane of an image and its labels; return the name of the entry.
 
@@ -86,22 +94,32 @@ class TrainingSetPanel(QWidget):
         labels : callable
             Returns the partial labels, (Y, X); called in a thread.
         on_added : callable
-            Called with the new entry.
+            Called with the new entry, and with what a training would still refuse.
         """
         pixels, training_set = source.query(plane), self._set
+        settings = self._settings()
         name = entry_name(source, plane)
+        axes, rgb, channels = (
+            source.query_axes(plane),
+            bool(source.layer.rgb),
+            source.channels,
+        )
         details = {
-            "axes": source.query_axes(plane),
-            "rgb": bool(source.layer.rgb),
-            "channels": source.channels,
+            "axes": axes,
+            "rgb": rgb,
+            "channels": channels,
             "source": str(source.layer.source.path or source.name),
         }
 
-        def add() -> Entry:
-            return add_to(training_set, name, np.asarray(pixels), labels(), details)
+        def add() -> tuple[Entry, str]:
+            image, marked = np.asarray(pixels), labels()
+            flat, _ = as_plane(image, axes)
+            check_image(flat, marked, name, settings, rgb=rgb, channels=channels)
+            entry = add_to(training_set, name, image, marked, details)
+            return entry, training_problem(training_set.folder, settings)
 
-        def told(entry: Entry) -> None:
-            on_added(entry)
+        def told(value: tuple[Entry, str]) -> None:
+            on_added(*value)
             self.read()
 
         self._files.call(add, told, self.failed.emit)

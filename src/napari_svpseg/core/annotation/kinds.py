@@ -1,0 +1,103 @@
+"""Kinds of objects: which objects are like one that is not wanted, and no other.
+
+A wrong object is often of a kind of its own, such as dead cells among living ones; then
+all of that kind go with it. Or it is a mistake that looks like the right ones; then
+nothing but itself may go. The scores of all objects decide between the two: a kind of
+its own lies apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+Array = np.ndarray
+
+PENALTY = 3.0
+"""Ridge penalty, relative to the mean square of the features."""
+
+FARTHEST = 6.0
+"""Features are clipped at this many standard deviations."""
+
+GAP = 0.3
+"""Smallest gap beside a kind of its own, in distances from the wrong to the right."""
+
+HALFWAY = 0.5
+"""How far from the wrong object to the right ones the gap may lie."""
+
+FEWEST_KEPT = 0.4
+"""Share of an image's objects that stay at least: no kind takes nearly all of them."""
+
+
+def kind_scores(right: Array, wrong: Array) -> Callable[[Array], Array]:
+    """Return a function that scores pixels: about 1 like the right, -1 like the wrong.
+
+    Parameters
+    ----------
+    right, wrong : (N, D) float arrays
+        Features of the pixels of right objects, and of a wrong one.
+
+    Returns
+    -------
+    callable
+        From features (N, D) to scores (N,). They are the nearer to 0, the less the two
+        can be told apart.
+    """
+    x = np.concatenate([right, wrong]).astype(np.float64)
+    y = np.concatenate([np.ones(len(right)), -np.ones(len(wrong))])
+    weight = np.concatenate(
+        [np.full(len(part), 0.5 / len(part)) for part in (right, wrong)]
+    )
+    mean = weight @ x
+    spread = np.sqrt(weight @ np.square(x - mean)) + 1e-3
+
+    def rows(features: Array) -> Array:
+        scaled = np.clip((features - mean) / spread, -FARTHEST, FARTHEST)
+        return np.concatenate([scaled, np.ones((len(scaled), 1))], axis=1)
+
+    z = rows(x)
+    gram = (z * weight[:, None]).T @ z
+    ridge = np.full(len(gram), PENALTY * gram.diagonal()[:-1].mean())
+    ridge[-1] = 1e-4  # the offset is hardly penalised
+    weights = np.linalg.solve(gram + np.diag(ridge), (z * weight[:, None]).T @ y)
+    return lambda features: rows(features) @ weights
+
+
+def alike(scores: Array, right: Array, wrong: float) -> Array:
+    """Return which objects of an image are of the kind of the wrong one.
+
+    Parameters
+    ----------
+    scores : (N,) float array
+        Of the objects of the image.
+    right : (M,) float array
+        Of the objects that are right.
+    wrong : float
+        Of the one that is not.
+
+    Returns
+    -------
+    (N,) bool array
+        None is True unless a gap parts them from the right ones.
+
+    Examples
+    --------
+    >>> alike(np.array([-0.7, -0.5, 0.5, 0.7]), np.array([0.6]), -0.6).tolist()
+    [True, True, False, False]
+    >>> alike(np.array([-0.7, -0.4, -0.1, 0.2]), np.array([0.4]), -0.6).tolist()
+    [False, False, False, False]
+    """
+    nothing = np.zeros(len(scores), bool)
+    if not len(right) or not len(scores):
+        return nothing
+    distance = float(np.median(right)) - wrong
+    limit = min(wrong + HALFWAY * distance, float(right.min()))
+    values = np.sort(np.concatenate([scores, right, [wrong]]))
+    low, high = values[:-1], values[1:]
+    middle, gap = (low + high) / 2, high - low
+    parts = (low >= wrong) & (middle < limit) & (gap >= GAP * distance)
+    if distance <= 0 or not parts.any():
+        return nothing
+    found = scores < middle[np.argmax(np.where(parts, gap, -1))]
+    return nothing if found.mean() > 1 - FEWEST_KEPT else found

@@ -1,0 +1,169 @@
+"""Sessions back into the viewer: those that autosave kept, and saved ones."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ...core.prompt import PromptSet
+from ...io.images import split_series
+from ...io.session import SavedSession
+from ..layers.metadata import find_layer
+from .session_layers import (
+    WRITTEN_KEY,
+    Entry,
+    add_boxes,
+    add_labels,
+    changed_images,
+    content_of,
+    open_already,
+    open_images,
+    show_view,
+)
+
+if TYPE_CHECKING:
+    from napari.components import ViewerModel
+    from napari.layers import Labels
+
+    from ..layers.prompts.prompt_book import PromptBook
+
+RELATIVE = "relative"
+"""Entry of an image in a saved session: its path from the folder of the session."""
+
+
+@dataclass(eq=False)
+class Contents:
+    """What a session holds, read from its files.
+
+    Parameters
+    ----------
+    saved : SavedSession
+    labels : list of (array or None, array or None)
+        Pixels of each layer, and what a run had written into it.
+    prompts : PromptSet
+    changed : list of str
+        Names of images whose files have another content now.
+    """
+
+    saved: SavedSession
+    labels: list[tuple[np.ndarray | None, np.ndarray | None]]
+    prompts: PromptSet
+    changed: list[str]
+
+
+def read_contents(saved: SavedSession) -> Contents:
+    """Return what a session holds; slow, so call it in a thread."""
+    labels = [
+        (
+            saved.labels(entry["key"]),
+            saved.labels(entry[WRITTEN_KEY]) if entry.get(WRITTEN_KEY) else None,
+        )
+        for entry in saved.state.get("labels", [])
+    ]
+    return Contents(saved, labels, saved.prompts(), changed_images(saved.state))
+
+
+def put_back(
+    viewer: ViewerModel,
+    contents: Contents,
+    book: PromptBook | None,
+    begin: Callable[[Labels], None],
+) -> list[str]:
+    """Put the layers of a session into the viewer; return images that are missing.
+
+    What is there already, from the same session, is not added twice.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    contents : Contents
+    book : PromptBook, optional
+        Gets the prompts that have no box.
+    begin : callable
+        Called with each layer of labels that was added.
+    """
+    state = contents.saved.state
+    missing = open_images(viewer, state)
+    for entry, (array, written) in zip(
+        state.get("labels", []), contents.labels, strict=True
+    ):
+        if array is None or _is_there(viewer, entry, array):
+            continue
+        begin(add_labels(viewer, entry, array, written))
+    add_boxes(viewer, state)
+    if book is not None:
+        drawn = {i.name for i in book.items}
+        lost = [p for p in contents.prompts if p.name not in drawn]
+        book.add_loaded(PromptSet(lost))
+    show_view(viewer, state.get("view") or {})
+    return missing
+
+
+def _is_there(viewer: ViewerModel, entry: Entry, array: np.ndarray) -> bool:
+    layer = find_layer(viewer.layers, entry["id"])
+    data = getattr(layer, "data", None)
+    return isinstance(data, np.ndarray) and np.array_equal(data, array)
+
+
+# ---------------------------------------------------------------- moved files
+
+
+def note_places(state: dict[str, Any], folder: Path) -> None:
+    """Add to each image where its file lies as seen from a folder."""
+    for image in state["images"]:
+        if image["path"]:
+            try:
+                image[RELATIVE] = os.path.relpath(image["path"], folder)
+            except ValueError:  # on another drive
+                image[RELATIVE] = ""
+
+
+def find_moved(state: dict[str, Any], folders: Iterable[Path]) -> list[Entry]:
+    """Correct the paths of images that have moved; return those that are not found.
+
+    A file of the same name counts if it has the same content. Slow, so call it in a
+    thread.
+
+    Parameters
+    ----------
+    state : dict
+    folders : iterable of Path
+        Where to look: the folder of the session first.
+    """
+    folders, lost = list(folders), []
+    for image in state.get("images", []):
+        if not image["path"] or is_file(image["path"]):
+            continue
+        name = Path(image["path"]).name
+        places = [
+            folder / part
+            for folder in folders
+            for part in dict.fromkeys((image.get(RELATIVE) or name, name))
+        ]
+        same = (
+            place
+            for place in places
+            if is_file(place)
+            and image.get("fingerprint") in ("", None, content_of(str(place)))
+        )
+        found = next(same, None)
+        if found is None:
+            lost.append(image)
+        else:
+            image["path"] = str(found)
+    return lost
+
+
+def is_file(path: str | Path) -> bool:
+    """Return whether the file of an image is there, or the file it is a series of."""
+    return Path(path).exists() or split_series(path)[0].exists()
+
+
+def not_open(viewer: ViewerModel, lost: Iterable[Entry]) -> list[Entry]:
+    """Return the images of a session that are not open in the viewer either."""
+    return [image for image in lost if open_already(viewer, image) is None]

@@ -1,0 +1,45 @@
+"""Work of the docks in napari's activity dock."""
+
+from __future__ import annotations
+
+import pytest
+from napari.utils import progress
+
+from napari_svpseg.plugin.services.activity import Activity
+
+
+def titles():
+    return [str(bar.desc) for bar in progress._all_instances]
+
+
+@pytest.fixture(autouse=True)
+def nothing_runs():
+    assert titles() == []
+    yield
+    assert titles() == []
+
+
+def test_a_bar_lives_as_long_as_the_work():
+    activity = Activity("Fine-tune")
+    activity.show(1, 2)  # nothing runs yet
+    assert titles() == []
+    activity.begin()
+    activity.begin()
+    activity.show(3, 12, "loss 0.2")
+    (bar,) = progress._all_instances
+    assert (bar.n, bar.total) == (3, 12) and "loss 0.2" in bar.desc
+    activity.show(0, 4, "50 %")
+    assert (bar.n, bar.total) == (0, 4)
+    activity.end()
+    activity.end()
+
+
+def test_a_run_is_seen_there(discs, open_dock, runner, finish, qtbot):
+    dock = open_dock()
+    dock.prompt_panel.add_prompt_at_centre()
+    runner.slow = 60
+    dock.preview.click() if dock.book.is_ready else dock.run.click()
+    if dock.is_busy:
+        assert len(titles()) == 1 and dock.title in titles()[0]
+        runner.release.set()
+        finish(dock)

@@ -368,7 +368,7 @@ def add_boxes(viewer: ViewerModel, state: dict[str, Any]) -> None:
     for entry in state.get("boxes", []):
         metadata = entry["metadata"]
         image = find_layer(viewer.layers, metadata.get("source_id"))
-        if image is None or not entry["vertices"] or _has_boxes(viewer, entry["ids"]):
+        if image is None or not entry["vertices"] or _has_boxes(viewer, entry):
             continue
         viewer.add_shapes(
             [np.asarray(v) for v in entry["vertices"]],
@@ -387,13 +387,19 @@ def add_boxes(viewer: ViewerModel, state: dict[str, Any]) -> None:
         )
 
 
-def _has_boxes(viewer: ViewerModel, ids: list[str]) -> bool:
-    """Return whether there is a layer with these boxes, or some of them."""
+def _has_boxes(viewer: ViewerModel, entry: Entry) -> bool:
+    """Return whether the boxes of a session are on their image already."""
+    image = entry["metadata"].get("source_id")
     return any(
-        set(ids) & set(layer.features["id"])
+        all(_is_among(vertices, layer.data) for vertices in entry["vertices"])
         for layer in viewer.layers
-        if metadata_of(layer, "boxes") and "id" in layer.features
+        if (metadata_of(layer, "boxes") or {}).get("source_id") == image
     )
+
+
+def _is_among(vertices: list[list[float]], boxes: list[np.ndarray]) -> bool:
+    wanted = np.asarray(vertices)
+    return any(b.shape == wanted.shape and np.allclose(b, wanted) for b in boxes)
 
 
 def _placed(place: dict[str, Any]) -> dict[str, Any]:

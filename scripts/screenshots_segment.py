@@ -102,10 +102,6 @@ def main() -> None:
     studio.open(samples.stained_tissue())
     studio.run(dock.run)
     studio.shoot("segment-5-tissue")
-    dock.guide.next_place()
-    studio.wait(lambda: dock.guide.offer.isVisibleTo(dock), 20)
-    studio.shoot("segment-6-uncertainty")
-    dock.guide.drop()
     results = dock.results_panel
     results.styles["outline"].click()
     results.open_objects.click()

@@ -211,7 +211,7 @@ def of_a_removed_layer(dock, patch):
 
 
 def of_a_thread(dock, patch):
-    dock.guide._background.call(fail, print)
+    dock.correct.guide._background.call(fail, print)
 
 
 def of_what_follows_a_thread(dock, patch):

@@ -6,7 +6,7 @@ import json
 import platform
 import shlex
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -85,6 +85,15 @@ class Maps:
             objects,
             classes,
         )
+
+    def window(self, rows_columns: tuple[slice, ...]) -> Maps:
+        """Return the maps of some rows and columns of the plane."""
+        arrays = {
+            f.name: getattr(self, f.name)[rows_columns]
+            for f in fields(self)
+            if isinstance(getattr(self, f.name), np.ndarray)
+        }
+        return replace(self, **arrays)
 
     @property
     def uncertainty(self) -> np.ndarray:

@@ -168,6 +168,7 @@ class Images:
 
 class Book:
     problem = ""
+    items = ()
     intensities = SimpleNamespace(
         request=lambda source, plane: SimpleNamespace(result=lambda: "of the whole")
     )

@@ -7,6 +7,7 @@ around it is background where the result has none, the rest is unknown.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -154,6 +155,32 @@ def positive_example(
         If the box cannot be cut out.
     """
     outline = np.asarray(outline) > 0
+    mask = positive_mask(labels, outline)
+    return _example(
+        image, mask, outline, like, intensities, name, source, is_negative=False
+    )
+
+
+def positive_mask(labels: Array, outline: Array) -> Array:
+    """Return the mask of a missed object, with a ring of background around it.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+        The result: where it has an object, the ring is unknown.
+    outline : (Y, X) bool array
+        Pixels of the missed object.
+
+    Returns
+    -------
+    (Y, X) int32 array
+        1 in the object, 0 in the ring, -1 elsewhere.
+
+    Raises
+    ------
+    CorrectionError
+        If the outline is empty.
+    """
     if not outline.any():
         raise CorrectionError(EMPTY_OUTLINE)
     if outline.shape != np.shape(labels):
@@ -167,9 +194,7 @@ def positive_example(
     near = ndimage.distance_transform_edt(~outline[window]) <= width
     mask[window][near & (labels[window] <= 0)] = 0
     mask[outline] = 1
-    return _example(
-        image, mask, outline, like, intensities, name, source, is_negative=False
-    )
+    return mask
 
 
 def _example(
@@ -193,13 +218,7 @@ def _example(
         raise CorrectionError(
             SHAPES_DIFFER.format(image=plane.shape[:2], labels=mask.shape)
         )
-    side = round(float(np.median([p.box.size for p in positive])))
-    rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
-    centre = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
-    try:
-        box = Box.centred(centre, side).clamped(mask.shape)
-    except ValueError as error:  # the image is smaller than any box
-        raise CorrectionError(str(error)) from error
+    box = example_box(shown, [p.box.size for p in positive])
     prompt = Prompt.from_image(
         plane,
         mask,
@@ -214,6 +233,31 @@ def _example(
         unit=first.unit,
     )
     return replace(prompt, channels=first.channels, channel_names=first.channel_names)
+
+
+def example_box(shown: Array, sizes: Sequence[int]) -> Box:
+    """Return the box around the pixels of an object, as large as other boxes.
+
+    Parameters
+    ----------
+    shown : (Y, X) bool array
+        Pixels of the object.
+    sizes : sequence of int
+        Sides of the other boxes.
+
+    Raises
+    ------
+    CorrectionError
+        If the image is smaller than any box.
+    """
+    side = round(float(np.median(sizes)))
+    rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
+    centre = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
+    height, width = shown.shape
+    try:
+        return Box.centred(centre, side).clamped((height, width))
+    except ValueError as error:
+        raise CorrectionError(str(error)) from error
 
 
 def _around(mask: Array, margin: int) -> tuple[slice, slice]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -96,7 +96,7 @@ def propose_object(
         slice(left, min(width, x + reach + 1)),
     )
     around = _Surroundings(
-        _in_window(maps, window),
+        maps.window(window),
         labels[window] <= 0,
         (y - top, x - left),
         diameter,
@@ -111,16 +111,6 @@ def propose_object(
         mask[window] = found[i]
         whole.append(mask)
     return Proposals(tuple(whole), list(order).index(int(np.argmax(scores))))
-
-
-def _in_window(maps: Maps, window: tuple[slice, slice]) -> Maps:
-    return replace(
-        maps,
-        foreground=maps.foreground[window],
-        distance=None if maps.distance is None else maps.distance[window],
-        boundary=None if maps.boundary is None else maps.boundary[window],
-        classes=None,
-    )
 
 
 def _plain(image: Array) -> Array:

@@ -11,7 +11,7 @@ from skimage.measure import label as connected_components
 
 from ..result import DEFAULT_SPLIT, Maps, ObjectProperties
 from ..settings import AUTO, PostprocessSettings
-from .blocks import Window, block_grid, fill_holes, label_blocks, renumber
+from .blocks import block_grid, fill_holes, label_blocks, renumber
 from .confidence import add_peaks, new_ids
 from .holes import close_gaps, fill_object_holes
 from .ids import compact_ids
@@ -210,7 +210,7 @@ def instances_in_blocks(
     side = side or BLOCK_SIDE - 2 * halo
     grid = block_grid(maps.foreground.shape, side, halo, even=True)
     labels, owner = label_blocks(
-        lambda window: _split_foreground(_crop(maps, window), settings), grid
+        lambda window: _split_foreground(maps.window(window), settings), grid
     )
     if _fills_holes(maps, settings):
         owner = fill_holes(labels, owner, grid)
@@ -233,16 +233,6 @@ def halo_width(properties: ObjectProperties | None) -> int:
     Two diameters: an object at the border and the neighbour that it is split from.
     """
     return int(np.clip(2 * (properties.diameter if properties else 0), *HALO_RANGE))
-
-
-def _crop(maps: Maps, window: Window) -> Maps:
-    """Return the maps of a window."""
-    return replace(
-        maps,
-        foreground=maps.foreground[window],
-        distance=None if maps.distance is None else maps.distance[window],
-        boundary=None if maps.boundary is None else maps.boundary[window],
-    )
 
 
 def _split_foreground(maps: Maps, settings: PostprocessSettings) -> Array:

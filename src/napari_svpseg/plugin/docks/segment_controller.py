@@ -97,7 +97,7 @@ class SegmentView(DockView, Protocol):
         """Return where a result too large for memory is stored, else ""."""
 
     def leave_tools(self) -> None:
-        """End drawing, and take the uncertain place away that is shown."""
+        """End drawing and correcting, because a run begins."""
 
     def set_options(self, values: dict[str, Any], *, quiet: bool = False) -> None:
         """Show result options; quietly, as the result is shown with them already."""
@@ -280,11 +280,17 @@ class SegmentController(DockController):
         self._is_closed = False
         self.view.say(f"Segmenting '{step.source.name}'…")
         function = segment_stored if step.store else segment
-        self.follow(self.engine.submit_prepared(function, self._arguments(step)))
+        prompts = self._prompts
+        if prompts is not None and any(i.here_only for i in self.book.items):
+            prompts = self.book.prompts(step.source.layer)
+        prepare = self.arguments(step, prompts, self.view.run_choices().settings)
+        self.follow(self.engine.submit_prepared(function, prepare))
 
-    def _arguments(self, step: Step) -> Callable[[], Any]:
+    def arguments(
+        self, step: Step, prompts: PromptSet | None, settings: dict[str, Any]
+    ) -> Callable[[], Any]:
         """Return a function that makes the arguments of a step, away from the GUI."""
-        source, prompts = step.source, self._prompts
+        source = step.source
         choices, intensities = self.view.run_choices(), self.book.intensities
         # a part of an image is scaled by the intensities of the whole
         is_part = bool(step.tile or step.store) or (
@@ -305,7 +311,7 @@ class SegmentController(DockController):
             args, kwargs = (query, prompts, step.store), kwargs | about
 
         def prepare() -> Any:
-            kwargs["settings"], kwargs["postprocess"] = split_settings(choices.settings)
+            kwargs["settings"], kwargs["postprocess"] = split_settings(settings)
             if promise is not None:
                 kwargs["intensities"] = promise.result()
             return args, kwargs

@@ -24,6 +24,7 @@ from ..panels.controls import (
     labelled,
     note,
 )
+from ..panels.correct_panel import CorrectPanel
 from ..panels.image_panel import ImagePanel
 from ..panels.large_results import LargeResultsPanel
 from ..panels.model_picker import ModelPicker
@@ -33,7 +34,6 @@ from ..panels.save_panel import SavePanel
 from ..panels.settings_form import SettingsForm
 from ..services.engine_process import Engine
 from ..services.preferences import preference
-from ..tools.uncertainty_guide import UncertaintyGuide
 from .actions import KEYS
 from .base import Dock, device_combo
 from .first_steps import FirstSteps
@@ -91,7 +91,7 @@ class SegmentWidget(Dock):
         self._options_timer = _single_shot(self, self.options_controller.apply)
         self._connect()
         self.at_close(
-            self.guide.close_guide,
+            self.correct.close_panel,
             self.book.close,
             self.image_panel.close_hooks,
             self.stored.close,
@@ -106,6 +106,7 @@ class SegmentWidget(Dock):
     def end_work(self) -> None:
         """End the run, because the dock is being closed."""
         self._options_timer.stop()
+        self.correct.end_work()
         super().end_work()
 
     # ------------------------------------------------------------ values
@@ -143,6 +144,7 @@ class SegmentWidget(Dock):
             "size": self.box_size.value(),
             "model": self.model.currentText(),
             "large": self.large.values(),
+            "follow": self.correct.follows,
         }
 
     def restore_choices(self, values: dict[str, Any]) -> None:
@@ -152,6 +154,7 @@ class SegmentWidget(Dock):
         self.box_size.setValue(values["size"])
         self.refresh_models(values["model"])
         self.large.set_values(values.get("large", {}))
+        self.correct.follow_box.setChecked(values.get("follow", True))
 
     def source_of(self, layer: Image) -> ImageSource:
         """Return an image layer with the axes declared for it."""
@@ -233,25 +236,23 @@ class SegmentWidget(Dock):
         )
         self.run = button("Run", "Segment all checked images")
         self.undo = button("Undo", "Take the last result back")
-        self.guide = UncertaintyGuide(
-            self.viewer, self.results, self.book, self.image_panel
-        )
+        self.correct = CorrectPanel(self.controller, self.book, self.image_panel)
         self.message.setToolTip(
             "Trust: how well the result finds the prompts again; 1 is best."
         )
-        self.footer.add_result(self.guide)
-        self.footer.add_offer(self.guide.offer)
+        self.footer.add_result(self.correct)
+        self.footer.add_offer(self.correct.question)
         self.footer.add_actions(self.preview, self.run, self.undo, stretch=(2, 2, 1))
 
     def _connect(self) -> None:
-        runs = self.controller
+        runs, correct = self.controller, self.correct
         for part in (
             self.image_panel,
             self.prompt_panel,
             self.stored,
             self.save_box,
             self.results_panel,
-            self.guide,
+            correct,
         ):
             part.message.connect(self.say)
         self.prompt_panel.missing.connect(self.first_steps.complain)
@@ -274,7 +275,9 @@ class SegmentWidget(Dock):
         self.preview.clicked.connect(runs.start_preview)
         self.run.clicked.connect(runs.start_run)
         self.stop.clicked.connect(runs.cancel)
-        self.undo.clicked.connect(runs.undo_last)
+        self.undo.clicked.connect(correct.controller.undo_last)
+        self.list.asked.connect(correct.ask_what_is_wrong)
+        correct.changed.connect(self.autosave.touch)
         self._bind()
 
     def _bind(self) -> None:
@@ -286,9 +289,7 @@ class SegmentWidget(Dock):
             run=self.run,
             stop=self.stop,
             undo=self.undo,
-            next_uncertain_place=self.guide.place_button,
-            next_uncertain_image=self.guide.image_button,
-            make_prompt=self.guide.offer.take,
+            next_doubtful_place=self.correct.next_place,
             save_labels=self.save_box.save,
             next_image=partial(self.image_panel.step, 1),
             previous_image=partial(self.image_panel.step, -1),
@@ -346,7 +347,7 @@ class SegmentWidget(Dock):
         self.undo.setEnabled(bool(self.journal.edits) and not busy)
         several = len(self.controller.layers.every_result()) > 1
         self.apply_to_all.setEnabled(several and not busy)
-        self.guide.refresh(busy=busy)
+        self.correct.refresh(busy=busy)
         self.save_box.refresh()
         self.results_panel.follow()
 
@@ -359,9 +360,9 @@ class SegmentWidget(Dock):
         self.models.refresh(name)
 
     def leave_tools(self) -> None:
-        """End drawing, and take the uncertain place away that is shown."""
+        """End drawing and correcting, because a run begins."""
         self.prompt_panel.tool.stop()
-        self.guide.drop()
+        self.correct.end_work()
 
     def set_options(self, values: dict[str, Any], *, quiet: bool = False) -> None:
         """Show result options; quietly, as the result is shown with them already."""

@@ -51,6 +51,8 @@ MAX_ROWS = 4
 READ_AS = "'{image}' is read as {axes}."
 AT_LEVEL = "'{image}' is segmented at {level}; boxes keep their place."
 ALONE = "this layer alone"
+CHANGED = " · changed"
+CHANGED_TIP = "Its result followed a correction: click on the name to look at it"
 
 
 @reports_errors("refresh")
@@ -76,6 +78,7 @@ class ImagePanel(QWidget):
         self.declared = DeclaredImages(viewer)
         self.sight = Sight(viewer)
         self._unchecked: set[Any] = set()
+        self._marked: set[Any] = set()
         self._asked: Any = None
         self._just_checked = self._is_chosen = False
         self._unhook: list[Callable[[], None]] = []
@@ -129,6 +132,12 @@ class ImagePanel(QWidget):
     def has_stacks(self) -> bool:
         """Return whether a checked image has planes along Z or T."""
         return any(self.declared.is_stack(layer) for layer in self.checked())
+
+    def mark(self, layer: Image) -> None:
+        """Mark an image as changed, until it is looked at."""
+        if layer.unique_id not in self._marked and not is_in_sight(self.viewer, layer):
+            self._marked.add(layer.unique_id)
+            self.refresh()
 
     def close_hooks(self) -> None:
         """Let go of the viewer."""
@@ -230,6 +239,9 @@ class ImagePanel(QWidget):
             row.setText(f"{layer.name} (channel of {owner.name})")
             row.setFlags(row.flags() & ~Qt.ItemFlag.ItemIsUserCheckable)
             return row
+        if layer.unique_id in self._marked:
+            row.setText(f"{layer.name}{CHANGED}")
+            row.setToolTip(CHANGED_TIP)
         if not self._checkable:
             return row
         row.setFlags(row.flags() | Qt.ItemFlag.ItemIsUserCheckable)
@@ -244,6 +256,9 @@ class ImagePanel(QWidget):
             self._is_chosen = True  # though it is not seen yet
             activate(self.viewer, layer)
             self._is_chosen = False
+        row = self.list.currentItem()
+        if row is not None and is_in_sight(self.viewer, row.data(LAYER)):
+            self._unmark(row)
         self._show_selected()
         if self.list.hasFocus() and not QApplication.mouseButtons():
             self.show_selected_image()  # chosen with the arrow keys
@@ -348,6 +363,14 @@ class ImagePanel(QWidget):
         else:
             self.select(row.data(LAYER))
             self.show_selected_image()
+
+    def _unmark(self, row: QListWidgetItem) -> None:
+        """Show an image as one that was looked at."""
+        layer = row.data(LAYER)
+        if layer.unique_id in self._marked:
+            self._marked.discard(layer.unique_id)
+            row.setText(layer.name)
+            row.setToolTip("")
 
     def _on_pressed(self) -> None:
         self._just_checked = False

@@ -20,7 +20,7 @@ from ...core.image import resize_image, resize_labels
 from ..callbacks import reports_errors
 from ..layers.prompts.prompt_book import PromptBook
 from ..layers.prompts.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
-from .controls import WARN_COLOR, wrap
+from .controls import WARN_COLOR, button, wrap
 from .empty_state import EmptyState
 from .plain_text import PlainLabel, tip_text
 from .tags.pixmaps import to_pixmap
@@ -42,10 +42,11 @@ def thumbnail(item: PromptItem) -> np.ndarray:
     crop = item.crop[..., :3]
     image = resize_image(crop, side)
     image = image.astype(np.uint8) if is_colour(crop) else visible(image)
-    if item.mask is None or item.negative:
+    shown = item.shown_object
+    if shown is None:
         return image
-    mask = resize_labels(item.mask, side)
-    color = np.array(QColor(item.color).getRgb()[:3], float)
+    mask = np.maximum(resize_labels(shown.astype(np.int32), side), 0)
+    color = np.array(QColor(outline_color(item)).getRgb()[:3], float)
     inside, edge = mask > 0, _edges(mask)
     shaded = image.astype(float)
     shaded[inside] = 0.72 * shaded[inside] + 0.28 * color
@@ -101,6 +102,8 @@ class PromptRow(QFrame):
     toggled = Signal(str, bool)
     negated = Signal(str, bool)
     deleted = Signal(str)
+    asked = Signal(str)
+    """The user wants to say which object in the box is wrong."""
 
     def __init__(self, item_id: str) -> None:
         super().__init__()
@@ -129,6 +132,11 @@ class PromptRow(QFrame):
         self.negative.toggled.connect(lambda on: self.negated.emit(self.item_id, on))
         self.delete = _tool("✕", "Delete this prompt")
         self.delete.clicked.connect(lambda: self.deleted.emit(self.item_id))
+        self.which = button(
+            "Click what is wrong",
+            "Click on the wrong object in the box: the rest of it is then not unwanted",
+        )
+        self.which.clicked.connect(lambda: self.asked.emit(self.item_id))
         self._lay_out()
 
     def _lay_out(self) -> None:
@@ -141,6 +149,7 @@ class PromptRow(QFrame):
         text.setSpacing(2)
         text.addLayout(top)
         text.addWidget(self.status)
+        text.addWidget(self.which)
         row = QHBoxLayout(self)
         row.setContentsMargins(4, 4, 4, 4)
         row.setSpacing(6)
@@ -161,6 +170,7 @@ class PromptRow(QFrame):
             self.name.setCursorPosition(0)
         self.status.setText(item.status)
         self.status.setToolTip(tip_text(item.status))
+        self.which.setVisible(item.is_whole_box and item.source is not None)
         warn = not item.is_ready and item.enabled
         self.status.setStyleSheet(f"color: {WARN_COLOR};" if warn else "")
         self.thumbnail.setPixmap(pixmap(item, self.devicePixelRatioF()))
@@ -181,6 +191,8 @@ class PromptList(QWidget):
     """Rows for the items of a `PromptBook`."""
 
     selection_changed = Signal(str)
+    asked = Signal(str)
+    """Id of a box of which the user wants to say what in it is wrong."""
 
     def __init__(self, book: PromptBook) -> None:
         super().__init__()
@@ -228,6 +240,7 @@ class PromptList(QWidget):
         row.toggled.connect(lambda i, on: self.book.update(i, enabled=on))
         row.negated.connect(lambda i, on: self.book.update(i, negative=on))
         row.deleted.connect(self.book.remove)
+        row.asked.connect(self.asked)
         self._layout.addWidget(row)
         return row
 

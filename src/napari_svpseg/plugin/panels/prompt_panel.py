@@ -58,7 +58,7 @@ class PromptPanel(QWidget):
         self.viewer, self.images = viewer, images
         self.book = PromptBook(viewer, images.source_of)
         self.tool = BoxTool(self.book)
-        FirstBox(self, self.tool, images)  # a child of this panel
+        FirstBox(self, self.tool, images)  # owned by this panel
         self.file = ""
         self.saved: list[str] = []
         self._build()

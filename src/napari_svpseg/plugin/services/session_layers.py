@@ -23,6 +23,8 @@ from ..layers.metadata import (
     metadata_of,
 )
 from ..layers.placement import Place
+from ..layers.results.corrected import KEY as CORRECTED
+from ..layers.results.corrected import corrected_entries, from_entries
 from ..layers.results.written_labels import WRITTEN
 from .edited_blocks import PAINTED
 
@@ -71,6 +73,7 @@ def image_entry(layer: Layer) -> Entry:
         "sample": list(source.sample or ()),
         "axes": axes,
         "channels": channels,
+        "corrected": corrected_entries(layer),
         "look": look_of(layer),
     }
 
@@ -284,6 +287,10 @@ def open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
         except Exception:
             logger.exception("could not open %s again", image["path"])
             missing.append(image["name"])
+    for image in state.get("images", []):
+        there = open_already(viewer, image)
+        if there is not None and image.get("corrected"):
+            there.metadata.setdefault(CORRECTED, from_entries(image["corrected"]))
     return missing
 
 

@@ -14,7 +14,7 @@ from ..layers.images.image_source import ImageSource
 from ..layers.images.visibility import activate, camera_of
 from ..layers.labels.partial_label_layers import accept, results_on
 from ..layers.world import NOT_YX, shows_yx, world_point
-from .draw_box import CLICK_PIXELS
+from .canvas_tool import CLICK_PIXELS
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel

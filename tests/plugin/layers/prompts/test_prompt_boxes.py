@@ -19,12 +19,12 @@ from napari_svpseg.plugin.layers.prompts.prompt_item import (
     BAD_PIXELS,
     EMPTY_MASK,
     FAR_MASK,
-    NEGATIVE,
     NEGATIVE_IDS,
     NO_MASK,
+    WHOLE_BOX,
 )
 from napari_svpseg.plugin.messages import sentence
-from napari_svpseg.plugin.tools.draw_box import NEEDS_2D
+from napari_svpseg.plugin.tools.canvas_tool import NEEDS_2D
 from napari_svpseg.plugin.tools.draw_box import OUTSIDE as OUTSIDE_IMAGE
 
 from ...conftest import disc_image
@@ -229,7 +229,7 @@ def test_a_negative_prompt_needs_no_mask_but_finite_pixels(viewer, open_dock):
     assert not clean.is_ready and not broken.is_ready
     for item in (clean, broken):
         dock.book.update(item.id, negative=True)
-    assert clean.is_ready and clean.status == NEGATIVE
+    assert clean.is_ready and clean.status == WHOLE_BOX
     assert not broken.is_ready and broken.status == BAD_PIXELS
 
 

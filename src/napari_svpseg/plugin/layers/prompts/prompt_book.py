@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from qtpy.QtCore import QObject, Signal
 
+from ....core.annotation.patches import Patch
 from ....core.geometry import PROMPT_SIZE, Box
 from ....core.image import ImageError
 from ....core.prompt import Prompt, PromptError, PromptSet
@@ -102,8 +103,13 @@ class PromptBook(QObject):
         chosen = [i for i in self.items if i.enabled]
         return all(i.is_ready for i in chosen) and any(not i.negative for i in chosen)
 
-    def prompts(self) -> PromptSet:
+    def prompts(self, image: Layer | None = None) -> PromptSet:
         """Return the prompts that are on, as the engine takes them.
+
+        Parameters
+        ----------
+        image : Layer, optional
+            With those that are used in this image only.
 
         Raises
         ------
@@ -113,7 +119,12 @@ class PromptBook(QObject):
         """
         if not self.items:
             raise PromptError(DRAW_BOX)
-        chosen = [i for i in self.items if i.enabled]
+        chosen = [
+            i
+            for i in self.items
+            if i.enabled
+            and (not i.here_only or (image is not None and _is_on(i, image)))
+        ]
         for item in chosen:
             if not item.is_ready:
                 raise PromptError(f"'{item.name}': {item.problem}")
@@ -150,13 +161,18 @@ class PromptBook(QObject):
     def remove(self, item_id: str) -> None:
         """Remove an item from the list, and its box from the viewer."""
         item = self.item(item_id)
-        if item is None:
+        if item is not None:
+            row = self.items.index(item)
+            self.take_back(item)
+            self.deleted.emit([(row, item)])
+
+    def take_back(self, item: PromptItem) -> None:
+        """Remove an item that a correction has added, or one that it replaces."""
+        if item not in self.items:
             return
-        row = self.items.index(item)
-        self.boxes.remove(item_id)
+        self.boxes.remove(item.id)
         self.items.remove(item)
         self.boxes.style(self.items)
-        self.deleted.emit([(row, item)])
         self.changed.emit()
 
     def put_back(self, removed: Sequence[tuple[int, PromptItem]]) -> int:
@@ -197,6 +213,7 @@ class PromptBook(QObject):
         for name, value in values.items():
             setattr(item, name, value)
         if "mask_layer" in values:
+            item.patch = None
             self._watcher.watch(item.mask_layer)
         self._cut(item)
         self.boxes.style(self.items)
@@ -233,6 +250,43 @@ class PromptBook(QObject):
         layer.selected_data = {layer.nshapes - 1}
         return next(i for i in self.items if i.id not in known)
 
+    def add_example(
+        self,
+        source: ImageSource,
+        plane: tuple[int, ...],
+        box: Box,
+        patch: Patch,
+        name: str,
+        *,
+        negative: bool,
+    ) -> PromptItem:
+        """Add a prompt whose mask is given by a click on an object."""
+        n = 1 + sum(i.name.startswith(name) for i in self.items)
+        item = PromptItem(
+            name=f"{name} {n}",
+            color=COLORS[len(self.items) % len(COLORS)],
+            source=source,
+            plane=plane,
+            box=box,
+            patch=patch,
+            negative=negative,
+        )
+        self.add(item)
+        return item
+
+    def add(self, item: PromptItem) -> None:
+        """Add an item that has a box on an image, with the box."""
+        source = item.source
+        if source is None or source.layer not in self.viewer.layers:
+            return
+        self.boxes.put(item)
+        self.items.append(item)
+        self._watcher.watch(source.layer)
+        self.intensities.request(source)
+        self._cut(item)
+        self.boxes.style(self.items)
+        self.changed.emit()
+
     def select(self, item_id: str) -> None:
         """Select an item's box in the viewer."""
         if self.item(item_id) is not None:
@@ -259,6 +313,8 @@ class PromptBook(QObject):
         found : (side, side) int array, optional
             Labels to begin with, where nothing is painted yet.
         """
+        if found is None and item.patch is not None and item.mask is not None:
+            found = np.maximum(item.mask, 0)
         layer = paint_mask(self.viewer, item, found)
         self.update(item.id, mask_layer=layer)
         boxes = self.boxes.layer_of(item.id)
@@ -330,7 +386,8 @@ class PromptBook(QObject):
         self._n_named = self._n_named + 1 if len(self.items) else 1
         known = {
             k: before[k]
-            for k in ("name", "color", "negative", "enabled") & before.keys()
+            for k in ("name", "color", "negative", "enabled", "here_only")
+            if k in before
         }
         item = PromptItem(
             **{
@@ -343,7 +400,11 @@ class PromptBook(QObject):
             box=box,
         )
         self.items.append(item)
-        self._choose_mask(item, str(before.get("mask", "")))
+        if before.get("patch"):
+            item.patch = Patch.from_dict(before["patch"])
+            self._cut(item)
+        else:
+            self._choose_mask(item, str(before.get("mask", "")))
         if before.get("suggested") and item.is_ready and item.mask is not None:
             item.suggestion = item.mask.copy()
             self._cut(item)

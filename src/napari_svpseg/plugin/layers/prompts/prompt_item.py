@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ....core.annotation.patches import Patch
 from ....core.geometry import Box
 from ....core.image import ImageError
 from ....core.labels.holes import close_gaps
 from ....core.labels.ids import as_objects
-from ....core.prompt import Prompt
+from ....core.prompt import UNKNOWN, Prompt
 from ...messages import count
 from ..images.image_source import ImageSource
 from ..labels.label_sampling import reaches, sample_labels
@@ -38,7 +39,10 @@ BAD_PIXELS = "There are NaN or infinite pixels in the box: move it."
 CHECK_MASK = "Suggested mask: press Use mask, or correct it with the brush."
 NO_LONGER_FITS = "The box no longer fits '{}'."
 NEGATIVE_IDS = "The mask holds negative ids: object ids start at 1."
-NEGATIVE = "Negative: not wanted"
+WHOLE_BOX = "Not wanted: the whole box. What in it is wrong?"
+NOT_WANTED = "Not wanted: this object"
+HERE_ONLY = " · in this image only"
+OBJECT_OUTSIDE = "The object lies outside this box: move the box back."
 
 
 @dataclass(eq=False)
@@ -58,6 +62,11 @@ class PromptItem:
     negative, enabled : bool
     loaded : Prompt, optional
         The prompt itself where there is no image to cut it from.
+    patch : Patch, optional
+        The mask, where the box was made by a click on an object: 1 in the object, 0 in
+        the background, -1 where nothing is known.
+    here_only : bool
+        Whether it is used in its own image only.
     suggestion : (side, side) int array, optional
         A suggested mask that the user has neither accepted nor changed.
     """
@@ -71,6 +80,8 @@ class PromptItem:
     negative: bool = False
     enabled: bool = True
     loaded: Prompt | None = None
+    patch: Patch | None = None
+    here_only: bool = False
     suggestion: np.ndarray | None = None
     id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
     crop: np.ndarray | None = None
@@ -89,16 +100,33 @@ class PromptItem:
         """The text of the row below the name."""
         if not self.is_ready:
             return self.problem
+        here = HERE_ONLY if self.here_only else ""
         if self.negative:
-            return NEGATIVE
+            return WHOLE_BOX if self.is_whole_box else f"{NOT_WANTED}{here}"
         n = self.n_objects
         size = "" if self.box is None else f" · {self.box.size} px"
-        return f"{count(n, 'object')}{size}"
+        return f"{count(n, 'object')}{size}{here}"
+
+    @property
+    def is_whole_box(self) -> bool:
+        """Whether everything in the box counts as not wanted."""
+        if not self.negative or self.patch is not None:
+            return False
+        return self.mask is None or not (self.mask == UNKNOWN).any()
+
+    @property
+    def shown_object(self) -> np.ndarray | None:
+        """The pixels that the prompt shows, wanted or not; None for a whole box."""
+        if self.mask is None or self.is_whole_box:
+            return None
+        is_given = self.negative and self.patch is None  # of a file: 0 is not wanted
+        return np.asarray(self.mask == 0) if is_given else self.mask
 
     @property
     def is_ready(self) -> bool:
         """Whether it can be used in a run."""
-        return not self.problem or (self.negative and self.problem != BAD_PIXELS)
+        needs_mask = not self.negative or self.patch is not None
+        return not self.problem or (not needs_mask and self.problem != BAD_PIXELS)
 
     def state(self) -> dict[str, Any]:
         """Return the values that a dock opened later cannot see from the box itself."""
@@ -107,6 +135,8 @@ class PromptItem:
             "color": self.color,
             "negative": self.negative,
             "enabled": self.enabled,
+            "here_only": self.here_only,
+            "patch": None if self.patch is None else self.patch.to_dict(),
             "suggested": self.suggestion is not None,
             "mask": "" if self.mask_layer is None else layer_id(self.mask_layer),
         }
@@ -134,6 +164,11 @@ class PromptItem:
         if not np.isfinite(self.crop).all():
             self.problem = BAD_PIXELS
         self.mask = None
+        if self.patch is not None:
+            self.mask = self.patch.within(box)
+            if not (self.mask > 0).any():
+                self.problem = self.problem or OBJECT_OUTSIDE
+            return
         if self.mask_layer is None:
             self.problem = self.problem or NO_MASK
             return
@@ -171,7 +206,7 @@ class PromptItem:
             if self.is_ready:
                 self.loaded = self.prompt(intensities)
                 self.crop, self.mask = self.loaded.image, self.loaded.mask
-            self.source = None
+            self.source = self.patch = None
         if is_mask:
             self.mask_layer = None
             if self.source is not None:

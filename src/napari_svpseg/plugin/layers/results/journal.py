@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -155,6 +156,15 @@ class Journal:
     def end(self) -> None:
         """End the run: later edits are on their own."""
         self._run = None
+
+    @contextmanager
+    def within(self, edits: Together) -> Iterator[None]:
+        """Add what is changed meanwhile to edits that belong together."""
+        before, self._run = self._run, edits
+        try:
+            yield
+        finally:
+            self._run = before
 
     def add(self, edit: Edit) -> None:
         """Add an edit; beyond the limit the oldest are dropped."""

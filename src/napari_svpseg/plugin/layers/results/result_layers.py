@@ -159,6 +159,38 @@ class Results:
         self._update(layer, region, values, OPTIONS, sign)
         return n
 
+    def mend(
+        self,
+        kept: Kept,
+        region: tuple[slice, ...],
+        values: np.ndarray,
+        text: str,
+    ) -> None:
+        """Write ids that the user has corrected into a part of a result.
+
+        Parameters
+        ----------
+        kept : Kept
+        region : tuple of slice
+            Whole planes of the layer.
+        values : int array
+        text : str
+            What made them.
+        """
+        layer, axes = kept.layer, kept.source.companion.axes
+        before = dict(metadata_of(layer) or {})
+
+        def sign() -> None:
+            data = np.asarray(layer.data)
+            layer.metadata[METADATA_KEY] = {
+                **before,
+                "objects": int(np.unique(data[data > 0]).size),
+                "written": before.get("written", {}) | fingerprints(data, axes, region),
+            }
+            keep_written(layer, region)
+
+        self._update(layer, region, values, text, sign)
+
     def keep(
         self,
         layer: Labels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from ....core.image import ImageError
 from ....core.jobs.stored_labels import Filled, StoredLabels
 from ..images.visibility import bring_into_sight, is_in_sight
 from ..metadata import is_image, is_of, layer_id, metadata_of
+from .corrected import corrected
 from .journal import OPTIONS, RUN
 from .result_layers import Kept, Results, plane_recipe, recipe_of
 from .stored_edits import KIND as STORED
@@ -123,6 +124,7 @@ class RunLayers:
     ) -> None:
         """Show a plane of a stack whose other planes are still being segmented."""
         if labels.shape == source.plane_shape:
+            labels = corrected(source, index, labels)
             self.results.show(source, index, labels, text="Plane")
 
     def show(
@@ -138,6 +140,8 @@ class RunLayers:
             ``probability`` and ``uncertainty``.
         """
         source = step.source
+        labels = corrected(source, step.plane, result.labels, step.tile)
+        result = replace(result, labels=labels)
         remark = ""
         if step.tile is not None:
             layer = self.results.show_preview(
@@ -232,6 +236,7 @@ class RunLayers:
         self, kept: Kept, labels: np.ndarray, options: dict[str, Any]
     ) -> int:
         """Show a result with other options; return the number of its objects."""
+        labels = corrected(kept.source, kept.plane, labels, kept.tile)
         return self.results.show_again(kept, labels, options)
 
     def undo(self, image: Image | None) -> tuple[str, Recipe | None]:

@@ -1,0 +1,319 @@
+"""Controller that lets results follow a correction, the image in view first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ...core.annotation.mending import changed_objects
+from ...core.prompt import UNKNOWN, PromptSet, prompt_hash
+from ...core.settings import PostprocessSettings, split_settings
+from ...workflows.correct_image import split_by_agreement
+from ...workflows.segment_image import postprocess, segment
+from ..layers.results.corrected import all_planes, fixed_on, keep_strokes
+from ..layers.results.run_step import Step, expected_shape, recipe_with_plane
+from ..layers.results.seen_plane import SeenPlane, seen_planes
+from ..messages import count, sentence
+
+if TYPE_CHECKING:
+    from napari.layers import Image
+
+    from ...core.result import Result
+    from ..layers.prompts.prompt_item import PromptItem
+    from ..layers.results.correction import Correction
+    from ..layers.results.result_layers import Kept
+    from ..services.engine_process import EngineJob
+    from .segment_controller import SegmentController
+
+FOLLOWING = " The other images follow…"
+NOTHING_ELSE = "nothing else changed"
+HERE_ONLY = (
+    " It would make earlier examples worse, so it is used in this image only: see its "
+    "row in the list."
+)
+MAX_COUNTED = 4_000_000
+"""Pixels of a result up to which its objects are compared; more would take too long."""
+
+
+class FollowView(Protocol):
+    """The part of the dock that this controller sees."""
+
+    @property
+    def follows(self) -> bool:
+        """Whether other images follow corrections."""
+
+    def mark(self, image: Image) -> None:
+        """Mark an image of the list as changed."""
+
+    def touch(self) -> None:
+        """Have corrections saved soon."""
+
+    def followed(self) -> None:
+        """Go on after all results have followed."""
+
+
+@dataclass
+class Task:
+    """What a correction has the results do, and what came of it.
+
+    Parameters
+    ----------
+    said : str
+        What was done, such as "Removed"; empty for nothing to tell.
+    correction : Correction, optional
+        Gets the changes, to be undone with it. Without one only maps are made.
+    items : list of PromptItem
+        New prompts, still to be checked against the others.
+    split : float, optional
+        New split strength: objects are made anew of the maps that are there.
+    note : str
+        Further sentences, each after a space.
+    """
+
+    said: str = ""
+    correction: Correction | None = None
+    items: list[PromptItem] = field(default_factory=list)
+    split: float | None = None
+    note: str = ""
+    gone: int = 0
+    new: int = 0
+    images: set[Any] = field(default_factory=set)
+
+    def text(self) -> str:
+        """Return what has happened so far."""
+        parts = []
+        if self.gone:
+            like = " like it" if self.split is None else ""
+            parts.append(f"{count(self.gone, 'other')}{like} gone")
+        if self.new:
+            parts.append(f"{self.new} more found")
+        what = " and ".join(parts) or NOTHING_ELSE
+        where = f" in {count(len(self.images), 'image')}" if parts else ""
+        return f"{self.said}; {what}{where}.{self.note}"
+
+
+class FollowController:
+    """Makes results anew after a correction, one job of the engine each.
+
+    The next correction cancels what is left and begins again.
+
+    Parameters
+    ----------
+    view : FollowView
+    runs : SegmentController
+        Whose engine, prompts and layers are used, and whose dock shows messages.
+    """
+
+    def __init__(self, view: FollowView, runs: SegmentController) -> None:
+        self.view, self.runs = view, runs
+        self.layers, self.book = runs.layers, runs.book
+        self.job: EngineJob | None = None
+        self._left: list[Kept] = []
+        self._task = Task()
+        self._first: Kept | None = None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether results are still to follow."""
+        return self.job is not None
+
+    def start(
+        self, task: Task, first: Kept, others: Iterable[Kept] | None = None
+    ) -> None:
+        """Let results follow a correction, beginning with the one that it was made in.
+
+        Without *Follow corrections* it is the only one.
+
+        Parameters
+        ----------
+        task : Task
+        first : Kept
+        others : iterable of Kept, optional
+            By default all whose maps are in memory.
+        """
+        unchecked = self._task.items if self.is_busy else []
+        self.cancel()
+        task.items = [*unchecked, *task.items]
+        self._task, self._first = task, first
+        every = {id(first): first}
+        if self.view.follows:
+            kept = self.layers.results.kept.values() if others is None else others
+            for seen in seen_planes(kept, self.layers.viewer.layers):
+                every.setdefault(id(seen.kept), seen.kept)
+        self._left = list(every.values())
+        self._next()
+
+    def cancel(self) -> None:
+        """Leave the results that are left as they are."""
+        self._left = []
+        job, self.job = self.job, None
+        if job is not None:
+            job.cancel()
+            self.runs.view.show_state()
+
+    # ------------------------------------------------------------ one after the other
+
+    def _next(self) -> None:
+        """Begin the next job: the first result, the check of new examples, the others.
+
+        The image in view comes first: there a new example is used in any case.
+        """
+        open_layers = set(self.layers.viewer.layers)
+        self._left = [k for k in self._left if {k.layer, k.source.layer} <= open_layers]
+        try:
+            if not self._is_first_left() and self._check():
+                return
+            if self._left:
+                self._make(self._left.pop(0))
+                return
+        except ValueError as error:  # a prompt that cannot be used any more
+            self._left = []
+            self.runs.view.say(sentence(error), True)
+            return
+        if self._task.said:
+            self.runs.view.say(self._task.text())
+        self.view.followed()
+
+    def _is_first_left(self) -> bool:
+        return bool(self._left) and self._left[0] is self._first
+
+    def _follow(self, job: EngineJob, take: Callable[[Any], None]) -> None:
+        """Take the result of a job, unless it is cancelled, and go on."""
+        self.job = job
+
+        def own(then: Callable[..., None]) -> Callable[..., None]:
+            def call(*args: Any) -> None:
+                if self.job is job:
+                    then(*args)
+
+            return self.runs.receive(call)
+
+        job.returned.connect(own(take))
+        job.failed.connect(own(self._on_failed))
+        job.finished.connect(own(self._on_finished))
+        self.runs.view.show_state()
+
+    def _on_failed(self, text: str) -> None:
+        self._task.note += f" {text}"
+
+    def _on_finished(self) -> None:
+        self.job = None
+        self._next()
+        self.runs.view.show_state()
+
+    # ------------------------------------------------------------ jobs
+
+    def _make(self, kept: Kept) -> None:
+        """Begin the job that makes a result anew."""
+        keep_strokes(kept.layer, kept.source, list(all_planes(kept.source)))
+        values = SeenPlane(kept, kept.plane or ()).settings.to_dict()
+        engine = self.runs.engine
+        if self._task.split is not None:
+            values["split_strength"] = self._task.split
+            options = PostprocessSettings.from_dict(values)
+            axes = kept.source.query_axes(kept.plane)
+            job = engine.submit(postprocess, kept.maps, options, axes=axes)
+            self._follow(job, lambda labels: self._show_split(kept, labels, values))
+            return
+        step = Step(kept.source, kept.plane, kept.tile)
+        prompts = self.book.prompts(kept.source.layer)
+        settings = {**self.runs.view.run_choices().settings, **values, "trust": False}
+        prepare = self.runs.arguments(step, prompts, settings)
+        job = engine.submit_prepared(segment, prepare)
+        self._follow(job, lambda result: self._show(kept, step, result))
+
+    def _check(self) -> bool:
+        """Begin the check of new examples; return False where there is none."""
+        items = [i for i in self._task.items if i in self.book.items and i.enabled]
+        model = self.runs.view.run_choices().model
+        self._task.items = []
+        if not items or model is None or not self.view.follows:
+            return False
+        before = PromptSet(
+            self.book.prompt(i)
+            for i in self.book.items
+            if i.enabled and i.is_ready and not i.here_only and i not in items
+        )
+        examples = [self.book.prompt(i) for i in items]
+        owners = dict(zip(map(prompt_hash, examples), items, strict=True))
+        settings, _ = split_settings(self.runs.view.run_choices().settings)
+
+        def take(found: tuple[PromptSet, PromptSet]) -> None:
+            for prompt in found[1]:
+                self.book.update(owners[prompt_hash(prompt)].id, here_only=True)
+                self._task.note = HERE_ONLY
+
+        job = self.runs.engine.submit(
+            split_by_agreement,
+            before,
+            PromptSet(examples),
+            model.path or model.name,
+            settings,
+        )
+        self._follow(job, take)
+        return True
+
+    # ------------------------------------------------------------ results
+
+    def _show(self, kept: Kept, step: Step, result: Result) -> None:
+        """Show an image that was segmented again."""
+        if not self._is_open(kept) or result.labels.shape != expected_shape(step):
+            return
+        result = replace(result, recipe=recipe_with_plane(result.recipe, step))
+        if self._task.correction is None:  # the labels are there already
+            self.layers.results.keep(
+                kept.layer, kept.source, kept.plane, result, kept.tile
+            )
+            return
+        before = np.array(kept.layer.data)
+        with self.layers.journal.within(self._task.correction):
+            layer, _ = self.layers.show(step, result)
+        self._count(kept, before, np.asarray(layer.data))
+
+    def _show_split(
+        self, kept: Kept, labels: np.ndarray, options: dict[str, Any]
+    ) -> None:
+        """Show an image whose objects were made anew."""
+        if not self._is_open(kept):
+            return
+        before = np.array(kept.layer.data)
+        assert self._task.correction is not None
+        with self.layers.journal.within(self._task.correction):
+            self.layers.show_again(kept, labels, options)
+        self._count(kept, before, np.asarray(kept.layer.data))
+
+    def _is_open(self, kept: Kept) -> bool:
+        return {kept.layer, kept.source.layer} <= set(self.layers.viewer.layers)
+
+    def _count(self, kept: Kept, before: np.ndarray, after: np.ndarray) -> None:
+        """Count what changed in an image, and mark it."""
+        task = self._task
+        gone = new = 0
+        if before.shape == after.shape and before.size <= MAX_COUNTED:
+            gone, new = changed_objects(before, after, _decided(kept))
+        if gone or new:
+            task.gone += gone
+            task.new += new
+            task.images.add(kept.source.layer.unique_id)
+            if kept is not self._first:
+                self.view.mark(kept.source.layer)
+        if task.said:
+            more = FOLLOWING if self._left else ""
+            self.runs.view.say(task.text() + more)
+
+
+def _decided(kept: Kept) -> np.ndarray:
+    """Return where the user has decided on a result, in the shape of its layer."""
+    source = kept.source
+    decided = np.zeros(kept.layer.data.shape, bool)
+    planes = list(all_planes(source)) if kept.plane is None else [kept.plane]
+    for plane in planes:
+        fixed = fixed_on(source, plane)
+        if fixed is not None:
+            seen = SeenPlane(kept, plane)
+            part = fixed[seen.window] != UNKNOWN
+            decided[seen.region] = seen.expanded(part)
+    return decided

@@ -74,7 +74,7 @@ def correct(
         model,
         device,
         axes=source.axes.order,
-        channels=as_channels(channels),
+        channels=as_channels(channels, [image]),
         rgb=source.rgb or None,
         on_progress=progress_line("segment"),
     )

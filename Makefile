@@ -14,6 +14,8 @@
 # make bench-methods DATA=folder    ablations of the methods (STEPS=, DRAWS=, FOLD_STEPS=, SETS=)
 # make bench-uncertainty DATA="folder folder"     following the uncertainty against
 #              prompting at random (DRAWS=)
+# make bench-corrections DATA="folder folder"     a simulated user who corrects by clicks
+#              (CLICKS=0,1,2,5,10,20)
 #
 # Everything is installed into .venv, in the tested versions of constraints.txt.
 
@@ -52,7 +54,7 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON CASE
 
-.PHONY: demo test test-clients campaign lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-scale dist clean
+.PHONY: demo test test-clients campaign lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-corrections bench-scale dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -82,6 +84,12 @@ docs: $(STAMPS)/dev
 
 bench: $(STAMPS)/dev
 	set -e; for file in benchmarks/bench_*.py; do $(PY) $$file; done
+
+CLICKS = 0,1,2,5,10,20
+bench-corrections: $(STAMPS)/dev
+	$(if $(DATA),,$(error Name the data folders: make bench-corrections DATA="a b"))
+	mkdir -p bench-output
+	$(PY) benchmarks/corrections.py $(DATA) --clicks $(CLICKS) --png bench-output/corrections.png
 
 bench-quality: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-quality DATA="a b"))

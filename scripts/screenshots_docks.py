@@ -58,6 +58,9 @@ def main() -> None:
         appearance.theme = theme
         for dock in docks:
             bring_to_front(dock)
+            for section in dock.sections.values():
+                section.collapse(animate=False)
+            dock.scroll_area.verticalScrollBar().setValue(0)
             wait()
             name = f"{dock.title.split()[0].lower()}-{theme}"
             picture = shoot(viewer, options.folder / f"{name}-{scale}.png")

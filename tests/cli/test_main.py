@@ -20,7 +20,7 @@ from napari_svpseg import api
 from napari_svpseg.cli.console import failures
 from napari_svpseg.cli.finetune import _pair
 from napari_svpseg.cli.main import DEBUG, main
-from napari_svpseg.cli.options import CHANNEL_NUMBERS, TWO_NUMBERS
+from napari_svpseg.cli.options import TWO_NUMBERS
 from napari_svpseg.cli.prompts import EACH_PROMPT, WHAT_TO_FIND
 from napari_svpseg.cli.segment import DONE_BEFORE, JOB_ALONE
 from napari_svpseg.core.image import ImageError
@@ -33,6 +33,7 @@ from napari_svpseg.core.settings import (
     PostprocessSettings,
     SegmentSettings,
 )
+from napari_svpseg.io.channel_choice import NO_NAMES
 from napari_svpseg.io.folder_records import RUN_FILES
 from napari_svpseg.io.model_store import ModelFormatError, save_model
 from napari_svpseg.io.prompt_files import (
@@ -169,7 +170,7 @@ BOX = (*PROMPT, "-o", "out")
         (("segment", "images", *BOX, "--as", "boxes"), "objects, classes, got 'boxes'"),
         (
             ("segment", "images", *BOX, "--channels", "red"),
-            f"{CHANNEL_NUMBERS}, got 'red'",
+            NO_NAMES.format(path="images/0.tif"),
         ),
         (("segment", "labels/0.tif", "images/0.tif", *BOX), "0_labels"),
         (("segment", "home", *BOX), "home"),
@@ -771,7 +772,7 @@ def test_correcting_writes_a_grown_prompt_file(place, tmp_path, capsys):
     assert run("prompts", "new", start, *words) == 0
     here = ["correct", image, "--prompts", start, "--model", place / "tiny"]
     missed = tifffile.imread(labels) == 0
-    assert run(*here, "-o", grown) == 1, "nothing is to be corrected"
+    assert run(*here, "-o", grown) == 2, "nothing is to be corrected"
     found = api.segment(tifffile.imread(image), load_prompts(start), place / "tiny")
     options = []
     for flag, where in (("--not-this", found.labels > 0), ("--this-too", missed)):

@@ -17,6 +17,7 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.io.images import read_image
 from napari_svpseg.io.label_files import write_labels
+from napari_svpseg.io.mask_files import read_mask
 from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.ownership import ForeignTargetError, Origin, origin
 from napari_svpseg.io.prompt_files import save_prompts
@@ -295,3 +296,19 @@ def test_a_file_that_the_dialog_asked_about_is_replaced_but_no_folder(tmp_path):
     with pytest.raises(ForeignTargetError):
         writers.write_ome_zarr(str(store), ids, {})
     assert zarr.open_array(store, mode="r")[:].all()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a_cp_masks.tif", "a_seg.npy", "a.npy"])
+def test_other_formats_are_in_the_save_dialog(tmp_path, name):
+    labels = np.zeros((9, 8), np.int32)
+    labels[2:5, 3:6] = 300
+    offered = PluginManifest.from_file(MANIFEST).contributions
+    (one,) = [
+        writer.command
+        for writer in offered.writers
+        if name.endswith(tuple(writer.filename_extensions))
+    ]
+    (hook,) = [c.python_name for c in offered.commands if c.id == one]
+    write = getattr(writers, hook.rpartition(":")[2])
+    (written,) = write(str(tmp_path / name), labels, {})
+    np.testing.assert_array_equal(read_mask(written), labels)

@@ -19,6 +19,9 @@ from .options import (
     check_model,
 )
 
+NO_POINT = "name a point: --not-this Y X or --this-too Y X"
+TWO_NUMBERS = "a point is given by two whole numbers, Y X"
+
 Points = Annotated[
     list[str] | None,
     typer.Option("--not-this", help="Point on a wrong object.", metavar="Y X"),
@@ -60,6 +63,9 @@ def correct(
     from ..workflows.correct_image import correct as correct_image
     from ..workflows.segment_image import segment
 
+    wrong, missed = _points(not_this), _points(this_too)
+    if not wrong and not missed:
+        raise typer.BadParameter(NO_POINT)
     check_model(model)
     target = with_end(output)
     check_no_inputs([target], [image, prompts])
@@ -74,7 +80,7 @@ def correct(
         model,
         device,
         axes=source.axes.order,
-        channels=as_channels(channels),
+        channels=as_channels(channels, [image]),
         rgb=source.rgb or None,
         on_progress=progress_line("segment"),
     )
@@ -82,8 +88,8 @@ def correct(
         source.array,
         given,
         result,
-        not_this=[as_corner(text) for text in not_this or []],
-        this_too=[as_corner(text) for text in this_too or []],
+        not_this=wrong,
+        this_too=missed,
         source=str(image),
         on_progress=progress_line("correct"),
     )
@@ -94,3 +100,11 @@ def correct(
     before, after = result.n_objects, done.result.n_objects
     grown = plural(len(done.prompts) + len(off), "prompt")
     show(f"{target}: {grown}; {image.name}: {plural(after, 'object')} (was {before})")
+
+
+def _points(texts: list[str] | None) -> list[tuple[int, int]]:
+    """Return the points (y, x) of texts such as ``16,40``."""
+    try:
+        return [as_corner(text) for text in texts or []]
+    except typer.BadParameter as error:
+        raise typer.BadParameter(TWO_NUMBERS) from error

@@ -102,8 +102,11 @@ def finetune(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     check_model(start_from)
+    paths, corners = _pairs(pairs or [], boxes, size)
+    taken = as_channels(channels, [image for image, _ in paths])
     files = LabelledFiles.read(
-        *_pairs(pairs or [], boxes, size),
+        paths,
+        corners,
         complete=complete,
         classes=chosen.semantic,
         on_read=say,
@@ -118,7 +121,7 @@ def finetune(
         training_set=training_set,
         unlabelled=unlabelled,
         names=files.names,
-        channels=as_channels(channels),
+        channels=taken,
         resume=resume,
         overwrite=overwrite,
         on_progress=progress_line("finetune"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import Field, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +15,6 @@ from ..core.geometry import MAX_BOX_SIZE, MIN_BOX_SIZE
 from ..core.settings import Settings, check_device, flag_of, help_text, split_settings
 
 TWO_NUMBERS = "a box is given by two whole numbers, --box Y X"
-CHANNEL_NUMBERS = "channels are numbers such as 0 or 0,2"
 
 
 def _device(name: str) -> str:
@@ -64,7 +64,8 @@ SeriesText = Annotated[
 ]
 
 ChannelsText = Annotated[
-    str | None, typer.Option("--channels", help="Channels to take, such as 0 or 0,2.")
+    str | None,
+    typer.Option("--channels", help="Channels to take, such as 0,2 or DAPI,GFP."),
 ]
 
 DeviceName = Annotated[
@@ -151,14 +152,18 @@ def is_default(context: typer.Context, option: str) -> bool:
     return source is None or source.name == "DEFAULT"
 
 
-def as_channels(text: str | None) -> tuple[int, ...] | None:
-    """Return the numbers of channels in a text such as ``0,2``."""
+def as_channels(
+    text: str | None, images: Iterable[str | Path]
+) -> tuple[int, ...] | None:
+    """Return the numbers of channels in a text such as ``0,2`` or ``DAPI,GFP``.
+
+    Names are those of all the images.
+    """
     if text is None:
         return None
-    try:
-        return tuple(int(word) for word in as_words(text))
-    except ValueError as error:
-        raise typer.BadParameter(f"{CHANNEL_NUMBERS}, got {text!r}") from error
+    from ..io.channel_choice import channel_numbers
+
+    return channel_numbers(as_words(text), images)
 
 
 def as_corner(text: str) -> tuple[int, int]:

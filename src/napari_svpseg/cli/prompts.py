@@ -69,7 +69,7 @@ def new_prompts(
         size,
         negative=negative,
         axes=axes,
-        channels=as_channels(channels),
+        channels=channels,
         names=name,
     )
     check_no_inputs([with_end(target)], [*image, *(labels or [])])
@@ -121,7 +121,7 @@ def prompts_from_options(
     size: int,
     *,
     axes: str | None,
-    channels: tuple[int, ...] | None,
+    channels: str | None,
 ) -> PromptSet:
     """Return the prompts of a file, or cut from images."""
     from ..core.image import ImageError
@@ -152,10 +152,10 @@ def cut_prompts(
     *,
     negative: bool = False,
     axes: str | None = None,
-    channels: tuple[int, ...] | None = None,
+    channels: str | None = None,
     names: list[str] | None = None,
 ) -> list[Prompt]:
-    """Return prompts cut from images and their labels."""
+    """Return prompts cut from images and their labels; channels as in `as_channels`."""
     from ..io.prompt_files import prompt_from_files
 
     masks: Sequence[Path | None] = labels or ([None] * len(images) if negative else [])
@@ -178,7 +178,7 @@ def cut_prompts(
             box,
             size,
             axes=axes,
-            channels=channels,
+            channels=as_channels(channels, [image]),
             negative=negative,
             name=name,
         )

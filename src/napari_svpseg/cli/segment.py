@@ -157,25 +157,31 @@ def segment(
         raise typer.BadParameter("Missing option '--output' / '-o'")
     check_settings(settings)
     check_model(model)
-    taken = as_channels(channels)
     chosen = None
     if prompts is not None or prompt_image or not _brings_its_own(model):
         chosen = prompts_from_options(
-            prompts, prompt_image, prompt_labels, box, size, axes=axes, channels=taken
+            prompts,
+            prompt_image,
+            prompt_labels,
+            box,
+            size,
+            axes=axes,
+            channels=channels,
         )
     if large:
         from ..workflows.segment_large import segment_zarr
 
         run, post = split_settings(settings)
+        image = _one_series(images[0], series)
         outcome = segment_zarr(
-            _one_series(images[0], series),
+            image,
             prompts or chosen,
             output,
             model,
             name=name,
             level=level,
             axes=axes,
-            channels=taken,
+            channels=as_channels(channels, [image]),
             settings=run,
             postprocess=post,
             scheduler=cluster,
@@ -197,13 +203,24 @@ def segment(
             include=include,
             axes=axes,
             series=series,
-            channels=taken,
             skip_done=skip_done,
         )
+        made = _with_channels(made, channels)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from error
     cut_from = [*(prompt_image or []), *(prompt_labels or [])]
     return _run_job(made, chosen, cluster, overwrite, cut_from)
+
+
+def _with_channels(job: BatchJob, text: str | None) -> BatchJob:
+    """Return a job with the channels of a text, which may name those of its images."""
+    if text is None:
+        return job
+    from ..io.folder_records import find_images
+
+    is_named = not all(word.isdecimal() for word in as_words(text))
+    files = find_images(job.inputs, job.include, job) if is_named else []
+    return replace(job, channels=as_channels(text, files))
 
 
 def _scheduler(

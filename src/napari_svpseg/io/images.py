@@ -295,6 +295,37 @@ def list_series(path: str | Path) -> list[str]:
     return ["0"]
 
 
+def names_of_channels(path: Path, series: int | None = None) -> tuple[str, ...]:
+    """Return the names of the channels in a file, without reading its pixels.
+
+    Parameters are those of `read_image`, without ``FILE/2``. Empty without names, and
+    where the file cannot be read in parts.
+
+    Raises
+    ------
+    ImageError
+        If the file cannot be read.
+    """
+    try:
+        kind = _kind_of(path)
+        if kind == "tiff":
+            return read_tiff_facts(path, series).channel_names
+        scenes = microscope_files.open_contents(path).scenes if kind == "other" else ()
+    except ImageError as error:
+        text = str(error)
+        raise ImageError(
+            text if text.startswith(f"{path}:") else f"{path}: {text}"
+        ) from error
+    except Exception as error:
+        reason = type(error).__name__
+        raise ImageError(UNREADABLE.format(path=path, reason=reason)) from error
+    if not 0 <= (series or 0) < len(scenes):
+        return ()
+    scene = scenes[series or 0]
+    n = scene.shape[scene.axes.index("C")] if "C" in scene.axes else 0
+    return scene.channel_names if len(scene.channel_names) == n else ()
+
+
 def _kind_of(path: Path) -> str:
     """Return which reader takes a file: ``tiff``, ``bitmap``, ``npy`` or ``other``.
 

@@ -74,6 +74,7 @@ class Scene(NamedTuple):
     name: str
     shape: tuple[int, ...]
     axes: str
+    channel_names: tuple[str, ...] = ()
 
 
 class Contents(NamedTuple):
@@ -172,7 +173,8 @@ def _bioio(path: Path, reader: Any) -> Contents:
     for name in reader.scenes:
         reader.set_scene(name)
         dims, shape = reader.dims, tuple(int(n) for n in reader.shape)
-        scenes.append(Scene(str(name), shape, str(dims.order)))
+        order = str(dims.order)
+        scenes.append(Scene(str(name), shape, order, _bioio_names(reader)))
     notes = _unnamed_scenes(path, len(scenes))
     names = reader.scenes
     return Contents(
@@ -193,17 +195,22 @@ def _bioio_image(reader: Any, name: str, notes: tuple[str, ...]) -> MicroscopeIm
     read = getattr(reader, kind)
     array, order = read.data, "".join(map(str, read.dims))
     sizes = _bioio_sizes(reader)
-    names = tuple(str(n) for n in reader.channel_names or ())
+    names = _bioio_names(reader)
     letters = order
     if "S" in order and "C" in order and array.shape[order.index("C")] == 1:
         array, letters = array.take(0, order.index("C")), order.replace("C", "")
         names = ()
     rgb = "S" in letters and array.shape[letters.index("S")] in (3, 4)
     letters = letters.replace("S", "C") if "C" not in letters else letters
-    # names that are only numbers or an index are none
-    if any(n.isdigit() or n.startswith("Channel:") for n in names):
-        names = ()
     return MicroscopeImage(array, letters, sizes, names, rgb, notes)
+
+
+def _bioio_names(reader: Any) -> tuple[str, ...]:
+    """Return the names of the channels; numbers and indices are none."""
+    names = tuple(str(n) for n in reader.channel_names or ())
+    if any(n.isdigit() or n.startswith("Channel:") for n in names):
+        return ()
+    return names
 
 
 def _n_bytes(reader: Any) -> int:
@@ -328,7 +335,7 @@ def _olympus(path: Path) -> Contents:
             array = file.asarray()
         return MicroscopeImage(array, axes, sizes, names)
 
-    return Contents((Scene("", shape, axes),), read)
+    return Contents((Scene("", shape, axes, names),), read)
 
 
 def _olympus_sizes(main: Any) -> dict[str, float]:

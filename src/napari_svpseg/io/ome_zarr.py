@@ -21,6 +21,7 @@ from .images import (
     ImageFile,
     TiffFacts,
     check_readable,
+    names_of_channels,
     quiet_tifffile,
     read_image,
     read_tiff_facts,
@@ -475,7 +476,7 @@ def read_any(
 
 
 def read_channel_names(path: str | Path) -> tuple[str, ...]:
-    """Return the names of the channels in a TIFF or Zarr; empty for other files.
+    """Return the names of the channels in a file or a Zarr; empty without names.
 
     Raises
     ------
@@ -483,9 +484,10 @@ def read_channel_names(path: str | Path) -> tuple[str, ...]:
         If the file cannot be read.
     """
     file, series = split_series(path)
-    if file.suffix.lower() in TIFF_SUFFIXES:
-        return read_tiff_facts(file, series).channel_names
-    return open_image(path).channel_names if is_zarr(path) else ()
+    if is_zarr(path):
+        return open_image(path).channel_names
+    check_readable(file)
+    return names_of_channels(file, series)
 
 
 def is_image(path: str | Path) -> bool:

@@ -27,6 +27,8 @@ def write_ome_tiff(
 ) -> list[str]:
     """Write a Labels layer as OME-TIFF, with its pixel size and recipe.
 
+    A file called ``NAME_cp_masks.tif`` is one for Cellpose instead.
+
     A file that is there is replaced: napari's dialog has asked the user. It does not
     ask about folders, so that of those only a run's own OME-Zarr is replaced. What a
     user saves is never replaced by a run.
@@ -46,7 +48,8 @@ def write_ome_tiff(
     list of str
         What was written.
     """
-    return _saved("ome-tiff", path, data, meta)
+    is_cellpose = format_of(path) == "cellpose-tif"
+    return _saved("cellpose-tif" if is_cellpose else "ome-tiff", path, data, meta)
 
 
 def write_rois(
@@ -68,6 +71,21 @@ def write_ome_zarr(
 ) -> list[str]:
     """Write a Labels layer as OME-Zarr labels with a pyramid; see `write_ome_tiff`."""
     return _saved("ome-zarr", path, data, meta)
+
+
+def write_masks_png(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
+    """Write a plane of labels as PNG of 16 bits; see `write_ome_tiff`."""
+    return _saved("cellpose-png", path, data, meta)
+
+
+def write_npy(
+    path: str = "", data: Any = None, meta: dict[str, Any] | None = None
+) -> list[str]:
+    """Write labels as NumPy array, or ``NAME_seg.npy`` for Cellpose's window."""
+    is_session = format_of(path) == "cellpose-seg"
+    return _saved("cellpose-seg" if is_session else "npy", path, data, meta)
 
 
 def write_csv(

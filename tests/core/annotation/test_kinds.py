@@ -16,8 +16,8 @@ def pixels(centre: float, n: int = 200, seed: int = 0) -> np.ndarray:
 def test_scores_are_near_zero_where_the_kinds_cannot_be_told_apart():
     right, wrong = pixels(4.0), pixels(-4.0, seed=1)
     score = kind_scores(right, wrong)
-    assert score(right).mean() > 0.4
-    assert score(wrong).mean() < -0.4
+    assert score(right).mean() > 0.3
+    assert score(wrong).mean() < -0.3
     same = kind_scores(right, pixels(4.0, seed=2))
     assert abs(same(right).mean()) < 0.1
     # a constant feature, and one far outside, do no harm

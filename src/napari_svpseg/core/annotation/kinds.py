@@ -20,11 +20,11 @@ PENALTY = 3.0
 FARTHEST = 6.0
 """Features are clipped at this many standard deviations."""
 
-GAP = 0.3
+GAP = 0.4
 """Smallest gap beside a kind of its own, in distances from the wrong to the right."""
 
 HALFWAY = 0.5
-"""How far from the wrong object to the right ones the gap may lie."""
+"""How far from the wrong object to the right ones the gap may begin."""
 
 FEWEST_KEPT = 0.4
 """Share of an image's objects that stay at least: no kind takes nearly all of them."""
@@ -96,7 +96,7 @@ def alike(scores: Array, right: Array, wrong: float) -> Array:
     values = np.sort(np.concatenate([scores, right, [wrong]]))
     low, high = values[:-1], values[1:]
     middle, gap = (low + high) / 2, high - low
-    parts = (low >= wrong) & (middle < limit) & (gap >= GAP * distance)
+    parts = (low >= wrong) & (low < limit) & (gap >= GAP * distance)
     if distance <= 0 or not parts.any():
         return nothing
     found = scores < middle[np.argmax(np.where(parts, gap, -1))]

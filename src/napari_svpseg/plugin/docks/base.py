@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
-from qtpy.QtGui import QKeySequence, QShortcut
+from qtpy.QtGui import QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
     QFrame,
@@ -24,7 +24,14 @@ from ..layers.alignment import Alignment
 from ..layers.labels.stroke_history import StrokeHistory
 from ..messages import STOPPING
 from ..panels.accessibility import ControlKeeper
-from ..panels.controls import ElidedCombo, Section, button, combo, heading
+from ..panels.controls import (
+    ElidedCombo,
+    Section,
+    button,
+    combo,
+    font_size,
+    heading,
+)
 from ..panels.plain_text import tip_text
 from ..panels.session_panel import SessionPanel
 from ..services.activity import Activity
@@ -55,6 +62,7 @@ Controller = TypeVar("Controller", bound=DockController)
 
 MIN_WIDTH = 320
 """Of a dock, in pixels; it is wider where its contents need more."""
+WITHOUT_SIZE = "QLineEdit, QAbstractItemView, QHeaderView, QPlainTextEdit"
 NOT_NOW = "'{}' is not possible now."
 
 
@@ -122,6 +130,13 @@ class Dock(QWidget):
         # not a bound method: the dock is gone by then
         self.destroyed.connect(partial(Closing.__call__, self._closing))
         share_tabs(self)
+
+    def showEvent(self, event: QShowEvent | None) -> None:
+        """Give fields and lists the font size of napari, whose style has none."""
+        super().showEvent(event)
+        style = f"{WITHOUT_SIZE} {{font-size: {font_size()};}}"
+        if style != self.styleSheet():
+            self.setStyleSheet(style)
 
     def _lay_out(self) -> None:
         body = QWidget()

@@ -14,7 +14,12 @@ from ...workflows.object_table import object_table
 from ..callbacks import reports_errors
 from ..layers.metadata import metadata_of
 from ..layers.placement import Place
-from ..layers.results.kept_objects import filter_objects, full_labels, set_features
+from ..layers.results.kept_objects import (
+    REMADE,
+    filter_objects,
+    full_labels,
+    set_features,
+)
 from ..messages import count
 from ..writers import corner_of
 
@@ -83,6 +88,7 @@ class Measured:
     labels: np.ndarray
     is_linked: bool
     corner: dict[str, int] = field(default_factory=dict)
+    remade: int = 0
     table: Table = field(default_factory=dict)
     unticked: set[tuple[int, ...]] = field(default_factory=set)
 
@@ -222,7 +228,11 @@ class ObjectsController:
             return
         full = full_labels(shown.layer)
         known = self.measured
-        is_same = known is not None and known.layer == shown.layer
+        remade = shown.layer.metadata.get(REMADE, 0)
+        is_same = known is not None and (known.layer, known.remade) == (
+            shown.layer,
+            remade,
+        )
         if known is not None and is_same and np.array_equal(known.labels, full):
             self._show_kept()
             return
@@ -234,7 +244,8 @@ class ObjectsController:
         axes = str(metadata.get("axes", "YX"))
         is_linked = bool(shown.options.get("link_planes"))
         corner = corner_of(metadata)
-        found = Measured(layer, name, axes, labels, is_linked, corner)
+        remade = layer.metadata.get(REMADE, 0)
+        found = Measured(layer, name, axes, labels, is_linked, corner, remade)
         place = Place.of(layer).calibration(axes)
         self.view.show_summary(name, MEASURING)
         job = self._job = self.runs.engine.submit_prepared(
@@ -264,7 +275,7 @@ class ObjectsController:
             return
         was = self.measured
         found.table = table
-        if was is not None and was.layer == found.layer:
+        if was is not None and (was.layer, was.remade) == (found.layer, found.remade):
             found.unticked = was.unticked & set(found.keys)
         self.measured = found
         if self.limits is not None and self.limits.column not in table:

@@ -242,3 +242,10 @@ def theme_color(theme: str, name: str) -> str:
     from napari.utils.theme import get_theme
 
     return str(getattr(get_theme(theme), name).as_hex())
+
+
+def font_size() -> str:
+    """Return the font size of napari's preferences, as a style sheet has it."""
+    from napari.settings import get_settings
+
+    return f"{get_settings().appearance.font_size}pt"

@@ -55,7 +55,9 @@ class Histogram(QWidget):
         self._bars.setOpts(
             x0=edges[:-1], x1=edges[1:], height=counts, brush=COLORS[1], pen=None
         )
+        self._region.blockSignals(True)  # new bounds move the range
         self._region.setBounds((edges[0], edges[-1]))
+        self._region.blockSignals(False)
         self.show_range(*kept)
         self._plot.setXRange(edges[0], edges[-1], padding=0.02)
         self._plot.setYRange(0, max(1, int(counts.max())), padding=0.05)

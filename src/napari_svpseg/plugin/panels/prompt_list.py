@@ -109,6 +109,7 @@ class PromptRow(QFrame):
         super().__init__()
         self.item_id = item_id
         self.setObjectName("svpsegPromptRow")
+        self.setMinimumHeight(THUMBNAIL + 10)  # with its frame, in a low dock too
         self.thumbnail = PlainLabel()
         self.thumbnail.setFixedSize(THUMBNAIL, THUMBNAIL)
         self.name = QLineEdit()

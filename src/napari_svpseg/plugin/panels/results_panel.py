@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 OBJECTS, GALLERY = "Objects", "Gallery"
 """Names of the docks below the images."""
 
+TITLES: dict[Style, str] = {"outline": "Outline", "fill": "Fill", "both": "Both"}
 TIPS: dict[Style, str] = {
     "outline": "Show results as outlines, which leave the image free (Shift+O: next)",
     "fill": "Show results as filled areas (Shift+O: next)",
@@ -72,7 +73,7 @@ class ResultsPanel(QWidget):
 
     def _build(self) -> None:
         self.styles = {
-            style: button(style.capitalize(), TIPS[style], checkable=True)
+            style: button(TITLES[style], TIPS[style], checkable=True)
             for style in STYLES
         }
         self._group = QButtonGroup(self)

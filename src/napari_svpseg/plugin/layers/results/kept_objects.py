@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 REMOVED = "svpseg_removed"
 """Key in a layer's metadata: the pixels of objects that were filtered away."""
 
+REMADE = "svpseg_remade"
+"""Key in a layer's metadata: how often its objects were made anew."""
+
 KEPT = "kept"
 """Column of a layer's features: False for objects that were filtered away.
 
@@ -69,6 +72,12 @@ def remember(layer: Labels, removed: np.ndarray | None) -> None:
         layer.metadata.pop(REMOVED, None)
     else:
         layer.metadata[REMOVED] = removed
+
+
+def note_remade(layer: Labels) -> None:
+    """Note that a layer has other objects now, by a run or by result options."""
+    layer.metadata.pop(REMOVED, None)
+    layer.metadata[REMADE] = layer.metadata.get(REMADE, 0) + 1
 
 
 def filter_objects(

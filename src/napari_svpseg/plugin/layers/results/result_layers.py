@@ -18,7 +18,7 @@ from ..labels.class_colors import class_entries, dress, plain_colors, with_label
 from ..labels.object_colors import PALETTE, colormap_of, palette_of
 from ..metadata import METADATA_KEY, is_of, layer_name, metadata_of
 from .journal import OPTIONS, RUN, Edit, Journal, LabelsWritten, LayerAdded
-from .kept_objects import REMOVED
+from .kept_objects import note_remade
 from .written_labels import (
     MAX_UNDOABLE,
     fingerprints,
@@ -256,7 +256,7 @@ class Results:
         def record(n: int) -> None:
             if n:
                 self.journal.add_or_extend(edit)
-            layer.metadata.pop(REMOVED, None)
+            note_remade(layer)
             sign()
 
         write_ids(layer, region, values, record)

@@ -23,7 +23,7 @@ from napari_svpseg.io.ownership import ForeignTargetError, Origin, origin
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.io.rois import read_geojson, read_rois
 from napari_svpseg.io.sample_images import nuclei_files
-from napari_svpseg.plugin import commands, samples, writers
+from napari_svpseg.plugin import file_dialogs, samples, writers
 from napari_svpseg.plugin import manifest as hooks
 from napari_svpseg.plugin.docks.actions import KEYS
 from napari_svpseg.plugin.services.preferences import DEFAULTS, preference
@@ -88,22 +88,24 @@ def test_the_palette_saves_the_selected_labels(viewer, tmp_path, monkeypatch):
 
     told = []
     monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
-    monkeypatch.setattr(commands, "show_info", told.append)
-    assert writers.write_ome_tiff() == [] and told == [commands.SELECT_LABELS]
+    monkeypatch.setattr(file_dialogs, "show_info", told.append)
+    assert writers.write_ome_tiff() == [] and told == [file_dialogs.SELECT_LABELS]
     labels = np.zeros((20, 30), np.uint16)
     labels[3:9, 4:9] = 7
     viewer.add_labels(labels, name="mine")
     viewer.add_image(labels)
     target = str(tmp_path / "mine")
     monkeypatch.setattr(
-        commands.QFileDialog, "getSaveFileName", lambda *_: (target, "")
+        file_dialogs.QFileDialog, "getSaveFileName", lambda *_: (target, "")
     )
     assert writers.write_ome_tiff() == [f"{target}.ome.tif"]
     np.testing.assert_array_equal(read_image(f"{target}.ome.tif").array, labels)
     failed = []
-    monkeypatch.setattr(commands, "show_error", failed.append)
+    monkeypatch.setattr(file_dialogs, "show_error", failed.append)
     assert writers.write_ome_tiff() == [] and len(failed) == 1  # it is not replaced
-    monkeypatch.setattr(commands.QFileDialog, "getSaveFileName", lambda *_: ("", ""))
+    monkeypatch.setattr(
+        file_dialogs.QFileDialog, "getSaveFileName", lambda *_: ("", "")
+    )
     assert writers.write_csv() == [] and len(failed) == 1
 
 
@@ -115,7 +117,9 @@ def test_the_palette_opens_a_prompt_set(
     path = str(save_prompts(prompts, tmp_path / "cells.svprompt"))
     dock = open_dock()
     monkeypatch.setattr(napari, "current_viewer", lambda: viewer)
-    monkeypatch.setattr(commands.QFileDialog, "getOpenFileName", lambda *_: (path, ""))
+    monkeypatch.setattr(
+        file_dialogs.QFileDialog, "getOpenFileName", lambda *_: (path, "")
+    )
     assert hooks.get_prompt_reader() is None
     assert [i.name for i in dock.book.items] == ["cells"]
 

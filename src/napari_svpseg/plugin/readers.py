@@ -33,9 +33,9 @@ def get_result_reader(
     Without a file, as napari's palette calls it, files are asked for and opened.
     """
     if not path:
-        from .commands import open_results
+        from .file_dialogs import open_results
 
-        open_results()
+        open_results(open_result)
         return None
     paths = [path] if isinstance(path, str) else list(path)
     if not paths or not all(kind_of_result(p) for p in paths):

@@ -117,9 +117,9 @@ def _saved(kind: str, path: str, data: Any, meta: dict[str, Any] | None) -> list
     """Return what was written, of the selected layer where no file is given."""
     if path:
         return [_write(kind, path, data, meta or {})]
-    from .commands import save_selected
+    from .file_dialogs import save_selected
 
-    return save_selected(kind)
+    return save_selected(kind, write_layer)
 
 
 def _write(kind: str, path: str, data: Any, meta: dict[str, Any]) -> str:

@@ -6,10 +6,11 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from napari.utils.key_bindings import coerce_keybinding
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QButtonGroup, QDockWidget, QVBoxLayout, QWidget
 
-from ..callbacks import reports_errors
+from ..callbacks import guarded, reports_errors
 from ..layers.results.result_style import STYLES, ResultStyle, Style
 from .accessibility import ControlKeeper
 from .controls import button, labelled, side_by_side
@@ -110,7 +111,9 @@ class ResultsPanel(QWidget):
 
     def _bind(self) -> None:
         for key, name in KEYS.items():
-            self.viewer.bind_key(key, partial(self._on_key, name), overwrite=True)
+            # napari asks each function for its name: a `partial` has none
+            act = guarded(self, partial(self._on_key, name))
+            self.viewer.bind_key(key, act, overwrite=True)
 
     def _on_key(self, name: str, viewer: Any = None) -> None:
         getattr(self, name)()
@@ -118,7 +121,7 @@ class ResultsPanel(QWidget):
     def close_hooks(self) -> None:
         """Let go of the viewer, and close the docks."""
         for key in KEYS:
-            if key in self.viewer.keymap:
+            if coerce_keybinding(key) in self.viewer.keymap:
                 self.viewer.bind_key(key, None)
         self.style_of.close()
         self.objects.close_hooks()

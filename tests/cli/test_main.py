@@ -168,10 +168,6 @@ BOX = (*PROMPT, "-o", "out")
         (("segment", "images", *BOX, "--device", "gpu"), f"{DEVICE_NAMES}, got 'gpu'"),
         (("segment", "images", *BOX, "--threshold", "2"), "0.05 to 0.95, got 2.0"),
         (("segment", "images", *BOX, "--as", "boxes"), "objects, classes, got 'boxes'"),
-        (
-            ("segment", "images", *BOX, "--channels", "red"),
-            NO_NAMES.format(path="images/0.tif"),
-        ),
         (("segment", "labels/0.tif", "images/0.tif", *BOX), "0_labels"),
         (("segment", "home", *BOX), "home"),
         (("segment", "images", *BOX, "--job", "run.json"), JOB_ALONE),
@@ -191,6 +187,13 @@ def test_wrong_usage_is_one_line_and_status_2(here, capsys, words, text) -> None
     assert text in err
     assert len(err.splitlines()) == 1
     assert not (here / "out").exists()
+
+
+def test_channel_names_that_a_file_lacks_are_one_line(here, capsys) -> None:
+    assert svpseg("segment", "images", *BOX, "--channels", "red") == 1
+    err = capsys.readouterr().err
+    assert NO_NAMES.format(path="images/0.tif") in err
+    assert len(err.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

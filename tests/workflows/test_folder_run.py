@@ -373,11 +373,11 @@ def test_every_format_holds_the_same_objects(job) -> None:
     with open(f"{stem}.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert [int(row["label"]) for row in rows] == np.unique(labels)[1:].tolist()
-    seg = np.load(f"{stem}_seg.npy", allow_pickle=True).item()
+    seg = np.load(f"{stem}.ome_seg.npy", allow_pickle=True).item()
     assert seg["filename"] == str(images / "0.ome.tif")
     for others in (
-        imread(f"{stem}_cp_masks.png"),
-        tifffile.imread(f"{stem}_cp_masks.tif"),
+        imread(f"{stem}.ome_cp_masks.png"),
+        tifffile.imread(f"{stem}.ome_cp_masks.tif"),
         seg["masks"],
         np.load(f"{stem}.npy"),
     ):

@@ -124,7 +124,7 @@ class Dock(QWidget):
         bind_keys(napari_viewer)
         add_to_layer_list()
         self._closing.add(partial(release_keys, napari_viewer))
-        self._closing.add(self.activity.end)
+        self._closing.add(self.activity.close)
         self._closing.add(StrokeHistory(napari_viewer).close)
         DroppedFiles(self)  # a child of this widget
         # not a bound method: the dock is gone by then

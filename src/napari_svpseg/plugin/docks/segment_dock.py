@@ -331,6 +331,7 @@ class SegmentWidget(Dock):
 
     def _on_deleted(self, removed: Removed) -> None:
         self.journal.add_alone(PromptsDeleted(self.book, removed))
+        self.show_state()
 
     def _on_undo_deletion(self) -> None:
         self.say(self.journal.undo_last_of(DELETED))

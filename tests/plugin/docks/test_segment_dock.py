@@ -680,7 +680,7 @@ def test_all_planes(stack, runner, finish):
 
 
 def test_stop_keeps_finished_planes(stack, runner, finish, qtbot):
-    runner.slow_plane = 0.5
+    runner.slow_plane = 60  # until it is stopped
     stack.planes.setCurrentIndex(stack.planes.findText("All planes"))
     stack.run.click()
     qtbot.waitUntil(lambda: bool(named(stack.viewer, "stack [svpseg]")))

@@ -241,7 +241,7 @@ class ImagePanel(QWidget):
             return row
         if layer.unique_id in self._marked:
             row.setText(f"{layer.name}{CHANGED}")
-            row.setToolTip(CHANGED_TIP)
+            row.setToolTip(tip_text(CHANGED_TIP))
         if not self._checkable:
             return row
         row.setFlags(row.flags() | Qt.ItemFlag.ItemIsUserCheckable)

@@ -556,6 +556,7 @@ def test_the_tab_key_goes_from_top_to_bottom(viewer, open_dock, discs):
     dock = open_dock()
     for corner in (4, 50):
         dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(corner, 8, 32))
+    dock.keeper.keep()  # as once the event loop rests
     chain, widget = [], dock.axes
     while widget not in chain:
         chain.append(widget)

@@ -10,6 +10,7 @@ from qtpy.QtGui import QColor, QPalette
 from qtpy.QtWidgets import QApplication
 
 from ...core.labels.measure import Table
+from .plain_text import tip_text
 
 if TYPE_CHECKING:
     from napari.layers import Labels
@@ -83,9 +84,9 @@ class ObjectRows(QAbstractTableModel):
         """Return the name of a column."""
         if side == Qt.Orientation.Vertical or section >= len(self.names):
             return None
-        if role in (Role.DisplayRole, Role.ToolTipRole):
-            return self.names[section]
-        return None
+        if role == Role.ToolTipRole:
+            return tip_text(self.names[section])
+        return self.names[section] if role == Role.DisplayRole else None
 
     def data(self, index: QModelIndex, role: int = Role.DisplayRole) -> Any:
         """Return what a cell shows."""

@@ -12,6 +12,7 @@ from ...core.labels.measure import Table
 from ..callbacks import reports_errors
 from .controls import button, combo, side_by_side
 from .histogram import Histogram
+from .plain_text import tip_text
 
 if TYPE_CHECKING:
     from ..docks.objects_controller import Range
@@ -122,7 +123,7 @@ class RangeFilter(QWidget):
 def _number(tip: str) -> QDoubleSpinBox:
     """Return a number for one end of the range."""
     box = QDoubleSpinBox()
-    box.setToolTip(tip)
+    box.setToolTip(tip_text(tip))
     box.setAccessibleName(tip)
     box.setRange(-LIMIT, LIMIT)
     box.setDecimals(DECIMALS)

@@ -136,15 +136,20 @@ def connections(tree):
             emitter, args = ast.unparse(node.func.value), node.args
             if node.func.attr == "connect" or emitter.endswith("callbacks"):
                 yield kind.name, emitter, args[0]
-            elif node.func.attr in ("bind_key", "_hook"):
+            elif node.func.attr in ("bind_key", "_hook") and _takes_effect(args):
                 yield kind.name, f"{emitter}.events.", args[1]
+
+
+def _takes_effect(args):
+    """Return whether a key is bound, and not freed or used as decorator."""
+    return len(args) > 1 and ast.unparse(args[1]) != "None"
 
 
 def is_safe(kind, receiver, from_outside):
     """Return whether a receiver reports its errors, or is none of ours."""
     if isinstance(receiver, ast.Call):
         name = ast.unparse(receiver.func)
-        is_guarded = name == "guarded" or name.endswith(".receive")
+        is_guarded = name.rpartition(".")[2] in ("guarded", "receive")
         return is_guarded or (name == "partial" and not from_outside)
     if ast.unparse(receiver) in HARMLESS:
         return True

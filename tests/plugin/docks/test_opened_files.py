@@ -14,6 +14,7 @@ from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.io.prompt_files import save_prompts
 from napari_svpseg.plugin.panels.axes_combo import SHOWN_AS
 from napari_svpseg.plugin.panels.folders import folder_for, note_used
+from napari_svpseg.plugin.services.preferences import DEFAULTS
 
 from ..conftest import disc_image
 
@@ -106,9 +107,10 @@ def test_the_model_is_loaded_before_the_first_run(open_dock, runner, qtbot):
 def test_nothing_is_loaded_where_the_user_does_not_want_it(
     open_dock, runner, monkeypatch, settle
 ):
-    from napari_svpseg.plugin.docks import warm_up
+    from napari_svpseg.plugin.docks import segment_dock
 
-    monkeypatch.setattr(warm_up, "preference", lambda name: False)
+    wanted = DEFAULTS | {"warm_up": False}
+    monkeypatch.setattr(segment_dock, "preference", wanted.get)
     open_dock()
     settle()
     assert not [c for c in runner.calls if c[0].__name__ == "warm_up"]

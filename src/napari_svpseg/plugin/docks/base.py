@@ -14,6 +14,7 @@ from qtpy.QtWidgets import (
     QFrame,
     QPushButton,
     QScrollArea,
+    QStyle,
     QVBoxLayout,
     QWidget,
 )
@@ -316,7 +317,10 @@ class BodyArea(QScrollArea):
     def minimumSizeHint(self) -> QSize:
         """Return the width that the body needs with its contents and font."""
         bar = self.verticalScrollBar()
-        room = 0 if bar is None else bar.sizeHint().width()
+        style = self.style()
+        assert style is not None
+        gap = style.pixelMetric(QStyle.PixelMetric.PM_ScrollView_ScrollBarSpacing)
+        room = 0 if bar is None else bar.sizeHint().width() + max(gap, 0)
         needed = self._body.minimumSizeHint().width() + room
         return QSize(max(MIN_WIDTH, needed), super().minimumSizeHint().height())
 

@@ -184,16 +184,16 @@ class FollowController:
         """Take the result of a job, unless it is cancelled, and go on."""
         self.job = job
 
-        def own(then: Callable[..., None]) -> Callable[..., None]:
+        def receive(then: Callable[..., None]) -> Callable[..., None]:
             def call(*args: Any) -> None:
                 if self.job is job:
                     then(*args)
 
             return self.runs.receive(call)
 
-        job.returned.connect(own(take))
-        job.failed.connect(own(self._on_failed))
-        job.finished.connect(own(self._on_finished))
+        job.returned.connect(receive(take))
+        job.failed.connect(receive(self._on_failed))
+        job.finished.connect(receive(self._on_finished))
         self.runs.view.show_state()
 
     def _on_failed(self, text: str) -> None:

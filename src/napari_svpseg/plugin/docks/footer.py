@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from ..callbacks import reports_errors
 from ..messages import STOPPING
 from ..panels.controls import button, keep_place, note, side_by_side, theme_color
 from ..panels.plain_text import ElidedLabel
@@ -24,6 +25,7 @@ MESSAGE_PADDING = 4
 """Around a message, in pixels."""
 
 
+@reports_errors("show_whole")
 class MessageLine(ElidedLabel):
     """Message of a dock in two lines; an error stands on the theme's error colour.
 

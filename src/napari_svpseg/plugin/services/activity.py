@@ -7,6 +7,8 @@ from typing import Any
 
 from qtpy.QtCore import QTimer
 
+from ..callbacks import reports_errors
+
 
 @dataclass(frozen=True)
 class _Shown:
@@ -17,6 +19,7 @@ class _Shown:
     text: str = ""
 
 
+@reports_errors()
 class Activity:
     """A bar in the activity dock while something runs; the one helper for all docks.
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..callbacks import reports_errors
+from ..callbacks import guarded, reports_errors
 from ..layers.images.image_source import ImageSource
 from ..layers.prompts.prompt_item import PromptItem
 from ..layers.world import WorldPoint
@@ -53,7 +53,8 @@ class CorrectTool(CanvasTool):
         """Start taking clicks on an image."""
         is_on = super().start(layer)
         if is_on and self._layer is not None:
-            self._layer.bind_key("Escape", lambda _: self._escape(), overwrite=True)
+            escape = guarded(self, lambda _: self._escape())
+            self._layer.bind_key("Escape", escape, overwrite=True)
             self.book.message.emit(self.hint, False)
         return is_on
 

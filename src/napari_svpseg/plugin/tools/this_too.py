@@ -10,7 +10,7 @@ import numpy as np
 from ...core.annotation.patches import Patch
 from ...core.geometry import Tile
 from ...core.prompt import UNKNOWN
-from ..callbacks import reports_errors
+from ..callbacks import guarded, reports_errors
 from ..layers.images.image_source import ImageSource
 from ..layers.metadata import METADATA_KEY
 from ..layers.world import WorldPoint
@@ -76,7 +76,8 @@ class ThisTooTool(CorrectTool):
         is_on = super().start(layer)
         if is_on and self._layer is not None:
             self._layer.mouse_wheel_callbacks.append(self._on_wheel)
-            self._layer.bind_key("Enter", lambda _: self.accept(), overwrite=True)
+            accept = guarded(self, lambda _: self.accept())
+            self._layer.bind_key("Enter", accept, overwrite=True)
         return is_on
 
     def stop(self) -> None:

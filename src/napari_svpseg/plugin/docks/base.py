@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QFrame,
     QPushButton,
     QScrollArea,
-    QStyle,
     QVBoxLayout,
     QWidget,
 )
@@ -316,11 +315,12 @@ class BodyArea(QScrollArea):
 
     def minimumSizeHint(self) -> QSize:
         """Return the width that the body needs with its contents and font."""
-        bar = self.verticalScrollBar()
-        style = self.style()
-        assert style is not None
-        gap = style.pixelMetric(QStyle.PixelMetric.PM_ScrollView_ScrollBarSpacing)
-        room = 0 if bar is None else bar.sizeHint().width() + max(gap, 0)
+        bar, port = self.verticalScrollBar(), self.viewport()
+        assert bar is not None and port is not None
+        # A style may draw a shown bar wider than it says beforehand.
+        room = bar.sizeHint().width()
+        if bar.isVisible():
+            room = max(room, self.width() - port.width())
         needed = self._body.minimumSizeHint().width() + room
         return QSize(max(MIN_WIDTH, needed), super().minimumSizeHint().height())
 

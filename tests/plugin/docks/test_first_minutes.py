@@ -108,7 +108,9 @@ def test_from_an_image_to_a_saved_mask_in_four_clicks(
 
     monkeypatch.setattr(QFileDialog, "getSaveFileName", answer)
     hand.press(dock.sections["save"].toggleButton())
-    hand.press(dock.save_box.save)
+    save = dock.save_box.save
+    hand.qtbot.waitUntil(lambda: save.height() >= save.minimumSizeHint().height())
+    hand.press(save)
     hand.qtbot.waitUntil((tmp_path / "cells_labels.ome.tif").exists)
     saved = read_image(tmp_path / "cells_labels.ome.tif", as_ids=True)
     np.testing.assert_array_equal(saved.array, layer.data)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import tifffile
-from qtpy.QtCore import QMimeData, QPointF, Qt, QUrl
-from qtpy.QtGui import QDropEvent
+from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
+from qtpy.QtGui import QDragEnterEvent, QDropEvent
 from qtpy.QtWidgets import QApplication
 
 from napari_svpseg.core.geometry import Box
@@ -47,13 +47,17 @@ def test_prompts_that_are_dropped_on_the_dock_are_listed(open_dock, prompt_file)
     dock = open_dock()
     data = QMimeData()
     data.setUrls([QUrl.fromLocalFile(str(prompt_file))])
-    drop = QDropEvent(
-        QPointF(5, 5),
+    about = (
         Qt.DropAction.CopyAction,
         data,
         Qt.MouseButton.LeftButton,
         Qt.KeyboardModifier.NoModifier,
     )
+    enter, drop = (
+        QDragEnterEvent(QPoint(5, 5), *about),
+        QDropEvent(QPointF(5, 5), *about),
+    )
+    QApplication.sendEvent(dock, enter)  # Qt sends drops where the drag has entered
     QApplication.sendEvent(dock, drop)
     assert [i.name for i in dock.book.items] == ["cells 14", "cells 20"]
 

@@ -39,6 +39,7 @@ def two(viewer, open_dock):
     viewer.add_labels(labels, name="truth", scale=(0.5, 0.5))
     dock = open_dock()
     dock.images.setCurrentRow(0)
+    dock.image_panel.show_selected_image()  # as a click on its name does
     return dock
 
 

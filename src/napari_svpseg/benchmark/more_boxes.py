@@ -91,9 +91,11 @@ def rows_of(task: Task, image: str, seed: int = 0) -> list[Row]:
     others = rng.permutation([i for i in task.queries if i != image]).tolist()
     drawn: list[Prompt] = []
     for other in (others * max(OTHER))[: 3 * max(OTHER)]:
+        if len(drawn) == max(OTHER):
+            break
         rule, known = task.rule, task.dataset.ignore(other)
         box = find_good_box(task.truth(other), rule, rng, known)
-        if box is not None and len(drawn) < max(OTHER):
+        if box is not None:
             drawn.append(task.prompt(Draw(other, box)))
     found += [
         Row(f"other {n}", tuple(drawn[:n]), covered) for n in OTHER if len(drawn) >= n

@@ -57,6 +57,7 @@ def correct(
     from dataclasses import replace
 
     from ..core.image import ImageError
+    from ..engine.inference.cache import keep_query_features
     from ..io.ome_zarr import read_any
     from ..io.ownership import check_no_inputs, check_replaceable
     from ..io.prompt_files import NOT_ONE_PLANE, load_prompts, save_prompts, with_end
@@ -74,6 +75,7 @@ def correct(
     source = read_any(image, axes)
     if source.axes.stack:
         raise ImageError(NOT_ONE_PLANE.format(path=image, axes=source.axes.order))
+    keep_query_features()  # the image is segmented twice, but encoded once
     result = segment(
         source.array,
         given.usable(),

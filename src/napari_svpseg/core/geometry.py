@@ -15,6 +15,9 @@ MIN_BOX_SIZE, MAX_BOX_SIZE = 16, 65_536
 MAX_CORNER = 2**31
 """Largest coordinate of a box's corner."""
 
+Window = tuple[slice, slice]
+"""Rows and columns of a part of a plane."""
+
 OVERLAP_TOO_LARGE = "tile ({tile}) must be larger than its overlap ({overlap})"
 NOT_WHOLE = "Box {name} must be a whole pixel, got {value!r}"
 BOX_TOO_SMALL = "Box size must be at least {smallest} pixels, got {size}"
@@ -223,3 +226,27 @@ def tile_starts(length: int, tile: int, overlap: int) -> list[int]:
     if length <= tile:
         return [0]
     return [*range(0, length - tile, tile - overlap), length - tile]
+
+
+def window_of(mask: np.ndarray, margin: int = 0) -> Window:
+    """Return the rows and columns in which a mask is not empty, inside its plane.
+
+    Parameters
+    ----------
+    mask : (Y, X) bool array
+        At least one pixel is True.
+    margin : int
+        Pixels that are added on each side.
+
+    Examples
+    --------
+    >>> mask = np.zeros((9, 9), bool); mask[2:4, 5] = True
+    >>> window_of(mask), window_of(mask, 4)
+    ((slice(2, 4, None), slice(5, 6, None)), (slice(0, 8, None), slice(1, 9, None)))
+    """
+    rows, columns = (
+        slice(max(0, int(at[0]) - margin), min(length, int(at[-1]) + 1 + margin))
+        for axis, length in zip((1, 0), mask.shape, strict=True)
+        for at in [np.flatnonzero(mask.any(axis))]
+    )
+    return rows, columns

@@ -17,7 +17,7 @@ from .image import (
     resize_image,
     resize_labels,
 )
-from .labels.ids import MaskError, as_objects, whole_numbers
+from .labels.ids import MaskError, as_objects, count_objects, whole_numbers
 
 FLOAT32 = np.finfo(np.float32)
 LARGEST_ID = int(np.iinfo(np.int32).max)
@@ -273,9 +273,14 @@ class Prompt:
         return not (self.mask > 0).any()
 
     @property
+    def marks_object(self) -> bool:
+        """Whether it is negative and marks an object as wrong, not a whole box."""
+        return self.is_negative and bool((self.mask == UNKNOWN).any())
+
+    @property
     def n_objects(self) -> int:
         """Number of objects in the mask."""
-        return int(np.unique(self.mask[self.mask > 0]).size)
+        return count_objects(self.mask)
 
     @property
     def n_channels(self) -> int:
@@ -317,10 +322,7 @@ def _mask_in_box(
     """
     if labels is None:
         raise PromptError(NO_LABELS)
-    labels = np.asarray(labels)
-    if labels.shape != shape:
-        raise PromptError(SHAPES_DIFFER.format(image=shape, labels=labels.shape))
-    crop = labels[box.slices]
+    crop = _labels_in_box(labels, shape, box)
     unknown = crop == UNKNOWN
     try:
         mask = whole_numbers(
@@ -354,13 +356,17 @@ def _negative_mask(
         Inside the image.
     """
     mask = np.zeros((box.size, box.size), np.int32)
-    if labels is None:
-        return mask
+    if labels is not None:
+        mask[_labels_in_box(labels, shape, box) == UNKNOWN] = UNKNOWN
+    return mask
+
+
+def _labels_in_box(labels: np.ndarray, shape: tuple[int, int], box: Box) -> np.ndarray:
+    """Return the labels in a box, if they are those of the image."""
     labels = np.asarray(labels)
     if labels.shape != shape:
         raise PromptError(SHAPES_DIFFER.format(image=shape, labels=labels.shape))
-    mask[labels[box.slices] == UNKNOWN] = UNKNOWN
-    return mask
+    return labels[box.slices]
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,7 +18,9 @@ from typing import TypeVar
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-IGNORE = -1
+from ..core.prompt import UNKNOWN
+
+IGNORE = UNKNOWN
 """Value of unknown pixels in a prompt's mask; padding has it too."""
 
 MASKED = -1e4

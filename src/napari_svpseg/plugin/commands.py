@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .docks.actions import perform
 from .docks.tabs import BATCH, FINETUNE, SEGMENT, TRAIN_FROM_TAGS, show_dock
@@ -56,10 +56,6 @@ use_model = _command("use_model", FINETUNE)
 
 def open_prompts() -> None:
     """Open a prompt set, which is asked for, in the dock."""
-    show_dock(_viewer(), SEGMENT).prompt_panel.load_prompt_set()
-
-
-def _viewer() -> Any:
     import napari
 
-    return napari.current_viewer()
+    show_dock(napari.current_viewer(), SEGMENT).prompt_panel.load_prompt_set()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..core.labels.ids import count_objects
 from ..io.atomic import atomic_path
 from ..io.sample_images import SampleImage
 from ..workflows.demo_run import (
@@ -138,7 +139,7 @@ def _show(
     recipe = (metadata_of(results[-1]) or {}).get("recipe") or {}
     return DemoOutcome(
         image=name,
-        objects=int(np.unique(found[found > 0]).size),
+        objects=count_objects(found),
         seconds=round(seconds, 3),
         device=str(recipe.get("device", "")),
         dice=score(sample, found),

@@ -15,7 +15,7 @@ from ..core.image import ImageError
 from ..core.labels.blocks import Grid, block_grid
 from ..core.labels.instances import halo_width
 from ..core.planes import PlaneContrasts, Planes
-from ..core.prompt import UNKNOWN, PromptSet
+from ..core.prompt import PromptSet
 from ..core.result import ObjectProperties, Recipe, versions
 from ..core.settings import PostprocessSettings, SegmentSettings, check_range
 from ..io.ome_zarr import LazyImage
@@ -350,8 +350,7 @@ def _prompts(prompts: Prompts | str | Path) -> tuple[PromptSet, str]:
 
 def _not_used(prompts: PromptSet) -> tuple[str, ...]:
     """Return a note where prompts mark single objects as wrong."""
-    marked = any(p.is_negative and (p.mask == UNKNOWN).any() for p in prompts)
-    return (WRONG_OBJECTS_NOT_USED,) if marked else ()
+    return (WRONG_OBJECTS_NOT_USED,) if any(p.marks_object for p in prompts) else ()
 
 
 def _encode(

@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from ..geometry import Box
+from ..geometry import Box, window_of
 from ..image import channels_last
 from ..prompt import UNKNOWN, Prompt, PromptError, PromptSet
 
@@ -190,7 +190,7 @@ def positive_mask(labels: Array, outline: Array) -> Array:
     diameter = 2 * np.sqrt(np.count_nonzero(outline) / np.pi)
     width = max(MIN_RING, round(RING * diameter))
     mask = np.full(outline.shape, UNKNOWN, np.int32)
-    window = _around(outline, width + 1)
+    window = window_of(outline, width + 1)
     near = ndimage.distance_transform_edt(~outline[window]) <= width
     mask[window][near & (labels[window] <= 0)] = 0
     mask[outline] = 1
@@ -251,25 +251,13 @@ def example_box(shown: Array, sizes: Sequence[int]) -> Box:
         If the image is smaller than any box.
     """
     side = round(float(np.median(sizes)))
-    rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
-    centre = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
+    rows, columns = window_of(shown)
+    centre = (rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2
     height, width = shown.shape
     try:
         return Box.centred(centre, side).clamped((height, width))
     except ValueError as error:
         raise CorrectionError(str(error)) from error
-
-
-def _around(mask: Array, margin: int) -> tuple[slice, slice]:
-    """Return the window of the pixels of a mask with a margin, inside the image."""
-    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
-    height, width = mask.shape
-    return (
-        slice(max(0, int(rows[0]) - margin), min(height, int(rows[-1]) + margin + 1)),
-        slice(
-            max(0, int(columns[0]) - margin), min(width, int(columns[-1]) + margin + 1)
-        ),
-    )
 
 
 def fixed_by(
@@ -317,12 +305,22 @@ def with_fixed(labels: Array, fixed: Array) -> Array:
         the user decided on; ids are consecutive.
     """
     decided = fixed != UNKNOWN
-    n = int(labels.max(initial=0)) + 1
-    areas = np.bincount(labels.ravel(), minlength=n)
-    taken = np.bincount(labels[decided].ravel(), minlength=n)
-    gone = taken * 2 > areas
-    kept = np.where(decided | gone[labels], 0, labels)
+    kept = np.where(decided, 0, without_covered(labels, decided))
     largest = int(kept.max(initial=0))
     joined = np.where(fixed > 0, fixed + largest, kept)
     _, ranks = np.unique(np.append(joined.ravel(), 0), return_inverse=True)
     return ranks[:-1].reshape(labels.shape).astype(np.uint32)
+
+
+def without_covered(labels: Array, mask: Array) -> Array:
+    """Return labels without the objects that lie mostly in a mask.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+    mask : (Y, X) bool array
+    """
+    n = int(labels.max(initial=0)) + 1
+    areas = np.bincount(labels.ravel(), minlength=n)
+    covered = np.bincount(labels[mask], minlength=n)
+    return np.where((covered * 2 > areas)[labels], 0, labels)

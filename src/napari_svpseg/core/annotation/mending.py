@@ -11,6 +11,7 @@ from scipy import ndimage
 from skimage.draw import line
 from skimage.measure import label as connected_components
 
+from ..labels.ids import count_objects
 from ..labels.instances import instances_from_maps
 from ..labels.metrics import f1, match_instances
 from ..prompt import UNKNOWN, PromptError
@@ -54,10 +55,7 @@ def crossed_object(labels: Array, path: Array) -> int:
     MendError
         If it lies on none.
     """
-    rows, columns = _pixels(path)
-    height, width = labels.shape
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    ids = labels[rows[inside], columns[inside]]
+    ids = labels[_pixels(path, labels.shape)]
     ids = ids[ids > 0]
     if not ids.size:
         raise MendError(NOT_ON_OBJECT)
@@ -103,21 +101,48 @@ def _extended(path: Array, reach: float) -> Array:
     return np.vstack([ends[0], path, ends[1]])
 
 
-def _pixels(path: Array) -> tuple[Array, Array]:
-    """Return rows and columns of the pixels on a line."""
+def divided_like(mask: Array, finer: Array) -> Array:
+    """Return an object divided as other labels divide it.
+
+    Parameters
+    ----------
+    mask : (Y, X) bool array
+        The object.
+    finer : (Y, X) int array
+        Smaller objects; those outside the object do not count.
+
+    Returns
+    -------
+    (Y, X) int32 array
+        The parts as 1, 2, ...; 0 outside the object.
+    """
+    finer = np.where(mask, finer, 0)
+    parts = np.unique(finer, return_inverse=True)[1].reshape(finer.shape)
+    return _spread(parts, mask)
+
+
+def _spread(parts: Array, mask: Array) -> Array:
+    """Return parts of an object that are grown until they fill it."""
+    nearest = ndimage.distance_transform_edt(
+        parts == 0, return_distances=False, return_indices=True
+    )
+    return np.where(mask, parts[tuple(nearest)], 0).astype(np.int32)
+
+
+def _pixels(path: Array, shape: tuple[int, ...]) -> tuple[Array, Array]:
+    """Return rows and columns of the pixels on a line, of those in a plane."""
     at = np.floor(np.asarray(path, float) + 0.5).astype(int)
     pieces = [line(*a, *b) for a, b in pairwise(at)]
     pieces = pieces or [(at[:, 0], at[:, 1])]
-    rows, columns = zip(*pieces, strict=True)
-    return np.concatenate(rows), np.concatenate(columns)
+    rows, columns = (np.concatenate(part) for part in zip(*pieces, strict=True))
+    height, width = shape
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    return rows[inside], columns[inside]
 
 
 def _parts(mask: Array, path: Array) -> Array:
-    rows, columns = _pixels(path)
-    height, width = mask.shape
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     left = mask.copy()
-    left[rows[inside], columns[inside]] = False
+    left[_pixels(path, mask.shape)] = False
     # 4 neighbours only: a line of pixels that touch at their corners divides too
     pieces = np.asarray(connected_components(left, connectivity=1))
     areas = np.bincount(pieces.ravel())
@@ -127,12 +152,8 @@ def _parts(mask: Array, path: Array) -> Array:
         return mask.astype(np.int32)
     new = np.zeros(areas.size, np.int32)
     new[large] = np.arange(1, large.size + 1)
-    parts = new[pieces]
     # the line itself and specks go to the nearest part
-    nearest = ndimage.distance_transform_edt(
-        parts == 0, return_distances=False, return_indices=True
-    )
-    return np.where(mask, parts[tuple(nearest)], 0).astype(np.int32)
+    return _spread(new[pieces], mask)
 
 
 def changed_objects(
@@ -197,7 +218,7 @@ class Lesson:
         mended = self.wanted != UNKNOWN
         others = np.where(np.isin(self.labels, self.labels[mended]), 0, self.labels)
         gone, _ = changed_objects(others, found, mended)
-        if gone > MOST_OTHERS * max(4, np.unique(others[others > 0]).size):
+        if gone > MOST_OTHERS * max(4, count_objects(others)):
             return 0.0
         return f1(found, np.maximum(self.wanted, 0), ignore=~mended)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ..geometry import Box
+from ..geometry import Box, window_of
 from ..prompt import UNKNOWN
 
 Array = np.ndarray
@@ -41,11 +41,7 @@ class Patch:
         known = plane != UNKNOWN
         if not known.any():
             return cls(0, 0, np.zeros((0, 0), np.int32))
-        rows, columns = (np.flatnonzero(known.any(axis)) for axis in (1, 0))
-        window = (
-            slice(int(rows[0]), int(rows[-1]) + 1),
-            slice(int(columns[0]), int(columns[-1]) + 1),
-        )
+        window = window_of(known)
         ids = np.array(plane[window], np.int32)
         return cls(window[0].start, window[1].start, ids)
 

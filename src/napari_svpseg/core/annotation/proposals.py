@@ -87,8 +87,7 @@ def propose_object(
     y, x = pixel_at(point, labels.shape)
     if labels[y, x] > 0:
         raise CorrectionError(OBJECT_THERE.format(y=point[0], x=point[1]))
-    diameter = maps.objects.diameter if maps.objects else DEFAULT_DIAMETER
-    reach = max(8, round(REACH * diameter))
+    diameter, reach = _diameter(maps), reach_of(maps)
     height, width = labels.shape
     top, left = max(0, y - reach), max(0, x - reach)
     window = (
@@ -111,6 +110,15 @@ def propose_object(
         mask[window] = found[i]
         whole.append(mask)
     return Proposals(tuple(whole), list(order).index(int(np.argmax(scores))))
+
+
+def reach_of(maps: Maps) -> int:
+    """Return how far around a click `propose_object` looks, in pixels."""
+    return max(8, round(REACH * _diameter(maps)))
+
+
+def _diameter(maps: Maps) -> float:
+    return maps.objects.diameter if maps.objects else DEFAULT_DIAMETER
 
 
 def _plain(image: Array) -> Array:

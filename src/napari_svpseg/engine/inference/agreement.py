@@ -14,7 +14,6 @@ from ...models.base import PromptSegmenter
 from .device import Device
 from .forward import Forward, evaluating
 from .prompt_features import network_scale, prompt_tensors
-from .unwanted import is_wrong_object
 
 TOLERANCE = 0.02
 """How much lower the mean score of the earlier examples may be."""
@@ -75,12 +74,12 @@ def verdicts(
     scale = network_scale(prompts, network, resize=resize)
     images, masks = prompt_tensors(everything, scale)
     forward = Forward(network, device)
-    trusted = [i for i, p in enumerate(prompts) if not is_wrong_object(p)]
+    trusted = [i for i, p in enumerate(prompts) if not p.marks_object]
     found = []
     with evaluating(network, device):
         before = scores(forward, images, masks, trusted, trusted)
         for i in range(len(prompts), len(everything)):
-            if is_wrong_object(everything[i]):  # not shown to the network
+            if everything[i].marks_object:  # not shown to the network
                 mean = float(before.mean())
                 found.append(Verdict(mean, mean, 0.0))
                 continue

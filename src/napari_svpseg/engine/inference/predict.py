@@ -12,6 +12,7 @@ import torch
 from ...core.contrast import Contrast, Profile, contrast_for, percentile_table
 from ...core.geometry import Tile
 from ...core.image import Plane, sample_pixels
+from ...core.labels.ids import count_objects
 from ...core.labels.object_size import size_notes
 from ...core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
 from ...core.progress import Progress, ignore_progress
@@ -256,7 +257,7 @@ class _Request:
             return ()
         for values in named.values():
             values[pixels > 0] = 0
-        return (LEFT_OUT.format(n=np.unique(pixels[pixels > 0]).size),)
+        return (LEFT_OUT.format(n=count_objects(pixels)),)
 
     def _forward(self, network: PromptSegmenter) -> Forward:
         return Forward(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ...core.annotation.kinds import alike, kind_scores
 from ...core.image import resize_labels
 from ...core.labels.instances import instances_from_maps
-from ...core.prompt import UNKNOWN, Prompt, PromptSet
+from ...core.prompt import PromptSet
 from ...core.result import Maps
 from ...core.settings import PostprocessSettings
 from ...models.base import IGNORE, pad_to_multiple
@@ -35,18 +35,13 @@ FEWEST_PIXELS = 4
 LEFT_OUT = "{n} object(s) like those marked as wrong were left out"
 
 
-def is_wrong_object(prompt: Prompt) -> bool:
-    """Return whether a prompt marks an object as wrong, and not a whole box."""
-    return prompt.is_negative and bool((prompt.mask == UNKNOWN).any())
-
-
 def shown_to_network(prompts: PromptSet) -> PromptSet:
     """Return the prompts without those that mark single objects as wrong.
 
     As background of the network's classifiers a wrong object would take the right
     ones, which it resembles, with it.
     """
-    return PromptSet((p for p in prompts if not is_wrong_object(p)), prompts.name)
+    return PromptSet((p for p in prompts if not p.marks_object), prompts.name)
 
 
 def unwanted_pixels(query: ScaledQuery, maps: Maps, prompts: PromptSet) -> Array | None:
@@ -65,7 +60,7 @@ def unwanted_pixels(query: ScaledQuery, maps: Maps, prompts: PromptSet) -> Array
     (Y, X) int array or None
         Ids of the unwanted objects with a rim, 0 elsewhere; None without any.
     """
-    wrong = [p for p in prompts if is_wrong_object(p)]
+    wrong = [p for p in prompts if p.marks_object]
     if not wrong:
         return None
     labels = instances_from_maps(maps, PostprocessSettings(labels="objects"))

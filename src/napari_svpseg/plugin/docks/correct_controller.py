@@ -13,15 +13,17 @@ from ...core.annotation.corrections import (
     example_box,
     fixed_by,
     positive_mask,
+    without_covered,
 )
 from ...core.annotation.mending import (
     Lesson,
     crossed_object,
     divided,
+    divided_like,
     learned_strength,
 )
 from ...core.annotation.patches import Patch
-from ...core.annotation.proposals import DEFAULT_DIAMETER, REACH, propose_object
+from ...core.annotation.proposals import propose_object, reach_of
 from ...core.geometry import Box, Tile
 from ...core.labels.doubts import readier_objects
 from ...core.prompt import UNKNOWN
@@ -108,9 +110,7 @@ class CorrectController:
         """
         seen = self.seen(source, plane)
         labels = seen.labels()
-        ids = self._ids(seen, labels, points)
-        if not ids:
-            raise CorrectionError(NO_OBJECT)
+        ids = self._objects(seen, labels, points)
         correction = self._begin(seen, NOT_THIS)
         masks = [labels == i for i in ids]
         self._fix(correction, seen, masks, [])
@@ -139,9 +139,7 @@ class CorrectController:
         known = _on_plane(seen, positive_mask(labels, shown))
         correction = self._begin(seen, THIS_TOO)
         self._fix(correction, seen, [], [shown])
-        areas, covered = np.bincount(labels.ravel()), np.bincount(labels[shown])
-        covered = np.pad(covered, (0, len(areas) - len(covered)))
-        left = np.where((covered * 2 > areas)[labels], 0, labels)
+        left = without_covered(labels, shown)
         new = int(labels.max(initial=0)) + 1
         self._write(correction, seen, np.where(shown, new, left))
         box = example_box(outline, self._sizes())
@@ -168,16 +166,8 @@ class CorrectController:
         """Divide an object where the model sees the most likely border."""
         seen = self.seen(source, plane)
         labels = seen.labels()
-        ids = self._ids(seen, labels, [point])
-        if not ids:
-            raise CorrectionError(NO_OBJECT)
-        whole = labels == ids[0]
-        finer = np.where(whole, readier_objects(seen.maps(), seen.settings), 0)
-        parts = np.unique(finer, return_inverse=True)[1].reshape(finer.shape)
-        nearest = ndimage.distance_transform_edt(
-            parts == 0, return_distances=False, return_indices=True
-        )
-        parts = np.where(whole, parts[tuple(nearest)], 0).astype(np.int32)
+        whole = labels == self._objects(seen, labels, [point])[0]
+        parts = divided_like(whole, readier_objects(seen.maps(), seen.settings))
         self._mend(seen, labels, parts, SPLIT_HERE, SPLIT)
 
     def join(self, source: ImageSource, plane: Plane, points: Points) -> None:
@@ -277,8 +267,7 @@ class CorrectController:
         if not (rows.start <= y < rows.stop and columns.start <= x < columns.stop):
             raise CorrectionError(OUTSIDE_PREVIEW)
         maps, labels = seen.maps(), seen.labels()
-        size = maps.objects.diameter if maps.objects else DEFAULT_DIAMETER
-        reach = 2 * max(8, round(REACH * size))
+        reach = 2 * reach_of(maps)
         tile = Tile(
             max(rows.start, y - reach),
             min(rows.stop, y + reach + 1),
@@ -299,10 +288,8 @@ class CorrectController:
         """Return the object of the result at a point, to be corrected."""
         seen = self.seen(source, plane)
         labels = seen.labels()
-        ids = self._ids(seen, labels, [point])
-        if not ids:
-            raise CorrectionError(NO_OBJECT)
-        return Patch.of(_on_plane(seen, np.where(labels == ids[0], 1, UNKNOWN)))
+        whole = labels == self._objects(seen, labels, [point])[0]
+        return Patch.of(_on_plane(seen, np.where(whole, 1, UNKNOWN)))
 
     # ------------------------------------------------------------ parts of one
 
@@ -397,6 +384,15 @@ class CorrectController:
             i.box.size for i in self.book.items if i.box is not None and not i.negative
         ]
         return sizes or [self.book.size]
+
+    def _objects(
+        self, seen: SeenPlane, labels: np.ndarray, points: Points
+    ) -> list[int]:
+        """Return the ids of `_ids`, of which there must be one."""
+        ids = self._ids(seen, labels, points)
+        if not ids:
+            raise CorrectionError(NO_OBJECT)
+        return ids
 
     @staticmethod
     def _ids(seen: SeenPlane, labels: np.ndarray, points: Points) -> list[int]:

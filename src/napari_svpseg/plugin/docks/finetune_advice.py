@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...core.jobs.finetune_job import FineTuneResult
+from ..messages import count
 
 FEW_OBJECTS = 4
 """Validation cells below which a score says little."""
@@ -43,6 +44,5 @@ def next_steps(result: FineTuneResult) -> str:
     if after.value < FAR_WORSE * before.value:
         steps.append(CHECK_LABELS)
     elif 0 < after.n_objects < FEW_OBJECTS:
-        cells = "1 cell" if after.n_objects == 1 else f"{after.n_objects} cells"
-        steps.append(MORE_TO_CHECK.format(cells=cells))
+        steps.append(MORE_TO_CHECK.format(cells=count(after.n_objects, "cell")))
     return " ".join((*steps, MORE_LABELS, OTHER_BOXES))

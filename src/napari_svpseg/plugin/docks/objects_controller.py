@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -119,35 +119,33 @@ class Measured:
     def pixels(self, keep: np.ndarray) -> np.ndarray:
         """Return the pixels of the kept rows and of the background."""
         mask = np.ones(self.labels.shape, bool)
-        layout = Axes(self.axes)
-        planes = self._planes()
-        for index in layout.plane_indices(self.labels.shape):
-            here = ~keep
-            for column, at in zip(planes, index, strict=True):
-                here = here & (column == at)
-            if here.any():
-                part = layout.plane_slices(index)
-                mask[part] = ~np.isin(self.labels[part], self.table["label"][here])
+        for part, here in self._by_plane(self.labels.shape):
+            gone = self.table["label"][here & ~keep]
+            if gone.size:
+                mask[part] = ~np.isin(self.labels[part], gone)
         return mask
 
-    def _planes(self) -> list[np.ndarray]:
-        """Return the index along each stacked axis of the layer, of each row."""
-        return [
+    def _by_plane(
+        self, shape: tuple[int, ...]
+    ) -> Iterator[tuple[tuple[slice | int, ...], np.ndarray]]:
+        """Yield where each plane is in the layer, and which rows are of it."""
+        layout = Axes(self.axes)
+        columns = [
             self.table[name] - self.corner.get(name.upper(), 0)
             for name in self.stack_columns
         ]
+        for index in layout.plane_indices(shape):
+            here = np.ones(len(self.table["label"]), bool)
+            for column, at in zip(columns, index, strict=True):
+                here &= column == at
+            yield layout.plane_slices(index), here
 
     def present(self) -> np.ndarray:
         """Return which rows are in the layer now."""
-        now, layout = np.asarray(self.layer.data), Axes(self.axes)
+        now = np.asarray(self.layer.data)
         found = np.zeros(len(self.table["label"]), bool)
-        planes = self._planes()
-        for index in layout.plane_indices(now.shape):
-            here = np.ones(len(found), bool)
-            for column, at in zip(planes, index, strict=True):
-                here &= column == at
-            ids = np.unique(now[layout.plane_slices(index)])
-            found |= here & np.isin(self.table["label"], ids)
+        for part, here in self._by_plane(now.shape):
+            found |= here & np.isin(self.table["label"], np.unique(now[part]))
         return found
 
 
@@ -262,8 +260,8 @@ class ObjectsController:
             ),
         )
         receive = self.runs.receive
-        job.partial.connect(receive(lambda table: self._on_table(found, table)))
-        job.returned.connect(receive(lambda table: self._on_table(found, table)))
+        for table_made in (job.partial, job.returned):
+            table_made.connect(receive(lambda table: self._on_table(found, table)))
         job.failed.connect(receive(lambda text: self.view.say(text, True)))
         job.finished.connect(receive(self._on_finished))
 

@@ -154,59 +154,48 @@ def keep_place(widget: QWidget) -> None:
     widget.setSizePolicy(policy)
 
 
-class Choice(QWidget):
-    """Two buttons, shown while there is something to take or to leave.
+class Bar(QFrame):
+    """A quiet bar with a text and buttons, hidden at first.
 
     Parameters
     ----------
-    take, leave : tuple of str
-        What the two buttons say, and their tooltips.
+    *buttons : QPushButton
+    stretch : iterable of int
+        Share of the width that each button gets.
     """
 
-    taken = Signal()
-    left = Signal()
-
-    def __init__(self, take: tuple[str, str], leave: tuple[str, str]) -> None:
+    def __init__(self, *buttons: QPushButton, stretch: Iterable[int]) -> None:
         super().__init__()
-        self.take, self.leave = button(*take), button(*leave)
-        row = QHBoxLayout(self)
-        row.setContentsMargins(0, 0, 0, 0)
-        row.setSpacing(6)
-        row.addWidget(self.take, 2)
-        row.addWidget(self.leave, 1)
-        self.take.clicked.connect(self.taken)
-        self.leave.clicked.connect(self.left)
-
-
-class Offer(QFrame):
-    """A quiet bar that offers something, until it is taken or put away.
-
-    Parameters
-    ----------
-    take, leave : tuple of str
-        What the two buttons say, and their tooltips.
-    """
-
-    taken = Signal()
-    left = Signal()
-
-    def __init__(self, take: tuple[str, str], leave: tuple[str, str]) -> None:
-        super().__init__()
-        self.setObjectName("svpsegOffer")
+        self.setObjectName("svpsegBar")
         self.setStyleSheet(
-            f"#svpsegOffer {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
+            f"#svpsegBar {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
         )
         self.text = note()
-        choice = Choice(take, leave)
-        self.take, self.leave = choice.take, choice.leave
         column = QVBoxLayout(self)
         column.setContentsMargins(6, 4, 6, 4)
         column.setSpacing(4)
         column.addWidget(self.text)
-        column.addWidget(choice)
-        choice.taken.connect(self.taken)
-        choice.left.connect(self.left)
+        column.addWidget(side_by_side(*buttons, stretch=stretch))
         self.hide()
+
+
+class Offer(Bar):
+    """A bar that offers something, until it is taken or put away.
+
+    Parameters
+    ----------
+    take, leave : tuple of str
+        What the two buttons say, and their tooltips.
+    """
+
+    taken = Signal()
+    left = Signal()
+
+    def __init__(self, take: tuple[str, str], leave: tuple[str, str]) -> None:
+        self.take, self.leave = button(*take), button(*leave)
+        super().__init__(self.take, self.leave, stretch=(2, 1))
+        self.take.clicked.connect(self.taken)
+        self.leave.clicked.connect(self.left)
 
     def offer(self, text: str) -> None:
         """Show the bar."""

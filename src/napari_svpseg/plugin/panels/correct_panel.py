@@ -6,7 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QCheckBox, QFrame, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QCheckBox, QVBoxLayout, QWidget
 
 from ..callbacks import reports_errors, tell
 from ..docks.correct_controller import CorrectController
@@ -15,7 +15,7 @@ from ..services.background import Background
 from ..tools.correct_tools import CorrectTool, JoinTool, NotThisTool, SplitTool
 from ..tools.doubt_guide import DoubtGuide
 from ..tools.this_too import ThisTooTool
-from .controls import WARN_COLOR, button, note, side_by_side
+from .controls import Bar, button, side_by_side
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -26,25 +26,14 @@ if TYPE_CHECKING:
     from .image_panel import ImagePanel
 
 
-class QuestionBar(QFrame):
+class QuestionBar(Bar):
     """A question on the result, and three answers."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.setObjectName("svpsegQuestion")
-        self.setStyleSheet(
-            f"#svpsegQuestion {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
-        )
-        self.text = note()
         self.yes = button("Yes (y)", "Correct it, and what is like it in all images")
         self.no = button("No (n)", "Keep it as it is, and go on to the next")
         self.edit = button("Edit (e)", "Correct it by hand")
-        column = QVBoxLayout(self)
-        column.setContentsMargins(6, 4, 6, 4)
-        column.setSpacing(4)
-        column.addWidget(self.text)
-        column.addWidget(side_by_side(self.yes, self.no, self.edit, stretch=(1, 1, 1)))
-        self.hide()
+        super().__init__(self.yes, self.no, self.edit, stretch=(1, 1, 1))
 
     def ask(self, text: str) -> None:
         """Show a question; an empty one hides the bar."""

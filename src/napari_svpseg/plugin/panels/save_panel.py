@@ -248,7 +248,7 @@ class SavePanel(QWidget):
             text += ALL_PLANES
         if recipe.channel_files and form is Recipe.to_command:
             text += ONE_FILE
-        if layer is not None and REMOVED in layer.metadata:
+        if REMOVED in layer.metadata:
             text += REMOVED_COME_BACK
         self._say(text)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.utils.colormaps import CyclicLabelColormap
 
+from ....core.geometry import window_of
 from ....core.labels.palette import contrasting_colors, main_colors
 
 if TYPE_CHECKING:
@@ -81,8 +82,6 @@ def seen_image(image: Image, side: int) -> np.ndarray:
 def _cropped(thumbnail: np.ndarray) -> np.ndarray:
     """Return a thumbnail of napari without the transparent borders."""
     shown = thumbnail[..., 3] > 0
-    rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
-    if not len(rows):
+    if not shown.any():
         return np.zeros((0, 0, 3))
-    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1, :3]
-    return np.asarray(thumbnail[part])
+    return np.asarray(thumbnail[window_of(shown)][..., :3])

@@ -81,6 +81,11 @@ class Companion:
                 vertices[:, i] = next(positions)
         return vertices
 
+    def flat(self, part: np.ndarray) -> np.ndarray:
+        """Return the (Y, X) array of one plane, or a part of it, with all axes."""
+        turned = np.moveaxis(part, self.yx, (-2, -1))
+        return turned.reshape(turned.shape[-2:])
+
     def expand(self, labels: np.ndarray, plane: tuple[int, ...] | None) -> np.ndarray:
         """Return labels of a plane (None: of all planes) with all axes."""
         for i, a in enumerate(self.axes):

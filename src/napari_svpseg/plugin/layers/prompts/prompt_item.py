@@ -13,7 +13,7 @@ from ....core.annotation.patches import Patch
 from ....core.geometry import Box
 from ....core.image import ImageError
 from ....core.labels.holes import close_gaps
-from ....core.labels.ids import as_objects
+from ....core.labels.ids import as_objects, count_objects
 from ....core.prompt import UNKNOWN, Prompt
 from ...messages import count
 from ..images.image_source import ImageSource
@@ -93,7 +93,7 @@ class PromptItem:
         """Number of objects in the mask."""
         if self.mask is None:
             return 0
-        return int(np.unique(self.mask[self.mask > 0]).size)
+        return count_objects(self.mask)
 
     @property
     def status(self) -> str:

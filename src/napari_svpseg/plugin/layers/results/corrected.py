@@ -104,7 +104,7 @@ def keep_strokes(layer: Labels, source: ImageSource, planes: list[Plane]) -> boo
     for plane in planes:
         region = source.companion.index(plane)
         now, before = (
-            _flat(np.asarray(a[region]), source) for a in (layer.data, written)
+            source.companion.flat(np.asarray(a[region])) for a in (layer.data, written)
         )
         changed = now != before
         if not changed.any():
@@ -123,12 +123,6 @@ def keep_strokes(layer: Labels, source: ImageSource, planes: list[Plane]) -> boo
     layer.metadata[METADATA_KEY] = {**entry, "written": prints}
     keep_written(layer)
     return True
-
-
-def _flat(labels: np.ndarray, source: ImageSource) -> np.ndarray:
-    y, x = source.companion.yx
-    turned = np.moveaxis(labels, (y, x), (-2, -1))
-    return turned.reshape(turned.shape[-2:])
 
 
 def corrected_entries(image: Layer) -> list[dict[str, Any]]:

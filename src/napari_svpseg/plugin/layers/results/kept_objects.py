@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ....core.labels.ids import count_objects
 from ..metadata import METADATA_KEY, metadata_of
 from .journal import FILTER, Journal, LabelsWritten
 from .written_labels import fingerprints, is_untouched, keep_written, write_ids
@@ -144,7 +145,7 @@ def _signed(metadata: dict[str, Any], ids: np.ndarray, note: str) -> dict[str, A
     return {
         **metadata,
         "recipe": recipe,
-        "objects": int(np.unique(ids[ids > 0]).size),
+        "objects": count_objects(ids),
         "written": fingerprints(ids, metadata["axes"]),
     }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....core.image import ImageError
+from ....core.labels.ids import count_objects
 from ....io.exports import ExportData
 from ....io.ome_zarr import is_zarr, open_image
 from ....io.result_files import image_stem, kind_of_result
@@ -120,7 +121,7 @@ def _describe(layer: Labels, found: ReopenedLabels, source: ImageSource | None) 
         "axes": axes,
         REOPENED: data.source,
         "recipe": None if data.recipe is None else data.recipe.to_dict(),
-        "objects": int(np.unique(layer.data[layer.data > 0]).size),
+        "objects": count_objects(np.asarray(layer.data)),
         "classes": dict(data.classes),
         "class_of": dict(data.class_of),
         "written": fingerprints(np.asarray(layer.data), axes),

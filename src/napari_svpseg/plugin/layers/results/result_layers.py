@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....core.geometry import Tile
+from ....core.labels.ids import count_objects
 from ....core.result import Maps, Recipe, Result
 from ..images.image_source import ImageSource
 from ..images.visibility import add_behind_boxes, is_in_sight
@@ -137,7 +138,7 @@ class Results:
             if is_part
             else source.companion.index(kept.plane)
         )
-        n = int(np.unique(labels[labels > 0]).size)
+        n = count_objects(labels)
         recipe = with_options(metadata.get("recipe") or {}, kept.plane, options)
 
         def sign() -> None:
@@ -184,7 +185,7 @@ class Results:
             data = np.asarray(layer.data)
             layer.metadata[METADATA_KEY] = {
                 **before,
-                "objects": int(np.unique(data[data > 0]).size),
+                "objects": count_objects(data),
                 "written": before.get("written", {}) | fingerprints(data, axes, region),
             }
             keep_written(layer, region)

@@ -10,6 +10,7 @@ import numpy as np
 
 from ....core.image import ImageError
 from ....core.jobs.stored_labels import Filled, StoredLabels
+from ....core.labels.ids import count_objects
 from ..images.visibility import bring_into_sight, is_in_sight
 from ..metadata import is_image, is_of, layer_id, metadata_of
 from .corrected import corrected
@@ -58,7 +59,7 @@ class ShownResult:
         """Number of objects; of a stack those of all planes."""
         if self.is_stored:
             return int((metadata_of(self.layer) or {}).get("objects", 0))
-        return count_ids(np.asarray(self.layer.data))
+        return count_objects(np.asarray(self.layer.data))
 
     @property
     def trust(self) -> float:
@@ -254,16 +255,3 @@ class RunLayers:
         if shown is None or shown.layer not in changed:
             return text, None
         return text, recipe_of(shown.layer)
-
-
-def count_ids(labels: np.ndarray) -> int:
-    """Return the number of ids but 0.
-
-    Examples
-    --------
-    >>> count_ids(np.array([0, 3, 3, 9]))
-    2
-    """
-    if labels.size and labels.max() <= labels.size:
-        return int(np.count_nonzero(np.bincount(labels.ravel())[1:]))
-    return int(np.unique(labels[labels > 0]).size)

@@ -13,6 +13,7 @@ from ....core.image import Axes
 from ....core.planes import take_plane
 from ....core.settings import PostprocessSettings
 from ....workflows.segment_image import each_map
+from .corrected import all_planes
 from .result_layers import Kept, recipe_of
 
 if TYPE_CHECKING:
@@ -48,15 +49,6 @@ class SeenPlane:
     def key(self) -> tuple[Any, Plane]:
         """Identifies the plane, also in the result of the next run."""
         return self.source.layer.unique_id, self.plane
-
-    @property
-    def title(self) -> str:
-        """The image's name, with the plane where there are several."""
-        if self.source.n_planes == 1:
-            return f"'{self.source.name}'"
-        axes = [a for a in self.source.companion.axes if a not in "CYX"]
-        where = ", ".join(f"{a} {i}" for a, i in zip(axes, self.plane, strict=True))
-        return f"'{self.source.name}' ({where})"
 
     @property
     def tile(self) -> Tile | None:
@@ -98,10 +90,8 @@ class SeenPlane:
 
     def labels(self) -> np.ndarray:
         """Return the plane's labels as they are now, (Y, X)."""
-        y, x = self.source.companion.yx
         data = np.asarray(self.kept.layer.data[self.region])
-        turned = np.moveaxis(data, (y, x), (-2, -1))
-        return turned.reshape(turned.shape[-2:])
+        return self.source.companion.flat(data)
 
     def expanded(self, labels: np.ndarray) -> np.ndarray:
         """Return labels (Y, X) in the shape of `region`."""
@@ -128,7 +118,7 @@ def seen_planes(kept: Iterable[Kept], layers: Iterable[Layer]) -> Iterator[SeenP
         if one.plane is not None:
             yield SeenPlane(one, one.plane)
         else:
-            for plane in one.source.axes.plane_indices(one.source.shape):
+            for plane in all_planes(one.source):
                 yield SeenPlane(one, plane)
 
 

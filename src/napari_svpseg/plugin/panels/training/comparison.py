@@ -10,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QButtonGroup, QVBoxLayout, QWidget
 
 from ....core.geometry import Tile
+from ....core.labels.ids import count_objects
 from ....core.settings import SegmentSettings
 from ....workflows.segment_image import segment
 from ...callbacks import guarded, reports_errors
@@ -219,7 +220,7 @@ class Comparison(QWidget):
             elif metadata_of(layer, "labels") is not None:
                 layer.visible = False
         counts = [
-            f"{side}: {count(np.unique(layer.data[layer.data > 0]).size, 'object')}"
+            f"{side}: {count(count_objects(np.asarray(layer.data)), 'object')}"
             for side, layer in self._layers.items()
         ]
         self.line.setText(", ".join(counts))

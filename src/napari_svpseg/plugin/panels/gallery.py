@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt, QTimer, Signal
-from qtpy.QtGui import QIcon, QImage, QPixmap
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QListView, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
 from ..callbacks import reports_errors, tell
@@ -22,6 +22,7 @@ from ..layers.results.image_card import (
 from ..messages import count
 from ..services.background import Background
 from .controls import can_be_seen, is_alive, note
+from .tags.pixmaps import to_whole_pixmap
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -156,7 +157,7 @@ class Gallery(QWidget):
         row.setCheckState(on)
         row.setText(text_of(image.name, card))
         if card is not None and row.data(LAYER + 1) != made:
-            row.setIcon(QIcon(pixmap_of(card.pixels)))
+            row.setIcon(QIcon(to_whole_pixmap(card.pixels, ICON)))
             row.setData(LAYER + 1, made)
         return looked
 
@@ -211,17 +212,3 @@ def text_of(name: str, card: ImageCard | None) -> str:
         return f"{short}\n"
     text = f"{short}\n{count(card.n_objects, 'object')}"
     return text if np.isnan(card.trust) else f"{text}\ntrust {card.trust:.2f}"
-
-
-def pixmap_of(pixels: np.ndarray) -> QPixmap:
-    """Return a picture that keeps its proportions."""
-    height, width = pixels.shape[:2]
-    if not height or not width:
-        return QPixmap()
-    data = np.ascontiguousarray(pixels).tobytes()
-    image = QImage(data, width, height, 3 * width, QImage.Format.Format_RGB888)
-    return QPixmap.fromImage(image).scaled(
-        QSize(ICON, ICON),
-        Qt.AspectRatioMode.KeepAspectRatio,
-        Qt.TransformationMode.SmoothTransformation,
-    )

@@ -6,6 +6,7 @@ environment, the same window opens on a virtual display and a picture of it is s
 
 from __future__ import annotations
 
+import gc
 import os
 import secrets
 import shutil
@@ -85,8 +86,18 @@ def _run(
             napari.run()
     finally:
         if not stay:
-            viewer.close()
+            _close(viewer)
     return outcomes
+
+
+def _close(viewer: Viewer) -> None:
+    """Close the window, and free what it drew with while its display is there."""
+    from qtpy.QtCore import QCoreApplication, QEvent
+
+    viewer.close()
+    _settle(0.05)
+    QCoreApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete.value)
+    gc.collect()
 
 
 def _picture(
@@ -227,7 +238,10 @@ def _display_key() -> bytes:
 def _xvfb(key: Path) -> Iterator[str]:
     """Start Xvfb, which lets in who has the key; give the number of its display."""
     read, write = os.pipe()
+    # It ends with its last client: Qt lets go of its display only when Python ends,
+    # and crashed now and then if that display had gone before.
     options = ["-screen", "0", SCREEN, "-nolisten", "tcp", "-auth", str(key)]
+    options.append("-terminate")
     server = subprocess.Popen(
         ["Xvfb", "-displayfd", str(write), *options],
         pass_fds=(write,),
@@ -242,8 +256,15 @@ def _xvfb(key: Path) -> Iterator[str]:
             raise DemoError("The virtual display (Xvfb) did not start.")
         yield number
     finally:
-        server.terminate()
-        server.wait(10)
+        if not _holds_display():
+            server.terminate()
+            server.wait(10)
+
+
+def _holds_display() -> bool:
+    from qtpy.QtWidgets import QApplication
+
+    return QApplication.instance() is not None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 from napari.components import ViewerModel
-from napari.plugins import _initialize_plugins
+from npe2 import PluginManager
 
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.session_file import open_session
@@ -75,7 +75,7 @@ def open_it(dock, path, idle):
 @pytest.fixture
 def worked(dock_without_window, finish, qtbot, image_file, tmp_path, idle):
     """Return a saved session, the layers in it, and the metadata of the result."""
-    _initialize_plugins()  # napari's own reader, which a window has
+    PluginManager.instance().discover()  # napari's own reader, which a window has
     viewer = ViewerModel()
     image = viewer.open(str(image_file), plugin="napari")[0]
     dock = dock_without_window(viewer)

@@ -45,7 +45,20 @@ def test_only_who_has_the_key_sees_the_virtual_display() -> None:
         display, file = os.environ["DISPLAY"], Path(os.environ["XAUTHORITY"])
         key = file.read_bytes()[-16:]
         assert file.parent.stat().st_mode & 0o077 == 0
+        assert lets_in(display, key)
         assert not lets_in(display, b"")
         assert not lets_in(display, bytes(16))
-        assert lets_in(display, key)  # the last, since the display ends with it
     assert not file.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell")
+def test_a_display_that_does_not_start_is_said(tmp_path, monkeypatch) -> None:
+    broken = tmp_path / "Xvfb"
+    broken.write_text("#!/bin/sh\nexit 1\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with (
+        pytest.raises(demo_window.DemoError, match="did not start"),
+        demo_window.virtual_display(),
+    ):
+        pass

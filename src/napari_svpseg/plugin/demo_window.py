@@ -43,6 +43,8 @@ PLUGIN, WIDGET = "napari-svpseg", "Segment from prompts"
 SCREEN = "1600x1000x24"
 WINDOW = (1560, 940)
 LONGEST_WAIT_S = 600.0
+#: Run a command until standard input is closed.
+SERVE = '"$@" & exec >/dev/null; cat; kill $!'
 
 
 class DemoError(RuntimeError):
@@ -236,28 +238,31 @@ def _display_key() -> bytes:
 
 @contextmanager
 def _xvfb(key: Path) -> Iterator[str]:
-    """Start Xvfb, which lets in who has the key; give the number of its display."""
-    read, write = os.pipe()
-    # It ends with its last client: Qt lets go of its display only when Python ends,
-    # and crashed now and then if that display had gone before.
-    options = ["-screen", "0", SCREEN, "-nolisten", "tcp", "-auth", str(key)]
-    options.append("-terminate")
+    """Start Xvfb, which lets in who has the key; give the number of its display.
+
+    It ends with this process, however that ends. Once Qt has drawn on it, it is not
+    ended before: Qt lets go of its display only when Python ends, and crashed now and
+    then where that display had gone.
+    """
+    until_closed, held_open = os.pipe()
+    options = f"-displayfd 1 -screen 0 {SCREEN} -nolisten tcp -auth".split()
     server = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), *options],
-        pass_fds=(write,),
-        stdout=subprocess.DEVNULL,
+        ["sh", "-c", SERVE, "sh", "Xvfb", *options, str(key)],
+        stdin=until_closed,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    os.close(write)
+    os.close(until_closed)
     try:
-        with os.fdopen(read) as pipe:
-            number = pipe.readline().strip()
+        assert server.stdout is not None
+        with server.stdout as pipe:
+            number = pipe.readline().decode().strip()
         if not number:
             raise DemoError("The virtual display (Xvfb) did not start.")
         yield number
     finally:
         if not _holds_display():
-            server.terminate()
+            os.close(held_open)
             server.wait(10)
 
 

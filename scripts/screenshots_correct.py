@@ -70,7 +70,7 @@ def main() -> None:
     wrong = np.argwhere((labels == 0) & (found > 0) & (np.abs(image - OTHER) < 9))
     missed = np.argwhere((found == 0) & (np.abs(image - FAINT) < 3))
     correct.next_place.click()
-    studio.wait(lambda: correct.question.isVisibleTo(correct), 60)
+    studio.wait(lambda: correct.answers.isVisibleTo(correct), 60)
     studio.shoot("correct-3-doubtful")
     correct.guide.drop()
     viewer.reset_view()

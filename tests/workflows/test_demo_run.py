@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+import torch
 from skimage.io import imread
 
 from napari_svpseg.core.geometry import Box
@@ -27,6 +28,7 @@ from napari_svpseg.workflows.demo_run import score
 def home(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("home")
     config = ModelConfig("panet", {"width": 8})
+    torch.manual_seed(0)
     card = ModelCard("tiny", config.method, config.arguments)
     save_model(folder / "models" / "tiny", build(config), card)
     return folder

@@ -14,7 +14,8 @@ from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
 from napari_svpseg.plugin.docks.tabs import bring_to_front, open_docks, show_dock
 from napari_svpseg.plugin.docks.tags_dock import TagsWidget
 from napari_svpseg.plugin.messages import STOPPING
-from napari_svpseg.plugin.panels.controls import Bar, theme_color
+from napari_svpseg.plugin.panels.controls import theme_color
+from napari_svpseg.plugin.panels.correct_panel import Answers
 from napari_svpseg.plugin.services.engine_process import Engine
 
 DOCKS = [SegmentWidget, BatchWidget, FineTuneWidget, TagsWidget]
@@ -84,8 +85,8 @@ def test_no_button_of_the_footer_moves(open_any, kind, settle):
         assert dock.message.more.isVisible() == (text == LONG)
         assert [place(dock, b) for b in buttons] == before, text
     dock.show_busy(False)
-    for bar in dock.footer.findChildren(Bar):
-        bar.show()
+    for row in dock.footer.findChildren(Answers):
+        row.show()
     settle()
     assert not dock.stop.isVisible() and dock.scroll_area.geometry() == body
     assert [place(dock, b) for b in buttons] == before

@@ -300,7 +300,7 @@ def test_doubtful_objects_are_asked_about(dock, follow, qtbot):
         qtbot.waitUntil(lambda: not guide._background.is_busy)
 
     ask()
-    assert correct.question.isVisibleTo(dock)
+    assert correct.answers.isVisibleTo(dock)
     seen, doubt = guide._now
     assert doubt.kind == "wrong" and SPOTS[doubt.point] == DARK
     boxes = dock.viewer.layers.selection.active
@@ -314,7 +314,7 @@ def test_doubtful_objects_are_asked_about(dock, follow, qtbot):
     follow(dock)
     assert kinds(dock, DARK) == [[False, False]] * 3
     ask()
-    assert not correct.question.isVisibleTo(dock)
+    assert not correct.answers.isVisibleTo(dock)
 
 
 def test_corrections_survive_a_session_as_plain_values(dock, follow):

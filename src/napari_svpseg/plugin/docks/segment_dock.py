@@ -241,7 +241,7 @@ class SegmentWidget(Dock):
             "Trust: how well the result finds the prompts again; 1 is best."
         )
         self.footer.add_result(self.correct)
-        self.footer.add_offer(self.correct.question)
+        self.footer.add_offer(self.correct.answers)
         self.footer.add_actions(self.preview, self.run, self.undo, stretch=(2, 2, 1))
 
     def _connect(self) -> None:

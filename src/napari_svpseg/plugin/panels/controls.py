@@ -154,33 +154,8 @@ def keep_place(widget: QWidget) -> None:
     widget.setSizePolicy(policy)
 
 
-class Bar(QFrame):
-    """A quiet bar with a text and buttons, hidden at first.
-
-    Parameters
-    ----------
-    *buttons : QPushButton
-    stretch : iterable of int
-        Share of the width that each button gets.
-    """
-
-    def __init__(self, *buttons: QPushButton, stretch: Iterable[int]) -> None:
-        super().__init__()
-        self.setObjectName("svpsegBar")
-        self.setStyleSheet(
-            f"#svpsegBar {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
-        )
-        self.text = note()
-        column = QVBoxLayout(self)
-        column.setContentsMargins(6, 4, 6, 4)
-        column.setSpacing(4)
-        column.addWidget(self.text)
-        column.addWidget(side_by_side(*buttons, stretch=stretch))
-        self.hide()
-
-
-class Offer(Bar):
-    """A bar that offers something, until it is taken or put away.
+class Offer(QFrame):
+    """A quiet bar that offers something, until it is taken or put away.
 
     Parameters
     ----------
@@ -192,10 +167,21 @@ class Offer(Bar):
     left = Signal()
 
     def __init__(self, take: tuple[str, str], leave: tuple[str, str]) -> None:
+        super().__init__()
+        self.setObjectName("svpsegBar")
+        self.setStyleSheet(
+            f"#svpsegBar {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
+        )
+        self.text = note()
         self.take, self.leave = button(*take), button(*leave)
-        super().__init__(self.take, self.leave, stretch=(2, 1))
+        column = QVBoxLayout(self)
+        column.setContentsMargins(6, 4, 6, 4)
+        column.setSpacing(4)
+        column.addWidget(self.text)
+        column.addWidget(side_by_side(self.take, self.leave, stretch=(2, 1)))
         self.take.clicked.connect(self.taken)
         self.leave.clicked.connect(self.left)
+        self.hide()
 
     def offer(self, text: str) -> None:
         """Show the bar."""

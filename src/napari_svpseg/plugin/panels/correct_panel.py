@@ -15,7 +15,7 @@ from ..services.background import Background
 from ..tools.correct_tools import CorrectTool, JoinTool, NotThisTool, SplitTool
 from ..tools.doubt_guide import DoubtGuide
 from ..tools.this_too import ThisTooTool
-from .controls import Bar, button, side_by_side
+from .controls import button, side_by_side
 
 if TYPE_CHECKING:
     from napari.layers import Image
@@ -26,19 +26,18 @@ if TYPE_CHECKING:
     from .image_panel import ImagePanel
 
 
-class QuestionBar(Bar):
-    """A question on the result, and three answers."""
+class Answers(QWidget):
+    """Three answers to a question on the result, hidden until one is asked."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.yes = button("Yes (y)", "Correct it, and what is like it in all images")
         self.no = button("No (n)", "Keep it as it is, and go on to the next")
         self.edit = button("Edit (e)", "Correct it by hand")
-        super().__init__(self.yes, self.no, self.edit, stretch=(1, 1, 1))
-
-    def ask(self, text: str) -> None:
-        """Show a question; an empty one hides the bar."""
-        self.text.setText(text)
-        self.setVisible(bool(text))
+        column = QVBoxLayout(self)
+        column.setContentsMargins(0, 0, 0, 0)
+        column.addWidget(side_by_side(self.yes, self.no, self.edit, stretch=(1, 1, 1)))
+        self.hide()
 
 
 @reports_errors("refresh", "leave")
@@ -81,7 +80,7 @@ class CorrectPanel(QWidget):
         self._connect()
 
     def _build(self) -> None:
-        self.question = QuestionBar()
+        self.answers = Answers()
         self.not_this = button(
             "Not this",
             "Click on a wrong object: it goes, and what is like it in all images",
@@ -121,10 +120,16 @@ class CorrectPanel(QWidget):
         self.follow_box.toggled.connect(lambda _: self.changed.emit())
         self.next_place.clicked.connect(lambda: self.guide.next_place())
         self.guide.message.connect(self.message)
-        self.guide.asked.connect(self.question.ask)
-        self.question.yes.clicked.connect(lambda: self.guide.yes())
-        self.question.no.clicked.connect(lambda: self.guide.no())
-        self.question.edit.clicked.connect(lambda: self.guide.edit())
+        self.guide.asked.connect(self._on_asked)
+        self.answers.yes.clicked.connect(lambda: self.guide.yes())
+        self.answers.no.clicked.connect(lambda: self.guide.no())
+        self.answers.edit.clicked.connect(lambda: self.guide.edit())
+
+    def _on_asked(self, question: str) -> None:
+        """Show a question with its answers; an empty one hides them."""
+        if question or self.answers.isVisibleTo(self.answers.parentWidget()):
+            self.message.emit(question, False)
+        self.answers.setVisible(bool(question))
 
     def _tools(self) -> list[tuple[CorrectTool, QPushButton]]:
         return [

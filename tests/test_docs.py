@@ -124,3 +124,8 @@ def test_pages_that_the_code_names_exist() -> None:
     }
     assert len(named) > 5
     assert not [(n, p) for n, p in named if not (DOCS / f"{p}.md").is_file()]
+
+
+def test_no_page_holds_both_sides_of_a_merge() -> None:
+    for path in (*WRITTEN, TOP / "CHANGELOG.md", TOP / "CONTRIBUTING.md"):
+        assert not re.search(r"^(<{7}|>{7}) ", path.read_text("utf-8"), re.M), path

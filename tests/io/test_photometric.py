@@ -155,6 +155,46 @@ def test_one_frame_of_grey_and_of_colour(tmp_path, name):
     np.testing.assert_allclose(image.array, RGB, atol=3)
 
 
+BROKEN_OFF = [
+    ("a.png", {}),
+    ("a.jpg", {}),
+    ("a.jpg", {"progressive": True}),
+    ("a.jpg", {"restart_marker_rows": 1}),
+    ("a.webp", {"lossless": True}),
+    ("a.webp", {}),
+    ("a.gif", {}),
+]
+
+
+@pytest.mark.parametrize("share", [0.4, 0.7, 0.95])
+@pytest.mark.parametrize(("name", "options"), BROKEN_OFF)
+def test_a_copy_that_was_broken_off_is_no_image(tmp_path, name, options, share):
+    noise = RNG.integers(0, 255, (64, 64), dtype=np.uint8)
+    small = Image.fromarray(noise[:16, :16])
+    exif = small.getexif()
+    if name == "a.jpg":  # a picture in the picture, with an end of its own
+        small.save(tmp_path / "small.jpg")
+        exif[0x9286] = (tmp_path / "small.jpg").read_bytes()
+    path = tmp_path / name
+    Image.fromarray(noise).save(path, exif=exif, **options)
+    whole = path.read_bytes()
+    assert read_image(path).array.shape[:2] == noise.shape
+    kept = whole[: int(share * len(whole))]
+    for damaged in (kept, kept + bytes(len(whole) - len(kept))):
+        path.write_bytes(damaged)
+        for read in (read_image, read_mask):
+            with pytest.raises(ImageError, match=name):
+                read(path)
+
+
+def test_bytes_after_the_end_of_a_picture_change_nothing(tmp_path):
+    for name in ("a.png", "a.jpg", "a.webp", "a.gif"):
+        Image.fromarray(GREY).save(tmp_path / name)
+        with (tmp_path / name).open("ab") as file:
+            file.write(bytes(600))
+        assert read_image(tmp_path / name).array.shape[:2] == GREY.shape
+
+
 @pytest.mark.parametrize("name", ["a.gif", "a.apng", "a.webp"])
 def test_animations_are_times(tmp_path, name):
     frames = [Image.fromarray(np.roll(RGB, n, axis=0)) for n in range(3)]

@@ -14,8 +14,17 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_COLOURS = (2, 4, 6)
 """Colour types of PNG with several samples, which Pillow cuts to 8 bits."""
 
+JPEG_START = b"\xff\xd8"
+JPEG_SCAN, JPEG_END = 0xDA, 0xD9
+JPEG_ALONE = (0x01, *range(0xD0, 0xD9))
+"""Markers of JPEG without a length, but for its end."""
+
+ZEROS_AT_END = 16
+"""Zero bytes with which no picture in WebP ends."""
+
 JPEG_2000_STARTS = (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51")
 
+CUT_SHORT = "its end is missing, as after a copy that was broken off: copy it again"
 CUT_TO_8_BITS = (
     "its 16 bits of each colour would be cut to 8: convert it to PNG or TIFF"
 )
@@ -36,8 +45,10 @@ def read_bitmap(path: Path, *, as_ids: bool = False) -> tuple[np.ndarray, str]:
     Raises
     ------
     ImageError
-        For 16-bit colours in a format whose reader would cut them.
+        For 16-bit colours in a format whose reader would cut them, and for a file whose
+        end is missing or filled with zeros.
     """
+    _check_whole(path)
     array = _with_16_bits(path)
     letters = ""
     if array is None:
@@ -58,6 +69,62 @@ def is_bitmap(path: Path) -> bool:
             return image.format not in ("TIFF", "HDF5", "GRIB", "BUFR", "MIC", "FPX")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError):
         return False
+
+
+def _check_whole(path: Path) -> None:
+    """Raise `ImageError` for a file that was cut, where its reader would fill it up.
+
+    Pillow raises by itself for a file that is too short, but not for one of the right
+    length that ends with zeros, which is what a copy that was broken off may leave.
+    """
+    from PIL import Image
+
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(PNG_START):
+        with Image.open(path) as image:
+            try:
+                image.verify()
+            except (SyntaxError, OSError) as error:
+                raise ImageError(CUT_SHORT) from error
+    elif start.startswith(JPEG_START) and not _has_end_of_jpeg(path.read_bytes()):
+        raise ImageError(CUT_SHORT)
+    elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        length = 8 + int.from_bytes(start[4:8], "little")
+        if not any(path.read_bytes()[:length][-ZEROS_AT_END:]):
+            raise ImageError(CUT_SHORT)
+
+
+def _has_end_of_jpeg(data: bytes) -> bool:
+    """Return whether the first image in the bytes of a JPEG has its end.
+
+    Source: ITU-T T.81, annex B (segments with lengths, and scans without).
+    """
+    at = len(JPEG_START)
+    while at + 4 <= len(data):
+        if data[at] != 0xFF:
+            return False
+        marker = data[at + 1]
+        if marker == JPEG_END:
+            return True
+        at += 1
+        if marker == 0xFF:  # a fill byte
+            continue
+        at += 1
+        if marker not in JPEG_ALONE:
+            at += int.from_bytes(data[at : at + 2])
+        if marker == JPEG_SCAN or marker in JPEG_ALONE:
+            at = _end_of_scan(data, at)
+    return data[at : at + 2] == bytes((0xFF, JPEG_END))
+
+
+def _end_of_scan(data: bytes, at: int) -> int:
+    """Return where the next marker that is no part of a scan stands, else the end."""
+    while (at := data.find(b"\xff", at)) >= 0:
+        if data[at + 1 : at + 2] not in (b"\x00", b"\xff", b""):
+            return at
+        at += 1
+    return len(data)
 
 
 def _with_16_bits(path: Path) -> np.ndarray | None:

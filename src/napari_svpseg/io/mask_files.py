@@ -10,9 +10,9 @@ import tifffile
 
 from ..core.image import ImageError
 from ..core.labels.ids import MaskError, black_and_white, is_binary, whole_numbers
+from .bitmaps import JPEG_START
 from .images import quiet_tifffile, read_image, starts_as_tiff
 
-JPEG_START = b"\xff\xd8"
 LOSSY_TIFF = {"JPEG", "OJPEG", "JPEG_LOSSY", "ALT_JPEG"}
 """Names that tifffile has for compressions which change values."""
 

@@ -11,6 +11,7 @@ from qtpy.QtGui import QGuiApplication
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.io.images import read_image
+from napari_svpseg.plugin.docks.actions import KEYS, press
 from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.results.kept_objects import KEPT, NOTE
 from napari_svpseg.plugin.layers.results.result_style import outlined
@@ -261,9 +262,8 @@ def gallery_of(dock, qtbot):
 def test_next_and_previous_image(three):
     viewer, panel = three.viewer, three.results_panel
     seen = []
-    for key in ("PageDown", "PageDown", "PageDown", "PageUp"):
-        action = next(act for k, act in viewer.keymap.items() if str(k) == key)
-        action(viewer)
+    for name in ("next_image", "next_image", "next_image", "previous_image"):
+        press(viewer, KEYS[name])
         seen.append(three.image_panel.selected().name)
         assert viewer.layers[f"{seen[-1]} [svpseg]"].visible
     assert seen == ["second", "third", "discs", "third"]

@@ -40,11 +40,13 @@ class ResultStyle:
     Parameters
     ----------
     viewer : ViewerModel
+    style : str
+        How results are shown at first: "outline", "fill" or "both".
     """
 
-    def __init__(self, viewer: ViewerModel) -> None:
+    def __init__(self, viewer: ViewerModel, style: Style = "fill") -> None:
         self.viewer = viewer
-        self.style: Style = "fill"
+        self.style: Style = style
         self._unhook: dict[Any, Any] = {}
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)

@@ -12,6 +12,7 @@ from qtpy.QtWidgets import QButtonGroup, QDockWidget, QVBoxLayout, QWidget
 
 from ..callbacks import guarded, reports_errors
 from ..layers.results.result_style import STYLES, ResultStyle, Style
+from ..services.preferences import preference
 from .accessibility import ControlKeeper
 from .controls import button, labelled, side_by_side
 from .gallery import Gallery
@@ -61,7 +62,7 @@ class ResultsPanel(QWidget):
     ) -> None:
         super().__init__()
         self.viewer = viewer
-        self.style_of = ResultStyle(viewer)
+        self.style_of = ResultStyle(viewer, preference("labels_look"))
         self.objects = ObjectsPanel(viewer, runs)
         self.gallery = Gallery(viewer, images, runs.layers)
         self._docks: dict[str, QDockWidget] = {}

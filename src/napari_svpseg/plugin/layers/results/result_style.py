@@ -40,12 +40,19 @@ class ResultStyle:
     Parameters
     ----------
     viewer : ViewerModel
+    style : {"outline", "fill", "both"}
+        In which results are shown first, also those that are there already.
     """
 
-    def __init__(self, viewer: ViewerModel) -> None:
+    def __init__(self, viewer: ViewerModel, style: Style = "fill") -> None:
         self.viewer = viewer
-        self.style: Style = "fill"
+        self.style: Style = style
         self._unhook: dict[Any, Any] = {}
+        for layer in self.results():
+            self._follow(layer)
+            if style != "fill" or layer.contour:
+                self._dress(layer)
+        self.refresh()
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
 

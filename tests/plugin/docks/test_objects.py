@@ -11,14 +11,17 @@ from qtpy.QtGui import QGuiApplication
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.io.images import read_image
+from napari_svpseg.plugin.docks import segment_dock
+from napari_svpseg.plugin.docks.actions import KEYS, press
 from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.results.kept_objects import KEPT, NOTE
 from napari_svpseg.plugin.layers.results.result_style import (
     OPACITY,
+    STYLES,
     ResultStyle,
     outlined,
 )
-from napari_svpseg.plugin.panels import results_panel
+from napari_svpseg.plugin.services.preferences import DEFAULTS
 from napari_svpseg.plugin.writers import write_layer
 
 from ..conftest import disc_image
@@ -218,11 +221,12 @@ def test_outline_fill_or_both(dock):
     assert not any(outlined(la) for la in dock.viewer.layers)
 
 
-@pytest.mark.parametrize("style", ["outline", "both"])
+@pytest.mark.parametrize("style", STYLES)
 def test_new_results_have_the_look_of_the_preferences(
     viewer, open_dock, finish, monkeypatch, style
 ):
-    monkeypatch.setattr(results_panel, "preference", {"labels_look": style}.get)
+    wanted = DEFAULTS | {"labels_look": style}
+    monkeypatch.setattr(segment_dock, "preference", wanted.get)
     viewer.add_image(image_of(), name="discs")
     viewer.add_labels(disc_image()[1], name="truth")
     dock = open_dock()
@@ -298,9 +302,8 @@ def gallery_of(dock, qtbot):
 def test_next_and_previous_image(three):
     viewer, panel = three.viewer, three.results_panel
     seen = []
-    for key in ("PageDown", "PageDown", "PageDown", "PageUp"):
-        action = next(act for k, act in viewer.keymap.items() if str(k) == key)
-        action(viewer)
+    for name in ("next_image", "next_image", "next_image", "previous_image"):
+        press(viewer, KEYS[name])
         seen.append(three.image_panel.selected().name)
         assert viewer.layers[f"{seen[-1]} [svpseg]"].visible
     assert seen == ["second", "third", "discs", "third"]

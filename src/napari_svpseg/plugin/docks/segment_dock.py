@@ -183,7 +183,7 @@ class SegmentWidget(Dock):
             self.viewer,
             self.controller,
             self.image_panel,
-            has_keys=bool(preference("shortcuts")),
+            style=preference("labels_look"),
         )
         self.add_heading("Results")
         self.add(self.results_panel)
@@ -291,8 +291,13 @@ class SegmentWidget(Dock):
             undo=self.undo,
             next_doubtful_place=self.correct.next_place,
             save_labels=self.save_box.save,
-            next_image=partial(self.image_panel.step, 1),
-            previous_image=partial(self.image_panel.step, -1),
+            next_image=self.results_panel.next,
+            previous_image=self.results_panel.previous,
+            next_style=self.results_panel.next_style,
+            not_this=self.correct.not_this,
+            this_too=self.correct.this_too,
+            split_here=self.correct.split,
+            join=self.correct.join,
         )
         if preference("shortcuts"):  # before those of napari for such layers
             self.book.shortcuts = {

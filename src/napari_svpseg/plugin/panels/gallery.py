@@ -170,14 +170,15 @@ class Gallery(QWidget):
     def step(self, by: int) -> None:
         """Show the image that many places further in the list; from the end, the first.
 
-        Both this image and that one count as looked at.
+        It then counts as looked at.
         """
-        images, now = self.shown_images(), self.images.selected()
-        if len(images) < 2:
+        if len(self.shown_images()) < 2:
             self.message.emit(NO_IMAGE, False)
             return
-        place = images.index(now) if now in images else -1
-        self.show_image(images[(place + by) % len(images)])
+        self.images.step(by)
+        image = self.images.selected()
+        assert image is not None  # there are two
+        self.show_image(image)
 
     def show_image(self, image: Image) -> None:
         """Bring an image into sight, select it, and note that it was looked at."""

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari.utils.key_bindings import coerce_keybinding
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QButtonGroup, QDockWidget, QVBoxLayout, QWidget
 
-from ..callbacks import guarded, reports_errors
+from ..callbacks import reports_errors
 from ..layers.results.result_style import STYLES, ResultStyle, Style
-from ..services.preferences import preference
 from .accessibility import ControlKeeper
 from .controls import button, labelled, side_by_side
 from .gallery import Gallery
@@ -33,8 +31,6 @@ TIPS: dict[Style, str] = {
     "fill": "Show results as filled areas (Shift+O: next)",
     "both": "Show results as outlines over faint areas (Shift+O: next)",
 }
-KEYS = {"Shift-O": "next_style", "PageDown": "next_image", "PageUp": "previous_image"}
-"""Keys of the window, and the methods that they call."""
 
 
 @reports_errors("show_as", "next_style", "next_image", "previous_image", "follow")
@@ -46,8 +42,8 @@ class ResultsPanel(QWidget):
     viewer : napari.Viewer
     runs : SegmentController
     images : ImagePanel
-    has_keys : bool
-        Whether keys of the window are bound.
+    style : str
+        How results are shown at first: "outline", "fill" or "both".
     """
 
     message = Signal(str, bool)
@@ -58,11 +54,11 @@ class ResultsPanel(QWidget):
         runs: SegmentController,
         images: ImagePanel,
         *,
-        has_keys: bool = True,
+        style: Style = "fill",
     ) -> None:
         super().__init__()
         self.viewer = viewer
-        self.style_of = ResultStyle(viewer, preference("labels_look"))
+        self.style_of = ResultStyle(viewer, style)
         self.objects = ObjectsPanel(viewer, runs)
         self.gallery = Gallery(viewer, images, runs.layers)
         self._docks: dict[str, QDockWidget] = {}
@@ -70,8 +66,6 @@ class ResultsPanel(QWidget):
         for part in (self.objects, self.gallery):
             part.message.connect(self.message)
             ControlKeeper(part)  # a child of it, as it lies in a dock of its own
-        if has_keys:
-            self._bind()
 
     def _build(self) -> None:
         self.styles = {
@@ -89,8 +83,8 @@ class ResultsPanel(QWidget):
         self.open_gallery = button(
             "Gallery…", "See all images with their results, counts and trust"
         )
-        self.previous = button("◂ Image", "Show the image before (PageUp)")
-        self.next = button("Image ▸", "Show the next image (PageDown)")
+        self.previous = button("◂ Image", "Show the image before")
+        self.next = button("Image ▸", "Show the next image")
         self.previous.setAccessibleName("Previous image")
         self.next.setAccessibleName("Next image")
         column = QVBoxLayout(self)
@@ -110,20 +104,8 @@ class ResultsPanel(QWidget):
         self.previous.clicked.connect(self.previous_image)
         self.next.clicked.connect(self.next_image)
 
-    def _bind(self) -> None:
-        for key, name in KEYS.items():
-            # napari asks each function for its name: a `partial` has none
-            act = guarded(self, partial(self._on_key, name))
-            self.viewer.bind_key(key, act, overwrite=True)
-
-    def _on_key(self, name: str, viewer: Any = None) -> None:
-        getattr(self, name)()
-
     def close_hooks(self) -> None:
         """Let go of the viewer, and close the docks."""
-        for key in KEYS:
-            if coerce_keybinding(key) in self.viewer.keymap:
-                self.viewer.bind_key(key, None)
         self.style_of.close()
         self.objects.close_hooks()
         self.gallery.close_hooks()

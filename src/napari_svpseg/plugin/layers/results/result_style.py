@@ -40,8 +40,9 @@ class ResultStyle:
     Parameters
     ----------
     viewer : ViewerModel
-    style : {"outline", "fill", "both"}
-        In which results are shown first, also those that are there already.
+    style : str
+        How results are shown at first: "outline", "fill" or "both"; also those that
+        are there already.
     """
 
     def __init__(self, viewer: ViewerModel, style: Style = "fill") -> None:

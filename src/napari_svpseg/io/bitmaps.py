@@ -10,6 +10,9 @@ import numpy as np
 
 from ..core.image import ImageError
 
+START = 26
+"""Bytes at the start of a file that tell its format, and the colours of a PNG."""
+
 PNG_START = b"\x89PNG\r\n\x1a\n"
 PNG_COLOURS = (2, 4, 6)
 """Colour types of PNG with several samples, which Pillow cuts to 8 bits."""
@@ -48,8 +51,10 @@ def read_bitmap(path: Path, *, as_ids: bool = False) -> tuple[np.ndarray, str]:
         For 16-bit colours in a format whose reader would cut them, and for a file whose
         end is missing or filled with zeros.
     """
-    _check_whole(path)
-    array = _with_16_bits(path)
+    with path.open("rb") as file:
+        start = file.read(START)
+    _check_whole(path, start)
+    array = _with_16_bits(path, start)
     letters = ""
     if array is None:
         array, letters = _with_pillow(path, as_ids)
@@ -71,7 +76,7 @@ def is_bitmap(path: Path) -> bool:
         return False
 
 
-def _check_whole(path: Path) -> None:
+def _check_whole(path: Path, start: bytes) -> None:
     """Raise `ImageError` for a file that was cut, where its reader would fill it up.
 
     Pillow raises by itself for a file that is too short, but not for one of the right
@@ -79,8 +84,6 @@ def _check_whole(path: Path) -> None:
     """
     from PIL import Image
 
-    with path.open("rb") as file:
-        start = file.read(16)
     if start.startswith(PNG_START):
         with Image.open(path) as image:
             try:
@@ -91,8 +94,10 @@ def _check_whole(path: Path) -> None:
         raise ImageError(CUT_SHORT)
     elif start[:4] == b"RIFF" and start[8:12] == b"WEBP":
         length = 8 + int.from_bytes(start[4:8], "little")
-        if not any(path.read_bytes()[:length][-ZEROS_AT_END:]):
-            raise ImageError(CUT_SHORT)
+        with path.open("rb") as file:
+            file.seek(max(0, length - ZEROS_AT_END))
+            if not any(file.read(ZEROS_AT_END)):
+                raise ImageError(CUT_SHORT)
 
 
 def _has_end_of_jpeg(data: bytes) -> bool:
@@ -127,11 +132,9 @@ def _end_of_scan(data: bytes, at: int) -> int:
     return len(data)
 
 
-def _with_16_bits(path: Path) -> np.ndarray | None:
+def _with_16_bits(path: Path, start: bytes) -> np.ndarray | None:
     """Return pixels of formats in which Pillow cuts 16 bits to 8; None for others."""
-    with path.open("rb") as file:
-        start = file.read(26)
-    if start.startswith(PNG_START) and len(start) == 26:
+    if start.startswith(PNG_START) and len(start) == START:
         depth, kind = struct.unpack("BB", start[24:26])
         if depth != 16 or kind not in PNG_COLOURS:
             return None

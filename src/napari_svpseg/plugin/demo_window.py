@@ -43,8 +43,8 @@ PLUGIN, WIDGET = "napari-svpseg", "Segment from prompts"
 SCREEN = "1600x1000x24"
 WINDOW = (1560, 940)
 LONGEST_WAIT_S = 600.0
-#: Run a command until standard input is closed.
 SERVE = '"$@" & exec >/dev/null; cat; kill $!'
+"""Shell script that runs a command until standard input is closed."""
 
 
 class DemoError(RuntimeError):

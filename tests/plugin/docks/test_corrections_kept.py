@@ -258,6 +258,4 @@ def test_after_a_crash_all_corrections_come_back(
     bar.take.click()
     qtbot.waitUntil(lambda: tomorrow.message.text() == autosave.RESTORED)
     assert tomorrow.options.values()["split_strength"] == STRENGTH
-    for name in NAMES:
-        print(name)
     check_all_is_there(tomorrow, expected, runner, finish)

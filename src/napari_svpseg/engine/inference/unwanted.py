@@ -71,13 +71,13 @@ def unwanted_pixels(query: ScaledQuery, maps: Maps, prompts: PromptSet) -> Array
     kinds = _kinds(right, PromptSet(wrong), query.scale)
     if not kinds:
         return None
-    means = iter(_object_scores(query, labels, [k.score for ks in kinds for k in ks]))
+    means = _object_scores(query, labels, [k.score for ks in kinds for k in ks])[:, 1:]
+    known = np.isfinite(means[0])
+    means = means[:, known].reshape(len(kinds), len(kinds[0]), -1)
     unwanted = np.zeros(int(labels.max()) + 1, bool)
-    for against in kinds:
-        scores = [next(means)[1:] for _ in against]
-        known = np.isfinite(scores[0])
+    for against, scores in zip(kinds, means, strict=True):
         first, *each = (
-            Scored(one[known], kind.right, kind.wrong)
+            Scored(one, kind.right, kind.wrong)
             for one, kind in zip(scores, against, strict=True)
         )
         unwanted[1:][known] |= alike(first, each)
@@ -114,11 +114,13 @@ def _kinds(right: PromptSet, wrong: PromptSet, scale: float) -> list[list[Kind]]
     with torch.inference_mode():
         features = np.moveaxis(pixel_filters(images).numpy(), 1, -1)  # (K, h, w, D)
     shown = [k for k in range(len(right)) if (ids[k] > 0).any()]
-    groups = [shown, *([k] for k in shown if len(shown) > 1)] if shown else []
+    if not shown:
+        return []
+    groups = [shown] if len(shown) == 1 else [shown, *([k] for k in shown)]
     return [
         [_kind(features, ids, group, k) for group in groups]
         for k in range(len(right), len(ids))
-        if groups and np.count_nonzero(ids[k] == 0) >= FEWEST_PIXELS
+        if np.count_nonzero(ids[k] == 0) >= FEWEST_PIXELS
     ]
 
 

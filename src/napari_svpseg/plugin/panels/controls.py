@@ -168,9 +168,9 @@ class Offer(QFrame):
 
     def __init__(self, take: tuple[str, str], leave: tuple[str, str]) -> None:
         super().__init__()
-        self.setObjectName("svpsegBar")
+        self.setObjectName("svpsegOffer")
         self.setStyleSheet(
-            f"#svpsegBar {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
+            f"#svpsegOffer {{border: 1px solid {WARN_COLOR}; border-radius: 4px;}}"
         )
         self.text = note()
         self.take, self.leave = button(*take), button(*leave)

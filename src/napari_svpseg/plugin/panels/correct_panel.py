@@ -127,8 +127,7 @@ class CorrectPanel(QWidget):
 
     def _on_asked(self, question: str) -> None:
         """Show a question with its answers; an empty one hides them."""
-        if question or self.answers.isVisibleTo(self.answers.parentWidget()):
-            self.message.emit(question, False)
+        self.message.emit(question, False)
         self.answers.setVisible(bool(question))
 
     def _tools(self) -> list[tuple[CorrectTool, QPushButton]]:

@@ -247,8 +247,9 @@ class DoubtGuide(QObject):
 
     def drop(self) -> None:
         """Take the question away."""
+        if self._now is not None:
+            self.asked.emit("")
         self._now, self._goes_on = None, False
-        self.asked.emit("")
         keys, self._keys = self._keys, None
         if keys is not None:
             for key in self._actions():

@@ -50,9 +50,7 @@ class ResultStyle:
         self.style: Style = style
         self._unhook: dict[Any, Any] = {}
         for layer in self.results():
-            self._follow(layer)
-            if style != "fill" or layer.contour:
-                self._dress(layer)
+            self._take(layer)
         self.refresh()
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
@@ -155,14 +153,16 @@ class ResultStyle:
                 layer.refresh(extent=False)
 
     def _on_inserted(self, event: Any) -> None:
-        layer = event.value
-        if not is_result(layer):
-            return
+        if is_result(event.value):
+            self._take(event.value)
+            self.refresh()
+
+    def _take(self, layer: Labels) -> None:
+        """Follow a result, and show it in the style of all."""
         if layer.unique_id not in self._unhook:
             self._follow(layer)
-        if self.style != "fill":
+        if self.style != "fill" or layer.contour:
             self._dress(layer)
-        self.refresh()
 
     def _on_removed(self, event: Any) -> None:
         if event.value.unique_id in self._unhook:

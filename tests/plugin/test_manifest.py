@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from inspect import signature
@@ -249,9 +250,22 @@ def test_add_prompt_command_finds_the_dock(viewer, discs, open_dock):
     assert item.box.fits((96, 110))
 
 
-def test_preferences_have_defaults():
+def test_preferences_have_defaults(manifest):
     for name, value in DEFAULTS.items():
         assert type(preference(name)) is type(value)
+    engine = manifest.contributions.configurations["engine"]
+    offered = {name: one.default for name, one in engine.properties.items()}
+    assert offered == DEFAULTS
+
+
+def test_each_preference_is_read_and_no_other():
+    read = set()
+    for file in (MANIFEST.parent / "plugin").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            name = getattr(getattr(node, "func", None), "id", "")
+            if name == "preference":
+                read.add(node.args[0].value)
+    assert read == set(DEFAULTS)
 
 
 def test_boxes_of_a_sample_have_the_layer_mark():

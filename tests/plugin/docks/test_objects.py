@@ -11,10 +11,17 @@ from qtpy.QtGui import QGuiApplication
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.io.images import read_image
+from napari_svpseg.plugin.docks import segment_dock
 from napari_svpseg.plugin.docks.actions import KEYS, press
 from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.results.kept_objects import KEPT, NOTE
-from napari_svpseg.plugin.layers.results.result_style import outlined
+from napari_svpseg.plugin.layers.results.result_style import (
+    OPACITY,
+    STYLES,
+    ResultStyle,
+    outlined,
+)
+from napari_svpseg.plugin.services.preferences import DEFAULTS
 from napari_svpseg.plugin.writers import write_layer
 
 from ..conftest import disc_image
@@ -212,6 +219,39 @@ def test_outline_fill_or_both(dock):
     layer.visible = True
     dock.viewer.layers.remove(layer)
     assert not any(outlined(la) for la in dock.viewer.layers)
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_new_results_have_the_look_of_the_preferences(
+    viewer, open_dock, finish, monkeypatch, style
+):
+    wanted = DEFAULTS | {"labels_look": style}
+    monkeypatch.setattr(segment_dock, "preference", wanted.get)
+    viewer.add_image(image_of(), name="discs")
+    viewer.add_labels(disc_image()[1], name="truth")
+    dock = open_dock()
+    dock.book.place(dock.source_of(viewer.layers["discs"]), (), Box(14, 14, 32))
+    dock.run.click()
+    finish(dock)
+    assert dock.results_panel.styles[style].isChecked()
+    layer = result_of(dock)
+    assert layer.contour == (style == "outline") and layer.opacity == OPACITY[style]
+    assert sum(bool(outlined(la)) for la in viewer.layers) == (style == "both")
+
+
+def test_a_dock_opened_later_shows_results_as_its_button_says(dock):
+    panel, layer = dock.results_panel, result_of(dock)
+    panel.styles["outline"].click()
+    panel.close_hooks()
+    changed = []
+    layer.events.data.connect(lambda event: changed.append(event))
+    later = ResultStyle(dock.viewer, "both")
+    assert layer.contour == 0 and any(outlined(la) for la in dock.viewer.layers)
+    layer.visible = False  # it follows what was there before it
+    assert not any(outlined(la) for la in dock.viewer.layers)
+    later.close()
+    layer.data = layer.data.copy()
+    assert changed  # other listeners stay connected
 
 
 def test_colours_stand_out_and_stay(viewer, dock, finish):

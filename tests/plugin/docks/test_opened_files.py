@@ -12,7 +12,6 @@ from qtpy.QtWidgets import QApplication
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.io.prompt_files import save_prompts
-from napari_svpseg.plugin.layers.results.result_style import STYLES
 from napari_svpseg.plugin.panels.axes_combo import SHOWN_AS
 from napari_svpseg.plugin.panels.folders import folder_for, note_used
 from napari_svpseg.plugin.services.preferences import DEFAULTS
@@ -119,13 +118,3 @@ def test_nothing_is_loaded_where_the_user_does_not_want_it(
     open_dock()
     settle()
     assert not [c for c in runner.calls if c[0].__name__ == "warm_up"]
-
-
-@pytest.mark.parametrize("style", STYLES)
-def test_results_look_as_the_user_prefers(open_dock, monkeypatch, style):
-    from napari_svpseg.plugin.docks import segment_dock
-
-    wanted = DEFAULTS | {"labels_look": style}
-    monkeypatch.setattr(segment_dock, "preference", wanted.get)
-    dock = open_dock()
-    assert dock.results_panel.styles[style].isChecked()

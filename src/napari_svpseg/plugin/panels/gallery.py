@@ -11,7 +11,6 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QListView, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
 from ..callbacks import reports_errors, tell
-from ..layers.images.visibility import activate, bring_into_sight
 from ..layers.results.image_card import (
     ImageCard,
     card_of,
@@ -37,16 +36,15 @@ ICON = 112
 REST_MS = 150
 ALL_LOOKED_AT = "All {images} looked at."
 LOOKED_AT = "{n} of {images} looked at."
-NO_IMAGE = "There is no other image."
 
 
-@reports_errors("refresh", "step")
+@reports_errors("refresh")
 class Gallery(QWidget):
     """Pictures of the images and their results; a click shows one.
 
     Pictures are made in a thread, and again only where a result has changed. The box
-    of an image is checked once it was shown from here, or by the keys of `step`; a new
-    result clears it.
+    of an image is checked once it was gone to, from here or by `ImagePanel.step`; a
+    new result clears it.
 
     Parameters
     ----------
@@ -83,6 +81,7 @@ class Gallery(QWidget):
         self._timer.setSingleShot(True)
         self._timer.setInterval(REST_MS)
         self._timer.timeout.connect(self.refresh)
+        images.visited.connect(self._on_visited)
         self.list.itemClicked.connect(self._on_clicked)
         self.list.itemActivated.connect(self._on_clicked)
         self.list.itemChanged.connect(self._on_checked)
@@ -107,7 +106,7 @@ class Gallery(QWidget):
 
     def refresh(self) -> None:
         """Bring pictures, counts and boxes up to date."""
-        images = self.shown_images()
+        images = self.images.declared.whole_images()
         rows = [self.list.item(i) for i in range(self.list.count())]
         known = [row.data(LAYER) for row in rows if row is not None]
         self.list.blockSignals(True)
@@ -132,11 +131,6 @@ class Gallery(QWidget):
         is_all = bool(images) and n_looked == len(images)
         text = ALL_LOOKED_AT if is_all else LOOKED_AT
         self.text.setText(text.format(images=total, n=n_looked))
-
-    def shown_images(self) -> list[Image]:
-        """Return the images, without those that are channels of others."""
-        declared = self.images.declared
-        return [la for la in declared.layers() if declared.owner(la) is None]
 
     def _show_row(
         self, row: QListWidgetItem | None, image: Image, shown: ShownResult | None
@@ -167,31 +161,15 @@ class Gallery(QWidget):
 
     # ------------------------------------------------------------ going there
 
-    def step(self, by: int) -> None:
-        """Show the image that many places further in the list; from the end, the first.
-
-        It then counts as looked at.
-        """
-        if len(self.shown_images()) < 2:
-            self.message.emit(NO_IMAGE, False)
-            return
-        self.images.step(by)
-        image = self.images.selected()
-        assert image is not None  # there are two
-        self.show_image(image)
-
-    def show_image(self, image: Image) -> None:
-        """Bring an image into sight, select it, and note that it was looked at."""
-        activate(self.viewer, image)
-        self.images.select(image)
-        bring_into_sight(self.viewer, image)
+    def _on_visited(self, image: Image) -> None:
+        """Note that an image was looked at."""
         look_at_result(image, self.layers.shown_result(image), True)
         self.refresh_soon()
 
     def _on_clicked(self, row: QListWidgetItem) -> None:
         # a click on the box only checks it
         if row.data(LAYER) is not None and row.data(LAYER) != self.images.selected():
-            self.show_image(row.data(LAYER))
+            self.images.go_to(row.data(LAYER))
 
     def _on_checked(self, row: QListWidgetItem) -> None:
         image = row.data(LAYER)

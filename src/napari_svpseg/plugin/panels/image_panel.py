@@ -50,12 +50,13 @@ MAX_ROWS = 4
 
 READ_AS = "'{image}' is read as {axes}."
 AT_LEVEL = "'{image}' is segmented at {level}; boxes keep their place."
+NO_IMAGE = "There is no other image."
 ALONE = "this layer alone"
 CHANGED = " · changed"
 CHANGED_TIP = "Its result followed a correction: click on the name to look at it"
 
 
-@reports_errors("refresh")
+@reports_errors("refresh", "step", "go_to")
 class ImagePanel(QWidget):
     """The images of a viewer: checked ones are segmented, the selected one gets boxes.
 
@@ -70,6 +71,8 @@ class ImagePanel(QWidget):
     changed = Signal()
     redeclared = Signal(object)
     message = Signal(str, bool)
+    visited = Signal(object)
+    """An image that was gone to."""
 
     def __init__(self, viewer: ViewerModel, *, checkable: bool = True) -> None:
         super().__init__()
@@ -101,17 +104,31 @@ class ImagePanel(QWidget):
                 self.list.setCurrentRow(i)
 
     def step(self, by: int) -> None:
-        """Select and show the image so many rows further down, from the end the first.
+        """Go to the next or previous image; after the last one comes the first.
+
+        Layers that are channels of others are passed over.
 
         Parameters
         ----------
         by : int
             1 for the next image, -1 for the previous one.
         """
-        n = self.list.count()
-        if n:
-            self.list.setCurrentRow((self.list.currentRow() + by) % n)
-            self.show_selected_image()
+        images, now = self.declared.whole_images(), self.selected()
+        if len(images) < 2:
+            self.message.emit(NO_IMAGE, False)
+            return
+        if now is not None:
+            now = self.declared.owner(now) or now
+        before_first = -1 if by > 0 else 0
+        place = images.index(now) if now in images else before_first
+        self.go_to(images[(place + by) % len(images)])
+
+    def go_to(self, layer: Image) -> None:
+        """Select and show an image, which then was looked at."""
+        self.select(layer)
+        self.show_selected_image()
+        activate(self.viewer, layer)  # nothing is painted on the image before
+        self.visited.emit(layer)
 
     def show_selected_image(self) -> None:
         """Bring the selected image into sight, and say so where it was not."""

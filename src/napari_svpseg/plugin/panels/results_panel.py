@@ -33,7 +33,7 @@ TIPS: dict[Style, str] = {
 }
 
 
-@reports_errors("show_as", "next_style", "next_image", "previous_image", "follow")
+@reports_errors("show_as", "next_style", "follow")
 class ResultsPanel(QWidget):
     """Outline, fill or both; buttons that open the objects and the gallery.
 
@@ -57,7 +57,7 @@ class ResultsPanel(QWidget):
         style: Style = "fill",
     ) -> None:
         super().__init__()
-        self.viewer = viewer
+        self.viewer, self.images = viewer, images
         self.style_of = ResultStyle(viewer, style)
         self.objects = ObjectsPanel(viewer, runs)
         self.gallery = Gallery(viewer, images, runs.layers)
@@ -101,8 +101,8 @@ class ResultsPanel(QWidget):
         )  # fmt: skip
         self.open_objects.clicked.connect(self._on_objects)
         self.open_gallery.clicked.connect(self._on_gallery)
-        self.previous.clicked.connect(self.previous_image)
-        self.next.clicked.connect(self.next_image)
+        self.previous.clicked.connect(lambda: self.images.step(-1))
+        self.next.clicked.connect(lambda: self.images.step(1))
 
     def close_hooks(self) -> None:
         """Let go of the viewer, and close the docks."""
@@ -126,19 +126,11 @@ class ResultsPanel(QWidget):
         """Show results in the next style."""
         self.show_as(self.style_of.next_style())
 
-    def next_image(self) -> None:
-        """Show the next image."""
-        self.gallery.step(1)
-
-    def previous_image(self) -> None:
-        """Show the image before."""
-        self.gallery.step(-1)
-
     def follow(self) -> None:
         """Follow the images, their results, and which one is selected."""
         self.objects.controller.follow()
         self.gallery.refresh_soon()
-        several = len(self.gallery.shown_images()) > 1
+        several = len(self.images.declared.whole_images()) > 1
         self.previous.setEnabled(several)
         self.next.setEnabled(several)
 

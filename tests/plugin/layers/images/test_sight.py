@@ -10,7 +10,7 @@ from napari_svpseg.plugin.docks.finetune_dock import FineTuneWidget
 from napari_svpseg.plugin.layers.images.visibility import belongs_to
 from napari_svpseg.plugin.layers.metadata import METADATA_KEY, layer_id
 from napari_svpseg.plugin.messages import SHOWING
-from napari_svpseg.plugin.panels.image_panel import ImagePanel
+from napari_svpseg.plugin.panels.image_panel import NO_IMAGE, ImagePanel
 from napari_svpseg.plugin.services.engine_process import Engine
 
 
@@ -88,6 +88,26 @@ def test_next_and_previous_image(two, panel, settle):
         settle()
         assert panel.selected() == image and image.visible
         assert sum(la.visible for la in two) == 1
+
+
+def test_layers_that_are_channels_are_passed_over(viewer, two, panel):
+    last = viewer.add_image(np.zeros_like(two[0].data), name="c")
+    panel.declared.join(two[0], two[1], True)
+    panel.refresh()
+    for by, image in ((1, two[0]), (1, last), (-1, two[0])):
+        panel.step(by)
+        assert panel.selected() == image
+    panel.select(two[1])  # a channel of the first
+    panel.step(1)
+    assert panel.selected() == last
+
+
+def test_there_may_be_no_other_image(viewer, two, panel):
+    told = []
+    panel.message.connect(lambda text, _: told.append(text))
+    viewer.layers.remove(two[1])
+    panel.step(1)
+    assert told == [NO_IMAGE] and panel.selected() == two[0]
 
 
 def test_what_lies_on_an_image_that_is_hidden_is_not_drawn(viewer, two, panel, qtbot):

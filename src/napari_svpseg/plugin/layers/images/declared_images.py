@@ -32,6 +32,10 @@ class DeclaredImages:
         """Return the image layers, as napari lists them."""
         return [layer for layer in self.viewer.layers if is_image(layer)]
 
+    def whole_images(self) -> list[Image]:
+        """Return the images, without those that are channels of others."""
+        return [layer for layer in self.layers() if self.owner(layer) is None]
+
     def learn(self, layer: Image) -> bool:
         """Take over what is known of a layer; return whether it is new."""
         if layer.unique_id in self._axes:

@@ -41,13 +41,19 @@ class ResultStyle:
     ----------
     viewer : ViewerModel
     style : str
-        How results are shown at first: "outline", "fill" or "both".
+        How results are shown at first: "outline", "fill" or "both"; also those that
+        are there already.
     """
 
     def __init__(self, viewer: ViewerModel, style: Style = "fill") -> None:
         self.viewer = viewer
         self.style: Style = style
         self._unhook: dict[Any, Any] = {}
+        for layer in self.results():
+            self._follow(layer)
+            if style != "fill" or layer.contour:
+                self._dress(layer)
+        self.refresh()
         viewer.layers.events.inserted.connect(self._on_inserted)
         viewer.layers.events.removed.connect(self._on_removed)
 

@@ -15,6 +15,7 @@ from napari_svpseg.core.prompt import UNKNOWN, prompt_hash
 from napari_svpseg.io.session import crashed_sessions, sessions_folder
 from napari_svpseg.plugin.docks import correct_controller as module
 from napari_svpseg.plugin.layers.images.visibility import bring_into_sight
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.results.corrected import fixed_on, from_entries
 from napari_svpseg.plugin.layers.results.correction import Correction
 from napari_svpseg.plugin.services import autosave

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import tifffile
@@ -13,6 +15,7 @@ from napari_svpseg.core.prompt import UNKNOWN, prompt_hash
 from napari_svpseg.io.session import crashed_sessions, sessions_folder
 from napari_svpseg.plugin.docks import correct_controller as module
 from napari_svpseg.plugin.layers.images.visibility import bring_into_sight
+from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.results.corrected import fixed_on, from_entries
 from napari_svpseg.plugin.layers.results.correction import Correction
 from napari_svpseg.plugin.services import autosave
@@ -91,11 +94,22 @@ def fresh_dock(dock_without_window, monkeypatch):
 
 
 @pytest.fixture
-def dock(fresh_dock, runner, finish, tmp_path, monkeypatch):
+def may_learn():
+    """Return what lets the split strength be learned; it is set."""
+    event = threading.Event()
+    event.set()
+    yield event
+    event.set()
+
+
+@pytest.fixture
+def dock(fresh_dock, runner, finish, tmp_path, monkeypatch, may_learn):
     """Return the dock with the results of two image files, made with one box."""
     runner.pretend["segment"] = learning_segment
     runner.pretend["split_by_agreement"] = agreeing
-    monkeypatch.setattr(module, "learned_strength", lambda *_: STRENGTH)
+    monkeypatch.setattr(
+        module, "learned_strength", lambda *_: may_learn.wait(60) * STRENGTH
+    )
     dock = fresh_dock()
     for name in NAMES:
         tifffile.imwrite(tmp_path / f"{name}.tif", scene())
@@ -148,9 +162,16 @@ def ignorant_segment(emit, on_progress, query, prompts, **settings):
 
 
 @pytest.mark.parametrize("what", TOOLS)
-def test_each_tool_is_one_step_that_is_saved_at_once(dock, idle, what):
+def test_each_tool_is_one_step_that_is_saved_at_once(
+    dock, idle, what, may_learn, qtbot
+):
+    idle(dock)
+    may_learn.clear()
     before = len(dock.correct.controller.layers.journal.edits)
     TOOLS[what](dock.correct.controller, source(dock))
+    saver = dock.autosave
+    qtbot.waitUntil(lambda: not (saver._timer.isActive() or saver._files.is_busy))
+    may_learn.set()  # what is learned later is saved by itself
     idle(dock)
     made = dock.correct.controller.layers.journal.edits[before:]
     assert [type(e) for e in made] == [Correction] and made[0].what == what
@@ -259,3 +280,71 @@ def test_after_a_crash_all_corrections_come_back(
     qtbot.waitUntil(lambda: tomorrow.message.text() == autosave.RESTORED)
     assert tomorrow.options.values()["split_strength"] == STRENGTH
     check_all_is_there(tomorrow, expected, runner, finish)
+
+
+def save_and_open(dock, fresh_dock, idle, path):
+    """Return a new dock with the session of another, which knows no other place."""
+    dock.session_panel.save_session(str(path))
+    idle(dock)
+    tomorrow = fresh_dock()
+    tomorrow.session_panel.ask_where = lambda image: ""
+    open_session(tomorrow, path, idle)
+    return tomorrow
+
+
+def open_session(dock, path, idle):
+    dock.session_panel.open_session(str(path))
+    while dock.session_panel._files.is_busy:
+        idle(dock)
+
+
+def move_images(tmp_path):
+    """Move the images where no session looks for them."""
+    there = tmp_path / "elsewhere"
+    there.mkdir()
+    return [(tmp_path / f"{n}.tif").rename(there / f"{n}.tif") for n in NAMES]
+
+
+def test_corrections_wait_for_images_that_are_opened_later(
+    dock, fresh_dock, runner, finish, idle, tmp_path
+):
+    correct_much(dock, runner, idle)
+    expected = expected_of(dock)
+    files = move_images(tmp_path)
+    tomorrow = save_and_open(dock, fresh_dock, idle, tmp_path / "1.svpsession")
+    assert [i.here_only for i in tomorrow.book.items] == [False] * 3 + [True]
+    # a session that is saved without the images still has what lies on them
+    later = save_and_open(tomorrow, fresh_dock, idle, tmp_path / "2.svpsession")
+    for file in files:
+        later.viewer.open(str(file), plugin="napari")
+    idle(later)
+    assert sorted(examples(later)) == sorted(expected[0])
+    check_all_is_there(later, (examples(later), *expected[1:]), runner, finish)
+    assert [la for la in later.viewer.layers if metadata_of(la, "labels")] == [
+        later.viewer.layers[f"{n} [svpseg]"] for n in NAMES
+    ]
+
+
+def test_corrections_come_back_where_all_were_undone(dock, idle, tmp_path):
+    not_this(dock.correct.controller, source(dock))
+    idle(dock)
+    fixed = decided(dock)
+    dock.session_panel.save_session(str(tmp_path / "a.svpsession"))
+    idle(dock)
+    dock.undo.click()
+    idle(dock)
+    open_session(dock, tmp_path / "a.svpsession", idle)
+    np.testing.assert_array_equal(decided(dock), fixed)
+
+
+def test_corrections_alone_are_worth_restoring(dock, idle):
+    loaded = dock.book.all_prompts()
+    dock.book.remove(dock.book.items[0].id)
+    dock.book.add_loaded(loaded)
+    split(dock.correct.controller, source(dock))
+    idle(dock)
+    crash(dock)
+    (saved,), _ = crashed_sessions(sessions_folder())
+    saved.state["labels"] = []  # nor is anything painted
+    assert not saved.state["boxes"][0]["ids"] and autosave.summary(saved)
+    saved.release()

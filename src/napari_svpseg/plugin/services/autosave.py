@@ -21,8 +21,15 @@ from ..panels.controls import Offer, is_alive
 from .background import Background
 from .edited_blocks import EditedBlocks
 from .preferences import preference
-from .restoring import Contents, put_back, read_contents
-from .session_layers import add_contents, boxes_entry, image_entry, labels_entry
+from .restoring import Contents, put_back, put_on_opened, read_contents
+from .session_layers import (
+    Entry,
+    add_contents,
+    boxes_entry,
+    image_entry,
+    labels_entry,
+    source_id,
+)
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -89,6 +96,10 @@ class Autosave(QObject):
         self._adopted: SavedSession | None = None
         self._contents: dict[str, str] = {}
         self._pending: dict[str, Settings] = {}
+        self._missing: tuple[dict[str, Any], list[Entry]] = ({}, [])
+        self._opened = QTimer(self)
+        self._opened.setSingleShot(True)
+        self._opened.timeout.connect(self._on_opened)
         self._broken = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -156,6 +167,7 @@ class Autosave(QObject):
     def close(self) -> None:
         """End the session properly: it is not offered later."""
         self._timer.stop()
+        self._opened.stop()
         self._files.close(finish=True)
         self._session.close()
         if self._saved is not None:
@@ -165,7 +177,16 @@ class Autosave(QObject):
 
     def _on_inserted(self, event: Any) -> None:
         self.blocks.watch(event.value)
+        if self._missing[1]:
+            self._opened.start(0)  # the layer is still being added
         self.touch()
+
+    def _on_opened(self) -> None:
+        """Put what was restored on images that the user has opened since."""
+        viewer, (state, missing) = self._viewer(), self._missing
+        if viewer is not None:
+            left = put_on_opened(viewer, state, missing, self._book())
+            self._missing = (state, left)
 
     def _on_removed(self, event: Any) -> None:
         self.blocks.forget(event.value)
@@ -231,9 +252,15 @@ class Autosave(QObject):
             method = called(settings)
             if method is not None:
                 self._last_settings[dock] = method()
+        images = [image_entry(la) for la in layers if is_image(la)]
+        boxes = [boxes_entry(la) for la in layers if metadata_of(la, "boxes")]
+        # what was restored without its image is kept until that is open
+        before, missing = self._missing
+        ids = {image["id"] for image in missing}
+        kept = [b for b in before.get("boxes", []) if source_id(b) in ids]
         return {
-            "images": [image_entry(la) for la in layers if is_image(la)],
-            "boxes": [boxes_entry(la) for la in layers if metadata_of(la, "boxes")],
+            "images": [*images, *missing],
+            "boxes": [*boxes, *kept],
             "labels": [
                 labels_entry(la, self.blocks.keys[la.unique_id])
                 for la in layers
@@ -325,6 +352,9 @@ class Autosave(QObject):
         if viewer is None:
             return []
         missing = put_back(viewer, contents, self._book(), self.blocks.begin)
+        state = contents.saved.state
+        lost = [i for i in state.get("images", []) if i["name"] in missing]
+        self._missing = (state, lost)
         for dock, values in contents.saved.state.get("settings", {}).items():
             method = called(self._restore.get(dock))
             if method is not None:
@@ -369,14 +399,18 @@ def summary(saved: SavedSession) -> str:
     state = saved.state
     n_boxes = sum(len(b.get("vertices", [])) for b in state.get("boxes", []))
     n_labels = len(state.get("labels", []))
-    parts = [
-        count(n, what)
-        for n, what in ((n_boxes, "box"), (n_labels, "painted layer"))
-        if n
-    ]
+    n_corrected = sum(bool(i.get("corrected")) for i in state.get("images", []))
+    counts = (
+        (n_boxes, "box"),
+        (n_labels, "painted layer"),
+        (n_corrected, "corrected image"),
+    )
+    parts = [count(n, what) for n, what in counts if n]
     if not parts:
         return ""
     names = [i.get("name", "") for i in state.get("images", [])]
     on = f" on {', '.join(names[:2])}{' …' if len(names) > 2 else ''}" if names else ""
-    told = " and ".join(parts).replace("boxs", "boxes")
+    *first, last = parts
+    told = f"{', '.join(first)} and {last}" if first else last
+    told = told.replace("boxs", "boxes")
     return f"napari ended without saving at {saved.when}: {told}{on}."

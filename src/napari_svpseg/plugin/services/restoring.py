@@ -21,8 +21,11 @@ from .session_layers import (
     add_labels,
     changed_images,
     content_of,
+    items_on,
     open_already,
     open_images,
+    opened_later,
+    put_on,
     show_view,
 )
 
@@ -99,9 +102,46 @@ def put_back(
     if book is not None:
         drawn = {i.name for i in book.items}
         lost = [p for p in contents.prompts if p.name not in drawn]
-        book.add_loaded(PromptSet(lost))
+        boxes = [
+            i for image in state.get("images", []) for i in items_on(state, image["id"])
+        ]
+        here_only = {i["name"] for i in boxes if i.get("here_only")}
+        book.add_loaded(PromptSet(lost), here_only)
     show_view(viewer, state.get("view") or {})
     return missing
+
+
+def put_on_opened(
+    viewer: ViewerModel,
+    state: dict[str, Any],
+    missing: list[Entry],
+    book: PromptBook | None,
+) -> list[Entry]:
+    """Put a session on images that were missing; return those that still are.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    state : dict
+        Of the session.
+    missing : list of dict
+        Entries of its images that were not found.
+    book : PromptBook, optional
+        Prompts that had no box without their image get it back.
+    """
+    left = []
+    for image in missing:
+        layer = opened_later(viewer, image)
+        if layer is None:
+            left.append(image)
+            continue
+        names = {item["name"] for item in items_on(state, image["id"])}
+        if book is not None:
+            for item in list(book.items):
+                if item.loaded is not None and item.name in names:
+                    book.take_back(item)
+        put_on(viewer, state, image, layer)
+    return left
 
 
 def _is_there(viewer: ViewerModel, entry: Entry, array: np.ndarray) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -289,9 +290,58 @@ def open_images(viewer: ViewerModel, state: dict[str, Any]) -> list[str]:
             missing.append(image["name"])
     for image in state.get("images", []):
         there = open_already(viewer, image)
-        if there is not None and image.get("corrected"):
-            there.metadata.setdefault(CORRECTED, from_entries(image["corrected"]))
+        if there is not None:
+            put_corrections(there, image)
     return missing
+
+
+def put_corrections(layer: Layer, image: Entry) -> None:
+    """Put what was corrected in an image of a session on it, unless it has its own."""
+    if image.get("corrected") and not corrected_entries(layer):
+        layer.metadata[CORRECTED] = from_entries(image["corrected"])
+
+
+def opened_later(viewer: ViewerModel, image: Entry) -> Layer | None:
+    """Return the image that the user has opened in place of a missing one, or None.
+
+    It has its name, or its file has.
+    """
+    file = Path(image["path"]).name
+    for layer in viewer.layers:
+        path = layer.source.path
+        named = layer.name == image["name"] or (path and Path(str(path)).name == file)
+        if is_image(layer) and named:
+            return layer
+    return None
+
+
+def put_on(viewer: ViewerModel, state: dict[str, Any], image: Entry, on: Layer) -> None:
+    """Put what a session has on an image that was missing on one that is open now."""
+    before, now = image["id"], layer_id(on)
+    for layer in viewer.layers:
+        metadata = metadata_of(layer) or {}
+        if metadata.get("source_id") == before:
+            layer.metadata[METADATA_KEY] = {**metadata, "source_id": now}
+        if layer.metadata.get(OF) == before:
+            layer.metadata[OF] = now
+    _take_over(state, before, now)
+    put_corrections(on, image)
+    add_boxes(viewer, state)
+
+
+def source_id(entry: Entry) -> str:
+    """Return the id of the image that a layer of a session lies on; "" for none."""
+    return str((entry["metadata"] or {}).get("source_id", ""))
+
+
+def items_on(state: dict[str, Any], image_id: str) -> list[Entry]:
+    """Return the state of the prompts of a session whose boxes are on an image."""
+    return [
+        item
+        for boxes in state.get("boxes", [])
+        if source_id(boxes) == image_id
+        for item in boxes["metadata"].get("items", {}).values()
+    ]
 
 
 def open_already(viewer: ViewerModel, image: Entry) -> Layer | None:

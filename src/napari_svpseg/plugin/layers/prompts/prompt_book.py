@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,8 +141,15 @@ class PromptBook(QObject):
         """Return one item as a prompt."""
         return item.prompt(self.intensities)
 
-    def add_loaded(self, prompts: PromptSet) -> None:
-        """Append prompts that come from a file."""
+    def add_loaded(self, prompts: PromptSet, here_only: Collection[str] = ()) -> None:
+        """Append prompts that come from a file.
+
+        Parameters
+        ----------
+        prompts : PromptSet
+        here_only : collection of str
+            Names of those that are used in their own image only, which is not open.
+        """
         for prompt in prompts:
             self.items.append(
                 PromptItem(
@@ -150,6 +157,7 @@ class PromptBook(QObject):
                     color=prompt.color,
                     enabled=prompt.enabled,
                     negative=prompt.is_negative,
+                    here_only=prompt.name in here_only,
                     loaded=prompt,
                     crop=prompt.image,
                     mask=prompt.mask,

@@ -45,7 +45,7 @@ KEYS = {
     "save_labels": "Shift-S",
     "not_this": "Shift-W",
     "this_too": "Shift-T",
-    "split_here": "Shift-L",
+    "split": "Shift-L",
     "join": "Shift-I",
     "next_style": "Shift-O",
     "next_image": "Shift-J",

@@ -296,7 +296,7 @@ class SegmentWidget(Dock):
             next_style=self.results_panel.next_style,
             not_this=self.correct.not_this,
             this_too=self.correct.this_too,
-            split_here=self.correct.split,
+            split=self.correct.split,
             join=self.correct.join,
         )
         if preference("shortcuts"):  # before those of napari for such layers

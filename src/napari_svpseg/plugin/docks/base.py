@@ -91,6 +91,8 @@ class Dock(QWidget):
     sections : dict of str to Section
     commands : dict of str to (QAbstractButton or callable)
         What commands do in this dock, see `bind`.
+    apart : list of QWidget
+        Parts that lie in docks of their own; keys work in them, too.
     """
 
     title: ClassVar[str]
@@ -111,6 +113,7 @@ class Dock(QWidget):
         self.engine.acquire()
         self.sections: dict[str, Section] = {}
         self.commands: dict[str, Target] = {}
+        self.apart: list[QWidget] = []
         stops = stop_buttons or (button("Stop", "Stop; what is finished is kept"),)
         self.progress_row = ProgressRow(*stops)
         self.activity = Activity(self.title)
@@ -225,9 +228,23 @@ class Dock(QWidget):
             if isinstance(target, QAbstractButton):
                 target.setToolTip(tip_text(f"{target.toolTip()} ({key})"))
             # a key that a focused control would take does not reach the viewer
-            shortcut = QShortcut(QKeySequence(key), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(guarded(self, partial(self.perform, name)))
+            for part in (self, *self.apart):
+                shortcut = QShortcut(QKeySequence(key), part)
+                shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+                shortcut.activated.connect(guarded(self, partial(self.perform, name)))
+
+    def tell_keys(self, widget: QWidget, **told: str) -> None:
+        """Add to a tooltip the keys of commands that no button of their own tells.
+
+        Parameters
+        ----------
+        widget : QWidget
+        **told : str
+            What each key does, by the name of the command.
+        """
+        if preference("shortcuts"):
+            keys = ", ".join(f"{key_text(KEYS[k])}: {t}" for k, t in told.items())
+            widget.setToolTip(tip_text(f"{widget.toolTip()} ({keys})"))
 
     def perform(self, name: str) -> None:
         """Do what a command stands for, if it is possible now."""

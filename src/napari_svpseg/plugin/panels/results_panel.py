@@ -27,9 +27,9 @@ OBJECTS, GALLERY = "Objects", "Gallery"
 
 TITLES: dict[Style, str] = {"outline": "Outline", "fill": "Fill", "both": "Both"}
 TIPS: dict[Style, str] = {
-    "outline": "Show results as outlines, which leave the image free (Shift+O: next)",
-    "fill": "Show results as filled areas (Shift+O: next)",
-    "both": "Show results as outlines over faint areas (Shift+O: next)",
+    "outline": "Show results as outlines, which leave the image free",
+    "fill": "Show results as filled areas",
+    "both": "Show results as outlines over faint areas",
 }
 
 

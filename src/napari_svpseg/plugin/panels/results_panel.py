@@ -10,6 +10,7 @@ from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QButtonGroup, QDockWidget, QVBoxLayout, QWidget
 
 from ..callbacks import reports_errors
+from ..docks.tabs import GALLERY, OBJECTS
 from ..layers.results.result_style import STYLES, ResultStyle, Style
 from .accessibility import ControlKeeper
 from .controls import button, labelled, side_by_side
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
 
     from ..docks.segment_controller import SegmentController
     from .image_panel import ImagePanel
-
-OBJECTS, GALLERY = "Objects", "Gallery"
-"""Names of the docks below the images."""
 
 TITLES: dict[Style, str] = {"outline": "Outline", "fill": "Fill", "both": "Both"}
 TIPS: dict[Style, str] = {

@@ -244,6 +244,10 @@ def test_a_command_opens_its_dock_and_says_what_is_not_possible(
     assert dock.prompt_panel.tool.is_on
     commands.stop(viewer)
     assert dock.message.text() == base.NOT_NOW.format("Stop")
+    viewer.add_image(disc_image()[0], name="second")
+    before = dock.image_panel.selected()
+    commands.next_image(viewer)
+    assert dock.image_panel.selected() != before
     QApplication.processEvents()
 
 

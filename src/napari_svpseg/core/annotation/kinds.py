@@ -8,7 +8,8 @@ its own lies apart.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -64,17 +65,35 @@ def kind_scores(right: Array, wrong: Array) -> Callable[[Array], Array]:
     return lambda features: rows(features) @ weights
 
 
-def alike(scores: Array, right: Array, wrong: float) -> Array:
-    """Return which objects of an image are of the kind of the wrong one.
+class Scored(NamedTuple):
+    """Objects by a score that tells a wrong object from right ones.
 
     Parameters
     ----------
     scores : (N,) float array
-        Of the objects of the image.
+        Of the objects of an image.
     right : (M,) float array
         Of the objects that are right.
     wrong : float
         Of the one that is not.
+    """
+
+    scores: Array
+    right: Array
+    wrong: float
+
+
+def alike(all_right: Scored, each: Sequence[Scored] = ()) -> Array:
+    """Return which objects of an image are of the kind of the wrong one.
+
+    Parameters
+    ----------
+    all_right : Scored
+        Against all right objects.
+    each : sequence of Scored
+        Against those of each prompt by itself, if there are several. Right objects of
+        two kinds may lie on both sides of the wrong one, so that no score tells it
+        from all of them; then it is told from each kind.
 
     Returns
     -------
@@ -83,11 +102,21 @@ def alike(scores: Array, right: Array, wrong: float) -> Array:
 
     Examples
     --------
-    >>> alike(np.array([-0.7, -0.5, 0.5, 0.7]), np.array([0.6]), -0.6).tolist()
+    >>> right, wrong = np.array([0.6]), -0.6
+    >>> alike(Scored(np.array([-0.7, -0.5, 0.5, 0.7]), right, wrong)).tolist()
     [True, True, False, False]
-    >>> alike(np.array([-0.7, -0.4, -0.1, 0.2]), np.array([0.4]), -0.6).tolist()
+    >>> alike(Scored(np.array([-0.7, -0.4, -0.1, 0.2]), right, wrong)).tolist()
     [False, False, False, False]
     """
+    found = _below_gap(*all_right)
+    if not found.any() and each:
+        found = np.logical_and.reduce([_below_gap(*one) for one in each])
+    is_most = bool(len(found)) and found.mean() > 1 - FEWEST_KEPT
+    return np.zeros_like(found) if is_most else found
+
+
+def _below_gap(scores: Array, right: Array, wrong: float) -> Array:
+    """Return which objects a gap parts, with the wrong one, from the right ones."""
     nothing = np.zeros(len(scores), bool)
     if not len(right) or not len(scores):
         return nothing
@@ -99,5 +128,4 @@ def alike(scores: Array, right: Array, wrong: float) -> Array:
     parts = (low >= wrong) & (low < limit) & (gap >= GAP * distance)
     if distance <= 0 or not parts.any():
         return nothing
-    found = scores < middle[np.argmax(np.where(parts, gap, -1))]
-    return nothing if found.mean() > 1 - FEWEST_KEPT else found
+    return np.asarray(scores < middle[np.argmax(np.where(parts, gap, -1))])

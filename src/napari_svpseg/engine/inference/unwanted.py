@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional as F
 
-from ...core.annotation.kinds import alike, kind_scores
+from ...core.annotation.kinds import Scored, alike, kind_scores
 from ...core.image import resize_labels
 from ...core.labels.instances import instances_from_maps
 from ...core.prompt import PromptSet
@@ -70,12 +71,16 @@ def unwanted_pixels(query: ScaledQuery, maps: Maps, prompts: PromptSet) -> Array
     kinds = _kinds(right, PromptSet(wrong), query.scale)
     if not kinds:
         return None
-    means = _object_scores(query, labels, [score for score, _, _ in kinds])
-    ids = np.arange(1, len(means[0]))
-    known = np.isfinite(means[0][1:])
-    unwanted = np.zeros(len(means[0]), bool)
-    for mean, (_, of_right, of_wrong) in zip(means, kinds, strict=True):
-        unwanted[ids[known]] |= alike(mean[1:][known], of_right, of_wrong)
+    means = iter(_object_scores(query, labels, [k.score for ks in kinds for k in ks]))
+    unwanted = np.zeros(int(labels.max()) + 1, bool)
+    for against in kinds:
+        scores = [next(means)[1:] for _ in against]
+        known = np.isfinite(scores[0])
+        first, *each = (
+            Scored(one[known], kind.right, kind.wrong)
+            for one, kind in zip(scores, against, strict=True)
+        )
+        unwanted[1:][known] |= alike(first, each)
     if not unwanted.any():
         return None
     diameter = maps.objects.diameter if maps.objects else 0.0
@@ -89,34 +94,46 @@ def unwanted_pixels(query: ScaledQuery, maps: Maps, prompts: PromptSet) -> Array
 Score = Callable[[Array], Array]
 
 
-def _kinds(
-    right: PromptSet, wrong: PromptSet, scale: float
-) -> list[tuple[Score, Array, float]]:
-    """Return the score of each wrong object, and what right and wrong ones have."""
+class Kind(NamedTuple):
+    """What tells a wrong object from right ones, and what both have of it."""
+
+    score: Score
+    right: Array
+    wrong: float
+
+
+def _kinds(right: PromptSet, wrong: PromptSet, scale: float) -> list[list[Kind]]:
+    """Return for each wrong object what tells it from right ones.
+
+    From those of all prompts first, then from those of each of several by itself.
+    """
     images, masks = prompt_tensors(right.added(*wrong), scale)
     images = pad_to_multiple(images[0], 2)
     down, across = (images.shape[i] - masks.shape[i] for i in (-2, -1))
     ids = F.pad(masks[0], (0, across, 0, down), value=IGNORE)[:, ::2, ::2].numpy()
     with torch.inference_mode():
         features = np.moveaxis(pixel_filters(images).numpy(), 1, -1)  # (K, h, w, D)
-    n = len(right)
-    inside = ids[:n] > 0
-    found: list[tuple[Score, Array, float]] = []
-    if not inside.any():
-        return found
-    for pixels, mask in zip(features[n:], ids[n:], strict=True):
-        if np.count_nonzero(mask == 0) < FEWEST_PIXELS:
-            continue
-        score = kind_scores(features[:n][inside], pixels[mask == 0])
-        of_right = [
-            score(pixels_k[ids_k == i]).mean()
-            for pixels_k, ids_k in zip(features[:n], ids[:n], strict=True)
-            for i in np.unique(ids_k[ids_k > 0])
-            if np.count_nonzero(ids_k == i) >= FEWEST_PIXELS
-        ]
-        of_wrong = float(score(pixels[mask == 0]).mean())
-        found.append((score, np.array(of_right), of_wrong))
-    return found
+    shown = [k for k in range(len(right)) if (ids[k] > 0).any()]
+    groups = [shown, *([k] for k in shown if len(shown) > 1)] if shown else []
+    return [
+        [_kind(features, ids, group, k) for group in groups]
+        for k in range(len(right), len(ids))
+        if groups and np.count_nonzero(ids[k] == 0) >= FEWEST_PIXELS
+    ]
+
+
+def _kind(features: Array, ids: Array, right: list[int], wrong: int) -> Kind:
+    """Return what tells the object of one prompt from those of others."""
+    inside = ids[right] > 0
+    of_wrong = features[wrong][ids[wrong] == 0]
+    score = kind_scores(features[right][inside], of_wrong)
+    of_right = [
+        score(features[k][ids[k] == i]).mean()
+        for k in right
+        for i in np.unique(ids[k][ids[k] > 0])
+        if np.count_nonzero(ids[k] == i) >= FEWEST_PIXELS
+    ]
+    return Kind(score, np.array(of_right), float(score(of_wrong).mean()))
 
 
 def _object_scores(query: ScaledQuery, labels: Array, scores: list[Score]) -> Array:

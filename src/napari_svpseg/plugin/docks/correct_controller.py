@@ -218,14 +218,18 @@ class CorrectController:
                 self.runs.view.say(task.text())
                 self._view.followed()
                 return
-            before = {"split_strength": settings.split_strength}
-            show = self.runs.view.set_options
-            show({"split_strength": strength}, quiet=True)
-            self._note(correction, lambda: show(before, quiet=True))
+            self._show_strength(strength)
+            before = settings.split_strength
+            self._note(correction, lambda: self._show_strength(before))
             task.note = NEW_STRENGTH.format(strength)
             self.follow.start(task, seen.kept)
 
         self._files.call(lambda: learned_strength(lessons, settings), learn)
+
+    def _show_strength(self, strength: float) -> None:
+        """Show a split strength that the results have, or get from a job."""
+        self.runs.view.set_options({"split_strength": strength}, quiet=True)
+        self._view.touch()  # quiet options have nobody save them
 
     def undo_last(self) -> None:
         """Take the last change back; after a correction the maps are made anew."""

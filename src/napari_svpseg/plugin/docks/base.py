@@ -7,13 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
-    QFrame,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -24,6 +22,7 @@ from ..layers.alignment import Alignment
 from ..layers.labels.stroke_history import StrokeHistory
 from ..messages import STOPPING
 from ..panels.accessibility import ControlKeeper
+from ..panels.body_area import BodyArea
 from ..panels.controls import (
     ElidedCombo,
     Section,
@@ -147,7 +146,7 @@ class Dock(QWidget):
         self._body.setContentsMargins(6, 3, 6, 6)
         self._body.setSpacing(4)
         self._body.addStretch(1)
-        self.scroll_area = BodyArea(body)
+        self.scroll_area = BodyArea(body, MIN_WIDTH)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 4)
         layout.addWidget(self.scroll_area, 1)
@@ -312,40 +311,6 @@ class Dock(QWidget):
         if self.parentWidget() is None:
             self.end_work()
             self._closing()
-
-
-class BodyArea(QScrollArea):
-    """Scrolls a body up and down; it is always wide enough for it.
-
-    Parameters
-    ----------
-    body : QWidget
-    """
-
-    def __init__(self, body: QWidget) -> None:
-        super().__init__()
-        self._body = body
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setWidget(body)
-
-    def minimumSizeHint(self) -> QSize:
-        """Return the width that the body needs with its contents and font."""
-        bar, port = self.verticalScrollBar(), self.viewport()
-        assert bar is not None and port is not None
-        # A style may draw a shown bar wider than it says beforehand.
-        room = bar.sizeHint().width()
-        if bar.isVisible():
-            room = max(room, self.width() - port.width())
-        needed = self._body.minimumSizeHint().width() + room
-        return QSize(max(MIN_WIDTH, needed), super().minimumSizeHint().height())
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Follow the width of the body."""
-        if event is not None and event.type() == QEvent.Type.LayoutRequest:
-            self.updateGeometry()
-        return super().eventFilter(watched, event)
 
 
 class Closing:

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
+    QSizePolicy,
     QTableView,
     QVBoxLayout,
     QWidget,
@@ -25,6 +26,7 @@ from ..docks.objects_controller import ObjectsController
 from ..layers.images.image_source import plain_name
 from ..layers.images.visibility import activate, look_at
 from ..messages import count
+from .body_area import BodyArea
 from .controls import button, can_be_seen, heading, is_alive, note, side_by_side
 from .object_rows import ObjectRows
 from .range_filter import RangeFilter
@@ -100,7 +102,6 @@ class ObjectsPanel(QWidget):
         self.table.setSortingEnabled(True)
         self._fit_headers()
         side = QWidget()
-        side.setFixedWidth(SIDE_WIDTH)
         column = QVBoxLayout(side)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
@@ -110,7 +111,10 @@ class ObjectsPanel(QWidget):
         column.addWidget(side_by_side(self.save, self.copy, stretch=(1, 1)))
         row = QHBoxLayout(self)
         row.setContentsMargins(6, 2, 6, 4)
-        row.addWidget(side)
+        # in a low window the side scrolls, and the table is a few rows high
+        area = BodyArea(side, SIDE_WIDTH)
+        area.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Expanding)
+        row.addWidget(area)
         row.addWidget(self.table, 1)
 
     def _fit_headers(self) -> None:

@@ -6,14 +6,20 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QButtonGroup, QDockWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QDockWidget,
+    QMainWindow,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ..callbacks import reports_errors
 from ..docks.tabs import GALLERY, OBJECTS
 from ..layers.results.result_style import STYLES, ResultStyle, Style
 from .accessibility import ControlKeeper
-from .controls import button, labelled, side_by_side
+from .controls import button, is_alive, labelled, side_by_side
 from .gallery import Gallery
 from .objects_panel import ObjectsPanel
 
@@ -23,6 +29,7 @@ if TYPE_CHECKING:
     from ..docks.segment_controller import SegmentController
     from .image_panel import ImagePanel
 
+CORNER = Qt.Corner.BottomLeftCorner
 TITLES: dict[Style, str] = {"outline": "Outline", "fill": "Fill", "both": "Both"}
 TIPS: dict[Style, str] = {
     "outline": "Show results as outlines, which leave the image free",
@@ -60,6 +67,7 @@ class ResultsPanel(QWidget):
         self.objects = ObjectsPanel(viewer, runs)
         self.gallery = Gallery(viewer, images, runs.layers)
         self._docks: dict[str, QDockWidget] = {}
+        self._window: QMainWindow | None = None
         self._build()
         for part in (self.objects, self.gallery):
             part.message.connect(self.message)
@@ -112,6 +120,9 @@ class ResultsPanel(QWidget):
             with suppress(AttributeError, LookupError, RuntimeError):
                 self.viewer.window.remove_dock_widget(frame)
         self._docks.clear()
+        if self._window is not None and is_alive(self._window):
+            self._window.setCorner(CORNER, self._corner)
+        self._window = None
 
     # ------------------------------------------------------------ showing
 
@@ -150,5 +161,12 @@ class ResultsPanel(QWidget):
                 panel, name=name, area="bottom", tabify=bool(self._docks)
             )
             self._docks[name] = frame
+            self._spare_the_left(frame.parentWidget())
         frame.show()
         frame.raise_()
+
+    def _spare_the_left(self, window: QWidget | None) -> None:
+        """Keep the docks below out of the left: napari's own docks fill its height."""
+        if self._window is None and isinstance(window, QMainWindow):
+            self._window, self._corner = window, window.corner(CORNER)
+            window.setCorner(CORNER, Qt.DockWidgetArea.LeftDockWidgetArea)

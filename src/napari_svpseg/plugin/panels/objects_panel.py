@@ -44,7 +44,7 @@ REST_MS = 300
 OBJECT_PIXELS = 140
 """Least length on screen of an object that the camera moves to."""
 
-SIDE_WIDTH = 270
+SIDE_WIDTH = 380
 
 SAVED = "Saved {objects} in {name}."
 COPIED = "Copied {objects}: paste them into a spreadsheet."
@@ -101,14 +101,17 @@ class ObjectsPanel(QWidget):
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setSortingEnabled(True)
         self._fit_headers()
-        side = QWidget()
-        column = QVBoxLayout(side)
+        about = QWidget()
+        column = QVBoxLayout(about)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addWidget(self.title)
         column.addWidget(self.summary)
-        column.addWidget(self.filter, 1)
-        column.addWidget(side_by_side(self.save, self.copy, stretch=(1, 1)))
+        column.addStretch(1)
+        column.addWidget(self.save)
+        column.addWidget(self.copy)
+        # beside each other, as this dock is low and wide
+        side = side_by_side(about, self.filter, stretch=(2, 3))
         row = QHBoxLayout(self)
         row.setContentsMargins(6, 2, 6, 4)
         # in a low window the side scrolls, and the table is a few rows high

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -225,6 +226,9 @@ def test_the_window_fits_a_small_screen_with_the_table_and_the_gallery(
         settle()
         needed = window.minimumSizeHint()
         assert needed.width() <= 1280 and needed.height() <= 720
+    numbers = panel.objects.filter
+    places = [w.geometry() for w in (numbers.low, numbers.high, numbers.keep_all)]
+    assert not any(a.intersects(b) for a, b in pairwise(places))
     # the side scrolls: what is above keeps its room
     assert panel.objects.minimumSizeHint().height() < 100
     viewer.window.remove_dock_widget(dock)

@@ -44,7 +44,7 @@ REST_MS = 300
 OBJECT_PIXELS = 140
 """Least length on screen of an object that the camera moves to."""
 
-SIDE_WIDTH = 380
+SIDE_WIDTH = 440
 
 SAVED = "Saved {objects} in {name}."
 COPIED = "Copied {objects}: paste them into a spreadsheet."
@@ -111,7 +111,7 @@ class ObjectsPanel(QWidget):
         column.addWidget(self.save)
         column.addWidget(self.copy)
         # beside each other, as this dock is low and wide
-        side = side_by_side(about, self.filter, stretch=(2, 3))
+        side = side_by_side(about, self.filter, stretch=(1, 2))
         row = QHBoxLayout(self)
         row.setContentsMargins(6, 2, 6, 4)
         # in a low window the side scrolls, and the table is a few rows high

@@ -129,7 +129,7 @@ def _number(tip: str) -> QDoubleSpinBox:
     box.setDecimals(DECIMALS)
     box.setKeyboardTracking(False)
     box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-    box.setMinimumWidth(60)
-    # it would ask for the width of its limit
+    # it would ask for the width of its limit, or less than napari's themes draw
+    box.setMinimumWidth(90)
     box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     return box

@@ -19,7 +19,7 @@ from ..callbacks import reports_errors
 from ..docks.tabs import GALLERY, OBJECTS
 from ..layers.results.result_style import STYLES, ResultStyle, Style
 from .accessibility import ControlKeeper
-from .controls import button, is_alive, labelled, side_by_side
+from .controls import button, labelled, side_by_side
 from .gallery import Gallery
 from .objects_panel import ObjectsPanel
 
@@ -67,7 +67,7 @@ class ResultsPanel(QWidget):
         self.objects = ObjectsPanel(viewer, runs)
         self.gallery = Gallery(viewer, images, runs.layers)
         self._docks: dict[str, QDockWidget] = {}
-        self._window: QMainWindow | None = None
+        self._corner: Qt.DockWidgetArea | None = None
         self._build()
         for part in (self.objects, self.gallery):
             part.message.connect(self.message)
@@ -118,11 +118,12 @@ class ResultsPanel(QWidget):
         for frame in self._docks.values():
             # napari's window may be gone before the dock
             with suppress(AttributeError, LookupError, RuntimeError):
+                window = frame.parentWidget()
+                if self._corner is not None and isinstance(window, QMainWindow):
+                    window.setCorner(CORNER, self._corner)
                 self.viewer.window.remove_dock_widget(frame)
         self._docks.clear()
-        if self._window is not None and is_alive(self._window):
-            self._window.setCorner(CORNER, self._corner)
-        self._window = None
+        self._corner = None
 
     # ------------------------------------------------------------ showing
 
@@ -167,6 +168,6 @@ class ResultsPanel(QWidget):
 
     def _spare_the_left(self, window: QWidget | None) -> None:
         """Keep the docks below out of the left: napari's own docks fill its height."""
-        if self._window is None and isinstance(window, QMainWindow):
-            self._window, self._corner = window, window.corner(CORNER)
+        if self._corner is None and isinstance(window, QMainWindow):
+            self._corner = window.corner(CORNER)
             window.setCorner(CORNER, Qt.DockWidgetArea.LeftDockWidgetArea)

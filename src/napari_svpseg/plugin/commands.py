@@ -34,6 +34,7 @@ def _command(name: str, title: str) -> Command:
 
 draw_box = _command("draw_box", SEGMENT)
 paint_mask = _command("paint_mask", SEGMENT)
+use_mask = _command("use_mask", SEGMENT)
 preview = _command("preview", SEGMENT)
 run = _command("run", SEGMENT)
 stop = _command("stop", SEGMENT)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 from qtpy.QtCore import Qt
-from qtpy.QtWidgets import QAbstractButton, QApplication
+from qtpy.QtGui import QShortcut
+from qtpy.QtWidgets import QAbstractButton, QApplication, QWidget
 
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.io.images import read_image
 from napari_svpseg.plugin import commands
-from napari_svpseg.plugin.docks import actions, base
+from napari_svpseg.plugin.docks import actions, base, segment_dock
 from napari_svpseg.plugin.docks.actions import KEYS, OPENED_BY, key_text, press
 from napari_svpseg.plugin.docks.batch_dock import BatchWidget
 from napari_svpseg.plugin.docks.finetune_dock import FineTuneWidget
@@ -23,10 +27,24 @@ from napari_svpseg.plugin.docks.tabs import (
 from napari_svpseg.plugin.docks.tags_dock import TagsWidget
 from napari_svpseg.plugin.panels import save_panel
 from napari_svpseg.plugin.services.engine_process import Engine
+from napari_svpseg.plugin.services.preferences import DEFAULTS
 
 from ..conftest import disc_image
 
 DOCKS = [SegmentWidget, BatchWidget, FineTuneWidget, TagsWidget]
+OF_LAYERS = {
+    ("docks/actions.py", "key"),  # of `KEYS` and `OPENED_BY`
+    ("docks/base.py", "key"),  # of `KEYS`
+    ("layers/labels/edit_window.py", "'M'"),  # in place of napari's own M
+    ("layers/results/stored_edits.py", "'M'"),
+    ("layers/prompts/prompt_book.py", "key"),  # of `KEYS`, and Ctrl+Z
+    ("tools/correct_tools.py", "'Escape'"),
+    ("tools/this_too.py", "'Enter'"),
+    ("tools/doubt_guide.py", "key"),  # of `ANSWERS`
+    ("panels/tags/tag_view.py", "keyPressEvent"),  # the table tags by digits
+}
+"""All places that bind a key; those of a layer hold while a tool or question is on."""
+ANSWERS = {"Y", "N", "E", "Escape"}
 
 
 @pytest.fixture
@@ -98,6 +116,95 @@ def test_no_keys_where_the_user_wants_none(viewer, open_any, monkeypatch):
     dock = open_any(BatchWidget)
     assert not keys_of(viewer) and "Shift" not in dock.start.toolTip()
     assert set(dock.commands) == {"start_batch", "stop"}
+    wanted = DEFAULTS | {"shortcuts": False}
+    for module in (base, actions, segment_dock):
+        monkeypatch.setattr(module, "preference", wanted.get)
+    segment = open_any(SegmentWidget)
+    tips = {one.toolTip() for one in segment.findChildren(QWidget)}
+    assert not [tip for tip in tips if "Shift+" in tip] and not keys_of(viewer)
+
+
+def bound_in(source):
+    """Return the keys that code binds, as they are written there."""
+    found = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("keyPress"):
+            found.add(node.name)
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        if name in ("bind_key", "QKeySequence", "setShortcut", "setShortcuts"):
+            found.add(ast.unparse(node.args[0]))
+        if name == "QShortcut" and not isinstance(node.args[0], ast.Call):
+            found.add(ast.unparse(node.args[0]))
+    return found
+
+
+def test_a_key_is_bound_nowhere_else():
+    plugin = Path(commands.__file__).parent
+    found = {
+        (file.relative_to(plugin).as_posix(), key)
+        for file in plugin.rglob("*.py")
+        for key in bound_in(file.read_text("utf-8"))
+    }
+    assert found == OF_LAYERS
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        "viewer.bind_key('Shift-Q', act)",
+        "QShortcut(QKeySequence('Shift+Q'), self)",
+        "QShortcut('Shift+Q', self)",
+        "button.setShortcut('Shift+Q')",
+        "def keyPressEvent(self, event): pass",
+    ],
+)
+def test_a_planted_key_is_found(planted):
+    assert len(bound_in(planted)) == 1
+
+
+def test_all_keys_that_the_docks_bind_are_commands(viewer, open_any):
+    before = keys_of(viewer)
+    viewer.add_image(disc_image()[0], name="discs")
+    docks = [open_any(kind) for kind in DOCKS]
+    keys = {key_text(key) for key in KEYS.values()}
+    assert keys_of(viewer) - before == keys | {*OPENED_BY.values()}
+    for dock in docks:
+        made = {one.key().toString() for one in dock.findChildren(QShortcut)}
+        assert made == {key_text(KEYS[name]) for name in dock.commands}
+    book = docks[0].book
+    assert {key_text(key) for key in book.shortcuts} <= keys | {"Control+Z"}
+    assert set(docks[0].correct.guide._actions()) == ANSWERS
+
+
+def test_keys_work_in_the_parts_of_a_dock_that_lie_apart(viewer, open_any, qtbot):
+    dock = open_any(SegmentWidget)
+    pressed = []
+    dock.commands["next_image"] = lambda: pressed.append("next")
+    panel = dock.results_panel
+    parts = {panel.open_objects: panel.objects.table, panel.open_gallery: panel.gallery}
+    for opens, part in parts.items():
+        opens.click()
+        inside = getattr(part, "list", part)
+        inside.activateWindow()
+        inside.setFocus()
+        qtbot.waitUntil(inside.hasFocus)
+        qtbot.keyClick(inside, Qt.Key.Key_J, Qt.KeyboardModifier.ShiftModifier)
+    assert pressed == ["next", "next"]
+
+
+def test_keys_without_a_button_are_told_where_they_act(open_any):
+    dock = open_any(SegmentWidget)
+    told = {
+        dock.draw: ("draw_box", "add_prompt"),
+        dock.images: ("next_image", "previous_image"),
+        dock.results_panel.styles["fill"]: ("next_style",),
+        open_any(FineTuneWidget).image_panel.list: ("next_image", "previous_image"),
+    }
+    for control, names in told.items():
+        for name in names:
+            assert key_text(KEYS[name]) in control.toolTip(), name
 
 
 @pytest.mark.parametrize("kind", DOCKS)

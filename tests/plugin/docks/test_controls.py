@@ -15,6 +15,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QScrollBar,
     QSpinBox,
+    QTabBar,
     QVBoxLayout,
     QWidget,
 )
@@ -23,7 +24,7 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.plugin.docks.batch_dock import BatchWidget
 from napari_svpseg.plugin.docks.finetune_dock import FineTuneWidget
 from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
-from napari_svpseg.plugin.docks.tabs import bring_to_front
+from napari_svpseg.plugin.docks.tabs import GALLERY, OBJECTS, ON_TABS, bring_to_front
 from napari_svpseg.plugin.docks.tags_dock import TagsWidget
 from napari_svpseg.plugin.panels.accessibility import (
     CONTROLS,
@@ -173,8 +174,8 @@ def out_of_order(root):
     chain = [w for w in chain if w in reached]
     assert set(chain) == set(reached)
     places = [(w, place_of(w, root), w.size()) for w in chain]
-    # the chain is a ring: it begins at the topmost
-    first = min(range(len(places)), key=lambda i: (places[i][1].y(), places[i][1].x()))
+    # the chain is a ring: it begins at the top left
+    first = min(range(len(places)), key=lambda i: places[i][1].y() + places[i][1].x())
     places = places[first:] + places[:first]
     bad = []
     for (_, a, size), (widget, b, other) in pairwise(places):
@@ -195,6 +196,71 @@ def test_all_controls_of_a_dock(open_full, kind):
     assert turned_unfocused(dock) == []
     if not qtpy.PYSIDE6:  # whose nextInFocusChain keeps all widgets alive
         assert out_of_order(dock) == []
+
+
+@pytest.fixture
+def apart(open_full, settle):
+    """Return the docks that lie apart, Objects and Gallery, shown one after another."""
+    dock = open_full(SegmentWidget)
+    panel = dock.results_panel
+
+    def show():
+        for opens, part in (
+            (panel.open_objects, panel.objects),
+            (panel.open_gallery, panel.gallery),
+        ):
+            opens.click()
+            settle()
+            for keeper in part.findChildren(ControlKeeper):
+                keeper.keep()
+            yield part
+
+    return show
+
+
+def test_all_controls_of_the_docks_that_lie_apart(apart):
+    n_seen, n_turned = [], 0
+    for part in apart():
+        controls = seen_controls(part)
+        n_seen.append(len(controls))
+        n_turned += sum(isinstance(w, TURNED_BY_WHEEL) for w in controls)
+        assert (unnamed(part), untold(part)) == ([], [])
+        assert turned_unfocused(part) == []
+        if not qtpy.PYSIDE6:
+            assert out_of_order(part) == []
+    assert n_seen == [7, 1] and n_turned >= 3
+
+
+def test_all_tabs_of_the_docks(open_full, settle, qtbot):
+    docks = [open_full(kind) for kind in DOCKS]
+    window = docks[0].window()
+    names = {ON_TABS[kind.title] for kind in DOCKS}
+
+    def bars(names):
+        return [
+            bar
+            for bar in window.findChildren(QTabBar)
+            if names & {bar.tabText(i) for i in range(bar.count())}
+        ]
+
+    qtbot.waitUntil(lambda: [bar.count() for bar in bars(names)] == [len(names)])
+    (bar,) = bars(names)
+    # a screen reader says the text of a tab, which no other dock has
+    assert {bar.tabText(i) for i in range(bar.count())} == names
+    assert all(bar.tabToolTip(i) for i in range(bar.count()))
+    before = bar.currentIndex()
+    for by in (-120, 120):
+        turn(bar, by)
+        assert bar.currentIndex() == before
+    docks[0].results_panel.open_objects.click()
+    docks[0].results_panel.open_gallery.click()
+    below = {OBJECTS, GALLERY}
+    qtbot.waitUntil(lambda: [bar.count() for bar in bars(below)] == [2])
+    (bar,) = bars(below)
+    before = bar.currentIndex()
+    for by in (-120, 120):
+        turn(bar, by)
+        assert bar.currentIndex() == before
 
 
 def test_the_wheel_scrolls_the_dock_but_changes_what_has_the_focus(open_full, qtbot):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from napari_svpseg.core.geometry import Box
 from napari_svpseg.io.images import read_image
 from napari_svpseg.plugin.docks import segment_dock
 from napari_svpseg.plugin.docks.actions import KEYS, press
+from napari_svpseg.plugin.docks.segment_dock import SegmentWidget
 from napari_svpseg.plugin.layers.metadata import metadata_of
 from napari_svpseg.plugin.layers.results.kept_objects import KEPT, NOTE
 from napari_svpseg.plugin.layers.results.result_style import (
@@ -21,6 +23,8 @@ from napari_svpseg.plugin.layers.results.result_style import (
     ResultStyle,
     outlined,
 )
+from napari_svpseg.plugin.panels.results_panel import CORNER
+from napari_svpseg.plugin.services.engine_process import Engine
 from napari_svpseg.plugin.services.preferences import DEFAULTS
 from napari_svpseg.plugin.writers import write_layer
 
@@ -196,6 +200,39 @@ def test_hidden_objects_are_not_measured(dock, qtbot, runner):
     assert n == 0
     measured(dock, qtbot)
     assert sum(call[0].__name__ == "object_table" for call in runner.calls) == 1
+
+
+@pytest.mark.parametrize("font_size", [0, 14])
+def test_the_window_fits_a_small_screen_with_the_table_and_the_gallery(
+    make_napari_viewer_proxy, runner, settle, monkeypatch, font_size
+):
+    from napari.settings import get_settings
+
+    if font_size:
+        monkeypatch.setattr(get_settings().appearance, "font_size", font_size)
+    viewer = make_napari_viewer_proxy(show=True)
+    viewer.add_image(image_of(), name="discs")
+    viewer.add_labels(disc_image()[1], name="truth")  # whose controls are the highest
+    engine = Engine(lambda: runner)
+    engine.runner()
+    dock = SegmentWidget(viewer, engine)
+    viewer.window.add_dock_widget(dock, name=dock.title)
+    settle()
+    window, panel = dock.window(), dock.results_panel
+    corner = window.corner(CORNER)
+    panel.objects.filter.histogram.show_values(np.arange(9.0), (0, 8))
+    for opens in (panel.open_objects, panel.open_gallery):
+        opens.click()
+        settle()
+        needed = window.minimumSizeHint()
+        assert needed.width() <= 1280 and needed.height() <= 720
+    numbers = panel.objects.filter
+    places = [w.geometry() for w in (numbers.low, numbers.high, numbers.keep_all)]
+    assert not any(a.intersects(b) for a, b in pairwise(places))
+    # the side scrolls: what is above keeps its room
+    assert panel.objects.minimumSizeHint().height() < 100
+    viewer.window.remove_dock_widget(dock)
+    assert window.corner(CORNER) == corner  # napari's own docks lie as before
 
 
 # ---------------------------------------------------------------- how they are shown

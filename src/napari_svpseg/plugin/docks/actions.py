@@ -60,6 +60,7 @@ KEYS = {
     "next_untagged": "Shift-N",
     "show_map": "Shift-M",
     "use_model": "Shift-U",
+    "use_mask": "Shift-U",
 }
 """Key of each command, in napari's notation."""
 

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtGui import QKeySequence, QShortcut, QShowEvent
 from qtpy.QtWidgets import (
     QAbstractButton,
-    QFrame,
     QPushButton,
-    QScrollArea,
     QVBoxLayout,
     QWidget,
 )
@@ -24,6 +22,7 @@ from ..layers.alignment import Alignment
 from ..layers.labels.stroke_history import StrokeHistory
 from ..messages import STOPPING
 from ..panels.accessibility import ControlKeeper
+from ..panels.body_area import BodyArea
 from ..panels.controls import (
     ElidedCombo,
     Section,
@@ -91,6 +90,8 @@ class Dock(QWidget):
     sections : dict of str to Section
     commands : dict of str to (QAbstractButton or callable)
         What commands do in this dock, see `bind`.
+    apart : list of QWidget
+        Parts that lie in docks of their own; keys work in them, too.
     """
 
     title: ClassVar[str]
@@ -111,6 +112,7 @@ class Dock(QWidget):
         self.engine.acquire()
         self.sections: dict[str, Section] = {}
         self.commands: dict[str, Target] = {}
+        self.apart: list[QWidget] = []
         stops = stop_buttons or (button("Stop", "Stop; what is finished is kept"),)
         self.progress_row = ProgressRow(*stops)
         self.activity = Activity(self.title)
@@ -144,7 +146,7 @@ class Dock(QWidget):
         self._body.setContentsMargins(6, 3, 6, 6)
         self._body.setSpacing(4)
         self._body.addStretch(1)
-        self.scroll_area = BodyArea(body)
+        self.scroll_area = BodyArea(body, MIN_WIDTH)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 4)
         layout.addWidget(self.scroll_area, 1)
@@ -225,9 +227,23 @@ class Dock(QWidget):
             if isinstance(target, QAbstractButton):
                 target.setToolTip(tip_text(f"{target.toolTip()} ({key})"))
             # a key that a focused control would take does not reach the viewer
-            shortcut = QShortcut(QKeySequence(key), self)
-            shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
-            shortcut.activated.connect(guarded(self, partial(self.perform, name)))
+            for part in (self, *self.apart):
+                shortcut = QShortcut(QKeySequence(key), part)
+                shortcut.setContext(Qt.ShortcutContext.WidgetWithChildrenShortcut)
+                shortcut.activated.connect(guarded(self, partial(self.perform, name)))
+
+    def tell_keys(self, widget: QWidget, **told: str) -> None:
+        """Add to a tooltip the keys of commands that no button of their own tells.
+
+        Parameters
+        ----------
+        widget : QWidget
+        **told : str
+            What each key does, by the name of the command.
+        """
+        if preference("shortcuts"):
+            keys = ", ".join(f"{key_text(KEYS[k])}: {t}" for k, t in told.items())
+            widget.setToolTip(tip_text(f"{widget.toolTip()} ({keys})"))
 
     def perform(self, name: str) -> None:
         """Do what a command stands for, if it is possible now."""
@@ -295,40 +311,6 @@ class Dock(QWidget):
         if self.parentWidget() is None:
             self.end_work()
             self._closing()
-
-
-class BodyArea(QScrollArea):
-    """Scrolls a body up and down; it is always wide enough for it.
-
-    Parameters
-    ----------
-    body : QWidget
-    """
-
-    def __init__(self, body: QWidget) -> None:
-        super().__init__()
-        self._body = body
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setWidget(body)
-
-    def minimumSizeHint(self) -> QSize:
-        """Return the width that the body needs with its contents and font."""
-        bar, port = self.verticalScrollBar(), self.viewport()
-        assert bar is not None and port is not None
-        # A style may draw a shown bar wider than it says beforehand.
-        room = bar.sizeHint().width()
-        if bar.isVisible():
-            room = max(room, self.width() - port.width())
-        needed = self._body.minimumSizeHint().width() + room
-        return QSize(max(MIN_WIDTH, needed), super().minimumSizeHint().height())
-
-    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
-        """Follow the width of the body."""
-        if event is not None and event.type() == QEvent.Type.LayoutRequest:
-            self.updateGeometry()
-        return super().eventFilter(watched, event)
 
 
 class Closing:

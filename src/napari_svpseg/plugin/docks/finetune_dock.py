@@ -237,6 +237,9 @@ class FineTuneWidget(Dock):
             next_image=partial(self.image_panel.step, 1),
             previous_image=partial(self.image_panel.step, -1),
         )
+        self.tell_keys(
+            self.image_panel.list, next_image="next", previous_image="previous"
+        )
 
     # ------------------------------------------------------------ showing
 

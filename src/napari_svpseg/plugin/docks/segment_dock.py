@@ -185,6 +185,7 @@ class SegmentWidget(Dock):
             self.image_panel,
             style=preference("labels_look"),
         )
+        self.apart += [self.results_panel.objects, self.results_panel.gallery]
         self.add_heading("Results")
         self.add(self.results_panel)
         self.options = SettingsForm(PostprocessSettings)
@@ -285,6 +286,7 @@ class SegmentWidget(Dock):
             draw_box=self.draw,
             add_prompt=self.prompt_panel.add_prompt_at_centre,
             paint_mask=self.paint,
+            use_mask=self.prompt_panel.suggested.take,
             preview=self.preview,
             run=self.run,
             stop=self.stop,
@@ -299,6 +301,10 @@ class SegmentWidget(Dock):
             split=self.correct.split,
             join=self.correct.join,
         )
+        self.tell_keys(self.draw, add_prompt="a box in the middle of the view")
+        self.tell_keys(self.images, next_image="next", previous_image="previous")
+        for one in self.results_panel.styles.values():
+            self.tell_keys(one, next_style="next")
         if preference("shortcuts"):  # before those of napari for such layers
             self.book.shortcuts = {
                 KEYS[name]: (name, partial(self.perform, name))

@@ -6,10 +6,10 @@ import weakref
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QTimer
-from qtpy.QtWidgets import QDockWidget, QMainWindow, QWidget
+from qtpy.QtCore import QChildEvent, QEvent, QObject, QTimer
+from qtpy.QtWidgets import QDockWidget, QMainWindow, QTabBar, QWidget
 
-from ..callbacks import guarded
+from ..callbacks import guarded, reports_errors
 from ..panels.controls import is_alive
 
 if TYPE_CHECKING:
@@ -22,6 +22,9 @@ FINETUNE = "Fine-tune"
 TRAIN_FROM_TAGS = "Train from tags"
 """Names of the docks in the manifest."""
 
+OBJECTS, GALLERY = "Objects", "Gallery"
+"""Names of the docks below the images."""
+
 ON_TABS = {
     SEGMENT: "Segment",
     BATCH: "Batch",
@@ -31,6 +34,42 @@ ON_TABS = {
 """Short names of docks, so that four tabs are readable side by side."""
 
 _ours: list[weakref.ref[QWidget]] = []
+
+
+@reports_errors()
+class TabWheel(QObject):
+    """Keeps the mouse wheel from bringing other docks to the front.
+
+    Parameters
+    ----------
+    window : QMainWindow
+        Its tab bars are followed, also those made later; those without a dock of ours
+        are left alone.
+    """
+
+    def __init__(self, window: QMainWindow) -> None:
+        super().__init__(window)
+        self._names = {*ON_TABS.values(), OBJECTS, GALLERY}
+        window.installEventFilter(self)
+        for bar in window.findChildren(QTabBar):
+            bar.installEventFilter(self)
+
+    def eventFilter(self, watched: QObject | None, event: QEvent | None) -> bool:
+        """Ignore the wheel over tabs; notice new tab bars."""
+        if isinstance(event, QChildEvent) and event.type() == QEvent.Type.ChildPolished:
+            bar = event.child()
+            if isinstance(bar, QTabBar):
+                bar.removeEventFilter(self)
+                bar.installEventFilter(self)
+        elif (
+            event is not None
+            and event.type() == QEvent.Type.Wheel
+            and isinstance(watched, QTabBar)
+        ):
+            return any(
+                watched.tabText(i) in self._names for i in range(watched.count())
+            )
+        return False
 
 
 def open_docks(viewer: Any, title: str) -> list[Any]:
@@ -92,6 +131,8 @@ def _join(widget: QWidget) -> None:
     window: Any = None if own is None else own.parentWidget()
     if own is None or not isinstance(window, QMainWindow) or own.isFloating():
         return
+    if window.findChild(TabWheel) is None:
+        TabWheel(window)  # owned by the window
     title = getattr(widget, "title", "")
     if title in ON_TABS:
         own.setWindowTitle(ON_TABS[title])

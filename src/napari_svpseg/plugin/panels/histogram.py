@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from qtpy.QtCore import QEvent, Signal
-from qtpy.QtWidgets import QVBoxLayout, QWidget
+from qtpy.QtWidgets import QSizePolicy, QVBoxLayout, QWidget
 
 from ..callbacks import reports_errors
 from .controls import note
@@ -33,7 +33,7 @@ class Histogram(QWidget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.setMinimumHeight(90)
+        self.setMinimumHeight(60)
         self._plot: Any = None
         self._bars: Any = None
         self._region: Any = None
@@ -91,6 +91,8 @@ class Histogram(QWidget):
         self._plot = pyqtgraph.PlotWidget(background=None, enableMenu=False)
         self._plot.setMouseEnabled(x=False, y=False)
         self._plot.hideButtons()
+        policy = QSizePolicy.Policy.Ignored  # it would ask for 640 x 480
+        self._plot.setSizePolicy(policy, policy)
         for side in ("left", "bottom"):
             axis = self._plot.getAxis(side)
             axis.setPen(INK)

@@ -187,10 +187,9 @@ class ImagePanel(QWidget):
         self.list.setAccessibleName("Images")
         self.list.setToolTip(
             "Check the images to segment; boxes go on the selected one, and a click "
-            "on its name shows it (Shift+J: the next, Shift+K: the previous)"
+            "on its name shows it"
             if self._checkable
-            else "The selected image is the one that is worked on "
-            "(Shift+J: the next, Shift+K: the previous)"
+            else "The selected image is the one that is worked on"
         )
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)

@@ -13,6 +13,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
+    QSizePolicy,
     QTableView,
     QVBoxLayout,
     QWidget,
@@ -25,6 +26,7 @@ from ..docks.objects_controller import ObjectsController
 from ..layers.images.image_source import plain_name
 from ..layers.images.visibility import activate, look_at
 from ..messages import count
+from .body_area import BodyArea
 from .controls import button, can_be_seen, heading, is_alive, note, side_by_side
 from .object_rows import ObjectRows
 from .range_filter import RangeFilter
@@ -42,7 +44,7 @@ REST_MS = 300
 OBJECT_PIXELS = 140
 """Least length on screen of an object that the camera moves to."""
 
-SIDE_WIDTH = 270
+SIDE_WIDTH = 440
 
 SAVED = "Saved {objects} in {name}."
 COPIED = "Copied {objects}: paste them into a spreadsheet."
@@ -99,18 +101,23 @@ class ObjectsPanel(QWidget):
         self.table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.table.setSortingEnabled(True)
         self._fit_headers()
-        side = QWidget()
-        side.setFixedWidth(SIDE_WIDTH)
-        column = QVBoxLayout(side)
+        about = QWidget()
+        column = QVBoxLayout(about)
         column.setContentsMargins(0, 0, 0, 0)
         column.setSpacing(4)
         column.addWidget(self.title)
         column.addWidget(self.summary)
-        column.addWidget(self.filter, 1)
-        column.addWidget(side_by_side(self.save, self.copy, stretch=(1, 1)))
+        column.addStretch(1)
+        column.addWidget(self.save)
+        column.addWidget(self.copy)
+        # beside each other, as this dock is low and wide
+        side = side_by_side(about, self.filter, stretch=(1, 2))
         row = QHBoxLayout(self)
         row.setContentsMargins(6, 2, 6, 4)
-        row.addWidget(side)
+        # in a low window the side scrolls, and the table is a few rows high
+        area = BodyArea(side, SIDE_WIDTH)
+        area.setSizePolicy(QSizePolicy.Policy.Maximum, QSizePolicy.Policy.Expanding)
+        row.addWidget(area)
         row.addWidget(self.table, 1)
 
     def _fit_headers(self) -> None:

@@ -74,8 +74,7 @@ class PromptPanel(QWidget):
         column.addWidget(self.suggested)
         self.draw = button(
             "Draw box",
-            "Click on a cell to place a box, or drag a square. Shift+B places one in "
-            "the middle of the view",
+            "Click on a cell to place a box, or drag a square",
             checkable=True,
         )
         self.box_size = QSpinBox()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from qtpy.QtCore import QTimer, Signal
-from qtpy.QtWidgets import QDoubleSpinBox, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QDoubleSpinBox, QSizePolicy, QVBoxLayout, QWidget
 
 from ...core.labels.measure import Table
 from ..callbacks import reports_errors
@@ -129,5 +129,7 @@ def _number(tip: str) -> QDoubleSpinBox:
     box.setDecimals(DECIMALS)
     box.setKeyboardTracking(False)
     box.setButtonSymbols(QDoubleSpinBox.ButtonSymbols.NoButtons)
-    box.setMinimumWidth(60)
+    # it would ask for the width of its limit, or less than napari's themes draw
+    box.setMinimumWidth(90)
+    box.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
     return box

@@ -6,10 +6,17 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from qtpy.QtCore import Signal
-from qtpy.QtWidgets import QButtonGroup, QDockWidget, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QButtonGroup,
+    QDockWidget,
+    QMainWindow,
+    QVBoxLayout,
+    QWidget,
+)
 
 from ..callbacks import reports_errors
+from ..docks.tabs import GALLERY, OBJECTS
 from ..layers.results.result_style import STYLES, ResultStyle, Style
 from .accessibility import ControlKeeper
 from .controls import button, labelled, side_by_side
@@ -22,14 +29,12 @@ if TYPE_CHECKING:
     from ..docks.segment_controller import SegmentController
     from .image_panel import ImagePanel
 
-OBJECTS, GALLERY = "Objects", "Gallery"
-"""Names of the docks below the images."""
-
+CORNER = Qt.Corner.BottomLeftCorner
 TITLES: dict[Style, str] = {"outline": "Outline", "fill": "Fill", "both": "Both"}
 TIPS: dict[Style, str] = {
-    "outline": "Show results as outlines, which leave the image free (Shift+O: next)",
-    "fill": "Show results as filled areas (Shift+O: next)",
-    "both": "Show results as outlines over faint areas (Shift+O: next)",
+    "outline": "Show results as outlines, which leave the image free",
+    "fill": "Show results as filled areas",
+    "both": "Show results as outlines over faint areas",
 }
 
 
@@ -62,6 +67,7 @@ class ResultsPanel(QWidget):
         self.objects = ObjectsPanel(viewer, runs)
         self.gallery = Gallery(viewer, images, runs.layers)
         self._docks: dict[str, QDockWidget] = {}
+        self._corner: Qt.DockWidgetArea | None = None
         self._build()
         for part in (self.objects, self.gallery):
             part.message.connect(self.message)
@@ -112,8 +118,12 @@ class ResultsPanel(QWidget):
         for frame in self._docks.values():
             # napari's window may be gone before the dock
             with suppress(AttributeError, LookupError, RuntimeError):
+                window = frame.parentWidget()
+                if self._corner is not None and isinstance(window, QMainWindow):
+                    window.setCorner(CORNER, self._corner)
                 self.viewer.window.remove_dock_widget(frame)
         self._docks.clear()
+        self._corner = None
 
     # ------------------------------------------------------------ showing
 
@@ -152,5 +162,12 @@ class ResultsPanel(QWidget):
                 panel, name=name, area="bottom", tabify=bool(self._docks)
             )
             self._docks[name] = frame
+            self._spare_the_left(frame.parentWidget())
         frame.show()
         frame.raise_()
+
+    def _spare_the_left(self, window: QWidget | None) -> None:
+        """Keep the docks below out of the left: napari's own docks fill its height."""
+        if self._corner is None and isinstance(window, QMainWindow):
+            self._corner = window.corner(CORNER)
+            window.setCorner(CORNER, Qt.DockWidgetArea.LeftDockWidgetArea)

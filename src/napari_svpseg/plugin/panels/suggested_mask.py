@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from qtpy.QtCore import Signal
 
 from ...core.annotation.suggestion import suggest_mask
-from ..callbacks import guarded, reports_errors
+from ..callbacks import reports_errors
 from ..layers.metadata import metadata_of
 from ..layers.prompts.prompt_book import PromptBook
 from ..layers.prompts.prompt_item import PromptItem
 from ..messages import PAINTED, count
-from ..services.preferences import preference
 from .controls import Offer
 
-if TYPE_CHECKING:
-    from napari.layers import Labels
-
-KEY = "Shift-U"
 SUGGESTED = (
     "Suggested mask: {objects}. Is every object in the box painted, and no more?"
 )
@@ -51,7 +44,7 @@ class SuggestedMask(Offer):
 
     def __init__(self, book: PromptBook) -> None:
         super().__init__(
-            ("Use mask", "Take the suggested mask as it is (Shift+U)"),
+            ("Use mask", "Take the suggested mask as it is"),
             ("Start empty", "Remove the suggested mask and paint it by hand"),
         )
         self.book = book
@@ -92,8 +85,7 @@ class SuggestedMask(Offer):
         y, x = middle if click is None else click
         shown = crop if source.channels is None else crop[..., list(source.channels)]
         found = suggest_mask(shown, (y - box.y, x - box.x))
-        layer = self.book.add_paint_layer(item, found)
-        self._bind(layer)
+        self.book.add_paint_layer(item, found)
         if item.mask is None or not np.array_equal(item.mask > 0, found > 0):
             return  # something was painted there before
         if not found.any():
@@ -126,8 +118,3 @@ class SuggestedMask(Offer):
         item = waiting[-1]
         self.item_id = item.id
         self.offer(SUGGESTED.format(objects=count(item.n_objects, "object")))
-
-    def _bind(self, layer: Labels) -> None:
-        """Let a key accept the mask while it is painted."""
-        if preference("shortcuts"):
-            layer.bind_key(KEY, guarded(self, lambda _: self.accept()), overwrite=True)

@@ -31,6 +31,7 @@ from .base import (
     PromptCode,
     PromptSegmenter,
     QueryFeatures,
+    is_exported,
     pad_to_multiple,
     register,
 )
@@ -431,7 +432,8 @@ class EvidenceSegmenter(PromptSegmenter):
         be the largest array of the network.
         """
         query = F.normalize(self.embed(pyramid).float(), dim=1)
-        return query.flatten(2).transpose(1, 2).split(QUERY_BLOCK, dim=1)
+        rows = query.flatten(2).transpose(1, 2)
+        return (rows,) if is_exported() else rows.split(QUERY_BLOCK, dim=1)
 
     def _attention_maps(
         self, pyramid: Tensor, code: PromptCode
@@ -661,7 +663,7 @@ def _products(one: Tensor, two: Tensor) -> Tensor:
     On a CPU the product of one image goes through a 1 x 1 convolution, which keeps the
     layout of all other maps, see `unet.Pointwise`.
     """
-    if len(one) > 1 or one.device.type != "cpu":
+    if len(one) > 1 or one.device.type != "cpu" or is_exported():
         return one @ two.transpose(1, 2)
     n = one.shape[1]
     wide = math.gcd(n, 64)  # a map wider than one pixel comes back channels last

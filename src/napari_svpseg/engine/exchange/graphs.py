@@ -1,0 +1,106 @@
+"""A baked model as a graph that other programs run: ONNX or TorchScript."""
+
+from __future__ import annotations
+
+import io
+import logging
+import warnings
+from contextlib import redirect_stderr, redirect_stdout
+
+import torch
+
+from .baked import BakedModel
+
+OPSET = 18
+"""Version of ONNX's operators: that of 2022, which current programs all read."""
+
+INPUT, OUTPUT = "image", "maps"
+"""Names of the graph's input and output."""
+
+LARGEST = 2**16
+"""Largest side of an image in pixels."""
+
+NO_EXPORTER = (
+    "Writing ONNX needs the packages onnx and onnxscript: "
+    'pip install "napari-svpseg[export]".'
+)
+
+
+class ExchangeError(ValueError):
+    """A model that cannot be written for other programs; the message says why."""
+
+
+def onnx_graph(model: BakedModel, channels: int) -> bytes:
+    """Return a model as an ONNX file.
+
+    Parameters
+    ----------
+    model : BakedModel
+    channels : int
+        Of the image, 1 to 3.
+
+    Raises
+    ------
+    ExchangeError
+        If onnx or onnxscript is not installed.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise ExchangeError(NO_EXPORTER) from error
+    shapes = None
+    if model.side is None:
+        step, least = model.step, -(-model.smallest // model.step)
+        height, width = (
+            torch.export.Dim(name, min=least, max=LARGEST // step) for name in "hw"
+        )
+        shapes = ({2: step * height, 3: step * width},) if step > 1 else (
+            {2: height, 3: width},
+        )
+    # it tells of each of its steps
+    level = logging.getLogger("torch.onnx").level
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            with redirect_stderr(io.StringIO()):
+                warnings.simplefilter("ignore")
+                program = torch.onnx.export(
+                    model,
+                    (_example(model, channels),),
+                    dynamo=True,
+                    dynamic_shapes=shapes,
+                    input_names=[INPUT],
+                    output_names=[OUTPUT],
+                    opset_version=OPSET,
+                    verbose=False,
+                )
+    finally:
+        logging.getLogger("torch.onnx").setLevel(level)
+    assert program is not None
+    return program.model_proto.SerializeToString()
+
+
+def torchscript_graph(model: BakedModel, channels: int) -> bytes:
+    """Return a model as a TorchScript file; its image has any size.
+
+    Parameters
+    ----------
+    model : BakedModel
+    channels : int
+        Of the image, 1 to 3.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(model, _example(model, channels), check_trace=False)
+    buffer = io.BytesIO()
+    torch.jit.save(traced, buffer)
+    return buffer.getvalue()
+
+
+def _example(model: BakedModel, channels: int) -> torch.Tensor:
+    """Return an image whose height and width differ, where they may."""
+    if model.side is not None:
+        return torch.rand(1, channels, model.side, model.side)
+    height = -(-max(model.smallest, 128) // model.step) * model.step
+    return torch.rand(1, channels, height, height + model.stride)

@@ -360,7 +360,8 @@ class EvidenceSegmenter(PromptSegmenter):
         x = self.block4(self.enter(x))  # (B, d4, H/4, W/4)
         y = self.down(F.relu(x)) + self.skip8(features["coarse"])  # (B, d8, H/8, W/8)
         if self.use["modulation"]:
-            gain, shift = code["modulation"][..., None, None].chunk(2, dim=1)
+            both, half = code["modulation"][..., None, None], y.shape[1]
+            gain, shift = both[:, :half], both[:, half:]
             y = y * (1 + gain) + shift
         x = self.out4(x + upsample(self.up(self.blocks8(y))))  # (B, d4, H/4, W/4)
         z = upsample(self.merge2(x)) + self.skip2(join_maps(features["fine"], ridge))

@@ -20,9 +20,7 @@ from torch.nn import functional as F
 from ...models.base import PromptCode
 from ...models.svp import EvidenceSegmenter
 from ...models.unet import ChannelNorm
-
-MAPS = ("foreground", "distance", "boundary")
-"""Order of the maps."""
+from ..inference.forward import MAPS
 
 PARTS = 10**9
 """Denominator of the scale: shapes are counted in whole numbers."""
@@ -100,9 +98,8 @@ class BakedModel(nn.Module):
 
     @property
     def smallest(self) -> int:
-        """Smallest side of an image in pixels."""
-        least = max(2 * len(self.get_buffer("kernel")), 4 * self.stride)
-        return math.ceil(least / self.step) * self.step
+        """Smallest side of an image in pixels, which still has more than its halo."""
+        return 2 * self.halo + self.stride
 
     @property
     def halo(self) -> int:

@@ -20,6 +20,9 @@ INPUT, OUTPUT = "image", "maps"
 LARGEST = 2**16
 """Largest side of an image in pixels."""
 
+FOLDED = 2**24
+"""Largest constant that is computed when the graph is written, in numbers."""
+
 NO_EXPORTER = (
     "Writing ONNX needs the packages onnx and onnxscript: "
     'pip install "napari-svpseg[export]".'
@@ -46,7 +49,7 @@ def onnx_graph(model: BakedModel, channels: int) -> bytes:
     """
     try:
         import onnx  # noqa: F401
-        import onnxscript  # noqa: F401
+        import onnxscript.optimizer
     except ImportError as error:
         raise ExchangeError(NO_EXPORTER) from error
     shapes = None
@@ -78,7 +81,11 @@ def onnx_graph(model: BakedModel, channels: int) -> bytes:
     finally:
         logging.getLogger("torch.onnx").setLevel(level)
     assert program is not None
-    return program.model_proto.SerializeToString()
+    # Constants of all sizes: OpenCV 4 reads no truth values, and no steps on constants.
+    folded = onnxscript.optimizer.optimize(
+        program.model_proto, input_size_limit=FOLDED, output_size_limit=FOLDED
+    )
+    return folded.SerializeToString()
 
 
 def torchscript_graph(model: BakedModel, channels: int) -> bytes:

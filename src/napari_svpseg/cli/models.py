@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -14,19 +14,13 @@ from .console import say, show, show_json
 from .options import AsJson, Overwrite
 
 if TYPE_CHECKING:
+    from ..core.exchange import GraphFormat
     from ..core.model_card import ModelCard
 
 FOR_OTHERS = "--prompts, --side and --author go with --format bioimageio, onnx, ..."
 
 
-class ExportFormat(StrEnum):
-    """Kinds of files that a model is written to."""
-
-    svpseg = "svpseg"
-    bioimageio = "bioimageio"
-    onnx = "onnx"
-    torchscript = "torchscript"
-
+ExportFormat = StrEnum("ExportFormat", ["svpseg", "bioimageio", "onnx", "torchscript"])
 
 models_app = typer.Typer(
     rich_markup_mode=None,
@@ -153,7 +147,7 @@ def export_models(
         model,
         output,
         prompts=None if prompts is None else load_prompts(prompts),
-        form=form.value,
+        form=cast("GraphFormat", form.value),
         side=side,
         authors=author or (),
         overwrite=overwrite,

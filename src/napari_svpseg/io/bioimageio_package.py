@@ -39,40 +39,46 @@ TEXT = """# {name}
 
 {title}
 
-Made with [napari-svpseg]({project}) from {n} prompt(s): small boxes in which a few objects
-were labelled. The prompts are part of the model, which takes one image.
+Made with [napari-svpseg]({project}) from {n} prompt(s): small boxes in which a few
+objects were labelled. The prompts are part of the model, which takes one image.
 
 ## Input
 
-One image `(1, {channels}, height, width)` of 32-bit floats{sizes}. Before it enters the network, each channel of the
-**whole** image is scaled linearly so that its percentile {low} becomes 0 and its percentile {high} becomes 1
-(`scale_range`; programs that know bioimage.io do it). Everything else is inside the graph: clipping, resampling to
-the size of the objects ({scale:.4g} pixels of the network for each pixel of the image), and mirrored borders.
+One image `(1, {channels}, height, width)` of 32-bit floats{sizes}. Before it enters
+the network, each channel of the **whole** image is scaled linearly so that its
+percentile {low} becomes 0 and its percentile {high} becomes 1 (`scale_range`;
+programs that know bioimage.io do it). Everything else is inside the graph: clipping,
+resampling to the size of the objects ({scale:.4g} pixels of the network for each
+pixel of the image), and mirrored borders.
 
-Images should have pixels of the same size as those of the prompts. NaN has to be replaced before, for example by
-the lowest intensity.
+Images should have pixels of the same size as those of the prompts. NaN has to be
+replaced before, for example by the lowest intensity.
 
 ## Output
 
-`(1, 3, height, width)`, each in 0 to 1: `foreground`, the probability of an object; `distance`, 0 at the border
-of an object and 1 in its centre; `boundary`, the probability of an outline. Tiles need a border (halo) of {halo}
-pixels whose maps are not used.
+`(1, 3, height, width)`, each in 0 to 1: `foreground`, the probability of an object;
+`distance`, 0 at the border of an object and 1 in its centre; `boundary`, the
+probability of an outline. Tiles need a border (halo) of {halo} pixels whose maps are
+not used.
 
 ## From maps to objects
 
-Foreground of at least {threshold:g} is object. Objects that touch are split by a watershed of
-`distance * (1 - boundary / 2)`, smoothed with a Gaussian of {blur:.2g} pixels. Typical objects are {diameter:.3g}
-pixels wide; those with less than {smallest:.0f} pixels can be left out. napari-svpseg does all of this:
-`svpseg models import FILE`, then `svpseg segment IMAGES --model {name}`.
+Foreground of at least {threshold:g} is object. Objects that touch are split by a
+watershed of `distance * (1 - boundary / 2)`, smoothed with a Gaussian of {blur:.2g}
+pixels. Typical objects are {diameter:.3g} pixels wide; those with less than
+{smallest:.0f} pixels can be left out. napari-svpseg does all of this: `svpseg models
+import FILE`, then `svpseg segment IMAGES --model {name}`.
 
 ## Validation
 
-Look at the result of an image with known objects first: `svpseg benchmark` measures it on a folder of them.
+Look at the result of an image with known objects first: `svpseg benchmark` measures
+it on a folder of them.
 
 ## What is not in the graph
 
-Rules that look at one image as a whole: the contrast of images with dirt or without objects, objects left out
-because they are like those marked as wrong, fitting to the prompts, the trust.{notes}
+Rules that look at one image as a whole: the contrast of images with dirt or without
+objects, objects left out because they are like those marked as wrong, fitting to the
+prompts, the trust.{notes}
 """
 
 

@@ -35,7 +35,9 @@ OTHER_METHOD = (
     "Models of this method cannot be written for other programs: only svp, and models "
     "fine-tuned from it."
 )
-TOO_SMALL = "An image for this model has sides of at least {smallest} pixels, got {side}."
+TOO_SMALL = (
+    "An image for this model has sides of at least {smallest} pixels, got {side}."
+)
 NOT_A_MULTIPLE = "A side is a multiple of {step} for this model, got {side}."
 
 LARGEST_TEST = 512

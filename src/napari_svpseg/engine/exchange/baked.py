@@ -25,7 +25,8 @@ from ..inference.forward import MAPS
 PARTS = 10**9
 """Denominator of the scale: shapes are counted in whole numbers."""
 
-Length = int | torch.SymInt
+Length = int
+"""While a graph is written for all sizes, a symbol that computes like one."""
 
 
 class PlainNorm(nn.Module):
@@ -191,7 +192,7 @@ def _to_network(length: Length, scale: float, stride: int) -> Tensor:
 
 
 def _to_image(length: Length, scale: float, n: Length) -> Tensor:
-    """Return a matrix (``length``, n) from network pixels back to those of the image."""
+    """Return a matrix (``length``, n) from network pixels to those of the image."""
     at = (torch.arange(length, dtype=torch.float64) + 0.5) * scale - 0.5
     return _hats(at, n)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 
 import torch
 
@@ -58,34 +59,43 @@ def onnx_graph(model: BakedModel, channels: int) -> bytes:
         height, width = (
             torch.export.Dim(name, min=least, max=LARGEST // step) for name in "hw"
         )
-        shapes = ({2: step * height, 3: step * width},) if step > 1 else (
-            {2: height, 3: width},
+        shapes = (
+            ({2: step * height, 3: step * width},)
+            if step > 1
+            else ({2: height, 3: width},)
         )
-    # it tells of each of its steps
-    level = logging.getLogger("torch.onnx").level
-    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
-            with redirect_stderr(io.StringIO()):
-                warnings.simplefilter("ignore")
-                program = torch.onnx.export(
-                    model,
-                    (_example(model, channels),),
-                    dynamo=True,
-                    dynamic_shapes=shapes,
-                    input_names=[INPUT],
-                    output_names=[OUTPUT],
-                    opset_version=OPSET,
-                    verbose=False,
-                )
-    finally:
-        logging.getLogger("torch.onnx").setLevel(level)
+    with _quiet():
+        program = torch.onnx.export(
+            model,
+            (_example(model, channels),),
+            dynamo=True,
+            dynamic_shapes=shapes,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            opset_version=OPSET,
+            verbose=False,
+        )
     assert program is not None
     # Constants of all sizes: OpenCV 4 reads no truth values, and no steps on constants.
     folded = onnxscript.optimizer.optimize(
         program.model_proto, input_size_limit=FOLDED, output_size_limit=FOLDED
     )
     return folded.SerializeToString()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter from telling of each of its steps."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    nothing = io.StringIO()
+    try:
+        with warnings.catch_warnings(), redirect_stdout(nothing):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
 
 
 def torchscript_graph(model: BakedModel, channels: int) -> bytes:
@@ -97,11 +107,11 @@ def torchscript_graph(model: BakedModel, channels: int) -> bytes:
     channels : int
         Of the image, 1 to 3.
     """
+    buffer = io.BytesIO()
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         traced = torch.jit.trace(model, _example(model, channels), check_trace=False)
-    buffer = io.BytesIO()
-    torch.jit.save(traced, buffer)
+        torch.jit.save(traced, buffer)
     return buffer.getvalue()
 
 

@@ -56,3 +56,10 @@ def test_a_large_map_is_sampled(monkeypatch):
     every = signs(maps, 0.9)
     monkeypatch.setattr("napari_svpseg.core.labels.reliability.MAX_PIXELS", 10_000)
     np.testing.assert_allclose(signs(maps, 0.9), every, atol=0.1)
+
+
+def test_an_object_between_the_samples_is_no_error(monkeypatch):
+    monkeypatch.setattr("napari_svpseg.core.labels.reliability.MAX_PIXELS", 100)
+    foreground = np.zeros((40, 40), np.float32)
+    foreground[5, 5] = 0.9
+    assert 0 <= expected_dice(Maps(foreground, None, foreground), 0.9) <= 1

@@ -52,7 +52,8 @@ def signs(maps: Maps, consistency: float) -> Array:
     # Every n-th row and column, as for `uncertainty.image_uncertainty`.
     step = max(1, round((maps.foreground.size / MAX_PIXELS) ** 0.5))
     foreground = maps.foreground[::step, ::step]
-    low, high = (np.count_nonzero(foreground > p) for p in (LOW, HIGH))
+    low = int(np.count_nonzero(foreground > LOW))
+    high = int(np.count_nonzero(foreground > HIGH))
     mask = foreground > 0.5
     objects = connected_components(mask, connectivity=1)
     areas = np.bincount(objects.ravel())
@@ -69,7 +70,7 @@ def signs(maps: Maps, consistency: float) -> Array:
         [
             consistency,
             2 * high / max(1, low + high),
-            areas[kept].sum() / max(1, areas.sum()),
+            areas[kept].sum() / max(1, int(areas.sum())),
             outline,
         ]
     )

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import tempfile
 import time
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def main() -> None:
     parser.add_argument("--docs", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as home:  # settings and sessions of nobody
+        os.environ["NAPARI_SVPSEG_HOME"] = home
+        os.environ["NAPARI_CONFIG"] = f"{home}/napari.yaml"
+        photograph(options)
+
+
+def photograph(options: argparse.Namespace) -> None:
+    """Open the docks, and save a picture of each in both themes."""
     appearance = get_settings().appearance
     appearance.font_size = FONT_SIZE
     scale = os.environ.get("QT_SCALE_FACTOR", "1")

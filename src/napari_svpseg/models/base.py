@@ -195,7 +195,8 @@ def is_exported() -> bool:
 
     A graph cannot depend on values, nor repeat a step as often as the image is large.
     """
-    return torch.compiler.is_compiling() or bool(torch._C._get_tracing_state())
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return torch.compiler.is_compiling() or bool(traced)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

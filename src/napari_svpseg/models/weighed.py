@@ -72,6 +72,8 @@ class PromptFit:
         layer: tuple[Tensor, Tensor],
     ) -> None:
         self.z = [random_features(each, *layer) for each in x]
+        # The same for all penalties, and summing them takes longer than solving.
+        self._systems: dict[int | None, tuple[Tensor, Tensor] | None] = {}
         # Sums over each prompt's pixels, so that leaving one out is a subtraction.
         self._sums = [
             [self._sum(z, w[k]) for k, z in enumerate(self.z)]
@@ -88,6 +90,18 @@ class PromptFit:
 
         None if the prompts left show one class only.
         """
+        if without not in self._systems:
+            self._systems[without] = self._system(without)
+        system = self._systems[without]
+        if system is None:
+            return None
+        gram, right = system
+        ridge = torch.full_like(right, penalty)
+        ridge[-1] = 1e-6  # the offset is free
+        return torch.linalg.solve(gram + torch.diag(ridge), right)
+
+    def _system(self, without: int | None) -> tuple[Tensor, Tensor] | None:
+        """Return the Gram matrix and the right side of the prompts but one."""
         gram, right = None, None
         for sums, sign in zip(self._sums, (1.0, -1.0), strict=True):
             kept = [s for k, s in enumerate(sums) if k != without]
@@ -99,9 +113,7 @@ class PromptFit:
             gram = part if gram is None else gram + part
             right = sign * side if right is None else right + sign * side
         assert gram is not None and right is not None
-        ridge = torch.full_like(right, penalty)
-        ridge[-1] = 1e-6  # the offset is free
-        return torch.linalg.solve(gram + torch.diag(ridge), right)
+        return gram, right
 
     def hidden(self, penalty: float, known: list[int]) -> Tensor:
         """Return the logits (N,) of each prompt in ``known`` from the others."""

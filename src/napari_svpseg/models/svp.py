@@ -26,6 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.labels.object_size import specks
 from .base import (
     IGNORE,
     MASKED,
@@ -561,16 +562,20 @@ def _id_change(masks: Tensor) -> Tensor:
 
 
 def typical_size(masks: Tensor) -> Tensor:
-    """Return log2 of the objects' mean diameter over 16 pixels, (B,), 0 if none."""
+    """Return log2 of the objects' mean diameter over 16 pixels, (B,), 0 if none.
+
+    Specks do not count, as in `core.labels.object_size.median_diameter`.
+    """
     sizes = []
     for mask in masks:
-        ids = torch.unique(mask)
-        n = int((ids > 0).sum())
-        area = (mask > 0).sum() / max(n, 1)
+        ids, areas = torch.unique(mask, return_counts=True)
+        areas = areas[ids > 0]
+        if len(areas):
+            areas = areas[~specks(areas)]
         # 1.13 = 2 / sqrt(pi): the diameter of a disc of that area
         sizes.append(
-            torch.log2((area.float().sqrt() * 1.13 + 1) / 16)
-            if n
+            torch.log2(((areas.sum() / len(areas)).sqrt() * 1.13 + 1) / 16)
+            if len(areas)
             else torch.zeros((), device=mask.device)
         )
     return torch.stack(sizes)

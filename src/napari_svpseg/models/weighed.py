@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .base import is_exported
+
 N_RANDOM = 512
 """Random features of a pixel."""
 PENALTIES = (1e-3, 1e-2, 1e-1)
@@ -252,6 +254,6 @@ def classified(x: Tensor, ridge: Tensor, layer: tuple[Tensor, Tensor]) -> Tensor
     by_feature = 2 * (2 / N_RANDOM) ** 0.5 * ridge[:-1]
     found = [
         torch.addmm(offsets, part, weights).relu_() @ by_feature
-        for part in x.split(BLOCK)
+        for part in ([x] if is_exported() else x.split(BLOCK))
     ]
     return torch.cat(found) + 2 * ridge[-1]

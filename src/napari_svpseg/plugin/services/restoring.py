@@ -14,6 +14,7 @@ from ...core.prompt import PromptSet
 from ...io.images import split_series
 from ...io.session import SavedSession
 from ..layers.metadata import find_layer
+from ..layers.results.corrected import from_entries
 from .session_layers import (
     WRITTEN_KEY,
     Entry,
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from ..layers.prompts.prompt_book import PromptBook
+
+DAMAGED_CORRECTIONS = "The corrections of {name} are damaged and left out."
 
 RELATIVE = "relative"
 """Entry of an image in a saved session: its path from the folder of the session."""
@@ -68,6 +71,12 @@ def read_contents(saved: SavedSession) -> Contents:
         )
         for entry in saved.state.get("labels", [])
     ]
+    for image in saved.state.get("images", []):
+        try:
+            from_entries(image.get("corrected") or [])
+        except ValueError:
+            del image["corrected"]
+            saved.problems.append(DAMAGED_CORRECTIONS.format(name=image["name"]))
     return Contents(saved, labels, saved.prompts(), changed_images(saved.state))
 
 

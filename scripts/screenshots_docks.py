@@ -14,6 +14,7 @@ from pathlib import Path
 
 import napari
 from napari.settings import get_settings
+from own_home import own_home
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
@@ -35,6 +36,7 @@ IN_DOCS = ("segment-dark", "segment-light")
 RUN_SECONDS = 120
 
 
+@own_home()
 def main() -> None:
     """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)

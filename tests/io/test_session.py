@@ -7,11 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.core.prompt import PromptSet, renamed
 from napari_svpseg.io import session as session_module
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.model_store import make_folder
@@ -19,6 +20,7 @@ from napari_svpseg.io.session import (
     BLOCK,
     CANNOT_SAVE,
     STATE,
+    SavedSession,
     Session,
     block_slices,
     block_starts,
@@ -78,6 +80,22 @@ def test_what_was_written_is_read(tmp_path, labels, disc_prompt):
     assert not saved.problems
     saved.discard()
     assert crashed_sessions(tmp_path) == ([], [])
+
+
+def test_prompts_of_several_kinds_of_images_are_kept(tmp_path, disc_prompt):
+    three = np.repeat(disc_prompt.image, 3, axis=2)
+    ranges = np.repeat(disc_prompt.intensities, 3, axis=0)
+    colour = replace(disc_prompt, name="colour", image=three, intensities=ranges)
+    session = Session(tmp_path)
+    session.write_state({})
+    session.write_prompts([disc_prompt, colour, renamed(disc_prompt, "third")])
+    names = [p.name for p in SavedSession(session.folder, {}).prompts()]
+    assert sorted(names) == ["colour", "discs", "third"]
+    session.write_prompts([colour])
+    assert [p.name for p in SavedSession(session.folder, {}).prompts()] == ["colour"]
+    session.write_prompts([])
+    assert SavedSession(session.folder, {}).prompts() == []
+    session.close()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.core.prompt import Prompt, PromptSet
+from napari_svpseg.core.prompt import Prompt
 from napari_svpseg.io.atomic import WriteError
 from napari_svpseg.io.session import STATE, SessionError
 from napari_svpseg.io.session_file import open_session, save_session
@@ -20,7 +20,10 @@ def prompts():
     image = np.random.default_rng(0).integers(0, 255, (80, 80, 3)).astype(np.uint8)
     labels = np.zeros((80, 80), int)
     labels[20:40, 20:40] = 1
-    return PromptSet([Prompt.from_image(image, labels, Box(5, 5), name="cells")])
+    return [
+        Prompt.from_image(image, labels, Box(5, 5), name="cells"),
+        Prompt.from_image(image[..., 0], labels, Box(5, 5), name="grey cells"),
+    ]
 
 
 @pytest.fixture
@@ -40,7 +43,7 @@ def test_what_goes_in_comes_out(saved, prompts):
     for key, array in arrays.items():
         np.testing.assert_array_equal(session.labels(key), array)
         assert session.labels(key).dtype == array.dtype
-    assert [p.name for p in session.prompts()] == ["cells"]
+    assert [p.name for p in session.prompts()] == ["cells", "grey cells"]
     assert session.problems == []
     session.discard()
     assert not session.folder.exists()

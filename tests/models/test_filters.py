@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 import torch
+from scipy.ndimage import gaussian_filter
 
 from napari_svpseg.core.labels.metrics import dice
-from napari_svpseg.models.filters import N_FILTERS, pixel_filters
+from napari_svpseg.models.filters import N_FILTERS, _gaussian, pixel_filters
 from napari_svpseg.models.registry import ModelConfig, build
 
 SMALL = {"widths": (8, 8, 8, 8), "depths": (1, 1, 1), "decoder": (8, 8, 8)}
@@ -94,3 +95,13 @@ def test_unknown_pixels_do_not_count():
     ]
     near = [c["filter_mean"][0, 0] for c in codes]
     assert near[0] == pytest.approx(float(near[1]), abs=0.05)
+
+
+def test_the_gaussian_is_that_of_scipy():
+    image = torch.randn(2, 3, 20, 32, generator=torch.Generator().manual_seed(0))
+    for sigma in (1.0, 2.0):
+        expected = gaussian_filter(
+            image.double().numpy(), (0, 0, sigma, sigma), mode="nearest", truncate=3.0
+        )
+        found = _gaussian(image, sigma).numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-6)

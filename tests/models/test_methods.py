@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from napari_svpseg.models.base import PromptSegmenter, count_parameters
+from napari_svpseg.models.base import IGNORE, PromptSegmenter, count_parameters
 from napari_svpseg.models.registry import ModelConfig, build, methods
 
 SMALL = {
@@ -180,3 +180,41 @@ def test_one_episode_can_be_learned(method):
 def test_full_size_networks_stay_small():
     for method in SMALL:
         assert count_parameters(build(ModelConfig(method))) * 4 < 6.4e6, method
+
+
+@pytest.mark.parametrize("hidden", [0, 30, 64])
+def test_attention_by_class_is_that_of_all_keys_at_once(hidden):
+    network = small("svp")
+    images, masks = prompt(n=3)
+    masks[0, :2, :hidden] = IGNORE  # keys that take no part
+    masks[0, 1] = 0
+    query = prompt(n=2, seed=1)[0][0]
+    code = network.encode_prompts(images, masks)
+    pyramid = network.encode_query(query)["pyramid"]
+    with torch.inference_mode():
+        found = network._attention_maps(pyramid, code)
+    expected = network._attention_maps(pyramid, code)  # all at once, with gradients
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two.detach(), atol=2e-5, rtol=0)
+
+
+def test_attention_where_nothing_is_known_is_that_of_all_keys_at_once():
+    network = small("svp")
+    images, masks = prompt()
+    masks[:] = IGNORE
+    code = network.encode_prompts(images, masks)
+    pyramid = network.encode_query(images[0])["pyramid"]
+    with torch.inference_mode():
+        found = network._attention_maps(pyramid, code)
+    expected = network._attention_maps(pyramid, code)
+    for one, two in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, two.detach(), atol=2e-5, rtol=0)
+
+
+def test_blocks_of_the_query_change_nothing(monkeypatch):
+    network = small("svp")
+    images, masks = prompt(n=2)
+    query = torch.randn(1, 3, 96, 80, generator=torch.Generator().manual_seed(2))
+    expected = run(network, query, images, masks)
+    monkeypatch.setattr("napari_svpseg.models.svp.QUERY_BLOCK", 64)
+    torch.testing.assert_close(run(network, query, images, masks), expected)

@@ -365,8 +365,8 @@ class Result:
     maps : Maps
         Output of the network, from which post-processing can be repeated.
     trust : float
-        Self-consistency in [0, 1]: Dice score with which the result, used as a prompt,
-        finds the mask of the original prompt again. NaN if it was not measured.
+        Dice score that the result is expected to have, in [0, 1], see
+        `core.labels.reliability`. NaN if it was not asked for.
     recipe : Recipe
     seconds : float
         Wall time of the run.

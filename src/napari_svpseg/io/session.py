@@ -1,9 +1,10 @@
 """Sessions: the state of a viewer, saved while it changes and restored after a crash.
 
-A session is a folder with ``session.json`` (layers, settings), ``prompts.svprompt`` and
-a log for each Labels layer, to which blocks of 256 x 256 pixels are appended when they
-change. The process that writes a session holds a lock on it, which the system releases
-when the process ends, even in a crash: an unlocked session is one to restore.
+A session is a folder with ``session.json`` (layers, settings), ``prompts.svprompt``
+(and ``prompts-3.svprompt`` for prompts of another number of channels) and a log for
+each Labels layer, to which blocks of 256 x 256 pixels are appended when they change.
+The process that writes a session holds a lock on it, which the system releases when the
+process ends, even in a crash: an unlocked session is one to restore.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import IO, Any
 import numpy as np
 from filelock import FileLock
 
-from ..core.prompt import PromptSet
+from ..core.prompt import Prompt, PromptSet
 from .atomic import (
     PRIVATE_FILE,
     WriteError,
@@ -38,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 STATE, PROMPTS, LOCK = "session.json", "prompts.svprompt", "lock"
+FURTHER_PROMPTS, ALL_PROMPTS = "prompts-{n}.svprompt", "prompts*.svprompt"
 DAMAGED = "damaged-"
 """Prefix of the folders of sessions that cannot be read."""
 
@@ -181,8 +183,12 @@ class Session:
             temporary.write_text(json.dumps(values, default=_plain), encoding="utf8")
         self._state = text
 
-    def write_prompts(self, prompts: PromptSet) -> None:
-        """Write the prompts, if they have changed; an empty set removes the file."""
+    def write_prompts(self, prompts: Sequence[Prompt]) -> None:
+        """Write the prompts, if they have changed.
+
+        A prompt file is of one kind of image, so there is one for each number of
+        channels; files of kinds that are no longer there are removed.
+        """
         self.open()
         digest = 0
         for prompt in prompts:
@@ -191,10 +197,17 @@ class Session:
                 digest = zlib.crc32(data, digest)
         if digest == self._prompts:
             return
-        if len(prompts):
-            save_prompts(prompts, self.folder / PROMPTS, private=True, overwrite=True)
-        else:
-            (self.folder / PROMPTS).unlink(missing_ok=True)
+        kinds: dict[int, list[Prompt]] = {}
+        for prompt in prompts:
+            kinds.setdefault(prompt.n_channels, []).append(prompt)
+        files = {
+            self.folder / (FURTHER_PROMPTS.format(n=n) if i else PROMPTS): kind
+            for i, (n, kind) in enumerate(kinds.items())
+        }
+        for path, kind in files.items():
+            save_prompts(PromptSet(kind), path, private=True, overwrite=True)
+        for path in set(self.folder.glob(ALL_PROMPTS)) - set(files):
+            path.unlink()
         self._prompts = digest
 
     def write_blocks(
@@ -350,16 +363,17 @@ class SavedSession:
         """Time of day of the last change, ``HH:MM``."""
         return str(self.state.get("when", ""))
 
-    def prompts(self) -> PromptSet:
-        """Return the prompts; none, and an entry in `problems`, if damaged."""
-        path = self.folder / PROMPTS
-        if not path.is_file():
-            return PromptSet([])
-        try:
-            return load_prompts(path)
-        except PromptFileError as error:
-            self.problems.append(str(error))
-            return PromptSet([])
+    def prompts(self) -> list[Prompt]:
+        """Return the prompts; a damaged file has none, and an entry in `problems`."""
+        found: list[Prompt] = []
+        for path in sorted(
+            self.folder.glob(ALL_PROMPTS), key=lambda p: (p.name != PROMPTS, p.name)
+        ):
+            try:
+                found += load_prompts(path)
+            except PromptFileError as error:
+                self.problems.append(str(error))
+        return found
 
     def labels(self, key: str) -> np.ndarray | None:
         """Return the labels of a layer, or None if they cannot be read.

@@ -11,18 +11,17 @@ import shutil
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..core.errors import short_line
-from ..core.prompt import PromptSet
+from ..core.prompt import Prompt
 from .atomic import atomic_path
 from .session import (
     LOCK,
-    PROMPTS,
     STATE,
     SavedSession,
     Session,
@@ -32,7 +31,7 @@ from .session import (
     read_state,
 )
 
-MEMBER = re.compile(rf"{re.escape(STATE)}|{re.escape(PROMPTS)}|labels-\w+\.log")
+MEMBER = re.compile(rf"{re.escape(STATE)}|prompts(-\d+)?\.svprompt|labels-\w+\.log")
 """Files in a session; a zip with any other is none."""
 
 MAX_BYTES = 20_000_000_000
@@ -48,7 +47,7 @@ TOO_LARGE = "it would fill the disk"
 def save_session(
     path: str | Path,
     state: dict[str, Any],
-    prompts: PromptSet,
+    prompts: Sequence[Prompt],
     labels: Mapping[str, np.ndarray],
     *,
     overwrite: bool = False,
@@ -61,7 +60,8 @@ def save_session(
         Ends in `result_files.SESSION_END`; its folder must exist.
     state : dict
         Plain values, as `Session.write_state` takes them.
-    prompts : PromptSet
+    prompts : sequence of Prompt
+        Of any kinds of images.
     labels : dict of str to int array
         Pixels of the layers by their key in ``state``.
     overwrite : bool

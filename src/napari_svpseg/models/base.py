@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -187,6 +188,15 @@ def register(name: str) -> Callable[[Factory], Factory]:
         return factory
 
     return keep
+
+
+def is_exported() -> bool:
+    """Return whether a network is being written as a graph for other programs.
+
+    A graph cannot depend on values, nor repeat a step as often as the image is large.
+    """
+    traced = torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return torch.compiler.is_compiling() or bool(traced)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

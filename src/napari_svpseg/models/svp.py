@@ -20,17 +20,20 @@ pixels, M of prompt pixels. What was tried: ``docs/decisions/0003-default-model.
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ..core.labels.object_size import specks
 from .base import (
     IGNORE,
     MASKED,
     PromptCode,
     PromptSegmenter,
     QueryFeatures,
+    is_exported,
     pad_to_multiple,
     register,
 )
@@ -50,7 +53,7 @@ from .weighed import classified, fit_classifier, random_layer
 
 N_LABELS = 3
 """Labels of a prompt pixel: foreground, depth, border."""
-QUERY_BLOCK = 4096
+QUERY_BLOCK = 1024
 """Query pixels that attend at once."""
 MAX_BLIND = 8
 """Prompts that are predicted from the others to weigh the evidence."""
@@ -351,15 +354,17 @@ class EvidenceSegmenter(PromptSegmenter):
         logits of each kind of evidence, so that each is trained to be right by itself.
         """
         batch, _, height, width = features["query"].shape
-        code = {k: v.expand(batch, *v.shape[1:]) for k, v in code.items()}
         pyramid = features["pyramid"]
+        given = code  # of one set of prompts for all queries, or of each query
+        code = {k: v.expand(batch, *v.shape[1:]) for k, v in code.items()}
         ridge = self._ridge_maps(features["pixels"], code)  # (B, 3, H/2, W/2)
-        context, similarity = self._attention_maps(pyramid, code)
+        context, similarity = self._attention_maps(pyramid, given)
         x = join_maps(F.avg_pool2d(ridge, 2), similarity, context, pyramid)
         x = self.block4(self.enter(x))  # (B, d4, H/4, W/4)
         y = self.down(F.relu(x)) + self.skip8(features["coarse"])  # (B, d8, H/8, W/8)
         if self.use["modulation"]:
-            gain, shift = code["modulation"][..., None, None].chunk(2, dim=1)
+            both, half = code["modulation"][..., None, None], y.shape[1]
+            gain, shift = both[:, :half], both[:, half:]
             y = y * (1 + gain) + shift
         x = self.out4(x + upsample(self.up(self.blocks8(y))))  # (B, d4, H/4, W/4)
         z = upsample(self.merge2(x)) + self.skip2(join_maps(features["fine"], ridge))
@@ -424,19 +429,18 @@ class EvidenceSegmenter(PromptSegmenter):
         maps = torch.baddbmm(weights[:, -1:], flat, weights[:, :-1])
         return _as_maps(maps, pixels.shape[2:])
 
-    def _queries(self, pyramid: Tensor) -> tuple[Tensor, ...]:
-        """Return unit vectors (B, block, D) of the query's pixels, block by block.
-
-        The attention matrix of one block is block x M; the matrix of a whole tile would
-        be the largest array of the network.
-        """
+    def _queries(self, pyramid: Tensor) -> Tensor:
+        """Return unit vectors (B, N, D) of the query's pixels."""
         query = F.normalize(self.embed(pyramid).float(), dim=1)
-        return query.flatten(2).transpose(1, 2).split(QUERY_BLOCK, dim=1)
+        return query.flatten(2).transpose(1, 2)
 
     def _attention_maps(
         self, pyramid: Tensor, code: PromptCode
     ) -> tuple[Tensor, Tensor]:
-        """Return attended values (B, V, H/4, W/4) and similarities (B, 2, H/4, W/4)."""
+        """Return attended values (B, V, H/4, W/4) and similarities (B, 2, H/4, W/4).
+
+        The batch of ``code`` is B or 1.
+        """
         batch, _, height, width = pyramid.shape
         if not self.use["attention"]:
             n = self.value.out_features + N_LABELS + 1
@@ -445,17 +449,28 @@ class EvidenceSegmenter(PromptSegmenter):
                 pyramid.new_zeros(batch, 2, height, width),
             )
         temperature = self.log_temperature.exp().clamp(0.02, 1.0)
-        parts = [
-            similarity_and_context(
-                q, code["keys"], code["values"], code["bias"], temperature
-            )
-            for q in self._queries(pyramid)
-        ]
+        keys, values, bias = (code[name] for name in ("keys", "values", "bias"))
+        queries = self._queries(pyramid)
+        attend = partial(similarity_and_context, temperature=temperature)
+        if len(keys) == 1 and pyramid.device.type == "cpu" and not _in_graph():
+            queries = queries.reshape(1, -1, queries.shape[2])
+            keys, values, bias, counts = _by_class(keys, values, bias)
+            attend = partial(_attended, counts=counts, temperature=temperature)
+        # The attention matrix of one block is block x M; the matrix of a whole tile
+        # would be the largest array of the network.
+        blocks = [queries] if is_exported() else queries.split(QUERY_BLOCK, dim=1)
+        parts = [attend(q, keys, values, bias) for q in blocks]
+        found = (torch.cat([part[i] for part in parts], dim=1) for i in (0, 1))
         context, similarity = (
-            _as_maps(torch.cat([part[i] for part in parts], dim=1), (height, width))
-            for i in (0, 1)
+            _as_maps(x.reshape(batch, height * width, -1), (height, width))
+            for x in found
         )
         return context, similarity
+
+
+def _in_graph() -> bool:
+    """Return whether a graph is recorded, for training or for export."""
+    return torch.is_grad_enabled() or is_exported()
 
 
 def _as_maps(pixels: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -547,16 +562,20 @@ def _id_change(masks: Tensor) -> Tensor:
 
 
 def typical_size(masks: Tensor) -> Tensor:
-    """Return log2 of the objects' mean diameter over 16 pixels, (B,), 0 if none."""
+    """Return log2 of the objects' mean diameter over 16 pixels, (B,), 0 if none.
+
+    Specks do not count, as in `core.labels.object_size.median_diameter`.
+    """
     sizes = []
     for mask in masks:
-        ids = torch.unique(mask)
-        n = int((ids > 0).sum())
-        area = (mask > 0).sum() / max(n, 1)
+        ids, areas = torch.unique(mask, return_counts=True)
+        areas = areas[ids > 0]
+        if len(areas):
+            areas = areas[~specks(areas)]
         # 1.13 = 2 / sqrt(pi): the diameter of a disc of that area
         sizes.append(
-            torch.log2((area.float().sqrt() * 1.13 + 1) / 16)
-            if n
+            torch.log2(((areas.sum() / len(areas)).sqrt() * 1.13 + 1) / 16)
+            if len(areas)
             else torch.zeros((), device=mask.device)
         )
     return torch.stack(sizes)
@@ -655,13 +674,59 @@ def similarity_and_context(
     return context, torch.stack(best, dim=-1).clamp(min=-1)
 
 
+def _by_class(
+    keys: Tensor, values: Tensor, bias: Tensor
+) -> tuple[Tensor, Tensor, Tensor, list[int]]:
+    """Return the keys that take part, foreground first, then background, then others.
+
+    And how many there are of each, so that the keys of one class are a slice.
+    """
+    foreground, background = (values[0, :, c] > 0.5 for c in (0, 3))
+    kind = torch.where(foreground, 0, torch.where(background, 1, 2))
+    kind = torch.where(bias[0] < -100, 3, kind)
+    counts = torch.bincount(kind, minlength=4).tolist()[:3]
+    if not sum(counts):  # nothing is known: all keys count alike, and none for a class
+        return keys, values, bias, [0, 0, keys.shape[1]]
+    order = kind.argsort(stable=True)[: sum(counts)]
+    return keys[:, order], values[:, order], bias[:, order], counts
+
+
+def _attended(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    bias: Tensor,
+    *,
+    counts: list[int],
+    temperature: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Return the same as `similarity_and_context`, faster, for one code on a CPU.
+
+    Parameters
+    ----------
+    query, temperature
+        As there.
+    keys, values, bias, counts
+        From `_by_class`.
+    """
+    cosine = _products(query, keys)  # (1, N, M)
+    best = [
+        part.amax(-1) if part.shape[-1] else part.new_full(part.shape[:2], -1.0)
+        for part in cosine.split(counts, dim=-1)[:2]
+    ]
+    # in place: this is the largest array of all
+    weights = cosine.div_(temperature).add_(bias[:, None]).softmax(dim=-1)
+    context = _products(weights, values.transpose(1, 2))
+    return context, torch.stack(best, dim=-1).clamp(min=-1)
+
+
 def _products(one: Tensor, two: Tensor) -> Tensor:
     """Return the product (B, N, M) of ``one`` (B, N, D) and ``two`` (B, M, D).
 
     On a CPU the product of one image goes through a 1 x 1 convolution, which keeps the
     layout of all other maps, see `unet.Pointwise`.
     """
-    if len(one) > 1 or one.device.type != "cpu":
+    if len(one) > 1 or one.device.type != "cpu" or is_exported():
         return one @ two.transpose(1, 2)
     n = one.shape[1]
     wide = math.gcd(n, 64)  # a map wider than one pixel comes back channels last

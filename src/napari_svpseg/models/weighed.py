@@ -19,6 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .base import is_exported
+
 N_RANDOM = 512
 """Random features of a pixel."""
 PENALTIES = (1e-3, 1e-2, 1e-1)
@@ -70,6 +72,8 @@ class PromptFit:
         layer: tuple[Tensor, Tensor],
     ) -> None:
         self.z = [random_features(each, *layer) for each in x]
+        # The same for all penalties, and summing them takes longer than solving.
+        self._systems: dict[int | None, tuple[Tensor, Tensor]] = {}
         # Sums over each prompt's pixels, so that leaving one out is a subtraction.
         self._sums = [
             [self._sum(z, w[k]) for k, z in enumerate(self.z)]
@@ -93,6 +97,15 @@ class PromptFit:
 
         The prompts left have to show both, see `shows_both`.
         """
+        if without not in self._systems:
+            self._systems[without] = self._system(without)
+        gram, right = self._systems[without]
+        ridge = torch.full_like(right, penalty)
+        ridge[-1] = 1e-6  # the offset is free
+        return torch.linalg.solve(gram + torch.diag(ridge), right)
+
+    def _system(self, without: int | None) -> tuple[Tensor, Tensor]:
+        """Return the Gram matrix and the right side of the prompts but one."""
         gram, right = None, None
         for sums, sign in zip(self._sums, (1.0, -1.0), strict=True):
             kept = [s for k, s in enumerate(sums) if k != without]
@@ -102,9 +115,7 @@ class PromptFit:
             gram = part if gram is None else gram + part
             right = sign * side if right is None else right + sign * side
         assert gram is not None and right is not None
-        ridge = torch.full_like(right, penalty)
-        ridge[-1] = 1e-6  # the offset is free
-        return torch.linalg.solve(gram + torch.diag(ridge), right)
+        return gram, right
 
     def hidden(self, penalty: float, known: list[int]) -> Tensor:
         """Return the logits (N,) of each prompt in ``known`` from the others."""
@@ -240,6 +251,6 @@ def classified(x: Tensor, ridge: Tensor, layer: tuple[Tensor, Tensor]) -> Tensor
     by_feature = 2 * (2 / N_RANDOM) ** 0.5 * ridge[:-1]
     found = [
         torch.addmm(offsets, part, weights).relu_() @ by_feature
-        for part in x.split(BLOCK)
+        for part in ([x] if is_exported() else x.split(BLOCK))
     ]
     return torch.cat(found) + 2 * ridge[-1]

@@ -89,6 +89,26 @@ def test_the_diameter_is_that_of_whole_objects():
         median_diameter(np.zeros((8, 8), int))
 
 
+def test_specks_do_not_change_the_diameter():
+    labels = np.zeros((64, 64), int)
+    labels[:30, 5:40], labels[40:, 20:60] = 1, 2  # both are cut by the border
+    clean = median_diameter(labels)
+    labels[35, 10] = 3  # a whole object, and a slip of the brush
+    assert median_diameter(labels) == clean
+    labels[33:37, 45:49] = 4  # too many pixels for a slip
+    assert median_diameter(labels) == pytest.approx(4.5, abs=0.1)
+
+
+def test_specks_are_objects_where_they_are_many_or_all():
+    labels = np.zeros((64, 64), int)
+    labels[3, 3], labels[9, 9:11] = 1, 2
+    assert median_diameter(labels) == pytest.approx(1.36, abs=0.01)
+    spots = np.arange(36).reshape(6, 6) + 5
+    labels[10:60:9, 10:60:9] = labels[11:61:9, 10:60:9] = spots
+    labels[40:50, 55:63] = 99  # two that touch
+    assert median_diameter(labels) == pytest.approx(1.6, abs=0.01)
+
+
 def test_a_grid_is_a_net_and_discs_are_not():
     net = np.zeros((64, 64), int)
     net[::16], net[:, ::16] = 1, 1

@@ -581,6 +581,31 @@ def test_batch_is_halved_first():
     torch.testing.assert_close(maps, torch.cat([alone(p[None], code) for p in pieces]))
 
 
+def test_several_small_pieces_are_one_call_on_a_cpu_and_large_ones_are_not():
+    class Counted(Brightness):
+        calls = ()
+
+        def forward(self, query, code):
+            self.calls += (len(query),)
+            return super().forward(query, code)
+
+    network, code = Counted(), {"means": torch.tensor([[-1.0, 1.0]])}
+    forward = Forward(network, choose("cpu"))
+    forward(torch.randn(8, 3, 64, 64), code)
+    forward(torch.randn(2, 3, 512, 512), code)
+    assert network.calls == (8, 1, 1)
+
+
+def test_after_full_memory_a_cpu_takes_small_pieces_one_by_one():
+    forward = Forward(Limited(64 * 64), choose("cpu"), overlap=16, radius=6)
+    code = {"means": torch.tensor([[-1.0, 1.0]])}
+    pieces = torch.randn(8, 3, 64, 64)
+    maps = forward(pieces, code)
+    assert forward.notes == [FEWER_TILES.format(n=1)]
+    alone = Forward(Brightness(), choose("cpu"))
+    torch.testing.assert_close(maps, torch.cat([alone(p[None], code) for p in pieces]))
+
+
 def test_no_way_out_is_one_clear_line(scene):
     plane, prompts, _ = scene
     with pytest.raises(MemoryError, match=NO_MEMORY):

@@ -95,19 +95,19 @@ def test_it_can_be_cancelled(network, tensors):
 
 
 @pytest.mark.parametrize(
-    ("trust", "uncertainty", "used"),
+    ("consistency", "uncertainty", "used"),
     [(0.9, 0.3, True), (0.49, 0.3, True), (0.4, 0.3, False), (0.9, 0.5, False)],
 )
 def test_the_fit_is_used_only_where_the_check_and_certainty_allow(
-    network, disc_scene, disc_prompt, monkeypatch, trust, uncertainty, used
+    network, disc_scene, disc_prompt, monkeypatch, consistency, uncertainty, used
 ):
-    """Before: trust 0.5, uncertainty 0.4."""
-    trusts, uncertainties = iter([0.5, trust]), iter([uncertainty, 0.4])
-    monkeypatch.setattr(prediction, "self_consistency", lambda *_: next(trusts))
+    """Before: consistency 0.5, uncertainty 0.4."""
+    checks, uncertainties = iter([0.5, consistency]), iter([uncertainty, 0.4])
+    monkeypatch.setattr(prediction, "self_consistency", lambda *_: next(checks))
     monkeypatch.setattr(prediction, "mean_uncertainty", lambda *_: next(uncertainties))
     plane, prompts = disc_scene.image[..., None], PromptSet([disc_prompt])
     found = predict(plane, prompts, network, "cpu", SegmentSettings(refine=3))
-    assert found.trust == (trust if used else 0.5)
+    assert found.consistency == (consistency if used else 0.5)
     (note,) = found.notes
     assert note.startswith(FITTED) == used
     plain = predict(plane, prompts, network, "cpu", SegmentSettings(trust=False))

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,16 +17,26 @@ from napari.components import ViewerModel
 from napari.layers import Labels
 
 from napari_svpseg.core.geometry import Box
-from napari_svpseg.io.session import STATE, Session, crashed_sessions, sessions_folder
+from napari_svpseg.core.prompt import renamed
+from napari_svpseg.io.session import (
+    STATE,
+    SavedSession,
+    Session,
+    crashed_sessions,
+    sessions_folder,
+)
 from napari_svpseg.plugin.layers.images.image_source import ImageSource
 from napari_svpseg.plugin.layers.labels.partial_label_layers import (
     paint_layer,
     start_painting,
 )
 from napari_svpseg.plugin.layers.metadata import metadata_of
+from napari_svpseg.plugin.layers.prompts.prompt_book import PromptBook
+from napari_svpseg.plugin.layers.prompts.prompt_item import PromptItem
 from napari_svpseg.plugin.services import autosave as module
 from napari_svpseg.plugin.services.autosave import IS_OFF, RESTORED, Autosave
 from napari_svpseg.plugin.services.edited_blocks import EditedBlocks
+from napari_svpseg.plugin.services.restoring import not_listed
 
 from ..conftest import disc_image
 
@@ -87,6 +98,27 @@ def model(qapp, soon):
     saver = Autosave.of(viewer)
     yield viewer, saver
     module._close(id(viewer))
+
+
+class Dock:
+    """What autosave needs of a dock."""
+
+    def choices(self):
+        return {}
+
+    def restore(self, values):
+        """Take what was saved."""
+
+
+@pytest.fixture
+def book(model):
+    """Return the prompts of the viewer, as a dock has them."""
+    viewer, saver = model
+    book = PromptBook(viewer, lambda la: ImageSource.of(la, "YXC" if la.rgb else "YX"))
+    dock = Dock()
+    saver.attach("dock", dock.choices, dock.restore, book)
+    yield book
+    book.close()
 
 
 @pytest.fixture
@@ -295,3 +327,28 @@ def test_a_disk_that_cannot_be_written_is_told_once(model, own_home, qtbot):
     assert not saver._files.is_busy
     assert len(told) == 1 and told[0].startswith(IS_OFF)
     assert layer.data[6, 6] == 2 and metadata_of(layer, "partial")
+
+
+def test_prompts_on_grey_and_colour_images_are_saved(model, book, settled, qtbot):
+    viewer, saver = model
+    grey = viewer.layers["discs"]
+    colour = viewer.add_image(np.repeat(grey.data[..., None], 3, -1), rgb=True)
+    for layer in (grey, colour):
+        item = book.place(book.source_of(layer), (), Box(14, 14, 32))
+        paint = book.add_paint_layer(item)
+        paint.data_setitem(tuple(np.array([[30, 30, 31], [30, 31, 31]])), 1)
+    qtbot.waitUntil(lambda: all(i.is_ready for i in book.items))
+    settled(saver)
+    prompts = SavedSession(saver._session.folder, {}).prompts()
+    assert sorted(p.n_channels for p in prompts) == [1, 3]
+    assert not saver._broken
+
+
+def test_a_prompt_of_a_file_is_not_taken_for_a_box_of_its_name(disc_prompt):
+    box = disc_prompt.box
+    drawn = renamed(disc_prompt, "prompt 1")
+    loaded = replace(drawn, box=Box(box.y + 1, box.x, box.size))
+    items = [PromptItem("prompt 1", "#ffffff", box=box)]
+    assert not_listed([loaded, drawn], items) == [loaded]
+    assert not_listed([loaded, drawn], [*items, *items]) == []
+    assert not_listed([drawn], []) == [drawn]

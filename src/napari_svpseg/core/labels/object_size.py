@@ -7,6 +7,8 @@ objects, and touching ones change nothing where a boundary is predicted between 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import ndimage
 
@@ -26,6 +28,10 @@ MAX_SIZE_RATIO = 1.7
 MAX_UNCERTAINTY = 0.45
 """Mean uncertainty of the foreground above which its size means nothing."""
 
+SPECK, SPECK_SHARE = 12, 1 / 16
+"""Objects of fewer pixels are slips of a brush or of a threshold, and no objects to
+measure, if all of them cover less than this share of the largest object's area."""
+
 MAX_SIDE = 1024
 """Side in pixels of the central part of an image that is measured."""
 
@@ -36,8 +42,8 @@ SIZE_NOTE = "objects look much {than} here than in the prompts: box some here to
 def median_diameter(labels: Array) -> float:
     """Return the median equivalent diameter of the objects in a label image.
 
-    The equivalent diameter is that of a disc of the same area. Objects cut by the
-    border count only if there is no whole one.
+    The equivalent diameter is that of a disc of the same area. Specks do not count, and
+    objects cut by the border only if there is no whole one.
 
     Parameters
     ----------
@@ -68,11 +74,34 @@ def median_diameter(labels: Array) -> float:
         raise ImageError(EMPTY_MASK)
     ranks = ranks.reshape(labels.shape)
     edge = np.concatenate([ranks[0], ranks[-1], ranks[:, 0], ranks[:, -1]])
+    areas[specks(areas)] = 0
     # A cut object would make the typical one too small.
     whole = areas.copy()
     whole[edge] = 0
     areas = whole if whole.any() else areas
     return float(np.median(2 * np.sqrt(areas[areas > 0] / np.pi)))
+
+
+def specks(areas: Any) -> Any:
+    """Return which objects are specks, beside which larger ones are measured.
+
+    Parameters
+    ----------
+    areas : (n,) int array or tensor
+        Pixels of each object; 0 is none.
+
+    Returns
+    -------
+    (n,) bool array or tensor
+
+    Examples
+    --------
+    >>> specks(np.array([200, 2, 3, 90])).tolist()
+    [False, True, True, False]
+    """
+    small = areas < SPECK
+    few = (areas * small).sum() < SPECK_SHARE * areas.max()
+    return small & few
 
 
 def is_net(labels: Array) -> bool:

@@ -184,15 +184,15 @@ def _overlapping(
 def image_uncertainty(maps: Maps, trust: float = float("nan")) -> float:
     """Return the uncertainty of the result of a whole image.
 
-    Three parts are the lack of self-consistency, one part is the mean uncertainty of
-    the possible foreground.
+    Three parts are the lack of trust, one part is the mean uncertainty of the possible
+    foreground.
 
     Parameters
     ----------
     maps : Maps
         Of one plane; a large one is sampled.
     trust : float
-        Self-consistency of the result in [0, 1]; NaN if it is not known.
+        Of the result, in [0, 1]; NaN if it is not known.
 
     Returns
     -------

@@ -28,6 +28,9 @@ class NoNumbersError(ValueError):
 MAPS = ("foreground", "distance", "boundary")
 """Names of the maps, in the order in which they are stacked."""
 
+SMALL = 256 * 256
+"""Network pixels that a CPU takes at once where pieces are smaller, such as prompts."""
+
 MIN_SIDE = 128
 """Side of a piece, in network pixels, that is not cut further but moved to the CPU."""
 
@@ -71,6 +74,7 @@ class Forward:
         self.network = network
         self.device = device
         self.batch = batch if device.type != "cpu" else 1
+        self._pixels = SMALL if device.type == "cpu" else 0
         self.notes: list[str] = []
         self.names: tuple[str, ...] = ()
         self._cuts: dict[str, int] = {
@@ -102,8 +106,10 @@ class Forward:
         The M maps are those in `names`. A network of classes gives ``foreground`` and
         maps named ``1``, ``2`` and so on.
         """
-        if len(pieces) > self.batch:
-            return torch.cat([self(part, code) for part in pieces.split(self.batch)])
+        # A CPU takes one large piece, or several small ones.
+        batch = max(self.batch, self._pixels // (pieces.shape[2] * pieces.shape[3]))
+        if len(pieces) > batch:
+            return torch.cat([self(part, code) for part in pieces.split(batch)])
         if self._side is not None and max(pieces.shape[2:]) > self._side:
             return torch.cat([self._quartered(piece[None], code) for piece in pieces])
         try:
@@ -116,7 +122,7 @@ class Forward:
         """Return the maps of pieces that did not fit, with the next fallback."""
         side = max(pieces.shape[2:])
         if len(pieces) > 1:
-            self.batch = len(pieces) // 2
+            self._pixels, self.batch = 0, min(len(pieces) // 2, self.batch)
             self._note(FEWER_TILES.format(n=self.batch))
             return self(pieces, code)
         if side >= 2 * MIN_SIDE:

@@ -14,6 +14,7 @@ from ...core.geometry import Tile
 from ...core.image import Plane, sample_pixels
 from ...core.labels.ids import count_objects
 from ...core.labels.object_size import size_notes
+from ...core.labels.reliability import expected_dice
 from ...core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
 from ...core.progress import Progress, ignore_progress
 from ...core.prompt import PromptError, PromptSet
@@ -37,8 +38,8 @@ from .unwanted import LEFT_OUT, shown_to_network, unwanted_pixels
 Partial = Callable[[tuple[Tile, np.ndarray]], None]
 """Receives a finished tile and its foreground as (H, W) uint8; 255 is 1."""
 
-TRUST_TOLERANCE = 0.02
-"""How much lower the trust of the fitted network's result may be for it to be used."""
+TOLERANCE = 0.02
+"""How much lower the consistency of the fitted network may be for it to be used."""
 
 OTHER_CHANNELS = (
     "The query has {query} channel(s), the prompts have {prompts}: choose the same "
@@ -58,7 +59,8 @@ class Prediction:
     maps : Maps
         At the query's full size.
     trust : float
-        In [0, 1], NaN where it was not asked for.
+        Dice that the result is expected to have, in [0, 1]; NaN where it was not asked
+        for.
     notes : tuple of str
         What was done differently from what was asked.
     scale : float
@@ -67,6 +69,8 @@ class Prediction:
         Percentiles that were used for the query.
     device : str
         The device, and why it was chosen.
+    consistency : float
+        Dice of the prompts, segmented with the result, in [0, 1]; NaN as the trust.
     """
 
     maps: Maps
@@ -75,6 +79,7 @@ class Prediction:
     scale: float
     intensities: np.ndarray
     device: str = "cpu"
+    consistency: float = math.nan
 
 
 def predict(
@@ -207,7 +212,7 @@ class _Request:
         """
         forward = self._forward(network)
         code: PromptCode = {}
-        objects, trust = None, math.nan
+        objects, trust, consistency = None, math.nan, math.nan
         with evaluating(network, self.device):
             if len(self.prompts):
                 shown = shown_to_network(self.prompts)
@@ -219,19 +224,20 @@ class _Request:
             maps = self._all_tiles(forward, code)
             named = dict(zip(forward.names, maps, strict=True))
         left_out = self._leave_out(named, objects)
+        classes = None if objects else (maps[1:].argmax(0) + 1).astype(np.uint8)
+        found = Maps.of(named, objects, classes)
         if self.settings.trust and len(self.prompts):
             positive = [i for i, p in enumerate(shown) if not p.is_negative]
             judged_by = forward if judge is None else self._forward(judge)
             with evaluating(judge or network, self.device):
-                trust = self_consistency(
+                consistency = self_consistency(
                     self.query,
                     named,
                     judged_by,
                     images[:, positive],
                     masks[:, positive],
                 )
-        classes = None if objects else (maps[1:].argmax(0) + 1).astype(np.uint8)
-        found = Maps.of(named, objects, classes)
+            trust = expected_dice(found, consistency)
         fallback = [self.device.reason] if self.device.is_fallback else []
         return Prediction(
             maps=found,
@@ -246,6 +252,7 @@ class _Request:
             scale=self.query.scale,
             intensities=self.query.intensities,
             device=str(self.device),
+            consistency=consistency,
         )
 
     def _leave_out(
@@ -322,7 +329,7 @@ def _refined_or_plain(request: _Request, network: PromptSegmenter) -> Prediction
         on_progress=request.on_progress,
     )
     better = checked.answer(fitted, judge=network)
-    helps = better.trust >= plain.trust - TRUST_TOLERANCE and mean_uncertainty(
+    helps = better.consistency >= plain.consistency - TOLERANCE and mean_uncertainty(
         better.maps.foreground, LIKELY_FOREGROUND
     ) < mean_uncertainty(plain.maps.foreground, LIKELY_FOREGROUND)
     kept = better if helps else plain

@@ -139,8 +139,9 @@ def _measured(
     shown = [(p, i) for p, i in pairs if not p.is_negative]
     masks = [p.mask for p, _ in shown]
     found = []
-    for prompt, image in shown[:MAX_PROMPTS]:
-        side, maps = _side(prompt, scale), forward(image[None], code)[0].numpy()
+    looked = forward(torch.stack([i for _, i in shown[:MAX_PROMPTS]]), code).numpy()
+    for (prompt, _), maps in zip(shown, looked, strict=False):
+        side = _side(prompt, scale)
         named = dict(zip(forward.names, maps[:, :side, :side], strict=True))
         own = object_properties([prompt.mask], [1.0])
         found.append(Maps.of(resize_maps(named, prompt.mask.shape), own))

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from qtpy.QtCore import QSize, Qt, QTimer, Signal
-from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QListView, QListWidget, QListWidgetItem, QVBoxLayout, QWidget
 
 from ..callbacks import reports_errors, tell
@@ -21,7 +20,7 @@ from ..layers.results.image_card import (
 from ..messages import count
 from ..services.background import Background
 from .controls import can_be_seen, is_alive, note
-from .tags.pixmaps import to_whole_pixmap
+from .tags.pixmaps import RATIO, to_icon, to_whole_pixmap
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -151,7 +150,7 @@ class Gallery(QWidget):
         row.setCheckState(on)
         row.setText(text_of(image.name, card))
         if card is not None and row.data(LAYER + 1) != made:
-            row.setIcon(QIcon(to_whole_pixmap(card.pixels, ICON)))
+            row.setIcon(to_icon(to_whole_pixmap(card.pixels, RATIO * ICON)))
             row.setData(LAYER + 1, made)
         return looked
 

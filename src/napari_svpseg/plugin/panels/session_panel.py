@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from qtpy.QtCore import Signal
 from qtpy.QtWidgets import QFileDialog, QWidget
 
-from ...core.prompt import PromptSet
 from ...io.result_files import SESSION_END
 from ...io.session import SavedSession
 from ...io.session_file import open_session, save_session
@@ -109,9 +108,7 @@ class SessionPanel(QWidget):
             add_contents(state["images"], {})
             note_places(state, file.parent.absolute())
             # the dialog has asked
-            return save_session(
-                file, state, PromptSet(prompts()), arrays, overwrite=True
-            )
+            return save_session(file, state, prompts(), arrays, overwrite=True)
 
         def saved(written: Path) -> None:
             text = SAVED.format(name=written.name, folder=written.parent)

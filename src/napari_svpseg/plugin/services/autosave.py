@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from qtpy.QtCore import QCoreApplication, QObject, QTimer, Signal
 from qtpy.QtWidgets import QWidget
 
-from ...core.prompt import Prompt, PromptSet
+from ...core.prompt import Prompt
 from ...io.session import SavedSession, Session, crashed_sessions, sessions_folder
 from ..callbacks import guarded, reports_errors, tell
 from ..layers.metadata import is_image, metadata_of
@@ -227,7 +227,7 @@ class Autosave(QObject):
             for key, shape, dtype, blocks in copies:
                 session.write_blocks(key, shape, dtype, blocks)
             session.drop_labels(keys)
-            session.write_prompts(PromptSet(prompts()))
+            session.write_prompts(prompts())
             session.write_state(state)
 
         self._files.call(write, self._on_written, self._on_not_written)

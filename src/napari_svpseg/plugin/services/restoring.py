@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...core.prompt import PromptSet
+from ...core.prompt import Prompt
 from ...io.images import split_series
 from ...io.session import SavedSession
 from ..layers.metadata import find_layer
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from napari.layers import Labels
 
     from ..layers.prompts.prompt_book import PromptBook
+    from ..layers.prompts.prompt_item import PromptItem
 
 DAMAGED_CORRECTIONS = "The corrections of {name} are damaged and left out."
 
@@ -51,14 +53,14 @@ class Contents:
     saved : SavedSession
     labels : list of (array or None, array or None)
         Pixels of each layer, and what a run had written into it.
-    prompts : PromptSet
+    prompts : list of Prompt
     changed : list of str
         Names of images whose files have another content now.
     """
 
     saved: SavedSession
     labels: list[tuple[np.ndarray | None, np.ndarray | None]]
-    prompts: PromptSet
+    prompts: list[Prompt]
     changed: list[str]
 
 
@@ -109,15 +111,31 @@ def put_back(
         begin(add_labels(viewer, entry, array, written))
     add_boxes(viewer, state)
     if book is not None:
-        drawn = {i.name for i in book.items}
-        lost = [p for p in contents.prompts if p.name not in drawn]
         boxes = [
             i for image in state.get("images", []) for i in items_on(state, image["id"])
         ]
         here_only = {i["name"] for i in boxes if i.get("here_only")}
-        book.add_loaded(PromptSet(lost), here_only)
+        book.add_loaded(not_listed(contents.prompts, book.items), here_only)
     show_view(viewer, state.get("view") or {})
     return missing
+
+
+def not_listed(prompts: Iterable[Prompt], items: Iterable[PromptItem]) -> list[Prompt]:
+    """Return the saved prompts that are not in the list yet.
+
+    Names may be there twice, as of a box and of a prompt from a file: each item stands
+    for one prompt, that with its box if there is one.
+    """
+    items = list(items)
+    places = {(i.name, i.box) for i in items}
+    names = Counter(i.name for i in items)
+    found = []
+    for prompt in sorted(prompts, key=lambda p: (p.name, p.box) not in places):
+        if names[prompt.name]:
+            names[prompt.name] -= 1
+        else:
+            found.append(prompt)
+    return found
 
 
 def put_on_opened(

@@ -51,6 +51,18 @@ def test_the_image_on_top_is_marked(viewer, two, panel, qtbot):
     qtbot.waitUntil(lambda: panel.selected() == below)
 
 
+def test_of_images_side_by_side_the_topmost_is_marked(viewer, two, qtbot, settle):
+    _, above = two
+    above.translate = (0, 100)  # so that both are seen
+    viewer.layers.selection.clear()
+    panel = ImagePanel(viewer)
+    qtbot.addWidget(panel)
+    panel.refresh()
+    settle()
+    assert panel.selected() == above
+    panel.close_hooks()
+
+
 def test_a_layer_of_an_image_in_sight_marks_it(viewer, two, panel, settle):
     below, above = two
     above.blending = below.blending = "additive"  # both are seen

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -141,12 +141,14 @@ class PromptBook(QObject):
         """Return one item as a prompt."""
         return item.prompt(self.intensities)
 
-    def add_loaded(self, prompts: PromptSet, here_only: Collection[str] = ()) -> None:
+    def add_loaded(
+        self, prompts: Iterable[Prompt], here_only: Collection[str] = ()
+    ) -> None:
         """Append prompts that come from a file.
 
         Parameters
         ----------
-        prompts : PromptSet
+        prompts : iterable of Prompt
         here_only : collection of str
             Names of those that are used in their own image only, which is not open.
         """

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from qtpy.QtCore import QRect, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap
+from qtpy.QtGui import QColor, QPainter, QPen, QPixmap
 from qtpy.QtWidgets import (
     QAbstractItemView,
     QListView,
@@ -27,7 +27,7 @@ from ...layers.prompts.prompt_item import OFF_COLOR, PromptItem
 from ..controls import button, note, side_by_side
 from ..plain_text import tip_text
 from ..prompt_list import thumbnail
-from .pixmaps import to_pixmap
+from .pixmaps import RATIO, to_icon, to_pixmap
 
 PATCH = 54
 """Side of a patch on screen, in pixels."""
@@ -232,7 +232,7 @@ class PatchView(QWidget):
         assert row is not None
         self.list.blockSignals(True)
         row.setText(item.patch.title)
-        row.setIcon(QIcon(self._pixmap(item)))
+        row.setIcon(to_icon(self._pixmap(item)))
         row.setToolTip(tip_text(_about(item)))
         self.list.blockSignals(False)
 
@@ -241,7 +241,7 @@ class PatchView(QWidget):
         names = self.classes
         known = item.patch.class_name in names
         color = class_color(names.index(item.patch.class_name)) if known else OFF_COLOR
-        made = to_pixmap(thumbnail(_as_item(item, color)), 2 * PATCH)
+        made = to_pixmap(thumbnail(_as_item(item, color)), RATIO * PATCH)
         painter = QPainter(made)
         painter.setRenderHint(QPainter.RenderHint.Antialiasing)
         removed = item.patch.removed
@@ -251,11 +251,10 @@ class PatchView(QWidget):
         painter.setPen(pen)
         painter.drawRect(made.rect().adjusted(3, 3, -4, -4))
         if removed:
-            painter.drawLine(8, 8, 2 * PATCH - 8, 2 * PATCH - 8)
+            painter.drawLine(8, 8, RATIO * PATCH - 8, RATIO * PATCH - 8)
         if item.patch.pinned:
-            _draw_pin(painter, QRect(2 * PATCH - 40, 6, 34, 34))
+            _draw_pin(painter, QRect(RATIO * PATCH - 40, 6, 34, 34))
         painter.end()
-        made.setDevicePixelRatio(2)
         return made
 
     # ------------------------------------------------------------ changing it

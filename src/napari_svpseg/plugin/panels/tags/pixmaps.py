@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from qtpy.QtCore import QRect, QSize, Qt
-from qtpy.QtGui import QImage, QPixmap
+from qtpy.QtGui import QIcon, QImage, QPixmap
+
+RATIO = 2
+"""Pixels of a picture per pixel of the layout: sharp on screens of high density."""
 
 
 def to_pixmap(array: np.ndarray, side: int, *, cut: bool = False) -> QPixmap:
@@ -38,6 +41,21 @@ def to_whole_pixmap(array: np.ndarray, side: int) -> QPixmap:
     if not array.size:
         return QPixmap()
     return _scaled(array, side, Qt.AspectRatioMode.KeepAspectRatio)
+
+
+def to_icon(pixmap: QPixmap) -> QIcon:
+    """Return a picture as the icon of a row; a selected row does not tint it.
+
+    Parameters
+    ----------
+    pixmap : QPixmap
+        With `RATIO` pixels per pixel of the layout; its ratio is set here.
+    """
+    pixmap.setDevicePixelRatio(RATIO)
+    icon = QIcon()
+    for mode in (QIcon.Mode.Normal, QIcon.Mode.Selected):
+        icon.addPixmap(pixmap, mode)
+    return icon
 
 
 def _scaled(array: np.ndarray, side: int, mode: Qt.AspectRatioMode) -> QPixmap:

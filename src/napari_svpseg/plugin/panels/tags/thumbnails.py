@@ -7,20 +7,17 @@ from functools import partial
 
 import numpy as np
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtGui import QColor, QPixmap
+from qtpy.QtGui import QColor, QIcon, QPixmap
 
 from ....core.image import Axes
 from ...callbacks import tell
 from ...layers.images.tagged_image import TaggedImage
 from ...services.background import Background
 from ..prompt_list import is_colour, visible
-from .pixmaps import to_pixmap
+from .pixmaps import RATIO, to_icon, to_pixmap
 
 THUMBNAIL = 44
 """Side of a thumbnail on screen, in pixels."""
-
-RATIO = 2
-"""Pixels of a thumbnail for one on screen, so that it is sharp on dense screens."""
 
 MAX_THUMBNAILS = 3000
 """Kept in memory; 25 MB."""
@@ -43,26 +40,27 @@ class Thumbnails(QObject):
         self._background = Background(
             partial(tell, self), 2, newest_first=True, limit=MAX_WAITING
         )
-        self._pixmaps: OrderedDict[str, QPixmap | None] = OrderedDict()
+        self._icons: OrderedDict[str, QIcon | None] = OrderedDict()
         self._requested: OrderedDict[str, None] = OrderedDict()
-        self._blank = QPixmap(THUMBNAIL, THUMBNAIL)
-        self._blank.fill(QColor(60, 63, 70))
+        blank = QPixmap(RATIO * THUMBNAIL, RATIO * THUMBNAIL)
+        blank.fill(QColor(60, 63, 70))
+        self._blank = to_icon(blank)
 
     def clear(self) -> None:
         """Drop all thumbnails."""
-        self._pixmaps.clear()
+        self._icons.clear()
         self._requested.clear()
 
     def close(self) -> None:
         """Make no more thumbnails."""
         self._background.close()
 
-    def get(self, image: TaggedImage) -> QPixmap:
+    def get(self, image: TaggedImage) -> QIcon:
         """Return a thumbnail, or a blank one while it is made."""
         key = image.key
-        if key in self._pixmaps:
-            self._pixmaps.move_to_end(key)
-            return self._pixmaps[key] or self._blank
+        if key in self._icons:
+            self._icons.move_to_end(key)
+            return self._icons[key] or self._blank
         if key not in self._requested:
             self._requested[key] = None
             while len(self._requested) > MAX_WAITING:  # the background drops those too
@@ -76,9 +74,9 @@ class Thumbnails(QObject):
 
     def _keep(self, image: TaggedImage, array: np.ndarray | None) -> None:
         self._requested.pop(image.key, None)
-        self._pixmaps[image.key] = None if array is None else _pixmap(array)
-        while len(self._pixmaps) > MAX_THUMBNAILS:
-            self._pixmaps.popitem(last=False)
+        self._icons[image.key] = None if array is None else _icon(array)
+        while len(self._icons) > MAX_THUMBNAILS:
+            self._icons.popitem(last=False)
         self.ready.emit(image)
 
 
@@ -120,7 +118,5 @@ def _small(array: np.ndarray, axes: Axes) -> np.ndarray:
     return visible(small.astype(np.float32))
 
 
-def _pixmap(array: np.ndarray) -> QPixmap:
-    made = to_pixmap(array, RATIO * THUMBNAIL, cut=True)
-    made.setDevicePixelRatio(RATIO)
-    return made
+def _icon(array: np.ndarray) -> QIcon:
+    return to_icon(to_pixmap(array, RATIO * THUMBNAIL, cut=True))

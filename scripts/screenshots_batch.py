@@ -15,6 +15,7 @@ from pathlib import Path
 import napari
 import numpy as np
 import tifffile
+from own_home import own_home
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
@@ -56,6 +57,7 @@ def shoot(viewer: napari.Viewer, name: str) -> None:
     small.save(IMAGES / f"{name}.png", optimize=True)
 
 
+@own_home()
 def main() -> None:
     """Take all screenshots."""
     viewer = napari.Viewer()

@@ -7,6 +7,7 @@ under ``xvfb-run -a -s "-screen 0 1400x900x24"``.
 from __future__ import annotations
 
 import numpy as np
+from own_home import own_home
 from screenshots_segment import Studio
 
 from napari_svpseg.core.geometry import Box
@@ -43,6 +44,7 @@ def best_box(labels: np.ndarray) -> Box:
     return Box(*max(corners, key=lambda c: np.unique(labels[Box(*c).slices]).size), 64)
 
 
+@own_home()
 def main() -> None:
     """Take all screenshots."""
     studio = Studio("Segment from prompts")

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import tempfile
 import time
 from pathlib import Path
 
 import napari
 from napari.settings import get_settings
+from own_home import own_home
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
@@ -36,6 +36,7 @@ IN_DOCS = ("segment-dark", "segment-light")
 RUN_SECONDS = 120
 
 
+@own_home()
 def main() -> None:
     """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -43,14 +44,6 @@ def main() -> None:
     parser.add_argument("--docs", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as home:  # settings and sessions of nobody
-        os.environ["NAPARI_SVPSEG_HOME"] = home
-        os.environ["NAPARI_CONFIG"] = f"{home}/napari.yaml"
-        photograph(options)
-
-
-def photograph(options: argparse.Namespace) -> None:
-    """Open the docks, and save a picture of each in both themes."""
     appearance = get_settings().appearance
     appearance.font_size = FONT_SIZE
     scale = os.environ.get("QT_SCALE_FACTOR", "1")

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import napari
 import numpy as np
+from own_home import own_home
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 from scipy import ndimage
@@ -57,6 +58,7 @@ def paint(dock: FineTuneWidget, labels: np.ndarray) -> None:
     layer.data_setitem(np.nonzero(around), 1)
 
 
+@own_home()
 def main() -> None:
     """Take all screenshots."""
     PRESETS["quick"]["seconds"] = 900.0  # a busy machine would cut it short

@@ -13,6 +13,7 @@ import os
 import tempfile
 
 import numpy as np
+from own_home import own_home
 from screenshots_segment import Studio
 
 from napari_svpseg.core.geometry import Box
@@ -27,6 +28,7 @@ def mosaic(tile: np.ndarray, side: int) -> np.ndarray:
     return np.tile(block, (n, n))[:side, :side]
 
 
+@own_home()
 def main() -> None:
     """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)

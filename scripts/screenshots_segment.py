@@ -13,6 +13,7 @@ from pathlib import Path
 
 import napari
 import numpy as np
+from own_home import own_home
 from PIL import Image
 from qtpy.QtWidgets import QApplication
 
@@ -67,6 +68,7 @@ class Studio:
         small.save(IMAGES / f"{name}.png", optimize=True)
 
 
+@own_home()
 def main() -> None:
     """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -78,7 +80,7 @@ def main() -> None:
 
     layers = samples.nuclei()
     studio.open([layer for layer in layers if layer[2] != "shapes"])
-    dock.draw.click()
+    studio.wait(dock.draw.isChecked, 5)
     studio.shoot("segment-1-draw")
     source = dock.source_of(viewer.layers["nuclei"])
     dock.prompt_panel.tool.stop()

@@ -13,11 +13,11 @@ doi:10.17632/9bsc36jyrt.1, CC BY 4.0). Takes a few minutes: a model is trained.
 from __future__ import annotations
 
 import argparse
-import os
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from own_home import own_home
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from screenshots_segment import Studio
@@ -55,6 +55,7 @@ def cut(data: Path, folder: Path) -> dict[str, list[int]]:
     return tags
 
 
+@own_home()
 def main() -> None:
     """Take all screenshots."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -62,7 +63,6 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=12)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as place:
-        os.environ["NAPARI_SVPSEG_HOME"] = f"{place}/home"
         folder = Path(place) / "tiles"
         folder.mkdir()
         take(folder, cut(arguments.data, folder), arguments.epochs)

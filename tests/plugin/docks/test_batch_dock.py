@@ -25,6 +25,7 @@ from napari_svpseg.plugin.docks.batch_controller import (
     STOPPED,
 )
 from napari_svpseg.plugin.docks.batch_dock import BatchWidget
+from napari_svpseg.plugin.layers.metadata import layer_id, metadata_of
 from napari_svpseg.plugin.messages import DRAW_BOX, count
 from napari_svpseg.plugin.panels.file_table import WARN_COLOR, FileTable
 from napari_svpseg.plugin.services.engine_process import Engine
@@ -189,7 +190,10 @@ def test_a_folder_runs_and_the_bad_file_is_marked(
     assert (record["done"], record["failed"]) == (4, 1)
     assert job.settings["trust"] is False and job.formats == ("ome-tiff", "rois")
     dock.open_file(3)
-    assert [layer._type_string for layer in viewer.layers] == ["image", "labels"]
+    image, labels = viewer.layers
+    assert (image._type_string, labels._type_string) == ("image", "labels")
+    known = metadata_of(labels, "labels")
+    assert known["recipe"] and known["source_id"] == layer_id(image)
     dock.open_file(0)
     shown = [layer for layer in viewer.layers if layer.visible]
     assert len(viewer.layers) == 4 and shown == list(viewer.layers)[2:]

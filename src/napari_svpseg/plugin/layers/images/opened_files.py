@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ....core.image import ImageError
 from ....core.jobs.folder_job import file_label
@@ -19,13 +19,14 @@ from ....io.ome_zarr import is_zarr
 from ....io.zarr_labels import labels_folder
 from ....io.zarr_stores import split_zip
 from ..metadata import layer_id, layer_name
+from ..results.reopened import labels_layer
 from .channel_names import CHANNEL_NAMES
 from .lazy_zarr import add_zarr
 from .visibility import IMAGE_PIXELS, OF, bring_into_sight, look_at
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Layer
+    from napari.layers import Image, Layer
 
 OPENED = "svpseg_opened"
 """Key, in a layer's metadata, of the file it was opened from, and how old that was."""
@@ -42,32 +43,39 @@ def show_file(viewer: ViewerModel, path: str, labels: str = "") -> None:
     labels : str
         Its labels; formats that hold none, or files that are gone, are passed over.
     """
-    image = _opened(viewer, path, "image")
+    image = _opened(viewer, path)
     if is_zarr(labels):
         labels = str(labels_folder(labels, NAME))
     is_tiff = labels.lower().endswith((".tif", ".tiff"))
     if is_zarr(labels) or (is_tiff and Path(labels).exists()):
-        _opened(viewer, labels, "labels").metadata[OF] = layer_id(image)
+        _opened(viewer, labels, image).metadata[OF] = layer_id(image)
     bring_into_sight(viewer, image)
     look_at(viewer, image, image.extent.data, IMAGE_PIXELS, closer=False)
 
 
-def _opened(viewer: ViewerModel, path: str, kind: str) -> Layer:
-    """Return the layer of a file; opened unless it is there as it is now."""
+def _opened(viewer: ViewerModel, path: str, of: Image | None = None) -> Any:
+    """Return the layer of a file; opened unless it is there as it is now.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    path : str
+    of : Image, optional
+        What the labels in the file are of; without it the file is an image.
+    """
     file, series = split_series(path)
     now = (path, _age(path, file))
     for layer in viewer.layers:
         if layer.metadata.get(OPENED) == now:
             return layer
     if is_zarr(path):
-        layer = add_zarr(viewer, path, kind)
-    elif kind == "image" and _is_ours(file, series):
+        layer = add_zarr(viewer, path, "image" if of is None else "labels")
+    elif of is not None:
+        layer = viewer.add_layer(labels_layer(path, viewer, of))
+    elif _is_ours(file, series):
         layer = _read(viewer, path)
     else:
-        # of labels, several readers may offer themselves
-        is_labels = kind == "labels"
-        told = {"layer_type": kind, "plugin": "napari"} if is_labels else {}
-        layer = viewer.open(path, **told)[0]
+        layer = viewer.open(path)[0]
         layer.name = layer_name(layer.name)
     layer.metadata[OPENED] = now
     return layer

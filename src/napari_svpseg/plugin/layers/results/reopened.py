@@ -36,7 +36,9 @@ NEAR = 0.01
 """Relative difference of two pixel sizes that count as one."""
 
 
-def labels_layer(path: str | Path, viewer: ViewerModel | None = None) -> Labels:
+def labels_layer(
+    path: str | Path, viewer: ViewerModel | None = None, image: Image | None = None
+) -> Labels:
     """Return a Labels layer of a file of labels or outlines, not added to a viewer.
 
     Parameters
@@ -44,6 +46,8 @@ def labels_layer(path: str | Path, viewer: ViewerModel | None = None) -> Labels:
     path : path
     viewer : ViewerModel, optional
         Whose images the labels may lie on.
+    image : Image, optional
+        The image that they are of, where that is known.
 
     Raises
     ------
@@ -54,7 +58,7 @@ def labels_layer(path: str | Path, viewer: ViewerModel | None = None) -> Labels:
 
     path = Path(path)
     if kind_of_result(path) == "outlines":
-        source = image_of(path, viewer)
+        source = image_of(path, viewer, image=image)
         canvas = None
         if source is not None:
             companion = source.companion
@@ -64,7 +68,7 @@ def labels_layer(path: str | Path, viewer: ViewerModel | None = None) -> Labels:
         found = reopen_labels(path, canvas)
     else:
         found = reopen_labels(path)
-        source = image_of(path, viewer, found.data)
+        source = image_of(path, viewer, found.data, image)
     data = found.data
     values = np.ascontiguousarray(_expanded(data, source))
     if found.is_result:
@@ -158,7 +162,10 @@ def _id_of(source: ImageSource) -> str:
 
 
 def image_of(
-    path: Path | str, viewer: ViewerModel | None, data: ExportData | None = None
+    path: Path | str,
+    viewer: ViewerModel | None,
+    data: ExportData | None = None,
+    image: Image | None = None,
 ) -> ImageSource | None:
     """Return the open image that the labels of a file lie on, or None.
 
@@ -171,10 +178,14 @@ def image_of(
     data : ExportData, optional
         The labels, whose shape and pixel size must be those of the image; outlines fit
         any image.
+    image : Image, optional
+        The only one that may be returned.
     """
     if viewer is None:
         return None
     fitting = [s for s in _sources(viewer) if data is None or _fits(s, data)]
+    if image is not None:
+        return next((s for s in fitting if s.layer == image), None)
     images = list(dict.fromkeys(s.layer for s in fitting))
     active = viewer.layers.selection.active
     choices = (

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -13,7 +14,13 @@ from .console import say, show, show_json
 from .options import AsJson, Overwrite
 
 if TYPE_CHECKING:
+    from ..core.exchange import GraphFormat
     from ..core.model_card import ModelCard
+
+FOR_OTHERS = "--prompts, --side and --author go with --format bioimageio, onnx, ..."
+
+
+ExportFormat = StrEnum("ExportFormat", ["svpseg", "bioimageio", "onnx", "torchscript"])
 
 models_app = typer.Typer(
     rich_markup_mode=None,
@@ -98,14 +105,56 @@ def import_models(
 @models_app.command("export")
 def export_models(
     model: Annotated[str, typer.Argument(help="Name or folder of a model.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The zip to write.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")],
+    prompts: Annotated[
+        Path | None,
+        typer.Option("--prompts", help="Prompts to bake in; by default the model's."),
+    ] = None,
+    form: Annotated[
+        ExportFormat,
+        typer.Option(
+            "--format",
+            help="svpseg: a zip for napari-svpseg. The others have the prompts baked "
+            "in and run elsewhere.",
+        ),
+    ] = ExportFormat.svpseg,
+    side: Annotated[
+        int | None,
+        typer.Option(
+            "--side",
+            min=1,
+            help="The only side of images in pixels, for OpenCV 4 and QuPath.",
+        ),
+    ] = None,
+    author: Annotated[
+        list[str] | None,
+        typer.Option("--author", help="Who made the prompts; repeatable."),
+    ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model as one zip file, to share it."""
+    """Write a model as one file: to share it, or for other programs."""
     from ..io.model_archive import export_model
+    from ..io.prompt_files import load_prompts
+    from ..workflows.share_model import share_model
 
-    export_model(model, output, overwrite=overwrite)
-    show(output)
+    if form == ExportFormat.svpseg:
+        if prompts or side or author:
+            raise typer.BadParameter(FOR_OTHERS)
+        export_model(model, output, overwrite=overwrite)
+        show(output)
+        return
+    shared = share_model(
+        model,
+        output,
+        prompts=None if prompts is None else load_prompts(prompts),
+        form=cast("GraphFormat", form.value),
+        side=side,
+        authors=author or (),
+        overwrite=overwrite,
+    )
+    for note in shared.notes:
+        say(note)
+    show(shared.path)
 
 
 def _card_row(card: ModelCard) -> dict[str, Any]:

@@ -7,7 +7,7 @@ says, and writers write micrometres.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -109,7 +109,8 @@ def _ratio(name: str, other: str) -> float:
         return 1.0
 
 
-def ratio(unit: object, other: object) -> float:
+@lru_cache(maxsize=256)  # the name of a unit takes longer than all else
+def ratio(unit: Hashable, other: Hashable) -> float:
     """Return how many of another unit a unit is; 1 where they are of different kinds.
 
     Parameters

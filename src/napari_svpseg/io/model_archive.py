@@ -46,6 +46,12 @@ NAME_TAKEN = (
 )
 BAD_PATH = "{path}: refused, it holds the path {member!r}."
 INCOMPLETE = "{path}: not a model file, model.json or weights.safetensors missing."
+OTHER_PACKAGE = (
+    "{path}: a bioimage.io package of another program. Only those that napari-svpseg "
+    "wrote can be imported: run this one in ilastik, deepImageJ or bioimageio.core."
+)
+DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml")
+"""Names of the description in a package of bioimage.io."""
 TOO_LARGE = "{path}: refused, over {limit} MB unpacked."
 
 
@@ -186,7 +192,7 @@ def _checked_members(
     archive: zipfile.ZipFile, path: Path
 ) -> dict[str, zipfile.ZipInfo]:
     """Return the files of a model in a zip by name, after checking paths and sizes."""
-    members = {}
+    members, described = {}, False
     for info in archive.infolist():
         if info.is_dir():
             continue
@@ -194,10 +200,12 @@ def _checked_members(
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
         if not 1 <= len(parts) <= 2 or ".." in parts or parts[0].startswith("/"):
             raise ModelFormatError(BAD_PATH.format(path=path, member=info.filename))
+        described = described or parts[-1] in DESCRIPTIONS
         if parts[-1] in MEMBERS:
             members[parts[-1]] = info
     if CARD not in members or WEIGHTS not in members:
-        raise ModelFormatError(INCOMPLETE.format(path=path))
+        why = OTHER_PACKAGE if described else INCOMPLETE
+        raise ModelFormatError(why.format(path=path))
     if sum(info.file_size for info in members.values()) > MAX_MODEL_BYTES:
         raise ModelFormatError(TOO_LARGE.format(path=path, limit=MAX_MODEL_BYTES >> 20))
     return members

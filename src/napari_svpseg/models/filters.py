@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .base import is_exported
+
 SIGMAS = (1.0, 2.0, 4.0)
 """Widths of the Gaussians in network pixels; the first acts at full resolution."""
 N_FILTERS = 3 * 4 * len(SIGMAS)
@@ -40,7 +42,7 @@ def pixel_filters(image: Tensor) -> Tensor:
     # float32: second differences of neighbouring pixels cancel in half precision
     with torch.autocast(image.device.type, enabled=False):
         image = image.float()
-        grey = bool((image[:, :1] == image[:, 1:]).all())
+        grey = not is_exported() and bool((image[:, :1] == image[:, 1:]).all())
         if grey:  # filter one channel and repeat the result
             image = image[:, :1]
         half = F.avg_pool2d(image, 2)
@@ -97,14 +99,19 @@ def _texture(smooth: Tensor, sigma: float) -> Tensor:
     dy, dx = (down - up) / 2, (right - left) / 2
     dyy, dxx = down + up - 2 * centre, left + right - 2 * centre
     dxy = (x[..., 2:, 2:] + x[..., :-2, :-2] - x[..., 2:, :-2] - x[..., :-2, 2:]) / 4
-    gradient = torch.hypot(dy, dx)
+    gradient = _length(dy, dx)
     # eigenvalues of the symmetric 2 x 2 Hessian: half its trace, plus and minus
-    mean, spread = (dyy + dxx) / 2, torch.hypot((dyy - dxx) / 2, dxy)
+    mean, spread = (dyy + dxx) / 2, _length((dyy - dxx) / 2, dxy)
     area = sigma**2
     return torch.cat(
         [centre, sigma * gradient, area * (mean + spread), area * (mean - spread)],
         dim=1,
     )
+
+
+def _length(y: Tensor, x: Tensor) -> Tensor:
+    """Return the length of vectors; ONNX has no ``hypot``."""
+    return (y * y + x * x).sqrt()
 
 
 def standardised(filters: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

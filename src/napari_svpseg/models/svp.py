@@ -363,7 +363,8 @@ class EvidenceSegmenter(PromptSegmenter):
         x = self.block4(self.enter(x))  # (B, d4, H/4, W/4)
         y = self.down(F.relu(x)) + self.skip8(features["coarse"])  # (B, d8, H/8, W/8)
         if self.use["modulation"]:
-            gain, shift = code["modulation"][..., None, None].chunk(2, dim=1)
+            both, half = code["modulation"][..., None, None], y.shape[1]
+            gain, shift = both[:, :half], both[:, half:]
             y = y * (1 + gain) + shift
         x = self.out4(x + upsample(self.up(self.blocks8(y))))  # (B, d4, H/4, W/4)
         z = upsample(self.merge2(x)) + self.skip2(join_maps(features["fine"], ridge))
@@ -457,9 +458,8 @@ class EvidenceSegmenter(PromptSegmenter):
             attend = partial(_attended, counts=counts, temperature=temperature)
         # The attention matrix of one block is block x M; the matrix of a whole tile
         # would be the largest array of the network.
-        parts = [
-            attend(q, keys, values, bias) for q in queries.split(QUERY_BLOCK, dim=1)
-        ]
+        blocks = [queries] if is_exported() else queries.split(QUERY_BLOCK, dim=1)
+        parts = [attend(q, keys, values, bias) for q in blocks]
         found = (torch.cat([part[i] for part in parts], dim=1) for i in (0, 1))
         context, similarity = (
             _as_maps(x.reshape(batch, height * width, -1), (height, width))
@@ -726,7 +726,7 @@ def _products(one: Tensor, two: Tensor) -> Tensor:
     On a CPU the product of one image goes through a 1 x 1 convolution, which keeps the
     layout of all other maps, see `unet.Pointwise`.
     """
-    if len(one) > 1 or one.device.type != "cpu":
+    if len(one) > 1 or one.device.type != "cpu" or is_exported():
         return one @ two.transpose(1, 2)
     n = one.shape[1]
     wide = math.gcd(n, 64)  # a map wider than one pixel comes back channels last

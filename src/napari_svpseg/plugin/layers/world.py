@@ -85,13 +85,13 @@ def to_data(layer: Layer, point: Values) -> np.ndarray:
     """
     values = np.asarray(point, float)[-layer.ndim :]
     values = np.concatenate([np.zeros(layer.ndim - len(values)), values])
-    factors = _factors(layer, getattr(point, "units", None))
+    factors = factors_of(layer, getattr(point, "units", None))
     return np.asarray(layer.world_to_data(values * factors))
 
 
 def to_world(layer: Layer, vertex: Values, units: Units) -> WorldPoint:
     """Return the point of the world that an index into a layer is at."""
-    values = np.asarray(layer.data_to_world(vertex)) / _factors(layer, units)
+    values = np.asarray(layer.data_to_world(vertex)) / factors_of(layer, units)
     return WorldPoint(values, units)
 
 
@@ -104,7 +104,7 @@ def pixel_lengths(layer: Layer, units: Units) -> np.ndarray:
     return np.linalg.norm(np.array(ends) - start, axis=1)
 
 
-def _factors(layer: Layer, units: Units) -> np.ndarray:
+def factors_of(layer: Layer, units: Units) -> np.ndarray:
     """Return the numbers that turn coordinates of the world into those of a layer."""
     own = getattr(layer, "units", None)
     if units is None or own is None or len(units) < layer.ndim:
@@ -136,7 +136,7 @@ def visible_corners(viewer: ViewerModel, layer: Layer) -> np.ndarray:
     napari's own ``corner_pixels`` take the coordinates of the world for the layer's.
     """
     units = world_units(viewer)
-    if not (_factors(layer, units) != 1).any():
+    if not (factors_of(layer, units) != 1).any():
         corners = np.array(layer.corner_pixels, float)
         if layer.multiscale:
             corners *= np.asarray(layer.downsample_factors)[layer.data_level]

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 import numpy as np
 import pytest
+from napari.components.layerlist import LayerList
 from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.plugin.layers.images.visibility import (
     OF,
+    Stack,
     bring_into_sight,
     is_in_sight,
     shared_area,
 )
-from napari_svpseg.plugin.layers.metadata import layer_id
+from napari_svpseg.plugin.layers.metadata import METADATA_KEY, layer_id
 
 
 @pytest.fixture
@@ -101,3 +105,28 @@ def test_channels_and_neighbours_are_seen_together(viewer):
     viewer.grid.enabled = True
     first.visible = True
     assert is_in_sight(viewer, first)
+
+
+def test_only_what_changes_is_drawn_again(viewer):
+    """And no list of napari's is made, each of which listens to all its layers."""
+    images = [
+        viewer.add_image(np.ones((40, 40), np.float32), name=str(i)) for i in range(4)
+    ]
+    results = [
+        viewer.add_labels(
+            np.ones((40, 40), np.uint8),
+            metadata={METADATA_KEY: {"kind": "labels", "source_id": layer_id(image)}},
+            visible=False,
+        )
+        for image in images
+    ]
+    bring_into_sight(viewer, images[3])
+    drawn = []
+    for layer in (*images, *results):
+        layer.events.visible.connect(lambda event: drawn.append(event.source))
+    with patch.object(LayerList, "__newlike__", side_effect=AssertionError):
+        bring_into_sight(viewer, images[1])
+        assert [is_in_sight(viewer, image) for image in images] == [0, 1, 0, 0]
+        assert Stack(viewer).seen() == [images[1]]
+    expected = [images[1], images[3], results[1], results[3]]
+    assert sorted(la.name for la in drawn) == sorted(la.name for la in expected)

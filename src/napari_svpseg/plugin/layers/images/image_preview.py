@@ -16,7 +16,7 @@ from ..placement import Grid, Place
 from .image_axes import known_axes
 from .image_source import ImageSource
 from .tagged_image import TaggedImage
-from .visibility import activate, add_behind_boxes
+from .visibility import activate, add_behind_boxes, show
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -87,9 +87,9 @@ class ShownImage:
             return
         for other in self.viewer.layers:
             if metadata_of(other, OVERLAY) is not None:
-                other.visible = is_of(other, layer)
+                show(other, visible=is_of(other, layer))
             elif is_image(other):
-                other.visible = other == layer
+                show(other, visible=other == layer)
         activate(self.viewer, layer)
 
     def _add(self, image: TaggedImage, file: Any) -> None:

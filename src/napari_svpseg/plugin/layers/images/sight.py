@@ -10,7 +10,7 @@ from qtpy.QtCore import QObject, QTimer, Signal
 
 from ...callbacks import reports_errors
 from ..metadata import is_image
-from .visibility import belongs_to, hiding_images, is_in_sight
+from .visibility import Stack, show
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -65,8 +65,9 @@ class Sight(QObject):
             What was seen so far.
         """
         active = self.viewer.layers.selection.active
-        owner = owner_of(active, images)
-        seen = [image for image in images if is_in_sight(self.viewer, image)]
+        stack = Stack(self.viewer)
+        owner = None if active is None else _owner(stack, active)
+        seen = [image for image in stack.seen() if image in images]
         for choice in (owner, current):
             if choice in seen:
                 return choice
@@ -89,28 +90,28 @@ class Sight(QObject):
 
     def _look(self) -> None:
         """Hide what lies on images that others hide, and show it again with them."""
-        layers = list(self.viewer.layers)
-        images = [layer for layer in layers if is_image(layer)]
-        seen = [image for image in images if is_in_sight(self.viewer, image)]
-        over = {image: [] if image in seen else seen for image in images}
-        for layer in layers:
-            image = None if layer in images else owner_of(layer, images)
+        stack = Stack(self.viewer)
+        seen = stack.seen()
+        ids = {image.unique_id for image in seen}
+        # an image that the user hid may leave its labels to be looked at
+        hidden = {
+            image.unique_id
+            for image in stack.images
+            if image.unique_id not in ids and stack.hiding(image, seen)
+        }
+        for layer in stack.layers:
+            image = None if is_image(layer) else stack.owner(layer)
             if image is None:
                 continue
-            if image in seen and layer.unique_id in self._hidden:
+            if image.unique_id in ids and layer.unique_id in self._hidden:
                 self._hidden.discard(layer.unique_id)
-                layer.visible = True
-            # an image that the user hid may leave its labels to be looked at
-            elif layer.visible and hiding_images(self.viewer, image, over[image]):
+                show(layer)
+            elif layer.visible and image.unique_id in hidden:
                 self._hidden.add(layer.unique_id)
-                layer.visible = False
+                show(layer, visible=False)
         self.changed.emit()
 
 
-def owner_of(layer: Layer | None, images: list[Image]) -> Image | None:
-    """Return the image that a layer is or lies on, if it is one of these."""
-    if layer is None:
-        return None
-    if layer in images:
-        return layer
-    return next((image for image in images if belongs_to(layer, image)), None)
+def _owner(stack: Stack, layer: Layer) -> Image | None:
+    """Return the image that a layer is or lies on."""
+    return layer if is_image(layer) else stack.owner(layer)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..metadata import is_image, layer_id, metadata_of
-from ..world import Units, to_world, world_units
+from ..world import Units, factors_of, to_world, world_units
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
@@ -32,57 +32,99 @@ MOST_SHARED = 0.5
 """Images that share no more than this of the smaller one's area lie side by side."""
 
 
+class Stack:
+    """The layers of a viewer as they lie on each other now; changes are not followed.
+
+    Each layer is looked at once: lists of napari's take longer to slice than all else,
+    and there may be many images with many layers on each.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    """
+
+    def __init__(self, viewer: ViewerModel) -> None:
+        self.layers: list[Layer] = list(viewer.layers)
+        self.images: list[Image] = [la for la in self.layers if is_image(la)]
+        self._places = {la.unique_id: i for i, la in enumerate(self.layers)}
+        self._images = {layer_id(image): image for image in self.images}
+        # moved in napari 0.9
+        self._grid = bool(getattr(viewer, "canvas", viewer).grid.enabled)
+        self._viewer = viewer
+        self._units: Units = None
+        self._extents: dict[Any, np.ndarray] = {}
+
+    def seen(self) -> list[Image]:
+        """Return the images that are visible and that no other hides."""
+        return [image for image in self.images if self.is_seen(image)]
+
+    def is_seen(self, image: Image) -> bool:
+        """Return whether an image is visible and no other hides it."""
+        if not image.visible:
+            return False
+        place = self._places.get(image.unique_id)
+        if place is None:  # it was removed
+            return False
+        over = [la for la in self.images if self._places[la.unique_id] > place]
+        opaque = (la for la in over if la.visible and la.opacity > LEAST_OPAQUE)
+        # the topmost first: it is the one that hides most
+        return not any(self.hiding(image, [la]) for la in reversed(list(opaque)))
+
+    def owner(self, layer: Layer) -> Image | None:
+        """Return the image that a layer lies on."""
+        known = (metadata_of(layer) or {}).get("source_id"), layer.metadata.get(OF)
+        return next((self._images[one] for one in known if one in self._images), None)
+
+    def hiding(self, image: Image, others: list[Image]) -> list[Image]:
+        """Return the images of ``others`` that hide an image, or that it hides."""
+        if self._grid or image.blending in SEE_THROUGH:
+            return []
+        return [
+            other
+            for other in others
+            if other.unique_id != image.unique_id
+            and other.blending not in SEE_THROUGH
+            and _shared(self._extent(other), self._extent(image)) > MOST_SHARED
+        ]
+
+    def _extent(self, image: Image) -> np.ndarray:
+        known = self._extents.get(image.unique_id)
+        if known is None:
+            if not self._extents:
+                self._units = world_units(self._viewer)
+            known = world_extent(image, self._units)
+            self._extents[image.unique_id] = known
+        return known
+
+
 def is_in_sight(viewer: ViewerModel, layer: Image) -> bool:
     """Return whether an image is visible and no other hides it."""
-    if not layer.visible:
-        return False
-    over = viewer.layers[viewer.layers.index(layer) + 1 :]
-    opaque = (la for la in over if la.visible and la.opacity > LEAST_OPAQUE)
-    # the topmost first: it is the one that hides most
-    return not any(hiding_images(viewer, layer, [la]) for la in reversed(list(opaque)))
+    return Stack(viewer).is_seen(layer)
 
 
 def bring_into_sight(viewer: ViewerModel, layer: Image) -> None:
     """Show an image, and hide those in its place with all layers that lie on them."""
-    layer.visible = True
-    hidden = hiding_images(viewer, layer, viewer.layers)
-    for other in viewer.layers:
-        if belongs_to(other, layer):
-            other.visible = True
-        elif any(other == image or belongs_to(other, image) for image in hidden):
-            other.visible = False
+    show(layer)
+    stack = Stack(viewer)
+    hidden = {image.unique_id for image in stack.hiding(layer, stack.images)}
+    for other in stack.layers:
+        image = other if is_image(other) else stack.owner(other)
+        if image is not None and image.unique_id == layer.unique_id:
+            show(other)
+        elif image is not None and image.unique_id in hidden:
+            show(other, visible=False)
+
+
+def show(layer: Layer, *, visible: bool = True) -> None:
+    """Show a layer or hide it; where nothing changes napari would draw it again."""
+    if layer.visible != visible:
+        layer.visible = visible
 
 
 def belongs_to(layer: Layer, image: Image) -> bool:
     """Return whether a layer lies on an image: a result, boxes, painted labels."""
     known = (metadata_of(layer) or {}).get("source_id"), layer.metadata.get(OF)
     return layer_id(image) in known
-
-
-def hiding_images(
-    viewer: ViewerModel, layer: Image, others: list[Layer]
-) -> list[Image]:
-    """Return the images that hide an image, or that it hides.
-
-    Parameters
-    ----------
-    layer : Image
-    others : list of Layer
-        To choose from.
-    """
-    if getattr(viewer, "canvas", viewer).grid.enabled:  # moved in napari 0.9
-        return []
-    if layer.blending in SEE_THROUGH:
-        return []
-    units = world_units(viewer)
-    return [
-        other
-        for other in others
-        if is_image(other)
-        and other != layer
-        and other.blending not in SEE_THROUGH
-        and shared_area(other, layer, units) > MOST_SHARED
-    ]
 
 
 def shared_area(a: Layer, b: Layer, units: Units = None) -> float:
@@ -99,7 +141,12 @@ def shared_area(a: Layer, b: Layer, units: Units = None) -> float:
     float
         From 0 to 1.
     """
-    first, second = (world_extent(la, units)[:, -2:] for la in (a, b))
+    return _shared(world_extent(a, units), world_extent(b, units))
+
+
+def _shared(one: np.ndarray, two: np.ndarray) -> float:
+    """Return how much of the smaller one's area two extents share, 0 to 1."""
+    first, second = one[:, -2:], two[:, -2:]
     low, high = np.maximum(first[0], second[0]), np.minimum(first[1], second[1])
     smaller = min(float(np.prod(np.ptp(e, axis=0))) for e in (first, second))
     return float(np.prod(np.maximum(high - low, 0))) / max(smaller, 1e-12)
@@ -107,11 +154,7 @@ def shared_area(a: Layer, b: Layer, units: Units = None) -> float:
 
 def world_extent(layer: Layer, units: Units) -> np.ndarray:
     """Return the least and the largest coordinates of a layer in the world, (2, D)."""
-    corners = np.asarray(layer.extent.data, float)
-    n = layer.ndim
-    every = np.stack(np.meshgrid(*corners.T[-n:]), axis=-1).reshape(-1, n)
-    world = np.array([to_world(layer, corner, units) for corner in every])
-    return np.stack([world.min(axis=0), world.max(axis=0)])
+    return np.asarray(layer.extent.world, float) / factors_of(layer, units)
 
 
 def activate(viewer: ViewerModel, layer: Layer | None) -> None:

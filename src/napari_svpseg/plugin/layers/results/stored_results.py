@@ -19,7 +19,7 @@ from ....io.free_path import free_path
 from ...callbacks import reports_errors, tell
 from ...services.background import Background
 from ..images.image_source import ImageSource
-from ..images.visibility import add_behind_boxes
+from ..images.visibility import add_behind_boxes, show
 from ..labels.class_colors import plain_colors
 from ..labels.object_colors import PALETTE, palette_of
 from ..metadata import (
@@ -149,7 +149,7 @@ class StoredResults(QObject):
         for other in self.viewer.layers:
             metadata = metadata_of(other, KIND) or {}
             if metadata and is_of(other, source.layer):
-                other.visible = False
+                show(other, visible=False)
                 edited += [other.name] if metadata["edited"] else []
         layer = self._add(
             labels,

@@ -16,7 +16,7 @@ from ....workflows.segment_image import segment
 from ...callbacks import guarded, reports_errors
 from ...layers.images.image_source import MAX_PREVIEW, ImageSource
 from ...layers.images.intensities import Intensities
-from ...layers.images.visibility import add_behind_boxes
+from ...layers.images.visibility import add_behind_boxes, show
 from ...layers.metadata import METADATA_KEY, layer_name, metadata_of
 from ...messages import count
 from ...services.activity import Activity
@@ -216,9 +216,9 @@ class Comparison(QWidget):
         for layer in self.viewer.layers:
             metadata = metadata_of(layer, "comparison")
             if metadata is not None:
-                layer.visible = metadata.get("side") == shown
+                show(layer, visible=metadata.get("side") == shown)
             elif metadata_of(layer, "labels") is not None:
-                layer.visible = False
+                show(layer, visible=False)
         counts = [
             f"{side}: {count(count_objects(np.asarray(layer.data)), 'object')}"
             for side, layer in self._layers.items()

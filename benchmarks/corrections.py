@@ -1,21 +1,39 @@
 """A simulated user who corrects by clicks: scores on other images by clicks.
 
-    python benchmarks/corrections.py DATA... [--clicks 0,1,2,5,10] [--png FILE]
+    python benchmarks/corrections.py DATA... [--clicks 0,1,2,5,10,20] [--seeds 0,1]
+        [--json FILE] [--png FILE] [--fine-tune]
 
-The user starts from one box of the one-shot protocol, and corrects the first image,
-then a second and a third: the largest wrong or missed object comes first, in turns. A
-missed object is given with its true outline where the proposed one overlaps it by less
-than half, as a user would paint it. Scored are other images, with F1@0.5. Rows: clicks,
-random further boxes (as many as clicks), and a random forest on the pixels of the
-prompts that the clicks made. Base sets are for tuning, novel sets for reporting.
+The user starts from one box of the one-shot protocol and corrects three images, one
+after the other. She takes the kinds of mistakes in turns, the largest of each first:
+
+- wrong: an object where none is (*Not this*)
+- missed: none where one is (*This too*). Where the proposed outline overlaps the true
+  one by less than half, she paints it.
+- merged: one object for several (*Split here*), which teaches the split strength
+- outline: an object whose outline overlaps the true one by less than half, painted anew
+
+Scored are other images that nobody touches, with F1@0.5 and Dice. Rows:
+
+- clicks: this user
+- guided: she answers what *Next doubtful place* asks; each answer is a click
+- random boxes: as many further boxes of other images as clicks, at most seven
+- forest: a random forest on the pixels of the prompts that the clicks made
+- five boxes fine-tuned, clicks fine-tuned (--fine-tune; last column only)
+
+Every task's records are appended to the file of --json at once; a second run goes on
+from there. Base sets are for tuning, novel sets for reporting.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import tempfile
 import zlib
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,16 +45,37 @@ from napari_svpseg.benchmark.pixel_forest import (
     pixel_features,
     split_objects,
 )
+from napari_svpseg.core.annotation.corrections import fixed_by, with_fixed
+from napari_svpseg.core.annotation.mending import (
+    Lesson,
+    divided_like,
+    learned_strength,
+)
+from napari_svpseg.core.annotation.partial_labels import from_labels
+from napari_svpseg.core.annotation.patches import Patch
 from napari_svpseg.core.annotation.proposals import propose_object
-from napari_svpseg.core.labels.metrics import iou, match_instances
-from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.core.labels.doubts import Doubt, doubts, questions
+from napari_svpseg.core.labels.instances import instances_from_maps
+from napari_svpseg.core.labels.metrics import dice, iou, match_instances
+from napari_svpseg.core.prompt import UNKNOWN, PromptSet
+from napari_svpseg.core.settings import PostprocessSettings
 
 IMAGES = 3
 """Images in which the user corrects."""
+SCORED = 3
+"""Images that are scored."""
 SIDE = 384
 """Side of the part of an image that is corrected or scored, in network pixels."""
-ROWS = ("clicks", "random boxes", "forest")
+BOXES = 8
+"""Boxes that are drawn for a task, the first one among them."""
+APART = 0.1
+"""Largest share of an object that an other one may cover for it to be missed."""
+CLICKS, GUIDED, RANDOM, FOREST = "clicks", "guided", "random boxes", "forest"
+TUNED_BOXES, TUNED_CLICKS = "five boxes fine-tuned", "clicks fine-tuned"
+KINDS = ("wrong", "missed", "merged", "outline")
 SETTINGS = svpseg.SegmentSettings(trust=False)
+
+Record = dict[str, Any]
 
 
 def part_of(task: Task, name: str, rng: np.random.Generator) -> Query:
@@ -54,11 +93,34 @@ def part_of(task: Task, name: str, rng: np.random.Generator) -> Query:
     return Query(query.plane[window], task.scale, query.truth[window], ignore, name)
 
 
-def segmented(query: Query, prompts: PromptSet) -> svpseg.Result:
+def pixels_of(query: Query) -> tuple[np.ndarray, str]:
+    """Return the pixels of a part, and their axes."""
+    if query.plane.shape[2] > 1:
+        return query.plane, "YXC"
+    return query.plane[..., 0], "YX"
+
+
+def segmented(
+    query: Query,
+    prompts: PromptSet,
+    split_strength: float = 0.5,
+    model: Any = "svp",
+) -> svpseg.Result:
     """Return our result for a part of an image."""
-    plane = query.plane if query.plane.shape[2] > 1 else query.plane[..., 0]
-    axes = "YXC" if plane.ndim == 3 else "YX"
-    return svpseg.segment(plane, prompts, axes=axes, settings=SETTINGS)
+    plane, axes = pixels_of(query)
+    return svpseg.segment(
+        plane,
+        prompts,
+        model,
+        axes=axes,
+        settings=SETTINGS,
+        postprocess=PostprocessSettings(split_strength=split_strength),
+    )
+
+
+def settings_of(result: svpseg.Result) -> PostprocessSettings:
+    """Return the settings with which the labels of a result were made."""
+    return PostprocessSettings.from_dict(result.recipe.postprocess)
 
 
 def forest_labels(query: Query, forest: PixelForest) -> np.ndarray:
@@ -68,34 +130,86 @@ def forest_labels(query: Query, forest: PixelForest) -> np.ndarray:
     return split_objects(mask, forest.splitting, 1 / query.scale)
 
 
-def f1(query: Query, labels: np.ndarray) -> float:
-    """Return F1@0.5."""
+def scores(query: Query, labels: np.ndarray) -> tuple[float, float]:
+    """Return F1@0.5 and Dice."""
     assert query.truth is not None
-    return match_instances(labels, query.truth, 0.5, query.ignore).f1
+    found = match_instances(labels, query.truth, 0.5, query.ignore)
+    return found.f1, dice(labels, query.truth, query.ignore)
 
 
-def largest_mistake(
-    query: Query, labels: np.ndarray, decided: np.ndarray, *, wrong: bool
-) -> tuple[np.ndarray, np.ndarray] | None:
-    """Return pixels of the largest wrong or missed object, and a point on it.
+# ------------------------------------------------------------------ mistakes
 
-    What the user decided on before is no mistake.
-    """
-    assert query.truth is not None
-    shown, other = (labels, query.truth) if wrong else (query.truth, labels)
-    skip = (decided != -1) | (other > 0)
+
+class Mistake(NamedTuple):
+    """What is wrong in a result: its kind, its pixels, and a point on it."""
+
+    kind: str
+    mask: np.ndarray
+    point: tuple[int, int]
+
+
+def mistakes(query: Query, labels: np.ndarray, fixed: np.ndarray) -> list[Mistake]:
+    """Return the largest mistake of each kind; what was decided before is none."""
+    truth = query.truth
+    assert truth is not None
+    skip = fixed != UNKNOWN
     if query.ignore is not None:
         skip = skip | (query.ignore > 0)
-    ids, index = np.unique(shown, return_inverse=True)
-    index = index.reshape(shown.shape)
-    area = np.bincount(index.ravel())
-    share = np.bincount(index[skip].ravel(), minlength=len(ids)) / area
-    area[(ids == 0) | (share > 0.1)] = 0
-    if not area.max(initial=0):
-        return None
-    mask = index == int(area.argmax())
-    free = np.argwhere(mask & ~skip)
-    return mask, free[np.argmin(np.abs(free - free.mean(0)).sum(1))]
+    matched = {t for _, t, _ in match_instances(labels, truth, 0.5, query.ignore).pairs}
+    largest: dict[str, np.ndarray] = {}
+
+    def note(kind: str, mask: np.ndarray) -> None:
+        if kind not in largest or mask.sum() > largest[kind].sum():
+            largest[kind] = mask
+
+    for found in np.unique(labels[labels > 0]):
+        mask = labels == found
+        if np.mean((truth[mask] > 0) | skip[mask]) <= APART:
+            note("wrong", mask)
+    for true in np.unique(truth[truth > 0]):
+        mask = truth == true
+        if true in matched or skip[mask].mean() > APART:
+            continue
+        if np.mean(labels[mask] > 0) <= APART:
+            note("missed", mask)
+            continue
+        ids, counts = np.unique(labels[mask & (labels > 0)], return_counts=True)
+        whole = labels == ids[np.argmax(counts)]
+        if len(inside(truth, whole)) > 1 and not skip[whole].any():
+            note("merged", whole)
+        else:
+            note("outline", mask)
+    return [Mistake(k, m, point_on(m, labels, k)) for k, m in largest.items()]
+
+
+def inside(truth: np.ndarray, mask: np.ndarray) -> list[int]:
+    """Return the true objects of which at least half lies in a mask."""
+    ids, counts = np.unique(truth[mask & (truth > 0)], return_counts=True)
+    return [
+        int(i)
+        for i, n in zip(ids, counts, strict=True)
+        if 2 * n >= np.count_nonzero(truth == i)
+    ]
+
+
+def point_on(mask: np.ndarray, labels: np.ndarray, kind: str) -> tuple[int, int]:
+    """Return the pixel of a mistake that is nearest to its middle."""
+    free = np.argwhere(mask & (labels == 0) if kind == "missed" else mask)
+    y, x = free[np.argmin(np.abs(free - free.mean(0)).sum(1))]
+    return int(y), int(x)
+
+
+# ------------------------------------------------------------------ the user
+
+
+class Seen:
+    """An image as the user sees it: its result, and what she corrected in it."""
+
+    def __init__(self, query: Query) -> None:
+        self.query = query
+        self.fixed = np.full(query.shape, UNKNOWN, np.int32)
+        self.here = PromptSet()
+        self.result: svpseg.Result | None = None
 
 
 class User:
@@ -109,100 +223,227 @@ class User:
     """
 
     def __init__(self, images: list[Query], prompts: PromptSet) -> None:
-        self.images, self.prompts = images, prompts
-        self.n_painted = self.n_here_only = 0
-        self._wrong_next = True
-        self._open(0)
+        self.images = [Seen(query) for query in images]
+        self.prompts = prompts
+        self.split_strength = 0.5
+        self.made: dict[str, int] = dict.fromkeys(("painted", "here only", *KINDS), 0)
+        self._lessons: list[Lesson] = []
+        self._turn = 0
+        self._number = 0
 
-    def _open(self, number: int) -> None:
-        self.number = number
-        self.query = self.images[number]
-        self.result = segmented(self.query, self.prompts)
-        self.fixed = np.full(self.query.shape, -1, np.int32)
-        self.here = PromptSet()
+    def look_at(self, seen: Seen) -> svpseg.Result:
+        """Return the result of an image with all prompts so far."""
+        if seen.result is None:
+            prompts = self.prompts.added(*seen.here)
+            found = segmented(seen.query, prompts, self.split_strength)
+            labels = with_fixed(found.labels, seen.fixed)
+            seen.result = replace(found, labels=labels)
+        return seen.result
 
-    def click(self, n_clicks: int) -> bool:
-        """Correct one mistake; return False if there is none left."""
-        wanted = min(n_clicks * IMAGES // 10, len(self.images) - 1)
-        if wanted > self.number:
-            self._open(wanted)
-        for wrong in (self._wrong_next, not self._wrong_next):
-            found = largest_mistake(
-                self.query, self.result.labels, self.fixed, wrong=wrong
-            )
-            if found is not None:
-                self._correct(*found, wrong=wrong)
-                self._wrong_next = not wrong
-                return True
-        if self.number + 1 == len(self.images):
-            return False
-        self._open(self.number + 1)
-        return self.click(n_clicks)
+    def click(self, n_clicks: int, of: int) -> None:
+        """Correct one mistake, in the next image where none is left."""
+        wanted = n_clicks * IMAGES // max(of, IMAGES)
+        self._number = max(self._number, min(wanted, len(self.images) - 1))
+        for seen in self.images[self._number :]:
+            found = mistakes(seen.query, self.look_at(seen).labels, seen.fixed)
+            by_kind = {mistake.kind: mistake for mistake in found}
+            for i in range(len(KINDS)):
+                kind = KINDS[(self._turn + i) % len(KINDS)]
+                if kind in by_kind:
+                    self.correct(seen, by_kind[kind])
+                    self._turn += i + 1
+                    return
 
-    def _correct(self, mask: np.ndarray, point: np.ndarray, *, wrong: bool) -> None:
-        plane = self.query.plane
-        plane = plane if plane.shape[2] > 1 else plane[..., 0]
-        outline: np.ndarray = point
-        if not wrong:
-            outline = propose_object(
-                self.result.maps, self.result.labels, tuple(point), plane
-            ).mask
-            if iou(outline, mask) < 0.5:
-                outline = mask & (self.result.labels == 0)
-                self.n_painted += 1
+    def correct(self, seen: Seen, mistake: Mistake) -> None:
+        """Correct a mistake; all images follow."""
+        self.made[mistake.kind] += 1
+        if mistake.kind == "merged":
+            self._split(seen, mistake.mask)
+        else:
+            self._teach(seen, mistake)
+        for other in self.images:
+            if other is not seen:
+                other.result = None
+
+    def _teach(self, seen: Seen, mistake: Mistake) -> None:
+        result = self.look_at(seen)
+        wrong = mistake.kind == "wrong"
+        outline = mistake.mask
+        plane, _ = pixels_of(seen.query)
+        if mistake.kind == "missed":
+            proposed = propose_object(result.maps, result.labels, mistake.point, plane)
+            if iou(proposed.mask, outline) >= 0.5:
+                outline = proposed.mask
+            else:
+                self.made["painted"] += 1
         done = svpseg.correct(
             plane,
             self.prompts,
-            self.result,
-            not_this=[tuple(point)] if wrong else [],
+            result,
+            not_this=[mistake.point] if wrong else [],
             this_too=[] if wrong else [outline],
-            fixed=self.fixed,
-            here_only=self.here,
+            fixed=seen.fixed,
+            here_only=seen.here,
         )
-        self.prompts, self.result = done.prompts, done.result
-        self.fixed, self.here = done.fixed, done.here_only
-        self.n_here_only += bool(done.notes)
+        self.prompts, seen.result = done.prompts, done.result
+        seen.fixed, seen.here = done.fixed, done.here_only
+        self.made["here only"] += bool(done.notes)
+
+    def _split(self, seen: Seen, whole: np.ndarray) -> None:
+        """Divide an object as the true ones divide it, and learn from it."""
+        result, truth = self.look_at(seen), seen.query.truth
+        assert truth is not None
+        own = np.where(np.isin(truth, inside(truth, whole)), truth, 0)
+        parts = divided_like(whole, own)
+        objects = [parts == n for n in range(1, int(parts.max()) + 1)]
+        patch = Patch.of(np.where(parts > 0, parts, UNKNOWN))
+        self._lessons.append(Lesson.of(result.maps, result.labels, patch))
+        seen.fixed = fixed_by(seen.fixed, whole.shape, [], objects)
+        settings = settings_of(result)
+        self.split_strength = learned_strength(self._lessons, settings)
+        settings = replace(settings, split_strength=self.split_strength)
+        labels = instances_from_maps(result.maps, settings)
+        seen.result = replace(
+            result,
+            labels=with_fixed(labels, seen.fixed),
+            recipe=replace(result.recipe, postprocess=settings.to_dict()),
+        )
 
 
-def curves(task: Task, clicks: list[int], seed: int) -> dict[str, list[float]]:
-    """Return F1@0.5 of each row after each number of clicks; empty without images."""
+class GuidedUser(User):
+    """Answers the questions of *Next doubtful place*."""
+
+    def __init__(self, images: list[Query], prompts: PromptSet) -> None:
+        super().__init__(images, prompts)
+        self._kept: set[tuple[int, str, tuple[int, int]]] = set()
+
+    def click(self, n_clicks: int, of: int) -> None:
+        """Answer one question."""
+        found = [
+            doubts(
+                r.maps, r.labels, PostprocessSettings.from_dict(r.recipe.postprocess)
+            )
+            for r in map(self.look_at, self.images)
+        ]
+        for question in questions(found):
+            seen, doubt = self.images[question.image], question.doubt
+            key = (question.image, doubt.kind, doubt.point)
+            if seen.fixed[doubt.point] != UNKNOWN or key in self._kept:
+                continue
+            self._kept.add(key)
+            mistake = self._judged(seen, doubt)
+            if mistake is not None:
+                self.correct(seen, mistake)
+            return
+
+    def _judged(self, seen: Seen, doubt: Doubt) -> Mistake | None:
+        """Return the mistake that a question is about; None if there is none."""
+        labels, truth = self.look_at(seen).labels, seen.query.truth
+        assert truth is not None
+        mask = labels == labels[doubt.point]
+        if doubt.kind == "missed":
+            true = truth == truth[doubt.point]
+            missed = truth[doubt.point] > 0 and np.mean(labels[true] > 0) <= APART
+            return Mistake("missed", true, doubt.point) if missed else None
+        if doubt.kind == "touching":
+            many = len(inside(truth, mask)) > 1
+            return Mistake("merged", mask, doubt.point) if many else None
+        wrong = np.mean(truth[mask] > 0) <= APART
+        return Mistake("wrong", mask, doubt.point) if wrong else None
+
+
+# ------------------------------------------------------------------ a task
+
+
+def curves(task: Task, clicks: list[int], seed: int, rows: list[str]) -> list[Record]:
+    """Return the records of each row after each number of clicks."""
     rng = np.random.default_rng([seed, zlib.crc32(task.dataset.name.encode())])
     first = task.draws[0]
     names = [n for n in task.queries if n != first.image]
     if len(names) < IMAGES + 1 or not task.has_objects:
-        return {}
+        return []
     images = [part_of(task, name, rng) for name in names[:IMAGES]]
-    scored = [part_of(task, name, rng) for name in names[IMAGES : IMAGES + 3]]
+    scored = [part_of(task, name, rng) for name in names[IMAGES : IMAGES + SCORED]]
     start = PromptSet([task.prompt(first)])
     used = {query.name for query in scored}
     boxes = [task.prompt(d) for d in task.draws[1:] if d.image not in used]
-    user, found = User(images, start), defaultdict(list)
-    for n in range(max(clicks) + 1):
-        if n:
-            user.click(n)
-        if n not in clicks:
-            continue
-        more = start.added(*boxes[:n])
-        forest = PixelForest.fit(user.prompts)
-        for query in scored:
-            row = {
-                "clicks": segmented(query, user.prompts).labels,
-                "random boxes": segmented(query, more).labels,
-                "forest": forest_labels(query, forest),
+    records: list[Record] = []
+
+    def note(row: str, n: int, found: list[np.ndarray], **more: Any) -> None:
+        f1, overlap = np.mean(
+            [scores(q, labels) for q, labels in zip(scored, found, strict=True)], axis=0
+        )
+        records.append(
+            {
+                "set": task.dataset.name,
+                "class": task.name,
+                "seed": seed,
+                "row": row,
+                "clicks": n,
+                "f1": round(float(f1), 4),
+                "dice": round(float(overlap), 4),
+                **more,
             }
-            for name, labels in row.items():
-                found[f"{name} {n}"].append(f1(query, labels))
-    print(
-        f"{task.dataset.name} / {task.name}: {user.n_painted} outlines painted, "
-        f"{user.n_here_only} examples used in one image only",
-        flush=True,
-    )
-    return {
-        name: [float(np.mean(found[f"{name} {n}"])) for n in clicks] for name in ROWS
-    }
+        )
+
+    for row, kind in ((CLICKS, User), (GUIDED, GuidedUser)):
+        if row not in rows:
+            continue
+        user = kind(images, start)
+        for n in range(max(clicks) + 1):
+            if n:
+                user.click(n, max(clicks))
+            if n not in clicks:
+                continue
+            strength = user.split_strength
+            labels = [segmented(q, user.prompts, strength).labels for q in scored]
+            note(row, n, labels, made=dict(user.made), split_strength=strength)
+            if row == CLICKS and FOREST in rows:
+                forest = PixelForest.fit(user.prompts)
+                note(FOREST, n, [forest_labels(q, forest) for q in scored])
+        if row == CLICKS and TUNED_CLICKS in rows:
+            partial = [taught(seen.fixed) for seen in user.images]
+            planes = [pixels_of(q)[0] for q in images]
+            box = [task.dataset.image(first.image)]
+            first_box = [from_labels(task.truth(first.image), [first.box])]
+            found = tuned(box + planes, first_box + partial, scored)
+            note(TUNED_CLICKS, max(clicks), found)
+    if RANDOM in rows:
+        for n in clicks:
+            more = start.added(*boxes[:n])
+            note(RANDOM, n, [segmented(q, more).labels for q in scored])
+    if TUNED_BOXES in rows:
+        drawn = [d for d in task.draws if d.image not in used][:5]
+        planes = [task.dataset.image(d.image) for d in drawn]
+        partial = [from_labels(task.truth(d.image), [d.box]) for d in drawn]
+        note(TUNED_BOXES, max(clicks), tuned(planes, partial, scored))
+    return records
 
 
-def draw(mean: dict[str, np.ndarray], clicks: list[int], path: Path) -> None:
+def taught(fixed: np.ndarray) -> np.ndarray:
+    """Return corrections as partial labels: 0 unknown, 1 background, 2... objects."""
+    return np.asarray(fixed + 1)
+
+
+def tuned(
+    planes: list[np.ndarray], partial: list[np.ndarray], scored: list[Query]
+) -> list[np.ndarray]:
+    """Return the labels of a model that was fine-tuned with the quick preset."""
+    kept = [i for i, labels in enumerate(partial) if labels.any()]
+    with tempfile.TemporaryDirectory() as folder:
+        done = svpseg.finetune(
+            [planes[i] for i in kept],
+            [partial[i] for i in kept],
+            output=Path(folder) / "model",
+        )
+        own = svpseg.load_prompts(Path(folder) / "model" / "prompts.svprompt")
+        return [segmented(q, own, model=done.model).labels for q in scored]
+
+
+# ------------------------------------------------------------------ the report
+
+
+def draw(records: list[Record], path: Path) -> None:
     """Write the curves as a picture."""
     import matplotlib
 
@@ -210,55 +451,116 @@ def draw(mean: dict[str, np.ndarray], clicks: list[int], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    for name, values in mean.items():
-        axes.plot(clicks, values, marker="o", label=name)
+    for row, by_clicks in table(records).items():
+        values = [np.mean(list(tasks.values())) for tasks in by_clicks.values()]
+        line = "-" if len(by_clicks) > 1 else ""
+        axes.plot(list(by_clicks), values, line, marker="o", label=row)
     axes.set(xlabel="clicks", ylabel="F1@0.5 on other images")
     axes.legend()
     figure.savefig(path, dpi=150)
 
 
+def table(
+    records: list[Record], score: str = "f1"
+) -> dict[str, dict[int, dict[str, float]]]:
+    """Return the score of each task, averaged over seeds, by row and clicks."""
+    every: dict[tuple[str, int, str], list[float]] = defaultdict(list)
+    for r in records:
+        key = (r["row"], r["clicks"], f"{r['set']} / {r['class']}")
+        every[key].append(r[score])
+    found: dict[str, dict[int, dict[str, float]]] = {}
+    for (row, n, task), values in sorted(every.items(), key=lambda item: item[0][1]):
+        found.setdefault(row, {}).setdefault(n, {})[task] = float(np.mean(values))
+    return found
+
+
+def report(records: list[Record]) -> str:
+    """Return tables: each row by clicks, and the differences to one box."""
+    found = table(records)
+    clicks = sorted({r["clicks"] for r in records})
+    rule, lines = "|---|" + "---|" * len(clicks), []
+    for score in ("f1", "dice"):
+        head = " | ".join(f"{n} clicks" for n in clicks)
+        lines += [
+            f"| {score}, mean of tasks | {head} |",
+            "|---|" + "---|" * len(clicks),
+        ]
+        for row, by_clicks in table(records, score).items():
+            cells = [
+                f"{np.mean(list(by_clicks[n].values())):.3f}" if n in by_clicks else ""
+                for n in clicks
+            ]
+            lines.append(f"| {row} | {' | '.join(cells)} |")
+        lines.append("")
+    one = next(iter(found.values()))[0]
+    lines += [
+        "| points of F1 above one box | mean | 95 % interval | tasks losing a point |",
+        "|---|---|---|---|",
+    ]
+    rng = np.random.default_rng(0)
+    for row, by_clicks in found.items():
+        for n in clicks:
+            if not n or n not in by_clicks:
+                continue
+            gains = 100 * np.array([v - one[t] for t, v in by_clicks[n].items()])
+            means = rng.choice(gains, (2000, len(gains))).mean(1)
+            low, high = np.percentile(means, [2.5, 97.5])
+            lines.append(
+                f"| {row}, {n} ({len(gains)} tasks) | {gains.mean():+.1f} "
+                f"| {low:+.1f} to {high:+.1f} | {np.count_nonzero(gains < -1)} |"
+            )
+    lines += ["", "| task | " + " | ".join(f"{CLICKS} {n}" for n in clicks) + " |"]
+    lines.append(rule)
+    by_clicks = found.get(CLICKS, {})
+    for task in sorted(by_clicks.get(clicks[0], {})):
+        cells = [f"{by_clicks[n][task]:.3f}" for n in clicks if task in by_clicks[n]]
+        lines.append(f"| {task} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Print the table, and write the curves."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Print the tables, and write the records and the curves."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("data", nargs="+", type=Path, help="data folders")
     parser.add_argument("--clicks", default="0,1,2,5,10,20")
     parser.add_argument("--classes", help="only these, separated by commas")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--rows", default=f"{CLICKS},{GUIDED},{RANDOM},{FOREST}")
+    parser.add_argument("--fine-tune", action="store_true")
+    parser.add_argument("--json", type=Path, help="records, one a line")
     parser.add_argument("--png", type=Path, help="picture of the curves")
     options = parser.parse_args()
-    clicks = [int(word) for word in options.clicks.split(",")]
-    tasks = plan(
-        options.data,
-        BenchmarkSettings(
-            prompts=8,
+    clicks = sorted({0, *(int(word) for word in options.clicks.split(","))})
+    rows = options.rows.split(",")
+    rows += [TUNED_BOXES, TUNED_CLICKS] if options.fine_tune else []
+    records: list[Record] = []
+    if options.json and options.json.exists():
+        text = options.json.read_text(encoding="utf-8")
+        records = [json.loads(line) for line in text.splitlines()]
+    done = {(r["set"], r["class"], r["seed"], r["row"]) for r in records}
+    for seed in map(int, options.seeds.split(",")):
+        settings = BenchmarkSettings(
+            prompts=BOXES,
             max_queries=12,
-            seed=options.seed,
+            seed=seed,
             classes=options.classes.split(",") if options.classes else None,
-        ),
-    )
-    found: dict[str, list[list[float]]] = defaultdict(list)
-    print("| task, row | " + " | ".join(f"{n} clicks" for n in clicks) + " |")
-    print("|---|" + "---|" * len(clicks))
-    for task in tasks:
-        for name, values in curves(task, clicks, options.seed).items():
-            found[name].append(values)
-            cells = " | ".join(f"{value:.3f}" for value in values)
-            print(
-                f"| {task.dataset.name} / {task.name}, {name} | {cells} |", flush=True
-            )
-    rng = np.random.default_rng(0)
-    for name, rows in found.items():
-        values = np.array(rows)
-        cells = []
-        for column in values.T:
-            drawn = rng.choice(column, (2000, len(column))).mean(1)
-            low, high = np.percentile(drawn, [2.5, 97.5])
-            cells.append(f"{column.mean():.3f} ({low:.2f} to {high:.2f})")
-        title = f"mean of {len(rows)} tasks, {name} (95 % interval over tasks)"
-        print(f"| **{title}** | {' | '.join(cells)} |")
-    if options.png and found:
-        mean = {name: np.mean(rows, axis=0) for name, rows in found.items()}
-        draw(mean, clicks, options.png)
+        )
+        for task in plan(options.data, settings):
+            key = (task.dataset.name, task.name, seed)
+            left = [row for row in rows if (*key, row) not in done]
+            found = curves(task, clicks, seed, left) if left else []
+            records += found
+            for r in found:
+                print(f"{r['set']} {r['row']} {r['clicks']}: {r['f1']:.3f}", flush=True)
+            if options.json and found:
+                with options.json.open("a", encoding="utf-8") as file:
+                    file.writelines(json.dumps(r) + "\n" for r in found)
+    if records:
+        print(report(records))
+    if options.png and records:
+        draw(records, options.png)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from .watchdog import LIMIT_S, call_in_child, run_cases
 
 INPUTS = (
     "images", "labels", "prompts", "models", "zarr", "tags", "training", "options",
-    "folders", "jobs", "exports",
+    "folders", "jobs", "exports", "corrections",
 )  # fmt: skip
 """Groups of bad input, each a module of `inputs` with a function ``cases``."""
 

@@ -19,7 +19,7 @@ LONGEST = 700
 INSIDE = re.compile(
     r"Traceback|\b(?:Key|Index|Attribute|Assertion|Type|Unicode\w+|Recursion|Memory|"
     rf"NotImplemented|ZeroDivision|Unbound\w+)Error\b|{DEBUG}|0x[0-9a-f]{{8,}}|"
-    r'File "|\.py\b|allow_pickle|\blambda\b|<class|object at'
+    r'File "|\.py\b|allow_pickle|\blambda\b|<class|object at 0x'
 )
 """What only a programmer understands."""
 

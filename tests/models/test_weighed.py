@@ -34,16 +34,25 @@ def test_leaving_a_prompt_out_is_the_fit_of_the_others() -> None:
     whole = PromptFit(x, foreground, background, LAYER)
     others = PromptFit(x[[0, 2]], foreground[[0, 2]], background[[0, 2]], LAYER)
     left, right = whole.weights(0.01, without=1), others.weights(0.01)
-    assert left is not None and right is not None
     torch.testing.assert_close(left, right, rtol=1e-3, atol=1e-3)
-    none = PromptFit(x, 0 * foreground, background, LAYER)
-    assert none.weights(0.01) is None
+
+
+def test_prompts_that_show_less_than_a_pixel_of_a_class_are_no_test() -> None:
+    x, foreground, background = pixels(2)
+    background[0] *= 0.5 / background[0].sum()  # a border of unknown pixels
+    blind = {k: 0 * foreground[k] + 1 for k in range(2)}
+    fit = PromptFit(x, foreground, background, LAYER)
+    assert [fit.shows_both(k) for k in range(2)] == [True, False]
+    assert fit_classifier(x, foreground, background, {1: blind[1]}, LAYER) is None
+    found = fit_classifier(x, foreground, background, blind, LAYER)
+    assert found is None or found["weighed_ridge"].isfinite().all()
+    nothing = [0 * foreground, background]
+    assert fit_classifier(x, *nothing, blind, LAYER) is None
 
 
 def test_the_classifier_knows_its_pixels_block_by_block() -> None:
     x, foreground, background = pixels()
     ridge = PromptFit(x, foreground, background, LAYER).weights(0.001)
-    assert ridge is not None
     rows = x.flatten(0, 1)
     found = classified(rows, ridge, LAYER)
     assert ((found > 0) == (foreground.flatten() > 0)).float().mean() > 0.9

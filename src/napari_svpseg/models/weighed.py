@@ -73,7 +73,7 @@ class PromptFit:
     ) -> None:
         self.z = [random_features(each, *layer) for each in x]
         # The same for all penalties, and summing them takes longer than solving.
-        self._systems: dict[int | None, tuple[Tensor, Tensor] | None] = {}
+        self._systems: dict[int | None, tuple[Tensor, Tensor]] = {}
         # Sums over each prompt's pixels, so that leaving one out is a subtraction.
         self._sums = [
             [self._sum(z, w[k]) for k, z in enumerate(self.z)]
@@ -85,29 +85,31 @@ class PromptFit:
         """Return the weighted Gram matrix, the weighted sum, and the weights' sum."""
         return (z * weight[:, None]).T @ z, weight @ z, weight.sum()
 
-    def weights(self, penalty: float, without: int | None = None) -> Tensor | None:
+    def shows_both(self, without: int | None = None) -> bool:
+        """Return whether the prompts left show a pixel of each class at least."""
+        return all(
+            float(sum(s[2] for k, s in enumerate(sums) if k != without)) >= 1
+            for sums in self._sums
+        )
+
+    def weights(self, penalty: float, without: int | None = None) -> Tensor:
         """Return the ridge weights (N_RANDOM + 1,), each class counting the same.
 
-        None if the prompts left show one class only.
+        The prompts left have to show both, see `shows_both`.
         """
         if without not in self._systems:
             self._systems[without] = self._system(without)
-        system = self._systems[without]
-        if system is None:
-            return None
-        gram, right = system
+        gram, right = self._systems[without]
         ridge = torch.full_like(right, penalty)
         ridge[-1] = 1e-6  # the offset is free
         return torch.linalg.solve(gram + torch.diag(ridge), right)
 
-    def _system(self, without: int | None) -> tuple[Tensor, Tensor] | None:
+    def _system(self, without: int | None) -> tuple[Tensor, Tensor]:
         """Return the Gram matrix and the right side of the prompts but one."""
         gram, right = None, None
         for sums, sign in zip(self._sums, (1.0, -1.0), strict=True):
             kept = [s for k, s in enumerate(sums) if k != without]
             total = torch.stack([s[2] for s in kept]).sum()
-            if total < 1:
-                return None
             part = torch.stack([s[0] for s in kept]).sum(0) / total
             side = torch.stack([s[1] for s in kept]).sum(0) / total
             gram = part if gram is None else gram + part
@@ -117,12 +119,7 @@ class PromptFit:
 
     def hidden(self, penalty: float, known: list[int]) -> Tensor:
         """Return the logits (N,) of each prompt in ``known`` from the others."""
-        return torch.cat([2 * self.z[k] @ self._need(penalty, k) for k in known])
-
-    def _need(self, penalty: float, without: int) -> Tensor:
-        found = self.weights(penalty, without)
-        assert found is not None  # `known` has only prompts that the others tell
-        return found
+        return torch.cat([2 * self.z[k] @ self.weights(penalty, k) for k in known])
 
 
 def weigh(scores: Tensor, foreground: Tensor, background: Tensor, n: int) -> Tensor:
@@ -202,8 +199,8 @@ def fit_classifier(
     foreground, background : (K, M) tensors
         Share of each in a pixel.
     blind : dict of int to (M,) tensor
-        What the network says (logits) of a prompt from the others, by its number; only
-        prompts whose others show both classes.
+        What the network says (logits) of a prompt from the others, by its number.
+        Those whose others show less than a pixel of a class are not used.
     layer : pair of tensors
         See `random_layer`.
 
@@ -217,7 +214,9 @@ def fit_classifier(
     if not blind:
         return None
     fit = PromptFit(x, foreground, background, layer)
-    known = sorted(blind)
+    known = [k for k in sorted(blind) if fit.shows_both(k)]
+    if not known:
+        return None
     y, other = foreground[known].flatten(), background[known].flatten()
     share = y / y.sum().clamp(min=1) + other / other.sum().clamp(min=1)
     target = (y - other) / (y + other).clamp(min=1e-3)
@@ -230,8 +229,6 @@ def fit_classifier(
     assert best is not None
     _, penalty, logits = best
     ridge = fit.weights(penalty)
-    if ridge is None:
-        return None
     network = torch.cat([blind[k] for k in known])
     scores = torch.stack([network, logits], 1)
     factors = weigh(scores, y, other, x.shape[1])

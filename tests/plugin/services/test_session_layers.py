@@ -3,14 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 
 import numpy as np
+import pytest
 from napari.components import ViewerModel
 from napari.layers._source import layer_source
 
+from napari_svpseg.core.prompt import UNKNOWN
+from napari_svpseg.io.session import Session, crashed_sessions
 from napari_svpseg.plugin.layers.images.image_source import ImageSource
 from napari_svpseg.plugin.layers.metadata import METADATA_KEY, is_of, metadata_of
 from napari_svpseg.plugin.layers.prompts.mask_layers import mask_layer
+from napari_svpseg.plugin.layers.results.corrected import (
+    KEY,
+    NO_CORRECTION,
+    corrected_entries,
+    from_entries,
+)
+from napari_svpseg.plugin.services.restoring import (
+    DAMAGED_CORRECTIONS,
+    put_back,
+    read_contents,
+)
 from napari_svpseg.plugin.services.session_layers import (
     add_boxes,
     add_contents,
@@ -90,3 +105,42 @@ def test_an_image_that_was_replaced_since_is_named(tmp_path):
     assert changed_images({"images": entries}) == ["0.tif"]
     earlier = [{"name": "a", "path": str(paths[2])}]  # of an earlier version
     assert changed_images({"images": earlier}) == []
+
+
+def corrected_image():
+    """Return the entries of an image in which an object was added."""
+    fixed = np.full((40, 50), UNKNOWN, np.int32)
+    fixed[5:9, 5:9] = 1
+    layer = ViewerModel().add_image(np.zeros((40, 50)), metadata={KEY: {(): fixed}})
+    return json.loads(json.dumps(corrected_entries(layer)))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [{"size": [4, 4]}, {"size": None}, {"y": -1}, {"lengths": [3]}, {"ids": "x"}],
+)
+def test_damaged_corrections_are_refused(damage):
+    (entry,) = corrected_image()
+    assert (from_entries([entry])[()] == 1).sum() == 16
+    part = entry if damage.keys() <= entry.keys() else entry["patch"]
+    part.update(damage)
+    with pytest.raises(ValueError, match=re.escape(NO_CORRECTION)):
+        from_entries([entry])
+
+
+def test_damaged_corrections_are_told_and_the_rest_comes_back(tmp_path):
+    viewer = ViewerModel()
+    viewer.add_image(np.zeros((40, 50)), name="cells")
+    state = {"images": [image_entry(viewer.layers[0])], "labels": [], "boxes": []}
+    good, bad = state["images"][0], dict(state["images"][0])
+    good["corrected"], bad["corrected"] = corrected_image(), [{"plane": "x"}]
+    bad["name"] = bad["id"] = "other"
+    viewer.add_image(np.zeros((40, 50)), name="other")
+    session = Session(tmp_path)
+    session.write_state(state | {"images": [bad, good]})
+    session._lock.release()  # as the system does for a killed process
+    (kept,), _ = crashed_sessions(tmp_path)
+    put_back(viewer, read_contents(kept), None, lambda labels: None)
+    assert (viewer.layers["cells"].metadata[KEY][()] == 1).sum() == 16
+    assert KEY not in viewer.layers["other"].metadata
+    assert kept.problems == [DAMAGED_CORRECTIONS.format(name="other")]

@@ -26,8 +26,12 @@ RING = 0.35
 MIN_RING = 2
 """Smallest width of that ring in pixels."""
 
-OUTSIDE = "The point y={y:g}, x={x:g} lies outside the image ({height} x {width})."
-NO_OBJECT = "There is no object at y={y:g}, x={x:g}: click on an object of the result."
+OUTSIDE = (
+    "The point y={y:.10g}, x={x:.10g} lies outside the image ({height} x {width})."
+)
+NO_OBJECT = (
+    "There is no object at y={y:.10g}, x={x:.10g}: click on an object of the result."
+)
 NO_SUCH_ID = "The labels hold no object {id}."
 NO_POSITIVE = "No prompt shows an object: the size of the new one cannot be chosen."
 EMPTY_OUTLINE = "The outline of the new object is empty: paint it."

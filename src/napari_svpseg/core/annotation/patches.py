@@ -12,6 +12,8 @@ from ..prompt import UNKNOWN
 
 Array = np.ndarray
 
+NO_PATCH = "damaged, no ids of a part of a plane"
+
 
 @dataclass(frozen=True, eq=False)
 class Patch:
@@ -95,7 +97,15 @@ class Patch:
         Raises
         ------
         ValueError
-            If the runs do not fill the shape.
+            If the values are no patch, or the runs do not fill the shape.
         """
-        flat = np.repeat(np.array(values["ids"], np.int32), values["lengths"])
-        return cls(values["y"], values["x"], flat.reshape(values["shape"]))
+        try:
+            y, x, shape = values["y"], values["x"], values["shape"]
+            flat = np.repeat(np.array(values["ids"], np.int32), values["lengths"])
+            ids = flat.reshape(shape)
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
+            raise ValueError(NO_PATCH) from error
+        lengths = (y, x, *ids.shape)
+        if ids.ndim != 2 or not all(type(n) is int and n >= 0 for n in lengths):
+            raise ValueError(NO_PATCH)
+        return cls(y, x, ids)

@@ -30,7 +30,7 @@ DEFAULT_DIAMETER = 16.0
 """Diameter where that of the prompts' objects is not known."""
 
 OBJECT_THERE = (
-    "There is an object at y={y:g}, x={x:g} already: click where one is missing."
+    "There is an object at y={y:.10g}, x={x:.10g} already: click where one is missing."
 )
 
 

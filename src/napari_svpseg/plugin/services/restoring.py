@@ -15,6 +15,7 @@ from ...core.prompt import Prompt
 from ...io.images import split_series
 from ...io.session import SavedSession
 from ..layers.metadata import find_layer
+from ..layers.results.corrected import from_entries
 from .session_layers import (
     WRITTEN_KEY,
     Entry,
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
 
     from ..layers.prompts.prompt_book import PromptBook
     from ..layers.prompts.prompt_item import PromptItem
+
+DAMAGED_CORRECTIONS = "The corrections of {name} are damaged and left out."
 
 RELATIVE = "relative"
 """Entry of an image in a saved session: its path from the folder of the session."""
@@ -70,6 +73,12 @@ def read_contents(saved: SavedSession) -> Contents:
         )
         for entry in saved.state.get("labels", [])
     ]
+    for image in saved.state.get("images", []):
+        try:
+            from_entries(image.get("corrected") or [])
+        except ValueError:
+            del image["corrected"]
+            saved.problems.append(DAMAGED_CORRECTIONS.format(name=image["name"]))
     return Contents(saved, labels, saved.prompts(), changed_images(saved.state))
 
 

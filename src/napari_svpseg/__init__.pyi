@@ -48,6 +48,7 @@ from .io.ownership import ReplaceError
 from .io.prompt_files import PromptFileError
 from .io.tag_files import Tags, TagsError, read_tags
 from .workflows.correct_image import Correction
+from .workflows.loaded_model import Model
 from .workflows.segment_large import LargeOutcome
 
 __all__ = [
@@ -66,6 +67,7 @@ __all__ = [
     "LargeOutcome",
     "LoadedModel",
     "Maps",
+    "Model",
     "ModelCard",
     "ModelFormatError",
     "PostprocessSettings",

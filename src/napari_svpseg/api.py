@@ -6,7 +6,7 @@ it loads neither torch nor Qt.
 
 from .io.images import read_image
 from .io.mask_files import read_mask
-from .io.model_store import list_models, load_model
+from .io.model_store import list_models
 from .io.prompt_files import load_prompts, prompt_from_files, save_prompts
 from .workflows.correct_image import correct
 from .workflows.finetuning import (
@@ -15,6 +15,7 @@ from .workflows.finetuning import (
     stop_finetune,
     unfinished_finetunes,
 )
+from .workflows.loaded_model import load_model
 from .workflows.segment_file import labels_path, segment_file
 from .workflows.segment_image import postprocess, segment
 from .workflows.segment_large import segment_zarr

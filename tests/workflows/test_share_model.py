@@ -185,3 +185,21 @@ def test_package_of_another_program(tmp_path):
     with pytest.raises(ModelFormatError) as told:
         import_model(place, tmp_path / "models")
     assert str(told.value) == OTHER_PACKAGE.format(path=place)
+
+
+def test_model_predicts_with_its_own_prompts_or_given_ones(small, prompts, tmp_path):
+    image, _ = scene()
+    model = svpseg.load_model(small, prompts)
+    usual = svpseg.segment(image, prompts, model=small, device="cpu")
+    found = model.predict(image, device="cpu")
+    np.testing.assert_array_equal(found.labels, usual.labels)
+    again = svpseg.load_model(small)
+    with pytest.raises(ModelFormatError):
+        again.predict(image, device="cpu")
+    found = again.predict(image, prompts, device="cpu")
+    np.testing.assert_array_equal(found.labels, usual.labels)
+    save_model(tmp_path / "own", model.network, model.card, prompts=prompts)
+    own = svpseg.load_model(tmp_path / "own")
+    found = own.predict(image, device="cpu")
+    np.testing.assert_array_equal(found.labels, usual.labels)
+    assert svpseg.segment(image, model=own, device="cpu").labels.shape == image.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
@@ -9,6 +10,10 @@ import typer
 
 from .console import show
 from .options import DeviceName, ModelName, Overwrite
+
+NO_NAPARI = (
+    'napari is not installed: pip install "napari-svpseg[all]", or use --no-gui.'
+)
 
 
 def demo(
@@ -29,6 +34,8 @@ def demo(
     if no_gui:
         outcomes = run_without_window(chosen)
     else:
+        if find_spec("napari") is None:
+            raise typer.BadParameter(NO_NAPARI)
         from ..plugin.demo_window import run_in_window
 
         outcomes = run_in_window(chosen)

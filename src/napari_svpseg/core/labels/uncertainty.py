@@ -24,7 +24,7 @@ MIN_REGION_UNCERTAINTY = 0.3
 """Mean uncertainty from which a region is uncertain; clear objects have less."""
 
 TRUST_WEIGHT = 0.75
-"""Weight of the self-consistency in the uncertainty of an image."""
+"""Weight of the missing trust in the uncertainty of an image."""
 
 MIN_IMAGE_UNCERTAINTY = 0.15
 """Uncertainty from which an image is worth checking."""

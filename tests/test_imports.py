@@ -181,3 +181,13 @@ def test_the_command_line_starts_light() -> None:
         "print([m for m in ('scipy', 'skimage', 'tifffile') if m in sys.modules])"
     )
     assert run(code) == "[]"
+
+
+def test_a_dock_opens_without_libraries_that_only_runs_and_tables_need():
+    found = run(
+        "import sys; import napari_svpseg.plugin.docks.segment_dock;"
+        "from napari_svpseg.plugin.panels.objects_panel import ObjectsPanel;"
+        "heavy = ('torch', 'pyqtgraph', 'skimage.transform', 'scipy.optimize');"
+        "print([m for m in heavy if m in sys.modules])"
+    )
+    assert found == "[]"

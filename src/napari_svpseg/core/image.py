@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from skimage.transform import resize
 
 AXES = "TZCYX"
 """Letters of the axes, in the order in which files and layers have them."""
@@ -419,6 +418,8 @@ def resize_image(image: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     image = as_float32(image)
     if image.shape[:2] == tuple(shape):
         return image
+    from skimage.transform import resize  # slow to load
+
     # Without smoothing, a reduced image keeps some pixels and drops their neighbours:
     # thin structures and noise would alias.
     reduced = image.shape[0] > shape[0] or image.shape[1] > shape[1]

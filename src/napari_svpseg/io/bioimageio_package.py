@@ -116,7 +116,7 @@ def write_package(
     path = Path(path)
     card = dataclasses.replace(
         card,
-        name=re.sub(r"[^\w .()-]", "-", path.stem).lstrip(".") or "model",
+        name=_model_name(path, card),
         title=f"Finds objects like those in {len(prompts)} prompt(s)",
     )
     weights = (Path(card.path) / WEIGHTS).read_bytes()
@@ -141,6 +141,15 @@ def write_package(
                 archive.writestr(name, data)
         seal_zip(temporary)
     return path
+
+
+def _model_name(path: Path, card: ModelCard) -> str:
+    """Return the name of the model in a package: that of the file.
+
+    Not the name of the model without prompts, which hides another of its name.
+    """
+    name = re.sub(r"[^\w .()-]", "-", path.stem).lstrip(".") or "model"
+    return f"{name} with prompts" if name == card.name else name
 
 
 def _description(

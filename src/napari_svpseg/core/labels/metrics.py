@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_matrix
 
 Array = np.ndarray
@@ -180,6 +179,8 @@ def _assign(rows: Array, columns: Array, scores: Array) -> list[tuple[int, int, 
     iou[r, c] = scores
     # One more pair outweighs all that other pairs can gain in IoU, 1 each.
     gain = np.where(iou > 0, min(iou.shape) + iou, 0)
+    from scipy.optimize import linear_sum_assignment  # slow to load
+
     chosen = zip(*linear_sum_assignment(gain, maximize=True), strict=True)
     return [
         (int(r_ids[i]), int(c_ids[j]), float(iou[i, j]))

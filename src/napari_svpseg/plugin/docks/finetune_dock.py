@@ -17,6 +17,7 @@ from ..messages import STOPPING, sentence
 from ..panels.controls import Offer, button
 from ..panels.image_panel import ImagePanel
 from ..panels.scroll_target import ScrollTarget
+from ..panels.share_model import ShareModel
 from ..panels.training.comparison import Comparison
 from ..panels.training.curves import Curves
 from ..panels.training.finetune_form import FineTuneForm
@@ -26,6 +27,7 @@ from ..panels.training.training_outcome import TrainingOutcome
 from ..panels.training.training_set_panel import TrainingSetPanel
 from ..services.background import Background
 from ..services.engine_process import Engine
+from ..services.model_share import share
 from ..services.preferences import preference
 from .base import Dock
 from .finetune_controller import (
@@ -194,7 +196,8 @@ class FineTuneWidget(Dock):
         self.add_section("meaning", "What the labels mean", self.form.meaning)
         self.add_section("training", "Training options", self.form.options)
         self.share = SharePanel(lambda: self.controller.exportable_name)
-        self.add_section("share", "Share", self.share)
+        self.share_model = ShareModel()
+        self.add_section("share", "Share", self.share, self.share_model)
         self.add_sessions()
         self.add(self.outcome)
         self.start_button = button("Start", "Train with the images of the set")
@@ -226,6 +229,9 @@ class FineTuneWidget(Dock):
         self.use.clicked.connect(control.use_model)
         self.share.exporting.connect(control.export_model)
         self.share.importing.connect(control.import_model)
+        self.share_model.sharing.connect(
+            lambda path: share(self, path, control.exportable)
+        )
         self.bind(
             paint_cell=self.label_panel.paint_cell,
             paint_background=self.label_panel.paint_background,

@@ -32,7 +32,9 @@ from ..panels.prompt_panel import PromptPanel
 from ..panels.results_panel import ResultsPanel
 from ..panels.save_panel import SavePanel
 from ..panels.settings_form import SettingsForm
+from ..panels.share_model import ShareModel
 from ..services.engine_process import Engine
+from ..services.model_share import share
 from ..services.preferences import preference
 from .actions import KEYS
 from .base import Dock, device_combo
@@ -207,7 +209,8 @@ class SegmentWidget(Dock):
             self.add_uncertainty,
         )
         self.save_box = SavePanel(self.viewer, self.stored, self.prompt_panel)
-        self.add_section("save", "Save", self.save_box)
+        self.share = ShareModel()
+        self.add_section("save", "Save", self.save_box, self.share)
         self.large = LargeResultsPanel(self.stored)
         self.add_section("large", "Large results", self.large)
         self.device = device_combo(
@@ -273,6 +276,7 @@ class SegmentWidget(Dock):
         )
         self.device.currentTextChanged.connect(lambda _: runs.ask_device())
         self.restart.clicked.connect(runs.end_engine)
+        self.share.sharing.connect(self._on_share)
         self.preview.clicked.connect(runs.start_preview)
         self.run.clicked.connect(runs.start_run)
         self.stop.clicked.connect(runs.cancel)
@@ -362,6 +366,11 @@ class SegmentWidget(Dock):
         self.correct.refresh(busy=busy)
         self.save_box.refresh()
         self.results_panel.follow()
+
+    def _on_share(self, path: str) -> None:
+        card = self.models.card
+        model = "" if card is None else card.path or card.name
+        share(self, path, model, self.book.prompts())
 
     def show_device(self, text: str) -> None:
         """Show where models run."""

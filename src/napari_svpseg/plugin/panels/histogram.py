@@ -25,7 +25,8 @@ NO_PLOTS = 'The histogram needs pip install "napari-svpseg[train]".'
 class Histogram(QWidget):
     """Bars, and two lines that are moved to the ends of a range.
 
-    Where pyqtgraph is not installed, a note says so; the range can still be typed.
+    pyqtgraph is loaded with the first values. Where it is not installed, a note says
+    so; the range can still be typed.
     """
 
     ranged = Signal(float, float)
@@ -46,6 +47,8 @@ class Histogram(QWidget):
     def show_values(self, values: np.ndarray, kept: tuple[float, float]) -> None:
         """Show how often values occur, and the range that is kept."""
         finite = values[np.isfinite(values)]
+        if self._plot is None and not len(finite):
+            return  # pyqtgraph takes longer to load than a dock to open
         if not self._has_plot():
             return
         self._plot.setVisible(len(finite) > 0)

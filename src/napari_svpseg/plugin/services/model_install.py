@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...io.model_archive import import_model
+from ...io.model_store import PROMPTS
+from ...io.prompt_files import load_prompts
 from ..callbacks import guarded
 from ..docks.tabs import FINETUNE, SEGMENT, open_docks, show_dock
 
@@ -56,6 +59,9 @@ def install_model(viewer: Any, path: str) -> None:
     def on_installed(card: ModelCard) -> None:
         for one in (*open_docks(viewer, SEGMENT), *open_docks(viewer, FINETUNE)):
             one.refresh_models(card.name if one is dock else "")
+        own = Path(card.path, PROMPTS)
+        if not dock.book.items and own.is_file():  # of a model that was shared
+            dock.book.add_loaded(load_prompts(own))
         dock.say(INSTALLED.format(card.name))
 
     job = dock.engine.submit(import_model, path)

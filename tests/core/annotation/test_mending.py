@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from napari_svpseg.core.annotation.mending import (
+    REACH,
+    STRENGTHS,
     Lesson,
     MendError,
     changed_objects,
@@ -73,7 +77,7 @@ def fused(strength=0.1):
         mask.astype(np.float32) * 0.9,
         depth.astype(np.float32),
         None,
-        ObjectProperties(20.0, split=0.2),
+        ObjectProperties(20.0, split=0.5),
     )
     return maps, labels
 
@@ -92,6 +96,21 @@ def test_a_split_moves_the_strength_no_farther_than_needed():
     less = PostprocessSettings(split_strength=learned - 0.05)
     assert instances_from_maps(maps, less).max() == 1
     assert learned_strength([lesson], tried) == learned  # nothing left to learn
+
+
+def test_a_learned_strength_stays_near_that_of_the_prompts():
+    maps, labels = fused()
+    maps = replace(maps, objects=replace(maps.objects, split=0.01))
+    now = PostprocessSettings()
+    before = instances_from_maps(maps, now)
+    assert before.max() == 1
+    lesson = Lesson.of(maps, before, Patch.of(np.where(labels > 0, labels, UNKNOWN)))
+    for strength in STRENGTHS:
+        tried = PostprocessSettings(split_strength=strength)
+        if instances_from_maps(maps, tried).max() == 2:
+            break
+    assert strength > 0.5 + REACH, "the scene has to ask for more"
+    assert learned_strength([lesson], now) == 0.5
 
 
 def test_opposite_corrections_leave_the_strength_alone():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from napari.utils import progress
 
+from napari_svpseg.plugin.services import activity as module
 from napari_svpseg.plugin.services.activity import Activity
 
 
@@ -34,6 +35,18 @@ def test_a_bar_lives_as_long_as_the_work(qtbot):
     activity.end()
     activity.end()
     qtbot.waitUntil(lambda: titles() == [])
+
+
+def test_short_work_has_no_bar(qtbot, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Activity, "_draw", lambda self, wanted: drawn.append(wanted))
+    monkeypatch.setattr(module, "SHORT_MS", 3_600_000)
+    activity = Activity("Segment")
+    activity.begin()
+    activity.show(1, 2)
+    activity.end()
+    qtbot.waitUntil(lambda: not activity._timer.isActive())
+    assert not any(drawn)
 
 
 def test_work_that_ends_while_its_bar_is_drawn_leaves_none(qtbot, monkeypatch):

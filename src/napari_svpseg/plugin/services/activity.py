@@ -9,6 +9,10 @@ from qtpy.QtCore import QTimer
 
 from ..callbacks import reports_errors
 
+SHORT_MS = 1000
+"""Work that takes less has no bar: it would be gone before it was read, and drawing
+the first one takes napari a third of a second."""
+
 
 @dataclass(frozen=True)
 class _Shown:
@@ -76,7 +80,10 @@ class Activity:
 
     def _want(self, wanted: _Shown | None) -> None:
         self._wanted = wanted
-        self._timer.start(0)
+        if wanted is None or self._bar is not None:
+            self._timer.start(0)
+        elif not self._timer.isActive():
+            self._timer.start(SHORT_MS)
 
     def _on_rest(self) -> None:
         """Draw what is wanted, until nothing else is wanted."""

@@ -32,7 +32,12 @@ IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 SIZE = (1280, 720)
 FONT_SIZE = 14
 TITLES = (SEGMENT, BATCH, FINETUNE, TRAIN_FROM_TAGS)
-IN_DOCS = ("segment-dark", "segment-light")
+IN_DOCS = {
+    ("segment-dark", "1"): "docks-segment-dark",
+    ("segment-light", "1"): "docks-segment-light",
+    ("segment-dark", "2"): "docks-segment-dense",
+}
+"""Names in the docs, by dock and theme and ``QT_SCALE_FACTOR``."""
 RUN_SECONDS = 120
 
 
@@ -66,8 +71,8 @@ def main() -> None:
             wait()
             name = f"{dock.title.split()[0].lower()}-{theme}"
             picture = shoot(viewer, options.folder / f"{name}-{scale}.png")
-            if options.docs and name in IN_DOCS and scale == "1":
-                picture.save(IMAGES / f"docks-{name}.png", optimize=True)
+            if options.docs and (name, scale) in IN_DOCS:
+                picture.save(IMAGES / f"{IN_DOCS[name, scale]}.png", optimize=True)
             scroll_down(dock)
             wait()
             shoot(viewer, options.folder / f"{name}-{scale}-below.png")

@@ -39,7 +39,7 @@ from napari_svpseg.plugin.docks.tags_controller import (
 from napari_svpseg.plugin.layers.images.tagged_image import STACK
 from napari_svpseg.plugin.layers.metadata import layer_id, metadata_of
 from napari_svpseg.plugin.panels.tags.patch_bank_panel import SAVED
-from napari_svpseg.plugin.panels.tags.patch_view import NO_OBJECT
+from napari_svpseg.plugin.panels.tags.patch_view import CHECK_MASKS, NO_OBJECT
 from napari_svpseg.plugin.panels.tags.tag_advice import NO_IMAGES, UNUSED_CLASS
 
 ENDED = "The engine ended."
@@ -397,6 +397,20 @@ def test_the_bank_is_found_without_training(dock, finish, home):
     assert all(item.crop.shape == (32, 32, 3) for item in dock.bank.view.items)
     assert not dock.bank.view.save.isEnabled()  # there are no masks yet
     assert dock.bank.result is None and not dock.use.isEnabled()
+
+
+def test_patches_before_training_are_prompts_with_suggested_masks(
+    dock, finish, monkeypatch
+):
+    used = []
+    monkeypatch.setattr(dock, "segment_with_prompts", used.append)
+    dock.bank.find_button.click()
+    finish(dock)
+    view = dock.bank.view
+    view.select(0)
+    view.use()
+    assert len(used[0]) == 1 and (used[0][0].mask > 0).any()
+    assert dock.message.text() == CHECK_MASKS
 
 
 def test_what_is_said_of_the_bank_is_trained_with(banked, finish, runner):

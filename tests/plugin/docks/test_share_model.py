@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QFileDialog
 
 import napari_svpseg as svpseg
 from napari_svpseg.core.geometry import Box
@@ -13,6 +13,7 @@ from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.exchange import bake
 from napari_svpseg.io import model_store
 from napari_svpseg.io.model_archive import import_model
+from napari_svpseg.plugin.panels.prompt_panel import EXISTS
 from napari_svpseg.plugin.services.model_install import INSTALLED
 from napari_svpseg.plugin.services.model_share import SHARED
 
@@ -67,3 +68,16 @@ def test_shared_from_the_dock_and_dropped_on_it(
     )
     np.testing.assert_array_equal(again.labels, usual.labels)
     assert again.labels.any()
+
+
+def test_a_package_that_the_dialog_did_not_ask_about_is_kept(
+    open_dock, tmp_path, monkeypatch
+):
+    path = tmp_path / "rounds.zip"
+    path.write_bytes(b"mine")
+    dock = open_dock()
+    answer = (str(tmp_path / "rounds"), "")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: answer)
+    dock.share.share.click()
+    assert dock.message.is_error and path.read_bytes() == b"mine"
+    assert dock.message.text() == EXISTS.format(path=path)

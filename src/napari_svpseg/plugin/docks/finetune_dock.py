@@ -229,6 +229,7 @@ class FineTuneWidget(Dock):
         self.use.clicked.connect(control.use_model)
         self.share.exporting.connect(control.export_model)
         self.share.importing.connect(control.import_model)
+        self.share_model.message.connect(self.say)
         self.share_model.sharing.connect(
             lambda path: share(self, path, control.exportable)
         )

@@ -277,6 +277,7 @@ class SegmentWidget(Dock):
         self.device.currentTextChanged.connect(lambda _: runs.ask_device())
         self.restart.clicked.connect(runs.end_engine)
         self.share.sharing.connect(self._on_share)
+        self.share.message.connect(self.say)
         self.preview.clicked.connect(runs.start_preview)
         self.run.clicked.connect(runs.start_run)
         self.stop.clicked.connect(runs.cancel)

@@ -7,6 +7,7 @@ from qtpy.QtWidgets import QFileDialog, QVBoxLayout, QWidget
 
 from ..callbacks import reports_errors
 from .controls import button
+from .prompt_panel import with_suffix
 
 PACKAGES = "Packages of bioimage.io (*.zip)"
 
@@ -16,6 +17,8 @@ class ShareModel(QWidget):
     """Asks for the file of a package."""
 
     sharing = Signal(str)
+    message = Signal(str, bool)
+    """A text, and whether it is an error."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,5 +38,8 @@ class ShareModel(QWidget):
             path, _ = QFileDialog.getSaveFileName(
                 self, "Share model", "my-cells.zip", PACKAGES
             )
+        path, problem = with_suffix(path, (".zip",))
+        if problem:
+            self.message.emit(problem, True)
         if path:
-            self.sharing.emit(path if path.lower().endswith(".zip") else f"{path}.zip")
+            self.sharing.emit(path)

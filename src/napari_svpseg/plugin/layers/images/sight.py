@@ -14,7 +14,7 @@ from .visibility import Stack, show
 
 if TYPE_CHECKING:
     from napari.components import ViewerModel
-    from napari.layers import Image, Layer
+    from napari.layers import Image
 
 
 @reports_errors("_look")
@@ -66,7 +66,7 @@ class Sight(QObject):
         """
         active = self.viewer.layers.selection.active
         stack = Stack(self.viewer)
-        owner = None if active is None else _owner(stack, active)
+        owner = None if active is None else stack.image_of(active)
         seen = [image for image in stack.seen() if image in images]
         for choice in (owner, current):
             if choice in seen:
@@ -110,8 +110,3 @@ class Sight(QObject):
                 self._hidden.add(layer.unique_id)
                 show(layer, visible=False)
         self.changed.emit()
-
-
-def _owner(stack: Stack, layer: Layer) -> Image | None:
-    """Return the image that a layer is or lies on."""
-    return layer if is_image(layer) else stack.owner(layer)

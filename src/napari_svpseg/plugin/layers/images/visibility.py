@@ -75,6 +75,10 @@ class Stack:
         known = (metadata_of(layer) or {}).get("source_id"), layer.metadata.get(OF)
         return next((self._images[one] for one in known if one in self._images), None)
 
+    def image_of(self, layer: Layer) -> Image | None:
+        """Return the image that a layer is or lies on."""
+        return layer if is_image(layer) else self.owner(layer)
+
     def hiding(self, image: Image, others: list[Image]) -> list[Image]:
         """Return the images of ``others`` that hide an image, or that it hides."""
         if self._grid or image.blending in SEE_THROUGH:
@@ -108,7 +112,7 @@ def bring_into_sight(viewer: ViewerModel, layer: Image) -> None:
     stack = Stack(viewer)
     hidden = {image.unique_id for image in stack.hiding(layer, stack.images)}
     for other in stack.layers:
-        image = other if is_image(other) else stack.owner(other)
+        image = stack.image_of(other)
         if image is not None and image.unique_id == layer.unique_id:
             show(other)
         elif image is not None and image.unique_id in hidden:

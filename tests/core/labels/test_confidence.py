@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_svpseg.core.labels.confidence import (
     ObjectEvidence,
@@ -58,7 +59,8 @@ def test_outline_counts_for_nothing_where_it_cannot_tell():
 def test_large_object_with_few_boundaries_stays():
     foreground, boundary, _ = scene(0.9)
     boundary[:30, :30] = 0.1
-    kept = filter_objects(foreground > 0.5, 1, foreground, boundary, confidence=0.95)
+    labels = ndimage.label(foreground > 0.5)[0]
+    kept = filter_objects(labels, 1, foreground, boundary, confidence=0.95)
     assert kept[15, 15]
 
 

@@ -12,7 +12,8 @@ after the other. She takes the kinds of mistakes in turns, the largest of each f
 - merged: one object for several (*Split here*), which teaches the split strength
 - outline: an object whose outline overlaps the true one by less than half, painted anew
 
-Scored are other images that nobody touches, with F1@0.5 and Dice. Rows:
+Scored are other images that nobody touches, with F1@0.5 and Dice; and F1@0.5 of the
+three that are corrected. Rows:
 
 - clicks: this user
 - guided: she answers what *Next doubtful place* asks; each answer is a click
@@ -405,7 +406,15 @@ def curves(task: Task, clicks: list[int], seed: int, rows: list[str]) -> list[Re
                 continue
             strength = user.split_strength
             labels = [segmented(q, user.prompts, strength).labels for q in scored]
-            note(row, n, labels, made=dict(user.made), split_strength=strength)
+            own = [scores(s.query, user.look_at(s).labels)[0] for s in user.images]
+            note(
+                row,
+                n,
+                labels,
+                f1_corrected=round(float(np.mean(own)), 4),
+                made=dict(user.made),
+                split_strength=strength,
+            )
             if row == CLICKS and FOREST in rows:
                 forest = PixelForest.fit(user.prompts)
                 note(FOREST, n, [forest_labels(q, forest) for q in scored])
@@ -474,8 +483,9 @@ def table(
     """Return the score of each task, averaged over seeds, by row and clicks."""
     every: dict[tuple[str, int, str], list[float]] = defaultdict(list)
     for r in records:
-        key = (r["row"], r["clicks"], f"{r['set']} / {r['class']}")
-        every[key].append(r[score])
+        if score in r:
+            key = (r["row"], r["clicks"], f"{r['set']} / {r['class']}")
+            every[key].append(r[score])
     found: dict[str, dict[int, dict[str, float]]] = {}
     for (row, n, task), values in sorted(every.items(), key=lambda item: item[0][1]):
         found.setdefault(row, {}).setdefault(n, {})[task] = float(np.mean(values))
@@ -487,7 +497,7 @@ def report(records: list[Record]) -> str:
     found = table(records)
     clicks = sorted({r["clicks"] for r in records})
     rule, lines = "|---|" + "---|" * len(clicks), []
-    for score in ("f1", "dice"):
+    for score in ("f1", "dice", "f1_corrected"):
         head = " | ".join(f"{n} clicks" for n in clicks)
         lines += [
             f"| {score}, mean of tasks | {head} |",

@@ -317,6 +317,7 @@ class GuidedUser(User):
     def __init__(self, images: list[Query], prompts: PromptSet) -> None:
         super().__init__(images, prompts)
         self._answers: list[tuple[Seen, Answer]] = []
+        self._doubts: dict[int, tuple[svpseg.Result, list[Doubt]]] = {}
         self.made |= {"asked": 0}
 
     def click(self, n_clicks: int, of: int) -> None:
@@ -324,10 +325,10 @@ class GuidedUser(User):
         found = [
             [
                 doubt
-                for doubt in doubts(r.maps, r.labels, settings_of(r))
+                for doubt in self._doubts_of(i)
                 if seen.fixed[doubt.point] == UNKNOWN and not self._knows(seen, doubt)
             ]
-            for seen, r in ((seen, self.look_at(seen)) for seen in self.images)
+            for i, seen in enumerate(self.images)
         ]
         asked = questions(found, [answer for _, answer in self._answers])
         if not asked:
@@ -338,6 +339,14 @@ class GuidedUser(User):
         self._answers.append((seen, Answer(doubt, mistake is not None)))
         if mistake is not None:
             self.correct(seen, mistake)
+
+    def _doubts_of(self, i: int) -> list[Doubt]:
+        """Return what is doubtful in an image, looked for in each result once."""
+        result = self.look_at(self.images[i])
+        if i not in self._doubts or self._doubts[i][0] is not result:
+            found = doubts(result.maps, result.labels, settings_of(result))
+            self._doubts[i] = result, found
+        return self._doubts[i][1]
 
     def _knows(self, seen: Seen, doubt: Doubt) -> bool:
         return any(
@@ -399,13 +408,17 @@ def curves(task: Task, clicks: list[int], seed: int, rows: list[str]) -> list[Re
         if row not in rows:
             continue
         user = kind(images, start)
+        labels: list[np.ndarray] = []
+        shown: tuple[int, float] | None = None
         for n in range(max(clicks) + 1):
             if n:
                 user.click(n, max(clicks))
             if n not in clicks:
                 continue
             strength = user.split_strength
-            labels = [segmented(q, user.prompts, strength).labels for q in scored]
+            if shown != (len(user.prompts), strength):  # prompts only grow
+                shown = len(user.prompts), strength
+                labels = [segmented(q, user.prompts, strength).labels for q in scored]
             own = [scores(s.query, user.look_at(s).labels)[0] for s in user.images]
             note(
                 row,

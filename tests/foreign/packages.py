@@ -269,7 +269,8 @@ def boundary_package(**more):
     """Return a package with foreground and boundary of touching objects."""
     return described(
         discs(touching=True)[0], foreground_and_boundary(), scale, same,
-        names=("foreground", "boundary"), steps=[SCALE], halo=16, **more,
+        names=("foreground", "boundary"), steps=[SCALE], halo=16,
+        size={"min": 64, "step": 16}, **more,
     )  # fmt: skip
 
 

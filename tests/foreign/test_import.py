@@ -19,9 +19,12 @@ import napari_svpseg as svpseg
 from napari_svpseg.cli.main import app
 from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.settings import SegmentSettings
+from napari_svpseg.engine.exchange.graphs import ExchangeError
 from napari_svpseg.io import foreign_outputs, foreign_package
 from napari_svpseg.io.model_archive import CANNOT_READ, NAME_TAKEN, import_model
 from napari_svpseg.io.model_store import ModelFormatError
+from napari_svpseg.workflows.finetuning import FineTuneError, _start_model
+from napari_svpseg.workflows.share_model import share_model
 
 from . import packages
 from .packages import SIDE, bright, described, discs, same, scale, write
@@ -425,6 +428,14 @@ def test_nothing_is_replaced(tmp_path):
     imported(tmp_path, packages.one_package())
     with pytest.raises(ModelFormatError, match=NAME_TAKEN.partition("{")[0]):
         imported(tmp_path, packages.one_package())
+
+
+def test_it_cannot_be_shared_or_trained(tmp_path):
+    model = imported(tmp_path, packages.one_package())
+    with pytest.raises(ExchangeError):
+        share_model(model.card.path, tmp_path / "again.zip")
+    with pytest.raises(FineTuneError):
+        _start_model(model)
 
 
 # -------------------------------------------------------------------- the commands

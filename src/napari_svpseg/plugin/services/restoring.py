@@ -182,13 +182,13 @@ def give_masks(viewer: ViewerModel, book: PromptBook, prompts: list[Prompt]) -> 
     """Paint the saved masks of boxes whose Labels layer did not come back."""
     masks = {(p.name, p.box): p.mask for p in prompts if (p.mask > 0).any()}
     for item in book.items:
-        mask = masks.get((item.name, item.box)) if item.box is not None else None
-        if mask is None or item.mask is not None or item.source is None:
+        box = item.box
+        if box is None or item.source is None or item.mask is not None:
             continue
-        side = item.box.size
-        found = resize_labels(np.maximum(mask, 0), (side, side))
-        layer = put_mask(viewer, item, found)
-        book.update(item.id, mask_layer=layer)
+        mask = masks.get((item.name, box))
+        if mask is not None:
+            found = resize_labels(np.maximum(mask, 0), (box.size, box.size))
+            book.update(item.id, mask_layer=put_mask(viewer, item, found))
 
 
 def _is_there(viewer: ViewerModel, entry: Entry, array: np.ndarray) -> bool:

@@ -54,7 +54,7 @@ from napari_svpseg.core.annotation.mending import (
 from napari_svpseg.core.annotation.partial_labels import from_labels
 from napari_svpseg.core.annotation.patches import Patch
 from napari_svpseg.core.annotation.proposals import propose_object
-from napari_svpseg.core.labels.doubts import Doubt, doubts, questions
+from napari_svpseg.core.labels.doubts import Answer, Doubt, doubts, questions
 from napari_svpseg.core.labels.instances import instances_from_maps
 from napari_svpseg.core.labels.metrics import dice, iou, match_instances
 from napari_svpseg.core.prompt import UNKNOWN, PromptSet
@@ -315,26 +315,34 @@ class GuidedUser(User):
 
     def __init__(self, images: list[Query], prompts: PromptSet) -> None:
         super().__init__(images, prompts)
-        self._kept: set[tuple[int, str, tuple[int, int]]] = set()
+        self._answers: list[tuple[Seen, Answer]] = []
+        self.made |= {"asked": 0}
 
     def click(self, n_clicks: int, of: int) -> None:
         """Answer one question."""
         found = [
-            doubts(
-                r.maps, r.labels, PostprocessSettings.from_dict(r.recipe.postprocess)
-            )
-            for r in map(self.look_at, self.images)
+            [
+                doubt
+                for doubt in doubts(r.maps, r.labels, settings_of(r))
+                if seen.fixed[doubt.point] == UNKNOWN and not self._knows(seen, doubt)
+            ]
+            for seen, r in ((seen, self.look_at(seen)) for seen in self.images)
         ]
-        for question in questions(found):
-            seen, doubt = self.images[question.image], question.doubt
-            key = (question.image, doubt.kind, doubt.point)
-            if seen.fixed[doubt.point] != UNKNOWN or key in self._kept:
-                continue
-            self._kept.add(key)
-            mistake = self._judged(seen, doubt)
-            if mistake is not None:
-                self.correct(seen, mistake)
+        asked = questions(found, [answer for _, answer in self._answers])
+        if not asked:
             return
+        seen, doubt = self.images[asked[0].image], asked[0].doubt
+        mistake = self._judged(seen, doubt)
+        self.made["asked"] += 1
+        self._answers.append((seen, Answer(doubt, mistake is not None)))
+        if mistake is not None:
+            self.correct(seen, mistake)
+
+    def _knows(self, seen: Seen, doubt: Doubt) -> bool:
+        return any(
+            where is seen and doubt.is_about(answer.doubt.kind, answer.doubt.point)
+            for where, answer in self._answers
+        )
 
     def _judged(self, seen: Seen, doubt: Doubt) -> Mistake | None:
         """Return the mistake that a question is about; None if there is none."""

@@ -223,8 +223,8 @@ class PostprocessSettings(Settings):
     )
     min_confidence: float = option(
         0.95,
-        "Drop objects whose peak probability is below this fraction of the typical "
-        "object's (0: keep all)",
+        "Drop objects that the model is less sure of than this fraction of the typical "
+        "object, by peak and outline (0: keep all)",
         label="Minimum confidence",
         low=0.0,
         high=1.0,

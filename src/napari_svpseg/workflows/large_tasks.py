@@ -41,7 +41,11 @@ from ..core.labels.blocks import (
     stitch,
     within,
 )
-from ..core.labels.instances import smallest_area, window_instances
+from ..core.labels.instances import (
+    outline_evidence,
+    smallest_area,
+    window_instances,
+)
 from ..core.labels.linking import Overlaps, joined_overlaps, linked_ids, overlaps
 from ..core.planes import Planes, PlaneView
 from ..core.result import Maps
@@ -304,7 +308,7 @@ def label_part(work: str, key: str, p: int, places: list[Place]) -> None:
         named = dict(zip(plan.maps, values, strict=True))
         maps = Maps.of(named, plan.object_properties)
         labels = window_instances(maps, plan.post)
-        table = describe(labels, block, maps.foreground)
+        table = describe(labels, block, maps.foreground, outline_evidence(maps))
         if table.n:
             high, wide = labels.shape
             padded = np.zeros(found.shape[3:], np.uint32)

@@ -19,6 +19,7 @@ from napari_svpseg.core.labels.blocks import (
     neighbours_before,
     offsets_of,
     renamed,
+    renumber,
     seam,
     stitch,
     union,
@@ -222,16 +223,12 @@ def test_more_objects_than_16_bits_hold():
 # -------------------------------- by tables, as the workers of a large run do it
 
 
-def label_by_tables(
-    label, shape, side, halo, min_area=1, foreground=None, confidence=0.0
-):
+def label_by_tables(label, shape, side, halo, min_area=1, maps=(), confidence=0.0):
     """Return labels as the workers of a large run make them: by tables of blocks."""
     grid = block_grid(shape, side, halo)
     found = {at: np.asarray(label(block.view)) for at, block in grid.items()}
     tables = {
-        at: describe(
-            found[at], block, None if foreground is None else foreground[block.view]
-        )
+        at: describe(found[at], block, *(values[block.view] for values in maps))
         for at, block in grid.items()
     }
     seams = [
@@ -383,11 +380,28 @@ def test_doubtful_objects_are_those_of_the_whole_whatever_the_blocks(seed, side,
     rng = np.random.default_rng(seed)
     level = rng.random(int(whole.max()) + 1)[whole]
     foreground = (level * (0.5 + 0.5 * rng.random(whole.shape))).astype(np.float32)
+    boundary = rng.random(whole.shape).astype(np.float32) ** (1 + 3 * level)
+    maps = foreground, boundary
     labels = label_by_tables(
-        lambda window: local(whole, window), whole.shape, side, 8, 1, foreground, share
+        lambda window: local(whole, window), whole.shape, side, 8, 1, maps, share
     )
-    expected = filter_objects(in_order(whole), 1, foreground, share)
+    expected = filter_objects(in_order(whole), 1, *maps, confidence=share)
     assert np.array_equal(labels, expected)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.integers(9, 40))
+def test_indistinct_objects_are_those_of_the_whole_in_memory_too(seed, side):
+    whole = squares(seed, (60, 54))
+    rng = np.random.default_rng(seed)
+    of_object = rng.random(int(whole.max()) + 1)[whole]
+    boundary = (of_object * rng.random(whole.shape)).astype(np.float32)
+    maps = np.ones_like(boundary), boundary
+    grid = block_grid(whole.shape, side, 8)
+    labels, owner = label_blocks(lambda window: local(whole, window), grid)
+    renumber(labels, owner, grid, 1, *maps, confidence=0.95)
+    expected = filter_objects(in_order(whole), 1, *maps, confidence=0.95)
+    assert np.array_equal(labels > 0, expected > 0)
 
 
 def test_planes_are_measured_by_their_own_objects():

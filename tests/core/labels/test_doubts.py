@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_svpseg.core.labels.doubts import Doubt, doubts, questions
+from napari_svpseg.core.labels.doubts import Answer, Doubt, doubts, questions
 from napari_svpseg.core.labels.instances import instances_from_maps, targets
 from napari_svpseg.core.result import Maps, ObjectProperties
 from napari_svpseg.core.settings import PostprocessSettings
@@ -67,3 +67,30 @@ def test_what_changes_most_in_all_images_comes_first():
     assert asked[0].alike == 4 and asked[0].images == 3
     assert next(q for q in asked if q.doubt is lonely).alike == 1
     assert questions([]) == [] == questions([[], []])
+
+
+def test_each_answer_counts_for_all_doubts_like_it():
+    def doubt(y, chance=0.25, area=100, kind="wrong"):
+        return Doubt(kind, (y, 0), (y, y + 1, 0, 1), chance, area)
+
+    common, other = [doubt(y) for y in range(6)], doubt(9, 0.25, 100, "missed")
+    before = questions([common[:3], [*common[3:], other]])
+    assert before[0].doubt.kind == "wrong" and before[-1].doubt is other
+
+    no = questions([common[1:3], [*common[3:], other]], [Answer(common[0], False)])
+    now = {question.doubt: question.chance for question in no}
+    assert now[common[5]] < 0.25 and now[other] == 0.25  # in the other image as well
+
+    kept = [Answer(one, False) for one in common[:3]]
+    assert [q.doubt for q in questions([[], [*common[3:], other]], kept)] == [other]
+
+    yes = questions([common[1:3], [*common[3:], other]], [Answer(common[0], True)])
+    assert yes[0].chance > 0.25 and yes[0].doubt.kind == "wrong"
+    far = [Answer(doubt(0, 0.25, 900), False), Answer(doubt(0, 0.6), False)]
+    assert questions([common], far) == questions([common])
+
+
+def test_a_doubt_is_about_what_lies_in_its_window():
+    one = Doubt("wrong", (5, 5), (4, 8, 3, 9), 0.3, 20)
+    assert one.is_about("wrong", (7, 8)) and not one.is_about("wrong", (8, 8))
+    assert not one.is_about("missed", (5, 5))

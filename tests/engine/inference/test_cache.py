@@ -11,7 +11,11 @@ import torch
 import napari_svpseg as svpseg
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import Prompt, PromptSet
-from napari_svpseg.engine.inference.cache import FeatureCache, query_features
+from napari_svpseg.engine.inference.cache import (
+    MOST_BYTES,
+    FeatureCache,
+    query_features,
+)
 from napari_svpseg.engine.inference.predict import predict
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.registry import ModelConfig, build
@@ -136,3 +140,26 @@ def test_memory_is_bounded_and_given_back(tiny_svp):
     networks.pop()
     gc.collect()
     assert kept.n_bytes == 0
+
+
+def test_thirty_images_of_512_pixels_fit():
+    network = load_model("svp").network
+    with torch.no_grad():
+        features = network.encode_query(torch.zeros(1, 3, 64, 64))
+    of_64 = sum(value.nbytes for value in features.values())
+    assert 30 * (512 // 64) ** 2 * of_64 <= MOST_BYTES
+
+
+def test_rounds_over_more_images_than_fit_find_most_of_them(tiny_svp):
+    network, made = load_model(tiny_svp).network, []
+
+    def make():
+        made.append(1)
+        return {"a": torch.zeros(10)}
+
+    kept = FeatureCache()
+    kept.allow(9 * 40)
+    for _ in range(11):
+        for image in "abcdefghij":
+            kept.get(network, [image], make)
+    assert len(made) < 10 + 10 * 5

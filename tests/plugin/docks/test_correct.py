@@ -7,6 +7,7 @@ import pytest
 from skimage.measure import label
 
 from napari_svpseg.core.geometry import Box
+from napari_svpseg.core.labels.doubts import Answer
 from napari_svpseg.core.prompt import UNKNOWN, PromptSet
 from napari_svpseg.core.result import Maps, ObjectProperties, Recipe, Result
 from napari_svpseg.plugin.docks.correct_controller import NO_OBJECT, NO_RESULT
@@ -21,6 +22,7 @@ from napari_svpseg.plugin.layers.results.corrected import (
 )
 from napari_svpseg.plugin.layers.results.written_labels import set_ids
 from napari_svpseg.plugin.panels.image_panel import CHANGED
+from napari_svpseg.plugin.tools.doubt_guide import NOTHING_LEFT
 
 ROUND, DARK, FAINT = 200.0, 120.0, 80.0
 """Intensities of the wanted kind, of another one, and of one that is missed."""
@@ -315,6 +317,33 @@ def test_doubtful_objects_are_asked_about(dock, follow, qtbot):
     assert kinds(dock, DARK) == [[False, False]] * 3
     ask()
     assert not correct.answers.isVisibleTo(dock)
+
+
+def test_answers_count_for_the_objects_like_it_in_all_images(dock, follow, qtbot):
+    guide, asked = dock.correct.guide, []
+
+    def answer(act):
+        asked.append(guide._now)
+        act()
+        qtbot.waitUntil(lambda: not guide._background.is_busy)
+
+    dock.correct.next_place.click()
+    qtbot.waitUntil(lambda: not guide._background.is_busy)
+    while guide._now is not None:
+        answer(guide.no)
+    # there are six, but those that are left are as right as those that were kept
+    assert 2 <= len(asked) < 6 and dock.message.text() == NOTHING_LEFT
+
+    dock.correct.next_place.click()
+    qtbot.waitUntil(lambda: not guide._background.is_busy)
+    answer(guide.yes)
+    follow(dock)
+    (said,) = guide._answered
+    assert said.answer() == Answer(said.doubt, True)
+    qtbot.waitUntil(lambda: not guide._background.is_busy)
+    dock.undo.click()
+    follow(dock)
+    assert said.answer() is None
 
 
 def test_corrections_survive_a_session_as_plain_values(dock, follow):

@@ -21,7 +21,7 @@ from itertools import pairwise, product
 import numpy as np
 from scipy import ndimage, sparse
 
-from .confidence import add_peaks, confident_objects, new_ids
+from .confidence import ObjectEvidence, confident_objects, new_ids, on_outline
 
 Array = np.ndarray
 Index = tuple[int, ...]
@@ -149,8 +149,8 @@ class BlockTable:
         Pixels in the core.
     first : (n,) int64 array
         Position in the flattened image of the first pixel in the core.
-    peaks : (n,) float32 array
-        Greatest foreground probability in the core.
+    peaks, outline, length : (n,) arrays
+        `ObjectEvidence` in the core.
     alone : (n,) bool array
         Touches no other object, so it was not split.
     beyond : (n,) bool array
@@ -160,6 +160,8 @@ class BlockTable:
     areas: Array
     first: Array
     peaks: Array
+    outline: Array
+    length: Array
     alone: Array
     beyond: Array
 
@@ -168,8 +170,18 @@ class BlockTable:
         """How many objects there are, those outside the core among them."""
         return len(self.areas)
 
+    @property
+    def evidence(self) -> ObjectEvidence:
+        """How sure the network is of each object."""
+        return ObjectEvidence(self.peaks, self.outline, self.length)
 
-def describe(found: Array, block: Block, foreground: Array | None = None) -> BlockTable:
+
+def describe(
+    found: Array,
+    block: Block,
+    foreground: Array | None = None,
+    boundary: Array | None = None,
+) -> BlockTable:
     """Return the statistics of the objects found in a block's view.
 
     Parameters
@@ -179,17 +191,22 @@ def describe(found: Array, block: Block, foreground: Array | None = None) -> Blo
     block : Block
     foreground : float array of the view's shape, optional
         Probability in [0, 1]; 1 where it is not known.
+    boundary : float array of the view's shape, optional
+        Probability in [0, 1].
     """
     n = int(found.max(initial=0))
     if not n:
         none, no = np.zeros(0, np.int64), np.zeros(0, bool)
-        return BlockTable(none, none, np.zeros(0, np.float32), no, no)
-    core = found[within(block.core, block.view)]
+        return BlockTable(none, none, np.zeros(0, np.float32), none, none, no, no)
+    inner = within(block.core, block.view)
+    core = found[inner]
     areas = np.bincount(core.ravel(), minlength=n + 1)
-    peaks = np.ones(n + 1, np.float32)
-    if foreground is not None:
-        peaks[:] = 0
-        add_peaks(peaks, core, foreground[within(block.core, block.view)])
+    evidence = ObjectEvidence.nothing(n)
+    if foreground is None:
+        evidence.peaks[:] = 1
+    else:
+        edge = None if boundary is None else boundary[inner]
+        evidence.add(core, foreground[inner], edge, on_outline(found)[inner])
     alone = np.ones(n + 1, bool)
     beyond = np.zeros(n + 1, bool)
     for axis, (view, length) in enumerate(zip(block.view, block.shape, strict=True)):
@@ -202,7 +219,11 @@ def describe(found: Array, block: Block, foreground: Array | None = None) -> Blo
         beyond[along[-1]] |= view.stop < length
     first = _first_pixels(core, block, n)
     return BlockTable(
-        areas[1:], first[1:], peaks[1:], alone[1:], (beyond & (areas > 0))[1:]
+        areas[1:],
+        first[1:],
+        **vars(evidence.of(slice(1, None))),
+        alone=alone[1:],
+        beyond=(beyond & (areas > 0))[1:],
     )
 
 
@@ -376,12 +397,14 @@ def stitch(
     np.add.at(total, owner, areas)
     kept = total >= max(min_area, 1)
     if confidence > 0:
-        peaks = np.zeros(len(owner), np.float32)
-        np.maximum.at(peaks, owner, _joined([t.peaks for t in tables.values()]))
+        parts = [table.evidence for table in tables.values()]
+        whole = ObjectEvidence.concatenated([ObjectEvidence.nothing(0), *parts])
+        evidence = whole.joined(owner)
         planes = _joined([np.full(t.n, plane_of(at)) for at, t in tables.items()])
         for plane in np.unique(planes[1:]):
             there = np.flatnonzero((planes == plane) & (total > 0))
-            kept[there] &= confident_objects(total[there], peaks[there], confidence)
+            own = evidence.of(there)
+            kept[there] &= confident_objects(total[there], own, confidence)
     return ranked(owner, first, kept)
 
 
@@ -520,6 +543,7 @@ def renumber(
     grid: Grid,
     min_area: int,
     foreground: Array | None = None,
+    boundary: Array | None = None,
     confidence: float = 0.0,
 ) -> int:
     """Turn ids into those of their objects, without the small and the doubtful.
@@ -533,7 +557,7 @@ def renumber(
     grid : dict of Block
     min_area : int
         Objects under this many pixels become background.
-    foreground : float array of the shape of ``labels``, optional
+    foreground, boundary : float array of the shape of ``labels``, optional
         Probability in [0, 1].
     confidence : float
         See `confidence.confident_objects`.
@@ -544,15 +568,23 @@ def renumber(
         How many objects there are; their ids are 1, 2, 3, ...
     """
     areas = np.zeros(len(owner), np.int64)
-    peaks = np.zeros(len(owner), np.float32)
+    evidence = ObjectEvidence.nothing(len(owner) - 1)
     for block in grid.values():
         core = labels[block.core]
         areas += np.bincount(core.ravel(), minlength=len(owner))
         if foreground is not None and confidence > 0:
-            add_peaks(peaks, owner[core], foreground[block.core])
+            edge = None if boundary is None else boundary[block.core]
+            around = _grown(block.core)
+            outline = on_outline(owner[labels[around]])[within(block.core, around)]
+            evidence.add(owner[core], foreground[block.core], edge, outline)
     areas = np.bincount(owner, areas, len(owner)).astype(np.int64)
-    kept = new_ids(areas, peaks, min_area, confidence)
+    kept = new_ids(areas, evidence, min_area, confidence)
     new = kept[owner]
     for block in grid.values():
         labels[block.core] = new[labels[block.core]]
     return int(kept.max())
+
+
+def _grown(window: Window) -> Window:
+    """Return a window of an image with the pixels beside it."""
+    return tuple(slice(max(0, w.start - 1), w.stop + 1) for w in window)

@@ -1,7 +1,7 @@
 """Doubtful objects: those that may be wrong, missed, or several in one.
 
 Each is a question with an answer, and the questions come in the order of what their
-answers are expected to change in all images.
+answers are expected to change in all images. Each answer counts for all like it.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ TOUCHING_CHANCE = 0.35
 ALIKE_CHANCE, ALIKE_SIZE = 0.15, 0.6
 """Difference of chance, and of the logarithm of the area, up to which two are alike."""
 
+PRIOR = 2.0
+"""Answers about doubts like it that the model's own chance counts as much as."""
+
 RIM = 2
 """Pixels around an object that belong to its uncertain rim."""
 
@@ -65,6 +68,12 @@ class Doubt:
     window: tuple[int, int, int, int]
     chance: float
     area: int
+
+    def is_about(self, kind: Kind, point: Point) -> bool:
+        """Return whether it is of a kind and has a point in its window."""
+        y0, y1, x0, x1 = self.window
+        y, x = point
+        return kind == self.kind and y0 <= y < y1 and x0 <= x < x1
 
 
 def doubts(
@@ -164,6 +173,21 @@ def _described(kind: Kind, index: Array, chances: Array) -> list[Doubt]:
 
 
 @dataclass(frozen=True)
+class Answer:
+    """What a user said about a doubt.
+
+    Parameters
+    ----------
+    doubt : Doubt
+    is_so : bool
+        Whether the object is wrong, missed, or several.
+    """
+
+    doubt: Doubt
+    is_so: bool
+
+
+@dataclass(frozen=True)
 class Question:
     """The next doubt to be asked about.
 
@@ -172,6 +196,8 @@ class Question:
     image : int
         Which of the images it is in.
     doubt : Doubt
+    chance : float
+        That it is so, after the answers about doubts like it, in [0, 1].
     alike : int
         How many are like it in all images, itself included.
     images : int
@@ -180,38 +206,65 @@ class Question:
 
     image: int
     doubt: Doubt
+    chance: float
     alike: int
     images: int
 
     @property
     def expected_change(self) -> float:
         """Objects that the answer is expected to change in all images."""
-        # most is learned where yes and no are equally likely
-        return self.alike * min(self.doubt.chance, 1 - self.doubt.chance)
+        return self.alike * self.chance
 
 
-def questions(found: Sequence[Sequence[Doubt]]) -> list[Question]:
+def questions(
+    found: Sequence[Sequence[Doubt]], answers: Sequence[Answer] = ()
+) -> list[Question]:
     """Return the doubts of all images, by what their answers are expected to change.
+
+    Each answer counts for all doubts that are like its own, in all images: a *no* makes
+    them less likely, a *yes* more. Those that have become unlikely are left out.
 
     Parameters
     ----------
     found : sequence of sequence of Doubt
-        Of each image.
+        Of each image, those that were not asked about.
+    answers : sequence of Answer, optional
+        Given so far, in whichever image.
     """
     every = [(i, doubt) for i, few in enumerate(found) for doubt in few]
     if not every:
         return []
-    kinds = np.array([doubt.kind for _, doubt in every])
-    chances = np.array([doubt.chance for _, doubt in every])
-    sizes = np.log([doubt.area for _, doubt in every])
     images = np.array([i for i, _ in every])
+    them = _traits([doubt for _, doubt in every])
+    said = _traits([answer.doubt for answer in answers])
+    is_so = np.array([answer.is_so for answer in answers], bool)
     asked = []
-    for n, (i, doubt) in enumerate(every):
-        alike = (
-            (kinds == kinds[n])
-            & (np.abs(chances - chances[n]) <= ALIKE_CHANCE)
-            & (np.abs(sizes - sizes[n]) <= ALIKE_SIZE)
-        )
-        where = np.unique(images[alike])
-        asked.append(Question(i, doubt, int(alike.sum()), int(where.size)))
+    for i, doubt in every:
+        alike = _alike(doubt, them)
+        heard = is_so[_alike(doubt, said)]
+        chance = (PRIOR * doubt.chance + heard.sum()) / (PRIOR + heard.size)
+        if chance >= LEAST_CHANCE:
+            where = np.unique(images[alike])
+            asked.append(
+                Question(i, doubt, float(chance), int(alike.sum()), int(where.size))
+            )
     return sorted(asked, key=lambda question: -question.expected_change)
+
+
+def _traits(them: Sequence[Doubt]) -> tuple[Array, Array, Array]:
+    """Return kinds, chances, and logarithms of areas."""
+    return (
+        np.array([doubt.kind for doubt in them], str),
+        np.array([doubt.chance for doubt in them], float),
+        np.log(np.array([doubt.area for doubt in them], float)),
+    )
+
+
+def _alike(doubt: Doubt, traits: tuple[Array, Array, Array]) -> Array:
+    """Return which doubts are like one, (N,) bool."""
+    kinds, chances, sizes = traits
+    return np.asarray(
+        (kinds == doubt.kind)
+        & (np.abs(chances - doubt.chance) <= ALIKE_CHANCE)
+        & (np.abs(sizes - np.log(doubt.area)) <= ALIKE_SIZE)
+    )

@@ -12,7 +12,7 @@ from skimage.measure import label as connected_components
 from ..result import DEFAULT_SPLIT, Maps, ObjectProperties
 from ..settings import AUTO, PostprocessSettings
 from .blocks import block_grid, fill_holes, label_blocks, renumber
-from .confidence import add_peaks, new_ids
+from .confidence import ObjectEvidence, new_ids, on_outline
 from .holes import close_gaps, fill_object_holes
 from .ids import compact_ids
 from .metrics import f1
@@ -68,7 +68,7 @@ def targets(labels: Array) -> tuple[Array, Array, Array]:
         empty = np.zeros(labels.shape, np.float32)
         return empty, empty.copy(), empty.copy()
     labels = compact_ids(labels)
-    outline = foreground & _differs_from_neighbour(labels)
+    outline = on_outline(labels)
     # Measured to the outline and not to the background, so that the distance drops
     # between touching objects; the outline itself is half a pixel deep, not 0.
     depth = depth_of(foreground & ~outline) + 0.5 * outline
@@ -83,17 +83,6 @@ def targets(labels: Array) -> tuple[Array, Array, Array]:
     )
 
 
-def _differs_from_neighbour(labels: Array) -> Array:
-    """Return True where one of the 4 neighbours has another id."""
-    differs = np.zeros(labels.shape, bool)
-    down, right = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
-    differs[1:] |= down
-    differs[:-1] |= down
-    differs[:, 1:] |= right
-    differs[:, :-1] |= right
-    return differs
-
-
 def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     """Return the labels of the objects that the maps of a network show.
 
@@ -103,8 +92,8 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
        membranes, is not split if the prompts show a net, and otherwise at its
        crossings only.
     3. Holes are filled; by default unless the objects of the prompts have holes.
-    4. Small objects, and those whose peak probability is far below that of the typical
-       object (see `confidence`), are removed.
+    4. Small objects, and those that the network is much less sure of than of the
+       typical object (see `confidence`), are removed.
 
     Images above `MAX_WHOLE_PIXELS` are labelled block by block.
 
@@ -127,7 +116,11 @@ def instances_from_maps(maps: Maps, settings: PostprocessSettings) -> Array:
     if _fills_holes(maps, settings):
         labels = fill_object_holes(labels)
     labels = filter_objects(
-        labels, smallest_area(maps, settings), maps.foreground, settings.min_confidence
+        labels,
+        smallest_area(maps, settings),
+        maps.foreground,
+        outline_evidence(maps),
+        confidence=settings.min_confidence,
     )
     if settings.labels == "classes":
         return (labels > 0).astype(np.uint32)
@@ -220,6 +213,7 @@ def instances_in_blocks(
         grid,
         smallest_area(maps, settings),
         maps.foreground,
+        outline_evidence(maps),
         settings.min_confidence,
     )
     if settings.labels == "classes":
@@ -355,10 +349,18 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     return min(best, key=lambda strength: abs(strength - DEFAULT_SPLIT))
 
 
+def outline_evidence(maps: Maps) -> Array | None:
+    """Return the boundary map if it tells of objects: the pieces of a net have none."""
+    net = maps.objects is not None and maps.objects.net
+    return None if net else maps.boundary
+
+
 def filter_objects(
     labels: Array,
     min_area: int,
     foreground: Array | None = None,
+    boundary: Array | None = None,
+    *,
     confidence: float = 0.0,
 ) -> Array:
     """Return the labels without small and unconfident objects, renumbered from 1.
@@ -370,6 +372,8 @@ def filter_objects(
         Objects with fewer pixels are removed.
     foreground : (Y, X) float array, optional
         Probability in [0, 1]; without it confidence is not considered.
+    boundary : (Y, X) float array, optional
+        Probability in [0, 1].
     confidence : float
         Fraction of the typical peak probability, see `confidence.confident_objects`.
 
@@ -380,7 +384,7 @@ def filter_objects(
     """
     labels = compact_ids(labels)
     areas = np.bincount(labels.ravel())
-    peaks = np.zeros(len(areas), np.float32)
+    evidence = ObjectEvidence.nothing(len(areas) - 1)
     if foreground is not None and confidence > 0:
-        add_peaks(peaks, labels, foreground)
-    return new_ids(areas, peaks, min_area, confidence)[labels]
+        evidence.add(labels, foreground, boundary)
+    return new_ids(areas, evidence, min_area, confidence)[labels]

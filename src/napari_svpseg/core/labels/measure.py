@@ -9,7 +9,7 @@ import numpy as np
 
 from ..image import Axes
 from ..units import UM, micrometres
-from .confidence import typical_peak
+from .confidence import typical
 
 Table = dict[str, np.ndarray]
 """Columns of equal length, by name."""
@@ -210,7 +210,7 @@ def add_confidence(
     found = measure(labels, axes=axes, image=np.nan_to_num(maps), shape=())
     peaks = found["intensity_max"]
     table["probability_mean"] = found["intensity_mean"]
-    table["confidence"] = peaks / max(typical_peak(table["area"], peaks), 1e-9)
+    table["confidence"] = peaks / max(typical(table["area"], peaks), 1e-9)
 
 
 def summary(table: Table, n_pixels: int) -> dict[str, float]:

@@ -12,7 +12,7 @@ from skimage.measure import label as connected_components
 
 from ..result import Maps
 from ..settings import PostprocessSettings
-from .confidence import add_peaks, new_ids
+from .confidence import ObjectEvidence, new_ids
 from .uncertainty import MAX_PIXELS
 
 Array = np.ndarray
@@ -58,9 +58,10 @@ def signs(maps: Maps, consistency: float) -> Array:
     objects = connected_components(mask, connectivity=1)
     areas = np.bincount(objects.ravel())
     areas[0] = 0
-    peaks = np.zeros(len(areas), np.float32)
-    add_peaks(peaks, objects, foreground)
-    kept = new_ids(areas, peaks, 0, PostprocessSettings().min_confidence) > 0
+    # of the peaks alone, for which the weights are
+    evidence = ObjectEvidence.nothing(len(areas) - 1)
+    evidence.add(objects, foreground)
+    kept = new_ids(areas, evidence, 0, PostprocessSettings().min_confidence) > 0
     outline = 0.5
     if maps.boundary is not None:
         edge = mask & ~ndimage.binary_erosion(mask, border_value=1)

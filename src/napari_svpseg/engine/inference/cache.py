@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 import threading
 import weakref
 from collections.abc import Callable, Iterable
@@ -18,10 +19,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-MOST_BYTES = 2**30
-"""Memory for encoded queries: about 30 images of 512 x 512 network pixels."""
+MOST_BYTES = 3 * 2**29
+"""Memory for encoded queries: about 40 images of 512 x 512 network pixels."""
 
-SHARE = 0.1
+SHARE = 0.15
 """Share of the machine's memory that they take at most."""
 
 
@@ -66,12 +67,14 @@ def _changes(network: PromptSegmenter) -> int:
 class FeatureCache:
     """Encoded queries by network, the state of its weights, and their pixels.
 
-    Those used last are kept, as far as they fit into the memory that is allowed: none
-    at first.
+    They are kept as far as they fit into the memory that is allowed: none at first.
+    Then any may leave but the one used last. If always the oldest left, rounds over
+    slightly more images than fit would find none of them.
     """
 
     def __init__(self) -> None:
         self._allowed = 0
+        self._random = random.Random(0)
         self._kept: dict[tuple[int, str], QueryFeatures] = {}
         self._numbers: WeakKeyDictionary[PromptSegmenter, int] = WeakKeyDictionary()
         self._next = itertools.count()
@@ -123,7 +126,8 @@ class FeatureCache:
 
     def _shrink(self) -> None:
         while self._kept and self.n_bytes > self._allowed:
-            self._kept.pop(next(iter(self._kept)))
+            *others, newest = self._kept
+            self._kept.pop(self._random.choice(others) if others else newest)
 
 
 def _size(features: QueryFeatures) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from qtpy.QtCore import QObject, Signal
 
 from ...core.geometry import MIN_BOX_SIZE, Box
-from ...core.labels.doubts import Doubt, Question, doubts, questions
+from ...core.labels.doubts import Answer, Doubt, Question, doubts, questions
 from ...core.prompt import UNKNOWN
 from ..callbacks import guarded, reports_errors, tell
 from ..layers.images.visibility import activate, bring_into_sight, is_in_sight, look_at
@@ -44,7 +44,30 @@ FRAME_PIXELS = 140
 MARGIN = 1.0
 """Room around an object that is shown, in its own lengths."""
 
-Answer = tuple[Any, str, tuple[int, int]]
+
+class Answered(NamedTuple):
+    """A question that was answered: where, about what, and what the user said.
+
+    Parameters
+    ----------
+    seen : SeenPlane
+    doubt : Doubt
+    point : (int, int)
+        On the plane.
+    kept : bool
+        Whether she said *no*.
+    """
+
+    seen: SeenPlane
+    doubt: Doubt
+    point: tuple[int, int]
+    kept: bool
+
+    def answer(self) -> Answer | None:
+        """Return what it says about others; None if its correction was taken back."""
+        if self.kept:
+            return Answer(self.doubt, False)
+        return Answer(self.doubt, True) if _is_fixed(self.seen, self.point) else None
 
 
 @reports_errors("next_place", "yes", "no", "edit", "drop")
@@ -75,7 +98,7 @@ class DoubtGuide(QObject):
         self.correct, self.images, self._edits = correct, images, edits
         self.viewer, self.book = correct.layers.viewer, correct.book
         self._background = Background(partial(tell, self))
-        self._answered: set[Answer] = set()
+        self._answered: list[Answered] = []
         self._now: tuple[SeenPlane, Doubt] | None = None
         self._keys: Shapes | None = None
         self._goes_on = False
@@ -114,32 +137,28 @@ class DoubtGuide(QObject):
         """Show the first of the questions that were not answered."""
         is_open = set(self.viewer.layers)
         left = [
-            question
-            for question in questions(found)
-            if not self._is_answered(every[question.image], question.doubt)
-            and {every[question.image].kept.layer} <= is_open
+            [doubt for doubt in few if not self._is_answered(seen, doubt)]
+            if seen.kept.layer in is_open
+            else []
+            for seen, few in zip(every, found, strict=True)
         ]
-        if not left:
+        answers = [answer for one in self._answered if (answer := one.answer())]
+        asked = questions(left, answers)
+        if not asked:
             self.message.emit(NOTHING_LEFT if self._answered else NOTHING, False)
             self._answered.clear()
             return
-        question = left[0]
-        self._show(every[question.image], question)
+        self._show(every[asked[0].image], asked[0])
 
     def _is_answered(self, seen: SeenPlane, doubt: Doubt) -> bool:
         """Return whether the user has decided on an object, by whichever tool."""
-        fixed = fixed_on(seen.source, seen.plane)
-        y, x = (p + c for p, c in zip(doubt.point, seen.corner, strict=True))
-        if fixed is not None and fixed[y, x] != UNKNOWN:
-            return True
-        y0, y1, x0, x1 = doubt.window
         top, left = seen.corner
-        return any(
-            key == seen.key
-            and kind == doubt.kind
-            and y0 <= at[0] - top < y1
-            and x0 <= at[1] - left < x1
-            for key, kind, at in self._answered
+        return _is_fixed(seen, (doubt.point[0] + top, doubt.point[1] + left)) or any(
+            one.seen.key == seen.key
+            and doubt.is_about(
+                one.doubt.kind, (one.point[0] - top, one.point[1] - left)
+            )
+            for one in self._answered
         )
 
     def _show(self, seen: SeenPlane, question: Question) -> None:
@@ -224,7 +243,7 @@ class DoubtGuide(QObject):
         if self._now is None:
             self.message.emit(NO_QUESTION, False)
             return
-        self._answer()
+        self._answer(kept=True)
         self.message.emit(KEPT, False)
         self.next_place()
 
@@ -236,12 +255,14 @@ class DoubtGuide(QObject):
         seen, doubt, point = self._answer()
         self._edits[doubt.kind](seen, point)
 
-    def _answer(self) -> tuple[SeenPlane, Doubt, tuple[int, int]]:
+    def _answer(
+        self, *, kept: bool = False
+    ) -> tuple[SeenPlane, Doubt, tuple[int, int]]:
         """Return what was asked about, and ask no more about it."""
         assert self._now is not None
         seen, doubt = self._now
         point = (doubt.point[0] + seen.corner[0], doubt.point[1] + seen.corner[1])
-        self._answered.add((seen.key, doubt.kind, point))
+        self._answered.append(Answered(seen, doubt, point, kept))
         self.drop()
         return seen, doubt, point
 
@@ -257,3 +278,9 @@ class DoubtGuide(QObject):
         for layer in list(self.viewer.layers):
             if metadata_of(layer, KIND):
                 self.viewer.layers.remove(layer)
+
+
+def _is_fixed(seen: SeenPlane, point: tuple[int, int]) -> bool:
+    """Return whether the user has decided on a pixel of a plane."""
+    fixed = fixed_on(seen.source, seen.plane)
+    return fixed is not None and bool(fixed[point] != UNKNOWN)

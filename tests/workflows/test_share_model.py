@@ -16,7 +16,7 @@ from napari_svpseg.cli.main import app
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.exchange import graphs
-from napari_svpseg.io.model_archive import OTHER_PACKAGE, import_model
+from napari_svpseg.io.model_archive import import_model
 from napari_svpseg.io.model_store import ModelFormatError, save_model
 from napari_svpseg.io.ownership import ReplaceError
 from napari_svpseg.io.prompt_files import save_prompts
@@ -175,16 +175,6 @@ def test_missing_library_is_named(small, prompts, tmp_path, monkeypatch):
     with pytest.raises(graphs.ExchangeError, match=r"napari-svpseg\[export\]"):
         share_model(small, tmp_path / "m.onnx", prompts, form="onnx")
     assert not list(tmp_path.iterdir())
-
-
-def test_package_of_another_program(tmp_path):
-    place = tmp_path / "unet.zip"
-    with zipfile.ZipFile(place, "w") as archive:
-        archive.writestr("rdf.yaml", "type: model")
-        archive.writestr("weights.onnx", b"")
-    with pytest.raises(ModelFormatError) as told:
-        import_model(place, tmp_path / "models")
-    assert str(told.value) == OTHER_PACKAGE.format(path=place)
 
 
 def test_model_predicts_with_its_own_prompts_or_given_ones(small, prompts, tmp_path):

@@ -91,14 +91,24 @@ def import_models(
     name: Annotated[
         str, typer.Option(help="Name of the model; for one archive at a time.")
     ] = "",
+    outputs: Annotated[
+        str,
+        typer.Option(
+            "--outputs",
+            help="What each channel of another program's model is, if its package does "
+            "not say it: foreground, boundary, distance, background, ignore, or the "
+            "name of a class, with commas between; or stardist.",
+        ),
+    ] = "",
 ) -> None:
-    """Add exported models to your own."""
+    """Add models to your own: exported ones, and packages of bioimage.io."""
     from ..io.model_archive import import_model
 
-    if name and len(archives) > 1:
-        raise typer.BadParameter("--name goes with one model at a time")
+    if (name or outputs) and len(archives) > 1:
+        raise typer.BadParameter("--name and --outputs go with one model at a time")
+    words = [word.strip() for word in outputs.split(",") if word.strip()]
     for archive in archives:
-        card = import_model(archive, name=name)
+        card = import_model(archive, name=name, outputs=words)
         show(f"{card.name}: {card.path}")
 
 

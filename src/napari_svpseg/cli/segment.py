@@ -387,8 +387,8 @@ def _print_outcome(outcome: FileOutcome, start: str) -> None:
 
 
 def _brings_its_own(model: str) -> bool:
-    """Return whether a model knows its classes, or has prompts in its folder."""
+    """Return whether a model needs no prompts, or has some in its folder."""
     from ..io.model_store import PROMPTS, find_model
 
     card = find_model(model)
-    return bool(card.classes) or (Path(card.path) / PROMPTS).is_file()
+    return not card.takes_prompts or (Path(card.path) / PROMPTS).is_file()

@@ -76,12 +76,14 @@ class BakedGraph:
 def scaled_range(image: np.ndarray) -> np.ndarray:
     """Return an image (1, C, H, W) with its percentiles at 0 and 1, as float32.
 
-    This is ``scale_range`` of the bioimage.io specification.
+    This is ``scale_range`` of the bioimage.io specification. NaN, for which that has no
+    rule, becomes 0.
     """
-    low, high = np.percentile(
+    low, high = np.nanpercentile(
         image.astype(np.float64),
         [LOW_PERCENTILE, HIGH_PERCENTILE],
         axis=(2, 3),
         keepdims=True,
     )
-    return np.asarray((image - low) / (high - low + EPSILON), np.float32)
+    scaled = (image - low) / (high - low + EPSILON)
+    return np.where(np.isnan(scaled), 0, scaled).astype(np.float32)

@@ -36,7 +36,9 @@ class ModelCard:
         Scores of each data set, as the benchmark writes them.
     classes : dict of str to str
         Name and colour ``#rrggbb`` of each class, in the order of their ids from 1.
-        Empty for a model that needs a prompt.
+        Empty for a model that knows none.
+    needs_prompt : bool
+        False for a model of another program, which finds what it was trained on.
     path : str
         Folder that the card was read from.
     version : int
@@ -55,8 +57,14 @@ class ModelCard:
     training: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     classes: dict[str, str] = field(default_factory=dict)
+    needs_prompt: bool = True
     path: str = ""
     version: int = 1
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether the model finds what prompts show."""
+        return self.needs_prompt and not self.classes
 
     def to_dict(self) -> dict[str, Any]:
         """Return the card as plain values for JSON; the path is left out."""

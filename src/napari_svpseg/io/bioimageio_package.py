@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from ..core.contrast import percentile_table, plain_range
-from ..core.exchange import EPSILON, BakedGraph
+from ..core.exchange import EPSILON, BakedGraph, GraphShape
 from ..core.fingerprint import fingerprint
 from ..core.image import HIGH_PERCENTILE, LOW_PERCENTILE
 from ..core.model_card import ModelCard
@@ -51,8 +51,8 @@ programs that know bioimage.io do it). Everything else is inside the graph: clip
 resampling to the size of the objects ({scale:.4g} pixels of the network for each
 pixel of the image), and mirrored borders.
 
-Images should have pixels of the same size as those of the prompts. NaN has to be
-replaced before, for example by the lowest intensity.
+Images should have pixels of the same size as those of the prompts. NaN is left out
+of the percentiles and becomes 0 after the scaling.
 
 ## Output
 
@@ -160,50 +160,6 @@ def _description(
     def file(name: str) -> dict[str, str]:
         return {"source": name, "sha256": fingerprint(files[name])}
 
-    shape, dtype = graph.shape, {"type": "float32"}
-    size: Any = shape.side or {"min": shape.smallest, "step": shape.step}
-    channels = [f"channel{i}" for i in range(shape.channels)]
-    image = {
-        "id": "image",
-        "description": "One image, raw intensities",
-        "axes": [
-            {"type": "batch", "size": 1},
-            {"type": "channel", "channel_names": channels},
-            *({"type": "space", "id": a, "size": size} for a in "yx"),
-        ],
-        "data": dtype,
-        "preprocessing": [
-            {
-                "id": "scale_range",
-                "kwargs": {
-                    "axes": ["y", "x"],
-                    "min_percentile": LOW_PERCENTILE,
-                    "max_percentile": HIGH_PERCENTILE,
-                    "eps": EPSILON,
-                },
-            }
-        ],
-        "test_tensor": file(TEST_INPUT),
-    }
-    maps = {
-        "id": "maps",
-        "description": "Probability of an object, depth in it, probability of outlines",
-        "axes": [
-            {"type": "batch", "size": 1},
-            {"type": "channel", "channel_names": MAPS},
-            *(
-                {
-                    "type": "space",
-                    "id": a,
-                    "size": {"tensor_id": "image", "axis_id": a},
-                    "halo": shape.halo,
-                }
-                for a in "yx"
-            ),
-        ],
-        "data": {**dtype, "range": [0.0, 1.0]},
-        "test_tensor": file(TEST_OUTPUT),
-    }
     return {
         "format_version": "0.5.4",
         "type": "model",
@@ -219,30 +175,77 @@ def _description(
             "segmentation", "instance-segmentation", "microscopy", "one-shot", "2d",
             "napari-svpseg",
         ],
-        "inputs": [image],
-        "outputs": [maps],
+        "inputs": [{**_image(graph.shape), "test_tensor": file(TEST_INPUT)}],
+        "outputs": [{**_maps(graph.shape), "test_tensor": file(TEST_OUTPUT)}],
         "weights": {"onnx": {**file(ONNX), "opset_version": 18}},
         "attachments": [file(n) for n in (PROMPTS, CARD, WEIGHTS)],
-        "config": {
-            "bioimageio": {
-                "reproducibility_tolerance": [
-                    {
-                        "absolute_tolerance": TOLERANCE,
-                        "relative_tolerance": TOLERANCE,
-                        "mismatched_elements_per_million": 0,
-                    }
-                ]
-            },
-            "svpseg": {
-                "scale": shape.scale,
-                "threshold": PostprocessSettings().threshold,
-                "objects": {
-                    k: v for k, v in asdict(graph.objects).items() if v == v
-                },  # JSON knows no NaN
-                "notes": list(graph.notes),
-            },
-        },
+        "config": _config(graph),
     }  # fmt: skip
+
+
+def _image(shape: GraphShape) -> dict[str, Any]:
+    """Return the description of the input."""
+    size: Any = shape.side or {"min": shape.smallest, "step": shape.step}
+    channels = [f"channel{i}" for i in range(shape.channels)]
+    return {
+        "id": "image",
+        "description": "One image, raw intensities",
+        "axes": [
+            {"type": "batch", "size": 1},
+            {"type": "channel", "channel_names": channels},
+            *({"type": "space", "id": a, "size": size} for a in "yx"),
+        ],
+        "data": {"type": "float32"},
+        "preprocessing": [
+            {
+                "id": "scale_range",
+                "kwargs": {
+                    "axes": ["y", "x"],
+                    "min_percentile": LOW_PERCENTILE,
+                    "max_percentile": HIGH_PERCENTILE,
+                    "eps": EPSILON,
+                },
+            }
+        ],
+    }
+
+
+def _maps(shape: GraphShape) -> dict[str, Any]:
+    """Return the description of the output."""
+
+    def side(axis: str) -> dict[str, Any]:
+        size = {"tensor_id": "image", "axis_id": axis}
+        return {"type": "space", "id": axis, "size": size, "halo": shape.halo}
+
+    return {
+        "id": "maps",
+        "description": "Probability of an object, depth in it, probability of outlines",
+        "axes": [
+            {"type": "batch", "size": 1},
+            {"type": "channel", "channel_names": MAPS},
+            *(side(a) for a in "yx"),
+        ],
+        "data": {"type": "float32", "range": [0.0, 1.0]},
+    }
+
+
+def _config(graph: BakedGraph) -> dict[str, Any]:
+    """Return what programs may know beyond the specification."""
+    tolerance = {
+        "absolute_tolerance": TOLERANCE,
+        "relative_tolerance": TOLERANCE,
+        "mismatched_elements_per_million": 0,
+    }
+    known = {k: v for k, v in asdict(graph.objects).items() if v == v}
+    return {
+        "bioimageio": {"reproducibility_tolerance": [tolerance]},
+        "svpseg": {
+            "scale": graph.shape.scale,
+            "threshold": PostprocessSettings().threshold,
+            "objects": known,  # JSON knows no NaN
+            "notes": list(graph.notes),
+        },
+    }
 
 
 def _readme(graph: BakedGraph, card: ModelCard, prompts: PromptSet) -> str:

@@ -7,11 +7,13 @@ import json
 import shutil
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from ..core.errors import short_line
 from ..core.model_card import ModelCard
 from .atomic import WriteError, atomic_folder, atomic_path
+from .foreign_package import DESCRIPTIONS, read_foreign
 from .model_store import (
     CARD,
     MEMBERS,
@@ -26,6 +28,7 @@ from .model_store import (
     read_network,
     refuse_pickles,
     research_folder,
+    save_model,
     user_folder,
     write_card,
 )
@@ -46,12 +49,6 @@ NAME_TAKEN = (
 )
 BAD_PATH = "{path}: refused, it holds the path {member!r}."
 INCOMPLETE = "{path}: not a model file, model.json or weights.safetensors missing."
-OTHER_PACKAGE = (
-    "{path}: a bioimage.io package of another program. Only those that napari-svpseg "
-    "wrote can be imported: run this one in ilastik, deepImageJ or bioimageio.core."
-)
-DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml")
-"""Names of the description in a package of bioimage.io."""
 TOO_LARGE = "{path}: refused, over {limit} MB unpacked."
 
 
@@ -95,7 +92,10 @@ def export_model(
 
 
 def import_model(
-    path: str | Path, folder: Path | None = None, name: str = ""
+    path: str | Path,
+    folder: Path | None = None,
+    name: str = "",
+    outputs: Sequence[str] = (),
 ) -> ModelCard:
     """Add a model from a zip file or folder to the user's own models.
 
@@ -104,11 +104,14 @@ def import_model(
     Parameters
     ----------
     path : path
-        Zip file written by `export_model`, or a model folder.
+        Zip file written by `export_model`, a package of bioimage.io, or a model folder.
     folder : Path, optional
         Folder of the models; by default `user_folder`.
     name : str
         Name for the model; by default its own.
+    outputs : sequence of str
+        What each channel of the output is, for packages of other programs that do not
+        say it: see `foreign_package`.
 
     Returns
     -------
@@ -134,6 +137,8 @@ def import_model(
     refuse_pickles(path)
     try:
         with zipfile.ZipFile(path) as archive:
+            if _is_foreign(archive):
+                return _foreign(archive, path, folder, name, outputs)
             members = _checked_members(archive, path)
             values = json.loads(archive.read(members[CARD]))
             card = _named(parse_card(values, path), name)
@@ -148,6 +153,31 @@ def import_model(
         raise ModelFormatError(
             CANNOT_READ.format(path=path, reason=short_line(error))
         ) from error
+
+
+def _is_foreign(archive: zipfile.ZipFile) -> bool:
+    """Return whether a zip is a package of another program."""
+    names = {PurePosixPath(n).name for n in archive.namelist()}
+    return bool(names & set(DESCRIPTIONS)) and CARD not in names
+
+
+def _foreign(
+    archive: zipfile.ZipFile,
+    path: Path,
+    folder: Path,
+    name: str,
+    outputs: Sequence[str],
+) -> ModelCard:
+    """Add a model of another program, and return its card."""
+    from ..models.graph import graph_tensor
+    from ..models.registry import ModelConfig, build
+
+    found = read_foreign(archive, path, outputs)
+    card = _named(found.card, name)
+    target = _free_place(card.name, folder)
+    network = build(ModelConfig(card.method, card.arguments))
+    network.load_state_dict({"graph": graph_tensor(found.graph)})
+    return save_model(target, network, card)
 
 
 def _received(card: ModelCard, source: Path, there: Path, target: Path) -> ModelCard:
@@ -192,7 +222,7 @@ def _checked_members(
     archive: zipfile.ZipFile, path: Path
 ) -> dict[str, zipfile.ZipInfo]:
     """Return the files of a model in a zip by name, after checking paths and sizes."""
-    members, described = {}, False
+    members = {}
     for info in archive.infolist():
         if info.is_dir():
             continue
@@ -200,12 +230,10 @@ def _checked_members(
         parts = PurePosixPath(info.filename.replace("\\", "/")).parts
         if not 1 <= len(parts) <= 2 or ".." in parts or parts[0].startswith("/"):
             raise ModelFormatError(BAD_PATH.format(path=path, member=info.filename))
-        described = described or parts[-1] in DESCRIPTIONS
         if parts[-1] in MEMBERS:
             members[parts[-1]] = info
     if CARD not in members or WEIGHTS not in members:
-        why = OTHER_PACKAGE if described else INCOMPLETE
-        raise ModelFormatError(why.format(path=path))
+        raise ModelFormatError(INCOMPLETE.format(path=path))
     if sum(info.file_size for info in members.values()) > MAX_MODEL_BYTES:
         raise ModelFormatError(TOO_LARGE.format(path=path, limit=MAX_MODEL_BYTES >> 20))
     return members

@@ -41,7 +41,7 @@ MEMBERS = MODEL_FILES
 CARD_TYPES = {
     "name": str, "method": str, "arguments": dict, "licence": str, "sha256": str,
     "channels": str, "title": str, "paper": str, "n_parameters": int, "training": dict,
-    "scores": dict, "classes": dict, "version": int,
+    "scores": dict, "classes": dict, "needs_prompt": bool, "version": int,
 }  # fmt: skip
 """Type of each entry of ``model.json``."""
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import tifffile
 
+from .foreign_package import DESCRIPTIONS
 from .images import TIFF_SUFFIXES, quiet_tifffile
 from .model_store import CARD, WEIGHTS
 from .ownership import PROGRAM, zarr_attributes
@@ -45,8 +46,8 @@ def kind_of_result(path: str | Path) -> Kind:
     -------
     str
         ``labels``: ids as pixels. ``outlines``: ImageJ ROIs or GeoJSON, which need an
-        image. ``model``: a model folder or the zip of one. ``session``. Empty: neither,
-        or nothing that can be read.
+        image. ``model``: a model folder, the zip of one, or a package of bioimage.io.
+        ``session``. Empty: neither, or nothing that can be read.
     """
     try:
         return _kind(Path(path))
@@ -116,7 +117,7 @@ def _kind_of_zip(path: Path) -> Kind:
         names = [n for n in archive.namelist() if not n.endswith("/")]
         is_ours = archive.comment.startswith(PROGRAM.encode())
     ends = {PurePath(n).name for n in names}
-    if {CARD, WEIGHTS} <= ends:
+    if {CARD, WEIGHTS} <= ends or ends & set(DESCRIPTIONS):
         return "model"
     are_rois = all(n.lower().endswith(".roi") for n in names)
     return "outlines" if are_rois and (names or is_ours) else ""

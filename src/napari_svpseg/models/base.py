@@ -52,7 +52,10 @@ class PromptSegmenter(nn.Module):
     """Object diameters, in network pixels, that the network knows."""
 
     needs_prompt: bool = True
-    """False for a network trained on fixed classes, see `SemanticSegmenter`."""
+    """False for a network trained on fixed classes or objects."""
+
+    knows_classes: bool = False
+    """Whether it predicts classes of its own, see `SemanticSegmenter`."""
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
         """Return the part of the computation that depends on the prompts only.
@@ -147,6 +150,7 @@ class SemanticSegmenter(PromptSegmenter):
     """
 
     needs_prompt = False
+    knows_classes = True
 
     def __init__(self, classes: int, scale: float = 1.0) -> None:
         super().__init__()

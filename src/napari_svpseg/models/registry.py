@@ -10,6 +10,7 @@ from ..core.method_plugins import plugin_methods
 from . import (  # noqa: F401
     alpnet,
     dspnet,
+    graph,
     panet,
     pbip,
     plain_unet,

@@ -167,7 +167,7 @@ def segment(
     loaded, where = prepare(model, run.device)
     prompts = prompts_for(loaded, prompts)
     if post.labels is None:
-        knows_classes = not loaded.network.needs_prompt
+        knows_classes = loaded.network.knows_classes
         post = replace(post, labels="classes" if knows_classes else "objects")
     planes = Planes.of(query, prompts, axes=axes, channels=channels, rgb=rgb)
     _check_memory(planes)

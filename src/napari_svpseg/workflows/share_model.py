@@ -72,11 +72,12 @@ def share_model(
     WriteError
         If the file cannot be written.
     """
-    from ..engine.exchange.bake import bake
+    from ..engine.exchange.bake import bake, check_method
 
     path = Path(path)
     check_replaceable(path, overwrite)
     loaded = load_model(model)
+    check_method(loaded.network)
     chosen = model_prompts(model) if prompts is None else as_prompt_set(prompts)
     usable = chosen.usable()
     graph = bake(loaded.network, usable, form, side, on_progress)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from napari_svpseg.core.exchange import scaled_range
+from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.prompt import UNKNOWN, Prompt, PromptSet
 from napari_svpseg.core.settings import SegmentSettings
 from napari_svpseg.engine.exchange.bake import bake
@@ -69,6 +70,73 @@ def test_same_as_predict(network, diameter, size, channels):
     ):
         np.testing.assert_allclose(own, other, atol=1e-5)
     assert np.ptp(found[0]) > 0.5
+
+
+def odd_image(kind, image):
+    """Return an image (Y, X, C) of a kind that has little contrast, or none."""
+    image = image.copy()
+    if kind == "flat":
+        image[:] = 700
+    elif kind == "hot pixels":
+        image[:] = 700
+        image[5, 5], image[50, 60], image[90, 7] = 0, 65535, 701
+    elif kind == "empty channel":
+        image[..., -1] = 0
+    elif kind == "uint8":
+        image = np.clip(image / 5, 0, 255).astype(np.uint8)
+    elif kind == "uint16":
+        image = np.clip(image, 0, 65535).astype(np.uint16)
+    elif kind == "small floats":
+        image = (image - 200) * 1e-6
+    elif kind == "NaN":
+        image[20:50, 30:40] = np.nan
+    elif kind == "odd size":
+        image = image[:101, :97]
+    elif kind == "small":
+        image = image[:70, :66]
+    return image
+
+
+@pytest.fixture(scope="module")
+def of_channels(network):
+    """Return an image, its prompts and the graph for a number of channels."""
+    made = {}
+
+    def one(channels):
+        if channels not in made:
+            image, labels = discs((112, 112), 27, channels)
+            prompt = Prompt.from_image(image, labels, (0, 0), 90, rgb=False)
+            made[channels] = (
+                image,
+                PromptSet([prompt]),
+                baked(network, PromptSet([prompt])),
+            )
+        return made[channels]
+
+    return one
+
+
+@pytest.mark.parametrize(
+    ("kind", "channels"),
+    [
+        ("flat", 1), ("flat", 3), ("hot pixels", 1), ("hot pixels", 3),
+        ("empty channel", 3), ("uint8", 3), ("uint16", 1), ("small floats", 1),
+        ("NaN", 1), ("NaN", 3), ("odd size", 1), ("small", 3),
+    ],
+)  # fmt: skip
+def test_odd_images_give_the_same(network, of_channels, kind, channels):
+    image, prompts, model = of_channels(channels)
+    query = odd_image(kind, image)
+    ranges = intensity_range(query)  # no prompt judges the contrast in a graph
+    usual = predict(
+        query, prompts, network, "cpu", SegmentSettings(trust=False), ranges
+    ).maps
+    found = maps_of(model, query)
+    for own, other in zip(
+        found, (usual.foreground, usual.distance, usual.boundary), strict=True
+    ):
+        np.testing.assert_allclose(own, other, atol=1e-4)
+    assert (found[0].max() > 0.5) == (kind not in ("flat", "hot pixels"))
 
 
 def test_several_prompts_and_corrections_are_in_it(network):

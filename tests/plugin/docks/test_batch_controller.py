@@ -219,6 +219,7 @@ def test_prompts_model_and_settings_come_from_the_other_dock(batch, disc_prompt)
     dock = SimpleNamespace(
         book=SimpleNamespace(prompts=no_prompts),
         model=SimpleNamespace(currentText=lambda: "svp"),
+        models=SimpleNamespace(takes_prompts=True),
         settings=lambda: {"threshold": 0.7},
     )
     batch.take_from(dock)
@@ -227,6 +228,20 @@ def test_prompts_model_and_settings_come_from_the_other_dock(batch, disc_prompt)
     batch.take_from(dock)
     assert batch.has_prompts and batch.view.prompts == "1 prompt of the dock"
     assert batch.view.values.settings == {"threshold": 0.7}
+    dock.models.takes_prompts = False
+    batch.take_from(dock)
+    assert not batch.has_prompts and batch.view.prompts == module.NEEDS_NONE
+
+
+def test_a_model_that_needs_no_prompts_runs_without(ready):
+    ready.prompts, ready.prompts_file = None, ""
+    with pytest.raises(ValueError, match=module.NO_PROMPTS.partition(":")[0]):
+        ready.batch_job()
+    model = replace(CARD, needs_prompt=False)
+    ready.view.values = replace(ready.view.values, model=model)
+    assert ready.batch_job().prompts == ""
+    ready.follow_model()
+    assert ready.view.message == module.START.format(images="3 images")
 
 
 def test_prompts_of_the_dock_go_to_the_run_which_saves_them(ready, disc_prompt):

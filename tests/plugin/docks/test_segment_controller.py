@@ -385,6 +385,17 @@ def test_a_model_that_knows_classes_changes_what_is_asked_for(parts):
     assert view.options[-1] == ({"labels": "objects"}, False)
 
 
+def test_a_model_of_another_program_runs_without_prompts(parts):
+    controller, view, engine, _ = parts(Source("a"))
+    view.choices = replace(view.choices, model=replace(CARD, needs_prompt=False))
+    controller.follow_model()
+    assert view.message == module.NEEDS_NO_PROMPT
+    assert view.options == [({"labels": "objects"}, False)]
+    controller.book.problem = "paint the mask"  # is not asked
+    controller.start_run()
+    assert len(engine.jobs) == 1 and not view.is_error
+
+
 def test_the_device_is_asked_for_and_shown(parts):
     controller, view, engine, _ = parts()
     controller.ask_device()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 from qtpy.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from qtpy.QtGui import QDragEnterEvent, QDropEvent
@@ -13,11 +16,17 @@ from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.exchange import bake
 from napari_svpseg.io import model_store
 from napari_svpseg.io.model_archive import import_model
+from napari_svpseg.plugin.docks.segment_controller import NEEDS_NO_PROMPT
 from napari_svpseg.plugin.panels.prompt_panel import EXISTS
 from napari_svpseg.plugin.services.model_install import INSTALLED
 from napari_svpseg.plugin.services.model_share import SHARED
 
 from ..conftest import disc_image
+
+PATH = Path(__file__).parents[2] / "foreign" / "packages.py"
+SPEC = importlib.util.spec_from_file_location("other_program", PATH)
+other_program = importlib.util.module_from_spec(SPEC)
+SPEC.loader.exec_module(other_program)
 
 
 def drop(dock, path):
@@ -68,6 +77,42 @@ def test_shared_from_the_dock_and_dropped_on_it(
     )
     np.testing.assert_array_equal(again.labels, usual.labels)
     assert again.labels.any()
+
+
+def test_a_package_of_another_program_is_dropped_and_runs(
+    viewer, open_dock, runner, qtbot, monkeypatch, tmp_path, finish
+):
+    cards = [model_store.read_card(model_store.builtin_folder() / "svp")]
+    monkeypatch.setattr(model_store, "list_models", lambda folders=None: cards)
+
+    def install(emit, progress, path):
+        cards.append(import_model(path, tmp_path / "models"))
+        return cards[-1]
+
+    runner.pretend["import_model"] = install
+    viewer.add_image(disc_image()[0])
+    dock = open_dock()
+    files = other_program.star_package()
+    drop(dock, other_program.write(tmp_path / "bad.zip", {**files, "model.pt": b""}))
+    qtbot.waitUntil(lambda: dock.message.is_error)
+    drop(dock, other_program.write(tmp_path / "u.zip", files))
+    said = INSTALLED.format("a-test-model")
+    qtbot.waitUntil(lambda: dock.message.text().startswith(said), timeout=60_000)
+    assert dock.model.currentText() == "a-test-model"
+    assert not dock.models.takes_prompts and not dock.book.items
+    assert NEEDS_NO_PROMPT in dock.message.text()
+    job = {}
+
+    def segmenting(emit, progress, query, prompts, *rest, **options):
+        job["prompts"] = prompts
+        return svpseg.segment(query, prompts, model=cards[-1].path, device="cpu")
+
+    runner.pretend["segment"] = segmenting
+    dock.controller.start_run()
+    qtbot.waitUntil(lambda: "prompts" in job, timeout=60_000)
+    assert job["prompts"] is None
+    finish(dock)
+    assert not dock.message.is_error
 
 
 def test_a_package_that_the_dialog_did_not_ask_about_is_kept(

@@ -70,8 +70,7 @@ def bake(
     ExchangeError
         For another method, a side that does not fit, or if a package is missing.
     """
-    if not isinstance(network, EvidenceSegmenter):
-        raise ExchangeError(OTHER_METHOD)
+    network = check_method(network)
     on_progress(0, 2, "Encoding the prompts")
     shown, scale = shown_to_network(prompts), network_scale(prompts, network)
     device = choose("cpu")
@@ -99,6 +98,19 @@ def bake(
         objects,
         (LEFT_OUT_BY_IMAGE.format(n=wrong),) if wrong else (),
     )
+
+
+def check_method(network: PromptSegmenter) -> EvidenceSegmenter:
+    """Return a network that can be written for other programs.
+
+    Raises
+    ------
+    ExchangeError
+        For one of another method.
+    """
+    if not isinstance(network, EvidenceSegmenter):
+        raise ExchangeError(OTHER_METHOD)
+    return network
 
 
 def _check_side(model: BakedModel, side: int) -> None:

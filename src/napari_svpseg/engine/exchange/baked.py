@@ -25,6 +25,9 @@ from ..inference.forward import MAPS
 PARTS = 10**9
 """Denominator of the scale: shapes are counted in whole numbers."""
 
+ENDLESS = 1e6
+"""From here on a value shows that it was divided by nothing: see `_contrast`."""
+
 Length = int
 """While a graph is written for all sizes, a symbol that computes like one."""
 
@@ -119,7 +122,9 @@ class BakedModel(nn.Module):
             channels, as many as the prompts'.
         """
         height, width = image.shape[2:]
-        x = (image.clamp(-0.2, 1.2) - 0.5) / 0.25
+        # as `core.image.normalise`, where a channel without contrast is in the middle
+        contrast = _contrast(image)
+        x = (image.clamp(-0.2, 1.2) - 0.5) / 0.25 * contrast
         if self.scale != 1:
             x = self._smoothed(x)
             x = _sampled(x, *(self._there(n) for n in (height, width)))
@@ -163,6 +168,18 @@ def _in_single_steps(network: EvidenceSegmenter) -> EvidenceSegmenter:
             if isinstance(child, ChannelNorm):
                 setattr(module, name, PlainNorm(child))
     return network
+
+
+def _contrast(image: Tensor) -> Tensor:
+    """Return 1 for each channel (1, C, 1, 1) with contrast, 0 for others.
+
+    Where both percentiles are the same, `scaled_range` makes each pixel 0, and the few
+    that are darker or brighter larger than `ENDLESS`.
+    """
+    # by numbers, as OpenCV 4 reads no truth values
+    far = image.abs()
+    differs = (far.clamp(max=1) * 1e30).clamp(max=1)
+    return (differs * (ENDLESS - far).clamp(0, 1)).amax((2, 3), keepdim=True)
 
 
 def _three_maps(x: Tensor) -> Tensor:

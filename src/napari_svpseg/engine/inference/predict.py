@@ -11,16 +11,18 @@ import torch
 
 from ...core.contrast import Contrast, Profile, contrast_for, percentile_table
 from ...core.geometry import Tile
-from ...core.image import Plane, sample_pixels
+from ...core.image import ImageError, Plane, sample_pixels
 from ...core.labels.ids import count_objects
 from ...core.labels.object_size import size_notes
 from ...core.labels.reliability import expected_dice
 from ...core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
+from ...core.processing import Preparation
 from ...core.progress import Progress, ignore_progress
 from ...core.prompt import PromptError, PromptSet
 from ...core.result import Maps, ObjectProperties
 from ...core.settings import SegmentSettings
 from ...models.base import PromptCode, PromptSegmenter
+from ...models.graph import GraphSegmenter
 from .device import Device, choose
 from .forward import Forward, evaluating
 from .prompt_features import (
@@ -44,6 +46,10 @@ TOLERANCE = 0.02
 OTHER_CHANNELS = (
     "The query has {query} channel(s), the prompts have {prompts}: choose the same "
     "channels for both."
+)
+GRAPH_CHANNELS = (
+    "The model takes {wanted} channel(s), the image has {n}: choose as many, with "
+    "--channels or in the dock."
 )
 NEEDS_PROMPT = "This model needs a prompt: draw a box, or give a file."
 FITTED = "fitted to the prompts"
@@ -137,6 +143,7 @@ def predict(
             plane,
             np.asarray(intensities, np.float64).reshape(-1, 2),
             network_scale(prompts, network, resize=settings.scale_objects),
+            _preparation(plane, network),
         ),
         prompts,
         settings,
@@ -166,6 +173,17 @@ def _check_plane(plane: Plane, prompts: PromptSet) -> None:
         raise PromptError(
             OTHER_CHANNELS.format(query=plane.shape[2], prompts=prompts[0].n_channels)
         )
+
+
+def _preparation(plane: Plane, network: PromptSegmenter) -> Preparation | None:
+    """Return how a plane is prepared for a network of another program."""
+    if not isinstance(network, GraphSegmenter):
+        return None
+    n, wanted = plane.shape[2], network.channels
+    if n not in (1, wanted):
+        raise ImageError(GRAPH_CHANNELS.format(n=n, wanted=wanted))
+    pixels = sample_pixels(plane)
+    return Preparation(network.steps, np.repeat(pixels, wanted // n, axis=1))
 
 
 def _contrast(plane: Plane, prompts: PromptSet) -> Contrast:
@@ -224,7 +242,9 @@ class _Request:
             maps = self._all_tiles(forward, code)
             named = dict(zip(forward.names, maps, strict=True))
         left_out = self._leave_out(named, objects)
-        classes = None if objects else (maps[1:].argmax(0) + 1).astype(np.uint8)
+        classes = None
+        if network.knows_classes:
+            classes = (maps[1:].argmax(0) + 1).astype(np.uint8)
         found = Maps.of(named, objects, classes)
         if self.settings.trust and len(self.prompts):
             positive = [i for i, p in enumerate(shown) if not p.is_negative]
@@ -271,10 +291,15 @@ class _Request:
             network,
             self.device,
             batch=self.settings.batch,
-            overlap=self.settings.overlap,
+            overlap=self._overlap(network),
             radius=network.overlap,
             stride=network.stride,
         )
+
+    def _overlap(self, network: PromptSegmenter) -> int:
+        """Return how much tiles overlap, for another program as much as it asks for."""
+        least = 2 * network.overlap if isinstance(network, GraphSegmenter) else 0
+        return max(self.settings.overlap, least)
 
     def _all_tiles(self, forward: Forward, code: PromptCode) -> np.ndarray:
         """Return the blended maps (M, Y, X) of all tiles."""
@@ -282,8 +307,11 @@ class _Request:
         grid = TileGrid.of(
             query.shape,
             query.scale,
-            tile=_tile_side(query.network_shape, self.settings.tile, self.device),
-            overlap=self.settings.overlap,
+            tile=_tile_for(
+                network,
+                _tile_side(query.network_shape, self.settings.tile, self.device),
+            ),
+            overlap=self._overlap(network),
             radius=network.overlap,
             stride=network.stride,
         )
@@ -346,6 +374,14 @@ def _tile_side(shape: tuple[int, ...], tile: int, device: Device) -> int:
     """Return the tile to use: on a CPU one that is a half larger if that suffices."""
     largest = tile * 3 // 2
     return largest if device.type == "cpu" and max(shape) <= largest else tile
+
+
+def _tile_for(network: PromptSegmenter, tile: int) -> int:
+    """Return the tile that a network takes which is nearest to the wanted one."""
+    if not isinstance(network, GraphSegmenter):
+        return tile
+    least, most = network.tile
+    return most or max(tile, least)
 
 
 def _preview(foreground: np.ndarray, y: Span, x: Span) -> tuple[Tile, np.ndarray]:

@@ -8,6 +8,7 @@ pixel does not depend on the tile in which it is read.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
 
@@ -185,10 +186,21 @@ class ScaledQuery:
         Percentiles of the whole query.
     scale : float
         Network pixels per query pixel.
+    prepare : callable, optional
+        Brings a piece (Y, X, C) of raw intensities to what the network takes, in place
+        of `core.image.normalise`; its channels stay as they are.
     """
 
-    def __init__(self, plane: Plane, intensities: np.ndarray, scale: float) -> None:
+    def __init__(
+        self,
+        plane: Plane,
+        intensities: np.ndarray,
+        scale: float,
+        prepare: Callable[[np.ndarray], np.ndarray] | None = None,
+    ) -> None:
         self.plane, self.intensities, self.scale = plane, intensities, scale
+        self._prepare = prepare or (lambda piece: normalise(piece, intensities))
+        self._channels = (lambda piece: piece) if prepare else _three_maps
         self.shape = (int(plane.shape[0]), int(plane.shape[1]))
         self.network_shape = tuple(network_length(n, scale) for n in self.shape)
         # the same smoothing before reduction as core.image.resize_image
@@ -210,15 +222,15 @@ class ScaledQuery:
         )
         piece = np.asarray(self.plane[y0:y1, x0:x1])
         if (piece == piece[:1, :1]).all():  # such as the glass beside a tissue
-            one = torch.from_numpy(normalise(piece[:1, :1], self.intensities))
-            return _three_maps(one.permute(2, 0, 1)).expand(3, len(y), len(x))
-        piece = normalise(piece, self.intensities)
+            one = torch.from_numpy(self._prepare(piece[:1, :1]))
+            return self._channels(one.permute(2, 0, 1)).expand(-1, len(y), len(x))
+        piece = self._prepare(piece)
         if self._sigma:
             piece = ndimage.gaussian_filter(
                 piece, (self._sigma, self._sigma, 0), mode="mirror"
             )
         tensor = torch.from_numpy(piece).permute(2, 0, 1)
-        return _three_maps(sample(tensor, y - y0, x - x0))
+        return self._channels(sample(tensor, y - y0, x - x0))
 
     def _coordinates(self, start: int, stop: int, axis: int) -> np.ndarray:
         """Return where network pixels lie in the query, in pixels of the query."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 BEGIN = "Choose a folder of images, prompts, and a folder for the results."
 CHOOSE_PROMPTS = "Now choose prompts: take them from the dock or from a file."
 NO_PROMPTS = "Choose prompts first: take them from the dock or from a file."
+NEEDS_NONE = "The model needs no prompts."
 OPEN_SEGMENT = "Open 'Segment from prompts' first and try your prompts there."
 START = "Press Start to segment {images}."
 GOES_ON = "{images} of this job. Start does those that are not done yet."
@@ -123,6 +124,12 @@ class BatchController(DockController):
         """Whether prompts were chosen."""
         return self.prompts is not None or bool(self.prompts_file)
 
+    @property
+    def lacks_prompts(self) -> bool:
+        """Whether the model needs prompts, and none were chosen."""
+        model = self.view.form().model
+        return not self.has_prompts and (model is None or model.takes_prompts)
+
     def batch_job(self) -> BatchJob:
         """Return the job that the controls describe.
 
@@ -134,7 +141,7 @@ class BatchController(DockController):
         form = self.view.form()
         # the engine has another working directory
         output = str(Path(form.output).expanduser().absolute()) if form.output else ""
-        if not self.has_prompts:
+        if self.lacks_prompts:
             raise ValueError(NO_PROMPTS)
         if form.model is None:
             raise ValueError(NO_MODEL)
@@ -214,11 +221,16 @@ class BatchController(DockController):
         except ValueError:
             return None
 
+    def follow_model(self) -> None:
+        """Show what is to be done next with another model."""
+        if self.inputs and not self.is_busy:
+            self.say_next_step()
+
     def say_next_step(self) -> None:
         """Show what is to be done next."""
         if not self.inputs:
             self.view.say(BEGIN)
-        elif not self.has_prompts:
+        elif self.lacks_prompts:
             self.view.say(CHOOSE_PROMPTS)
         else:
             n = len(self.files.paths)
@@ -229,15 +241,18 @@ class BatchController(DockController):
         if dock is None:
             self.view.say(OPEN_SEGMENT, True)
             return
-        try:
-            self.prompts = dock.book.prompts()
-        except ValueError as error:
-            self.view.say(sentence(error), True)
-            return
-        self.prompts_file = ""
+        found, text = None, NEEDS_NONE
+        if dock.models.takes_prompts:
+            try:
+                found = dock.book.prompts()
+            except ValueError as error:
+                self.view.say(sentence(error), True)
+                return
+            text = f"{count(len(found), 'prompt')} of the dock"
+        self.prompts, self.prompts_file = found, ""
         self.view.choose_model(dock.model.currentText())
         self.view.show_settings(dock.settings())
-        self._show_prompts(f"{count(len(self.prompts), 'prompt')} of the dock")
+        self._show_prompts(text)
 
     def load_prompts(self, path: str) -> bool:
         """Take the prompts of a file; return whether it could be read."""

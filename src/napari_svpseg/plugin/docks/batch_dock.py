@@ -210,6 +210,7 @@ class BatchWidget(Dock):
         self.take.clicked.connect(self._take_from_dock)
         self.choose_prompts.clicked.connect(lambda: self.load_prompts())
         self.models.failed.connect(lambda text: self.say(text, True))
+        self.models.changed.connect(lambda: batch.follow_model())
         self.choose_output.clicked.connect(lambda: self.set_output())
         self.output.textChanged.connect(lambda _: self.show_state())
         self.start.clicked.connect(batch.start)

@@ -17,7 +17,7 @@ from ..messages import STOPPING, sentence
 from ..panels.controls import Offer, button
 from ..panels.image_panel import ImagePanel
 from ..panels.scroll_target import ScrollTarget
-from ..panels.share_model import ShareModel
+from ..panels.share_button import ShareModel
 from ..panels.training.comparison import Comparison
 from ..panels.training.curves import Curves
 from ..panels.training.finetune_form import FineTuneForm

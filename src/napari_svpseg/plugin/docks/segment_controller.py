@@ -79,6 +79,11 @@ class RunChoices:
     maps: tuple[str, ...] = ()
 
     @property
+    def takes_prompts(self) -> bool:
+        """Whether the model finds what prompts show."""
+        return self.model is None or self.model.takes_prompts
+
+    @property
     def knows_classes(self) -> bool:
         """Whether the model finds classes of its own, without a prompt."""
         return self.model is not None and bool(self.model.classes)
@@ -213,7 +218,8 @@ class SegmentController(DockController):
         self._steps: list[Step] = []
         self._step: Step
         self._prompts: PromptSet | None = None
-        self._is_closed = self._knew_classes = self._is_device_known = False
+        self._is_closed = self._is_device_known = False
+        self._known_of_model = (True, False)
         self.warm_up = WarmUp(self)
 
     # ------------------------------------------------------------ starting
@@ -254,7 +260,7 @@ class SegmentController(DockController):
         source, choices = self.images.source_of(layer), self.view.run_choices()
         everything = choices.all_planes or source.n_planes == 1
         plane = None if everything else self.layers.shown_plane(source)
-        store = "" if choices.knows_classes else self.view.store_for(source, plane)
+        store = self.view.store_for(source, plane) if choices.takes_prompts else ""
         return Step(source, plane, store=store)
 
     def _start(self, steps: list[Step], *, is_preview: bool = False) -> None:
@@ -264,7 +270,7 @@ class SegmentController(DockController):
             self.view.say(NO_MODEL, True)
             return
         try:
-            self._prompts = None if choices.knows_classes else self.book.prompts()
+            self._prompts = self.book.prompts() if choices.takes_prompts else None
         except PromptError as error:
             self.view.complain(sentence(error), True)
             return
@@ -433,12 +439,14 @@ class SegmentController(DockController):
         """Ask for classes of a model that knows them, for objects of others."""
         if self._is_device_known:
             self.warm_up.ask()
-        knows_classes = self.view.run_choices().knows_classes
-        if knows_classes == self._knew_classes:
+        choices = self.view.run_choices()
+        known = choices.takes_prompts, choices.knows_classes
+        if known == self._known_of_model:
             return
-        self._knew_classes = knows_classes
-        self.view.set_options({"labels": "classes" if knows_classes else "objects"})
-        if knows_classes:
+        self._known_of_model = known
+        kind = "classes" if choices.knows_classes else "objects"
+        self.view.set_options({"labels": kind})
+        if not choices.takes_prompts:
             self.view.say(NEEDS_NO_PROMPT)
 
     def ask_device(self) -> None:

@@ -32,7 +32,7 @@ from ..panels.prompt_panel import PromptPanel
 from ..panels.results_panel import ResultsPanel
 from ..panels.save_panel import SavePanel
 from ..panels.settings_form import SettingsForm
-from ..panels.share_model import ShareModel
+from ..panels.share_button import ShareModel
 from ..services.engine_process import Engine
 from ..services.model_share import share
 from ..services.preferences import preference

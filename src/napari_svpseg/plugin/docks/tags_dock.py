@@ -270,7 +270,7 @@ class TagsWidget(Dock):
         """Add prompts to the dock that segments."""
         dock = show_dock(self.viewer, SEGMENT)
         dock.book.add_loaded(prompts)
-        if dock.models.knows_classes:  # such a model takes no prompts
+        if not dock.models.takes_prompts:
             dock.refresh_models(DEFAULT)
         dock.say(TRY)
 

@@ -50,6 +50,11 @@ class ModelPicker(QWidget):
         return card if isinstance(card, ModelCard) else None
 
     @property
+    def takes_prompts(self) -> bool:
+        """Whether the chosen model finds what prompts show."""
+        return self.card is None or self.card.takes_prompts
+
+    @property
     def knows_classes(self) -> bool:
         """Whether the chosen model finds classes of its own, without a prompt."""
         return self.card is not None and bool(self.card.classes)
@@ -95,7 +100,7 @@ class ModelPicker(QWidget):
 def card_line(card: ModelCard) -> str:
     """Return the description of a model that is shown below its name."""
     parts = [card.title or card.method]
-    if card.classes:
+    if not card.takes_prompts:
         parts.append("needs no prompt")
     if card.n_parameters:
         parts.append(f"{card.n_parameters / 1e6:.1f} M weights")

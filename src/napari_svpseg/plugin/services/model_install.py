@@ -9,6 +9,7 @@ from ...io.model_archive import import_model
 from ...io.model_store import PROMPTS
 from ...io.prompt_files import load_prompts
 from ..callbacks import guarded
+from ..docks.segment_controller import NEEDS_NO_PROMPT
 from ..docks.tabs import FINETUNE, SEGMENT, open_docks, show_dock
 
 if TYPE_CHECKING:
@@ -62,7 +63,8 @@ def install_model(viewer: Any, path: str) -> None:
         own = Path(card.path, PROMPTS)
         if not dock.book.items and own.is_file():  # of a model that was shared
             dock.book.add_loaded(load_prompts(own))
-        dock.say(INSTALLED.format(card.name))
+        text = INSTALLED.format(card.name)
+        dock.say(text if card.takes_prompts else f"{text} {NEEDS_NO_PROMPT}")
 
     job = dock.engine.submit(import_model, path)
     job.returned.connect(guarded(dock, on_installed))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from dataclasses import replace
@@ -630,3 +631,36 @@ def test_an_answer_of_no_numbers_is_refused(tiny_model, disc_scene, disc_prompt)
             weight.fill_(1e38)  # finite, but sums of them are not
     with pytest.raises(NoNumbersError):
         svpseg.segment(disc_scene.image, PromptSet([disc_prompt]), model)
+
+
+@pytest.fixture(scope="module")
+def svp_run():
+    """Return a function that segments 230 x 230 pixels with `svp`, and its labels."""
+    image, labels = discs((230, 230), diameter=24)
+    prompts = PromptSet([prompt_of(image, labels, (3, 5 + 90 * k)) for k in range(2)])
+    network = load_model("svp").network
+
+    def segment() -> np.ndarray:
+        fresh = copy.deepcopy(network)  # nothing is cached for it
+        found = run(image[..., None], prompts, fresh)
+        return instances_from_maps(found.maps, PostprocessSettings())
+
+    return segment, segment()
+
+
+@pytest.mark.parametrize("block", [300, 10**6])
+def test_no_object_depends_on_the_blocks_of_the_attention(svp_run, monkeypatch, block):
+    segment, expected = svp_run
+    monkeypatch.setattr("napari_svpseg.models.svp.QUERY_BLOCK", block)
+    assert expected.max() > 20 and np.array_equal(segment(), expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_object_depends_on_the_number_of_threads(svp_run, threads):
+    segment, expected = svp_run
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert np.array_equal(segment(), expected)
+    finally:
+        torch.set_num_threads(before)

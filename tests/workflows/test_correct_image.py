@@ -119,6 +119,31 @@ def test_one_click_takes_a_kind_off_in_all_images_and_nothing_else():
         assert kept == had > 0.8 * len(wanted)
 
 
+def test_one_click_on_a_missed_object_finds_its_kind_in_all_images():
+    def faint_scene(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return an image of grey and of faint discs, its ids, and which are faint."""
+        _, truth, faint = two_kinds(seed)
+        image = np.where(truth > 0, np.where(faint[truth], 280.0, 600.0), 200.0)
+        noise = np.random.default_rng(seed + 10).normal(0, 20, truth.shape)
+        return image + noise, truth, faint
+
+    image, truth, faint = faint_scene(0)
+    # the box shows grey discs only
+    grey = np.where(faint[truth], np.random.default_rng(1).normal(200, 20), image)
+    prompt = svpseg.Prompt.from_image(grey, truth * ~faint[truth], (48, 48))
+    result = svpseg.segment(image, prompt, settings=SETTINGS)
+    missed, wanted = np.flatnonzero(faint), np.flatnonzero(~faint)[1:]
+    assert n_found(result.labels, truth, missed) == 0
+    point = np.argwhere(truth == missed[2]).mean(0)
+    done = svpseg.correct(image, prompt, result, this_too=[tuple(point)])
+    assert len(done.prompts) == 2 and not done.notes
+    for seed in (0, 1, 2):
+        image, truth, _ = faint_scene(seed)
+        found = svpseg.segment(image, done.prompts, settings=SETTINGS)
+        assert n_found(found.labels, truth, missed) > 0.8 * len(missed)
+        assert n_found(found.labels, truth, wanted) > 0.8 * len(wanted)
+
+
 def test_a_right_object_called_wrong_takes_no_other_with_it():
     sample = tissue()
     prompt = svpseg.Prompt.from_image(sample.image, sample.labels, sample.box)

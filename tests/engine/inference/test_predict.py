@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from dataclasses import replace
@@ -682,3 +683,36 @@ def test_size_of_a_large_query_is_that_of_its_middle(svp, monkeypatch):
     assert run(plane, prompts, svp).scale == pytest.approx(
         zoom * network_scale(prompts, svp)
     )
+
+
+@pytest.fixture(scope="module")
+def svp_run():
+    """Return a function that segments 230 x 230 pixels with `svp`, and its labels."""
+    image, labels = discs((230, 230), diameter=24)
+    prompts = PromptSet([prompt_of(image, labels, (3, 5 + 90 * k)) for k in range(2)])
+    network = load_model("svp").network
+
+    def segment() -> np.ndarray:
+        fresh = copy.deepcopy(network)  # nothing is cached for it
+        found = run(image[..., None], prompts, fresh)
+        return instances_from_maps(found.maps, PostprocessSettings())
+
+    return segment, segment()
+
+
+@pytest.mark.parametrize("block", [300, 10**6])
+def test_no_object_depends_on_the_blocks_of_the_attention(svp_run, monkeypatch, block):
+    segment, expected = svp_run
+    monkeypatch.setattr("napari_svpseg.models.svp.QUERY_BLOCK", block)
+    assert expected.max() > 20 and np.array_equal(segment(), expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_object_depends_on_the_number_of_threads(svp_run, threads):
+    segment, expected = svp_run
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert np.array_equal(segment(), expected)
+    finally:
+        torch.set_num_threads(before)

@@ -1,136 +1,372 @@
-"""How long the window freezes while a model is fine-tuned.
+"""The longest block of the event loop in each action, and whose code it is.
 
 Run with a display: ``python benchmarks/bench_fluid.py`` (or under ``xvfb-run``). Opens
-napari with the Fine-tune dock, paints, trains for a while, and requests a tick of the
-event loop every millisecond. Prints the longest gaps between ticks, as wall time and as
-processor time of napari's own process (all its threads), which other programs on the
-machine do not lengthen. For gaps over ``--threshold`` milliseconds it also prints which
-code was running. The same is measured before the training, for comparison.
+each dock, then works with 30 images, their results and an image of 2,048 x 2,048 with
+about 5,000 objects, and with ``--training`` fine-tunes. A block is the call of an
+action or one turn of the event loop. Prints for each action the processor time of the
+longest block of the GUI thread; how much of a block is our code with what it calls in
+other libraries but napari, vispy and Qt's events (from a second time with a profiler,
+which makes that number too large); and the longest block of the same action in a
+napari without our docks, where it has it.
 """
 
 from __future__ import annotations
 
 import argparse
-import collections
+import cProfile
 import json
 import os
+import pstats
 import sys
 import tempfile
-import threading
 import time
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+PLUGIN = "napari-svpseg"
+DOCKS = "Segment from prompts", "Fine-tune", "Batch", "Train from tags"
+THEIRS = ("/napari/", "/vispy/", "/qtpy/", "/superqt/", "/app_model/", "/psygnal/")
+OURS = "/napari_svpseg/"
+TURNS = 12
+"""Turns of the event loop that belong to an action."""
+MOST_SECONDS = 400
+MEANWHILE_S = 0.3
+LEAST_MS = 5.0
+"""Blocks shorter than this are not looked into."""
+HEAD = (
+    "| action | longest block | our code | napari alone |\n"
+    "|---|---|---|---|"
+)  # fmt: skip
 
-class Ticks:
-    """Gaps between ticks of the event loop, and the code that ran in long gaps.
+Step = Callable[[], Any]
+
+
+def events() -> None:
+    """Run one turn of the event loop."""
+    from qtpy.QtWidgets import QApplication
+
+    QApplication.processEvents()
+
+
+def settle(seconds: float = 0.3) -> None:
+    """Let timers and jobs of the action before come to an end."""
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end:
+        events()
+        time.sleep(0.002)
+
+
+def blocks(
+    action: Step, until: Callable[[], bool] | None = None, meanwhile: Step = events
+) -> Iterator[Step]:
+    """Yield the action, then the turns of the event loop that follow it.
 
     Parameters
     ----------
-    threshold_ms : float
-        Length from which a gap is long.
+    action : callable
+    until : callable, optional
+        Whether what the action started has come to its end.
+    meanwhile : callable
+        What is done a few times a second until then.
+    """
+    yield action
+    now = time.monotonic()
+    end, due = now + MOST_SECONDS, now
+    while until is not None and not until():
+        now = time.monotonic()
+        if now > end:
+            raise TimeoutError
+        if now > due:
+            due = now + MEANWHILE_S
+            yield meanwhile
+        yield events
+        time.sleep(0.002)
+    for _ in range(TURNS):
+        yield events
+
+
+def longest(steps: Iterator[Step]) -> float:
+    """Return the processor time of the longest block, in milliseconds."""
+    most = 0.0
+    for step in steps:
+        start = time.thread_time()
+        step()
+        most = max(most, time.thread_time() - start)
+    return 1000 * most
+
+
+def longest_of_ours(steps: Iterator[Step]) -> tuple[float, str]:
+    """Return the milliseconds of our code in the block that has most, and where."""
+    found = [(0.0, "")]
+    for step in steps:
+        profile = cProfile.Profile(time.thread_time)
+        start = time.thread_time()
+        profile.enable()
+        step()
+        profile.disable()
+        if 1000 * (time.thread_time() - start) > LEAST_MS:
+            found.append(ours_of(profile))
+    return max(found)
+
+
+def ours_of(profile: cProfile.Profile) -> tuple[float, str]:
+    """Return the milliseconds of our code, and the three functions with most of it."""
+    stats: Any = pstats.Stats(profile)
+    spent: dict[str, float] = {}
+    for (file, _, name), (_, _, own, _, callers) in stats.stats.items():
+        if OURS in file:
+            place = f"{os.path.basename(file)} {name}"
+            spent[place] = spent.get(place, 0.0) + own
+        elif not any(part in file for part in THEIRS):
+            for (caller, _, by), (_, _, part, _) in callers.items():
+                if OURS in caller:  # of a library or of Python: whoever called it
+                    place = f"{os.path.basename(caller)} {by} > {name}"
+                    spent[place] = spent.get(place, 0.0) + part
+    most = sorted(spent, key=lambda place: -spent[place])[:3]
+    text = ", ".join(f"{place} {1000 * spent[place]:.0f}" for place in most)
+    return 1000 * sum(spent.values()), text
+
+
+class Table:
+    """Prints and keeps a row for each action.
+
+    Parameters
+    ----------
+    only : str
+        Actions with this in their name are measured.
+    alone : dict of str to float
+        Longest blocks of napari alone.
     """
 
-    def __init__(self, threshold_ms: float) -> None:
-        from qtpy.QtCore import QTimer
+    def __init__(self, only: str = "", alone: dict[str, float] | None = None) -> None:
+        self.only, self.alone = only, alone or {}
+        self.rows: dict[str, dict[str, Any]] = {}
 
-        self.threshold_s = threshold_ms / 1000
-        self.gaps: list[tuple[float, float]] = []
-        self.places: collections.Counter[str] = collections.Counter()
-        self._main = threading.get_ident()
-        self._last = (time.perf_counter(), time.process_time())
-        self._timer = QTimer()
-        self._timer.setInterval(1)
-        self._timer.timeout.connect(self._tick)
-        self._on = True
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
-
-    def start(self) -> None:
-        """Start to measure."""
-        self._last = (time.perf_counter(), time.process_time())
-        self._timer.start()
-        self._watcher.start()
-
-    def stop(self) -> dict[str, Any]:
-        """Stop, and return the longest gaps in milliseconds and the places."""
-        self._timer.stop()
-        self._on = False
-        self._watcher.join()
-        wall, own = (sorted((g[i] for g in self.gaps), reverse=True) for i in (0, 1))
-        return {
-            "ticks": len(self.gaps),
-            "longest_ms": [round(1000 * g, 1) for g in wall[:5]],
-            "longest_own_ms": [round(1000 * g, 1) for g in own[:5]],
-            "over_50_ms": sum(g > 0.05 for g in wall),
-            "own_over_50_ms": sum(g > 0.05 for g in own),
-            "places": self.places.most_common(12),
-        }
-
-    def _tick(self) -> None:
-        now = (time.perf_counter(), time.process_time())
-        self.gaps.append((now[0] - self._last[0], now[1] - self._last[1]))
-        self._last = now
-
-    def _watch(self) -> None:
-        """Record the stack of the GUI thread whenever a tick is overdue."""
-        seen = 0.0
-        while self._on:
-            time.sleep(0.005)
-            began = self._last[0]
-            if time.perf_counter() - began > self.threshold_s and began != seen:
-                seen = began
-                frame = sys._current_frames()[self._main]
-                self.places[_place(traceback.extract_stack(frame))] += 1
+    def add(
+        self, name: str, first: Step, second: Step | None = None, **kwargs: Any
+    ) -> None:
+        """Do an action, then a second one like it with a profiler."""
+        settle()
+        if self.only not in name:
+            return
+        row: dict[str, Any] = {"ms": round(longest(blocks(first, **kwargs)))}
+        if second is not None:
+            settle()
+            ours, places = longest_of_ours(blocks(second, **kwargs))
+            row |= {"ours_ms": round(ours), "places": places}
+        self.rows[name] = row
+        theirs = self.alone.get(name)
+        cells = (row["ms"], row.get("ours_ms"), None if theirs is None else theirs)
+        shown = " | ".join("" if c is None else f"{c:.0f} ms" for c in cells)
+        print(f"| {name} | {shown} |", flush=True)
+        if row.get("places"):
+            print(f"  {row['places']}", file=sys.stderr, flush=True)
 
 
-def _place(stack: traceback.StackSummary) -> str:
-    """Return the three innermost frames, and the innermost one of the plugin."""
-    shown = stack[-3:]
-    shown += [f for f in stack[:-3] if "napari_svpseg" in f.filename][-1:]
-    names = [f"{os.path.basename(f.filename)}:{f.lineno} {f.name}" for f in shown]
-    return " > ".join([*names[3:], *names[:3]])
+# ---------------------------------------------------------------- what is shown
 
 
-def run(seconds: float, until: Callable[[], bool] = lambda: False) -> None:
-    """Run Qt's event loop for some seconds, or until something is true."""
-    from qtpy.QtCore import QEventLoop, QTimer
-
-    loop = QEventLoop()
-    end = time.monotonic() + seconds
-
-    def check() -> None:
-        if until() or time.monotonic() > end:
-            loop.quit()
-
-    timer = QTimer()
-    timer.timeout.connect(check)
-    timer.start(50)
-    loop.exec()
-    timer.stop()
+def scene(side: int, step: int, seed: int = 0) -> np.ndarray:
+    """Return an image of bright discs, ``step`` pixels from each other."""
+    rng = np.random.default_rng(seed)
+    image = 60 + rng.normal(0, 15, (side, side)).astype(np.float32)
+    yy, xx = np.indices((step, step)) - step // 2
+    for y in range(0, side - step, step):
+        for x in range(0, side - step, step):
+            radius = rng.uniform(0.28, 0.4) * step
+            image[y : y + step, x : x + step][yy**2 + xx**2 <= radius**2] += 100
+    return image
 
 
-def measured(
-    seconds: float, threshold_ms: float, until: Callable[[], bool]
-) -> dict[str, Any]:
-    """Return the gaps in some seconds of the event loop."""
-    ticks = Ticks(threshold_ms)
-    ticks.start()
-    run(seconds, until)
-    return ticks.stop()
-
-
-def scene(side: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return an image of bright discs of two sizes, and their labels."""
-    rng = np.random.default_rng(0)
-    yy, xx = np.indices((side, side))
+def disc_masks(step: int, side: int = 64) -> np.ndarray:
+    """Return labels for a box at the corner of a `scene`."""
     labels = np.zeros((side, side), np.int32)
-    for n in range(1, side * side // 2000):
-        y, x, r = rng.integers(side), rng.integers(side), rng.integers(6, 13)
-        labels[(yy - y) ** 2 + (xx - x) ** 2 <= r * r] = n
-    return np.where(labels > 0, 160.0, 60.0) + rng.normal(0, 25, labels.shape), labels
+    yy, xx = np.indices((step, step)) - step // 2
+    n = 0
+    for y in range(0, side - step + 1, step):
+        for x in range(0, side - step + 1, step):
+            n += 1
+            labels[y : y + step, x : x + step][yy**2 + xx**2 <= (0.34 * step) ** 2] = n
+    return labels
+
+
+def alone(viewer: Any, n: int) -> dict[str, float]:
+    """Return the longest blocks of napari's own actions, without our docks."""
+    images = [viewer.add_image(scene(512, 36, i), name=f"i{i}") for i in range(n)]
+    labels = [viewer.add_labels(np.zeros((512, 512), np.int32)) for _ in images]
+    for layer in labels[1:]:
+        layer.visible = False
+    settle()
+
+    def switch() -> None:
+        for layer in (labels[0], images[2], labels[2]):
+            layer.visible = layer is not labels[0]
+
+    def add() -> None:
+        viewer.add_labels(np.zeros((512, 512), np.int32), name="one")
+        viewer.layers.move(len(viewer.layers) - 1, n)
+
+    images[2].visible = False
+    actions: dict[str, Step] = {
+        "select an image": lambda: _activate(viewer, images[3]),
+        "show another image": switch,
+        "add a result": add,
+        "remove a result": lambda: viewer.layers.remove("one"),
+        "paint while a run goes on": lambda: _stroke(labels[2], 0),
+    }
+    found = {}
+    for name, action in actions.items():
+        settle()
+        found[name] = longest(blocks(action))
+    viewer.layers.clear()
+    settle()
+    return found
+
+
+def _activate(viewer: Any, layer: Any) -> None:
+    viewer.layers.selection.active = layer
+
+
+def _stroke(layer: Any, at: int) -> None:
+    for x in range(20, 80, 4):
+        layer.paint((200 + at % 100, x + at % 300), 1)
+
+
+# ---------------------------------------------------------------- actions
+
+
+def open_docks(viewer: Any, table: Table) -> dict[str, Any]:
+    """Open each dock for the first time in this process; return them."""
+    docks = {}
+
+    def open_one(name: str) -> None:
+        _, docks[name] = viewer.window.add_plugin_dock_widget(PLUGIN, name)
+
+    for i, name in enumerate(DOCKS):
+        more = "the first dock of a session, with imports: " if i == 0 else ""
+        table.add(f"{more}open {name}", partial(open_one, name))
+        if name not in docks:
+            open_one(name)
+    return docks
+
+
+def work(viewer: Any, dock: Any, table: Table, n: int) -> None:
+    """Measure the actions of the dock *Segment* with some images and their results."""
+    from napari_svpseg.core.geometry import Box
+
+    step = 36
+    images = [
+        viewer.add_image(scene(512, step, i), name=f"image {i}") for i in range(n)
+    ]
+    masks = np.zeros((512, 512), np.int32)
+    masks[:64, :64] = disc_masks(step)
+    truth = viewer.add_labels(masks, name="truth")
+    settle()
+    dock.image_panel.go_to(images[0])
+    dock.prompt_panel.tool.stop()
+    source = dock.source_of(images[0])
+    place = partial(dock.book.place, source, ())
+    table.add("place a box", lambda: place(Box(0, 0)), lambda: place(Box(100, 0)))
+    for item in dock.book.items[1:]:
+        dock.book.remove(item.id)
+    if not dock.book.items:
+        place(Box(0, 0))
+    dock.book.update(dock.book.items[0].id, mask_layer=truth)
+    _until(lambda: dock.book.is_ready)
+    painted = viewer.add_labels(np.zeros((512, 512), np.int32), name="painted")
+    strokes = iter(range(10**6))
+    table.add(
+        "paint while a run goes on",
+        dock.run.click,
+        dock.run.click,
+        until=lambda: not dock.is_busy,
+        meanwhile=lambda: _stroke(painted, next(strokes)),
+    )
+    if table.only not in "paint while a run goes on":
+        dock.run.click()
+        _until(lambda: not dock.is_busy)
+    viewer.layers.remove("painted")
+    select, show = partial(_activate, viewer), dock.image_panel.go_to
+    table.add("select an image", lambda: select(images[3]), lambda: select(images[5]))
+    table.add("show another image", lambda: show(images[2]), lambda: show(images[4]))
+    results = [la for la in viewer.layers if "[svpseg]" in la.name]
+    remove = viewer.layers.remove
+    table.add("remove a result", lambda: remove(results[7]), lambda: remove(results[8]))
+    for i in range(n):
+        for_run = images[i] in (images[7], images[8])
+        dock.images.item(i).setCheckState(_check(for_run))
+    table.add(
+        "add a result", dock.run.click, dock.run.click, until=lambda: not dock.is_busy
+    )
+    box = dock.list.rows[dock.book.items[0].id].enabled
+    table.add("toggle a prompt", box.click, box.click)
+
+
+def large(viewer: Any, dock: Any, table: Table) -> None:
+    """Measure a slider of the result options on a large image with many objects."""
+    image = viewer.add_image(scene(2048, 29, 1), name="large")
+    settle()
+    for i in range(dock.images.count()):
+        row = dock.images.item(i)
+        row.setCheckState(_check(row.text() == "large"))
+    dock.image_panel.go_to(image)
+    table.add(
+        "run on 2,048 x 2,048", dock.run.click, dock.run.click,
+        until=lambda: not dock.is_busy,
+    )  # fmt: skip
+    if table.only not in "run on 2,048 x 2,048":
+        dock.run.click()
+        _until(lambda: not dock.is_busy)
+    moves = iter(np.tile([0.45, 0.55, 0.4, 0.6], 20))
+    ends = [0.0]
+
+    def move() -> None:
+        dock.options.set_values({"threshold": float(next(moves))})
+        ends[0] = time.monotonic() + 2.5
+
+    def rests() -> bool:
+        return time.monotonic() > ends[0] and dock.options_controller.job is None
+
+    n = len(np.unique(viewer.layers[-1].data)) - 1
+    table.add(f"move a slider, {n:,} objects", move, move, until=rests)
+
+
+def training(viewer: Any, dock: Any, table: Table, seconds: float) -> None:
+    """Measure the window while a model is fine-tuned."""
+    from napari_svpseg.plugin.layers.labels.partial_label_layers import paint_layer
+
+    viewer.layers.clear()
+    viewer.add_image(scene(512, 36), name="discs")
+    settle()
+    dock.paint_cell.click()
+    layer = paint_layer(viewer, dock.source())
+    inside = disc_masks(36, 256)
+    layer.data_setitem(np.nonzero(inside == 0), 1)
+    layer.data_setitem(np.nonzero(inside), inside[inside > 0] + 1)
+    dock.add.click()
+    _until(lambda: bool(dock.training_set.entries))
+    ends = time.monotonic() + seconds
+    table.add(
+        "start to fine-tune",
+        dock.start_button.click,
+        until=lambda: bool(dock.curves.points),
+    )
+    table.add("fine-tune", events, events, until=lambda: time.monotonic() > ends)
+    table.add("end fine-tuning", dock.stop.click, until=lambda: dock._job is None)
+
+
+def _check(is_on: bool) -> Any:
+    from qtpy.QtCore import Qt
+
+    return Qt.CheckState.Checked if is_on else Qt.CheckState.Unchecked
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    for step in blocks(events, condition):
+        step()
 
 
 def main() -> None:
@@ -138,63 +374,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", type=float, default=30, help="of training")
-    parser.add_argument("--side", type=int, default=512, help="of the image")
-    parser.add_argument(
-        "--threshold", type=float, default=25, help="length of a long gap in ms"
-    )
-    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--images", type=int, default=30, help="at least 10")
+    parser.add_argument("--training", type=float, default=0, help="seconds of training")
+    parser.add_argument("--only", default="", help="actions with this in their name")
+    parser.add_argument("--no-large", action="store_true", help="no 2,048 x 2,048")
+    parser.add_argument("--json", help="file for the numbers")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as home:
-        os.environ["NAPARI_SVPSEG_HOME"] = home
-        found = measure(options.seconds, options.side, options.threshold)
-    if options.json:
-        print(json.dumps(found))
-        return
-    for phase, gaps in found.items():
-        print(f"{phase}: {gaps['ticks']} ticks")
-        for name in ("longest", "longest_own"):
-            title = "by the clock" if name == "longest" else "of napari's own time"
-            values = ", ".join(f"{v:.0f}" for v in gaps[f"{name}_ms"])
-            print(f"  longest gaps {title}: {values} ms")
-        print(f"  over 50 ms: {gaps['over_50_ms']}, own time {gaps['own_over_50_ms']}")
-        for place, n in gaps["places"]:
-            print(f"    {n} x {place}")
-
-
-def measure(seconds: float, side: int, threshold_ms: float) -> dict[str, Any]:
-    """Return the gaps before, at the start of, during and at the end of a training."""
     import napari
 
-    from napari_svpseg.plugin.layers.labels.partial_label_layers import paint_layer
-
-    viewer = napari.Viewer()
-    _, dock = viewer.window.add_plugin_dock_widget("napari-svpseg", "Fine-tune")
-    image, labels = scene(side)
-    viewer.add_image(image.astype(np.float32), name="discs")
-    dock.paint_cell.click()
-    layer = paint_layer(viewer, dock.source())
-    half = side // 2
-    for n in np.unique(labels[:half, :half])[1:]:
-        layer.data_setitem(np.nonzero(labels == n), int(n) + 1)
-    inside = np.nonzero(labels[:half, :half] == 0)
-    layer.data_setitem(inside, 1)
-    dock.add.click()
-    run(20, lambda: bool(dock.training_set.entries))
-    run(3)
-    found = {"before": measured(5, threshold_ms, lambda: False)}
-    dock.start_button.click()
-    found["the start, to the first point"] = measured(
-        300, threshold_ms, lambda: bool(dock.curves.points)
-    )
-    run(1)
-    found["training"] = measured(seconds, threshold_ms, lambda: dock._job is None)
-    dock.stop.click()
-    found["the end"] = measured(300, threshold_ms, lambda: dock._job is None)
-    found["training"]["points"] = {k: len(v[0]) for k, v in dock.curves.points.items()}
-    dock.engine.close()
-    viewer.close()
-    return found
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["NAPARI_SVPSEG_HOME"] = home
+        viewer = napari.Viewer()
+        table = Table(options.only, alone(viewer, options.images))
+        print(HEAD, flush=True)
+        docks = open_docks(viewer, table)
+        dock = docks[DOCKS[0]]
+        work(viewer, dock, table, options.images)
+        if not options.no_large:
+            large(viewer, dock, table)
+        if options.training:
+            training(viewer, docks[DOCKS[1]], table, options.training)
+        if options.json:
+            with open(options.json, "w") as file:
+                json.dump(table.rows, file, indent=1)
+        dock.engine.close()
+        viewer.close()
 
 
 if __name__ == "__main__":

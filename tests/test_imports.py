@@ -187,7 +187,8 @@ def test_a_dock_opens_without_libraries_that_only_runs_and_tables_need():
     found = run(
         "import sys; import napari_svpseg.plugin.docks.segment_dock;"
         "from napari_svpseg.plugin.panels.objects_panel import ObjectsPanel;"
-        "heavy = ('torch', 'pyqtgraph', 'skimage.transform', 'scipy.optimize');"
+        "heavy = ('torch', 'pyqtgraph', 'skimage.transform', 'scipy.optimize',"
+        " 'skimage.morphology', 'scipy.spatial', 'scipy.sparse.csgraph', 'PIL.Image');"
         "print([m for m in heavy if m in sys.modules])"
     )
     assert found == "[]"

@@ -395,7 +395,9 @@ class Result:
     @property
     def n_objects(self) -> int:
         """Number of objects, the distinct ids in ``labels``."""
-        return int(np.unique(self.labels[self.labels > 0]).size)
+        from .labels.ids import count_objects  # not needed to read a recipe
+
+        return count_objects(self.labels)
 
     @property
     def class_of(self) -> dict[int, str]:

@@ -17,6 +17,7 @@ from napari_svpseg.core.labels.ids import (
     black_and_white,
     compact_ids,
     count_objects,
+    present_ids,
     whole_numbers,
 )
 from napari_svpseg.core.labels.instances import filter_objects, targets
@@ -74,6 +75,18 @@ def test_blurred_black_and_white_is_told_from_ids(disc_scene):
     ids = np.arange(256, dtype=np.uint8).reshape(16, 16).repeat(6, 0).repeat(6, 1)
     assert black_and_white(ids) is None
     assert black_and_white(disc_scene.labels.astype(np.uint8)) is None
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint32, np.uint64])
+@pytest.mark.parametrize("factor", [1, 20])
+def test_the_ids_that_occur_are_those_of_sorting(disc_scene, dtype, factor):
+    labels = (disc_scene.labels * factor)[:, ::-1].astype(dtype)
+    if labels.dtype.kind == "i":
+        labels[:3] = -1
+    if factor > 1 and labels.itemsize > 2:
+        labels *= 1_000_000  # too large to be counted
+    expected = np.setdiff1d(labels, [-1, 0])
+    assert expected.size == 5 and np.array_equal(present_ids(labels), expected)
 
 
 def test_huge_ids_take_no_memory_and_change_nothing(disc_scene):

@@ -277,6 +277,41 @@ def test_of_states_that_are_as_good_the_last_is_kept(tmp_path, boxes, wanted):
     assert tuner.best_value == 0.95
 
 
+@pytest.mark.parametrize("is_last, n_measured", [(False, 1), (True, 2)])
+def test_forgetting_is_measured_where_it_decides(tmp_path, is_last, n_measured):
+    tuner = FineTuner(tiny(), SETTINGS, tmp_path, torch.device("cpu"))
+    tuner.best_value, measured = 0.8, []
+
+    def forgetting(network: PromptSegmenter) -> float:
+        measured.append(tuner.step)
+        return 0.0
+
+    for value in (0.9, 0.5):
+        tuner.step += 1
+        score = ValidationScore(value, None, 400 * 64 * 64, 0)
+        last = is_last and tuner.step == 2
+        keep_best(tuner, lambda _, s=score: s, forgetting, 0.8, is_last=last)
+    assert len(measured) == n_measured and tuner.best_step == 1
+    assert np.isnan(tuner.history[-1]["forgetting"]) != is_last
+
+
+def test_the_weights_that_are_kept_are_scored_once(image, tmp_path, monkeypatch):
+    scored = []
+    plain = ValidationSet.__call__
+
+    def counted(self, network):
+        scored.append(_weights(network))
+        return plain(self, network)
+
+    monkeypatch.setattr(ValidationSet, "__call__", counted)
+    finetune(tiny(), FineTuneData([image]), SETTINGS, folder=tmp_path)
+    assert len(scored) == len(set(scored)) > 1
+
+
+def _weights(network: PromptSegmenter) -> bytes:
+    return b"".join(p.detach().numpy().tobytes() for p in network.parameters())
+
+
 class Level(PromptSegmenter):
     """Foreground wherever a pixel is brighter than some level."""
 

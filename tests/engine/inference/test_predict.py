@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from dataclasses import replace
@@ -17,6 +18,7 @@ import napari_svpseg as svpseg
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import TOO_MANY_CHANNELS, ImageError, intensity_range
 from napari_svpseg.core.labels.instances import instances_from_maps
+from napari_svpseg.core.labels.metrics import f1
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import (
     ALL_NEGATIVE,
@@ -25,6 +27,7 @@ from napari_svpseg.core.prompt import (
     PromptSet,
 )
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
+from napari_svpseg.engine.inference import predict as module
 from napari_svpseg.engine.inference.device import choose
 from napari_svpseg.engine.inference.forward import (
     FEWER_TILES,
@@ -33,7 +36,12 @@ from napari_svpseg.engine.inference.forward import (
     Forward,
     NoNumbersError,
 )
-from napari_svpseg.engine.inference.predict import OTHER_CHANNELS, predict
+from napari_svpseg.engine.inference.predict import (
+    OTHER_CHANNELS,
+    ZOOMED,
+    predict,
+    query_zoom,
+)
 from napari_svpseg.engine.inference.prompt_features import network_scale, prompt_tensors
 from napari_svpseg.engine.inference.self_consistency import most_confident_window
 from napari_svpseg.engine.inference.tiling import NOT_A_PLANE, ScaledQuery, spans
@@ -630,3 +638,81 @@ def test_an_answer_of_no_numbers_is_refused(tiny_model, disc_scene, disc_prompt)
             weight.fill_(1e38)  # finite, but sums of them are not
     with pytest.raises(NoNumbersError):
         svpseg.segment(disc_scene.image, PromptSet([disc_prompt]), model)
+
+
+# ----------------------------------------------------- objects of another size
+
+
+def enlarged(times):
+    """Return a scene, and another whose discs are ``times`` as large."""
+    small, labels = discs((200, 200), diameter=18)
+    large, truth = discs((400, 400), diameter=round(18 * times), seed=1)
+    return PromptSet([prompt_of(small, labels)]), large[..., None], truth
+
+
+@pytest.fixture(scope="module")
+def svp():
+    return load_model("svp").network
+
+
+def test_larger_objects_are_found_at_the_size_of_the_prompts(svp):
+    prompts, plane, truth = enlarged(3.5)
+    found = run(plane, prompts, svp)
+    plain = predict(plane, prompts, svp, "cpu", SegmentSettings(), zoom=1.0)
+    assert found.scale < 0.6 * plain.scale
+    assert found.notes[0].startswith(ZOOMED.split("{")[0]) and math.isnan(found.trust)
+    assert found.maps.objects.diameter > 1.6 * plain.maps.objects.diameter
+    labels = instances_from_maps(found.maps, PostprocessSettings())
+    assert f1(labels, truth) > 0.9
+
+
+def test_same_size_and_no_rescaling_leave_the_scale_alone(svp):
+    prompts, plane, _ = enlarged(1)
+    scale = network_scale(prompts, svp)
+    assert run(plane, prompts, svp).scale == scale
+    prompts, plane, _ = enlarged(3.5)
+    assert run(plane, prompts, svp, scale_objects=False).scale == 1
+
+
+def test_size_of_a_large_query_is_that_of_its_middle(svp, monkeypatch):
+    monkeypatch.setattr(module, "SAMPLE_SIDE", 336)
+    prompts, plane, _ = enlarged(3.5)
+    lazy = Lazy(plane)
+    zoom = query_zoom(lazy, prompts, svp, "cpu", intensities=intensity_range(plane))
+    assert zoom < 0.6 and lazy.largest < plane.size
+    assert run(plane, prompts, svp).scale == pytest.approx(
+        zoom * network_scale(prompts, svp)
+    )
+
+
+@pytest.fixture(scope="module")
+def svp_run():
+    """Return a function that segments 230 x 230 pixels with `svp`, and its labels."""
+    image, labels = discs((230, 230), diameter=24)
+    prompts = PromptSet([prompt_of(image, labels, (3, 5 + 90 * k)) for k in range(2)])
+    network = load_model("svp").network
+
+    def segment() -> np.ndarray:
+        fresh = copy.deepcopy(network)  # nothing is cached for it
+        found = run(image[..., None], prompts, fresh)
+        return instances_from_maps(found.maps, PostprocessSettings())
+
+    return segment, segment()
+
+
+@pytest.mark.parametrize("block", [300, 10**6])
+def test_no_object_depends_on_the_blocks_of_the_attention(svp_run, monkeypatch, block):
+    segment, expected = svp_run
+    monkeypatch.setattr("napari_svpseg.models.svp.QUERY_BLOCK", block)
+    assert expected.max() > 20 and np.array_equal(segment(), expected)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_object_depends_on_the_number_of_threads(svp_run, threads):
+    segment, expected = svp_run
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert np.array_equal(segment(), expected)
+    finally:
+        torch.set_num_threads(before)

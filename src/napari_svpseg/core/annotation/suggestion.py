@@ -8,8 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label as connected_components
-from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
 
 from ..geometry import PROMPT_SIZE
 from ..image import resize_image, resize_labels
@@ -181,6 +179,10 @@ def _like(best: _Object, click: Array) -> Array:
 
 def _split(mask: Array) -> Array:
     """Return a mask as labels, cut at the necks between touching objects."""
+    # slow to import, and a dock opens without them
+    from skimage.morphology import h_maxima
+    from skimage.segmentation import watershed
+
     # Objects that the border of the box cuts are as deep there as inside.
     depth = ndimage.distance_transform_edt(np.pad(mask, 1, mode="edge"))[1:-1, 1:-1]
     depth = ndimage.gaussian_filter(depth, BLUR) * mask

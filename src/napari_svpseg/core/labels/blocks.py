@@ -20,7 +20,6 @@ from itertools import pairwise, product
 
 import numpy as np
 from scipy import ndimage, sparse
-from scipy.sparse.csgraph import connected_components
 
 from .confidence import ObjectEvidence, confident_objects, new_ids, on_outline
 
@@ -310,6 +309,8 @@ def union(n: int, pairs: Array) -> Array:
         Ids may be of 64 bits; only those in pairs cost more than their entry.
     pairs : (N, 2) int array
     """
+    from scipy.sparse.csgraph import connected_components  # slow: not for a dock
+
     owner = np.arange(n + 1, dtype=np.int64)
     if len(pairs):
         # the graph holds the ids in pairs only, which are few: those at seams

@@ -157,10 +157,21 @@ def count_objects(labels: np.ndarray) -> int:
     >>> count_objects(np.array([0, 3, 3, 9])), count_objects(np.array([-1, 0]))
     (2, 0)
     """
+    return int(present_ids(labels).size)
+
+
+def present_ids(labels: np.ndarray) -> np.ndarray:
+    """Return the ids above 0 that occur, in order.
+
+    Examples
+    --------
+    >>> present_ids(np.array([[0, 3], [9, 3]])).tolist()
+    [3, 9]
+    """
     above = labels[labels > 0]
     if above.size and above.max() <= labels.size:  # counting is faster than sorting
-        return int(np.count_nonzero(np.bincount(above.astype(np.int64))))
-    return int(np.unique(above).size)
+        return np.flatnonzero(np.bincount(above.astype(np.int64)))
+    return np.unique(above)
 
 
 def compact_ids(labels: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 from skimage.measure import label as connected_components
-from skimage.segmentation import watershed
 
 from ..result import Maps
 
@@ -92,6 +91,8 @@ def _basins(
     (Y, X) int array
         Ids from 1, with gaps.
     """
+    from skimage.segmentation import watershed  # slow: a dock opens without it
+
     # -inf outside: the border of the mask is never a summit.
     inside = np.where(mask, height, -np.inf).astype(np.float32)
     # A plateau is one summit: its pixels are all maxima, joined by their connection.

@@ -238,6 +238,7 @@ class _FineTuning:
         self.data, self.settings, self.device = data, settings, device
         self.folder, self.callbacks = folder, callbacks
         self.notes = list(data.validation.notes if data.validation else ())
+        self._scores: dict[int, ValidationScore] = {}
         self.start = copy.deepcopy(network).to(device.torch_device).eval()
         self.prompts = cut_prompts(data.images, settings, self.start, device)
         self.zoom = network_scale(self.prompts, self.start)
@@ -287,7 +288,8 @@ class _FineTuning:
                 stopped = self.callbacks.should_stop()
                 over = tuner.seconds + self.reserve >= settings.seconds
                 last = tuner.step >= settings.steps or stopped or over
-                dice = self._score() if last or self._is_due() else None
+                is_due = last or self._is_due()
+                dice = self._score(is_last=last) if is_due else None
                 tuner.is_whole = True
                 self._report(dice)
                 if time.monotonic() - saved > CHECKPOINT_S:
@@ -321,14 +323,16 @@ class _FineTuning:
     def _is_due(self) -> bool:
         return self.tuner.step % max(1, self.settings.steps // N_CHECKS) == 0
 
-    def _score(self) -> float:
+    def _score(self, *, is_last: bool) -> float:
         """Score the averaged weights and keep them if they are the best."""
         tuner = self.tuner
-        dice = keep_best(tuner, self.check, self.forgetting, self.before.value)
+        score = self._scores[tuner.step] = keep_best(
+            tuner, self.check, self.forgetting, self.before.value, is_last=is_last
+        )
         if self.callbacks.on_look is not None:
             self.callbacks.on_look(tuner.average, self.prompts, tuner.seconds)
         tuner.seconds = time.monotonic() - self.began
-        return dice
+        return score.dice
 
     def _report(self, dice: float | None) -> None:
         tuner, steps = self.tuner, self.settings.steps
@@ -351,14 +355,15 @@ class _FineTuning:
         if tuner.best_weights:
             network = copy.deepcopy(self.start)
             network.load_state_dict(tuner.best_weights)
-            score = self.check(network)
+            score = self._scores.get(tuner.best_step) or self.check(network)
             found = (
                 _Best(network, score, improved=True)
                 if is_better(score.value, self.before.value)
                 else replace(found, score=score)
             )
         elif tuner.history:
-            found = replace(found, score=self.check(tuner.average))
+            score = self._scores.get(tuner.step) or self.check(tuner.average)
+            found = replace(found, score=score)
         share = tuner.history[-1].get("forgetting", 0.0) if tuner.history else 0.0
         if share > MAX_FORGETTING:
             kept = "an earlier one" if found.improved else "the old model"
@@ -442,20 +447,24 @@ def keep_best(
     check: Callable[[PromptSegmenter], ValidationScore],
     forgetting: Callable[[PromptSegmenter], float],
     before: float,
-) -> float:
-    """Score the averaged weights, keep them if they are the best; return the Dice.
+    *,
+    is_last: bool = False,
+) -> ValidationScore:
+    """Score the averaged weights, keep them if they are the best; return the score.
 
     Of weights that are as good but for chance and better than the score ``before``, the
     last are kept: with few validation labels, scores soon differ by chance only, while
     images still improve (one standard error, as in choosing the size of a decision
-    tree). Weights that forgot the unlabelled background are never kept.
+    tree). Weights that forgot the unlabelled background are never kept. How much was
+    forgotten takes longer to measure than the score, so it is measured only where it
+    decides, and of the last weights; else it is NaN.
     """
     score = check(tuner.average)
-    forgot = forgetting(tuner.average)
     as_good = score.value >= tuner.best_value - score.chance
     good = score.value > tuner.best_value or (
         as_good and is_better(score.value, before)
     )
+    forgot = forgetting(tuner.average) if good or is_last else math.nan
     if good and forgot <= MAX_FORGETTING:
         tuner.best_value = max(score.value, tuner.best_value)
         tuner.best_step = tuner.step
@@ -472,7 +481,7 @@ def keep_best(
             "forgetting": forgot,
         }
     )
-    return score.dice
+    return score
 
 
 def superpixel_batches(

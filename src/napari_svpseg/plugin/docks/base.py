@@ -30,6 +30,7 @@ from ..panels.controls import (
     combo,
     font_size,
     heading,
+    set_style,
 )
 from ..panels.plain_text import tip_text
 from ..panels.session_panel import SessionPanel
@@ -137,8 +138,7 @@ class Dock(QWidget):
         """Give fields and lists the font size of napari, whose style has none."""
         super().showEvent(event)
         style = f"{WITHOUT_SIZE} {{font-size: {font_size()};}}"
-        if style != self.styleSheet():
-            self.setStyleSheet(style)
+        set_style(self, style)
 
     def _lay_out(self) -> None:
         body = QWidget()

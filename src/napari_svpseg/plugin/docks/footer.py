@@ -17,7 +17,14 @@ from qtpy.QtWidgets import (
 
 from ..callbacks import reports_errors
 from ..messages import STOPPING
-from ..panels.controls import button, keep_place, note, side_by_side, theme_color
+from ..panels.controls import (
+    button,
+    keep_place,
+    note,
+    set_style,
+    side_by_side,
+    theme_color,
+)
 from ..panels.plain_text import ElidedLabel
 
 MESSAGE_LINES = 2
@@ -57,11 +64,12 @@ class MessageLine(ElidedLabel):
     def say(self, text: str, error: bool = False) -> None:
         """Show a message in place of the last one."""
         self.is_error = error
-        self.setStyleSheet(
+        set_style(
+            self,
             f"background: {theme_color(self._theme(), 'error')}; color: white;"
             " border-radius: 3px;"
             if error
-            else ""
+            else "",
         )
         self.setText(text)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from ...core.image import Axes
+from ...core.labels.ids import present_ids
 from ...core.labels.measure import Table, summary
 from ...workflows.object_table import object_table
 from ..callbacks import reports_errors
@@ -145,7 +146,7 @@ class Measured:
         now = np.asarray(self.layer.data)
         found = np.zeros(len(self.table["label"]), bool)
         for part, here in self._by_plane(now.shape):
-            found |= here & np.isin(self.table["label"], np.unique(now[part]))
+            found |= here & np.isin(self.table["label"], present_ids(now[part]))
         return found
 
 

@@ -405,10 +405,10 @@ def map_call(
 def class_shares(result: Any) -> str:
     """Return how much of an image each class covers, for the user."""
     names = list(result.classes)
-    values, n = np.unique(result.labels[result.labels > 0], return_counts=True)
+    n = np.bincount(result.labels[result.labels > 0].astype(np.int64))
     parts = [
-        f"{names[v - 1]} {100 * k / result.labels.size:.0f} %"
-        for v, k in zip(values.tolist(), n.tolist(), strict=True)
+        f"{names[v - 1]} {100 * n[v] / result.labels.size:.0f} %"
+        for v in np.flatnonzero(n).tolist()
     ]
     return ", ".join(parts) or NO_CLASS
 

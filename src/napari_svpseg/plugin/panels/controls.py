@@ -37,6 +37,12 @@ def heading(text: str) -> QLabel:
     return label
 
 
+def set_style(widget: QWidget, style: str) -> None:
+    """Give a widget a style sheet, unless it has it: Qt lays out anew each time."""
+    if widget.styleSheet() != style:
+        widget.setStyleSheet(style)
+
+
 def note(text: str = "") -> QLabel:
     """Return small print that wraps and never widens the dock."""
     label = PlainLabel(text)

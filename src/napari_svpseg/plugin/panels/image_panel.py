@@ -38,7 +38,7 @@ from .channel_text import (
     named_channels,
     parse_channels,
 )
-from .controls import WARN_COLOR, button, combo
+from .controls import WARN_COLOR, button, combo, set_style
 from .plain_text import button_text, tip_text
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ class ImagePanel(QWidget):
         self._show_others(layer)
         self.axes.setEnabled(layer is not None)
         unsaid = layer is not None and not order
-        self.axes.setStyleSheet(f"border: 1px solid {WARN_COLOR};" if unsaid else "")
+        set_style(self.axes, f"border: 1px solid {WARN_COLOR};" if unsaid else "")
         several = layer is not None and "C" in order and not layer.rgb
         self._form.setRowVisible(self.channels, several)
         names = channel_names(layer) if layer is not None and several else ()

@@ -20,7 +20,7 @@ from ...core.image import resize_image, resize_labels
 from ..callbacks import reports_errors
 from ..layers.prompts.prompt_book import PromptBook
 from ..layers.prompts.prompt_item import NEGATIVE_COLOR, PromptItem, outline_color
-from .controls import WARN_COLOR, button, wrap
+from .controls import WARN_COLOR, button, set_style, wrap
 from .empty_state import EmptyState
 from .plain_text import PlainLabel, tip_text
 from .tags.pixmaps import to_pixmap
@@ -173,14 +173,13 @@ class PromptRow(QFrame):
         self.status.setToolTip(tip_text(item.status))
         self.which.setVisible(item.is_whole_box and item.source is not None)
         warn = not item.is_ready and item.enabled
-        self.status.setStyleSheet(f"color: {WARN_COLOR};" if warn else "")
+        set_style(self.status, f"color: {WARN_COLOR};" if warn else "")
         self.thumbnail.setPixmap(pixmap(item, self.devicePixelRatioF()))
         self.thumbnail.setToolTip(tip_text(_where(item)))
         # a colour and nothing else may get into the style sheet
         border = QColor(outline_color(item)).name() if selected else "palette(mid)"
-        self.setStyleSheet(
-            f"#svpsegPromptRow {{border: 1px solid {border}; border-radius: 4px;}}"
-        )
+        row = f"#svpsegPromptRow {{border: 1px solid {border}; border-radius: 4px;}}"
+        set_style(self, row)
 
     def mousePressEvent(self, event: object) -> None:
         """Select the row."""

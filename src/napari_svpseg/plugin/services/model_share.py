@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from ...workflows.share_model import share_model
 from ..callbacks import guarded
 
 if TYPE_CHECKING:
@@ -30,6 +29,8 @@ def share(dock: Any, path: str, model: str, prompts: PromptSet | None = None) ->
     prompts : PromptSet, optional
         By default those in the model's folder.
     """
+    from ...workflows.share_model import share_model  # slow: a dock opens without it
+
     if not model:
         dock.say(NO_MODEL, True)
         return

@@ -34,7 +34,9 @@ class DeclaredImages:
 
     def whole_images(self) -> list[Image]:
         """Return the images, without those that are channels of others."""
-        return [layer for layer in self.layers() if self.owner(layer) is None]
+        layers = self.layers()
+        taken = {other.unique_id for la in layers for other in self.others(la)}
+        return [layer for layer in layers if layer.unique_id not in taken]
 
     def learn(self, layer: Image) -> bool:
         """Take over what is known of a layer; return whether it is new."""
@@ -82,6 +84,8 @@ class DeclaredImages:
 
     def owner(self, layer: Image) -> Image | None:
         """Return the layer that a layer is a channel of."""
+        if not any(self._others.values()):  # napari's lists of layers are slow
+            return None
         return next((la for la in self.layers() if layer in self.others(la)), None)
 
     def candidates(self, layer: Image) -> list[Image]:

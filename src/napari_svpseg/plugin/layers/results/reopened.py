@@ -11,10 +11,8 @@ import numpy as np
 
 from ....core.image import ImageError
 from ....core.labels.ids import count_objects
-from ....io.exports import ExportData
 from ....io.ome_zarr import is_zarr, open_image
 from ....io.result_files import image_stem, kind_of_result
-from ....workflows.reopen_labels import Canvas, ReopenedLabels, reopen_labels
 from ..images.image_axes import known_axes
 from ..images.image_source import ImageSource, plain_name
 from ..images.visibility import OF, is_in_sight
@@ -27,6 +25,9 @@ from .written_labels import MAX_UNDOABLE, fingerprints, keep_written
 if TYPE_CHECKING:
     from napari.components import ViewerModel
     from napari.layers import Image, Labels
+
+    from ....io.exports import ExportData
+    from ....workflows.reopen_labels import ReopenedLabels
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,8 @@ def labels_layer(
         If it cannot be read; one line that names the file.
     """
     from napari.layers import Labels
+
+    from ....workflows.reopen_labels import Canvas, reopen_labels
 
     path = Path(path)
     if kind_of_result(path) == "outlines":
@@ -245,6 +248,10 @@ def link(viewer: ViewerModel) -> list[Labels]:
     list of Labels
         Those that lie on an image now.
     """
+    if not any(REOPENED in (metadata_of(la, "labels") or {}) for la in viewer.layers):
+        return []
+    from ....io.exports import ExportData  # slow: a dock opens without it
+
     linked = []
     for layer in viewer.layers:
         metadata = metadata_of(layer, "labels")

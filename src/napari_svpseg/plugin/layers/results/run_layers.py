@@ -155,12 +155,10 @@ class RunLayers:
             )
         self.results.keep(layer, source, step.plane, result, step.tile)
         self._newest[layer_id(source.layer)] = layer
-        values = {
-            "probability": result.foreground,
-            "uncertainty": result.uncertainty,
-        }
         for name in maps if step.tile is None else ():
-            self.results.show_map(source, step.plane, values[name], name)
+            is_probability = name == "probability"
+            values = result.foreground if is_probability else result.uncertainty
+            self.results.show_map(source, step.plane, values, name)
         return layer, remark
 
     @staticmethod

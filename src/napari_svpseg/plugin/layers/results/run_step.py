@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ....core.geometry import Tile
+from ....core.labels.ids import present_ids
 from ....core.prompt import PromptSet
 from ....core.result import Recipe, Result
 
@@ -63,7 +62,7 @@ def recipe_with_plane(recipe: Recipe, step: Step) -> Recipe:
 def found_classes(result: Result) -> list[str]:
     """Return the classes that labels of classes show, in order."""
     names = list(result.classes)
-    return [names[i - 1] for i in np.unique(result.labels).tolist() if i]
+    return [names[i - 1] for i in present_ids(result.labels).tolist()]
 
 
 def expected_shape(step: Step) -> tuple[int, ...]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 import napari_svpseg as svpseg
+from napari_svpseg.cli.main import main
 from napari_svpseg.core.exchange import scaled_range
-from napari_svpseg.core.prompt import Prompt
-from napari_svpseg.workflows.share_model import share_model
 
 PYTHON = Path(".venv-bioimageio/bin/python").absolute()
 """Python that has bioimageio.core, ONNX Runtime and OpenCV."""
@@ -36,14 +37,28 @@ def scene():
 @pytest.fixture(scope="module", params=[None, SIDE], ids=["all sizes", "one side"])
 def package(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("exchange")
-    prompt = Prompt.from_image(*scene(), (0, 0), 112)
-    share_model("svp", folder / "demo.zip", prompt, side=request.param)
+    image, labels = scene()
+    tifffile.imwrite(folder / "a.tif", image)
+    tifffile.imwrite(folder / "a_labels.tif", labels.astype(np.uint16))
+    prompts = folder / "demo.svprompt"
+    command(
+        "prompts", "new", prompts, "--image", folder / "a.tif", "--labels",
+        folder / "a_labels.tif", "--box", 0, 0, "--size", 112, "--name", "round cells",
+    )  # fmt: skip
+    side = () if request.param is None else ("--side", request.param)
+    command(
+        "models", "export", "svp", "--prompts", prompts, "--format", "bioimageio", "-o",
+        folder / "demo.zip", *side,
+    )  # fmt: skip
     with zipfile.ZipFile(folder / "demo.zip") as archive:
         archive.extract("model.onnx", folder)
-    image = scene()[0]
     np.save(folder / "image.npy", scaled_range(image[None, None]))
-    usual = svpseg.segment(image, prompt, device="cpu").maps
+    usual = svpseg.segment(image, svpseg.load_prompts(prompts), device="cpu").maps
     return folder, usual
+
+
+def command(*words):
+    assert main([str(word) for word in words]) in (0, None)
 
 
 def run(*words, **environment):
@@ -55,16 +70,35 @@ def run(*words, **environment):
     return done.stdout
 
 
-def test_bioimageio_core(package, tmp_path):
-    folder, _ = package
-    summary = tmp_path / "summary.json"
-    run(
-        "-m", "bioimageio.core", "test", folder / "demo.zip", "--summary", summary,
+def checked(place, tmp_path, *words):
+    """Let bioimageio.core check a package without a network; return what it tells."""
+    return run(
+        "-m", "bioimageio.core", words[0], place, *words[1:],
         HTTPS_PROXY="http://127.0.0.1:9", HTTP_PROXY="http://127.0.0.1:9",
         BIOIMAGEIO_CACHE_PATH=str(tmp_path / "cache"),
     )  # fmt: skip
+
+
+def test_bioimageio_core(package, tmp_path):
+    folder, _ = package
+    summary = tmp_path / "summary.json"
+    checked(folder / "demo.zip", tmp_path, "test", "--summary", summary)
     assert '"status":"passed"' in summary.read_text().replace(" ", "")
     assert '"status":"failed"' not in summary.read_text().replace(" ", "")
+
+
+def test_packages_of_other_programs(tmp_path):
+    """Those that the tests import are packages of bioimage.io."""
+    script = Path(__file__).parents[1] / "foreign" / "packages.py"
+    subprocess.run([sys.executable, script, tmp_path], check=True)
+    made = sorted(tmp_path.glob("*.zip"))
+    assert len(made) == 4
+    for place in made:
+        checked(place, tmp_path, "validate-format")
+        with zipfile.ZipFile(place) as archive:
+            runs = "model.onnx" in archive.namelist()
+        if runs:  # PyTorch is not in that environment
+            checked(place, tmp_path, "test")
 
 
 @pytest.mark.parametrize("program", ["onnxruntime", "opencv"])

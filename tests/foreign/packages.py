@@ -40,11 +40,13 @@ def npy(array):
     return buffer.getvalue()
 
 
-def onnx_graph(nodes, outputs, constants=(), channels=1, side=("h", "w"), axes="bcyx"):
+def onnx_graph(
+    nodes, outputs, constants=(), channels=1, side=("h", "w"), axes="bcyx", kind="FLOAT"
+):
     """Return an ONNX file with the input ``x``."""
     sizes = {"b": "b", "c": channels, "y": side[0], "x": side[1]}
     image = helper.make_tensor_value_info(
-        "x", TensorProto.FLOAT, [sizes[a] for a in axes]
+        "x", getattr(TensorProto, kind), [sizes[a] for a in axes]
     )
     found = [
         helper.make_tensor_value_info(name, TensorProto.FLOAT, list("nchw"))

@@ -145,8 +145,8 @@ def test_stacks_and_channels(tmp_path):
     )  # fmt: skip
     model = imported(tmp_path, files)
     found = model.predict(image, axes="CYX", device="cpu")
-    wanted = 1 - stored(files)[0, 0]
-    np.testing.assert_allclose(found.maps.foreground, 1 - stored(files)[0, 0], atol=1)
+    wanted = stored(files)[0, 1]
+    np.testing.assert_allclose(found.maps.foreground, wanted, atol=1e-4)
     assert np.ptp(wanted) > 0.1 and found.labels.shape == (SIDE, SIDE)
     stack = np.stack([discs()[0]] * 2)  # one channel is repeated
     assert model.predict(stack, axes="ZYX", device="cpu").labels.shape == stack.shape
@@ -303,6 +303,55 @@ def test_one_channel_that_may_be_anything(tmp_path):
 def test_values_that_are_no_probabilities(tmp_path):
     files = described(discs()[0], linear(), same, same)
     refused(tmp_path, files, foreign_package.NOT_PROBABILITIES)
+
+
+def test_sigmoids_beside_a_background(tmp_path):
+    three = packages.onnx_graph(
+        [
+            packages.helper.make_node("Sigmoid", ["x"], ["s"]),
+            packages.helper.make_node("Concat", ["s", "s"], ["y"], axis=1),
+        ],
+        ["y"],
+    )
+    files = described(
+        discs()[0],
+        three,
+        scale,
+        same,
+        steps=[packages.SCALE],
+        names=("background", "a"),
+    )
+    refused(tmp_path, files, foreign_package.NO_SHARES)
+
+
+def test_intensities_beyond_the_type_of_the_model(tmp_path):
+    def eight_bits(about):
+        about["inputs"][0]["data"]["type"] = "uint8"
+
+    image = (discs()[0] / 4).astype(np.uint8)
+    nodes = [
+        packages.helper.make_node("Cast", ["x"], ["f"], to=1),
+        packages.helper.make_node("Div", ["f", "most"], ["y"]),
+    ]
+    graph = packages.onnx_graph(nodes, ["y"], [("most", np.float32(255))], kind="UINT8")
+    session = packages.onnxruntime.InferenceSession(graph)
+    files = described(image.astype(np.float32), bright(), same, same)
+    files |= {"model.onnx": graph, "x.npy": packages.npy(image[None, None])}
+    files["y.npy"] = packages.npy(session.run(None, {"x": image[None, None]})[0])
+
+    def unsummed(about):
+        eight_bits(about)
+        for part in (
+            about["weights"]["onnx"], about["inputs"][0]["test_tensor"],
+            about["outputs"][0]["test_tensor"],
+        ):  # fmt: skip
+            part.pop("sha256")
+
+    model = imported(tmp_path, changed(files, unsummed))
+    found = model.predict(image, device="cpu").maps.foreground
+    np.testing.assert_allclose(found, image / 255, atol=1e-5)
+    with pytest.raises(ValueError, match="uint8"):
+        model.predict(image.astype(np.uint16) * 9, device="cpu")
 
 
 def weights_of(*words):

@@ -28,8 +28,8 @@ class GraphShape:
     Parameters
     ----------
     channels : int
-    smallest, step : int
-        Sides are ``smallest`` plus a multiple of ``step``.
+    smallest : int
+        Smallest side.
     halo : int
         Width of the border of a tile whose maps are affected by what is beyond it.
     scale : float
@@ -40,7 +40,6 @@ class GraphShape:
 
     channels: int
     smallest: int
-    step: int
     halo: int
     scale: float
     side: int | None = None

@@ -185,7 +185,7 @@ def _description(
 
 def _image(shape: GraphShape) -> dict[str, Any]:
     """Return the description of the input."""
-    size: Any = shape.side or {"min": shape.smallest, "step": shape.step}
+    size: Any = shape.side or {"min": shape.smallest, "step": 1}
     channels = [f"channel{i}" for i in range(shape.channels)]
     return {
         "id": "image",
@@ -253,8 +253,6 @@ def _readme(graph: BakedGraph, card: ModelCard, prompts: PromptSet) -> str:
     sizes = f"; sides of {shape.smallest} pixels or more"
     if shape.side:
         sizes = f"; both sides have {shape.side} pixels"
-    elif shape.step > 1:
-        sizes += f", in multiples of {shape.step}"
     return TEXT.format(
         name=card.name,
         title=card.title,

@@ -33,6 +33,9 @@ DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml")
 MAX_DESCRIPTION, MAX_TOTAL = 2_000_000, 2_000_000_000
 """Largest description, and largest sum of the files that are read, in bytes."""
 
+MAX_SIDE = 8192
+"""Largest side in pixels that an image has to have at least."""
+
 FORMS = {"onnx": "onnx", "torchscript": "torchscript", "pytorch_script": "torchscript"}
 """Weights that can be run, by the words of both specifications; the first is taken."""
 
@@ -57,6 +60,10 @@ NOT_2D = "{path}: only models of one 2-D image are run here ({why})."
 NOT_PROBABILITIES = (
     "{path}: its output is no probability ({low:.3g} to {high:.3g} in its test), so "
     "that objects cannot be told from it."
+)
+NO_SHARES = (
+    "{path}: its classes and background are not parts of one whole (they add up to "
+    "{low:.3g} to {high:.3g} in its test), so that classes cannot be told from them."
 )
 DISAGREES = (
     "{path}: its graph does not give the package's own test output here (difference "
@@ -262,6 +269,11 @@ def _input(tensor: Mapping[str, Any], path: Path) -> dict[str, Any]:
                     )
                 size = [int(size["min"]), int(size["step"])]
             image[letter] = size
+            least = size[0] if isinstance(size, list) else size
+            if not 1 <= least <= MAX_SIDE or (isinstance(size, list) and size[1] < 1):
+                raise ModelFormatError(
+                    NOT_2D.format(path=path, why=f"a side of {size}")
+                )
     if not 1 <= image["channels"] <= 3:
         why = f"it takes {image['channels']} channels"
         raise ModelFormatError(NOT_2D.format(path=path, why=why))
@@ -331,6 +343,11 @@ def _tested(
         raise ModelFormatError(NOT_PROBABILITIES.format(path=path, low=low, high=high))
     if not network.knows_classes:
         return model
+    shares = found.sum(0)
+    if "background" in network.names and np.abs(shares - 1).max() > 0.05:
+        raise ModelFormatError(
+            NO_SHARES.format(path=path, low=shares.min(), high=shares.max())
+        )
     classes = class_colours(tuple(network.classes))
     return replace(model, card=replace(card, classes=classes))
 

@@ -33,6 +33,10 @@ NO_RUNTIME = (
     "This model is ONNX, which needs the package onnxruntime: "
     'pip install "napari-svpseg[bioimageio]".'
 )
+OTHER_DTYPE = (
+    "the model takes intensities of {dtype}, the image has up to {high:.6g}: scale it "
+    "to the range of {dtype} before"
+)
 OTHER_SIZE = "the model's output has {got} pixels for an input of {given}"
 
 
@@ -171,12 +175,17 @@ class GraphSegmenter(PromptSegmenter):
             As large as the image, or a whole fraction of it for polygons.
         """
         height, width = image.shape[1:]
-        ends = [
+        more = [
             (0, _fitting(n, side) - n)
             for n, side in zip((height, width), self.sides, strict=True)
         ]
-        padded = np.pad(image, [(0, 0), *ends], mode="symmetric")
-        given = to_layout(padded, self.image["axes"]).astype(self.image["dtype"])
+        padded = np.pad(image, [(0, 0), *more], mode="symmetric")
+        dtype = np.dtype(self.image["dtype"])
+        if dtype.kind in "iu":
+            ends = np.iinfo(dtype)
+            if padded.min() < ends.min or padded.max() > ends.max:
+                raise ValueError(OTHER_DTYPE.format(dtype=dtype, high=padded.max()))
+        given = to_layout(padded, self.image["axes"]).astype(dtype)
         found = []
         for tensor, about in zip(self._running()(given), self.outputs, strict=True):
             maps = from_layout(np.asarray(tensor), about["axes"])
@@ -205,7 +214,7 @@ class GraphSegmenter(PromptSegmenter):
             chosen = (n for n in MAPS if n in by)
             return {n: _logit(by[n])[None].astype(np.float32) for n in chosen}
         shares = [by[n] for n in self.classes]
-        background = by.get("background", 1 - np.sum(shares, axis=0))
+        background = np.maximum(1 - np.sum(shares, axis=0), CERTAIN)
         logits = np.log(np.stack([background, *shares]))
         return {"classes": logits.astype(np.float32)}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 
@@ -38,7 +36,6 @@ OTHER_METHOD = (
 TOO_SMALL = (
     "An image for this model has sides of at least {smallest} pixels, got {side}."
 )
-NOT_A_MULTIPLE = "A side is a multiple of {step} for this model, got {side}."
 
 LARGEST_TEST = 512
 """Largest side of the test image in pixels, unless the model needs a larger one."""
@@ -92,7 +89,7 @@ def bake(
     wrong = len(prompts) - len(shown)
     return BakedGraph(
         data,
-        GraphShape(channels, model.smallest, model.step, model.halo, scale, side),
+        GraphShape(channels, model.smallest, model.halo, scale, side),
         image,
         maps,
         objects,
@@ -116,8 +113,6 @@ def check_method(network: PromptSegmenter) -> EvidenceSegmenter:
 def _check_side(model: BakedModel, side: int) -> None:
     if side < model.smallest:
         raise ExchangeError(TOO_SMALL.format(smallest=model.smallest, side=side))
-    if side % model.step:
-        raise ExchangeError(NOT_A_MULTIPLE.format(step=model.step, side=side))
 
 
 def _test_image(prompt: Prompt, model: BakedModel) -> np.ndarray:
@@ -125,7 +120,6 @@ def _test_image(prompt: Prompt, model: BakedModel) -> np.ndarray:
     size = prompt.box.size
     crop = resize_image(prompt.image, (size, size))
     side = model.side or max(model.smallest, min(size, LARGEST_TEST))
-    side = math.ceil(side / model.step) * model.step
     crop = crop[:side, :side]
     pad = (0, side - len(crop))
     image = np.pad(crop, (pad, pad, (0, 0)), mode="symmetric")

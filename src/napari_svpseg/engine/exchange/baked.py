@@ -96,11 +96,6 @@ class BakedModel(nn.Module):
             self.register_buffer("back", _to_image(side, self.scale, len(there)))
 
     @property
-    def step(self) -> int:
-        """Sides of an image are multiples of it."""
-        return self.stride if self.scale == 1 else 1
-
-    @property
     def smallest(self) -> int:
         """Smallest side of an image in pixels, which still has more than its halo."""
         return 2 * self.halo + self.stride
@@ -125,16 +120,13 @@ class BakedModel(nn.Module):
         # as `core.image.normalise`, where a channel without contrast is in the middle
         contrast = _contrast(image)
         x = (image.clamp(-0.2, 1.2) - 0.5) / 0.25 * contrast
-        if self.scale != 1:
-            x = self._smoothed(x)
-            x = _sampled(x, *(self._there(n) for n in (height, width)))
+        # at a scale of 1, too: it mirrors the border up to the next multiple of stride
+        x = _sampled(self._smoothed(x), *(self._there(n) for n in (height, width)))
         code = {name: self.get_buffer(f"code_{name}") for name in self.names}
         named = self.network(_three_maps(x), code)
         maps = torch.cat([named[name] for name in MAPS], dim=1).sigmoid()
-        if self.scale != 1:
-            sides = zip((height, width), maps.shape[2:], strict=True)
-            maps = _sampled(maps, *(self._back(n, m) for n, m in sides))
-        return maps
+        sides = zip((height, width), maps.shape[2:], strict=True)
+        return _sampled(maps, *(self._back(n, m) for n, m in sides))
 
     def _there(self, length: Length) -> Tensor:
         """Return the matrix that resamples one axis of the image for the network."""

@@ -55,15 +55,10 @@ def onnx_graph(model: BakedModel, channels: int) -> bytes:
         raise ExchangeError(NO_EXPORTER) from error
     shapes = None
     if model.side is None:
-        step, least = model.step, -(-model.smallest // model.step)
         height, width = (
-            torch.export.Dim(name, min=least, max=LARGEST // step) for name in "hw"
+            torch.export.Dim(name, min=model.smallest, max=LARGEST) for name in "hw"
         )
-        shapes = (
-            ({2: step * height, 3: step * width},)
-            if step > 1
-            else ({2: height, 3: width},)
-        )
+        shapes = ({2: height, 3: width},)
     with _quiet():
         program = torch.onnx.export(
             model,
@@ -119,5 +114,5 @@ def _example(model: BakedModel, channels: int) -> torch.Tensor:
     """Return an image whose height and width differ, where they may."""
     if model.side is not None:
         return torch.rand(1, channels, model.side, model.side)
-    height = -(-max(model.smallest, 128) // model.step) * model.step
+    height = max(model.smallest, 128)
     return torch.rand(1, channels, height, height + model.stride)

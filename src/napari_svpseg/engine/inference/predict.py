@@ -243,7 +243,7 @@ class _Request:
             named = dict(zip(forward.names, maps, strict=True))
         left_out = self._leave_out(named, objects)
         classes = None
-        if network.knows_classes:
+        if "1" in forward.names:
             classes = (maps[1:].argmax(0) + 1).astype(np.uint8)
         found = Maps.of(named, objects, classes)
         if self.settings.trust and len(self.prompts):

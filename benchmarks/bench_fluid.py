@@ -348,13 +348,17 @@ def training(viewer: Any, dock: Any, table: Table, seconds: float) -> None:
     layer.data_setitem(np.nonzero(inside), inside[inside > 0] + 1)
     dock.add.click()
     _until(lambda: bool(dock.training_set.entries))
-    ends = time.monotonic() + seconds
     table.add(
         "start to fine-tune",
         dock.start_button.click,
         until=lambda: bool(dock.curves.points),
     )
-    table.add("fine-tune", events, events, until=lambda: time.monotonic() > ends)
+    ends = [0.0]
+
+    def begin() -> None:
+        ends[0] = time.monotonic() + seconds
+
+    table.add("fine-tune", begin, begin, until=lambda: time.monotonic() > ends[0])
     table.add("end fine-tuning", dock.stop.click, until=lambda: dock._job is None)
 
 

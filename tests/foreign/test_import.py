@@ -473,6 +473,15 @@ def test_without_onnxruntime(tmp_path, monkeypatch):
     refused(tmp_path, files, foreign_package.CANNOT_RUN)
 
 
+def test_without_pyyaml(tmp_path, monkeypatch):
+    files = packages.one_package()
+    path = write(tmp_path / "package.zip", files)
+    monkeypatch.setitem(sys.modules, "yaml", None)
+    with pytest.raises(ModelFormatError) as told:
+        import_model(path, tmp_path / "models")
+    assert str(told.value) == foreign_package.NO_YAML.format(path=path)
+
+
 def test_nothing_is_replaced(tmp_path):
     imported(tmp_path, packages.one_package())
     with pytest.raises(ModelFormatError, match=NAME_TAKEN.partition("{")[0]):

@@ -5,11 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-NO_YAML = (
-    "it is YAML, which needs the package PyYAML: "
-    'pip install "napari-svpseg[bioimageio]"'
-)
-
 
 def parsed(text: bytes) -> Any:
     """Return the content of a YAML or JSON file."""
@@ -17,10 +12,8 @@ def parsed(text: bytes) -> Any:
         return json.loads(text)
     except ValueError:
         pass
-    try:
-        import yaml
-    except ImportError as error:
-        raise ValueError(NO_YAML) from error
+    import yaml
+
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:

@@ -42,6 +42,10 @@ FORMS = {"onnx": "onnx", "torchscript": "torchscript", "pytorch_script": "torchs
 AGREE = 0.01
 """How far a value may be from the test output, and the share that may be farther."""
 
+NO_YAML = (
+    "{path}: reading packages of bioimage.io needs the package PyYAML: "
+    'pip install "napari-svpseg[bioimageio]".'
+)
 NOT_A_MODEL = "{path}: the description is not that of a model of bioimage.io ({why})."
 OTHER_VERSION = "{path}: format version {version} of bioimage.io is not known here."
 OTHER_WEIGHTS = (
@@ -178,6 +182,8 @@ def _description(package: _Package) -> dict[str, Any]:
     text = package.archive.read(info)
     try:
         about = parsed(text)
+    except ImportError as error:
+        raise ModelFormatError(NO_YAML.format(path=package.path)) from error
     except ValueError as error:
         raise ModelFormatError(
             NOT_A_MODEL.format(path=package.path, why=short_line(error))

@@ -265,6 +265,9 @@ def make_plan(
         If the image, the prompts, the model or the settings cannot be used.
     """
     from ..engine.inference.device import choose
+    from ..engine.inference.predict import query_zoom, zoom_notes
+    from ..engine.inference.prompt_features import resized
+    from ..engine.inference.unwanted import shown_to_network
     from ..io.model_store import load_model
 
     reading, options = reading or ChannelOptions(), options or BlockOptions()
@@ -293,6 +296,15 @@ def make_plan(
     else:
         contrasts = PlaneContrasts.given(given, len(planes.indices))
     ranges = list(contrasts.ranges)
+    middle = len(planes.indices) // 2
+    zoom = query_zoom(
+        planes.view(planes.indices[middle]),
+        shown_to_network(chosen),
+        network,
+        device,
+        run,
+        ranges[middle],
+    )
     recipe = Recipe(
         model=model_reference(loaded.card),
         weights_sha256=loaded.card.sha256,
@@ -302,18 +314,24 @@ def make_plan(
         device=str(device),
         axes=planes.axes.order,
         channels=planes.channels,
-        scale=encoded.scale,
+        scale=encoded.scale * zoom,
         versions=versions(),
         intensities=tuple((float(a), float(b)) for a, b in ranges[0]),
         plane_intensities=contrasts.recorded,
-        notes=(*contrasts.notes, *alike_notes(ranges, chosen), *_not_used(chosen)),
+        notes=(
+            *contrasts.notes,
+            *alike_notes(ranges, chosen),
+            *_not_used(chosen),
+            *zoom_notes(zoom),
+        ),
         prompts_file=prompts_file,
         query_file=str(source.path),
         level=source.level,
         by_parts=True,
     )
     sizes = dict(zip(planes.axes.order, planes.shape, strict=True))
-    halo = halo_width(encoded.objects) if options.halo is None else options.halo
+    objects = resized(encoded.objects, zoom)
+    halo = halo_width(objects) if options.halo is None else options.halo
     plan = Plan(
         image=str(Path(source.path).absolute()),
         level=source.level,
@@ -324,7 +342,7 @@ def make_plan(
         shape=(sizes["Y"], sizes["X"]),
         model=loaded.card.path or str(model),
         recipe=json.loads(recipe.to_json()),
-        objects=asdict(encoded.objects),
+        objects=asdict(objects),
         maps=encoded.maps,
         block=options.block,
         halo=halo,

@@ -355,23 +355,30 @@ def segment_planes(
     on_partial: Callable[[Any], None] | None,
 ) -> tuple[Maps, np.ndarray, list[Prediction]]:
     """Return the maps and labels of a query, and the prediction of each plane."""
-    from ..engine.inference.predict import predict
+    from ..engine.inference.predict import predict, query_zoom
 
     layout = Axes(planes.axes.labels)
     shape = planes.axes.labels_shape(planes.shape)
     indices = planes.indices
     labels = np.zeros(shape, np.uint32)
     maps: Maps | None = None
+    ranges = None if job.contrasts is None else job.contrasts.ranges
+
+    def asked(i: int) -> tuple[Any, ...]:
+        plane = planes.view(indices[i])
+        given = None if ranges is None else ranges[i]
+        model = job.model.network
+        return plane, job.prompts, model, job.device, job.settings, given
+
+    # one size for all planes: that of the middle one
+    several = len(indices) > 1
+    zoom = query_zoom(*asked(len(indices) // 2)) if several else None
     predictions: list[Prediction] = []
     last = 0
     for i, index in enumerate(indices):
         prediction = predict(
-            planes.view(index),
-            job.prompts,
-            job.model.network,
-            job.device,
-            job.settings,
-            None if job.contrasts is None else job.contrasts.ranges[i],
+            *asked(i),
+            zoom=zoom,
             on_progress=_share(on_progress, i, len(indices)),
             on_partial=on_partial if len(indices) == 1 else None,
         )

@@ -18,6 +18,7 @@ import napari_svpseg as svpseg
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.image import TOO_MANY_CHANNELS, ImageError, intensity_range
 from napari_svpseg.core.labels.instances import instances_from_maps
+from napari_svpseg.core.labels.metrics import f1
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import (
     ALL_NEGATIVE,
@@ -26,6 +27,7 @@ from napari_svpseg.core.prompt import (
     PromptSet,
 )
 from napari_svpseg.core.settings import PostprocessSettings, SegmentSettings
+from napari_svpseg.engine.inference import predict as module
 from napari_svpseg.engine.inference.device import choose
 from napari_svpseg.engine.inference.forward import (
     FEWER_TILES,
@@ -34,7 +36,12 @@ from napari_svpseg.engine.inference.forward import (
     Forward,
     NoNumbersError,
 )
-from napari_svpseg.engine.inference.predict import OTHER_CHANNELS, predict
+from napari_svpseg.engine.inference.predict import (
+    OTHER_CHANNELS,
+    ZOOMED,
+    predict,
+    query_zoom,
+)
 from napari_svpseg.engine.inference.prompt_features import network_scale, prompt_tensors
 from napari_svpseg.engine.inference.self_consistency import most_confident_window
 from napari_svpseg.engine.inference.tiling import NOT_A_PLANE, ScaledQuery, spans
@@ -631,6 +638,51 @@ def test_an_answer_of_no_numbers_is_refused(tiny_model, disc_scene, disc_prompt)
             weight.fill_(1e38)  # finite, but sums of them are not
     with pytest.raises(NoNumbersError):
         svpseg.segment(disc_scene.image, PromptSet([disc_prompt]), model)
+
+
+# ----------------------------------------------------- objects of another size
+
+
+def enlarged(times):
+    """Return a scene, and another whose discs are ``times`` as large."""
+    small, labels = discs((200, 200), diameter=18)
+    large, truth = discs((400, 400), diameter=round(18 * times), seed=1)
+    return PromptSet([prompt_of(small, labels)]), large[..., None], truth
+
+
+@pytest.fixture(scope="module")
+def svp():
+    return load_model("svp").network
+
+
+def test_larger_objects_are_found_at_the_size_of_the_prompts(svp):
+    prompts, plane, truth = enlarged(3.5)
+    found = run(plane, prompts, svp)
+    plain = predict(plane, prompts, svp, "cpu", SegmentSettings(), zoom=1.0)
+    assert found.scale < 0.6 * plain.scale
+    assert found.notes[0].startswith(ZOOMED.split("{")[0]) and math.isnan(found.trust)
+    assert found.maps.objects.diameter > 1.6 * plain.maps.objects.diameter
+    labels = instances_from_maps(found.maps, PostprocessSettings())
+    assert f1(labels, truth) > 0.9
+
+
+def test_same_size_and_no_rescaling_leave_the_scale_alone(svp):
+    prompts, plane, _ = enlarged(1)
+    scale = network_scale(prompts, svp)
+    assert run(plane, prompts, svp).scale == scale
+    prompts, plane, _ = enlarged(3.5)
+    assert run(plane, prompts, svp, scale_objects=False).scale == 1
+
+
+def test_size_of_a_large_query_is_that_of_its_middle(svp, monkeypatch):
+    monkeypatch.setattr(module, "SAMPLE_SIDE", 336)
+    prompts, plane, _ = enlarged(3.5)
+    lazy = Lazy(plane)
+    zoom = query_zoom(lazy, prompts, svp, "cpu", intensities=intensity_range(plane))
+    assert zoom < 0.6 and lazy.largest < plane.size
+    assert run(plane, prompts, svp).scale == pytest.approx(
+        zoom * network_scale(prompts, svp)
+    )
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,8 @@ from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.exchange import bake
 from napari_svpseg.io import model_store
 from napari_svpseg.io.model_archive import import_model
-from napari_svpseg.plugin.docks.segment_controller import NEEDS_NO_PROMPT
 from napari_svpseg.plugin.panels.prompt_panel import EXISTS
-from napari_svpseg.plugin.services.model_install import INSTALLED
+from napari_svpseg.plugin.services.model_install import INSTALLED, NO_PROMPT
 from napari_svpseg.plugin.services.model_share import SHARED
 
 from ..conftest import disc_image
@@ -96,11 +95,10 @@ def test_a_package_of_another_program_is_dropped_and_runs(
     drop(dock, other_program.write(tmp_path / "bad.zip", {**files, "model.pt": b""}))
     qtbot.waitUntil(lambda: dock.message.is_error)
     drop(dock, other_program.write(tmp_path / "u.zip", files))
-    said = INSTALLED.format("a-test-model")
-    qtbot.waitUntil(lambda: dock.message.text().startswith(said), timeout=60_000)
+    said = f"{INSTALLED.format('a-test-model')} {NO_PROMPT}"
+    qtbot.waitUntil(lambda: dock.message.text() == said, timeout=60_000)
     assert dock.model.currentText() == "a-test-model"
     assert not dock.models.takes_prompts and not dock.book.items
-    assert NEEDS_NO_PROMPT in dock.message.text()
     job = {}
 
     def segmenting(emit, progress, query, prompts, *rest, **options):

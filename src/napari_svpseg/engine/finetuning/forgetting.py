@@ -87,6 +87,7 @@ class Forgetting:
             self.device,
             SegmentSettings(trust=False),
             image.intensities,
+            zoom=1.0,
         ).maps.foreground
 
 

@@ -76,6 +76,7 @@ class ValidationSet:
                 self.device,
                 SegmentSettings(trust=False),
                 image.intensities,
+                zoom=1.0,
             )
             ids = np.maximum(image.ids[where], 0)
             p = (prediction.maps.foreground > 0.5) & scored

@@ -10,12 +10,13 @@ import numpy as np
 import torch
 
 from ...core.contrast import Contrast, Profile, contrast_for, percentile_table
-from ...core.geometry import Tile
+from ...core.geometry import Tile, inside
 from ...core.image import ImageError, Plane, sample_pixels
 from ...core.labels.ids import count_objects
 from ...core.labels.object_size import size_notes
 from ...core.labels.reliability import expected_dice
 from ...core.labels.uncertainty import LIKELY_FOREGROUND, mean_uncertainty
+from ...core.labels.zoom import zoom_for
 from ...core.processing import Preparation
 from ...core.progress import Progress, ignore_progress
 from ...core.prompt import PromptError, PromptSet
@@ -30,6 +31,7 @@ from .prompt_features import (
     prompt_code,
     prompt_object_properties,
     prompt_tensors,
+    resized,
 )
 from .refine import refined
 from .self_consistency import self_consistency
@@ -43,6 +45,12 @@ Partial = Callable[[tuple[Tile, np.ndarray]], None]
 TOLERANCE = 0.02
 """How much lower the consistency of the fitted network may be for it to be used."""
 
+SAMPLE_SIDE = 768
+"""Side in network pixels of the central part in which sizes are compared: one tile."""
+
+RELIABLE, CLEAR_GAIN = 0.7, 0.05
+"""Trust from which the better size is taken; below, it must be better by the gain."""
+
 OTHER_CHANNELS = (
     "The query has {query} channel(s), the prompts have {prompts}: choose the same "
     "channels for both."
@@ -53,6 +61,11 @@ GRAPH_CHANNELS = (
 )
 NEEDS_PROMPT = "This model needs a prompt: draw a box, or give a file."
 FITTED = "fitted to the prompts"
+COMPARING = "comparing sizes"
+ZOOMED = (
+    "objects are about {ratio:.1f} times as large here as in the prompts: looked for "
+    "at that size"
+)
 NOT_HELPFUL = "fitting to the prompts did not help"
 
 
@@ -96,6 +109,7 @@ def predict(
     settings: SegmentSettings | None = None,
     intensities: np.ndarray | None = None,
     *,
+    zoom: float | None = None,
     on_progress: Progress = ignore_progress,
     on_partial: Partial | None = None,
 ) -> Prediction:
@@ -118,6 +132,9 @@ def predict(
     settings : SegmentSettings, optional
     intensities : (C, 2) array, optional
         Percentiles of the whole query image when ``plane`` is a part of it.
+    zoom : float, optional
+        How much larger the query is shown to the network than the prompts are; by
+        default what `query_zoom` finds.
     on_progress : callable
         ``(done, total, message)``, called after each tile; may raise `Cancelled`.
     on_partial : callable, optional
@@ -132,13 +149,67 @@ def predict(
     ImageError, PromptError
         If the query or the prompts cannot be used.
     """
+    request = _request(plane, prompts, network, device, settings, intensities)
+    request = replace(request, on_progress=on_progress, on_partial=on_partial)
+    if zoom is None:
+        zoom, found = _best_zoom(request, network)
+        if found is not None and not request.settings.refine:
+            return found
+    request = request.zoomed(zoom)
+    if request.settings.refine and len(request.prompts):
+        return _refined_or_plain(request, network)
+    return request.answer(network)
+
+
+def query_zoom(
+    plane: Plane,
+    prompts: PromptSet | None,
+    network: PromptSegmenter,
+    device: Device | torch.device | str | None = None,
+    settings: SegmentSettings | None = None,
+    intensities: np.ndarray | None = None,
+) -> float:
+    """Return how much larger a query is best shown to a network than the prompts are.
+
+    Objects of other sizes than in the prompts are found better at the prompts' size.
+    Where they differ, in the central part of the query, it is segmented at both sizes,
+    and the one whose result is trusted more is taken.
+
+    Parameters
+    ----------
+    plane, prompts, network, device, settings, intensities
+        As for `predict`.
+
+    Returns
+    -------
+    float
+        1 without ``settings.scale_objects``, and for networks that know their classes.
+    """
+    request = _request(plane, prompts, network, device, settings, intensities)
+    return _best_zoom(request, network)[0]
+
+
+def zoom_notes(zoom: float) -> tuple[str, ...]:
+    """Return a note if objects are looked for at another size than the prompts'."""
+    return () if zoom == 1 else (ZOOMED.format(ratio=1 / zoom),)
+
+
+def _request(
+    plane: Plane,
+    prompts: PromptSet | None,
+    network: PromptSegmenter,
+    device: Device | torch.device | str | None,
+    settings: SegmentSettings | None,
+    intensities: np.ndarray | None,
+) -> _Request:
+    """Return what a network is asked about a plane, at the prompts' own scale."""
     settings = settings or SegmentSettings()
     prompts = _prompts_for(network, prompts)
     _check_plane(plane, prompts)
     contrast = _contrast(plane, prompts) if intensities is None else None
     if contrast is not None:
         intensities = contrast.intensities
-    request = _Request(
+    return _Request(
         ScaledQuery(
             plane,
             np.asarray(intensities, np.float64).reshape(-1, 2),
@@ -148,13 +219,8 @@ def predict(
         prompts,
         settings,
         choose(settings.device if device is None else device),
-        on_progress,
-        on_partial,
-        () if contrast is None else contrast.notes,
+        notes=() if contrast is None else contrast.notes,
     )
-    if settings.refine and len(prompts):
-        return _refined_or_plain(request, network)
-    return request.answer(network)
 
 
 def _prompts_for(network: PromptSegmenter, prompts: PromptSet | None) -> PromptSet:
@@ -207,15 +273,45 @@ class _Request:
         As for `predict`.
     notes : tuple of str
         On the query.
+    zoom : float
+        How much larger the query is than the prompts.
     """
 
     query: ScaledQuery
     prompts: PromptSet
     settings: SegmentSettings
     device: Device
-    on_progress: Progress
-    on_partial: Partial | None
+    on_progress: Progress = ignore_progress
+    on_partial: Partial | None = None
     notes: tuple[str, ...] = ()
+    zoom: float = 1.0
+
+    @property
+    def prompt_scale(self) -> float:
+        """Network pixels of the prompts per pixel of the query."""
+        return self.query.scale / self.zoom
+
+    def zoomed(self, zoom: float) -> _Request:
+        """Return the same request with the query shown larger or smaller."""
+        if zoom == self.zoom:
+            return self
+        query = self.query.at_scale(self.prompt_scale * zoom)
+        return replace(self, query=query, zoom=zoom)
+
+    def sample(self) -> _Request:
+        """Return the same request for the central part of the query."""
+        side = max(1, round(SAMPLE_SIDE / self.query.scale))
+        if max(self.query.network_shape) <= SAMPLE_SIDE:
+            return self
+        centre = tuple(inside((n - side) // 2, side, n) for n in self.query.shape)
+        total = self.query.shape[0] * self.query.shape[1]
+        return replace(
+            self,
+            query=self.query.part(centre),
+            # the bar stands still, and a run can be cancelled
+            on_progress=lambda *_: self.on_progress(0, total, COMPARING),
+            on_partial=None,
+        )
 
     def answer(
         self, network: PromptSegmenter, judge: PromptSegmenter | None = None
@@ -234,10 +330,13 @@ class _Request:
         with evaluating(network, self.device):
             if len(self.prompts):
                 shown = shown_to_network(self.prompts)
-                images, masks = prompt_tensors(shown, self.query.scale)
+                images, masks = prompt_tensors(shown, self.prompt_scale)
                 code = prompt_code(images, masks, forward)
-                objects = prompt_object_properties(
-                    shown, images, forward, code, self.query.scale
+                objects = resized(
+                    prompt_object_properties(
+                        shown, images, forward, code, self.prompt_scale
+                    ),
+                    self.zoom,
                 )
             maps = self._all_tiles(forward, code)
             named = dict(zip(forward.names, maps, strict=True))
@@ -267,6 +366,7 @@ class _Request:
                 *forward.notes,
                 *self.notes,
                 *left_out,
+                *zoom_notes(self.zoom),
                 *size_notes(found),
             ),
             scale=self.query.scale,
@@ -279,7 +379,9 @@ class _Request:
         self, named: dict[str, np.ndarray], objects: ObjectProperties | None
     ) -> tuple[str, ...]:
         """Take objects like those marked as wrong out of the maps; return a note."""
-        pixels = unwanted_pixels(self.query, Maps.of(named, objects), self.prompts)
+        pixels = unwanted_pixels(
+            self.query, Maps.of(named, objects), self.prompts, self.prompt_scale
+        )
         if pixels is None:
             return ()
         for values in named.values():
@@ -339,6 +441,35 @@ class _Request:
         return maps
 
 
+def _best_zoom(
+    request: _Request, network: PromptSegmenter
+) -> tuple[float, Prediction | None]:
+    """Return what `query_zoom` does, and the prediction if it is of the whole query."""
+    settings, scale = request.settings, request.query.scale
+    if not (network.needs_prompt and settings.scale_objects):
+        return 1.0, None
+    sample = request.sample()
+    best = sample.answer(network)
+    # never more than four times the pixels, as for the scale of the prompts
+    zoom = min(zoom_for(best.maps), max(1.0, 2 / scale))
+    if zoom != 1:
+        judged = replace(
+            sample, settings=replace(settings, trust=True), on_partial=None
+        )
+        plain = best if settings.trust else judged.answer(network)
+        other = judged.zoomed(zoom).answer(network)
+        gain = other.trust - plain.trust
+        if gain > (0 if other.trust >= RELIABLE else CLEAR_GAIN):
+            best = other
+        else:
+            zoom = 1.0
+    if sample is not request:
+        return zoom, None
+    if not settings.trust:
+        best = replace(best, trust=math.nan, consistency=math.nan)
+    return zoom, best
+
+
 def _refined_or_plain(request: _Request, network: PromptSegmenter) -> Prediction:
     """Return the prediction of the fitted network if it is better, else of the network.
 
@@ -352,7 +483,7 @@ def _refined_or_plain(request: _Request, network: PromptSegmenter) -> Prediction
     plain = checked.answer(network)
     fitted = refined(
         network,
-        *prompt_tensors(shown_to_network(request.prompts), request.query.scale),
+        *prompt_tensors(shown_to_network(request.prompts), request.prompt_scale),
         settings.refine,
         on_progress=request.on_progress,
     )

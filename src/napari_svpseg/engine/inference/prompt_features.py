@@ -158,6 +158,16 @@ def _measured(
     )
 
 
+def resized(objects: ObjectProperties, zoom: float) -> ObjectProperties:
+    """Return the properties in pixels of a query that is shown ``zoom`` times larger.
+
+    Objects that are as large as the prompts' to the network are so much smaller in it.
+    """
+    return replace(
+        objects, diameter=objects.diameter / zoom, depth=objects.depth / zoom
+    )
+
+
 def resize_maps(
     named: Mapping[str, np.ndarray], shape: tuple[int, ...]
 ) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -176,6 +177,29 @@ class TileGrid:
         return list(product(rows, columns))
 
 
+class PlaneWindow:
+    """A window of a plane; nothing is read before it is sliced.
+
+    Parameters
+    ----------
+    plane : (Y, X, C) array or anything sliced like one
+    window : (slice, slice)
+        Rows and columns, with numbers at both ends.
+    """
+
+    def __init__(self, plane: Plane, window: tuple[slice, ...]) -> None:
+        self._plane, self._window = plane, window
+        height, width = (s.stop - s.start for s in window)
+        self.shape = (height, width, *plane.shape[2:])
+
+    def __getitem__(self, region: tuple[slice, ...]) -> Any:
+        moved = tuple(
+            slice(*(end + w.start for end in s.indices(n)[:2]))
+            for s, w, n in zip(region[:2], self._window, self.shape, strict=False)
+        )
+        return self._plane[moved]
+
+
 class ScaledQuery:
     """A query at the network's scale and intensities, read piece by piece.
 
@@ -199,12 +223,22 @@ class ScaledQuery:
         prepare: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.plane, self.intensities, self.scale = plane, intensities, scale
+        self._own = prepare
         self._prepare = prepare or (lambda piece: normalise(piece, intensities))
         self._channels = (lambda piece: piece) if prepare else _three_maps
         self.shape = (int(plane.shape[0]), int(plane.shape[1]))
         self.network_shape = tuple(network_length(n, scale) for n in self.shape)
         # the same smoothing before reduction as core.image.resize_image
         self._sigma = max(0.0, (1 / scale - 1) / 2)
+
+    def at_scale(self, scale: float) -> ScaledQuery:
+        """Return the same query with other network pixels per query pixel."""
+        return ScaledQuery(self.plane, self.intensities, scale, self._own)
+
+    def part(self, window: tuple[slice, ...]) -> ScaledQuery:
+        """Return a part (Y, X) of the query, with the intensities of the whole."""
+        plane = PlaneWindow(self.plane, window)
+        return ScaledQuery(plane, self.intensities, self.scale, self._own)
 
     def read(self, rows: tuple[int, int], columns: tuple[int, int]) -> Tensor:
         """Return a piece ``(3, H, W)``; beyond its border the query is mirrored."""

@@ -45,7 +45,9 @@ def shown_to_network(prompts: PromptSet) -> PromptSet:
     return PromptSet((p for p in prompts if not p.marks_object), prompts.name)
 
 
-def unwanted_pixels(query: ScaledQuery, maps: Maps, prompts: PromptSet) -> Array | None:
+def unwanted_pixels(
+    query: ScaledQuery, maps: Maps, prompts: PromptSet, scale: float
+) -> Array | None:
     """Return the pixels of objects of the kinds of those marked as wrong.
 
     Parameters
@@ -55,6 +57,8 @@ def unwanted_pixels(query: ScaledQuery, maps: Maps, prompts: PromptSet) -> Array
         Of the query.
     prompts : PromptSet
         All of them.
+    scale : float
+        Network pixels of the prompts per pixel of the query.
 
     Returns
     -------
@@ -68,7 +72,7 @@ def unwanted_pixels(query: ScaledQuery, maps: Maps, prompts: PromptSet) -> Array
     if not labels.any():
         return None
     right = PromptSet(p for p in prompts if not p.is_negative)
-    kinds = _kinds(right, PromptSet(wrong), query.scale)
+    kinds = _kinds(right, PromptSet(wrong), scale)
     if not kinds:
         return None
     means = _object_scores(query, labels, [k.score for ks in kinds for k in ks])[:, 1:]

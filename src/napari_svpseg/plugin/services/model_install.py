@@ -9,7 +9,6 @@ from ...io.model_archive import import_model
 from ...io.model_store import PROMPTS
 from ...io.prompt_files import load_prompts
 from ..callbacks import guarded
-from ..docks.segment_controller import NEEDS_NO_PROMPT
 from ..docks.tabs import FINETUNE, SEGMENT, open_docks, show_dock
 
 if TYPE_CHECKING:
@@ -17,6 +16,7 @@ if TYPE_CHECKING:
 
 INSTALLING = "Installing the model…"
 INSTALLED = "'{}' is installed and chosen."
+NO_PROMPT = "It needs no prompt."
 IS_THERE = "'{}' is chosen; it was installed already."
 NEEDS_WINDOW = "{path}: open it in napari's window."
 
@@ -64,7 +64,7 @@ def install_model(viewer: Any, path: str) -> None:
         if not dock.book.items and own.is_file():  # of a model that was shared
             dock.book.add_loaded(load_prompts(own))
         text = INSTALLED.format(card.name)
-        dock.say(text if card.takes_prompts else f"{text} {NEEDS_NO_PROMPT}")
+        dock.say(text if card.takes_prompts else f"{text} {NO_PROMPT}")
 
     job = dock.engine.submit(import_model, path)
     job.returned.connect(guarded(dock, on_installed))

@@ -480,12 +480,22 @@ def draw(records: list[Record], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(5, 3.5), layout="constrained")
-    for row, by_clicks in table(records).items():
-        values = [np.mean(list(tasks.values())) for tasks in by_clicks.values()]
-        line = "-" if len(by_clicks) > 1 else ""
-        axes.plot(list(by_clicks), values, line, marker="o", label=row)
-    axes.set(xlabel="clicks", ylabel="F1@0.5 on other images")
+    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    colours: dict[str, str] = {}
+    for score, line, where in (("f1", "-", ""), ("f1_corrected", "--", ", corrected")):
+        for row, by_clicks in table(records, score).items():
+            values = [np.mean(list(tasks.values())) for tasks in by_clicks.values()]
+            style = line if len(by_clicks) > 1 else ""
+            (drawn,) = axes.plot(
+                list(by_clicks),
+                values,
+                style,
+                marker="o",
+                label=f"{row}{where}",
+                color=colours.get(row),
+            )
+            colours[row] = drawn.get_color()
+    axes.set(xlabel="clicks", ylabel="F1@0.5 on other images, and on corrected ones")
     axes.legend()
     figure.savefig(path, dpi=150)
 

@@ -282,6 +282,26 @@ def test_after_a_crash_all_corrections_come_back(
     check_all_is_there(tomorrow, expected, runner, finish)
 
 
+def test_a_mask_of_a_layer_that_was_not_saved_comes_back_after_a_crash(
+    dock, fresh_dock, idle, qtbot
+):
+    item, viewer = dock.book.items[0], dock.viewer
+    mine = viewer.add_labels(disc((30, 30), shape=(150, 130)).astype(int))
+    dock.book.update(item.id, mask_layer=mine)
+    for layer in [la for la in viewer.layers if metadata_of(la, "mask")]:
+        viewer.layers.remove(layer)
+    assert item.is_ready
+    idle(dock)
+    crash(dock)
+    tomorrow = fresh_dock()
+    qtbot.waitUntil(lambda: not tomorrow.last_session.isHidden())
+    tomorrow.last_session.take.click()
+    qtbot.waitUntil(lambda: tomorrow.message.text() == autosave.RESTORED)
+    again = tomorrow.book.items[0]
+    assert again.is_ready and again.name == item.name
+    np.testing.assert_array_equal(again.mask > 0, item.mask > 0)
+
+
 def save_and_open(dock, fresh_dock, idle, path):
     """Return a new dock with the session of another, which knows no other place."""
     dock.session_panel.save_session(str(path))

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...core.image import resize_labels
 from ...core.prompt import Prompt
 from ...io.images import split_series
 from ...io.session import SavedSession
 from ..layers.metadata import find_layer
+from ..layers.prompts.mask_layers import put_mask
 from ..layers.results.corrected import from_entries
 from .session_layers import (
     WRITTEN_KEY,
@@ -114,6 +116,7 @@ def put_back(
         boxes = [
             i for image in state.get("images", []) for i in items_on(state, image["id"])
         ]
+        give_masks(viewer, book, contents.prompts)
         here_only = {i["name"] for i in boxes if i.get("here_only")}
         book.add_loaded(not_listed(contents.prompts, book.items), here_only)
     show_view(viewer, state.get("view") or {})
@@ -163,12 +166,29 @@ def put_on_opened(
             left.append(image)
             continue
         names = {item["name"] for item in items_on(state, image["id"])}
+        loaded: list[Prompt] = []
         if book is not None:
             for item in list(book.items):
                 if item.loaded is not None and item.name in names:
+                    loaded.append(item.loaded)
                     book.take_back(item)
         put_on(viewer, state, image, layer)
+        if book is not None:
+            give_masks(viewer, book, loaded)
     return left
+
+
+def give_masks(viewer: ViewerModel, book: PromptBook, prompts: list[Prompt]) -> None:
+    """Paint the saved masks of boxes whose Labels layer did not come back."""
+    masks = {(p.name, p.box): p.mask for p in prompts if (p.mask > 0).any()}
+    for item in book.items:
+        box = item.box
+        if box is None or item.source is None or item.mask is not None:
+            continue
+        mask = masks.get((item.name, box))
+        if mask is not None:
+            found = resize_labels(np.maximum(mask, 0), (box.size, box.size))
+            book.update(item.id, mask_layer=put_mask(viewer, item, found))
 
 
 def _is_there(viewer: ViewerModel, entry: Entry, array: np.ndarray) -> bool:

@@ -80,11 +80,27 @@ def paint_mask(
     source, box, region = _place_of(item)
     layer = mask_layer(viewer, source)
     if found is not None:
-        fill(layer, region, source.companion.expand(found, item.plane))
+        put_mask(viewer, item, found)
     activate(viewer, layer)
     layer.selected_label = int(layer.data[region].max(initial=0)) + 1
     layer.brush_size = max(2, round(box.size / 10))
     layer.mode = "paint"
+    return layer
+
+
+def put_mask(viewer: ViewerModel, item: PromptItem, found: np.ndarray) -> Labels:
+    """Write a mask where nothing is painted yet in a box; return the layer for masks.
+
+    Parameters
+    ----------
+    viewer : ViewerModel
+    item : PromptItem
+        Whose box is on an image.
+    found : (side, side) int array
+    """
+    source, _, region = _place_of(item)
+    layer = mask_layer(viewer, source)
+    fill(layer, region, source.companion.expand(found, item.plane))
     return layer
 
 

@@ -341,12 +341,12 @@ def training(viewer: Any, dock: Any, table: Table, seconds: float) -> None:
     viewer.layers.clear()
     viewer.add_image(scene(512, 36), name="discs")
     settle()
-    dock.paint_cell.click()
-    layer = paint_layer(viewer, dock.source())
+    dock.label_panel.paint_cell.click()
+    layer = paint_layer(viewer, dock.label_panel.source())
     inside = disc_masks(36, 256)
     layer.data_setitem(np.nonzero(inside == 0), 1)
     layer.data_setitem(np.nonzero(inside), inside[inside > 0] + 1)
-    dock.add.click()
+    dock.label_panel.add.click()
     _until(lambda: bool(dock.training_set.entries))
     table.add(
         "start to fine-tune",
@@ -359,7 +359,7 @@ def training(viewer: Any, dock: Any, table: Table, seconds: float) -> None:
         ends[0] = time.monotonic() + seconds
 
     table.add("fine-tune", begin, begin, until=lambda: time.monotonic() > ends[0])
-    table.add("end fine-tuning", dock.stop.click, until=lambda: dock._job is None)
+    table.add("end fine-tuning", dock.stop.click, until=lambda: not dock.is_busy)
 
 
 def _check(is_on: bool) -> Any:

@@ -341,21 +341,25 @@ def training(viewer: Any, dock: Any, table: Table, seconds: float) -> None:
     viewer.layers.clear()
     viewer.add_image(scene(512, 36), name="discs")
     settle()
-    dock.paint_cell.click()
-    layer = paint_layer(viewer, dock.source())
+    dock.label_panel.paint_cell.click()
+    layer = paint_layer(viewer, dock.label_panel.source())
     inside = disc_masks(36, 256)
     layer.data_setitem(np.nonzero(inside == 0), 1)
     layer.data_setitem(np.nonzero(inside), inside[inside > 0] + 1)
-    dock.add.click()
+    dock.label_panel.add.click()
     _until(lambda: bool(dock.training_set.entries))
-    ends = time.monotonic() + seconds
     table.add(
         "start to fine-tune",
         dock.start_button.click,
         until=lambda: bool(dock.curves.points),
     )
-    table.add("fine-tune", events, events, until=lambda: time.monotonic() > ends)
-    table.add("end fine-tuning", dock.stop.click, until=lambda: dock._job is None)
+    ends = [0.0]
+
+    def begin() -> None:
+        ends[0] = time.monotonic() + seconds
+
+    table.add("fine-tune", begin, begin, until=lambda: time.monotonic() > ends[0])
+    table.add("end fine-tuning", dock.stop.click, until=lambda: not dock.is_busy)
 
 
 def _check(is_on: bool) -> Any:

@@ -82,6 +82,7 @@ def tasks(folder: Path) -> dict[str, Task]:
         "2,048 x 2,048, grey, 1 box": lambda turn: run(large, one, turn),
         "random forest, 512 x 512": lambda turn: forest(one[0], queries[False]),
         "a folder of 8 images": lambda turn: folder_run(folder, one, turn),
+        "fine-tuning: 16 steps, 8 looks": lambda turn: finetuning(turn),
     }
 
 
@@ -95,6 +96,19 @@ def forest(prompt: Any, query: np.ndarray) -> None:
         from napari_svpseg.engine.rivals import ForestRival, Query
 
         ForestRival(n_threads=2).fit(prompt)(Query(query[..., None]))
+
+
+def finetuning(turn: int) -> None:
+    """Fine-tune on five labelled boxes; the model is scored eight times on the way."""
+    import napari_svpseg as svpseg
+
+    image, labels = scene(512, 30)
+    partial = np.zeros(labels.shape, np.int32)  # 0 is unknown, 1 is background
+    for y, x in SPOTS[:5]:
+        box = slice(y, y + 64), slice(x, x + 64)
+        partial[box] = labels[box] + 1
+    settings = svpseg.FineTuneSettings(steps=16, seconds=10_000, seed=turn)
+    svpseg.finetune([image], [partial], device="cpu", settings=settings)
 
 
 def folder_run(folder: Path, given: Any, turn: int) -> None:

@@ -305,6 +305,20 @@ def test_prompts_without_touching_objects_keep_the_default_split():
     assert best_split_strength([net], [alone]) == DEFAULT_SPLIT
 
 
+def test_strengths_that_find_the_same_are_scored_once(monkeypatch):
+    compared = []
+
+    def counted(*given, **more):
+        compared.append(given)
+        return f1(*given, **more)
+
+    monkeypatch.setattr("napari_svpseg.core.labels.instances.f1", counted)
+    alone = discs([(32, 32)], shape=(64, 64))
+    objects = ObjectProperties(16.0)
+    best_split_strength([maps_of(alone, objects=objects)] * 2, [alone] * 2)
+    assert len(compared) == 2
+
+
 @pytest.mark.parametrize(("asked", "n"), [(0.0, 1), (0.5, 2), (1.0, 2)])
 def test_the_split_setting_is_centred_on_the_prompts(asked, n):
     maps = replace(with_a_pass(0.2), objects=ObjectProperties(22.0, split=0.65))

@@ -326,21 +326,26 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     float
         One of `SPLIT_STRENGTHS`, or the default without prompts or for nets.
     """
+    # The objects of a prompt are certain: none may be lost to the confidence.
+    settings = PostprocessSettings(min_confidence=0.0)
 
-    def score(strength: float) -> float:
-        # The objects of a prompt are certain: none may be lost to the confidence.
-        settings = PostprocessSettings(min_confidence=0.0)
+    def scores_of(maps: Maps, mask: Array) -> list[float]:
+        properties = maps.objects or ObjectProperties(median_diameter(mask))
+        known: dict[bytes, float] = {}  # many strengths find the same objects
         scores = []
-        for maps, mask in zip(found, masks, strict=True):
-            properties = maps.objects or ObjectProperties(median_diameter(mask))
+        for strength in SPLIT_STRENGTHS:
             maps = replace(maps, objects=replace(properties, split=strength))
-            found_objects = instances_from_maps(maps, settings)
-            scores.append(f1(found_objects, np.maximum(mask, 0), ignore=mask < 0))
-        return float(np.mean(scores))
+            labels = instances_from_maps(maps, settings)
+            key = labels.tobytes()
+            if key not in known:
+                known[key] = f1(labels, np.maximum(mask, 0), ignore=mask < 0)
+            scores.append(known[key])
+        return scores
 
     if not found or all(m.objects is not None and m.objects.net for m in found):
         return DEFAULT_SPLIT
-    scores = [score(strength) for strength in SPLIT_STRENGTHS]
+    prompts = [scores_of(*pair) for pair in zip(found, masks, strict=True)]
+    scores = [float(np.mean(each)) for each in zip(*prompts, strict=True)]
     best = [
         strength
         for strength, f1_score in zip(SPLIT_STRENGTHS, scores, strict=True)

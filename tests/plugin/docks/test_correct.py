@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from skimage.measure import label
@@ -216,6 +218,21 @@ def test_an_example_that_hurts_others_stays_here(dock, runner, finish, follow):
     dock.run.click()
     finish(dock)
     assert kinds(dock, DARK) == [[False, False], [True, True], [True, True]]
+
+
+def test_a_model_without_prompts_is_asked_nothing_about_examples(
+    dock, runner, follow, monkeypatch
+):
+    """Such as one for classes: the object goes in its own image, and nothing fails."""
+    asked = []
+    runner.pretend["split_by_agreement"] = lambda *args, **more: asked.append(args)
+    choices = dock.run_choices()
+    card = replace(choices.model, needs_prompt=False)
+    monkeypatch.setattr(dock, "run_choices", lambda: replace(choices, model=card))
+    correct = dock.correct.controller
+    correct.not_this(source(dock), (), [(30, 80)])
+    follow(dock)
+    assert not asked and at(dock, (30, 80)) == 0
 
 
 def test_without_following_only_this_image_changes(dock, follow):

@@ -232,6 +232,8 @@ class FollowController:
         self._task.items = []
         if not items or model is None or not self.view.follows:
             return False
+        if not model.takes_prompts:  # it learns nothing from them
+            return False
         before = PromptSet(
             self.book.prompt(i)
             for i in self.book.items

@@ -480,9 +480,12 @@ def draw(records: list[Record], path: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(6, 4), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
     colours: dict[str, str] = {}
-    for score, line, where in (("f1", "-", ""), ("f1_corrected", "--", ", corrected")):
+    for score, line, where in (
+        ("f1", "-", ""),
+        ("f1_corrected", "--", ",\ncorrected images"),
+    ):
         for row, by_clicks in table(records, score).items():
             values = [np.mean(list(tasks.values())) for tasks in by_clicks.values()]
             style = line if len(by_clicks) > 1 else ""
@@ -495,8 +498,9 @@ def draw(records: list[Record], path: Path) -> None:
                 color=colours.get(row),
             )
             colours[row] = drawn.get_color()
-    axes.set(xlabel="clicks", ylabel="F1@0.5 on other images, and on corrected ones")
-    axes.legend()
+    axes.set(xlabel="clicks", ylabel="F1@0.5")
+    axes.set_xticks(sorted({r["clicks"] for r in records}))
+    figure.legend(loc="outside right upper")
     figure.savefig(path, dpi=150)
 
 

@@ -83,6 +83,12 @@ def same(one: Prompt, two: Prompt) -> bool:
     )
 
 
+def test_one_prompt_and_lists_of_prompts_are_sets(tmp_path):
+    one = Prompt.from_image(np.eye(64), np.eye(64, dtype=int), (0, 0))
+    for i, prompts in enumerate((one, [one], iter([one]))):
+        assert len(load_prompts(save_prompts(prompts, tmp_path / f"{i}"))) == 1
+
+
 @pytest.mark.parametrize("n_channels", [1, 2, 3, 5])
 def test_every_field_comes_back(tmp_path, n_channels):
     prompts = PromptSet(

@@ -439,3 +439,14 @@ def prompt_hash(prompt: Prompt) -> str:
 def renamed(prompt: Prompt, name: str) -> Prompt:
     """Return ``prompt`` under another name."""
     return replace(prompt, name=name)
+
+
+Prompts = Prompt | PromptSet | Iterable[Prompt]
+"""Prompts in any form that a user may have them in."""
+
+
+def as_prompt_set(prompts: Prompts) -> PromptSet:
+    """Return one prompt, or several, as a set."""
+    if isinstance(prompts, PromptSet):
+        return prompts
+    return PromptSet([prompts] if isinstance(prompts, Prompt) else prompts)

@@ -21,7 +21,15 @@ import tifffile
 from ..core.errors import short_line
 from ..core.geometry import PROMPT_SIZE, Box
 from ..core.image import ImageError
-from ..core.prompt import NEGATIVE_IDS, UNKNOWN, Prompt, PromptError, PromptSet
+from ..core.prompt import (
+    NEGATIVE_IDS,
+    UNKNOWN,
+    Prompt,
+    PromptError,
+    Prompts,
+    PromptSet,
+    as_prompt_set,
+)
 from .atomic import atomic_path
 from .images import quiet_tifffile
 from .mask_files import read_mask
@@ -93,17 +101,17 @@ class PromptFileError(ValueError):
 
 
 def save_prompts(
-    prompts: PromptSet,
+    prompts: Prompts,
     path: str | Path,
     *,
     private: bool = False,
     overwrite: bool = False,
 ) -> Path:
-    """Write a prompt set to one file, atomically.
+    """Write prompts to one file, atomically.
 
     Parameters
     ----------
-    prompts : PromptSet
+    prompts : Prompt, PromptSet or iterable of Prompt
     path : path
         The suffix ``.svprompt`` is added if it is missing.
     private : bool
@@ -124,7 +132,7 @@ def save_prompts(
     PromptError
         If there are more prompts or channels than a file may hold.
     """
-    path = with_end(path)
+    prompts, path = as_prompt_set(prompts), with_end(path)
     if len(prompts) > MAX_PROMPTS or any(p.n_channels > MAX_CHANNELS for p in prompts):
         raise PromptError(TOO_MANY)
     index: dict[str, Any] = {

@@ -21,16 +21,10 @@ from ..core.annotation.corrections import (
 from ..core.annotation.proposals import propose_object
 from ..core.planes import Planes
 from ..core.progress import Progress
-from ..core.prompt import Prompt, PromptSet
+from ..core.prompt import Prompt, Prompts, PromptSet, as_prompt_set
 from ..core.result import Result
 from ..core.settings import PostprocessSettings, SegmentSettings, changed
-from .segment_image import (
-    Model,
-    Prompts,
-    as_prompt_set,
-    prepare,
-    segment,
-)
+from .segment_image import Model, prepare, segment
 
 NOT_ONE_PLANE = "correct takes one plane, this result has the shape {shape}"
 NOTHING = "Nothing to correct: name a point with not_this or this_too."

@@ -15,13 +15,13 @@ from ..core.image import ImageError
 from ..core.labels.blocks import Grid, block_grid
 from ..core.labels.instances import halo_width
 from ..core.planes import PlaneContrasts, Planes
-from ..core.prompt import PromptSet
+from ..core.prompt import Prompts, PromptSet, as_prompt_set
 from ..core.result import ObjectProperties, Recipe, versions
 from ..core.settings import PostprocessSettings, SegmentSettings, check_range
 from ..io.ome_zarr import LazyImage
 from ..io.zarr_labels import LabelsLayout
 from .identity import prompt_values
-from .segment_image import Prompts, as_prompt_set, model_reference, prompt_record
+from .segment_image import model_reference, prompt_record
 
 if TYPE_CHECKING:  # they import torch
     from ..engine.inference.device import Device

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..core.prompt import PromptSet
+from ..core.prompt import Prompts, PromptSet, as_prompt_set
 from ..core.result import Result
 from ..io.model_store import PROMPTS, LoadedModel, model_prompts
 from ..io.model_store import load_model as load
-from .segment_image import Prompts, as_prompt_set, segment
+from .segment_image import segment
 
 
 @dataclass(frozen=True, eq=False)

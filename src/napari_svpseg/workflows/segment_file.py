@@ -12,6 +12,7 @@ from typing import Any
 from ..core.jobs.folder_job import PATTERN, FileOutcome, file_stem
 from ..core.labels.measure import object_sizes
 from ..core.progress import Progress
+from ..core.prompt import Prompts, as_prompt_set
 from ..core.settings import (
     LabelKind,
     PostprocessSettings,
@@ -24,7 +25,7 @@ from ..io.ome_zarr import read_any
 from ..io.ownership import check_no_inputs, check_replaceable
 from ..io.prompt_files import load_prompts
 from .identity import identity_of_results, image_identity, segment_identity
-from .segment_image import Model, Prompts, as_prompt_set, segment
+from .segment_image import Model, segment
 
 
 def labels_path(

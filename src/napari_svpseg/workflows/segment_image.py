@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from ..core.planes import (
     take_plane,
 )
 from ..core.progress import Progress, ignore_progress
-from ..core.prompt import Prompt, PromptSet, prompt_hash
+from ..core.prompt import Prompt, Prompts, PromptSet, as_prompt_set, prompt_hash
 from ..core.result import Maps, Recipe, Result, versions
 from ..core.settings import (
     LabelKind,
@@ -60,7 +60,6 @@ NO_MEMORY = (
 RESULT_BYTES = 16
 """Bytes of labels and maps for each pixel."""
 
-Prompts = Prompt | PromptSet | Iterable[Prompt]
 
 MAX_LOADED = 4
 """Networks kept in memory; the one used longest ago is dropped first."""
@@ -338,13 +337,6 @@ def trained_intensities(model: LoadedModel, planes: Planes) -> np.ndarray | None
     same = plane.shape[2] == len(known["range"]) and str(plane.dtype) == known["dtype"]
     fits = same and max(plane.shape[:2]) <= largest
     return np.array(known["range"]) if fits else None
-
-
-def as_prompt_set(prompts: Prompts) -> PromptSet:
-    """Return one prompt, or several, as a set."""
-    if isinstance(prompts, PromptSet):
-        return prompts
-    return PromptSet([prompts] if isinstance(prompts, Prompt) else prompts)
 
 
 def segment_planes(

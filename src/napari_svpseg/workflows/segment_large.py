@@ -21,6 +21,7 @@ import numpy as np
 
 from ..core.image import ImageError
 from ..core.progress import Progress, ignore_progress
+from ..core.prompt import Prompts
 from ..core.result import Recipe
 from ..core.settings import (
     MAX_LEVEL,
@@ -61,7 +62,7 @@ from .large_tasks import (
     start_or_resume,
     write_part,
 )
-from .segment_image import Prompts, own_prompts
+from .segment_image import own_prompts
 
 TASK = 2048
 """Pixels along the part of a plane that one task does."""

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from ..core.exchange import GraphFormat
 from ..core.progress import Progress, ignore_progress
+from ..core.prompt import Prompts, as_prompt_set
 from ..io.atomic import atomic_path
 from ..io.bioimageio_package import write_package
 from ..io.model_store import load_model, model_prompts
 from ..io.ownership import check_replaceable
-from .segment_image import Prompts, as_prompt_set
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 
 from ...core.contrast import Contrast, Profile, contrast_for, percentile_table
 from ...core.geometry import Tile, inside
-from ...core.image import ImageError, Plane, sample_pixels
+from ...core.image import ImageError, Plane, is_flat, sample_pixels
 from ...core.labels.ids import count_objects
 from ...core.labels.object_size import size_notes
 from ...core.labels.reliability import expected_dice
@@ -447,6 +447,8 @@ def _best_zoom(
     """Return what `query_zoom` does, and the prediction if it is of the whole query."""
     settings, scale = request.settings, request.query.scale
     if not (network.needs_prompt and settings.scale_objects):
+        return 1.0, None
+    if is_flat(request.query.intensities).all():  # an image without signal
         return 1.0, None
     sample = request.sample()
     best = sample.answer(network)

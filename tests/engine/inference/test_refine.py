@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -106,11 +107,12 @@ def test_the_fit_is_used_only_where_the_check_and_certainty_allow(
     monkeypatch.setattr(prediction, "self_consistency", lambda *_: next(checks))
     monkeypatch.setattr(prediction, "mean_uncertainty", lambda *_: next(uncertainties))
     plane, prompts = disc_scene.image[..., None], PromptSet([disc_prompt])
-    found = predict(plane, prompts, network, "cpu", SegmentSettings(refine=3))
+    run = SegmentSettings(refine=3, scale_objects=False)  # one size, two checks
+    found = predict(plane, prompts, network, "cpu", run)
     assert found.consistency == (consistency if used else 0.5)
     (note,) = found.notes
     assert note.startswith(FITTED) == used
-    plain = predict(plane, prompts, network, "cpu", SegmentSettings(trust=False))
+    plain = predict(plane, prompts, network, "cpu", replace(run, refine=0, trust=False))
     same = np.array_equal(found.maps.foreground, plain.maps.foreground)
     assert same != used
 

@@ -88,8 +88,8 @@ class ObjectEvidence:
         ids, n = labels[at], len(self.length)
         part = np.rint(np.nan_to_num(boundary[at]) * BOUNDARY_UNIT)
         # whole numbers below 2**53, which sums of doubles do not round
-        np.add(self.outline, np.bincount(ids, part, n).astype(np.int64), self.outline)
-        np.add(self.length, np.bincount(ids, minlength=n), self.length)
+        self.outline[:] += np.bincount(ids, part, n).astype(np.int64)
+        self.length[:] += np.bincount(ids, minlength=n)
 
     def joined(self, owner: Array) -> ObjectEvidence:
         """Return the evidence of objects that consist of several ids.

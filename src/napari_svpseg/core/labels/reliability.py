@@ -7,12 +7,11 @@ network was not trained on; ``docs/experiments/trust-that-warns.md`` has the num
 from __future__ import annotations
 
 import numpy as np
-from scipy import ndimage
 from skimage.measure import label as connected_components
 
 from ..result import Maps
 from ..settings import PostprocessSettings
-from .confidence import ObjectEvidence, new_ids
+from .confidence import ObjectEvidence, new_ids, on_outline
 from .uncertainty import MAX_PIXELS
 
 Array = np.ndarray
@@ -64,7 +63,7 @@ def signs(maps: Maps, consistency: float) -> Array:
     kept = new_ids(areas, evidence, 0, PostprocessSettings().min_confidence) > 0
     outline = 0.5
     if maps.boundary is not None:
-        edge = mask & ~ndimage.binary_erosion(mask, border_value=1)
+        edge = on_outline(mask)
         if edge.any():
             outline = float(maps.boundary[::step, ::step][edge].mean())
     return np.array(

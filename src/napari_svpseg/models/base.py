@@ -12,8 +12,8 @@ The keyword arguments of a method's constructor are the ``arguments`` of its
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,12 @@ class PromptSegmenter(nn.Module):
     overlap: int = 32
     """Smallest useful overlap of tiles, in network pixels."""
 
+    least_overlap: int = 0
+    """Overlap of tiles that no setting may undercut, in network pixels."""
+
+    tile: tuple[int, int | None] = (1, None)
+    """Smallest side of a tile, and the only one if there is one, in network pixels."""
+
     stride: int = 16
     """Sides and corners of tiles are multiples of it: that of the coarsest features."""
 
@@ -56,6 +62,12 @@ class PromptSegmenter(nn.Module):
 
     knows_classes: bool = False
     """Whether it predicts classes of its own, see `SemanticSegmenter`."""
+
+    steps: Sequence[Mapping[str, Any]] | None = None
+    """Steps of `core.processing` that prepare intensities; None for our own ranges."""
+
+    image_channels: int = 3
+    """Channels that it takes where it has ``steps``."""
 
     def encode_prompts(self, images: Tensor, masks: Tensor) -> PromptCode:
         """Return the part of the computation that depends on the prompts only.

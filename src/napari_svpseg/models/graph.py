@@ -103,6 +103,7 @@ class GraphSegmenter(PromptSegmenter):
 
     needs_prompt = False
     object_range = (1.0, math.inf)
+    steps: Sequence[Mapping[str, Any]]
 
     def __init__(
         self,
@@ -117,9 +118,12 @@ class GraphSegmenter(PromptSegmenter):
         super().__init__()
         self.form, self.image, self.outputs = form, dict(image), list(outputs)
         self.names, self.stars, self.scale = list(names), stars, 1.0
-        self.steps, self.channels = image["steps"], int(image["channels"])
+        self.steps, self.image_channels = image["steps"], int(image["channels"])
         self.sides = tuple(_side(image[a]) for a in "yx")
+        fixed = [low for low, step in self.sides if not step]
+        self.tile = max(low for low, _ in self.sides), min(fixed, default=None)
         self.overlap = halo or (STAR_RADIUS if stars else type(self).overlap)
+        self.least_overlap = 2 * self.overlap
         self.stride = math.gcd(16, *(n for side in self.sides for n in side if n))
         self.knows_classes = not stars and not {"boundary", "distance"} & set(names)
         self.register_buffer("graph", torch.zeros(size, dtype=torch.uint8))
@@ -128,12 +132,6 @@ class GraphSegmenter(PromptSegmenter):
     def __getstate__(self) -> dict[str, Any]:
         """Return the state without the running graph, which cannot be copied."""
         return {**super().__getstate__(), "_run": None}  # type: ignore[misc]
-
-    @property
-    def tile(self) -> tuple[int, int | None]:
-        """Smallest and largest side of a tile in pixels."""
-        fixed = [low for low, step in self.sides if not step]
-        return max(low for low, _ in self.sides), min(fixed) if fixed else None
 
     @property
     def classes(self) -> list[str]:

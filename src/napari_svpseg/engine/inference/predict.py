@@ -23,7 +23,6 @@ from ...core.prompt import PromptError, PromptSet
 from ...core.result import Maps, ObjectProperties
 from ...core.settings import SegmentSettings
 from ...models.base import PromptCode, PromptSegmenter
-from ...models.graph import GraphSegmenter
 from .device import Device, choose
 from .forward import Forward, evaluating
 from .prompt_features import (
@@ -242,10 +241,10 @@ def _check_plane(plane: Plane, prompts: PromptSet) -> None:
 
 
 def _preparation(plane: Plane, network: PromptSegmenter) -> Preparation | None:
-    """Return how a plane is prepared for a network of another program."""
-    if not isinstance(network, GraphSegmenter):
+    """Return how a plane is prepared for a network with steps of its own."""
+    if network.steps is None:
         return None
-    n, wanted = plane.shape[2], network.channels
+    n, wanted = plane.shape[2], network.image_channels
     if n not in (1, wanted):
         raise ImageError(GRAPH_CHANNELS.format(n=n, wanted=wanted))
     pixels = sample_pixels(plane)
@@ -399,9 +398,7 @@ class _Request:
         )
 
     def _overlap(self, network: PromptSegmenter) -> int:
-        """Return how much tiles overlap, for another program as much as it asks for."""
-        least = 2 * network.overlap if isinstance(network, GraphSegmenter) else 0
-        return max(self.settings.overlap, least)
+        return max(self.settings.overlap, network.least_overlap)
 
     def _all_tiles(self, forward: Forward, code: PromptCode) -> np.ndarray:
         """Return the blended maps (M, Y, X) of all tiles."""
@@ -511,8 +508,6 @@ def _tile_side(shape: tuple[int, ...], tile: int, device: Device) -> int:
 
 def _tile_for(network: PromptSegmenter, tile: int) -> int:
     """Return the tile that a network takes which is nearest to the wanted one."""
-    if not isinstance(network, GraphSegmenter):
-        return tile
     least, most = network.tile
     return most or max(tile, least)
 

@@ -13,7 +13,7 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,7 +25,10 @@ from ..core.model_card import ModelCard
 from ..core.processing import Preparation, StepError
 from .foreign_description import modern, parsed
 from .foreign_outputs import is_star_step, meaning, steps_of
-from .model_store import ModelFormatError
+from .model_store import BAD_PATH, TOO_LARGE, ModelFormatError, member_parts
+
+if TYPE_CHECKING:
+    from ..models.graph import GraphSegmenter
 
 DESCRIPTIONS = ("rdf.yaml", "bioimageio.yaml")
 """Names of the description in a package of bioimage.io."""
@@ -58,8 +61,6 @@ WRONG_SUM = (
     "{path}: {name!r} is damaged or was replaced (its checksum differs): download the "
     "package again."
 )
-REFUSED = "{path}: refused, it holds the path {member!r}."
-TOO_LARGE = "{path}: refused, over {limit} MB unpacked."
 NOT_2D = "{path}: only models of one 2-D image are run here ({why})."
 NOT_PROBABILITIES = (
     "{path}: its output is no probability ({low:.3g} to {high:.3g} in its test), so "
@@ -84,11 +85,12 @@ class ForeignModel:
     Parameters
     ----------
     card : ModelCard
-    graph : bytes
+    network : GraphSegmenter
+        With its graph.
     """
 
     card: ModelCard
-    graph: bytes
+    network: GraphSegmenter
 
 
 @dataclass(eq=False)
@@ -104,11 +106,10 @@ class _Package:
     def check(self) -> None:
         """Raise `ModelFormatError` for links, and paths that lead elsewhere."""
         for info in self.archive.infolist():
-            parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-            is_link = (info.external_attr >> 16) & 0o170000 == 0o120000
-            if ".." in parts or is_link or (parts and parts[0].startswith("/")):
+            member_parts(info.filename, self.path)
+            if (info.external_attr >> 16) & 0o170000 == 0o120000:  # a link
                 raise ModelFormatError(
-                    REFUSED.format(path=self.path, member=info.filename)
+                    BAD_PATH.format(path=self.path, member=info.filename)
                 )
 
     def read(self, about: Any) -> bytes:
@@ -239,10 +240,9 @@ def _model(
         training={"package": "bioimage.io", "id": str(about.get("id") or "")},
         needs_prompt=False,
     )
-    model = ForeignModel(card, graph)
     given = package.array(about["inputs"][0]["test_tensor"])
     wanted = [package.array(tensor["test_tensor"]) for tensor in tensors]
-    return _tested(model, given, wanted, package)
+    return _tested(card, graph, given, wanted, package)
 
 
 def _weights(about: dict[str, Any], path: Path) -> tuple[Any, str]:
@@ -315,17 +315,21 @@ def _letters(tensor: Mapping[str, Any], path: Path) -> str:
 
 # ------------------------------------------------------------------ trying it out
 def _tested(
-    model: ForeignModel, given: np.ndarray, wanted: list[np.ndarray], package: _Package
+    card: ModelCard,
+    graph: bytes,
+    given: np.ndarray,
+    wanted: list[np.ndarray],
+    package: _Package,
 ) -> ForeignModel:
     """Return the model with its classes, after it gave its test output."""
     import torch
 
     from ..models.graph import GraphSegmenter, from_layout, graph_tensor
 
-    card, about, path = model.card, package.about, package.path
+    about, path = package.about, package.path
     try:
         network = GraphSegmenter(**card.arguments)
-        network.load_state_dict({"graph": graph_tensor(model.graph)})
+        network.load_state_dict({"graph": graph_tensor(graph)})
         image = np.moveaxis(from_layout(given, network.image["axes"]), 0, -1)
         prepare = Preparation(network.steps, image.reshape(-1, image.shape[-1]))
         found = network.answer(np.moveaxis(prepare(image), -1, 0))
@@ -342,20 +346,20 @@ def _tested(
     if off > AGREE:
         raise ModelFormatError(DISAGREES.format(path=path, off=off))
     if network.stars:
-        return model
+        return ForeignModel(card, network)
     used = found[[i for i, n in enumerate(network.names) if n != "ignore"]]
     low, high = float(used.min()), float(used.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):
         raise ModelFormatError(NOT_PROBABILITIES.format(path=path, low=low, high=high))
     if not network.knows_classes:
-        return model
+        return ForeignModel(card, network)
     shares = found.sum(0)
     if "background" in network.names and np.abs(shares - 1).max() > 0.05:
         raise ModelFormatError(
             NO_SHARES.format(path=path, low=shares.min(), high=shares.max())
         )
     classes = class_colours(tuple(network.classes))
-    return replace(model, card=replace(card, classes=classes))
+    return ForeignModel(replace(card, classes=classes), network)
 
 
 def _off(network: Any, found: np.ndarray, wanted: list[np.ndarray]) -> float:

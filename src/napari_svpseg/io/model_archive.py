@@ -15,14 +15,17 @@ from ..core.model_card import ModelCard
 from .atomic import WriteError, atomic_folder, atomic_path
 from .foreign_package import DESCRIPTIONS, read_foreign
 from .model_store import (
+    BAD_PATH,
     CARD,
     MEMBERS,
     ODD_CONTENT,
+    TOO_LARGE,
     WEIGHTS,
     ModelFormatError,
     builtin_folder,
     find_model,
     make_folder,
+    member_parts,
     parse_card,
     read_card,
     read_network,
@@ -47,9 +50,7 @@ NAME_TAKEN = (
     "There is already a model '{name}' in {folder}: import this one under another name "
     "(--name), or remove that one first."
 )
-BAD_PATH = "{path}: refused, it holds the path {member!r}."
 INCOMPLETE = "{path}: not a model file, model.json or weights.safetensors missing."
-TOO_LARGE = "{path}: refused, over {limit} MB unpacked."
 
 
 def export_model(
@@ -169,15 +170,9 @@ def _foreign(
     outputs: Sequence[str],
 ) -> ModelCard:
     """Add a model of another program, and return its card."""
-    from ..models.graph import graph_tensor
-    from ..models.registry import ModelConfig, build
-
     found = read_foreign(archive, path, outputs)
     card = _named(found.card, name)
-    target = _free_place(card.name, folder)
-    network = build(ModelConfig(card.method, card.arguments))
-    network.load_state_dict({"graph": graph_tensor(found.graph)})
-    return save_model(target, network, card)
+    return save_model(_free_place(card.name, folder), found.network, card)
 
 
 def _received(card: ModelCard, source: Path, there: Path, target: Path) -> ModelCard:
@@ -227,8 +222,8 @@ def _checked_members(
         if info.is_dir():
             continue
         # MEMBER or NAME/MEMBER, and no path that leads out of the model folder.
-        parts = PurePosixPath(info.filename.replace("\\", "/")).parts
-        if not 1 <= len(parts) <= 2 or ".." in parts or parts[0].startswith("/"):
+        parts = member_parts(info.filename, path)
+        if not 1 <= len(parts) <= 2:
             raise ModelFormatError(BAD_PATH.format(path=path, member=info.filename))
         if parts[-1] in MEMBERS:
             members[parts[-1]] = info

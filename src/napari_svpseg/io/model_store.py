@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ..core.errors import joined, short_line
@@ -49,6 +49,8 @@ REQUIRED = ("name", "method", "sha256")
 
 PICKLE_SUFFIXES = (".pt", ".pth", ".ckpt", ".pkl", ".bin")
 
+BAD_PATH = "{path}: refused, it holds the path {member!r}."
+TOO_LARGE = "{path}: refused, over {limit} MB unpacked."
 NO_CARD = "{folder}: not a model folder, model.json is missing or unreadable."
 CARD_DAMAGED = "{path}: damaged, not a JSON object."
 UNKNOWN_VERSION = (
@@ -247,6 +249,27 @@ def find_model(model: str | Path) -> ModelCard:
             return card
     names = ", ".join(card.name for card in cards) or "none"
     raise ModelFormatError(NO_MODEL.format(model=model, names=names))
+
+
+def member_parts(name: str, path: Path) -> tuple[str, ...]:
+    """Return the parts of the path of a file in a zip.
+
+    Parameters
+    ----------
+    name : str
+        In the zip; on Windows either slash leads out of a folder.
+    path : Path
+        Of the zip, for the error.
+
+    Raises
+    ------
+    ModelFormatError
+        If it leads out of the folder that the zip is unpacked to.
+    """
+    parts = PurePosixPath(name.replace("\\", "/")).parts
+    if ".." in parts or (parts and parts[0].startswith("/")):
+        raise ModelFormatError(BAD_PATH.format(path=path, member=name))
+    return parts
 
 
 def refuse_pickles(path: Path) -> None:

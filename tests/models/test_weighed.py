@@ -91,11 +91,20 @@ def test_what_predicts_hidden_prompts_counts_more(good: int) -> None:
     assert (weights >= 0).all() and weights[good] > 0
 
 
+def test_few_prompts_do_not_silence_a_network_that_finds_them() -> None:
+    g = torch.Generator().manual_seed(2)
+    foreground = (torch.rand(900, generator=g) > 0.5).float()
+    noise = torch.randn(900, 2, generator=g) * torch.tensor([4.0, 1.0])
+    scores = 3 * (2 * foreground - 1)[:, None] + noise
+    few, many = (weigh(scores, foreground, 1 - foreground, n) for n in (3, 3000))
+    assert few[0] / few[1] > 3 * many[0] / many[1]
+
+
 def test_one_class_in_what_is_hidden_gives_finite_weights() -> None:
     scores = torch.full((50, 2), 7.0)
     nothing = torch.zeros(50)
-    assert torch.isfinite(weigh(scores, nothing, nothing + 1, 50)).all()
-    assert torch.isfinite(weigh(scores, nothing, nothing, 50)).all()
+    assert torch.isfinite(weigh(scores, nothing, nothing + 1, 1)).all()
+    assert torch.isfinite(weigh(scores, nothing, nothing, 1)).all()
 
 
 # -- with the shipped weights ------------------------------------------------------
@@ -120,10 +129,11 @@ def found_by(prompts: torch.Tensor, masks: torch.Tensor, query: torch.Tensor):
         return code, network(query[None], code)["foreground"][0, 0]
 
 
-def test_one_prompt_keeps_the_network_alone() -> None:
+def test_one_or_two_prompts_keep_the_network_alone() -> None:
     prompts, masks, query, _ = scene(7)
-    code, _ = found_by(prompts[:1], masks[:1], query)
-    assert not any(name.startswith("weighed") for name in code)
+    for n in (1, 2):
+        code, _ = found_by(prompts[:n], masks[:n], query)
+        assert not any(name.startswith("weighed") for name in code)
     code, _ = found_by(prompts, masks, query)
     assert {"weighed_ridge", "weighed_factors"} <= set(code)
 

@@ -49,7 +49,7 @@ from .unet import (
     pointwise,
     upsample,
 )
-from .weighed import classified, fit_classifier, random_layer
+from .weighed import LEAST_PROMPTS, classified, fit_classifier, random_layer
 
 N_LABELS = 3
 """Labels of a prompt pixel: foreground, depth, border."""
@@ -79,7 +79,7 @@ class EvidenceSegmenter(PromptSegmenter):
         Weight of the linear classifier of filters in the foreground logits; 0 switches
         it off. It is not used in training, as the decoder would learn to undo it.
     weighed : bool
-        Whether two prompts or more add the evidence of `models.weighed`, if there are
+        Whether three prompts or more add the evidence of `models.weighed`, if there are
         filters. It has nothing to train either.
     """
 
@@ -171,7 +171,7 @@ class EvidenceSegmenter(PromptSegmenter):
         """Return the code of the prompts: all that the query's evidence needs of them.
 
         It holds the ridge weights, keys and values, the modulation and the weights of
-        the filters, and from two prompts on those of `models.weighed`.
+        the filters, and from three prompts on those of `models.weighed`.
         """
         batch, n_prompts, _, height, width = images.shape
         images = pad_to_multiple(images.flatten(0, 1), 16)  # (B K, 3, h, w)
@@ -183,7 +183,8 @@ class EvidenceSegmenter(PromptSegmenter):
         features = self.encode_query(images)
         code = self._code(features, masks, (batch, n_prompts))
         # In training batches every prompt set would be fitted by itself.
-        if "filters" in features and self.weighed and batch == 1 and n_prompts > 1:
+        several = batch == 1 and n_prompts >= LEAST_PROMPTS
+        if "filters" in features and self.weighed and several:
             code |= self._weighed_code(features, masks)
         return code
 

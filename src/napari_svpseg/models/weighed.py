@@ -1,12 +1,14 @@
 """Evidence that grows with the prompts: a ridge classifier of many features.
 
-From two prompts on, a classifier of higher capacity than `models.filters` is fitted to
-their pixels: ridge regression of random features (a layer of random weights and a
+From three prompts on, a classifier of higher capacity than `models.filters` is fitted
+to their pixels: ridge regression of random features (a layer of random weights and a
 rectifier; Huang et al., Neurocomputing 2006) of the filters and of the network's
 features. Its logits are added to those of the network. How much each counts is fitted
 as well, by logistic regression to what both say of prompts that neither has seen: each
 prompt is predicted from the others. So the weights follow how much the prompts say, and
-how much they resemble each other. One prompt cannot tell, and keeps the network alone.
+how much they resemble each other; they are drawn to fixed ones, the less the more prompts there
+are, as few boxes can all lack what the rest of an image shows. One or two prompts
+cannot tell, and keep the network alone.
 
 All steps are closed forms or a few steps of Newton's method, on fixed random weights:
 the same prompts give the same answer. Nothing is added where hidden prompts are
@@ -27,8 +29,10 @@ PENALTIES = (1e-3, 1e-2, 1e-1)
 """Ridge penalties, of which hidden prompts choose."""
 PRIOR = (1.0, 0.5)
 """Weights of network and classifier to which the logistic regression is drawn."""
-PULL = 0.5
-"""Strength of that pull, in pixels of a prompt; the loss is a mean over them all."""
+PULL = 0.3
+"""Strength of that pull, in hidden prompts; the loss is a mean over them all."""
+LEAST_PROMPTS = 3
+"""Prompts from which on the classifier is fitted."""
 LARGEST = 8.0
 """Logits are clipped at it before they are weighed."""
 NEWTON_STEPS = 12
@@ -122,7 +126,9 @@ class PromptFit:
         return torch.cat([2 * self.z[k] @ self.weights(penalty, k) for k in known])
 
 
-def weigh(scores: Tensor, foreground: Tensor, background: Tensor, n: int) -> Tensor:
+def weigh(
+    scores: Tensor, foreground: Tensor, background: Tensor, n_hidden: int
+) -> Tensor:
     """Return two non-negative weights (2,), by logistic regression without an offset.
 
     With an offset the share of foreground would be that of the prompts, or one half,
@@ -134,18 +140,18 @@ def weigh(scores: Tensor, foreground: Tensor, background: Tensor, n: int) -> Ten
         Logits of the network and of the classifier for pixels that they do not know.
     foreground, background : (N,) tensors
         Share of each in a pixel. Both classes count the same.
-    n : int
-        Pixels of one prompt.
+    n_hidden : int
+        Prompts that these pixels are of.
     """
     x = scores.clamp(-LARGEST, LARGEST).double()
     positive = (foreground / foreground.sum().clamp(min=1)).double() / 2
     negative = (background / background.sum().clamp(min=1)).double() / 2
     prior = torch.tensor(PRIOR, dtype=x.dtype, device=x.device)
     free = torch.ones_like(prior)
-    found = _newton(x, positive, negative, prior, free, PULL / n)
+    found = _newton(x, positive, negative, prior, free, PULL / n_hidden)
     if (found < 0).any():  # once more, without the weight that came out negative
         free = (found >= 0).to(x.dtype)
-        found = _newton(x, positive, negative, prior, free, PULL / n)
+        found = _newton(x, positive, negative, prior, free, PULL / n_hidden)
     return found.clamp(min=0).float()
 
 
@@ -231,7 +237,7 @@ def fit_classifier(
     ridge = fit.weights(penalty)
     network = torch.cat([blind[k] for k in known])
     scores = torch.stack([network, logits], 1)
-    factors = weigh(scores, y, other, x.shape[1])
+    factors = weigh(scores, y, other, len(known))
     gain = _dice(scores @ factors, y, other) - _dice(network, y, other)
     if gain < MARGIN:
         return None

@@ -357,3 +357,15 @@ def test_the_built_in_models_load_and_answer(card):
         code = loaded.network.encode_prompts(torch.randn(1, 1, 3, 64, 64), mask)
         out = loaded.network(torch.randn(1, 3, 80, 72), code)["foreground"]
     assert np.isfinite(out.numpy()).all()
+
+
+def test_a_built_in_model_is_found_without_a_look_at_other_packages(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looks = []
+    monkeypatch.setattr(model_store, "plugin_cards", lambda: looks.append(1) or [])
+    assert find_model("svp").name == "svp"
+    assert not looks
+    with pytest.raises(ModelFormatError):
+        find_model("no such model")
+    assert looks

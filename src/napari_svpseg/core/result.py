@@ -7,6 +7,7 @@ import platform
 import shlex
 from collections.abc import Mapping
 from dataclasses import Field, asdict, dataclass, field, fields, replace
+from functools import cache
 from pathlib import PurePath
 from typing import Any
 
@@ -341,15 +342,18 @@ def _plain(value: Any) -> Any:
 
 def versions() -> dict[str, str]:
     """Return the versions of Python and of the packages that influence a result."""
+    packages = ("napari-svpseg", "torch", "numpy", "scikit-image")
+    return {"python": platform.python_version()} | {n: _version(n) for n in packages}
+
+
+@cache  # metadata are read from the disk, and every result names its versions
+def _version(package: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
-    found = {"python": platform.python_version()}
-    for name in ("napari-svpseg", "torch", "numpy", "scikit-image"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -153,20 +153,24 @@ def list_models(folders: Iterable[Path] | None = None) -> list[ModelCard]:
     list of ModelCard
     """
     cards: dict[str, ModelCard] = {}
+    for card in _cards(folders):
+        cards.setdefault(card.name, card)
+    return sorted(cards.values(), key=lambda c: (c.name != "svp", c.name))
+
+
+def _cards(folders: Iterable[Path] | None = None) -> Iterator[ModelCard]:
+    """Return the cards that `list_models` does, of which the first of a name counts."""
     usual = (builtin_folder(), research_folder(), user_folder())
     for folder in usual if folders is None else folders:
         for path in _model_folders(folder):
             try:
-                card = read_card(path)
+                yield read_card(path)
             except ModelFormatError as error:
                 logger.warning("%s", error)
-                continue
-            cards.setdefault(card.name, card)
-    # Last, so that no package can take the name of a built-in model.
+    # Last, so that no package can take the name of a built-in model, and because
+    # looking through all installed packages takes longer than all folders.
     if folders is None:
-        for card in plugin_cards():
-            cards.setdefault(card.name, card)
-    return sorted(cards.values(), key=lambda c: (c.name != "svp", c.name))
+        yield from plugin_cards()
 
 
 def _model_folders(folder: Path) -> list[Path]:
@@ -243,11 +247,10 @@ def find_model(model: str | Path) -> ModelCard:
     if (path / CARD).is_file():
         return read_card(path)
     refuse_pickles(path)
-    cards = list_models()
-    for card in cards:
-        if card.name == str(model):
-            return card
-    names = ", ".join(card.name for card in cards) or "none"
+    found = next((card for card in _cards() if card.name == str(model)), None)
+    if found is not None:
+        return found
+    names = ", ".join(card.name for card in list_models()) or "none"
     raise ModelFormatError(NO_MODEL.format(model=model, names=names))
 
 

@@ -6,9 +6,9 @@ rectifier; Huang et al., Neurocomputing 2006) of the filters and of the network'
 features. Its logits are added to those of the network. How much each counts is fitted
 as well, by logistic regression to what both say of prompts that neither has seen: each
 prompt is predicted from the others. So the weights follow how much the prompts say, and
-how much they resemble each other; they are drawn to fixed ones, the less the more prompts there
-are, as few boxes can all lack what the rest of an image shows. One or two prompts
-cannot tell, and keep the network alone.
+how much they resemble each other; they are drawn to fixed ones, the less the more
+prompts there are, as few boxes can all lack what the rest of an image shows. One or
+two prompts cannot tell, and keep the network alone.
 
 All steps are closed forms or a few steps of Newton's method, on fixed random weights:
 the same prompts give the same answer. Nothing is added where hidden prompts are

@@ -66,6 +66,10 @@ NO_PROMPT = "No prompt: draw a box on a few cells, or switch one on."
 ALL_NEGATIVE = "All prompts are negative: add one that shows what to find."
 
 
+MAX_UNKNOWN = 0.25
+"""Largest unknown share of a mask that shows a whole box."""
+
+
 class PromptError(ValueError):
     """A prompt that cannot be used; the message says what to do."""
 
@@ -278,6 +282,11 @@ class Prompt:
         return self.is_negative and bool((self.mask == UNKNOWN).any())
 
     @property
+    def shows_whole_box(self) -> bool:
+        """Whether most of the mask is known, not a single object in a box."""
+        return np.count_nonzero(self.mask == UNKNOWN) <= MAX_UNKNOWN * self.mask.size
+
+    @property
     def n_objects(self) -> int:
         """Number of objects in the mask."""
         return count_objects(self.mask)
@@ -429,6 +438,15 @@ class PromptSet:
         if all(p.is_negative for p in enabled):
             raise PromptError(ALL_NEGATIVE)
         return enabled
+
+    def typical(self) -> tuple[Prompt, ...]:
+        """Return the prompts whose objects tell how large typical ones are.
+
+        Those that show an object, and of these whole boxes where there are any: a
+        single object was pointed out because it was missed, often as the odd one.
+        """
+        positive = tuple(p for p in self.prompts if not p.is_negative)
+        return tuple(p for p in positive if p.shows_whole_box) or positive
 
 
 def prompt_hash(prompt: Prompt) -> str:

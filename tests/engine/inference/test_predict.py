@@ -22,6 +22,7 @@ from napari_svpseg.core.labels.metrics import f1
 from napari_svpseg.core.progress import Cancelled
 from napari_svpseg.core.prompt import (
     ALL_NEGATIVE,
+    UNKNOWN,
     Prompt,
     PromptError,
     PromptSet,
@@ -314,6 +315,22 @@ def test_factor_is_limited_and_box_scale_stays():
     assert network_scale(PromptSet([prompt_of(image, labels)]), Brightness()) == 2
     small = PromptSet([prompt_of(image, labels, size=16)])
     assert network_scale(small, Brightness()) == 4  # the box's own, and no more
+
+
+def test_a_single_missed_object_does_not_tell_the_typical_size():
+    image, labels = discs((300, 300), diameter=24)
+    box = prompt_of(image, labels)
+    crumb = np.full(labels.shape, UNKNOWN, np.int32)
+    crumb[150:170, 150:170] = 0
+    crumb[158:161, 158:161] = 1
+    example = prompt_of(image, crumb, box=(130, 130))
+    alone, together = PromptSet([box]), PromptSet([box, example, example])
+    assert together.typical() == (box,)
+    assert network_scale(together, Brightness()) == network_scale(alone, Brightness())
+    properties = [run(image[..., None], p).maps.objects for p in (alone, together)]
+    assert properties[0].diameter == properties[1].diameter
+    # where nothing else is shown, it is all there is
+    assert PromptSet([example]).typical() == (example,)
 
 
 def test_nets_are_not_resized():

@@ -46,18 +46,18 @@ def network_scale(
     """Return network pixels per query pixel.
 
     A network of classes has a scale of its own. For the others it is that of the boxes
-    (64 / side, geometric mean of the positive prompts), times a factor that brings the
+    (64 / side, geometric mean of the typical prompts), times a factor that brings the
     median object into the range of diameters the network knows (its ``object_range``).
     The factor is 1 for net-like masks, stays within 1/2 to 2 and never makes the query
     more than four times as large.
     """
     if not network.needs_prompt:
         return cast(SemanticSegmenter, network).scale
-    positive = [p for p in prompts if not p.is_negative]
-    scale = math.exp(float(np.mean([math.log(p.box.scale) for p in positive])))
-    if not resize or any(is_net(p.mask) for p in positive):
+    typical = prompts.typical()
+    scale = math.exp(float(np.mean([math.log(p.box.scale) for p in typical])))
+    if not resize or any(is_net(p.mask) for p in typical):
         return scale
-    diameters = [median_diameter(p.mask) * scale / p.box.scale for p in positive]
+    diameters = [median_diameter(p.mask) * scale / p.box.scale for p in typical]
     diameter = float(np.median(diameters))
     low, high = network.object_range
     factor = float(np.clip(diameter, low, high)) / diameter
@@ -135,8 +135,8 @@ def prompt_object_properties(
 def _measured(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
 ) -> ObjectProperties:
-    pairs = zip(prompts, images[0], strict=True)
-    shown = [(p, i) for p, i in pairs if not p.is_negative]
+    typical, pairs = prompts.typical(), zip(prompts, images[0], strict=True)
+    shown = [(p, i) for p, i in pairs if p in typical]
     masks = [p.mask for p, _ in shown]
     found = []
     looked = forward(torch.stack([i for _, i in shown[:MAX_PROMPTS]]), code).numpy()

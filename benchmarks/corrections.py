@@ -1,7 +1,7 @@
 """A simulated user who corrects by clicks: scores on other images by clicks.
 
     python benchmarks/corrections.py DATA... [--clicks 0,1,2,5,10,20] [--seeds 0,1]
-        [--json FILE] [--png FILE] [--fine-tune]
+        [--json FILE] [--png FILE] [--fine-tune] [--model NAME]
 
 The user starts from one box of the one-shot protocol and corrects three images, one
 after the other. She takes the kinds of mistakes in turns, the largest of each first:
@@ -22,7 +22,8 @@ three that are corrected. Rows:
 - five boxes fine-tuned, clicks fine-tuned (--fine-tune; last column only)
 
 Every task's records are appended to the file of --json at once; a second run goes on
-from there. Base sets are for tuning, novel sets for reporting.
+from there. Base sets are for tuning, novel sets for reporting; --model takes the folder
+of a network that was trained without the kinds in DATA.
 """
 
 from __future__ import annotations
@@ -74,6 +75,7 @@ APART = 0.1
 CLICKS, GUIDED, RANDOM, FOREST = "clicks", "guided", "random boxes", "forest"
 TUNED_BOXES, TUNED_CLICKS = "five boxes fine-tuned", "clicks fine-tuned"
 KINDS = ("wrong", "missed", "merged", "outline")
+MODEL = "svp"
 SETTINGS = svpseg.SegmentSettings(trust=False)
 
 Record = dict[str, Any]
@@ -105,7 +107,7 @@ def segmented(
     query: Query,
     prompts: PromptSet,
     split_strength: float = 0.5,
-    model: Any = "svp",
+    model: Any = MODEL,
 ) -> svpseg.Result:
     """Return our result for a part of an image."""
     plane, axes = pixels_of(query)
@@ -221,11 +223,16 @@ class User:
     images : list of Query
     prompts : PromptSet
         Of one box.
+    model : str
+        Name or folder.
     """
 
-    def __init__(self, images: list[Query], prompts: PromptSet) -> None:
+    def __init__(
+        self, images: list[Query], prompts: PromptSet, model: str = MODEL
+    ) -> None:
         self.images = [Seen(query) for query in images]
         self.prompts = prompts
+        self.model = model
         self.split_strength = 0.5
         self.made: dict[str, int] = dict.fromkeys(("painted", "here only", *KINDS), 0)
         self._lessons: list[Lesson] = []
@@ -236,7 +243,7 @@ class User:
         """Return the result of an image with all prompts so far."""
         if seen.result is None:
             prompts = self.prompts.added(*seen.here)
-            found = segmented(seen.query, prompts, self.split_strength)
+            found = segmented(seen.query, prompts, self.split_strength, self.model)
             labels = with_fixed(found.labels, seen.fixed)
             seen.result = replace(found, labels=labels)
         return seen.result
@@ -314,8 +321,10 @@ class User:
 class GuidedUser(User):
     """Answers the questions of *Next doubtful place*."""
 
-    def __init__(self, images: list[Query], prompts: PromptSet) -> None:
-        super().__init__(images, prompts)
+    def __init__(
+        self, images: list[Query], prompts: PromptSet, model: str = MODEL
+    ) -> None:
+        super().__init__(images, prompts, model)
         self._answers: list[tuple[Seen, Answer]] = []
         self._doubts: dict[int, tuple[svpseg.Result, list[Doubt]]] = {}
         self.made |= {"asked": 0}
@@ -373,7 +382,9 @@ class GuidedUser(User):
 # ------------------------------------------------------------------ a task
 
 
-def curves(task: Task, clicks: list[int], seed: int, rows: list[str]) -> list[Record]:
+def curves(
+    task: Task, clicks: list[int], seed: int, rows: list[str], model: str = MODEL
+) -> list[Record]:
     """Return the records of each row after each number of clicks."""
     rng = np.random.default_rng([seed, zlib.crc32(task.dataset.name.encode())])
     first = task.draws[0]
@@ -407,7 +418,7 @@ def curves(task: Task, clicks: list[int], seed: int, rows: list[str]) -> list[Re
     for row, kind in ((CLICKS, User), (GUIDED, GuidedUser)):
         if row not in rows:
             continue
-        user = kind(images, start)
+        user = kind(images, start, model)
         labels: list[np.ndarray] = []
         shown: tuple[int, float] | None = None
         for n in range(max(clicks) + 1):
@@ -418,7 +429,9 @@ def curves(task: Task, clicks: list[int], seed: int, rows: list[str]) -> list[Re
             strength = user.split_strength
             if shown != (len(user.prompts), strength):  # prompts only grow
                 shown = len(user.prompts), strength
-                labels = [segmented(q, user.prompts, strength).labels for q in scored]
+                labels = [
+                    segmented(q, user.prompts, strength, model).labels for q in scored
+                ]
             own = [scores(s.query, user.look_at(s).labels)[0] for s in user.images]
             note(
                 row,
@@ -436,17 +449,17 @@ def curves(task: Task, clicks: list[int], seed: int, rows: list[str]) -> list[Re
             planes = [pixels_of(q)[0] for q in images]
             box = [task.dataset.image(first.image)]
             first_box = [from_labels(task.truth(first.image), [first.box])]
-            found = tuned(box + planes, first_box + partial, scored)
+            found = tuned(box + planes, first_box + partial, scored, model)
             note(TUNED_CLICKS, max(clicks), found)
     if RANDOM in rows:
         for n in clicks:
             more = start.added(*boxes[:n])
-            note(RANDOM, n, [segmented(q, more).labels for q in scored])
+            note(RANDOM, n, [segmented(q, more, model=model).labels for q in scored])
     if TUNED_BOXES in rows:
         drawn = [d for d in task.draws if d.image not in used][:5]
         planes = [task.dataset.image(d.image) for d in drawn]
         partial = [from_labels(task.truth(d.image), [d.box]) for d in drawn]
-        note(TUNED_BOXES, max(clicks), tuned(planes, partial, scored))
+        note(TUNED_BOXES, max(clicks), tuned(planes, partial, scored, model))
     return records
 
 
@@ -456,7 +469,10 @@ def taught(fixed: np.ndarray) -> np.ndarray:
 
 
 def tuned(
-    planes: list[np.ndarray], partial: list[np.ndarray], scored: list[Query]
+    planes: list[np.ndarray],
+    partial: list[np.ndarray],
+    scored: list[Query],
+    model: str,
 ) -> list[np.ndarray]:
     """Return the labels of a model that was fine-tuned with the quick preset."""
     kept = [i for i, labels in enumerate(partial) if labels.any()]
@@ -464,6 +480,7 @@ def tuned(
         done = svpseg.finetune(
             [planes[i] for i in kept],
             [partial[i] for i in kept],
+            start_from=model,
             output=Path(folder) / "model",
         )
         own = svpseg.load_prompts(Path(folder) / "model" / "prompts.svprompt")
@@ -572,6 +589,7 @@ def main() -> None:
     parser.add_argument("--clicks", default="0,1,2,5,10,20")
     parser.add_argument("--classes", help="only these, separated by commas")
     parser.add_argument("--seeds", default="0")
+    parser.add_argument("--model", default=MODEL, help="name or folder")
     parser.add_argument("--rows", default=f"{CLICKS},{GUIDED},{RANDOM},{FOREST}")
     parser.add_argument("--fine-tune", action="store_true")
     parser.add_argument("--json", type=Path, help="records, one a line")
@@ -595,7 +613,7 @@ def main() -> None:
         for task in plan(options.data, settings):
             key = (task.dataset.name, task.name, seed)
             left = [row for row in rows if (*key, row) not in done]
-            found = curves(task, clicks, seed, left) if left else []
+            found = curves(task, clicks, seed, left, options.model) if left else []
             records += found
             for r in found:
                 print(f"{r['set']} {r['row']} {r['clicks']}: {r['f1']:.3f}", flush=True)

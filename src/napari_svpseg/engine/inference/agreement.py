@@ -15,10 +15,10 @@ from .device import Device
 from .forward import Forward, evaluating
 from .prompt_features import network_scale, prompt_tensors
 
-TOLERANCE = 0.005
+TOLERANCE = 0.02
 """How much lower the mean score of the earlier examples may be."""
 
-WORST = 0.01
+WORST = 0.10
 """How much lower the score of a single one may be."""
 
 

@@ -52,7 +52,7 @@ OF_THE_SYSTEM = {".DS_Store", "Thumbs.db", "desktop.ini"}
 ZARR_METADATA = ("zarr.json", ".zgroup", ".zarray", ".zattrs", ".zmetadata")
 
 FOREIGN = (
-    "{path}: is there already, and is nothing that a run of this program wrote: choose "
+    "{path}: is there already, and is no result of a run that may be replaced: choose "
     "another place, or allow to replace it (--overwrite, in Python overwrite=True)."
 )
 CHANGED = (

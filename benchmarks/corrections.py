@@ -10,6 +10,7 @@ after the other. She takes the kinds of mistakes in turns, the largest of each f
 - missed: none where one is (*This too*). Where the proposed outline overlaps the true
   one by less than half, she paints it.
 - merged: one object for several (*Split here*), which teaches the split strength
+- pieces: several objects for one (*Join*), which teaches it too
 - outline: an object whose outline overlaps the true one by less than half, painted anew
 
 Scored are other images that nobody touches, with F1@0.5 and Dice; and F1@0.5 of the
@@ -74,7 +75,7 @@ APART = 0.1
 """Largest share of an object that an other one may cover for it to be missed."""
 CLICKS, GUIDED, RANDOM, FOREST = "clicks", "guided", "random boxes", "forest"
 TUNED_BOXES, TUNED_CLICKS = "five boxes fine-tuned", "clicks fine-tuned"
-KINDS = ("wrong", "missed", "merged", "outline")
+KINDS = ("wrong", "missed", "merged", "pieces", "outline")
 MODEL = "svp"
 SETTINGS = svpseg.SegmentSettings(trust=False)
 
@@ -171,6 +172,10 @@ def mistakes(query: Query, labels: np.ndarray, fixed: np.ndarray) -> list[Mistak
             note("wrong", mask)
     for true in np.unique(truth[truth > 0]):
         mask = truth == true
+        pieces = np.isin(labels, inside(labels, mask))
+        if np.unique(labels[pieces]).size > 1 and not skip[pieces].any():
+            note("pieces", pieces)
+            continue
         if true in matched or skip[mask].mean() > APART:
             continue
         if np.mean(labels[mask] > 0) <= APART:
@@ -266,7 +271,12 @@ class User:
         """Correct a mistake; all images follow."""
         self.made[mistake.kind] += 1
         if mistake.kind == "merged":
-            self._split(seen, mistake.mask)
+            truth = seen.query.truth
+            assert truth is not None
+            own = np.where(np.isin(truth, inside(truth, mistake.mask)), truth, 0)
+            self._mend(seen, divided_like(mistake.mask, own))
+        elif mistake.kind == "pieces":
+            self._mend(seen, mistake.mask.astype(np.int32))
         else:
             self._teach(seen, mistake)
         for other in self.images:
@@ -297,14 +307,11 @@ class User:
         seen.fixed, seen.here = done.fixed, done.here_only
         self.made["here only"] += bool(done.notes)
 
-    def _split(self, seen: Seen, whole: np.ndarray) -> None:
-        """Divide an object as the true ones divide it, and learn from it."""
-        result, truth = self.look_at(seen), seen.query.truth
-        assert truth is not None
-        own = np.where(np.isin(truth, inside(truth, whole)), truth, 0)
-        parts = divided_like(whole, own)
+    def _mend(self, seen: Seen, parts: np.ndarray) -> None:
+        """Replace what is there by objects 1, 2, ... of the same pixels, and learn."""
+        result, whole = self.look_at(seen), parts > 0
         objects = [parts == n for n in range(1, int(parts.max()) + 1)]
-        patch = Patch.of(np.where(parts > 0, parts, UNKNOWN))
+        patch = Patch.of(np.where(whole, parts, UNKNOWN))
         self._lessons.append(Lesson.of(result.maps, result.labels, patch))
         seen.fixed = fixed_by(seen.fixed, whole.shape, [], objects)
         settings = settings_of(result)

@@ -133,3 +133,19 @@ def test_a_rest_of_a_wrong_object_goes_with_it(disc_scene):
     small[:, 74:] = False
     fixed = fixed_by(None, labels.shape, [small], [])
     assert not with_fixed(labels, fixed)[labels == 2].any()
+
+
+@pytest.mark.parametrize("at", [(100, 100), (101, 102), (3, 297)])
+def test_a_small_object_is_not_lost_in_a_large_box(at):
+    labels = np.zeros((300, 300), np.int32)
+    labels[20:80, 20:80] = 1
+    labels[at] = 2
+    image = labels.astype(np.float32)
+    like = PromptSet([Prompt.from_image(image, labels == 1, Box(0, 0, 256))])
+    wrong = negative_example(image, labels, 2, like)
+    missed = positive_example(
+        image, np.where(labels == 2, 0, labels), labels == 2, like
+    )
+    assert (wrong.mask == 0).any()
+    assert missed.n_objects == 1
+    assert wrong.box.size == missed.box.size

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
-from ..geometry import Box, window_of
-from ..image import channels_last
+from ..geometry import PROMPT_SIZE, Box, window_of
+from ..image import channels_last, resize_labels
 from ..prompt import UNKNOWN, Prompt, PromptError, PromptSet
 
 Array = np.ndarray
@@ -106,7 +106,8 @@ def negative_example(
     Returns
     -------
     Prompt
-        A box around the object; what is not the object is unknown.
+        A box around the object; what is not the object is unknown. As large as other
+        boxes, or smaller where the object would be lost in so few pixels.
 
     Raises
     ------
@@ -223,6 +224,8 @@ def _example(
             SHAPES_DIFFER.format(image=plane.shape[:2], labels=mask.shape)
         )
     box = example_box(shown, [p.box.size for p in positive])
+    while box.size > PROMPT_SIZE and not _survives(shown, box):
+        box = example_box(shown, [max(PROMPT_SIZE, box.size // 2)])
     prompt = Prompt.from_image(
         plane,
         mask,
@@ -237,6 +240,15 @@ def _example(
         unit=first.unit,
     )
     return replace(prompt, channels=first.channels, channel_names=first.channel_names)
+
+
+def _survives(shown: Array, box: Box) -> bool:
+    """Return whether pixels are left when a box is brought to 64 x 64.
+
+    A small object in a large box can fall between the pixels that are kept.
+    """
+    side = (PROMPT_SIZE, PROMPT_SIZE)
+    return bool(resize_labels(shown[box.slices].astype(np.uint8), side).any())
 
 
 def example_box(shown: Array, sizes: Sequence[int]) -> Box:

@@ -1,7 +1,7 @@
 """A simulated user who corrects by clicks: scores on other images by clicks.
 
     python benchmarks/corrections.py DATA... [--clicks 0,1,2,5,10,20] [--seeds 0,1]
-        [--json FILE] [--png FILE] [--fine-tune] [--model NAME]
+        [--json FILE] [--png FILE] [--fine-tune] [--model NAMES]
 
 The user starts from one box of the one-shot protocol and corrects three images, one
 after the other. She takes the kinds of mistakes in turns, the largest of each first:
@@ -23,8 +23,8 @@ three that are corrected. Rows:
 - five boxes fine-tuned, clicks fine-tuned (--fine-tune; last column only)
 
 Every task's records are appended to the file of --json at once; a second run goes on
-from there. Base sets are for tuning, novel sets for reporting; --model takes the folder
-of a network that was trained without the kinds in DATA.
+from there. Base sets are for tuning, novel sets for reporting. Of several models
+(--model FOLDER,FOLDER) the first is taken that was not trained on the set.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ from napari_svpseg.benchmark.pixel_forest import (
     pixel_features,
     split_objects,
 )
+from napari_svpseg.benchmark.unseen import first_unseen
 from napari_svpseg.core.annotation.corrections import fixed_by, with_fixed
 from napari_svpseg.core.annotation.mending import (
     Lesson,
@@ -62,6 +63,7 @@ from napari_svpseg.core.labels.instances import instances_from_maps
 from napari_svpseg.core.labels.metrics import dice, iou, match_instances
 from napari_svpseg.core.prompt import UNKNOWN, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings
+from napari_svpseg.io.model_store import find_model
 
 IMAGES = 3
 """Images in which the user corrects."""
@@ -596,7 +598,7 @@ def main() -> None:
     parser.add_argument("--clicks", default="0,1,2,5,10,20")
     parser.add_argument("--classes", help="only these, separated by commas")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--model", default=MODEL, help="name or folder")
+    parser.add_argument("--model", default=MODEL, help="names or folders")
     parser.add_argument("--rows", default=f"{CLICKS},{GUIDED},{RANDOM},{FOREST}")
     parser.add_argument("--fine-tune", action="store_true")
     parser.add_argument("--json", type=Path, help="records, one a line")
@@ -609,6 +611,7 @@ def main() -> None:
     if options.json and options.json.exists():
         text = options.json.read_text(encoding="utf-8")
         records = [json.loads(line) for line in text.splitlines()]
+    cards = [find_model(name) for name in options.model.split(",")]
     done = {(r["set"], r["class"], r["seed"], r["row"]) for r in records}
     for seed in map(int, options.seeds.split(",")):
         settings = BenchmarkSettings(
@@ -620,7 +623,10 @@ def main() -> None:
         for task in plan(options.data, settings):
             key = (task.dataset.name, task.name, seed)
             left = [row for row in rows if (*key, row) not in done]
-            found = curves(task, clicks, seed, left, options.model) if left else []
+            card = cards[0] if len(cards) == 1 else first_unseen(cards, key[0])
+            if not left or card is None:
+                continue
+            found = curves(task, clicks, seed, left, card.path)
             records += found
             for r in found:
                 print(f"{r['set']} {r['row']} {r['clicks']}: {r['f1']:.3f}", flush=True)

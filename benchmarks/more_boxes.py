@@ -1,10 +1,12 @@
 """Boxes of the query itself beside boxes of other images: 1, 4 and 8 of them.
 
     python benchmarks/more_boxes.py DATA... [--models svp,forest] [--queries 2]
-        [--seed 0] [--classes A,B] [--json FILE]
+        [--unseen FOLDER,FOLDER] [--seed 0] [--classes A,B] [--json FILE]
 
 Prints scores, differences with intervals over tasks, kinds of errors, oracles and how
-well the trust tells the Dice; the records of every row go to the JSON file. See
+well the trust tells the Dice; the records of every row go to the JSON file. With
+--unseen a set is also scored by the first of these models that was not trained on it:
+two networks, each trained on half of the kinds, score all sets. See
 `napari_svpseg.benchmark.more_boxes`.
 """
 
@@ -20,7 +22,11 @@ import numpy as np
 
 from napari_svpseg.benchmark.more_boxes import FOREST, rows_of, scored, to_markdown
 from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings, plan
-from napari_svpseg.io.model_store import load_model
+from napari_svpseg.benchmark.unseen import first_unseen
+from napari_svpseg.io.model_store import find_model, load_model
+
+UNSEEN = "unseen"
+"""Name of the networks of --unseen in the tables."""
 
 
 def main() -> None:
@@ -30,6 +36,7 @@ def main() -> None:
     )
     parser.add_argument("data", nargs="+", type=Path, help="data folders")
     parser.add_argument("--models", default=f"svp,{FOREST}")
+    parser.add_argument("--unseen", default="", help="models, separated by commas")
     parser.add_argument("--queries", type=int, default=2, help="images of a task")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--classes", help="only these, separated by commas")
@@ -39,10 +46,14 @@ def main() -> None:
         name: None if name == FOREST else load_model(name).network
         for name in options.models.split(",")
     }
+    cards = [find_model(name) for name in options.unseen.split(",") if name]
     classes = tuple(options.classes.split(",")) if options.classes else None
     settings = BenchmarkSettings(prompts=1, max_queries=1000, classes=classes)
     records: list[dict[str, Any]] = []
     for task in plan(options.data, settings):
+        networks.pop(UNSEEN, None)
+        if card := first_unseen(cards, task.dataset.name):
+            networks[UNSEEN] = load_model(card.path).network
         rng = np.random.default_rng(options.seed)
         done = 0
         for image in rng.permutation(task.queries).tolist():

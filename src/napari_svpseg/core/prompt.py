@@ -284,7 +284,8 @@ class Prompt:
     @property
     def shows_whole_box(self) -> bool:
         """Whether most of the mask is known, not a single object in a box."""
-        return np.count_nonzero(self.mask == UNKNOWN) <= MAX_UNKNOWN * self.mask.size
+        unknown = int(np.count_nonzero(self.mask == UNKNOWN))
+        return unknown <= MAX_UNKNOWN * self.mask.size
 
     @property
     def n_objects(self) -> int:

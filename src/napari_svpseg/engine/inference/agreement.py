@@ -13,7 +13,7 @@ from ...core.prompt import PromptSet
 from ...models.base import PromptSegmenter
 from .device import Device
 from .forward import Forward, evaluating
-from .prompt_features import network_scale, prompt_tensors
+from .prompt_features import network_scale, prompt_code, prompt_tensors
 
 TOLERANCE = 0.02
 """How much lower the mean score of the earlier examples may be."""
@@ -118,9 +118,11 @@ def scores(
         Of a positive one the Dice of its known pixels, of a negative one the share of
         the known pixels that are not foreground.
     """
-    code = forward.encode(images[:, shown], masks[:, shown])
+    # Cached: these prompts were encoded for the click before, or will be for this run.
+    code = prompt_code(images[:, shown], masks[:, shown], forward)
+    found = forward(images[0, judged], code)[:, 0]
     return np.array(
-        [_score(forward(images[:, k], code)[0, 0], masks[0, k]) for k in judged]
+        [_score(*pair) for pair in zip(found, masks[0, judged], strict=True)]
     )
 
 

@@ -149,3 +149,15 @@ def test_a_small_object_is_not_lost_in_a_large_box(at):
     assert (wrong.mask == 0).any()
     assert missed.n_objects == 1
     assert wrong.box.size == missed.box.size
+
+
+def test_the_box_of_a_large_ring_shows_a_part_of_it(prompts):
+    y, x = np.mgrid[:200, :220]
+    ring = np.abs(np.hypot(y - 100, x - 110) - 90) < 6
+    labels = np.where(ring, 3, 0)
+    image = ring.astype(np.float32)
+    wrong = negative_example(image, labels, 3, prompts)
+    missed = positive_example(image, 0 * labels, ring, prompts)
+    for made, shown in ((wrong, wrong.mask == 0), (missed, missed.mask == 1)):
+        np.testing.assert_array_equal(shown, ring[made.box.slices])
+        assert shown.any()

@@ -254,6 +254,8 @@ def _survives(shown: Array, box: Box) -> bool:
 def example_box(shown: Array, sizes: Sequence[int]) -> Box:
     """Return the box around the pixels of an object, as large as other boxes.
 
+    Of an object that is larger, the box shows a part near its middle.
+
     Parameters
     ----------
     shown : (Y, X) bool array
@@ -268,10 +270,16 @@ def example_box(shown: Array, sizes: Sequence[int]) -> Box:
     """
     side = round(float(np.median(sizes)))
     rows, columns = window_of(shown)
-    centre = (rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2
+    middle = (rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2
     height, width = shown.shape
     try:
-        return Box.centred(centre, side).clamped((height, width))
+        box = Box.centred(middle, side).clamped((height, width))
+        if not shown[box.slices].any():  # a large ring or arc, around the box
+            pixels = np.argwhere(shown[rows, columns]) + (rows.start, columns.start)
+            nearest = pixels[np.argmin(np.hypot(*(pixels - middle).T))]
+            middle = float(nearest[0]), float(nearest[1])
+            box = Box.centred(middle, side).clamped((height, width))
+        return box
     except ValueError as error:
         raise CorrectionError(str(error)) from error
 

@@ -99,6 +99,7 @@ def test_every_field_comes_back(tmp_path, n_channels):
                 mask=np.zeros((64, 64), np.int32),
                 channels=None,
                 pixel_size=None,
+                clicked=True,
             ),
         ],
         "mine",

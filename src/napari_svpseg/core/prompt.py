@@ -66,10 +66,6 @@ NO_PROMPT = "No prompt: draw a box on a few cells, or switch one on."
 ALL_NEGATIVE = "All prompts are negative: add one that shows what to find."
 
 
-MAX_UNKNOWN = 0.25
-"""Largest unknown share of a mask that shows a whole box."""
-
-
 class PromptError(ValueError):
     """A prompt that cannot be used; the message says what to do."""
 
@@ -107,6 +103,8 @@ class Prompt:
         Whether the prompt takes part in a run.
     channel_names : tuple of str
         Names of the images, if each channel was an image of its own.
+    clicked : bool
+        Whether it was made by a click on one object, and tells of no other.
 
     Raises
     ------
@@ -127,6 +125,7 @@ class Prompt:
     color: str = "#ffb000"
     enabled: bool = True
     channel_names: tuple[str, ...] = ()
+    clicked: bool = False
 
     def __post_init__(self) -> None:
         image = self._checked_image()
@@ -280,12 +279,6 @@ class Prompt:
     def marks_object(self) -> bool:
         """Whether it is negative and marks an object as wrong, not a whole box."""
         return self.is_negative and bool((self.mask == UNKNOWN).any())
-
-    @property
-    def shows_whole_box(self) -> bool:
-        """Whether most of the mask is known, not a single object in a box."""
-        unknown = int(np.count_nonzero(self.mask == UNKNOWN))
-        return unknown <= MAX_UNKNOWN * self.mask.size
 
     @property
     def n_objects(self) -> int:
@@ -443,16 +436,17 @@ class PromptSet:
     def typical(self) -> tuple[Prompt, ...]:
         """Return the prompts whose objects tell how large typical ones are.
 
-        Those that show an object, and of these whole boxes where there are any: a
-        single object was pointed out because it was missed, often as the odd one.
+        Those that show an object, and of these the boxes where there are any: an
+        object was clicked because it was missed, often as the odd one.
         """
         positive = tuple(p for p in self.prompts if not p.is_negative)
-        return tuple(p for p in positive if p.shows_whole_box) or positive
+        return tuple(p for p in positive if not p.clicked) or positive
 
 
 def prompt_hash(prompt: Prompt) -> str:
-    """Return the hash of what a prompt shows: its image and its mask."""
-    return fingerprint(prompt.image, prompt.mask)
+    """Return the hash of what a prompt says: its image, its mask, and if by a click."""
+    clicked = ("clicked",) if prompt.clicked else ()
+    return fingerprint(*clicked, prompt.image, prompt.mask)
 
 
 def renamed(prompt: Prompt, name: str) -> Prompt:

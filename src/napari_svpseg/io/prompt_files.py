@@ -195,6 +195,7 @@ def _entry(i: int, prompt: Prompt) -> dict[str, Any]:
         "color": prompt.color,
         "enabled": prompt.enabled,
         "negative": prompt.is_negative,
+        **({"clicked": True} if prompt.clicked else {}),
         "image": f"prompt-{i:03d}-image.tif",
         "mask": f"prompt-{i:03d}-mask.tif",
     }
@@ -365,6 +366,7 @@ def _prompt(archive: zipfile.ZipFile, entry: dict[str, Any], version: int) -> Pr
         color=color,
         enabled=bool(entry.get("enabled", True)),
         channel_names=tuple(str(n) for n in entry.get("channel_names") or ()),
+        clicked=bool(entry.get("clicked", False)),
     )
 
 

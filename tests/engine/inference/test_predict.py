@@ -323,7 +323,7 @@ def test_a_single_missed_object_does_not_tell_the_typical_size():
     crumb = np.full(labels.shape, UNKNOWN, np.int32)
     crumb[150:170, 150:170] = 0
     crumb[158:161, 158:161] = 1
-    example = prompt_of(image, crumb, box=(130, 130))
+    example = replace(prompt_of(image, crumb, box=(130, 130)), clicked=True)
     alone, together = PromptSet([box]), PromptSet([box, example, example])
     assert together.typical() == (box,)
     assert network_scale(together, Brightness()) == network_scale(alone, Brightness())

@@ -214,16 +214,16 @@ def _example(
     is_negative: bool,
 ) -> Prompt:
     """Return the prompt of a box around the pixels ``shown``, like other prompts."""
-    positive = [p for p in like if not p.is_negative]
-    if not positive:
+    typical = like.typical()
+    if not typical:
         raise CorrectionError(NO_POSITIVE)
-    first = positive[0]
+    first = typical[0]
     plane, _ = channels_last(image, None, None, first.rgb)
     if plane.shape[:2] != mask.shape:
         raise CorrectionError(
             SHAPES_DIFFER.format(image=plane.shape[:2], labels=mask.shape)
         )
-    box = example_box(shown, [p.box.size for p in positive])
+    box = example_box(shown, [p.box.size for p in typical])
     while box.size > PROMPT_SIZE and not _survives(shown, box):
         box = example_box(shown, [max(PROMPT_SIZE, box.size // 2)])
     prompt = Prompt.from_image(
@@ -239,7 +239,12 @@ def _example(
         pixel_size=first.pixel_size,
         unit=first.unit,
     )
-    return replace(prompt, channels=first.channels, channel_names=first.channel_names)
+    return replace(
+        prompt,
+        channels=first.channels,
+        channel_names=first.channel_names,
+        clicked=True,
+    )
 
 
 def _survives(shown: Array, box: Box) -> bool:
@@ -275,9 +280,9 @@ def example_box(shown: Array, sizes: Sequence[int]) -> Box:
     try:
         box = Box.centred(middle, side).clamped((height, width))
         if not shown[box.slices].any():  # a large ring or arc, around the box
-            pixels = np.argwhere(shown[rows, columns]) + (rows.start, columns.start)
-            nearest = pixels[np.argmin(np.hypot(*(pixels - middle).T))]
-            middle = float(nearest[0]), float(nearest[1])
+            y, x = np.nonzero(shown)
+            nearest = np.argmin(np.hypot(y - middle[0], x - middle[1]))
+            middle = float(y[nearest]), float(x[nearest])
             box = Box.centred(middle, side).clamped((height, width))
         return box
     except ValueError as error:

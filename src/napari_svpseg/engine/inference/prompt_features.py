@@ -123,7 +123,7 @@ def prompt_object_properties(
     """
     content: list[Content] = [images.numpy()]
     for prompt in prompts:
-        content += [prompt.mask, repr(prompt.box.scale)]
+        content += [prompt.mask, repr((prompt.box.scale, prompt.clicked))]
     content += [value.float().cpu().numpy() for value in code.values()]
     return _properties.get(
         forward.network,

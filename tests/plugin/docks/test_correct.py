@@ -193,6 +193,7 @@ def test_a_missed_object_is_outlined_corrected_and_found_everywhere(dock, follow
     assert kinds(dock, FAINT) == [[True, True]] * 3
     item = dock.book.items[-1]
     assert not item.negative and item.n_objects == 1
+    assert dock.book.prompt(item).clicked and not dock.book.prompts()[0].clicked
     assert "5 more found in 3 images" in dock.message.text()
 
 

@@ -224,8 +224,6 @@ def _example(
             SHAPES_DIFFER.format(image=plane.shape[:2], labels=mask.shape)
         )
     box = example_box(shown, [p.box.size for p in typical])
-    while box.size > PROMPT_SIZE and not _survives(shown, box):
-        box = example_box(shown, [max(PROMPT_SIZE, box.size // 2)])
     prompt = Prompt.from_image(
         plane,
         mask,
@@ -247,19 +245,11 @@ def _example(
     )
 
 
-def _survives(shown: Array, box: Box) -> bool:
-    """Return whether pixels are left when a box is brought to 64 x 64.
-
-    A small object in a large box can fall between the pixels that are kept.
-    """
-    side = (PROMPT_SIZE, PROMPT_SIZE)
-    return bool(resize_labels(shown[box.slices].astype(np.uint8), side).any())
-
-
 def example_box(shown: Array, sizes: Sequence[int]) -> Box:
     """Return the box around the pixels of an object, as large as other boxes.
 
-    Of an object that is larger, the box shows a part near its middle.
+    Of an object that is larger, the box shows a part near its middle. It is smaller
+    than others where the object would be lost in 64 x 64 pixels.
 
     Parameters
     ----------
@@ -273,7 +263,23 @@ def example_box(shown: Array, sizes: Sequence[int]) -> Box:
     CorrectionError
         If the image is smaller than any box.
     """
-    side = round(float(np.median(sizes)))
+    box = _box_of_side(shown, round(float(np.median(sizes))))
+    while box.size > PROMPT_SIZE and not _survives(shown, box):
+        box = _box_of_side(shown, max(PROMPT_SIZE, box.size // 2))
+    return box
+
+
+def _survives(shown: Array, box: Box) -> bool:
+    """Return whether pixels are left when a box is brought to 64 x 64.
+
+    A small object in a large box can fall between the pixels that are kept.
+    """
+    side = (PROMPT_SIZE, PROMPT_SIZE)
+    return bool(resize_labels(shown[box.slices].astype(np.uint8), side).any())
+
+
+def _box_of_side(shown: Array, side: int) -> Box:
+    """Return the box of a side that is around an object, or shows a part of it."""
     rows, columns = window_of(shown)
     middle = (rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2
     height, width = shown.shape

@@ -384,10 +384,9 @@ class CorrectController:
 
     def _sizes(self) -> list[int]:
         """Return the sides of the boxes that show what is wanted."""
-        sizes = [
-            i.box.size for i in self.book.items if i.box is not None and not i.negative
-        ]
-        return sizes or [self.book.size]
+        items = [i for i in self.book.items if i.box is not None and not i.negative]
+        drawn = [i for i in items if i.patch is None] or items
+        return [i.box.size for i in drawn if i.box is not None] or [self.book.size]
 
     def _objects(
         self, seen: SeenPlane, labels: np.ndarray, points: Points

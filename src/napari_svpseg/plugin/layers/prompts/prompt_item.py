@@ -255,6 +255,7 @@ class PromptItem:
             color=self.color,
             enabled=self.enabled,
             channel_names=source.channel_names,
+            clicked=self.patch is not None,
         )
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import napari_svpseg as svpseg
 from napari_svpseg.core.annotation.corrections import CorrectionError
 from napari_svpseg.core.labels.metrics import dice
+from napari_svpseg.core.result import Maps
 from napari_svpseg.engine.inference import agreement
 from napari_svpseg.io.sample_images import tissue
+from napari_svpseg.workflows import correct_image
 from napari_svpseg.workflows.correct_image import (
     NOT_ONE_PLANE,
     NOTHING,
@@ -78,6 +82,28 @@ def test_an_example_that_makes_others_worse_stays_here(
     assert len(done.here_only) == 1
     assert done.notes
     assert len(done.result.recipe.prompts) == 2, "it is used in this image"
+
+
+def test_an_example_that_floods_its_image_is_not_used(
+    disc_scene, disc_prompt, result, monkeypatch
+):
+    sure = replace(result, maps=Maps(0.97 * (result.labels > 0).astype(np.float32)))
+    flood = Maps(np.full(result.labels.shape, 0.6, np.float32))
+    flooded = replace(result, labels=np.ones_like(result.labels), maps=flood)
+
+    def found_by(image, prompts, *args, **kwargs):
+        return flooded if any(p.clicked for p in prompts) else sure
+
+    monkeypatch.setattr(correct_image, "segment", found_by)
+    monkeypatch.setattr(
+        correct_image, "split_by_agreement", lambda _, examples, *args: (examples, ())
+    )
+    outline = disc_scene.labels == 5
+    done = svpseg.correct(disc_scene.image, disc_prompt, sure, this_too=[outline])
+    assert len(done.prompts) == 1 and not len(done.here_only)
+    assert len(done.added) == len(done.notes) == 1
+    assert done.result.n_objects == sure.n_objects + 1
+    assert len(np.unique(done.result.labels[outline])) == 1
 
 
 def two_kinds(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

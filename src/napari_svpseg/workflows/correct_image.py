@@ -15,13 +15,14 @@ from ..core.annotation.corrections import (
     fixed_by,
     negative_example,
     object_at,
+    overturns,
     positive_example,
     with_fixed,
 )
 from ..core.annotation.proposals import propose_object
 from ..core.planes import Planes
 from ..core.progress import Progress
-from ..core.prompt import Prompt, Prompts, PromptSet, as_prompt_set
+from ..core.prompt import UNKNOWN, Prompt, Prompts, PromptSet, as_prompt_set
 from ..core.result import Result
 from ..core.settings import PostprocessSettings, SegmentSettings, changed
 from .segment_image import Model, prepare, segment
@@ -33,6 +34,10 @@ OTHER_IMAGE = "image and result differ in shape: {image} and {result}"
 HERE_ONLY = (
     "{names}: used in this image only, as the other examples would come out worse "
     "with it"
+)
+OVERTURNS = (
+    "{names}: the object is added, but not used as an example, as most of this result "
+    "would change with it"
 )
 
 
@@ -83,7 +88,7 @@ def correct(
     """Teach by correcting: return grown prompts and the new result of the image.
 
     Each point becomes an ordinary prompt. An example that makes the earlier ones worse
-    is used in this image only.
+    is used in this image only, and one that overturns most of the result is not used.
 
     Parameters
     ----------
@@ -146,28 +151,48 @@ def correct(
     agreeing, others = split_by_agreement(
         usable, PromptSet(examples), recipe.model if model is None else model, run
     )
-    grown, here = prompts.added(*agreeing), here.added(*others)
-    new = segment(
-        image,
-        grown.added(*here),
-        recipe.model if model is None else model,
-        axes=recipe.axes,
-        channels=recipe.channels,
-        intensities=np.asarray(recipe.intensities),
-        settings=run,
-        postprocess=PostprocessSettings.from_dict(recipe.postprocess),
-        on_progress=on_progress,
-    )
+
+    def found_with(agreeing: PromptSet, others: PromptSet) -> Result:
+        return segment(
+            image,
+            prompts.added(*agreeing, *here, *others),
+            recipe.model if model is None else model,
+            axes=recipe.axes,
+            channels=recipe.channels,
+            intensities=np.asarray(recipe.intensities),
+            settings=run,
+            postprocess=PostprocessSettings.from_dict(recipe.postprocess),
+            on_progress=on_progress,
+        )
+
+    new, notes = found_with(agreeing, others), []
     fixed = fixed_by(fixed, new.labels.shape, wrong, right)
-    names = ", ".join(p.name for p in others)
+    if right and overturns(result.maps, new.maps, fixed != UNKNOWN):
+        notes.append(OVERTURNS.format(names=_names(_positive(PromptSet(examples)))))
+        agreeing, others = _negative(agreeing), _negative(others)
+        new = found_with(agreeing, others)
+    if len(others):
+        notes.append(HERE_ONLY.format(names=_names(others)))
     return Correction(
-        grown,
+        prompts.added(*agreeing),
         replace(new, labels=with_fixed(new.labels, fixed)),
-        here,
+        here.added(*others),
         fixed,
         tuple(examples),
-        (HERE_ONLY.format(names=names),) if names else (),
+        tuple(notes),
     )
+
+
+def _positive(prompts: PromptSet) -> PromptSet:
+    return PromptSet(p for p in prompts if not p.is_negative)
+
+
+def _negative(prompts: PromptSet) -> PromptSet:
+    return PromptSet(p for p in prompts if p.is_negative)
+
+
+def _names(prompts: PromptSet) -> str:
+    return ", ".join(p.name for p in prompts)
 
 
 def split_by_agreement(

@@ -15,11 +15,13 @@ from napari_svpseg.core.annotation.corrections import (
     fixed_by,
     negative_example,
     object_at,
+    overturns,
     positive_example,
     with_fixed,
 )
 from napari_svpseg.core.geometry import Box
 from napari_svpseg.core.prompt import UNKNOWN, Prompt, PromptSet
+from napari_svpseg.core.result import Maps
 
 
 @pytest.fixture
@@ -161,3 +163,22 @@ def test_the_box_of_a_large_ring_shows_a_part_of_it(prompts):
     for made, shown in ((wrong, wrong.mask == 0), (missed, missed.mask == 1)):
         np.testing.assert_array_equal(shown, ring[made.box.slices])
         assert shown.any()
+
+
+def test_an_example_that_floods_the_result_overturns_it():
+    def found(*spots: slice, sure: float = 0.97) -> Maps:
+        foreground = np.zeros((60, 60), np.float32)
+        for spot in spots:
+            foreground[spot, 10:20] = sure
+        return Maps(foreground)
+
+    before = found(slice(5, 15))
+    more = found(slice(5, 15), slice(20, 30), slice(35, 45), slice(50, 58))
+    flooded = Maps(np.full((60, 60), 0.6, np.float32))
+    assert not overturns(before, before)
+    assert not overturns(before, more), "sure of many more"
+    assert overturns(before, flooded)
+    assert overturns(before, Maps(0 * before.foreground)), "nothing is left"
+    decided = np.ones((60, 60), bool)
+    decided[:15] = False
+    assert not overturns(before, found(slice(5, 15), slice(20, 60), sure=0.6), decided)

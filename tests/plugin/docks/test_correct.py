@@ -13,7 +13,7 @@ from napari_svpseg.core.labels.doubts import Answer
 from napari_svpseg.core.prompt import UNKNOWN, PromptSet
 from napari_svpseg.core.result import Maps, ObjectProperties, Recipe, Result
 from napari_svpseg.plugin.docks.correct_controller import NO_OBJECT, NO_RESULT
-from napari_svpseg.plugin.docks.follow_controller import HERE_ONLY
+from napari_svpseg.plugin.docks.follow_controller import HERE_ONLY, SWITCHED_OFF
 from napari_svpseg.plugin.layers.images.visibility import bring_into_sight
 from napari_svpseg.plugin.layers.metadata import METADATA_KEY, metadata_of
 from napari_svpseg.plugin.layers.results.corrected import (
@@ -219,6 +219,29 @@ def test_an_example_that_hurts_others_stays_here(dock, runner, finish, follow):
     dock.run.click()
     finish(dock)
     assert kinds(dock, DARK) == [[False, False], [True, True], [True, True]]
+
+
+def test_an_example_that_floods_its_image_is_switched_off(dock, runner, follow):
+    def flooding(emit, on_progress, query, prompts, **options):
+        found = learning_segment(emit, on_progress, query, prompts, **options)
+        if not any(p.clicked for p in prompts):
+            return found
+        flood = Maps(np.full(query.shape, 0.6, np.float32), None, None, None)
+        return replace(found, labels=np.ones_like(found.labels), maps=flood)
+
+    runner.pretend["segment"] = flooding
+    before = np.array(dock.viewer.layers["b [svpseg]"].data)
+    dock.correct.controller.this_too(source(dock), (), disc((60, 55), r=5))
+    follow(dock)
+    item = dock.book.items[-1]
+    assert not item.enabled and not item.here_only
+    assert SWITCHED_OFF in dock.message.text()
+    assert at(dock, (60, 55)) > 0 and at(dock, (10, 100)) == 0
+    assert kinds(dock, DARK) == kinds(dock, ROUND) == [[True, True]] * 3
+    np.testing.assert_array_equal(dock.viewer.layers["b [svpseg]"].data, before)
+    dock.undo.click()
+    follow(dock)
+    assert at(dock, (60, 55)) == 0 and item not in dock.book.items
 
 
 def test_a_model_without_prompts_is_asked_nothing_about_examples(

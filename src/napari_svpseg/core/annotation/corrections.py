@@ -15,13 +15,19 @@ from scipy import ndimage
 
 from ..geometry import PROMPT_SIZE, Box, window_of
 from ..image import channels_last, resize_labels
+from ..labels.metrics import dice
+from ..labels.reliability import stability
 from ..prompt import UNKNOWN, Prompt, PromptError, PromptSet
+from ..result import Maps
 
 Array = np.ndarray
 Point = tuple[float, float]
 
 RING = 0.35
 """Width of the ring of background around an object, in diameters of the object."""
+
+LEAST_KEPT = 0.65
+"""Least Dice between what was found before and with a new example."""
 
 MIN_RING = 2
 """Smallest width of that ring in pixels."""
@@ -345,6 +351,30 @@ def with_fixed(labels: Array, fixed: Array) -> Array:
     joined = np.where(fixed > 0, fixed + largest, kept)
     _, ranks = np.unique(np.append(joined.ravel(), 0), return_inverse=True)
     return ranks[:-1].reshape(labels.shape).astype(np.uint32)
+
+
+def overturns(before: Maps, after: Maps, decided: Array | None = None) -> bool:
+    """Return whether an example overturns the result that its user was looking at.
+
+    She corrected what she saw to be wrong, and left the rest. An example that changes
+    most of that rest, and leaves the model less sure of it, resembles the background.
+
+    Parameters
+    ----------
+    before, after : Maps
+        Of the image, without and with the example.
+    decided : (Y, X) bool array, optional
+        Where she has corrected.
+
+    Returns
+    -------
+    bool
+    """
+    old, new = before.foreground, after.foreground
+    if old.shape != new.shape:
+        return False
+    kept = dice(new > 0.5, old > 0.5, decided)
+    return kept < LEAST_KEPT and stability(new) < stability(old)
 
 
 def without_covered(labels: Array, mask: Array) -> Array:

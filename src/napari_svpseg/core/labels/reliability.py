@@ -30,6 +30,18 @@ LOW, HIGH = 0.1, 0.9
 """Probabilities whose masks are compared: a sure result changes little in between."""
 
 
+def stability(foreground: Array) -> float:
+    """Return the Dice of the masks at the probabilities `LOW` and `HIGH`.
+
+    Parameters
+    ----------
+    foreground : (Y, X) float array
+    """
+    low = int(np.count_nonzero(foreground > LOW))
+    high = int(np.count_nonzero(foreground > HIGH))
+    return 2 * high / max(1, low + high)
+
+
 def signs(maps: Maps, consistency: float) -> Array:
     """Return what tells of the quality of a result, each from 0 to 1.
 
@@ -51,8 +63,6 @@ def signs(maps: Maps, consistency: float) -> Array:
     # Every n-th row and column, as for `uncertainty.image_uncertainty`.
     step = max(1, round((maps.foreground.size / MAX_PIXELS) ** 0.5))
     foreground = maps.foreground[::step, ::step]
-    low = int(np.count_nonzero(foreground > LOW))
-    high = int(np.count_nonzero(foreground > HIGH))
     mask = foreground > 0.5
     objects = connected_components(mask, connectivity=1)
     areas = np.bincount(objects.ravel())
@@ -69,7 +79,7 @@ def signs(maps: Maps, consistency: float) -> Array:
     return np.array(
         [
             consistency,
-            2 * high / max(1, low + high),
+            stability(foreground),
             areas[kept].sum() / max(1, int(areas.sum())),
             outline,
         ]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from ...core.annotation.corrections import overturns
 from ...core.annotation.mending import changed_objects
 from ...core.prompt import UNKNOWN, PromptSet, prompt_hash
 from ...core.settings import PostprocessSettings, split_settings
@@ -33,6 +34,10 @@ NOTHING_ELSE = "nothing else changed"
 HERE_ONLY = (
     " It would make earlier examples worse, so it is used in this image only: see its "
     "row in the list."
+)
+SWITCHED_OFF = (
+    " As an example it would change most of this image, so it is switched off in the "
+    "list; the object itself stays."
 )
 MAX_COUNTED = 4_000_000
 """Pixels of a result up to which its objects are compared; more would take too long."""
@@ -264,6 +269,8 @@ class FollowController:
         """Show an image that was segmented again."""
         if not self._is_open(kept) or result.labels.shape != expected_shape(step):
             return
+        if kept is self._first and self._is_overturned(kept, result):
+            return
         result = replace(result, recipe=recipe_with_plane(result.recipe, step))
         if self._task.correction is None:  # the labels are there already
             self.layers.results.keep(
@@ -274,6 +281,19 @@ class FollowController:
         with self.layers.journal.within(self._task.correction):
             layer, _ = self.layers.show(step, result)
         self._count(kept, before, np.asarray(layer.data))
+
+    def _is_overturned(self, kept: Kept, result: Result) -> bool:
+        """Return whether new examples overturn an image; they are switched off then."""
+        items = [i for i in self._task.items if i.enabled and not i.negative]
+        decided = _decided(kept)
+        at = decided if decided.shape == kept.maps.foreground.shape else None
+        if not items or not overturns(kept.maps, result.maps, at):
+            return False
+        for item in items:
+            self.book.update(item.id, enabled=False)
+        self._task.note = SWITCHED_OFF
+        self._left.insert(0, kept)
+        return True
 
     def _show_split(
         self, kept: Kept, labels: np.ndarray, options: dict[str, Any]

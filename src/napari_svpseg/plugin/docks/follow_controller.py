@@ -285,9 +285,11 @@ class FollowController:
     def _is_overturned(self, kept: Kept, result: Result) -> bool:
         """Return whether new examples overturn an image; they are switched off then."""
         items = [i for i in self._task.items if i.enabled and not i.negative]
+        if not items:
+            return False
         decided = _decided(kept)
         at = decided if decided.shape == kept.maps.foreground.shape else None
-        if not items or not overturns(kept.maps, result.maps, at):
+        if not overturns(kept.maps, result.maps, at):
             return False
         for item in items:
             self.book.update(item.id, enabled=False)

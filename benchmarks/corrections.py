@@ -19,6 +19,8 @@ three that are corrected. Rows:
 - clicks: this user
 - guided: she answers what *Next doubtful place* asks; each answer is a click
 - random boxes: as many further boxes of other images as clicks, at most seven
+- boxes of corrected images: instead of the clicks, a box of each image that she has
+  corrected so far, with what its result shows in it then
 - forest: a random forest on the pixels of the prompts that the clicks made
 - five boxes fine-tuned, clicks fine-tuned (--fine-tune; last column only)
 
@@ -48,6 +50,7 @@ from napari_svpseg.benchmark.pixel_forest import (
     pixel_features,
     split_objects,
 )
+from napari_svpseg.benchmark.protocol import find_good_box
 from napari_svpseg.benchmark.unseen import first_unseen
 from napari_svpseg.core.annotation.corrections import fixed_by, with_fixed
 from napari_svpseg.core.annotation.mending import (
@@ -61,7 +64,7 @@ from napari_svpseg.core.annotation.proposals import propose_object
 from napari_svpseg.core.labels.doubts import Answer, Doubt, doubts, questions
 from napari_svpseg.core.labels.instances import instances_from_maps
 from napari_svpseg.core.labels.metrics import dice, iou, match_instances
-from napari_svpseg.core.prompt import UNKNOWN, PromptSet
+from napari_svpseg.core.prompt import UNKNOWN, Prompt, PromptSet
 from napari_svpseg.core.settings import PostprocessSettings
 from napari_svpseg.io.model_store import find_model
 
@@ -76,6 +79,7 @@ BOXES = 8
 APART = 0.1
 """Largest share of an object that an other one may cover for it to be missed."""
 CLICKS, GUIDED, RANDOM, FOREST = "clicks", "guided", "random boxes", "forest"
+BOXED = "boxes of corrected images"
 TUNED_BOXES, TUNED_CLICKS = "five boxes fine-tuned", "clicks fine-tuned"
 KINDS = ("wrong", "missed", "merged", "pieces", "outline")
 MODEL = "svp"
@@ -450,6 +454,9 @@ def curves(
                 made=dict(user.made),
                 split_strength=strength,
             )
+            if row == CLICKS and BOXED in rows:
+                more = start.added(*corrected_boxes(user, task, rng))
+                note(BOXED, n, [segmented(q, more, model=model).labels for q in scored])
             if row == CLICKS and FOREST in rows:
                 forest = PixelForest.fit(user.prompts)
                 note(FOREST, n, [forest_labels(q, forest) for q in scored])
@@ -470,6 +477,23 @@ def curves(
         partial = [from_labels(task.truth(d.image), [d.box]) for d in drawn]
         note(TUNED_BOXES, max(clicks), tuned(planes, partial, scored, model))
     return records
+
+
+def corrected_boxes(user: User, task: Task, rng: np.random.Generator) -> list[Prompt]:
+    """Return a box of each image that was corrected, as the user sees it now."""
+    found = []
+    for seen in user.images:
+        result = user.look_at(seen)
+        if (seen.fixed == UNKNOWN).all():
+            continue
+        box = find_good_box(result.labels.astype(np.int32), task.rule, rng)
+        if box is not None:
+            plane, _ = pixels_of(seen.query)
+            ranges = np.asarray(result.recipe.intensities)
+            found.append(
+                Prompt.from_image(plane, result.labels, box, intensities=ranges)
+            )
+    return found
 
 
 def taught(fixed: np.ndarray) -> np.ndarray:

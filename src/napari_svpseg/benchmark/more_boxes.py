@@ -1,7 +1,7 @@
 """What further boxes add: boxes of the query itself beside boxes of other images.
 
-Rows of the table are one and four boxes of other images, and one, four and eight boxes
-of the query itself. Boxes are chosen as a person would (`protocol.find_good_box`). All
+Rows of the table are one, two, four and eight boxes of other images, and one, four and
+eight boxes of the query itself. Boxes are chosen as a person would (`protocol.find_good_box`). All
 rows of an image are scored on the same pixels: those outside its own boxes.
 """
 
@@ -27,10 +27,12 @@ from .pixel_forest import PixelForest, pixel_features, split_objects
 from .protocol import find_good_box
 from .report import paired_interval, worst_quarter
 
-OTHER, OWN = (1, 4), (1, 4, 8)
+OTHER, OWN = (1, 2, 4, 8), (1, 4, 8)
 ROWS = (*(f"other {n}" for n in OTHER), *(f"own {n}" for n in OWN))
 PAIRS = (
+    ("other 2", "other 1"),
     ("other 4", "other 1"),
+    ("other 8", "other 1"),
     ("own 4", "own 1"),
     ("own 8", "own 1"),
     ("own 1", "other 1"),

@@ -1,8 +1,9 @@
 """What further boxes add: boxes of the query itself beside boxes of other images.
 
 Rows of the table are one, two, four and eight boxes of other images, and one, four and
-eight boxes of the query itself. Boxes are chosen as a person would (`protocol.find_good_box`). All
-rows of an image are scored on the same pixels: those outside its own boxes.
+eight boxes of the query itself. Boxes are chosen as a person would
+(`protocol.find_good_box`). All rows of an image are scored on the same pixels: those
+outside its own boxes.
 """
 
 from __future__ import annotations

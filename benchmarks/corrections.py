@@ -81,6 +81,8 @@ APART = 0.1
 CLICKS, GUIDED, RANDOM, FOREST = "clicks", "guided", "random boxes", "forest"
 BOXED = "boxes of corrected images"
 TUNED_BOXES, TUNED_CLICKS = "five boxes fine-tuned", "clicks fine-tuned"
+OF_CLICKS = {CLICKS: (BOXED, FOREST, TUNED_CLICKS)}
+"""Rows that need those clicks."""
 KINDS = ("wrong", "missed", "merged", "pieces", "outline")
 MODEL = "svp"
 SETTINGS = svpseg.SegmentSettings(trust=False)
@@ -412,6 +414,8 @@ def curves(
     records: list[Record] = []
 
     def note(row: str, n: int, found: list[np.ndarray], **more: Any) -> None:
+        if row not in rows:
+            return
         f1, overlap = np.mean(
             [scores(q, labels) for q, labels in zip(scored, found, strict=True)], axis=0
         )
@@ -429,7 +433,7 @@ def curves(
         )
 
     for row, kind in ((CLICKS, User), (GUIDED, GuidedUser)):
-        if row not in rows:
+        if not {row, *OF_CLICKS.get(row, ())} & set(rows):
             continue
         user = kind(images, start, model)
         labels: list[np.ndarray] = []

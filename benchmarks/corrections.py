@@ -61,6 +61,7 @@ from napari_svpseg.core.annotation.mending import (
 from napari_svpseg.core.annotation.partial_labels import from_labels
 from napari_svpseg.core.annotation.patches import Patch
 from napari_svpseg.core.annotation.proposals import propose_object
+from napari_svpseg.core.jobs.finetune_job import FineTuneError
 from napari_svpseg.core.labels.doubts import Answer, Doubt, doubts, questions
 from napari_svpseg.core.labels.instances import instances_from_maps
 from napari_svpseg.core.labels.metrics import dice, iou, match_instances
@@ -469,8 +470,12 @@ def curves(
             planes = [pixels_of(q)[0] for q in images]
             box = [task.dataset.image(first.image)]
             first_box = [from_labels(task.truth(first.image), [first.box])]
-            found = tuned(box + planes, first_box + partial, scored, model)
-            note(TUNED_CLICKS, max(clicks), found)
+            try:
+                found = tuned(box + planes, first_box + partial, scored, model)
+            except FineTuneError as error:  # too little was corrected
+                print(f"{task.dataset.name} {TUNED_CLICKS}: {error}", flush=True)
+            else:
+                note(TUNED_CLICKS, max(clicks), found)
     if RANDOM in rows:
         for n in clicks:
             more = start.added(*boxes[:n])

@@ -47,13 +47,14 @@ def main() -> None:
         for name in options.models.split(",")
     }
     cards = [find_model(name) for name in options.unseen.split(",") if name]
+    halves = {card.path: load_model(card.path).network for card in cards}
     classes = tuple(options.classes.split(",")) if options.classes else None
     settings = BenchmarkSettings(prompts=1, max_queries=1000, classes=classes)
     records: list[dict[str, Any]] = []
     for task in plan(options.data, settings):
         networks.pop(UNSEEN, None)
         if card := first_unseen(cards, task.dataset.name):
-            networks[UNSEEN] = load_model(card.path).network
+            networks[UNSEEN] = halves[card.path]
         rng = np.random.default_rng(options.seed)
         done = 0
         for image in rng.permutation(task.queries).tolist():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -168,8 +168,11 @@ def correct(
     new, notes = found_with(agreeing, others), []
     fixed = fixed_by(fixed, new.labels.shape, wrong, right)
     if right and overturns(result.maps, new.maps, fixed != UNKNOWN):
-        notes.append(OVERTURNS.format(names=_names(_positive(PromptSet(examples)))))
-        agreeing, others = _negative(agreeing), _negative(others)
+        missed = [p for p in examples if not p.is_negative]
+        notes.append(OVERTURNS.format(names=_names(missed)))
+        agreeing, others = (
+            PromptSet(p for p in found if p.is_negative) for found in (agreeing, others)
+        )
         new = found_with(agreeing, others)
     if len(others):
         notes.append(HERE_ONLY.format(names=_names(others)))
@@ -183,15 +186,7 @@ def correct(
     )
 
 
-def _positive(prompts: PromptSet) -> PromptSet:
-    return PromptSet(p for p in prompts if not p.is_negative)
-
-
-def _negative(prompts: PromptSet) -> PromptSet:
-    return PromptSet(p for p in prompts if p.is_negative)
-
-
-def _names(prompts: PromptSet) -> str:
+def _names(prompts: Iterable[Prompt]) -> str:
     return ", ".join(p.name for p in prompts)
 
 

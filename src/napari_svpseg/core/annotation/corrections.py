@@ -26,11 +26,11 @@ Point = tuple[float, float]
 RING = 0.35
 """Width of the ring of background around an object, in diameters of the object."""
 
-LEAST_KEPT = 0.65
-"""Least Dice between what was found before and with a new example."""
-
 MIN_RING = 2
 """Smallest width of that ring in pixels."""
+
+LEAST_KEPT = 0.65
+"""Least Dice between what was found before and with a new example."""
 
 OUTSIDE = (
     "The point y={y:.10g}, x={x:.10g} lies outside the image ({height} x {width})."

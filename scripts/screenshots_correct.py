@@ -75,6 +75,8 @@ def main() -> None:
     studio.wait(lambda: correct.answers.isVisibleTo(correct), 60)
     studio.shoot("correct-3-doubtful")
     correct.guide.drop()
+    bring_into_sight(viewer, viewer.layers["day 1"])  # the question may be in another
+    dock.image_panel.select(viewer.layers["day 1"])
     viewer.reset_view()
     correct.not_this.click()
     point = tuple(float(v) for v in wrong[len(wrong) // 2])

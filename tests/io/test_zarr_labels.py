@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 import zarr
 
+from napari_svpseg.core.image import ImageError
 from napari_svpseg.core.result import Recipe
 from napari_svpseg.io.content import content_fingerprint
 from napari_svpseg.io.ome_zarr import open_image
 from napari_svpseg.io.ownership import ForeignTargetError, Origin, origin
 from napari_svpseg.io.zarr_labels import (
     LabelsLayout,
+    check_takes_labels,
     count_levels,
     create_labels,
     create_labels_in_store,
@@ -170,3 +172,16 @@ def test_each_pixel_of_each_level_is_the_one_of_full_size_at_its_place(
         for i, w in zip(indices, whole, strict=True):
             np.testing.assert_allclose(i, w)
         assert np.array_equal(level.array[:], labels[np.ix_(*whole)])
+
+
+@pytest.mark.parametrize("act", [check_takes_labels, "create"])
+def test_what_writes_labels_is_asked_for_before_the_work(tmp_path, monkeypatch, act):
+    monkeypatch.setattr("napari_svpseg.io.zarr_stores.find_spec", lambda _: None)
+    store = tmp_path / "a.zarr"
+    layout = LabelsLayout("", (5, 7), (8, 8), "YX", "uint32", (1, 1), "um", "0.5")
+    with pytest.raises(ImageError, match=r"ome-zarr.*napari-svpseg\[zarr\]"):
+        if act == "create":
+            create_labels_in_store(store, "cells", layout)
+        else:
+            act(store)
+    assert not store.exists()

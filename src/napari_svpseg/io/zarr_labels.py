@@ -27,7 +27,13 @@ from .ownership import (
     read_json,
     zarr_attributes,
 )
-from .zarr_stores import import_zarr, is_zarr_folder, ome_attributes, open_node
+from .zarr_stores import (
+    check_writable,
+    import_zarr,
+    is_zarr_folder,
+    ome_attributes,
+    open_node,
+)
 
 CHUNK = 1024
 """Side of a chunk of labels in pixels."""
@@ -315,7 +321,10 @@ def create_labels_in_store(
     ------
     WriteError
         If the store cannot be written.
+    ImageError
+        If ome-zarr is not installed.
     """
+    check_writable()
     store, target = Path(store), labels_folder(store, name)
     check_replaceable(target)
     layout = replace(layout, folder=str(target), n_levels=levels_for(store, name))
@@ -407,7 +416,11 @@ def seal_labels(folder: str | Path, values: dict[str, Any]) -> None:
 
 
 def check_takes_labels(store: str | Path) -> None:
-    """Raise `WriteError` for a Zarr that is an array, which takes no labels."""
+    """Raise `WriteError` for a Zarr that is an array, which takes no labels.
+
+    Also raises `ImageError` if what writes OME-Zarr is not installed.
+    """
+    check_writable()
     if is_array(store):
         raise WriteError(CANNOT_WRITE.format(store=store, reason=IS_ARRAY))
 

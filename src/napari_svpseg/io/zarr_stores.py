@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,10 @@ ZIP_SUFFIXES = (".zip", ".ozx")
 """Ends of the names of zip files; ``.ozx`` is OME-Zarr's own."""
 
 ZARR_MISSING = "Zarr is not installed: pip install 'napari-svpseg[zarr]'"
+WRITER_MISSING = (
+    "ome-zarr, which writes OME-Zarr, is not installed: pip install "
+    "'napari-svpseg[zarr]'"
+)
 
 
 def import_zarr() -> Any:
@@ -32,6 +37,19 @@ def import_zarr() -> Any:
     except ImportError as error:
         raise ImageError(ZARR_MISSING) from error
     return zarr
+
+
+def check_writable() -> None:
+    """Check that OME-Zarr can be written, before the work and not after it.
+
+    Raises
+    ------
+    ImageError
+        If ome-zarr is not installed, with the command that installs it. Other packages
+        bring zarr without it.
+    """
+    if find_spec("ome_zarr") is None:
+        raise ImageError(WRITER_MISSING)
 
 
 def is_zarr_folder(path: str | Path) -> bool:

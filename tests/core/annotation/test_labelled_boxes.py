@@ -47,3 +47,15 @@ def test_prompt_boxes_come_from_all_images_and_shrink_to_what_is_labelled():
 def test_large_objects_get_large_boxes():
     large = squares((20, 20), (20, 150), (150, 20), side=60, shape=(256, 256))
     assert prompt_boxes([large], 1)[0][1].size > 128
+
+
+def test_a_drawn_box_stays_the_box_it_is():
+    """Cut objects look small; a box of that size would show pieces of them."""
+    large = squares((20, 20), (20, 110), side=80, shape=(200, 200))
+    drawn = (50, 60, 96, 96)  # the middle of both, cut on all sides but one
+    for boxes in ([drawn], [drawn, (140, 160, 40, 24)]):  # with a strip beside it
+        ids = to_ids(from_labels(large, boxes))
+        first = prompt_boxes([ids], 3)[0][1]
+        assert (first.y, first.x, first.size) == (50, 60, 96)
+    whole = to_ids(from_labels(large))  # an image is no box
+    assert prompt_boxes([whole[:100, :100]], 1)[0][1].size != 100

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy import ndimage
 
 from ..geometry import PROMPT_SIZE, Box
 from ..labels.object_size import median_diameter
@@ -15,6 +16,15 @@ Array = np.ndarray
 FOREGROUND_RANGE = (0.03, 0.95)
 """Smallest and largest fraction of foreground in a box that can be a prompt."""
 
+ENOUGH = 0.4
+"""Share of foreground from which more of it shows no more."""
+
+LARGEST = 4
+"""A larger box than this many prompts is reduced so much that outlines are lost."""
+
+SQUARE = 0.9
+"""Least ratio of the sides of a box, which the border of the image may cut."""
+
 SMALLER_SIDES = (128, 96, 64, 48, 40, 32, 24)
 """Sides in pixels that are tried where no box of the wanted side is labelled."""
 
@@ -22,8 +32,10 @@ SMALLER_SIDES = (128, 96, 64, 48, 40, 32, 24)
 def prompt_boxes(ids: Sequence[Array], n: int, seed: int = 0) -> list[tuple[int, Box]]:
     """Return boxes in which every pixel is labelled, to be cut out as prompts.
 
-    Boxes are 64 pixels wide, larger for large objects, and smaller where less is
-    labelled. They do not overlap and come from as many images as possible.
+    A labelled square is the box that a person drew, and is taken as it is: its objects
+    may be cut, and their true size is not known. Other boxes are 64 pixels wide, larger
+    for large objects, and smaller where less is labelled. They do not overlap and come
+    from as many images as possible.
 
     Parameters
     ----------
@@ -40,9 +52,8 @@ def prompt_boxes(ids: Sequence[Array], n: int, seed: int = 0) -> list[tuple[int,
     """
     diameters = [median_diameter(np.maximum(a, 0)) for a in ids if (a > 0).any()]
     diameter = float(np.median(diameters)) if diameters else 0.0
-    # About two objects side by side; more than four times the prompt would be reduced
-    # so much that their outlines are lost.
-    wanted = int(np.clip(2.5 * diameter, PROMPT_SIZE, 4 * PROMPT_SIZE))
+    # about two objects side by side
+    wanted = int(np.clip(2.5 * diameter, PROMPT_SIZE, LARGEST * PROMPT_SIZE))
     rng = np.random.default_rng([seed, 19])
     each = [_boxes_of(a, wanted, n, rng) for a in ids]
     found: list[tuple[int, Box]] = []
@@ -57,7 +68,9 @@ def prompt_boxes(ids: Sequence[Array], n: int, seed: int = 0) -> list[tuple[int,
 def _boxes_of(ids: Array, wanted: int, n: int, rng: np.random.Generator) -> list[Box]:
     """Return up to ``n`` boxes of one image, best first."""
     free = ids != UNKNOWN
-    boxes: list[Box] = []
+    boxes = _drawn_boxes(ids, free)[:n]
+    for box in boxes:
+        free[box.slices] = False
     sides = [wanted, *(s for s in SMALLER_SIDES if s < wanted)]
     for side in sides:
         if boxes and side < 0.6 * wanted:
@@ -67,9 +80,29 @@ def _boxes_of(ids: Array, wanted: int, n: int, rng: np.random.Generator) -> list
             if box is None:
                 break
             boxes.append(box)
-            free = free.copy()
             free[box.slices] = False
     return boxes
+
+
+def _drawn_boxes(ids: Array, known: Array) -> list[Box]:
+    """Return the labelled squares of a box's size, those with most objects first."""
+    found = []
+    regions, _ = ndimage.label(known)
+    for where in ndimage.find_objects(regions):
+        height, width = (s.stop - s.start for s in where)
+        side, longer = sorted((height, width))
+        is_square = side >= SQUARE * longer and known[where].all()
+        # a whole image is labelled for other reasons
+        if not is_square or (height, width) == ids.shape:
+            continue
+        if not SMALLER_SIDES[-1] <= side <= LARGEST * PROMPT_SIZE:
+            continue
+        box = Box(where[0].start, where[1].start, side)
+        share = float((ids[box.slices] > 0).mean())
+        if FOREGROUND_RANGE[0] <= share <= FOREGROUND_RANGE[1]:
+            found.append((min(share, ENOUGH), box))
+    found.sort(key=lambda f: -f[0])  # stable: of equal ones the first in the image
+    return [box for _, box in found]
 
 
 def _best_box(
@@ -96,9 +129,8 @@ def _best_box(
     allowed = inside & (foreground >= low) & (foreground <= high)
     if not allowed.any():
         return None
-    # From 40 % of foreground on, more of it shows no more; the random part varies the
-    # choice between nearly equal boxes with the seed.
-    value = np.minimum(foreground, 0.4) + 0.05 * rng.random(foreground.shape)
+    # The random part varies the choice between nearly equal boxes with the seed.
+    value = np.minimum(foreground, ENOUGH) + 0.05 * rng.random(foreground.shape)
     y, x = np.unravel_index(np.argmax(np.where(allowed, value, -1)), foreground.shape)
     return Box(int(y), int(x), side)
 

@@ -160,9 +160,10 @@ class ValidationScore:
     dice : float
         Of the foreground, over all validation pixels; NaN where there are none.
     f1 : float or None
-        F1 of objects matched at an IoU of 0.5; None where no whole object is known.
+        F1 of objects matched at an IoU of 0.5, cut ones by their labelled part; None
+        where no object is labelled by more than a few pixels.
     n_pixels, n_objects : int
-        Number of validation pixels, and of whole objects among them.
+        Number of validation pixels, and of objects among them.
     """
 
     dice: float

@@ -17,6 +17,7 @@ A. K. Menon et al. "Long-tail learning via logit adjustment". ICLR 2021.
 
 from __future__ import annotations
 
+import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,8 @@ class FineTuner(Trainer):
             folder,
             device,
         )
-        self.start = [p.detach().clone() for p in self.network.parameters()]
+        self.start = copy.deepcopy(self.network).eval().requires_grad_(False)
+        """The network before training."""
         self.confidence_limits = torch.zeros(2)
         """Confidence from which a pixel of background and of foreground counts."""
         self.loss_mean = math.nan
@@ -96,7 +98,6 @@ class FineTuner(Trainer):
             "best_step": self.best_step,
             "best_value": self.best_value,
             "best_weights": self.best_weights,
-            "start": self.start,
         }
 
     def take_state(self, state: dict[str, Any]) -> None:
@@ -108,7 +109,6 @@ class FineTuner(Trainer):
             "best_step",
             "best_value",
             "best_weights",
-            "start",
         ):
             setattr(self, name, state[name])
 
@@ -122,20 +122,41 @@ class FineTuner(Trainer):
 
     def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
         maps, parts = episode_maps(self.network, batch, self.shift)
+        parts |= self._depth_loss(batch, maps) | self._anchor_loss()
         if not (self.tuning.pseudo_labels and "clean" in batch):
-            return parts | self._anchor_loss()
+            return parts
         target, kept = self._pseudo_labels(batch)
         ramp = min(1.0, self.step / max(1.0, PSEUDO_RAMP * self.settings.steps))
         loss = F.binary_cross_entropy_with_logits(
             maps["foreground"], target, reduction="none"
         )
         parts["pseudo"] = PSEUDO_WEIGHT * ramp * known_mean(loss, kept)
-        return parts | self._anchor_loss()
+        return parts
+
+    def _depth_loss(
+        self, batch: dict[str, Tensor], maps: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Hold the distance to what it was where an object goes on into the unknown.
+
+        How deep such an object is, its labels do not tell. Background has a distance of
+        0, and learned from background alone the distance would be 0 everywhere: then
+        nothing parts objects that touch.
+        """
+        if not self.tuning.anchor or "distance" not in maps or "cut" not in batch:
+            return {}
+        with torch.no_grad():
+            code = self.start.encode_prompts(batch["prompts"], batch["masks"])
+            before = self.start(batch["query"], code)
+        where = batch["cut"] + (batch["known"] == 0) * before["foreground"].sigmoid()
+        change = (maps["distance"].sigmoid() - before["distance"].sigmoid()).abs()
+        return {"depth": known_mean(change, where)}
 
     def _anchor_loss(self) -> dict[str, Tensor]:
         if not self.tuning.anchor:
             return {}
-        moved = torch._foreach_sub(list(self.network.parameters()), self.start)
+        moved = torch._foreach_sub(
+            list(self.network.parameters()), list(self.start.parameters())
+        )
         squares = torch.stack([d.square().sum() for d in moved])
         return {"anchor": self.tuning.anchor * squares.sum()}
 

@@ -210,7 +210,10 @@ class Windows:
         return sites
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        """Return batch ``number``; keys as in `episodes.cut_episode`, and ``clean``."""
+        """Return batch ``number``; keys as in `episodes.cut_episode`, and two.
+
+        ``clean`` is the query as it is; ``cut`` is 1 in objects of unknown depth.
+        """
         seed = self.settings.seed
         rng = np.random.default_rng([seed, 23, number])
         n_prompts = int(rng.choice([1, 2, 3], p=[0.4, 0.3, 0.3]))
@@ -285,6 +288,9 @@ class Windows:
         """Return the true maps, and the weights with which their pixels count."""
         foreground, distance, boundary = targets(np.maximum(ids, 0))
         depth, outline = known_borders(ids, complete)
+        cut = (ids > 0) & ~depth
+        if not (depth & (ids > 0)).any():
+            depth = np.zeros_like(depth)  # background alone teaches a distance of 0
         instances = float(self.is_object)
         return {
             "foreground": foreground,
@@ -293,6 +299,7 @@ class Windows:
             "known": (ids != UNKNOWN).astype(np.float32),
             "instances": depth * instances,
             "outlines": outline * instances,
+            "cut": cut * instances,
         }
 
 

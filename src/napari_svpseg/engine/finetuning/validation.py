@@ -9,7 +9,12 @@ import numpy as np
 from scipy import ndimage
 
 from ...core.annotation.partial_images import PartialImage
-from ...core.annotation.partial_labels import UNKNOWN, complete_ids, label_regions
+from ...core.annotation.partial_labels import (
+    FEWEST_PIXELS,
+    UNKNOWN,
+    complete_ids,
+    label_regions,
+)
 from ...core.jobs.finetune_job import FineTuneSettings, ValidationScore
 from ...core.labels.instances import instances_from_maps
 from ...core.labels.metrics import match_instances
@@ -85,17 +90,27 @@ class ValidationSet:
             true += int(t.sum())
             if self.settings.semantic:
                 continue
-            whole = complete_ids(np.where(scored, ids, UNKNOWN))
-            if whole.size:
+            objects = _scored_objects(np.where(scored, ids, UNKNOWN))
+            if objects.size:
                 labels = instances_from_maps(prediction.maps, post)
-                # objects that are labelled in part are ignored, found or not
-                known = scored & ((ids == 0) | np.isin(ids, whole))
+                # of the others too little is labelled: ignored, found or not
+                known = scored & ((ids == 0) | np.isin(ids, objects))
                 match = match_instances(labels, ids, 0.5, ~known)
-                n_objects += len(whole)
+                n_objects += len(objects)
                 tp, fp, fn = tp + match.tp, fp + match.fp, fn + match.fn
         dice = 2 * both / (found + true) if found + true else math.nan
         f1 = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None
         return ValidationScore(dice, f1, self.n_pixels, n_objects)
+
+
+def _scored_objects(ids: np.ndarray) -> np.ndarray:
+    """Return the ids of the objects that are scored: whole ones, and large parts.
+
+    An object that goes on into unlabelled pixels is scored by its labelled part, as two
+    parts that are found as one object show a network that joins what touches.
+    """
+    there, areas = np.unique(ids[ids > 0], return_counts=True)
+    return np.union1d(complete_ids(ids), there[areas >= FEWEST_PIXELS])
 
 
 def _windows(image: PartialImage, scored: np.ndarray, margin: int) -> list[Window]:

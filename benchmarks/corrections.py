@@ -58,7 +58,11 @@ from napari_svpseg.core.annotation.mending import (
     divided_like,
     learned_strength,
 )
-from napari_svpseg.core.annotation.partial_labels import from_labels
+from napari_svpseg.core.annotation.partial_labels import (
+    BACKGROUND,
+    from_labels,
+    from_objects,
+)
 from napari_svpseg.core.annotation.patches import Patch
 from napari_svpseg.core.annotation.proposals import propose_object
 from napari_svpseg.core.jobs.finetune_job import FineTuneError
@@ -506,8 +510,13 @@ def corrected_boxes(user: User, task: Task, rng: np.random.Generator) -> list[Pr
 
 
 def taught(fixed: np.ndarray) -> np.ndarray:
-    """Return corrections as partial labels: 0 unknown, 1 background, 2... objects."""
-    return np.asarray(fixed + 1)
+    """Return corrections as partial labels, as the dock does.
+
+    An outline that was corrected is known on both sides.
+    """
+    partial = from_objects(np.maximum(fixed, 0))
+    partial[fixed == 0] = BACKGROUND
+    return partial
 
 
 def tuned(

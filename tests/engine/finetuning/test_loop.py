@@ -32,6 +32,8 @@ from napari_svpseg.engine.finetuning.label_crops import (
 )
 from napari_svpseg.engine.finetuning.loop import (
     FORGOT_BACKGROUND,
+    JOINED_OBJECTS,
+    MAX_JOINED,
     NO_WHOLE_OBJECT,
     OUT_OF_TIME,
     STUDENT_KEPT,
@@ -40,7 +42,7 @@ from napari_svpseg.engine.finetuning.loop import (
     keep_best,
 )
 from napari_svpseg.engine.finetuning.student import self_labelled
-from napari_svpseg.engine.finetuning.validation import ValidationSet
+from napari_svpseg.engine.finetuning.validation import ValidationSet, count_joined
 from napari_svpseg.engine.inference.device import choose
 from napari_svpseg.engine.training.trainer import episode_loss
 from napari_svpseg.models.base import PromptSegmenter
@@ -48,6 +50,7 @@ from napari_svpseg.models.losses import maps_loss
 from napari_svpseg.models.registry import ModelConfig, build
 
 SETTINGS = FineTuneSettings(steps=4, batch=2, seed=1)
+START = ValidationScore(0.8, None, 400 * 64 * 64, 0)
 BOXES = [(0, 0, 48, 48), (48, 48, 48, 48)]
 
 
@@ -271,7 +274,7 @@ def test_of_states_that_are_as_good_the_last_is_kept(tmp_path, boxes, wanted):
     for value in (0.801, 0.9, 0.95, 0.949, 0.93, 0.9495, 0.80):
         tuner.step += 1
         score = ValidationScore(value, None, boxes * 64 * 64, 0)
-        keep_best(tuner, lambda _, score=score: score, lambda _: 0.0, 0.8)
+        keep_best(tuner, lambda _, score=score: score, lambda _: 0.0, START)
         kept.append(tuner.best_step)
     assert kept == wanted
     assert tuner.best_value == 0.95
@@ -290,7 +293,7 @@ def test_forgetting_is_measured_where_it_decides(tmp_path, is_last, n_measured):
         tuner.step += 1
         score = ValidationScore(value, None, 400 * 64 * 64, 0)
         last = is_last and tuner.step == 2
-        keep_best(tuner, lambda _, s=score: s, forgetting, 0.8, is_last=last)
+        keep_best(tuner, lambda _, s=score: s, forgetting, START, is_last=last)
     assert len(measured) == n_measured and tuner.best_step == 1
     assert np.isnan(tuner.history[-1]["forgetting"]) != is_last
 
@@ -360,7 +363,7 @@ def test_a_state_that_forgot_the_background_is_not_kept(tmp_path):
     ):
         tuner.step += 1
         score = ValidationScore(value, None, 400 * 64 * 64, 0)
-        keep_best(tuner, lambda _, s=score: s, lambda _, f=forgot: f, 0.8)
+        keep_best(tuner, lambda _, s=score: s, lambda _, f=forgot: f, START)
         kept.append(tuner.best_step)
     assert kept == [1, 1, 3, 3]
     assert [h["forgetting"] for h in tuner.history] == [
@@ -384,6 +387,97 @@ def test_who_forgets_the_background_from_the_start_leaves_the_model_as_it_was(
     assert FORGOT_BACKGROUND.format(share=0.5, kept="the old model") in tuned.notes
     for name, weights in tuned.network.state_dict().items():
         assert torch.equal(weights, network.state_dict()[name])
+
+
+def test_objects_found_as_one_are_counted_by_their_labelled_parts():
+    ids = np.full((12, 24), UNKNOWN)
+    ids[:, :6], ids[:, 6:12], ids[:, 14:20], ids[0, 20:] = 1, 2, 3, 4
+    wanted = np.array([1, 2, 3])
+    found = np.maximum(ids, 0)
+    assert count_joined(found, ids, wanted) == 0
+    assert count_joined(np.where(found == 2, 1, found), ids, wanted) == 2
+    assert count_joined(np.ones_like(ids), ids, wanted) == 3
+    found[:, :4] = 0  # two thirds of it are missed, and the rest is joined
+    assert count_joined(np.where(found == 1, 2, found), ids, wanted) == 0
+
+
+class Bars(PromptSegmenter):
+    """Foreground of 16 columns each, parted by as many others or by none."""
+
+    def __init__(self, parted: bool):
+        super().__init__()
+        self.parted = parted
+
+    def encode_prompts(self, images, masks):
+        return {}
+
+    def forward(self, query, code):
+        x = torch.arange(query.shape[-1]) // 16 % 2
+        inside = (x == 0) if self.parted else torch.ones_like(x)
+        shape = (len(query), 1, *query.shape[2:])
+        return {"foreground": (16 * inside - 8.0).expand(shape)}
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_where_all_objects_are_cut_those_found_before_tell(whole):
+    columns = np.arange(96) // 16
+    bars = np.tile(np.where(columns % 2 == 0, columns // 2 + 1, 0), (64, 1))
+    box = (0, 0, 64, 48) if whole else (20, 4, 24, 24)  # two bars, or a part of one
+    image = partial_image(bars.astype(float), to_ids(from_labels(bars, [box])))
+    device = choose("cpu")
+    prompts = cut_prompts([image], SETTINGS, tiny(), device)
+    check = ValidationSet([image], prompts, device, SETTINGS, 1.0)
+    assert check.score_start(Bars(parted=True)).joined == 0
+    assert check(Bars(parted=True)).joined == 0
+    assert check(Bars(parted=False)).joined == 1
+
+
+@pytest.mark.parametrize("joined, kept", [(MAX_JOINED, 1), (MAX_JOINED + 0.01, 0)])
+def test_a_state_that_joins_objects_is_not_kept(tmp_path, joined, kept):
+    tuner = FineTuner(tiny(), SETTINGS, tmp_path, torch.device("cpu"))
+    tuner.best_value, tuner.step = 0.8, 1
+    score = replace(START, dice=0.95, joined=joined)
+    keep_best(tuner, lambda _: score, lambda _: 0.0, START)
+    assert tuner.best_step == kept and tuner.history[-1]["joined"] == joined
+
+
+def test_who_joins_objects_from_the_start_leaves_the_model_as_it_was(
+    image, tmp_path, monkeypatch
+):
+    plain = ValidationSet.__call__
+    network = tiny()
+    begun = _weights(network)
+
+    def check(self, other):
+        score = plain(self, other)
+        same = _weights(other) == begun
+        return replace(score, dice=0.5 if same else 0.9, joined=0.0 if same else 0.5)
+
+    monkeypatch.setattr(ValidationSet, "__call__", check)
+    tuned = finetune(
+        network, FineTuneData([image]), SETTINGS, device="cpu", folder=tmp_path
+    )
+    told = JOINED_OBJECTS.format(share=0.5, before=0.0, kept="the old model")
+    assert tuned.kept == "before" and told in tuned.notes
+
+
+def test_the_distance_is_held_where_objects_are_cut(windows, tmp_path):
+    torch.manual_seed(0)
+    small = {"widths": (4, 8, 8, 8), "features": 8, "decoder": (4, 8, 8)}
+    network = build(ModelConfig("svp", small))
+    tuner = FineTuner(network, SETTINGS, tmp_path, torch.device("cpu"))
+    batch = windows[0]
+    assert (batch["cut"] > 0).any()
+    assert not ((batch["cut"] > 0) & (batch["known"] == 0)).any()
+    maps = tuner.network(
+        batch["query"], tuner.network.encode_prompts(batch["prompts"], batch["masks"])
+    )
+    assert tuner._depth_loss(batch, maps)["depth"] == 0  # not trained yet
+    other = maps | {"distance": maps["distance"] - 3}
+    assert tuner._depth_loss(batch, other)["depth"] > 0
+    settings = replace(SETTINGS, anchor=0.0)
+    free = FineTuner(network, settings, tmp_path, torch.device("cpu"))
+    assert free._depth_loss(batch, other) == {}
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -160,16 +160,19 @@ class ValidationScore:
     dice : float
         Of the foreground, over all validation pixels; NaN where there are none.
     f1 : float or None
-        F1 of objects matched at an IoU of 0.5, cut ones by their labelled part; None
-        where no object is labelled by more than a few pixels.
+        F1 of objects matched at an IoU of 0.5; None where no whole object is known.
     n_pixels, n_objects : int
-        Number of validation pixels, and of objects among them.
+        Number of validation pixels, and of whole objects among them.
+    joined : float
+        Share of the objects, whole or cut, that are found as one with another object.
+        Where no whole object is labelled, of those that the model at the start found.
     """
 
     dice: float
     f1: float | None
     n_pixels: int
     n_objects: int
+    joined: float = 0.0
 
     @property
     def value(self) -> float:

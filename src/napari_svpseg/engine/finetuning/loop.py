@@ -46,6 +46,8 @@ N_CHECKS = 8
 """Number of times that the network is scored while it is trained."""
 MIN_GAIN = 0.1
 """Share of the validation error that has to go: a smaller gain is taken as noise."""
+MAX_JOINED = 0.25
+"""How much larger the share of objects may be that are found as one with another."""
 MIN_STEP = 0.005
 """Least rise of the score, for where there was next to no error."""
 CHECKPOINT_S = 4.0
@@ -64,11 +66,15 @@ FORGOT_BACKGROUND = (
     "The last model finds objects in {share:.0%} of the unlabelled background, so "
     "{kept} was kept. Label some of the empty background, too."
 )
+JOINED_OBJECTS = (
+    "The last model finds {share:.0%} of the objects as one with a neighbour (before: "
+    "{before:.0%}), so {kept} was kept. Label some whole objects that touch."
+)
 STUDENT_KEPT = "The second network ({score}) does better and is kept."
 STUDENT_NOT_KEPT = "The second network ({score}) does not do better and is not kept."
 NO_WHOLE_OBJECT = (
-    "No whole object is labelled, so splitting touching objects was neither learned "
-    "nor checked. Compare the two models, and label some whole objects."
+    "No whole object is labelled, so splitting touching objects was not learned, and "
+    "checked on cut ones only. Compare the two models, and label some whole objects."
 )
 OUT_OF_TIME = (
     "The time of {seconds:g} s was up at step {step} of {steps}: a faster or less busy "
@@ -262,7 +268,7 @@ class _FineTuning:
         if resume:
             tuner.resume()
         before = time.monotonic()
-        self.before = self.check(self.start)
+        self.before = self.check.score_start(self.start)
         self.forgetting = Forgetting(
             self.data.images, self.prompts, self.start, self.device, self.settings
         )
@@ -327,7 +333,7 @@ class _FineTuning:
         """Score the averaged weights and keep them if they are the best."""
         tuner = self.tuner
         score = self._scores[tuner.step] = keep_best(
-            tuner, self.check, self.forgetting, self.before.value, is_last=is_last
+            tuner, self.check, self.forgetting, self.before, is_last=is_last
         )
         if self.callbacks.on_look is not None:
             self.callbacks.on_look(tuner.average, self.prompts, tuner.seconds)
@@ -364,10 +370,15 @@ class _FineTuning:
         elif tuner.history:
             score = self._scores.get(tuner.step) or self.check(tuner.average)
             found = replace(found, score=score)
-        share = tuner.history[-1].get("forgetting", 0.0) if tuner.history else 0.0
+        last = tuner.history[-1] if tuner.history else {}
+        kept = "an earlier one" if found.improved else "the old model"
+        share = last.get("forgetting", 0.0)
         if share > MAX_FORGETTING:
-            kept = "an earlier one" if found.improved else "the old model"
             self.notes.append(FORGOT_BACKGROUND.format(share=share, kept=kept))
+        share, before = last.get("joined", 0.0), self.before.joined
+        if share > before + MAX_JOINED:
+            note = JOINED_OBJECTS.format(share=share, before=before, kept=kept)
+            self.notes.append(note)
         return found
 
     def student_or(self, best: _Best) -> _Best:
@@ -383,7 +394,9 @@ class _FineTuning:
             self.callbacks.on_progress,
         )
         score = self.check(student)
-        if is_better(score.value, self.before.value) and score.value > best.score.value:
+        better = is_better(score.value, self.before.value)
+        better &= score.value > best.score.value
+        if better and not joins_more(score, self.before):
             self.notes.append(STUDENT_KEPT.format(score=score))
             return _Best(student, score, improved=True, config=STUDENT)
         self.notes.append(STUDENT_NOT_KEPT.format(score=score))
@@ -442,28 +455,42 @@ def is_better(after: float, before: float) -> bool:
     return enough and 1 - after < (1 - MIN_GAIN) * (1 - before)
 
 
+def joins_more(after: ValidationScore, before: ValidationScore) -> bool:
+    """Return whether clearly more objects are found as one with a neighbour.
+
+    Examples
+    --------
+    >>> joins_more(ValidationScore(0.9, None, 900, 0, joined=0.5),
+    ...            ValidationScore(0.8, None, 900, 0))
+    True
+    """
+    return after.joined > before.joined + MAX_JOINED
+
+
 def keep_best(
     tuner: FineTuner,
     check: Callable[[PromptSegmenter], ValidationScore],
     forgetting: Callable[[PromptSegmenter], float],
-    before: float,
+    before: ValidationScore,
     *,
     is_last: bool = False,
 ) -> ValidationScore:
     """Score the averaged weights, keep them if they are the best; return the score.
 
-    Of weights that are as good but for chance and better than the score ``before``, the
+    Of weights that are as good but for chance and better than those ``before``, the
     last are kept: with few validation labels, scores soon differ by chance only, while
     images still improve (one standard error, as in choosing the size of a decision
-    tree). Weights that forgot the unlabelled background are never kept. How much was
+    tree). Weights that join touching objects or forgot the unlabelled background are
+    never kept. How much was
     forgotten takes longer to measure than the score, so it is measured only where it
     decides, and of the last weights; else it is NaN.
     """
     score = check(tuner.average)
     as_good = score.value >= tuner.best_value - score.chance
     good = score.value > tuner.best_value or (
-        as_good and is_better(score.value, before)
+        as_good and is_better(score.value, before.value)
     )
+    good &= not joins_more(score, before)
     forgot = forgetting(tuner.average) if good or is_last else math.nan
     if good and forgot <= MAX_FORGETTING:
         tuner.best_value = max(score.value, tuner.best_value)
@@ -479,6 +506,7 @@ def keep_best(
             "validation_dice": score.dice,
             "validation_f1": math.nan if score.f1 is None else score.f1,
             "forgetting": forgot,
+            "joined": score.joined,
         }
     )
     return score

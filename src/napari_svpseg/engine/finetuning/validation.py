@@ -68,12 +68,33 @@ class ValidationSet:
         windows.sort(key=lambda w: -int(w[2].sum()))
         self.windows = windows[:MAX_WINDOWS]
         self.n_pixels = int(sum(w[2].sum() for w in self.windows))
+        self._only_cut = not any(complete_ids(i.ids).size for i in images)
+        self._former: list[np.ndarray] = []
+
+    def score_start(self, network: PromptSegmenter) -> ValidationScore:
+        """Return the score of the network at the start, and remember its objects.
+
+        Where no whole object is labelled, these tell of later networks whether they
+        join objects.
+        """
+        found: list[np.ndarray] = []
+        score = self._score(network, found)
+        if self._only_cut:
+            self._former = found
+        return score
 
     def __call__(self, network: PromptSegmenter) -> ValidationScore:
         """Return the score of a network."""
-        both = found = true = tp = fp = fn = n_objects = 0
+        return self._score(network, [])
+
+    def _score(
+        self, network: PromptSegmenter, seen: list[np.ndarray]
+    ) -> ValidationScore:
+        """Return the score; append the labels of each window to ``seen``."""
+        both = found = true = tp = fp = fn = 0
+        n_objects = n_parts = n_joined = 0
         post = PostprocessSettings()
-        for image, where, scored in self.windows:
+        for n, (image, where, scored) in enumerate(self.windows):
             prediction = predict(
                 image.plane[where],
                 self.prompts,
@@ -90,27 +111,54 @@ class ValidationSet:
             true += int(t.sum())
             if self.settings.semantic:
                 continue
-            objects = _scored_objects(np.where(scored, ids, UNKNOWN))
-            if objects.size:
-                labels = instances_from_maps(prediction.maps, post)
-                # of the others too little is labelled: ignored, found or not
-                known = scored & ((ids == 0) | np.isin(ids, objects))
+            here = np.where(scored, ids, UNKNOWN)
+            labels = instances_from_maps(prediction.maps, post)
+            seen.append(labels)
+            former = self._former[n] if self._former else here
+            parts = _large_parts(former)
+            n_parts += len(parts)
+            n_joined += count_joined(labels, former, parts)
+            whole = complete_ids(here)
+            if whole.size:
+                # objects that are labelled in part are ignored, found or not
+                known = scored & ((ids == 0) | np.isin(ids, whole))
                 match = match_instances(labels, ids, 0.5, ~known)
-                n_objects += len(objects)
+                n_objects += len(whole)
                 tp, fp, fn = tp + match.tp, fp + match.fp, fn + match.fn
         dice = 2 * both / (found + true) if found + true else math.nan
         f1 = 2 * tp / (2 * tp + fp + fn) if tp + fp + fn else None
-        return ValidationScore(dice, f1, self.n_pixels, n_objects)
+        joined = n_joined / n_parts if n_parts else 0.0
+        return ValidationScore(dice, f1, self.n_pixels, n_objects, joined)
 
 
-def _scored_objects(ids: np.ndarray) -> np.ndarray:
-    """Return the ids of the objects that are scored: whole ones, and large parts.
-
-    An object that goes on into unlabelled pixels is scored by its labelled part, as two
-    parts that are found as one object show a network that joins what touches.
-    """
+def _large_parts(ids: np.ndarray) -> np.ndarray:
+    """Return the ids of objects of which enough is labelled to tell where they are."""
     there, areas = np.unique(ids[ids > 0], return_counts=True)
-    return np.union1d(complete_ids(ids), there[areas >= FEWEST_PIXELS])
+    return np.asarray(there[areas >= FEWEST_PIXELS])
+
+
+def count_joined(labels: np.ndarray, ids: np.ndarray, wanted: np.ndarray) -> int:
+    """Return how many objects are found as one with another object.
+
+    Parts of objects tell this as well as whole ones do.
+
+    Parameters
+    ----------
+    labels : (Y, X) int array
+        Objects found.
+    ids : (Y, X) int array
+        True ones: -1 = unknown, 0 = background, 1, 2, ... = objects.
+    wanted : (N,) int array
+        Ids of the objects that are counted.
+    """
+    found_as = []
+    for i in wanted:
+        found, areas = np.unique(labels[ids == i], return_counts=True)
+        most = int(np.argmax(areas))
+        if found[most] > 0 and 2 * areas[most] >= areas.sum():
+            found_as.append(int(found[most]))
+    n_each = np.bincount(found_as) if found_as else np.zeros(1, int)
+    return int(n_each[n_each > 1].sum())
 
 
 def _windows(image: PartialImage, scored: np.ndarray, margin: int) -> list[Window]:

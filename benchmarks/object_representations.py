@@ -216,7 +216,7 @@ def affinity_target(ids: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def true_maps(ids: Array) -> dict[str, Array]:
-    """Return the true maps of all representations, as `decoded` takes them."""
+    """Return the true maps of all representations, as `divided` takes them."""
     foreground, distance, boundary = targets(ids)
     affinity = affinity_target(torch.from_numpy(ids.astype(np.int64))[None, None])[0][0]
     reach = np.abs(star_target(ids.astype(np.int64), RAYS, FARTHEST))
@@ -380,22 +380,26 @@ def by_star(mask: Array, star: Array, threshold: float, overlap: float) -> Array
     return np.where(rest > 0, rest + labels.max(), labels)
 
 
-WAYS: dict[str, tuple[Any, ...]] = {
-    "today": SPLIT_STRENGTHS,
-    "new": SPLIT_STRENGTHS,
-    "flow": (0.04, 0.07, 0.1, 0.14, 0.19, 0.25),
-    "affinity": (-0.45, -0.3, -0.15, 0.0, 0.15, 0.3),
-    "star": ((0.3, 0.3), (0.3, 0.5), (0.5, 0.3), (0.5, 0.5), (0.7, 0.3), (0.7, 0.5)),
+SHARES = (0.0, 0.25, 0.5)
+"""Fragments of up to this many typical objects join a neighbour.
+
+The watershed of today has such a rule of its own, so the others may have one.
+"""
+STRENGTHS = (0.0, *SPLIT_STRENGTHS)
+WAYS: dict[str, tuple[tuple[float, ...], ...]] = {
+    "today": tuple((strength,) for strength in STRENGTHS),
+    "new": tuple((strength,) for strength in STRENGTHS),
+    "flow": ((0.15,), (0.22,), (0.3,), (0.4,)),
+    "affinity": ((-0.1,), (0.0,), (0.1,), (0.2,)),
+    "star": ((0.5, 0.3), (0.6, 0.3), (0.7, 0.3), (0.8, 0.3)),
 }
-"""Values of what is tuned: see the decoders."""
+"""Values of what is tuned, see the decoders; each is tried with all `SHARES`."""
 
 
-def decoded(maps: Mapping[str, Array], way: str, value: Any, found: Maps) -> Array:
-    """Return the objects of one representation.
-
-    What follows the division is the same for all: parts that are not connected are
-    objects of their own, fragments join a neighbour, holes are filled, small and
-    unconfident objects are removed.
+def divided(
+    maps: Mapping[str, Array], way: str, value: Sequence[float], found: Maps
+) -> Array:
+    """Return the foreground divided as one representation says.
 
     Parameters
     ----------
@@ -403,29 +407,50 @@ def decoded(maps: Mapping[str, Array], way: str, value: Any, found: Maps) -> Arr
         Of the heads by name, see `true_maps`.
     way : str
         One of `WAYS`.
-    value : any
+    value : sequence of float
         One of its values.
     found : Maps
         Foreground and today's boundary, with the properties of the prompts' objects.
     """
     assert found.objects is not None
-    post, diameter = PostprocessSettings(), found.objects.diameter
-    mask = found.foreground >= post.threshold
+    diameter = found.objects.diameter
+    mask = found.foreground >= PostprocessSettings().threshold
     if not mask.any() or found.objects.net:
-        parts = connected_components(mask, connectivity=1)
-    elif way == "today":
-        parts = by_watershed(mask, maps["distance"], maps["boundary"], diameter, value)
-    elif way == "new":
+        return np.asarray(connected_components(mask, connectivity=1))
+    if way == "today":
+        return by_watershed(mask, maps["distance"], maps["boundary"], diameter, *value)
+    if way == "new":
         distance, boundary = maps["new"]
-        parts = by_watershed(mask, distance, boundary, diameter, value)
-    elif way == "flow":
-        parts = by_flow(mask, maps["flow"], diameter, value)
-    elif way == "affinity":
-        parts = by_affinity(mask, maps["affinity"], value)
-    else:
-        parts = by_star(mask, maps["star"], *value)
+        return by_watershed(mask, distance, boundary, diameter, *value)
+    if way == "flow":
+        return by_flow(mask, maps["flow"], diameter, *value)
+    if way == "affinity":
+        return by_affinity(mask, maps["affinity"], *value)
+    return by_star(mask, maps["star"], *value)
+
+
+def finished(parts: Array, share: float, found: Maps) -> Array:
+    """Return the objects of a divided foreground, by the same rules for all.
+
+    Parts that are not connected are objects of their own, fragments join a neighbour,
+    holes are filled, small and unconfident objects are removed.
+
+    Parameters
+    ----------
+    parts : (Y, X) int array
+        From `divided`.
+    share : float
+        One of `SHARES`.
+    found : Maps
+        As there.
+    """
+    assert found.objects is not None
+    post = PostprocessSettings()
     least = smallest_area(found, post)
-    labels = without_fragments(connected_components(parts, connectivity=1), least)
+    labels = without_fragments(
+        connected_components(parts, connectivity=1),
+        max(least, round(share * np.pi / 4 * found.objects.diameter**2)),
+    )
     if not (found.objects.net or found.objects.holes):
         labels = fill_object_holes(labels)
     return filter_objects(
@@ -662,7 +687,7 @@ def boxes_elsewhere(task: Task, image: str, seed: int = 0) -> list[Prompt]:
 
 
 def as_arrays(answer: Mapping[str, Tensor], which: int = 0) -> dict[str, Array]:
-    """Return the maps of one image as `decoded` takes them."""
+    """Return the maps of one image as `divided` takes them."""
     maps = {name: values[which].float() for name, values in answer.items()}
     new = maps["new"].sigmoid()
     star = torch.cat([maps["star"][:1].sigmoid(), maps["star"][1:].expm1().clamp(0)])
@@ -673,7 +698,7 @@ def as_arrays(answer: Mapping[str, Tensor], which: int = 0) -> dict[str, Array]:
 
 
 def maps_of(maps: Mapping[str, Array], objects: ObjectProperties) -> Maps:
-    """Return what all representations share, see `decoded`."""
+    """Return what all representations share, see `divided`."""
     return Maps(maps["foreground"], maps["distance"], maps["boundary"], objects)
 
 
@@ -707,35 +732,49 @@ def records_of(
     at_network = resized(objects, 1 / scale)
     prompt_maps = [as_arrays(own, i) for i in range(len(shown))]
 
+    known: dict[bytes, dict[str, Any]] = {}  # many values find the same objects
+
     def record(way: str, value: Any, labels: Array) -> dict[str, Any]:
         full = resize_labels(labels.astype(np.int32), truth.shape)
+        key = full.tobytes()
+        if key not in known:
+            known[key] = {
+                "f1": match_instances(full, truth, 0.5, ignore).f1,
+                "dice": dice(full > 0, truth > 0, ignore),
+                "errors": error_kinds(full, truth, ignore),
+            }
         return {
             "task": f"{task.dataset.name}:{task.name}",
             "image": image,
             "boxes": len(prompts),
             "way": way,
             "value": value,
-            "f1": match_instances(full, truth, 0.5, ignore).f1,
-            "dice": dice(full > 0, truth > 0, ignore),
-            "errors": error_kinds(full, truth, ignore),
+            **known[key],
         }
 
     maps = as_arrays(answer)
     found = maps_of(maps, at_network)
+    known_masks = masks[0, shown].numpy()
+    prompt_found = [maps_of(m, at_network) for m in prompt_maps]
     for way, values in WAYS.items():
         for value in values:
+            parts = divided(maps, way, value, found)
             on_prompts = [
-                f1(
-                    decoded(m, way, value, maps_of(m, at_network)),
-                    np.maximum(masks[0, k].numpy(), 0),
-                    ignore=masks[0, k].numpy() < 0,
-                )
-                for m, k in zip(prompt_maps, shown, strict=True)
+                divided(m, way, value, f)
+                for m, f in zip(prompt_maps, prompt_found, strict=True)
             ]
-            yield {
-                **record(way, value, decoded(maps, way, value, found)),
-                "prompts": float(np.mean(on_prompts)),
-            }
+            for share in SHARES:
+                scores = [
+                    f1(finished(p, share, f), np.maximum(mask, 0), ignore=mask < 0)
+                    for p, f, mask in zip(
+                        on_prompts, prompt_found, known_masks, strict=True
+                    )
+                ]
+                labels = finished(parts, share, found)
+                yield {
+                    **record(way, (share, *value), labels),
+                    "prompts": float(np.mean(scores)),
+                }
     # the product as it is: maps at the pixels of the image
     distance, boundary, foreground = (
         F.interpolate(answer[k].sigmoid(), size=truth.shape, mode="bilinear")[0, 0]

@@ -53,7 +53,10 @@ def scored(script: ModuleType, maps: dict[str, Any], ids: np.ndarray) -> Any:
     objects = ObjectProperties(median_diameter(ids))
     found = Maps(maps["foreground"], maps["distance"], maps["boundary"], objects)
     return {
-        way: max(f1(script.decoded(maps, way, v, found), ids) for v in values)
+        way: max(
+            f1(script.finished(script.divided(maps, way, v, found), 0, found), ids)
+            for v in values
+        )
         for way, values in script.WAYS.items()
     }
 

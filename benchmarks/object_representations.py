@@ -925,6 +925,12 @@ def task_means(records: Sequence[Mapping[str, Any]], key: str) -> dict[str, floa
     return {task: float(np.mean(values)) for task, values in found.items()}
 
 
+def difference(ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
+    """Return the mean difference in points with its interval; a dash without tasks."""
+    mean, low, high = (100 * v for v in paired_interval(ours, theirs))
+    return "-" if math.isnan(mean) else f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def tables(records: Sequence[dict[str, Any]]) -> str:
     """Return the tables of scores, differences and errors as markdown."""
     lines = []
@@ -951,8 +957,7 @@ def tables(records: Sequence[dict[str, Any]]) -> str:
 
         def change(way: str, group: str, n: int) -> str:
             f, old = (task_means(part(w, group, n), "f1") for w in (way, "today"))
-            mean, low, high = (100 * v for v in paired_interval(f, old))
-            return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+            return difference(f, old)
 
         def of_round(way: str, group: str, n: int) -> str:
             f, old = (
@@ -961,8 +966,7 @@ def tables(records: Sequence[dict[str, Any]]) -> str:
                     task_means(part(w, group, n), "f1") for w in (way, "today")
                 )
             )
-            mean, low, high = (100 * v for v in paired_interval(f, old))
-            return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+            return difference(f, old)
 
         def lost(way: str, group: str, n: int) -> str:
             shares = defaultdict(list)

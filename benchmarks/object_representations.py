@@ -955,9 +955,15 @@ def tables(records: Sequence[dict[str, Any]]) -> str:
             values = (100 * np.mean(list(x.values())) for x in (f, d))
             return " / ".join(f"{v:.1f}" for v in values)
 
-        def change(way: str, group: str, n: int) -> str:
-            f, old = (task_means(part(w, group, n), "f1") for w in (way, "today"))
+        def change(way: str, group: str, n: int, other: str = "today") -> str:
+            f, old = (task_means(part(w, group, n), "f1") for w in (way, other))
             return difference(f, old)
+
+        def to_new(way: str, group: str, n: int, change: Any = change) -> str:
+            return change(way, group, n, "new")
+
+        def to_product(way: str, group: str, n: int, change: Any = change) -> str:
+            return change(way, group, n, "product")
 
         def of_round(way: str, group: str, n: int) -> str:
             f, old = (
@@ -983,6 +989,8 @@ def tables(records: Sequence[dict[str, Any]]) -> str:
         for what, of in (
             ("F1@0.5 / Dice", scores),
             ("F1 against today", change),
+            ("F1 against new", to_new),
+            ("F1 against product", to_product),
             (f"the same, {len(ROUND)} sets of round objects", of_round),
             (f"points of F1 lost: {', '.join(KINDS)}", lost),
         ):

@@ -69,8 +69,8 @@ def _boxes_of(ids: Array, wanted: int, n: int, rng: np.random.Generator) -> list
     """Return up to ``n`` boxes of one image, best first."""
     free = ids != UNKNOWN
     boxes = _drawn_boxes(ids, free)[:n]
-    for box in boxes:
-        free[box.slices] = False
+    for drawn in boxes:
+        free[drawn.slices] = False
     sides = [wanted, *(s for s in SMALLER_SIDES if s < wanted)]
     for side in sides:
         if boxes and side < 0.6 * wanted:

@@ -40,7 +40,7 @@ HALO_RANGE = (64, 256)
 SPLIT_STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
 """Split strengths that are tried on the prompts."""
 
-SPLIT_TOLERANCE = 0.03
+SPLIT_TOLERANCE = 0.1
 """Strengths whose F1 on the prompts differs by less are equally good."""
 
 
@@ -326,6 +326,24 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     float
         One of `SPLIT_STRENGTHS`, or the default without prompts or for nets.
     """
+    if not found or all(m.objects is not None and m.objects.net for m in found):
+        return DEFAULT_SPLIT
+    return chosen_strength(split_scores(found, masks))
+
+
+def split_scores(found: Sequence[Maps], masks: Sequence[Array]) -> Array:
+    """Return how well each split strength gives back the objects of each prompt.
+
+    Parameters
+    ----------
+    found, masks
+        As for `best_split_strength`.
+
+    Returns
+    -------
+    (K, S) float array
+        F1@0.5 of each prompt with each of the `SPLIT_STRENGTHS`.
+    """
     # The objects of a prompt are certain: none may be lost to the confidence.
     settings = PostprocessSettings(min_confidence=0.0)
 
@@ -342,16 +360,22 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
             scores.append(known[key])
         return scores
 
-    if not found or all(m.objects is not None and m.objects.net for m in found):
-        return DEFAULT_SPLIT
-    prompts = [scores_of(*pair) for pair in zip(found, masks, strict=True)]
-    scores = [float(np.mean(each)) for each in zip(*prompts, strict=True)]
-    best = [
-        strength
-        for strength, f1_score in zip(SPLIT_STRENGTHS, scores, strict=True)
-        if f1_score > max(scores) - SPLIT_TOLERANCE
-    ]
-    return min(best, key=lambda strength: abs(strength - DEFAULT_SPLIT))
+    return np.array([scores_of(*pair) for pair in zip(found, masks, strict=True)])
+
+
+def chosen_strength(scores: Array, tolerance: float = SPLIT_TOLERANCE) -> float:
+    """Return the strength nearest to the default of those that are nearly the best.
+
+    Parameters
+    ----------
+    scores : (K, S) float array
+        From `split_scores`.
+    tolerance : float
+        How much lower than the highest the mean over prompts may be.
+    """
+    means = np.mean(scores, axis=0)
+    good = np.array(SPLIT_STRENGTHS)[means > means.max() - tolerance]
+    return float(min(good, key=lambda strength: abs(strength - DEFAULT_SPLIT)))
 
 
 def outline_evidence(maps: Maps) -> Array | None:

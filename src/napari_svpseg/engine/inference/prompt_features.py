@@ -135,17 +135,10 @@ def prompt_object_properties(
 def _measured(
     prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
 ) -> ObjectProperties:
-    typical, pairs = prompts.typical(), zip(prompts, images[0], strict=True)
-    shown = [(p, i) for p, i in pairs if p in typical]
-    masks = [p.mask for p, _ in shown]
-    found = []
-    looked = forward(torch.stack([i for _, i in shown[:MAX_PROMPTS]]), code).numpy()
-    for (prompt, _), maps in zip(shown, looked, strict=False):
-        side = _side(prompt, scale)
-        named = dict(zip(forward.names, maps[:, :side, :side], strict=True))
-        own = object_properties([prompt.mask], [1.0])
-        found.append(Maps.of(resize_maps(named, prompt.mask.shape), own))
-    scales = [p.box.scale for p, _ in shown]
+    shown = prompts.typical()
+    masks = [p.mask for p in shown]
+    found = prompt_maps(prompts, images, forward, code, scale)
+    scales = [p.box.scale for p in shown]
     depths = [
         mean_depth(m.foreground, m.boundary) / s
         for m, s in zip(found, scales, strict=False)
@@ -156,6 +149,33 @@ def _measured(
         split=best_split_strength(found, masks[:MAX_PROMPTS]),
         depth=float(np.median(known)) if known else math.nan,
     )
+
+
+def prompt_maps(
+    prompts: PromptSet, images: Tensor, forward: Forward, code: PromptCode, scale: float
+) -> list[Maps]:
+    """Return the network's maps of the typical prompts, of `MAX_PROMPTS` at most.
+
+    Parameters
+    ----------
+    prompts, images, forward, code, scale
+        As for `prompt_object_properties`.
+
+    Returns
+    -------
+    list of Maps
+        At the pixels of the masks of ``prompts.typical()``.
+    """
+    typical, pairs = prompts.typical(), zip(prompts, images[0], strict=True)
+    shown = [(p, i) for p, i in pairs if p in typical][:MAX_PROMPTS]
+    looked = forward(torch.stack([i for _, i in shown]), code).numpy()
+    found = []
+    for (prompt, _), maps in zip(shown, looked, strict=True):
+        side = _side(prompt, scale)
+        named = dict(zip(forward.names, maps[:, :side, :side], strict=True))
+        own = object_properties([prompt.mask], [1.0])
+        found.append(Maps.of(resize_maps(named, prompt.mask.shape), own))
+    return found
 
 
 def resized(objects: ObjectProperties, zoom: float) -> ObjectProperties:

@@ -4,10 +4,10 @@
         [--json FILE]
 
 The maps of an image are the same for all of them, so the differences in F1@0.5 are
-those of the choice alone: a fixed strength; or, of all strengths within a tolerance of
-the best on the prompts, that nearest to the default. Differences are to the present
-tolerance, with 95 % intervals over tasks and the worst task. Boxes are those of
-`napari_svpseg.benchmark.more_boxes`.
+those of the choice alone: a fixed strength; or, of all strengths up to a highest one
+and within a tolerance of the best on the prompts, that nearest to the default.
+Differences are to the present choice, with 95 % intervals over tasks and the worst
+task. Boxes are those of `napari_svpseg.benchmark.more_boxes`.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,14 @@ from napari_svpseg.engine.inference.prompt_features import (
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.base import PromptSegmenter
 
+STRENGTHS = (*SPLIT_STRENGTHS, 0.65, 0.8)
 FIXED = (0.1, 0.2, 0.3, 0.4)
-TOLERANCES = (0.03, 0.06, 0.1, 0.16)
+CHOICES = (
+    *((0.03, highest) for highest in STRENGTHS[2:]),
+    *((tolerance, highest) for tolerance in (0.06, 0.1) for highest in (0.5, 0.8)),
+)
+"""Tolerance and highest strength."""
+PRESENT = (SPLIT_TOLERANCE, SPLIT_STRENGTHS[-1])
 
 Record = dict[str, Any]
 
@@ -64,7 +71,8 @@ def scores_of_prompts(
         code = prompt_code(images, masks, forward)
         found = prompt_maps(prompts, images, forward, code, scale)
     shown = [p.mask for p in prompts.typical()][: len(found)]
-    return np.asarray(split_scores(found, shown)).tolist()
+    scores: list[list[float]] = split_scores(found, shown, STRENGTHS).tolist()
+    return scores
 
 
 def record_of(
@@ -79,7 +87,7 @@ def record_of(
     if objects is None or objects.net:
         return None
     scores = []
-    for strength in SPLIT_STRENGTHS:
+    for strength in STRENGTHS:
         other = replace(maps, objects=replace(objects, split=strength))
         labels = instances_from_maps(other, PostprocessSettings())
         scores.append(match_instances(labels, query.truth, 0.5, row.ignore).f1)
@@ -92,16 +100,23 @@ def record_of(
     }
 
 
+def way_name(tolerance: float, highest: float) -> str:
+    """Return the name of a choice by the prompts."""
+    return f"by the prompts, tolerance {tolerance:g}, at most {highest:g}"
+
+
 def to_markdown(records: list[Record]) -> str:
     """Return the table of all rows and ways to choose."""
-    ways = {f"{strength:g} for all": lambda _, s=strength: s for strength in FIXED} | {
-        f"by the prompts, tolerance {t:g}": lambda r, t=t: chosen_strength(
-            np.array(r["prompts"]), t
-        )
-        for t in TOLERANCES
+    ways: dict[str, Callable[[Record], float]] = {
+        f"{strength:g} for all": lambda _, s=strength: s for strength in FIXED
     }
+    for tolerance, highest in CHOICES:
+        n = STRENGTHS.index(highest) + 1
+        ways[way_name(tolerance, highest)] = lambda r, t=tolerance, n=n: (
+            chosen_strength(np.array(r["prompts"])[:, :n], t, STRENGTHS[:n])
+        )
     lines = [
-        f"F1@0.5; differences in points to a tolerance of {SPLIT_TOLERANCE:g}",
+        f"F1@0.5; differences in points to: {way_name(*PRESENT)}",
         "",
         "| boxes | tasks | way | F1@0.5 | difference | worst task |",
         "|---|---|---|---|---|---|",
@@ -116,13 +131,11 @@ def to_markdown(records: list[Record]) -> str:
 
         def means(way: Any, by_task: dict[str, list[Record]] = by_task) -> Any:
             return {
-                task: float(
-                    np.mean([r["f1"][SPLIT_STRENGTHS.index(way(r))] for r in found])
-                )
+                task: float(np.mean([r["f1"][STRENGTHS.index(way(r))] for r in found]))
                 for task, found in by_task.items()
             }
 
-        present = means(ways[f"by the prompts, tolerance {SPLIT_TOLERANCE:g}"])
+        present = means(ways[way_name(*PRESENT)])
         for name, way in ways.items():
             values = means(way)
             mean, low, high = (100 * v for v in paired_interval(values, present))

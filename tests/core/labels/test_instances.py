@@ -274,7 +274,7 @@ def with_a_pass(depth: float) -> Maps:
 
 
 def test_the_split_strength_follows_the_prompts():
-    shallow = with_a_pass(0.2)
+    shallow = with_a_pass(0.26)
     two = discs([(32, 22), (32, 43)], radius=11, shape=(64, 64))
     one = (two > 0).astype(np.int32)
     assert instances_from_maps(shallow, PLAIN).max() == 1

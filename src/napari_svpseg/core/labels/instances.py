@@ -37,10 +37,10 @@ HALO_RANGE = (64, 256)
 """Smallest and largest halo of a block, in pixels."""
 
 
-SPLIT_STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
-"""Split strengths that are tried on the prompts."""
+SPLIT_STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5)
+"""Split strengths that are tried on the prompts: higher ones suit no other image."""
 
-SPLIT_TOLERANCE = 0.1
+SPLIT_TOLERANCE = 0.03
 """Strengths whose F1 on the prompts differs by less are equally good."""
 
 
@@ -331,18 +331,24 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     return chosen_strength(split_scores(found, masks))
 
 
-def split_scores(found: Sequence[Maps], masks: Sequence[Array]) -> Array:
+def split_scores(
+    found: Sequence[Maps],
+    masks: Sequence[Array],
+    strengths: Sequence[float] = SPLIT_STRENGTHS,
+) -> Array:
     """Return how well each split strength gives back the objects of each prompt.
 
     Parameters
     ----------
     found, masks
         As for `best_split_strength`.
+    strengths : sequence of float
+        Those that are tried, in [0, 1].
 
     Returns
     -------
     (K, S) float array
-        F1@0.5 of each prompt with each of the `SPLIT_STRENGTHS`.
+        F1@0.5 of each prompt with each strength.
     """
     # The objects of a prompt are certain: none may be lost to the confidence.
     settings = PostprocessSettings(min_confidence=0.0)
@@ -351,7 +357,7 @@ def split_scores(found: Sequence[Maps], masks: Sequence[Array]) -> Array:
         properties = maps.objects or ObjectProperties(median_diameter(mask))
         known: dict[bytes, float] = {}  # many strengths find the same objects
         scores = []
-        for strength in SPLIT_STRENGTHS:
+        for strength in strengths:
             maps = replace(maps, objects=replace(properties, split=strength))
             labels = instances_from_maps(maps, settings)
             key = labels.tobytes()
@@ -363,7 +369,11 @@ def split_scores(found: Sequence[Maps], masks: Sequence[Array]) -> Array:
     return np.array([scores_of(*pair) for pair in zip(found, masks, strict=True)])
 
 
-def chosen_strength(scores: Array, tolerance: float = SPLIT_TOLERANCE) -> float:
+def chosen_strength(
+    scores: Array,
+    tolerance: float = SPLIT_TOLERANCE,
+    strengths: Sequence[float] = SPLIT_STRENGTHS,
+) -> float:
     """Return the strength nearest to the default of those that are nearly the best.
 
     Parameters
@@ -372,9 +382,11 @@ def chosen_strength(scores: Array, tolerance: float = SPLIT_TOLERANCE) -> float:
         From `split_scores`.
     tolerance : float
         How much lower than the highest the mean over prompts may be.
+    strengths : sequence of float
+        Those of the scores.
     """
     means = np.mean(scores, axis=0)
-    good = np.array(SPLIT_STRENGTHS)[means > means.max() - tolerance]
+    good = np.array(strengths)[means > means.max() - tolerance]
     return float(min(good, key=lambda strength: abs(strength - DEFAULT_SPLIT)))
 
 

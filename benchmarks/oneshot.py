@@ -1,7 +1,7 @@
 """One-shot quality of models and baselines: tables, or a contact sheet.
 
     python benchmarks/oneshot.py DATA... --models forest,otsu,panet,svp --output q.json
-    python benchmarks/oneshot.py DATA... --models forest,svp --sheet q.png
+    python benchmarks/oneshot.py DATA... --models svp,forest --sheet q.png [--pick 5]
 
 The protocol is that of ``docs/benchmark.md``. ``--resume`` continues an interrupted
 run; models can be added to a finished run in the same way.
@@ -36,6 +36,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="JSON; tables as .md beside it")
     parser.add_argument("--resume", action="store_true")
     parser.add_argument("--sheet", type=Path, help="only write a contact sheet (PNG)")
+    parser.add_argument(
+        "--pick", type=int, default=0, help="worst, middle and best tasks of the sheet"
+    )
     options = parser.parse_args()
     models = options.models.split(",")
     settings = BenchmarkSettings(
@@ -48,7 +51,12 @@ def main() -> None:
     )
     if options.sheet:
         path = one_shot.contact_sheet(
-            options.data, models, options.sheet, settings, on_progress=_Line()
+            options.data,
+            models,
+            options.sheet,
+            settings,
+            pick=options.pick,
+            on_progress=_Line(),
         )
         print(path)
         return

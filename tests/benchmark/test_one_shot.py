@@ -342,6 +342,27 @@ def test_contact_sheet(cells: Path, tmp_path: Path) -> None:
     assert (page[..., :3] == (0, 180, 255)).all(-1).any()  # the truth
 
 
+def test_contact_sheet_of_worst_middle_and_best(
+    cells: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows stand in the order of the Dice, and of many some of each kind are shown."""
+    scores = iter([0.5, 0.9, 0.1, 0.7, 0.3, 0.8, 0.2])
+    square = [np.zeros((8, 8, 3), np.uint8)] * 4
+    monkeypatch.setattr(one_shot, "_squares", lambda *_: (next(scores), square))
+    plan = one_shot.plan
+    monkeypatch.setattr(one_shot, "plan", lambda *a: [*plan(*a)] * 7)
+    shown: list[str] = []
+    sheet = one_shot.sheet
+
+    def spy(rows, titles):
+        shown.extend(title.split()[-1] for title, _ in rows)
+        return sheet(rows, titles)
+
+    monkeypatch.setattr(one_shot, "sheet", spy)
+    one_shot.contact_sheet([cells], ["otsu"], tmp_path / "a.png", side=8, pick=2)
+    assert shown == ["0.10", "0.20", "0.30", "0.50", "0.80", "0.90"]
+
+
 def test_no_models_and_no_data(cells: Path) -> None:
     with pytest.raises(one_shot.BenchmarkError, match=NO_MODEL):
         one_shot.run([cells], [])
@@ -355,5 +376,5 @@ def test_a_sheet_shows_a_draw_with_another_image(cells: Path, monkeypatch) -> No
         task, draws=task.draws[:2], queries=(task.draws[0].image,)
     )
     assert {number for _, number in alone.pairs()} == {1}
-    squares = one_shot._squares(alone, {"otsu": one_shot.OtsuBaseline()}, 64)
+    _, squares = one_shot._squares(alone, {"otsu": one_shot.OtsuBaseline()}, 64)
     assert [s.shape for s in squares] == [(64, 64, 3)] * 4

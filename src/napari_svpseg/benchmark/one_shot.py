@@ -452,6 +452,7 @@ def contact_sheet(
     settings: BenchmarkSettings | None = None,
     *,
     side: int = 192,
+    pick: int = 0,
     overwrite: bool = False,
     on_progress: Progress = ignore_progress,
 ) -> Path:
@@ -459,7 +460,8 @@ def contact_sheet(
 
     The columns are the prompt with its mask, the query, the true objects (blue), and
     the objects found by each model (orange). With the settings of `run`, it shows the
-    first draw of that run on its middle query.
+    first draw of that run on its middle query. The rows are in the order of the Dice of
+    the first model there, the worst first.
 
     Parameters
     ----------
@@ -469,6 +471,8 @@ def contact_sheet(
         PNG file to write.
     side : int
         Side of each square in pixels.
+    pick : int
+        Show only so many of the worst, the middle and the best tasks each; 0 shows all.
     overwrite : bool
         Allow to replace a file.
     """
@@ -481,9 +485,14 @@ def contact_sheet(
     for done, task in enumerate(tasks):
         title = f"{task.dataset.name} / {task.name}, box {task.rule.size}"
         on_progress(done, len(tasks), title)
-        rows.append((title, _squares(task, contestants, side)))
+        score, squares = _squares(task, contestants, side)
+        rows.append((score, f"{title}, Dice {score:.2f}", squares))
+    rows.sort(key=lambda row: row[0])
+    if 0 < 3 * pick < len(rows):
+        middle = (len(rows) - pick) // 2
+        rows = [*rows[:pick], *rows[middle : middle + pick], *rows[-pick:]]
     path = Path(path)
-    page = sheet(rows, ["prompt", "query", "truth", *models])
+    page = sheet([row[1:] for row in rows], ["prompt", "query", "truth", *models])
     with atomic_path(path, overwrite) as part:
         imsave(part, page, check_contrast=False)
     return path
@@ -491,8 +500,8 @@ def contact_sheet(
 
 def _squares(
     task: Task, contestants: dict[str, Contestant], side: int
-) -> list[np.ndarray]:
-    """Return the squares of one row of the contact sheet."""
+) -> tuple[float, list[np.ndarray]]:
+    """Return the Dice of the first contestant, and the squares of a row."""
     first = min(draw for _, draw in task.pairs())  # a draw may have no other image
     images = [image for image, draw in task.pairs() if draw == first]
     prompt, query = task.prompt(task.draws[first]), task.query(images[len(images) // 2])
@@ -503,7 +512,8 @@ def _squares(
     ]
     window = _window(truth, WINDOW_BOXES * task.rule.size)
     plane = _shown(query.plane, intensity_range(query.plane))[window]
-    return [
+    score = dice(answers[0] > 0, truth > 0, task.dataset.ignore(query.name))
+    return score, [
         outlined(_shown(prompt.image, prompt.intensities), prompt.mask, side),
         outlined(plane, None, side),
         outlined(plane, truth[window], side, colour=1),

@@ -142,7 +142,9 @@ class FineTuner(Trainer):
         0, and learned from background alone the distance would be 0 everywhere: then
         nothing parts objects that touch.
         """
-        if not self.tuning.anchor or "distance" not in maps or "cut" not in batch:
+        if not self.tuning.anchor or "distance" not in maps:
+            return {}
+        if "cut" not in batch or not batch["cut"].any():  # superpixels, whole objects
             return {}
         with torch.no_grad():
             code = self.start.encode_prompts(batch["prompts"], batch["masks"])

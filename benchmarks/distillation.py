@@ -3,7 +3,8 @@
     python benchmarks/distillation.py CONFIG DATA -o FOLDER [--teacher svp] [--resume]
 
 The config is that of `svpseg train`, such as ``configs/svp-small.toml``. To its loss is
-added that of the teacher's maps, as cross-entropy at every pixel, known or not. Then compare both with
+added that of the teacher's maps, as cross-entropy at every pixel, known or not. Then
+compare both with
 ``python benchmarks/more_boxes.py DATA... --models svp,FOLDER``.
 """
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tifffile
+import torch
 import typer
 
 from napari_svpseg import api
@@ -69,7 +70,10 @@ def place(tmp_path_factory) -> Path:
         tifffile.imwrite(folder / "labels" / f"{i}.tif", labels)
     config = ModelConfig("panet", {"width": 8})
     card = ModelCard("tiny", config.method, config.arguments, licence="CC0-1.0")
-    save_model(folder / "tiny", build(config), card)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)  # what an untrained model finds must not vary
+        network = build(config)
+    save_model(folder / "tiny", network, card)
     return folder
 
 

@@ -4,8 +4,8 @@
         [--json FILE]
 
 The maps of an image are the same for all of them, so the differences in F1@0.5 are
-those of the choice alone: a fixed strength; or, of all strengths up to a highest one
-and within a tolerance of the best on the prompts, that nearest to the default.
+those of the choice alone: a fixed strength; or, of all strengths within a tolerance
+of the best on the prompts, that nearest to the default, and a highest one at most.
 Differences are to the present choice, with 95 % intervals over tasks and the worst
 task. Boxes are those of `napari_svpseg.benchmark.more_boxes`.
 """
@@ -27,6 +27,7 @@ from napari_svpseg.benchmark.more_boxes import ROWS, Row, rows_of
 from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings, Task, plan
 from napari_svpseg.benchmark.report import paired_interval
 from napari_svpseg.core.labels.instances import (
+    MAX_SPLIT,
     SPLIT_STRENGTHS,
     SPLIT_TOLERANCE,
     chosen_strength,
@@ -48,14 +49,13 @@ from napari_svpseg.engine.inference.prompt_features import (
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.base import PromptSegmenter
 
-STRENGTHS = (*SPLIT_STRENGTHS, 0.65, 0.8)
 FIXED = (0.1, 0.2, 0.3, 0.4)
 CHOICES = (
-    *((0.03, highest) for highest in STRENGTHS[2:]),
+    *((0.03, highest) for highest in SPLIT_STRENGTHS[2:]),
     *((tolerance, highest) for tolerance in (0.06, 0.1) for highest in (0.5, 0.8)),
 )
 """Tolerance and highest strength."""
-PRESENT = (SPLIT_TOLERANCE, SPLIT_STRENGTHS[-1])
+PRESENT = (SPLIT_TOLERANCE, MAX_SPLIT)
 
 Record = dict[str, Any]
 
@@ -71,7 +71,7 @@ def scores_of_prompts(
         code = prompt_code(images, masks, forward)
         found = prompt_maps(prompts, images, forward, code, scale)
     shown = [p.mask for p in prompts.typical()][: len(found)]
-    scores: list[list[float]] = split_scores(found, shown, STRENGTHS).tolist()
+    scores: list[list[float]] = split_scores(found, shown).tolist()
     return scores
 
 
@@ -87,7 +87,7 @@ def record_of(
     if objects is None or objects.net:
         return None
     scores = []
-    for strength in STRENGTHS:
+    for strength in SPLIT_STRENGTHS:
         other = replace(maps, objects=replace(objects, split=strength))
         labels = instances_from_maps(other, PostprocessSettings())
         scores.append(match_instances(labels, query.truth, 0.5, row.ignore).f1)
@@ -111,9 +111,8 @@ def to_markdown(records: list[Record]) -> str:
         f"{strength:g} for all": lambda _, s=strength: s for strength in FIXED
     }
     for tolerance, highest in CHOICES:
-        n = STRENGTHS.index(highest) + 1
-        ways[way_name(tolerance, highest)] = lambda r, t=tolerance, n=n: (
-            chosen_strength(np.array(r["prompts"])[:, :n], t, STRENGTHS[:n])
+        ways[way_name(tolerance, highest)] = lambda r, t=tolerance, h=highest: (
+            chosen_strength(np.array(r["prompts"]), t, h)
         )
     lines = [
         f"F1@0.5; differences in points to: {way_name(*PRESENT)}",
@@ -130,10 +129,10 @@ def to_markdown(records: list[Record]) -> str:
             continue
 
         def means(way: Any, by_task: dict[str, list[Record]] = by_task) -> Any:
-            return {
-                task: float(np.mean([r["f1"][STRENGTHS.index(way(r))] for r in found]))
-                for task, found in by_task.items()
-            }
+            def f1(record: Record) -> float:
+                return float(record["f1"][SPLIT_STRENGTHS.index(way(record))])
+
+            return {t: float(np.mean([f1(r) for r in by_task[t]])) for t in by_task}
 
         present = means(ways[way_name(*PRESENT)])
         for name, way in ways.items():

@@ -12,8 +12,10 @@ from scipy import ndimage
 from skimage.measure import label as connected_components
 
 from napari_svpseg.core.labels.instances import (
+    MAX_SPLIT,
     SPLIT_STRENGTHS,
     best_split_strength,
+    chosen_strength,
     fill_object_holes,
     filter_objects,
     instances_from_maps,
@@ -293,6 +295,13 @@ def test_the_split_strength_follows_the_prompts():
     assert rarely < DEFAULT_SPLIT
     lobed = replace(deep, objects=ObjectProperties(22.0, split=rarely))
     assert instances_from_maps(lobed, PLAIN).max() == 1
+
+
+def test_the_prompts_choose_no_strength_that_cuts_other_images_to_pieces():
+    scores = np.array([[0.2, 0.2, 0.2, 0.3, 0.4, 0.5, 0.9]])
+    assert chosen_strength(scores) == MAX_SPLIT == 0.5
+    assert chosen_strength(scores, highest=1.0) == 0.8
+    assert chosen_strength(scores[:, ::-1]) == 0.1
 
 
 def test_prompts_without_touching_objects_keep_the_default_split():

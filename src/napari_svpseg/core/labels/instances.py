@@ -37,8 +37,11 @@ HALO_RANGE = (64, 256)
 """Smallest and largest halo of a block, in pixels."""
 
 
-SPLIT_STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5)
-"""Split strengths that are tried on the prompts: higher ones suit no other image."""
+SPLIT_STRENGTHS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8)
+"""Split strengths that are tried on the prompts."""
+
+MAX_SPLIT = 0.5
+"""Highest strength that the prompts choose: more cuts other images to pieces."""
 
 SPLIT_TOLERANCE = 0.03
 """Strengths whose F1 on the prompts differs by less are equally good."""
@@ -324,31 +327,26 @@ def best_split_strength(found: Sequence[Maps], masks: Sequence[Array]) -> float:
     Returns
     -------
     float
-        One of `SPLIT_STRENGTHS`, or the default without prompts or for nets.
+        One of `SPLIT_STRENGTHS`, `MAX_SPLIT` at most, or the default without prompts or
+        for nets.
     """
     if not found or all(m.objects is not None and m.objects.net for m in found):
         return DEFAULT_SPLIT
     return chosen_strength(split_scores(found, masks))
 
 
-def split_scores(
-    found: Sequence[Maps],
-    masks: Sequence[Array],
-    strengths: Sequence[float] = SPLIT_STRENGTHS,
-) -> Array:
+def split_scores(found: Sequence[Maps], masks: Sequence[Array]) -> Array:
     """Return how well each split strength gives back the objects of each prompt.
 
     Parameters
     ----------
     found, masks
         As for `best_split_strength`.
-    strengths : sequence of float
-        Those that are tried, in [0, 1].
 
     Returns
     -------
     (K, S) float array
-        F1@0.5 of each prompt with each strength.
+        F1@0.5 of each prompt with each of the `SPLIT_STRENGTHS`.
     """
     # The objects of a prompt are certain: none may be lost to the confidence.
     settings = PostprocessSettings(min_confidence=0.0)
@@ -357,7 +355,7 @@ def split_scores(
         properties = maps.objects or ObjectProperties(median_diameter(mask))
         known: dict[bytes, float] = {}  # many strengths find the same objects
         scores = []
-        for strength in strengths:
+        for strength in SPLIT_STRENGTHS:
             maps = replace(maps, objects=replace(properties, split=strength))
             labels = instances_from_maps(maps, settings)
             key = labels.tobytes()
@@ -370,9 +368,7 @@ def split_scores(
 
 
 def chosen_strength(
-    scores: Array,
-    tolerance: float = SPLIT_TOLERANCE,
-    strengths: Sequence[float] = SPLIT_STRENGTHS,
+    scores: Array, tolerance: float = SPLIT_TOLERANCE, highest: float = MAX_SPLIT
 ) -> float:
     """Return the strength nearest to the default of those that are nearly the best.
 
@@ -382,12 +378,13 @@ def chosen_strength(
         From `split_scores`.
     tolerance : float
         How much lower than the highest the mean over prompts may be.
-    strengths : sequence of float
-        Those of the scores.
+    highest : float
+        Taken where the choice is higher.
     """
     means = np.mean(scores, axis=0)
-    good = np.array(strengths)[means > means.max() - tolerance]
-    return float(min(good, key=lambda strength: abs(strength - DEFAULT_SPLIT)))
+    good = np.array(SPLIT_STRENGTHS)[means > means.max() - tolerance]
+    nearest = min(good, key=lambda strength: abs(strength - DEFAULT_SPLIT))
+    return min(float(nearest), highest)
 
 
 def outline_evidence(maps: Maps) -> Array | None:

@@ -129,8 +129,8 @@ def to_markdown(records: list[Record]) -> str:
             continue
 
         def means(way: Any, by_task: dict[str, list[Record]] = by_task) -> Any:
-            def f1(record: Record) -> float:
-                return float(record["f1"][SPLIT_STRENGTHS.index(way(record))])
+            def f1(one: Record) -> float:
+                return float(one["f1"][SPLIT_STRENGTHS.index(way(one))])
 
             return {t: float(np.mean([f1(r) for r in by_task[t]])) for t in by_task}
 

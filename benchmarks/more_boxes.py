@@ -18,9 +18,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from napari_svpseg.benchmark.more_boxes import FOREST, rows_of, scored, to_markdown
+from napari_svpseg.benchmark.more_boxes import (
+    FOREST,
+    drawn_queries,
+    scored,
+    to_markdown,
+)
 from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings, plan
 from napari_svpseg.benchmark.unseen import first_unseen
 from napari_svpseg.io.model_store import find_model, load_model
@@ -55,15 +58,9 @@ def main() -> None:
         networks.pop(UNSEEN, None)
         if card := first_unseen(cards, task.dataset.name):
             networks[UNSEEN] = halves[card.path]
-        rng = np.random.default_rng(options.seed)
-        done = 0
-        for image in rng.permutation(task.queries).tolist():
-            rows = rows_of(task, image, options.seed)
+        for image, rows in drawn_queries(task, options.queries, options.seed):
             for row in rows:
                 records += scored(task, image, row, networks)
-            done += bool(rows)
-            if done == options.queries:
-                break
         print(f"{task.dataset.name}: {task.name}", file=sys.stderr, flush=True)
         if options.json is not None:
             options.json.write_text(json.dumps(records), encoding="utf-8")

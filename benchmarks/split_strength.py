@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from napari_svpseg.benchmark.more_boxes import ROWS, Row, rows_of
+from napari_svpseg.benchmark.more_boxes import ROWS, Row, drawn_queries
 from napari_svpseg.benchmark.one_shot_tasks import BenchmarkSettings, Task, plan
 from napari_svpseg.benchmark.report import paired_interval
 from napari_svpseg.core.labels.instances import (
@@ -164,15 +164,9 @@ def main() -> None:
     for task in plan(options.data, settings):
         if not task.has_objects:
             continue
-        rng = np.random.default_rng(options.seed)
-        done = 0
-        for image in rng.permutation(task.queries).tolist():
-            rows = rows_of(task, image, options.seed)
+        for image, rows in drawn_queries(task, options.queries, options.seed):
             found = [record_of(task, image, row, network) for row in rows]
             records += [r for r in found if r is not None]
-            done += bool(rows)
-            if done == options.queries:
-                break
         if options.json is not None:
             options.json.write_text(json.dumps(records), encoding="utf-8")
     print(to_markdown(records))

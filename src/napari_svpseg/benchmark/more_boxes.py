@@ -106,6 +106,26 @@ def rows_of(task: Task, image: str, seed: int = 0) -> list[Row]:
     return found
 
 
+def drawn_queries(task: Task, n: int, seed: int = 0) -> Iterator[tuple[str, list[Row]]]:
+    """Yield ``n`` queries of a task drawn at random, those that have rows, with these.
+
+    Parameters
+    ----------
+    task : Task
+    n : int
+        Fewer where fewer have rows.
+    seed : int
+        Of the draw, and of the boxes.
+    """
+    done = 0
+    for image in np.random.default_rng(seed).permutation(task.queries).tolist():
+        if rows := rows_of(task, image, seed):
+            yield image, rows
+            done += 1
+        if done == n:
+            return
+
+
 def scored(
     task: Task, image: str, row: Row, models: Mapping[str, Any]
 ) -> Iterator[dict[str, Any]]:

@@ -481,9 +481,8 @@ def keep_best(
     last are kept: with few validation labels, scores soon differ by chance only, while
     images still improve (one standard error, as in choosing the size of a decision
     tree). Weights that join touching objects or forgot the unlabelled background are
-    never kept. How much was
-    forgotten takes longer to measure than the score, so it is measured only where it
-    decides, and of the last weights; else it is NaN.
+    never kept. How much was forgotten takes longer to measure than the score, so it is
+    measured only where it decides, and of the last weights; else it is NaN.
     """
     score = check(tuner.average)
     as_good = score.value >= tuner.best_value - score.chance

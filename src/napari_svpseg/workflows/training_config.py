@@ -19,6 +19,7 @@ NOT_READABLE = "{path}: cannot be read ({error})."
 
 
 BAD_NUMBER = "data: {name} must be a number that is not negative, got {n!r}"
+BAD_SHARE = "data: {name} must be a number from 0 to 1, got {n!r}"
 
 
 class ConfigError(ValueError):
@@ -52,6 +53,9 @@ class DataConfig:
         Superpixel tasks for each image.
     scenes : int
         Number of drawn scenes.
+    touching, textured : float
+        Shares of drawn scenes whose objects touch, and whose textures are cut from the
+        unlabelled images; 0 to 1.
     share : dict
         Relative frequency of ``real``, ``synthetic`` and ``superpixel`` tasks.
     """
@@ -62,6 +66,8 @@ class DataConfig:
     skip: tuple[str, ...] = ()
     superpixel_masks: int = 6
     scenes: int = 4000
+    touching: float = 0.0
+    textured: float = 0.0
     share: dict[str, float] = field(
         default_factory=lambda: {"real": 0.5, "synthetic": 0.4, "superpixel": 0.1}
     )
@@ -71,6 +77,10 @@ class DataConfig:
             n = getattr(self, name)
             if not isinstance(n, int) or n < 0:
                 raise ValueError(BAD_NUMBER.format(name=name, n=n))
+        for name in ("touching", "textured"):
+            n = getattr(self, name)
+            if not isinstance(n, int | float) or not 0 <= n <= 1:
+                raise ValueError(BAD_SHARE.format(name=name, n=n))
         for name, n in self.share.items():
             if not isinstance(n, int | float) or not 0 <= n < math.inf:
                 raise ValueError(BAD_NUMBER.format(name=f"share of {name}", n=n))

@@ -222,9 +222,18 @@ def sources(
 
     superpixels = {f"superpixels-{n}" for n in config.unlabelled}
     real, pseudo = packed.tasks(set(config.datasets)), packed.tasks(superpixels)
+    # an image has several tasks of superpixels
+    unlabelled = {id(t.images[0].image): t.images[0].image for g in pseudo for t in g}
+    drawn = SyntheticTasks(
+        config.scenes,
+        seed,
+        touching=config.touching,
+        textured=config.textured,
+        images=list(unlabelled.values()),
+    )
     kinds: dict[str, TaskSource | None] = {
         "real": TaskList(real) if real else None,
-        "synthetic": SyntheticTasks(config.scenes, seed) if config.scenes else None,
+        "synthetic": drawn if config.scenes else None,
         "superpixel": TaskList(pseudo) if pseudo else None,
     }
     unknown = set(config.share) - set(kinds)

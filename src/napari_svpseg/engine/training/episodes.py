@@ -8,7 +8,7 @@ episode has a random generator of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TypedDict
@@ -26,7 +26,7 @@ from ...core.labels.object_size import median_diameter
 from ...core.settings import Settings, option
 from ...models.base import IGNORE
 from .looks import own_look, painted
-from .synthetic import draw_scene
+from .synthetic import draw_scene, smooth_noise, texture_noise
 
 Rng = np.random.Generator
 DISTRACTOR = 65_535
@@ -158,15 +158,37 @@ class SyntheticTasks:
         Number of different scenes. They stay in memory (0.7 MB each), because drawing a
         scene takes longer than cutting an episode from it.
     seed : int
+    touching : float
+        Share of scenes whose objects touch, 0 to 1.
+    textured : float
+        Share of scenes whose textures are cut from ``images``, 0 to 1.
+    images : sequence of (H, W, 3) uint8 arrays
+        For example unlabelled ones; without any, no scene is textured by them.
     """
 
-    def __init__(self, n_scenes: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        n_scenes: int,
+        seed: int = 0,
+        *,
+        touching: float = 0.0,
+        textured: float = 0.0,
+        images: Sequence[np.ndarray] = (),
+    ) -> None:
         self.n_scenes, self.seed = n_scenes, seed
+        self.touching, self.textured = touching, textured if images else 0.0
+        self._texture_noise = texture_noise(images)
         self._scene = lru_cache(maxsize=n_scenes)(self._draw)
 
     def _draw(self, number: int) -> list[Task]:
         """Return a task for each kind of object of a scene."""
-        scene = draw_scene(self.seed * 1_000_003 + number)
+        rng = np.random.default_rng([self.seed, 79, number])
+        touching, textured = rng.random(2) < (self.touching, self.textured)
+        scene = draw_scene(
+            self.seed * 1_000_003 + number,
+            touching=bool(touching),
+            noise=self._texture_noise if textured else smooth_noise,
+        )
         drawn = []
         for kind, (ids, instances) in enumerate(
             zip(scene.kinds, scene.instances, strict=True)
@@ -213,6 +235,13 @@ class EpisodeSettings(Settings):
     """How episodes are cut and augmented."""
 
     query: int = option(128, "Side of the query", low=32, high=1024, unit="pixel")
+    largest_query: int = option(
+        0,
+        "Largest side of the query, in steps of 16; 0 means that none is larger",
+        low=0,
+        high=1024,
+        unit="pixel",
+    )
     prompt: int = option(64, "Side of a prompt", low=16, high=256, unit="pixel")
     max_prompts: int = option(3, "Most prompts of an episode", low=1, high=8)
     border_tasks: float = option(
@@ -353,12 +382,18 @@ class Episodes(Dataset[dict[str, Tensor]]):
         n_prompts = 1  # the same for all episodes of a batch, which are stacked
         if rng.random() < self.settings.several:
             n_prompts = int(rng.integers(1, self.settings.max_prompts + 1))
+        settings = self.settings
+        if settings.largest_query > settings.query:
+            steps = int(
+                rng.integers((settings.largest_query - settings.query) // 16 + 1)
+            )
+            settings = replace(settings, query=settings.query + 16 * steps)
         episodes = []
         for i in range(self.batch):
             rng = np.random.default_rng([self.seed, 13, number, i])
             for _ in range(20):
                 source = self.sources[rng.choice(len(self.sources), p=self.weights)]
-                episode = cut_episode(source(rng), n_prompts, self.settings, rng)
+                episode = cut_episode(source(rng), n_prompts, settings, rng)
                 if episode is not None:
                     break
             else:

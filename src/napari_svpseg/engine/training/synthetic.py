@@ -10,13 +10,16 @@ need not look real, but real images should lie within their variety.
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
 Rng = np.random.Generator
+Noise = Callable[[Rng, int, float], np.ndarray]
+"""Returns noise (size, size) of mean 0 and deviation 1, of a size and grain."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,27 +83,10 @@ class _Kind:
 
 
 SHAPES = ("blob", "rod", "ring", "crescent", "star", "bean")
-
-
-def draw_scene(seed: int, size: int = 224, n_images: int = 2) -> Scene:
-    """Return the scene of a seed; the same seed gives the same images.
-
-    Parameters
-    ----------
-    seed : int
-    size : int
-        Side of the images.
-    n_images : int
-    """
-    rng = np.random.default_rng([seed, 77])
-    layout = rng.choice(["objects", "mosaic", "net", "texture"], p=[0.6, 0.2, 0.1, 0.1])
-    if layout == "mosaic":
-        return _mosaic_scene(rng, size, n_images, net=False)
-    if layout == "net":
-        return _mosaic_scene(rng, size, n_images, net=True)
-    if layout == "texture":
-        return _texture_scene(rng, size, n_images)
-    return _object_scene(rng, size, n_images)
+NEW_CLUSTER = 0.12
+"""Share of touching objects that do not touch another, but begin a cluster."""
+TOUCHING_OVERLAP = 0.05
+"""Largest share of an object that may lie behind the one it touches."""
 
 
 def smooth_noise(rng: Rng, size: int, scale: float) -> np.ndarray:
@@ -115,14 +101,76 @@ def smooth_noise(rng: Rng, size: int, scale: float) -> np.ndarray:
     return np.asarray((field - field.mean()) / (field.std() + 1e-6), np.float32)
 
 
-def _background(rng: Rng, size: int, level: np.ndarray) -> np.ndarray:
+def draw_scene(
+    seed: int,
+    size: int = 224,
+    n_images: int = 2,
+    *,
+    touching: bool = False,
+    noise: Noise = smooth_noise,
+) -> Scene:
+    """Return the scene of a seed; the same seed gives the same images.
+
+    Parameters
+    ----------
+    seed : int
+    size : int
+        Side of the images.
+    n_images : int
+    touching : bool
+        Draw objects in clusters, in which they touch: rods side by side and end to end,
+        round and bent ones.
+    noise : Noise
+        Textures of objects and backgrounds, see `texture_noise`.
+    """
+    rng = np.random.default_rng([seed, 77])
+    if touching:
+        return _object_scene(rng, size, n_images, noise, touching=True)
+    layout = rng.choice(["objects", "mosaic", "net", "texture"], p=[0.6, 0.2, 0.1, 0.1])
+    if layout == "mosaic":
+        return _mosaic_scene(rng, size, n_images, noise, net=False)
+    if layout == "net":
+        return _mosaic_scene(rng, size, n_images, noise, net=True)
+    if layout == "texture":
+        return _texture_scene(rng, size, n_images, noise)
+    return _object_scene(rng, size, n_images, noise)
+
+
+def texture_noise(images: Sequence[np.ndarray]) -> Noise:
+    """Return a source of noise that is cut from images, in place of `smooth_noise`.
+
+    Parameters
+    ----------
+    images : sequence of (H, W, 3) uint8 arrays
+        At least 32 pixels high and wide.
+
+    Returns
+    -------
+    Noise
+        It cuts a window, brings it to the size, and takes the uneven light out of it.
+        The scale it is asked for is not used: an image has its own.
+    """
+
+    def noise(rng: Rng, size: int, scale: float) -> np.ndarray:  # noqa: ARG001
+        image = images[rng.integers(len(images))]
+        side = int(min(size * rng.uniform(0.5, 1.5), *image.shape[:2]))
+        y, x = (int(rng.integers(n - side + 1)) for n in image.shape[:2])
+        part = image[y : y + side, x : x + side].mean(-1)
+        part = ndimage.zoom(part, size / side, order=1)
+        part = part - ndimage.gaussian_filter(part, size / 8)
+        return np.asarray((part - part.mean()) / (part.std() + 1e-6), np.float32)
+
+    return noise
+
+
+def _background(rng: Rng, size: int, level: np.ndarray, noise: Noise) -> np.ndarray:
     """Return an empty image with uneven illumination and, mostly, grain."""
     image = np.broadcast_to(level, (size, size, 3)).astype(np.float32).copy()
     image += (
         rng.uniform(0, 0.12) * smooth_noise(rng, size, rng.uniform(30, 120))[..., None]
     )
     if rng.random() < 0.6:
-        grain = smooth_noise(rng, size, rng.uniform(1, 12))[..., None]
+        grain = noise(rng, size, rng.uniform(1, 12))[..., None]
         image += rng.uniform(0, 0.12) * grain * rng.uniform(0.5, 1, 3)
     return image
 
@@ -176,8 +224,15 @@ def _distractor_kind(rng: Rng, kind: _Kind, grey: bool) -> _Kind:
     return _Kind(**values)
 
 
-def _depth(kind: _Kind, rng: Rng) -> np.ndarray:
+def _depth(kind: _Kind, rng: Rng, angle: float | None = None) -> np.ndarray:
     """Return the signed depth of one random object: above 0 inside, in pixels.
+
+    Parameters
+    ----------
+    kind : _Kind
+    rng : numpy Generator
+    angle : float, optional
+        Of the long axis, in radians from the x axis towards y; random by default.
 
     Returns
     -------
@@ -191,7 +246,8 @@ def _depth(kind: _Kind, rng: Rng) -> np.ndarray:
         stretch = max(stretch, 1.4) * rng.uniform(1, 1.25)
     half = int(np.ceil(radius * stretch * 1.6)) + 3
     y, x = np.mgrid[-half : half + 1, -half : half + 1].astype(np.float32)
-    angle = rng.uniform(0, 2 * np.pi)
+    if angle is None:
+        angle = rng.uniform(0, 2 * np.pi)
     # coordinates along the long (u) and the short axis (v)
     u = np.cos(angle) * x + np.sin(angle) * y
     v = -np.sin(angle) * x + np.cos(angle) * y
@@ -220,107 +276,154 @@ def _depth(kind: _Kind, rng: Rng) -> np.ndarray:
     return np.asarray(depth)
 
 
-def _place(
-    rng: Rng,
-    kind: _Kind,
-    taken: np.ndarray,
-    ids: np.ndarray,
-    image: np.ndarray,
-    texture: np.ndarray,
-    centres: list[np.ndarray],
-    number: int,
-) -> bool:
-    """Draw one object of a kind into the image and its ids, if there is room.
+@dataclass
+class _Canvas:
+    """An image in drawing, and what lies in it.
 
     Parameters
     ----------
-    rng : numpy Generator
-    kind : _Kind
-    taken : (size, size) uint8 array
-        1 where any object lies; is updated.
-    ids : (size, size) uint16 array
-        Ids of the kind; is updated.
     image : (size, size, 3) float array
-        Is updated.
-    texture : (size, size) float array
-        Noise of the kind.
-    centres : list of (y, x)
-        Of the kind's objects so far; is updated.
-    number : int
-        Id of the object.
-
-    Returns
-    -------
-    bool
-        Whether it was drawn.
+    taken : (size, size) uint8 array
+        1 where any object lies.
+    ids : list of (size, size) uint16 arrays
+        Ids of each kind.
+    textures : list of (size, size) float arrays
+        Noise of each kind.
+    placed : list of list of ((y, x), angle)
+        Objects of each kind; the angle of those that may stand anywhere is 0.
     """
-    size = len(ids)
-    centre = rng.uniform(-6, size + 6, 2)
-    if centres and rng.random() < kind.crowd:
+
+    image: np.ndarray
+    taken: np.ndarray
+    ids: list[np.ndarray]
+    textures: list[np.ndarray]
+    placed: list[list[tuple[np.ndarray, float]]]
+
+    def window(
+        self, depth: np.ndarray, centre: np.ndarray
+    ) -> tuple[tuple[slice, slice], np.ndarray] | None:
+        """Return where an object lies, and its depth there; None if it is outside."""
+        size, half = len(self.taken), len(depth) // 2
+        y, x = (round(float(c)) - half for c in centre)
+        y0, x0 = max(y, 0), max(x, 0)
+        y1, x1 = min(y + len(depth), size), min(x + len(depth), size)
+        if y1 - y0 < 4 or x1 - x0 < 4:
+            return None
+        return (slice(y0, y1), slice(x0, x1)), depth[y0 - y : y1 - y, x0 - x : x1 - x]
+
+    def hidden(self, depth: np.ndarray, centre: np.ndarray) -> float:
+        """Return the share of an object that others would hide; 0 if it is outside."""
+        found = self.window(depth, centre)
+        if found is None:
+            return 0.0
+        inside = found[1] > 0
+        return float((inside & (self.taken[found[0]] > 0)).sum() / max(inside.sum(), 1))
+
+    def draw(
+        self, rng: Rng, kind: _Kind, k: int, depth: np.ndarray, centre: np.ndarray
+    ) -> bool:
+        """Draw an object of kind ``k``, if there is room; return whether there was."""
+        found = self.window(depth, centre)
+        if found is None:
+            return False
+        here, depth = found
+        inside = depth > 0
+        area = int(inside.sum())
+        if area < 12:
+            return False
+        hidden = int((inside & (self.taken[here] > 0)).sum())
+        if hidden > 0.3 * area:  # the rest would no longer have the kind's shape
+            return False
+        inside &= self.taken[here] == 0  # objects drawn before stay on top
+        self.taken[here][inside] = 1
+        self.ids[k][here][inside] = 1 + sum(len(p) for p in self.placed)
+        level = kind.color + rng.normal(0, 0.04)
+        shade = level + kind.texture * self.textures[k][here][..., None]
+        shade = shade + kind.rim * np.exp(-((depth / kind.rim_width) ** 2))[..., None]
+        middle = np.clip(depth / max(float(depth.max()), 1), 0, 1)[..., None]
+        shade = shade + kind.core * middle**2
+        alpha = np.clip(depth + 0.5, 0, 1)[..., None] * kind.opacity * inside[..., None]
+        self.image[here] = self.image[here] * (1 - alpha) + shade * alpha
+        return True
+
+
+def _place(rng: Rng, kind: _Kind, k: int, canvas: _Canvas) -> None:
+    """Draw one object of kind ``k``, mostly at random, if there is room."""
+    centre = rng.uniform(-6, len(canvas.taken) + 6, 2)
+    placed = canvas.placed[k]
+    if placed and rng.random() < kind.crowd:
         step = rng.normal(size=2)
         step *= kind.radius * rng.uniform(1.6, 2.6) / (np.hypot(*step) + 1e-6)
-        centre = centres[rng.integers(len(centres))] + step
-    depth = _depth(kind, rng)
-    half = len(depth) // 2
-    y, x = (round(float(c)) - half for c in centre)
-    y0, x0 = max(y, 0), max(x, 0)
-    y1, x1 = min(y + len(depth), size), min(x + len(depth), size)
-    if y1 - y0 < 4 or x1 - x0 < 4:
-        return False
-    depth = depth[y0 - y : y1 - y, x0 - x : x1 - x]
-    inside = depth > 0
-    here = (slice(y0, y1), slice(x0, x1))
-    area = int(inside.sum())
-    if area < 12:
-        return False
-    hidden = int((inside & (taken[here] > 0)).sum())
-    if hidden > 0.3 * area:  # the rest would no longer have the kind's shape
-        return False
-    inside &= taken[here] == 0  # objects drawn before stay on top
-    taken[here][inside] = 1
-    ids[here][inside] = number
-    level = kind.color + rng.normal(0, 0.04)
-    shade = level + kind.texture * texture[here][..., None]
-    shade = shade + kind.rim * np.exp(-((depth / kind.rim_width) ** 2))[..., None]
-    middle = np.clip(depth / max(float(depth.max()), 1), 0, 1)[..., None]
-    shade = shade + kind.core * middle**2
-    alpha = np.clip(depth + 0.5, 0, 1)[..., None] * kind.opacity * inside[..., None]
-    image[here] = image[here] * (1 - alpha) + shade * alpha
-    centres.append(np.array(centre))
-    return True
+        centre = placed[rng.integers(len(placed))][0] + step
+    if canvas.draw(rng, kind, k, _depth(kind, rng), centre):
+        placed.append((np.array(centre), 0.0))
 
 
-def _object_scene(rng: Rng, size: int, n_images: int) -> Scene:
+def _place_touching(rng: Rng, kind: _Kind, k: int, canvas: _Canvas) -> None:
+    """Draw one object of kind ``k`` that touches another, if there is room."""
+    placed = canvas.placed[k]
+    if placed and rng.random() > NEW_CLUSTER:
+        beside, angle = placed[rng.integers(len(placed))]
+        # at an end or a side of the other, nearly parallel to it
+        towards = angle + rng.integers(4) * np.pi / 2 + rng.normal(0, 0.3)
+        angle = angle + rng.normal(0, 0.2)
+        depth = _depth(kind, rng, angle)
+        direction = np.array([np.sin(towards), np.cos(towards)])
+        for distance in np.arange(kind.radius / 2, 6 * kind.radius):
+            centre = beside + distance * direction
+            if canvas.hidden(depth, centre) <= TOUCHING_OVERLAP:
+                break
+        else:
+            return
+    else:
+        angle = rng.uniform(0, 2 * np.pi)
+        depth, centre = _depth(kind, rng, angle), rng.uniform(0, len(canvas.taken), 2)
+        if canvas.hidden(depth, centre) > TOUCHING_OVERLAP:
+            return
+    if canvas.draw(rng, kind, k, depth, centre):
+        placed.append((centre, angle))
+
+
+def _object_scene(
+    rng: Rng, size: int, n_images: int, noise: Noise, *, touching: bool = False
+) -> Scene:
     """Return a scene of single objects of two kinds, sometimes of one."""
     grey = bool(rng.random() < 0.6)
     first = _random_kind(rng, grey)
+    if touching:
+        first = replace(first, shape=str(rng.choice(["rod", "blob", "bean"])))
     kinds = [first, _distractor_kind(rng, first, grey)]
+    if noise is not smooth_noise:
+        kinds = [replace(k, texture=rng.uniform(0.05, 0.3)) for k in kinds]
     level = _color(rng, grey)
     fill = rng.uniform(0.12, 0.6)
     n_kinds = 2 if rng.random() < 0.8 else 1
     images: list[np.ndarray] = []
     ids: list[list[np.ndarray]] = [[] for _ in range(n_kinds)]
     finish = int(rng.integers(1 << 31))
+    place = _place_touching if touching else _place
     for _ in range(n_images):
-        image = _background(rng, size, level)
-        taken = np.zeros((size, size), np.uint8)
-        maps = [np.zeros((size, size), np.uint16) for _ in range(n_kinds)]
-        textures = [smooth_noise(rng, size, k.texture_scale) for k in kinds]
-        centres: list[list[np.ndarray]] = [[], []]
-        for number in range(1, 140):  # until the image is full, see below
+        canvas = _Canvas(
+            _background(rng, size, level, noise),
+            np.zeros((size, size), np.uint8),
+            [np.zeros((size, size), np.uint16) for _ in range(n_kinds)],
+            [noise(rng, size, k.texture_scale) for k in kinds],
+            [[] for _ in range(n_kinds)],
+        )
+        for _ in range(139):  # until the image is full, see below
             k = int(rng.integers(n_kinds))
-            _place(
-                rng, kinds[k], taken, maps[k], image, textures[k], centres[k], number
-            )
-            if taken.mean() > fill:
+            place(rng, kinds[k], k, canvas)
+            if canvas.taken.mean() > fill:
                 break
-        images.append(_finished(image, finish))
+        images.append(_finished(canvas.image, finish))
         for k in range(n_kinds):
-            ids[k].append(maps[k])
+            ids[k].append(canvas.ids[k])
     return Scene(images, ids, (True,) * n_kinds)
 
 
-def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
+def _mosaic_scene(
+    rng: Rng, size: int, n_images: int, noise: Noise, *, net: bool
+) -> Scene:
     """Return a scene of tightly packed cells, as in an epithelium.
 
     Kinds are the cells and spots in them, the cells and the net of walls between them,
@@ -366,9 +469,7 @@ def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
         is_wall = gap < width * 1.4
         tone = rng.normal(0, 1, len(grid))[owner] * variety
         image = (
-            inner
-            + tone[..., None]
-            + (grain * smooth_noise(rng, size, grain_scale)[..., None])
+            inner + tone[..., None] + (grain * noise(rng, size, grain_scale)[..., None])
         )
         edge = np.exp(-((gap / (width * 1.2)) ** 2))[..., None]
         image = image * (1 - edge) + wall * edge
@@ -391,7 +492,7 @@ def _mosaic_scene(rng: Rng, size: int, n_images: int, *, net: bool) -> Scene:
     return Scene(images, [cells, walls], (True, False))
 
 
-def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
+def _texture_scene(rng: Rng, size: int, n_images: int, noise: Noise) -> Scene:
     """Return a scene of two regions that differ in texture or colour, as tissues do.
 
     There are no single objects.
@@ -419,7 +520,7 @@ def _texture_scene(rng: Rng, size: int, n_images: int) -> Scene:
         inside = ndimage.gaussian_filter(region, 1) > level
         layers = []
         for tone, depth, grain, dots, dot_color in textures:
-            field = smooth_noise(rng, size, grain)
+            field = noise(rng, size, grain)
             layer = tone + depth * field[..., None]
             if dots > 0.5:
                 spots = (smooth_noise(rng, size, 3 + grain) > 1.2)[..., None]

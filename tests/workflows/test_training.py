@@ -133,6 +133,8 @@ def test_data_that_is_named_must_be_given(tmp_path, pattern):
         ('name = "a"\nmethod = "panet"\nspeed = 3', "speed"),
         ('name = "a"\nmethod = "panet"\n[data]\nset = 1', "set"),
         ('name = "a"\nmethod = "panet"\n[data]\nscenes = -1', "scenes"),
+        ('name = "a"\nmethod = "panet"\n[data]\ntouching = 1.5', "touching"),
+        ('name = "a"\nmethod = "panet"\n[data]\ntextured = "x"', "textured"),
         ('name = "a"\nmethod = "panet"\n[data]\nshare.real = nan', "share"),
         ('name = "a"\nmethod = "panet"\n[data]\nshare.real = "x"', "share"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -74,6 +75,31 @@ def test_an_episode_has_the_shapes_it_promises(task, n_prompts):
         assert episode[name].shape == (1, 96, 96)
         assert 0 <= episode[name].min() <= episode[name].max() <= 1
     assert all((m > 0).any() for m in episode["masks"])
+
+
+def test_queries_of_a_training_have_several_sizes(task):
+    settings = replace(PLAIN, query=64, largest_query=112)
+    source = (TaskList([[task]]), 1.0)
+    episodes = Episodes([source], settings, batch=1, n_batches=24, seed=3)
+    sides = {tuple(b["query"].shape[2:]) for b in (episodes[i] for i in range(24))}
+    assert sides == {(64, 64), (80, 80), (96, 96), (112, 112)}
+    assert episodes[2]["foreground"].shape[2:] == episodes[2]["query"].shape[2:]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_drawn_scenes_of_a_training_touch_and_are_textured_by_images(seed):
+    image = disc_image().image
+    usual = SyntheticTasks(3, seed)
+    touching = SyntheticTasks(3, seed, touching=1.0)
+    textured = SyntheticTasks(3, seed, textured=1.0, images=[image])
+    alone = SyntheticTasks(3, seed, textured=1.0)  # no image to cut textures from
+    shown = [
+        source(np.random.default_rng(1)).images[0].image
+        for source in (usual, touching, textured, alone)
+    ]
+    assert not np.array_equal(shown[0], shown[1])
+    assert not np.array_equal(shown[0], shown[2])
+    np.testing.assert_array_equal(shown[0], shown[3])
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from napari_svpseg.engine.training.superpixels import superpixel_masks
-from napari_svpseg.engine.training.synthetic import draw_scene
+from napari_svpseg.engine.training.synthetic import draw_scene, texture_noise
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -40,6 +41,42 @@ def test_kinds_of_objects_do_not_overlap():
                 break
     else:
         pytest.fail("no scene of two separate kinds in 40")
+
+
+def _touching_share(ids: np.ndarray) -> float:
+    """Return the share of objects within two pixels of another."""
+    objects = np.unique(ids[ids > 0])
+    near = [
+        np.setdiff1d(ids[ndimage.binary_dilation(ids == n, iterations=2)], [0, n]).size
+        for n in objects
+    ]
+    return float(np.mean(np.array(near) > 0))
+
+
+def test_objects_of_clusters_touch_and_do_not_cover_each_other():
+    shares, usual = [], []
+    for seed in range(12):
+        shares.append(_touching_share(draw_scene(seed, touching=True).kinds[0][0]))
+        usual.append(_touching_share(draw_scene(seed).kinds[0][0]))
+    assert np.median(shares) > 0.8
+    assert np.median(shares) > np.median(usual)
+
+
+def test_textures_are_cut_from_the_images_and_have_no_uneven_light():
+    rng = np.random.default_rng(0)
+    y = np.arange(90)[:, None, None]
+    stripes = 90 + 60 * (y // 3 % 2) + 0 * np.zeros((90, 70, 3))
+    shaded = (stripes + y).astype(np.uint8)  # brighter towards one side
+    field = texture_noise([shaded])(rng, 64, 1.0)
+    assert field.shape == (64, 64)
+    assert abs(field.mean()) < 1e-4
+    assert field.std() == pytest.approx(1, abs=1e-3)
+    assert np.ptp(field, axis=1).max() < 1e-3, "the stripes are those of the image"
+    assert abs(field[:32].mean() - field[32:].mean()) < 0.3
+
+    plain = draw_scene(2)
+    textured = draw_scene(2, noise=texture_noise([shaded]))
+    assert not np.array_equal(plain.images[0], textured.images[0])
 
 
 def test_superpixel_masks_are_legal_and_repeatable():

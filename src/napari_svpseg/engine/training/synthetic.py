@@ -151,8 +151,8 @@ def texture_noise(images: Sequence[np.ndarray]) -> Noise:
         The scale it is asked for is not used: an image has its own.
     """
 
-    def noise(rng: Rng, size: int, scale: float) -> np.ndarray:  # noqa: ARG001
-        image = images[rng.integers(len(images))]
+    def noise(rng: Rng, size: int, scale: float) -> np.ndarray:
+        image = images[int(rng.integers(len(images)))]
         side = int(min(size * rng.uniform(0.5, 1.5), *image.shape[:2]))
         y, x = (int(rng.integers(n - side + 1)) for n in image.shape[:2])
         part = image[y : y + side, x : x + side].mean(-1)

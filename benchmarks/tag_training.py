@@ -178,7 +178,7 @@ class ImageNetTrunk(torch.nn.Module):
         """Return maps at stride 2, 4, 8 and 16, see `Trunk.forward`."""
         network = self.network
         # `normalise` divides by a quarter of the range, ImageNet's convention by half
-        maps = network._relu(network._bn0(network._conv_stem(image / 2)))
+        maps = network._swish(network._bn0(network._conv_stem(image / 2)))
         found = []
         for i, block in enumerate(network._blocks[: self.LAST[-1] + 1]):
             maps = block(maps)

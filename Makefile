@@ -26,7 +26,7 @@ PYTHON ?= python3
 DEMO ?=
 OUTPUT ?= demo-output
 DATA ?=
-SETS ?= yeast_phase,dsb_grey_cytology,ecoli_brightfield,worms_brightfield
+SETS ?= yeast_phase,dsb_grey_cytology,ecoli_brightfield,ecoli_phase,t98g_phase,worms_brightfield,wbc_rapid_stain,stomata_crops,maize_root_confocal,isbi2012_membrane,glas_glands,ocdc_he_tumour,prostate_glands,prostate_tumour,ihc_lymphocytes,emps_sem_spheres
 TASKS ?=
 STEPS ?= 60
 DRAWS ?=
@@ -131,6 +131,7 @@ bench-methods: $(STAMPS)/dev
 	$(PY) benchmarks/methods.py $(DATA) --sets $(SETS) --steps $(STEPS) $(if $(TASKS),--tasks $(TASKS))
 	$(PY) benchmarks/founding.py $(DATA) --sets $(SETS) --draws $(or $(DRAWS),1)
 	$(PY) benchmarks/kato_hotta.py $(DATA) --steps $(FOLD_STEPS) --json bench-output/kato-hotta.json
+	$(PY) benchmarks/claims.py
 
 bench-tags: $(STAMPS)/dev
 	$(if $(DATA),,$(error Name the folder of the data sets: make bench-tags DATA=folder))

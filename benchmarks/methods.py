@@ -4,10 +4,12 @@
     python benchmarks/methods.py DATA --sets yeast_phase --only superpixels --steps 300
 
 An episode is a prompt of 64 x 64 pixels and a query of 128 x 128, cut and zoomed as in
-training but from other data; every arm gets the same episodes. The score is the mean
-foreground Dice. Only the arms of "prototypes x training data" are trained here,
-``--steps`` each. ``--tasks`` takes the file that `svpseg train` writes beside its
-output, so that superpixels need not be computed again.
+training but from other data; every arm gets the same episodes, as many of each set. The
+score is the mean foreground Dice; differences to the first row have 95 % intervals over
+sets. The Dice of every episode goes to ``--json``, which `benchmarks/claims.py` reads.
+Only the arms of "prototypes x training data" are trained here, ``--steps`` each.
+``--tasks`` takes the file that `svpseg train` writes beside its output, so that
+superpixels need not be computed again.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import dataclasses
 import json
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +32,7 @@ from napari_svpseg.engine.training.episodes import (
     TaskList,
     cut_episode,
 )
-from napari_svpseg.engine.training.trainer import Trainer, validate
+from napari_svpseg.engine.training.trainer import Trainer, foreground_dices
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.io.packed_tasks import load_tasks
 from napari_svpseg.models.base import PromptSegmenter
@@ -47,7 +50,17 @@ TRAINING_DATA: dict[str, tuple[tuple[str, ...], float]] = {
 
 CPU = torch.device("cpu")
 CONFIG = Path(__file__).parents[1] / "configs" / "alpnet.toml"
-Batches = list[dict[str, Any]]
+METHODS = "svp,svp-concat,svp-attention,panet,alpnet,dspnet"
+N_RESAMPLED = 2000
+"""Draws of sets for an interval."""
+
+Batches = dict[str, list[dict[str, Any]]]
+"""Batches of each set."""
+
+Dices = dict[str, list[float]]
+"""Dice of each episode of each set."""
+
+Cut = Callable[..., Batches]
 
 
 def variant(model: str, **changes: Any) -> PromptSegmenter:
@@ -59,54 +72,89 @@ def variant(model: str, **changes: Any) -> PromptSegmenter:
     return network.eval()
 
 
-def show(title: str, rows: dict[str, list[float]], head: list[str]) -> None:
-    """Print a table."""
+@torch.inference_mode()
+def dices(network: PromptSegmenter, batches: Batches) -> Dices:
+    """Return the Dice of every episode."""
+    network.eval()
+    found: Dices = {}
+    for name, of_set in batches.items():
+        found[name] = []
+        for batch in of_set:
+            code = network.encode_prompts(batch["prompts"], batch["masks"])
+            found[name] += foreground_dices(network(batch["query"], code), batch)
+    return found
+
+
+def mean_of_sets(scores: Dices) -> float:
+    """Return the mean over sets of the mean Dice."""
+    return float(np.mean([np.mean(values) for values in scores.values()]))
+
+
+def difference(scores: Dices, reference: Dices) -> tuple[float, float, float]:
+    """Return how much higher scores are, and its 95 % interval over sets.
+
+    The episodes are the same, so differences are paired.
+    """
+    by_set = [np.mean(scores[n]) - np.mean(reference[n]) for n in scores]
+    drawn = np.random.default_rng(0).choice(by_set, (N_RESAMPLED, len(by_set)))
+    low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
+    return float(np.mean(by_set)), float(low), float(high)
+
+
+def show(title: str, rows: dict[str, list[Dices]], head: list[str]) -> None:
+    """Print a table: scores, and in points how much the first row is surpassed."""
     print(f"\n{title}\n\n| arm | " + " | ".join(head) + " |")
     print("|---|" + "---|" * len(head))
-    for name, values in rows.items():
-        cells = " | ".join(f"{v:.3f}" for v in values)
-        print(f"| {name} | {cells} |", flush=True)
+    first = next(iter(rows.values()))
+    for name, columns in rows.items():
+        cells = [f"{mean_of_sets(column):.3f}" for column in columns]
+        if columns is not first:
+            for i, column in enumerate(columns):
+                more, low, high = (100 * v for v in difference(column, first[i]))
+                cells[i] += f"; {more:+.1f} ({low:.1f} to {high:.1f})"
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
-def dice(network: PromptSegmenter, batches: Batches) -> float:
-    """Return the mean foreground Dice."""
-    return validate(network, batches, CPU)["validation_dice"]
+Rows = dict[str, list[Dices]]
 
 
-def all_methods(cut: Any) -> None:
-    """Print the scores of every trained model, with one prompt and with three."""
+def all_methods(cut: Cut, models: list[str]) -> Rows:
+    """Print the scores of trained models, with one prompt and with three."""
     batches = [cut(), cut(n_prompts=3)]
     rows = {
-        model: [dice(variant(model), b) for b in batches]
-        for model in ("svp", "svp-concat", "svp-attention", "panet", "alpnet", "dspnet")
+        Path(model).name: [dices(variant(model), b) for b in batches]
+        for model in models
     }
     show("All methods", rows, ["1 prompt", "3 prompts"])
+    return rows
 
 
-def prompt_size(cut: Any) -> None:
+def prompt_size(cut: Cut) -> Rows:
     """Print the scores of models by the size of the prompt."""
     sizes = (32, 64, 128)
     batches = [cut(prompt=size) for size in sizes]
     rows = {
-        model: [dice(variant(model), b) for b in batches]
-        for model in ("svp-concat", "svp-attention", "panet", "alpnet")
+        model: [dices(variant(model), b) for b in batches]
+        for model in ("svp", "svp-concat", "svp-attention", "panet", "alpnet")
     }
     show("Side of the prompt, pixels", rows, [str(s) for s in sizes])
+    return rows
 
 
-def fusion(cut: Any) -> None:
+def fusion(cut: Cut) -> Rows:
     """Print the scores of svp-concat with each fusion of prompts."""
     batches = [cut(), cut(n_prompts=3)]
     rows = {
-        kind: [dice(variant("svp-concat", fusion=kind), b) for b in batches]
+        kind: [dices(variant("svp-concat", fusion=kind), b) for b in batches]
         for kind in ("mean", "attention")
     }
     show("svp-concat: fusion of prompts", rows, ["1 prompt", "3 prompts"])
+    return rows
 
 
-def parts_of_dspnet(cut: Any) -> None:
+def parts_of_dspnet(cut: Cut) -> Rows:
     """Print the scores of DSPNet without some parts, not trained again."""
-    batches = cut()
+    batches = [cut(), cut(n_prompts=3)]
     arms: dict[str, dict[str, Any]] = {
         "all parts": {},
         "without RAN": {"ran": False},
@@ -115,15 +163,19 @@ def parts_of_dspnet(cut: Any) -> None:
         "none": {"ran": False, "fspa": False, "bcma": False},
         "released form": {"form": "released"},
     }
-    rows = {name: [dice(variant("dspnet", **a), batches)] for name, a in arms.items()}
-    show("dspnet: its parts, not trained again", rows, ["Dice"])
-
-
-def local_prototypes(cut: Any) -> None:
-    """Print the scores of ALPNet with other windows, not trained again."""
-    batches = cut()
     rows = {
-        f"alpnet, {name}": [dice(variant("alpnet", **arguments), batches)]
+        name: [dices(variant("dspnet", **changes), b) for b in batches]
+        for name, changes in arms.items()
+    }
+    show("dspnet: its parts, not trained again", rows, ["1 prompt", "3 prompts"])
+    return rows
+
+
+def local_prototypes(cut: Cut) -> Rows:
+    """Print the scores of ALPNet with other windows, not trained again."""
+    batches = [cut(), cut(n_prompts=3)]
+    rows = {
+        f"alpnet, {name}": [dices(variant("alpnet", **arguments), b) for b in batches]
         for name, arguments in {
             "global": {"local_prototypes": False},
             "windows of 4 pixels": {"window": 1},
@@ -131,12 +183,12 @@ def local_prototypes(cut: Any) -> None:
             "windows of 16 pixels": {"window": 4},
         }.items()
     }
-    rows["panet"] = [dice(variant("panet"), batches)]
-    show("alpnet: its prototypes, not trained again", rows, ["Dice"])
+    show("alpnet: its prototypes, not trained again", rows, ["1 prompt", "3 prompts"])
+    return rows
 
 
 def superpixels_by_prototypes(
-    cut: Any, packed: PackedTasks, steps: int, journal: Path
+    cut: Cut, packed: PackedTasks, steps: int, journal: Path
 ) -> None:
     """Train global and local prototypes on each kind of data, and print their scores.
 
@@ -144,10 +196,11 @@ def superpixels_by_prototypes(
     where it was.
     """
     config, batches = TrainingConfig.read(CONFIG), cut()
+    n_batches = sum(len(of_set) for of_set in batches.values())
     lines = journal.read_text().splitlines() if journal.exists() else []
-    recipe = f"{steps} steps, {len(batches)} batches"
-    done = {(r["arm"], r["recipe"]): r["dice"] for r in map(json.loads, lines)}
-    rows: dict[str, list[float]] = {}
+    recipe = f"{steps} steps, {n_batches} batches of {', '.join(batches)}"
+    done = {(r["arm"], r["recipe"]): r["dices"] for r in map(json.loads, lines)}
+    rows: Rows = {}
     for local in (False, True):
         row = "local prototypes (ALPNet)" if local else "global prototypes (PANet)"
         rows[row] = []
@@ -158,13 +211,11 @@ def superpixels_by_prototypes(
                 data = dataclasses.replace(
                     config.data, share=share, datasets=datasets or config.data.datasets
                 )
-                score = _trained(config, data, packed, local, steps, batches)
-                done[arm, recipe] = score
+                scores = _trained(config, data, packed, local, steps, batches)
+                done[arm, recipe] = scores
+                record = {"arm": arm, "recipe": recipe, "dices": scores}
                 with journal.open("a") as file:
-                    file.write(
-                        json.dumps({"arm": arm, "recipe": recipe, "dice": score})
-                    )
-                    file.write("\n")
+                    file.write(json.dumps(record) + "\n")
             rows[row].append(done[arm, recipe])
     show(
         f"Prototypes x training data, {steps} steps from an untrained start",
@@ -180,8 +231,8 @@ def _trained(
     local: bool,
     steps: int,
     batches: Batches,
-) -> float:
-    """Return the Dice of one arm after training."""
+) -> Dices:
+    """Return the Dice of every episode for one arm after training."""
     episodes, settings = config.settings()
     settings = dataclasses.replace(
         settings, steps=steps, warm_up=20, averaging=0.95, learning_rate=2e-3
@@ -203,7 +254,7 @@ def _trained(
     with tempfile.TemporaryDirectory() as scratch:
         trainer = Trainer(network, settings, Path(scratch), CPU)
         trainer.run(from_batch, [])
-    return dice(trainer.average, batches)
+    return dices(trainer.average, batches)
 
 
 def _batch(
@@ -223,7 +274,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
     parser.add_argument("--sets", required=True, help="separated by commas")
-    parser.add_argument("--batches", type=int, default=16, help="of 8 episodes")
+    parser.add_argument(
+        "--batches", type=int, default=2, help="of each set, of 8 episodes"
+    )
     parser.add_argument(
         "--steps", type=int, default=60, help="for each trained arm; 0 trains none"
     )
@@ -231,28 +284,45 @@ def main() -> None:
         "--tasks", type=Path, help="tasks that svpseg train packed; else they are made"
     )
     parser.add_argument("--only", help="tables, separated by commas")
+    parser.add_argument(
+        "--models", default=METHODS, help="of the first table, separated by commas"
+    )
+    parser.add_argument(
+        "--json", type=Path, default=Path("bench-output") / "methods.json"
+    )
     given = parser.parse_args()
     packed = pack(DataConfig(validation=tuple(given.sets.split(","))), given.data)
-    source = TaskList(packed.tasks())
+    sources_of_sets = {
+        name: TaskList(packed.tasks({name})) for name in given.sets.split(",")
+    }
 
     def cut(prompt: int = 64, n_prompts: int = 1) -> Batches:
         settings = EpisodeSettings(
             prompt=prompt, border_tasks=0, role_swap=0, empty=0, negative=0
         )
-        return [_batch(source, n_prompts, settings, i) for i in range(given.batches)]
+        return {
+            name: [_batch(source, n_prompts, settings, i) for i in range(given.batches)]
+            for name, source in sources_of_sets.items()
+        }
 
-    tables = {
-        "methods": all_methods,
+    tables: dict[str, Callable[[Cut], Rows]] = {
+        "methods": lambda cut: all_methods(cut, given.models.split(",")),
         "size": prompt_size,
         "fusion": fusion,
         "prototypes": local_prototypes,
         "parts": parts_of_dspnet,
     }
     wanted = given.only.split(",") if given.only else [*tables, "superpixels"]
-    print(f"{8 * given.batches} episodes of {given.sets}", flush=True)
+    n_episodes = 8 * given.batches * len(sources_of_sets)
+    print(f"{n_episodes} episodes of {given.sets}", flush=True)
+    records: dict[str, Rows] = {}
+    given.json.parent.mkdir(parents=True, exist_ok=True)
+    if given.json.exists():
+        records = json.loads(given.json.read_text(encoding="utf8"))
     for name, table in tables.items():
         if name in wanted:
-            table(cut)
+            records[name] = table(cut)
+            given.json.write_text(json.dumps(records), encoding="utf8")
     if "superpixels" in wanted and given.steps:
         journal = Path("bench-output") / "superpixels.jsonl"
         journal.parent.mkdir(exist_ok=True)

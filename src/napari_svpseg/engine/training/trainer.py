@@ -372,14 +372,28 @@ def validate(
         code = network.encode_prompts(batch["prompts"], batch["masks"])
         maps = network(batch["query"], code)
         losses.append(float(torch.stack(list(maps_loss(maps, batch).values())).sum()))
-        found, truth = maps["foreground"] > 0, batch["foreground"] > 0.5
-        both = (found & truth).sum((1, 2, 3))
-        size = found.sum((1, 2, 3)) + truth.sum((1, 2, 3))
-        dices += ((2 * both + 1) / (size + 1)).tolist()
+        dices += foreground_dices(maps, batch)
     return {
         "validation_loss": sum(losses) / len(losses),
         "validation_dice": sum(dices) / len(dices),
     }
+
+
+def foreground_dices(maps: dict[str, Tensor], batch: dict[str, Tensor]) -> list[float]:
+    """Return the Dice of the foreground of each episode of a batch.
+
+    Parameters
+    ----------
+    maps : dict of tensors
+        Of the network; ``foreground`` (B, 1, H, W) are logits.
+    batch : dict of tensors
+        As from `engine.training.episodes.cut_episode`, with a batch axis in front.
+    """
+    found, truth = maps["foreground"] > 0, batch["foreground"] > 0.5
+    both = (found & truth).sum((1, 2, 3))
+    size = found.sum((1, 2, 3)) + truth.sum((1, 2, 3))
+    dices: list[float] = ((2 * both + 1) / (size + 1)).tolist()
+    return dices
 
 
 def _decayed(network: nn.Module, decay: float) -> list[dict[str, Any]]:

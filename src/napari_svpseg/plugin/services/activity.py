@@ -8,6 +8,7 @@ from typing import Any
 from qtpy.QtCore import QTimer
 
 from ..callbacks import reports_errors
+from .turns import shared_turns
 
 SHORT_MS = 1000
 """Work that takes less has no bar: it would be gone before it was read, and drawing
@@ -28,7 +29,8 @@ class Activity:
     """A bar in the activity dock while something runs; the one helper for all docks.
 
     napari handles all waiting events whenever it draws such a bar: within a click or
-    the start of a run these would come too early. So it is drawn from the event loop.
+    the start of a run these would come too early. So it is drawn from the event loop,
+    and what jobs send meanwhile comes afterwards.
 
     Parameters
     ----------
@@ -93,7 +95,8 @@ class Activity:
         try:
             while self._drawn is not self._wanted:
                 self._drawn = self._wanted
-                self._draw(self._drawn)
+                with shared_turns().held():
+                    self._draw(self._drawn)
         finally:
             self._is_drawing = False
 

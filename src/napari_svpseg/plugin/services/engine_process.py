@@ -6,12 +6,15 @@ import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
+from qtpy.compat import isalive
 from qtpy.QtCore import QCoreApplication, QObject, Signal
 
 from ...core.errors import one_line
 from .preferences import preference
+from .turns import shared_turns
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +23,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class EngineJob(QObject):
-    """A running job; its signals arrive in the thread of the GUI.
+    """A running job; its signals arrive in the thread of the GUI, one in a turn.
 
     Exactly one of `returned`, `failed` and `cancelled` is emitted, then `finished`.
     """
@@ -80,7 +83,10 @@ class EngineJob(QObject):
         self.post(event.kind, event)
 
     def _deliver(self, kind: str, event: Any) -> None:
-        if self.is_done:
+        shared_turns().add(partial(self._hand_on, kind, event))
+
+    def _hand_on(self, kind: str, event: Any) -> None:
+        if self.is_done or not isalive(self):
             return
         if kind == "progress":
             self.progressed.emit(int(event.done), int(event.total), event.message)

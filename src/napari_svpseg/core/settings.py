@@ -31,6 +31,7 @@ FLAGS = {"labels": "as"}
 """Settings called otherwise on the command line, where labels are a file."""
 
 DEVICE_NAMES = "device must be auto, cpu, cuda, cuda:N or mps"
+WRONG_SETTINGS = "settings must be {name}, got {kind}: use {make}"
 NO_GPU = "no usable GPU"
 """Start of the note that a run went to the CPU; the docks show the device already."""
 
@@ -122,6 +123,23 @@ class Settings:
         if unknown:
             raise ValueError(f"unknown {cls.__name__}: {', '.join(unknown)}")
         return cls(**values)
+
+    @classmethod
+    def of(cls, settings: Self | None) -> Self:
+        """Return settings that were given, or the defaults for None.
+
+        Raises
+        ------
+        TypeError
+            For anything else, such as a dict or the settings of another function.
+        """
+        if settings is None:
+            return cls()
+        if isinstance(settings, cls):
+            return settings
+        name, kind = cls.__name__, type(settings).__name__
+        make = f"{name}.from_dict({{...}})" if kind == "dict" else f"{name}(...)"
+        raise TypeError(WRONG_SETTINGS.format(name=name, kind=kind, make=make))
 
 
 def _check(setting: Field[Any], value: Any) -> None:

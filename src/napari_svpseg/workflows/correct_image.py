@@ -209,7 +209,7 @@ def split_by_agreement(
     """
     from ..engine.inference.agreement import verdicts
 
-    run = settings or SegmentSettings()
+    run = SegmentSettings.of(settings)
     loaded, where = prepare(model, run.device)
     found = verdicts(prompts, examples, loaded.network, where, resize=run.scale_objects)
     agrees = [verdict.agrees for verdict in found]

@@ -260,7 +260,7 @@ def finetune(
     from ..engine.finetuning.loop import finetune as train
     from ..engine.inference.device import choose
 
-    settings, report = settings or FineTuneSettings(), on_progress or ignore_progress
+    settings, report = FineTuneSettings.of(settings), on_progress or ignore_progress
     target = Path(output) if output is not None else _new_folder()
     check_model_folder(target, overwrite, start_from)
     model, where = _start_model(start_from), choose(device)

@@ -112,7 +112,7 @@ def segment_file(
     if isinstance(prompts, str | Path):
         prompts_file = prompts_file or str(prompts)
         prompts = load_prompts(prompts)
-    run = changed(settings or SegmentSettings(), device=device)
+    run = changed(SegmentSettings.of(settings), device=device)
     post = changed(
         postprocess or PostprocessSettings(),
         labels=labels,

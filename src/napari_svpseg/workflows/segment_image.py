@@ -154,7 +154,7 @@ def segment(
         For an unknown model or device, or a setting out of its range.
     """
     start = time.perf_counter()
-    run = changed(settings or SegmentSettings(), device=device)
+    run = changed(SegmentSettings.of(settings), device=device)
     post = changed(
         postprocess or PostprocessSettings(),
         labels=labels,
@@ -227,7 +227,7 @@ def postprocess(
     uint32 array of the maps' shape
     """
     post = changed(
-        settings or PostprocessSettings(),
+        PostprocessSettings.of(settings),
         labels=labels,
         threshold=threshold,
         min_area=min_area,

@@ -223,7 +223,7 @@ def segment_zarr(
         source,
         own_prompts(model) if prompts is None else prompts,
         model,
-        changed(settings or SegmentSettings(), device=device),
+        changed(SegmentSettings.of(settings), device=device),
         changed(
             postprocess or PostprocessSettings(),
             labels=labels,

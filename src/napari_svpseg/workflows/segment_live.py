@@ -163,7 +163,7 @@ def segment_stored(
             source,
             prompts,
             model,
-            settings or SegmentSettings(),
+            SegmentSettings.of(settings),
             postprocess or PostprocessSettings(),
             reading=ChannelOptions(channels, rgb, intensities),
             options=BlockOptions(block),

@@ -156,7 +156,7 @@ def train_from_tags(
     TagTrainingError, TagsError
         If nothing can be learned from the tags, in one line.
     """
-    settings = settings or TagTrainingSettings()
+    settings = TagTrainingSettings.of(settings)
     folder = Path(output) if output else _new_folder()
     check_model_folder(folder, overwrite, start_from)  # now, not after the training
     given = TaggedImages.of(images, tags)
@@ -207,7 +207,7 @@ def find_patch_bank(
     from ..engine.inference.device import choose
     from ..engine.tag_training.stages import Course
 
-    settings = settings or TagTrainingSettings()
+    settings = TagTrainingSettings.of(settings)
     report = Reporter(on_progress or ignore_progress, None, STAGES[:2])
     work = _Work(
         TaggedImages.of(images, tags),

@@ -183,11 +183,11 @@ def test_the_kind_of_labels_is_named_where_the_model_gives_another(kind, needs_p
 
 
 def test_settings_of_another_kind_are_refused_in_one_line():
-    given = SegmentSettings(threshold=0.4)
+    given = SegmentSettings(trust=False)
     assert SegmentSettings.of(given) is given
     assert SegmentSettings.of(None) == SegmentSettings()
     with pytest.raises(TypeError, match=r"got dict: use SegmentSettings\.from_dict"):
-        SegmentSettings.of({"threshold": 0.4})
+        SegmentSettings.of({"trust": False})
     with pytest.raises(TypeError, match="SegmentSettings, got dict"):
         SegmentSettings.of({})  # empty, and still not what the defaults are
     with pytest.raises(TypeError, match=r"got FineTuneSettings: use SegmentSettings\("):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from types import SimpleNamespace
 
 from qtpy.QtCore import QCoreApplication, QTimer
 
+from napari_svpseg.plugin.services.engine_process import EngineJob
 from napari_svpseg.plugin.services.turns import Turns
 
 
@@ -51,3 +53,19 @@ def test_a_call_that_opens_a_dialog_does_not_stop_the_others(qtbot):
     turns.add(lambda: seen.append("other"))
     qtbot.waitUntil(lambda: "closed" in seen)
     assert seen == ["opened", "other", "closed"]
+
+
+def test_of_many_reports_of_progress_the_latest_is_shown(qtbot):
+    job, seen = EngineJob(print), []
+    job.progressed.connect(lambda done, total, text: seen.append(done))
+    job.partial.connect(seen.append)
+    job.returned.connect(seen.append)
+    job.finished.connect(lambda: seen.append("finished"))
+    for done in range(1, 51):
+        job.post("progress", SimpleNamespace(done=done, total=50, message=""))
+    job.post("partial", SimpleNamespace(value="a part"))
+    job.post("done", SimpleNamespace(value="all"))
+    job.post("partial", SimpleNamespace(value="too late"))
+    qtbot.waitUntil(lambda: "finished" in seen)
+    qtbot.wait(20)
+    assert seen == [50, "a part", "all", "finished"]

@@ -42,6 +42,7 @@ class EngineJob(QObject):
         self.is_done = False
         self._job: Any = None
         self._stop = threading.Event()
+        self._progress: Any = None  # the latest one that has not been handed on
         self._arrived.connect(self._deliver)
 
     @property
@@ -83,12 +84,17 @@ class EngineJob(QObject):
         self.post(event.kind, event)
 
     def _deliver(self, kind: str, event: Any) -> None:
+        if kind == "progress":
+            waits, self._progress = self._progress is not None, event
+            if waits:  # an older one has its turn: the latest is shown then
+                return
         shared_turns().add(partial(self._hand_on, kind, event))
 
     def _hand_on(self, kind: str, event: Any) -> None:
         if self.is_done or not isalive(self):
             return
         if kind == "progress":
+            event, self._progress = self._progress, None
             self.progressed.emit(int(event.done), int(event.total), event.message)
             return
         if kind == "partial":

@@ -53,6 +53,8 @@ CONFIG = Path(__file__).parents[1] / "configs" / "alpnet.toml"
 METHODS = "svp,svp-concat,svp-attention,panet,alpnet,dspnet"
 N_RESAMPLED = 2000
 """Draws of sets for an interval."""
+MAX_TRIES = 200
+"""Draws for a batch of 8 episodes; some sets have hardly a prompt with background."""
 
 Batches = dict[str, list[dict[str, Any]]]
 """Batches of each set."""
@@ -259,14 +261,16 @@ def _trained(
 
 def _batch(
     source: TaskList, n_prompts: int, settings: EpisodeSettings, number: int
-) -> dict[str, Any]:
-    """Return a batch of 8 episodes."""
+) -> dict[str, Any] | None:
+    """Return a batch of 8 episodes; None if the tasks give no such prompts."""
     rng = np.random.default_rng([7, number])
     found: list[dict[str, Any]] = []
-    while len(found) < 8:
+    for _ in range(MAX_TRIES):
         episode = cut_episode(source(rng), n_prompts, settings, rng)
         found += [] if episode is None else [episode]
-    return {name: torch.stack([e[name] for e in found]) for name in found[0]}
+        if len(found) == 8:
+            return {name: torch.stack([e[name] for e in found]) for name in found[0]}
+    return None
 
 
 def main() -> None:
@@ -300,10 +304,13 @@ def main() -> None:
         settings = EpisodeSettings(
             prompt=prompt, border_tasks=0, role_swap=0, empty=0, negative=0
         )
-        return {
-            name: [_batch(source, n_prompts, settings, i) for i in range(given.batches)]
-            for name, source in sources_of_sets.items()
-        }
+        found: Batches = {}
+        for name, source in sources_of_sets.items():
+            drawn = [
+                _batch(source, n_prompts, settings, i) for i in range(given.batches)
+            ]
+            found[name] = [batch for batch in drawn if batch is not None]
+        return {name: batches for name, batches in found.items() if batches}
 
     tables: dict[str, Callable[[Cut], Rows]] = {
         "methods": lambda cut: all_methods(cut, given.models.split(",")),

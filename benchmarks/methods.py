@@ -321,7 +321,7 @@ def main() -> None:
     }
     wanted = given.only.split(",") if given.only else [*tables, "superpixels"]
     n_episodes = 8 * given.batches * len(sources_of_sets)
-    print(f"{n_episodes} episodes of {given.sets}", flush=True)
+    print(f"Up to {n_episodes} episodes of {given.sets}", flush=True)
     records: dict[str, Rows] = {}
     given.json.parent.mkdir(parents=True, exist_ok=True)
     if given.json.exists():

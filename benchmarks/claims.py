@@ -6,7 +6,7 @@ Reads what the other benchmarks of the methods wrote: `methods.py` (methods.json
 `founding.py` (founding.jsonl) and `kato_hotta.py` (kato-hotta.json) into ``--output``.
 What needs a long training is read from ``--records``:
 
-- ``no-labels.json``: three networks trained for 12,240 episodes each (``steps = 1020``),
+- ``no-labels.json``: three networks, 12,240 episodes each (``steps = 1020``),
   ``svpseg train configs/NAME.toml --data DATA --start-from none --output runs/NAME``
   with NAME alpnet-superpixels, panet-superpixels and panet-nuclei, then
   ``python benchmarks/methods.py DATA --sets SETS --only methods --models

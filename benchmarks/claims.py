@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,8 @@ from typing import Any
 
 import numpy as np
 
-N_RESAMPLED = 2000
-"""Draws of data sets for an interval."""
+from napari_svpseg.benchmark.report import paired_interval
+
 MISSING = "not measured"
 
 Units = dict[str, float]
@@ -121,20 +122,23 @@ class Claim:
 
     def row(self, records: Records) -> str:
         """Return the row of the table."""
+        found, verdict = MISSING, ""
+        n, more, low, high = self.measured(records)
+        if n:
+            found = f"{more:+.1f} ({low:.1f} to {high:.1f}; {n})"
+            verdict = self.verdict(more, low, high)
+        return f"| {self.paper} | {self.text} | {found} | {verdict} |"
+
+    def measured(self, records: Records) -> tuple[int, float, float, float]:
+        """Return the number of sets, the points between the arms and their interval."""
         if self.better is None or self.other is None:
-            return f"| {self.paper} | {self.text} | {MISSING} | |"
+            return 0, math.nan, math.nan, math.nan
         try:
             better, other = self.better(records), self.other(records)
         except (FileNotFoundError, KeyError, ValueError):
-            return f"| {self.paper} | {self.text} | {MISSING} | |"
-        shared = [name for name in better if name in other]
-        if not shared:
-            return f"| {self.paper} | {self.text} | {MISSING} | |"
-        points = [100 * (better[name] - other[name]) for name in shared]
-        more, low, high = interval(points)
-        found = f"{more:+.1f} ({low:.1f} to {high:.1f}; {len(points)})"
-        verdict = self.verdict(more, low, high)
-        return f"| {self.paper} | {self.text} | {found} | {verdict} |"
+            better, other = {}, {}
+        more, low, high = (100 * v for v in paired_interval(better, other))
+        return len(set(better) & set(other)), more, low, high
 
     def verdict(self, more: float, low: float, high: float) -> str:
         """Return whether the claim holds, in a few words."""
@@ -143,13 +147,6 @@ class Claim:
         if low <= min(self.wanted, 0):
             return "not shown"
         return "yes" if more >= self.wanted else f"yes, under {self.wanted:.0f}"
-
-
-def interval(points: list[float]) -> tuple[float, float, float]:
-    """Return the mean and its 95 % interval by resampling."""
-    drawn = np.random.default_rng(0).choice(points, (N_RESAMPLED, len(points)))
-    low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
-    return float(np.mean(points)), float(low), float(high)
 
 
 SVP, ALP, DSP, PBIP = "Kato & Hotta", "ALPNet", "DSPNet", "PBIP"

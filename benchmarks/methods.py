@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from napari_svpseg.benchmark.report import paired_interval
 from napari_svpseg.engine.training.episodes import (
     Episodes,
     EpisodeSettings,
@@ -51,8 +52,6 @@ TRAINING_DATA: dict[str, tuple[tuple[str, ...], float]] = {
 CPU = torch.device("cpu")
 CONFIG = Path(__file__).parents[1] / "configs" / "alpnet.toml"
 METHODS = "svp,svp-concat,svp-attention,panet,alpnet,dspnet"
-N_RESAMPLED = 2000
-"""Draws of sets for an interval."""
 MAX_TRIES = 200
 """Draws for a batch of 8 episodes; some sets have hardly a prompt with background."""
 
@@ -97,10 +96,11 @@ def difference(scores: Dices, reference: Dices) -> tuple[float, float, float]:
 
     The episodes are the same, so differences are paired.
     """
-    by_set = [np.mean(scores[n]) - np.mean(reference[n]) for n in scores]
-    drawn = np.random.default_rng(0).choice(by_set, (N_RESAMPLED, len(by_set)))
-    low, high = np.percentile(drawn.mean(1), [2.5, 97.5])
-    return float(np.mean(by_set)), float(low), float(high)
+    ours, theirs = (
+        {name: float(np.mean(values)) for name, values in dices_of_sets.items()}
+        for dices_of_sets in (scores, reference)
+    )
+    return paired_interval(ours, theirs)
 
 
 def show(title: str, rows: dict[str, list[Dices]], head: list[str]) -> None:

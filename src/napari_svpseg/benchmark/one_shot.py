@@ -212,7 +212,7 @@ def run(
     """
     if not models:
         raise BenchmarkError(NO_MODEL)
-    settings, data = settings or BenchmarkSettings(), list(data)
+    settings, data = BenchmarkSettings.of(settings), list(data)
     if output is None:
         return _run(data, models, settings, None, resume, on_progress)
     output = Path(output)
@@ -478,7 +478,7 @@ def contact_sheet(
     """
     from skimage.io import imsave
 
-    settings = settings or BenchmarkSettings()
+    settings = BenchmarkSettings.of(settings)
     tasks = plan(data, settings)
     contestants = {m: make_contestant(m, settings)[0] for m in models}
     rows = []

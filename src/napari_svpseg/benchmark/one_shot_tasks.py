@@ -169,7 +169,7 @@ def plan(
     BenchmarkError
         If no task is left.
     """
-    settings = settings or BenchmarkSettings()
+    settings = BenchmarkSettings.of(settings)
     classes = settings.classes
     tasks = []
     for folder in data:

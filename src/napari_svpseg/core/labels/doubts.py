@@ -88,7 +88,7 @@ def doubts(
     settings : PostprocessSettings, optional
         With which the labels were made.
     """
-    settings = settings or PostprocessSettings()
+    settings = PostprocessSettings.of(settings)
     return [
         *_wrong(maps, labels),
         *_missed(maps, labels, settings),

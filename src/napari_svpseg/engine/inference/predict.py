@@ -202,7 +202,7 @@ def _request(
     intensities: np.ndarray | None,
 ) -> _Request:
     """Return what a network is asked about a plane, at the prompts' own scale."""
-    settings = settings or SegmentSettings()
+    settings = SegmentSettings.of(settings)
     prompts = _prompts_for(network, prompts)
     _check_plane(plane, prompts)
     contrast = _contrast(plane, prompts) if intensities is None else None

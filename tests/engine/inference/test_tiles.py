@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -21,7 +23,7 @@ def store_in(found):
     return lambda at, maps: found.__setitem__(at, as_bytes(maps))
 
 
-def predicted(image, grid, places=None, batch=1, scale=1.0):
+def predicted(image, grid, places=None, batch=1, scale=1.0, at_once=1):
     """Return the tiles of an image as a network would that only smooths it."""
     found = {}
     query = ScaledQuery(image[..., None], np.array([[0.0, 1.0]]), scale)
@@ -33,6 +35,7 @@ def predicted(image, grid, places=None, batch=1, scale=1.0):
         lambda pieces: pool(pieces[:, :1]).sigmoid(),
         store_in(found),
         batch=batch,
+        at_once=at_once,
     )
     return found
 
@@ -66,6 +69,10 @@ def test_batches_and_groups_of_tiles_change_nothing():
     part = predicted(image, grid, places=list(one)[2:4])
     assert all(np.array_equal(one[at], many[at]) for at in one)
     assert list(part) == list(one)[2:4]
+    for at_once in (2, 3, 50):
+        beside = predicted(image, grid, batch=2, at_once=at_once)
+        assert list(beside) == list(one)
+        assert all(np.array_equal(one[at], beside[at]) for at in one)
     assert all(np.array_equal(one[at], part[at]) for at in part)
 
 
@@ -96,6 +103,38 @@ def test_tiles_of_one_value_are_computed_once_and_come_out_the_same():
     seen.clear()
     run_tiles(query, grid, places[-1:], forward, store_in(found), flat=flat)
     assert len(flat) == 1 and not seen
+
+
+def test_tiles_run_side_by_side_and_are_taken_in_their_order():
+    image = np.random.default_rng(3).random((150, 130), np.float32)
+    query = ScaledQuery(image[..., None], np.array([[0.0, 1.0]]), 1.0)
+    grid, together, taken = grid_of(image.shape), threading.Barrier(3), []
+
+    def forward(pieces):
+        together.wait(20)  # goes on only with three tiles in work
+        return pieces[:, :1]
+
+    places = grid.places[:6]
+    run_tiles(query, grid, places, forward, lambda at, _: taken.append(at), at_once=3)
+    assert taken == places
+
+
+def test_a_tile_that_fails_beside_others_ends_the_loop():
+    image = np.random.default_rng(4).random((150, 130), np.float32)
+    query = ScaledQuery(image[..., None], np.array([[0.0, 1.0]]), 1.0)
+    grid, taken, begun = grid_of(image.shape), [], []
+
+    def forward(pieces):
+        begun.append(1)
+        if len(begun) == 2:
+            raise MemoryError("full")
+        return pieces[:, :1]
+
+    with pytest.raises(MemoryError, match="full"):
+        run_tiles(
+            query, grid, grid.places, forward, lambda at, _: taken.append(at), at_once=2
+        )
+    assert len(taken) < 4 and len(begun) < len(grid.places)
 
 
 def test_a_window_touches_the_tiles_that_hold_its_pixels():

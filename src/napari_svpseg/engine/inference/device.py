@@ -49,24 +49,24 @@ class Device:
 
 
 @contextmanager
-def working_threads(wanted: int, asked: str = "auto") -> Iterator[int]:
-    """Share the processor cores among images that are segmented at the same time.
+def working_threads(wanted: int, asked: str | Device = "auto") -> Iterator[int]:
+    """Share the processor cores among images, or tiles, that are in work together.
 
-    On a CPU each image gets one core, if there are enough images: several images at
-    once are faster than several cores on one image. On a GPU two images are in work,
-    so that it computes one while the other is read or written.
+    On a CPU each gets one core, if there are enough of them: several images at once
+    are faster than several cores on one image. On a GPU two images are in work, so that
+    it computes one while the other is read or written.
 
     Parameters
     ----------
     wanted : int
-        Number of images.
-    asked : str
+        Number of images, or of tiles of one image.
+    asked : str or Device
         The device, as for `choose`.
 
     Yields
     ------
     int
-        Number of images to segment at once.
+        Number to work on at once.
     """
     if choose(asked).type != "cpu":
         yield max(1, min(wanted, 2))

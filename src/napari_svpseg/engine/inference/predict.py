@@ -23,7 +23,7 @@ from ...core.prompt import PromptError, PromptSet
 from ...core.result import Maps, ObjectProperties
 from ...core.settings import SegmentSettings
 from ...models.base import PromptCode, PromptSegmenter
-from .device import Device, choose
+from .device import Device, choose, working_threads
 from .forward import Forward, evaluating
 from .prompt_features import (
     network_scale,
@@ -426,15 +426,18 @@ class _Request:
             if self.on_partial is not None:
                 self.on_partial(_preview(part[0], y, x))
 
-        run_tiles(
-            query,
-            grid,
-            grid.places,
-            lambda pieces: forward(pieces, code),
-            add,
-            batch=forward.batch,
-            on_progress=self.on_progress,
-        )
+        # Tiles side by side use the cores better than all cores on one tile.
+        with working_threads(len(grid.places), self.device) as n:
+            run_tiles(
+                query,
+                grid,
+                grid.places,
+                lambda pieces: forward(pieces, code),
+                add,
+                batch=forward.batch,
+                at_once=n if self.device.type == "cpu" else 1,
+                on_progress=self.on_progress,
+            )
         return maps
 
 

@@ -7,8 +7,12 @@ tile on the disk as bytes, and reads the tiles of a window back with `blend`. Bo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -25,6 +29,8 @@ FlatTile = tuple[float, ...]
 KEPT_FLAT = 8
 """Answers to tiles of a single value that are kept."""
 
+S, T = TypeVar("S"), TypeVar("T")
+
 CERTAIN = 255
 """Integer that stores a probability of 1."""
 
@@ -37,6 +43,7 @@ def run_tiles(
     take: Callable[[Place, Array], None],
     *,
     batch: int = 1,
+    at_once: int = 1,
     flat: dict[FlatTile, Tensor] | None = None,
     on_progress: Progress = ignore_progress,
 ) -> None:
@@ -58,6 +65,9 @@ def run_tiles(
         of the query.
     batch : int
         Tiles that are run together.
+    at_once : int
+        Batches that are run side by side, each in a thread of its own; with 1, in this
+        thread. Nothing else changes: `take` gets the tiles in the same order.
     flat : dict, optional
         Answers to tiles of a single value, kept from call to call.
     on_progress : callable
@@ -69,19 +79,39 @@ def run_tiles(
     on_progress(done, total, message)
     if not batches:
         return
-    reader = ThreadPoolExecutor(1)
-    try:
-        ahead = reader.submit(_read, query, grid, batches[0])
-        for n, some in enumerate(batches, start=1):
-            pieces = ahead.result()
-            if n < len(batches):
-                ahead = reader.submit(_read, query, grid, batches[n])
-            for at, piece in zip(some, _answers(pieces, forward, known), strict=True):
+    with ExitStack() as ended:
+
+        def pool(n: int) -> ThreadPoolExecutor:
+            made = ThreadPoolExecutor(n)
+            # a run that stops does not wait for the tiles that are in work
+            ended.callback(made.shutdown, wait=False, cancel_futures=True)
+            return made
+
+        answer = partial(_answers, forward=forward, known=known)
+        read = _ahead(pool(1), partial(_read, query, grid), batches, at_once)
+        answers = (
+            map(answer, read)
+            if at_once == 1
+            else _ahead(pool(at_once), answer, read, at_once)
+        )
+        for some, pieces in zip(batches, answers, strict=True):
+            for at, piece in zip(some, pieces, strict=True):
                 take(at, to_query(piece, *grid.spans_at(at), query.scale))
             done += len(some)
             on_progress(done, total, message)
-    finally:  # a run that stops does not wait for the tile that is being read
-        reader.shutdown(wait=False, cancel_futures=True)
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S], n: int
+) -> Iterator[T]:
+    """Yield what ``work`` makes of each item, in order, with ``n`` made ahead."""
+    waiting: deque[Future[T]] = deque()
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) > n:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _read(query: ScaledQuery, grid: TileGrid, places: Sequence[Place]) -> Tensor:
@@ -97,20 +127,21 @@ def _answers(
     known: dict[FlatTile, Tensor],
 ) -> list[Tensor]:
     """Return the maps of each piece; ``known`` holds those of single values."""
+    kept = dict(known)  # other threads may change it meanwhile
     keys = [_flat_key(piece) for piece in pieces]
     new = [
         i
         for i, key in enumerate(keys)
-        if key is None or (key not in known and key not in keys[:i])
+        if key is None or (key not in kept and key not in keys[:i])
     ]
     made = dict(zip(new, forward(pieces[new]), strict=True)) if new else {}
     fresh = {key: made[i] for i in new if (key := keys[i]) is not None}
     if fresh and len(known) >= KEPT_FLAT:
         known.clear()
     known.update(fresh)
+    kept |= fresh
     return [
-        made[i] if key is None or i in made else known[key]
-        for i, key in enumerate(keys)
+        made[i] if key is None or i in made else kept[key] for i, key in enumerate(keys)
     ]
 
 

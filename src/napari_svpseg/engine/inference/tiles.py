@@ -29,7 +29,8 @@ FlatTile = tuple[float, ...]
 KEPT_FLAT = 8
 """Answers to tiles of a single value that are kept."""
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 
 CERTAIN = 255
 """Integer that stores a probability of 1."""

@@ -21,6 +21,10 @@ from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.inference.cache import keep_query_features
 from napari_svpseg.workflows.correct_image import split_by_agreement
+from napari_svpseg.workflows.segment_several import segment_several
+
+MAX_TOGETHER = 4
+"""Images that the dock hands over together."""
 
 SETTINGS = svpseg.SegmentSettings(device="cpu", trust=False)
 
@@ -69,8 +73,10 @@ def main() -> None:
     )
     print("|---|---|---|")
 
-    def all_images(given: PromptSet, first: int = 0) -> list[svpseg.Result]:
-        return [svpseg.segment(s, given, settings=SETTINGS) for s, _ in scenes[first:]]
+    def all_images(given: PromptSet, first: int = 0) -> None:
+        calls = [((s, given), {"settings": SETTINGS}) for s, _ in scenes[first:]]
+        for i in range(0, len(calls), MAX_TOGETHER):
+            segment_several(calls[i : i + MAX_TOGETHER], on_partial=lambda _: None)
 
     timed("first run of all images", lambda: all_images(prompts))
     result = svpseg.segment(image, prompts, settings=SETTINGS)

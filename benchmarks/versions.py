@@ -53,13 +53,22 @@ def scene(side: int, seed: int, *, rgb: bool = False) -> tuple[np.ndarray, np.nd
     return np.stack([grey, grey // 2, 255 - grey], axis=2), labels
 
 
-def tasks(folder: Path) -> dict[str, Task]:
-    """Return what is measured, by name; each is called with the number of the turn."""
+def tasks(folder: Path, n_files: int) -> dict[str, Task]:
+    """Return what is measured, by name; each is called with the number of the turn.
+
+    Parameters
+    ----------
+    folder : Path
+        For images and results.
+    n_files : int
+        Images of the folder run.
+    """
     import napari_svpseg as svpseg
 
     model = svpseg.load_model("svp")
     queries = {rgb: scene(512, 2, rgb=rgb)[0] for rgb in (False, True)}
     large = scene(2048, 3)[0]
+    several = np.stack([scene(512, 40 + i)[0] for i in range(8)])
 
     def prompts(n: int, seed: int = 1, *, rgb: bool = False) -> Any:
         shown = scene(512, seed, rgb=rgb)
@@ -80,8 +89,14 @@ def tasks(folder: Path) -> dict[str, Task]:
             queries[False], prompts(8, 10 + turn), turn
         ),
         "2,048 x 2,048, grey, 1 box": lambda turn: run(large, one, turn),
+        "8 images in the window": lambda turn: window_run(several, one, turn),
+        "a stack of 8 planes": lambda turn: svpseg.segment(
+            np.roll(several, turn, axis=1), one, model, "cpu", axes="ZYX"
+        ),
         "random forest, 512 x 512": lambda turn: forest(one[0], queries[False]),
-        "a folder of 8 images": lambda turn: folder_run(folder, one, turn),
+        f"a folder of {n_files} images": lambda turn: folder_run(
+            folder, one, turn, n_files
+        ),
         "fine-tuning: 16 steps, 8 looks": lambda turn: finetuning(turn),
     }
 
@@ -98,6 +113,21 @@ def forest(prompt: Any, query: np.ndarray) -> None:
         ForestRival(n_threads=2).fit(prompt)(Query(query[..., None]))
 
 
+def window_run(images: np.ndarray, given: Any, turn: int) -> None:
+    """Segment images as the window does: the older version has one job for each."""
+    import napari_svpseg as svpseg
+
+    options = {"model": "svp", "device": "cpu"}
+    calls = [((np.roll(image, turn, axis=0), given), options) for image in images]
+    try:
+        from napari_svpseg.workflows.segment_several import segment_several
+    except ImportError:
+        for args, kwargs in calls:
+            svpseg.segment(*args, **kwargs)
+        return
+    segment_several(calls, on_partial=lambda _: None)
+
+
 def finetuning(turn: int) -> None:
     """Fine-tune on five labelled boxes; the model is scored eight times on the way."""
     import napari_svpseg as svpseg
@@ -111,8 +141,8 @@ def finetuning(turn: int) -> None:
     svpseg.finetune([image], [partial], device="cpu", settings=settings)
 
 
-def folder_run(folder: Path, given: Any, turn: int) -> None:
-    """Segment a folder with the command line, in a new process."""
+def folder_run(folder: Path, given: Any, turn: int, n_files: int) -> None:
+    """Segment a folder of images with the command line, in a new process."""
     import napari_svpseg as svpseg
 
     images = folder / "images"
@@ -120,7 +150,7 @@ def folder_run(folder: Path, given: Any, turn: int) -> None:
         import tifffile
 
         images.mkdir()
-        for i in range(8):
+        for i in range(n_files):
             tifffile.imwrite(images / f"{i}.tif", scene(512, 20 + i)[0])
         svpseg.save_prompts(given, folder / "cells.svprompt")
     code = "import sys, napari_svpseg.cli as c; m = getattr(c, 'main', None)\n"
@@ -135,7 +165,7 @@ def folder_run(folder: Path, given: Any, turn: int) -> None:
         raise SystemExit(done.stderr or done.stdout)
 
 
-def serve() -> None:
+def serve(n_files: int) -> None:
     """Do the task of each line that is read; print seconds and core-seconds."""
     with suppress(ImportError):
         from napari_svpseg.engine.jobs.processors import prepare_threads
@@ -147,7 +177,7 @@ def serve() -> None:
 
         keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        known = tasks(Path(folder))
+        known = tasks(Path(folder), n_files)
         print(json.dumps(list(known)), flush=True)
         for line in sys.stdin:
             name, turn = json.loads(line)
@@ -167,7 +197,7 @@ def spent() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def start(stack: ExitStack, path: str | None) -> subprocess.Popen[str]:
+def start(stack: ExitStack, path: str | None, n_files: int) -> subprocess.Popen[str]:
     """Start the process of a version; its folder of packages comes first."""
     left = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONPATH"}
     env = {k: v for k, v in os.environ.items() if k not in left}
@@ -175,7 +205,7 @@ def start(stack: ExitStack, path: str | None) -> subprocess.Popen[str]:
     if path:
         env["PYTHONPATH"] = path
     pipe = subprocess.PIPE
-    words = [sys.executable, __file__, "--serve"]
+    words = [sys.executable, __file__, "--serve", "--files", str(n_files)]
     process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=env)
     stack.callback(process.communicate)
     stack.callback(process.kill)
@@ -199,17 +229,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--loops", type=int, default=0, help="programs beside it")
     parser.add_argument("--only", default="", help="tasks with this in their name")
+    parser.add_argument("--files", type=int, default=8, help="images of the folder")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve()
+        serve(options.files)
         return
     if not options.old or not Path(options.old, "napari_svpseg").is_dir():
         parser.error("name the folder that holds the older napari_svpseg")
     found: dict[str, list[list[float]]] = {}
     with ExitStack() as stack:
-        both = [start(stack, os.path.abspath(options.old)), start(stack, None)]
+        paths = os.path.abspath(options.old), None
+        both = [start(stack, path, options.files) for path in paths]
         ready = [json.loads(p.stdout.readline()) for p in both if p.stdout]
         for _ in range(options.loops):
             loop = subprocess.Popen([sys.executable, "-c", LOOP])

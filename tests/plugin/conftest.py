@@ -18,6 +18,8 @@ from qtpy.QtCore import QTimer
 
 from napari_svpseg.core.model_card import ModelCard
 from napari_svpseg.core.result import Maps, Recipe, Result
+from napari_svpseg.workflows.segment_image import segment
+from napari_svpseg.workflows.segment_several import Segmented
 
 
 def disc_image(shape=(96, 110), spots=((30, 30), (30, 70), (66, 40), (70, 90)), r=8):
@@ -164,6 +166,8 @@ class FakeRunner:
                 value = self.pretend[name](emit, on_progress, *args, **kwargs)
             elif name == "segment":
                 value = self._segment(job, args, kwargs, emit, on_progress)
+            elif name == "segment_several":
+                value = self._several(job, *args, emit, on_progress)
             else:
                 value = function(*args, **kwargs)
         except Stopped:
@@ -172,6 +176,21 @@ class FakeRunner:
             emit("failed", message=str(error), traceback="trace")
         else:
             emit("done", value=value)
+
+    def _several(self, job, calls, emit, on_progress):
+        pretend = self.pretend.get("segment")
+        for i, (args, kwargs) in enumerate(calls):
+            self.calls.append((segment, args, kwargs))
+            try:
+                value = (
+                    pretend(emit, on_progress, *args, **kwargs)
+                    if pretend
+                    else self._segment(job, args, kwargs, emit, on_progress)
+                )
+                done = Segmented(i, value)
+            except RuntimeError as error:
+                done = Segmented(i, None, str(error))
+            emit("partial", value=done)
 
     def _segment(self, job, args, kwargs, emit, on_progress):
         end = time.monotonic() + self.slow

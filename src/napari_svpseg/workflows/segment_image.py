@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,7 @@ from ..core.planes import (
     put_plane,
     take_plane,
 )
-from ..core.progress import Progress, ignore_progress
+from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import Prompt, Prompts, PromptSet, as_prompt_set, prompt_hash
 from ..core.result import Maps, Recipe, Result, versions
 from ..core.settings import (
@@ -41,6 +42,7 @@ from ..core.settings import (
     SegmentSettings,
     changed,
 )
+from ..core.side_by_side import in_order
 from ..io.model_store import LoadedModel
 
 if TYPE_CHECKING:
@@ -60,6 +62,10 @@ NO_MEMORY = (
 RESULT_BYTES = 16
 """Bytes of labels and maps for each pixel."""
 
+
+SMALL_PLANE = 1_500_000
+"""Pixels up to which planes of a stack are segmented side by side. Larger ones are cut
+into tiles, which keep all cores busy."""
 
 MAX_LOADED = 4
 """Networks kept in memory; the one used longest ago is dropped first."""
@@ -367,13 +373,22 @@ def segment_planes(
     zoom = query_zoom(*asked(len(indices) // 2)) if several else None
     predictions: list[Prediction] = []
     last = 0
-    for i, index in enumerate(indices):
-        prediction = predict(
-            *asked(i),
-            zoom=zoom,
-            on_progress=_share(on_progress, i, len(indices)),
-            on_partial=on_partial if len(indices) == 1 else None,
+    n_pixels = math.prod(shape) // len(indices)
+    if several and n_pixels <= SMALL_PLANE:
+        # read in this thread: not all readers of files work in several
+        read = (_with_pixels(*asked(i)) for i in range(len(indices)))
+        found = _side_by_side(read, len(indices), job, zoom, on_progress)
+    else:
+        found = (
+            predict(
+                *asked(i),
+                zoom=zoom,
+                on_progress=_share(on_progress, i, len(indices)),
+                on_partial=None if several else on_partial,
+            )
+            for i in range(len(indices))
         )
+    for index, prediction in zip(indices, found, strict=True):
         predictions.append(replace(prediction, maps=Maps(np.zeros((0, 0)))))
         plane = instances_from_maps(prediction.maps, post)
         if len(indices) == 1:  # nothing is copied
@@ -388,6 +403,46 @@ def segment_planes(
             on_partial((index, take_plane(labels, layout, index)))
     assert maps is not None  # there is at least one plane
     return maps, linked(labels, layout, post), predictions
+
+
+def _with_pixels(plane: Any, *others: Any) -> tuple[Any, ...]:
+    """Return the arguments of `predict` with a plane that is read."""
+    return plane[:, :], *others
+
+
+def _side_by_side(
+    arguments: Iterable[tuple[Any, ...]],
+    n: int,
+    job: Job,
+    zoom: float | None,
+    on_progress: Progress,
+) -> Iterator[Prediction]:
+    """Yield the prediction of each of ``n`` planes, given the arguments of `predict`.
+
+    On a CPU each core works on one: that is faster than all cores on one plane.
+    """
+    from ..engine.inference.device import working_threads
+    from ..engine.inference.predict import predict
+
+    stopped = threading.Event()
+
+    def check(done: int, total: int, message: str = "") -> None:
+        if stopped.is_set():
+            raise Cancelled
+
+    def work(given: tuple[Any, ...]) -> Prediction:
+        return predict(*given, zoom=zoom, on_progress=check)
+
+    with working_threads(n, job.device) as at_once:
+        pool = ThreadPoolExecutor(at_once, thread_name_prefix="svpseg-planes")
+        try:
+            on_progress(0, n, f"plane 1 of {n}")
+            for i, found in enumerate(in_order(pool, work, arguments, at_once), 1):
+                yield found
+                on_progress(i, n, f"plane {min(i + 1, n)} of {n}")
+        finally:  # planes in work end at their next step
+            stopped.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 def linked(

@@ -24,10 +24,14 @@ from napari_svpseg.plugin.docks.segment_controller import (
     SegmentController,
 )
 from napari_svpseg.plugin.messages import DRAW_BOX, NO_MODEL, OPEN_IMAGE, STARTING, TRY
+from napari_svpseg.workflows.segment_image import segment
+from napari_svpseg.workflows.segment_several import Segmented, segment_several
 
 from . import jobs
 
 CARD = ModelCard("svp", "svp")
+LARGE = (1300, 1300)
+"""Shape of an image that has the engine for itself."""
 
 
 class Source:
@@ -210,21 +214,22 @@ def test_a_controller_loads_neither_qt_nor_napari():
     assert done.stdout.strip() == "[]"
 
 
-def test_images_run_one_after_the_other(parts):
-    controller, view, engine, layers = parts(Source("a"), Source("b"))
+def test_large_images_run_one_after_the_other(parts):
+    sources = Source("a", shape=LARGE), Source("b", shape=LARGE)
+    controller, view, engine, layers = parts(*sources)
     controller.start_run()
     assert view.is_busy and controller.is_busy and view.n_left_tools == 1
     controller.start_run()  # it runs already
     assert len(engine.jobs) == 1
     first = engine.jobs[0]
     args, kwargs = first.prepare()
-    assert args[0].shape == (20, 30) and "intensities" not in kwargs
+    assert args[0].shape == LARGE and "intensities" not in kwargs
     assert kwargs["model"] == "svp" and kwargs["settings"].device == "cpu"
     first.progressed.emit(1, 4, "tile 1 of 4")
     assert view.progress == (1, 4, "image 1 of 2, tile 1 of 4")
-    first.end("returned", a_result(2))
+    first.end("returned", a_result(2, LARGE))
     assert view.is_busy and len(engine.jobs) == 2
-    engine.jobs[1].end("returned", a_result(3))
+    engine.jobs[1].end("returned", a_result(3, LARGE))
     assert not view.is_busy and not controller.is_busy
     assert view.message.startswith("5 objects in 2 images, 2.0 s, trust 0.90")
     assert [step.source.name for step, _, _ in layers.shown] == ["a", "b"]
@@ -287,11 +292,89 @@ def test_this_plane_or_all(parts):
     assert layers.log[-1] == (2,)
 
 
+def test_small_images_run_together(parts):
+    sources = [Source(name) for name in "abcde"]
+    controller, view, engine, layers = parts(*sources)
+    controller.start_run()
+    assert view.message == "Segmenting 4 images…" and len(engine.jobs) == 1
+    (calls,), _ = engine.jobs[0].prepare()
+    assert engine.jobs[0].function is segment_several
+    assert [args[0].shape for args, _ in calls] == [(20, 30)] * 4
+    assert calls[3][1]["model"] == "svp"
+    engine.jobs[0].partial.emit(Segmented(2, a_result(2)))
+    assert view.message.startswith("2 objects in 1 image, ")
+    engine.jobs[0].progressed.emit(1, 4, "")
+    assert view.progress == (1, 5, "1 of 5 images done")
+    for i in (0, 3, 1):
+        engine.jobs[0].partial.emit(Segmented(i, a_result(1)))
+    engine.jobs[0].end("returned", None)
+    assert view.is_busy and engine.jobs[1].function is segment
+    engine.jobs[1].end("returned", a_result(4))
+    assert not view.is_busy
+    assert view.message.startswith("9 objects in 5 images, 5.0 s, trust 0.90")
+    assert [step.source.name for step, _, _ in layers.shown] == list("cadbe")
+
+
+def test_only_single_planes_of_few_pixels_run_together(parts):
+    stack = Source("stack", "ZYX", (3, 20, 30))
+    sources = Source("a"), stack, Source("b"), Source("c", shape=LARGE), Source("d")
+    controller, view, engine, _ = parts(*sources)
+    view.choices = replace(view.choices, all_planes=True)
+    controller.start_run()
+    for _ in range(4):
+        engine.jobs[-1].end("failed", "no.")
+    assert [job.function for job in engine.jobs] == [segment] * 5
+    controller, view, engine, _ = parts(*sources)  # one plane of the stack
+    controller.start_run()
+    (calls,), _ = engine.jobs[0].prepare()
+    assert len(calls) == 3
+
+
+def test_one_of_several_images_may_fail(parts):
+    controller, view, engine, layers = parts(Source("a"), Source("b"), Source("c"))
+    controller.start_run()
+    layers.gone.append(controller.images.sources["b"])
+    engine.jobs[0].partial.emit(Segmented(0, None, "too small."))
+    engine.jobs[0].partial.emit(Segmented(1, a_result(1)))
+    assert "'b' was closed" in view.message
+    engine.jobs[0].partial.emit(Segmented(2, a_result(3)))
+    engine.jobs[0].end("returned", None)
+    assert view.message.startswith("'a': too small. 2 other images done: 3 objects.")
+    assert len(layers.shown) == 1 and not view.is_busy
+
+
+def test_several_images_that_end_the_engine_are_tried_one_by_one(parts):
+    controller, view, engine, layers = parts(Source("a"), Source("b"), Source("c"))
+    controller.start_run()
+    engine.jobs[0].partial.emit(Segmented(1, a_result(1)))
+    engine.jobs[0].end("failed", "The engine ended unexpectedly.")
+    engine.jobs[1].end("returned", a_result(2))
+    engine.jobs[2].end("failed", "too large.")
+    assert [job.function for job in engine.jobs[1:]] == [segment] * 2
+    assert view.message == "'c': too large. 2 other images done: 3 objects."
+    assert [step.source.name for step, _, _ in layers.shown] == ["b", "a"]
+
+
+def test_several_images_are_stopped_once_all_are_closed(parts):
+    a, b = Source("a"), Source("b")
+    controller, view, engine, layers = parts(a, b)
+    controller.start_run()
+    layers.gone.append(a)
+    controller.skip_closed()
+    assert not engine.jobs[0].is_cancelled
+    layers.gone.append(b)
+    controller.skip_closed()
+    assert engine.jobs[0].is_cancelled
+    engine.jobs[0].end("cancelled")
+    assert len(engine.jobs) == 1 and not view.is_busy
+
+
 def test_a_failed_image_does_not_stop_the_others(parts):
-    controller, view, engine, _ = parts(Source("a"), Source("b"))
+    sources = Source("a", shape=LARGE), Source("b", shape=LARGE)
+    controller, view, engine, _ = parts(*sources)
     controller.start_run()
     engine.jobs[0].end("failed", "too small.")
-    engine.jobs[1].end("returned", a_result(3))
+    engine.jobs[1].end("returned", a_result(3, LARGE))
     assert view.message == "'a': too small. 1 other image done: 3 objects."
     assert view.is_error and not view.is_busy
 
@@ -307,7 +390,7 @@ def test_stop_ends_all_images(parts):
 
 
 def test_a_closed_image_ends_only_its_own_part(parts):
-    a, b = Source("a"), Source("b")
+    a, b = Source("a", shape=LARGE), Source("b", shape=LARGE)
     controller, view, engine, layers = parts(a, b)
     controller.start_run()
     layers.gone.append(a)

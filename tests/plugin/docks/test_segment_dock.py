@@ -1066,12 +1066,12 @@ def test_closing_an_image_ends_its_part_of_a_run(viewer, dock, runner, finish, q
     viewer.add_image(np.flipud(viewer.layers["discs"].data), name="second")
     viewer.add_image(np.fliplr(viewer.layers["discs"].data), name="third")
     dock.run.click()
-    qtbot.waitUntil(lambda: dock.progress.maximum() == 2)
-    runner.slow = 0
+    qtbot.waitUntil(lambda: dock.progress.maximum() == 3)
     viewer.layers.remove("third")
     viewer.layers.remove("discs")
+    runner.release.set()
     finish(dock)
-    assert len(runner.segment_calls()) == 2
+    assert len(runner.segment_calls()) == 3
     assert named(viewer, "second [svpseg]") and not named(viewer, "discs [svpseg]")
 
 

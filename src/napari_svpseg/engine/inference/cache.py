@@ -37,6 +37,7 @@ class NetworkCache(Generic[T]):
 
     def __init__(self, size: int) -> None:
         self._size = size
+        self._lock = threading.Lock()
         self._values: WeakKeyDictionary[PromptSegmenter, dict[str, T]] = (
             WeakKeyDictionary()
         )
@@ -49,13 +50,16 @@ class NetworkCache(Generic[T]):
     ) -> T:
         """Return the cached value for this content, or the value of ``make``."""
         key = fingerprint(str(_changes(network)), *content)
-        values = self._values.setdefault(network, {})
-        value = values.pop(key, None)
+        with self._lock:
+            values = self._values.setdefault(network, {})
+            value = values.get(key)
         if value is None:
             value = make()
-        values[key] = value  # now the last that was used
-        while len(values) > self._size:
-            values.pop(next(iter(values)))
+        with self._lock:
+            values.pop(key, None)
+            values[key] = value  # now the last that was used
+            while len(values) > self._size:
+                values.pop(next(iter(values)))
         return value
 
 

@@ -7,12 +7,10 @@ tile on the disk as bytes, and reads the tiles of a window back with `blend`. Bo
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from ...core.labels.blocks import Window
 from ...core.progress import Progress, ignore_progress
+from ...core.side_by_side import in_order
 from .tiling import Place, ScaledQuery, Span, TileGrid, to_query
 
 Array = np.ndarray
@@ -28,9 +27,6 @@ FlatTile = tuple[float, ...]
 
 KEPT_FLAT = 8
 """Answers to tiles of a single value that are kept."""
-
-S = TypeVar("S")
-T = TypeVar("T")
 
 CERTAIN = 255
 """Integer that stores a probability of 1."""
@@ -89,30 +85,17 @@ def run_tiles(
             return made
 
         answer = partial(_answers, forward=forward, known=known)
-        read = _ahead(pool(1), partial(_read, query, grid), batches, at_once)
+        read = in_order(pool(1), partial(_read, query, grid), batches, at_once)
         answers = (
             map(answer, read)
             if at_once == 1
-            else _ahead(pool(at_once), answer, read, at_once)
+            else in_order(pool(at_once), answer, read, at_once)
         )
         for some, pieces in zip(batches, answers, strict=True):
             for at, piece in zip(some, pieces, strict=True):
                 take(at, to_query(piece, *grid.spans_at(at), query.scale))
             done += len(some)
             on_progress(done, total, message)
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, work: Callable[[S], T], items: Iterable[S], n: int
-) -> Iterator[T]:
-    """Yield what ``work`` makes of each item, in order, with ``n`` made ahead."""
-    waiting: deque[Future[T]] = deque()
-    for item in items:
-        waiting.append(pool.submit(work, item))
-        if len(waiting) > n:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
 
 
 def _read(query: ScaledQuery, grid: TileGrid, places: Sequence[Place]) -> Tensor:

@@ -14,8 +14,14 @@ from ...core.prompt import UNKNOWN, PromptSet, prompt_hash
 from ...core.settings import PostprocessSettings, split_settings
 from ...workflows.correct_image import split_by_agreement
 from ...workflows.segment_image import postprocess, segment
+from ...workflows.segment_several import Segmented, segment_several
 from ..layers.results.corrected import all_planes, fixed_on, keep_strokes
-from ..layers.results.run_step import Step, expected_shape, recipe_with_plane
+from ..layers.results.run_step import (
+    Step,
+    expected_shape,
+    first_together,
+    recipe_with_plane,
+)
 from ..layers.results.seen_plane import SeenPlane, seen_planes
 from ..messages import count, sentence
 
@@ -101,7 +107,7 @@ class Task:
 
 
 class FollowController:
-    """Makes results anew after a correction, one job of the engine each.
+    """Makes results anew after a correction: the one in view, then a few at a time.
 
     The next correction cancels what is left and begins again.
 
@@ -117,6 +123,9 @@ class FollowController:
         self.layers, self.book = runs.layers, runs.book
         self.job: EngineJob | None = None
         self._left: list[Kept] = []
+        self._together: dict[int, Kept] = {}
+        """Results that are in work together, by their number; none where it is one."""
+        self._is_careful = False
         self._task = Task()
         self._first: Kept | None = None
 
@@ -148,12 +157,12 @@ class FollowController:
             kept = self.layers.results.kept.values() if others is None else others
             for seen in seen_planes(kept, self.layers.viewer.layers):
                 every.setdefault(id(seen.kept), seen.kept)
-        self._left = list(every.values())
+        self._left, self._is_careful = list(every.values()), False
         self._next()
 
     def cancel(self) -> None:
         """Leave the results that are left as they are."""
-        self._left = []
+        self._left, self._together = [], {}
         job, self.job = self.job, None
         if job is not None:
             job.cancel()
@@ -172,7 +181,7 @@ class FollowController:
             if not self._is_first_left() and self._check():
                 return
             if self._left:
-                self._make(self._left.pop(0))
+                self._make_some()
                 return
         except ValueError as error:  # a prompt that cannot be used any more
             self._left = []
@@ -185,8 +194,13 @@ class FollowController:
     def _is_first_left(self) -> bool:
         return bool(self._left) and self._left[0] is self._first
 
-    def _follow(self, job: EngineJob, take: Callable[[Any], None]) -> None:
-        """Take the result of a job, unless it is cancelled, and go on."""
+    def _follow(
+        self,
+        job: EngineJob,
+        take: Callable[[Any], None],
+        take_part: Callable[[Any], None] | None = None,
+    ) -> None:
+        """Take the result of a job, or its parts, unless it is cancelled, and go on."""
         self.job = job
 
         def receive(then: Callable[..., None]) -> Callable[..., None]:
@@ -196,12 +210,18 @@ class FollowController:
 
             return self.runs.receive(call)
 
+        if take_part is not None:
+            job.partial.connect(receive(take_part))
         job.returned.connect(receive(take))
         job.failed.connect(receive(self._on_failed))
         job.finished.connect(receive(self._on_finished))
         self.runs.view.show_state()
 
     def _on_failed(self, text: str) -> None:
+        if self._together:  # the engine has ended: those left are made one by one
+            self._left = [*self._together.values(), *self._left]
+            self._together, self._is_careful = {}, True
+            return
         self._task.note += f" {text}"
 
     def _on_finished(self) -> None:
@@ -211,24 +231,55 @@ class FollowController:
 
     # ------------------------------------------------------------ jobs
 
-    def _make(self, kept: Kept) -> None:
-        """Begin the job that makes a result anew."""
-        keep_strokes(kept.layer, kept.source, list(all_planes(kept.source)))
-        values = SeenPlane(kept, kept.plane or ()).settings.to_dict()
-        engine = self.runs.engine
+    def _make_some(self) -> None:
+        """Begin the job that makes the next result anew, or a few results together."""
         if self._task.split is not None:
-            values["split_strength"] = self._task.split
-            options = PostprocessSettings.from_dict(values)
-            axes = kept.source.query_axes(kept.plane)
-            job = engine.submit(postprocess, kept.maps, options, axes=axes)
-            self._follow(job, lambda labels: self._show_split(kept, labels, values))
+            self._split(self._left.pop(0))
             return
-        step = Step(kept.source, kept.plane, kept.tile)
+        steps = [Step(k.source, k.plane, k.tile) for k in self._left]
+        is_alone = self._is_careful or self._is_first_left()
+        n = 1 if is_alone else first_together(steps)
+        some, self._left = self._left[:n], self._left[n:]
+        prepared = [self._prepare(*one) for one in zip(some, steps[:n], strict=True)]
+        engine = self.runs.engine
+        if n == 1:
+            job = engine.submit_prepared(segment, prepared[0])
+            self._follow(job, lambda result: self._show(some[0], steps[0], result))
+            return
+        self._together = dict(enumerate(some))
+        job = engine.submit_prepared(
+            segment_several, lambda: (([make() for make in prepared],), {})
+        )
+
+        def take(done: Segmented) -> None:
+            kept = self._together.pop(done.index)
+            if done.result is None:
+                self._task.note += f" {done.error}"
+                return
+            self._show(kept, steps[done.index], done.result)
+
+        self._follow(job, lambda _: None, take)
+
+    def _prepare(self, kept: Kept, step: Step) -> Callable[[], Any]:
+        """Return a function that makes the arguments for a result to be made anew."""
+        self._keep_strokes(kept)
+        values = SeenPlane(kept, kept.plane or ()).settings.to_dict()
         prompts = self.book.prompts(kept.source.layer)
         settings = {**self.runs.view.run_choices().settings, **values, "trust": False}
-        prepare = self.runs.arguments(step, prompts, settings)
-        job = engine.submit_prepared(segment, prepare)
-        self._follow(job, lambda result: self._show(kept, step, result))
+        return self.runs.arguments(step, prompts, settings)
+
+    def _split(self, kept: Kept) -> None:
+        """Begin the job that makes the objects of a result anew of its maps."""
+        self._keep_strokes(kept)
+        values = SeenPlane(kept, kept.plane or ()).settings.to_dict()
+        values["split_strength"] = self._task.split
+        options = PostprocessSettings.from_dict(values)
+        axes = kept.source.query_axes(kept.plane)
+        job = self.runs.engine.submit(postprocess, kept.maps, options, axes=axes)
+        self._follow(job, lambda labels: self._show_split(kept, labels, values))
+
+    def _keep_strokes(self, kept: Kept) -> None:
+        keep_strokes(kept.layer, kept.source, list(all_planes(kept.source)))
 
     def _check(self) -> bool:
         """Begin the check of new examples; return False where there is none."""
@@ -325,7 +376,7 @@ class FollowController:
             if kept is not self._first:
                 self.view.mark(kept.source.layer)
         if task.said:
-            more = FOLLOWING if self._left else ""
+            more = FOLLOWING if self._left or self._together else ""
             self.runs.view.say(task.text() + more)
 
 

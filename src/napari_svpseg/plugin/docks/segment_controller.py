@@ -14,11 +14,13 @@ from ...core.prompt import PromptError, PromptSet
 from ...core.settings import NO_GPU, split_settings
 from ...workflows.segment_image import describe_device, segment
 from ...workflows.segment_live import segment_stored
+from ...workflows.segment_several import Segmented, segment_several
 from ..callbacks import reports_errors
 from ..layers.results.run_step import (
     Step,
     closed,
     expected_shape,
+    first_together,
     found_classes,
     named_channels,
     recipe_with_plane,
@@ -190,7 +192,7 @@ class RunReport:
     "undo_last",
 )
 class SegmentController(DockController):
-    """Segments images one after the other.
+    """Segments images in their order, small ones a few at a time.
 
     Parameters
     ----------
@@ -216,6 +218,9 @@ class SegmentController(DockController):
         self.images, self.book, self.layers = images, book, layers
         self.report = RunReport()
         self._steps: list[Step] = []
+        self._together: dict[int, Step] = {}
+        """Steps that are in work together, by their number; none where it is one."""
+        self._is_careful = False
         self._step: Step
         self._prompts: PromptSet | None = None
         self._is_closed = self._is_device_known = False
@@ -274,23 +279,38 @@ class SegmentController(DockController):
         except PromptError as error:
             self.view.complain(sentence(error), True)
             return
-        self._steps = list(steps)
+        self._steps, self._is_careful = list(steps), False
         self.report = RunReport(len(steps), is_preview)
         if not is_preview:
             self.layers.begin()
         self._next()
 
     def _next(self) -> None:
-        """Submit the next image of the run."""
-        step = self._step = self._steps.pop(0)
+        """Submit the next image of the run, or a few small ones together."""
+        n = 1 if self._is_careful else first_together(self._steps)
+        steps, self._steps = self._steps[:n], self._steps[n:]
+        step = self._step = steps[0]
+        self._together = dict(enumerate(steps)) if n > 1 else {}
         self._is_closed = False
+        prepared = [self._prepare(step) for step in steps]
+        if n > 1:
+            self.view.say(f"Segmenting {count(n, 'image')}…")
+            self.follow(
+                self.engine.submit_prepared(
+                    segment_several, lambda: (([make() for make in prepared],), {})
+                )
+            )
+            return
         self.view.say(f"Segmenting '{step.source.name}'…")
         function = segment_stored if step.store else segment
+        self.follow(self.engine.submit_prepared(function, prepared[0]))
+
+    def _prepare(self, step: Step) -> Callable[[], Any]:
+        """Return a function that makes the arguments of a step of this run."""
         prompts = self._prompts
         if prompts is not None and any(i.here_only for i in self.book.items):
             prompts = self.book.prompts(step.source.layer)
-        prepare = self.arguments(step, prompts, self.view.run_choices().settings)
-        self.follow(self.engine.submit_prepared(function, prepare))
+        return self.arguments(step, prompts, self.view.run_choices().settings)
 
     def arguments(
         self, step: Step, prompts: PromptSet | None, settings: dict[str, Any]
@@ -334,20 +354,38 @@ class SegmentController(DockController):
     def skip_closed(self) -> None:
         """Leave out images that have been closed since the run began."""
         self._steps = [s for s in self._steps if self.layers.has(s.source)]
-        if self.job is not None and not self.layers.has(self._step.source):
+        in_work = self._together.values() or [self._step] if self.is_busy else ()
+        if in_work and not any(self.layers.has(s.source) for s in in_work):
             self._is_closed = True
+            assert self.job is not None
             self.job.cancel()
+
+    @property
+    def _n_left(self) -> int:
+        """Number of images that are still to be segmented or in work with others."""
+        return len(self._steps) + len(self._together)
 
     # ------------------------------------------------------------ of a running job
 
     def on_progress(self, done: int, total: int, text: str) -> None:
         """Show how far the image is, and which of the run's images it is."""
         n = self.report.n_images
+        if self._together:
+            n_done = n - self._n_left
+            self.view.show_progress(n_done, n, f"{n_done} of {n} images done")
+            return
         which = f"image {n - len(self._steps)} of {n}, " if n > 1 else ""
         self.view.show_progress(done, total, f"{which}{text or '%p %'}")
 
     def on_partial(self, value: Any) -> None:
-        """Show a finished plane or part while the rest is computed."""
+        """Show a finished image, plane or part while the rest is computed."""
+        if isinstance(value, Segmented):
+            self._step = self._together.pop(value.index)
+            if value.result is None:
+                self._note_failure(value.error)
+            else:
+                self.on_result(value.result)
+            return
         step = self._step
         if not self.layers.has(step.source):
             return
@@ -359,9 +397,11 @@ class SegmentController(DockController):
         if is_stack and isinstance(index, tuple) and not self.report.is_preview:
             self.layers.show_plane(step.source, index, labels)
 
-    def on_result(self, value: Result | StoredLabels) -> None:
+    def on_result(self, value: Result | StoredLabels | None) -> None:
         """Show the result of an image, and what to do with it."""
         step = self._step
+        if value is None:  # several images, which came one by one
+            return
         if isinstance(value, StoredLabels):
             self._on_stored(value)
             return
@@ -377,7 +417,7 @@ class SegmentController(DockController):
         self.report.add(result)
         self.report.remark += remark
         self.report.is_hidden |= not layer.visible
-        self.view.say(self.report.text(result, len(self._steps)))
+        self.view.say(self.report.text(result, self._n_left))
 
     def _on_stored(self, labels: StoredLabels) -> None:
         """Show what became of a result on the disk."""
@@ -392,8 +432,19 @@ class SegmentController(DockController):
         )
 
     def on_failed(self, text: str) -> None:
-        """Show why an image failed; the images that are left have their turn."""
+        """Show why an image failed; the images that are left have their turn.
+
+        Where the engine ended on several images, those left are tried one by one.
+        """
         self.layers.stored.stop()
+        if self._together:
+            self._steps = [*self._together.values(), *self._steps]
+            self._together, self._is_careful = {}, True
+            return
+        self._note_failure(text)
+
+    def _note_failure(self, text: str) -> None:
+        """Show why an image failed, and tell it again when the run ends."""
         self.report.failed.append(f"'{self._step.source.name}': {text}")
         self.view.say(self.report.failed[0], True)
 
@@ -410,6 +461,7 @@ class SegmentController(DockController):
     def on_cancelled(self) -> None:
         """Show that the run was stopped, by the user or by closing its image."""
         self.layers.stored.stop()
+        self._together = {}
         if self._is_closed:
             self.view.say(closed(self._step))
             return

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -9,6 +11,7 @@ from ....core.geometry import Tile
 from ....core.labels.ids import present_ids
 from ....core.prompt import PromptSet
 from ....core.result import Recipe, Result
+from ....workflows.segment_image import SMALL_PLANE
 
 if TYPE_CHECKING:
     from ..images.image_source import ImageSource
@@ -25,6 +28,25 @@ class Step:
     plane: tuple[int, ...] | None
     tile: Tile | None = None
     store: str = ""
+
+
+MAX_TOGETHER = 4
+"""Images that the engine gets together: it works on as many as it has cores."""
+
+
+def first_together(steps: Sequence[Step]) -> int:
+    """Return how many of the first steps are segmented together: at least one."""
+    n = 0
+    while n < min(len(steps), MAX_TOGETHER) and _is_small(steps[n]):
+        n += 1
+    return max(n, 1)
+
+
+def _is_small(step: Step) -> bool:
+    """Return whether a step is a single plane of few pixels."""
+    is_plane = step.plane is not None or step.source.n_planes == 1
+    n_pixels = math.prod(step.source.plane_shape)
+    return is_plane and not step.store and n_pixels <= SMALL_PLANE
 
 
 def named_channels(

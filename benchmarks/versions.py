@@ -27,6 +27,9 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+PAUSE_S = 0.3
+"""Time before each task: threads of the other version that still spin then sleep."""
+
 LOOP = "while True: pass"
 SPOTS = [(40 + 110 * (k % 4), 40 + 110 * (k // 4)) for k in range(8)]
 
@@ -215,6 +218,7 @@ def start(stack: ExitStack, path: str | None, n_files: int) -> subprocess.Popen[
 def ask(process: subprocess.Popen[str], name: str, turn: int) -> list[Any]:
     """Return seconds and core-seconds of a task, or what failed."""
     assert process.stdin is not None and process.stdout is not None
+    time.sleep(PAUSE_S)
     process.stdin.write(json.dumps([name, turn]) + "\n")
     process.stdin.flush()
     return list(json.loads(process.stdout.readline()))

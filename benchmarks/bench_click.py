@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=512)
     parser.add_argument("--boxes", type=int, default=1)
     options = parser.parse_args()
+    prepare_threads()
     keep_query_features()
     scenes = [scene(options.side, seed) for seed in range(options.images)]
     image, labels = scenes[0]

@@ -77,7 +77,7 @@ from napari_svpseg.engine.inference.prompt_features import (
 from napari_svpseg.engine.inference.tiling import ScaledQuery
 from napari_svpseg.engine.training import episodes as episode_module
 from napari_svpseg.engine.training.episodes import Episodes
-from napari_svpseg.engine.training.trainer import Trainer, episode_maps
+from napari_svpseg.engine.training.trainer import Trainer
 from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.base import PromptCode, QueryFeatures
 from napari_svpseg.models.losses import binary_loss, known_mean
@@ -597,9 +597,10 @@ def head_losses(
 class ObjectTrainer(Trainer):
     """The training loop with the losses of the new heads."""
 
-    def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        maps, parts = episode_maps(self.network, batch)
-        return parts | head_losses(maps, batch)
+    def _terms(
+        self, batch: dict[str, Tensor], maps: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        return super()._terms(batch, maps) | head_losses(maps, batch)
 
 
 class ObjectEpisodes(Dataset[dict[str, Tensor]]):

@@ -469,15 +469,43 @@ def test_the_distance_is_held_where_objects_are_cut(windows, tmp_path):
     batch = windows[0]
     assert (batch["cut"] > 0).any()
     assert not ((batch["cut"] > 0) & (batch["known"] == 0)).any()
-    maps = tuner.network(
-        batch["query"], tuner.network.encode_prompts(batch["prompts"], batch["masks"])
-    )
+    maps = tuner._maps(batch)
     assert tuner._depth_loss(batch, maps)["depth"] == 0  # not trained yet
     other = maps | {"distance": maps["distance"] - 3}
     assert tuner._depth_loss(batch, other)["depth"] > 0
     settings = replace(SETTINGS, anchor=0.0)
     free = FineTuner(network, settings, tmp_path, torch.device("cpu"))
-    assert free._depth_loss(batch, other) == {}
+    assert free._depth_loss(batch, free._maps(batch)) == {}
+
+
+def test_batches_in_halves_learn_the_same(windows, tmp_path, monkeypatch):
+    """The depth of cut objects in one half counts as it does in the whole batch."""
+    small = {"widths": (4, 8, 8, 8), "features": 8, "decoder": (4, 8, 8)}
+    batch = dict(windows[0])
+    batch["cut"] = batch["cut"].clone()
+    batch["cut"][: len(batch["cut"]) // 2] = 0
+    found = []
+    for in_halves in (True, False):
+        monkeypatch.setattr(
+            "napari_svpseg.engine.training.trainer.has_own_terms",
+            lambda _, own=not in_halves: own,
+        )
+        torch.manual_seed(0)
+        network = build(ModelConfig("svp", small))
+        tuner = FineTuner(network, SETTINGS, tmp_path, torch.device("cpu"))
+        with torch.no_grad():
+            for weight in tuner.network.parameters():
+                weight.add_(0.01)  # away from the start
+        parts = tuner._backward(batch)
+        found.append((parts, [p.grad for p in tuner.network.parameters()]))
+    assert {k: float(v.detach()) for k, v in found[0][0].items()} == pytest.approx(
+        {k: float(v.detach()) for k, v in found[1][0].items()}, rel=1e-4
+    )
+    assert found[0][0]["depth"] > 0 and found[0][0]["anchor"] > 0
+    for a, b in zip(found[0][1], found[1][1], strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import threading
 
 import pytest
 import torch
 
 from napari_svpseg.core.progress import Cancelled
+from napari_svpseg.engine.training import trainer as module
 from napari_svpseg.engine.training.episodes import (
     Episodes,
     EpisodeSettings,
@@ -73,6 +76,58 @@ def test_in_one_go_or_in_pieces_gives_the_same_weights(tmp_path, validation):
     second.run(episodes, validation)
     for a, b in zip(weights(whole), weights(second), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def three_steps(folder, n_threads, threads, batch):
+    """Return the losses and weights of a network that trains in halves of batches."""
+    threads(n_threads)
+    torch.manual_seed(0)
+    small = {"widths": (4, 8, 8), "depths": (1, 1), "vector": 8}
+    network = build(ModelConfig("svp-concat", small))
+    t = Trainer(network, SETTINGS, folder, torch.device("cpu"))
+    losses = [t._train_step(batch)["total"] for _ in range(3)]
+    assert torch.get_num_threads() == n_threads
+    return losses, list(t.network.parameters())
+
+
+@pytest.mark.parametrize("n", [2, 3, 5])
+def test_the_halves_of_a_batch_give_the_gradients_of_the_whole(
+    tmp_path, threads, monkeypatch, n
+):
+    data = Episodes([(SyntheticTasks(4), 1.0)], EPISODES, batch=n, n_batches=1)
+    batch = dict(data[0])
+    batch["known"] = batch["known"].clone()
+    batch["known"][0, :, :30] = 0  # known pixels differ from half to half
+    one, first = three_steps(tmp_path / "1", 1, threads, batch)
+    two, second = three_steps(tmp_path / "2", 2, threads, batch)
+    assert one == two
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    monkeypatch.setattr(module, "has_own_terms", lambda _: True)
+    whole, third = three_steps(tmp_path / "3", 1, threads, batch)
+    assert whole == pytest.approx(one, rel=1e-4)
+    for a, b in zip(first, third, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_the_halves_of_a_batch_run_side_by_side(tmp_path, threads, validation):
+    threads(2)
+    together = threading.Barrier(2)
+
+    class Meeting(Trainer):
+        def _maps(self, batch):
+            together.wait(20)  # goes on only with both halves in work
+            return super()._maps(batch)
+
+    network = build(ModelConfig("svp-concat", {"widths": (4, 8, 8), "vector": 8}))
+    t = Meeting(network, SETTINGS, tmp_path, torch.device("cpu"))
+    assert math.isfinite(t._train_step(validation[0])["total"])
 
 
 def test_time_that_is_up_ends_a_run_that_can_be_resumed(tmp_path, validation):

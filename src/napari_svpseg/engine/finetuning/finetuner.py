@@ -29,12 +29,19 @@ from torch.nn import functional as F
 from ...core.jobs.finetune_job import FineTuneSettings
 from ...models.base import PromptSegmenter
 from ...models.losses import known_mean
-from ..training.trainer import Trainer, TrainSettings, episode_maps
+from ..training.trainer import (
+    Trainer,
+    TrainSettings,
+    episode_maps,
+    episode_terms,
+)
 
 MIN_CONFIDENCE, KEPT_SHARE, AGREEMENT = 0.6, 0.8, 0.15
 """Pseudo labels: least confidence, share kept of a class, how far views may differ."""
 PSEUDO_WEIGHT, PSEUDO_RAMP = 0.5, 0.3
 """Their weight, and the share of steps in which it grows."""
+BEFORE = "before "
+"""Begins the names of maps of the network at the start."""
 PRIOR_SHIFT = math.log(2)
 """How much higher the log odds of foreground are among few labels than in images."""
 
@@ -114,14 +121,27 @@ class FineTuner(Trainer):
 
     def train_step(self, batch: dict[str, Tensor]) -> float:
         """Take one step; return its loss."""
+        if "cut" in batch and not batch["cut"].any():  # superpixels, whole objects
+            batch = {k: v for k, v in batch.items() if k != "cut"}
         loss = self._train_step(batch)["total"]
         if math.isfinite(loss):
             mean = loss if math.isnan(self.loss_mean) else self.loss_mean
             self.loss_mean = 0.9 * mean + 0.1 * loss
         return loss
 
-    def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        maps, parts = episode_maps(self.network, batch, self.shift)
+    def _maps(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return the maps, and those of the network at the start where it decides."""
+        maps = super()._maps(batch)
+        if self.tuning.anchor and "distance" in maps and "cut" in batch:
+            with torch.no_grad():
+                before = episode_maps(self.start, batch)
+            maps |= {BEFORE + k: before[k] for k in ("foreground", "distance")}
+        return maps
+
+    def _terms(
+        self, batch: dict[str, Tensor], maps: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        parts = episode_terms(self.network, batch, maps, self.shift)
         parts |= self._depth_loss(batch, maps) | self._anchor_loss()
         if not (self.tuning.pseudo_labels and "clean" in batch):
             return parts
@@ -142,16 +162,12 @@ class FineTuner(Trainer):
         0, and learned from background alone the distance would be 0 everywhere: then
         nothing parts objects that touch.
         """
-        if not self.tuning.anchor or "distance" not in maps:
+        if BEFORE + "distance" not in maps:
             return {}
-        if "cut" not in batch or not batch["cut"].any():  # superpixels, whole objects
-            return {}
-        with torch.no_grad():
-            code = self.start.encode_prompts(batch["prompts"], batch["masks"])
-            before = self.start(batch["query"], code)
-        where = batch["cut"] + (batch["known"] == 0) * before["foreground"].sigmoid()
-        change = (maps["distance"].sigmoid() - before["distance"].sigmoid()).abs()
-        return {"depth": known_mean(change, where)}
+        known = batch["known"] == 0
+        where = batch["cut"] + known * maps[BEFORE + "foreground"].sigmoid()
+        change = maps["distance"].sigmoid() - maps[BEFORE + "distance"].sigmoid()
+        return {"depth": known_mean(change.abs(), where)}
 
     def _anchor_loss(self) -> dict[str, Tensor]:
         if not self.tuning.anchor:

@@ -7,7 +7,7 @@ it, because they lie among cells as well.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -16,10 +16,13 @@ from ...core.annotation.partial_labels import UNKNOWN
 from ...core.geometry import inside
 from ...core.jobs.finetune_job import FineTuneSettings
 from ...core.prompt import PromptSet
-from ...core.settings import SegmentSettings
 from ...models.base import PromptSegmenter
 from ..inference.device import Device
-from ..inference.predict import predict
+from .validation import predict_parts
+
+Array = np.ndarray
+Place = tuple[PartialImage, tuple[slice, ...], Array]
+"""An image, a part of it, and the pixels (H, W) of the part that were background."""
 
 MAX_FORGETTING = 0.125
 """Share of the former background in which a network that is kept may find objects."""
@@ -54,41 +57,34 @@ class Forgetting:
         settings: FineTuneSettings,
     ) -> None:
         self.prompts, self.device = prompts, device
-        self.places: list[tuple[PartialImage, tuple[slice, ...], np.ndarray]] = []
+        self.places: list[Place] = []
         if settings.unlabelled_is_background:
             return
         parts = [(i, _around_labels(i)) for i in images if (i.training_ids >= 0).any()]
         free = [(i, where, i.ids[where] == UNKNOWN) for i, where in parts]
         free.sort(key=lambda part: -int(part[2].sum()))
-        for image, where, unlabelled in free[:N_IMAGES]:
-            if unlabelled.any():
-                foreground = self._foreground(image, where, network)
-                background = unlabelled & (foreground < BACKGROUND)
-                self.places.append((image, where, background))
+        self.places = [part for part in free[:N_IMAGES] if part[2].any()]
+        self.places = [
+            (image, where, unlabelled & (foreground < BACKGROUND))
+            for (image, where, unlabelled), foreground in self._foregrounds(network)
+        ]
         if sum(int(p[2].sum()) for p in self.places) < MIN_PIXELS:
             self.places = []
 
     def __call__(self, network: PromptSegmenter) -> float:
         """Return the share of the former background that is foreground, 0 to 1."""
         found = total = 0
-        for image, where, background in self.places:
-            foreground = self._foreground(image, where, network)
+        for (_, _, background), foreground in self._foregrounds(network):
             found += int((background & (foreground > 0.5)).sum())
             total += int(background.sum())
         return found / total if total else 0.0
 
-    def _foreground(
-        self, image: PartialImage, where: tuple[slice, ...], network: PromptSegmenter
-    ) -> np.ndarray:
-        return predict(
-            image.plane[where],
-            self.prompts,
-            network,
-            self.device,
-            SegmentSettings(trust=False),
-            image.intensities,
-            zoom=1.0,
-        ).maps.foreground
+    def _foregrounds(self, network: PromptSegmenter) -> Iterator[tuple[Place, Array]]:
+        """Yield each place and the foreground that a network finds there."""
+        places = [(image, where) for image, where, _ in self.places]
+        found = predict_parts(places, self.prompts, network, self.device)
+        for place, prediction in zip(self.places, found, strict=True):
+            yield place, prediction.maps.foreground
 
 
 def _around_labels(image: PartialImage) -> tuple[slice, ...]:

@@ -29,6 +29,8 @@ SHARE = 0.15
 class NetworkCache(Generic[T]):
     """Values by network, the state of its weights, and what else they were made of.
 
+    A value that several threads ask for is made once: the others wait for it.
+
     Parameters
     ----------
     size : int
@@ -38,6 +40,7 @@ class NetworkCache(Generic[T]):
     def __init__(self, size: int) -> None:
         self._size = size
         self._lock = threading.Lock()
+        self._making: dict[tuple[int, str], threading.Lock] = {}
         self._values: WeakKeyDictionary[PromptSegmenter, dict[str, T]] = (
             WeakKeyDictionary()
         )
@@ -52,14 +55,21 @@ class NetworkCache(Generic[T]):
         key = fingerprint(str(_changes(network)), *content)
         with self._lock:
             values = self._values.setdefault(network, {})
-            value = values.get(key)
-        if value is None:
-            value = make()
-        with self._lock:
-            values.pop(key, None)
-            values[key] = value  # now the last that was used
-            while len(values) > self._size:
-                values.pop(next(iter(values)))
+            making = self._making.setdefault((id(network), key), threading.Lock())
+        with making:
+            with self._lock:
+                value = values.get(key)
+            try:
+                if value is None:
+                    value = make()
+            finally:
+                with self._lock:
+                    self._making.pop((id(network), key), None)
+            with self._lock:
+                values.pop(key, None)
+                values[key] = value  # now the last that was used
+                while len(values) > self._size:
+                    values.pop(next(iter(values)))
         return value
 
 

@@ -116,6 +116,7 @@ class StageTrainer(Trainer):
     """
 
     loss: Callable[[Any, dict[str, Tensor]], dict[str, Tensor]]
+    in_halves = False
 
     def state(self) -> dict[str, Any]:
         """Return the contents of a checkpoint; some losses have a state, too."""

@@ -9,9 +9,10 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from ...core.progress import Cancelled, Progress, ignore_progress
 from ...core.settings import MAX_SEED, Settings, option
 from ...models.base import PromptSegmenter
 from ...models.losses import maps_loss
+from ..inference.device import working_threads
 
 NO_CHECKPOINT = (
     "{folder}: no checkpoint can be written ({reason}), so the training has stopped. "
@@ -81,6 +83,9 @@ class Trainer:
     folder: Path
     device: torch.device
 
+    in_halves: ClassVar[bool] = True
+    """Whether batches run in two halves; not where a subclass has another `_loss`."""
+
     def __post_init__(self) -> None:
         # torch's stubs lack the argument memory_format
         self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -101,6 +106,7 @@ class Trainer:
         self.best = math.inf
         self.running: dict[str, float] = {}
         self.history: list[dict[str, float]] = []
+        self._pool: ThreadPoolExecutor | None = None
 
     # -- checkpoints -----------------------------------------------------------------
 
@@ -251,11 +257,8 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self._schedule()
         batch = {k: v.to(self.device, non_blocking=True) for k, v in batch.items()}
-        with self._autocast():
-            parts = self._loss(batch)
-        total = torch.stack(list(parts.values())).sum()
         self.optimizer.zero_grad(set_to_none=True)
-        total.backward()
+        parts = self._backward(batch)
         norm = nn.utils.clip_grad_norm_(
             self.network.parameters(), self.settings.clip or math.inf
         )
@@ -263,12 +266,72 @@ class Trainer:
             self.optimizer.step()
         self.step += 1
         self._averaged.update_parameters(self.network)
-        return {"total": float(total.detach())} | {
-            k: float(v.detach()) for k, v in parts.items()
-        }
+        values = {k: float(v.detach()) for k, v in parts.items()}
+        return {"total": sum(values.values())} | values
+
+    def _backward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the gradients of a batch's loss; return its terms by name.
+
+        On a CPU the two halves of a batch run side by side, if there are two cores: the
+        layers of a small network are too short for all cores to share each of them. The
+        loss is that of the whole batch, and the same on any number of cores.
+        """
+        n = len(batch["query"])
+        on_cpu = self.device.type == "cpu"
+        if not (self.in_halves and on_cpu and n > 1) or has_own_terms(self.network):
+            with self._autocast():
+                parts = self._loss(batch)
+            torch.stack(list(parts.values())).sum().backward()
+            return parts
+        rows = slice(0, (n + 1) // 2), slice((n + 1) // 2, n)
+        halves = [{k: v[r] for k, v in batch.items()} for r in rows]
+        with working_threads(2, str(self.device)) as at_once:
+            if at_once > 1 and self._pool is None:
+                self._pool = ThreadPoolExecutor(2, thread_name_prefix="svpseg-train")
+            each = map if at_once == 1 or self._pool is None else self._pool.map
+            made = list(each(self._maps_of_half, halves))
+            # the loss takes copies that end the graph; their gradients go on into it
+            maps = {k: torch.cat([m[k].detach() for m in made]) for k in made[0]}
+            learned = [k for k in maps if made[0][k].requires_grad]
+            for name in learned:
+                maps[name].requires_grad_()
+            with self._autocast():
+                parts = self._terms(batch, maps)
+            torch.stack(list(parts.values())).sum().backward()
+            weights = [p for p in self.network.parameters() if p.requires_grad]
+
+            slopes = {k: g for k in learned if (g := maps[k].grad) is not None}
+
+            def gradients(i: int) -> tuple[Tensor | None, ...]:
+                return torch.autograd.grad(
+                    [made[i][k] for k in slopes],
+                    weights,
+                    [g[rows[i]] for g in slopes.values()],
+                    allow_unused=True,
+                )
+
+            for found in list(each(gradients, (0, 1))):
+                for weight, gradient in zip(weights, found, strict=True):
+                    if gradient is not None:
+                        add_gradient(weight, gradient)
+        return parts
 
     def _loss(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-        return episode_loss(self.network, batch)
+        return self._terms(batch, self._maps(batch))
+
+    def _maps_of_half(self, half: dict[str, Tensor]) -> dict[str, Tensor]:
+        with self._autocast():  # each thread has its own
+            return self._maps(half)
+
+    def _maps(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Return all that the loss needs of the network, for each row of a batch."""
+        return episode_maps(self.network, batch)
+
+    def _terms(
+        self, batch: dict[str, Tensor], maps: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Return the terms of the loss by name, given the result of `_maps`."""
+        return episode_terms(self.network, batch, maps)
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         precision = self.settings.precision
@@ -334,24 +397,43 @@ def episode_loss(
     batch : dict of tensors
         As from `engine.training.episodes.cut_episode`, with a batch axis in front.
     """
-    return episode_maps(network, batch)[1]
+    return episode_terms(network, batch, episode_maps(network, batch))
 
 
 def episode_maps(
-    network: PromptSegmenter, batch: dict[str, Tensor], shift: float = 0.0
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the maps of a batch's queries, and the terms of the loss by name.
+    network: PromptSegmenter, batch: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the maps of a batch's queries."""
+    code = network.encode_prompts(batch["prompts"], batch["masks"])
+    query = batch["query"].contiguous(memory_format=torch.channels_last)
+    return network(query, code)
+
+
+def episode_terms(
+    network: PromptSegmenter,
+    batch: dict[str, Tensor],
+    maps: dict[str, Tensor],
+    shift: float = 0.0,
+) -> dict[str, Tensor]:
+    """Return the terms of a batch's loss by name, given the maps of its queries.
 
     ``shift`` is added to the foreground logits in the loss only. It corrects for a
     share of foreground that differs between the labels and whole images.
     """
-    code = network.encode_prompts(batch["prompts"], batch["masks"])
-    query = batch["query"].contiguous(memory_format=torch.channels_last)
-    maps = network(query, code)
     shifted = maps | {"foreground": maps["foreground"] + shift} if shift else maps
-    return maps, maps_loss(shifted, batch) | network.regularise(
-        query, maps, batch["prompts"], batch["masks"]
+    return maps_loss(shifted, batch) | network.regularise(
+        batch["query"], maps, batch["prompts"], batch["masks"]
     )
+
+
+def has_own_terms(network: PromptSegmenter) -> bool:
+    """Return whether a network adds terms to the loss, which need its features."""
+    return type(network).regularise is not PromptSegmenter.regularise
+
+
+def add_gradient(weight: nn.Parameter, gradient: Tensor) -> None:
+    """Add to the gradient of a weight."""
+    weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
 
 
 @torch.inference_mode()

@@ -3,8 +3,9 @@
     python benchmarks/bench_threads.py [--size 512] [--repeats 7] [--loops 2]
 
 Each setting has a process of its own, which starts with it in its environment. They
-segment the same generated image in turns, first with nothing else and then beside
-programs that never pause. Medians, in brackets the slowest, and the core-seconds.
+segment the same generated image one after the other, first with nothing else and then
+beside programs that never pause. Medians, in brackets the slowest, and the
+core-seconds.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from napari_svpseg.engine.jobs.processors import (
 
 LOOP = "while True: pass"
 
+SPINS = "GOMP_SPINCOUNT"
+"""Environment variable of GNU's OpenMP: rounds of waiting before a thread sleeps."""
+
 
 def settings() -> dict[str, dict[str, str]]:
     """Return the environment of each setting; of the last one, what svpseg chooses."""
@@ -38,6 +42,10 @@ def settings() -> dict[str, dict[str, str]]:
         "1 thread": {THREADS: "1"},
         f"{cores} threads that spin": {THREADS: cores, WAITING: "ACTIVE"},
         f"{cores} threads, default": {THREADS: cores},
+        **{
+            f"{cores} threads that spin {n:,} times": {THREADS: cores, SPINS: str(n)}
+            for n in (1_000, 10_000, 100_000)
+        },
         f"{cores} threads that sleep": {THREADS: cores, WAITING: PASSIVE},
         "as svpseg sets them": {},
     }
@@ -50,7 +58,7 @@ def main() -> None:
     )
     parser.add_argument("--model", default="svp")
     parser.add_argument("--size", type=int, default=512)
-    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--loops", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
@@ -59,17 +67,13 @@ def main() -> None:
         serve(options.model, options.size)
         return
     words = ["--serve", "--model", options.model, "--size", str(options.size)]
+    alone = measured(words, options.repeats)
     with ExitStack() as stack:
-        servers = {
-            name: stack.enter_context(server(environment, words))
-            for name, environment in settings().items()
-        }
-        alone = in_turns(servers, options.repeats)
         for _ in range(options.loops):
             stack.enter_context(running([sys.executable, "-c", LOOP]))
-        beside = in_turns(servers, options.repeats)
+        beside = measured(words, options.repeats)
     print(f"| | alone | beside {options.loops} busy loops |\n|---|---|---|")
-    for name in servers:
+    for name in alone:
         print(f"| {name} | {shown(alone[name])} | {shown(beside[name])} |")
     if options.json:
         options.json.write_text(json.dumps({"alone": alone, "beside": beside}))
@@ -107,7 +111,7 @@ def server(
     environment: dict[str, str], words: list[str]
 ) -> Iterator[subprocess.Popen[str]]:
     """Give a process that segments with an environment, when it is ready."""
-    left = {THREADS, WAITING, NOT_ASKED, "MKL_NUM_THREADS"}
+    left = {THREADS, WAITING, SPINS, NOT_ASKED, "MKL_NUM_THREADS"}
     env = {k: v for k, v in os.environ.items() if k not in left} | environment
     with running([sys.executable, __file__, *words], env) as process:
         assert process.stdout is not None
@@ -129,18 +133,20 @@ def running(
         process.communicate()
 
 
-def in_turns(
-    servers: dict[str, subprocess.Popen[str]], repeats: int
-) -> dict[str, list[list[float]]]:
-    """Return seconds and core-seconds of each process, which work in turns."""
-    spent: dict[str, list[list[float]]] = {name: [] for name in servers}
-    for _ in range(repeats):
-        for name, process in servers.items():
+def measured(words: list[str], repeats: int) -> dict[str, list[list[float]]]:
+    """Return seconds and core-seconds of each setting, in a process of its own.
+
+    One after the other: threads that spin do so while their process has nothing to do.
+    """
+    spent: dict[str, list[list[float]]] = {}
+    for name, environment in settings().items():
+        with server(environment, words) as process:
             assert process.stdin is not None and process.stdout is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-            line = process.stdout.readline()
-            spent[name].append([float(word) for word in line.split()])
+            for _ in range(repeats):
+                process.stdin.write("\n")
+                process.stdin.flush()
+                line = process.stdout.readline()
+                spent.setdefault(name, []).append([float(w) for w in line.split()])
     return spent
 
 

@@ -20,7 +20,7 @@ from ...core.annotation.partial_images import PartialImage
 from ...core.annotation.partial_labels import UNKNOWN
 from ...core.jobs.finetune_job import FineTuneSettings
 from ...core.labels.instances import instances_from_maps
-from ...core.progress import Progress
+from ...core.progress import Progress, ignore_progress
 from ...core.prompt import PromptSet
 from ...core.settings import PostprocessSettings, SegmentSettings
 from ...models.base import PromptSegmenter
@@ -124,20 +124,52 @@ def train_student(
     PromptSegmenter
         Averaged weights, of the method in `STUDENT`.
     """
+    labelled = self_labelled(images, network, prompts, device)
+    scale = network_scale(prompts, network)
+    return train_plain(
+        labelled,
+        prompts,
+        scale,
+        settings,
+        device,
+        folder,
+        should_stop,
+        lambda done, n, text="": on_progress(done, n, f"second network, {text}"),
+    )
+
+
+def train_plain(
+    images: Sequence[PartialImage],
+    prompts: PromptSet,
+    scale: float,
+    settings: FineTuneSettings,
+    device: Device,
+    folder: Path,
+    should_stop: Callable[[], bool] = lambda: False,
+    on_progress: Progress = ignore_progress,
+) -> PromptSegmenter:
+    """Return a plain network, untrained at first, trained on the labels of the images.
+
+    Parameters
+    ----------
+    prompts : PromptSet
+        Only cut into the windows; the network does not look at them.
+    scale : float
+        Network pixels per image pixel.
+    images, settings, device, folder, should_stop, on_progress
+        As for `train_student`.
+    """
     settings = replace(
         settings, learning_rate=LEARNING_RATE, anchor=0.0, pseudo_labels=False
     )
-    labelled = self_labelled(images, network, prompts, device)
-    windows = Windows(labelled, prompts, network_scale(prompts, network), settings)
+    windows = Windows(images, prompts, scale, settings)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
-        second = build(STUDENT)
-    tuner = FineTuner(second, settings, folder, device.torch_device)
+        network = build(STUDENT)
+    tuner = FineTuner(network, settings, folder, device.torch_device)
     while tuner.step < settings.steps and not should_stop():
         tuner.train_step(windows[tuner.step])
-        on_progress(
-            tuner.step, settings.steps, f"second network, loss {tuner.loss_mean:.3f}"
-        )
+        on_progress(tuner.step, settings.steps, f"loss {tuner.loss_mean:.3f}")
         if not math.isfinite(tuner.loss_mean):
             break
     return tuner.average

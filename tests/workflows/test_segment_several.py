@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from itertools import count
 
 import numpy as np
@@ -45,12 +46,19 @@ def calls_of(images, model, **settings):
 
 
 def test_each_image_comes_out_as_by_itself(images, tiny_svp):
-    found, told = {}, []
+    found, told, seconds = {}, [], []
+
+    def take(done):
+        found[done.index] = done.result
+        seconds.append(done.seconds)
+
+    start = time.perf_counter()
     segment_several(
         calls_of(images, tiny_svp),
         on_progress=lambda *what: told.append(what),
-        on_partial=lambda done: found.update({done.index: done.result}),
+        on_partial=take,
     )
+    assert 0 < sum(seconds) <= time.perf_counter() - start
     assert set(found) == set(range(5)) and told[0] == (0, 5, "")
     assert told[-1] == (5, 5, "")
     for i, image in enumerate(images):

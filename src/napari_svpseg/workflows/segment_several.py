@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -39,11 +40,15 @@ class Segmented:
         None where it failed.
     error : str
         Why it failed, in one line.
+    seconds : float
+        Since the image before it was done, or since the start. The result has the
+        seconds of the image alone, which overlap with those of others.
     """
 
     index: int
     result: Result | None
     error: str = ""
+    seconds: float = 0.0
 
 
 def segment_several(
@@ -73,6 +78,7 @@ def segment_several(
 
     report = on_progress or ignore_progress
     device = SegmentSettings.of(calls[0][1].get("settings")).device
+    last = time.perf_counter()
     stopped = threading.Event()
 
     def check(done: int, total: int, message: str = "") -> None:
@@ -94,16 +100,18 @@ def segment_several(
             while running:
                 ended, running = wait(running, CHECK_EVERY_S, FIRST_COMPLETED)
                 for future in ended:
-                    on_partial(_outcome(numbers[future], future))
+                    now = time.perf_counter()
+                    on_partial(_outcome(numbers[future], future, now - last))
+                    last = now
                 report(len(calls) - len(running), len(calls), "")
         finally:  # images in work end at their next step
             stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _outcome(index: int, future: Future[Result]) -> Segmented:
+def _outcome(index: int, future: Future[Result], seconds: float) -> Segmented:
     error = future.exception()
     if error is None:
-        return Segmented(index, future.result())
+        return Segmented(index, future.result(), seconds=seconds)
     logger.error("image %d of several failed", index, exc_info=error)
-    return Segmented(index, None, one_line(error, hint=""))
+    return Segmented(index, None, one_line(error, hint=""), seconds)

@@ -301,17 +301,17 @@ def test_small_images_run_together(parts):
     assert engine.jobs[0].function is segment_several
     assert [args[0].shape for args, _ in calls] == [(20, 30)] * 4
     assert calls[3][1]["model"] == "svp"
-    engine.jobs[0].partial.emit(Segmented(2, a_result(2)))
+    engine.jobs[0].partial.emit(Segmented(2, a_result(2), seconds=0.5))
     assert view.message.startswith("2 objects in 1 image, ")
     engine.jobs[0].progressed.emit(1, 4, "")
     assert view.progress == (1, 5, "1 of 5 images done")
     for i in (0, 3, 1):
-        engine.jobs[0].partial.emit(Segmented(i, a_result(1)))
+        engine.jobs[0].partial.emit(Segmented(i, a_result(1), seconds=0.5))
     engine.jobs[0].end("returned", None)
     assert view.is_busy and engine.jobs[1].function is segment
     engine.jobs[1].end("returned", a_result(4))
     assert not view.is_busy
-    assert view.message.startswith("9 objects in 5 images, 5.0 s, trust 0.90")
+    assert view.message.startswith("9 objects in 5 images, 3.0 s, trust 0.90")
     assert [step.source.name for step, _, _ in layers.shown] == list("cadbe")
 
 
@@ -496,16 +496,16 @@ def test_the_device_is_asked_for_and_shown(parts):
 def test_a_report_says_what_helps():
     report = RunReport(1)
     result = a_result(0)
-    report.add(result)
+    report.add(result, 1.0)
     assert "0 objects, 1.0 s, trust 0.90. Lower the threshold, or draw" in report.text(
         result, 0
     )
     report = RunReport(1)
-    report.add(low := a_result(2, trust=0.1))
+    report.add(low := a_result(2, trust=0.1), 1.0)
     assert report.text(low, 0).endswith(module.IS_LOW)
     report = RunReport(1, is_hidden=True, remark=" You edited it.")
     result = a_result(2, trust=np.nan, notes=("no usable GPU", "a smaller tile"))
-    report.add(result)
+    report.add(result, 1.0)
     text = report.text(result, 0)
     assert "trust" not in text and module.SHOW_BY_NAME in text
     assert text.endswith(" (a smaller tile) You edited it.")
@@ -517,11 +517,11 @@ def test_a_report_names_classes():
         classes={"disc": "#ff0000", "bar": "#00ff00"},
     )
     report = RunReport(1)
-    report.add(result)
+    report.add(result, 1.0)
     assert report.text(result, 0).startswith("disc, bar, 1.0 s")
     none = replace(result, labels=result.labels * 0)
     report = RunReport(1)
-    report.add(none)
+    report.add(none, 1.0)
     assert report.text(none, 0).startswith(module.NO_CLASS_FOUND)
 
 

@@ -135,10 +135,10 @@ class RunReport:
         known = [t for t in self.trusts if np.isfinite(t)]
         return float(np.mean(known)) if known else np.nan
 
-    def add(self, result: Result) -> None:
-        """Count the result of one more image."""
+    def add(self, result: Result, seconds: float) -> None:
+        """Count the result of one more image, and the seconds it took."""
         self.n_objects += result.n_objects
-        self.seconds += result.seconds
+        self.seconds += seconds
         self.trusts.append(result.trust)
 
     def text(self, result: Result, n_left: int) -> str:
@@ -384,7 +384,7 @@ class SegmentController(DockController):
             if value.result is None:
                 self._note_failure(value.error)
             else:
-                self.on_result(value.result)
+                self._show(value.result, value.seconds)
             return
         step = self._step
         if not self.layers.has(step.source):
@@ -398,13 +398,15 @@ class SegmentController(DockController):
             self.layers.show_plane(step.source, index, labels)
 
     def on_result(self, value: Result | StoredLabels | None) -> None:
-        """Show the result of an image, and what to do with it."""
-        step = self._step
-        if value is None:  # several images, which came one by one
-            return
+        """Show the result of an image; several images come one by one before it."""
         if isinstance(value, StoredLabels):
             self._on_stored(value)
-            return
+        elif value is not None:
+            self._show(value, value.seconds)
+
+    def _show(self, value: Result, seconds: float) -> None:
+        """Show the result of an image, and what to do with it."""
+        step = self._step
         if not self.layers.has(step.source):
             self.view.say(closed(step))
             return
@@ -414,7 +416,7 @@ class SegmentController(DockController):
         result = replace(value, recipe=recipe_with_plane(value.recipe, step))
         maps = self.view.run_choices().maps
         layer, remark = self.layers.show(step, result, maps)
-        self.report.add(result)
+        self.report.add(result, seconds)
         self.report.remark += remark
         self.report.is_hidden |= not layer.visible
         self.view.say(self.report.text(result, self._n_left))

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
@@ -388,19 +389,24 @@ def segment_planes(
             )
             for i in range(len(indices))
         )
-    for index, prediction in zip(indices, found, strict=True):
-        predictions.append(replace(prediction, maps=Maps(np.zeros((0, 0)))))
-        plane = instances_from_maps(prediction.maps, post)
-        if len(indices) == 1:  # nothing is copied
-            maps = each_map(lambda m: plane_to_stack(m, layout, shape), prediction.maps)
-            return maps, plane_to_stack(plane, layout, shape), predictions
-        last = put_labels(labels, layout, index, plane, last, post)
-        if maps is None:
-            maps = each_map(lambda m: np.zeros(shape, m.dtype), prediction.maps)
-        for whole, part in zip(_arrays(maps), _arrays(prediction.maps), strict=True):
-            put_plane(whole, layout, index, part)
-        if on_partial is not None:
-            on_partial((index, take_plane(labels, layout, index)))
+    with closing(found):  # also after an error, which would keep it alive
+        for index, prediction in zip(indices, found, strict=True):
+            predictions.append(replace(prediction, maps=Maps(np.zeros((0, 0)))))
+            plane = instances_from_maps(prediction.maps, post)
+            if len(indices) == 1:  # nothing is copied
+                maps = each_map(
+                    lambda m: plane_to_stack(m, layout, shape), prediction.maps
+                )
+                return maps, plane_to_stack(plane, layout, shape), predictions
+            last = put_labels(labels, layout, index, plane, last, post)
+            if maps is None:
+                maps = each_map(lambda m: np.zeros(shape, m.dtype), prediction.maps)
+            for whole, part in zip(
+                _arrays(maps), _arrays(prediction.maps), strict=True
+            ):
+                put_plane(whole, layout, index, part)
+            if on_partial is not None:
+                on_partial((index, take_plane(labels, layout, index)))
     assert maps is not None  # there is at least one plane
     return maps, linked(labels, layout, post), predictions
 
@@ -416,7 +422,7 @@ def _side_by_side(
     job: Job,
     zoom: float | None,
     on_progress: Progress,
-) -> Iterator[Prediction]:
+) -> Generator[Prediction, None, None]:
     """Yield the prediction of each of ``n`` planes, given the arguments of `predict`.
 
     On a CPU each core works on one: that is faster than all cores on one plane.

@@ -487,8 +487,8 @@ def test_batches_in_halves_learn_the_same(windows, tmp_path, monkeypatch):
     found = []
     for in_halves in (True, False):
         monkeypatch.setattr(
-            "napari_svpseg.engine.training.trainer.has_own_terms",
-            lambda _, own=not in_halves: own,
+            "napari_svpseg.engine.training.trainer.parts_by_rows",
+            lambda _, by_rows=in_halves: by_rows,
         )
         torch.manual_seed(0)
         network = build(ModelConfig("svp", small))

@@ -21,6 +21,7 @@ from napari_svpseg.engine.training.trainer import (
     CheckpointError,
     Trainer,
     TrainSettings,
+    parts_by_rows,
     validate,
 )
 from napari_svpseg.models.registry import ModelConfig, build
@@ -109,7 +110,7 @@ def test_the_halves_of_a_batch_give_the_gradients_of_the_whole(
     two, second = three_steps(tmp_path / "2", 2, threads, batch)
     assert one == two
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
-    monkeypatch.setattr(module, "has_own_terms", lambda _: True)
+    monkeypatch.setattr(module, "parts_by_rows", lambda _: False)
     whole, third = three_steps(tmp_path / "3", 1, threads, batch)
     assert whole == pytest.approx(one, rel=1e-4)
     for a, b in zip(first, third, strict=True):
@@ -128,6 +129,17 @@ def test_the_halves_of_a_batch_run_side_by_side(tmp_path, threads, validation):
     network = build(ModelConfig("svp-concat", {"widths": (4, 8, 8), "vector": 8}))
     t = Meeting(network, SETTINGS, tmp_path, torch.device("cpu"))
     assert math.isfinite(t._train_step(validation[0])["total"])
+
+
+def test_networks_that_look_at_the_whole_batch_are_not_halved():
+    small = {"widths": (4, 8, 8), "vector": 8}
+    network = build(ModelConfig("svp-concat", small))
+    assert parts_by_rows(network)
+    network.extra = torch.nn.Sequential(torch.nn.BatchNorm2d(4))
+    assert not parts_by_rows(network)
+    network.extra = torch.nn.Dropout(0.1)
+    assert not parts_by_rows(network)
+    assert not parts_by_rows(build(ModelConfig("panet", {"width": 4, "features": 8})))
 
 
 def test_time_that_is_up_ends_a_run_that_can_be_resumed(tmp_path, validation):

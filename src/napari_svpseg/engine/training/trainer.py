@@ -32,6 +32,10 @@ NO_CHECKPOINT = (
 )
 
 
+MIXING = (nn.modules.batchnorm._BatchNorm, nn.modules.dropout._DropoutNd)
+"""Layers whose result for a row depends on the others, or on chance."""
+
+
 class CheckpointError(ValueError):
     """A checkpoint that cannot be resumed; the message names the file."""
 
@@ -278,7 +282,7 @@ class Trainer:
         """
         n = len(batch["query"])
         on_cpu = self.device.type == "cpu"
-        if not (self.in_halves and on_cpu and n > 1) or has_own_terms(self.network):
+        if not (self.in_halves and on_cpu and n > 1 and parts_by_rows(self.network)):
             with self._autocast():
                 parts = self._loss(batch)
             torch.stack(list(parts.values())).sum().backward()
@@ -426,9 +430,16 @@ def episode_terms(
     )
 
 
-def has_own_terms(network: PromptSegmenter) -> bool:
-    """Return whether a network adds terms to the loss, which need its features."""
-    return type(network).regularise is not PromptSegmenter.regularise
+def parts_by_rows(network: PromptSegmenter) -> bool:
+    """Return whether each row of a batch gets the maps that it gets by itself.
+
+    Not so with statistics of the batch or random numbers in the network. Terms of its
+    own in the loss need features of the whole batch, too.
+    """
+    has_own_terms = type(network).regularise is not PromptSegmenter.regularise
+    return not has_own_terms and not any(
+        isinstance(m, MIXING) for m in network.modules()
+    )
 
 
 def add_gradient(weight: nn.Parameter, gradient: Tensor) -> None:

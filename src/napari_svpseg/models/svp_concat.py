@@ -53,6 +53,9 @@ class ConcatSegmenter(PromptSegmenter):
     fusion : str
         How several prompts are combined: ``"attention"`` (each query pixel weights
         them) or ``"mean"``. Both have the same weights, so either fits a trained model.
+    hidden : int
+        Channels of two hidden layers after each concatenation, at which a pixel's
+        features and the vector decide together; 0 for none.
     """
 
     overlap = 64
@@ -65,6 +68,7 @@ class ConcatSegmenter(PromptSegmenter):
         use_mask: bool = True,
         deep: bool = True,
         fusion: str = "attention",
+        hidden: int = 0,
     ) -> None:
         super().__init__()
         if fusion not in ("attention", "mean"):
@@ -77,10 +81,20 @@ class ConcatSegmenter(PromptSegmenter):
         self.offer = nn.Linear(vector, QUERY_FEATURES, bias=False)
         self.value = nn.Linear(vector, vector)
         more = vector if deep else 0
-        self.fuse8 = nn.Sequential(
-            nn.Conv2d(w8 + vector, w8, 3, padding=1), ResidualBlock(w8)
-        )
-        self.fuse4 = nn.Sequential(nn.Conv2d(w8 + w4 + more, w4, 1), ResidualBlock(w4))
+        if hidden:
+            self.fuse8 = nn.Sequential(
+                *_mixed(w8 + vector, hidden, w8), ResidualBlock(w8), ResidualBlock(w8)
+            )
+            self.fuse4 = nn.Sequential(
+                *_mixed(w8 + w4 + more, hidden, w4), ResidualBlock(w4)
+            )
+        else:
+            self.fuse8 = nn.Sequential(
+                nn.Conv2d(w8 + vector, w8, 3, padding=1), ResidualBlock(w8)
+            )
+            self.fuse4 = nn.Sequential(
+                nn.Conv2d(w8 + w4 + more, w4, 1), ResidualBlock(w4)
+            )
         self.fuse2 = nn.Sequential(
             nn.Conv2d(w4 + w2 + more, w2, 1),
             ChannelNorm(w2),
@@ -144,3 +158,15 @@ class ConcatSegmenter(PromptSegmenter):
         scores = torch.einsum("bdhw,bkd->bkhw", picks, offers)
         weights = (scores / math.sqrt(QUERY_FEATURES)).softmax(dim=1)
         return torch.einsum("bkhw,bkv->bvhw", weights, values)
+
+
+def _mixed(channels: int, hidden: int, out: int) -> list[nn.Module]:
+    """Return layers that look at single pixels, with two hidden ones."""
+    return [
+        ChannelNorm(channels),
+        nn.Conv2d(channels, hidden, 1),
+        nn.ReLU(),
+        nn.Conv2d(hidden, hidden, 1),
+        nn.ReLU(),
+        nn.Conv2d(hidden, out, 1),
+    ]

@@ -56,15 +56,15 @@ def scene(side: int, seed: int, *, rgb: bool = False) -> tuple[np.ndarray, np.nd
     return np.stack([grey, grey // 2, 255 - grey], axis=2), labels
 
 
-def tasks(folder: Path, n_files: int) -> dict[str, Task]:
+def tasks(folder: Path, n_files: int, n_steps: int) -> dict[str, Task]:
     """Return what is measured, by name; each is called with the number of the turn.
 
     Parameters
     ----------
     folder : Path
         For images and results.
-    n_files : int
-        Images of the folder run.
+    n_files, n_steps : int
+        Images of the folder run, steps of fine-tuning.
     """
     import napari_svpseg as svpseg
 
@@ -100,7 +100,9 @@ def tasks(folder: Path, n_files: int) -> dict[str, Task]:
         f"a folder of {n_files} images": lambda turn: folder_run(
             folder, one, turn, n_files
         ),
-        "fine-tuning: 16 steps, 8 looks": lambda turn: finetuning(turn),
+        f"fine-tuning: {n_steps} steps, 8 looks": lambda turn: finetuning(
+            turn, n_steps
+        ),
     }
 
 
@@ -131,7 +133,7 @@ def window_run(images: np.ndarray, given: Any, turn: int) -> None:
     segment_several(calls, on_partial=lambda _: None)
 
 
-def finetuning(turn: int) -> None:
+def finetuning(turn: int, n_steps: int = 16) -> None:
     """Fine-tune on five labelled boxes; the model is scored eight times on the way."""
     import napari_svpseg as svpseg
 
@@ -140,7 +142,7 @@ def finetuning(turn: int) -> None:
     for y, x in SPOTS[:5]:
         box = slice(y, y + 64), slice(x, x + 64)
         partial[box] = labels[box] + 1
-    settings = svpseg.FineTuneSettings(steps=16, seconds=10_000, seed=turn)
+    settings = svpseg.FineTuneSettings(steps=n_steps, seconds=10_000, seed=turn)
     svpseg.finetune([image], [partial], device="cpu", settings=settings)
 
 
@@ -168,7 +170,7 @@ def folder_run(folder: Path, given: Any, turn: int, n_files: int) -> None:
         raise SystemExit(done.stderr or done.stdout)
 
 
-def serve(n_files: int) -> None:
+def serve(n_files: int, n_steps: int) -> None:
     """Do the task of each line that is read; print seconds and core-seconds."""
     with suppress(ImportError):
         from napari_svpseg.engine.jobs.processors import prepare_threads
@@ -180,7 +182,7 @@ def serve(n_files: int) -> None:
 
         keep_freed_memory()
     with tempfile.TemporaryDirectory() as folder:
-        known = tasks(Path(folder), n_files)
+        known = tasks(Path(folder), n_files, n_steps)
         print(json.dumps(list(known)), flush=True)
         for line in sys.stdin:
             name, turn = json.loads(line)
@@ -200,7 +202,9 @@ def spent() -> float:
     return sum(u.ru_utime + u.ru_stime for u in used)
 
 
-def start(stack: ExitStack, path: str | None, n_files: int) -> subprocess.Popen[str]:
+def start(
+    stack: ExitStack, path: str | None, sizes: list[str]
+) -> subprocess.Popen[str]:
     """Start the process of a version; its folder of packages comes first."""
     left = {"OMP_NUM_THREADS", "OMP_WAIT_POLICY", "PYTHONPATH"}
     env = {k: v for k, v in os.environ.items() if k not in left}
@@ -208,7 +212,7 @@ def start(stack: ExitStack, path: str | None, n_files: int) -> subprocess.Popen[
     if path:
         env["PYTHONPATH"] = path
     pipe = subprocess.PIPE
-    words = [sys.executable, __file__, "--serve", "--files", str(n_files)]
+    words = [sys.executable, __file__, "--serve", *sizes]
     process = subprocess.Popen(words, stdin=pipe, stdout=pipe, text=True, env=env)
     stack.callback(process.communicate)
     stack.callback(process.kill)
@@ -234,18 +238,20 @@ def main() -> None:
     parser.add_argument("--loops", type=int, default=0, help="programs beside it")
     parser.add_argument("--only", default="", help="tasks with this in their name")
     parser.add_argument("--files", type=int, default=8, help="images of the folder")
+    parser.add_argument("--steps", type=int, default=16, help="of fine-tuning")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
-        serve(options.files)
+        serve(options.files, options.steps)
         return
     if not options.old or not Path(options.old, "napari_svpseg").is_dir():
         parser.error("name the folder that holds the older napari_svpseg")
     found: dict[str, list[list[float]]] = {}
     with ExitStack() as stack:
         paths = os.path.abspath(options.old), None
-        both = [start(stack, path, options.files) for path in paths]
+        sizes = ["--files", str(options.files), "--steps", str(options.steps)]
+        both = [start(stack, path, sizes) for path in paths]
         ready = [json.loads(p.stdout.readline()) for p in both if p.stdout]
         for _ in range(options.loops):
             loop = subprocess.Popen([sys.executable, "-c", LOOP])

@@ -134,9 +134,23 @@ def test_the_loss_counts_known_pixels_only(windows):
 def test_the_anchor_is_nothing_at_the_start_and_grows(windows, tmp_path):
     settings = replace(SETTINGS, anchor=1.0, learning_rate=1e-2)
     tuner = FineTuner(tiny(), settings, tmp_path, torch.device("cpu"))
-    assert tuner._anchor_loss()["anchor"] == 0
+    assert tuner._backward(windows[0])["anchor"] == 0
     tuner.train_step(windows[0])
-    assert tuner._anchor_loss()["anchor"] > 0
+    tuner.optimizer.zero_grad()
+    anchor = tuner._backward(windows[1])["anchor"]
+    pulled = [p.grad.clone() for p in tuner.network.parameters()]
+    tuner.optimizer.zero_grad()
+    tuner.tuning = replace(settings, anchor=0.0)
+    assert "anchor" not in tuner._backward(windows[1])
+    moved = 0.0
+    pairs = zip(tuner.network.parameters(), tuner.start.parameters(), strict=True)
+    for gradient, (weight, start) in zip(pulled, pairs, strict=True):
+        far = (weight - start).detach()
+        moved += float(far.square().sum())
+        torch.testing.assert_close(
+            gradient - weight.grad, 2 * far, atol=1e-4, rtol=1e-2
+        )
+    assert 0 < float(anchor) == pytest.approx(moved, rel=1e-4)
 
 
 def test_pseudo_labels_are_sure_away_from_borders_and_never_where_labels_are(

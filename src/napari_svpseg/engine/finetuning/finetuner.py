@@ -32,6 +32,7 @@ from ...models.losses import known_mean
 from ..training.trainer import (
     Trainer,
     TrainSettings,
+    add_gradient,
     episode_maps,
     episode_terms,
 )
@@ -142,7 +143,7 @@ class FineTuner(Trainer):
         self, batch: dict[str, Tensor], maps: dict[str, Tensor]
     ) -> dict[str, Tensor]:
         parts = episode_terms(self.network, batch, maps, self.shift)
-        parts |= self._depth_loss(batch, maps) | self._anchor_loss()
+        parts |= self._depth_loss(batch, maps)
         if not (self.tuning.pseudo_labels and "clean" in batch):
             return parts
         target, kept = self._pseudo_labels(batch)
@@ -169,14 +170,21 @@ class FineTuner(Trainer):
         change = maps["distance"].sigmoid() - maps[BEFORE + "distance"].sigmoid()
         return {"depth": known_mean(change.abs(), where)}
 
-    def _anchor_loss(self) -> dict[str, Tensor]:
-        if not self.tuning.anchor:
-            return {}
+    def _backward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Compute the gradients, those of the anchor among them; return all terms."""
+        parts = super()._backward(batch)
+        strength = self.tuning.anchor
+        if not strength:
+            return parts
+        weights = list(self.network.parameters())
+        # by hand, as autograd takes longer
         moved = torch._foreach_sub(
-            list(self.network.parameters()), list(self.start.parameters())
+            [p.detach() for p in weights], [p.detach() for p in self.start.parameters()]
         )
-        squares = torch.stack([d.square().sum() for d in moved])
-        return {"anchor": self.tuning.anchor * squares.sum()}
+        squares = torch.stack([d.square().sum() for d in moved]).sum()
+        for weight, far in zip(weights, moved, strict=True):
+            add_gradient(weight, far.mul_(2 * strength))
+        return parts | {"anchor": strength * squares}
 
     @torch.no_grad()
     def _pseudo_labels(self, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:

@@ -10,14 +10,16 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ...core.annotation.partial_images import FineTuneData, PartialImage
 from ...core.annotation.partial_labels import UNKNOWN, complete_ids
@@ -29,6 +31,7 @@ from ...core.jobs.finetune_job import (
 )
 from ...core.progress import Cancelled, Progress, ignore_progress
 from ...core.prompt import PromptSet
+from ...core.side_by_side import in_order
 from ...models.base import PromptSegmenter
 from ...models.registry import ModelConfig
 from ..inference.device import Device, choose
@@ -280,29 +283,25 @@ class _FineTuning:
     def train(self) -> bool:
         """Train to the last step, the end of time or a stop; return whether stopped."""
         tuner, settings = self.tuner, self.settings
-        windows = Windows(self.data.images, self.prompts, self.zoom, settings)
-        warm_up = self._warm_up()
         saved, stopped = time.monotonic(), False
         try:
-            while tuner.step < settings.steps:
-                n, tuner.is_whole = tuner.step, False
-                if warm_up is not None and n < len(warm_up):
-                    tuner.train_step(warm_up[n])
-                else:
-                    tuner.train_step(windows[n])
-                tuner.seconds = time.monotonic() - self.began
-                stopped = self.callbacks.should_stop()
-                over = tuner.seconds + self.reserve >= settings.seconds
-                last = tuner.step >= settings.steps or stopped or over
-                is_due = last or self._is_due()
-                dice = self._score(is_last=last) if is_due else None
-                tuner.is_whole = True
-                self._report(dice)
-                if time.monotonic() - saved > CHECKPOINT_S:
-                    tuner.save()
-                    saved = time.monotonic()
-                if last:
-                    break
+            with closing(self._batches()) as batches:
+                for batch in batches:
+                    tuner.is_whole = False
+                    tuner.train_step(batch)
+                    tuner.seconds = time.monotonic() - self.began
+                    stopped = self.callbacks.should_stop()
+                    over = tuner.seconds + self.reserve >= settings.seconds
+                    last = tuner.step >= settings.steps or stopped or over
+                    is_due = last or self._is_due()
+                    dice = self._score(is_last=last) if is_due else None
+                    tuner.is_whole = True
+                    self._report(dice)
+                    if time.monotonic() - saved > CHECKPOINT_S:
+                        tuner.save()
+                        saved = time.monotonic()
+                    if last:
+                        break
         except (KeyboardInterrupt, SystemExit, Cancelled):
             tuner.save_if_whole()
             raise
@@ -314,6 +313,20 @@ class _FineTuning:
             )
         tuner.save()
         return stopped
+
+    def _batches(self) -> Generator[dict[str, Tensor], None, None]:
+        """Yield the batches of the steps that are left; each is made a step ahead."""
+        windows = Windows(self.data.images, self.prompts, self.zoom, self.settings)
+        warm_up = self._warm_up()
+
+        def make(n: int) -> dict[str, Tensor]:
+            if warm_up is not None and n < len(warm_up):
+                return warm_up[n]
+            return windows[n]
+
+        left = range(self.tuner.step, self.settings.steps)
+        with ThreadPoolExecutor(1, thread_name_prefix="svpseg-windows") as pool:
+            yield from in_order(pool, make, left, 1)
 
     def _warm_up(self) -> Episodes | None:
         """Return the batches of superpixels to begin with, if they are asked for."""

@@ -187,7 +187,7 @@ class FakeRunner:
                     if pretend
                     else self._segment(job, args, kwargs, emit, on_progress)
                 )
-                done = Segmented(i, value)
+                done = Segmented(i, value, seconds=value.seconds)
             except RuntimeError as error:
                 done = Segmented(i, None, str(error))
             emit("partial", value=done)

@@ -230,8 +230,11 @@ def test_a_pyramid_is_edited_through_a_window(dock, finish, monkeypatch, qtbot):
     dock.large.edit.click()
     assert part not in dock.viewer.layers
     qtbot.waitUntil(lambda: on_disk(layer)[10, 50] == 6)
-    half = np.asarray(open_image(metadata_of(layer)["folder"], 1).array[:])
-    assert half[5, 25] == 6
+
+    def half():
+        return np.asarray(open_image(metadata_of(layer)["folder"], 1).array[:])
+
+    qtbot.waitUntil(lambda: half()[5, 25] == 6)  # written after the full size
     assert metadata_of(layer)["edited"]
 
 

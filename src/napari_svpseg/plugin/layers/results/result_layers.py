@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -119,7 +119,7 @@ class Results:
                 "trust": result.trust,
                 "seconds": result.seconds,
                 "objects": result.n_objects,
-                "when": time.strftime("%Y-%m-%dT%H:%M:%S"),
+                "when": datetime.now().isoformat(timespec="microseconds"),
                 **class_entries(result, is_part=is_part),
             }
         layer.metadata[METADATA_KEY] = metadata

@@ -4,12 +4,12 @@
 
 DATA contains ``isbi2012_membrane`` and ``vnc_sstem``. In each fold four sections of two
 thirds of a stack are annotated in one square, of a half, a quarter or an eighth of
-their area; scored are sections of the last third. All arms see the same annotations and
-take the same number of steps:
+their area; scored are sections of the last third. All arms see the same annotations,
+take the same number of steps, and have the same prompts of 64 x 64 pixels, one within
+the smallest square of each section:
 
 - ``U-Net on the annotated parts``: the conventional way;
-- ``first network``: svp-attention, fine-tuned on the annotated parts, with a prompt cut
-  from them;
+- ``first network``: svp-attention, fine-tuned on the annotated parts;
 - ``second network``: the same U-Net, trained on the annotated parts and, elsewhere, on
   what the first network is confident of;
 - ``U-Net on whole images``: annotated everywhere, the upper bound.
@@ -33,15 +33,16 @@ import napari_svpseg as svpseg
 from kato_hotta import FOLDS, SETS, class_mean_dice
 from napari_svpseg.core.annotation.partial_images import PartialImage
 from napari_svpseg.core.annotation.partial_labels import from_labels, to_ids
+from napari_svpseg.core.geometry import PROMPT_SIZE, Box
 from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.jobs.finetune_job import FineTuneSettings
-from napari_svpseg.core.prompt import PromptSet
+from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.finetuning.student import train_plain, train_student
 from napari_svpseg.engine.inference.device import Device, choose
 from napari_svpseg.engine.inference.predict import predict
 from napari_svpseg.engine.inference.prompt_features import network_scale
 from napari_svpseg.io.datasets import Dataset, read_dataset
-from napari_svpseg.io.model_store import load_model, model_prompts
+from napari_svpseg.io.model_store import load_model
 from napari_svpseg.models.base import PromptSegmenter
 
 SHARES = (0.5, 0.25, 0.125)
@@ -76,6 +77,8 @@ class Fold:
         others = [name for name in names[: FOLDS * third] if name not in tested]
         self.trained = others[:: len(others) // N_TRAINED][:N_TRAINED]
         self.tested = tested[:: max(1, third // N_TESTED)][:N_TESTED]
+        rng, margin = np.random.default_rng([number, 7]), PROMPT_SIZE
+        self._centres = rng.integers(margin, SIDE - margin, (N_TRAINED, 2)).tolist()
 
     def section(self, name: str) -> tuple[np.ndarray, np.ndarray]:
         """Return the middle part of a section (Y, X), and where membrane is."""
@@ -85,17 +88,32 @@ class Fold:
         return image[middle], self.dataset.labels(name)[middle] == MEMBRANE
 
     def annotated(self, share: float) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Return the training images, and their partial labels in a random square."""
-        rng = np.random.default_rng([self.number, 7])
-        side = round(SIDE * share**0.5)
+        """Return the training images, and their partial labels in a square.
+
+        A larger square of an image holds the smaller ones.
+        """
         images, labels = [], []
-        for name in self.trained:
+        for name, centre in zip(self.trained, self._centres, strict=True):
             image, mask = self.section(name)
-            y, x = rng.integers(0, SIDE - side + 1, 2)
-            box = None if share == 1 else [(int(y), int(x), side, side)]
+            box = _square(centre, round(SIDE * share**0.5))
             images.append(image)
-            labels.append(from_labels(mask.astype(np.int32), box, classes=True))
+            labels.append(from_labels(mask.astype(np.int32), [box], classes=True))
         return images, labels
+
+    def prompts(self) -> PromptSet:
+        """Return a prompt of each training image, the same for all shares."""
+        found = []
+        for number, (name, centre) in enumerate(
+            zip(self.trained, self._centres, strict=True)
+        ):
+            image, mask = self.section(name)
+            y, x, side, _ = _square(centre, PROMPT_SIZE)
+            box = Box(y, x, side)
+            source = f"section {number}"
+            found.append(
+                Prompt.from_image(image, mask.astype(np.int32), box, source=source)
+            )
+        return PromptSet(found)
 
     def score(
         self, network: PromptSegmenter, prompts: PromptSet, device: Device
@@ -111,6 +129,12 @@ class Fold:
             pairs = torch.from_numpy(2 * mask + (found > 0.5)).flatten()
             counts += torch.bincount(pairs, minlength=4).reshape(2, 2)
         return class_mean_dice(counts)
+
+
+def _square(centre: list[int], side: int) -> tuple[int, int, int, int]:
+    """Return row, column and sides of a square around a place, moved into the image."""
+    y, x = (int(np.clip(c - side // 2, 0, SIDE - side)) for c in centre)
+    return y, x, side, side
 
 
 def partial_images(
@@ -149,7 +173,7 @@ def run(fold: Fold, share: float, steps: int, model: str) -> dict[str, float]:
             names=[image.name for image in given],
             output=work / "first",
         )
-        first, prompts = load_model(tuned.model).network, model_prompts(tuned.model)
+        first, prompts = load_model(tuned.model).network, fold.prompts()
         scale = network_scale(prompts, first)
 
         def plain(name: str, pictures: list[PartialImage]) -> PromptSegmenter:

@@ -292,9 +292,9 @@ def work(viewer: Any, dock: Any, table: Table, n: int) -> None:
     select, show = partial(_activate, viewer), dock.image_panel.go_to
     table.add("select an image", lambda: select(images[3]), lambda: select(images[5]))
     table.add("show another image", lambda: show(images[2]), lambda: show(images[4]))
-    results = [la for la in viewer.layers if "[svpseg]" in la.name]
+    names = [f"{images[i].name} [svpseg]" for i in (7, 8)]
     remove = viewer.layers.remove
-    table.add("remove a result", lambda: remove(results[7]), lambda: remove(results[8]))
+    table.add("remove a result", lambda: remove(names[0]), lambda: remove(names[1]))
     for i in range(n):
         for_run = images[i] in (images[7], images[8])
         dock.images.item(i).setCheckState(_check(for_run))

@@ -58,6 +58,7 @@ def test_each_image_comes_out_as_by_itself(images, tiny_svp):
         on_progress=lambda *what: told.append(what),
         on_partial=take,
     )
+    assert list(found) == [0, 1, 2, 3, 4]  # as they were given
     assert 0 < sum(seconds) <= time.perf_counter() - start
     assert set(found) == set(range(5)) and told[0] == (0, 5, "")
     assert told[-1] == (5, 5, "")

@@ -1,4 +1,4 @@
-"""Segment several images side by side, each handed over when it is done.
+"""Segment several images side by side, each handed over in its turn.
 
 Importing this module loads neither torch nor Qt.
 """
@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,8 +41,8 @@ class Segmented:
     error : str
         Why it failed, in one line.
     seconds : float
-        Since the image before it was done, or since the start. The result has the
-        seconds of the image alone, which overlap with those of others.
+        Since the image before it was handed over, or since the start. The result has
+        the seconds of the image alone, which overlap with those of others.
     """
 
     index: int
@@ -59,9 +59,6 @@ def segment_several(
 ) -> None:
     """Segment several images; on a CPU each core works on one.
 
-    One image with one core takes less than two thirds of the time that two cores take
-    for one after the other.
-
     Parameters
     ----------
     calls : sequence of (tuple, dict)
@@ -71,8 +68,8 @@ def segment_several(
         ``(done, total, message)`` with the number of images done; may raise
         `Cancelled`.
     on_partial : callable
-        Gets what became of each image, in the order in which they are done. Called in
-        the thread of the caller.
+        Gets what became of each image, in the order of the calls. Called in the thread
+        of the caller.
     """
     from ..engine.inference.device import working_threads
 
@@ -91,19 +88,16 @@ def segment_several(
 
     with working_threads(len(calls), device) as n:
         pool = ThreadPoolExecutor(n, thread_name_prefix="svpseg-several")
-        numbers: dict[Future[Result], int] = {}
         try:
             report(0, len(calls), "")
-            for i, call in enumerate(calls):
-                numbers[pool.submit(work, call)] = i
-            running = set(numbers)
-            while running:
-                ended, running = wait(running, CHECK_EVERY_S, FIRST_COMPLETED)
-                for future in ended:
-                    now = time.perf_counter()
-                    on_partial(_outcome(numbers[future], future, now - last))
-                    last = now
-                report(len(calls) - len(running), len(calls), "")
+            begun = [pool.submit(work, call) for call in calls]
+            for i, future in enumerate(begun):
+                while not wait([future], CHECK_EVERY_S).done:
+                    report(i, len(calls), "")
+                now = time.perf_counter()
+                on_partial(_outcome(i, future, now - last))
+                last = now
+                report(i + 1, len(calls), "")
         finally:  # images in work end at their next step
             stopped.set()
             pool.shutdown(wait=True, cancel_futures=True)

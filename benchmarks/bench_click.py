@@ -21,11 +21,9 @@ from napari_svpseg.core.image import intensity_range
 from napari_svpseg.core.prompt import Prompt, PromptSet
 from napari_svpseg.engine.inference.cache import keep_query_features
 from napari_svpseg.engine.jobs.processors import prepare_threads
+from napari_svpseg.plugin.layers.results.run_step import MAX_TOGETHER
 from napari_svpseg.workflows.correct_image import split_by_agreement
 from napari_svpseg.workflows.segment_several import segment_several
-
-MAX_TOGETHER = 4
-"""Images that the dock hands over together."""
 
 SETTINGS = svpseg.SegmentSettings(device="cpu", trust=False)
 

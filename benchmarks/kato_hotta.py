@@ -21,6 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -101,9 +102,13 @@ def table_of(network: PromptSegmenter, test: list[Example], prompt: Example) -> 
             y, x = ((n - WINDOW) // 2 for n in one.mask.shape)
             window = (slice(y, y + WINDOW), slice(x, x + WINDOW))
             logits = network(one.image[:, *window][None], code)["foreground"][0, 0]
-            pairs = 2 * one.mask[window] + (logits > 0)
-            counts += torch.bincount(pairs.flatten(), minlength=4).reshape(2, 2)
+            counts += confusion(one.mask[window], logits > 0)
     return counts
+
+
+def confusion(truth: Tensor, found: Tensor) -> Tensor:
+    """Return how often each class (0, 1) of the truth (rows) was found as each."""
+    return torch.bincount((2 * truth + found).flatten(), minlength=4).reshape(2, 2)
 
 
 def class_mean_dice(counts: Tensor) -> float:
@@ -139,6 +144,19 @@ def run_fold(
     return {"set": name, "fold": fold, "arm": arm, "steps": steps, "dice": score}
 
 
+def read_records(path: Path) -> list[dict[str, Any]]:
+    """Return the records that an earlier call has left."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines]
+
+
+def add_record(path: Path, record: dict[str, Any]) -> None:
+    """Save a record at once."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
+
+
 def main() -> None:
     """Make the missing records and print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -147,9 +165,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--model", default="svp-attention")
     given = parser.parse_args()
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    lines = given.json.read_text().splitlines() if given.json.exists() else []
-    records = [json.loads(line) for line in lines]
+    records = read_records(given.json)
     done = {(r["set"], r["fold"], r["arm"], r["steps"]): r["dice"] for r in records}
     for name in SETS:
         for fold in range(FOLDS):
@@ -158,8 +174,7 @@ def main() -> None:
                     continue
                 record = run_fold(given.data, name, fold, arm, given.model, given.steps)
                 done[name, fold, arm, given.steps] = float(str(record["dice"]))
-                with given.json.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
+                add_record(given.json, record)
     print(f"\nClass-mean Dice, {given.steps} steps a fold\n")
     print("| arm | " + " | ".join(SETS) + " |\n|---|" + "---|" * len(SETS))
     for arm in ARMS:

@@ -21,7 +21,6 @@ test pixels. Each record is saved at once; an interrupted run continues where it
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -30,7 +29,14 @@ import numpy as np
 import torch
 
 import napari_svpseg as svpseg
-from kato_hotta import FOLDS, SETS, class_mean_dice
+from kato_hotta import (
+    FOLDS,
+    SETS,
+    add_record,
+    class_mean_dice,
+    confusion,
+    read_records,
+)
 from napari_svpseg.core.annotation.partial_images import PartialImage
 from napari_svpseg.core.annotation.partial_labels import from_labels, to_ids
 from napari_svpseg.core.geometry import PROMPT_SIZE, Box
@@ -126,8 +132,9 @@ class Fold:
             found = predict(
                 plane, prompts, network, device, intensities=intensity_range(plane)
             ).maps.foreground
-            pairs = torch.from_numpy(2 * mask + (found > 0.5)).flatten()
-            counts += torch.bincount(pairs, minlength=4).reshape(2, 2)
+            counts += confusion(
+                torch.from_numpy(mask.astype(int)), torch.from_numpy(found > 0.5)
+            )
         return class_mean_dice(counts)
 
 
@@ -212,11 +219,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=160)
     parser.add_argument("--model", default="svp-attention")
     given = parser.parse_args()
-    given.json.parent.mkdir(parents=True, exist_ok=True)
-    lines = given.json.read_text().splitlines() if given.json.exists() else []
     done = {
         (r["set"], r["fold"], r["share"]): r["dice"]
-        for r in map(json.loads, lines)
+        for r in read_records(given.json)
         if r["steps"] == given.steps
     }
     for name in SETS:
@@ -229,8 +234,7 @@ def main() -> None:
                 done[name, number, share] = found
                 record = {"set": name, "fold": number, "share": share}
                 record |= {"steps": given.steps, "dice": found}
-                with given.json.open("a") as file:
-                    file.write(json.dumps(record) + "\n")
+                add_record(given.json, record)
     print(f"\nClass-mean Dice, mean of {FOLDS} folds, {given.steps} steps\n")
     print("| set | annotated | " + " | ".join(ARMS) + " |")
     print("|---|---|" + "---|" * len(ARMS))

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
+
+from .progress import Cancelled, Progress
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -40,3 +44,35 @@ def in_order(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+@contextmanager
+def stoppable_pool(
+    n: int, name: str, *, wait: bool = True
+) -> Iterator[tuple[Executor, Progress]]:
+    """Give threads, and the progress to hand to what they work on.
+
+    When the context ends, also by an error, what has not begun is dropped, and what is
+    in work ends at its next step: there the progress raises `Cancelled`.
+
+    Parameters
+    ----------
+    n : int
+        Number of threads.
+    name : str
+        Begins their names.
+    wait : bool
+        Whether the context ends only after all work has.
+    """
+    stopped = threading.Event()
+
+    def check(done: int, total: int, message: str = "") -> None:
+        if stopped.is_set():
+            raise Cancelled
+
+    pool = ThreadPoolExecutor(n, thread_name_prefix=name)
+    try:
+        yield pool, check
+    finally:
+        stopped.set()
+        pool.shutdown(wait=wait, cancel_futures=True)

@@ -8,11 +8,10 @@ that reading and writing one overlaps with computing another. Finished images ar
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -27,6 +26,7 @@ from ..core.progress import Cancelled, Progress, ignore_progress
 from ..core.prompt import PromptSet, prompt_hash
 from ..core.result import versions
 from ..core.settings import split_settings
+from ..core.side_by_side import stoppable_pool
 from ..io.atomic import remove_leftovers
 from ..io.folder_records import (
     CLAIM,
@@ -506,13 +506,8 @@ def _here(
     from ..engine.inference.device import working_threads
 
     n = min(MAX_AT_ONCE, len(files))
-    stop = threading.Event()
 
-    def on_progress(done: int, total: int, message: str = "") -> None:
-        if stop.is_set():
-            raise Cancelled
-
-    def segment(path: Path) -> FileOutcome:
+    def segment(path: Path, on_progress: Progress) -> FileOutcome:
         targets = job.targets(str(path))
         return outcomes.note(
             outcome_of(
@@ -529,22 +524,21 @@ def _here(
             )
         )
 
-    with working_threads(n, job.settings.get("device", "auto")) as n:
-        pool = ThreadPoolExecutor(n, thread_name_prefix="svpseg-batch")
+    # running images end at their next step, or are recorded as done
+    with (
+        working_threads(n, job.settings.get("device", "auto")) as n,
+        stoppable_pool(n, "svpseg-batch") as (pool, on_progress),
+    ):
         waiting, running = deque(files), set[Future[FileOutcome]]()
-        try:
-            while waiting or running:
-                while waiting and len(running) < n:
-                    path = waiting.popleft()
-                    outcomes.started(path)
-                    running.add(pool.submit(segment, path))
-                ended, running = wait(running, CHECK_EVERY_S, FIRST_COMPLETED)
-                check_cancelled()
-                for future in ended:
-                    yield future.result()
-        finally:  # running images end at their next step, or are recorded as done
-            stop.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+        while waiting or running:
+            while waiting and len(running) < n:
+                path = waiting.popleft()
+                outcomes.started(path)
+                running.add(pool.submit(segment, path, on_progress))
+            ended, running = wait(running, CHECK_EVERY_S, FIRST_COMPLETED)
+            check_cancelled()
+            for future in ended:
+                yield future.result()
 
 
 def _on(runner: Any) -> Any:

@@ -11,7 +11,6 @@ import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
@@ -34,7 +33,7 @@ from ..core.planes import (
     put_plane,
     take_plane,
 )
-from ..core.progress import Cancelled, Progress, ignore_progress
+from ..core.progress import Progress, ignore_progress
 from ..core.prompt import Prompt, Prompts, PromptSet, as_prompt_set, prompt_hash
 from ..core.result import Maps, Recipe, Result, versions
 from ..core.settings import (
@@ -43,7 +42,7 @@ from ..core.settings import (
     SegmentSettings,
     changed,
 )
-from ..core.side_by_side import in_order
+from ..core.side_by_side import in_order, stoppable_pool
 from ..io.model_store import LoadedModel
 
 if TYPE_CHECKING:
@@ -430,25 +429,18 @@ def _side_by_side(
     from ..engine.inference.device import working_threads
     from ..engine.inference.predict import predict
 
-    stopped = threading.Event()
+    with (
+        working_threads(n, job.device) as at_once,
+        stoppable_pool(at_once, "svpseg-planes", wait=False) as (pool, check),
+    ):
 
-    def check(done: int, total: int, message: str = "") -> None:
-        if stopped.is_set():
-            raise Cancelled
+        def work(given: tuple[Any, ...]) -> Prediction:
+            return predict(*given, zoom=zoom, on_progress=check)
 
-    def work(given: tuple[Any, ...]) -> Prediction:
-        return predict(*given, zoom=zoom, on_progress=check)
-
-    with working_threads(n, job.device) as at_once:
-        pool = ThreadPoolExecutor(at_once, thread_name_prefix="svpseg-planes")
-        try:
-            on_progress(0, n, f"plane 1 of {n}")
-            for i, found in enumerate(in_order(pool, work, arguments, at_once), 1):
-                yield found
-                on_progress(i, n, f"plane {min(i + 1, n)} of {n}")
-        finally:  # planes in work end at their next step
-            stopped.set()
-            pool.shutdown(wait=False, cancel_futures=True)
+        on_progress(0, n, f"plane 1 of {n}")
+        for i, found in enumerate(in_order(pool, work, arguments, at_once), 1):
+            yield found
+            on_progress(i, n, f"plane {min(i + 1, n)} of {n}")
 
 
 def linked(

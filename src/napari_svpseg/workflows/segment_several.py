@@ -6,17 +6,17 @@ Importing this module loads neither torch nor Qt.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any
 
 from ..core.errors import one_line
-from ..core.progress import Cancelled, Progress, ignore_progress
+from ..core.progress import Progress, ignore_progress
 from ..core.result import Result
 from ..core.settings import SegmentSettings
+from ..core.side_by_side import stoppable_pool
 from .segment_image import segment
 
 logger = logging.getLogger(__name__)
@@ -76,31 +76,22 @@ def segment_several(
     report = on_progress or ignore_progress
     device = SegmentSettings.of(calls[0][1].get("settings")).device
     last = time.perf_counter()
-    stopped = threading.Event()
-
-    def check(done: int, total: int, message: str = "") -> None:
-        if stopped.is_set():
-            raise Cancelled
-
-    def work(call: Call) -> Result:
-        args, kwargs = call
-        return segment(*args, **kwargs, on_progress=check)
-
-    with working_threads(len(calls), device) as n:
-        pool = ThreadPoolExecutor(n, thread_name_prefix="svpseg-several")
-        try:
-            report(0, len(calls), "")
-            begun = [pool.submit(work, call) for call in calls]
-            for i, future in enumerate(begun):
-                while not wait([future], CHECK_EVERY_S).done:
-                    report(i, len(calls), "")
-                now = time.perf_counter()
-                on_partial(_outcome(i, future, now - last))
-                last = now
-                report(i + 1, len(calls), "")
-        finally:  # images in work end at their next step
-            stopped.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+    with (
+        working_threads(len(calls), device) as n,
+        stoppable_pool(n, "svpseg-several") as (pool, check),
+    ):
+        report(0, len(calls), "")
+        begun = [
+            pool.submit(segment, *args, **kwargs, on_progress=check)
+            for args, kwargs in calls
+        ]
+        for i, future in enumerate(begun):
+            while not wait([future], CHECK_EVERY_S).done:
+                report(i, len(calls), "")
+            now = time.perf_counter()
+            on_partial(_outcome(i, future, now - last))
+            last = now
+            report(i + 1, len(calls), "")
 
 
 def _outcome(index: int, future: Future[Result], seconds: float) -> Segmented:

@@ -290,9 +290,10 @@ class Trainer:
         rows = slice(0, (n + 1) // 2), slice((n + 1) // 2, n)
         halves = [{k: v[r] for k, v in batch.items()} for r in rows]
         with working_threads(2, str(self.device)) as at_once:
-            if at_once > 1 and self._pool is None:
-                self._pool = ThreadPoolExecutor(2, thread_name_prefix="svpseg-train")
-            each = map if at_once == 1 or self._pool is None else self._pool.map
+            each: Callable[..., Iterator[Any]] = map
+            if at_once > 1:
+                self._pool = self._pool or ThreadPoolExecutor(2, "svpseg-train")
+                each = self._pool.map
             made = list(each(self._maps_of_half, halves))
             # the loss takes copies that end the graph; their gradients go on into it
             maps = {k: torch.cat([m[k].detach() for m in made]) for k in made[0]}

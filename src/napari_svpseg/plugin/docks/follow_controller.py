@@ -17,9 +17,10 @@ from ...workflows.segment_image import postprocess, segment
 from ...workflows.segment_several import Segmented, segment_several
 from ..layers.results.corrected import all_planes, fixed_on, keep_strokes
 from ..layers.results.run_step import (
+    RunQueue,
     Step,
+    all_of,
     expected_shape,
-    first_together,
     recipe_with_plane,
 )
 from ..layers.results.seen_plane import SeenPlane, seen_planes
@@ -122,10 +123,7 @@ class FollowController:
         self.view, self.runs = view, runs
         self.layers, self.book = runs.layers, runs.book
         self.job: EngineJob | None = None
-        self._left: list[Kept] = []
-        self._together: dict[int, Kept] = {}
-        """Results that are in work together, by their number; none where it is one."""
-        self._is_careful = False
+        self._queue: RunQueue[Kept] = RunQueue(_step_of)
         self._task = Task()
         self._first: Kept | None = None
 
@@ -157,12 +155,12 @@ class FollowController:
             kept = self.layers.results.kept.values() if others is None else others
             for seen in seen_planes(kept, self.layers.viewer.layers):
                 every.setdefault(id(seen.kept), seen.kept)
-        self._left, self._is_careful = list(every.values()), False
+        self._queue.fill(every.values())
         self._next()
 
     def cancel(self) -> None:
         """Leave the results that are left as they are."""
-        self._left, self._together = [], {}
+        self._queue.clear()
         job, self.job = self.job, None
         if job is not None:
             job.cancel()
@@ -176,15 +174,16 @@ class FollowController:
         The image in view comes first: there a new example is used in any case.
         """
         open_layers = set(self.layers.viewer.layers)
-        self._left = [k for k in self._left if {k.layer, k.source.layer} <= open_layers]
+        queue = self._queue
+        queue.left = [k for k in queue.left if {k.layer, k.source.layer} <= open_layers]
         try:
             if not self._is_first_left() and self._check():
                 return
-            if self._left:
+            if queue.left:
                 self._make_some()
                 return
         except ValueError as error:  # a prompt that cannot be used any more
-            self._left = []
+            queue.left = []
             self.runs.view.say(sentence(error), True)
             return
         if self._task.said:
@@ -192,7 +191,7 @@ class FollowController:
         self.view.followed()
 
     def _is_first_left(self) -> bool:
-        return bool(self._left) and self._left[0] is self._first
+        return bool(self._queue.left) and self._queue.left[0] is self._first
 
     def _follow(
         self,
@@ -218,11 +217,8 @@ class FollowController:
         self.runs.view.show_state()
 
     def _on_failed(self, text: str) -> None:
-        if self._together:  # the engine has ended: those left are made one by one
-            self._left = [*self._together.values(), *self._left]
-            self._together, self._is_careful = {}, True
-            return
-        self._task.note += f" {text}"
+        if not self._queue.put_back():
+            self._task.note += f" {text}"
 
     def _on_finished(self) -> None:
         self.job = None
@@ -234,39 +230,33 @@ class FollowController:
     def _make_some(self) -> None:
         """Begin the job that makes the next result anew, or a few results together."""
         if self._task.split is not None:
-            self._split(self._left.pop(0))
+            self._split(self._queue.left.pop(0))
             return
-        steps = [Step(k.source, k.plane, k.tile) for k in self._left]
-        is_alone = self._is_careful or self._is_first_left()
-        n = 1 if is_alone else first_together(steps)
-        some, self._left = self._left[:n], self._left[n:]
-        prepared = [self._prepare(*one) for one in zip(some, steps[:n], strict=True)]
+        some = self._queue.take(alone=self._is_first_left())
+        prepared = [self._prepare(kept) for kept in some]
         engine = self.runs.engine
-        if n == 1:
+        if not self._queue.together:
             job = engine.submit_prepared(segment, prepared[0])
-            self._follow(job, lambda result: self._show(some[0], steps[0], result))
+            self._follow(job, lambda result: self._show(some[0], result))
             return
-        self._together = dict(enumerate(some))
-        job = engine.submit_prepared(
-            segment_several, lambda: (([make() for make in prepared],), {})
-        )
+        job = engine.submit_prepared(segment_several, all_of(prepared))
+        self._follow(job, lambda _: None, self._take)
 
-        def take(done: Segmented) -> None:
-            kept = self._together.pop(done.index)
-            if done.result is None:
-                self._task.note += f" {done.error}"
-                return
-            self._show(kept, steps[done.index], done.result)
+    def _take(self, done: Segmented) -> None:
+        """Show one of several results, or note why it could not be made."""
+        kept = self._queue.together.pop(done.index)
+        if done.result is None:
+            self._task.note += f" {done.error}"
+        else:
+            self._show(kept, done.result)
 
-        self._follow(job, lambda _: None, take)
-
-    def _prepare(self, kept: Kept, step: Step) -> Callable[[], Any]:
+    def _prepare(self, kept: Kept) -> Callable[[], Any]:
         """Return a function that makes the arguments for a result to be made anew."""
         self._keep_strokes(kept)
         values = SeenPlane(kept, kept.plane or ()).settings.to_dict()
         prompts = self.book.prompts(kept.source.layer)
         settings = {**self.runs.view.run_choices().settings, **values, "trust": False}
-        return self.runs.arguments(step, prompts, settings)
+        return self.runs.arguments(_step_of(kept), prompts, settings)
 
     def _split(self, kept: Kept) -> None:
         """Begin the job that makes the objects of a result anew of its maps."""
@@ -316,8 +306,9 @@ class FollowController:
 
     # ------------------------------------------------------------ results
 
-    def _show(self, kept: Kept, step: Step, result: Result) -> None:
+    def _show(self, kept: Kept, result: Result) -> None:
         """Show an image that was segmented again."""
+        step = _step_of(kept)
         if not self._is_open(kept) or result.labels.shape != expected_shape(step):
             return
         if kept is self._first and self._is_overturned(kept, result):
@@ -345,7 +336,7 @@ class FollowController:
         for item in items:
             self.book.update(item.id, enabled=False)
         self._task.note = SWITCHED_OFF
-        self._left.insert(0, kept)
+        self._queue.left.insert(0, kept)
         return True
 
     def _show_split(
@@ -376,8 +367,13 @@ class FollowController:
             if kept is not self._first:
                 self.view.mark(kept.source.layer)
         if task.said:
-            more = FOLLOWING if self._left or self._together else ""
+            more = FOLLOWING if self._queue else ""
             self.runs.view.say(task.text() + more)
+
+
+def _step_of(kept: Kept) -> Step:
+    """Return what of an image a result shows."""
+    return Step(kept.source, kept.plane, kept.tile)
 
 
 def _decided(kept: Kept) -> np.ndarray:

@@ -17,10 +17,11 @@ from ...workflows.segment_live import segment_stored
 from ...workflows.segment_several import Segmented, segment_several
 from ..callbacks import reports_errors
 from ..layers.results.run_step import (
+    RunQueue,
     Step,
+    all_of,
     closed,
     expected_shape,
-    first_together,
     found_classes,
     named_channels,
     recipe_with_plane,
@@ -217,10 +218,7 @@ class SegmentController(DockController):
         super().__init__(view, engine)
         self.images, self.book, self.layers = images, book, layers
         self.report = RunReport()
-        self._steps: list[Step] = []
-        self._together: dict[int, Step] = {}
-        """Steps that are in work together, by their number; none where it is one."""
-        self._is_careful = False
+        self._queue: RunQueue[Step] = RunQueue(lambda step: step)
         self._step: Step
         self._prompts: PromptSet | None = None
         self._is_closed = self._is_device_known = False
@@ -279,7 +277,7 @@ class SegmentController(DockController):
         except PromptError as error:
             self.view.complain(sentence(error), True)
             return
-        self._steps, self._is_careful = list(steps), False
+        self._queue.fill(steps)
         self.report = RunReport(len(steps), is_preview)
         if not is_preview:
             self.layers.begin()
@@ -287,19 +285,13 @@ class SegmentController(DockController):
 
     def _next(self) -> None:
         """Submit the next image of the run, or a few small ones together."""
-        n = 1 if self._is_careful else first_together(self._steps)
-        steps, self._steps = self._steps[:n], self._steps[n:]
+        steps = self._queue.take()
         step = self._step = steps[0]
-        self._together = dict(enumerate(steps)) if n > 1 else {}
         self._is_closed = False
         prepared = [self._prepare(step) for step in steps]
-        if n > 1:
-            self.view.say(f"Segmenting {count(n, 'image')}…")
-            self.follow(
-                self.engine.submit_prepared(
-                    segment_several, lambda: (([make() for make in prepared],), {})
-                )
-            )
+        if self._queue.together:
+            self.view.say(f"Segmenting {count(len(steps), 'image')}…")
+            self.follow(self.engine.submit_prepared(segment_several, all_of(prepared)))
             return
         self.view.say(f"Segmenting '{step.source.name}'…")
         function = segment_stored if step.store else segment
@@ -348,39 +340,36 @@ class SegmentController(DockController):
 
     def cancel(self) -> None:
         """Stop the run; finished images and planes stay."""
-        self._steps = []
+        self._queue.left = []
         super().cancel()
 
     def skip_closed(self) -> None:
         """Leave out images that have been closed since the run began."""
-        self._steps = [s for s in self._steps if self.layers.has(s.source)]
-        in_work = self._together.values() or [self._step] if self.is_busy else ()
-        if in_work and not any(self.layers.has(s.source) for s in in_work):
+        queue, is_open = self._queue, self.layers.has
+        queue.left = [step for step in queue.left if is_open(step.source)]
+        if self.job is None:
+            return
+        in_work = queue.together.values() or [self._step]
+        if not any(is_open(step.source) for step in in_work):
             self._is_closed = True
-            assert self.job is not None
             self.job.cancel()
-
-    @property
-    def _n_left(self) -> int:
-        """Number of images that are still to be segmented or in work with others."""
-        return len(self._steps) + len(self._together)
 
     # ------------------------------------------------------------ of a running job
 
     def on_progress(self, done: int, total: int, text: str) -> None:
         """Show how far the image is, and which of the run's images it is."""
         n = self.report.n_images
-        if self._together:
-            n_done = n - self._n_left
+        if self._queue.together:
+            n_done = n - len(self._queue)
             self.view.show_progress(n_done, n, f"{n_done} of {n} images done")
             return
-        which = f"image {n - len(self._steps)} of {n}, " if n > 1 else ""
+        which = f"image {n - len(self._queue)} of {n}, " if n > 1 else ""
         self.view.show_progress(done, total, f"{which}{text or '%p %'}")
 
     def on_partial(self, value: Any) -> None:
         """Show a finished image, plane or part while the rest is computed."""
         if isinstance(value, Segmented):
-            self._step = self._together.pop(value.index)
+            self._step = self._queue.together.pop(value.index)
             if value.result is None:
                 self._note_failure(value.error)
             else:
@@ -419,7 +408,7 @@ class SegmentController(DockController):
         self.report.add(result, seconds)
         self.report.remark += remark
         self.report.is_hidden |= not layer.visible
-        self.view.say(self.report.text(result, self._n_left))
+        self.view.say(self.report.text(result, len(self._queue)))
 
     def _on_stored(self, labels: StoredLabels) -> None:
         """Show what became of a result on the disk."""
@@ -439,11 +428,8 @@ class SegmentController(DockController):
         Where the engine ended on several images, those left are tried one by one.
         """
         self.layers.stored.stop()
-        if self._together:
-            self._steps = [*self._together.values(), *self._steps]
-            self._together, self._is_careful = {}, True
-            return
-        self._note_failure(text)
+        if not self._queue.put_back():
+            self._note_failure(text)
 
     def _note_failure(self, text: str) -> None:
         """Show why an image failed, and tell it again when the run ends."""
@@ -463,16 +449,17 @@ class SegmentController(DockController):
     def on_cancelled(self) -> None:
         """Show that the run was stopped, by the user or by closing its image."""
         self.layers.stored.stop()
-        self._together = {}
+        self._queue.together = {}
         if self._is_closed:
             self.view.say(closed(self._step))
             return
-        self._steps, self.report.failed = [], []
+        self._queue.clear()
+        self.report.failed = []
         self.view.say(STOPPED + (RUN_CONTINUES if self._step.store else ""))
 
     def on_finished(self) -> None:
         """Go on with the next image, or end the run."""
-        if self._steps:
+        if self._queue.left:
             self._next()
             return
         self.layers.end()

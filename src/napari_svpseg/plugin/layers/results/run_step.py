@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ....core.geometry import Tile
 from ....core.labels.ids import present_ids
 from ....core.prompt import PromptSet
 from ....core.result import Recipe, Result
 from ....workflows.segment_image import SMALL_PLANE
+from ....workflows.segment_several import Call
 
 if TYPE_CHECKING:
     from ..images.image_source import ImageSource
 
+T = TypeVar("T")
 
 CLOSED = "'{name}' was closed, so there is no result for it."
 
@@ -34,12 +37,59 @@ MAX_TOGETHER = 4
 """Images that the engine gets together: it works on as many as it has cores."""
 
 
-def first_together(steps: Sequence[Step]) -> int:
-    """Return how many of the first steps are segmented together: at least one."""
-    n = 0
-    while n < min(len(steps), MAX_TOGETHER) and _is_small(steps[n]):
-        n += 1
-    return max(n, 1)
+class RunQueue(Generic[T]):
+    """What is still to be segmented, and what is in work together.
+
+    Parameters
+    ----------
+    step_of : callable
+        Returns the step of an item.
+    """
+
+    def __init__(self, step_of: Callable[[T], Step]) -> None:
+        self._step_of = step_of
+        self.left: list[T] = []
+        self.together: dict[int, T] = {}
+        """Items in work together, by their number; none where there is one."""
+        self._is_careful = False
+
+    def __len__(self) -> int:
+        """Return how many are left or in work together."""
+        return len(self.left) + len(self.together)
+
+    def fill(self, items: Iterable[T]) -> None:
+        """Begin with other items."""
+        self.left, self.together, self._is_careful = list(items), {}, False
+
+    def clear(self) -> None:
+        """Drop all items."""
+        self.left, self.together = [], {}
+
+    def take(self, *, alone: bool = False) -> list[T]:
+        """Take the next item, or a few single planes of few pixels together."""
+        n = 0
+        if not (alone or self._is_careful):
+            first = [self._step_of(item) for item in self.left[:MAX_TOGETHER]]
+            n = len(list(takewhile(_is_small, first)))
+        some, self.left = self.left[: max(n, 1)], self.left[max(n, 1) :]
+        self.together = dict(enumerate(some)) if n > 1 else {}
+        return some
+
+    def put_back(self) -> bool:
+        """Have what is in work together done one by one; return whether there is any.
+
+        For where the engine ended on them: it may be one of them that it cannot do.
+        """
+        if not self.together:
+            return False
+        self.left = [*self.together.values(), *self.left]
+        self.together, self._is_careful = {}, True
+        return True
+
+
+def all_of(prepared: Sequence[Callable[[], Call]]) -> Callable[[], Any]:
+    """Return a function that makes the arguments of `segment_several`."""
+    return lambda: (([make() for make in prepared],), {})
 
 
 def _is_small(step: Step) -> bool:
